@@ -1,0 +1,90 @@
+"""From a data set in numbers to a plan: which voxels, which patch, which network, and why.
+
+>>> plan = get_planner("fullres_3d").plan(fingerprint, Budget(gpu_memory_gb=8))
+>>> print(plan.explain())
+
+Needs numpy and the standard library, nothing else. A planner is a function of a ``Fingerprint``, a ``Budget`` and a
+``Preset`` that returns a ``Plan``; README.md states every rule.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from planners.fingerprint import ChannelStats, Fingerprint
+from planners.fullres import plan_fullres
+from planners.lowres import pays_off, plan_lowres
+from planners.memory import count_elements, count_parameters
+from planners.plan import Budget, ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
+from planners.presets import PRESETS, Preset, get_preset, unknown_name
+from planners.records import RecordError, digest, from_json, to_json
+from planners.slices import plan_slices
+from planners.spacing import is_flat
+
+__all__ = [
+    "PLANNERS",
+    "PRESETS",
+    "Budget",
+    "ChannelNormalization",
+    "ChannelStats",
+    "Decision",
+    "Fingerprint",
+    "NetworkSpec",
+    "Plan",
+    "Planner",
+    "Preset",
+    "RecordError",
+    "Resampling",
+    "count_elements",
+    "count_parameters",
+    "digest",
+    "from_json",
+    "get_planner",
+    "plan_all",
+    "to_json",
+]
+
+PLANNERS = {"fullres_3d": plan_fullres, "lowres_3d": plan_lowres, "slices_2d": plan_slices}
+
+
+@dataclass(frozen=True)
+class Planner:
+    """A planning function with its preset; ``plan`` is all there is to it."""
+
+    name: str
+    preset: Preset
+    function: Callable
+
+    def plan(self, fingerprint, budget=Budget()):  # noqa: B008 - a frozen value
+        """The ``Plan`` for a data set within a budget; the same input gives the same plan."""
+        return self.function(fingerprint, budget, self.preset)
+
+
+def get_planner(name, preset="classic"):
+    """The planner of that name with the constants of a preset.
+
+    Names that are not in ``PLANNERS`` are looked up among the entry points of the group ``autoseg.planner``.
+
+    Raises:
+        ValueError: no such planner or preset; names those that exist.
+    """
+    if name in PLANNERS:
+        return Planner(name, get_preset(preset), PLANNERS[name])
+    brought = {entry.name: entry for entry in entry_points(group="autoseg.planner")}
+    if name not in brought:
+        raise ValueError(unknown_name("planner", name, [*PLANNERS, *brought]))
+    return Planner(name, get_preset(preset), brought[name].load())
+
+
+def plan_all(fingerprint, budget=Budget(), preset="classic"):  # noqa: B008 - a frozen value
+    """Every plan that pays off for a data set.
+
+    Returns:
+        tuple of Plan: fullres_3d unless the data are 2D, lowres_3d where its rule keeps it, slices_2d always.
+    """
+    slices = get_planner("slices_2d", preset).plan(fingerprint, budget)
+    if is_flat(fingerprint):
+        return (slices,)
+    full = get_planner("fullres_3d", preset).plan(fingerprint, budget)
+    low = get_planner("lowres_3d", preset).plan(fingerprint, budget)
+    return (full, low, slices) if pays_off(full, low) else (full, slices)

@@ -1,0 +1,65 @@
+"""What a planner may know of a data set: sizes, spacings and intensities, never a voxel.
+
+Axes are (z, y, x) of the canonical orientation (RAS+: indices grow towards the patient's right, front and head), after
+cropping to the region that is not zero.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["ChannelStats", "Fingerprint"]
+
+
+@dataclass(frozen=True)
+class ChannelStats:
+    """Intensities of one image channel.
+
+    ``mean`` to ``percentile_99_5`` are over the labelled foreground, every case weighing the same. ``unit_mean`` and
+    ``unit_std`` are mean and standard deviation inside the crop after each scan was clipped to its own percentiles
+    0.5 and 99.5 (of its non-zero voxels) and scaled to [0, 1], averaged over cases.
+    """
+
+    name: str
+    mean: float
+    median: float
+    std: float
+    minimum: float
+    maximum: float
+    percentile_00_5: float
+    percentile_99_5: float
+    unit_mean: float = 0.5
+    unit_std: float = 0.25
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A data set in numbers.
+
+    Attributes:
+        dataset: its name.
+        cases: identifiers of the training cases, sorted.
+        shapes: (z, y, x) voxels of each case after cropping.
+        spacings_mm: (z, y, x) millimetres of each case.
+        channels: one entry per image channel.
+        structures: names of the labelled structures or regions, without background and ignore.
+        n_labels: number of entries of ``labels`` in dataset.json: background, structures or regions, and ignore.
+        relative_crop: median over cases of cropped volume / original volume, in (0, 1].
+        has_regions: structures may overlap, one sigmoid output each.
+        has_ignore: some voxels carry the ignore label.
+        source_digest: digest of the files that were measured.
+    """
+
+    dataset: str
+    cases: tuple[str, ...]
+    shapes: tuple[tuple[int, int, int], ...]
+    spacings_mm: tuple[tuple[float, float, float], ...]
+    channels: tuple[ChannelStats, ...]
+    structures: tuple[str, ...]
+    n_labels: int
+    relative_crop: float = 1.0
+    has_regions: bool = False
+    has_ignore: bool = False
+    source_digest: str = ""
+
+    def __post_init__(self):
+        if not len(self.cases) == len(self.shapes) == len(self.spacings_mm) > 0:
+            raise ValueError("cases, shapes and spacings_mm must be of one length and not empty")

@@ -1,0 +1,179 @@
+"""What a planner decides: the Plan, its NetworkSpec, the Budget it had, and a Decision for every choice.
+
+Every tuple with one entry per axis is in *network order*: the axes of the canonical (z, y, x) array, permuted by
+``Plan.axis_order`` so that the coarsest comes first. 2D is depth 1 (patch (1, Y, X), strides (1, 2, 2), kernels
+(1, 3, 3)). A plan is stored as JSON that one may edit by hand; ``planners.records.from_json`` checks it.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the planner may spend.
+
+    ``gpu_memory_gb`` None means the preset's own reference. ``parity`` True reproduces nnU-Net's planners to the
+    number, their flaws included.
+    """
+
+    gpu_memory_gb: float | None = None
+    parity: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice: what was chosen, by which rule, and from which numbers; each a sentence or a short phrase."""
+
+    what: str
+    chosen: str
+    rule: str
+    numbers: str = ""
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class ChannelNormalization:
+    """How one channel's intensities are brought to the network.
+
+    ``scheme`` is a key of ``autoseg.preprocess.normalize.NORMALIZATIONS``. ``lower``, ``upper``, ``mean`` and ``std``
+    are foreground statistics of the data set in scanner units (used by the CT schemes). The network's first
+    operation is ``(x - input_mean) / input_std`` on the stored intensities.
+    """
+
+    channel: str
+    scheme: str
+    lower: float = 0.0
+    upper: float = 1.0
+    mean: float = 0.0
+    std: float = 1.0
+    use_mask: bool = False
+    input_mean: float = 0.0
+    input_std: float = 1.0
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Spline orders of resampling; 0 nearest, 1 linear, 3 cubic.
+
+    The ``coarse_*`` orders act along the coarsest axis, alone, where its spacing exceeds ``coarse_ratio`` times the
+    finest (of the current grid, else of the new one) and is unique.
+    """
+
+    image_order: int = 3
+    label_order: int = 1
+    logits_order: int = 1
+    coarse_image_order: int = 0
+    coarse_label_order: int = 0
+    coarse_logits_order: int = 1
+    coarse_ratio: float = 3.0
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network in numbers. Entry s of a tuple is stage s, the finest first; three axes always.
+
+    Attributes:
+        name: a key of ``autoseg.networks.NETWORKS``.
+        in_channels, out_channels: image channels; classes with background, or regions.
+        features: channels of each stage.
+        strides, kernels: of each stage; ``strides[0]`` is ones.
+        encoder_blocks: convolutions (plain) or residual blocks (residual) of each encoder stage.
+        decoder_blocks: convolutions of each decoder stage, finest first, one entry fewer.
+        deep_supervision: one output per decoder stage in training.
+        input_mean, input_std: per channel; the network's first operation is (x - mean) / std.
+    """
+
+    name: str
+    in_channels: int
+    out_channels: int
+    features: tuple[int, ...]
+    strides: tuple[tuple[int, int, int], ...]
+    kernels: tuple[tuple[int, int, int], ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
+    deep_supervision: bool = True
+    input_mean: tuple[float, ...] = ()
+    input_std: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        lengths = {len(entry) for entry in (self.features, self.strides, self.kernels, self.encoder_blocks)}
+        if lengths != {len(self.decoder_blocks) + 1}:
+            raise ValueError("features, strides, kernels and encoder_blocks need one entry per stage, decoder_blocks one fewer")
+
+    @property
+    def divisor(self):
+        """(3,) voxels that a patch edge must be a multiple of: the product of the strides."""
+        divisor = [1, 1, 1]
+        for stride in self.strides:
+            divisor = [d * s for d, s in zip(divisor, stride, strict=True)]
+        return tuple(divisor)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that preparation, training and prediction need to know.
+
+    Attributes:
+        name: of the plan (and its file), such as ``fullres_3d``.
+        dataset, planner, preset: where it comes from.
+        axis_order: permutation of the canonical (z, y, x) axes; the coarsest first.
+        spacing_mm: target spacing in network order.
+        median_shape: median case at that spacing, voxels, network order.
+        patch_size, batch_size: of training; the patch is also the window of prediction.
+        batch_dice: Dice pooled over the batch.
+        normalization: one entry per channel.
+        resampling: spline orders.
+        mirror_axes: network axes along which left and right may be exchanged (augmentation and test-time mirroring).
+        iterations: default length of a training.
+        network: the default network.
+        memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/memory.py``.
+        decisions: why.
+        fingerprint_digest: of the fingerprint it was made from.
+        schema: of this file format.
+    """
+
+    name: str
+    dataset: str
+    planner: str
+    preset: str
+    axis_order: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    median_shape: tuple[float, float, float]
+    patch_size: tuple[int, int, int]
+    batch_size: int
+    batch_dice: bool
+    normalization: tuple[ChannelNormalization, ...]
+    resampling: Resampling
+    mirror_axes: tuple[int, ...]
+    iterations: int
+    network: NetworkSpec
+    memory_elements: int
+    decisions: tuple[Decision, ...] = ()
+    fingerprint_digest: str = ""
+    schema: int = SCHEMA
+
+    def __post_init__(self):
+        if sorted(self.axis_order) != [0, 1, 2]:
+            raise ValueError(f"axis_order must be a permutation of 0, 1, 2, found {self.axis_order}")
+        if min(self.spacing_mm) <= 0:
+            raise ValueError(f"spacing_mm must be positive, found {self.spacing_mm}")
+        if min(*self.patch_size, self.batch_size, self.iterations) < 1:
+            raise ValueError("patch_size, batch_size and iterations must be at least 1")
+        for axis, (edge, divisor) in enumerate(zip(self.patch_size, self.network.divisor, strict=True)):
+            if edge % divisor:
+                raise ValueError(
+                    f"patch_size[{axis}] is {edge}, which the network's strides need to be a multiple of {divisor}"
+                )
+
+    def explain(self):
+        """The decisions as lines of text, one paragraph each; warnings are marked."""
+        lines = []
+        for decision in self.decisions:
+            mark = "! " if decision.warning else ""
+            lines.append(f"{mark}{decision.what}: {decision.chosen}")
+            lines.append(f"    because {decision.rule}" + (f" ({decision.numbers})" if decision.numbers else ""))
+        return "\n".join(lines)

@@ -1,0 +1,58 @@
+"""Presets: which network a plan has and how large its feature maps may grow.
+
+An *element* is one number in a feature map that training keeps. A preset states how many elements fit into its
+reference memory with the reference batch; nnU-Net's authors found these constants by trial on real cards, so room for
+weights, optimiser and workspace is left. Other amounts of memory scale them linearly.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["PRESETS", "Preset", "get_preset", "unknown_name"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Constants of one planner family.
+
+    Attributes:
+        name: key in ``PRESETS``.
+        network: key of ``autoseg.networks.NETWORKS``.
+        memory_gb: card for which the numbers below were found.
+        elements_3d, elements_2d: elements per sample, at a batch of 2 (3D) or 12 (2D).
+        least_batch_2d: batch that a 2D patch must leave room for.
+        data_share: part of the data set's voxels that one batch may hold, in parity mode.
+        encoder_blocks: blocks of the encoder stages; the last entry repeats.
+        decoder_blocks: convolutions of every decoder stage.
+    """
+
+    name: str
+    network: str
+    memory_gb: float
+    elements_3d: float
+    elements_2d: float
+    least_batch_2d: int
+    data_share: float
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: int
+
+
+RESIDUAL_BLOCKS = (1, 3, 4, 6)
+
+PRESETS = {
+    "classic": Preset("classic", "unet", 8, 560e6, 85e6, 2, 0.05, (2,), 2),
+    "m": Preset("m", "residual_unet", 8, 680e6, 135e6, 12, 1.0, RESIDUAL_BLOCKS, 1),
+    "l": Preset("l", "residual_unet", 24, 2.1e9, 380e6, 12, 1.0, RESIDUAL_BLOCKS, 1),
+    "xl": Preset("xl", "residual_unet", 40, 3.6e9, 560e6, 12, 1.0, RESIDUAL_BLOCKS, 1),
+}
+
+
+def get_preset(name):
+    """The preset of that name; ValueError with the known names otherwise."""
+    if name not in PRESETS:
+        raise ValueError(unknown_name("preset", name, PRESETS))
+    return PRESETS[name]
+
+
+def unknown_name(kind, name, known):
+    """The sentence for a name that is not there."""
+    return f"no {kind} called {name!r}. Known: {', '.join(sorted(known))}"

@@ -1,0 +1,132 @@
+import pytest
+
+from planners import Budget, ChannelStats, get_planner
+from planners.channels import choose_normalization, words
+from planners.mirror import choose_mirror_axes, find_pairs
+
+CT = ChannelStats("CT", 100.0, 99.0, 40.0, -1000.0, 1500.0, -100.0, 300.0, 0.4, 0.2)
+GROUPS = [((1, 1, 1), (64, 64, 64), 9)]
+
+
+def scheme_of(fingerprint_of, channel, parity=False, **rest):
+    (scheme,), (decision,) = choose_normalization(fingerprint_of(GROUPS, (channel,), **rest), parity=parity)
+    return scheme, decision
+
+
+def named(name, minimum=0.0):
+    return ChannelStats(name, 100.0, 99.0, 40.0, minimum, 1500.0, -100.0, 300.0, 0.4, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "parity"),
+    [
+        ("CT", "ct", "ct_zscore"),
+        ("ct portal venous", "ct", "zscore"),
+        ("CTA", "ct", "zscore"),
+        ("PET/CT", "robust", "zscore"),
+        ("MRI", "robust", "zscore"),
+        ("T1ce", "robust", "zscore"),
+        ("rgb_to_0_1", "rgb", "rgb"),
+        ("noNorm", "none", "none"),
+        ("zscore", "zscore", "zscore"),
+        ("rescale_to_0_1", "rescale", "rescale"),
+    ],
+)
+def test_the_name_decides(fingerprint_of, name, default, parity):
+    assert scheme_of(fingerprint_of, named(name))[0].scheme == default
+    assert scheme_of(fingerprint_of, named(name), parity=True)[0].scheme == parity
+
+
+def test_air_gives_ct_away_where_the_name_says_nothing(fingerprint_of):
+    scheme, decision = scheme_of(fingerprint_of, named("image", -1000.0))
+    assert scheme.scheme == "ct"
+    assert decision.warning
+    assert "-1000" in decision.rule
+    assert scheme_of(fingerprint_of, named("image", -400.0))[0].scheme == "robust"
+    assert scheme_of(fingerprint_of, named("T1", -1000.0))[0].scheme == "robust"
+
+
+def test_the_network_centres_ct_on_its_foreground(fingerprint_of):
+    plan = get_planner("fullres_3d").plan(fingerprint_of(GROUPS, (CT,)))
+    assert plan.network.input_mean == ((100 + 100) / 400,)
+    assert plan.network.input_std == (40 / 400,)
+
+
+def test_the_network_centres_other_scans_on_their_measured_mean(fingerprint_of):
+    plan = get_planner("fullres_3d").plan(fingerprint_of(GROUPS, (named("MRI"), CT)))
+    assert plan.network.input_mean == (0.4, 0.5)
+    assert plan.network.input_std == (0.2, 0.1)
+
+
+def test_zscored_channels_are_left_as_they_are(fingerprint_of):
+    plan = get_planner("fullres_3d").plan(fingerprint_of(GROUPS, (named("MRI"), CT)), Budget(parity=True))
+    assert plan.network.input_mean == (0.0, 0.0)
+    assert plan.network.input_std == (1.0, 1.0)
+
+
+def test_only_zscore_of_well_cropped_scans_uses_the_mask(fingerprint_of):
+    assert scheme_of(fingerprint_of, named("zscore"), relative_crop=0.74)[0].use_mask
+    assert not scheme_of(fingerprint_of, named("zscore"), relative_crop=0.75)[0].use_mask
+    assert not scheme_of(fingerprint_of, CT, parity=True, relative_crop=0.5)[0].use_mask
+
+
+def test_a_constant_channel_divides_by_nothing(fingerprint_of):
+    constant = ChannelStats("CT", 7.0, 7.0, 0.0, 7.0, 7.0, 7.0, 7.0, 0.0, 0.0)
+    scheme, _ = scheme_of(fingerprint_of, constant)
+    assert scheme.upper > scheme.lower
+    assert scheme.std > 0
+    assert scheme.input_std > 0
+
+
+def test_logits_along_thick_slices_are_nearest_in_parity_mode_only(hippocampus):
+    assert get_planner("fullres_3d").plan(hippocampus, Budget(parity=True)).resampling.coarse_logits_order == 0
+    assert get_planner("fullres_3d").plan(hippocampus).resampling.coarse_logits_order == 1
+
+
+def test_words_of_a_name():
+    assert words("RightParotid") == words("right_parotid") == words("right-PAROTID") == ["right", "parotid"]
+    assert words("L Kidney") == words("LKidney") == ["l", "kidney"]
+    assert words("T1ce") == ["t1", "ce"]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("RightParotid", "LeftParotid"),
+        ("kidney_left", "kidney_right"),
+        ("L_Femur", "R_Femur"),
+        ("FemurL", "FemurR"),
+        ("lung upper lobe left", "lung upper lobe right"),
+        ("leftatrium", "rightatrium"),
+        ("Hippocampus-LH", "Hippocampus-RH"),
+    ],
+)
+def test_left_and_right_structures_are_found(pair):
+    assert find_pairs(("Brainstem", *pair)) == (pair,)
+
+
+@pytest.mark.parametrize("names", [("RV", "MLV", "LVC"), ("left kidney",), ("bright spot", "spot"), ("l4", "r4", "L5")])
+def test_other_names_are_no_pairs(names):
+    assert find_pairs(names) == ()
+
+
+def test_pairs_forbid_mirroring_along_x_wherever_it_is(fingerprint_of):
+    names = ("RightParotid", "LeftParotid")
+    axial = fingerprint_of([((3, 1, 1), (60, 200, 200), 9)], ("CT",), names)
+    sagittal = fingerprint_of([((1, 1, 4), (200, 200, 30), 9)], ("CT",), names)
+    assert get_planner("fullres_3d").plan(axial).mirror_axes == (0, 1)
+    assert get_planner("slices_2d").plan(axial).mirror_axes == (1,)
+    assert get_planner("fullres_3d").plan(sagittal).mirror_axes == (1, 2)
+    plan = get_planner("fullres_3d").plan(axial)
+    (decision,) = [decision for decision in plan.decisions if decision.what == "mirroring"]
+    assert decision.numbers == "RightParotid / LeftParotid"
+
+
+def test_parity_mode_mirrors_everything(fingerprint_of):
+    pairs = fingerprint_of(GROUPS, structures=("l_eye", "r_eye"))
+    assert get_planner("fullres_3d").plan(pairs, Budget(parity=True)).mirror_axes == (0, 1, 2)
+    assert get_planner("slices_2d").plan(pairs, Budget(parity=True)).mirror_axes == (1, 2)
+
+
+def test_an_axis_of_one_voxel_is_not_mirrored():
+    assert choose_mirror_axes((), (0, 1, 2), (1, 64, 64))[0] == (1, 2)

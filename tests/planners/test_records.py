@@ -1,0 +1,72 @@
+from dataclasses import dataclass, replace
+
+import pytest
+
+from planners import Budget, Plan, RecordError, digest, from_json, get_planner, to_json
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    tags: tuple[str, ...] = ()
+    pair: tuple[int, int] = (0, 0)
+    weight: float | None = None
+    visible: bool = True
+
+    def __post_init__(self):
+        if self.x < 0:
+            raise ValueError("x must not be negative")
+
+
+@dataclass(frozen=True)
+class Line:
+    points: tuple[Point, ...]
+
+
+def test_a_record_survives_json():
+    line = Line((Point(1.5, ("a", "b"), (3, 4), 2.0, False), Point(0.0)))
+    assert from_json(Line, to_json(line)) == line
+
+
+def test_whole_numbers_are_fine_where_a_float_is_expected():
+    assert isinstance(from_json(Point, {"x": 1}).x, float)
+
+
+@pytest.mark.parametrize(
+    ("data", "where", "what"),
+    [
+        ({"points": [{"x": 1.0}, {"x": 1.0, "y": 2}]}, r"plan\.json\.points\[1\]", "unknown field 'y'"),
+        ({"points": [{}]}, r"plan\.json\.points\[0\]", "'x' is missing"),
+        ({"points": [{"x": "1"}]}, r"plan\.json\.points\[0\]\.x", "expected float, found '1'"),
+        ({"points": [{"x": True}]}, r"points\[0\]\.x", "expected float"),
+        ({"points": [{"x": 1, "pair": [1]}]}, r"points\[0\]\.pair", "expected 2 entries, found 1"),
+        ({"points": [{"x": 1, "pair": [1, 2.5]}]}, r"points\[0\]\.pair\[1\]", "expected int, found 2.5"),
+        ({"points": [{"x": 1, "visible": 1}]}, r"points\[0\]\.visible", "expected bool"),
+        ({"points": [{"x": -1}]}, r"points\[0\]", "x must not be negative"),
+        ({"points": 3}, r"plan\.json\.points", "expected a list"),
+        ([], r"plan\.json", "expected an object"),
+    ],
+)
+def test_an_error_says_where_and_what(data, where, what):
+    with pytest.raises(RecordError, match=f"{where}.*{what}"):
+        from_json(Line, data, "plan.json")
+
+
+def test_to_json_gives_a_copy_that_is_safe_to_change():
+    point = Point(1.0, ("a",))
+    to_json(point)["tags"].append("b")
+    assert point.tags == ("a",)
+
+
+def test_the_digest_changes_with_any_field():
+    point = Point(1.0, ("a",))
+    assert digest(point) == digest(Point(1.0, ("a",)))
+    assert len({digest(point), digest(replace(point, x=2.0)), digest(replace(point, tags=("b",)))}) == 3
+
+
+def test_a_plan_edited_into_nonsense_is_refused(hippocampus):
+    data = to_json(get_planner("fullres_3d").plan(hippocampus, Budget()))
+    assert from_json(Plan, data).patch_size == (40, 56, 40)
+    data["patch_size"][1] = 57
+    with pytest.raises(RecordError, match=r"patch_size\[1\] is 57.*multiple of 8"):
+        from_json(Plan, data, "fullres_3d.json")
