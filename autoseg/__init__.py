@@ -1,0 +1,57 @@
+"""autoseg: a folder of scans and labels in; masks, measurements and a report out.
+
+The public names, imported when first used, so that ``import autoseg`` needs no torch.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AutosegError": "autoseg.errors",
+    "Geometry": "autoseg.imaging.geometry",
+    "LabelVolume": "autoseg.imaging.volume",
+    "Volume": "autoseg.imaging.volume",
+    "read_volume": "autoseg.imaging.files",
+    "read_label_volume": "autoseg.imaging.files",
+    "write_volume": "autoseg.imaging.files",
+    "write_label_volume": "autoseg.imaging.files",
+    "read_dataset": "autoseg.data.dataset",
+    "check_dataset": "autoseg.data.check",
+    "measure_fingerprint": "autoseg.data.measure",
+    "make_splits": "autoseg.data.splits",
+    "LabelSchema": "autoseg.data.labels",
+    "prepare_case": "autoseg.preprocess.case",
+    "prepare_volume": "autoseg.preprocess.case",
+    "NORMALIZATIONS": "autoseg.preprocess.normalize",
+    "NETWORKS": "autoseg.networks",
+    "build_network": "autoseg.networks",
+    "LOSSES": "autoseg.training.losses",
+    "RECIPES": "autoseg.training.recipe",
+    "Recipe": "autoseg.training.recipe",
+    "load_bundle": "autoseg.inference.bundle",
+    "Predictor": "autoseg.inference.predictor",
+    "METRICS": "autoseg.evaluation",
+    "evaluate_case": "autoseg.evaluation",
+    "evaluate_folder": "autoseg.evaluation",
+    "write_report": "autoseg.evaluation",
+    "plan_and_preprocess": "autoseg.pipeline",
+    "train": "autoseg.pipeline",
+    "predict": "autoseg.pipeline",
+    "evaluate": "autoseg.pipeline",
+    "Workspace": "autoseg.workspace",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autoseg' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

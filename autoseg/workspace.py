@@ -1,0 +1,131 @@
+"""Where everything that autoseg makes lies, and how it is written.
+
+A workspace is one folder::
+
+    fingerprints/DATASET/   dataset.json (where the raw folder is), scan.json, fingerprint.json, findings.json
+    plans/DATASET/          PLAN.json, readable and editable
+    prepared/DATASET/PLAN/  one folder per case
+    runs/DATASET/RUN/       run.json, splits.json, fold_K/ (checkpoint, history, curves, validation)
+    models/                 finished models, one folder each
+
+Files are written beside their place and moved there in one step, so that a file that exists is whole.
+"""
+
+import json
+import os
+import re
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.errors import AutosegError, DatasetError
+from planners.records import RecordError, from_json, to_json
+
+__all__ = ["Workspace", "atomic_path", "read_json", "read_record", "write_json", "write_text"]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder and the places in it. Nothing is created before something is written."""
+
+    folder: Path
+
+    def fingerprints(self, dataset):
+        return self.folder / "fingerprints" / dataset
+
+    def plan(self, dataset, name):
+        return self.folder / "plans" / dataset / f"{name}.json"
+
+    def prepared(self, dataset, plan):
+        return self.folder / "prepared" / dataset / plan
+
+    def run(self, dataset, name):
+        return self.folder / "runs" / dataset / name
+
+    def model(self, name):
+        return self.folder / "models" / name
+
+    def remember_dataset(self, folder, name):
+        """Store where the raw folder of a data set is, so that its name or number will do from now on.
+
+        Raises:
+            DatasetError: the name belongs to another folder already.
+        """
+        path = self.fingerprints(name) / "dataset.json"
+        if path.is_file() and Path(read_json(path)["folder"]) != Path(folder):
+            known = read_json(path)["folder"]
+            if Path(known).is_dir():
+                raise DatasetError(
+                    f"this workspace knows {name!r} as {known}, found {folder}. Rename one folder, or use --workspace"
+                )
+        write_json(path, {"folder": str(folder)})
+
+    def dataset_folder(self, text):
+        """The raw folder that a user means by a path, a name or a number.
+
+        Raises:
+            DatasetError: nothing fits, with what is known.
+        """
+        if Path(text).is_dir():
+            return Path(text).resolve()
+        known = {}
+        for path in sorted(self.folder.glob("fingerprints/*/dataset.json")):
+            known[path.parent.name] = Path(read_json(path)["folder"])
+        for name, folder in known.items():
+            number = re.match(r"Dataset(\d+)_", folder.name)
+            if text in (name, folder.name) or (number and text.isdigit() and int(text) == int(number[1])):
+                return folder
+        names = ", ".join(known) or "none yet"
+        raise DatasetError(
+            f"{text!r} is neither a folder nor a data set that {self.folder} knows (it knows: {names}). "
+            "Give the path of the data-set folder first: autoseg plan_and_preprocess PATH"
+        )
+
+    def models(self):
+        """The finished models, sorted by name."""
+        return tuple(sorted(path.parent for path in self.folder.glob("models/*/model.json")))
+
+
+@contextmanager
+def atomic_path(path):
+    """Yield a path in the same folder to write to; moved to ``path`` when the block ends well, removed otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ending = "".join(path.suffixes[-2:])
+    draft = path.with_name(f".{uuid.uuid4().hex[:12]}{ending}")
+    try:
+        yield draft
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    with atomic_path(path) as draft:
+        draft.write_text(text)
+
+
+def write_json(path, value):
+    """Records, dictionaries, lists, numbers and strings as JSON; NaN is refused."""
+    write_text(path, json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path):
+    """Raises AutosegError where the file is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise AutosegError(f"{path}: there is no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise AutosegError(f"{path}: not readable as JSON: {fault}") from fault
+
+
+def read_record(cls, path):
+    """A record from its file; errors name the file and the place in it."""
+    try:
+        return from_json(cls, read_json(path), where=str(path))
+    except RecordError as fault:
+        raise AutosegError(str(fault)) from fault
