@@ -1,0 +1,187 @@
+"""Scoring predicted label maps against references, one case or a folder of them.
+
+Needs the two label maps and what their values mean, and nothing of how the prediction came about: any tool's output can
+be scored. A case that cannot be scored is reported as a failure; it neither stops the others nor drops out unseen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from autoseg.engines import map_cases
+from autoseg.errors import FileError, GeometryError
+from autoseg.evaluation.metrics import METRICS, MaskPair, PairMetric, default_tolerance_mm, explain, image_diagonal_mm
+from autoseg.evaluation.overlap import Counts
+from autoseg.evaluation.report import Failure, summarise
+from autoseg.imaging.files import read_label_volume
+
+__all__ = ["CaseMetrics", "evaluate_case", "evaluate_folder"]
+
+AFFINE_TOLERANCE = 1e-3  # mm per voxel, and mm for the position: float32 headers of two tools differ by less
+
+
+@dataclass(frozen=True)
+class CaseMetrics:
+    """All metrics of one structure in one case.
+
+    Attributes:
+        case, structure: their names.
+        values: (name, value, reason) of each metric, in the order of METRICS. ``value`` is a number or None;
+            ``reason`` says why it is None, or why a number stands in for a missing one; '' otherwise.
+        counts: voxels in and out of the two masks.
+        tolerance_mm: tolerance of the surface Dice.
+    """
+
+    case: str
+    structure: str
+    values: tuple[tuple[str, float | None, str], ...]
+    counts: Counts
+    tolerance_mm: float
+
+    def __getitem__(self, name):
+        """The value of a metric, or None where it is undefined; KeyError for an unknown name."""
+        return {metric: value for metric, value, _ in self.values}[name]
+
+    def reason(self, name):
+        """Why the value of a metric is undefined or a stand-in; '' otherwise."""
+        return {metric: reason for metric, _, reason in self.values}[name]
+
+
+def evaluate_case(*, reference, predicted, labels, case="", tolerance_mm=None):
+    """Every metric of every structure of one case.
+
+    Args:
+        reference, predicted: LabelVolumes on one grid.
+        labels: LabelSchema. Values it does not declare count as background; voxels that have its ``ignore`` value in
+            the reference count nowhere.
+        case: name for messages and the report.
+        tolerance_mm: of the surface Dice: a number, or a mapping from structure to number; None, or a structure that
+            is not in the mapping, for the largest voxel edge, at least 1 mm.
+
+    Returns:
+        tuple of CaseMetrics, in the order of ``labels.structures``.
+
+    Raises:
+        GeometryError: the grids differ.
+    """
+    _check_grids(reference.geometry, predicted.geometry, case)
+    boxes = [_boxes(volume.data, labels) for volume in (reference, predicted)]
+    return tuple(
+        _measure(_pair(reference, predicted, labels, number, boxes, tolerance_mm), case, structure)
+        for number, structure in enumerate(labels.structures)
+    )
+
+
+def evaluate_folder(reference, predicted, labels, *, cases=None, ending=".nii.gz", tolerance_mm=None, workers=1, on_done=None):
+    """Score a folder of predictions against a folder of references; files of one case have one name.
+
+    Args:
+        reference, predicted: folders with CASE + ending.
+        labels, tolerance_mm: as for ``evaluate_case``.
+        cases: names to score; all cases of the reference folder if None.
+        workers: threads.
+        on_done: called with the Outcome of each case as it ends.
+
+    Returns:
+        Report. A missing or unreadable file, or a wrong grid, is a Failure of its case.
+
+    Raises:
+        FileError: a folder is missing, or the reference folder has no such file.
+    """
+    reference, predicted = Path(reference), Path(predicted)
+    known, found = _cases_in(reference, ending), _cases_in(predicted, ending)
+    if not known:
+        raise FileError(f"{reference}: expected reference files that end with {ending}, found none")
+
+    def score(case):
+        paths = [folder / f"{case}{ending}" for folder in (reference, predicted)]
+        for path, kind in zip(paths, ("reference", "prediction"), strict=True):
+            if not path.is_file():
+                raise FileError(f"case {case!r}: no {kind}; expected {path}")
+        volumes = [read_label_volume(path) for path in paths]
+        return evaluate_case(reference=volumes[0], predicted=volumes[1], labels=labels, case=case, tolerance_mm=tolerance_mm)
+
+    outcomes = map_cases(score, known if cases is None else cases, workers=workers, on_done=on_done)
+    return summarise(
+        [row for outcome in outcomes if outcome.error is None for row in outcome.value],
+        labels,
+        failures=[Failure(outcome.name, str(outcome.error)) for outcome in outcomes if outcome.error is not None],
+        files=[(o.name, str(reference / f"{o.name}{ending}"), str(predicted / f"{o.name}{ending}")) for o in outcomes],
+        not_scored=[] if cases is not None else sorted(set(found) - set(known)),
+    )
+
+
+def _check_grids(reference, predicted, case):
+    same = reference.shape == predicted.shape
+    if not (same and np.allclose(reference.affine, predicted.affine, rtol=0, atol=AFFINE_TOLERANCE)):
+        shifted = same and np.allclose(reference.spacing_mm, predicted.spacing_mm, atol=AFFINE_TOLERANCE)
+        detail = ", the same voxels at another place or direction" if shifted else ""
+        raise GeometryError(
+            f"case {case!r}: reference and prediction lie on different grids{detail}\n"
+            f"  reference {reference}, first voxel at {_position(reference)} mm\n"
+            f"  predicted {predicted}, first voxel at {_position(predicted)} mm\n"
+            "Predict onto the grid of the reference, or resample the prediction to it."
+        )
+
+
+def _position(geometry):
+    return tuple(round(float(v), 3) for v in geometry.to_world([[0, 0, 0]])[0])
+
+
+def _boxes(data, labels):
+    """The box of each label value, in one pass over the image: value -> slices, or None for a value that is absent."""
+    wanted = {value for group in labels.values for value in group}
+    boxes = ndimage.find_objects(data, max_label=max(*wanted, 1))
+    whole = tuple(slice(0, n) for n in data.shape)
+    return {value: boxes[value - 1] if value > 0 else whole for value in wanted}
+
+
+def _pair(reference, predicted, labels, number, boxes, tolerance_mm):
+    """MaskPair of structure ``number``: cut to what either mask fills and one voxel around it."""
+    shape, spacing = reference.geometry.shape, reference.geometry.spacing_mm
+    parts = [box[value] for box in boxes for value in labels.values[number] if box[value] is not None]
+    inside = tuple(
+        slice(
+            max(0, min((p[axis].start for p in parts), default=0) - 1),
+            max((p[axis].stop for p in parts), default=0) + 1,
+        )
+        for axis in range(3)
+    )
+    masks = [labels.mask(volume.data[inside], number) for volume in (reference, predicted)]
+    ignored, n_voxels = None, reference.data.size
+    if labels.ignore is not None:
+        everywhere = reference.data == labels.ignore
+        ignored, n_voxels = everywhere[inside], n_voxels - int(np.count_nonzero(everywhere))
+        masks = [mask & ~ignored for mask in masks]
+    chosen = tolerance_mm.get(labels.structures[number]) if isinstance(tolerance_mm, Mapping) else tolerance_mm
+    return MaskPair(
+        reference=masks[0],
+        predicted=masks[1],
+        spacing_mm=spacing,
+        diagonal_mm=image_diagonal_mm(shape, spacing),
+        tolerance_mm=default_tolerance_mm(shape, spacing) if chosen is None else float(chosen),
+        n_voxels=n_voxels,
+        ignored=ignored,
+    )
+
+
+def _measure(pair, case, structure):
+    values = []
+    for name, metric in METRICS.items():
+        if isinstance(metric, PairMetric):
+            value = metric.measure(pair)
+        else:
+            value = metric(pair.reference, pair.predicted, pair.spacing_mm)
+        values.append((name, value, explain(name, value, pair)))
+    return CaseMetrics(case, structure, tuple(values), pair.counts, pair.tolerance_mm)
+
+
+def _cases_in(folder, ending):
+    """Names of the cases in a folder, sorted."""
+    if not folder.is_dir():
+        raise FileError(f"{folder}: expected a folder of label maps, found none")
+    names = (path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(name[: -len(ending)] for name in names if name.endswith(ending))

@@ -1,0 +1,133 @@
+"""A report as Markdown, the table that people read.
+
+Every mean stands beside the number of cases it is over where that is not all of them; what is undefined, what a number
+stands in for and what failed is listed below it by name.
+"""
+
+from autoseg.evaluation.metrics import unit_of
+
+__all__ = ["as_markdown"]
+
+COLUMNS = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "nsd": "NSD",
+    "hd95_mm": "HD95, mm",
+    "assd_mm": "ASSD, mm",
+    "volume_error_ml": "volume error, mL",
+}
+WORST_COLUMNS = ("dice", "nsd", "hd95_mm", "volume_error_ml")
+N_WORST = 5
+
+
+def as_markdown(report):
+    """Means with intervals, what is undefined, the cases of lowest Dice, the failures; ends with a newline."""
+    parts = [_heading(report)]
+    if report.rows:
+        parts += [_means(report), _legend(report), _undefined(report), _worst(report)]
+    return "\n\n".join(part for part in [*parts, _failures(report)] if part) + "\n"
+
+
+def _heading(report):
+    failed = f"; {len(report.failures)} could not be scored" if report.failures else ""
+    return f"{_cases(len(report.cases))} scored{failed}."
+
+
+def _means(report):
+    lines = [["structure", "cases", *COLUMNS.values()]]
+    for structure in report.labels.structures:
+        found = [report.summary(structure, metric) for metric in COLUMNS]
+        lines.append([structure, str(found[0].n_cases), *map(_mean_cell, found)])
+    means = {metric: (mean, n) for metric, mean, n in report.foreground_mean}
+    if len(report.labels.structures) > 1:
+        cells = [_foreground_cell(metric, *means[metric], len(report.labels.structures)) for metric in COLUMNS]
+        lines.append(["mean of structures", "", *cells])
+    return _markdown_table(lines)
+
+
+def _mean_cell(summary):
+    if summary.mean is None:
+        return f"undefined, 0 of {_cases(summary.n_cases)}"
+    cell = _number(summary.mean, summary.metric)
+    if summary.low is not None:
+        cell += f" [{_number(summary.low, summary.metric)}, {_number(summary.high, summary.metric)}]"
+    return cell if summary.n == summary.n_cases else f"{cell}, {summary.n} of {_cases(summary.n_cases)}"
+
+
+def _foreground_cell(metric, mean, n, n_structures):
+    cell = _number(mean, metric)
+    return cell if n in (0, n_structures) else f"{cell}, {n} of {n_structures} structures"
+
+
+def _legend(report):
+    tolerances = {s: sorted({r.tolerance_mm for r in report.rows if r.structure == s}) for s in report.labels.structures}
+    if len({tuple(found) for found in tolerances.values()}) == 1:
+        tolerance = _range(next(iter(tolerances.values())))
+    else:
+        tolerance = ", ".join(f"{structure} {_range(found)}" for structure, found in tolerances.items())
+    return (
+        "Means over cases with 95 % bootstrap intervals. "
+        f"NSD: share of the surfaces within {tolerance} of each other. Volume error: predicted minus reference."
+    )
+
+
+def _range(tolerances):
+    ends = dict.fromkeys(f"{t:.4g}" for t in (tolerances[0], tolerances[-1]))
+    return " to ".join(ends) + " mm" + (" (by case)" if len(ends) > 1 else "")
+
+
+def _undefined(report):
+    """For each structure and reason the cases and metrics it concerns."""
+    found = {}
+    for row in report.rows:
+        for name, value, reason in row.values:
+            if reason:
+                kind = "undefined" if value is None else "stand-in"
+                metrics, cases = found.setdefault((row.structure, reason, kind), ({}, {}))
+                metrics[name], cases[row.case] = None, None
+    lines = [
+        f"- {structure}, {reason}: {kind} {', '.join(metrics)} in {len(cases)} of {_cases(len(report.cases))} ({_some(cases)})"
+        for (structure, reason, kind), (metrics, cases) in found.items()
+    ]
+    return "\n".join(["Undefined values and stand-ins:", "", *lines]) if lines else ""
+
+
+def _worst(report):
+    scored = sorted((row for row in report.rows if row["dice"] is not None), key=lambda row: row["dice"])[:N_WORST]
+    if not scored:
+        return ""
+    lines = [["lowest Dice", "structure", *(COLUMNS[metric] for metric in WORST_COLUMNS)]]
+    lines += [[row.case, row.structure, *(_number(row[metric], metric) for metric in WORST_COLUMNS)] for row in scored]
+    return _markdown_table(lines)
+
+
+def _failures(report):
+    lines = [f"- {failure.case}: {' '.join(failure.reason.split())}" for failure in report.failures]
+    text = ["Not scored, and in no mean:", "", *lines] if lines else []
+    if report.not_scored:
+        text += [""] if text else []
+        text.append(f"Without a reference: {len(report.not_scored)} predictions ({_some(report.not_scored)}).")
+    return "\n".join(text)
+
+
+def _some(names, limit=5):
+    """The first names and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _cases(n):
+    return f"{n} case" if n == 1 else f"{n} cases"
+
+
+def _number(value, metric):
+    if value is None:
+        return "undefined"
+    digits = 3 if unit_of(metric) == "" or (unit_of(metric) == "mL" and abs(value) < 10) else 2
+    return f"{value:.{digits}f}"
+
+
+def _markdown_table(lines):
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

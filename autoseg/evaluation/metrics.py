@@ -1,0 +1,159 @@
+"""The metrics by name, and what each is worth when a mask is empty.
+
+A metric is a function of ``(reference, predicted, spacing_mm)``, bool masks of one structure, that returns a number, or
+``None`` where it is undefined. The unit is the end of its name (``_mm``, ``_ml``; otherwise it has none). Those here
+read a ``MaskPair``, which counts voxels and measures surfaces once for all of them; one that does not, gets the masks
+cut to what either of them fills.
+
+Empty masks (a missed structure must never improve a mean by dropping out of it):
+
+==================  ==========================  ===========================  ==============================
+metric              both empty                  only the reference empty     only the prediction empty
+==================  ==========================  ===========================  ==============================
+dice, iou, nsd      undefined: true negative    0                            0
+precision           undefined                   0                            undefined
+recall              undefined                   undefined                    0
+hd95, hd, assd      undefined                   undefined                    diagonal of the image, flagged
+volume error        0 mL, relative undefined    mL, relative undefined       minus the reference's volume, -1
+==================  ==========================  ===========================  ==============================
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from autoseg.errors import GeometryError
+from autoseg.evaluation import overlap, surfaces, volumes
+from autoseg.registry import Registry
+
+__all__ = ["METRICS", "MaskPair", "PairMetric", "default_tolerance_mm", "explain", "image_diagonal_mm", "unit_of"]
+
+
+def default_tolerance_mm(shape, spacing_mm):
+    """Tolerance of the surface Dice where none is given: the largest voxel edge, at least 1 mm.
+
+    An axis of one voxel is not counted: nothing can be off along it.
+    """
+    return max(1.0, *(s for s, n in zip(spacing_mm, shape, strict=True) if n > 1), 0.0)
+
+
+def image_diagonal_mm(shape, spacing_mm):
+    """From one corner of the image to the opposite one; axes of one voxel are not counted."""
+    return float(np.linalg.norm([s * n for s, n in zip(spacing_mm, shape, strict=True) if n > 1]))
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPair:
+    """One structure in the reference and in the prediction, with all that its metrics share.
+
+    Attributes:
+        reference, predicted: (Z, Y, X) bool, False where ``ignored``; a part of the image that holds both.
+        spacing_mm: voxel size along (z, y, x).
+        diagonal_mm: of the whole image, the distance to a structure that was not found at all.
+        tolerance_mm: how far apart surfaces may be and still agree.
+        n_voxels: voxels of the whole image that are not ignored; all of this part if None.
+        ignored: (Z, Y, X) bool, voxels without annotation, or None.
+    """
+
+    reference: np.ndarray
+    predicted: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    diagonal_mm: float
+    tolerance_mm: float
+    n_voxels: int | None = None
+    ignored: np.ndarray | None = None
+
+    @classmethod
+    def of_images(cls, reference, predicted, spacing_mm):
+        """A pair of whole images with the default tolerance.
+
+        Raises:
+            GeometryError: the masks differ in shape.
+        """
+        if reference.shape != predicted.shape:
+            raise GeometryError(f"masks of one shape are expected: reference {reference.shape}, predicted {predicted.shape}")
+        return cls(
+            reference=reference,
+            predicted=predicted,
+            spacing_mm=spacing_mm,
+            diagonal_mm=image_diagonal_mm(reference.shape, spacing_mm),
+            tolerance_mm=default_tolerance_mm(reference.shape, spacing_mm),
+        )
+
+    @cached_property
+    def counts(self):
+        """Voxel counts over the whole image."""
+        return overlap.count_voxels(self.reference, self.predicted, self.n_voxels)
+
+    @cached_property
+    def surfaces(self):
+        """SurfaceDistances, or None when a mask has no surface."""
+        return surfaces.measure_surfaces(self.reference, self.predicted, self.spacing_mm, ignored=self.ignored)
+
+
+@dataclass(frozen=True)
+class PairMetric:
+    """A metric that reads a ``MaskPair``; called with two masks of whole images it makes the pair itself."""
+
+    measure: Callable
+
+    def __call__(self, reference, predicted, spacing_mm):
+        return self.measure(MaskPair.of_images(reference, predicted, spacing_mm))
+
+
+def _surface_dice(pair):
+    if pair.surfaces is not None:
+        return surfaces.surface_dice(pair.surfaces, pair.tolerance_mm)
+    return 0.0 if (pair.counts.n_reference == 0) != (pair.counts.n_predicted == 0) else None
+
+
+def _distance(read):
+    """A metric in mm: what ``read`` finds in the surfaces; the image's diagonal for a structure that was missed."""
+
+    def measure(pair):
+        if pair.surfaces is not None:
+            return read(pair.surfaces)
+        return pair.diagonal_mm if _missed(pair) else None
+
+    return PairMetric(measure)
+
+
+def _missed(pair):
+    return pair.counts.n_reference > 0 and pair.counts.n_predicted == 0
+
+
+METRICS = Registry(
+    "metric",
+    {
+        "dice": PairMetric(lambda pair: overlap.dice(pair.counts)),
+        "iou": PairMetric(lambda pair: overlap.iou(pair.counts)),
+        "precision": PairMetric(lambda pair: overlap.precision(pair.counts)),
+        "recall": PairMetric(lambda pair: overlap.recall(pair.counts)),
+        "nsd": PairMetric(_surface_dice),
+        "hd95_mm": _distance(lambda found: surfaces.hausdorff(found, 95.0)),
+        "hd_mm": _distance(lambda found: surfaces.hausdorff(found, 100.0)),
+        "assd_mm": _distance(surfaces.mean_surface_distance),
+        "reference_ml": PairMetric(lambda pair: volumes.volume_ml(pair.counts.n_reference, pair.spacing_mm)),
+        "predicted_ml": PairMetric(lambda pair: volumes.volume_ml(pair.counts.n_predicted, pair.spacing_mm)),
+        "volume_error_ml": PairMetric(lambda pair: volumes.volume_error_ml(pair.counts, pair.spacing_mm)),
+        "relative_volume_error": PairMetric(lambda pair: volumes.relative_volume_error(pair.counts)),
+    },
+)
+
+
+def unit_of(name):
+    """'mm', 'mL' or '' for the name of a metric."""
+    return {"mm": "mm", "ml": "mL"}.get(name.rpartition("_")[2], "")
+
+
+def explain(name, value, pair):
+    """Why a value is undefined or stands in for one that is; '' for an ordinary value."""
+    if value is not None and not (_missed(pair) and unit_of(name) == "mm"):
+        return ""
+    if value is not None:
+        return "prediction empty: diagonal of the image"
+    if pair.counts.n_reference == 0:
+        return "both empty" if pair.counts.n_predicted == 0 else "reference empty"
+    return "prediction empty" if pair.counts.n_predicted == 0 else "no surface apart from ignored voxels"

@@ -1,0 +1,71 @@
+"""How much two masks overlap: every score here is a function of four voxel counts.
+
+Dice and IoU order cases identically (IoU = Dice / (2 - Dice)), so a gain in both is one gain. A score whose denominator
+is zero is undefined, returned as ``None``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Counts", "count_voxels", "dice", "iou", "precision", "recall"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Voxels by reference and prediction; voxels that are ignored are in none of the four.
+
+    Attributes:
+        tp: in both masks.
+        fp: in the predicted mask only.
+        fn: in the reference only.
+        tn: in neither.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @property
+    def n_reference(self):
+        """Voxels of the reference."""
+        return self.tp + self.fn
+
+    @property
+    def n_predicted(self):
+        """Voxels of the prediction."""
+        return self.tp + self.fp
+
+
+def count_voxels(reference, predicted, n_voxels=None):
+    """The four counts of two bool arrays of one shape, cut out of an image with ``n_voxels`` that count."""
+    n_voxels = reference.size if n_voxels is None else n_voxels
+    tp = int(np.count_nonzero(reference & predicted))
+    fn = int(np.count_nonzero(reference)) - tp
+    fp = int(np.count_nonzero(predicted)) - tp
+    return Counts(tp=tp, fp=fp, fn=fn, tn=n_voxels - tp - fn - fp)
+
+
+def dice(counts):
+    """Shared voxels over the mean size of the masks, in [0, 1]; ``None`` when both are empty."""
+    return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
+
+
+def iou(counts):
+    """Shared voxels over voxels in either mask, in [0, 1]; ``None`` when both are empty."""
+    return _ratio(counts.tp, counts.tp + counts.fp + counts.fn)
+
+
+def precision(counts):
+    """Share of the prediction that is right, in [0, 1]; ``None`` when the prediction is empty."""
+    return _ratio(counts.tp, counts.n_predicted)
+
+
+def recall(counts):
+    """Share of the reference that was found (sensitivity), in [0, 1]; ``None`` when the reference is empty."""
+    return _ratio(counts.tp, counts.n_reference)
+
+
+def _ratio(part, whole):
+    return part / whole if whole else None

@@ -1,0 +1,22 @@
+"""Volumes in millilitres and how far a predicted one is off. 1 mL = 1000 mm3."""
+
+import math
+
+__all__ = ["relative_volume_error", "volume_error_ml", "volume_ml"]
+
+
+def volume_ml(n_voxels, spacing_mm):
+    """Volume of ``n_voxels`` voxels; 0 for an empty mask."""
+    return n_voxels * math.prod(spacing_mm) / 1000
+
+
+def volume_error_ml(counts, spacing_mm):
+    """Predicted minus reference volume; negative where the prediction is too small."""
+    return volume_ml(counts.n_predicted - counts.n_reference, spacing_mm)
+
+
+def relative_volume_error(counts):
+    """Predicted minus reference volume over the reference's, at least -1; ``None`` when the reference is empty."""
+    if counts.n_reference == 0:
+        return None
+    return (counts.n_predicted - counts.n_reference) / counts.n_reference

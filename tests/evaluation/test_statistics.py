@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from autoseg.evaluation import holm, mean_interval, paired_difference
+
+
+def test_the_interval_is_the_one_scipy_finds():
+    values = np.random.default_rng(1).beta(9, 1, 40)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=0).confidence_interval
+    low, high = mean_interval(values)
+    # two bootstraps differ by their draws: about a fortieth of the width
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=(expected.high - expected.low) / 20)
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(300):
+        low, high = mean_interval(rng.beta(8, 2, 40), resamples=1000)
+        covered += low <= 0.8 <= high
+    assert 0.91 < covered / 300 < 0.98
+
+
+def test_the_same_values_give_the_same_interval():
+    values = [0.9, 0.8, 0.95, 0.4, 0.88]
+    assert mean_interval(values) == mean_interval(values)
+    assert mean_interval(values) != mean_interval(values, seed=1)
+
+
+def test_large_numbers_lose_no_digits():
+    values = np.random.default_rng(3).normal(0, 1, 50)
+    low, high = mean_interval(values)
+    assert mean_interval(values + 1e6) == pytest.approx((low + 1e6, high + 1e6), abs=1e-5)
+
+
+def test_few_or_equal_values():
+    assert mean_interval([]) == mean_interval([0.5]) == (None, None)
+    assert mean_interval([0.7, 0.7, 0.7]) == pytest.approx((0.7, 0.7))
+    low, high = mean_interval([0.0, 1.0])
+    assert 0 <= low < high <= 1
+
+
+def test_a_paired_difference_leaves_out_what_is_undefined_and_counts_it():
+    found = paired_difference([0.9, None, 0.8, 0.7, 0.95, 0.6], [0.8, 0.5, 0.75, None, 0.9, 0.58])
+    assert (found.n, found.n_undefined) == (4, 2)
+    assert found.mean == pytest.approx((0.1 + 0.05 + 0.05 + 0.02) / 4)
+    assert found.low > 0
+    assert found.p_value == pytest.approx(0.125)  # four of four higher: 2 / 2^4
+
+
+def test_equal_methods_do_not_differ():
+    found = paired_difference([0.9, 0.8], [0.9, 0.8])
+    assert (found.mean, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+    assert paired_difference([None], [0.8]).p_value is None
+
+
+def test_holm_as_worked_on_paper():
+    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, never falling
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
