@@ -75,42 +75,47 @@ def evaluate_case(*, reference, predicted, labels, case="", tolerance_mm=None):
     )
 
 
-def evaluate_folder(reference, predicted, labels, *, cases=None, ending=".nii.gz", tolerance_mm=None, workers=1, on_done=None):
-    """Score a folder of predictions against a folder of references; files of one case have one name.
+def evaluate_folder(reference, predicted, labels, *, ending=".nii.gz", tolerance_mm=None, workers=None, on_done=None):
+    """Score a folder of predictions against references; files of one case have one name.
 
     Args:
-        reference, predicted: folders with CASE + ending.
+        reference: folder with CASE + ending, or a dictionary of case -> path where only these cases are meant.
+        predicted: folder with CASE + ending.
         labels, tolerance_mm: as for ``evaluate_case``.
-        cases: names to score; all cases of the reference folder if None.
-        workers: threads.
+        workers: threads; None for one per core.
         on_done: called with the Outcome of each case as it ends.
 
     Returns:
         Report. A missing or unreadable file, or a wrong grid, is a Failure of its case.
 
     Raises:
-        FileError: a folder is missing, or the reference folder has no such file.
+        FileError: a folder is missing, or there is no reference.
     """
-    reference, predicted = Path(reference), Path(predicted)
-    known, found = _cases_in(reference, ending), _cases_in(predicted, ending)
-    if not known:
+    predicted = Path(predicted)
+    found = _cases_in(predicted, ending)
+    if isinstance(reference, dict):
+        references, more = {case: Path(path) for case, path in reference.items()}, []
+    else:
+        references = {case: Path(reference) / f"{case}{ending}" for case in _cases_in(Path(reference), ending)}
+        more = sorted(set(found) - set(references))
+    if not references:
         raise FileError(f"{reference}: expected reference files that end with {ending}, found none")
+    pairs = {case: (path, predicted / f"{case}{ending}") for case, path in references.items()}
 
     def score(case):
-        paths = [folder / f"{case}{ending}" for folder in (reference, predicted)]
-        for path, kind in zip(paths, ("reference", "prediction"), strict=True):
+        for path, kind in zip(pairs[case], ("reference", "prediction"), strict=True):
             if not path.is_file():
                 raise FileError(f"case {case!r}: no {kind}; expected {path}")
-        volumes = [read_label_volume(path) for path in paths]
-        return evaluate_case(reference=volumes[0], predicted=volumes[1], labels=labels, case=case, tolerance_mm=tolerance_mm)
+        truth, guess = (read_label_volume(path) for path in pairs[case])
+        return evaluate_case(reference=truth, predicted=guess, labels=labels, case=case, tolerance_mm=tolerance_mm)
 
-    outcomes = map_cases(score, known if cases is None else cases, workers=workers, on_done=on_done)
+    outcomes = map_cases(score, pairs, workers=workers, on_done=on_done)
     return summarise(
         [row for outcome in outcomes if outcome.error is None for row in outcome.value],
         labels,
         failures=[Failure(outcome.name, str(outcome.error)) for outcome in outcomes if outcome.error is not None],
-        files=[(o.name, str(reference / f"{o.name}{ending}"), str(predicted / f"{o.name}{ending}")) for o in outcomes],
-        not_scored=[] if cases is not None else sorted(set(found) - set(known)),
+        files=[(case, str(truth), str(guess)) for case, (truth, guess) in pairs.items()],
+        not_scored=more,
     )
 
 

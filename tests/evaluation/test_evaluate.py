@@ -239,7 +239,8 @@ def test_another_grid_is_a_failure_of_its_case(folders):
 
 
 def test_only_the_cases_asked_for_are_scored(folders):
-    report = evaluate_folder(*folders, ORGANS, cases=["c", "z"])
+    reference, predicted = folders
+    report = evaluate_folder({case: reference / f"{case}.nii.gz" for case in ("c", "z")}, predicted, ORGANS)
     assert report.cases == ("c",)
     assert [failure.case for failure in report.failures] == ["z"]
 

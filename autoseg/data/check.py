@@ -1,0 +1,182 @@
+"""All that is wrong with a data set, as one list: what each scan found, and what only shows between cases.
+
+A case stands out where it is far from the median of all by two measures: by a plain factor, so that ordinary variety
+says nothing, and by more than five times the spread (the median absolute deviation, scaled to a standard deviation), so
+that data of several kinds are not reported case by case. Fewer than ``FEW`` cases have no median to speak of.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from autoseg.data.dataset import guess_patient, image_name
+from autoseg.data.scan import Finding, scan_dataset
+from autoseg.imaging.raw import digest_of
+
+__all__ = ["Finding", "check_dataset"]
+
+SEVERITIES = ("error", "warning", "note")
+FEW = 5
+SPREADS = 5.0
+SPACING_FACTOR = 2.5  # slices of 5 and of 10 mm are both common in one study
+INTENSITY_FACTOR = 10.0
+
+
+def check_dataset(dataset, scans=None, *, workers=1):
+    """Every finding about a data set; () when all is well.
+
+    Args:
+        dataset: DatasetSpec.
+        scans: what ``scan_dataset`` returned, made here if not given.
+        workers: threads, if the scan is made here.
+
+    Returns:
+        tuple of Finding, one for each case it is about: errors, warnings, notes; within these by code and case.
+        ``findings_table`` shortens it for reading.
+    """
+    scans = scan_dataset(dataset, workers=workers) if scans is None else scans
+    measured = [scan for scan in scans if scan.channels]
+    findings = [finding for scan in scans for finding in scan.findings]
+    findings += [*_check_files(dataset), *_check_patients(dataset), *_check_labels_used(dataset, scans)]
+    findings += [*_check_orientation(scans), *_check_spacing(measured), *_check_duplicates(scans)]
+    findings += _check_test_cases(dataset, scans)
+    for number, name in enumerate(dataset.channels):
+        findings += _check_intensities(name, number, measured)
+    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.code, f.case, f.message)))
+
+
+def _check_files(dataset):
+    """The number of cases, and files that belong to none."""
+    found = len(dataset.training)
+    if dataset.num_training not in (None, found):
+        message = f"numTraining: expected {dataset.num_training} cases, found {found}"
+        yield Finding("warning", "", "case-count", message, "Add what is missing, or correct numTraining.")
+    known = {path for case in dataset.training for path in (*case.images, case.label)}
+    cases = {case.id for case in dataset.training}
+    for path in _unknown_files(dataset.folder / "imagesTr", known):
+        match = image_name(dataset.file_ending).fullmatch(path.name)
+        if not match:
+            yield _stray(path)
+        elif match[1] in cases:
+            message = f"expected {len(dataset.channels)} channels, found also {path.name}"
+            remedy = "Name it in channel_names, or move it away."
+            yield Finding("error", match[1], "channel-count", message, remedy)
+    for path in _unknown_files(dataset.folder / "labelsTr", known):
+        if not path.name.endswith(dataset.file_ending):
+            yield _stray(path)
+
+
+def _unknown_files(folder, known):
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in files if path not in known and not path.name.startswith(".")]
+
+
+def _stray(path):
+    message = f"{path.parent.name}/{path.name} belongs to no case"
+    return Finding("warning", "", "stray-file", message, "Rename it by the rule, or move it away.")
+
+
+def _check_patients(dataset):
+    guessed = [case for case in dataset.training if case.patient == guess_patient(case.id) != case.id]
+    patients = {case.patient for case in dataset.training}
+    if guessed and len(patients) < len(dataset.training):
+        message = (
+            f"{len(dataset.training)} cases are taken to be of {len(patients)} patients by their names, such as "
+            f"{guessed[0].id} of {guessed[0].patient}; cases of one patient stay in one fold"
+        )
+        yield Finding("note", "", "patients-guessed", message, 'If not so, name them under "patients" in dataset.json.')
+
+
+def _check_labels_used(dataset, scans):
+    """Declared values that no label file holds."""
+    labels = dataset.labels
+    found = {value for scan in scans for value, _ in scan.label_counts}
+    for value in (*labels.declared_values, *(() if labels.ignore is None else (labels.ignore,))):
+        if found and value not in found:
+            names = [name for name, group in zip(labels.structures, labels.values, strict=True) if value in group]
+            name = ", ".join(names) or ("ignore" if value == labels.ignore else "background")
+            message = f"label {value} ({name}): expected in some case, found in none of {len(scans)}"
+            yield Finding("warning", "", "label-never-present", message, "Take it out of labels if it is not used.")
+
+
+def _check_orientation(scans):
+    letters = Counter(scan.orientation for scan in scans if scan.orientation)
+    usual = letters.most_common(1)[0][0] if letters else ""
+    for scan in scans:
+        if scan.orientation not in ("", usual):
+            message = f"expected array axes towards {usual} as in most cases, found {scan.orientation}"
+            remedy = "Nothing if the header is right: all cases are brought to one orientation."
+            yield Finding("warning", scan.case, "orientation-differs", message, remedy)
+
+
+def _check_spacing(scans):
+    if len(scans) < FEW:
+        return
+    logs = np.log([scan.spacing_mm for scan in scans])  # (cases, 3)
+    usual = " x ".join(f"{v:.3g}" for v in np.exp(np.median(logs, axis=0)))
+    for scan, odd in zip(scans, _stands_out(logs, np.log(SPACING_FACTOR)).any(axis=1), strict=True):
+        if odd:
+            message = f"expected about {usual} mm (z, y, x), found {' x '.join(f'{v:.3g}' for v in scan.spacing_mm)}"
+            yield Finding("warning", scan.case, "spacing-outlier", message, "Look whether the header is right.")
+
+
+def _check_intensities(name, number, scans):
+    """The range of a channel against the other cases; where that is usual, the mean of its foreground."""
+    rows = [(scan.case, scan.channels[number]) for scan in scans]
+    rows = [(case, channel) for case, channel in rows if channel.voxels and channel.high > channel.low]
+    if len(rows) < FEW:
+        return
+    channels = [channel for _, channel in rows]
+    logs = np.log([channel.high - channel.low for channel in channels])
+    other_scale = _stands_out(logs, np.log(INTENSITY_FACTOR))
+    means = np.array([channel.mean for channel in channels])
+    width = np.sqrt(np.median([channel.variance for channel in channels]))
+    other_level = _stands_out(means, width) & ~other_scale
+    for (case, channel), odd_scale, odd_level in zip(rows, other_scale, other_level, strict=True):
+        if odd_scale:
+            usual, found = np.exp(np.median(logs)), channel.high - channel.low
+            message = f"{name}: expected intensities over a range of about {usual:.3g}, found {found:.3g}"
+            yield Finding("warning", case, "intensity-scale", message, "Look whether unit and export are the same.")
+        elif odd_level:
+            usual = np.median(means)
+            message = f"{name}: expected a mean of about {usual:.3g} in the structures, found {channel.mean:.3g}"
+            yield Finding("warning", case, "intensity-level", message, "Look whether unit and offset are the same.")
+
+
+def _check_duplicates(scans):
+    """The same voxels twice: in two cases, or in two channels of one."""
+    first = {}
+    for scan in scans:
+        images, label = scan.contents[:-1], scan.contents[-1:]
+        if not images or "" in images:
+            continue
+        if len(set(images)) < len(images):
+            message = "expected channels that differ, found two with the same voxels"
+            yield Finding("warning", scan.case, "duplicate-channel", message, "Export each channel from its own image.")
+        other = first.setdefault(images, scan)
+        if other is scan:
+            continue
+        if other.contents[-1:] == label:
+            message = f"the same image and label as case {other.case}"
+            yield Finding("warning", scan.case, "duplicate-case", message, "Leave one of them out.")
+        else:
+            message = f"the same image as case {other.case}, with another label"
+            yield Finding("error", scan.case, "duplicate-image", message, "Keep the right one of the two.")
+
+
+def _check_test_cases(dataset, scans):
+    """Test images that are training images, byte for byte."""
+    training = {scan.digests[0]: scan.case for scan in scans if scan.digests}
+    for case in dataset.test:
+        path = case.images[0]
+        digest = digest_of(path.read_bytes()) if path.is_file() else ""
+        if digest and digest in training:
+            message = f"the test image {path.name} is also that of training case {training[digest]}"
+            yield Finding("warning", case.id, "test-in-training", message, "Take it out of one of the two.")
+
+
+def _stands_out(values, least):
+    """Where values (cases, ...) are further than ``least`` and than ``SPREADS`` scaled MADs from their median; bool."""
+    distance = np.abs(values - np.median(values, axis=0))
+    spread = 1.4826 * np.median(distance, axis=0)  # equals the standard deviation for a normal distribution
+    return distance > np.maximum(least, SPREADS * spread)

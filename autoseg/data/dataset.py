@@ -1,0 +1,223 @@
+"""A data set as the user has it: a folder in nnU-Net's layout, read and never written.
+
+``dataset.json`` names channels and labels; images are ``imagesTr/CASE_0000.EXT`` (one file per channel), labels
+``labelsTr/CASE.EXT``. The optional key ``dataset`` lists the files of each case instead, wherever they lie:
+``{"CASE": {"images": [...], "label": ..., "patient": ...}}``; relative paths start at the data-set folder. The optional
+key ``patients``, case -> patient, keeps scans of one patient in one fold; without it the name of the case tells.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.data.labels import LabelSchema, read_labels
+from autoseg.errors import DatasetError
+
+__all__ = ["Case", "DatasetSpec", "cases_in", "guess_patient", "image_name", "read_dataset"]
+
+# "patient001_frame12", "sub-07_ses-2", "p3-ED": several scans of one patient carry these words before a number;
+# "BraTS-GLI-00005-001": the last number is the visit, by the naming rule of BraTS since 2023
+REPEAT = re.compile(
+    r"[_-](frame|phase|time|tp|visit|session|ses|scan|day|week|month|ed|es)[_-]?\d*$|(?<=^BraTS-[A-Z]{3}-\d{5})-\d{3}$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: identifier, patient (cases of one patient never fall into different folds), and its files."""
+
+    id: str
+    patient: str
+    images: tuple[Path, ...]
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data-set folder, understood but not yet opened.
+
+    Attributes:
+        name: ``name`` of the folder without its ``DatasetNNN_`` prefix.
+        folder: the raw folder.
+        channels: channel names in order.
+        labels: meaning of the label values.
+        training, test: cases, sorted by identifier. Files named here need not exist: ``check_dataset`` tells.
+        file_ending: such as ``.nii.gz``.
+        num_training: ``numTraining`` as declared, or None; the cases are counted, so that it is only compared.
+    """
+
+    name: str
+    folder: Path
+    channels: tuple[str, ...]
+    labels: LabelSchema
+    training: tuple[Case, ...]
+    test: tuple[Case, ...]
+    file_ending: str
+    num_training: int | None = None
+
+
+def read_dataset(folder):
+    """Read ``dataset.json`` and list the cases of a data-set folder.
+
+    Args:
+        folder: path of the folder that holds ``dataset.json``.
+
+    Returns:
+        DatasetSpec
+
+    Raises:
+        DatasetError: no folder, no or broken ``dataset.json``, a key missing or of the wrong kind, or a folder whose
+            files follow none of the naming rules.
+    """
+    folder = Path(os.path.abspath(folder))
+    description = _read_json(folder)
+    try:
+        channels = _channel_names(description.get("channel_names", description.get("modality")))
+        labels = read_labels(_object(description, "labels"), description.get("regions_class_order"))
+        ending = description.get("file_ending")
+        if not isinstance(ending, str) or not ending.startswith("."):
+            raise DatasetError(f'"file_ending" must be a text such as ".nii.gz", found {ending!r}')
+        patients = _object({"patients": {}} | description, "patients")
+        listing = _object(description, "dataset") if "dataset" in description else None
+        training = _listed_cases(folder, listing, patients) if listing else ()
+    except DatasetError as fault:
+        raise DatasetError(f"{folder / 'dataset.json'}: {fault}") from None
+    if not listing:
+        _require_names(folder, ending)
+        training = _found_cases(folder / "imagesTr", folder / "labelsTr", ending, len(channels), patients)
+    declared = description.get("numTraining")
+    return DatasetSpec(
+        name=re.sub(r"^Dataset\d+_", "", folder.name),
+        folder=folder,
+        channels=channels,
+        labels=labels,
+        training=training,
+        test=_found_cases(folder / "imagesTs", folder / "labelsTs", ending, len(channels), patients, labelled=False),
+        file_ending=ending,
+        num_training=declared if type(declared) is int else None,
+    )
+
+
+def cases_in(folder, ending, n_channels):
+    """The cases of a folder of images, ``CASE_0000.EXT`` and so on; for prediction. Empty where there are none.
+
+    A folder of plain ``CASE.EXT`` files is read too where the data have one channel.
+    """
+    folder = Path(folder)
+    cases = _found_cases(folder, None, ending, n_channels, {}, labelled=False)
+    if not cases and n_channels == 1:
+        names = sorted(path.name[: -len(ending)] for path in _files(folder) if path.name.endswith(ending))
+        cases = tuple(Case(name, name, (folder / f"{name}{ending}",), None) for name in names)
+    return cases
+
+
+def guess_patient(case_id):
+    """The identifier without a trailing frame, phase or visit: 'patient001_frame12' belongs to 'patient001'.
+
+    Only where a number is left that can tell patients apart: 'brain_scan_12' stays as it is.
+    """
+    patient = REPEAT.sub("", case_id)
+    return patient if re.search(r"\d", patient) else case_id
+
+
+def image_name(ending):
+    """The pattern of an image file's name: group 1 is the case, group 2 the channel."""
+    return re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+
+
+def _read_json(folder):
+    path = folder / "dataset.json"
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: there is no such data-set folder")
+    if not path.is_file():
+        raise DatasetError(f"{folder}: no dataset.json in it. README and dataset_json_examples/ show how to write one")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as fault:
+        raise DatasetError(f"{path}: not readable as JSON: {fault}") from fault
+    if not isinstance(description, dict):
+        raise DatasetError(f"{path}: expected an object {{...}}, found {type(description).__name__}")
+    return description
+
+
+def _object(description, key):
+    value = description.get(key)
+    if not isinstance(value, dict):
+        raise DatasetError(f'"{key}" must be an object {{...}}, found {value!r}')
+    return value
+
+
+def _channel_names(channels):
+    numbers = [str(number) for number in range(len(channels))] if isinstance(channels, dict) else []
+    if not numbers or set(channels) != set(numbers):
+        raise DatasetError(
+            f'"channel_names" must number the channels from 0, such as {{"0": "T1", "1": "FLAIR"}}; found {channels!r}'
+        )
+    return tuple(str(channels[number]) for number in numbers)
+
+
+def _require_names(folder, ending):
+    """Refuse a folder where no file follows the rules; a single odd file is for ``check_dataset`` to report."""
+    for path in (folder / "imagesTr", folder / "labelsTr"):
+        if not path.is_dir():
+            present = ", ".join(sorted(other.name for other in _files(folder) if other.is_dir())) or "none"
+            raise DatasetError(f"{folder}: expected a folder {path.name}, found {present}. Rename it or make one")
+        names = sorted(file.name for file in _files(path))
+        if not any(name.endswith(ending) for name in names):
+            raise DatasetError(
+                f"{path}: expected files that end in {ending!r}, the file_ending of dataset.json; found "
+                f"{f'{len(names)} others such as {names[0]}' if names else 'none'}. Correct file_ending or convert them"
+            )
+    names = sorted(file.name for file in _files(folder / "imagesTr") if file.name.endswith(ending))
+    if not any(image_name(ending).fullmatch(name) for name in names):
+        raise DatasetError(
+            f"{folder / 'imagesTr'}: expected images named CASE_0000{ending} (case, four digits of the channel), found "
+            f"{names[0]}. Rename it to {names[0][: -len(ending)]}_0000{ending}, and the others alike"
+        )
+
+
+def _found_cases(images, labels, ending, n_channels, patients, labelled=True):
+    """Every case that has an image or a label, whether complete or not.
+
+    Where the folder holds nothing but ``_0000`` files, each is taken to hold all channels (colour pictures, 4D files).
+    """
+    matches = [match for path in _files(images) if (match := image_name(ending).fullmatch(path.name))]
+    found = {match[1] for match in matches}
+    in_one_file = bool(matches) and all(match[2] == "0000" for match in matches)
+    label_names = {path.name for path in _files(labels) if path.name.endswith(ending)} if labels else set()
+    if labelled:
+        found |= {name[: -len(ending)] for name in label_names}
+    return tuple(
+        Case(
+            id=case,
+            patient=str(patients.get(case, guess_patient(case))),
+            images=tuple(images / f"{case}_{n:04d}{ending}" for n in range(1 if in_one_file else n_channels)),
+            label=labels / f"{case}{ending}" if labelled or f"{case}{ending}" in label_names else None,
+        )
+        for case in sorted(found)
+    )
+
+
+def _listed_cases(folder, listing, patients):
+    cases = []
+    for case, entry in sorted(listing.items()):
+        images = entry.get("images") if isinstance(entry, dict) else None
+        paths = [*images, entry.get("label")] if isinstance(images, list) and images else [None]
+        if not all(isinstance(path, str) for path in paths):
+            raise DatasetError(f'"dataset": case {case!r} needs "images", a list of paths, and "label", a path')
+        cases.append(
+            Case(
+                id=case,
+                patient=str(entry.get("patient", patients.get(case, guess_patient(case)))),
+                images=tuple(folder / path for path in images),
+                label=folder / entry["label"],
+            )
+        )
+    return tuple(cases)
+
+
+def _files(folder):
+    return [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []

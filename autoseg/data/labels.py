@@ -1,0 +1,161 @@
+"""What the numbers in a label file mean.
+
+Three numberings, kept apart by name. A *value* is what stands in the file (any integer, gaps allowed). A *code* is its
+position among the declared values, 0 for background, -1 for voxels to ignore; the pipeline works on codes. A *head*
+is an output channel of the network: without regions, head k is code k (softmax, background first); with regions, head r
+is region r (sigmoid), and a region is a set of codes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoseg.errors import DatasetError
+
+__all__ = ["IGNORE", "LabelSchema", "read_labels"]
+
+IGNORE = -1
+UNDECLARED = -2  # only while encoding
+LOWEST, HIGHEST = -(2**15), 2**16 - 1  # what 16 bits hold: a label file can always be written small
+
+
+@dataclass(frozen=True)
+class LabelSchema:
+    """The structures of a data set.
+
+    Attributes:
+        structures: names of the foreground structures or regions, in head order.
+        values: for each structure the label values that belong to it (one, or several for a region).
+        has_regions: structures are regions that may overlap: sigmoid heads.
+        paint_values: the value written for each structure; later structures overwrite earlier ones.
+        ignore: label value of voxels without annotation, or None.
+    """
+
+    structures: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...]
+    has_regions: bool
+    paint_values: tuple[int, ...]
+    ignore: int | None = None
+
+    @property
+    def declared_values(self):
+        """Every value that may stand in a file, without ``ignore``: 0 first, then ascending; entry c has code c."""
+        found = {value for group in self.values for value in group} | set(self.paint_values)
+        return (0, *sorted(found - {0}))
+
+    @property
+    def n_heads(self):
+        """Output channels of a network: regions, or background and structures."""
+        return len(self.structures) + (0 if self.has_regions else 1)
+
+    @property
+    def structure_codes(self):
+        """For each structure the codes that belong to it."""
+        code = {value: i for i, value in enumerate(self.declared_values)}
+        return tuple(tuple(sorted(code[value] for value in group)) for group in self.values)
+
+    def encode(self, values):
+        """Label values to codes.
+
+        Args:
+            values: integer array of any shape.
+
+        Returns:
+            int16 array of codes; ``IGNORE`` where the value is ``ignore``.
+
+        Raises:
+            DatasetError: a value that is not declared.
+        """
+        known = {value: code for code, value in enumerate(self.declared_values)}
+        if self.ignore is not None:
+            known[self.ignore] = IGNORE
+        lowest, highest = min(known), max(known)
+        if np.size(values) and (np.min(values) < lowest or np.max(values) > highest):
+            raise DatasetError(self._undeclared(values))
+        table = np.full(highest - lowest + 1, UNDECLARED, np.int16)  # a negative value indexes from the end
+        for value, code in known.items():
+            table[value] = code
+        codes = table[values]
+        if (codes == UNDECLARED).any():
+            raise DatasetError(self._undeclared(values))
+        return codes
+
+    def mask(self, values, structure):
+        """Boolean array: where the label *values* belong to structure number ``structure``."""
+        return np.isin(values, self.values[structure])
+
+    def _undeclared(self, values):
+        unknown = [value for value in np.unique(values).tolist() if value not in (*self.declared_values, self.ignore)]
+        listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+        return f"label values [{listed}] are not declared in dataset.json, which has {list(self.declared_values)}"
+
+
+def read_labels(entries, region_order=None):
+    """The schema from the ``labels`` of a dataset.json.
+
+    Args:
+        entries: name -> value, or name -> list of values (a region). ``background`` may be left out, ``ignore`` is
+            the value of voxels without annotation.
+        region_order: ``regions_class_order``, the value painted for each region, needed where regions exist.
+
+    Raises:
+        DatasetError: anything that is not an integer, a background other than 0, a value used twice, a region order of
+            the wrong length or with values that its regions do not have.
+    """
+    entries = {str(name): _integers(name, value) for name, value in entries.items()}
+    background = entries.pop("background", (0,))
+    if background != (0,):
+        raise DatasetError(f"labels: background must be 0 in dataset.json, found {list(background)}")
+    ignore = entries.pop("ignore", None)
+    if not entries:
+        raise DatasetError("labels: dataset.json names no structure besides background")
+    used = {value for group in entries.values() for value in group}
+    if 0 in used:
+        raise DatasetError('labels: in dataset.json the value 0 can only be called "background", in small letters')
+    if ignore is not None and (len(ignore) != 1 or ignore[0] in used | {0}):
+        raise DatasetError(f"labels: ignore must be one value of its own in dataset.json, found {list(ignore)}")
+    has_regions = any(len(group) > 1 for group in entries.values())
+    if has_regions:
+        order = _region_order(entries, region_order)
+    else:
+        entries = dict(sorted(entries.items(), key=lambda item: item[1]))
+        order = tuple(group[0] for group in entries.values())
+        if len(set(order)) < len(order):
+            raise DatasetError(f"labels: each structure needs its own value in dataset.json, found {list(order)}")
+    return LabelSchema(
+        structures=tuple(entries),
+        values=tuple(entries.values()),
+        has_regions=has_regions,
+        paint_values=order,
+        ignore=None if ignore is None else ignore[0],
+    )
+
+
+def _region_order(regions, order):
+    """The value painted for each region; it must belong to the region, or what is written could not be read back."""
+    if not isinstance(order, list | tuple) or len(order) != len(regions):
+        raise DatasetError(
+            f"regions_class_order: expected {len(regions)} values in dataset.json, one for each of "
+            f"{', '.join(regions)}; found {order!r}"
+        )
+    order = _integers("regions_class_order", list(order))
+    for (name, group), value in zip(regions.items(), order, strict=True):
+        if value not in group or order.count(value) > 1:
+            raise DatasetError(
+                f"regions_class_order: region {name!r} needs one of its own values {list(group)} that no other region "
+                f"takes, found {value} in {list(order)}"
+            )
+    return order
+
+
+def _integers(name, value):
+    values = value if isinstance(value, list) else [value]
+    if str(name).lstrip("-").isdigit() and isinstance(value, str):
+        raise DatasetError(
+            f'labels: dataset.json has the older form {{"{name}": "{value}"}}; turn it round, {{"{value}": {name}}}'
+        )
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
+        raise DatasetError(f"labels: {name!r} must be an integer or a list of them in dataset.json, found {value!r}")
+    if min(values) < LOWEST or max(values) > HIGHEST:
+        raise DatasetError(f"labels: {name!r} must lie in {LOWEST}...{HIGHEST} in dataset.json, found {value!r}")
+    return tuple(values)

@@ -1,0 +1,88 @@
+"""The fingerprint: scans of single cases, pooled.
+
+Every case weighs the same, however large its structures are. Means and variances of cases add up exactly to those of
+the equally weighted mixture; its quantiles come from the sketches, each value counting for the share of the case that
+lies around it. Nothing but numbers per case is kept, so memory does not grow with the images.
+"""
+
+import hashlib
+
+import numpy as np
+
+from autoseg.data.findings import findings_table
+from autoseg.data.scan import LEVELS, scan_dataset
+from autoseg.errors import DatasetError
+from planners.fingerprint import ChannelStats, Fingerprint
+
+__all__ = ["measure_fingerprint"]
+
+
+def measure_fingerprint(dataset, scans=None):
+    """The data set in numbers, for a planner.
+
+    Args:
+        dataset: DatasetSpec.
+        scans: what ``scan_dataset`` returned, made here if not given. Scans of other cases are passed over, so that
+            cases can be left out of ``dataset`` without a new scan.
+
+    Raises:
+        DatasetError: a case with an error, or without a scan; no case with labelled foreground.
+    """
+    scans = {scan.case: scan for scan in (scan_dataset(dataset) if scans is None else scans)}
+    missing = sorted({case.id for case in dataset.training} - set(scans))
+    if missing:
+        raise DatasetError(f"case {missing[0]!r} and {len(missing) - 1} more were not scanned; scan the data set again")
+    scans = [scans[case] for case in sorted(case.id for case in dataset.training)]
+    errors = [finding for scan in scans for finding in scan.findings if finding.severity == "error"]
+    if errors:
+        raise DatasetError(f"{dataset.folder}: expected cases without errors; found\n{findings_table(errors)}")
+    labels = dataset.labels
+    return Fingerprint(
+        dataset=dataset.name,
+        cases=tuple(scan.case for scan in scans),
+        shapes=tuple(scan.shape for scan in scans),
+        spacings_mm=tuple(scan.spacing_mm for scan in scans),
+        channels=tuple(_pool(name, [scan.channels[i] for scan in scans]) for i, name in enumerate(dataset.channels)),
+        structures=labels.structures,
+        n_labels=1 + len(labels.structures) + (labels.ignore is not None),
+        relative_crop=float(np.median([scan.relative_crop for scan in scans])),
+        has_regions=labels.has_regions,
+        has_ignore=labels.ignore is not None,
+        source_digest=hashlib.blake2b("".join(scan.key for scan in scans).encode(), digest_size=8).hexdigest(),
+    )
+
+
+def _pool(name, channels):
+    """``ChannelStats`` of the ``ChannelScan`` of all cases."""
+    labelled = [channel for channel in channels if channel.voxels]
+    if not labelled:
+        raise DatasetError(
+            "expected labelled voxels, found none in any case. `autoseg verify` lists the cases; label some of them"
+        )
+    means = np.array([channel.mean for channel in labelled])
+    low, median, high = _quantiles([channel.sketch for channel in labelled], [0.005, 0.5, 0.995])
+    varied = [channel for channel in channels if channel.unit_std > 0]
+    unit = {
+        "unit_mean": float(np.mean([channel.unit_mean for channel in varied])),
+        "unit_std": float(np.mean([channel.unit_std for channel in varied])),
+    }
+    return ChannelStats(
+        name=name,
+        mean=float(means.mean()),
+        median=median,
+        std=float(np.sqrt(np.mean([channel.variance for channel in labelled]) + means.var())),
+        minimum=min(channel.minimum for channel in labelled),
+        maximum=max(channel.maximum for channel in labelled),
+        percentile_00_5=low,
+        percentile_99_5=high,
+        **(unit if varied else {}),
+    )
+
+
+def _quantiles(sketches, levels):
+    """Quantiles of the equally weighted mixture of the distributions that the sketches stand for; list of float."""
+    values = np.concatenate(sketches)
+    order = np.argsort(values, kind="stable")
+    share = np.diff((LEVELS[1:] + LEVELS[:-1]) / 2, prepend=0, append=1)  # of its case, for each value of a sketch
+    weights = (np.tile(share, len(sketches)) / len(sketches))[order]
+    return np.interp(levels, np.cumsum(weights) - weights / 2, values[order]).tolist()

@@ -1,0 +1,55 @@
+"""Networks: a NetworkSpec becomes a ``torch.nn.Module``; nothing here knows files, labels or plans.
+
+Every network keeps one contract, tested for each name in ``NETWORKS``: ``network(x)`` are the logits (B, K, Z, Y, X)
+on the grid of ``x`` (B, C, Z, Y, X), ``network(x, every_scale=True)`` a list of logits, finest first, for deep
+supervision. Its first operation is ``(x - input_mean) / input_std``. No shape of a weight depends on the patch.
+
+To add one: a function ``build(spec) -> Module`` and its line below.
+"""
+
+from autoseg.errors import PlanError
+from autoseg.networks.blocks import check_patch
+from autoseg.networks.unet import build_residual_unet, build_unet
+from autoseg.registry import Registry
+
+__all__ = ["NETWORKS", "build_network", "check_patch"]
+
+NETWORKS = Registry(
+    "network",
+    {
+        "unet": build_unet,
+        "residual_unet": build_residual_unet,
+    },
+)
+
+
+def build_network(spec):
+    """The network that ``spec`` describes, with fresh weights from torch's random state.
+
+    Raises:
+        AutosegError: no network of that name; the message lists the known ones.
+        PlanError: numbers no network can be built from.
+    """
+    build = NETWORKS[spec.name]
+    for problem in _problems(spec):
+        raise PlanError(f"network {spec.name!r} cannot be built: {problem}. Correct the plan's network entry")
+    return build(spec)
+
+
+def _problems(spec):
+    """What is wrong with the numbers, as sentences."""
+    counts = (spec.in_channels, spec.out_channels, *spec.features, *spec.encoder_blocks, *spec.decoder_blocks)
+    if not spec.features or min(counts) < 1:
+        yield "expected at least one stage, and channels, features and blocks of at least 1; found " + repr(spec)
+    for name, triples in (("strides", spec.strides), ("kernels", spec.kernels)):
+        if any(len(triple) != 3 or min(triple) < 1 for triple in triples):
+            yield f"expected {name} of three positive entries each, found {triples}"
+    if any(edge % 2 == 0 for kernel in spec.kernels for edge in kernel):
+        yield f"expected odd kernel sizes, found {spec.kernels}"
+    if spec.strides and max(spec.strides[0]) > 1:
+        yield f"expected strides[0] to be (1, 1, 1): logits are on the image's grid; found {spec.strides[0]}"
+    for name, values in (("input_mean", spec.input_mean), ("input_std", spec.input_std)):
+        if values and len(values) != spec.in_channels:
+            yield f"expected one {name} for each of {spec.in_channels} channels, found {len(values)}"
+    if any(value <= 0 for value in spec.input_std):
+        yield f"expected positive input_std, found {spec.input_std}"

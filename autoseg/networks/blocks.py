@@ -1,0 +1,147 @@
+"""The bricks of convolutional networks: convolution, normalisation and non-linearity as one block, and residual blocks.
+
+All tensors are (B, C, Z, Y, X) and all kernels have three entries: a 2D network is a 3D network of depth 1 whose
+kernels are (1, 3, 3). Kernels are odd and padding keeps the grid, so that only strides change it. The formulas are
+those of nnU-Net's two default networks (Isensee et al., Nature Methods 2021; MICCAI 2024), parameter for parameter.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from autoseg.errors import ModelError, PlanError
+
+__all__ = [
+    "ConvBlock",
+    "InputScaling",
+    "InstanceNorm",
+    "ResidualBlock",
+    "check_patch",
+    "conv_stack",
+    "convolution",
+    "initialise",
+    "residual_stack",
+]
+
+SLOPE = 0.01  # of the leaky rectifier, and the gain that the initial weights assume
+
+
+def check_patch(spec, patch):
+    """Refuse a patch (three edges in voxels) that the strides of ``spec`` do not divide.
+
+    Raises:
+        PlanError: names the nearest size that fits.
+    """
+    divisor = spec.divisor
+    if any(edge < 1 or edge % step for edge, step in zip(patch, divisor, strict=True)):
+        fitting = tuple(max(1, -(-edge // step)) * step for edge, step in zip(patch, divisor, strict=True))
+        raise PlanError(
+            f"network {spec.name!r}: expected patch edges that are multiples of {divisor}, the product of the strides; "
+            f"found {tuple(patch)}. Use {fitting}, or change the strides"
+        )
+
+
+def initialise(network):
+    """Kaiming-normal weights for every convolution of ``network``, biases zero; returns ``network``."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
+            nn.init.kaiming_normal_(module.weight, a=SLOPE)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            # a block starts as its shortcut, so that depth costs nothing at first (Goyal et al. 2017)
+            nn.init.zeros_(module.second.norm.weight)
+    return network
+
+
+class InputScaling(nn.Module):
+    """``(x - mean) / std`` per channel, with constants that travel in the state dict and are not trained.
+
+    Empty ``mean`` or ``std`` stand for zeros and ones.
+    """
+
+    def __init__(self, channels, mean=(), std=()):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([float(m) for m in mean] or [0.0] * channels).reshape(-1, 1, 1, 1))
+        self.register_buffer("std", torch.tensor([float(s) for s in std] or [1.0] * channels).reshape(-1, 1, 1, 1))
+
+    def forward(self, x):
+        if x.ndim != 5 or x.shape[1] != len(self.mean):
+            raise ModelError(
+                f"the network expects (batch, {len(self.mean)} channels, z, y, x), found shape {tuple(x.shape)}. "
+                "Give the channels of the data set it was trained on, in their order"
+            )
+        return (x - self.mean) / self.std
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """Instance normalisation with trained scale and shift; the statistics of one voxel are left alone.
+
+    A single voxel has no spread: normalising it would replace it by a constant (PyTorch refuses). There only the
+    scale and shift act, so a bottleneck of one voxel still passes information.
+    """
+
+    def __init__(self, channels):
+        super().__init__(channels, eps=1e-5, affine=True)
+
+    def forward(self, x):
+        if x.shape[2:].numel() == 1:
+            shape = (1, -1, 1, 1, 1)
+            return x * self.weight.reshape(shape) + self.bias.reshape(shape)
+        return super().forward(x)
+
+
+def convolution(inputs, outputs, kernel, stride=(1, 1, 1), bias=True):
+    """A convolution that keeps the grid but for its stride; ``kernel`` has odd entries."""
+    return nn.Conv3d(inputs, outputs, kernel, stride, padding=tuple(k // 2 for k in kernel), bias=bias)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, instance normalisation, leaky rectifier (left out with ``activate=False``)."""
+
+    def __init__(self, inputs, outputs, kernel, stride=(1, 1, 1), *, bias=True, activate=True):
+        super().__init__()
+        self.conv = convolution(inputs, outputs, kernel, stride, bias)
+        self.norm = InstanceNorm(outputs)
+        self.activate = activate
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        return functional.leaky_relu(x, SLOPE, inplace=True) if self.activate else x
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions whose result is added to the input (ResNet-D: He et al. 2019, arXiv 1812.01187).
+
+    Where the block strides, the shortcut averages; where the width changes, a 1 x 1 x 1 convolution follows.
+    """
+
+    def __init__(self, inputs, outputs, kernel, stride=(1, 1, 1)):
+        super().__init__()
+        self.first = ConvBlock(inputs, outputs, kernel, stride)
+        self.second = ConvBlock(outputs, outputs, kernel, activate=False)
+        shortcut = []
+        if max(stride) > 1:
+            shortcut.append(nn.AvgPool3d(stride, stride))
+        if inputs != outputs:
+            shortcut.append(ConvBlock(inputs, outputs, (1, 1, 1), bias=False, activate=False))
+        self.shortcut = nn.Sequential(*shortcut)
+
+    def forward(self, x):
+        return functional.leaky_relu(self.second(self.first(x)) + self.shortcut(x), SLOPE, inplace=True)
+
+
+def conv_stack(inputs, outputs, kernel, stride=(1, 1, 1), *, blocks):
+    """``blocks`` convolution blocks in a row; the first changes width and grid."""
+    return _stack(ConvBlock, inputs, outputs, kernel, stride, blocks)
+
+
+def residual_stack(inputs, outputs, kernel, stride=(1, 1, 1), *, blocks):
+    """``blocks`` residual blocks in a row; the first changes width and grid."""
+    return _stack(ResidualBlock, inputs, outputs, kernel, stride, blocks)
+
+
+def _stack(block, inputs, outputs, kernel, stride, blocks):
+    rest = [block(outputs, outputs, kernel) for _ in range(blocks - 1)]
+    return nn.Sequential(block(inputs, outputs, kernel, stride), *rest)

@@ -1,0 +1,47 @@
+"""The ascending half of a U-Net: back to the image's grid, with logits at every resolution on the way."""
+
+import torch
+from torch import nn
+
+from autoseg.networks.blocks import conv_stack
+
+__all__ = ["Decoder"]
+
+
+class Decoder(nn.Module):
+    """Transposed convolutions, concatenation with the encoder's features, convolutions, and 1 x 1 x 1 heads.
+
+    Entry s of ``ups``, ``stages`` and ``heads`` belongs to stage s, the finest first. A network of a single stage has a
+    head on the encoder's features and nothing else. Without ``spec.deep_supervision`` only the finest head exists.
+    """
+
+    def __init__(self, spec):
+        super().__init__()
+        features = spec.features
+        levels = range(len(features) - 1)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose3d(features[s + 1], features[s], spec.strides[s + 1], spec.strides[s + 1]) for s in levels
+        )
+        self.stages = nn.ModuleList(
+            conv_stack(2 * features[s], features[s], spec.kernels[s], blocks=spec.decoder_blocks[s]) for s in levels
+        )
+        scales = max(1, len(levels)) if spec.deep_supervision else 1
+        self.heads = nn.ModuleList(nn.Conv3d(features[s], spec.out_channels, 1) for s in range(scales))
+
+    def forward(self, features, every_scale=False):
+        """Logits from the encoder's features.
+
+        Args:
+            features: list of (B, F, z, y, x), finest first; emptied, so that memory is freed on the way up.
+            every_scale: all outputs instead of the finest.
+
+        Returns:
+            (B, K, Z, Y, X), or the list of these at each head's scale, finest first.
+        """
+        x = features.pop()
+        outputs = [] if self.stages else [self.heads[0](x)]
+        for s in reversed(range(len(self.stages))):
+            x = self.stages[s](torch.cat((self.ups[s](x), features.pop()), dim=1))
+            if s == 0 or (every_scale and s < len(self.heads)):
+                outputs.append(self.heads[s](x))
+        return outputs[::-1] if every_scale else outputs[-1]

@@ -1,0 +1,72 @@
+"""What the machine is good at: the device, the number format, and how memory is kept.
+
+Each of these is a measurement or a plain rule; what was chosen is returned so that it can be recorded with the run.
+"""
+
+import ctypes
+import platform
+import sys
+import time
+
+import torch
+
+from autoseg.errors import AutosegError
+
+__all__ = ["choose_device", "faster_in_bf16", "keep_memory"]
+
+
+def choose_device(name="auto"):
+    """``auto`` takes CUDA, then Apple's MPS, then the CPU; other names as torch knows them.
+
+    Raises:
+        AutosegError: the device is not there; names what is.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as fault:
+        there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise AutosegError(f"--device {name}: not to be had on this machine, which has {', '.join(there)}") from fault
+    return device
+
+
+def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
+    """Whether bfloat16 autocast beats float32 by a tenth or more, measured on ``patch`` (C, Z, Y, X) zeros.
+
+    On CUDA the answer comes from the hardware without a measurement; MPS says no.
+    """
+    if device.type != "cpu":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    x = torch.zeros((1, *patch))
+
+    def seconds(enabled):
+        best = float("inf")
+        for _ in range(repeats + 1):  # the first one also warms up
+            start = time.perf_counter()
+            with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                total = network(x).float().mean()
+            if training:
+                total.backward()
+            best = min(best, time.perf_counter() - start)
+        network.zero_grad(set_to_none=True)
+        return best
+
+    return seconds(True) < 0.9 * seconds(False)
+
+
+def keep_memory():
+    """Tell glibc to keep the memory of large tensors instead of returning it after every step; True if it was told.
+
+    Returning and refaulting it costs a CPU training a third of its time and more (see EXPERIMENTS.md).
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of these numbers: malloc.h
+    told = [libc.mallopt(mmap_max, 0), libc.mallopt(trim_threshold, 2**31 - 1), libc.mallopt(top_pad, 256 * 2**20)]
+    return all(told)

@@ -1,0 +1,130 @@
+"""Augmentation: random changes of a patch that a network should not mind.
+
+The parameters of a sample are drawn first, from one ``numpy.random.Generator``, then used. So a sample can be repeated,
+and the loader knows how large a box to read before it reads: the patch itself for most samples, more only where a
+rotation or scaling was drawn.
+
+>>> setting = Setting(patch_size=(40, 56, 40), centre=(0.5,), unit=(0.2,), mirror_axes=(0, 1, 2))
+>>> drawn = draw(rng, PRESETS["nnunet"], setting)         # doctest: +SKIP
+>>> image, codes = read_box(centre, drawn.source_size)    # doctest: +SKIP
+>>> image, codes = apply(image, codes, drawn)             # (C, 40, 56, 40), (40, 56, 40)  # doctest: +SKIP
+
+A transform is a pair of functions, ``sample(rng, setting, **options)`` and ``apply(image, codes, **parameters)``; to
+add one, write the pair and its line in ``AUGMENTATIONS``, then name it in a preset. ``sample`` returns None where it
+has nothing to do. A transform that needs more than the patch puts ``source_size`` among its parameters and comes first.
+Tensors may live on any device, and the ones that are passed in are left as they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from autoseg.registry import Registry
+from autoseg.training.augment import intensity, spatial
+from autoseg.training.augment.presets import PRESETS, Augmentation, Step, step
+from autoseg.training.augment.spatial import initial_patch_size, rotation_limit
+
+__all__ = [
+    "AUGMENTATIONS",
+    "PRESETS",
+    "Augmentation",
+    "Drawn",
+    "Setting",
+    "Step",
+    "Transform",
+    "apply",
+    "draw",
+    "initial_patch_size",
+    "rotation_limit",
+    "step",
+]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the transforms may know about the patches of a training.
+
+    Attributes:
+        patch_size: (z, y, x) of the result.
+        centre, unit: per channel, where 0 and 1 of the z-scored image lie in stored intensities (a network's
+            ``input_mean`` and ``input_std``).
+        mirror_axes: those of (0, 1, 2) along which a patch may be flipped.
+    """
+
+    patch_size: tuple[int, int, int]
+    centre: tuple[float, ...] = (0.0,)
+    unit: tuple[float, ...] = (1.0,)
+    mirror_axes: tuple[int, ...] = (0, 1, 2)
+
+    @property
+    def channels(self):
+        return len(self.centre)
+
+    @property
+    def in_plane(self):
+        """Whether the patch is too flat for transforms across its slices."""
+        return spatial.is_flat(self.patch_size)
+
+
+class Transform(NamedTuple):
+    """How its parameters are drawn, and what they do."""
+
+    sample: Callable
+    apply: Callable
+
+
+AUGMENTATIONS = Registry(
+    "augmentation",
+    {
+        "affine": Transform(spatial.sample_affine, spatial.apply_affine),
+        "mirror": Transform(spatial.sample_mirror, spatial.apply_mirror),
+        "noise": Transform(intensity.sample_noise, intensity.apply_noise),
+        "blur": Transform(intensity.sample_blur, intensity.apply_blur),
+        "brightness": Transform(intensity.sample_brightness, intensity.apply_brightness),
+        "contrast": Transform(intensity.sample_contrast, intensity.apply_contrast),
+        "low_resolution": Transform(intensity.sample_low_resolution, intensity.apply_low_resolution),
+        "gamma": Transform(intensity.sample_gamma, intensity.apply_gamma),
+    },
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The parameters of one sample.
+
+    Attributes:
+        source_size: (z, y, x) of the box to read, centred on the patch: each edge differs from the patch's by an even
+            number, so the box begins ``(source - patch) / 2`` voxels before the patch, which may be negative.
+        steps: name of a transform and its parameters, in order.
+    """
+
+    source_size: tuple[int, int, int]
+    steps: tuple[tuple[str, dict], ...]
+
+
+def draw(rng, preset, setting):
+    """The parameters of one sample.
+
+    Args:
+        rng: ``numpy.random.Generator``, the only source of randomness.
+        preset: ``Augmentation``.
+        setting: ``Setting``.
+    """
+    steps = []
+    for entry in preset.steps:
+        if rng.random() < entry.probability:
+            parameters = AUGMENTATIONS[entry.transform].sample(rng, setting, **dict(entry.options))
+            if parameters is not None:
+                steps.append((entry.transform, parameters))
+    sizes = [parameters["source_size"] for _, parameters in steps if "source_size" in parameters]
+    return Drawn(sizes[0] if sizes else setting.patch_size, tuple(steps))
+
+
+def apply(image, codes, drawn):
+    """Image (C, *source_size) float and codes (*source_size) int16, transformed: (C, *patch_size), (*patch_size)."""
+    for name, found in (("image", image.shape[1:]), ("codes", codes.shape)):
+        if tuple(found) != drawn.source_size:
+            raise ValueError(f"{name}: expected a box of {drawn.source_size}, as was drawn; found {tuple(found)}")
+    for name, parameters in drawn.steps:
+        image, codes = AUGMENTATIONS[name].apply(image, codes, **parameters)
+    return image, codes

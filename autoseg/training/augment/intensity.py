@@ -1,0 +1,164 @@
+"""Transforms that change intensities and leave the codes alone.
+
+Each is a pair of functions: ``sample_*`` draws the parameters, ``apply_*`` uses them and returns a new image. Strengths
+are those of nnU-Net, which are meant for z-scored images; ``setting.centre`` and ``setting.unit`` say where 0 and 1 of
+that scale lie in each channel, so stored intensities may be on any scale.
+"""
+
+import math
+
+import torch
+from torch.nn import functional
+
+__all__ = [
+    "apply_blur",
+    "apply_brightness",
+    "apply_contrast",
+    "apply_gamma",
+    "apply_low_resolution",
+    "apply_noise",
+    "sample_blur",
+    "sample_brightness",
+    "sample_contrast",
+    "sample_gamma",
+    "sample_low_resolution",
+    "sample_noise",
+]
+
+TINY = 1e-7  # keeps constant images from dividing by zero
+
+
+def sample_noise(rng, setting, *, sigma=(0.0, 0.1)):
+    """Gaussian noise of one standard deviation (in units) for all channels."""
+    strength = rng.uniform(*sigma)
+    return {"sigma": tuple(strength * unit for unit in setting.unit), "seed": int(rng.integers(2**63))}
+
+
+def apply_noise(image, codes, sigma, seed):
+    """Image plus normal noise with ``sigma`` per channel. The same seed gives the same noise on one kind of device."""
+    generator = torch.Generator(image.device).manual_seed(seed)
+    noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+    return image + noise.mul_(_column(sigma, image)), codes
+
+
+def sample_blur(rng, setting, *, sigma=(0.5, 1.0), channel_probability=0.5):
+    """For each chosen channel three widths in voxels."""
+    return _chosen(rng, setting, channel_probability, lambda: tuple(rng.uniform(*sigma, size=3).tolist()))
+
+
+def apply_blur(image, codes, channels):
+    """Channels smoothed by a Gaussian; ``channels`` maps a channel to its standard deviation along (z, y, x) in voxels.
+
+    The Gaussian ends at three deviations; beyond the faces the outermost voxels go on.
+    """
+    result = image.clone()
+    for channel, sigmas in channels.items():
+        for axis, sigma in enumerate(sigmas):
+            if image.shape[axis + 1] > 1:
+                result[channel] = _smooth(result[channel], axis, sigma)
+    return result, codes
+
+
+def sample_brightness(rng, setting, *, factor=(0.75, 1.25)):
+    """One factor per channel."""
+    return {"factor": _around_one(rng, factor, setting.channels), "centre": setting.centre}
+
+
+def apply_brightness(image, codes, factor, centre):
+    """``(x - centre) * factor + centre`` per channel."""
+    factor, centre = _column(factor, image), _column(centre, image)
+    return torch.addcmul(centre * (1 - factor), image, factor), codes
+
+
+def sample_contrast(rng, setting, *, factor=(0.75, 1.25)):
+    """One factor per channel."""
+    return {"factor": _around_one(rng, factor, setting.channels)}
+
+
+def apply_contrast(image, codes, factor):
+    """``(x - mean) * factor + mean`` with each channel's own mean, clipped to its original range."""
+    factor, mean = _column(factor, image), _mean(image)
+    low, high = _range(image)
+    return torch.addcmul(mean * (1 - factor), image, factor).clamp_(low, high), codes
+
+
+def sample_low_resolution(rng, setting, *, zoom=(0.5, 1.0), channel_probability=0.5):
+    """For each chosen channel the share of voxels per axis that remains; in-plane only for flat patches."""
+    parameters = _chosen(rng, setting, channel_probability, lambda: rng.uniform(*zoom))
+    return parameters and {**parameters, "in_plane": setting.in_plane}
+
+
+def apply_low_resolution(image, codes, channels, in_plane):
+    """Channels as if acquired on a coarser grid: voxels picked at even distances, then filled up linearly.
+
+    ``channels`` maps a channel to its zoom in (0, 1].
+    """
+    result = image.clone()
+    full = tuple(image.shape[1:])
+    for channel, zoom in channels.items():
+        coarse = [max(1, round(edge * zoom)) for edge in full]
+        if in_plane:
+            coarse[0] = full[0]
+        few = functional.interpolate(image[None, channel : channel + 1], size=coarse, mode="nearest-exact")
+        result[channel] = functional.interpolate(few, size=full, mode="trilinear", align_corners=False)[0, 0]
+    return result, codes
+
+
+def sample_gamma(rng, setting, *, gamma=(0.7, 1.5), invert=False):
+    """One exponent per channel; ``invert`` acts on the negative image."""
+    return {"gamma": _around_one(rng, gamma, setting.channels), "invert": invert}
+
+
+def apply_gamma(image, codes, gamma, invert):
+    """Each channel, scaled to 0..1 by its range, to the power of ``gamma``; then its mean and deviation as before."""
+    low, high = _range(image)
+    span = (high - low).clamp_(min=TINY)
+    share = (high - image) / span if invert else (image - low) / span
+    share = share.clamp_(min=0).pow_(_column(gamma, image))
+    scale = _deviation(image) / _deviation(share).clamp_(min=TINY)
+    if invert:
+        scale = -scale
+    return torch.addcmul(_mean(image) - _mean(share) * scale, share, scale), codes
+
+
+def _chosen(rng, setting, probability, value):
+    """``{"channels": {channel: value()}}`` for channels chosen at random; None if there are none."""
+    channels = {channel: value() for channel in range(setting.channels) if rng.random() < probability}
+    return {"channels": channels} if channels else None
+
+
+def _around_one(rng, limits, count):
+    """``count`` factors: half of them uniform below 1, half above."""
+    low, high = limits
+    return tuple(rng.uniform(low, 1.0) if rng.random() < 0.5 else rng.uniform(1.0, high) for _ in range(count))
+
+
+def _smooth(volume, axis, sigma):
+    """(Z, Y, X) convolved with a Gaussian along one axis."""
+    radius = math.ceil(3 * sigma)
+    edge = volume.shape[axis]
+    index = torch.arange(-radius, edge + radius, device=volume.device).clamp_(0, edge - 1)
+    padded = volume.index_select(axis, index)
+    weights = [math.exp(-0.5 * (tap / sigma) ** 2) for tap in range(-radius, radius + 1)]
+    result = torch.zeros_like(volume)
+    for tap, weight in enumerate(weights):
+        result.add_(padded.narrow(axis, tap, edge), alpha=weight / sum(weights))
+    return result
+
+
+def _column(values, image):
+    """One number per channel, to be used with (C, Z, Y, X)."""
+    return torch.tensor(values, dtype=image.dtype, device=image.device).reshape(-1, 1, 1, 1)
+
+
+def _mean(image):
+    return image.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def _deviation(image):
+    return image.flatten(1).std(dim=1, correction=0).reshape(-1, 1, 1, 1)
+
+
+def _range(image):
+    low, high = image.flatten(1).aminmax(dim=1)
+    return low.reshape(-1, 1, 1, 1), high.reshape(-1, 1, 1, 1)

@@ -1,0 +1,64 @@
+"""Which transforms a training uses, how often, and how strongly.
+
+``nnunet`` is the list of nnU-Net's default trainer (Isensee et al. 2021, supplement; nnU-Net 2.8). ``light`` keeps
+what moves voxels and the cheap changes of intensity, for short trainings without a GPU. ``none`` reads patches as they
+are. Mirroring follows the plan's ``mirror_axes``.
+"""
+
+from dataclasses import dataclass
+
+from autoseg.registry import Registry
+
+__all__ = ["PRESETS", "Augmentation", "Step", "step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One transform of a preset: a key of ``AUGMENTATIONS``, probability per sample, options for its sampling."""
+
+    transform: str
+    probability: float
+    options: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Steps in the order they act. A step that needs more than the patch (affine) comes first."""
+
+    steps: tuple[Step, ...] = ()
+
+
+def step(transform, probability, **options):
+    """A ``Step``, with its options as keywords."""
+    return Step(transform, probability, tuple(options.items()))
+
+
+PRESETS = Registry(
+    "augmentation preset",
+    {
+        "nnunet": Augmentation(
+            (
+                step("affine", 1.0, rotation_probability=0.2, scaling_probability=0.2, scale=(0.7, 1.4)),
+                step("noise", 0.1, sigma=(0.0, 0.1)),
+                step("blur", 0.2, sigma=(0.5, 1.0), channel_probability=0.5),
+                step("brightness", 0.15, factor=(0.75, 1.25)),
+                step("contrast", 0.15, factor=(0.75, 1.25)),
+                step("low_resolution", 0.25, zoom=(0.5, 1.0), channel_probability=0.5),
+                step("gamma", 0.1, gamma=(0.7, 1.5), invert=True),
+                step("gamma", 0.3, gamma=(0.7, 1.5)),
+                step("mirror", 1.0),
+            )
+        ),
+        "light": Augmentation(
+            (
+                step("affine", 1.0, rotation_probability=0.2, scaling_probability=0.2, scale=(0.7, 1.4)),
+                step("noise", 0.1, sigma=(0.0, 0.1)),
+                step("brightness", 0.15, factor=(0.75, 1.25)),
+                step("contrast", 0.15, factor=(0.75, 1.25)),
+                step("gamma", 0.3, gamma=(0.7, 1.5)),
+                step("mirror", 1.0),
+            )
+        ),
+        "none": Augmentation(),
+    },
+)

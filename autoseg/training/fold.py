@@ -1,0 +1,168 @@
+"""One fold of a training: prepared cases in, weights out.
+
+This file puts the parts together (batches, validation patches, loss, history) and hands them to ``loop.fit``.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import TrainingError
+from autoseg.networks import build_network
+from autoseg.networks.machine import keep_memory
+from autoseg.preprocess.store import open_case
+from autoseg.training.batches import make_batch
+from autoseg.training.checkpoint import LoopState, read_state
+from autoseg.training.loop import Length, fit
+from autoseg.training.losses import LOSSES
+from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
+from autoseg.training.recipe import Recipe, with_batch_size
+from planners.plan import Plan
+from planners.records import digest
+
+__all__ = ["FoldTask", "TrainedFold", "train_fold"]
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """What is to be trained, as a value: its digest tells whether a checkpoint belongs to it.
+
+    Attributes:
+        plan: with the network to be trained.
+        labels: meaning of the codes.
+        recipe, length, seed: how.
+        training, validation: identifiers of the prepared cases.
+        prepared_digest: of the prepared cases.
+        start: digest of the model the weights come from, or empty.
+    """
+
+    plan: Plan
+    labels: LabelSchema
+    recipe: Recipe
+    length: Length
+    seed: int
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    prepared_digest: str
+    start: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedFold:
+    """Weights (a state dictionary on the CPU), the state in which the training ended, and the last line of history."""
+
+    weights: dict
+    state: LoopState
+    last_check: dict
+
+
+def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda text: None):
+    """Train, or go on with, the fold whose working files are in ``folder``.
+
+    Args:
+        task: FoldTask.
+        prepared: folder of the prepared cases.
+        folder: for ``checkpoint.safetensors``, ``history.jsonl`` and ``curves.png``.
+        device: torch.device.
+        start_weights: state dictionary to begin with; tensors of another name or shape are left as they are.
+        say: called with sentences for the log.
+
+    Returns:
+        TrainedFold
+
+    Raises:
+        TrainingError: see ``loop.fit``; AutosegError for a damaged prepared case.
+    """
+    prepared, folder = Path(prepared), Path(folder)
+    if device.type == "cpu":
+        keep_memory()
+    recipe = with_batch_size(task.recipe, task.plan, device.type)
+    task = replace(task, recipe=recipe)
+    torch.manual_seed(task.seed)
+    network = build_network(task.plan.network)
+    if start_weights:
+        say(load_matching(network, start_weights))
+    network.to(device).train()
+
+    cases = [open_case(prepared / name) for name in task.training]
+    loss = partial(
+        LOSSES[recipe.loss],
+        batch_dice=task.plan.batch_dice,
+        regions=task.labels.structure_codes if task.labels.has_regions else (),
+    )
+    history = folder / "history.jsonl"
+    trim_history(history, _step_reached(folder))
+
+    def on_check(row):
+        append_history(history, row)
+        plot_history(read_history(history), folder / "curves.png")
+        dice = " ".join(f"{name} {value:.3f}" for name, value in row["patch_dice"].items() if value is not None)
+        say(
+            f"{row['fraction']:4.0%} step {row['step']} {row['seconds'] / 60:.1f} min "
+            f"loss {row['train_loss']:.3f} validation {row['validation_loss']:.3f} Dice {dice}"
+        )
+
+    state, weights = fit(
+        network,
+        partial(make_batch, cases, task.plan, recipe, task.labels, task.seed),
+        _validation_patches(task, prepared, recipe),
+        recipe,
+        task.length,
+        loss=loss,
+        score=partial(patch_dice, labels=task.labels),
+        device=device,
+        identity=digest(task),
+        checkpoint=folder / "checkpoint.safetensors",
+        on_check=on_check,
+        say=say,
+    )
+    rows = read_history(history)
+    return TrainedFold(weights, state, rows[-1] if rows else {})
+
+
+def load_matching(network, weights):
+    """Copy the tensors that fit by name and shape into ``network``; a sentence that says how many did.
+
+    Raises:
+        TrainingError: none fits.
+    """
+    own = network.state_dict()
+    fitting = {name: t for name, t in weights.items() if name in own and own[name].shape == t.shape}
+    if not fitting:
+        raise TrainingError("none of the model's weights fits this network. Use --network and --plan as it was trained with")
+    network.load_state_dict(own | fitting)
+    return f"starting from {len(fitting)} of {len(own)} tensors of the given model; the others are new"
+
+
+def patch_dice(results, labels):
+    """Dice of each structure over all validation patches together; None where it is in neither."""
+    both, total = {}, {}
+    for logits, codes in results:
+        valid = codes >= 0
+        winner = None if labels.has_regions else logits.argmax(dim=1)
+        for i, (name, members) in enumerate(zip(labels.structures, labels.structure_codes, strict=True)):
+            truth = torch.isin(codes, torch.tensor(members, device=codes.device)) & valid
+            found = (logits[:, i] > 0 if labels.has_regions else winner == i + 1) & valid
+            both[name] = both.get(name, 0) + int((truth & found).sum())
+            total[name] = total.get(name, 0) + int(truth.sum() + found.sum())
+    return {name: 2 * both[name] / total[name] if total[name] else None for name in labels.structures}
+
+
+def _validation_patches(task, prepared, recipe):
+    """One fixed patch, without augmentation, from each of a few validation cases (of training cases where there are none)."""
+    names = task.validation or task.training
+    chosen = [names[i] for i in np.linspace(0, len(names) - 1, min(recipe.check_cases, len(names))).round().astype(int)]
+    plain = replace(recipe, augmentation="none", batch_size=1, foreground=1.0, patch_stages=())
+    return [
+        make_batch([open_case(prepared / name)], task.plan, plain, task.labels, task.seed, step, 1.0)
+        for step, name in enumerate(chosen)
+    ]
+
+
+def _step_reached(folder):
+    state = read_state(folder / "checkpoint.safetensors")
+    return state.step if state else 0

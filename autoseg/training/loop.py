@@ -1,0 +1,252 @@
+"""The training loop, in one visible function.
+
+A pass is what it looks like: take a batch, step, and every so often measure the validation loss with the averaged weights,
+write a line of history, and save a checkpoint. Everything arrives from outside: the network, the batches, the
+validation batches, the recipe, the length, the device. A resumed training goes on exactly where it was: batch number
+``step`` is always the same batch.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from autoseg.errors import TrainingError
+from autoseg.networks.machine import faster_in_bf16
+from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
+from autoseg.training.losses import deep_supervision_loss
+from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_for
+
+__all__ = ["Length", "fit"]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to train: so many ``seconds``, or so many ``steps``; one of them is None."""
+
+    seconds: float | None = None
+    steps: int | None = None
+
+    def fraction(self, state):
+        """Share of the length that is used up."""
+        return state.step / self.steps if self.steps else state.seconds / self.seconds
+
+
+def fit(
+    network, batch, validation, recipe, length, *, loss, score, device, identity, checkpoint, on_check=None, say=lambda t: None
+):
+    """Train until the length is used up or the validation loss has settled.
+
+    Args:
+        network: module on ``device``; ``network(x, every_scale=True)`` gives the logits of every scale.
+        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)) CPU tensors; a failure in it, in whichever
+            thread, ends the training with its cause.
+        validation: list of such pairs, measured at every check.
+        recipe: Recipe.
+        length: Length.
+        loss: function (logits, codes) -> scalar tensor.
+        score: function (list of (logits, codes)) -> dictionary name -> value or None, for the history.
+        device: torch.device.
+        identity: digest of what is trained; a checkpoint of another identity is refused.
+        checkpoint: path; resumed from where it exists.
+        on_check: called with each row of history.
+        say: called with sentences for the log.
+
+    Returns:
+        (LoopState, weights): the weights to use, a state dictionary on the CPU (averaged ones if the recipe averages).
+
+    Raises:
+        TrainingError: the loss is not a number, or the checkpoint belongs to other settings.
+    """
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=recipe.learning_rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+    )
+    if checkpoint.is_file():
+        state, averaged = load_checkpoint(checkpoint, network, optimizer)
+        if state.identity != identity:
+            raise TrainingError(
+                f"{checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
+                "another --name, or start it anew with --fresh"
+            )
+        averaged = {name: t.to(device) for name, t in averaged.items()}
+        say(f"resuming at step {state.step} after {state.seconds / 60:.1f} min")
+    else:
+        state = _begin(network, batch, recipe, length, loss, device, identity)
+        averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if recipe.ema else {}
+    for group in optimizer.param_groups:
+        group["momentum"] = momentum_for(recipe, state.steps_expected)
+    say(
+        f"{state.steps_expected} steps expected, {'bfloat16' if state.bf16 else 'float32'}, "
+        f"momentum {momentum_for(recipe, state.steps_expected):.3f}"
+    )
+
+    losses, since, saved = [], time.monotonic() - state.seconds, time.monotonic()
+    with _Ahead(batch, length, state) as ahead, _stop_signals() as stopped:
+        while not state.finished and not stopped:
+            rate = learning_rate_factor(recipe, length.fraction(state), state.cooldown)
+            if rate is None:
+                state = replace(state, finished=True)
+                break
+            images, codes = ahead.take(state)
+            losses.append(_step(network, optimizer, images, codes, loss, recipe, rate, device, state))
+            _average(averaged, network, ema_decay(state.steps_expected, state.step))
+            state = replace(state, step=state.step + 1, seconds=time.monotonic() - since)
+            if length.fraction(state) >= (state.checks + 1) / recipe.checks:
+                row, state = _check(network, averaged, validation, loss, score, recipe, length, device, state)
+                row |= {"train_loss": sum(losses) / len(losses), "learning_rate": recipe.learning_rate * rate}
+                losses, state = [], replace(state, seconds=time.monotonic() - since)
+                if on_check:
+                    on_check(row)
+            if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
+                save_checkpoint(checkpoint, state, network, averaged, optimizer)
+                saved = time.monotonic()
+    save_checkpoint(checkpoint, state, network, averaged, optimizer)
+    if stopped:
+        say(f"stopped at step {state.step}; the same command goes on from there")
+        raise KeyboardInterrupt
+    weights = averaged or network.state_dict()
+    return state, {name: t.detach().cpu().clone() for name, t in weights.items()}
+
+
+def _begin(network, batch, recipe, length, loss, device, identity):
+    """The first state: the number format from a probe, the number of steps from timing two of them."""
+    images, codes = batch(0, 1.0)
+    bf16 = recipe.bf16
+    if bf16 is None:
+        bf16 = faster_in_bf16(network, images.shape[1:], device, training=True)
+    if length.steps:
+        return LoopState(identity=identity, steps_expected=length.steps, bf16=bf16)
+    start = time.monotonic()
+    for _ in range(2):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = network(images.to(device), every_scale=True)
+        deep_supervision_loss(loss, logits, codes.to(device)).item()
+        once = time.monotonic() - start
+        start = time.monotonic()
+    expected = max(1, int(length.seconds / (3 * once)))  # forward and backward cost about three forwards
+    return LoopState(identity=identity, steps_expected=expected, bf16=bf16)
+
+
+def _step(network, optimizer, images, codes, loss, recipe, rate, device, state):
+    """One optimiser step; the loss as a number."""
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate * rate
+    images, codes = images.to(device, non_blocking=True), codes.to(device, non_blocking=True)
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(device.type, torch.bfloat16, enabled=state.bf16):
+        logits = network(images, every_scale=recipe.deep_supervision)
+    logits = logits if recipe.deep_supervision else [logits]
+    total = deep_supervision_loss(loss, logits, codes)
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+    value = total.item()
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"step {state.step}: the loss is {value}. The last checkpoint is whole; start anew with a lower learning rate, "
+            f"such as --set learning_rate={recipe.learning_rate / 3:.2g} --fresh, and run autoseg verify on the data"
+        )
+    optimizer.step()
+    return value
+
+
+def _average(averaged, network, decay):
+    for name, tensor in network.state_dict().items():
+        if name in averaged:
+            if tensor.is_floating_point():
+                averaged[name].lerp_(tensor.detach(), 1 - decay)
+            else:
+                averaged[name].copy_(tensor)
+
+
+@torch.no_grad()
+def _check(network, averaged, validation, loss, score, recipe, length, device, state):
+    """Validation loss with the averaged weights, and what follows from it for the length."""
+    trained = {name: t.detach().clone() for name, t in network.state_dict().items()}
+    network.load_state_dict(averaged or trained)
+    network.eval()
+    results, total = [], 0.0
+    for images, codes in validation:
+        with torch.autocast(device.type, torch.bfloat16, enabled=state.bf16):
+            logits = network(images.to(device)).float()
+        codes = codes.to(device)
+        total += loss(logits, codes).item()
+        results.append((logits, codes))
+    network.load_state_dict(trained)
+    network.train()
+    value = total / len(validation)
+    smoothed = value if state.smoothed is None else 0.5 * (state.smoothed + value)
+    better = state.best is None or smoothed < state.best - 1e-3 * abs(state.best)
+    since_best = 0 if better else state.since_best + 1
+    fraction = length.fraction(state)
+    cooldown = state.cooldown
+    settled = recipe.patience is not None and since_best >= recipe.patience
+    if settled and cooldown is None and _last_stage_end(recipe) <= fraction < recipe.hold:
+        cooldown = fraction
+    row = {
+        "step": state.step,
+        "seconds": round(state.seconds, 1),
+        "fraction": round(fraction, 4),
+        "validation_loss": value,
+        "patch_dice": score(results),
+        "cooldown": cooldown,
+    }
+    state = replace(
+        state,
+        checks=int(fraction * recipe.checks + 1e-9),
+        smoothed=smoothed,
+        best=smoothed if better else state.best,
+        since_best=since_best,
+        cooldown=cooldown,
+    )
+    return row, state
+
+
+def _last_stage_end(recipe):
+    return max((stage.until for stage in recipe.patch_stages), default=0.0)
+
+
+@contextmanager
+def _stop_signals():
+    """A list that is not empty once somebody asked to stop (interrupt or terminate), so that the step in hand is finished."""
+    stopped = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda received, frame: stopped.append(received)) for number in signals]
+    try:
+        yield stopped
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+class _Ahead:
+    """Batches made in a thread while the device works; ``take`` raises whatever went wrong in the making."""
+
+    DEPTH = 2
+
+    def __init__(self, batch, length, state):
+        self.batch, self.length = batch, length
+        self.pool = ThreadPoolExecutor(1)
+        self.next = state.step
+        self.pending = deque()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def take(self, state):
+        while len(self.pending) < self.DEPTH:
+            ahead = replace(state, step=self.next)  # by steps the fraction is that batch's own, by time it is now's
+            self.pending.append(self.pool.submit(self.batch, self.next, self.length.fraction(ahead)))
+            self.next += 1
+        return self.pending.popleft().result()

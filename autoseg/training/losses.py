@@ -1,0 +1,157 @@
+"""How wrong a prediction is: soft Dice, cross-entropy, and both.
+
+Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False, regions=())`` with a scalar result in
+float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a voxel
+is to be ignored: neither its label nor its logits matter. Without ``regions`` the K channels are codes (softmax,
+background first). With ``regions`` (for each channel the codes that belong to it) they are independent (sigmoid).
+``functools.partial`` fixes the keywords for a training.
+
+The soft Dice of a class is ``(2 I + s) / (P + T + s)`` with s = 1e-5, where I, P and T are the sums over voxels of
+prediction x truth, prediction, and truth: per sample, or over the whole batch with ``batch_dice``. The loss is one
+minus its mean over classes without background (Drozdzal et al. 2016; Isensee et al. 2021).
+"""
+
+import torch
+from torch.nn import functional
+
+from autoseg.errors import TrainingError
+from autoseg.registry import Registry
+
+__all__ = [
+    "LOSSES",
+    "cross_entropy",
+    "deep_supervision_loss",
+    "deep_supervision_weights",
+    "dice",
+    "dice_cross_entropy",
+    "region_targets",
+]
+
+SMOOTH = 1e-5
+
+
+def dice_cross_entropy(logits, codes, *, batch_dice=False, regions=()):
+    """Soft Dice loss plus cross-entropy (binary cross-entropy for regions), equally weighed."""
+    entropy, sums = _compare(logits, codes, regions)
+    return entropy + _dice_loss(sums, batch_dice)
+
+
+def cross_entropy(logits, codes, *, batch_dice=False, regions=()):
+    """Mean cross-entropy (binary, for regions) over the voxels that are not ignored; ``batch_dice`` has no effect."""
+    return _compare(logits, codes, regions)[0]
+
+
+def dice(logits, codes, *, batch_dice=False, regions=()):
+    """Soft Dice loss alone."""
+    return _dice_loss(_compare(logits, codes, regions)[1], batch_dice)
+
+
+LOSSES = Registry(
+    "loss",
+    {
+        "dice_cross_entropy": dice_cross_entropy,
+        "cross_entropy": cross_entropy,
+        "dice": dice,
+    },
+)
+
+
+def region_targets(codes, regions):
+    """Where each region is.
+
+    Args:
+        codes: (B, Z, Y, X) integers.
+        regions: for each region the codes that belong to it (``LabelSchema.structure_codes``).
+
+    Returns:
+        (B, R, Z, Y, X) bool; regions may overlap.
+    """
+    return torch.stack([torch.isin(codes, torch.tensor(region, device=codes.device)) for region in regions], dim=1)
+
+
+def deep_supervision_weights(scales):
+    """Weights 1, 1/2, 1/4, ... from the finest output on, divided by their sum; the coarsest has 0 unless alone."""
+    weights = [0.5**i for i in range(scales)]
+    if scales > 1:
+        weights[-1] = 0.0
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def deep_supervision_loss(loss, logits_list, codes):
+    """Weighted sum of ``loss(logits, codes)`` over the scales of a network.
+
+    Args:
+        loss: function of logits and codes.
+        logits_list: logits (B, K, z, y, x), finest first.
+        codes: (B, Z, Y, X) on the finest grid; coarser grids take the code nearest to the centre of their voxels.
+    """
+    weights = deep_supervision_weights(len(logits_list))
+    return sum(
+        weight * loss(logits, _nearest(codes, logits.shape[2:]))
+        for weight, logits in zip(weights, logits_list, strict=True)
+        if weight > 0
+    )
+
+
+def _nearest(codes, shape):
+    """(B, Z, Y, X) on a grid of another shape over the same box."""
+    for axis, (old, new) in enumerate(zip(codes.shape[1:], shape, strict=True), start=1):
+        if old != new:
+            # floor((i + 0.5) * old / new) in integers
+            index = (2 * torch.arange(new, device=codes.device) + 1) * old // (2 * new)
+            codes = codes.index_select(axis, index)
+    return codes
+
+
+def _compare(logits, codes, regions):
+    """Mean cross-entropy, and the sums that Dice is made of, each (B, classes): both, prediction, truth."""
+    if logits.shape[1] < 2 and not regions:
+        raise TrainingError("loss: expected logits of background and at least one structure, found one channel")
+    if regions and logits.shape[1] != len(regions):
+        raise TrainingError(f"loss: expected a channel of logits for each of {len(regions)} regions, found {logits.shape[1]}")
+    with torch.autocast(logits.device.type, enabled=False):
+        if regions:
+            return _compare_regions(logits.float(), codes, regions)
+        return _compare_labels(logits.float(), codes)
+
+
+def _compare_labels(logits, codes):
+    """Softmax; the truth stays an index and is never expanded to one channel per class."""
+    valid = codes >= 0
+    target = codes.clamp(min=0).long()  # (B, Z, Y, X)
+    log_all = functional.log_softmax(logits, dim=1)
+    log_true = log_all.gather(1, target[:, None])[:, 0]  # of the true class
+    weight = valid.float()
+    entropy = -(log_true * weight).sum() / weight.sum().clamp(min=1)
+    classes = logits.shape[1]
+    both = _sum_by_class(log_true.exp() * weight, target, classes)
+    truth = _sum_by_class(weight, target, classes)
+    predicted = torch.einsum("bkv,bv->bk", log_all.exp().flatten(2), weight.flatten(1))
+    return entropy, (both[:, 1:], predicted[:, 1:], truth[:, 1:])
+
+
+def _compare_regions(logits, codes, regions):
+    """Sigmoid, one channel per region."""
+    weight = (codes >= 0).float().flatten(1)  # (B, V)
+    target = region_targets(codes, regions).float().flatten(2)  # (B, R, V)
+    logits = logits.flatten(2)
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, weight=weight[:, None], reduction="sum")
+    probability = logits.sigmoid()
+    both = torch.einsum("brv,brv->br", probability, target * weight[:, None])
+    predicted = torch.einsum("brv,bv->br", probability, weight)
+    truth = torch.einsum("brv,bv->br", target, weight)
+    return entropy / (weight.sum() * len(regions)).clamp(min=1), (both, predicted, truth)
+
+
+def _sum_by_class(values, target, classes):
+    """(B, Z, Y, X) values summed over the voxels of each class: (B, classes).
+
+    Row by row, then over rows: sums of few float32 terms stay exact, and rows do not wait for each other.
+    """
+    rows = values.new_zeros((*values.shape[:-1], classes)).scatter_add(-1, target, values)
+    return rows.sum(dim=(1, 2))
+
+
+def _dice_loss(sums, batch_dice):
+    both, predicted, truth = (s.sum(dim=0) if batch_dice else s for s in sums)
+    return 1 - ((2 * both + SMOOTH) / (predicted + truth + SMOOTH)).mean()

@@ -1,0 +1,144 @@
+"""Every setting of a training, in one frozen value that is stored with the run.
+
+Lengths are fractions of the whole training, which may be given in minutes or in steps. The learning rate rises for ``warmup``,
+stays until ``hold``, and falls to zero with ``(1 - t) ** power``. When the validation loss stops falling before ``hold`` is
+over, the fall begins at once and is shortened in proportion; that is the early stopping.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from autoseg.errors import TrainingError
+from autoseg.registry import Registry
+from planners.records import RecordError, from_json, to_json
+
+__all__ = ["RECIPES", "PatchStage", "Recipe", "changed", "learning_rate_factor", "momentum_for", "patch_stage"]
+
+
+@dataclass(frozen=True)
+class PatchStage:
+    """Until the fraction ``until`` of the training, patches of ``scale`` times the edge and ``batch_factor`` times as many."""
+
+    until: float
+    scale: float
+    batch_factor: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        name: for people.
+        learning_rate, momentum, weight_decay, clip_norm: of SGD with Nesterov momentum; ``momentum`` None fits it to the
+            number of steps (``momentum_for``).
+        warmup, hold, power: of the learning rate, see above.
+        batch_size: None means the plan's on an accelerator and 2 at most on a CPU, where many small steps win.
+        patch_stages: smaller patches at first.
+        loss: a key of ``LOSSES``.
+        deep_supervision: losses at every scale of the decoder.
+        foreground: share of patches centred on a labelled voxel.
+        augmentation: a key of ``PRESETS of the augmentations``.
+        ema: weights averaged over the steps are validated and shipped; the decay fits the number of steps.
+        checks: how often the validation loss is measured.
+        check_cases: on how many validation cases at most (one patch each).
+        patience: checks without progress until the learning rate falls; None never.
+        checkpoint_minutes: between two checkpoints.
+        bf16: True, False, or None for a short probe of what is faster.
+    """
+
+    name: str = "autoseg"
+    learning_rate: float = 0.01
+    momentum: float | None = None
+    weight_decay: float = 3e-5
+    clip_norm: float = 12.0
+    warmup: float = 0.02
+    hold: float = 0.5
+    power: float = 0.9
+    batch_size: int | None = None
+    patch_stages: tuple[PatchStage, ...] = (PatchStage(0.2, 0.6, 4), PatchStage(0.4, 0.8, 2))
+    loss: str = "dice_cross_entropy"
+    deep_supervision: bool = True
+    foreground: float = 0.33
+    augmentation: str = "nnunet"
+    ema: bool = True
+    checks: int = 25
+    check_cases: int = 12
+    patience: int | None = 8
+    checkpoint_minutes: float = 3.0
+    bf16: bool | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
+            raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
+        if self.learning_rate <= 0 or self.checks < 1 or self.checkpoint_minutes <= 0:
+            raise ValueError("learning_rate, checks and checkpoint_minutes must be positive")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, found {self.batch_size}")
+
+
+# nnU-Net 2.8's recipe: reference/methods and its source name the constants; its own early stopping is none
+PARITY = Recipe(name="parity", momentum=0.99, warmup=0.0, hold=0.0, patch_stages=(), ema=False, patience=None)
+
+RECIPES = Registry("recipe", {"autoseg": Recipe(), "parity": PARITY})
+
+
+def changed(recipe, settings):
+    """A recipe with other values, as from ``--set key=value`` or a JSON file.
+
+    Args:
+        settings: dictionary of field name -> value (JSON types).
+
+    Raises:
+        TrainingError: a name or a value that does not fit, with the known names.
+    """
+    try:
+        return from_json(Recipe, {**to_json(recipe), **settings}, where="recipe")
+    except RecordError as fault:
+        names = ", ".join(field.name for field in fields(Recipe))
+        raise TrainingError(f"{fault}. The settings of a recipe are: {names}") from fault
+
+
+def learning_rate_factor(recipe, fraction, cooldown=None):
+    """The learning rate at ``fraction`` of the training, as a share of its maximum; None when the training is over.
+
+    ``cooldown`` is the fraction at which the fall begins, by default ``recipe.hold``. It ends in proportion: begun at half of
+    ``hold``, it is over at half of the length.
+    """
+    start = recipe.hold if cooldown is None else min(cooldown, recipe.hold)
+    end = 1.0 if recipe.hold == 0 else start / recipe.hold
+    if fraction >= end:
+        return None
+    if fraction < min(recipe.warmup, start):
+        return max(fraction / recipe.warmup, 0.01)
+    if fraction < start:
+        return 1.0
+    return (1 - (fraction - start) / (end - start)) ** recipe.power
+
+
+def momentum_for(recipe, steps):
+    """Momentum whose memory is about one eightieth of the training: 0.95 at 1600 steps, 0.99 from 8000 on.
+
+    0.99 remembers a hundred steps and raises the effective rate a hundredfold, too much for a short training.
+    """
+    return min(0.99, max(0.9, 1 - 80 / max(steps, 1))) if recipe.momentum is None else recipe.momentum
+
+
+def ema_decay(steps, step):
+    """Decay of the averaged weights after ``step`` of ``steps``: about a tenth of a percent of memory at the end."""
+    return min(0.999, max(0.9, 1 - 12 / max(steps, 1)), (1 + step) / (10 + step))
+
+
+def patch_stage(recipe, fraction, patch, divisor):
+    """(patch, batch factor) at a fraction of the training; edges stay multiples of ``divisor`` and within ``patch``."""
+    for stage in recipe.patch_stages:
+        if fraction < stage.until:
+            edges = [max(d, round(p * stage.scale / d) * d) for p, d in zip(patch, divisor, strict=True)]
+            return tuple(min(e, p) for e, p in zip(edges, patch, strict=True)), stage.batch_factor
+    return tuple(patch), 1
+
+
+def with_batch_size(recipe, plan, device_type):
+    """The recipe with the batch size settled for a device."""
+    if recipe.batch_size is not None:
+        return recipe
+    return replace(recipe, batch_size=min(2, plan.batch_size) if device_type == "cpu" else plan.batch_size)

@@ -1,0 +1,70 @@
+"""Where the next patch comes from.
+
+A third of a batch (rounded up, as nnU-Net 2.8 does) is centred on a labelled voxel: a code or region present in the case is
+drawn, then one of its stored voxels. The others lie anywhere, and may hang over the edge as far as the case is smaller than
+what is read. Where some voxels are to be ignored, the others are centred on annotated voxels instead.
+"""
+
+import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+
+__all__ = ["draw_centre", "forced_foreground", "read_block"]
+
+
+def forced_foreground(position, batch_size, share):
+    """Whether the sample at ``position`` of a batch is centred on foreground: the last ones, ``share`` of them."""
+    return position >= round(batch_size * (1 - share))
+
+
+def draw_centre(rng, case, patch, groups, foreground):
+    """The voxel at the centre of a patch.
+
+    Args:
+        rng: ``numpy.random.Generator``.
+        case: ``StoredCase``.
+        patch: (3,) edges of the patch.
+        groups: for each structure the codes that belong to it.
+        foreground: centre it on a structure, where the case has one.
+
+    Returns:
+        (3,) int64 voxel; the patch reaches from ``centre - patch // 2``.
+    """
+    if foreground:
+        present = [sites for codes in groups if (sites := [case.sites[c] for c in codes if c in case.sites])]
+        if present:
+            return _pick(rng, present[rng.integers(len(present))])
+    elif 0 in case.sites:  # listed only where some voxels are to be ignored
+        return _pick(rng, list(case.sites.values()))
+    shape, patch = np.array(case.shape), np.array(patch)
+    # a patch stays inside where it fits; where the case is smaller, the case stays inside the patch
+    low, high = np.minimum(0, shape - patch), np.maximum(0, shape - patch)
+    return rng.integers(low, high, endpoint=True) + patch // 2
+
+
+def read_block(case, centre, size, outside):
+    """A block of a stored case; only the compressed blocks that it touches are read.
+
+    Args:
+        case: ``StoredCase``.
+        centre: (3,) voxel; the block begins at ``centre - size // 2``.
+        size: (3,) voxels.
+        outside: (C,) value beyond the case; codes are background there.
+
+    Returns:
+        (image (C, *size) float32, codes (*size) int16), fresh arrays.
+    """
+    lower = np.asarray(centre) - np.asarray(size) // 2
+    box = [[int(a), int(a + n)] for a, n in zip(lower, size, strict=True)]
+    image = crop_and_pad_nd(case.image, box, pad_value=np.nan)
+    beyond = np.isnan(image)
+    image = np.where(beyond, np.reshape(outside, (-1, 1, 1, 1)), image).astype(np.float32, copy=False)
+    return image, crop_and_pad_nd(case.codes, box, pad_value=0)
+
+
+def _pick(rng, arrays):
+    position = rng.integers(sum(len(a) for a in arrays))
+    for array in arrays:
+        if position < len(array):
+            return array[position].astype(np.int64)
+        position -= len(array)
+    raise AssertionError("unreachable: the position is below the total")

@@ -1,0 +1,97 @@
+"""What every loss in LOSSES promises, for labels and for regions."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from autoseg.training.losses import LOSSES, region_targets
+
+REGIONS = ((1, 2), (2,))
+
+
+@pytest.fixture(params=[(name, regions) for name in LOSSES for regions in ((), REGIONS)], ids=str)
+def case(request):
+    name, regions = request.param
+    torch.manual_seed(0)
+    return partial(LOSSES[name], regions=regions), 2 if regions else 3, regions
+
+
+def codes():
+    block = torch.zeros(2, 4, 6, 6, dtype=torch.int16)
+    block[:, :, 1:4] = 1
+    block[:, 1:3, 2:4] = 2
+    return block
+
+
+def perfect(regions):
+    """Logits that are certain and right."""
+    if regions:
+        return 60.0 * region_targets(codes(), regions) - 30
+    return 60.0 * torch.nn.functional.one_hot(codes().long(), 3).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_perfect_is_zero_and_less_than_wrong(case, batch_dice):
+    loss, heads, regions = case
+    right = loss(perfect(regions), codes(), batch_dice=batch_dice)
+    wrong = loss(-perfect(regions), codes(), batch_dice=batch_dice)
+    unsure = loss(torch.zeros(2, heads, 4, 6, 6), codes(), batch_dice=batch_dice)
+    assert right.ndim == 0
+    assert abs(right.item()) < 1e-4
+    assert right < unsure < wrong
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_finite_where_no_structure_is(case, value):
+    loss, heads, _ = case
+    logits = torch.randn(2, heads, 4, 6, 6, requires_grad=True)
+    result = loss(logits, torch.full((2, 4, 6, 6), value, dtype=torch.int16))
+    result.backward()
+    assert result.isfinite()
+    assert logits.grad.isfinite().all()
+    if value == -1:
+        assert result.item() == 0
+        assert logits.grad.abs().max() == 0
+
+
+def test_following_the_gradient_improves(case):
+    loss, heads, _ = case
+    logits = torch.randn(2, heads, 4, 6, 6, requires_grad=True)
+    first = loss(logits, codes())
+    first.backward()
+    assert loss((logits - logits.grad).detach(), codes()) < first.detach()
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_ignored_voxels_have_no_effect(case, batch_dice):
+    loss, heads, _ = case
+    logits = torch.randn(2, heads, 4, 6, 6)
+    target = codes()
+    target[:, :2] = -1
+    changed = logits.clone()
+    changed[:, :, :2] = 5 * torch.randn(2, heads, 2, 6, 6)
+    value = loss(logits, target, batch_dice=batch_dice)
+    torch.testing.assert_close(loss(changed, target, batch_dice=batch_dice), value)
+    torch.testing.assert_close(loss(logits[:, :, 2:], target[:, 2:], batch_dice=batch_dice), value)
+    logits.requires_grad_(True)
+    loss(logits, target, batch_dice=batch_dice).backward()
+    assert logits.grad[:, :, :2].abs().max() == 0
+
+
+def test_computed_in_float32_under_autocast(case):
+    loss, heads, _ = case
+    logits = torch.randn(2, heads, 4, 6, 6).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = loss(logits, codes())
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, loss(logits.float(), codes()))
+
+
+def test_inputs_stay_untouched(case):
+    loss, heads, _ = case
+    logits, target = torch.randn(2, heads, 4, 6, 6), codes()
+    before = logits.clone()
+    loss(logits, target)
+    assert torch.equal(logits, before)
+    assert torch.equal(target, codes())

@@ -1,0 +1,132 @@
+"""What every network in NETWORKS promises."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from autoseg.networks import NETWORKS, build_network
+from planners.plan import NetworkSpec
+
+SPEC = NetworkSpec(
+    name="",
+    in_channels=2,
+    out_channels=3,
+    features=(4, 8, 16),
+    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+    kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+    encoder_blocks=(1, 2, 2),
+    decoder_blocks=(2, 1),
+    input_mean=(0.5, 10.0),
+    input_std=(0.25, 4.0),
+)
+SPEC_2D = replace(SPEC, kernels=((1, 3, 3),) * 3, strides=((1, 1, 1), (1, 2, 2), (1, 2, 2)))
+PATCHES = [(8, 16, 16), (6, 12, 20), (2, 4, 28)]
+
+
+@pytest.fixture(params=list(NETWORKS))
+def spec(request):
+    torch.manual_seed(0)
+    return replace(SPEC, name=request.param)
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_logits_lie_on_the_grid_of_the_patch(spec, patch):
+    network = build_network(spec)
+    x = torch.randn(2, 2, *patch)
+    assert network(x).shape == (2, 3, *patch)
+    assert network(x).dtype == torch.float32
+
+
+def test_two_dimensions_are_depth_one(spec):
+    network = build_network(replace(SPEC_2D, name=spec.name))
+    assert network(torch.randn(2, 2, 1, 16, 24)).shape == (2, 3, 1, 16, 24)
+
+
+def test_scales_start_with_the_finest_and_get_coarser(spec):
+    network = build_network(spec).eval()
+    x = torch.randn(1, 2, 8, 16, 16)
+    scales = network(x, every_scale=True)
+    torch.testing.assert_close(scales[0], network(x))
+    voxels = [scale[0, 0].numel() for scale in scales]
+    assert voxels == sorted(voxels, reverse=True)
+    assert all(scale.shape[:2] == (1, 3) for scale in scales)
+
+
+def test_without_deep_supervision_there_is_one_scale(spec):
+    network = build_network(replace(spec, deep_supervision=False))
+    assert len(network(torch.randn(1, 2, 8, 16, 16), every_scale=True)) == 1
+
+
+def test_every_parameter_has_a_finite_gradient(spec):
+    network = build_network(spec)
+    with torch.no_grad():
+        for parameter in network.parameters():  # a scale that starts at zero would hide what lies before it
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    scales = network(torch.randn(2, 2, 8, 16, 16), every_scale=True)
+    sum(scale.square().sum() for scale in scales).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        if parameter.ndim > 1:
+            assert parameter.grad.abs().max() > 0, name
+
+
+def test_weights_survive_a_file(spec, tmp_path):
+    network = build_network(spec)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")  # refuses tensors that share memory
+    other = build_network(spec)
+    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    x = torch.randn(1, 2, 8, 16, 16)
+    torch.testing.assert_close(other.eval()(x), network.eval()(x), rtol=0, atol=0)
+
+
+def test_the_same_seed_gives_the_same_weights(spec):
+    torch.manual_seed(7)
+    first = build_network(spec).state_dict()
+    torch.manual_seed(7)
+    second = build_network(spec).state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_input_is_scaled_first_and_stays_untouched(spec):
+    network = build_network(spec).eval()
+    plain = build_network(replace(spec, input_mean=(), input_std=())).eval()
+    constants = {name for name, _ in network.named_buffers()}
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if k not in constants}, strict=False)
+    x = torch.randn(1, 2, 8, 16, 16)
+    raw = x * torch.tensor(spec.input_std).reshape(1, 2, 1, 1, 1) + torch.tensor(spec.input_mean).reshape(1, 2, 1, 1, 1)
+    before = raw.clone()
+    torch.testing.assert_close(network(raw), plain(x), rtol=1e-3, atol=1e-4)
+    assert torch.equal(raw, before)
+
+
+def test_autocast_gives_finite_logits(spec):
+    network = build_network(spec)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.randn(1, 2, 8, 16, 16)).isfinite().all()
+
+
+def test_a_bottleneck_of_one_voxel_trains(spec):
+    network = build_network(spec).train()
+    logits = network(torch.randn(1, 2, *spec.divisor))
+    logits.sum().backward()
+    assert logits.isfinite().all()
+
+
+def test_one_stage_is_enough(spec):
+    short = replace(
+        spec,
+        features=spec.features[:1],
+        strides=spec.strides[:1],
+        kernels=spec.kernels[:1],
+        encoder_blocks=(2,),
+        decoder_blocks=(),
+    )
+    network = build_network(short)
+    x = torch.randn(1, 2, 3, 5, 7)
+    scales = network(x, every_scale=True)
+    assert len(scales) >= 1
+    assert scales[0].shape == network(x).shape == (1, 3, 3, 5, 7)

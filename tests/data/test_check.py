@@ -1,0 +1,150 @@
+import shutil
+
+import numpy as np
+
+from autoseg.data.check import Finding, check_dataset
+from autoseg.data.findings import findings_table
+from autoseg.imaging.files import read_volume, write_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import Volume
+
+
+def found(folder):
+    return sorted((finding.severity, finding.case, finding.code) for finding in check_dataset(folder.read()))
+
+
+def test_nothing_is_said_where_all_is_well(make_folder):
+    assert check_dataset(make_folder(6).read()) == ()
+
+
+def test_several_defects_are_found_in_one_run_and_errors_come_first(make_folder):
+    folder = make_folder(6)
+    folder.label_path("case_2").unlink()
+    folder.image_path("case_4").write_bytes(b"nonsense")
+    folder.json["labels"]["third"] = 3
+    folder.json["numTraining"] = 7
+    assert [(finding.severity, finding.case, finding.code) for finding in check_dataset(folder.read())] == [
+        ("error", "case_2", "missing-label"),
+        ("error", "case_4", "unreadable-file"),
+        ("warning", "", "case-count"),
+        ("warning", "", "label-never-present"),
+    ]
+
+
+def test_a_spacing_stands_out_beyond_a_factor_of_two_and_a_half(make_folder):
+    folder = make_folder(5)
+    folder.add("near", spacing_mm=(4, 1, 1)).add("far", spacing_mm=(2, 1, 0.3))
+    assert found(folder) == [("warning", "far", "spacing-outlier")]
+
+
+def test_two_kinds_of_spacing_are_not_reported_case_by_case(make_folder):
+    folder = make_folder()
+    for i in range(4):
+        folder.add(f"thin_{i}", spacing_mm=(1, 1, 1)).add(f"thick_{i}", spacing_mm=(6, 1, 1))
+    assert found(folder) == []
+
+
+def test_another_scale_and_another_offset_of_intensities_stand_out(make_folder):
+    folder = make_folder(6)
+    for case, change in (("case_2", lambda data: data * 1000), ("case_5", lambda data: data + 1024)):
+        volume = read_volume(folder.image_path(case))
+        write_volume(Volume(change(volume.data), volume.geometry), folder.image_path(case))
+    assert found(folder) == [("warning", "case_2", "intensity-scale"), ("warning", "case_5", "intensity-level")]
+
+
+def test_fewer_than_five_cases_have_no_outliers(make_folder):
+    folder = make_folder(3).add("far", spacing_mm=(20, 1, 1))
+    assert found(folder) == []
+
+
+def test_an_orientation_unlike_the_others_is_a_warning(make_folder):
+    folder = make_folder(3).add("turned", geometry=Geometry.from_spacing((6, 8, 10), (2, 1, 1)).flipped([1, 2]))
+    (finding,) = check_dataset(folder.read())
+    assert (finding.severity, finding.case, finding.code) == ("warning", "turned", "orientation-differs")
+    assert "SAR" in finding.message
+    assert "SPL" in finding.message
+
+
+def test_the_same_case_twice_is_a_warning_and_with_another_label_an_error(make_folder):
+    folder = make_folder(2)
+    for copy in ("case_3", "case_4"):
+        shutil.copy(folder.image_path("case_1"), folder.image_path(copy))
+    shutil.copy(folder.label_path("case_1"), folder.label_path("case_3"))
+    shutil.copy(folder.label_path("case_1"), folder.label_path("case_4"))
+    assert found(folder) == [("warning", "case_3", "duplicate-case"), ("warning", "case_4", "duplicate-case")]
+    label = np.zeros((6, 8, 10), np.uint8)
+    label[3:5] = 1
+    folder.add("case_4", label=label)
+    shutil.copy(folder.image_path("case_1"), folder.image_path("case_4"))
+    assert found(folder) == [("error", "case_4", "duplicate-image"), ("warning", "case_3", "duplicate-case")]
+
+
+def test_copies_are_recognised_by_their_voxels_not_by_their_bytes(make_folder):
+    folder = make_folder(2)
+    volume = read_volume(folder.image_path("case_1"))
+    affine = volume.geometry.affine
+    affine[0, 3] += 50  # another header, other bytes
+    folder.add("case_3", image=volume.data[0], geometry=Geometry.from_affine(volume.geometry.shape, affine))
+    assert found(folder) == [("warning", "case_3", "duplicate-case")]
+
+
+def test_two_channels_with_the_same_voxels_are_a_warning(make_folder):
+    folder = make_folder(1, n_channels=2)
+    shutil.copy(folder.image_path("case_1", 0), folder.image_path("case_1", 1))
+    assert found(folder) == [("warning", "case_1", "duplicate-channel")]
+
+
+def test_a_training_image_among_the_test_images_is_a_warning(make_folder):
+    folder = make_folder(2)
+    (folder.path / "imagesTs").mkdir()
+    shutil.copy(folder.image_path("case_1"), folder.path / "imagesTs" / "new_0000.nii.gz")
+    assert found(folder) == [("warning", "new", "test-in-training")]
+
+
+def test_files_that_belong_to_no_case_are_named(make_folder):
+    folder = make_folder(2)
+    (folder.path / "imagesTr" / "notes.txt").touch()
+    (folder.path / "imagesTr" / "case_9.nii.gz").touch()
+    (folder.path / "labelsTr" / ".DS_Store").touch()
+    assert found(folder) == [("warning", "", "stray-file"), ("warning", "", "stray-file")]
+
+
+def test_a_channel_beyond_those_declared_is_an_error(make_folder):
+    folder = make_folder(2)
+    shutil.copy(folder.image_path("case_2"), folder.image_path("case_2", 1))
+    assert found(folder) == [("error", "case_2", "channel-count")]
+
+
+def test_patients_guessed_from_names_are_a_note_once(make_folder):
+    folder = make_folder()
+    for case in ("p1_frame01", "p1_frame12", "p2_frame01", "p2_frame12"):
+        folder.add(case)
+    (finding,) = check_dataset(folder.read())
+    assert (finding.severity, finding.case, finding.code) == ("note", "", "patients-guessed")
+    assert "4 cases are taken to be of 2 patients" in finding.message
+    folder.json["patients"] = {case.id: case.patient for case in folder.read().training}
+    folder.json["patients"] = {case: f"named {patient}" for case, patient in folder.json["patients"].items()}
+    assert check_dataset(folder.read()) == ()
+
+
+def test_a_label_that_no_case_has_is_a_warning_that_names_it(make_folder):
+    folder = make_folder(2)
+    folder.json["labels"] |= {"tail": 3, "ignore": 7}
+    messages = [finding.message for finding in check_dataset(folder.read())]
+    assert [message.split(":")[0] for message in messages] == ["label 3 (tail)", "label 7 (ignore)"]
+
+
+def row(case, severity="warning", code="odd"):
+    return Finding(severity, case, code, f"message about {case}", "Do something.")
+
+
+def test_a_table_has_the_worst_first_and_one_paragraph_for_many_cases_of_a_kind():
+    findings = [row("x", "note", "said"), *(row(f"c{i}") for i in range(9)), row("b", "error", "bad")]
+    lines = findings_table(findings).splitlines()
+    assert [line.split()[:2] for line in lines if not line.startswith(" ")][:3] == [
+        ["error", "bad"],
+        ["warning", "odd"],
+        ["note", "said"],
+    ]
+    assert len(lines) == 3 * 2 + 1 + 1
+    assert lines[-1] == "1 error, 9 warnings, 1 note"

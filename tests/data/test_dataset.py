@@ -1,0 +1,152 @@
+import json
+
+import pytest
+
+from autoseg.data.dataset import cases_in, guess_patient, read_dataset
+from autoseg.errors import DatasetError
+
+PLAIN = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+
+
+def make(folder, files, description=PLAIN):
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+def test_cases_are_sorted_and_know_their_files(tmp_path):
+    folder = make(tmp_path / "Dataset007_Liver", ["imagesTr/b_0000.nii.gz", "imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"])
+    dataset = read_dataset(folder)
+    assert dataset.name == "Liver"
+    assert [case.id for case in dataset.training] == ["a", "b"]
+    assert dataset.training[1].images == (folder / "imagesTr/b_0000.nii.gz",)
+    assert dataset.training[0].label == folder / "labelsTr/a.nii.gz", "the file may be missing: the check tells"
+    assert dataset.test == ()
+    assert dataset.num_training is None
+
+
+def test_a_relative_folder_gives_absolute_paths(tmp_path, monkeypatch):
+    make(tmp_path / "X", ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"])
+    monkeypatch.chdir(tmp_path)
+    dataset = read_dataset("X")
+    assert dataset.training[0].images[0].is_absolute()
+    assert (dataset.folder, dataset.name) == (tmp_path / "X", "X")
+
+
+def test_a_case_of_several_channels_lists_all_of_them_present_or_not(tmp_path):
+    two = PLAIN | {"channel_names": {"0": "T1", "1": "T2"}}
+    files = ["imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz", "imagesTr/b_0001.nii.gz", "labelsTr/a.nii.gz"]
+    dataset = read_dataset(make(tmp_path, files, two))
+    assert [len(case.images) for case in dataset.training] == [2, 2]
+
+
+def test_where_only_0000_exists_one_file_carries_all_channels(tmp_path):
+    colour = PLAIN | {"channel_names": {"0": "red", "1": "green", "2": "blue"}}
+    dataset = read_dataset(make(tmp_path, ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"], colour))
+    assert len(dataset.training[0].images) == 1
+
+
+def test_eleven_channels_keep_their_numbers(tmp_path):
+    many = PLAIN | {"channel_names": {str(i): f"c{i}" for i in reversed(range(11))}}
+    dataset = read_dataset(make(tmp_path, ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"], many))
+    assert dataset.channels == tuple(f"c{i}" for i in range(11))
+
+
+def test_test_cases_have_a_label_only_where_there_is_one(tmp_path):
+    files = ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "imagesTs/c_0000.nii.gz"]
+    dataset = read_dataset(make(tmp_path, [*files, "labelsTs/c.nii.gz"]))
+    assert [(case.id, case.label is not None) for case in dataset.test] == [("b", False), ("c", True)]
+
+
+def test_patients_come_from_dataset_json_first(tmp_path):
+    files = ["imagesTr/p1_frame1_0000.nii.gz", "imagesTr/p1_frame2_0000.nii.gz", "labelsTr/p1_frame1.nii.gz"]
+    dataset = read_dataset(make(tmp_path, files, PLAIN | {"patients": {"p1_frame2": "somebody else"}}))
+    assert [case.patient for case in dataset.training] == ["p1", "somebody else"]
+
+
+@pytest.mark.parametrize(
+    ("case", "patient"),
+    [
+        ("patient001_frame12", "patient001"),
+        ("sub-07_ses-2", "sub-07"),
+        ("p3-ED", "p3"),
+        ("BraTS-GLI-00005-001", "BraTS-GLI-00005"),
+        ("hippocampus_003", "hippocampus_003"),
+        ("brain_scan_12", "brain_scan_12"),
+        ("scan_12", "scan_12"),
+        ("pt_1", "pt_1"),
+        ("BraTS2021_00006", "BraTS2021_00006"),
+        ("0512_red", "0512_red"),
+    ],
+)
+def test_the_patient_is_read_from_the_name_only_where_a_number_is_left(case, patient):
+    assert guess_patient(case) == patient
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channel_names": {}}, "channel_names"),
+        ({"channel_names": ["CT"]}, "channel_names"),
+        ({"channel_names": {"1": "CT"}}, "number the channels from 0"),
+        ({"channel_names": {"CT": "0"}}, "number the channels from 0"),
+        ({"file_ending": "nii.gz"}, "file_ending"),
+        ({"file_ending": None}, "file_ending"),
+        ({"labels": [1, 2]}, "labels"),
+        ({"labels": {"0": "background", "1": "a"}}, "dataset.json: labels: .*older form"),
+        ({"patients": ["a"]}, "patients"),
+        ({"dataset": [1]}, '"dataset" must be an object'),
+        ({"dataset": {"a": {"images": ["x"]}}}, "case 'a'"),
+        ({"dataset": {"a": {"images": [], "label": "x"}}}, "case 'a'"),
+        ({"dataset": {"a": {"images": [3], "label": "x"}}}, "case 'a'"),
+    ],
+)
+def test_a_key_of_the_wrong_kind_is_named(tmp_path, change, message):
+    folder = make(tmp_path, ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"], PLAIN | change)
+    with pytest.raises(DatasetError, match=message):
+        read_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["imagesTr/a_0000.nii.gz", "labels/a.nii.gz"], "expected a folder labelsTr, found imagesTr, labels"),
+        (["images/a_0000.nii.gz", "labelsTr/a.nii.gz"], "expected a folder imagesTr, found images, labelsTr"),
+        (["imagesTr/a_0000.nrrd", "labelsTr/a.nrrd"], "others such as a_0000.nrrd. Correct file_ending"),
+        (["imagesTr/a_0000.nii.gz", "labelsTr/a.nii"], "labelsTr: .*others such as a.nii. "),
+        (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], "found a.nii.gz. Rename it to a_0000.nii.gz"),
+        (["imagesTr/a_T1.nii.gz", "labelsTr/a.nii.gz"], "expected images named CASE_0000.nii.gz"),
+        (["imagesTr/.DS_Store", "labelsTr/a.nii.gz"], "imagesTr: .*found none"),
+    ],
+)
+def test_a_folder_named_by_other_rules_is_refused_with_the_rule(tmp_path, files, message):
+    with pytest.raises(DatasetError, match=message):
+        read_dataset(make(tmp_path, files))
+
+
+def test_what_is_not_json_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no such data-set folder"):
+        read_dataset(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="no dataset.json"):
+        read_dataset(tmp_path)
+    for text in ("{", "[1]", "\x00"):
+        (tmp_path / "dataset.json").write_text(text)
+        with pytest.raises(DatasetError, match="dataset.json"):
+            read_dataset(tmp_path)
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path):
+    make(tmp_path, ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"])
+    path = tmp_path / "dataset.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_dataset(tmp_path).training) == 1
+
+
+def test_cases_in_takes_plain_names_where_one_channel_is_needed(tmp_path):
+    for name in ("b.nii.gz", "a.nii.gz", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [case.id for case in cases_in(tmp_path, ".nii.gz", 1)] == ["a", "b"]
+    assert cases_in(tmp_path, ".nii.gz", 2) == ()
+    assert cases_in(tmp_path / "nowhere", ".nii.gz", 1) == ()

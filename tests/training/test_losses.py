@@ -1,0 +1,134 @@
+"""Losses against formulas written out in numpy, and deep supervision."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.errors import AutosegError
+from autoseg.training.losses import (
+    cross_entropy,
+    deep_supervision_loss,
+    deep_supervision_weights,
+    dice,
+    dice_cross_entropy,
+    region_targets,
+)
+
+REGIONS = ((1, 2), (2,), (3,))
+
+
+@pytest.fixture
+def sample():
+    rng = np.random.default_rng(20240501)
+    logits = rng.normal(size=(2, 4, 3, 5, 6)) * 2
+    codes = rng.integers(-1, 4, size=(2, 3, 5, 6))
+    return logits, codes
+
+
+def soft_dice(probability, truth, batch_dice):
+    """Probability and truth (B, K, voxels), float64, zero where ignored."""
+    axes = (0, 2) if batch_dice else 2
+    both = (probability * truth).sum(axes)
+    return 1 - ((2 * both + 1e-5) / (probability.sum(axes) + truth.sum(axes) + 1e-5)).mean()
+
+
+def by_hand(logits, codes, batch_dice, regions=()):
+    """Cross-entropy and Dice loss, voxel lists per sample written out."""
+    logits, codes = logits.reshape(2, logits.shape[1], -1), codes.reshape(2, -1)
+    valid = codes >= 0
+    if regions:
+        probability = 1 / (1 + np.exp(-logits))
+        truth = np.stack([np.isin(codes, region) for region in regions], axis=1).astype(float)
+        entropy = -(truth * np.log(probability) + (1 - truth) * np.log(1 - probability))
+        entropy = np.moveaxis(entropy, 1, -1)[valid].mean()
+    else:
+        probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        truth = np.stack([codes == k for k in range(logits.shape[1])], axis=1).astype(float)
+        entropy = -np.log((probability * truth).sum(1)[valid]).mean()
+        probability, truth = probability[:, 1:], truth[:, 1:]
+    return entropy, soft_dice(probability * valid[:, None], truth * valid[:, None], batch_dice)
+
+
+@pytest.mark.parametrize("regions", [(), REGIONS], ids=["labels", "regions"])
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_losses_equal_the_formula(sample, batch_dice, regions):
+    logits, codes = sample
+    logits = logits[:, : len(regions) or 4]
+    entropy, overlap = by_hand(logits, codes, batch_dice, regions)
+    tensors = torch.tensor(logits, dtype=torch.float32), torch.tensor(codes, dtype=torch.int16)
+    options = {"batch_dice": batch_dice, "regions": regions}
+    assert cross_entropy(*tensors, **options).item() == pytest.approx(entropy, rel=1e-5)
+    assert dice(*tensors, **options).item() == pytest.approx(overlap, rel=1e-5)
+    assert dice_cross_entropy(*tensors, **options).item() == pytest.approx(entropy + overlap, rel=1e-5)
+
+
+@pytest.mark.parametrize("regions", [(), ((1, 2), (2,))], ids=["labels", "regions"])
+def test_the_gradient_is_that_of_finite_differences(regions):
+    torch.manual_seed(0)
+    logits = torch.randn(1, 2 if regions else 3, 2, 2, 2, requires_grad=True)
+    codes = torch.tensor([0, 1, 2, -1, 1, 0, 2, 1], dtype=torch.int16).reshape(1, 2, 2, 2)
+    loss = partial(dice_cross_entropy, regions=regions)
+    loss(logits, codes).backward()
+    step = 1e-2
+    for index in np.ndindex(*logits.shape):
+        shift = torch.zeros_like(logits)
+        shift[index] = step
+        with torch.no_grad():
+            slope = (loss(logits + shift, codes) - loss(logits - shift, codes)).item() / (2 * step)
+        assert logits.grad[index].item() == pytest.approx(slope, abs=2e-4)
+
+
+def test_many_voxels_are_summed_exactly():
+    codes = torch.ones(1, 64, 256, 256, dtype=torch.int16)  # 4 million: a naive float32 sum drifts by 1e-4
+    logits = torch.zeros(1, 2, 64, 256, 256)
+    assert dice(logits, codes).item() == pytest.approx(1 - 2 * 0.5 / 1.5, abs=1e-6)
+
+
+def test_regions_may_overlap_and_ignored_voxels_belong_to_none():
+    codes = torch.tensor([-1, 0, 1, 2]).reshape(1, 1, 1, 4)
+    targets = region_targets(codes, ((1, 2), (2,)))
+    assert targets.shape == (1, 2, 1, 1, 4)
+    assert targets.flatten(2)[0].tolist() == [[False, False, True, True], [False, False, False, True]]
+
+
+def test_too_few_channels_are_refused():
+    with pytest.raises(AutosegError, match="background"):
+        dice(torch.zeros(1, 1, 2, 2, 2), torch.zeros(1, 2, 2, 2))
+    with pytest.raises(AutosegError, match="2 regions"):
+        dice(torch.zeros(1, 3, 2, 2, 2), torch.zeros(1, 2, 2, 2), regions=((1,), (2,)))
+
+
+@pytest.mark.parametrize(
+    ("scales", "weights"),
+    [(1, (1,)), (2, (1, 0)), (3, (2 / 3, 1 / 3, 0)), (5, (8 / 15, 4 / 15, 2 / 15, 1 / 15, 0))],
+)
+def test_weights_halve_and_the_coarsest_is_left_out(scales, weights):
+    assert deep_supervision_weights(scales) == pytest.approx(weights)
+
+
+def test_deep_supervision_is_the_weighted_sum():
+    torch.manual_seed(0)
+    codes = torch.randint(-1, 3, (2, 4, 8, 8), dtype=torch.int16)
+    scales = [torch.randn(2, 3, *shape) for shape in ((4, 8, 8), (4, 4, 4), (2, 2, 2))]
+    coarse = codes[:, :, 1::2, 1::2]
+    expected = 2 / 3 * dice_cross_entropy(scales[0], codes) + 1 / 3 * dice_cross_entropy(scales[1], coarse)
+    torch.testing.assert_close(deep_supervision_loss(dice_cross_entropy, scales, codes), expected)
+
+
+def test_a_single_scale_counts_fully():
+    codes = torch.zeros(1, 2, 2, 2, dtype=torch.int16)
+    logits = torch.randn(1, 2, 2, 2, 2)
+    torch.testing.assert_close(deep_supervision_loss(dice_cross_entropy, [logits], codes), dice_cross_entropy(logits, codes))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3), (3, 4, 2), (4, 2, 2)])
+def test_coarse_targets_are_torchs_nearest_exact(shape):
+    seen = []
+    codes = torch.randint(0, 9, (1, 6, 12, 12))
+    logits = [torch.zeros(1, 2, 6, 12, 12), torch.zeros(1, 2, *shape), torch.zeros(1, 2, 1, 1, 1)]
+    deep_supervision_loss(lambda _, target: seen.append(target) or torch.zeros(()), logits, codes)
+    expected = torch.nn.functional.interpolate(codes[None].double(), size=shape, mode="nearest-exact")[0]
+    assert torch.equal(seen[0], codes)
+    assert torch.equal(seen[1].double(), expected)

@@ -1,0 +1,55 @@
+import pytest
+
+from autoseg.errors import TrainingError
+from autoseg.training.recipe import RECIPES, Recipe, changed, ema_decay, learning_rate_factor, momentum_for, patch_stage
+
+RECIPE = Recipe()
+
+
+def test_the_rate_rises_stays_and_falls_to_the_end():
+    rates = [learning_rate_factor(RECIPE, f / 1000) for f in range(1000)]
+    peak = rates.index(1.0)
+    assert rates[0] < 0.1
+    assert rates[:peak] == sorted(rates[:peak])
+    assert all(r == 1 for r in rates[peak:500])
+    assert rates[500:] == sorted(rates[500:], reverse=True)
+    assert rates[-1] < 0.01
+    assert learning_rate_factor(RECIPE, 1.0) is None
+
+
+def test_an_early_fall_ends_in_proportion():
+    assert learning_rate_factor(RECIPE, 0.42, cooldown=0.4) < 1
+    assert learning_rate_factor(RECIPE, 0.79, cooldown=0.4) > 0
+    assert learning_rate_factor(RECIPE, 0.8, cooldown=0.4) is None
+
+
+def test_parity_is_the_polynomial_decay():
+    for fraction in (0.0, 0.3, 0.9):
+        assert learning_rate_factor(RECIPES["parity"], fraction) == pytest.approx((1 - fraction) ** 0.9)
+
+
+def test_momentum_fits_the_length():
+    assert momentum_for(RECIPE, 1600) == pytest.approx(0.95)
+    assert momentum_for(RECIPE, 100_000) == 0.99
+    assert momentum_for(RECIPE, 10) == 0.9
+    assert momentum_for(RECIPES["parity"], 10) == 0.99
+
+
+def test_the_average_begins_short_and_gets_long():
+    assert ema_decay(10_000, 0) == pytest.approx(0.1)
+    assert ema_decay(100_000, 90_000) == 0.999
+
+
+def test_patches_grow_and_stay_divisible():
+    sizes = [patch_stage(RECIPE, f, (40, 56, 40), (8, 8, 8)) for f in (0.1, 0.3, 0.5)]
+    assert sizes == [((24, 32, 24), 4), ((32, 48, 32), 2), ((40, 56, 40), 1)] or sizes[0][0][0] < sizes[1][0][0] < 40
+    for patch, _ in sizes:
+        assert all(edge % 8 == 0 for edge in patch)
+
+
+def test_a_wrong_setting_names_the_known_ones():
+    with pytest.raises(TrainingError, match="unknown field 'lr'.*learning_rate"):
+        changed(RECIPE, {"lr": 1})
+    with pytest.raises(TrainingError, match="expected float, found 'fast'"):
+        changed(RECIPE, {"learning_rate": "fast"})
+    assert changed(RECIPE, {"learning_rate": 0.1}).learning_rate == 0.1
