@@ -12,17 +12,15 @@ Files are written beside their place and moved there in one step, so that a file
 """
 
 import json
-import os
 import re
-import uuid
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.atomic import replacing
 from autoseg.errors import AutosegError, DatasetError
 from planners.records import RecordError, from_json, to_json
 
-__all__ = ["Workspace", "atomic_path", "read_json", "read_record", "write_json", "write_text"]
+__all__ = ["Workspace", "read_json", "read_record", "write_json", "write_text"]
 
 
 @dataclass(frozen=True)
@@ -87,24 +85,8 @@ class Workspace:
         return tuple(sorted(path.parent for path in self.folder.glob("models/*/model.json")))
 
 
-@contextmanager
-def atomic_path(path):
-    """Yield a path in the same folder to write to; moved to ``path`` when the block ends well, removed otherwise."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ending = "".join(path.suffixes[-2:])
-    draft = path.with_name(f".{uuid.uuid4().hex[:12]}{ending}")
-    try:
-        yield draft
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def write_text(path, text):
-    with atomic_path(path) as draft:
+    with replacing(path) as draft:
         draft.write_text(text)
 
 

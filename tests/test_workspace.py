@@ -1,15 +1,21 @@
 import pytest
 
+from autoseg.atomic import replacing
 from autoseg.errors import AutosegError, DatasetError
-from autoseg.workspace import Workspace, atomic_path, read_json, write_json
+from autoseg.workspace import Workspace, read_json, write_json
 
 
 def test_a_file_that_was_not_finished_leaves_the_old_one(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError), atomic_path(path) as draft:
-        draft.write_text("half")
-        raise RuntimeError
+
+    def fail():
+        with replacing(path) as draft:
+            draft.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
 

@@ -14,11 +14,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.evaluation.markdown import as_markdown
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.statistics import mean_interval
-from autoseg.imaging.raw import replacing
 
 __all__ = ["Failure", "Report", "Summary", "summarise", "write_report"]
 

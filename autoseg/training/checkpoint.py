@@ -11,8 +11,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from autoseg.atomic import replacing
 from autoseg.errors import TrainingError
-from autoseg.workspace import atomic_path
 from planners.records import from_json, to_json
 
 __all__ = ["LoopState", "load_checkpoint", "save_checkpoint"]
@@ -66,7 +66,7 @@ def save_checkpoint(path, state, network, averaged, optimizer):
         if buffer is not None:
             tensors[f"momentum.{i}"] = buffer
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with atomic_path(path) as draft:
+    with replacing(path) as draft:
         save_file(tensors, draft, metadata={"state": json.dumps(to_json(state))})
 
 

@@ -45,8 +45,8 @@ def fit(
 
     Args:
         network: module on ``device``; ``network(x, every_scale=True)`` gives the logits of every scale.
-        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)) CPU tensors; a failure in it, in whichever
-            thread, ends the training with its cause.
+        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)) CPU tensors; a failure in it ends
+            the training with its cause, although it runs in a thread.
         validation: list of such pairs, measured at every check.
         recipe: Recipe.
         length: Length.

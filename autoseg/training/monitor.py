@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from autoseg.workspace import atomic_path
+from autoseg.atomic import replacing
 
 __all__ = ["append_history", "plot_history", "read_history", "trim_history"]
 
@@ -31,7 +31,7 @@ def read_history(path):
 def trim_history(path, step):
     """Drop the rows after ``step``, which a resumed training will write again."""
     rows = [row for row in read_history(path) if row["step"] <= step]
-    with atomic_path(path) as draft:
+    with replacing(path) as draft:
         draft.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
@@ -58,5 +58,5 @@ def plot_history(rows, path):
     rate.plot(steps, [row["learning_rate"] for row in rows])
     rate.set_ylabel("learning rate")
     rate.set_xlabel("step")
-    with atomic_path(path) as draft:
+    with replacing(path) as draft:
         figure.savefig(draft, dpi=110, format="png")

@@ -62,7 +62,7 @@ class Recipe:
     augmentation: str = "nnunet"
     ema: bool = True
     checks: int = 25
-    check_cases: int = 12
+    check_cases: int = 8
     patience: int | None = 8
     checkpoint_minutes: float = 3.0
     bf16: bool | None = None

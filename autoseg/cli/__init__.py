@@ -1,0 +1,80 @@
+"""The command line: one module per verb, each a thin shell over ``autoseg.pipeline``.
+
+Only this package reads arguments and the environment, and only it prints: progress to standard error, results to standard
+output. Exit status: 0 all done; 1 some cases failed, the others were finished; 2 the call or its input was wrong; 130
+interrupted.
+"""
+
+import argparse
+import importlib
+import sys
+
+from autoseg.errors import AutosegError
+
+__all__ = ["main"]
+
+VERBS = {
+    "verify": "find every defect of a data set",
+    "plan_and_preprocess": "verify, measure, plan and prepare data sets",
+    "train": "train one fold, then predict and score its validation cases",
+    "predict": "segment a scan or a folder of scans",
+    "evaluate": "score predictions against references",
+    "model": "export, import or describe a model",
+    "demo": "the whole road on made-up scans, on a CPU, in minutes",
+}
+
+
+def main(argv=None):
+    """Run one verb; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser(argv)
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.print_help()
+        return 2
+    try:
+        return args.run(args) or 0
+    except AutosegError as fault:
+        if args.debug:
+            raise
+        print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away, such as head
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser(argv):
+    parser = argparse.ArgumentParser(
+        prog="autoseg",
+        description="Self-configuring segmentation of medical images: a folder of scans in, masks and a report out.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    chosen = next((word for word in argv if word in VERBS), None)
+    for name, meaning in VERBS.items():
+        verb = verbs.add_parser(name, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
+        if name == chosen:  # other verbs are not even imported
+            module = importlib.import_module(f"autoseg.cli.{name}")
+            module.add_arguments(verb)
+            _add_common(verb)
+            verb.set_defaults(run=module.run)
+    return parser
+
+
+def _add_common(parser):
+    common = parser.add_argument_group("common options")
+    common.add_argument("--workspace", metavar="DIR", help="default: $AUTOSEG_WORKSPACE, else ./autoseg_workspace")
+    common.add_argument("--quiet", action="store_true", help="no progress")
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        from autoseg import __version__
+
+        print(f"autoseg {__version__}")
+        parser.exit()

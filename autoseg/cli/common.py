@@ -1,0 +1,65 @@
+"""What several verbs share: the workspace, progress, units of time, and tables of findings."""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from autoseg.workspace import Workspace
+
+__all__ = ["Progress", "duration", "failures", "speaker", "workspace_of"]
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def workspace_of(args):
+    return Workspace(Path(args.workspace or os.environ.get("AUTOSEG_WORKSPACE") or "autoseg_workspace").absolute())
+
+
+def duration(text):
+    """'90s', '30m', '1.5h' or '2d' as seconds; for argparse."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not match or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 30m or 1.5h, found {text!r}")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def speaker(args):
+    """A function that prints a sentence to standard error, or nothing with ``--quiet``."""
+    return (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+
+
+class Progress:
+    """A bar on a terminal, a line every tenth of the work in a log, nothing with ``--quiet``.
+
+    ``progress(title, total)`` returns a function to call with the Outcome of each case.
+    """
+
+    def __init__(self, args):
+        self.quiet = args.quiet
+
+    def __call__(self, title, total):
+        if self.quiet or not total:
+            return lambda outcome: None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            bar = tqdm(total=total, desc=title, unit="case", file=sys.stderr)
+            return lambda outcome: (bar.update(), bar.n >= total and bar.close())
+        done = []
+
+        def line(outcome):
+            done.append(outcome)
+            if len(done) == total or len(done) * 10 // total > (len(done) - 1) * 10 // total:
+                print(f"{title}: {len(done)} of {total}", file=sys.stderr, flush=True)
+
+        return line
+
+
+def failures(outcomes):
+    """Name the cases that failed on standard error; the exit status for them."""
+    failed = [(o.name, o.error) for o in outcomes if o.error is not None]
+    for name, error in failed:
+        print(f"failed: {name}: {error}", file=sys.stderr)
+    return 1 if failed else 0

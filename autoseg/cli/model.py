@@ -1,0 +1,32 @@
+"""``autoseg model``: a model as one file, and what is in it."""
+
+import json
+from pathlib import Path
+
+from autoseg.cli.common import workspace_of
+
+
+def add_arguments(parser):
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    export = actions.add_parser("export", help="write a model as one zip")
+    export.add_argument("model", help="name or folder")
+    export.add_argument("file", help="zip to write")
+    install = actions.add_parser("import", help="check a model file and add it to the workspace")
+    install.add_argument("file", help="zip or folder")
+    install.add_argument("--name", help="default: the file's name")
+    info = actions.add_parser("info", help="what a model is")
+    info.add_argument("model", help="name, folder or zip")
+    info.add_argument("--json", action="store_true")
+
+
+def run(args):
+    from autoseg.pipeline import describe_model, export_model, import_model
+
+    workspace = workspace_of(args)
+    if args.action == "export":
+        print(export_model(args.model, Path(args.file), workspace))
+    elif args.action == "import":
+        print(import_model(Path(args.file), workspace, name=args.name))
+    else:
+        about = describe_model(args.model, workspace)
+        print(json.dumps(about, indent=1) if args.json else "\n".join(f"{key}: {value}" for key, value in about.items()))

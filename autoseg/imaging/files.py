@@ -1,0 +1,163 @@
+"""Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``; ``FORMATS`` says which ending is whose.
+
+Arrays come out as (C, Z, Y, X) and geometry as RAS+ millimetres, whatever the file holds; the formats alone know more.
+"""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.errors import FileError, GeometryError
+from autoseg.imaging import itk, nifti
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.registry import Registry
+
+__all__ = [
+    "FORMATS",
+    "FileContent",
+    "ending_of",
+    "read_file",
+    "read_geometry",
+    "read_label_volume",
+    "read_volume",
+    "write_label_volume",
+    "write_volume",
+]
+
+FORMATS = Registry(
+    "file format",
+    {".nii": nifti, ".nii.gz": nifti, ".nrrd": itk, ".nhdr": itk, ".mha": itk, ".mhd": itk},
+)
+
+SAME_GRID_MM = 1e-2  # headers store single precision, some only a few digits
+_LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class FileContent:
+    """One file as it was found.
+
+    Attributes:
+        data: (C, Z, Y, X) in the file's own type, after slope and intercept; NaN stays NaN; may be read-only.
+        geometry: the grid.
+        notes: sentences about choices that reading took, such as which of two voxel sizes was believed.
+        digest: 16 hexadecimal digits, BLAKE2b of the bytes on disk.
+    """
+
+    data: np.ndarray
+    geometry: Geometry
+    notes: tuple[str, ...]
+    digest: str
+
+
+def ending_of(path):
+    """The known ending of a file name in lower case, the longest that fits: '.nii.gz' rather than '.gz'."""
+    name = Path(path).name.lower()
+    fitting = [ending for ending in FORMATS if name.endswith(ending)]
+    if not fitting:
+        raise FileError(f"{path}: expected a name that ends in one of {', '.join(sorted(FORMATS))}. Convert the file.")
+    return max(fitting, key=len)
+
+
+def read_file(path):
+    """Everything in one file.
+
+    Raises:
+        FileError: missing, unknown ending, cut short, damaged in a way that checksums or sizes show, not an image.
+    """
+    return FileContent(*FORMATS[ending_of(path)].read(Path(path)))
+
+
+def read_geometry(path):
+    """The grid of a file, without its voxels."""
+    return FORMATS[ending_of(path)].read_geometry(Path(path))
+
+
+def read_volume(paths):
+    """The image in one file, or in a sequence of files with one or more channels each, as float32.
+
+    Raises:
+        FileError: as ``read_file``.
+        GeometryError: the files lie on different grids.
+    """
+    paths = [paths] if isinstance(paths, (str, PathLike)) else list(paths)
+    contents = [read_file(path) for path in paths]
+    first = contents[0].geometry
+    for path, content in zip(paths, contents, strict=True):
+        if not content.geometry.matches(first, SAME_GRID_MM):
+            raise GeometryError(
+                f"the channels of an image must share one grid\n  {paths[0]}: {first}\n  {path}: {content.geometry}\n"
+                f"{_difference(first, content.geometry)}Resample one onto the other."
+            )
+    data = np.empty((sum(len(content.data) for content in contents), *first.shape), np.float32)
+    return Volume(np.concatenate([content.data for content in contents], out=data, casting="unsafe"), first)
+
+
+def read_label_volume(path):
+    """The label values in a file. Real numbers are taken if all of them are whole.
+
+    Raises:
+        FileError: as ``read_file``; several channels; a value that is no integer.
+    """
+    content = read_file(path)
+    if len(content.data) != 1:
+        raise FileError(f"{path}: expected one label per voxel, found {len(content.data)} channels. Merge them into one.")
+    data = content.data[0]
+    if data.dtype.kind == "f":
+        odd = ~np.isfinite(data)
+        odd |= data != np.rint(data)
+        if odd.any():
+            raise FileError(
+                f"{path}: expected whole numbers as labels, found {data[odd][0]} and {odd.sum() - 1} more. Round or redo them."
+            )
+        data = data.astype(_label_type(data, path))
+    return LabelVolume(data, content.geometry)
+
+
+def write_label_volume(volume, path, like=None):
+    """Write labels in the smallest integer type that holds them; the file is complete or absent.
+
+    Args:
+        like: path of the scan that the labels belong to. If both are of one format its header is kept (NIfTI: codes,
+            matrices, pixdim, units, texts; ITK: origin, spacing, direction), otherwise the geometry is written afresh.
+
+    Raises:
+        GeometryError: ``like`` lies on another grid.
+        FileError: the file cannot be written; values beyond 32 bits.
+    """
+    _write(volume.data.astype(_label_type(volume.data, path), copy=False), volume.geometry, path, like)
+
+
+def write_volume(volume, path, like=None):
+    """Write intensities, float32; several channels become a 4D NIfTI or a vector image. ``like`` as for labels."""
+    _write(volume.data.astype(np.float32, copy=False), volume.geometry, path, like)
+
+
+def _write(array, geometry, path, like):
+    file_format = FORMATS[ending_of(path)]
+    if like is not None:
+        grid = read_geometry(like)
+        if not grid.matches(geometry, SAME_GRID_MM):
+            raise GeometryError(
+                f"{path}: expected the grid of {like}\n  there {grid}\n  here  {geometry}\n"
+                f"{_difference(grid, geometry)}Bring the result back to the grid of the scan before it is written."
+            )
+        like = Path(like) if FORMATS[ending_of(like)] is file_format else None
+    file_format.write(Path(path), array, geometry, like)
+
+
+def _difference(a, b):
+    """How far apart grids of equal shape lie, as a sentence, since the printed form may be the same."""
+    return f"Corners lie up to {a.distance_mm(b):.3g} mm apart. " if a.shape == b.shape else ""
+
+
+def _label_type(values, path):
+    """The first of ``_LABEL_TYPES`` that holds all values; uint8 for none."""
+    lowest, highest = (values.min(), values.max()) if values.size else (0, 0)
+    for kind in _LABEL_TYPES:
+        if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max:
+            return kind
+    raise FileError(f"{path}: expected label values within 32 bits, found {lowest} to {highest}. Number the structures anew.")

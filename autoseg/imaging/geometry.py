@@ -1,0 +1,159 @@
+"""Where voxels lie in the patient.
+
+A ``Geometry`` is a grid: a shape and an affine from array index (z, y, x) to patient millimetres (x, y, z), RAS+ (towards
+the patient's right, front, head). It is a value: cropping, resizing, transposing or flipping an array goes with the
+method of the same name here, which returns the new grid. The way back from any of them needs the two grids and
+nothing else. File formats hand over and take arrays in (z, y, x); no other module converts between axis orders.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autoseg.errors import GeometryError
+
+__all__ = ["Geometry"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A grid of voxels in patient space.
+
+    Attributes:
+        shape: voxels along array axes (z, y, x).
+        rows: three rows of four numbers, the affine that maps (index_z, index_y, index_x, 1) to (x, y, z) mm in RAS+.
+    """
+
+    shape: tuple[int, int, int]
+    rows: tuple[tuple[float, float, float, float], ...]
+
+    def __post_init__(self):
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise GeometryError(f"expected a grid of three axes with at least one voxel each, found shape {self.shape}")
+        affine = np.array(self.rows, float)
+        if affine.shape != (3, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-12:
+            raise GeometryError(f"not an affine of a three-dimensional grid: {self.rows}")
+
+    @classmethod
+    def from_affine(cls, shape, affine):
+        """From a (3 or 4, 4) matrix that maps (index_z, index_y, index_x, 1) to RAS+ millimetres."""
+        rows = np.asarray(affine, float)[:3]
+        return cls(tuple(int(n) for n in shape), tuple(tuple(float(v) for v in row) for row in rows))
+
+    @classmethod
+    def from_spacing(cls, shape, spacing_mm):
+        """The canonical grid at the origin: z to the head, y to the front, x to the right."""
+        z, y, x = spacing_mm
+        return cls.from_affine(shape, [[0, 0, x, 0], [0, y, 0, 0], [z, 0, 0, 0]])
+
+    @property
+    def affine(self):
+        """(4, 4) float64, index (z, y, x) to RAS+ mm; a fresh array."""
+        return np.vstack([np.array(self.rows, float), [0, 0, 0, 1]])
+
+    @property
+    def spacing_mm(self):
+        """Voxel size along the array axes (z, y, x)."""
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    @property
+    def directions(self):
+        """(3, 3) float64; column a is the unit vector of array axis a in RAS+."""
+        return self.affine[:3, :3] / self.spacing_mm
+
+    @property
+    def orientation(self):
+        """Three letters: towards which side of the patient array axes z, y, x run, such as 'SAR'."""
+        signs = self._nearest_axes()
+        return "".join("RAS"[world] if sign > 0 else "LPI"[world] for world, sign in signs)
+
+    def to_world(self, index_zyx):
+        """(N, 3) indices to (N, 3) RAS+ millimetres."""
+        affine = self.affine
+        return np.asarray(index_zyx, float) @ affine[:3, :3].T + affine[:3, 3]
+
+    def to_index(self, point_mm):
+        """(N, 3) RAS+ millimetres to (N, 3) indices (z, y, x), not rounded."""
+        affine = self.affine
+        return np.linalg.solve(affine[:3, :3], (np.asarray(point_mm, float) - affine[:3, 3]).T).T
+
+    def cropped(self, lower, shape):
+        """The part that begins at index ``lower`` (may be negative: then it is padded) and has ``shape`` voxels."""
+        affine = self.affine
+        affine[:3, 3] = self.to_world([lower])[0]
+        return Geometry.from_affine(shape, affine)
+
+    def resized(self, shape):
+        """The grid that covers the same box with another number of voxels.
+
+        Outer faces stay put, so the spacing follows from the shapes and is only near the spacing that was asked for.
+        """
+        ratio = np.array(self.shape) / np.array(shape)
+        affine = self.affine
+        affine[:3, 3] = self.to_world([0.5 * ratio - 0.5])[0]
+        affine[:3, :3] *= ratio
+        return Geometry.from_affine(shape, affine)
+
+    def transposed(self, order):
+        """The grid of ``array.transpose(order)``."""
+        affine = self.affine
+        affine[:3, :3] = affine[:3, list(order)]
+        return Geometry.from_affine([self.shape[axis] for axis in order], affine)
+
+    def flipped(self, axes):
+        """The grid of ``numpy.flip(array, axes)``."""
+        affine = self.affine
+        last = np.zeros(3)
+        for axis in axes:
+            last[axis] = self.shape[axis] - 1
+        affine[:3, 3] = self.to_world([last])[0]
+        for axis in axes:
+            affine[:3, axis] *= -1
+        return Geometry.from_affine(self.shape, affine)
+
+    def canonical(self):
+        """How to bring an array of this grid to the canonical orientation.
+
+        Returns:
+            (order, flips): ``numpy.flip(array.transpose(order), flips)`` has axes that run, as nearly as an oblique
+            grid can, to the head, the front and the right. Apply the same to the geometry with ``oriented``.
+        """
+        nearest = self._nearest_axes()
+        order = tuple(next(a for a in range(3) if nearest[a][0] == world) for world in (2, 1, 0))
+        flips = tuple(i for i, axis in enumerate(order) if nearest[axis][1] < 0)
+        return order, flips
+
+    def oriented(self, order, flips):
+        """``transposed(order)`` and then ``flipped(flips)``."""
+        return self.transposed(order).flipped(flips)
+
+    def matches(self, other, tolerance_mm=1e-3):
+        """Same shape, and every corner at the same place to ``tolerance_mm``."""
+        return self.shape == other.shape and self.distance_mm(other) <= tolerance_mm
+
+    def distance_mm(self, other):
+        """How far apart a voxel of one grid and the voxel of the same index in another can lie, along x, y or z.
+
+        Looked up at the corners of this grid, where the difference of two affines is largest.
+        """
+        corners = np.array(list(itertools.product(*[(0, n - 1) for n in self.shape])))
+        return float(np.abs(self.to_world(corners) - other.to_world(corners)).max())
+
+    def with_shape(self, shape):
+        """The same affine with another number of voxels."""
+        return replace(self, shape=tuple(int(n) for n in shape))
+
+    def __str__(self):
+        size = "x".join(str(n) for n in self.shape)
+        spacing = "x".join(f"{s:.4g}" for s in self.spacing_mm)
+        return f"{size} voxels of {spacing} mm (z, y, x), {self.orientation}"
+
+    def _nearest_axes(self):
+        """For each array axis (world axis, sign), each world axis taken once, the best total alignment."""
+        directions = self.directions
+        best = max(
+            itertools.permutations(range(3)),
+            key=lambda worlds: sum(abs(directions[world, axis]) for axis, world in enumerate(worlds)),
+        )
+        return [(world, 1 if directions[world, axis] >= 0 else -1) for axis, world in enumerate(best)]

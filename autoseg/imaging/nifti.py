@@ -1,0 +1,247 @@
+"""NIfTI-1 and NIfTI-2 in a single file (.nii, .nii.gz): nibabel knows the header, the voxels are taken from the bytes here.
+
+A header can say where the voxels are in three ways: sform, qform, and voxel sizes alone (pixdim). They may contradict each
+other; ``grid_of`` states the rule, and each departure from the plain case becomes a sentence (a note).
+"""
+
+import gzip
+import logging
+import math
+import zlib
+
+import nibabel
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+from autoseg.atomic import replacing
+from autoseg.errors import FileError, GeometryError
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.raw import REMEDY, digest_of, inflate, read_bytes
+
+__all__ = ["grid_of", "read", "read_geometry", "write"]
+
+_HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
+_GZIP_MAGIC = b"\x1f\x8b"
+_UNIT_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
+_SILENT = logging.getLogger("autoseg.imaging.nifti")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+
+
+def read(path):
+    """See ``files.read_file``; returns (data, geometry, notes, digest). The data may be read-only."""
+    raw = read_bytes(path)
+    digest = digest_of(raw)
+    content, problem = inflate(raw) if raw.startswith(_GZIP_MAGIC) else (raw, None)
+    del raw
+    header = _header_of(content, path)
+    start = header.get_data_offset()
+    expected = start + header.get_data_dtype().itemsize * math.prod(_size(header))
+    if problem or len(content) != expected:
+        kind = "decompressed bytes" if isinstance(content, bytearray) else "bytes"
+        raise FileError(
+            f"{path}: expected {expected} {kind}, found {len(content)}; {problem or _odd_size(content, expected)}. {REMEDY}"
+        )
+    geometry, notes = grid_of(header, path)
+    return _voxels(content, start, header, path), geometry, notes, digest
+
+
+def read_geometry(path):
+    """The grid alone; only the beginning of the file is read."""
+    return grid_of(_read_header(path), path)[0]
+
+
+def grid_of(header, path):
+    """The grid that a header describes.
+
+    1. Directions and origin come from the sform if its code is above 0 and it is invertible, else from the qform under the
+       same conditions, else they are those of ITK for such files: x to the left, y to the back, z to the head, origin 0.
+    2. Voxel sizes are the lengths of the columns of that matrix, unless pixdim contradicts it and is plausible: some
+       length differs from its pixdim by more than 1 %, all three pixdim are finite and positive, and they are not all
+       exactly 1 (the value of a header that nobody filled). Then the columns are scaled to pixdim, as ITK does; the
+       origin stays.
+    3. Metres and micrometres, where the header names them, are converted to mm.
+
+    Returns:
+        (Geometry, notes): one note for every step that was not the plain one.
+    """
+    with np.errstate(all="ignore"):  # a damaged header may hold anything
+        affine, notes = _affine_of(header, path)
+    try:
+        return Geometry.from_affine(_size(header)[2::-1], affine[:3, [2, 1, 0, 3]]), notes
+    except GeometryError as error:
+        raise FileError(f"{path}: {error}. {REMEDY}") from error
+
+
+def write(path, array, geometry, like=None):
+    """Write (Z, Y, X) or (C, Z, Y, X) voxels.
+
+    Args:
+        like: a NIfTI file on the same grid whose header is kept; only the data type, its scaling, the display range and
+            the number of channels change. Header extensions are not copied: they may name the patient.
+    """
+    header = _new_header(array, geometry) if like is None else _like_header(array, like)
+    values = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    with replacing(path) as target, open(target, "wb") as plain:
+        if target.name.lower().endswith(".gz"):
+            with gzip.GzipFile("", "wb", compresslevel=4, fileobj=plain, mtime=0) as packed:
+                _write_parts(packed, header, values)
+        else:
+            _write_parts(plain, header, values)
+
+
+def _write_parts(stream, header, values):
+    stream.write(header.binaryblock)
+    stream.write(bytes(4))  # no extensions
+    stream.write(values.reshape(-1).view(np.uint8))
+
+
+def _read_header(path):
+    try:
+        with open(path, "rb") as plain:
+            is_packed = plain.read(2) == _GZIP_MAGIC
+        with gzip.open(path) if is_packed else open(path, "rb") as stream:
+            return _header_of(stream.read(max(_HEADERS)), path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileError(f"{path}: expected a NIfTI header, found: {error}. {REMEDY}") from error
+
+
+def _header_of(content, path):
+    """The header as it stands in the file, after the checks without which nothing else makes sense."""
+    start = bytes(content[:4])
+    kind = _HEADERS.get(int.from_bytes(start, "little")) or _HEADERS.get(int.from_bytes(start, "big"))
+    if kind is None or len(content) < kind.sizeof_hdr:
+        raise FileError(f"{path}: expected a NIfTI header, found {len(content)} bytes that begin with {start.hex()}. {REMEDY}")
+    header = kind(bytes(content[: kind.sizeof_hdr]), check=False)
+    n_axes = int(header["dim"][0])
+    if not 1 <= n_axes <= 7 or (header["dim"][1 : n_axes + 1] < 1).any():
+        raise FileError(f"{path}: expected 1 to 7 axes of positive length, found dim {header['dim'].tolist()}. {REMEDY}")
+    if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
+        raise FileError(
+            f"{path}: expected header and voxels in one file, found magic {bytes(header['magic'])!r}. Convert it to .nii.gz."
+        )
+    if not np.isfinite(header["vox_offset"]):
+        raise FileError(f"{path}: expected the place of the first voxel, found vox_offset {header['vox_offset']}. {REMEDY}")
+    _repaired(header, path)
+    return header
+
+
+def _repaired(header, path):
+    """A copy in which nibabel has mended what it can; ``FileError`` for what it cannot."""
+    header = header.copy()
+    try:
+        with np.errstate(all="ignore"):
+            header.check_fix(logger=_SILENT, error_level=40)
+            header.get_slope_inter()
+    except HeaderDataError as error:
+        raise FileError(f"{path}: the NIfTI header is damaged: {error}. {REMEDY}") from error
+    return header
+
+
+def _size(header):
+    """(X, Y, Z, C): the axes of the file, the ones after z merged."""
+    n_axes = int(header["dim"][0])
+    size = [*(int(n) for n in header["dim"][1 : n_axes + 1]), 1, 1, 1][: max(3, n_axes)]
+    return (*size[:3], math.prod(size[3:]))
+
+
+def _affine_of(header, path):
+    """((4, 4) matrix from (x, y, z) indices to RAS+ mm, notes) after the rule of ``grid_of``."""
+    notes = []
+    is_stated = (header["pixdim"][1:4] > 0).all()
+    header = _repaired(header, path)  # pixdim of 0 is 1 from here
+    pixdim = np.array(header["pixdim"][1:4], float)
+    affine = _best_form(header, notes)
+    if affine is None:
+        notes.append(
+            "The header has neither a valid sform nor a valid qform: orientation is assumed and only voxel sizes are known."
+        )
+        affine = np.diag([-pixdim[0], -pixdim[1], pixdim[2], 1.0])
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if (np.abs(lengths / pixdim - 1) > 0.01).any():
+        sizes = "x".join(f"{v:.4g}" for v in pixdim), "x".join(f"{v:.4g}" for v in lengths)
+        if is_stated and np.isfinite(pixdim).all() and (pixdim != 1).any():
+            affine[:3, :3] *= pixdim / lengths
+            notes.append(f"Voxel size {sizes[0]} mm (x, y, z) is taken from pixdim; the affine says {sizes[1]} mm.")
+        else:
+            notes.append(f"Voxel size {sizes[1]} mm (x, y, z) is taken from the affine; pixdim is not filled in.")
+    unit = _UNIT_MM.get(int(header["xyzt_units"]) & 7)
+    if unit:
+        affine[:3] *= unit[1]
+        notes.append(f"Lengths in the header are in {unit[0]}; they are converted to mm.")
+    return affine, tuple(notes)
+
+
+def _best_form(header, notes):
+    """The (4, 4) matrix of the first form that is usable, or None."""
+    usable = []
+    for name in ("sform", "qform"):
+        if header[f"{name}_code"] <= 0:
+            continue
+        try:
+            matrix = getattr(header, f"get_{name}")()
+        except (HeaderDataError, ValueError):  # a quaternion longer than 1
+            matrix = np.full((4, 4), np.nan)
+        if np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) > 1e-12:
+            usable.append(matrix)
+        else:
+            notes.append(f"The {name} of the header is not an invertible matrix and is ignored.")
+    if len(usable) == 2:
+        directions = [matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in usable]
+        if np.abs(directions[0] - directions[1]).max() > 0.01:
+            notes.append("sform and qform give different orientations; the sform is used.")
+    return usable[0] if usable else None
+
+
+def _odd_size(content, expected):
+    return "the file is cut short" if len(content) < expected else "the header and the voxels do not belong together"
+
+
+def _voxels(content, start, header, path):
+    """(C, Z, Y, X) in native byte order, slope and intercept applied."""
+    dtype, size = header.get_data_dtype(), _size(header)
+    array = np.frombuffer(content, dtype, offset=start).reshape(size[::-1])
+    if dtype.names:  # colours
+        parts = len(dtype.names)
+        array = np.moveaxis(array.view(dtype[0]).reshape(*size[::-1], parts), -1, 1).reshape(-1, *size[2::-1])
+    elif dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise FileError(f"{path}: expected integers or real numbers, found {dtype}. Convert the file.")
+    slope, intercept = header.get_slope_inter()
+    if slope is not None and (slope, intercept) != (1, 0):
+        wide = np.float32 if array.dtype.kind in "iu" and array.dtype.itemsize <= 2 else np.float64
+        with np.errstate(all="ignore"):
+            return array.astype(wide) * wide(slope) + wide(intercept)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _new_header(array, geometry):
+    header = (nibabel.Nifti2Header if max(array.shape) > 32767 else nibabel.Nifti1Header)()
+    affine = geometry.affine[:, [2, 1, 0, 3]]
+    header.set_data_dtype(array.dtype)
+    _set_size(header, array.shape, 3)
+    header["pixdim"][1:4] = geometry.spacing_mm[::-1]
+    header.set_sform(affine, 1)
+    if np.abs(geometry.directions.T @ geometry.directions - np.eye(3)).max() < 1e-4:  # a qform cannot shear
+        header.set_qform(affine, 1)
+    header.set_xyzt_units("mm")
+    return header
+
+
+def _like_header(array, like):
+    header = _read_header(like)
+    if header.endianness != "<":
+        header = header.as_byteswapped("<")
+    header.set_data_dtype(array.dtype)
+    _set_size(header, array.shape, int(header["dim"][0]))
+    header["cal_min"] = header["cal_max"] = 0
+    return header
+
+
+def _set_size(header, shape, n_axes):
+    """Sizes, offset and scaling for (C, Z, Y, X) or (Z, Y, X) voxels; a file of one slice stays two-dimensional."""
+    channels = shape[:-3] if shape[0] > 1 else ()
+    n_axes = 4 if channels else min(n_axes, 3)
+    header["dim"] = [n_axes, *shape[:-4:-1], *channels, *[1] * (4 - len(channels))]
+    header["vox_offset"] = header.single_vox_offset
+    header["magic"] = header.single_magic
+    header["scl_slope"], header["scl_inter"] = 1, 0

@@ -1,0 +1,225 @@
+"""The same field of voxels on another grid.
+
+Between grids that share directions (crops, resized and padded versions of each other) interpolation is separable, and along one
+axis it is linear in the samples, whatever the spline. So each axis gets one small matrix, made by SciPy's own spline
+code from the unit vectors, and a volume is resampled by three matrix products. Outside the samples the edge goes on.
+
+An *axis map* is what happens along one axis: a 1-D array of integers (output i is input map[i]; nearest neighbour, and any
+order where the points fall on voxels) or a 2-D float32 matrix (output is matrix @ input).
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage
+
+from autoseg.errors import GeometryError
+from autoseg.imaging.crop import crop, nonzero_box
+
+__all__ = [
+    "apply_maps",
+    "axis_matrix",
+    "axis_maps",
+    "axis_orders",
+    "grid_mapping",
+    "part_of",
+    "resample_codes",
+    "resample_image",
+]
+
+_BLOCK = 32  # rows of a matrix that are multiplied together, only with the columns they need
+_NEGLIGIBLE = 1e-7  # weights of far samples, which a cubic spline never quite drops
+_ON_VOXEL = 1e-4  # voxels; a point this near to a voxel takes its value
+_DRIFT = 0.05  # voxels; how far axes of grids that share directions may run apart
+_TIE = 1e-5  # of weights between 0 and 1, above their rounding in float32
+
+
+def axis_orders(spacing_from, spacing_to, order, coarse_order, coarse_ratio):
+    """Spline order for each axis: thick slices are not mixed with smooth interpolation.
+
+    The grid at hand is looked at first and then the one to come. In the first of them whose coarsest spacing exceeds
+    ``coarse_ratio`` times its finest, the coarsest axis gets ``coarse_order`` (if it is one axis, not two); all others, or all
+    three if there is no such grid, get ``order``. The rule is nnU-Net's (Isensee 2021).
+    """
+    for spacing in (np.asarray(spacing_from, float), np.asarray(spacing_to, float)):
+        if spacing.max() > coarse_ratio * spacing.min():
+            coarsest = np.isclose(spacing, spacing.max(), rtol=1e-3)
+            if coarsest.sum() == 1:
+                return tuple(coarse_order if coarse else order for coarse in coarsest.tolist())
+            break
+    return (order,) * 3
+
+
+@lru_cache(maxsize=24)
+def axis_matrix(n_from, n_to, scale, offset, order):
+    """(n_to, n_from) float32, read-only: row i has the weights of the samples at index ``scale * i + offset``.
+
+    Equal to SciPy's ``zoom`` and ``affine_transform`` with ``mode="nearest"``, prefilter included, but for weights below 1e-7.
+    """
+    matrix = ndimage.affine_transform(
+        np.eye(n_from), np.array([scale, 1.0]), (offset, 0.0), (n_to, n_from), order=order, mode="nearest"
+    ).astype(np.float32)
+    matrix[np.abs(matrix) < _NEGLIGIBLE] = 0
+    matrix.setflags(write=False)
+    return matrix
+
+
+def grid_mapping(geometry, onto):
+    """Index i along an axis of ``onto`` is index ``scale * i + offset`` of ``geometry``.
+
+    Returns:
+        (scale, offset): (3,) float64 each.
+
+    Raises:
+        GeometryError: the axes of the grids do not run in the same directions.
+    """
+    steps = np.linalg.solve(geometry.affine[:3, :3], onto.affine[:3, :3])
+    scale = np.diag(steps)
+    drift = np.abs(steps - np.diag(scale)) @ np.array(onto.shape)
+    if scale.min() <= 0 or drift.max() > _DRIFT:
+        raise GeometryError(
+            f"expected grids whose axes run in the same directions, found\n  {geometry}\n  {onto}\nBring both to the "
+            "canonical orientation first; grids that are rotated against each other need a registration tool."
+        )
+    return scale, geometry.to_index(onto.to_world([[0, 0, 0]]))[0]
+
+
+def axis_maps(geometry, onto, orders):
+    """The three axis maps from one grid onto another; ``orders`` are spline orders, 0 to 5, for each axis."""
+    grids = zip(geometry.shape, onto.shape, *grid_mapping(geometry, onto), orders, strict=True)
+    return tuple(_axis_map(n_from, n_to, scale, offset, order) for n_from, n_to, scale, offset, order in grids)
+
+
+def part_of(axis_map, start, stop):
+    """Only the outputs from ``start`` to ``stop``: (slice of the inputs they need, the map from those)."""
+    rows = axis_map[start:stop]
+    used = rows if rows.ndim == 1 else np.flatnonzero(rows.any(axis=0))
+    inputs = slice(int(used.min()), int(used.max()) + 1)
+    return inputs, (rows - inputs.start if rows.ndim == 1 else rows[:, inputs])
+
+
+def apply_maps(array, maps):
+    """Send the last three axes of an array through axis maps.
+
+    The axis that shrinks most comes first, so intermediate arrays stay small. Float32 where a matrix takes part, otherwise
+    the array's own type; the input itself if no map changes anything.
+    """
+    lead = array.ndim - 3
+    order = sorted(range(3), key=lambda axis: (len(maps[axis]) / array.shape[lead + axis], -axis))
+    for axis in order:
+        array = _apply(array, maps[axis], lead + axis)
+    return array
+
+
+def resample_image(data, geometry, onto, orders):
+    """Intensities on another grid that shares directions.
+
+    A NaN spreads to the lines through it. Nothing is smoothed before it is thinned out.
+
+    Args:
+        data: (C, Z, Y, X) on ``geometry``.
+        orders: spline order for each axis: 0 nearest, 1 linear, 3 cubic.
+
+    Returns:
+        (C, z, y, x) float32 on ``onto``; ``data`` itself where the grids are one and it is float32.
+    """
+    maps = axis_maps(geometry, onto, orders)
+    if data.dtype == np.float32 and all(_is_identity(m, n) for m, n in zip(maps, geometry.shape, strict=True)):
+        return data
+    result = np.empty((len(data), *onto.shape), np.float32)
+    for channel, target in zip(data, result, strict=True):
+        target[...] = apply_maps(channel, maps)
+    return result
+
+
+def resample_codes(codes, geometry, onto, orders):
+    """Label codes on another grid that shares directions.
+
+    Each code's mask is interpolated and the largest wins, the lowest code where they tie. Negative codes (voxels to
+    ignore) count as codes. Memory does not grow with the number of codes: each is looked at inside its own box, against
+    the best so far.
+
+    Args:
+        codes: (Z, Y, X) int16 on ``geometry``.
+        orders: spline order for each axis, 1 as a rule.
+
+    Returns:
+        (z, y, x) of the type of ``codes``, on ``onto``; ``codes`` itself where the grids are one.
+    """
+    maps = axis_maps(geometry, onto, orders)
+    if all(m.ndim == 1 for m in maps):
+        return apply_maps(codes, maps)
+    result = np.zeros(onto.shape, codes.dtype)
+    if not codes.any():
+        return result
+    box = nonzero_box(codes[None])
+    codes = crop(codes, *box)
+    maps, outputs = _from_box(maps, box)
+    best = np.subtract(1, apply_maps((codes != 0).astype(np.float32), maps), dtype=np.float32)  # the weight of code 0
+    inside = crop(result, *outputs)
+    for code, box in _boxes(codes):
+        code_maps, outputs = _from_box(maps, box)
+        weight = apply_maps((crop(codes, *box) == code).astype(np.float32), code_maps)
+        best_here, result_here = crop(best, *outputs), crop(inside, *outputs)
+        wins = weight > best_here + (_TIE if code > 0 else -_TIE)
+        np.copyto(result_here, code, where=wins)
+        np.copyto(best_here, weight, where=wins)
+    return result
+
+
+def _axis_map(n_from, n_to, scale, offset, order):
+    """An index map where the points fall on voxels or the order is 0, else a matrix."""
+    scale, offset = round(float(scale), 9), round(float(offset), 9)  # grids computed in two ways share one matrix
+    points = np.clip(scale * np.arange(n_to) + offset, 0, n_from - 1)
+    if order == 0:
+        return np.floor(points + 0.5 + _ON_VOXEL).astype(np.intp).clip(max=n_from - 1)
+    if np.abs(points - np.rint(points)).max() < _ON_VOXEL:
+        return np.rint(points).astype(np.intp)
+    return axis_matrix(n_from, n_to, scale, offset, order)
+
+
+def _is_identity(axis_map, n_from):
+    return axis_map.ndim == 1 and len(axis_map) == n_from and bool((axis_map == np.arange(n_from)).all())
+
+
+def _apply(array, axis_map, axis):
+    if _is_identity(axis_map, array.shape[axis]):
+        return array
+    if axis_map.ndim == 1:
+        return array.take(axis_map, axis)
+    before, n, after = np.prod(array.shape[:axis], dtype=int), array.shape[axis], np.prod(array.shape[axis + 1 :], dtype=int)
+    source = np.ascontiguousarray(array, np.float32).reshape(before, n, after)
+    result = np.empty((before, len(axis_map), after), np.float32)
+    for start in range(0, len(axis_map), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        inputs, matrix = part_of(axis_map, start, start + _BLOCK)
+        if after == 1:  # the last axis: one product instead of one for each line
+            np.matmul(source[:, inputs, 0], matrix.T, out=result[:, rows, 0])
+        else:
+            np.matmul(matrix, source[:, inputs], out=result[:, rows])
+    return result.reshape(*array.shape[:axis], len(axis_map), *array.shape[axis + 1 :])
+
+
+def _from_box(maps, box):
+    """Maps that start from a box of the input, and the box of the outputs that feel it."""
+    parts, lower, upper = [], [], []
+    for axis_map, start, stop in zip(maps, *box, strict=True):
+        if axis_map.ndim == 1:
+            felt = np.flatnonzero((axis_map >= start) & (axis_map < stop))
+        else:
+            felt = np.flatnonzero(axis_map[:, start:stop].any(axis=1))
+        first, last = (int(felt[0]), int(felt[-1]) + 1) if len(felt) else (0, 0)
+        part = axis_map[first:last]
+        parts.append(part - start if part.ndim == 1 else part[:, start:stop])
+        lower.append(first)
+        upper.append(last)
+    return tuple(parts), (lower, upper)
+
+
+def _boxes(codes):
+    """(code, box) for every code that occurs, without 0, ascending."""
+    shift = 1 - int(codes.min())
+    for position, box in enumerate(ndimage.find_objects(np.add(codes, shift, dtype=np.int32))):
+        code = position + 1 - shift
+        if box is not None and code != 0:
+            yield code, ([part.start for part in box], [part.stop for part in box])

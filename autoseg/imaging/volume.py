@@ -1,0 +1,52 @@
+"""Voxels together with the place they have in the patient."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoseg.errors import GeometryError
+from autoseg.imaging.geometry import Geometry
+
+__all__ = ["LabelVolume", "Volume", "orient", "orient_back"]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Intensities: ``data`` (C, Z, Y, X) float32 on ``geometry``; read-only by habit."""
+
+    data: np.ndarray
+    geometry: Geometry
+
+    def __post_init__(self):
+        if self.data.ndim != 4 or self.data.shape[1:] != self.geometry.shape:
+            raise GeometryError(f"an array of shape {self.data.shape} does not fill a grid of {self.geometry}")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelVolume:
+    """Label values: ``data`` (Z, Y, X) integers on ``geometry``; read-only by habit."""
+
+    data: np.ndarray
+    geometry: Geometry
+
+    def __post_init__(self):
+        if self.data.shape != self.geometry.shape:
+            raise GeometryError(f"an array of shape {self.data.shape} does not fill a grid of {self.geometry}")
+
+
+def orient(array, order, flips):
+    """Transpose and flip the last three axes of an array; a view.
+
+    ``order`` and ``flips`` as ``Geometry.canonical`` returns them; leading axes (channels) stay.
+    """
+    lead = array.ndim - 3
+    axes = (*range(lead), *(lead + axis for axis in order))
+    return np.flip(array.transpose(axes), [lead + axis for axis in flips])
+
+
+def orient_back(array, order, flips):
+    """Undo ``orient``; a view."""
+    lead = array.ndim - 3
+    flipped = np.flip(array, [lead + axis for axis in flips])
+    axes = (*range(lead), *(lead + axis for axis in np.argsort(order)))
+    return flipped.transpose(axes)

@@ -1,0 +1,312 @@
+"""A finished model: everything prediction needs and nothing that can run code.
+
+A *bundle* on disk is a folder, or one zip of it, with ``model.json`` (plan, labels, channel names, digests of the weights,
+``info``) and one ``fold_NAME.safetensors`` per fold. It needs neither the data, nor a workspace, nor the training code.
+Weights are read when they are asked for, and are refused if they are not the bytes that ``model.json`` describes. A zip is read
+in memory and never unpacked, so the names inside it cannot point anywhere.
+"""
+
+import hashlib
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import safetensors
+import safetensors.torch
+
+from autoseg.atomic import replacing
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import AutosegError, ModelError
+from autoseg.networks import build_network
+from autoseg.workspace import write_json
+from planners.plan import Plan
+from planners.records import RecordError, digest, from_json, to_json
+
+__all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "save_bundle"]
+
+MODEL = "model.json"
+FORMAT = "autoseg model 1"
+FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+MAX_JSON_BYTES = 64 * 2**20
+MAX_RATIO = 100  # uncompressed / compressed bytes of a zip member; random weights stay below 1.2, a bomb is near 1000
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What ``model.json`` says about the weights of one fold."""
+
+    fold: str
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """``model.json`` without its free-form ``info``."""
+
+    plan: Plan
+    labels: LabelSchema
+    channels: tuple[str, ...]
+    file_ending: str
+    weights: tuple[WeightFile, ...] = ()
+    format: str = FORMAT
+
+    def __post_init__(self):
+        if self.format != FORMAT:
+            raise ValueError(f"expected the format {FORMAT!r}, found {self.format!r}; a newer autoseg may read it")
+        network = self.plan.network
+        if network.in_channels != len(self.channels):
+            raise ValueError(f"the network takes {network.in_channels} channels, but the model names {self.channels}")
+        if network.out_channels != self.labels.n_heads:
+            raise ValueError(f"the network has {network.out_channels} outputs, but the labels need {self.labels.n_heads}")
+        for entry in self.weights:
+            if not FOLD_NAME.fullmatch(entry.fold):
+                raise ValueError(f"a fold cannot be called {entry.fold!r}; use letters, digits, - and _")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A model in memory, its weights still on disk.
+
+    Attributes:
+        plan: how scans are prepared and which network it is.
+        labels: what the outputs mean.
+        channels: image channels in order.
+        file_ending: of the training data, such as ``.nii.gz``.
+        folds: fold name -> function without arguments that returns the state dict, checked.
+        info: versions, provenance, validation scores; plain JSON.
+        digest: sixteen hexadecimal digits of everything above but ``info``, weights included: the identity of the model.
+        name: where it was loaded from, for messages.
+    """
+
+    plan: Plan
+    labels: LabelSchema
+    channels: tuple[str, ...]
+    file_ending: str
+    folds: Mapping[str, Callable[[], dict]]
+    info: dict = field(default_factory=dict)
+    digest: str = ""
+    name: str = "model"
+
+
+def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_ending=".nii.gz"):
+    """Write a model, or add folds to one; each file appears whole or not at all.
+
+    Folds that the folder has already are kept, those named again are replaced. ``info`` is merged into the stored one,
+    dictionaries within it too. Two processes must not add to one folder at the same moment.
+
+    Args:
+        folder: created where it is missing.
+        plan, labels, channels, file_ending: as in ``Bundle``.
+        weights: fold name (or number) -> state dict of ``build_network(plan.network)``.
+        info: JSON values.
+
+    Returns:
+        The Bundle, loaded from the folder.
+
+    Raises:
+        ModelError: the folder holds a model with another plan, labels, channels or file ending.
+    """
+    folder, weights = Path(folder), {str(fold): state for fold, state in weights.items()}
+    record = _checked_record(plan, labels, channels, file_ending, weights, folder)
+    stored_info = {}
+    if (folder / MODEL).is_file():
+        stored, stored_info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
+        _refuse_other_model(stored, record, folder)
+        record = stored
+    entries = {entry.fold: entry for entry in record.weights}
+    for fold, state in weights.items():
+        data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
+        entries[fold] = WeightFile(fold, _bytes_digest(data), len(data))
+        with replacing(folder / _weight_name(fold)) as draft:
+            draft.write_bytes(data)
+    record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
+    write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})})
+    return load_bundle(folder)
+
+
+def load_bundle(path):
+    """Open a model: a folder, or a zip of one (as ``export_model`` writes it, or with one folder around it).
+
+    Raises:
+        ModelError: no model there, a damaged or foreign ``model.json``, a file of weights missing or of the wrong size.
+            A loader in ``folds`` raises it where the bytes are not the ones that were saved.
+    """
+    path = Path(path)
+    sizes, read = _zip_members(path) if path.is_file() else _folder_members(path)
+    if MODEL not in sizes:
+        raise ModelError(f"{path}: no {MODEL} in it, so this is not a model")
+    if sizes[MODEL] > MAX_JSON_BYTES:
+        raise ModelError(f"{path}: {MODEL} has {sizes[MODEL]} bytes, more than the {MAX_JSON_BYTES} that are allowed")
+    record, info = _parse_model(read(MODEL), f"{path}/{MODEL}")
+    for entry in record.weights:
+        found = sizes.get(_weight_name(entry.fold))
+        if found != entry.bytes:
+            found = "no such file" if found is None else f"{found} bytes"
+            raise ModelError(f"{path}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {found}")
+    return Bundle(
+        plan=record.plan,
+        labels=record.labels,
+        channels=record.channels,
+        file_ending=record.file_ending,
+        folds={entry.fold: partial(_load_weights, read, entry, path) for entry in record.weights},
+        info=info,
+        digest=digest(record),
+        name=str(path),
+    )
+
+
+def load_networks(bundle, folds=None):
+    """The networks of a model, ready to predict on the CPU.
+
+    Args:
+        bundle: the Bundle.
+        folds: names (or numbers) of folds; None for all of them.
+
+    Returns:
+        Fold name -> nn.Module in evaluation mode, in the order asked for.
+
+    Raises:
+        ModelError: a fold that the model lacks, weights that are damaged or do not fit, a network that is not known here.
+    """
+    names = list(bundle.folds) if folds is None else [str(fold) for fold in folds]
+    missing = [name for name in names if name not in bundle.folds]
+    if missing or not names:
+        wanted = f"no fold {missing[0]!r}" if missing else "no fold to predict with"
+        raise ModelError(f"{bundle.name}: {wanted}. The model has: {', '.join(bundle.folds) or 'none'}")
+    return {name: _load_network(bundle, name) for name in names}
+
+
+def export_model(folder, zip_path):
+    """Write a model as one zip; ``load_bundle`` reads it as it is. Weights are checked first. Returns the path.
+
+    Equal models make equal files: members are stored uncompressed, in order, without times.
+    """
+    bundle = load_bundle(folder)
+    for load in bundle.folds.values():
+        load()
+    zip_path = Path(zip_path)
+    with replacing(zip_path) as draft, zipfile.ZipFile(draft, "w") as archive:
+        for name in (MODEL, *(_weight_name(fold) for fold in bundle.folds)):
+            archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes())
+    return zip_path
+
+
+def _load_network(bundle, fold):
+    try:
+        network = build_network(bundle.plan.network)
+    except AutosegError as fault:
+        raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
+    state = bundle.folds[fold]()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as fault:
+        raise ModelError(f"{bundle.name}: {_weight_name(fold)} does not fit its plan: {fault}") from fault
+    return network.eval()
+
+
+def _load_weights(read, entry, path):
+    name = _weight_name(entry.fold)
+    data = read(name)
+    found = _bytes_digest(data)
+    if found != entry.digest:
+        raise ModelError(
+            f"{path}: {name} is not the file that was saved\n  expected digest {entry.digest}\n  found digest    {found}\n"
+            "Copy the model again from where it comes from."
+        )
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as fault:
+        raise ModelError(f"{path}: {name} is not a safetensors file: {fault}") from fault
+
+
+def _parse_model(data, where):
+    """(ModelRecord, info) from the bytes of a model.json."""
+    try:
+        content = json.loads(data)
+    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
+    if not isinstance(content, dict) or not isinstance(info := content.pop("info", {}), dict):
+        raise ModelError(f"{where}: expected an object, and an object as its 'info'")
+    try:
+        return from_json(ModelRecord, content, where=str(where)), info
+    except RecordError as fault:
+        raise ModelError(str(fault)) from fault
+
+
+def _checked_record(plan, labels, channels, file_ending, weights, folder):
+    try:
+        record = ModelRecord(plan, labels, tuple(channels), file_ending)
+        replace(record, weights=tuple(WeightFile(fold, "", 0) for fold in weights))
+    except ValueError as fault:
+        raise ModelError(f"{folder}: {fault}") from fault
+    return record
+
+
+def _refuse_other_model(stored, new, folder):
+    for name in ("plan", "labels", "channels", "file_ending"):
+        if getattr(stored, name) != getattr(new, name):
+            raise ModelError(
+                f"{folder}: holds a model with another {name}\n"
+                f"  stored {digest({name: getattr(stored, name)})}, new {digest({name: getattr(new, name)})} (digests)\n"
+                "All folds of a model share them. Save into another folder."
+            )
+
+
+def _folder_members(path):
+    """(size of each file by name, function that reads one) of a folder."""
+    if not path.is_dir():
+        raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
+    return {file.name: file.stat().st_size for file in path.iterdir() if file.is_file()}, lambda name: (
+        path / name
+    ).read_bytes()
+
+
+def _zip_members(path):
+    """(size of each member by name, function that reads one) of a zip, after refusing what no model contains."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except zipfile.BadZipFile as fault:
+        raise ModelError(f"{path}: neither a model folder nor an undamaged zip: {fault}") from fault
+    names = [info.filename for info in infos]
+    if len(set(names)) < len(names):
+        raise ModelError(f"{path}: two members of the archive share a name")
+    for info in infos:
+        parts = PurePosixPath(info.filename.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in info.filename:
+            raise ModelError(f"{path}: the member {info.filename!r} points outside the archive; do not trust this file")
+        if info.file_size > MAX_RATIO * max(info.compress_size, 1024):
+            raise ModelError(f"{path}: the member {info.filename!r} claims {info.file_size} bytes from {info.compress_size}")
+    heads = [name[: -len(MODEL)] for name in names if name.split("/")[-1] == MODEL and name.count("/") < 2]
+    heads = [head for head in heads if head != "__MACOSX/"]
+    if len(heads) != 1:
+        raise ModelError(f"{path}: expected one {MODEL} in it, found {len(heads)}")
+    sizes = {info.filename.removeprefix(heads[0]): info.file_size for info in infos}
+    return sizes, partial(_read_member, path, heads[0])
+
+
+def _read_member(path, head, name):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(head + name)  # reads at most the declared size, then checks the CRC
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError, OSError) as fault:
+        raise ModelError(f"{path}: {name} cannot be read from the archive: {fault}") from fault
+
+
+def _weight_name(fold):
+    return f"fold_{fold}.safetensors"
+
+
+def _bytes_digest(data):
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _merged(old, new):
+    both = {key: _merged(old[key], new[key]) for key in new if isinstance(old.get(key), dict) and isinstance(new[key], dict)}
+    return {**old, **new, **both}

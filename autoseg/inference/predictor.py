@@ -1,0 +1,183 @@
+"""From a scan to labels on the scan's own grid, with a model that is loaded once.
+
+The way has three steps, each a method, so that ``cohort`` can work on several cases at a time: ``prepare`` (scan to network
+grid; reading, numpy), ``infer`` (the networks; the only step that uses the device) and ``decode`` (logits to labels on the
+native grid; numpy). ``predict`` is the three in a row.
+"""
+
+import time
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autoseg.errors import FileError, ModelError
+from autoseg.imaging.files import read_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.resample import axis_orders
+from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.inference.bundle import Bundle, load_bundle, load_networks
+from autoseg.inference.sliding_window import predict_logits
+from autoseg.networks.machine import choose_device, faster_in_bf16
+from autoseg.preprocess.case import prepare_volume
+from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
+
+__all__ = ["Prediction", "Predictor", "Prepared"]
+
+PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough for a second on a laptop
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and the ``native`` grid it came from."""
+
+    data: np.ndarray
+    grid: Geometry
+    native: Geometry
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says about a scan.
+
+    Attributes:
+        labels: label values (not codes) on the scan's own grid.
+        probabilities: (K, Z, Y, X) float16 on that grid, one per head of the network: background and structures, which add
+            up to one, or regions, each in [0, 1]. None where not asked for.
+        model: ``Bundle.digest`` of the model.
+        seconds: of each step: ``prepare``, ``infer``, ``decode``.
+        notes: sentences about what went another way than usual.
+    """
+
+    labels: LabelVolume
+    probabilities: np.ndarray | None
+    model: str
+    seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+class Predictor:
+    """A model that waits for scans; starts no processes.
+
+    Args:
+        model: a Bundle, or the path of a model's folder or zip.
+        folds: names of folds, whose logits are averaged; None for all that the model has.
+        device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
+        mirror: average over the mirrorings that the plan allows; 2 to the number of axes times the work.
+        step: distance of neighbouring windows as a part of the window, in (0, 1].
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 on a GPU that has it, and on a CPU where a short trial finds it faster.
+            Results differ by rounding, so say ``fp32`` where two machines must agree.
+
+    Raises:
+        ModelError: no usable model, a fold that it lacks, damaged weights.
+        AutosegError: no such device.
+    """
+
+    def __init__(self, model, *, folds=None, device="auto", mirror=True, step=0.5, precision="auto"):
+        if not 0 < step <= 1:
+            raise ModelError(f"step must be above 0 and at most 1, found {step}")
+        if precision not in ("auto", "fp32", "bf16"):
+            raise ModelError(f"precision must be auto, fp32 or bf16, found {precision!r}")
+        self.bundle = model if isinstance(model, Bundle) else load_bundle(model)
+        self.device = choose_device(device)
+        self.step = float(step)
+        self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if mirror else ()
+        networks = load_networks(self.bundle, folds)
+        self.folds = tuple(networks)
+        self.networks = [network.to(self.device) for network in networks.values()]
+        if precision == "auto":
+            precision = "bf16" if faster_in_bf16(self.networks[0], self._probe_shape(), self.device) else "fp32"
+        self.precision = precision
+
+    def options(self):
+        """What, besides the model and the scan, the result depends on; JSON. Without the precision, which only rounds."""
+        return {"folds": list(self.folds), "mirror_axes": list(self.mirror_axes), "step": self.step}
+
+    def predict(self, scan, *, probabilities=False):
+        """Labels of one scan.
+
+        Args:
+            scan: ``Volume``, the path of an image, or a sequence of paths, one per channel.
+            probabilities: also return them; they need 2 bytes per voxel and head.
+
+        Returns:
+            Prediction on the grid of the scan.
+
+        Raises:
+            ModelError: another number of channels than the model was trained with.
+            FileError, GeometryError: as ``read_volume``.
+        """
+        prepared = self.prepare(scan)
+        logits, seconds, notes = self.infer(prepared)
+        return self.decode(logits, prepared, probabilities=probabilities, seconds=seconds, notes=notes)
+
+    def prepare(self, scan):
+        """Read a scan, where it is a path, and bring it to the network grid; returns ``Prepared``."""
+        start = time.perf_counter()
+        volume = scan if isinstance(scan, Volume) else read_volume(scan)
+        expected = self.bundle.channels
+        if len(volume.data) != len(expected):
+            raise ModelError(
+                f"{_names(scan)}: the model expects {len(expected)} channels ({', '.join(expected)}), found {len(volume.data)}"
+            )
+        data, grid = prepare_volume(volume, self.bundle.plan)
+        if not np.isfinite(data).all():
+            raise FileError(f"{_names(scan)}: holds values that are not finite numbers. `autoseg verify` lists such scans")
+        return Prepared(data, grid, volume.geometry, time.perf_counter() - start)
+
+    def infer(self, prepared):
+        """The networks' averaged logits (K, z, y, x) float32 on the network grid, the seconds they took, and notes."""
+        start = time.perf_counter()
+        plan, notes = self.bundle.plan, []
+        logits = predict_logits(
+            self.networks,
+            prepared.data,
+            patch_size=plan.patch_size,
+            step=self.step,
+            mirror_axes=self.mirror_axes,
+            device=self.device,
+            autocast=torch.bfloat16 if self.precision == "bf16" else None,
+            batch_views=1 if self.device.type == "cpu" else plan.batch_size,
+            pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
+            on_note=notes.append,
+        )
+        if not np.isfinite(logits).all():
+            raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
+        return logits, time.perf_counter() - start, tuple(notes)
+
+    def decode(self, logits, prepared, *, probabilities=False, seconds=0.0, notes=()):
+        """Logits on the network grid to a Prediction on the scan's grid; ``seconds`` and ``notes`` are those of ``infer``."""
+        start = time.perf_counter()
+        labels = self.bundle.labels
+        how = {"orders": self._logits_orders(prepared), "has_regions": labels.has_regions}
+        paint = [labels.declared_values.index(value) for value in labels.paint_values]
+        codes = logits_to_codes(logits, prepared.grid, prepared.native, paint_codes=paint, **how)
+        values = np.array(labels.declared_values, np.int32)[codes]
+        chances = probabilities_to_native(logits, prepared.grid, prepared.native, **how) if probabilities else None
+        took = {"prepare": prepared.seconds, "infer": seconds, "decode": time.perf_counter() - start}
+        return Prediction(LabelVolume(values, prepared.native), chances, self.bundle.digest, took, notes)
+
+    def _logits_orders(self, prepared):
+        """Spline order for each network axis on the way to the native grid."""
+        plan, native = self.bundle.plan, prepared.native
+        canonical, _ = native.canonical()
+        spacing_to = [native.spacing_mm[canonical[axis]] for axis in plan.axis_order]
+        rule = plan.resampling
+        return axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
+
+    def _probe_shape(self):
+        """(C, z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
+        spec = self.bundle.plan.network
+        edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
+        return (spec.in_channels, *(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges))
+
+
+def _names(scan):
+    """The scan, for messages."""
+    if isinstance(scan, Volume):
+        return "the volume"
+    paths = [scan] if isinstance(scan, str | PathLike) else scan
+    return ", ".join(Path(path).name for path in paths)

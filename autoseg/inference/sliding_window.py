@@ -1,0 +1,153 @@
+"""A network that was trained on patches, applied to a whole volume.
+
+Windows of the size of the training patch cover the volume and overlap. Where windows meet, each counts by a Gaussian around its
+own centre (sigma an eighth of the window: Isensee 2021), because a network knows least at its border. The Gaussian is
+a product over axes and windows form a grid, so the weights are normalised along each axis beforehand: at every voxel
+they add up to one, the sum over windows is the result, and one window alone has weight one everywhere.
+
+A *view* is one window seen in one mirroring. Views, not windows, are what is batched; all networks see the same views.
+"""
+
+import itertools
+import logging
+import math
+
+import numpy as np
+import torch
+
+from autoseg.errors import ModelError
+
+__all__ = ["predict_logits", "window_starts", "window_weights"]
+
+logger = logging.getLogger(__name__)
+
+
+def window_starts(length, patch, step):
+    """First index of each window along one axis: evenly spread, the first at 0, the last ending at ``length``.
+
+    Args:
+        length: voxels of the axis.
+        patch: voxels of the window.
+        step: distance of two windows as a part of the window, in (0, 1]; at least one voxel, so that windows of depth 1
+            (2D networks) visit each slice once.
+
+    Returns:
+        Ascending tuple; ``(0,)`` where the window covers the axis (``length <= patch``).
+    """
+    if not 0 < step <= 1:
+        raise ValueError(f"step must lie in (0, 1], found {step}")
+    last = length - patch
+    if last <= 0:
+        return (0,)
+    n_steps = math.ceil(last / max(1.0, patch * step))
+    return tuple(round(i * last / n_steps) for i in range(n_steps + 1))
+
+
+def window_weights(length, patch, starts):
+    """(windows, patch) float32: share of each window at each of its voxels along one axis.
+
+    Positive; the shares of all windows at a voxel of the axis add up to one.
+    """
+    gaussian = np.exp(-0.5 * ((np.arange(patch) - (patch - 1) / 2) / (patch / 8)) ** 2)  # at the rim above 3e-4
+    total = np.zeros(max(length, patch))
+    for start in starts:
+        total[start : start + patch] += gaussian
+    return np.stack([gaussian / total[start : start + patch] for start in starts]).astype(np.float32)
+
+
+def predict_logits(
+    networks,
+    data,
+    *,
+    patch_size,
+    step=0.5,
+    mirror_axes=(),
+    device="cpu",
+    autocast=None,
+    batch_views=1,
+    pad_value=0.0,
+    on_note=logger.warning,
+):
+    """Logits of a whole volume: the mean over networks and mirrorings, windows blended.
+
+    Args:
+        networks: modules on ``device`` in evaluation mode, (B, C, *patch) to (B, K, *patch).
+        data: (C, z, y, x) float32 on the network grid; untouched. A volume smaller than the window is padded on both sides.
+        patch_size: (z, y, x) voxels of a window.
+        step: see ``window_starts``.
+        mirror_axes: axes 0 to 2 of the volume; all combinations of flips are averaged, none included.
+        device: where networks and, memory permitting, the accumulated logits are.
+        autocast: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None for float32.
+        batch_views: views per call of a network.
+        pad_value: number, or one per channel, put around a small volume.
+        on_note: called with a sentence if device memory was short and the work was repeated in smaller pieces. That changes
+            no result but by rounding.
+
+    Returns:
+        (K, z, y, x) float32 array.
+
+    Raises:
+        ModelError: device memory does not suffice for one view.
+    """
+    device = torch.device(device)
+    patch = tuple(int(edge) for edge in patch_size)
+    data, inner = _pad(data, patch, pad_value)
+    flips = [axes for n in range(len(mirror_axes) + 1) for axes in itertools.combinations(mirror_axes, n)]
+    windows = _windows(data.shape[1:], patch, step)
+    attempts = dict.fromkeys([(batch_views, device), (1, device), (1, torch.device("cpu"))])
+    for batch, store in attempts:
+        try:
+            with torch.inference_mode(), torch.autocast(device.type, autocast, enabled=autocast is not None):
+                logits = _accumulate(networks, data, windows, flips, batch, device, store)
+            return logits[inner].cpu().numpy()
+        except torch.cuda.OutOfMemoryError:
+            on_note(f"{device} memory was short with {batch} views at once and logits on {store}; went on with less at a time")
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    raise ModelError(
+        f"a single window of {'x'.join(map(str, patch))} voxels does not fit into the memory of {device}.\n"
+        "Free memory on it, or predict with device cpu."
+    )
+
+
+def _windows(shape, patch, step):
+    """[(index into a (C, z, y, x) array, weights)] of every window; weights are three vectors whose product counts."""
+    axes = []
+    for axis, (length, edge) in enumerate(zip(shape, patch, strict=True)):
+        starts = window_starts(length, edge, step)
+        weights = torch.from_numpy(window_weights(length, edge, starts))
+        form = [-1 if a == axis else 1 for a in range(3)]
+        axes.append([(slice(start, start + edge), weight.reshape(form)) for start, weight in zip(starts, weights, strict=True)])
+    return [((slice(None), *(place for place, _ in window)), [w for _, w in window]) for window in itertools.product(*axes)]
+
+
+def _accumulate(networks, data, windows, flips, batch, device, store):
+    """(K, z, y, x) float32 tensor on ``store``: the weighted sum over all views."""
+    image = torch.from_numpy(data).to(store)
+    total = None
+    views = list(itertools.product(windows, flips))
+    for first in range(0, len(views), batch):
+        chunk = views[first : first + batch]
+        tiles = torch.stack([_flip(image[place], axes) for (place, _), axes in chunk]).to(device)
+        logits = sum(network(tiles).float() for network in networks)
+        if total is None:
+            total = torch.zeros(logits.shape[1], *data.shape[1:], device=store)
+        for ((place, (z, y, x)), axes), values in zip(chunk, logits, strict=True):
+            weight = (z * y * x / (len(flips) * len(networks))).to(store)
+            total[place].addcmul_(_flip(values.to(store), axes), weight)
+    return total
+
+
+def _flip(array, axes):
+    return array.flip([axis + 1 for axis in axes]) if axes else array
+
+
+def _pad(data, patch, pad_value):
+    """The volume in the middle of one that is at least a window large, and the index where it lies in it."""
+    shape = [max(length, edge) for length, edge in zip(data.shape[1:], patch, strict=True)]
+    lower = [(new - old) // 2 for new, old in zip(shape, data.shape[1:], strict=True)]
+    inner = (slice(None), *(slice(start, start + length) for start, length in zip(lower, data.shape[1:], strict=True)))
+    padded = np.empty((len(data), *shape), np.float32)
+    padded[...] = np.reshape(pad_value, (-1, 1, 1, 1))
+    padded[inner] = data
+    return padded, inner

@@ -1,0 +1,66 @@
+"""Find, describe, export and import models."""
+
+from pathlib import Path
+
+from autoseg.errors import AutosegError
+from autoseg.inference import bundle as bundles
+from autoseg.inference.bundle import load_bundle, save_bundle
+
+__all__ = ["describe_model", "export_model", "find_model", "import_model"]
+
+
+def find_model(model, workspace):
+    """The path of a model given as path, name in the workspace, or None for the only one there."""
+    if model is not None:
+        if Path(model).exists():
+            return Path(model)
+        if workspace.model(str(model)).is_dir():
+            return workspace.model(str(model))
+    known = workspace.models()
+    names = ", ".join(path.name for path in known) or "none"
+    if model is not None:
+        raise AutosegError(f"{model!r} is neither a model folder or zip, nor a model of {workspace.folder}. It has: {names}")
+    if len(known) != 1:
+        raise AutosegError(f"{workspace.folder} has {len(known)} models ({names}); say which one with -m")
+    return known[0]
+
+
+def export_model(model, path, workspace):
+    """Write a model as one zip; returns its path."""
+    return bundles.export_model(find_model(model, workspace), path)
+
+
+def import_model(path, workspace, *, name=None):
+    """Check a model file and copy it into the workspace; returns the folder. Refuses a name that is taken."""
+    bundle = load_bundle(path)
+    target = workspace.model(name or path.stem)
+    if target.exists():
+        raise AutosegError(f"{target} exists already; choose another --name")
+    weights = {fold: load() for fold, load in bundle.folds.items()}
+    save_bundle(
+        target,
+        plan=bundle.plan,
+        labels=bundle.labels,
+        channels=bundle.channels,
+        weights=weights,
+        info=bundle.info,
+        file_ending=bundle.file_ending,
+    )
+    return target
+
+
+def describe_model(model, workspace):
+    """What a model is, as a dictionary for people and programs."""
+    bundle = load_bundle(find_model(model, workspace))
+    return {
+        "model": bundle.name,
+        "digest": bundle.digest,
+        "channels": list(bundle.channels),
+        "structures": list(bundle.labels.structures),
+        "folds": list(bundle.folds),
+        "plan": bundle.plan.name,
+        "network": bundle.plan.network.name,
+        "spacing_mm": list(bundle.plan.spacing_mm),
+        "patch_size": list(bundle.plan.patch_size),
+        "info": bundle.info,
+    }

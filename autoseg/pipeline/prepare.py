@@ -1,0 +1,229 @@
+"""Verify, measure, plan, prepare: from a raw folder to cases that a network can be trained on."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import planners
+from autoseg.data.check import Finding, check_dataset
+from autoseg.data.dataset import DatasetSpec, read_dataset
+from autoseg.data.findings import findings_table
+from autoseg.data.measure import measure_fingerprint
+from autoseg.data.scan import CaseScan, scan_dataset
+from autoseg.engines import map_cases
+from autoseg.errors import AutosegError, DatasetError, PlanError
+from autoseg.pipeline.quiet import mute, silent
+from autoseg.preprocess.case import prepare_case
+from autoseg.preprocess.store import is_stored, preparation_digest, store_case
+from autoseg.workspace import read_json, read_record, write_json
+from planners import Budget, Fingerprint, Plan
+from planners.records import RecordError, from_json
+
+__all__ = [
+    "Planned",
+    "Verified",
+    "case_digests",
+    "default_plan",
+    "plan_and_preprocess",
+    "prepare",
+    "refuse_on_errors",
+    "verify",
+]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A data set that has been looked through: every case's scan, and all findings."""
+
+    dataset: DatasetSpec
+    scans: tuple[CaseScan, ...]
+    findings: tuple[Finding, ...]
+
+
+def verify(dataset, workspace, *, workers=None, progress=silent, keep=True):
+    """Look through every file of a data set once.
+
+    Args:
+        dataset: folder, or a name or number that the workspace knows.
+        workspace: Workspace; scans of unchanged files are taken from it and, with ``keep``, stored in it.
+
+    Returns:
+        Verified
+
+    Raises:
+        DatasetError: no such data set, or its dataset.json is wrong. Defects of cases are findings, not errors.
+    """
+    spec = read_dataset(workspace.dataset_folder(str(dataset)))
+    store = workspace.fingerprints(spec.name) / "scan.json"
+    known = _known_scans(store)
+    scans = scan_dataset(spec, workers=workers, known=known, on_done=progress("verify", len(spec.training)))
+    findings = check_dataset(spec, scans)
+    if keep:
+        workspace.remember_dataset(spec.folder, spec.name)
+        if scans != known:
+            write_json(store, scans)
+        write_json(workspace.fingerprints(spec.name) / "findings.json", findings)
+    return Verified(spec, scans, findings)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The fingerprint and plans of a data set, and what was prepared."""
+
+    dataset: DatasetSpec
+    fingerprint: Fingerprint
+    plan: Plan
+    plans: tuple[Plan, ...]
+    kept: tuple[str, ...]
+    prepared: int
+    reused: int
+    folder: Path
+    seconds: float
+
+    def summary(self):
+        spacing = " x ".join(f"{s:.3g}" for s in self.plan.spacing_mm)
+        patch = " x ".join(str(n) for n in self.plan.patch_size)
+        lines = [
+            f"{self.dataset.name}: {len(self.fingerprint.cases)} cases, {len(self.dataset.channels)} channels, "
+            f"structures {', '.join(self.dataset.labels.structures)}",
+            f"plan {self.plan.name}: spacing {spacing} mm, patch {patch}, batch {self.plan.batch_size}, network "
+            f"{self.plan.network.name} with {len(self.plan.network.features)} stages",
+            "plans: " + ", ".join(p.name + (" (kept as edited)" if p.name in self.kept else "") for p in self.plans),
+            f"prepared {self.prepared} cases, {self.reused} were ready, {self.seconds:.1f} s: {self.folder}",
+        ]
+        return "\n".join(lines)
+
+
+def plan_and_preprocess(
+    dataset,
+    workspace,
+    *,
+    planner=None,
+    preset="classic",
+    memory_gb=None,
+    preprocess=True,
+    dry_run=False,
+    workers=None,
+    fresh=False,
+    say=mute,
+    progress=silent,
+):
+    """Verify, measure, plan and prepare a data set; what is done already is not repeated.
+
+    Args:
+        dataset, workspace: as in ``verify``.
+        planner: name of the plan to prepare the cases for; None for ``default_plan``.
+        preset: ``classic``, ``m``, ``l`` or ``xl``.
+        memory_gb: graphics memory to plan for; None for the preset's own.
+        preprocess: False stops after planning.
+        dry_run: write nothing.
+        fresh: make everything anew, over plans that were edited too.
+
+    Returns:
+        Planned
+
+    Raises:
+        DatasetError: the data set has errors (all of them in the message). PlanError: a planner or preset that does not exist.
+    """
+    begun = time.monotonic()
+    if fresh and not dry_run:
+        (workspace.fingerprints(read_dataset(workspace.dataset_folder(str(dataset))).name) / "scan.json").unlink(
+            missing_ok=True
+        )
+    verified = verify(dataset, workspace, workers=workers, progress=progress, keep=False)
+    spec = verified.dataset
+    refuse_on_errors(verified)
+    fingerprint = measure_fingerprint(spec, verified.scans)
+    plans, kept = _plans(workspace, fingerprint, planner, preset, memory_gb, fresh)
+    plan = plans[planner] if planner else plans[default_plan(plans)]
+    if not dry_run:
+        folder = workspace.fingerprints(spec.name)
+        workspace.remember_dataset(spec.folder, spec.name)
+        write_json(folder / "scan.json", verified.scans)
+        write_json(folder / "findings.json", verified.findings)
+        write_json(folder / "fingerprint.json", fingerprint)
+        for name, made in plans.items():
+            if name not in kept:
+                write_json(workspace.plan(spec.name, name), made)
+    outcomes, ready = [], 0
+    if preprocess and not dry_run:
+        outcomes, ready = prepare(spec, verified.scans, plan, workspace, workers=workers, fresh=fresh, progress=progress)
+    return Planned(
+        dataset=spec,
+        fingerprint=fingerprint,
+        plan=plan,
+        plans=tuple(plans.values()),
+        kept=kept,
+        prepared=len(outcomes),
+        reused=ready,
+        folder=workspace.prepared(spec.name, plan.name),
+        seconds=time.monotonic() - begun,
+    )
+
+
+def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, progress=silent):
+    """Prepare every training case that is not there yet, or was made from something else.
+
+    Returns:
+        (outcomes of the cases made, number of cases that were ready).
+
+    Raises:
+        DatasetError: a case that cannot be prepared; the others are done, so the next call begins there.
+    """
+    folder = workspace.prepared(spec.name, plan.name)
+    digests = case_digests(spec, scans, plan)
+    todo = [case for case in spec.training if fresh or not is_stored(folder / case.id, digests[case.id])]
+
+    def make(case):
+        store_case(folder / case.id, prepare_case(case, spec.labels, plan), digests[case.id])
+
+    outcomes = map_cases(make, todo, workers=workers, name=lambda case: case.id, on_done=progress("prepare", len(todo)))
+    failed = [f"{o.name}: {o.error}" for o in outcomes if o.error is not None]
+    if failed:
+        raise DatasetError(f"{len(failed)} of {len(todo)} cases could not be prepared:\n  " + "\n  ".join(failed))
+    return outcomes, len(spec.training) - len(todo)
+
+
+def default_plan(names):
+    """The plan that a data set is prepared for and trained with when none is named."""
+    return next(name for name in ("fullres_3d", "slices_2d") if name in names)
+
+
+def _plans(workspace, fingerprint, wanted, preset, memory_gb, fresh):
+    """Plans by name, and the names of those that are kept because a person may have edited them."""
+    try:
+        made = {p.name: p for p in planners.plan_all(fingerprint, Budget(gpu_memory_gb=memory_gb), preset)}
+        if wanted and wanted not in made:
+            extra = planners.get_planner(wanted, preset).plan(fingerprint, Budget(gpu_memory_gb=memory_gb))
+            made[extra.name] = extra
+    except ValueError as fault:
+        raise PlanError(str(fault)) from fault
+    kept = []
+    for name, plan in made.items():
+        path = workspace.plan(fingerprint.dataset, name)
+        if path.is_file() and not fresh:
+            stored = read_record(Plan, path)
+            same = (stored.fingerprint_digest, stored.preset) == (plan.fingerprint_digest, plan.preset)
+            if same and stored != plan and memory_gb is None:
+                made[name] = stored
+                kept.append(name)
+    return made, tuple(kept)
+
+
+def _known_scans(path):
+    if not path.is_file():
+        return ()
+    try:
+        return tuple(from_json(CaseScan, scan) for scan in read_json(path))
+    except (RecordError, AutosegError):
+        return ()  # of an earlier version: scan again
+
+
+def refuse_on_errors(verified):
+    errors = [finding for finding in verified.findings if finding.severity == "error"]
+    if errors:
+        raise DatasetError(f"{verified.dataset.folder} has {len(errors)} errors; nothing was written\n{findings_table(errors)}")
+
+
+def case_digests(spec, scans, plan):
+    return {scan.case: preparation_digest(scan.digests, spec.labels, plan) for scan in scans}

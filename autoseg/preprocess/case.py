@@ -1,0 +1,143 @@
+"""A scan on its own grid to the same scan on the network's grid.
+
+The order: canonical orientation, the plan's axis order, crop to what is not zero, normalise, resample. Normalising comes
+before resampling, since a resampled zero mask no longer fits the image. The network grid knows where it lies in the
+patient, so the way back needs nothing but the two geometries.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoseg.data.labels import IGNORE
+from autoseg.errors import AutosegError, GeometryError
+from autoseg.imaging.crop import crop, nonzero_box
+from autoseg.imaging.files import read_label_volume, read_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.resample import axis_orders, resample_codes, resample_image
+from autoseg.imaging.volume import orient
+from autoseg.preprocess.normalize import normalize
+
+__all__ = ["PreparedCase", "network_grid", "prepare_case", "prepare_volume"]
+
+SITES_PER_CODE = 10_000  # enough that no patch centre repeats often; as nnU-Net 2.8 stores
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedCase:
+    """A training case on the network grid.
+
+    Attributes:
+        case: its identifier.
+        image: (C, z, y, x) float32, normalised.
+        codes: (z, y, x) int16 label codes, ``IGNORE`` where there is no annotation.
+        geometry: of the network grid, in the patient.
+        sites: for each code present (``IGNORE`` excluded, 0 only where needed) an (N, 3) int32 array of voxels.
+    """
+
+    case: str
+    image: np.ndarray
+    codes: np.ndarray
+    geometry: Geometry
+    sites: dict[int, np.ndarray]
+
+
+def prepare_volume(volume, plan):
+    """Bring a scan to the network's grid and scale.
+
+    Args:
+        volume: ``Volume`` on any grid.
+        plan: a ``Plan``.
+
+    Returns:
+        (data, geometry): (C, z, y, x) float32 and its grid, in network axis order.
+    """
+    if volume.data.shape[0] != len(plan.normalization):
+        names = ", ".join(how.channel for how in plan.normalization)
+        raise AutosegError(f"expected {len(plan.normalization)} channels ({names}), found {volume.data.shape[0]}")
+    data, geometry, _ = _oriented(volume.data, volume.geometry, plan)
+    lower, upper = nonzero_box(data)
+    data, geometry = crop(data, lower, upper), geometry.cropped(lower, np.subtract(upper, lower))
+    return _resampled(normalize(data, plan.normalization), geometry, plan)
+
+
+def prepare_case(case, labels, plan):
+    """Read and prepare a training case.
+
+    Args:
+        case: ``Case`` with a label.
+        labels: ``LabelSchema``.
+        plan: ``Plan``.
+
+    Returns:
+        PreparedCase
+
+    Raises:
+        AutosegError: unreadable files, grids that differ, label values that are not declared; the case is named.
+    """
+    try:
+        volume = read_volume(case.images)
+        annotation = read_label_volume(case.label)
+        if annotation.data.shape != volume.geometry.shape:
+            raise GeometryError(f"image and label differ: {volume.geometry} and {annotation.geometry}")
+        image, grid = prepare_volume(volume, plan)
+        codes, geometry, _ = _oriented(labels.encode(annotation.data), volume.geometry, plan)
+        codes = resample_codes(np.ascontiguousarray(codes), geometry, grid, _orders(geometry, plan, "label"))
+    except AutosegError as fault:
+        raise type(fault)(f"case {case.id!r}: {fault}") from fault
+    return PreparedCase(case.id, image, codes, grid, find_sites(codes, seed=zlib.crc32(case.id.encode())))
+
+
+def network_grid(geometry, plan):
+    """The grid at the plan's spacing that covers the same box; shape rounded as nnU-Net does."""
+    target = [max(1, round(n * s / t)) for n, s, t in zip(geometry.shape, geometry.spacing_mm, plan.spacing_mm, strict=True)]
+    if plan.patch_size[0] == 1:  # slices keep their distance
+        target[0] = geometry.shape[0]
+    return geometry.resized(target)
+
+
+def find_sites(codes, seed):
+    """Voxels of every code, where a patch may be centred.
+
+    Up to ``SITES_PER_CODE`` or one in a hundred of a code's voxels, whichever is more, drawn without replacement.
+    Background is listed only where some voxels are to be ignored (elsewhere any voxel will do).
+
+    Returns:
+        dict code -> (N, 3) int32 indices, ascending.
+    """
+    flat = codes.ravel()
+    order = np.flatnonzero(flat > 0) if not (flat == IGNORE).any() else np.flatnonzero(flat >= 0)
+    rng = np.random.default_rng(seed)
+    sites = {}
+    for code in np.unique(flat[order]).tolist():
+        voxels = order[flat[order] == code]
+        wanted = max(min(SITES_PER_CODE, voxels.size), -(-voxels.size // 100))
+        if wanted < voxels.size:
+            voxels = np.sort(rng.choice(voxels, wanted, replace=False))
+        sites[code] = np.stack(np.unravel_index(voxels, codes.shape), axis=1).astype(np.int32)
+    return sites
+
+
+def _oriented(array, geometry, plan):
+    """In canonical orientation and the plan's axis order; a view, its geometry, and (order, flips) that did it."""
+    order, flips = geometry.canonical()
+    to_network = tuple(order[axis] for axis in plan.axis_order)
+    flips = tuple(plan.axis_order.index(axis) for axis in flips)
+    return orient(array, to_network, flips), geometry.oriented(to_network, flips), (to_network, flips)
+
+
+def _resampled(data, geometry, plan):
+    grid = network_grid(geometry, plan)
+    return resample_image(data, geometry, grid, _orders(geometry, plan, "image")), grid
+
+
+def _orders(geometry, plan, kind):
+    rule = plan.resampling
+    return axis_orders(
+        geometry.spacing_mm,
+        network_grid(geometry, plan).spacing_mm,
+        getattr(rule, f"{kind}_order"),
+        getattr(rule, f"coarse_{kind}_order"),
+        rule.coarse_ratio,
+    )

@@ -1,0 +1,91 @@
+"""Intensities of a scan, on the scale the network expects.
+
+A scheme is a function of one channel, the mask of voxels that are not zero in all channels, and the channel's entry in the
+plan. ``ct`` and ``robust`` bring intensities to [0, 1], which is also what the restoration of a volume refers to; the
+network then begins with the affine ``(x - input_mean) / input_std``. The others are nnU-Net's (its names in brackets).
+"""
+
+import numpy as np
+
+from autoseg.errors import AutosegError
+from autoseg.registry import Registry
+
+__all__ = ["NORMALIZATIONS", "normalize", "outside_value"]
+
+TINY = 1e-8
+
+
+def ct(channel, inside, how):
+    """Clipped to the data set's foreground percentiles 0.5 and 99.5 and scaled to [0, 1]."""
+    return _unit(channel, how.lower, how.upper)
+
+
+def robust(channel, inside, how):
+    """Clipped to the scan's own percentiles 0.5 and 99.5 of the voxels inside and scaled to [0, 1]."""
+    voxels = channel[inside] if not inside.all() else channel.ravel()
+    return _unit(channel, *(np.percentile(voxels, (0.5, 99.5)) if voxels.size else (0, 0)))
+
+
+def zscore(channel, inside, how):
+    """Mean 0 and standard deviation 1 [ZScoreNormalization]; with ``use_mask`` inside only, 0 elsewhere."""
+    voxels = channel[inside] if how.use_mask else channel
+    if not voxels.size:
+        return np.zeros(channel.shape, np.float32)
+    scaled = (channel - voxels.mean(dtype=np.float64)) / max(voxels.std(dtype=np.float64), TINY)
+    return np.where(inside, scaled, 0).astype(np.float32) if how.use_mask else scaled.astype(np.float32)
+
+
+def ct_zscore(channel, inside, how):
+    """Clipped to the foreground percentiles, then the foreground's mean and deviation [CTNormalization]."""
+    return ((np.clip(channel, how.lower, how.upper) - how.mean) / max(how.std, TINY)).astype(np.float32)
+
+
+def rescale(channel, inside, how):
+    """The scan's own minimum and maximum to 0 and 1 [RescaleTo01Normalization]."""
+    return _unit(channel, channel.min(), channel.max())
+
+
+def rgb(channel, inside, how):
+    """0 to 255 to 0 to 1 [RGBTo01Normalization]; raises AutosegError outside that range."""
+    if channel.min() < 0 or channel.max() > 255:
+        raise AutosegError(
+            f"channel {how.channel!r}: rgb_to_0_1 expects values from 0 to 255, found {channel.min():g} to "
+            f"{channel.max():g}. Use another name in channel_names, such as rescale_to_0_1"
+        )
+    return (channel / 255).astype(np.float32)
+
+
+def none(channel, inside, how):
+    """As they are [NoNormalization]."""
+    return channel.astype(np.float32)
+
+
+NORMALIZATIONS = Registry(
+    "normalization",
+    {"ct": ct, "robust": robust, "zscore": zscore, "ct_zscore": ct_zscore, "rescale": rescale, "rgb": rgb, "none": none},
+)
+
+
+def normalize(data, schemes):
+    """All channels of a cropped scan.
+
+    Args:
+        data: (C, Z, Y, X) float32, not changed.
+        schemes: one ``ChannelNormalization`` per channel.
+
+    Returns:
+        (C, Z, Y, X) float32; finite, also for a constant channel (zeros).
+    """
+    inside = (data != 0).any(axis=0)
+    scaled = [NORMALIZATIONS[how.scheme](channel, inside, how) for channel, how in zip(data, schemes, strict=True)]
+    return np.stack(scaled)
+
+
+def outside_value(schemes):
+    """(C,) float32: what stands where a patch hangs over the scan; the network's first operation makes it zero."""
+    return np.array([how.input_mean for how in schemes], np.float32)
+
+
+def _unit(channel, lower, upper):
+    scale = 1 / max(float(upper) - float(lower), TINY)
+    return ((np.clip(channel, lower, upper) - lower) * scale).astype(np.float32)

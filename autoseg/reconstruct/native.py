@@ -1,0 +1,121 @@
+"""From the network's grid back onto the grid of the scan.
+
+The network sees the scan turned, cropped and resized. The way back needs the two grids and no record of the steps: the native
+axes are put in the order and direction of the network's, each axis gets its interpolation map, and the result is turned
+back. Slab by slab, one class at a time against the best so far: memory is the result and a slab, however many classes.
+"""
+
+import numpy as np
+
+from autoseg.errors import GeometryError
+from autoseg.imaging.resample import apply_maps, axis_maps, grid_mapping, part_of
+from autoseg.imaging.volume import orient_back
+
+__all__ = ["logits_to_codes", "probabilities_to_native"]
+
+_FACE = 1e-3  # voxels; a point this far outside the outer face of the grid is still inside
+
+
+def logits_to_codes(logits, geometry, native, *, orders=(1, 1, 1), has_regions=False, paint_codes=None, slab_voxels=1 << 22):
+    """The winning code of every voxel of the scan.
+
+    Logits are interpolated first and decided afterwards. Voxels outside the faces of the network's grid are background.
+
+    Args:
+        logits: (K, z, y, x) on ``geometry``, float16 or float32; a tie goes to the lowest head.
+        native: the grid of the scan, any orientation, whose axes are parallel to those of ``geometry``.
+        orders: spline order for each axis of ``geometry``.
+        has_regions: heads are regions: background first, then each region where its logit is above 0 (sigmoid above
+            0.5) paints its code, later ones over earlier ones. Otherwise the largest head wins and is the code.
+        paint_codes: for regions, K codes.
+        slab_voxels: how many voxels to work on at a time.
+
+    Returns:
+        (Z, Y, X) int16 on ``native``.
+
+    Raises:
+        GeometryError: the array does not fill its grid, or the grids are rotated against each other.
+    """
+    codes, order, flips, slabs = _slabs(logits, geometry, native, orders, slab_voxels, lead=(), dtype=np.int16)
+    for target, heads in slabs:
+        best = None
+        for head, logit in enumerate(heads):
+            if has_regions:
+                np.copyto(target, paint_codes[head], where=logit > 0)
+            elif best is None:
+                best = logit.copy()  # it may be a view of the input
+            else:
+                np.copyto(target, head, where=logit > best)
+                np.maximum(best, logit, out=best)
+    return np.ascontiguousarray(orient_back(codes, order, flips))
+
+
+def probabilities_to_native(logits, geometry, native, *, orders=(1, 1, 1), has_regions=False, slab_voxels=1 << 22):
+    """Probability of each head in every voxel of the scan: softmax, or sigmoid for regions.
+
+    Arguments and errors as ``logits_to_codes``. Outside the network's grid background is certain: 1 for head 0 of a softmax,
+    0 for every region.
+
+    Returns:
+        (K, Z, Y, X) float16 on ``native``.
+    """
+    lead = logits.shape[:1]
+    result, order, flips, slabs = _slabs(logits, geometry, native, orders, slab_voxels, lead=lead, dtype=np.float16)
+    if not has_regions:
+        result[0] = 1
+    for target, heads in slabs:
+        values = np.stack(list(heads))  # (K, z, y, x)
+        if has_regions:
+            values = 0.5 * np.tanh(0.5 * values) + 0.5  # the sigmoid, without overflow
+        else:
+            values = np.exp(values - values.max(axis=0))
+            values /= values.sum(axis=0)
+        target[...] = values
+    return np.ascontiguousarray(orient_back(result, order, flips))
+
+
+def _slabs(logits, geometry, native, orders, slab_voxels, *, lead, dtype):
+    """(result, order, flips, slabs): zeros on the turned native grid, how to turn them back, and what to fill in.
+
+    ``slabs`` yields (target, heads): a view of the result, and an iterator over the heads' logits there, float32.
+    """
+    if logits.ndim != 4 or logits.shape[1:] != geometry.shape:
+        raise GeometryError(f"logits of shape {logits.shape} do not fill a grid of {geometry}")
+    order, flips = _turn(native, geometry)
+    turned = native.oriented(order, flips)
+    result = np.zeros((*lead, *turned.shape), dtype)
+    lower, upper = _inside(geometry, turned)
+
+    def slabs():
+        if min(b - a for a, b in zip(lower, upper, strict=True)) < 1:
+            return
+        first, *others = axis_maps(geometry, turned, orders)
+        others = [part_of(m, a, b) for m, a, b in zip(others, lower[1:], upper[1:], strict=True)]
+        plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
+        thickness = max(1, slab_voxels // plane)
+        for start in range(lower[0], upper[0], thickness):
+            stop = min(start + thickness, upper[0])
+            needed, maps = zip(part_of(first, start, stop), *others, strict=True)
+            target = result[..., start:stop, lower[1] : upper[1], lower[2] : upper[2]]
+            yield target, (apply_maps(head[needed].astype(np.float32), maps) for head in logits)
+
+    return result, order, flips, slabs()
+
+
+def _turn(native, geometry):
+    """(order, flips) that give an array on ``native`` the axes of ``geometry``."""
+    along = np.linalg.solve(geometry.directions, native.directions)  # (axis of geometry, axis of native)
+    order = tuple(int(axis) for axis in np.abs(along).argmax(axis=1))
+    if len(set(order)) < 3:
+        raise GeometryError(f"expected grids with parallel axes, found\n  {geometry}\n  {native}")
+    return order, tuple(i for i, axis in enumerate(order) if along[i, axis] < 0)
+
+
+def _inside(geometry, onto):
+    """(lower, upper): the voxels of ``onto`` whose centres lie within the outer faces of ``geometry``."""
+    lower, upper = [], []
+    for n_from, n_to, scale, offset in zip(geometry.shape, onto.shape, *grid_mapping(geometry, onto), strict=True):
+        points = scale * np.arange(n_to) + offset
+        lower.append(int((points < -0.5 - _FACE).sum()))
+        upper.append(int((points <= n_from - 0.5 + _FACE).sum()))
+    return lower, upper

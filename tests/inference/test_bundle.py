@@ -1,0 +1,219 @@
+import dataclasses
+import json
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+
+from autoseg.errors import ModelError
+from autoseg.inference.bundle import export_model, load_bundle, load_networks, save_bundle
+from autoseg.networks import build_network
+
+
+@pytest.fixture
+def model(tmp_path, tools):
+    tools["write_model"](tmp_path / "model", tools["make_plan"](), seeds=(0, 1))
+    return tmp_path / "model"
+
+
+def state_of(plan, seed):
+    torch.manual_seed(seed)
+    return build_network(plan.network).state_dict()
+
+
+def edit(model, change):
+    content = json.loads((model / "model.json").read_text())
+    change(content)
+    (model / "model.json").write_text(json.dumps(content))
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_a_model_comes_back_as_it_was_saved(model, tools):
+    bundle = load_bundle(model)
+    assert bundle.plan == tools["make_plan"]()
+    assert bundle.labels == tools["labels"]
+    assert (bundle.channels, bundle.file_ending, bundle.info) == (("MRI",), ".nii.gz", {"note": "phantom"})
+    assert list(bundle.folds) == ["0", "1"]
+    expected = state_of(bundle.plan, 1)
+    found = bundle.folds["1"]()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert sorted(path.name for path in model.iterdir()) == ["fold_0.safetensors", "fold_1.safetensors", "model.json"]
+
+
+def test_adding_a_fold_keeps_the_others_and_merges_info(model):
+    before = load_bundle(model)
+    weights = {"2": state_of(before.plan, 2)}
+    after = save_bundle(
+        model, plan=before.plan, labels=before.labels, channels=("MRI",), weights=weights, info={"scores": {"2": 0.5}}
+    )
+    save_bundle(model, plan=before.plan, labels=before.labels, channels=("MRI",), weights={}, info={"scores": {"1": 0.4}})
+    assert list(after.folds) == ["0", "1", "2"]
+    assert after.digest != before.digest
+    assert load_bundle(model).info == {"note": "phantom", "scores": {"2": 0.5, "1": 0.4}}
+    load_networks(after)
+
+
+@pytest.mark.parametrize(("name", "value"), [("plan", None), ("labels", None), ("file_ending", ".nrrd"), ("channels", ("CT",))])
+def test_a_fold_of_another_model_is_refused_and_nothing_written(model, tools, name, value):
+    bundle = load_bundle(model)
+    same = {"plan": bundle.plan, "labels": bundle.labels, "channels": bundle.channels, "file_ending": bundle.file_ending}
+    if name == "plan":
+        value = dataclasses.replace(bundle.plan, batch_size=9)
+    if name == "labels":
+        value = dataclasses.replace(bundle.labels, structures=("cube",))
+    with pytest.raises(ModelError, match=f"another {name}"):
+        save_bundle(model, **{**same, name: value}, weights={"5": state_of(bundle.plan, 5)})
+    assert list(load_bundle(model).folds) == ["0", "1"]
+    assert not (model / "fold_5.safetensors").exists()
+
+
+@pytest.mark.parametrize("fold", ["../0", "", "a/b", "0.1"])
+def test_a_fold_name_is_a_plain_word(tmp_path, tools, fold):
+    with pytest.raises(ModelError, match="fold cannot be called"):
+        save_bundle(tmp_path / "m", plan=tools["make_plan"](), labels=tools["labels"], channels=("MRI",), weights={fold: {}})
+
+
+def test_plan_labels_and_channels_must_fit_each_other(tmp_path, tools):
+    plan = tools["make_plan"]()
+    with pytest.raises(ModelError, match="takes 1 channels"):
+        save_bundle(tmp_path / "m", plan=plan, labels=tools["labels"], channels=("T1", "T2"), weights={})
+    wide = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=5))
+    with pytest.raises(ModelError, match="has 5 outputs, but the labels need 2"):
+        save_bundle(tmp_path / "m", plan=wide, labels=tools["labels"], channels=("MRI",), weights={})
+
+
+def test_tampered_weights_are_refused_with_file_expected_and_found(model):
+    path = model / "fold_1.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    bundle = load_bundle(model)
+    bundle.folds["0"]()
+    with pytest.raises(ModelError, match=r"(?s)fold_1\.safetensors.*expected digest [0-9a-f]{32}.*found digest"):
+        bundle.folds["1"]()
+    with pytest.raises(ModelError, match="fold_1"):
+        export_model(model, model.parent / "model.zip")
+    assert not (model.parent / "model.zip").exists()
+
+
+def test_cut_and_missing_weights_are_refused_at_once(model):
+    path = model / "fold_1.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ModelError, match="expected .* bytes, found"):
+        load_bundle(model)
+    path.unlink()
+    with pytest.raises(ModelError, match="no such file"):
+        load_bundle(model)
+
+
+def test_a_missing_fold_lists_the_folds(model):
+    with pytest.raises(ModelError, match="no fold '4'. The model has: 0, 1"):
+        load_networks(load_bundle(model), [4])
+    with pytest.raises(ModelError, match="no fold to predict with"):
+        load_networks(load_bundle(model), [])
+    assert list(load_networks(load_bundle(model), [1, 0])) == ["1", "0"]
+
+
+def test_an_unknown_network_is_named(model):
+    edit(model, lambda content: content["plan"]["network"].update(name="hydra_net"))
+    bundle = load_bundle(model)
+    with pytest.raises(ModelError, match="'hydra_net' cannot be built"):
+        load_networks(bundle)
+
+
+def test_weights_of_another_network_are_refused(model):
+    edit(model, lambda content: content["plan"]["network"].update(features=[4, 16]))
+    with pytest.raises(ModelError, match="does not fit its plan"):
+        load_networks(load_bundle(model))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(format="autoseg model 9"),
+        lambda content: content["plan"].update(batch_size="two"),
+        lambda content: content.pop("labels"),
+        lambda content: content["weights"][0].update(fold="../../0"),
+        lambda content: content.update(info=[]),
+    ],
+)
+def test_a_wrong_model_json_says_where(model, change):
+    edit(model, change)
+    with pytest.raises(ModelError, match=r"model\.json"):
+        load_bundle(model)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.zip").write_text("hello")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/model.json").write_text("{")
+    for name, message in [
+        ("empty", "this is not a model"),
+        ("text.zip", "neither"),
+        ("gone", "no such model"),
+        ("broken", "not readable as JSON"),
+    ]:
+        with pytest.raises(ModelError, match=message):
+            load_bundle(tmp_path / name)
+
+
+def test_an_exported_model_loads_from_its_zip_and_is_the_same(model, tmp_path):
+    first = export_model(model, tmp_path / "a.zip")
+    second = export_model(model, tmp_path / "b.zip")
+    assert first.read_bytes() == second.read_bytes()
+    bundle = load_bundle(first)
+    assert bundle.digest == load_bundle(model).digest
+    found, expected = bundle.folds["1"](), load_bundle(model).folds["1"]()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_folder_zipped_by_hand_loads_too(model, tmp_path):
+    members = {f"my model/{path.name}": path.read_bytes() for path in model.iterdir()}
+    members["__MACOSX/model.json"] = b"junk"
+    load_networks(load_bundle(zipped(tmp_path / "hand.zip", members)))
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/etc/evil", "a/../../evil", "..\\evil", "C:\\evil"])
+def test_a_zip_that_points_outside_is_refused(model, tmp_path, name):
+    members = {path.name: path.read_bytes() for path in model.iterdir()}
+    path = zipped(tmp_path / "evil.zip", members)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(name), b"x")
+    with pytest.raises(ModelError, match="points outside"):
+        load_bundle(path)
+
+
+def test_a_zip_bomb_is_refused_before_it_is_read(model, tmp_path):
+    members = {path.name: path.read_bytes() for path in model.iterdir()}
+    members["fold_0.safetensors"] = bytes(20_000_000)
+    with pytest.raises(ModelError, match="claims 20000000 bytes"):
+        load_bundle(zipped(tmp_path / "bomb.zip", members))
+
+
+def test_a_damaged_zip_is_refused(model, tmp_path):
+    path = export_model(model, tmp_path / "a.zip")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="fold_"):
+        load_networks(load_bundle(path))
+
+
+def test_a_model_needs_no_training_code_and_no_pickle(model):
+    code = (
+        "import sys; from autoseg.inference.predictor import Predictor; from autoseg.inference import cohort;"
+        f"Predictor({str(model)!r}, device='cpu', precision='fp32');"
+        "print([name for name in sys.modules if name.startswith(('autoseg.training', 'autoseg.pipeline', 'batchgenerators'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=".", check=True)
+    assert done.stdout.strip() == "[]"

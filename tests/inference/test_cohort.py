@@ -1,0 +1,235 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from autoseg.data.dataset import cases_in
+from autoseg.errors import AutosegError
+from autoseg.imaging.files import read_file, read_label_volume, write_label_volume
+from autoseg.imaging.volume import LabelVolume
+from autoseg.inference.cohort import predict_cohort
+from autoseg.inference.predictor import Predictor
+
+
+@pytest.fixture
+def predictor(tmp_path, tools, threshold_plan):
+    return Predictor(tools["write_model"](tmp_path / "model", threshold_plan), device="cpu", precision="fp32", mirror=False)
+
+
+@pytest.fixture
+def scans(tmp_path, tools):
+    (tmp_path / "in").mkdir()
+    return tools["write_scans"](tmp_path / "in", 3)
+
+
+def run(predictor, scans, **options):
+    options = {"ending": ".nii.gz", **options}
+    return predict_cohort(predictor, cases_in(scans, ".nii.gz", 1), scans.parent / "out", **options)
+
+
+def record_of(scans, name):
+    return json.loads((scans.parent / "out" / f"{name}.json").read_text())
+
+
+def test_every_scan_gets_labels_a_marker_and_the_run_a_record(predictor, scans):
+    seen = []
+    result = run(predictor, scans, on_done=lambda outcome: seen.append((outcome.case, threading.current_thread())))
+    assert result.cases("done") == ("a", "b", "c")
+    assert result.failures == ()
+    assert seen == [(case, threading.main_thread()) for case in "abc"]
+    out = scans.parent / "out"
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [f"{case}{ending}" for case in "abc" for ending in (".json", ".nii.gz")] + ["run.json"]
+    )
+    for case in "abc":
+        scan, labels = read_file(scans / f"{case}_0000.nii.gz"), read_file(out / f"{case}.nii.gz")
+        assert labels.geometry == scan.geometry
+        assert labels.data.dtype == np.uint8
+        np.testing.assert_array_equal(labels.data == 7, scan.data > 0.5)
+        marker = record_of(scans, case)
+        assert marker["state"] == "done"
+        assert marker["outputs"] == {f"{case}.nii.gz": labels.digest}
+        assert marker["identity"]["inputs"] == [{"file": f"{case}_0000.nii.gz", "digest": scan.digest}]
+        assert marker["identity"]["model"] == predictor.bundle.digest
+    record = record_of(scans, "run")
+    assert record["failures"] == {}
+    assert record["seconds"] > 0
+    assert record["precision"] == "fp32"
+    assert set(record["versions"]) == {"python", "torch", "autoseg"}
+
+
+def test_a_bad_scan_in_the_middle_costs_nothing_but_itself(predictor, scans):
+    path = scans / "b_0000.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+    result = run(predictor, scans)
+    assert result.cases("done") == ("a", "c")
+    ((case, message),) = result.failures
+    assert case == "b"
+    assert "b_0000.nii.gz" in message
+    assert not (scans.parent / "out/b.nii.gz").exists()
+    assert record_of(scans, "run")["failures"] == {"b": message}
+
+
+def test_any_exception_is_an_outcome(predictor, scans, monkeypatch):
+    infer, calls = predictor.infer, []
+
+    def fragile(prepared):
+        calls.append(prepared)
+        if len(calls) == 2:
+            raise RuntimeError("out of luck")
+        return infer(prepared)
+
+    monkeypatch.setattr(predictor, "infer", fragile)
+    result = run(predictor, scans)
+    assert result.failures == (("b", "RuntimeError: out of luck"),)
+    assert result.cases("done") == ("a", "c")
+
+
+def test_what_is_verifiably_done_is_skipped(predictor, scans, monkeypatch):
+    first = run(predictor, scans)
+    before = (scans.parent / "out/a.nii.gz").stat().st_mtime_ns
+    monkeypatch.setattr(predictor, "infer", None)  # must not be needed
+    again = run(predictor, scans)
+    assert again.cases("skipped") == ("a", "b", "c")
+    assert (scans.parent / "out/a.nii.gz").stat().st_mtime_ns == before
+    assert [outcome.outputs for outcome in again.outcomes] == [outcome.outputs for outcome in first.outcomes]
+
+
+def test_changed_inputs_model_or_options_are_done_again(predictor, scans, tools, tmp_path, threshold_plan):
+    run(predictor, scans)
+    (scans / "a_0000.nii.gz").write_bytes((scans / "b_0000.nii.gz").read_bytes())
+    assert run(predictor, scans).cases("done") == ("a",)
+    other_step = Predictor(predictor.bundle, device="cpu", precision="fp32", mirror=False, step=1.0)
+    assert run(other_step, scans).cases("done") == ("a", "b", "c")
+    model = tools["write_model"](tmp_path / "model", threshold_plan, seeds=(0, 1))
+    other_model = Predictor(model, device="cpu", precision="fp32", mirror=False, step=1.0, folds=[0])
+    assert run(other_model, scans).cases("done") == ("a", "b", "c")
+    assert run(other_model, scans, export_options={"surfaces": ["stl"]}).cases("done") == ("a", "b", "c")
+
+
+def test_missing_damaged_and_interrupted_results_are_redone(predictor, scans):
+    run(predictor, scans)
+    out = scans.parent / "out"
+    expected = {case: (out / f"{case}.nii.gz").read_bytes() for case in "abc"}
+    (out / "a.nii.gz").unlink()
+    (out / "b.nii.gz").write_bytes(expected["b"][:-30])
+    (out / "c.json").write_text(json.dumps({**record_of(scans, "c"), "state": "writing"}))
+    assert run(predictor, scans).cases("done") == ("a", "b", "c")
+    assert {case: (out / f"{case}.nii.gz").read_bytes() for case in "abc"} == expected
+
+
+def test_an_interruption_between_output_and_marker_is_redone(predictor, scans, monkeypatch):
+    def interrupted(case, prediction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(predictor, scans, export=interrupted)
+    assert (scans.parent / "out/a.nii.gz").exists()
+    assert record_of(scans, "a")["state"] == "writing"
+    assert (scans.parent / "out/run.json").exists()
+    assert run(predictor, scans).cases("done") == ("a", "b", "c")
+
+
+def test_foreign_and_edited_files_are_kept_unless_asked_for_a_fresh_start(predictor, scans):
+    out = scans.parent / "out"
+    out.mkdir()
+    (out / "a.nii.gz").write_bytes(b"precious")
+    (out / "b.json").write_text('{"notes": "precious"}')
+    result = run(predictor, scans)
+    assert result.cases("done") == ("c",)
+    assert all("was not made by this program" in message for _, message in result.failures)
+    assert (out / "a.nii.gz").read_bytes() == b"precious"
+
+    labels = read_label_volume(out / "c.nii.gz")
+    corrected = LabelVolume(np.roll(labels.data, 1, axis=0), labels.geometry)
+    write_label_volume(corrected, out / "c.nii.gz")
+    ((case, message),) = [failure for failure in run(predictor, scans).failures if failure[0] == "c"]
+    assert "edited" in message
+    np.testing.assert_array_equal(read_label_volume(out / "c.nii.gz").data, corrected.data)
+
+    assert run(predictor, scans, fresh=True).cases("done") == ("a", "b", "c")
+    np.testing.assert_array_equal(read_label_volume(out / "c.nii.gz").data, labels.data)
+
+
+def test_results_need_a_folder_of_their_own(predictor, scans):
+    with pytest.raises(AutosegError, match="holds the scans"):
+        predict_cohort(predictor, cases_in(scans, ".nii.gz", 1), scans / "../in", ending=".nii.gz")
+
+
+def test_shards_share_the_work_without_overlap(predictor, scans):
+    results = [run(predictor, scans, shard=(i, 2)) for i in range(2)]
+    assert [result.cases("done") for result in results] == [("a", "c"), ("b",)]
+    assert {path.name for path in (scans.parent / "out").glob("run*")} == {"run_0_of_2.json", "run_1_of_2.json"}
+    assert run(predictor, scans).cases("skipped") == ("a", "b", "c")
+    with pytest.raises(AutosegError, match="shard"):
+        run(predictor, scans, shard=(2, 2))
+
+
+def test_probabilities_are_an_npz_without_pickle(predictor, scans):
+    run(predictor, scans, probabilities=True)
+    out = scans.parent / "out"
+    with np.load(out / "a_probabilities.npz", allow_pickle=False) as content:
+        chances = content["probabilities"]
+    labels = read_label_volume(out / "a.nii.gz").data
+    assert chances.dtype == np.float16
+    assert chances.shape == (2, *labels.shape)
+    np.testing.assert_array_equal(7 * chances.argmax(axis=0), labels)
+    assert run(predictor, scans, probabilities=True).cases("skipped") == ("a", "b", "c")
+    (out / "a_probabilities.npz").unlink()
+    assert run(predictor, scans, probabilities=True).cases("done") == ("a",)
+
+
+def test_export_adds_to_the_marker_and_its_failure_is_the_cases(predictor, scans):
+    def measure(case, prediction):
+        if case.id == "b":
+            raise AutosegError("no surface")
+        return {"voxels": int((prediction.labels.data == 7).sum())}
+
+    result = run(predictor, scans, export=measure)
+    assert result.failures == (("b", "no surface"),)
+    assert record_of(scans, "b")["state"] == "writing"
+    assert record_of(scans, "a")["voxels"] == 257  # lattice points within 4 voxels of the middle
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_any_number_of_workers_gives_the_same_files(predictor, scans, workers):
+    run(predictor, scans, workers=workers)
+    found = {path.name: path.read_bytes() for path in (scans.parent / "out").glob("*.nii.gz")}
+    run(predictor, scans, workers=2, fresh=True)
+    assert found == {path.name: path.read_bytes() for path in (scans.parent / "out").glob("*.nii.gz")}
+
+
+def test_few_cases_wait_in_memory_at_a_time(predictor, tools, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    scans = tools["write_scans"](tmp_path / "in", 8)
+    alive, most = set(), []
+    prepare, decode = predictor.prepare, predictor.decode
+
+    def counted_prepare(paths):
+        alive.add(str(paths))
+        most.append(len(alive))
+        return prepare(paths)
+
+    def counted_decode(*arguments, **options):
+        prediction = decode(*arguments, **options)
+        alive.pop()
+        return prediction
+
+    monkeypatch.setattr(predictor, "prepare", counted_prepare)
+    monkeypatch.setattr(predictor, "decode", counted_decode)
+    assert len(run(predictor, scans, workers=1).cases("done")) == 8
+    assert max(most) <= 4  # prepared, in the networks, and two to be written
+
+
+def test_a_scan_called_run_does_not_overwrite_the_record(predictor, scans):
+    (scans / "a_0000.nii.gz").rename(scans / "run_0000.nii.gz")
+    ((case, message),) = run(predictor, scans).failures
+    assert case == "run"
+    assert "Rename the scan" in message
+
+
+def test_no_scans_are_no_error(predictor, tmp_path):
+    result = predict_cohort(predictor, (), tmp_path / "out", ending=".nii.gz")
+    assert result.outcomes == ()
+    assert (tmp_path / "out/run.json").is_file()

@@ -1,0 +1,163 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import AutosegError, FileError, ModelError
+from autoseg.imaging.files import write_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import Volume
+from autoseg.inference.bundle import export_model
+from autoseg.inference.predictor import Predictor
+
+# axes in another order, two of them flipped; the second one tilted by 20 degrees
+FLIPPED = [[0, -1, 0, 40], [0, 0, 1, -7], [-1, 0, 0, 12]]
+COS, SIN = np.cos(np.radians(20)), np.sin(np.radians(20))
+OBLIQUE = [[0, -SIN, COS, 3], [0, -COS, -SIN, 50], [1, 0, 0, -20]]
+
+
+@pytest.fixture
+def threshold(tmp_path, tools, threshold_plan):
+    return Predictor(tools["write_model"](tmp_path / "threshold", threshold_plan), device="cpu", precision="fp32")
+
+
+@pytest.mark.parametrize("rows", [None, FLIPPED, OBLIQUE], ids=["canonical", "flipped", "oblique"])
+def test_labels_come_back_on_the_grid_of_the_scan(threshold, tools, rows):
+    volume, mask = tools["ball_volume"](rows=rows)
+    prediction = threshold.predict(volume)
+    assert prediction.labels.geometry == volume.geometry
+    np.testing.assert_array_equal(prediction.labels.data, 7 * mask)  # the label value, not the code
+    assert prediction.model == threshold.bundle.digest
+    assert prediction.probabilities is None
+    assert set(prediction.seconds) == {"prepare", "infer", "decode"}
+
+
+@pytest.mark.parametrize("axis_order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (3.5, 0.8, 0.9)])
+def test_anisotropic_scans_find_the_ball_again(tmp_path, tools, threshold_plan, axis_order, spacing):
+    plan = dataclasses.replace(threshold_plan, axis_order=axis_order)
+    predictor = Predictor(tools["write_model"](tmp_path / "m", plan), device="cpu", precision="fp32", mirror=False)
+    shape = (12, 34, 28)
+    index = np.indices(shape) - np.reshape(shape, (3, 1, 1, 1)) // 2
+    mask = ((index * np.reshape(spacing, (3, 1, 1, 1))) ** 2).sum(axis=0) <= 9**2
+    geometry = Geometry.from_affine(shape, np.array(FLIPPED, float) * [*spacing, 1])
+    scan = Volume(np.where(mask, 1, 0.1).astype(np.float32)[None], geometry)
+    found = predictor.predict(scan).labels.data == 7
+    dice = 2 * (found & mask).sum() / (found.sum() + mask.sum())
+    assert dice > 0.93  # a shell of half a voxel is decided by interpolation
+
+
+def test_a_margin_of_zeros_is_cropped_and_comes_back_as_background(threshold, tools):
+    volume, mask = tools["ball_volume"]((20, 20, 20))
+    wide = np.zeros((1, 40, 50, 30), np.float32)
+    wide[:, 5:25, 20:40, 8:28] = volume.data
+    labels = threshold.predict(Volume(wide, Geometry.from_spacing((40, 50, 30), (1, 1, 1)))).labels
+    assert labels.data.shape == (40, 50, 30)
+    assert labels.data.sum() == 7 * mask.sum()
+    np.testing.assert_array_equal(labels.data[5:25, 20:40, 8:28], 7 * mask)
+
+
+def test_an_empty_scan_is_background(threshold):
+    scan = Volume(np.zeros((1, 9, 9, 9), np.float32), Geometry.from_spacing((9, 9, 9), (1, 1, 1)))
+    assert not threshold.predict(scan).labels.data.any()
+
+
+def test_probabilities_add_up_to_one_on_the_native_grid_and_agree_with_labels(threshold, tools):
+    volume, mask = tools["ball_volume"](rows=FLIPPED)
+    prediction = threshold.predict(volume, probabilities=True)
+    chances = prediction.probabilities.astype(np.float32)
+    assert chances.shape == (2, *volume.geometry.shape)
+    np.testing.assert_allclose(chances.sum(axis=0), 1, atol=2e-3)  # half precision
+    np.testing.assert_array_equal(chances.argmax(axis=0), mask)
+    assert chances[1][mask].min() == pytest.approx(1 / (1 + np.exp(-4)), abs=1e-3)  # logit 8 * (1 - 0.5)
+
+
+def test_regions_are_painted_in_order_with_their_values(tmp_path, tools, threshold_plan):
+    labels = LabelSchema(("whole", "core"), ((2, 5), (5,)), True, (2, 5))
+    network = dataclasses.replace(threshold_plan.network, out_channels=2)
+    plan = dataclasses.replace(threshold_plan, network=network)
+    predictor = Predictor(tools["write_model"](tmp_path / "m", plan, labels=labels), device="cpu", precision="fp32")
+    volume, mask = tools["ball_volume"]()
+    prediction = predictor.predict(volume, probabilities=True)
+    np.testing.assert_array_equal(prediction.labels.data, 5 * mask)  # head 0 is 0: below one half everywhere
+    assert prediction.probabilities[0].max() == 0.5
+
+
+def test_files_volume_and_zip_agree(tmp_path, tools):
+    bundle = tools["write_model"](tmp_path / "model", tools["make_plan"](), seeds=(0, 1))
+    volume, _ = tools["ball_volume"](rows=OBLIQUE)
+    write_volume(volume, tmp_path / "scan.nii.gz")
+    options = {"device": "cpu", "precision": "fp32"}
+    by_value = Predictor(bundle, **options).predict(volume)
+    zipped = Predictor(export_model(tmp_path / "model", tmp_path / "model.zip"), **options)
+    for scan in (tmp_path / "scan.nii.gz", [tmp_path / "scan.nii.gz"]):
+        labels = zipped.predict(scan).labels
+        assert labels.geometry.matches(volume.geometry, 1e-3)
+        np.testing.assert_array_equal(labels.data, by_value.labels.data)
+    assert 0 < (by_value.labels.data == 7).mean() < 1  # random weights, but no constant answer
+
+
+def test_predicting_twice_gives_the_same_bits(tmp_path, tools):
+    predictor = Predictor(tools["write_model"](tmp_path / "m", tools["make_plan"]()), device="cpu", precision="fp32")
+    prepared = predictor.prepare(tools["ball_volume"]()[0])
+    np.testing.assert_array_equal(predictor.infer(prepared)[0], predictor.infer(prepared)[0])
+
+
+def test_folds_are_averaged_and_can_be_chosen(tmp_path, tools):
+    bundle = tools["write_model"](tmp_path / "m", tools["make_plan"](), seeds=(0, 1))
+    options = {"device": "cpu", "precision": "fp32"}
+    one, two, both = (Predictor(bundle, folds=folds, **options) for folds in ([0], ["1"], None))
+    prepared = one.prepare(tools["ball_volume"]()[0])
+    mean = (one.infer(prepared)[0] + two.infer(prepared)[0]) / 2
+    np.testing.assert_allclose(both.infer(prepared)[0], mean, atol=1e-5)
+    assert both.folds == ("0", "1")
+    assert both.options()["folds"] == ["0", "1"]
+
+
+def test_another_number_of_channels_names_those_expected(tmp_path, tools, threshold):
+    volume, _ = tools["ball_volume"]()
+    two = Volume(np.concatenate([volume.data] * 2), volume.geometry)
+    with pytest.raises(ModelError, match=r"expects 1 channels \(MRI\), found 2"):
+        threshold.predict(two)
+    write_volume(volume, tmp_path / "scan.nii.gz")
+    with pytest.raises(ModelError, match="scan.nii.gz, scan.nii.gz: the model expects"):
+        threshold.predict([tmp_path / "scan.nii.gz"] * 2)
+
+
+def test_values_that_are_not_finite_are_refused(threshold, tools):
+    volume, _ = tools["ball_volume"]()
+    data = volume.data.copy()
+    data[0, 3, 3, 3] = np.nan
+    with pytest.raises(FileError, match="not finite"):
+        threshold.predict(Volume(data, volume.geometry))
+
+
+@pytest.mark.parametrize("options", [{"device": "warp"}, {"step": 0}, {"precision": "int3"}, {"folds": ["9"]}])
+def test_impossible_options_are_refused(tmp_path, tools, options):
+    bundle = tools["write_model"](tmp_path / "m", tools["make_plan"]())
+    with pytest.raises(AutosegError):
+        Predictor(bundle, **{"device": "cpu", "precision": "fp32", **options})
+
+
+def test_precision_is_chosen_by_a_trial_on_a_small_patch(tmp_path, tools, monkeypatch):
+    trials = []
+
+    def trial(network, patch, device):
+        trials.append(patch)
+        return True
+
+    monkeypatch.setattr("autoseg.inference.predictor.faster_in_bf16", trial)
+    network = dataclasses.replace(tools["make_plan"]().network, strides=((1, 1, 1), (1, 2, 2)))
+    plan = tools["make_plan"](patch_size=(1, 160, 16), network=network)
+    bundle = tools["write_model"](tmp_path / "m", plan)
+    assert Predictor(bundle, device="cpu").precision == "bf16"
+    assert trials == [(1, 1, 48, 16)]
+
+
+def test_a_two_dimensional_model_predicts_slice_by_slice(tmp_path, tools, threshold_plan):
+    network = dataclasses.replace(threshold_plan.network, strides=((1, 1, 1), (1, 2, 2)))
+    plan = dataclasses.replace(threshold_plan, patch_size=(1, 16, 16), mirror_axes=(1, 2), network=network)
+    predictor = Predictor(tools["write_model"](tmp_path / "m", plan), device="cpu", precision="fp32")
+    volume, mask = tools["ball_volume"](rows=FLIPPED)
+    np.testing.assert_array_equal(predictor.predict(volume).labels.data, 7 * mask)

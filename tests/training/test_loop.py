@@ -1,0 +1,139 @@
+"""The loop: resuming is exact, failures come out, early stopping ends early."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from autoseg.errors import TrainingError
+from autoseg.networks import build_network
+from autoseg.training.checkpoint import read_state
+from autoseg.training.loop import Length, fit
+from autoseg.training.losses import dice_cross_entropy
+from autoseg.training.recipe import Recipe
+from planners import NetworkSpec
+
+SPEC = NetworkSpec(
+    name="unet",
+    in_channels=1,
+    out_channels=2,
+    features=(4, 8, 8),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+    kernels=((3, 3, 3),) * 3,
+    encoder_blocks=(1, 1, 1),
+    decoder_blocks=(1, 1),
+    input_mean=(0.5,),
+    input_std=(0.25,),
+)
+RECIPE = Recipe(batch_size=2, patch_stages=(), bf16=False, checks=6, patience=None, checkpoint_minutes=1000)
+
+
+def batch(step, fraction):
+    """Bright blobs to be found; every step its own."""
+    generator = torch.Generator().manual_seed(step)
+    codes = (torch.nn.functional.avg_pool3d(torch.randn(2, 1, 16, 16, 16, generator=generator), 5, 1, 2) > 0.08).short()
+    images = codes * 0.5 + 0.2 * torch.rand(codes.shape, generator=generator)
+    return images, codes[:, 0]
+
+
+def run(folder, *, recipe=RECIPE, steps=24, batch=batch, identity="same", rows=None):
+    torch.manual_seed(0)
+    return fit(
+        build_network(SPEC).train(),
+        batch,
+        [batch(1000, 1.0)] if batch.__class__ is partial else [_plain(1000)],
+        recipe,
+        Length(steps=steps),
+        loss=dice_cross_entropy,
+        score=lambda results: {"blob": 0.5},
+        device=torch.device("cpu"),
+        identity=identity,
+        checkpoint=folder / "checkpoint.safetensors",
+        on_check=(rows.append if rows is not None else None),
+    )
+
+
+def _plain(step):
+    return batch(step, 1.0)
+
+
+def test_it_learns(tmp_path):
+    rows = []
+    run(tmp_path, steps=40, rows=rows)
+    assert rows[-1]["validation_loss"] < 0.7 * rows[0]["validation_loss"]
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+    assert len(rows) == RECIPE.checks
+
+
+def test_resuming_equals_not_having_been_interrupted(tmp_path):
+    _, straight = run(tmp_path / "a")
+
+    def dies(step, fraction):
+        if step == 13:
+            raise OSError("disk gone")
+        return batch(step, fraction)
+
+    often = replace(RECIPE, checkpoint_minutes=1e-9)
+    with pytest.raises(OSError, match="disk gone"):
+        run(tmp_path / "b", recipe=often, batch=dies)
+    assert 5 < read_state(tmp_path / "b" / "checkpoint.safetensors").step <= 13
+    state, resumed = run(tmp_path / "b", recipe=often)
+    assert state.step == 24
+    for name, tensor in straight.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_same_seed_same_weights(tmp_path):
+    first, second = run(tmp_path / "a", steps=6)[1], run(tmp_path / "b", steps=6)[1]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    run(tmp_path, steps=4)
+
+    def never(step, fraction):
+        raise AssertionError("asked for a batch")
+
+    assert run(tmp_path, steps=4, batch=never)[0].finished
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    run(tmp_path, steps=2)
+    with pytest.raises(TrainingError, match="other settings, data or plan"):
+        run(tmp_path, steps=2, identity="other")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run(tmp_path, steps=2)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match="--fresh"):
+        run(tmp_path, steps=2)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
+    def broken(step, fraction):
+        images, codes = batch(step, fraction)
+        return images * (float("nan") if step == 3 else 1), codes
+
+    with pytest.raises(TrainingError, match="step 3: the loss is nan"):
+        run(tmp_path, batch=broken)
+
+
+def test_a_settled_validation_loss_ends_the_training_early(tmp_path):
+    def same(step, fraction):
+        return batch(0, 1.0)
+
+    recipe = replace(RECIPE, checks=40, patience=2, learning_rate=1e-7)
+    rows = []
+    state, _ = run(tmp_path, recipe=recipe, steps=80, batch=same, rows=rows)
+    assert state.cooldown is not None
+    assert state.step == pytest.approx(80 * state.cooldown / recipe.hold, abs=2)
+    assert state.step < 40
+
+
+def test_the_averaged_weights_are_returned(tmp_path):
+    _, averaged = run(tmp_path / "a", steps=8)
+    _, last = run(tmp_path / "b", steps=8, recipe=replace(RECIPE, ema=False))
+    assert any(not torch.equal(averaged[name], last[name]) for name in last)
