@@ -9,13 +9,9 @@ memory is kept as in a training.
 """
 
 import argparse
-import datetime
 import json
 import math
-import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +25,7 @@ from batchgenerators.transforms.color_transforms import (
 from batchgenerators.transforms.noise_transforms import GaussianBlurTransform, GaussianNoiseTransform
 from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
+from machine import about
 
 from autoseg.networks.machine import keep_memory
 from autoseg.training.augment import PRESETS, Setting, apply, draw, initial_patch_size, rotation_limit
@@ -127,19 +124,6 @@ def measure(patch, samples):
     return {"patch": patch, "samples": samples, **row}
 
 
-def machine():
-    """What the numbers were measured on."""
-    return {
-        "date": datetime.date.today().isoformat(),
-        "processor": platform.processor() or platform.machine(),
-        "vector_units": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads_used": 1,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "numpy", "scipy", "batchgenerators")},
-    }
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=100)
@@ -147,15 +131,13 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()
-    load = [round(value, 2) for value in os.getloadavg()]
+    on = about()
     rows = []
     for patch in PATCHES:
         rows.append(measure(patch, options.samples))
         print(json.dumps(rows[-1]), flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(
-        json.dumps({"machine": machine() | {"load_average_at_start": load}, "cpu_time_per_sample": rows}, indent=1) + "\n"
-    )
+    options.out.write_text(json.dumps({"machine": on | {"threads": 1}, "cpu_time_per_sample": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

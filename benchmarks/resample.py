@@ -8,15 +8,13 @@ their range, or the fraction of voxels with another label.
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from machine import about
 from scipy import ndimage
 from skimage.transform import resize
 
@@ -93,26 +91,11 @@ def main():
         row = {"what": name, "autoseg_s": our_s, "skimage_s": their_s, "times_faster": their_s / our_s}
         rows.append({**row, "difference": difference(our_result, their_result)})
         print(f"{name:20}{our_s:10.2f}{their_s:10.2f}{their_s / our_s:14.1f}{rows[-1]['difference']:12.1e}")
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"processor": processor(), "cpus": os.cpu_count(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
-        "versions": {name: version(name) for name in ("numpy", "scipy", "scikit-image")}
-        | {"python": platform.python_version()},
-        "before": list(options.before),
-        "after": list(options.after),
-        "rows": rows,
-    }
+    threads = os.environ.get("OMP_NUM_THREADS")
+    record = {"machine": about() | {"OMP_NUM_THREADS": threads}, "before": list(options.before), "after": list(options.after)}
+    record["rows"] = rows
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def processor():
-    """The name of the processor where the system tells, else the architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

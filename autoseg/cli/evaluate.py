@@ -15,6 +15,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--tolerance-mm", type=float, metavar="X", help="of NSD; default: the larger of 1 mm and the voxel size"
     )
+    parser.add_argument("--partial", action="store_true", help="score the cases that were predicted; others are no failures")
     parser.add_argument("--workers", type=int, help="threads")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -28,6 +29,7 @@ def run(args):
         Path(args.output),
         labels=args.labels,
         tolerance_mm=args.tolerance_mm,
+        partial=args.partial,
         workers=args.workers,
         progress=Progress(args),
     )

@@ -7,7 +7,7 @@ import numpy as np
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.evaluation import evaluate_folder, write_report
-from autoseg.imaging.files import ending_of, read_label_volume
+from autoseg.imaging.files import FORMATS, read_label_volume
 from autoseg.pipeline.quiet import silent
 from autoseg.workspace import read_json
 
@@ -15,48 +15,68 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    reference, predicted, target, *, labels=None, schema=None, ending=None, tolerance_mm=None, workers=None, progress=silent
+    reference,
+    predicted,
+    target,
+    *,
+    labels=None,
+    schema=None,
+    cases=None,
+    partial=False,
+    tolerance_mm=None,
+    workers=None,
+    progress=silent,
 ):
-    """Score a folder of predictions, of any tool, and write the report.
+    """Score a folder of predictions and write the report.
 
     Args:
         reference, predicted: folders with files of the same names.
         target: folder for metrics.csv, metrics.json, metrics.md and summary.json.
         labels: path of a dataset.json; None for one beside the folders, else every value found in the references.
         schema: LabelSchema, instead of ``labels``.
-        ending: file ending; None for that of the references.
+        cases: names to score; None for every reference.
+        partial: leave out references without a prediction, which are failures otherwise.
         tolerance_mm: of the surface Dice.
 
     Returns:
         Report
     """
+    reference, predicted = Path(reference), Path(predicted)
     for folder in (reference, predicted):
-        if not Path(folder).is_dir():
+        if not folder.is_dir():
             raise AutosegError(f"{folder}: there is no such folder")
-    if ending is None:
-        files = [path for path in sorted(Path(reference).iterdir()) if path.is_file() and _has_known_ending(path)]
-        if not files:
-            raise AutosegError(f"{reference}: no label files in it")
-        ending = ending_of(files[0])
-    if schema is None:
-        schema = _schema_for(reference, predicted, labels, ending)
+    references, ending = _references(reference)
+    if cases is not None:
+        references = {case: path for case, path in references.items() if case in cases}
+    if partial:
+        references = {case: path for case, path in references.items() if (predicted / path.name).is_file()}
+    if not references:
+        raise AutosegError(f"no file of {predicted} has the name of a reference in {reference}; there is nothing to score")
     report = evaluate_folder(
-        reference, predicted, schema, ending=ending, tolerance_mm=tolerance_mm, workers=workers, on_done=progress("evaluate", 0)
+        references,
+        predicted,
+        schema or _schema(reference, predicted, labels, references),
+        ending=ending,
+        tolerance_mm=tolerance_mm,
+        workers=workers,
+        on_done=progress("evaluate", len(references)),
     )
     write_report(report, target)
     return report
 
 
-def _has_known_ending(path):
-    try:
-        return bool(ending_of(path))
-    except AutosegError:
-        return False
+def _references(folder):
+    """(case -> path, file ending) of the label files in a folder; the ending is that of most of them."""
+    files = {ending: sorted(folder.glob(f"[!.]*{ending}")) for ending in FORMATS}
+    ending = max(files, key=lambda ending: len(files[ending]))
+    if not files[ending]:
+        raise AutosegError(f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}")
+    return {path.name[: -len(ending)]: path for path in files[ending]}, ending
 
 
-def _schema_for(reference, predicted, labels, ending):
+def _schema(reference, predicted, labels, references):
     """The labels from a dataset.json, else one structure per value found in the references."""
-    places = [Path(labels)] if labels else [Path(p) / "dataset.json" for p in (predicted, reference, Path(reference).parent)]
+    places = [Path(labels)] if labels else [folder / "dataset.json" for folder in (predicted, reference, reference.parent)]
     for path in places:
         if path.is_file():
             description = read_json(path)
@@ -65,10 +85,7 @@ def _schema_for(reference, predicted, labels, ending):
             return read_labels(description["labels"], description.get("regions_class_order"))
     if labels:
         raise AutosegError(f"{labels}: there is no such file")
-    found = set()
-    for path in sorted(Path(reference).glob(f"*{ending}")):
-        found |= {int(value) for value in np.unique(read_label_volume(path).data)}
-    values = sorted(found - {0})
+    values = sorted({int(v) for path in references.values() for v in np.unique(read_label_volume(path).data)} - {0})
     if not values:
         raise DatasetError(f"{reference}: every reference is empty")
     return LabelSchema(

@@ -62,7 +62,7 @@ def predict(
         target: folder for the results.
         model: name, folder or zip; None for the only one in the workspace.
         folds: ``"0,1"`` or None for all.
-        reference: folder of labels to score against.
+        reference: folder of labels to score the cases against.
         shard: ``"i/N"``: every N-th case from the i-th.
 
     Returns:
@@ -90,7 +90,7 @@ def predict(
     )
     report = None
     if reference:
-        report = evaluate(Path(reference), target, target, schema=bundle.labels, ending=ending, workers=workers)
+        report = evaluate(reference, target, target, schema=bundle.labels, cases={case.id for case in cases}, workers=workers)
     failed = tuple(f"{case}: {message}" for case, message in done.failures)
     counts = len(done.cases("done")), len(done.cases("skipped"))
     return Predicted(Path(target), *counts, failed, time.monotonic() - begun, report)

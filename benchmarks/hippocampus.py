@@ -1,0 +1,72 @@
+"""The road of the README on the hippocampus, as a user goes it: seconds, memory and scores of each command.
+
+    python benchmarks/hippocampus.py DATA_SET --time 20m --workspace DIR
+
+Commands run one after the other, each in a process of its own; a training that is finished in the workspace is not repeated.
+The validation cases are predicted once more from their files, to be timed alone.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from machine import about
+
+from autoseg.workspace import read_json, write_json
+
+
+def measured(*arguments):
+    """Run one command of autoseg: seconds by the clock, and the largest memory it had, in MiB."""
+    begun = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "autoseg", *map(str, arguments)])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"autoseg {' '.join(map(str, arguments))} ended with status {os.waitstatus_to_exitcode(status)}")
+    return {"seconds": round(time.monotonic() - begun, 1), "memory_mib": usage.ru_maxrss // 1024}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_set", type=Path)
+    parser.add_argument("--time", default="20m")
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hippocampus.json")
+    args = parser.parse_args()
+    workspace = ("--workspace", args.workspace)
+    machine = about()
+    planned = measured("plan_and_preprocess", args.data_set, "--fresh", *workspace)
+    name = args.data_set.resolve().name.split("_", 1)[1]
+    trained = measured("train", name, "0", "--time", args.time, *workspace)
+
+    run = args.workspace / "runs" / name / "fullres_3d_unet" / "fold_0"
+    scans, out = args.workspace / "validation_scans", args.workspace / "validation_predictions"
+    for folder in (scans, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    scans.mkdir()
+    cases = json.loads((run / "run.json").read_text())["task"]["validation"]
+    for case in cases:
+        shutil.copy(args.data_set / "imagesTr" / f"{case}_0000.nii.gz", scans)
+    predicted = measured("predict", "-i", scans, "-o", out, *workspace)
+    metrics = read_json(run / "validation" / "metrics.json")
+    last = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
+    write_json(
+        args.out,
+        {
+            "machine": machine,
+            "training_time": args.time,
+            "plan_and_preprocess": planned,
+            "train": {**trained, "steps": last["step"]},
+            "predict": {**predicted, "cases": len(cases)},
+            "scores": {s["structure"]: s["mean"] for s in metrics["structures"] if s["metric"] == "dice"},
+        },
+    )
+    print(args.out.read_text())
+
+
+if __name__ == "__main__":
+    main()

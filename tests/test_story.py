@@ -1,0 +1,183 @@
+"""The whole road on small phantoms, through the command line, as a user goes it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import autoseg
+from autoseg.cli import main
+from autoseg.imaging.files import read_file, read_label_volume, read_volume, write_volume
+from autoseg.imaging.volume import Volume, orient
+from autoseg.phantoms import write_phantoms
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with phantoms, planned, and a small network trained on them for a few steps."""
+    folder = tmp_path_factory.mktemp("story")
+    raw = write_phantoms(folder / "Dataset007_Abdomen", training=10, test=3, in_plane_mm=5)
+    workspace = str(folder / "workspace")
+    assert main(["plan_and_preprocess", str(raw), "--workspace", workspace, "--explain"]) == 0
+    plan = folder / "workspace" / "plans" / "Abdomen" / "fullres_3d.json"
+    edited = json.loads(plan.read_text())
+    edited["network"]["features"] = [min(16, f) for f in edited["network"]["features"]]  # as a person may edit it
+    plan.write_text(json.dumps(edited))
+    train = [
+        "train",
+        "7",
+        "0",
+        "--workspace",
+        workspace,
+        "--iterations",
+        "60",
+        "--device",
+        "cpu",
+        "--set",
+        "learning_rate=0.03",
+    ]
+    assert main(train) == 0
+    return folder
+
+
+def call(place, *arguments):
+    return main([*arguments, "--workspace", str(place / "workspace")])
+
+
+def test_every_stage_left_what_it_should(place):
+    workspace = place / "workspace"
+    run = workspace / "runs" / "Abdomen" / "fullres_3d_unet" / "fold_0"
+    for name in ("checkpoint.safetensors", "history.jsonl", "curves.png", "run.json"):
+        assert (run / name).stat().st_size > 0
+    for name in ("metrics.csv", "metrics.json", "metrics.md", "summary.json"):
+        assert (run / "validation" / name).stat().st_size > 0
+    assert (workspace / "models" / "Abdomen_fullres_3d_unet" / "model.json").is_file()
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
+    assert json.loads((run / "run.json").read_text())["task"]["recipe"]["learning_rate"] == 0.03
+
+
+def test_an_edited_plan_is_kept_and_a_second_planning_repeats_nothing(place, capsys):
+    assert call(place, "plan_and_preprocess", "Abdomen", "--quiet") == 0
+    text = capsys.readouterr().out
+    assert "fullres_3d (kept as edited)" in text
+    assert "prepared 0 cases, 10 were ready" in text
+
+
+def test_the_same_training_is_not_done_twice(place, capsys):
+    history = place / "workspace" / "runs" / "Abdomen" / "fullres_3d_unet" / "fold_0" / "history.jsonl"
+    before = history.read_text()
+    train = ["train", "Abdomen", "0", "--iterations", "60", "--device", "cpu", "--set", "learning_rate=0.03"]
+    assert call(place, *train) == 0
+    assert "resuming at step 60" in capsys.readouterr().err
+    assert history.read_text() == before
+
+
+def test_predictions_lie_on_the_scans_grid_and_are_scored(place, capsys):
+    raw, out = place / "Dataset007_Abdomen", place / "predictions"
+    assert call(place, "predict", "-i", str(raw / "imagesTs"), "-o", str(out), "--reference", str(raw / "labelsTs")) == 0
+    assert "| liver |" in capsys.readouterr().out
+    for path in sorted((raw / "imagesTs").iterdir()):
+        scan, mask = read_file(path), read_label_volume(out / path.name.replace("_0000", ""))
+        assert mask.geometry == scan.geometry
+        assert set(np.unique(mask.data)) <= {0, 1, 2, 3, 4}
+    assert json.loads((out / "run.json").read_text())["failures"] == {}
+
+
+def test_what_is_done_is_skipped_and_the_files_stay(place, capsys):
+    raw, out = place / "Dataset007_Abdomen", place / "again"
+    arguments = ["predict", "-i", str(raw / "imagesTs"), "-o", str(out), "--no-mirror"]
+    assert call(place, *arguments) == 0
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    assert call(place, *arguments) == 0
+    assert "0 predicted, 3 were done already" in capsys.readouterr().out
+    assert times == {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+
+
+def test_a_flipped_scan_gets_the_same_mask_at_the_same_place(place):
+    predictor = autoseg.Predictor(place / "workspace" / "models" / "Abdomen_fullres_3d_unet", device="cpu", precision="fp32")
+    scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_010_0000.nii.gz")
+    turned = ((2, 0, 1), (0, 2))
+    other = Volume(np.ascontiguousarray(orient(scan.data, *turned)), scan.geometry.oriented(*turned))
+    expected, found = predictor.predict(scan).labels, predictor.predict(other).labels
+    assert found.geometry == other.geometry
+    assert (orient(expected.data, *turned) == found.data).mean() > 0.9999
+
+
+def test_a_broken_scan_in_a_cohort_is_named_and_the_others_are_done(place, tmp_path, capsys):
+    cohort = tmp_path / "cohort"
+    shutil.copytree(place / "Dataset007_Abdomen" / "imagesTs", cohort)
+    broken = cohort / "phantom_011_0000.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:3000])
+    assert call(place, "predict", "-i", str(cohort), "-o", str(tmp_path / "out")) == 1
+    text = capsys.readouterr().out
+    assert "2 predicted" in text
+    assert "phantom_011" in text
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["phantom_010.nii.gz", "phantom_012.nii.gz"]
+
+
+def test_a_model_travels_as_one_file(place, tmp_path, capsys):
+    zipped = tmp_path / "abdomen.zip"
+    assert call(place, "model", "export", "Abdomen_fullres_3d_unet", str(zipped)) == 0
+    elsewhere = ["--workspace", str(tmp_path / "other")]
+    assert main(["model", "import", str(zipped), *elsewhere]) == 0
+    capsys.readouterr()
+    assert main(["model", "info", "abdomen", "--json", *elsewhere]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["structures"] == ["liver", "kidney_right", "kidney_left", "aorta"]
+    scan = place / "Dataset007_Abdomen" / "imagesTs" / "phantom_010_0000.nii.gz"
+    assert main(["predict", "-i", str(scan), "-o", str(tmp_path / "out"), *elsewhere]) == 0
+    assert (tmp_path / "out" / "phantom_010.nii.gz").is_file()
+
+
+def test_evaluate_scores_what_was_predicted(place, tmp_path, capsys):
+    raw = place / "Dataset007_Abdomen"
+    predicted = tmp_path / "predicted"
+    predicted.mkdir()
+    shutil.copy(raw / "labelsTr" / "phantom_003.nii.gz", predicted)
+    arguments = ["evaluate", "--reference", str(raw / "labelsTr"), "--predicted", str(predicted), "-o", str(tmp_path / "e")]
+    assert main([*arguments, "--quiet"]) == 1
+    assert main([*arguments, "--quiet", "--partial"]) == 0
+    assert "| liver | 1 | 1.000" in capsys.readouterr().out
+
+
+def test_the_raw_folder_is_never_written_to(place):
+    made = {path.name for path in (place / "Dataset007_Abdomen").iterdir()}
+    assert made == {"dataset.json", "imagesTr", "labelsTr", "imagesTs", "labelsTs"}
+
+
+def test_weights_of_a_model_start_another_training(place, capsys):
+    arguments = ["train", "Abdomen", "0,1", "--iterations", "2", "--device", "cpu", "--name", "fine"]
+    assert call(place, *arguments, "--from", "Abdomen_fullres_3d_unet") == 0
+    text = capsys.readouterr()
+    assert text.err.count("starting from") == 2
+    assert "fold 1: 2 steps" in text.out
+
+
+def test_scans_can_be_predicted_from_an_array_without_files(place):
+    model = autoseg.load_bundle(place / "workspace" / "models" / "Abdomen_fullres_3d_unet")
+    scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_012_0000.nii.gz")
+    prediction = autoseg.Predictor(model, device="cpu", mirror=False).predict(scan, probabilities=True)
+    assert prediction.labels.data.shape == scan.geometry.shape
+    assert np.allclose(prediction.probabilities.astype(np.float32).sum(axis=0), 1, atol=0.01)
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_ninety_percent_on_scans_it_has_not_seen(tmp_path, capsys):
+    assert main(["demo", "--folder", str(tmp_path / "demo"), "--device", "cpu"]) == 0
+    metrics = json.loads((tmp_path / "demo" / "predictions" / "metrics.json").read_text())
+    assert "Dataset900_Phantoms" in capsys.readouterr().out
+    assert min(s["mean"] for s in metrics["structures"] if s["metric"] == "dice") >= 0.9
+
+
+def test_a_short_demo_goes_all_the_way(tmp_path, capsys):
+    assert main(["demo", "--folder", str(tmp_path / "demo"), "--time", "5s", "--device", "cpu", "--quiet"]) == 0
+    assert "masks and metrics" in capsys.readouterr().out
+
+
+def test_volumes_survive_a_write_and_read(tmp_path, place):
+    scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_010_0000.nii.gz")
+    for ending in (".nii", ".nii.gz", ".nrrd", ".mha"):
+        write_volume(scan, tmp_path / f"scan{ending}")
+        assert read_volume(tmp_path / f"scan{ending}").geometry.matches(scan.geometry)
