@@ -11,6 +11,7 @@ from autoseg.imaging.files import FORMATS, ending_of
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
+from autoseg.networks.machine import keep_memory
 from autoseg.pipeline.evaluation import evaluate
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.quiet import mute, silent
@@ -76,6 +77,8 @@ def predict(
     cases, ending = _find_cases(Path(source), bundle)
     chosen = None if folds is None else [part.strip() for part in str(folds).split(",")]
     predictor = Predictor(bundle, folds=chosen, device=device, mirror=mirror, step=step)
+    if predictor.device.type == "cpu":
+        keep_memory()
     say(f"{len(cases)} cases, model {bundle.name}, on {predictor.device}")
     done = predict_cohort(
         predictor,

@@ -80,6 +80,7 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     prepared, folder = Path(prepared), Path(folder)
     if device.type == "cpu":
         keep_memory()
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # patches keep their size for long
     recipe = with_batch_size(task.recipe, task.plan, device.type)
     task = replace(task, recipe=recipe)
     torch.manual_seed(task.seed)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from autoseg.engines import default_workers
 from autoseg.errors import TrainingError
 from autoseg.networks.machine import faster_in_bf16
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
@@ -87,7 +88,7 @@ def fit(
     )
 
     losses, since, saved = [], time.monotonic() - state.seconds, time.monotonic()
-    with _Ahead(batch, length, state) as ahead, _stop_signals() as stopped:
+    with _Ahead(batch, length, state, device) as ahead, _stop_signals() as stopped:
         while not state.finished and not stopped:
             rate = learning_rate_factor(recipe, length.fraction(state), state.cooldown)
             if rate is None:
@@ -228,13 +229,16 @@ def _stop_signals():
 
 
 class _Ahead:
-    """Batches made in a thread while the device works; ``take`` raises whatever went wrong in the making."""
+    """Batches made in threads while the device works; ``take`` raises whatever went wrong in the making.
 
-    DEPTH = 2
+    One thread beside a CPU training, which needs the cores itself; one per core for an accelerator, each with one core.
+    """
 
-    def __init__(self, batch, length, state):
-        self.batch, self.length = batch, length
-        self.pool = ThreadPoolExecutor(1)
+    def __init__(self, batch, length, state, device):
+        self.batch, self.length, self.pinned = batch, length, device.type == "cuda"
+        own_core = device.type != "cpu"
+        self.depth = 1 + default_workers() if own_core else 2
+        self.pool = ThreadPoolExecutor(self.depth - 1, initializer=_one_core if own_core else None)
         self.next = state.step
         self.pending = deque()
 
@@ -245,8 +249,16 @@ class _Ahead:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def take(self, state):
-        while len(self.pending) < self.DEPTH:
+        while len(self.pending) < self.depth:
             ahead = replace(state, step=self.next)  # by steps the fraction is that batch's own, by time it is now's
-            self.pending.append(self.pool.submit(self.batch, self.next, self.length.fraction(ahead)))
+            self.pending.append(self.pool.submit(self._make, self.next, self.length.fraction(ahead)))
             self.next += 1
         return self.pending.popleft().result()
+
+    def _make(self, step, fraction):
+        tensors = self.batch(step, fraction)
+        return tuple(t.pin_memory() for t in tensors) if self.pinned else tensors
+
+
+def _one_core():
+    torch.set_num_threads(1)  # for this thread

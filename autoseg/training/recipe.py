@@ -32,7 +32,8 @@ class Recipe:
         learning_rate, momentum, weight_decay, clip_norm: of SGD with Nesterov momentum; ``momentum`` None fits it to the
             number of steps (``momentum_for``).
         warmup, hold, power: of the learning rate, see above.
-        batch_size: None means the plan's on an accelerator and 2 at most on a CPU, where many small steps win.
+        batch_size: None means the plan's.
+        cpu_batch_size: at most so many on a CPU, where many small steps win; None for no such limit.
         patch_stages: smaller patches at first.
         loss: a key of ``LOSSES``.
         deep_supervision: losses at every scale of the decoder.
@@ -55,6 +56,7 @@ class Recipe:
     hold: float = 0.5
     power: float = 0.9
     batch_size: int | None = None
+    cpu_batch_size: int | None = 2
     patch_stages: tuple[PatchStage, ...] = (PatchStage(0.2, 0.6, 4), PatchStage(0.4, 0.8, 2))
     loss: str = "dice_cross_entropy"
     deep_supervision: bool = True
@@ -72,12 +74,22 @@ class Recipe:
             raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
         if self.learning_rate <= 0 or self.checks < 1 or self.checkpoint_minutes <= 0:
             raise ValueError("learning_rate, checks and checkpoint_minutes must be positive")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, found {self.batch_size}")
+        for name in ("batch_size", "cpu_batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
 
 
-# nnU-Net 2.8's recipe: reference/methods and its source name the constants; its own early stopping is none
-PARITY = Recipe(name="parity", momentum=0.99, warmup=0.0, hold=0.0, patch_stages=(), ema=False, patience=None)
+# the recipe of nnU-Net 2.8: Isensee et al. 2021 and its default trainer
+PARITY = Recipe(
+    name="parity",
+    momentum=0.99,
+    warmup=0.0,
+    hold=0.0,
+    cpu_batch_size=None,
+    patch_stages=(),
+    ema=False,
+    patience=None,
+)
 
 RECIPES = Registry("recipe", {"autoseg": Recipe(), "parity": PARITY})
 
@@ -141,4 +153,5 @@ def with_batch_size(recipe, plan, device_type):
     """The recipe with the batch size settled for a device."""
     if recipe.batch_size is not None:
         return recipe
-    return replace(recipe, batch_size=min(2, plan.batch_size) if device_type == "cpu" else plan.batch_size)
+    most = recipe.cpu_batch_size if device_type == "cpu" else None
+    return replace(recipe, batch_size=min(plan.batch_size, most or plan.batch_size))

@@ -1,0 +1,50 @@
+"""The README is true: its commands run in their order, its links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from autoseg.cli import main
+from autoseg.phantoms import write_phantoms
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def commands():
+    blocks = re.findall(r"```\n(.*?)```", README, flags=re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("autoseg ")]
+
+
+def test_the_commands_of_the_tour_run_as_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = write_phantoms(tmp_path / "Dataset004_Hippocampus", training=10, test=0, in_plane_mm=6)
+    for path in [*raw.glob("imagesTr/*_000_*"), *raw.glob("labelsTr/*_000.*")]:  # the one that the README names
+        path.rename(path.with_name(path.name.replace("phantom_000", "hippocampus_003")))
+    tour = commands()
+    assert len(tour) >= 6
+    for command in tour:
+        arguments = shlex.split(command.replace("--time 20m", "--time 2s"))[1:]
+        assert main([*arguments, "--device", "cpu"] if arguments[0] in ("train", "predict") else arguments) == 0, command
+    assert (tmp_path / "predictions" / "hippocampus_003.nii.gz").is_file()
+    assert (tmp_path / "hippocampus.zip").is_file()
+
+
+def test_the_commands_for_make_exist():
+    targets = re.findall(r"^make (\w+)", README, flags=re.MULTILINE)
+    assert set(targets) >= {"demo", "test"}
+    for target in targets:
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "planners/README.md", "dataset_json_examples/README.md"])
+def test_links_lead_to_files(document):
+    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text()):
+        assert link.startswith("http") or (ROOT / document).parent.joinpath(link).exists(), link
+
+
+def test_names_in_the_table_of_extensions_exist():
+    for path in re.findall(r"`(tests/[\w/]+\.py)`", README):
+        assert (ROOT / path).is_file(), path
