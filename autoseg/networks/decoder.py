@@ -13,9 +13,13 @@ class Decoder(nn.Module):
 
     Entry s of ``ups``, ``stages`` and ``heads`` belongs to stage s, the finest first. A network of a single stage has a
     head on the encoder's features and nothing else. Without ``spec.deep_supervision`` only the finest head exists.
+
+    Args:
+        spec: NetworkSpec.
+        gates: modules ``gate(skip, below) -> skip`` for the coarsest skip connections, the finest of these first.
     """
 
-    def __init__(self, spec):
+    def __init__(self, spec, gates=()):
         super().__init__()
         features = spec.features
         levels = range(len(features) - 1)
@@ -25,6 +29,7 @@ class Decoder(nn.Module):
         self.stages = nn.ModuleList(
             conv_stack(2 * features[s], features[s], spec.kernels[s], blocks=spec.decoder_blocks[s]) for s in levels
         )
+        self.gates = nn.ModuleList(gates)
         scales = max(1, len(levels)) if spec.deep_supervision else 1
         self.heads = nn.ModuleList(nn.Conv3d(features[s], spec.out_channels, 1) for s in range(scales))
 
@@ -41,7 +46,11 @@ class Decoder(nn.Module):
         x = features.pop()
         outputs = [] if self.stages else [self.heads[0](x)]
         for s in reversed(range(len(self.stages))):
-            x = self.stages[s](torch.cat((self.ups[s](x), features.pop()), dim=1))
+            x = self.stages[s](torch.cat((self.ups[s](x), self._gated(s, features.pop(), x)), dim=1))
             if s == 0 or (every_scale and s < len(self.heads)):
                 outputs.append(self.heads[s](x))
         return outputs[::-1] if every_scale else outputs[-1]
+
+    def _gated(self, s, skip, below):
+        ungated = len(self.stages) - len(self.gates)
+        return skip if s < ungated else self.gates[s - ungated](skip, below)

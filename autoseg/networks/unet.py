@@ -23,12 +23,12 @@ class UNet(nn.Module):
     logits at each scale of deep supervision, finest first.
     """
 
-    def __init__(self, spec, encoder):
+    def __init__(self, spec, encoder, gates=()):
         super().__init__()
         self.spec = spec
         self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
         self.encoder = encoder
-        self.decoder = Decoder(spec)
+        self.decoder = Decoder(spec, gates)
         initialise(self)
 
     def forward(self, x, every_scale=False):

@@ -130,8 +130,12 @@ def _begin(network, batch, recipe, length, loss, device, identity):
         deep_supervision_loss(loss, logits, codes.to(device)).item()
         once = time.monotonic() - start
         start = time.monotonic()
-    expected = max(1, int(length.seconds / (3 * once)))  # forward and backward cost about three forwards
-    return LoopState(identity=identity, steps_expected=expected, bf16=bf16)
+    seconds = 3 * once / images.numel()  # forward and backward cost about three forwards, and voxels cost alike
+    expected, before = 0.0, 0.0
+    for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
+        expected += (until - before) * length.seconds / (seconds * batch(0, before)[0].numel())
+        before = until
+    return LoopState(identity=identity, steps_expected=max(1, int(expected)), bf16=bf16)
 
 
 def _step(network, optimizer, images, codes, loss, recipe, rate, device, state):

@@ -1,0 +1,67 @@
+"""DeepLabv3 (Chen, Papandreou, Schroff, Adam 2017, arXiv 1706.05587): atrous spatial pyramid pooling.
+
+Four convolutions look at the coarse grid side by side, a 1 x 1 x 1 one and three dilated ones, together with a branch
+for the whole image; a 1 x 1 x 1 convolution joins them. The paper's rates are 6, 12 and 18 on a grid of about 36 voxels.
+The grid of a medical patch has 4 to 20, where such kernels would see padding only.
+
+Adapted to 3D, small and anisotropic patches:
+
+- the rates shrink with the grid, axis by axis, in proportion, so that the widest reaches half the grid at most; no weight
+  depends on that, and an axis of one voxel has kernel 1 or rate 1;
+- kernels along each axis are those of the plan's last stage;
+- instance for batch normalisation, hence the branch for the image joins behind it (``dilated.ImageBranch``);
+- the backbone is the plan's residual encoder (``dilated``), without the paper's multi-grid rates inside a stage.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from autoseg.networks.blocks import SLOPE, ConvBlock, InstanceNorm, convolution
+from autoseg.networks.dilated import DilatedNetwork, ImageBranch
+
+__all__ = ["AtrousPyramid", "build_deeplabv3", "fitting_rate"]
+
+RATES = (6, 12, 18)
+WIDTH = 256  # of the paper
+
+
+def fitting_rate(rate, grid):
+    """(3,) dilation along each axis of a grid (three edges in voxels): ``rate``, or less on a small grid, at least 1."""
+    return tuple(max(1, min(rate, rate * edge // (2 * RATES[-1]))) for edge in grid)
+
+
+class AtrousBlock(nn.Module):
+    """A convolution block whose dilation fits the grid it meets."""
+
+    def __init__(self, inputs, outputs, kernel, rate):
+        super().__init__()
+        self.rate = rate
+        self.conv = convolution(inputs, outputs, kernel)
+        self.norm = InstanceNorm(outputs)
+
+    def forward(self, x):
+        rate = fitting_rate(self.rate, x.shape[2:])
+        padding = tuple(d * (k // 2) for d, k in zip(rate, self.conv.kernel_size, strict=True))
+        x = functional.conv3d(x, self.conv.weight, self.conv.bias, padding=padding, dilation=rate)
+        return functional.leaky_relu(self.norm(x), SLOPE, inplace=True)
+
+
+class AtrousPyramid(nn.Module):
+    """Atrous spatial pyramid pooling: (B, inputs, z, y, x) -> (B, outputs, z, y, x)."""
+
+    def __init__(self, inputs, outputs, kernel):
+        super().__init__()
+        self.branches = nn.ModuleList([ConvBlock(inputs, outputs, (1, 1, 1))])
+        self.branches.extend(AtrousBlock(inputs, outputs, kernel, rate) for rate in RATES)
+        self.join = ConvBlock(len(self.branches) * outputs, outputs, (1, 1, 1), activate=False)
+        self.image = ImageBranch(inputs, outputs, outputs)
+
+    def forward(self, x):
+        joined = self.join(torch.cat([branch(x) for branch in self.branches], dim=1))
+        return functional.leaky_relu(joined + self.image(x), SLOPE)
+
+
+def build_deeplabv3(spec):
+    """DeepLabv3 on the plan's residual encoder; logits are computed on a grid up to 8 times coarser and enlarged."""
+    return DilatedNetwork(spec, AtrousPyramid, WIDTH)

@@ -1,0 +1,104 @@
+"""Networks that read a whole image at a coarse grid and enlarge the logits: what DeepLab and PSPNet share.
+
+Their encoder is a residual network whose last strides are replaced by dilated ("atrous") convolutions: the kernels still
+reach as far, and the grid stays finer. On that grid a *context* module looks at the surroundings of each voxel at several
+scales; a 1 x 1 x 1 head gives logits, and trilinear interpolation brings these to the grid of the image.
+
+Adapted from ResNet-101 on photographs (Chen et al. 2017; Zhao et al. 2017): the residual blocks, widths and kernels are
+the plan's. At most six stages are built, the depth of ResNet, where a plan for large slices would have eight. Strides stop
+at 8 along each axis, the finer of the papers' grids; in shallower networks, for small patches, the last stage is dilated
+all the same, so that structures of a few voxels survive. Axes that the plan does not halve are neither strided nor
+dilated.
+"""
+
+from dataclasses import replace
+
+from torch import nn
+from torch.nn import functional
+
+from autoseg.networks.blocks import SLOPE, ConvBlock, InputScaling, check_patch, initialise, residual_stack
+from autoseg.networks.encoder import Encoder
+
+__all__ = ["DilatedNetwork", "ImageBranch", "dilated_strides"]
+
+STAGES = 6  # of ResNet: a stem and five halvings
+FINEST_STRIDE = 8  # where the strides end
+
+
+def dilated_strides(strides):
+    """The strides that are kept, and the dilation of each stage: two tuples of triples as long as ``strides``."""
+    kept, rates, reached, rate = [], [], (1, 1, 1), (1, 1, 1)
+    for stage, stride in enumerate(strides):
+        last = len(strides) > 2 and stage == len(strides) - 1
+        stays = tuple(1 if last or r * s > FINEST_STRIDE else s for r, s in zip(reached, stride, strict=True))
+        rate = tuple(d * s // k for d, s, k in zip(rate, stride, stays, strict=True))
+        reached = tuple(r * k for r, k in zip(reached, stays, strict=True))
+        kept.append(stays)
+        rates.append(rate)
+    return tuple(kept), tuple(rates)
+
+
+def _encoder(spec):
+    """The residual encoder of the first STAGES stages, dilated."""
+    strides, rates = dilated_strides(spec.strides[:STAGES])
+    short = replace(
+        spec,
+        features=spec.features[:STAGES],
+        strides=strides,
+        kernels=spec.kernels[:STAGES],
+        encoder_blocks=spec.encoder_blocks[:STAGES],
+        decoder_blocks=spec.decoder_blocks[: STAGES - 1],
+    )
+    stem = ConvBlock(spec.in_channels, spec.features[0], spec.kernels[0])
+    encoder = Encoder(short, residual_stack, stem=stem, inputs=spec.features[0])
+    for stage, rate in zip(encoder.stages, rates, strict=True):
+        for module in stage.modules():
+            if isinstance(module, nn.Conv3d):
+                module.dilation = rate
+                module.padding = tuple(d * (k // 2) for d, k in zip(rate, module.kernel_size, strict=True))
+    return encoder
+
+
+class ImageBranch(nn.Module):
+    """What the image as a whole says, (B, W, 1, 1, 1): the mean of all voxels through two 1 x 1 x 1 convolutions.
+
+    It has no normalisation: one voxel has no spread. For the same reason it must be added *behind* the normalisation of
+    what it joins. An instance normalisation takes from each channel its mean over the image, and this is nothing else;
+    concatenated before one, as in the papers with their batch normalisation, it would have no effect at all.
+    """
+
+    def __init__(self, inputs, middle, outputs):
+        super().__init__()
+        self.squeeze = nn.Conv3d(inputs, middle, 1)
+        self.spread = nn.Conv3d(middle, outputs, 1, bias=False)
+
+    def forward(self, x):
+        return self.spread(functional.leaky_relu(self.squeeze(x.mean((2, 3, 4), keepdim=True)), SLOPE))
+
+
+class DilatedNetwork(nn.Module):
+    """Input scaling, dilated encoder, context, head, enlargement. One output at every scale: the finest.
+
+    Args:
+        spec: NetworkSpec; it needs no decoder, so ``decoder_blocks`` and ``deep_supervision`` have no effect.
+        context: ``context(inputs, outputs, kernel) -> Module`` from (B, inputs, z, y, x) to (B, outputs, z, y, x).
+        widest: upper limit of ``outputs``, which otherwise is the width of the encoder.
+    """
+
+    def __init__(self, spec, context, widest):
+        super().__init__()
+        self.spec = spec
+        self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
+        self.encoder = _encoder(spec)
+        inputs = spec.features[:STAGES][-1]
+        width = min(widest, inputs)
+        self.context = context(inputs, width, spec.kernels[:STAGES][-1])
+        self.head = nn.Conv3d(width, spec.out_channels, 1)
+        initialise(self)
+
+    def forward(self, x, every_scale=False):
+        x = self.scaling(x)
+        check_patch(self.spec, x.shape[2:])
+        logits = self.head(self.context(self.encoder(x)[-1]))
+        logits = functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
+        return [logits] if every_scale else logits

@@ -1,0 +1,90 @@
+"""The fully convolutional network, FCN-8s (Long, Shelhamer, Darrell, CVPR 2015, arXiv 1411.4038).
+
+Each of the coarse stages of a plain encoder is scored by a 1 x 1 x 1 convolution. From the coarsest on, scores are
+enlarged by a transposed convolution, which starts as linear interpolation and learns, and added to those of the next finer
+stage. The finest sum is interpolated to the grid of the image.
+
+Adapted to 3D, small and anisotropic patches:
+
+- the finest stage that is scored is the one at stride 8, as in the paper; a network too shallow to have three stages from
+  there on scores its three coarsest ones (with a patch of 40 voxels those at strides 2, 4 and 8);
+- enlargement follows the plan's strides axis by axis, and leaves an axis alone that was not halved;
+- the encoder is the plan's: strided convolutions with instance normalisation for VGG's max pooling, and the last stage
+  for its two wide convolutions of kernel 7 with dropout;
+- trained in one go. As in the paper, scores of finer stages start at zero.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
+from autoseg.networks.encoder import Encoder
+
+__all__ = ["FCN", "build_fcn", "finest_scored", "interpolation_kernel"]
+
+FINEST_STRIDE = 8
+SCORED = 3  # stages, at least
+
+
+def finest_scored(strides):
+    """Index of the finest stage with scores."""
+    reached, coarse = (1, 1, 1), len(strides)
+    for stage, stride in enumerate(strides):
+        reached = tuple(r * s for r, s in zip(reached, stride, strict=True))
+        if max(reached) >= FINEST_STRIDE:
+            coarse = min(coarse, stage)
+    return max(0, min(coarse, len(strides) - SCORED))
+
+
+def interpolation_kernel(stride):
+    """(kz, ky, kx) weights with which a transposed convolution of that stride interpolates linearly."""
+    kernel = torch.ones(1, 1, 1)
+    for axis, step in enumerate(stride):
+        size = 2 * step - step % 2
+        distance = (torch.arange(size) - (size - 1) / 2).abs() / step
+        kernel = kernel * (1 - distance).reshape([-1 if a == axis else 1 for a in range(3)])
+    return kernel
+
+
+def _enlargement(classes, stride):
+    size = [2 * step - step % 2 for step in stride]
+    return nn.ConvTranspose3d(classes, classes, size, stride, padding=[step // 2 for step in stride], bias=False)
+
+
+class FCN(nn.Module):
+    """Input scaling, encoder, scores summed from coarse to fine. One output at every scale: the finest.
+
+    ``spec.decoder_blocks`` and ``spec.deep_supervision`` have no effect.
+    """
+
+    def __init__(self, spec):
+        super().__init__()
+        self.spec = spec
+        self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
+        self.encoder = Encoder(spec, conv_stack)
+        self.finest = finest_scored(spec.strides)
+        self.scores = nn.ModuleList(nn.Conv3d(width, spec.out_channels, 1) for width in spec.features[self.finest :])
+        self.ups = nn.ModuleList(_enlargement(spec.out_channels, stride) for stride in spec.strides[self.finest + 1 :])
+        initialise(self)
+        for score in self.scores[:-1]:
+            nn.init.zeros_(score.weight)
+        with torch.no_grad():
+            for up in self.ups:
+                kernel = interpolation_kernel(up.stride)
+                up.weight.copy_(torch.eye(spec.out_channels)[..., None, None, None] * kernel)
+
+    def forward(self, x, every_scale=False):
+        x = self.scaling(x)
+        check_patch(self.spec, x.shape[2:])
+        features = self.encoder(x)[self.finest :]
+        logits = self.scores[-1](features[-1])
+        for s in reversed(range(len(self.ups))):
+            logits = self.ups[s](logits) + self.scores[s](features[s])
+        logits = functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
+        return [logits] if every_scale else logits
+
+
+def build_fcn(spec):
+    """FCN-8s on the plan's plain encoder."""
+    return FCN(spec)

@@ -1,0 +1,74 @@
+"""UNet++ (Zhou, Siddiquee, Tajbakhsh, Liang 2018, arXiv 1807.10165; TMI 2020, arXiv 1912.05074): nested, dense skips.
+
+Node (i, j) stands at stage i, the finest 0, in column j. Column 0 is the encoder. Every other node convolves all nodes
+before it in its row together with its lower left neighbour, enlarged::
+
+    (0,0) - (0,1) - (0,2)
+    (1,0) - (1,1)               (i,j) from (i,0) ... (i,j-1) and (i+1,j-1)
+    (2,0)
+
+so the first row ends in U-Nets of growing depth, each with its own head. The deepest gives the logits.
+
+Adapted to 3D, small and anisotropic patches: strides, kernels and widths are the plan's; the encoder strides where the
+paper pools; a node has as many convolutions as the plan's decoder stage, with instance normalisation.
+
+Deep supervision is the paper's: all heads lie on the grid of the image, the deepest first. The training's weights of scales
+then halve from depth to depth, where the paper weighs the depths alike, and the shallowest has none.
+"""
+
+import torch
+from torch import nn
+
+from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
+from autoseg.networks.encoder import Encoder
+
+__all__ = ["UNetPlusPlus", "build_unet_plus_plus"]
+
+
+class UNetPlusPlus(nn.Module):
+    """Input scaling, encoder, triangle of nodes, heads on the first row.
+
+    ``nodes[i][j - 1]`` and ``ups[i][j - 1]`` belong to node (i, j); ``heads[k]`` reads node (0, depth - k). A network of a
+    single stage has a head on the encoder's features.
+    """
+
+    def __init__(self, spec):
+        super().__init__()
+        self.spec = spec
+        features, strides = spec.features, spec.strides
+        depth = len(features) - 1
+        self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
+        self.encoder = Encoder(spec, conv_stack)
+        self.ups = nn.ModuleList(
+            nn.ModuleList(
+                nn.ConvTranspose3d(features[i + 1], features[i], strides[i + 1], strides[i + 1]) for _ in range(depth - i)
+            )
+            for i in range(depth)
+        )
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(
+                conv_stack((j + 1) * features[i], features[i], spec.kernels[i], blocks=spec.decoder_blocks[i])
+                for j in range(1, depth - i + 1)
+            )
+            for i in range(depth)
+        )
+        scales = max(1, depth) if spec.deep_supervision else 1
+        self.heads = nn.ModuleList(nn.Conv3d(features[0], spec.out_channels, 1) for _ in range(scales))
+        initialise(self)
+
+    def forward(self, x, every_scale=False):
+        x = self.scaling(x)
+        check_patch(self.spec, x.shape[2:])
+        rows = [[features] for features in self.encoder(x)]
+        for j in range(1, len(rows)):
+            for i in range(len(rows) - j):
+                up = self.ups[i][j - 1](rows[i + 1][j - 1])
+                rows[i].append(self.nodes[i][j - 1](torch.cat((*rows[i], up), dim=1)))
+        if not every_scale:
+            return self.heads[0](rows[0][-1])
+        return [head(rows[0][-1 - k]) for k, head in enumerate(self.heads)]
+
+
+def build_unet_plus_plus(spec):
+    """UNet++ with the plan's stages and a plain encoder."""
+    return UNetPlusPlus(spec)
