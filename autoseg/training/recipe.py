@@ -57,7 +57,7 @@ class Recipe:
     power: float = 0.9
     batch_size: int | None = None
     cpu_batch_size: int | None = 2
-    patch_stages: tuple[PatchStage, ...] = (PatchStage(0.2, 0.6, 4), PatchStage(0.4, 0.8, 2))
+    patch_stages: tuple[PatchStage, ...] = (PatchStage(0.4, 0.8, 1),)
     loss: str = "dice_cross_entropy"
     deep_supervision: bool = True
     foreground: float = 0.33
