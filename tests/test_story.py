@@ -65,6 +65,15 @@ def test_an_edited_plan_is_kept_and_a_second_planning_repeats_nothing(place, cap
     assert "prepared 0 cases, 10 were ready" in text
 
 
+def test_another_preset_or_budget_is_another_plan(place, capsys):
+    for option in (["--preset", "m"], ["--memory-gb", "4"], ["--parity"]):
+        assert call(place, "plan_and_preprocess", "Abdomen", "--quiet", "--no-preprocess", *option) == 0
+    plans = {path.stem for path in (place / "workspace" / "plans" / "Abdomen").glob("fullres*.json")}
+    assert plans == {"fullres_3d", "fullres_3d_m", "fullres_3d_4gb", "fullres_3d_parity"}
+    assert call(place, "plan_and_preprocess", "Abdomen", "--quiet", "--preset", "huge") == 2
+    assert "no preset called 'huge'" in capsys.readouterr().err
+
+
 def test_the_same_training_is_not_done_twice(place, capsys):
     history = place / "workspace" / "runs" / "Abdomen" / "fullres_3d_unet" / "fold_0" / "history.jsonl"
     before = history.read_text()

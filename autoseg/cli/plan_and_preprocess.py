@@ -10,6 +10,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--preset", default="classic", metavar="NAME", help="classic (default), or residual encoders m, l, xl")
     parser.add_argument("--memory-gb", type=float, metavar="X", help="graphics memory to plan for; default: the preset's own")
+    parser.add_argument("--parity", action="store_true", help="decide as nnU-Net does, to the number")
     parser.add_argument("--explain", action="store_true", help="print each decision with its rule and numbers")
     parser.add_argument("--dry-run", action="store_true", help="measure and plan, write nothing")
     parser.add_argument("--no-preprocess", action="store_true", help="stop after planning")
@@ -28,6 +29,7 @@ def run(args):
             planner=args.planner,
             preset=args.preset,
             memory_gb=args.memory_gb,
+            parity=args.parity,
             preprocess=not (args.no_preprocess or args.dry_run),
             dry_run=args.dry_run,
             workers=args.workers,

@@ -1,7 +1,7 @@
 """Verify, measure, plan, prepare: from a raw folder to cases that a network can be trained on."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import planners
@@ -17,7 +17,7 @@ from autoseg.preprocess.case import prepare_case
 from autoseg.preprocess.store import is_stored, preparation_digest, store_case
 from autoseg.workspace import read_json, read_record, write_json
 from planners import Budget, Fingerprint, Plan
-from planners.records import RecordError, from_json
+from planners.records import RecordError, from_json, to_json
 
 __all__ = [
     "Planned",
@@ -40,12 +40,13 @@ class Verified:
     findings: tuple[Finding, ...]
 
 
-def verify(dataset, workspace, *, workers=None, progress=silent, keep=True):
+def verify(dataset, workspace, *, workers=None, progress=silent, keep=True, fresh=False):
     """Look through every file of a data set once.
 
     Args:
         dataset: folder, or a name or number that the workspace knows.
         workspace: Workspace; scans of unchanged files are taken from it and, with ``keep``, stored in it.
+        fresh: read every file again.
 
     Returns:
         Verified
@@ -55,7 +56,7 @@ def verify(dataset, workspace, *, workers=None, progress=silent, keep=True):
     """
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     store = workspace.fingerprints(spec.name) / "scan.json"
-    known = _known_scans(store)
+    known = () if fresh else _known_scans(store)
     scans = scan_dataset(spec, workers=workers, known=known, on_done=progress("verify", len(spec.training)))
     findings = check_dataset(spec, scans)
     if keep:
@@ -101,6 +102,7 @@ def plan_and_preprocess(
     planner=None,
     preset="classic",
     memory_gb=None,
+    parity=False,
     preprocess=True,
     dry_run=False,
     workers=None,
@@ -115,9 +117,10 @@ def plan_and_preprocess(
         planner: name of the plan to prepare the cases for; None for ``default_plan``.
         preset: ``classic``, ``m``, ``l`` or ``xl``.
         memory_gb: graphics memory to plan for; None for the preset's own.
+        parity: decide as nnU-Net does, to the number.
         preprocess: False stops after planning.
         dry_run: write nothing.
-        fresh: make everything anew, over plans that were edited too.
+        fresh: make everything anew, in place of plans that were edited too (they stay as NAME.json.old).
 
     Returns:
         Planned
@@ -126,25 +129,21 @@ def plan_and_preprocess(
         DatasetError: the data set has errors (all of them in the message). PlanError: a planner or preset that does not exist.
     """
     begun = time.monotonic()
-    if fresh and not dry_run:
-        (workspace.fingerprints(read_dataset(workspace.dataset_folder(str(dataset))).name) / "scan.json").unlink(
-            missing_ok=True
-        )
-    verified = verify(dataset, workspace, workers=workers, progress=progress, keep=False)
+    verified = verify(dataset, workspace, workers=workers, progress=progress, keep=False, fresh=fresh)
     spec = verified.dataset
     refuse_on_errors(verified)
     fingerprint = measure_fingerprint(spec, verified.scans)
-    plans, kept = _plans(workspace, fingerprint, planner, preset, memory_gb, fresh)
-    plan = plans[planner] if planner else plans[default_plan(plans)]
+    budget = Budget(gpu_memory_gb=memory_gb, parity=parity)
+    plan, plans, kept = _plans(workspace, fingerprint, planner, preset, budget, fresh)
     if not dry_run:
         folder = workspace.fingerprints(spec.name)
         workspace.remember_dataset(spec.folder, spec.name)
         write_json(folder / "scan.json", verified.scans)
         write_json(folder / "findings.json", verified.findings)
         write_json(folder / "fingerprint.json", fingerprint)
-        for name, made in plans.items():
-            if name not in kept:
-                write_json(workspace.plan(spec.name, name), made)
+        for made in plans:
+            if made.name not in kept:
+                _write_plan(workspace.plan(spec.name, made.name), made)
     outcomes, ready = [], 0
     if preprocess and not dry_run:
         outcomes, ready = prepare(spec, verified.scans, plan, workspace, workers=workers, fresh=fresh, progress=progress)
@@ -152,7 +151,7 @@ def plan_and_preprocess(
         dataset=spec,
         fingerprint=fingerprint,
         plan=plan,
-        plans=tuple(plans.values()),
+        plans=plans,
         kept=kept,
         prepared=len(outcomes),
         reused=ready,
@@ -185,29 +184,49 @@ def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, progress
 
 
 def default_plan(names):
-    """The plan that a data set is prepared for and trained with when none is named."""
-    return next(name for name in ("fullres_3d", "slices_2d") if name in names)
+    """The plan that a data set is prepared for and trained with when none is named.
+
+    Raises:
+        PlanError: neither of the two is among ``names``.
+    """
+    for name in ("fullres_3d", "slices_2d"):
+        if name in names:
+            return name
+    raise PlanError(f"there are several plans, say which one is meant with --plan: {', '.join(sorted(names))}")
 
 
-def _plans(workspace, fingerprint, wanted, preset, memory_gb, fresh):
-    """Plans by name, and the names of those that are kept because a person may have edited them."""
+def _write_plan(path, plan):
+    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old."""
+    if path.is_file() and read_json(path) != to_json(plan):
+        path.replace(path.with_name(f"{path.name}.old"))
+    write_json(path, plan)
+
+
+def _plans(workspace, fingerprint, wanted, preset, budget, fresh):
+    """Plans by name, and the names of those that are kept as they are stored, because a person may have edited them.
+
+    Another preset or budget makes a plan of another name (``fullres_3d_m``, ``fullres_3d_4gb``), so none replaces another.
+    """
+    names = [preset] if preset != "classic" else []
+    names += [f"{budget.gpu_memory_gb:g}gb"] if budget.gpu_memory_gb is not None else []
+    names += ["parity"] if budget.parity else []
     try:
-        made = {p.name: p for p in planners.plan_all(fingerprint, Budget(gpu_memory_gb=memory_gb), preset)}
-        if wanted and wanted not in made:
-            extra = planners.get_planner(wanted, preset).plan(fingerprint, Budget(gpu_memory_gb=memory_gb))
-            made[extra.name] = extra
+        made = list(planners.plan_all(fingerprint, budget, preset))
+        if wanted and wanted not in [plan.name for plan in made]:
+            made.append(planners.get_planner(wanted, preset).plan(fingerprint, budget))
     except ValueError as fault:
         raise PlanError(str(fault)) from fault
-    kept = []
-    for name, plan in made.items():
-        path = workspace.plan(fingerprint.dataset, name)
+    default = wanted or default_plan([plan.name for plan in made])
+    plans = {plan.name: replace(plan, name="_".join([plan.name, *names])) for plan in made}
+    kept = {}
+    for key, plan in plans.items():
+        path = workspace.plan(fingerprint.dataset, plan.name)
         if path.is_file() and not fresh:
             stored = read_record(Plan, path)
-            same = (stored.fingerprint_digest, stored.preset) == (plan.fingerprint_digest, plan.preset)
-            if same and stored != plan and memory_gb is None:
-                made[name] = stored
-                kept.append(name)
-    return made, tuple(kept)
+            if stored.fingerprint_digest == plan.fingerprint_digest and stored != plan:
+                kept[key] = stored
+    plans |= kept
+    return plans[default], tuple(plans.values()), tuple(plan.name for plan in kept.values())
 
 
 def _known_scans(path):

@@ -172,7 +172,6 @@ def _validate(run, task, bundle, fold, target, progress):
         target,
         ending=run.spec.file_ending,
         on_done=progress("predict", len(cases)),
-        fresh=True,
     )
     report = evaluate_folder(
         {case.id: case.label for case in cases}, target, task.labels, ending=run.spec.file_ending, workers=run.workers
