@@ -2,10 +2,10 @@
 
 A workspace is one folder::
 
-    fingerprints/DATASET/   dataset.json (where the raw folder is), scan.json, fingerprint.json, findings.json
+    fingerprints/DATASET/   dataset.json (where the raw folder is), scan.json, fingerprint.json, findings.json, splits.json
     plans/DATASET/          PLAN.json, readable and editable
     prepared/DATASET/PLAN/  one folder per case
-    runs/DATASET/RUN/       run.json, splits.json, fold_K/ (checkpoint, history, curves, validation)
+    runs/DATASET/RUN/       fold_K/ with run.json, checkpoint, history, curves, validation
     models/                 finished models, one folder each
 
 Files are written beside their place and moved there in one step, so that a file that exists is whole.
@@ -82,7 +82,7 @@ class Workspace:
 
     def models(self):
         """The finished models, sorted by name."""
-        return tuple(sorted(path.parent for path in self.folder.glob("models/*/model.json")))
+        return tuple(sorted(path.parent for path in self.folder.glob("models/[!.]*/model.json")))
 
 
 def write_text(path, text):

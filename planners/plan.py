@@ -161,6 +161,13 @@ class Plan:
             raise ValueError(f"axis_order must be a permutation of 0, 1, 2, found {self.axis_order}")
         if min(self.spacing_mm) <= 0:
             raise ValueError(f"spacing_mm must be positive, found {self.spacing_mm}")
+        network, channels = self.network, [how.channel for how in self.normalization]
+        if len(channels) != network.in_channels:
+            raise ValueError(f"normalization has {len(channels)} channels, but the network takes {network.in_channels}")
+        for name in ("input_mean", "input_std"):
+            expected = tuple(getattr(how, name) for how in self.normalization)
+            if getattr(network, name) not in ((), expected):
+                raise ValueError(f"network.{name} is {getattr(network, name)}, but normalization says {expected}")
         if min(*self.patch_size, self.batch_size, self.iterations) < 1:
             raise ValueError("patch_size, batch_size and iterations must be at least 1")
         for axis, (edge, divisor) in enumerate(zip(self.patch_size, self.network.divisor, strict=True)):

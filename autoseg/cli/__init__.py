@@ -9,6 +9,7 @@ import argparse
 import importlib
 import sys
 
+from autoseg.cli.common import add_common
 from autoseg.errors import AutosegError
 
 __all__ = ["main"]
@@ -42,6 +43,11 @@ def main(argv=None):
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away, such as head
         return 0
+    except OSError as fault:
+        if args.debug:
+            raise
+        print(f"{fault.filename or 'a file'}: {fault.strerror or fault}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -60,16 +66,10 @@ def _parser(argv):
         if name == chosen:  # other verbs are not even imported
             module = importlib.import_module(f"autoseg.cli.{name}")
             module.add_arguments(verb)
-            _add_common(verb)
+            if name != "model":  # whose actions have them
+                add_common(verb)
             verb.set_defaults(run=module.run)
     return parser
-
-
-def _add_common(parser):
-    common = parser.add_argument_group("common options")
-    common.add_argument("--workspace", metavar="DIR", help="default: $AUTOSEG_WORKSPACE, else ./autoseg_workspace")
-    common.add_argument("--quiet", action="store_true", help="no progress")
-    common.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 class _Version(argparse.Action):

@@ -6,14 +6,22 @@ import re
 import sys
 from pathlib import Path
 
-from autoseg.workspace import Workspace
-
-__all__ = ["Progress", "duration", "failures", "speaker", "workspace_of"]
+__all__ = ["Progress", "add_common", "duration", "positive", "speaker", "workspace_of"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+def add_common(parser):
+    """The options that every verb has."""
+    common = parser.add_argument_group("common options")
+    common.add_argument("--workspace", metavar="DIR", help="default: $AUTOSEG_WORKSPACE, else ./autoseg_workspace")
+    common.add_argument("--quiet", action="store_true", help="no progress")
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
 def workspace_of(args):
+    from autoseg.workspace import Workspace  # with numpy: too slow for --help
+
     return Workspace(Path(args.workspace or os.environ.get("AUTOSEG_WORKSPACE") or "autoseg_workspace").absolute())
 
 
@@ -23,6 +31,13 @@ def duration(text):
     if not match or float(match[1]) == 0:
         raise argparse.ArgumentTypeError(f"expected a time such as 90s, 30m or 1.5h, found {text!r}")
     return float(match[1]) * UNITS[match[2]]
+
+
+def positive(text):
+    """A whole number above 0; for argparse."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
+    return int(text)
 
 
 def speaker(args):
@@ -55,11 +70,3 @@ class Progress:
                 print(f"{title}: {len(done)} of {total}", file=sys.stderr, flush=True)
 
         return line
-
-
-def failures(outcomes):
-    """Name the cases that failed on standard error; the exit status for them."""
-    failed = [(o.name, o.error) for o in outcomes if o.error is not None]
-    for name, error in failed:
-        print(f"failed: {name}: {error}", file=sys.stderr)
-    return 1 if failed else 0

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoseg.cli.common import Progress
+from autoseg.cli.common import Progress, positive
 
 
 def add_arguments(parser):
@@ -16,7 +16,7 @@ def add_arguments(parser):
         "--tolerance-mm", type=float, metavar="X", help="of NSD; default: the larger of 1 mm and the voxel size"
     )
     parser.add_argument("--partial", action="store_true", help="score the cases that were predicted; others are no failures")
-    parser.add_argument("--workers", type=int, help="threads")
+    parser.add_argument("--workers", type=positive, help="threads")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 

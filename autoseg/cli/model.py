@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from autoseg.cli.common import workspace_of
+from autoseg.cli.common import add_common, workspace_of
 
 
 def add_arguments(parser):
@@ -17,6 +17,8 @@ def add_arguments(parser):
     info = actions.add_parser("info", help="what a model is")
     info.add_argument("model", help="name, folder or zip")
     info.add_argument("--json", action="store_true")
+    for action in (export, install, info):
+        add_common(action)
 
 
 def run(args):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoseg.cli.common import Progress, speaker, workspace_of
+from autoseg.cli.common import Progress, positive, speaker, workspace_of
 
 
 def add_arguments(parser):
@@ -15,7 +15,7 @@ def add_arguments(parser):
     parser.add_argument("--probabilities", action="store_true", help="write CASE_probabilities.npz too")
     parser.add_argument("--reference", metavar="DIR", help="score the results against the labels there")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--workers", type=int, help="threads for reading and writing")
+    parser.add_argument("--workers", type=positive, help="threads for reading and writing")
     parser.add_argument("--shard", metavar="i/N", help="the i-th of N shares of the cases, counted from 0")
     parser.add_argument("--fresh", action="store_true", help="predict again what is done, over foreign files too")
 

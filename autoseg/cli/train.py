@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from autoseg.cli.common import Progress, duration, speaker, workspace_of
+from autoseg.cli.common import Progress, duration, positive, speaker, workspace_of
 
 
 def add_arguments(parser):
@@ -13,7 +13,7 @@ def add_arguments(parser):
     parser.add_argument("--network", metavar="NAME", help="default: the plan's")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--time", type=duration, metavar="30m", help="train that long, by the clock")
-    length.add_argument("--iterations", type=int, metavar="N", help="train so many steps; default: the plan's")
+    length.add_argument("--iterations", type=positive, metavar="N", help="train so many steps; default: the plan's")
     parser.add_argument(
         "--recipe", default="autoseg", metavar="FILE", help="autoseg (default), parity (nnU-Net's), or a JSON file"
     )
@@ -21,11 +21,18 @@ def add_arguments(parser):
         "--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="change one setting of the recipe"
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same training (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="same seed, same training (default 0)")
     parser.add_argument("--name", metavar="RUN", help="name of the run; default: plan and network")
     parser.add_argument("--from", dest="start", metavar="MODEL", help="start with the weights of a model")
     parser.add_argument("--fresh", action="store_true", help="start anew, over an earlier run of this name")
-    parser.add_argument("--workers", type=int, help="threads for preparing and scoring")
+    parser.add_argument("--workers", type=positive, help="threads for preparing and scoring")
+
+
+def whole(text):
+    """A whole number from 0; for argparse."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
+    return int(text)
 
 
 def setting(text):
@@ -42,7 +49,7 @@ def setting(text):
 def run(args):
     from autoseg.pipeline import train
 
-    trained = train(
+    folds = train(
         args.dataset,
         args.fold,
         workspace_of(args),
@@ -60,9 +67,6 @@ def run(args):
         workers=args.workers,
         say=speaker(args),
         progress=Progress(args),
+        on_fold=lambda fold: print(fold.summary(), flush=True),
     )
-    status = 0
-    for fold in trained:
-        print(fold.summary())
-        status = max(status, 1 if fold.failures else 0)
-    return status
+    return 1 if any(fold.failures for fold in folds) else 0

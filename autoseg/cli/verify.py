@@ -2,13 +2,13 @@
 
 import json
 
-from autoseg.cli.common import Progress, workspace_of
+from autoseg.cli.common import Progress, positive, workspace_of
 
 
 def add_arguments(parser):
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
     parser.add_argument("--json", metavar="FILE", help="write the findings there too ('-' for standard output)")
-    parser.add_argument("--workers", type=int, help="threads; default: one per core, eight at most")
+    parser.add_argument("--workers", type=positive, help="threads; default: one per core, eight at most")
 
 
 def run(args):

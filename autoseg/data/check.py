@@ -51,16 +51,18 @@ def _check_files(dataset):
     if dataset.num_training not in (None, found):
         message = f"numTraining: expected {dataset.num_training} cases, found {found}"
         yield Finding("warning", "", "case-count", message, "Add what is missing, or correct numTraining.")
+    if dataset.listed:
+        return
     known = {path for case in dataset.training for path in (*case.images, case.label)}
     cases = {case.id for case in dataset.training}
     for path in _unknown_files(dataset.folder / "imagesTr", known):
         match = image_name(dataset.file_ending).fullmatch(path.name)
-        if not match:
-            yield _stray(path)
-        elif match[1] in cases:
+        if match and match[1] in cases:
             message = f"expected {len(dataset.channels)} channels, found also {path.name}"
             remedy = "Name it in channel_names, or move it away."
             yield Finding("error", match[1], "channel-count", message, remedy)
+        elif not match or int(match[2]) >= len(dataset.channels):
+            yield _stray(path)
     for path in _unknown_files(dataset.folder / "labelsTr", known):
         if not path.name.endswith(dataset.file_ending):
             yield _stray(path)
@@ -83,6 +85,13 @@ def _check_patients(dataset):
         message = (
             f"{len(dataset.training)} cases are taken to be of {len(patients)} patients by their names, such as "
             f"{guessed[0].id} of {guessed[0].patient}; cases of one patient stay in one fold"
+        )
+        yield Finding("note", "", "patients-guessed", message, 'If not so, name them under "patients" in dataset.json.')
+    single = [case for case in dataset.training if case.patient == case.id != guess_patient(case.id)]
+    if single:
+        message = (
+            f"each of {len(dataset.training)} cases is taken to be a patient of its own, because names such as {single[0].id} "
+            "would leave too few patients for the folds"
         )
         yield Finding("note", "", "patients-guessed", message, 'If not so, name them under "patients" in dataset.json.')
 

@@ -3,7 +3,7 @@
 ``dataset.json`` names channels and labels; images are ``imagesTr/CASE_0000.EXT`` (one file per channel), labels
 ``labelsTr/CASE.EXT``. The optional key ``dataset`` lists the files of each case instead, wherever they lie:
 ``{"CASE": {"images": [...], "label": ..., "patient": ...}}``; relative paths start at the data-set folder. The optional
-key ``patients``, case -> patient, keeps scans of one patient in one fold; without it the name of the case tells.
+key ``patients``, case -> patient, keeps scans of one patient in one fold; without it the names of the cases tell.
 """
 
 import json
@@ -15,7 +15,9 @@ from pathlib import Path
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError
 
-__all__ = ["Case", "DatasetSpec", "cases_in", "guess_patient", "image_name", "read_dataset"]
+__all__ = ["Case", "DatasetSpec", "cases_in", "guess_patient", "guess_patients", "image_name", "read_dataset"]
+
+ENOUGH_PATIENTS = 5  # one for each fold
 
 # "patient001_frame12", "sub-07_ses-2", "p3-ED": several scans of one patient carry these words before a number;
 # "BraTS-GLI-00005-001": the last number is the visit, by the naming rule of BraTS since 2023
@@ -47,6 +49,7 @@ class DatasetSpec:
         training, test: cases, sorted by identifier. Files named here need not exist: ``check_dataset`` tells.
         file_ending: such as ``.nii.gz``.
         num_training: ``numTraining`` as declared, or None; the cases are counted, so that it is only compared.
+        listed: the key ``dataset`` names the files, so that others in ``imagesTr`` mean nothing.
     """
 
     name: str
@@ -57,6 +60,7 @@ class DatasetSpec:
     test: tuple[Case, ...]
     file_ending: str
     num_training: int | None = None
+    listed: bool = False
 
 
 def read_dataset(folder):
@@ -98,13 +102,14 @@ def read_dataset(folder):
         test=_found_cases(folder / "imagesTs", folder / "labelsTs", ending, len(channels), patients, labelled=False),
         file_ending=ending,
         num_training=declared if type(declared) is int else None,
+        listed=bool(listing),
     )
 
 
 def cases_in(folder, ending, n_channels):
     """The cases of a folder of images, ``CASE_0000.EXT`` and so on; for prediction. Empty where there are none.
 
-    A folder of plain ``CASE.EXT`` files is read too where the data have one channel.
+    A folder of plain ``CASE.EXT`` files is read too where the data have one channel; ``scan_1001.EXT`` is such a name.
     """
     folder = Path(folder)
     cases = _found_cases(folder, None, ending, n_channels, {}, labelled=False)
@@ -121,6 +126,16 @@ def guess_patient(case_id):
     """
     patient = REPEAT.sub("", case_id)
     return patient if re.search(r"\d", patient) else case_id
+
+
+def guess_patients(case_ids):
+    """{case: patient} by ``guess_patient``; each case by itself where that would leave too few patients to fill the folds.
+
+    'study2_scan_001' and its like are then one study of many patients rather than many scans of one.
+    """
+    guessed = {case: guess_patient(case) for case in case_ids}
+    too_few = len(set(guessed.values())) < ENOUGH_PATIENTS <= len(guessed)
+    return {case: case for case in guessed} if too_few else guessed
 
 
 def image_name(ending):
@@ -182,18 +197,21 @@ def _require_names(folder, ending):
 def _found_cases(images, labels, ending, n_channels, patients, labelled=True):
     """Every case that has an image or a label, whether complete or not.
 
+    A number is that of a channel only where there are so many channels: with one, ``scan_1001`` is no file of ``scan``.
     Where the folder holds nothing but ``_0000`` files, each is taken to hold all channels (colour pictures, 4D files).
     """
     matches = [match for path in _files(images) if (match := image_name(ending).fullmatch(path.name))]
+    matches = [match for match in matches if int(match[2]) < n_channels]
     found = {match[1] for match in matches}
     in_one_file = bool(matches) and all(match[2] == "0000" for match in matches)
     label_names = {path.name for path in _files(labels) if path.name.endswith(ending)} if labels else set()
     if labelled:
         found |= {name[: -len(ending)] for name in label_names}
+    patients = guess_patients(found - set(patients)) | patients
     return tuple(
         Case(
             id=case,
-            patient=str(patients.get(case, guess_patient(case))),
+            patient=str(patients[case]),
             images=tuple(images / f"{case}_{n:04d}{ending}" for n in range(1 if in_one_file else n_channels)),
             label=labels / f"{case}{ending}" if labelled or f"{case}{ending}" in label_names else None,
         )
@@ -203,6 +221,8 @@ def _found_cases(images, labels, ending, n_channels, patients, labelled=True):
 
 def _listed_cases(folder, listing, patients):
     cases = []
+    named = {case: entry["patient"] for case, entry in listing.items() if isinstance(entry, dict) and "patient" in entry}
+    patients = guess_patients(set(listing) - set(patients) - set(named)) | patients | named
     for case, entry in sorted(listing.items()):
         images = entry.get("images") if isinstance(entry, dict) else None
         paths = [*images, entry.get("label")] if isinstance(images, list) and images else [None]
@@ -211,7 +231,7 @@ def _listed_cases(folder, listing, patients):
         cases.append(
             Case(
                 id=case,
-                patient=str(entry.get("patient", patients.get(case, guess_patient(case)))),
+                patient=str(patients[case]),
                 images=tuple(folder / path for path in images),
                 label=folder / entry["label"],
             )

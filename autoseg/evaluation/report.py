@@ -16,11 +16,12 @@ from pathlib import Path
 
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
+from autoseg.errors import FileError
 from autoseg.evaluation.markdown import as_markdown
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.statistics import mean_interval
 
-__all__ = ["Failure", "Report", "Summary", "summarise", "write_report"]
+__all__ = ["Failure", "Report", "Summary", "refuse_foreign_summary", "summarise", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,12 @@ def write_report(report, folder):
 
     Returns:
         tuple of the paths.
+
+    Raises:
+        FileError: see ``refuse_foreign_summary``.
     """
     folder = Path(folder)
+    refuse_foreign_summary(folder)
     texts = {
         "metrics.csv": _as_csv(report),
         "metrics.json": json.dumps(_as_json(report), indent=1, allow_nan=False) + "\n",
@@ -146,6 +151,15 @@ def write_report(report, folder):
         with replacing(folder / name) as draft:
             draft.write_text(text, encoding="utf-8", newline="")
     return tuple(folder / name for name in texts)
+
+
+def refuse_foreign_summary(folder):
+    """Raise FileError where a folder holds the summary.json of another program: ours has a metrics.json beside it."""
+    path = Path(folder) / "summary.json"
+    if path.exists() and not path.with_name("metrics.json").exists():
+        raise FileError(
+            f"{path}: was made by another program and would be overwritten. Give another folder for the report (-o)"
+        )
 
 
 def _as_csv(report):

@@ -8,10 +8,13 @@ in memory and never unpacked, so the names inside it cannot point anywhere.
 
 import hashlib
 import json
+import os
 import re
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -27,12 +30,13 @@ from autoseg.workspace import write_json
 from planners.plan import Plan
 from planners.records import RecordError, digest, from_json, to_json
 
-__all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "save_bundle"]
+__all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
 
 MODEL = "model.json"
 FORMAT = "autoseg model 1"
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
+LOCK_SECONDS = 60.0  # a fold is added in far less
 MAX_RATIO = 100  # uncompressed / compressed bytes of a zip member; random weights stay below 1.2, a bomb is near 1000
 
 
@@ -98,7 +102,7 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
     """Write a model, or add folds to one; each file appears whole or not at all.
 
     Folds that the folder has already are kept, those named again are replaced. ``info`` is merged into the stored one,
-    dictionaries within it too. Two processes must not add to one folder at the same moment.
+    dictionaries within it too. Processes that add to one folder at the same moment wait for each other.
 
     Args:
         folder: created where it is missing.
@@ -110,24 +114,31 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
         The Bundle, loaded from the folder.
 
     Raises:
-        ModelError: the folder holds a model with another plan, labels, channels or file ending.
+        ModelError: the folder holds a model with another plan, labels, channels or file ending, or stays locked.
     """
     folder, weights = Path(folder), {str(fold): state for fold, state in weights.items()}
     record = _checked_record(plan, labels, channels, file_ending, weights, folder)
-    stored_info = {}
+    with _locked(folder):
+        record, stored_info = _stored_like(record, folder)
+        entries = {entry.fold: entry for entry in record.weights}
+        for fold, state in weights.items():
+            data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
+            entries[fold] = WeightFile(fold, _bytes_digest(data), len(data))
+            with replacing(folder / _weight_name(fold)) as draft:
+                draft.write_bytes(data)
+        record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
+        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})})
+        return load_bundle(folder)
+
+
+def refuse_other_model(folder, *, plan, labels, channels, file_ending=".nii.gz"):
+    """Raise the ModelError that ``save_bundle`` would, before hours go into weights that the folder cannot take.
+
+    Nothing happens where the folder holds no model yet.
+    """
+    folder = Path(folder)
     if (folder / MODEL).is_file():
-        stored, stored_info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
-        _refuse_other_model(stored, record, folder)
-        record = stored
-    entries = {entry.fold: entry for entry in record.weights}
-    for fold, state in weights.items():
-        data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
-        entries[fold] = WeightFile(fold, _bytes_digest(data), len(data))
-        with replacing(folder / _weight_name(fold)) as draft:
-            draft.write_bytes(data)
-    record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
-    write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})})
-    return load_bundle(folder)
+        _stored_like(_checked_record(plan, labels, channels, file_ending, (), folder), folder)
 
 
 def load_bundle(path):
@@ -248,7 +259,35 @@ def _checked_record(plan, labels, channels, file_ending, weights, folder):
     return record
 
 
-def _refuse_other_model(stored, new, folder):
+@contextmanager
+def _locked(folder):
+    """One process at a time: a file that only one can make. It is left behind only where its process was killed."""
+    path, end = folder / f"{MODEL}.lock", time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            if time.monotonic() > end:
+                raise ModelError(
+                    f"{path}: another process has been writing this model for {LOCK_SECONDS:.0f} s. "
+                    "If none is running any more delete that file, then give the same command again"
+                ) from None
+            time.sleep(0.05)
+        except OSError as fault:
+            raise ModelError(f"{folder}: cannot be written: {fault.strerror or fault}") from fault
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _stored_like(new, folder):
+    """(ModelRecord, info) that the folder holds, refused where they are of another model; (new, {}) where there is none."""
+    if not (folder / MODEL).is_file():
+        return new, {}
+    stored, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
     for name in ("plan", "labels", "channels", "file_ending"):
         if getattr(stored, name) != getattr(new, name):
             raise ModelError(
@@ -256,15 +295,15 @@ def _refuse_other_model(stored, new, folder):
                 f"  stored {digest({name: getattr(stored, name)})}, new {digest({name: getattr(new, name)})} (digests)\n"
                 "All folds of a model share them. Save into another folder."
             )
+    return stored, info
 
 
 def _folder_members(path):
     """(size of each file by name, function that reads one) of a folder."""
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
-    return {file.name: file.stat().st_size for file in path.iterdir() if file.is_file()}, lambda name: (
-        path / name
-    ).read_bytes()
+    files = [file for file in path.iterdir() if file.suffix in (".json", ".safetensors")]  # a lock may vanish any moment
+    return {file.name: file.stat().st_size for file in files}, lambda name: (path / name).read_bytes()
 
 
 def _zip_members(path):

@@ -128,7 +128,7 @@ def predict_cohort(
         workers: threads that read and write; also how many prepared and how many finished cases may wait in memory.
         on_done: called in this thread with the CaseOutcome of each case, in order.
         shard: (i, n): only every n-th case, beginning with number i; n calls at a time share a folder.
-        fresh: do every case again, and replace whatever is in the way.
+        fresh: do every case again, and replace whatever is in the way, a foreign ``run.json`` too.
         probabilities: also write them.
         export: ``export(case, prediction)`` is called in a thread before a case counts as done, to write more files; it returns
             a dictionary that is added to ``CASE.json``.
@@ -138,7 +138,7 @@ def predict_cohort(
         CohortResult. A case that fails is an outcome, whatever its exception was.
 
     Raises:
-        AutosegError: the output folder holds the scans; a shard that does not exist.
+        AutosegError: the output folder holds the scans, or a ``run.json`` of another program; a shard that does not exist.
     """
     index, count = shard
     if not 0 <= index < count:
@@ -148,6 +148,8 @@ def predict_cohort(
     options = {**predictor.options(), "probabilities": probabilities, "export": export_options}
     run_file = out_folder / ("run.json" if count == 1 else f"run_{index}_of_{count}.json")
     job = Job(predictor, out_folder, ending, run_file, fresh, probabilities, export, options)
+    if not fresh:
+        _refuse_foreign_record(run_file)
     start, outcomes = time.perf_counter(), []
     try:
         for outcome in _outcomes(job, list(cases)[index::count], max(1, workers)):
@@ -208,8 +210,7 @@ def _done_before(job, case, identity):
     """
     labels, marker = job.labels(case), job.marker(case)
     record = read_json(marker) if marker.is_file() else None
-    ours = isinstance(record, dict) and record.get("made_by") == MADE_BY
-    if not ours:
+    if not _is_ours(record):
         for path in [marker, *job.outputs(case)]:
             if path.exists():
                 raise AutosegError(f"{path}: exists and was not made by this program. Move it away, or ask for a fresh start")
@@ -221,6 +222,15 @@ def _done_before(job, case, identity):
     if found.get(labels.name, expected.get(labels.name)) != expected.get(labels.name) and _is_readable(labels):
         raise AutosegError(f"{labels}: was edited after it had been predicted. Move it away, or ask for a fresh start")
     return found if record.get("identity") == identity and found == expected else None
+
+
+def _is_ours(record):
+    return isinstance(record, dict) and record.get("made_by") == MADE_BY
+
+
+def _refuse_foreign_record(path):
+    if path.exists() and not _is_ours(read_json(path)):
+        raise AutosegError(f"{path}: exists and was not made by this program. Choose another folder, or ask for a fresh start")
 
 
 def _is_readable(path):

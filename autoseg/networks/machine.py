@@ -62,7 +62,7 @@ def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
 def keep_memory():
     """Tell glibc to keep the memory of large tensors instead of returning it after every step; True if it was told.
 
-    Returning and refaulting it costs a CPU training a tenth of its time here, and more on other machines (EXPERIMENTS.md).
+    Returning and refaulting it costs a CPU training from a twentieth to half of its time, by machine (EXPERIMENTS.md).
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False

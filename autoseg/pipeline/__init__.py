@@ -15,7 +15,7 @@ _HOMES = {
     "describe_model": "models",
     "export_model": "models",
     "import_model": "models",
-    "demo": "demo",
+    "demo": "demonstration",
 }
 
 __all__ = list(_HOMES)

@@ -7,11 +7,12 @@ import numpy as np
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.evaluation import evaluate_folder, write_report
+from autoseg.evaluation.report import refuse_foreign_summary
 from autoseg.imaging.files import FORMATS, read_label_volume
 from autoseg.pipeline.quiet import silent
 from autoseg.workspace import read_json
 
-__all__ = ["evaluate"]
+__all__ = ["all_failures", "evaluate", "references_in"]
 
 
 def evaluate(
@@ -22,6 +23,7 @@ def evaluate(
     labels=None,
     schema=None,
     cases=None,
+    ending=None,
     partial=False,
     tolerance_mm=None,
     workers=None,
@@ -30,11 +32,12 @@ def evaluate(
     """Score a folder of predictions and write the report.
 
     Args:
-        reference, predicted: folders with files of the same names.
-        target: folder for metrics.csv, metrics.json, metrics.md and summary.json.
+        reference, predicted: folders with files of the same names; their endings may differ.
+        target: folder for metrics.csv, metrics.json, metrics.md and summary.json. One of another program is not overwritten.
         labels: path of a dataset.json; None for one beside the folders, else every value found in the references.
         schema: LabelSchema, instead of ``labels``.
         cases: names to score; None for every reference.
+        ending: of the predictions; None for that of most of them.
         partial: leave out references without a prediction, which are failures otherwise.
         tolerance_mm: of the surface Dice.
 
@@ -42,14 +45,15 @@ def evaluate(
         Report
     """
     reference, predicted = Path(reference), Path(predicted)
-    for folder in (reference, predicted):
-        if not folder.is_dir():
-            raise AutosegError(f"{folder}: there is no such folder")
-    references, ending = _references(reference)
+    references = references_in(reference)
+    if not predicted.is_dir():
+        raise AutosegError(f"{predicted}: there is no such folder")
+    refuse_foreign_summary(target)
+    ending = ending or _ending_of_most(predicted, references)
     if cases is not None:
         references = {case: path for case, path in references.items() if case in cases}
     if partial:
-        references = {case: path for case, path in references.items() if (predicted / path.name).is_file()}
+        references = {case: path for case, path in references.items() if (predicted / f"{case}{ending}").is_file()}
     if not references:
         raise AutosegError(f"no file of {predicted} has the name of a reference in {reference}; there is nothing to score")
     report = evaluate_folder(
@@ -65,13 +69,30 @@ def evaluate(
     return report
 
 
-def _references(folder):
-    """(case -> path, file ending) of the label files in a folder; the ending is that of most of them."""
+def references_in(folder):
+    """{case: path} of the label files in a folder, of any known ending; where a case has two, that of most files.
+
+    Raises:
+        AutosegError: no such folder, or no label files in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AutosegError(f"{folder}: there is no such folder")
     files = {ending: sorted(folder.glob(f"[!.]*{ending}")) for ending in FORMATS}
-    ending = max(files, key=lambda ending: len(files[ending]))
-    if not files[ending]:
+    found = {path.name[: -len(e)]: path for e in sorted(files, key=lambda e: len(files[e])) for path in files[e]}
+    if not found:
         raise AutosegError(f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}")
-    return {path.name[: -len(ending)]: path for path in files[ending]}, ending
+    return found
+
+
+def _ending_of_most(predicted, references):
+    """The ending that most predictions have; of equals that of the references."""
+
+    def count(ending):
+        same = [path.name.endswith(ending) for path in references.values()]
+        return sum((predicted / f"{case}{ending}").is_file() for case in references), sum(same)
+
+    return max(FORMATS, key=count)
 
 
 def _schema(reference, predicted, labels, references):
@@ -94,3 +115,9 @@ def _schema(reference, predicted, labels, references):
         has_regions=False,
         paint_values=tuple(values),
     )
+
+
+def all_failures(done, report):
+    """What failed, each case once: a case without a prediction has no score either."""
+    messages = {failure.case: f"not scored: {failure.reason}" for failure in (report.failures if report else ())}
+    return tuple(f"{case}: {message}" for case, message in (messages | dict(done.failures)).items())

@@ -5,12 +5,13 @@ from pathlib import Path
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
 from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.workspace import read_json
 
 __all__ = ["describe_model", "export_model", "find_model", "import_model"]
 
 
 def find_model(model, workspace):
-    """The path of a model given as path, name in the workspace, or None for the only one there."""
+    """The path of a model given as path, as name or run's name in the workspace, or None for the only one there."""
     if model is not None:
         if Path(model).exists():
             return Path(model)
@@ -19,6 +20,13 @@ def find_model(model, workspace):
     known = workspace.models()
     names = ", ".join(path.name for path in known) or "none"
     if model is not None:
+        of_run = [path for path in known if read_json(path / "model.json").get("info", {}).get("run") == str(model)]
+        if len(of_run) == 1:
+            return of_run[0]
+        if of_run:
+            raise AutosegError(
+                f"{model!r} is a run of {len(of_run)} models; say which: {', '.join(path.name for path in of_run)}"
+            )
         raise AutosegError(f"{model!r} is neither a model folder or zip, nor a model of {workspace.folder}. It has: {names}")
     if len(known) != 1:
         raise AutosegError(f"{workspace.folder} has {len(known)} models ({names}); say which one with -m")
@@ -27,7 +35,10 @@ def find_model(model, workspace):
 
 def export_model(model, path, workspace):
     """Write a model as one zip; returns its path."""
-    return bundles.export_model(find_model(model, workspace), path)
+    found = find_model(model, workspace)
+    if found.is_file():
+        raise AutosegError(f"{found} is one file already; copy it")
+    return bundles.export_model(found, path)
 
 
 def import_model(path, workspace, *, name=None):

@@ -1,5 +1,6 @@
 """Verify, measure, plan, prepare: from a raw folder to cases that a network can be trained on."""
 
+import itertools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +79,7 @@ class Planned:
     kept: tuple[str, ...]
     prepared: int
     reused: int
+    failures: tuple[str, ...]
     folder: Path
     seconds: float
 
@@ -91,6 +93,7 @@ class Planned:
             f"{self.plan.network.name} with {len(self.plan.network.features)} stages",
             "plans: " + ", ".join(p.name + (" (kept as edited)" if p.name in self.kept else "") for p in self.plans),
             f"prepared {self.prepared} cases, {self.reused} were ready, {self.seconds:.1f} s: {self.folder}",
+            *(f"failed: {failure}" for failure in self.failures),
         ]
         return "\n".join(lines)
 
@@ -120,7 +123,7 @@ def plan_and_preprocess(
         parity: decide as nnU-Net does, to the number.
         preprocess: False stops after planning.
         dry_run: write nothing.
-        fresh: make everything anew, in place of plans that were edited too (they stay as NAME.json.old).
+        fresh: make everything anew, in place of plans that were edited too (they stay as NAME.json.old1 and so on).
 
     Returns:
         Planned
@@ -144,17 +147,18 @@ def plan_and_preprocess(
         for made in plans:
             if made.name not in kept:
                 _write_plan(workspace.plan(spec.name, made.name), made)
-    outcomes, ready = [], 0
+    done, ready, failed = 0, 0, ()
     if preprocess and not dry_run:
-        outcomes, ready = prepare(spec, verified.scans, plan, workspace, workers=workers, fresh=fresh, progress=progress)
+        done, ready, failed = prepare(spec, verified.scans, plan, workspace, workers=workers, fresh=fresh, progress=progress)
     return Planned(
         dataset=spec,
         fingerprint=fingerprint,
         plan=plan,
         plans=plans,
         kept=kept,
-        prepared=len(outcomes),
+        prepared=done,
         reused=ready,
+        failures=failed,
         folder=workspace.prepared(spec.name, plan.name),
         seconds=time.monotonic() - begun,
     )
@@ -164,10 +168,7 @@ def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, progress
     """Prepare every training case that is not there yet, or was made from something else.
 
     Returns:
-        (outcomes of the cases made, number of cases that were ready).
-
-    Raises:
-        DatasetError: a case that cannot be prepared; the others are done, so the next call begins there.
+        (number of cases made, number that were ready, failures as text); a case that fails does not stop the others.
     """
     folder = workspace.prepared(spec.name, plan.name)
     digests = case_digests(spec, scans, plan)
@@ -177,10 +178,8 @@ def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, progress
         store_case(folder / case.id, prepare_case(case, spec.labels, plan), digests[case.id])
 
     outcomes = map_cases(make, todo, workers=workers, name=lambda case: case.id, on_done=progress("prepare", len(todo)))
-    failed = [f"{o.name}: {o.error}" for o in outcomes if o.error is not None]
-    if failed:
-        raise DatasetError(f"{len(failed)} of {len(todo)} cases could not be prepared:\n  " + "\n  ".join(failed))
-    return outcomes, len(spec.training) - len(todo)
+    failed = tuple(f"{o.name}: {o.error}" for o in outcomes if o.error is not None)
+    return len(todo) - len(failed), len(spec.training) - len(todo), failed
 
 
 def default_plan(names):
@@ -196,9 +195,9 @@ def default_plan(names):
 
 
 def _write_plan(path, plan):
-    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old."""
-    if path.is_file() and read_json(path) != to_json(plan):
-        path.replace(path.with_name(f"{path.name}.old"))
+    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old1, 2, ..."""
+    if path.is_file() and (stored := read_json(path)) != to_json(plan):
+        write_json(next(old for n in itertools.count(1) if not (old := path.with_name(f"{path.name}.old{n}")).exists()), stored)
     write_json(path, plan)
 
 

@@ -1,5 +1,6 @@
 """Train folds; each ends with its validation cases predicted, scored and reported, and a model written."""
 
+import itertools
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,20 +8,23 @@ from pathlib import Path
 import torch
 
 from autoseg.data.dataset import DatasetSpec, read_dataset
-from autoseg.data.splits import make_splits, read_splits
-from autoseg.errors import AutosegError, PlanError
+from autoseg.data.splits import Split, make_splits, read_splits
+from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
 from autoseg.evaluation import Report, evaluate_folder, write_report
-from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.inference.bundle import load_bundle, refuse_other_model, save_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
-from autoseg.networks import NETWORKS
+from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.machine import choose_device
+from autoseg.pipeline.evaluation import all_failures
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.prepare import case_digests, default_plan, plan_and_preprocess, prepare, refuse_on_errors, verify
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.versions import versions
-from autoseg.training.fold import FoldTask, train_fold
+from autoseg.training.augment import PRESETS
+from autoseg.training.fold import FoldTask, load_matching, train_fold
 from autoseg.training.loop import Length
+from autoseg.training.losses import LOSSES
 from autoseg.training.recipe import RECIPES, Recipe, changed
 from autoseg.workspace import read_json, read_record, write_json
 from planners import PLANNERS, Plan
@@ -43,6 +47,7 @@ class FoldResult:
 
     def summary(self):
         lines = [f"fold {self.fold}: {self.steps} steps in {self.seconds / 60:.1f} min, model {self.model}"]
+        lines += [f"failed: {failure}" for failure in self.failures]
         if self.report is not None:
             lines += ["", self.report.table(), "", f"predictions and metrics: {self.folder / 'validation'}"]
         return "\n".join(lines)
@@ -79,6 +84,7 @@ def train(
     start=None,
     fresh=False,
     workers=None,
+    on_fold=mute,
     say=mute,
     progress=silent,
 ):
@@ -93,7 +99,8 @@ def train(
         device, seed: as they say.
         name: of the run; None for plan and network.
         start: model whose weights to start with.
-        fresh: begin anew.
+        fresh: begin anew; a model of the run with another plan is moved aside.
+        on_fold: called with each FoldResult as it comes.
 
     Returns:
         list of FoldResult.
@@ -101,17 +108,18 @@ def train(
     torch_device, chosen_recipe = choose_device(device), _recipe(recipe, settings or {})
     if network:
         NETWORKS[network]  # an unknown name is an error that lists the known ones
-    spec, the_plan, scans = _ready_to_train(dataset, workspace, plan, workers, say, progress)
+    spec = read_dataset(workspace.dataset_folder(str(dataset)))
+    splits = () if fold == "all" else draw_splits(spec, workspace)
+    folds, (start_weights, start_digest) = _fold_names(fold, len(splits)), _start(start, workspace)
+    the_plan, scans = _ready_to_train(spec, workspace, plan, workers, say, progress)
     if network:
         the_plan = replace(the_plan, network=replace(the_plan.network, name=network))
     run_name = name or f"{the_plan.name}_{the_plan.network.name}"
-    splits = _splits(spec, workspace)
-    start_weights, start_digest = _start(start, workspace)
     task = FoldTask(
         plan=the_plan,
         labels=spec.labels,
         recipe=chosen_recipe,
-        length=Length(seconds=seconds) if seconds else Length(steps=iterations or the_plan.iterations),
+        length=Length(seconds=seconds) if seconds else Length(steps=the_plan.iterations if iterations is None else iterations),
         seed=seed,
         training=tuple(case.id for case in spec.training),
         validation=(),
@@ -128,7 +136,31 @@ def train(
         start_weights=start_weights,
         workers=workers,
     )
-    return [_train_one(run, each, splits, fresh, say, progress) for each in _fold_names(fold, len(splits))]
+    _check_model(run, fresh, say)
+    results = []
+    for name in folds:
+        results.append(_train_one(run, name, splits, fresh, say, progress))
+        on_fold(results[-1])
+    return results
+
+
+def _check_model(run, fresh, say):
+    """Find out before the training whether its model can be written: built, started, and added to the run's other folds.
+
+    With ``fresh`` a model of another plan, or of other labels, is moved aside.
+    """
+    network = build_network(run.task.plan.network)
+    if run.start_weights:
+        load_matching(network, run.start_weights)
+    kind = {"plan": run.task.plan, "labels": run.task.labels, "channels": run.spec.channels}
+    try:
+        refuse_other_model(run.model, **kind, file_ending=run.spec.file_ending)
+    except ModelError as fault:
+        if not fresh:
+            raise ModelError(f"{fault}\nGive the run another --name, or start it anew with --fresh") from fault
+        aside = next(p for n in itertools.count(1) if not (p := run.model.with_name(f".{run.model.name}.old{n}")).exists())
+        run.model.rename(aside)
+        say(f"the model of the earlier run has another plan and was moved to {aside}")
 
 
 def _train_one(run, fold, splits, fresh, say, progress):
@@ -159,8 +191,8 @@ def _train_one(run, fold, splits, fresh, say, progress):
         },
         file_ending=run.spec.file_ending,
     )
-    report, failed = _validate(run, task, bundle, fold, folder / "validation", progress) if task.validation else (None, ())
-    return FoldResult(fold, folder, run.model, report, failed, state.step, state.seconds)
+    report, failures = _validate(run, task, bundle, fold, folder / "validation", progress) if task.validation else (None, ())
+    return FoldResult(fold, folder, run.model, report, failures, state.step, state.seconds)
 
 
 def _validate(run, task, bundle, fold, target, progress):
@@ -177,12 +209,11 @@ def _validate(run, task, bundle, fold, target, progress):
         {case.id: case.label for case in cases}, target, task.labels, ending=run.spec.file_ending, workers=run.workers
     )
     write_report(report, target)
-    return report, tuple(f"{case}: {message}" for case, message in done.failures)
+    return report, all_failures(done, report)
 
 
-def _ready_to_train(dataset, workspace, plan, workers, say, progress):
-    """The data set, its plan, and its scans; whatever is missing is made now."""
-    spec = read_dataset(workspace.dataset_folder(str(dataset)))
+def _ready_to_train(spec, workspace, plan, workers, say, progress):
+    """The plan of a data set and its scans; whatever is missing is made now."""
     known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
     if plan and plan not in known | set(PLANNERS):
         raise PlanError(f"no plan called {plan!r} for {spec.name}. There are: {', '.join(sorted(known)) or 'none yet'}")
@@ -191,23 +222,26 @@ def _ready_to_train(dataset, workspace, plan, workers, say, progress):
         planned = plan_and_preprocess(spec.folder, workspace, planner=plan, workers=workers, say=say, progress=progress)
         known = {made.name for made in planned.plans}
     the_plan = read_record(Plan, workspace.plan(spec.name, plan or default_plan(known)))
-    verified = verify(spec.folder, workspace, workers=workers)
+    verified = verify(spec.folder, workspace, workers=workers, keep=False)
     refuse_on_errors(verified)
-    prepare(spec, verified.scans, the_plan, workspace, workers=workers, progress=progress)
-    return spec, the_plan, verified.scans
+    _, _, failed = prepare(spec, verified.scans, the_plan, workspace, workers=workers, progress=progress)
+    if failed:
+        raise DatasetError("cases could not be prepared:\n  " + "\n  ".join(failed))
+    return the_plan, verified.scans
 
 
-def _splits(spec, workspace):
-    """The folds of a data set: the user's own splits.json, else ours, made once and kept while the cases are the same."""
+def draw_splits(spec, workspace):
+    """The folds of a data set: the user's own splits.json, else ours, kept while cases and patients are the same."""
     if (spec.folder / "splits.json").is_file():
         return read_splits(spec.folder / "splits.json", spec.training)
-    kept = workspace.fingerprints(spec.name) / "splits.json"
-    cases = {case.id for case in spec.training}
-    if kept.is_file() and all(cases == {*fold["train"], *fold["val"]} for fold in read_json(kept)):
-        return read_splits(kept, spec.training)
-    splits = make_splits(spec.training)
-    write_json(kept, [{"train": list(s.training), "val": list(s.validation)} for s in splits])
-    return splits
+    path = workspace.fingerprints(spec.name) / "splits.json"
+    patients = [[case.id, case.patient] for case in spec.training]
+    stored = read_json(path) if path.is_file() else {}
+    if stored.get("patients") != patients:
+        folds = [{"train": list(s.training), "val": list(s.validation)} for s in make_splits(spec.training)]
+        stored = {"patients": patients, "folds": folds}
+        write_json(path, stored)
+    return tuple(Split(tuple(fold["train"]), tuple(fold["val"])) for fold in stored["folds"])
 
 
 def _fold_names(text, n_folds):
@@ -221,9 +255,21 @@ def _fold_names(text, n_folds):
 
 
 def _recipe(text, settings):
+    """The recipe meant by a name or a file, with single settings changed; its loss and augmentation exist."""
+    base = RECIPES[text] if not str(text).endswith(".json") else Recipe(name=Path(text).stem)
     if str(text).endswith(".json"):
-        return changed(Recipe(name=Path(text).stem), {**read_json(text), **settings})
-    return changed(RECIPES[text], settings)
+        settings = {**read_settings(text), **settings}
+    recipe = changed(base, settings)
+    LOSSES[recipe.loss], PRESETS[recipe.augmentation]  # an unknown name is an error that lists the known ones
+    return recipe
+
+
+def read_settings(path):
+    """The object in a JSON file of settings."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise TrainingError(f"{path}: expected an object of settings, found a {type(found).__name__}")
+    return found
 
 
 def _start(model, workspace):

@@ -7,7 +7,9 @@ all there is to resuming, skipping and noticing a changed plan.
 
 import os
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import blosc2
@@ -20,32 +22,44 @@ from planners.records import digest, from_json
 
 __all__ = ["StoredCase", "is_stored", "open_case", "preparation_digest", "store_case"]
 
+VERSION = 1  # of what preparing means: raise it when the same inputs give other arrays
+KEPT_OPEN = 64  # cases; a process may have 1024 files open on common systems
 BLOCK, CHUNK = 32, 128  # voxels; 32^3 float32 is 128 KiB, which fits a core's cache
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class StoredCase:
     """A prepared case whose voxels stay on disk until they are asked for.
 
     ``image`` (C, z, y, x) and ``codes`` (z, y, x) are blosc2 arrays: slicing one reads the blocks it touches. ``sites`` maps a
-    code to its (N, 3) voxels.
+    code to its (N, 3) voxels. Only the ``KEPT_OPEN`` cases used last keep their files open, however many there are.
     """
 
     case: str
-    image: blosc2.NDArray
-    codes: blosc2.NDArray
-    sites: dict[int, np.ndarray]
+    folder: Path
     geometry: Geometry
 
     @property
+    def image(self):
+        return _open_array(self.folder / "image.b2nd")
+
+    @property
+    def codes(self):
+        return _open_array(self.folder / "codes.b2nd")
+
+    @property
+    def sites(self):
+        return _open_sites(self.folder)
+
+    @property
     def shape(self):
-        return self.codes.shape
+        return self.geometry.shape
 
 
 def preparation_digest(file_digests, labels, plan):
-    """Sixteen hexadecimal digits of all that a prepared case depends on: its files, the label values, parts of the plan."""
+    """Sixteen hexadecimal digits of all that a prepared case depends on: files, label values, parts of the plan, VERSION."""
     parts = (plan.axis_order, plan.spacing_mm, plan.normalization, plan.resampling, plan.patch_size[0] == 1)
-    return digest([file_digests, labels, parts])
+    return digest([VERSION, file_digests, labels, parts])
 
 
 def is_stored(folder, made_from):
@@ -62,6 +76,8 @@ def is_stored(folder, made_from):
 def store_case(folder, prepared, made_from):
     """Write a ``PreparedCase``; what was in ``folder`` is replaced, ``case.json`` comes last."""
     folder = Path(folder)
+    _open_array.cache_clear()
+    _open_sites.cache_clear()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _write_array(folder / "image.b2nd", prepared.image)
@@ -85,27 +101,36 @@ def open_case(folder):
     """Open a stored case.
 
     Raises:
-        AutosegError: the folder is incomplete or damaged; says to prepare again.
+        AutosegError: ``case.json`` is missing or damaged. A damaged array raises it when it is used; says to prepare again.
     """
     folder = Path(folder)
     about = read_json(folder / "case.json")
+    return StoredCase(case=about["case"], folder=folder, geometry=from_json(Geometry, about["geometry"]))
+
+
+@lru_cache(2 * KEPT_OPEN)
+def _open_array(path):
+    with _blamed_on(path.parent):
+        return blosc2.open(str(path), mode="r", mmap_mode=None if os.name == "nt" else "r")  # Windows cannot replace it then
+
+
+@lru_cache(KEPT_OPEN)
+def _open_sites(folder):
+    about = read_json(folder / "case.json")
+    with _blamed_on(folder):
+        pieces = np.split(np.load(folder / "sites.npy", allow_pickle=False), np.cumsum(about["sites"])[:-1])
+        return dict(zip(about["codes"], pieces, strict=True)) if about["codes"] else {}
+
+
+@contextmanager
+def _blamed_on(folder):
     try:
-        image = blosc2.open(str(folder / "image.b2nd"), mode="r", mmap_mode=_mapping())
-        codes = blosc2.open(str(folder / "codes.b2nd"), mode="r", mmap_mode=_mapping())
-        sites = np.load(folder / "sites.npy", allow_pickle=False)
+        yield
     except (OSError, RuntimeError, ValueError) as fault:
         raise AutosegError(
-            f"{folder}: the prepared case is damaged ({fault}). Delete the folder and run autoseg plan_and_preprocess"
+            f"{folder}: the prepared case cannot be opened ({fault}). If it is damaged, delete the folder and run "
+            "autoseg plan_and_preprocess"
         ) from fault
-    ends = np.cumsum(about["sites"])
-    pieces = np.split(sites, ends[:-1]) if len(ends) else []
-    return StoredCase(
-        case=about["case"],
-        image=image,
-        codes=codes,
-        sites=dict(zip(about["codes"], pieces, strict=True)),
-        geometry=from_json(Geometry, about["geometry"]),
-    )
 
 
 def _write_array(path, array):
@@ -118,7 +143,3 @@ def _write_array(path, array):
         blocks=lead + tuple(min(n, BLOCK) for n in array.shape[-3:]),
         cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1),
     )
-
-
-def _mapping():
-    return None if os.name == "nt" else "r"  # a mapped file cannot be replaced on Windows

@@ -191,7 +191,7 @@ def _check(network, averaged, validation, loss, score, recipe, length, device, s
     fraction = length.fraction(state)
     cooldown = state.cooldown
     settled = recipe.patience is not None and since_best >= recipe.patience
-    if settled and cooldown is None and _last_stage_end(recipe) <= fraction < recipe.hold:
+    if settled and cooldown is None and fraction < recipe.hold:
         cooldown = fraction
     row = {
         "step": state.step,
@@ -210,10 +210,6 @@ def _check(network, averaged, validation, loss, score, recipe, length, device, s
         cooldown=cooldown,
     )
     return row, state
-
-
-def _last_stage_end(recipe):
-    return max((stage.until for stage in recipe.patch_stages), default=0.0)
 
 
 @contextmanager
@@ -243,7 +239,7 @@ class _Ahead:
         own_core = device.type != "cpu"
         self.depth = 1 + default_workers() if own_core else 2
         self.pool = ThreadPoolExecutor(self.depth - 1, initializer=_one_core if own_core else None)
-        self.next = state.step
+        self.next, self.cooldown = state.step, state.cooldown
         self.pending = deque()
 
     def __enter__(self):
@@ -253,9 +249,13 @@ class _Ahead:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def take(self, state):
+        if state.cooldown != self.cooldown:  # patches are whole from now on
+            self.cooldown, self.next = state.cooldown, state.step
+            self.pending.clear()
         while len(self.pending) < self.depth:
             ahead = replace(state, step=self.next)  # by steps the fraction is that batch's own, by time it is now's
-            self.pending.append(self.pool.submit(self._make, self.next, self.length.fraction(ahead)))
+            fraction = self.length.fraction(ahead) if state.cooldown is None else 1.0
+            self.pending.append(self.pool.submit(self._make, self.next, fraction))
             self.next += 1
         return self.pending.popleft().result()
 

@@ -2,7 +2,7 @@
 
 Lengths are fractions of the whole training, which may be given in minutes or in steps. The learning rate rises for ``warmup``,
 stays until ``hold``, and falls to zero with ``(1 - t) ** power``. When the validation loss stops falling before ``hold`` is
-over, the fall begins at once and is shortened in proportion; that is the early stopping.
+over, what is left of the patch stages is skipped, the fall begins at once and is shortened in proportion: the early stopping.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -21,6 +21,10 @@ class PatchStage:
     until: float
     scale: float
     batch_factor: int
+
+    def __post_init__(self):
+        if not 0 < self.until <= 1 or not 0 < self.scale <= 1 or self.batch_factor < 1:
+            raise ValueError("a patch stage needs until and scale in (0, 1] and a batch_factor of at least 1")
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,14 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
             raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
-        if self.learning_rate <= 0 or self.checks < 1 or self.checkpoint_minutes <= 0:
-            raise ValueError("learning_rate, checks and checkpoint_minutes must be positive")
-        for name in ("batch_size", "cpu_batch_size"):
+        for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+        for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if not 0 <= self.foreground <= 1 or self.weight_decay < 0 or not 0 <= (self.momentum or 0) < 1:
+            raise ValueError("foreground and momentum must be fractions, and weight_decay not negative")
 
 
 # the recipe of nnU-Net 2.8: Isensee et al. 2021 and its default trainer

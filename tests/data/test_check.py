@@ -148,3 +148,27 @@ def test_a_table_has_the_worst_first_and_one_paragraph_for_many_cases_of_a_kind(
     ]
     assert len(lines) == 3 * 2 + 1 + 1
     assert lines[-1] == "1 error, 9 warnings, 1 note"
+
+
+def test_names_that_would_leave_too_few_patients_are_a_note(make_folder):
+    folder = make_folder()
+    for number in range(6):
+        folder.add(f"study2_scan_{number}")
+    (finding,) = check_dataset(folder.read())
+    assert (finding.severity, finding.code) == ("note", "patients-guessed")
+    assert "each of 6 cases is taken to be a patient of its own" in finding.message
+
+
+def test_files_that_a_list_leaves_out_are_no_findings(make_folder):
+    folder = make_folder(3)
+    shutil.copy(folder.image_path("case_2"), folder.image_path("case_2", 1))
+    folder.json["dataset"] = {
+        case: {"images": [f"imagesTr/{case}_0000.nii.gz"], "label": f"labelsTr/{case}.nii.gz"} for case in ("case_1", "case_2")
+    }
+    assert check_dataset(folder.read()) == ()
+
+
+def test_an_image_without_its_channel_number_is_named(make_folder):
+    folder = make_folder(2)
+    shutil.copy(folder.image_path("case_2"), folder.path / "imagesTr" / "scan_1001.nii.gz")
+    assert found(folder) == [("warning", "", "stray-file")]

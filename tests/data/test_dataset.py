@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from autoseg.data.dataset import cases_in, guess_patient, read_dataset
+from autoseg.data.dataset import cases_in, guess_patient, guess_patients, read_dataset
 from autoseg.errors import DatasetError
 
 PLAIN = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
@@ -150,3 +150,27 @@ def test_cases_in_takes_plain_names_where_one_channel_is_needed(tmp_path):
     assert [case.id for case in cases_in(tmp_path, ".nii.gz", 1)] == ["a", "b"]
     assert cases_in(tmp_path, ".nii.gz", 2) == ()
     assert cases_in(tmp_path / "nowhere", ".nii.gz", 1) == ()
+
+
+def test_a_number_is_a_channel_only_where_there_are_so_many(tmp_path):
+    for name in ("scan_1001.nii.gz", "scan_1002.nii.gz"):
+        (tmp_path / name).touch()
+    assert [case.id for case in cases_in(tmp_path, ".nii.gz", 1)] == ["scan_1001", "scan_1002"]
+    (tmp_path / "scan_0000.nii.gz").touch()
+    assert [case.images for case in cases_in(tmp_path, ".nii.gz", 1)] == [(tmp_path / "scan_0000.nii.gz",)]
+
+
+@pytest.mark.parametrize("name", ["study2_scan_{:03d}", "cohort1_day_{}"])
+def test_a_study_is_no_patient(tmp_path, name):
+    cases = [name.format(number) for number in range(1, 7)]
+    files = [f"imagesTr/{case}_0000.nii.gz" for case in cases] + [f"labelsTr/{case}.nii.gz" for case in cases]
+    dataset = read_dataset(make(tmp_path, files))
+    assert [case.patient for case in dataset.training] == sorted(cases)
+    assert guess_patients(f"p{i}_frame{j}" for i in range(5) for j in "12")["p3_frame2"] == "p3"
+
+
+def test_named_patients_are_kept_whatever_the_names_look_like(tmp_path):
+    cases = [f"study2_scan_{number}" for number in range(6)]
+    files = [f"imagesTr/{case}_0000.nii.gz" for case in cases] + ["labelsTr/study2_scan_0.nii.gz"]
+    dataset = read_dataset(make(tmp_path, files, PLAIN | {"patients": {cases[0]: "x", cases[1]: "x"}}))
+    assert [case.patient for case in dataset.training][:2] == ["x", "x"]

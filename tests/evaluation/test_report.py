@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.data.labels import read_labels
+from autoseg.errors import FileError
 from autoseg.evaluation import Failure, evaluate_case, summarise, write_report
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
@@ -148,3 +149,12 @@ def test_a_failed_write_leaves_the_old_report(report, tmp_path, monkeypatch):
         write_report(summarise(scored_case("z"), LABELS), tmp_path)
     assert (tmp_path / "metrics.csv").read_text() == before
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_summary_of_another_program_is_kept(report, tmp_path):
+    (tmp_path / "summary.json").write_text("theirs")
+    with pytest.raises(FileError, match=r"summary\.json: was made by another program.*Give another folder"):
+        write_report(report, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+    write_report(report, tmp_path / "ours")
+    write_report(report, tmp_path / "ours")

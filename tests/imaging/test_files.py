@@ -179,7 +179,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path, ending, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("autoseg.imaging.raw.os.replace", fail)
+    monkeypatch.setattr("autoseg.atomic.os.replace", fail)
     with pytest.raises(FileError, match="No space left"):
         write_volume(image(oblique(), channels=2), path)
     assert sorted(part.name for part in tmp_path.iterdir()) == before

@@ -42,7 +42,7 @@ def make_plan(**changes):
         patch_size=(16, 16, 16),
         batch_size=2,
         batch_dice=False,
-        normalization=(ChannelNormalization("MRI", "none"),),
+        normalization=(ChannelNormalization("MRI", "none", input_mean=0.5, input_std=0.25),),
         resampling=Resampling(),
         mirror_axes=(0, 1, 2),
         iterations=10,

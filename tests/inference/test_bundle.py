@@ -3,12 +3,13 @@ import json
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from autoseg.errors import ModelError
-from autoseg.inference.bundle import export_model, load_bundle, load_networks, save_bundle
+from autoseg.inference.bundle import export_model, load_bundle, load_networks, refuse_other_model, save_bundle
 from autoseg.networks import build_network
 
 
@@ -217,3 +218,30 @@ def test_a_model_needs_no_training_code_and_no_pickle(model):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=".", check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_folds_that_are_added_at_one_moment_are_all_kept(tmp_path, tools):
+    plan, folder = tools["make_plan"](), tmp_path / "model"
+    same = {"plan": plan, "labels": tools["labels"], "channels": ("MRI",)}
+    states = [state_of(plan, fold) for fold in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda fold: save_bundle(folder, **same, weights={fold: states[fold]}), range(6)))
+    assert list(load_bundle(folder).folds) == list("012345")
+    assert not list(folder.glob("*.lock"))
+
+
+def test_a_lock_that_stays_is_named(model, tools, monkeypatch):
+    monkeypatch.setattr("autoseg.inference.bundle.LOCK_SECONDS", 0.1)
+    (model / "model.json.lock").touch()
+    same = {"plan": tools["make_plan"](), "labels": tools["labels"], "channels": ("MRI",)}
+    with pytest.raises(ModelError, match=r"model\.json\.lock: .* delete that file"):
+        save_bundle(model, **same, weights={})
+    assert (model / "model.json.lock").exists()
+
+
+def test_another_model_is_refused_before_a_training(model, tmp_path, tools):
+    same = {"plan": tools["make_plan"](), "labels": tools["labels"], "channels": ("MRI",)}
+    refuse_other_model(model, **same)
+    refuse_other_model(tmp_path / "none yet", **same)
+    with pytest.raises(ModelError, match="another channels"):
+        refuse_other_model(model, **same | {"channels": ("CT",)})

@@ -233,3 +233,13 @@ def test_no_scans_are_no_error(predictor, tmp_path):
     result = predict_cohort(predictor, (), tmp_path / "out", ending=".nii.gz")
     assert result.outcomes == ()
     assert (tmp_path / "out/run.json").is_file()
+
+
+def test_a_foreign_run_record_is_kept_unless_asked_for_a_fresh_start(predictor, scans):
+    record = scans.parent / "out" / "run.json"
+    record.parent.mkdir()
+    record.write_text('{"notes": "precious"}')
+    with pytest.raises(AutosegError, match=r"run\.json: exists and was not made by this program"):
+        run(predictor, scans)
+    assert [path.name for path in record.parent.iterdir()] == ["run.json"]
+    assert run(predictor, scans, fresh=True).cases("done") == ("a", "b", "c")

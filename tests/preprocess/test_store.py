@@ -1,3 +1,6 @@
+import resource
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,7 +43,26 @@ def test_a_damaged_case_says_how_to_make_it_again(tmp_path, prepared):
     path = tmp_path / "c" / "image.b2nd"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(AutosegError, match="autoseg plan_and_preprocess"):
-        open_case(tmp_path / "c")
+        open_case(tmp_path / "c").image  # noqa: B018
+
+
+def test_a_case_without_structures_has_no_sites(tmp_path, prepared):
+    empty = np.zeros_like(prepared.codes)
+    store_case(tmp_path / "c", replace(prepared, codes=empty, sites=find_sites(empty, seed=1)), "abc")
+    assert open_case(tmp_path / "c").sites == {}
+
+
+def test_many_cases_need_few_open_files(tmp_path, prepared):
+    small = replace(prepared, image=prepared.image[:, :4, :4, :4], codes=prepared.codes[:4, :4, :4], sites={})
+    for number in range(150):
+        store_case(tmp_path / str(number), small, "abc")
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (220, limit[1]))
+    try:
+        assert all(open_case(tmp_path / str(number)).codes[:].shape == (4, 4, 4) for number in range(150))
+        assert all(open_case(tmp_path / str(number)).image[:].shape == (2, 4, 4, 4) for number in range(150))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def test_sites_cover_small_structures_and_are_bounded_for_large_ones():

@@ -36,12 +36,13 @@ class Demo:
         )
 
 
-def demo(folder, *, seconds=120.0, device="auto", say=mute, progress=silent):
+def demo(folder, *, seconds=120.0, device="auto", fresh=False, say=mute, progress=silent):
     """Made-up scans, planned, trained and predicted; the way a user's own data would go.
 
     Args:
         folder: for everything it makes; an unfinished demo there is continued.
         seconds: length of the training.
+        fresh: train anew, whatever is there.
 
     Returns:
         Demo
@@ -54,11 +55,12 @@ def demo(folder, *, seconds=120.0, device="auto", say=mute, progress=silent):
         write_phantoms(raw)
     planned = plan_and_preprocess(raw, workspace, say=say, progress=progress)
     say(planned.summary())
-    train(raw, "0", workspace, seconds=seconds, device=device, say=say, progress=progress)
+    trained = train(raw, "0", workspace, seconds=seconds, device=device, fresh=fresh, say=say, progress=progress)
     predicted = predict(
         raw / "imagesTs",
         folder / "predictions",
         workspace,
+        model=trained[0].model,
         reference=raw / "labelsTs",
         device=device,
         say=say,

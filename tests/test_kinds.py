@@ -1,0 +1,185 @@
+"""Every kind of data set and of call goes the whole road: planned, trained for two steps, predicted, scored."""
+
+import json
+
+import numpy as np
+import pytest
+
+from autoseg.cli import main
+from autoseg.imaging.files import read_geometry, read_label_volume, write_label_volume, write_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume, Volume
+
+SPACING_MM = (2.0, 1.5, 1.5)
+PLAIN = {"background": 0, "outer": 1, "inner": 2}
+# what a kind changes: of dataset.json, of the label values 1, 2 and 3 (the rim) that are drawn, and of the calls
+KINDS = {
+    "plain": {},
+    "slices": {"plan": "slices_2d"},
+    "regions": {"json": {"labels": {"background": 0, "whole": [1, 2], "inner": 2}, "regions_class_order": [1, 2]}},
+    "ignore": {"json": {"labels": PLAIN | {"ignore": 9}}, "values": (1, 2, 9)},
+    "two_channels": {"json": {"channel_names": {"0": "T1", "1": "CT"}}},
+    "nrrd": {"json": {"file_ending": ".nrrd"}},
+    "gaps": {"json": {"labels": {"background": 0, "inner": 4, "outer": 1}}, "values": (1, 4, 0)},
+    "listed": {"listed": True},
+    "all_cases": {"fold": "all"},
+    "shard": {"predict": ["--shard", "0/2"]},
+    "one_fold": {"fold": "0,1", "predict": ["--folds", "0"]},
+}
+
+
+def draw(number, n_channels):
+    """(images, labels 0 to 3) of one small scan: a ball in a ball in a rim; odd numbers are stored the other way round."""
+    shape = (12 + 2 * (number % 3), 24, 24)
+    centre = np.reshape(shape, (3, 1, 1, 1)) // 2 + np.reshape((0, number % 2, number % 3), (3, 1, 1, 1))
+    radius = np.sqrt((((np.indices(shape) - centre) * np.reshape((1.4, 1, 1), (3, 1, 1, 1))) ** 2).sum(axis=0))
+    labels = np.select([radius < 4, radius < 7, radius < 8], [2, 1, 3], 0).astype(np.uint8)
+    noise = np.random.default_rng(number).normal(0, 5, (n_channels, *shape))
+    return (100 + 60 * labels * (labels < 3) + noise).astype(np.float32), labels
+
+
+def write_data(folder, kind):
+    """Six training and three test scans, and dataset.json; returns the values that a result may have."""
+    about = {"channel_names": {"0": "T1"}, "labels": PLAIN, "file_ending": ".nii.gz"} | kind.get("json", {})
+    ending, n_channels = about["file_ending"], len(about["channel_names"])
+    values = np.array((0, *kind.get("values", (1, 2, 0))), np.uint8)
+    parts = {"Tr": "elsewhere/Tr", "Ts": "Ts"} if kind.get("listed") else {"Tr": "Tr", "Ts": "Ts"}
+    listing = {}
+    for number in range(9):
+        images, labels = draw(number, n_channels)
+        geometry = Geometry.from_spacing(labels.shape, SPACING_MM)
+        geometry = geometry.flipped([1, 2]) if number % 2 else geometry
+        part, case = ("Tr" if number < 6 else "Ts"), f"p{number}"
+        images_in, labels_in = (parts[part].replace("T", f"{what}T") for what in ("images", "labels"))
+        for channel, image in enumerate(images):
+            write_volume(Volume(image[None], geometry), folder / images_in / f"{case}_{channel:04d}{ending}")
+        write_label_volume(LabelVolume(values[labels], geometry), folder / labels_in / f"{case}{ending}")
+        if part == "Tr":
+            image = f"{images_in}/{case}_0000{ending}"
+            listing[case] = {"images": [image], "label": f"{labels_in}/{case}{ending}", "patient": f"of {number // 2}"}
+    (folder / "dataset.json").write_text(json.dumps(about | ({"dataset": listing} if kind.get("listed") else {})))
+    return {0, 1, 4} if 4 in values else {0, 1, 2}
+
+
+def shrink(plan):
+    edited = json.loads(plan.read_text())
+    edited["network"]["features"] = [4] * len(edited["network"]["features"])
+    plan.write_text(json.dumps(edited))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_whole_road(name, tmp_path, capsys):
+    kind = KINDS[name]
+    raw, out, workspace = tmp_path / "Dataset003_Balls", tmp_path / "out", tmp_path / "workspace"
+    common = ["--workspace", str(workspace), "--quiet"]
+    values = write_data(raw, kind)
+    plan, fold = kind.get("plan", "fullres_3d"), kind.get("fold", "0")
+    folds = fold.split(",")
+    planner = ["--planner", plan] if "plan" in kind else []
+    assert main(["plan_and_preprocess", str(raw), *planner, "--no-preprocess", *common]) == 0
+    shrink(workspace / "plans" / "Balls" / f"{plan}.json")
+    length = ["--iterations", "2", "--device", "cpu", "--set", "checks=1"]
+    assert main(["train", "Balls", fold, *(["--plan", plan] if planner else []), *length, *common]) == 0
+    validated = workspace / "runs" / "Balls" / f"{plan}_unet" / f"fold_{folds[0]}" / "validation" / "metrics.json"
+    assert validated.is_file() == (fold != "all")
+
+    ending = kind.get("json", {}).get("file_ending", ".nii.gz")
+    predict = ["predict", "-i", str(raw / "imagesTs"), "-o", str(out), "--device", "cpu", *kind.get("predict", [])]
+    assert main([*predict, "--reference", str(raw / "labelsTs"), *common]) == 0
+    expected = ["p6", "p8"] if name == "shard" else ["p6", "p7", "p8"]
+    assert sorted(path.name for path in out.glob(f"*{ending}")) == [f"{case}{ending}" for case in expected]
+    record = json.loads((out / ("run_0_of_2.json" if name == "shard" else "run.json")).read_text())
+    assert record["options"]["folds"] == folds[:1]
+    for case in expected:
+        result = read_label_volume(out / f"{case}{ending}")
+        assert result.geometry == read_geometry(raw / "imagesTs" / f"{case}_0000{ending}")
+        assert set(np.unique(result.data)) <= values
+    metrics = json.loads((out / ("metrics_0_of_2" if name == "shard" else "") / "metrics.json").read_text())
+    assert sorted(metrics["files"]) == expected
+    assert metrics["failures"] == []
+    if name == "listed":
+        held_back = {case["case"] for case in json.loads(validated.read_text())["cases"]}
+        assert held_back in ({"p0", "p1"}, {"p2", "p3"}, {"p4", "p5"})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with the plain data and a model of them, made once for the calls below."""
+    folder = tmp_path_factory.mktemp("model")
+    raw, common = folder / "Dataset003_Balls", ["--workspace", str(folder / "workspace"), "--quiet"]
+    write_data(raw, KINDS["plain"])
+    assert main(["plan_and_preprocess", str(raw), "--no-preprocess", *common]) == 0
+    shrink(folder / "workspace" / "plans" / "Balls" / "fullres_3d.json")
+    assert main(["train", "Balls", "all", "--iterations", "1", "--device", "cpu", "--set", "checks=1", *common]) == 0
+    return folder
+
+
+def call(model, verb, *arguments):
+    return main([verb, *map(str, arguments), "--workspace", str(model / "workspace")])
+
+
+def predict(model, source, out, *arguments):
+    return call(model, "predict", "-i", source, "-o", out, "--device", "cpu", "--no-mirror", *arguments)
+
+
+def copy_scans(model, folder, names):
+    folder.mkdir()
+    for number, name in enumerate(names):
+        path = model / "Dataset003_Balls" / "imagesTs" / f"p{6 + number}_0000.nii.gz"
+        (folder / name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_references_that_are_not_there_are_an_error_before_anything_is_predicted(model, tmp_path, capsys):
+    scans = model / "Dataset003_Balls" / "imagesTs"
+    assert predict(model, scans, tmp_path / "out", "--reference", tmp_path / "gone") == 2
+    assert "gone: there is no such folder" in capsys.readouterr().err
+    assert predict(model, scans, tmp_path / "out", "--reference", scans.parent / "labelsTr") == 2
+    assert "no label file in it has the name of a case, such as p6.nii.gz" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_references_of_another_file_type_are_found_and_a_bad_one_gives_status_1(model, tmp_path, capsys):
+    labels = model / "Dataset003_Balls" / "labelsTs"
+    for case in ("p6", "p7"):
+        write_label_volume(read_label_volume(labels / f"{case}.nii.gz"), tmp_path / "reference" / f"{case}.mha")
+    scans, out = labels.parent / "imagesTs", tmp_path / "out"
+    assert predict(model, scans, out, "--reference", tmp_path / "reference") == 0
+    assert sorted(json.loads((out / "metrics.json").read_text())["files"]) == ["p6", "p7"]
+    evaluate = ["--reference", tmp_path / "reference", "--predicted", out, "-o", tmp_path / "scores"]
+    assert call(model, "evaluate", *evaluate) == 0
+    (tmp_path / "reference" / "p7.mha").write_bytes(b"damaged")
+    capsys.readouterr()
+    assert predict(model, scans, out, "--reference", tmp_path / "reference") == 1
+    assert "failed: p7: not scored" in capsys.readouterr().out
+
+
+def test_another_programs_summary_is_kept(model, tmp_path, capsys):
+    (tmp_path / "summary.json").write_text("{}")
+    raw = model / "Dataset003_Balls"
+    assert predict(model, raw / "imagesTs", tmp_path, "--reference", raw / "labelsTs") == 2
+    assert "was made by another program" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_plain_names_with_four_digits_are_cases_and_unused_files_are_named(model, tmp_path, capsys):
+    plain = copy_scans(model, tmp_path / "plain", ["scan_1001.nii.gz", "scan_1002.nii.gz"])
+    assert predict(model, plain, tmp_path / "a") == 0
+    assert sorted(path.name for path in (tmp_path / "a").glob("*.nii.gz")) == ["scan_1001.nii.gz", "scan_1002.nii.gz"]
+    assert "not used" not in capsys.readouterr().err
+    mixed = copy_scans(model, tmp_path / "mixed", ["a_0000.nii.gz", "b.nii.gz"])
+    assert predict(model, mixed, tmp_path / "b") == 0
+    assert "not used, because they are no channel of a case: b.nii.gz" in capsys.readouterr().err
+
+
+def test_a_model_is_found_by_its_run_while_that_is_only_one(model, tmp_path, capsys):
+    assert call(model, "model", "info", "fullres_3d_unet") == 0
+    zipped = tmp_path / "one.zip"
+    assert call(model, "model", "export", "fullres_3d_unet", zipped) == 0
+    assert call(model, "model", "export", zipped, tmp_path / "two.zip") == 2
+    assert "one.zip is one file already" in capsys.readouterr().err
+    other = ["--workspace", str(tmp_path / "other")]
+    for name in ("a", "b"):
+        assert main(["model", "import", str(zipped), "--name", name, *other]) == 0
+    assert main(["model", "info", "fullres_3d_unet", *other]) == 2
+    assert "is a run of 2 models; say which: a, b" in capsys.readouterr().err
