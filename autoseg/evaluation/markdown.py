@@ -124,7 +124,7 @@ def _number(value, metric):
     if value is None:
         return "undefined"
     digits = 3 if unit_of(metric) == "" or (unit_of(metric) == "mL" and abs(value) < 10) else 2
-    return f"{value:.{digits}f}"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
 
 
 def _markdown_table(lines):
