@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from planners.channels import choose_normalization
-from planners.mirror import choose_mirror_axes, find_pairs
+from planners.mirror import choose_mirror_axes
 from planners.patch import explain_fit
 from planners.plan import Decision, Plan, Resampling
 from planners.records import digest
@@ -28,8 +28,8 @@ def make_plan(name, fingerprint, budget, preset, grid, fit, *, batch_dice, decis
         Plan
     """
     normalization, intensity = choose_normalization(fingerprint, parity=budget.parity)
-    pairs = () if budget.parity else find_pairs(fingerprint.structures)
-    mirror_axes, mirroring = choose_mirror_axes(pairs, grid.axis_order, fit.patch)
+    structures = () if budget.parity else fingerprint.structures
+    mirror_axes, mirroring = choose_mirror_axes(structures, grid.axis_order, fit.patch)
     iterations, length = _iterations(grid, fit, budget)
     resampling = Resampling(coarse_logits_order=0) if budget.parity else Resampling()
     return Plan(

@@ -1,7 +1,7 @@
 """Along which axes a patch may be mirrored, in training and in prediction.
 
-Mirroring turns a left kidney into a right one. Where structures come in such pairs, the left-right axis is left out, or
-the network would be taught that the two names are interchangeable.
+Mirroring turns a left kidney into a right one, and the front half of an organ into its back. Where structures are told apart by
+such words only, the axis of these words is left out, or the network would be taught that the names are interchangeable.
 """
 
 from planners.channels import words
@@ -10,15 +10,19 @@ from planners.spacing import AXES
 
 __all__ = ["choose_mirror_axes", "find_pairs"]
 
-LEFT_RIGHT = AXES.index("x")  # canonical orientation
-SIDES = {"l": "r", "lt": "rt", "lh": "rh"}
-SIDES |= {right: left for left, right in SIDES.items()}
+# canonical orientation: x to the right, y to the front, z to the head
+OPPOSITES = {
+    "x": (("left", "right"), ("l", "r"), ("lt", "rt"), ("lh", "rh")),
+    "y": (("anterior", "posterior"), ("ant", "post"), ("ventral", "dorsal"), ("front", "back")),
+    "z": (("superior", "inferior"), ("sup", "inf"), ("upper", "lower"), ("cranial", "caudal")),
+}
+INSIDE_WORDS = ("left", "right")  # as in 'leftatrium'
 
 
-def find_pairs(structures):
-    """Pairs of names that differ only in their side.
+def find_pairs(structures, axis="x"):
+    """Pairs of names that differ only in their side along an axis.
 
-    Sides are 'left' and 'right' anywhere in a word, and l/r, lt/rt, lh/rh as words of their own.
+    Sides are the words of ``OPPOSITES``, and 'left' and 'right' also inside a word.
 
     Returns:
         tuple of (name, name), in the order of ``structures``.
@@ -26,35 +30,41 @@ def find_pairs(structures):
     spelled = {"_".join(words(name)): name for name in structures}
     pairs = []
     for key, name in spelled.items():
-        other = spelled.get("_".join(_other_side(word) for word in key.split("_")), name)
+        other = spelled.get("_".join(_other_side(word, axis) for word in key.split("_")), name)
         if other != name and (other, name) not in pairs:
             pairs.append((name, other))
     return tuple(pairs)
 
 
-def choose_mirror_axes(pairs, axis_order, patch):
+def choose_mirror_axes(structures, axis_order, patch):
     """Network axes that may be mirrored, and why.
 
     An axis of one voxel has nothing to mirror.
 
     Args:
-        pairs: of left and right structures, from ``find_pairs``.
+        structures: names; empty where all axes are to be mirrored whatever they are.
         axis_order: of the plan.
         patch: (3,) voxels in network order.
 
     Returns:
         (axes, Decision)
     """
-    axes = tuple(axis for axis in range(3) if patch[axis] > 1 and not (pairs and axis_order[axis] == LEFT_RIGHT))
+    pairs = {axis: found for axis in OPPOSITES if (found := find_pairs(structures, axis))}
+    axes = tuple(axis for axis in range(3) if patch[axis] > 1 and AXES[axis_order[axis]] not in pairs)
     named = ", ".join(AXES[axis_order[axis]] for axis in axes) or "none"
     if not pairs:
-        return axes, Decision("mirroring", named, "all axes: no structures are taken to come in left-right pairs")
-    shown = "; ".join(f"{a} / {b}" for a, b in pairs[:5]) + ("; ..." if len(pairs) > 5 else "")
-    rule = "not along x, the left-right axis, since structures come in pairs that mirroring would confuse"
+        return axes, Decision("mirroring", named, "all axes: no structures are told apart by their side only")
+    found = [pair for some in pairs.values() for pair in some]
+    shown = "; ".join(f"{a} / {b}" for a, b in found[:5]) + ("; ..." if len(found) > 5 else "")
+    rule = f"not along {', '.join(pairs)}, since structures are told apart by their side there, which mirroring would confuse"
     return axes, Decision("mirroring", named, rule, shown)
 
 
-def _other_side(word):
-    if word in SIDES:
-        return SIDES[word]
-    return "left".join(part.replace("left", "right") for part in word.split("right"))
+def _other_side(word, axis):
+    for first, second in OPPOSITES[axis]:
+        if word in (first, second):
+            return second if word == first else first
+    if axis == "x":
+        left, right = INSIDE_WORDS
+        return left.join(part.replace(left, right) for part in word.split(right))
+    return word

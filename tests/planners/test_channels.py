@@ -122,6 +122,22 @@ def test_pairs_forbid_mirroring_along_x_wherever_it_is(fingerprint_of):
     assert decision.numbers == "RightParotid / LeftParotid"
 
 
+@pytest.mark.parametrize(
+    ("pair", "axis", "mirrored"),
+    [
+        (("Anterior", "Posterior"), "y", (0, 2)),
+        (("lobe_upper", "lobe_lower"), "z", (1, 2)),
+        (("Superior vena cava", "Inferior vena cava"), "z", (1, 2)),
+        (("dorsal root", "ventral root"), "y", (0, 2)),
+    ],
+)
+def test_front_and_back_or_up_and_down_are_not_mirrored_into_each_other(fingerprint_of, pair, axis, mirrored):
+    assert find_pairs(pair, axis) == (pair,)
+    assert find_pairs(pair) == ()
+    plan = get_planner("fullres_3d").plan(fingerprint_of([((1, 1, 1), (60, 60, 60), 9)], ("MR",), pair))
+    assert plan.mirror_axes == mirrored
+
+
 def test_parity_mode_mirrors_everything(fingerprint_of):
     pairs = fingerprint_of(GROUPS, structures=("l_eye", "r_eye"))
     assert get_planner("fullres_3d").plan(pairs, Budget(parity=True)).mirror_axes == (0, 1, 2)
