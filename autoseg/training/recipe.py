@@ -52,12 +52,12 @@ class Recipe:
     """
 
     name: str = "autoseg"
-    learning_rate: float = 0.01
+    learning_rate: float = 0.015
     momentum: float | None = None
     weight_decay: float = 3e-5
     clip_norm: float = 12.0
     warmup: float = 0.02
-    hold: float = 0.5
+    hold: float = 0.7
     power: float = 0.9
     batch_size: int | None = None
     cpu_batch_size: int | None = 2
@@ -89,6 +89,7 @@ class Recipe:
 # the recipe of nnU-Net 2.8: Isensee et al. 2021 and its default trainer
 PARITY = Recipe(
     name="parity",
+    learning_rate=0.01,
     momentum=0.99,
     warmup=0.0,
     hold=0.0,

@@ -12,7 +12,7 @@ from autoseg.training.recipe import (
     patch_stage,
 )
 
-RECIPE = Recipe()
+RECIPE = Recipe(hold=0.5)
 
 
 def test_the_rate_rises_stays_and_falls_to_the_end():
