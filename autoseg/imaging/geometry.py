@@ -7,7 +7,7 @@ nothing else. File formats hand over and take arrays in (z, y, x); no other modu
 """
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -139,10 +139,6 @@ class Geometry:
         """
         corners = np.array(list(itertools.product(*[(0, n - 1) for n in self.shape])))
         return float(np.abs(self.to_world(corners) - other.to_world(corners)).max())
-
-    def with_shape(self, shape):
-        """The same affine with another number of voxels."""
-        return replace(self, shape=tuple(int(n) for n in shape))
 
     def __str__(self):
         size = "x".join(str(n) for n in self.shape)
