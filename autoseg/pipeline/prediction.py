@@ -93,6 +93,7 @@ def predict(
     predictor = Predictor(bundle, folds=chosen, device=device, mirror=mirror, step=step)
     if predictor.device.type == "cpu":
         keep_memory()
+    exporters = []  # of what was asked for besides labels
     say(f"{len(share)} cases, model {bundle.name}, on {predictor.device}")
     done = predict_cohort(
         predictor,
@@ -104,6 +105,7 @@ def predict(
         shard=(index, count),
         fresh=fresh,
         probabilities=probabilities,
+        exporters=exporters,
     )
     report = None
     if scored:
