@@ -70,19 +70,22 @@ class Predictor:
         step: distance of neighbouring windows as a part of the window, in (0, 1].
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 on a GPU that has it, and on a CPU where a short trial finds it faster.
             Results differ by rounding, so say ``fp32`` where two machines must agree.
+        scratch: folder for what is too large for memory while a scan is predicted (many structures, large volumes); None for
+            the system's temporary folder.
 
     Raises:
         ModelError: no usable model, a fold that it lacks, damaged weights.
         AutosegError: no such device.
     """
 
-    def __init__(self, model, *, folds=None, device="auto", mirror=True, step=0.5, precision="auto"):
+    def __init__(self, model, *, folds=None, device="auto", mirror=True, step=0.5, precision="auto", scratch=None):
         if not 0 < step <= 1:
             raise ModelError(f"step must be above 0 and at most 1, found {step}")
         if precision not in ("auto", "fp32", "bf16"):
             raise ModelError(f"precision must be auto, fp32 or bf16, found {precision!r}")
         self.bundle = model if isinstance(model, Bundle) else load_bundle(model)
         self.device = choose_device(device)
+        self.scratch = scratch
         self.step = float(step)
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if mirror else ()
         networks = load_networks(self.bundle, folds)
@@ -101,7 +104,7 @@ class Predictor:
 
         Args:
             scan: ``Volume``, the path of an image, or a sequence of paths, one per channel.
-            probabilities: also return them; they need 2 bytes per voxel and head.
+            probabilities: also return them: 2 bytes per voxel and head, mapped from a file where that is too large for memory.
 
         Returns:
             Prediction on the grid of the scan.
@@ -142,9 +145,10 @@ class Predictor:
             autocast=torch.bfloat16 if self.precision == "bf16" else None,
             batch_views=1 if self.device.type == "cpu" else plan.batch_size,
             pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
+            scratch=self.scratch,
             on_note=notes.append,
         )
-        if not np.isfinite(logits).all():
+        if not all(np.isfinite(head).all() for head in logits):
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
         return logits, time.perf_counter() - start, tuple(notes)
 
@@ -156,7 +160,9 @@ class Predictor:
         paint = [labels.declared_values.index(value) for value in labels.paint_values]
         codes = logits_to_codes(logits, prepared.grid, prepared.native, paint_codes=paint, **how)
         values = np.array(labels.declared_values, np.int32)[codes]
-        chances = probabilities_to_native(logits, prepared.grid, prepared.native, **how) if probabilities else None
+        chances = None
+        if probabilities:
+            chances = probabilities_to_native(logits, prepared.grid, prepared.native, scratch=self.scratch, **how)
         took = {"prepare": prepared.seconds, "infer": seconds, "decode": time.perf_counter() - start}
         return Prediction(LabelVolume(values, prepared.native), chances, self.bundle.digest, took, notes)
 

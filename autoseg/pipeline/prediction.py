@@ -90,7 +90,7 @@ def predict(
     if reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     chosen = None if folds is None else [part.strip() for part in str(folds).split(",")]
-    predictor = Predictor(bundle, folds=chosen, device=device, mirror=mirror, step=step)
+    predictor = Predictor(bundle, folds=chosen, device=device, mirror=mirror, step=step, scratch=target)
     if predictor.device.type == "cpu":
         keep_memory()
     exporters = []  # of what was asked for besides labels
