@@ -74,7 +74,7 @@ class Resampling:
 
 @dataclass(frozen=True)
 class AttentionStage:
-    """Self-attention behind the last block of encoder stage ``stage``.
+    """Self-attention behind the last block of encoder stage ``stage``, whose ``heads`` share half of the stage's features.
 
     ``kind`` is ``slot`` (linear in the voxels; ``slots`` of them for each head) or ``full`` (every voxel looks at every voxel;
     ``slots`` is 0).
@@ -135,10 +135,10 @@ class NetworkSpec:
         for entry in self.attention:
             if entry.stage >= len(self.features):
                 raise ValueError(f"attention at stage {entry.stage}, but there are {len(self.features)} stages")
-            if self.features[entry.stage] % (2 * entry.heads):
+            if self.features[entry.stage] % (4 * entry.heads):
                 raise ValueError(
                     f"attention at stage {entry.stage}: {self.features[entry.stage]} features cannot be shared among "
-                    f"{entry.heads} heads, an even number for each"
+                    f"{entry.heads} heads: expected a multiple of {4 * entry.heads}"
                 )
 
     @property

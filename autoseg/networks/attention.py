@@ -1,17 +1,19 @@
 """Self-attention over the voxels of a feature map, as a gated addition: ``x -> x + gate * merge(attend(x))``.
 
-Tokens are the voxels, N of them, normalised by their root mean square (RMS) over the channels and projected to queries,
-keys and values. Of the two kinds of attention, *full* lets every voxel look at every voxel, with N x N weights. *Slot*
-attention has M learned slots W and two steps, linear in N::
+Tokens are the voxels, N of them, projected to queries, keys and values of half as many channels (as in Wang et al. 2018),
+which are shared among heads, d for each, and divided by their root mean square over these d. Of the two kinds of attention,
+*full* lets every voxel look at every voxel, with N x N weights. *Slot* attention has M learned slots W and two steps,
+linear in N::
 
     A = softmax over the voxels of W k^T            gather: a slot's descriptor of the volume is A v
     y = softmax over the slots of q keys^T values   broadcast: keys and values are linear in the descriptors
 
 The softmax of the gather runs over the voxels. Over the slots it would mix no space: each voxel would see itself alone.
 
-Why it is built this way: queries and keys are normalised too, which bounds the scores in bfloat16 (Henry et al. 2020; Dehghani
-et al. 2023). The softmax is in float32. The gate, one number per channel, starts at zero, so that a fresh block is the
-identity; it multiplies the weights of ``merge``, not the maps. There is no multilayer perceptron: convolutions follow.
+Why it is built this way: normalised queries and keys bound the scores in bfloat16 (Henry et al. 2020; Dehghani et al. 2023);
+with normalised values all voxels have one vote, whatever the scale of the features. The softmax is in float32. The gate, one
+number per channel, starts at zero, so that a fresh block is the identity; it multiplies the weights of ``merge``, not the
+maps. There is no multilayer perceptron: convolutions follow.
 
 Full attention knows positions by rotations of queries and keys (RoPE: Su et al. 2021), each axis with a share of the channels
 and voxels of the stage as its unit, so that any patch will do. Slots have positions from what stands before them, since
@@ -48,19 +50,19 @@ def project(weight, maps):
 class GatedAttention(nn.Module):
     """What both kinds share: (B, C, z, y, x) -> the same shape.
 
-    A kind has ``attend(q, k, v, grid)``, all maps (B, heads, C / heads, N); grid is (z, y, x).
+    A kind has ``attend(q, k, v, grid)``, all maps (B, heads, d, N) with d = C / 2 / heads; grid is (z, y, x).
 
     Args:
-        width: C, a multiple of ``heads``.
+        width: C, a multiple of ``2 * heads``.
         heads: attentions side by side.
     """
 
     def __init__(self, width, heads):
         super().__init__()
-        self.heads = heads
-        self.project = nn.Linear(width, 3 * width, bias=False)
-        self.merge = nn.Linear(width, width, bias=False)
-        self.scale = nn.Parameter(torch.ones(width // heads))  # of the scores, per channel
+        self.heads, self.d = heads, width // 2 // heads
+        self.project = nn.Linear(width, 3 * heads * self.d, bias=False)
+        self.merge = nn.Linear(heads * self.d, width, bias=False)
+        self.scale = nn.Parameter(torch.ones(self.d))  # of the scores, per channel
         self.gate = nn.Parameter(torch.zeros(width))
 
     def forward(self, x):
@@ -68,10 +70,8 @@ class GatedAttention(nn.Module):
         return x + project(self.gate[:, None] * self.merge.weight, y).unflatten(2, x.shape[2:])
 
     def heads_of(self, x):
-        """Queries, keys and values, (B, heads, C / heads, N) each; the first two normalised."""
-        tokens = rms_normalise(x.flatten(2), 1)
-        q, k, v = project(self.project.weight, tokens).unflatten(1, (3, self.heads, -1)).unbind(1)
-        return rms_normalise(q, 2), rms_normalise(k, 2), v
+        """Queries, keys and values, (B, heads, d, N) each, normalised."""
+        return rms_normalise(project(self.project.weight, x.flatten(2)).unflatten(1, (3, self.heads, self.d)), 3).unbind(1)
 
 
 class SlotAttention(GatedAttention):
@@ -79,17 +79,16 @@ class SlotAttention(GatedAttention):
 
     def __init__(self, width, heads, slots):
         super().__init__(width, heads)
-        d = width // heads
-        self.slots = nn.Parameter(torch.randn(heads, slots, d))
-        self.describe = nn.Linear(d, 2 * d, bias=False)
+        self.slots = nn.Parameter(torch.randn(heads, slots, self.d))
+        self.describe = nn.Linear(self.d, 2 * self.d, bias=False)
 
     def weights(self, k):
         """(B, heads, slots, N): where each slot looks; the sum over voxels is 1."""
-        return softmax(self.slots * k.shape[2] ** -0.5 @ k, 3)
+        return softmax(self.slots * self.d**-0.5 @ k, 3)
 
     def attend(self, q, k, v, grid):
         keys, values = self.describe(self.weights(k) @ v.transpose(2, 3)).chunk(2, 3)
-        keys = rms_normalise(keys, 3) * (self.scale * q.shape[2] ** -0.5)
+        keys = rms_normalise(keys, 3) * (self.scale * self.d**-0.5)
         return values.transpose(2, 3) @ softmax(keys @ q, 2)
 
     def maps(self, x):
@@ -106,7 +105,7 @@ class FullAttention(GatedAttention):
         self.axes = axes
 
     def attend(self, q, k, v, grid):
-        angles = rotary_angles(grid, self.axes, q.shape[2] // 2, q.device)
+        angles = rotary_angles(grid, self.axes, self.d // 2, q.device)
         cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
         q, k = rotate(q * self.scale[:, None].to(q.dtype), cos, sin), rotate(k, cos, sin)
         y = functional.scaled_dot_product_attention(*(t.transpose(2, 3).contiguous() for t in (q, k, v)))

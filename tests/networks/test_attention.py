@@ -26,9 +26,9 @@ GRID = (3, 4, 5)
 
 
 def block_of(kind):
-    """A block of 8 channels and 2 heads whose parameters have left their starting values."""
+    """A block of 16 channels and 2 heads whose parameters have left their starting values."""
     torch.manual_seed(0)
-    block = SlotAttention(8, 2, 5) if kind == "slot" else FullAttention(8, 2, (0, 1, 2))
+    block = SlotAttention(16, 2, 5) if kind == "slot" else FullAttention(16, 2, (0, 1, 2))
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -59,13 +59,12 @@ def mixed(weights, vectors):
 
 
 def tokens_of(block, x):
-    """For each head the unit queries, unit keys and values of all voxels, as lists of vectors."""
-    width = len(x)
-    voxels = [block.project.weight @ unit(x.flatten(1)[:, n]) for n in range(x[0].numel())]
+    """For each head the unit queries, keys and values of all voxels, as lists of vectors."""
+    inner, d = len(x) // 2, len(x) // 2 // block.heads
+    voxels = [block.project.weight @ x.flatten(1)[:, n] for n in range(x[0].numel())]
     for head in range(block.heads):
-        d = width // block.heads
-        q, k, v = ([voxel[part * width + head * d :][:d] for voxel in voxels] for part in range(3))
-        yield [unit(a) for a in q], [unit(a) for a in k], v
+        q, k, v = ([voxel[part * inner + head * d :][:d] for voxel in voxels] for part in range(3))
+        yield [unit(a) for a in q], [unit(a) for a in k], [unit(a) for a in v]
 
 
 def slowly(block, x):
@@ -89,7 +88,7 @@ def slowly(block, x):
 
 
 def turned(vector, n, grid):
-    """RoPE on four channels, two pairs: no axis of three has a pair of its own, so nothing turns; on more, as defined."""
+    """A vector rotated by its place (RoPE): pairs of channels i and i + half, of which each axis has an equal share."""
     vector, half = vector.clone(), len(vector) // 2
     share = half // 3
     place = torch.unravel_index(torch.tensor(n), grid)
@@ -104,12 +103,12 @@ def turned(vector, n, grid):
 
 
 def test_slot_attention_equals_its_definition():
-    block, x = block_of("slot").double(), torch.randn(8, *GRID, dtype=torch.float64)
+    block, x = block_of("slot").double(), torch.randn(16, *GRID, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(block(x[None])[0], slowly(block, x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("width", [12, 28])  # three pairs of channels, one for each axis; seven, one of them without
+@pytest.mark.parametrize("width", [24, 56])  # three pairs of channels, one for each axis; seven, one of them without
 def test_full_attention_equals_its_definition(width):
     torch.manual_seed(0)
     block, x = FullAttention(width, 2, (0, 1, 2)).double(), torch.randn(width, *GRID, dtype=torch.float64)
@@ -121,8 +120,8 @@ def test_full_attention_equals_its_definition(width):
 
 def test_full_attention_without_positions_and_scale_is_torchs():
     """With unit queries and keys handed to both, ``scaled_dot_product_attention`` is a softmax over all voxels."""
-    block = FullAttention(8, 2, ())
-    x = torch.randn(2, 8, *GRID)
+    block = FullAttention(16, 2, ())
+    x = torch.randn(2, 16, *GRID)
     q, k, v = block.heads_of(x)
     weights = torch.softmax(q.transpose(2, 3) @ k / math.sqrt(4), dim=-1)
     torch.testing.assert_close(block.attend(q, k, v, GRID), v @ weights.transpose(2, 3), rtol=1e-4, atol=1e-5)
@@ -140,7 +139,7 @@ def test_positions_are_relative_and_follow_the_axes_of_the_plan():
 
 @pytest.mark.parametrize("kind", ["slot", "full"])
 def test_every_voxel_of_a_block_depends_on_every_other(kind):
-    x = torch.randn(1, 8, *GRID, requires_grad=True)
+    x = torch.randn(1, 16, *GRID, requires_grad=True)
     block_of(kind)(x)[0, :, 0, 0, 0].sum().backward()
     assert (x.grad != 0).any(dim=1).all()
 
@@ -222,14 +221,14 @@ def test_bfloat16_stays_finite_with_large_features_and_near_float32():
     x = torch.randn(1, 1, 8, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = network(x).float()
-        assert block_of("slot")(1e4 * torch.randn(1, 8, *GRID)).isfinite().all()
-        assert block_of("full")(1e4 * torch.randn(1, 8, *GRID)).isfinite().all()
+        assert block_of("slot")(1e4 * torch.randn(1, 16, *GRID)).isfinite().all()
+        assert block_of("full")(1e4 * torch.randn(1, 16, *GRID)).isfinite().all()
     assert (rounded - network(x)).abs().max() < 0.1 * network(x).abs().max()
 
 
 def test_a_grid_of_one_voxel_and_of_zeros_is_fine():
     for kind in ("slot", "full"):
-        assert block_of(kind)(torch.zeros(1, 8, 1, 1, 1)).isfinite().all()
+        assert block_of(kind)(torch.zeros(1, 16, 1, 1, 1)).isfinite().all()
 
 
 def test_norms_slots_and_gates_of_attention_do_not_decay():
@@ -261,7 +260,7 @@ def test_maps_say_where_each_slot_looks():
     ("entry", "message"),
     [
         ({"stage": 3, "kind": "full", "heads": 1}, "attention at stage 3, but there are 3"),
-        ({"stage": 2, "kind": "full", "heads": 3}, "16 features cannot be shared among 3 heads"),
+        ({"stage": 2, "kind": "full", "heads": 3}, "16 features cannot be shared among 3 heads: expected a multiple of 12"),
         ({"stage": 2, "kind": "axial", "heads": 2}, "slot or full"),
         ({"stage": 2, "kind": "slot", "heads": 2}, "slots where"),
         ({"stage": 2, "kind": "full", "heads": 2, "slots": 4}, "slots where"),
