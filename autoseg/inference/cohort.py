@@ -26,8 +26,8 @@ from autoseg import __version__
 from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
 from autoseg.errors import AutosegError, FileError
-from autoseg.imaging.files import read_label_volume, write_label_volume
-from autoseg.imaging.raw import digest_of, read_bytes
+from autoseg.imaging.files import digest_on_disk, paths_of, read_label_volume, write_label_volume
+from autoseg.imaging.raw import digest_of
 from autoseg.inference.predictor import Predictor, Prepared
 from autoseg.workspace import read_json, write_json
 
@@ -120,7 +120,7 @@ class Job:
 
     def identity(self, case):
         """What a result of this case depends on, as JSON: the same identity means the same result."""
-        inputs = [{"file": path.name, "digest": digest_of(read_bytes(path))} for path in case.images]
+        inputs = [{"file": image.name, "digest": digest_on_disk(image)} for image in case.images]
         return {"model": self.predictor.bundle.digest, "inputs": inputs, "options": self.options}
 
 
@@ -290,9 +290,9 @@ def _finish(job, outcome, work, inferred):
             files, more = [*files, *written], more | record
         outputs = job.digests(files)
         _remove(job, {name: digest for name, digest in earlier.items() if name not in outputs})
-        how = {"seconds": prediction.seconds, "notes": list(notes), **_machine(job)}
+        how = {"seconds": prediction.seconds, "notes": list(prediction.notes), **_machine(job)}
         write_json(job.marker(case), {**more, **marker, "state": "done", "outputs": outputs, **how})
-        return CaseOutcome(case.id, "done", "; ".join(notes), outputs, prediction.seconds)
+        return CaseOutcome(case.id, "done", "; ".join(prediction.notes), outputs, prediction.seconds)
     except Exception as fault:  # noqa: BLE001 - one bad case must not stop the others
         return _failed(case, fault)
 
@@ -326,7 +326,7 @@ def _write_probabilities(path, probabilities):
 
 def _refuse_input_folder(cases, out_folder):
     for case in cases:
-        for path in case.images:
+        for path in (path for image in case.images for path in paths_of(image)):
             if path.resolve().parent == out_folder.resolve():
                 raise AutosegError(f"{out_folder}: holds the scans. Results need a folder of their own")
 

@@ -8,7 +8,7 @@ from autoseg.data.dataset import Case, cases_in
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
 from autoseg.evaluation.report import refuse_foreign_summary
-from autoseg.imaging.files import FORMATS, ending_of
+from autoseg.imaging.files import FORMATS, ending_of, is_dicom, series_in
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
@@ -83,7 +83,7 @@ def predict(
     if reference:
         refuse_foreign_summary(report_folder)
     bundle = load_bundle(find_model(model, workspace))
-    cases, ending = _find_cases(Path(source), bundle)
+    cases, ending = _find_cases(Path(source), bundle, say)
     _say_unused(Path(source), cases, say)
     share = cases[index::count]
     scored = {case.id for case in share if case.id in references}
@@ -134,9 +134,11 @@ def _shard(text):
     return int(first), int(count)
 
 
-def _find_cases(source, bundle):
-    """(cases, file ending) of a scan or a folder of scans."""
+def _find_cases(source, bundle, say):
+    """(cases, file ending) of a scan, a folder of scans, or a tree of DICOM series."""
     channels = len(bundle.channels)
+    if source.is_file() and is_dicom(source):
+        return _dicom_cases(source, bundle, say)
     if source.is_file():
         if channels > 1:
             names = ", ".join(bundle.channels)
@@ -149,4 +151,22 @@ def _find_cases(source, bundle):
     for ending in dict.fromkeys((bundle.file_ending, *FORMATS)):
         if cases := cases_in(source, ending, channels):
             return list(cases), ending
-    raise AutosegError(f"{source}: no scans in it; expected CASE_0000{bundle.file_ending} or another of {', '.join(FORMATS)}")
+    return _dicom_cases(source, bundle, say)
+
+
+def _dicom_cases(source, bundle, say):
+    """A case for each series; labels are written as NIfTI."""
+    found = series_in(source)
+    for sentence in found.left_out:
+        say(f"left out: {sentence}")
+    if not found.series:
+        known, left = ", ".join(FORMATS), "".join(f"\n  left out: {sentence}" for sentence in found.left_out)
+        raise AutosegError(
+            f"{source}: no scans in it; expected CASE_0000{bundle.file_ending}, another of {known}, or DICOM{left}"
+        )
+    if not any(series.planes[0].samples == len(bundle.channels) for series in found.series):
+        raise AutosegError(
+            f"{source}: the model needs {len(bundle.channels)} channels ({', '.join(bundle.channels)}), and DICOM does not say "
+            "which series is which. Convert them to CASE_0000.nii.gz, CASE_0001.nii.gz and so on, and give the folder of these"
+        )
+    return [Case(series.name, series.name, (series,), None) for series in found.series], ".nii.gz"
