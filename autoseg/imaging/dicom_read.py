@@ -3,14 +3,31 @@
 import warnings
 
 import numpy as np
+import pydicom
 from pydicom.pixels import pixel_array
+from pydicom.uid import generate_uid
 
 from autoseg.errors import FileError
 from autoseg.imaging.dicom_find import find_series
 from autoseg.imaging.dicom_series import DicomSeries, stack_of
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
 
-__all__ = ["only_series", "read", "read_geometry"]
+__all__ = ["headers_of", "only_series", "read", "read_geometry", "unique_identifier"]
+
+# what derived objects repeat: must have a value, and may be empty
+_NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_MAY_BE_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+)
 
 
 def read(source):
@@ -52,6 +69,42 @@ def only_series(source):
         left = "".join(f"\n  left out: {sentence}" for sentence in found.left_out)
         raise FileError(f"{source}: expected one DICOM series, found {listed}{left}\nGive the folder of one series.")
     return found.series[0]
+
+
+def headers_of(series):
+    """Everything but the voxels of each file, in the order of the planes, for objects that refer to it.
+
+    Texts are decoded and will be written as UTF-8; elements that such objects repeat exist, if need be empty. Images without a
+    frame of reference (some anonymisers remove it) get one that follows from their series.
+
+    Raises:
+        FileError: an identifier is missing that such objects must repeat.
+    """
+    headers = []
+    for path in series.paths:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            header.decode()
+        missing = [name for name in _NEEDED if not header.get(name)]
+        if missing:
+            raise FileError(
+                f"{series}: {path.name} has no {', '.join(missing)}, which DICOM results must repeat. Ask for NIfTI only."
+            )
+        if not header.get("FrameOfReferenceUID"):
+            header.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame of reference", header.SeriesInstanceUID])
+        header.SpecificCharacterSet = "ISO_IR 192"
+        for name in _MAY_BE_EMPTY:
+            if name not in header:
+                setattr(header, name, "")
+        headers.append(header)
+    return headers
+
+
+def unique_identifier(series, labels, model, kind):
+    """A function from a word to a UID: the same for the same images, labels and model, and for no others."""
+    about = [kind, model, *(plane.uid for plane in series.planes), digest_of(np.ascontiguousarray(labels.data).view(np.uint8))]
+    return lambda word: generate_uid(entropy_srcs=[word, *about])
 
 
 def _values(series, plane):

@@ -52,6 +52,7 @@ def predict(
     mirror=True,
     step=0.5,
     probabilities=False,
+    resample_channels=False,
     reference=None,
     device="auto",
     workers=None,
@@ -63,10 +64,12 @@ def predict(
     """Segment a scan or every case of a folder; results lie on the scans' own grids.
 
     Args:
-        source: a scan, or a folder of ``CASE_0000.EXT`` files (``CASE.EXT`` too where there is one channel).
+        source: a scan, a folder of ``CASE_0000.EXT`` files (``CASE.EXT`` too where there is one channel), or a DICOM file,
+            folder or tree, of which each series is a case.
         target: folder for the results.
         model: name, folder or zip; None for the only one in the workspace.
         folds: ``"0,1"`` or None for all.
+        resample_channels: bring channels that lie on other grids onto that of the first, instead of refusing the case.
         reference: folder of labels to score those cases against that have one.
         shard: ``"i/N"``: every N-th case from the i-th; its scores go to the folder ``metrics_i_of_N``.
 
@@ -90,7 +93,8 @@ def predict(
     if reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     chosen = None if folds is None else [part.strip() for part in str(folds).split(",")]
-    predictor = Predictor(bundle, folds=chosen, device=device, mirror=mirror, step=step, scratch=target)
+    how = {"mirror": mirror, "step": step, "resample_channels": resample_channels, "scratch": target}
+    predictor = Predictor(bundle, folds=chosen, device=device, **how)
     if predictor.device.type == "cpu":
         keep_memory()
     exporters = []  # of what was asked for besides labels
