@@ -290,7 +290,9 @@ def _finish(job, outcome, work, inferred):
             files, more = [*files, *written], more | record
         outputs = job.digests(files)
         _remove(job, {name: digest for name, digest in earlier.items() if name not in outputs})
-        how = {"seconds": prediction.seconds, "notes": list(prediction.notes), **_machine(job)}
+        labels = job.predictor.bundle.labels
+        names = {name: v[0] if len(v) == 1 else v for name, v in zip(labels.structures, labels.values, strict=True)}
+        how = {"labels": names, "seconds": prediction.seconds, "notes": list(prediction.notes), **_machine(job)}
         write_json(job.marker(case), {**more, **marker, "state": "done", "outputs": outputs, **how})
         return CaseOutcome(case.id, "done", "; ".join(prediction.notes), outputs, prediction.seconds)
     except Exception as fault:  # noqa: BLE001 - one bad case must not stop the others

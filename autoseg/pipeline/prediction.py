@@ -9,10 +9,12 @@ from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
 from autoseg.evaluation.report import refuse_foreign_summary
 from autoseg.imaging.files import FORMATS, ending_of, is_dicom, series_in
+from autoseg.imaging.label_tables import write_label_tables
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
 from autoseg.networks.machine import keep_memory
+from autoseg.pipeline.dicom_export import dicom_exporters
 from autoseg.pipeline.evaluation import all_failures, evaluate, references_in
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.quiet import mute, silent
@@ -53,6 +55,7 @@ def predict(
     step=0.5,
     probabilities=False,
     resample_channels=False,
+    write=(),
     reference=None,
     device="auto",
     workers=None,
@@ -70,6 +73,7 @@ def predict(
         model: name, folder or zip; None for the only one in the workspace.
         folds: ``"0,1"`` or None for all.
         resample_channels: bring channels that lie on other grids onto that of the first, instead of refusing the case.
+        write: more results for scans that come as DICOM: ``seg`` and ``rtstruct``.
         reference: folder of labels to score those cases against that have one.
         shard: ``"i/N"``: every N-th case from the i-th; its scores go to the folder ``metrics_i_of_N``.
 
@@ -97,7 +101,7 @@ def predict(
     predictor = Predictor(bundle, folds=chosen, device=device, **how)
     if predictor.device.type == "cpu":
         keep_memory()
-    exporters = []  # of what was asked for besides labels
+    exporters = dicom_exporters(write, cases, bundle, target)  # of what was asked for besides labels
     say(f"{len(share)} cases, model {bundle.name}, on {predictor.device}")
     done = predict_cohort(
         predictor,
@@ -111,6 +115,8 @@ def predict(
         probabilities=probabilities,
         exporters=exporters,
     )
+    if share:
+        write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))
     report = None
     if scored:
         report = evaluate(reference, target, report_folder, schema=bundle.labels, cases=scored, ending=ending, workers=workers)
