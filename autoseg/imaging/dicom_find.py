@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.datadict import keyword_for_tag
 from pydicom.errors import InvalidDicomError
+from pydicom.sequence import Sequence
 
 from autoseg.errors import FileError
 from autoseg.imaging.dicom_series import SAME_DIRECTION, SAME_PLACE_MM, DicomSeries, Plane
@@ -94,12 +96,13 @@ def find_series(source):
         source = source.parent
     folder = source if source.is_dir() else source.parent
     paths = [Path(base, name) for base, _, names in os.walk(source) for name in names] if source.is_dir() else [source]
-    groups, others = defaultdict(list), Counter()
+    groups, others, unreadable = defaultdict(list), Counter(), []
     for path in sorted(paths):
         header = _header(path)
         if header is None:
+            unreadable += [path.name] if path.suffix.lower() in (".dcm", ".ima") else []
             continue
-        if header.get("Modality") in NO_SCANS or not header.get("Rows"):
+        if header.get("Modality") in NO_SCANS or not (header.get("Rows") and header.get("Columns")):
             others[str(header.get("Modality") or "no modality")] += "SOPClassUID" in header  # a DICOMDIR has none
             continue
         groups[header.get("SeriesInstanceUID") or str(path.parent)].append((path, header))
@@ -108,6 +111,10 @@ def find_series(source):
             raise FileError(f"{source}: expected a DICOM image, found {', '.join(others) or 'something else'}.")
         _refuse_part(source, next(iter(groups)))
     series, left_out = [], [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
+    if unreadable:
+        left_out.append(
+            f"{len(unreadable)} files that are damaged or no DICOM files in spite of their names, such as {unreadable[0]}"
+        )
     for uid, members in groups.items():
         found, note = _volumes(uid, members, source)
         series += found
@@ -116,13 +123,27 @@ def find_series(source):
 
 
 def _header(path):
-    """The elements that matter here, without pixels; None where the file is not DICOM or too damaged to tell."""
+    """Element by keyword, of those that matter here; None where the file is not DICOM or too damaged to tell."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd values in elements that nobody here needs
-            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+        return _elements(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS))
     except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError):
         return None
+
+
+def _elements(dataset):
+    """{keyword: value} of the elements that have a value; None where it cannot be read, such as the number '1,5'."""
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that are odd but can be read
+        for tag in dataset.keys():  # noqa: SIM118 - iterating reads the values
+            try:
+                element = dataset[tag]
+            except (ValueError, TypeError, OverflowError, NotImplementedError):
+                found[keyword_for_tag(tag)] = None
+                continue
+            if element.value not in (None, ""):
+                found[element.keyword] = element.value
+    return found
 
 
 def _refuse_part(path, uid):
@@ -137,14 +158,7 @@ def _refuse_part(path, uid):
 
 def _volumes(uid, members, source):
     """(list of DicomSeries, sentences about what was left out) of the files of one series."""
-    header = members[0][1]
-    folder = Path(os.path.commonpath([path.parent for path, _ in members]))
-    number = header.get("SeriesNumber")
-    number = None if number == "" else number
-    title = f"series {'without number' if number is None else number} (UID ...{str(uid)[-8:]}) in {folder}"
-    place = folder.relative_to(source).parts if source.is_dir() else (source.stem,)
-    words = [*(place or (source.resolve().name,)), *([] if number is None or source.is_file() else [f"s{number}"])]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(words)).strip("-._") or "series"
+    name, title = _names(uid, members, source)
     planes = [plane for path, header in members for plane in _planes(path, header)]
     unique = list({(plane.uid, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
     notes = [f"{len(planes) - len(unique)} copies of images were left out."] if len(unique) < len(planes) else []
@@ -157,18 +171,27 @@ def _volumes(uid, members, source):
     if stray := sum(len(group) == 1 for group in alike) if len(alike) > 1 else 0:
         notes.append(f"{stray} single images of another size or orientation were left out.")
         alike = [group for group in alike if len(group) > 1]
-    volumes = [(part, why) for group in alike for part, why in _told_apart(group)]
-    if len(volumes) > 1:
-        notes.append(f"The series holds {len(volumes)} volumes.")
+    volumes = [volume for group in alike for volume in _told_apart(group)]
+    if len(volumes) == 1:
+        return [DicomSeries(name, title, _sorted(volumes[0][0]), tuple(notes))], []
+    notes.append(f"The series holds {len(volumes)} volumes.")
     return [
-        DicomSeries(
-            name + (f"_{letter}" if len(volumes) > 1 else ""),
-            title + (f", part {letter}" + (f" ({why})" if why else "") if len(volumes) > 1 else ""),
-            tuple(sorted(part, key=_depth)),
-            tuple(notes),
-        )
+        DicomSeries(f"{name}_{letter}", f"{title}, part {letter}{why}", _sorted(part), tuple(notes))
         for letter, (part, why) in zip(_letters(), volumes, strict=False)
     ], []
+
+
+def _names(uid, members, source):
+    """The name of a series, from folders and its number, and its title."""
+    folder = Path(os.path.commonpath([path.parent for path, _ in members]))
+    number = members[0][1].get("SeriesNumber")
+    title = f"series {'without number' if number is None else number} (UID ...{str(uid)[-8:]}) in {folder}"
+    if source.is_file():
+        words = [source.stem]
+    else:
+        words = list(folder.relative_to(source).parts) or [source.resolve().name]
+        words += [] if number is None else [f"s{number}"]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(words)).strip("-._") or "series", title
 
 
 def _no_volume(planes, alike):
@@ -185,9 +208,8 @@ def _no_volume(planes, alike):
 def _planes(path, header):
     """The images of a file."""
     frames = int(header.get("NumberOfFrames") or 1)
-    own = {element.keyword: element.value for element in header}
-    shared = _macros(header.get("SharedFunctionalGroupsSequence") or [])
-    each = header.get("PerFrameFunctionalGroupsSequence") or []
+    own, shared = header, _macros(header.get("SharedFunctionalGroupsSequence", ()))
+    each = header.get("PerFrameFunctionalGroupsSequence", ())
     if frames > 1 and not each:  # where the frames lie is not said, or in words of one maker
         own = {key: value for key, value in own.items() if key != "ImagePositionPatient"}
     for frame in range(frames):
@@ -205,29 +227,30 @@ def _planes(path, header):
             slope=(_numbers(values, "RescaleSlope", 1) or (1.0,))[0],
             intercept=(_numbers(values, "RescaleIntercept", 1) or (0.0,))[0],
             samples=int(own.get("SamplesPerPixel") or 1),
-            problem=_problem(own),
-            traits=tuple((key, str(values[key])) for key in TRAITS if values.get(key) not in (None, "")),
+            problem=_problem(values),
+            traits=tuple((key, str(values[key])) for key in TRAITS if values.get(key) is not None),
         )
 
 
 def _problem(values):
+    if "MOSAIC" in str(values.get("ImageType", "")).upper():
+        return "expected one slice, found the slices of a whole volume laid out in one image (a mosaic)"
     if values.get("PhotometricInterpretation") == "PALETTE COLOR":
         return "expected intensities, found numbers of colours in a palette"
     if values.get("ModalityLUTSequence"):
         return "expected a slope and an intercept, found a table of values (ModalityLUTSequence)"
+    for key, senseless in (("RescaleSlope", (None, (0.0,))), ("RescaleIntercept", (None,))):
+        if key in values and _numbers(values, key, 1) in senseless:
+            return f"expected a usable {key}, found {values[key]}"
     return ""
 
 
 def _macros(groups):
     """Elements of the functional groups of a frame, by keyword; each group is a sequence of one item."""
-    return {
-        element.keyword: element.value
-        for group in groups
-        for macro in group
-        if macro.VR == "SQ" and len(macro.value) == 1
-        for element in macro.value[0]
-        if element.keyword in _PLANE_TAGS
-    }
+    macros = [
+        value for group in groups for value in _elements(group).values() if isinstance(value, Sequence) and len(value) == 1
+    ]
+    return {key: value for macro in macros for key, value in _elements(macro[0]).items() if key in _PLANE_TAGS}
 
 
 def _numbers(values, key, count):
@@ -274,7 +297,7 @@ def _told_apart(planes):
             groups[tuple(traits.get(name, "") for name in names)].append(plane)
         if len(groups) > 1 and all(len(group) > 1 and not _repeats(group) for group in groups.values()):
             return [
-                (group, ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True)))
+                (group, f" ({', '.join(f'{name} {value}' for name, value in zip(names, values, strict=True))})")
                 for values, group in sorted(groups.items(), key=lambda item: [_rank(value) for value in item[0]])
             ]
     return [(planes, "")]
@@ -292,9 +315,10 @@ def _repeats(planes):
     return bool((np.diff(sorted(plane.depth_mm for plane in planes)) < SAME_PLACE_MM).any())
 
 
-def _depth(plane):
-    has_place = plane.position is not None and plane.orientation is not None
-    return (plane.depth_mm if has_place else 0.0, str(plane.path), plane.frame)
+def _sorted(planes):
+    """Along the normal; planes without a place in the order of their files."""
+    has_place = all(plane.position and plane.orientation for plane in planes)
+    return tuple(sorted(planes, key=lambda plane: (plane.depth_mm if has_place else 0.0, str(plane.path), plane.frame)))
 
 
 def _letters():

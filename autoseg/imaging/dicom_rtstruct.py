@@ -107,7 +107,7 @@ def _contours(mask, planes, images):
     contours = []
     for layer, plane, image in zip(mask, planes, images, strict=True):
         along, down = np.reshape(plane.orientation, (2, 3)) * np.reshape(plane.spacing_mm[::-1], (2, 1))
-        for polygon in outlines(layer):
+        for polygon in outlines(layer) if layer.any() else ():
             points_mm = np.add(plane.position, polygon @ [down, along])
             contour = Dataset()
             contour.ContourImageSequence = [image]

@@ -209,7 +209,17 @@ def defects(draw):
         for ds in slices:
             ds.ModalityLUTSequence = [pydicom.Dataset()]
 
+    def mosaic(slices):
+        for ds in slices:
+            ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
+
+    def flat(slices):
+        for ds in slices:
+            ds.RescaleSlope = 0
+
     return {
+        "slope of nothing": (flat, "expected a usable RescaleSlope, found 0"),
+        "mosaic": (mosaic, "found the slices of a whole volume laid out in one image"),
         "missing slice": (
             drop,
             r"a slice every 2\.5 mm, found a gap of 5 mm between 002\.dcm and 004\.dcm: 5 slices, 1 missing",
@@ -306,10 +316,30 @@ def test_other_objects_and_other_files_are_passed_over(tmp_path, draw):
     folder = draw.write_series(tmp_path, draw.random_values())
     (folder / "notes.txt").write_text("no DICOM")
     (folder / "empty.dcm").touch()
+    (folder / ".DS_Store").touch()
     draw.save(draw.image_dataset(SegmentationStorage, Modality="SEG", SeriesInstanceUID="1.9"), folder / "seg.dcm")
     found = find_series(folder)
     assert len(found.series) == 1
-    assert found.left_out == ("1 DICOM files that are no images (SEG)",)
+    assert found.left_out == (
+        "1 DICOM files that are no images (SEG)",
+        "1 files that are damaged or no DICOM files in spite of their names, such as empty.dcm",
+    )
+
+
+def test_numbers_that_cannot_be_read_are_named(tmp_path, draw):
+    folder = draw.write_series(tmp_path / "a", draw.random_values())
+    draw.write_series(tmp_path / "b", draw.random_values(), SeriesInstanceUID="1.9")
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes().replace(rb"0.8\0.7", rb"0,8\0,7"))
+    draw.write_series(tmp_path / "c", draw.random_values(), SeriesInstanceUID="1.10", RescaleSlope=1.25)
+    for path in (tmp_path / "c").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"1.25", b"1,25"))
+    series = find_series(tmp_path).series
+    with pytest.raises(FileError, match="expected a usable RescaleSlope, found (None|1,25)"):
+        read_file(series[2])
+    with pytest.raises(GeometryError, match="no usable PixelSpacing"):
+        read_file(series[0])
+    assert read_file(series[1]).geometry.shape == (5, 6, 7)
 
 
 def test_one_slice_of_a_series_is_refused_and_a_whole_file_is_read(tmp_path, draw):
