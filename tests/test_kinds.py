@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from autoseg.cli import main
 from autoseg.imaging.files import read_geometry, read_label_volume, write_label_volume, write_volume
@@ -20,6 +21,15 @@ KINDS = {
     "ignore": {"json": {"labels": PLAIN | {"ignore": 9}}, "values": (1, 2, 9)},
     "two_channels": {"json": {"channel_names": {"0": "T1", "1": "CT"}}},
     "nrrd": {"json": {"file_ending": ".nrrd"}},
+    "pictures": {
+        "plan": "slices_2d",
+        "json": {
+            "channel_names": {"0": "red", "1": "green", "2": "blue"},
+            "labels": {"background": 0, "outer": 128, "inner": 255},
+            "file_ending": ".png",
+        },
+        "values": (128, 255, 0),
+    },
     "gaps": {"json": {"labels": {"background": 0, "inner": 4, "outer": 1}}, "values": (1, 4, 0)},
     "listed": {"listed": True},
     "all_cases": {"fold": "all"},
@@ -51,14 +61,23 @@ def write_data(folder, kind):
         geometry = geometry.flipped([1, 2]) if number % 2 else geometry
         part, case = ("Tr" if number < 6 else "Ts"), f"p{number}"
         images_in, labels_in = (parts[part].replace("T", f"{what}T") for what in ("images", "labels"))
-        for channel, image in enumerate(images):
+        if ending == ".png":
+            write_picture(folder / images_in / f"{case}_0000.png", images[:, 6, : 20 + number % 3])
+            labels, geometry = labels[6:7, : 20 + number % 3], read_geometry(folder / images_in / f"{case}_0000.png")
+        for channel, image in enumerate(images if ending != ".png" else ()):
             write_volume(Volume(image[None], geometry), folder / images_in / f"{case}_{channel:04d}{ending}")
         write_label_volume(LabelVolume(values[labels], geometry), folder / labels_in / f"{case}{ending}")
         if part == "Tr":
             image = f"{images_in}/{case}_0000{ending}"
             listing[case] = {"images": [image], "label": f"{labels_in}/{case}{ending}", "patient": f"of {number // 2}"}
     (folder / "dataset.json").write_text(json.dumps(about | ({"dataset": listing} if kind.get("listed") else {})))
-    return {0, 1, 4} if 4 in values else {0, 1, 2}
+    return {0, *values[1:3].tolist()}
+
+
+def write_picture(path, channels):
+    """A colour picture of (3, Y, X) intensities."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.moveaxis(channels, 0, -1).clip(0, 255).astype(np.uint8)).save(path)
 
 
 def shrink(plan):
@@ -75,7 +94,7 @@ def test_the_whole_road(name, tmp_path, capsys):
     values = write_data(raw, kind)
     plan, fold = kind.get("plan", "fullres_3d"), kind.get("fold", "0")
     folds = fold.split(",")
-    planner = ["--planner", plan] if "plan" in kind else []
+    planner = ["--planner", plan] if name == "slices" else []
     assert main(["plan_and_preprocess", str(raw), *planner, "--no-preprocess", *common]) == 0
     shrink(workspace / "plans" / "Balls" / f"{plan}.json")
     length = ["--iterations", "2", "--device", "cpu", "--set", "checks=1"]

@@ -113,11 +113,11 @@ def read_dataset(folder):
 def cases_in(folder, ending, n_channels):
     """The cases of a folder of images, ``CASE_0000.EXT`` and so on; for prediction. Empty where there are none.
 
-    A folder of plain ``CASE.EXT`` files is read too where the data have one channel; ``scan_1001.EXT`` is such a name.
+    A folder of plain ``CASE.EXT`` files is read too, each with all channels; ``scan_1001.EXT`` is such a name if one is needed.
     """
     folder = Path(folder)
     cases = _found_cases(folder, None, ending, n_channels, {}, labelled=False)
-    if not cases and n_channels == 1:
+    if not cases:
         names = sorted(path.name[: -len(ending)] for path in _files(folder) if path.name.endswith(ending))
         cases = tuple(Case(name, name, (folder / f"{name}{ending}",), None) for name in names)
     return cases

@@ -196,7 +196,7 @@ def _read(case, dataset):
         files.append(None)
         try:
             if path and path.is_file():
-                files[-1] = read_file(path)
+                files[-1] = read_file(path, as_label=path is case.label)
         except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
             message = str(fault).replace(str(path), path.name).removesuffix(REMEDY).rstrip(" .")
             findings.append(Finding("error", case.id, "unreadable-file", message, REMEDY))

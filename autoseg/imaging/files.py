@@ -1,4 +1,5 @@
 """Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``; ``FORMATS`` says which ending is whose.
+Where the numbers of an image may mean something else as labels, it also has ``read_labels``.
 
 A scan can also be a ``DicomSeries``, or a file or folder that holds exactly one; DICOM needs the optional package pydicom.
 Arrays come out as (C, Z, Y, X) and geometry as RAS+ millimetres, whatever the file holds; the formats alone know more.
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import FileError, GeometryError
-from autoseg.imaging import itk, nifti
+from autoseg.imaging import itk, nifti, pictures
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import digest_of, read_bytes
@@ -21,6 +22,7 @@ from autoseg.registry import Registry
 
 __all__ = [
     "FORMATS",
+    "PICTURES",
     "FileContent",
     "digest_on_disk",
     "ending_of",
@@ -37,8 +39,21 @@ __all__ = [
 
 FORMATS = Registry(
     "file format",
-    {".nii": nifti, ".nii.gz": nifti, ".nrrd": itk, ".nhdr": itk, ".mha": itk, ".mhd": itk},
+    {
+        ".nii": nifti,
+        ".nii.gz": nifti,
+        ".nrrd": itk,
+        ".nhdr": itk,
+        ".mha": itk,
+        ".mhd": itk,
+        ".png": pictures,
+        ".tif": pictures,
+        ".tiff": pictures,
+        ".jpg": pictures,
+        ".jpeg": pictures,
+    },
 )
+PICTURES = tuple(ending for ending, file_format in FORMATS.items() if file_format is pictures)
 
 SAME_GRID_MM = 1e-2  # headers store single precision, some only a few digits
 _LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32)
@@ -97,13 +112,18 @@ def series_in(source):
     return _dicom().find_series(source)
 
 
-def read_file(path):
+def read_file(path, *, as_label=False):
     """Everything in one file.
+
+    Args:
+        as_label: the numbers are label values: those of a palette rather than its colours; never approximate.
 
     Raises:
         FileError: missing, unknown ending, cut short, damaged in a way that checksums or sizes show, not an image.
     """
-    return FileContent(*_format_of(path).read(_as_image(path)))
+    file_format = _format_of(path)
+    read = getattr(file_format, "read_labels", file_format.read) if as_label else file_format.read
+    return FileContent(*read(_as_image(path)))
 
 
 def read_geometry(path):
@@ -153,7 +173,7 @@ def read_label_volume(path):
     Raises:
         FileError: as ``read_file``; several channels; a value that is no integer.
     """
-    content = read_file(path)
+    content = read_file(path, as_label=True)
     if len(content.data) != 1:
         raise FileError(f"{path}: expected one label per voxel, found {len(content.data)} channels. Merge them into one.")
     data = content.data[0]

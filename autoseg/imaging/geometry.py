@@ -146,10 +146,14 @@ class Geometry:
         return f"{size} voxels of {spacing} mm (z, y, x), {self.orientation}"
 
     def _nearest_axes(self):
-        """For each array axis (world axis, sign), each world axis taken once, the best total alignment."""
+        """For each array axis (world axis, sign), each world axis taken once, the best total alignment.
+
+        Of equals (turned by 45 degrees, say, and known to float32) the canonical order comes first, so that a grid that was
+        brought to it stays there.
+        """
         directions = self.directions
         best = max(
-            itertools.permutations(range(3)),
-            key=lambda worlds: sum(abs(directions[world, axis]) for axis, world in enumerate(worlds)),
+            sorted(itertools.permutations(range(3)), reverse=True),  # the canonical (2, 1, 0) first, and max takes the first
+            key=lambda worlds: round(sum(abs(directions[world, axis]) for axis, world in enumerate(worlds)), 5),
         )
         return [(world, 1 if directions[world, axis] >= 0 else -1) for axis, world in enumerate(best)]

@@ -85,7 +85,16 @@ class Predictor:
     """
 
     def __init__(
-        self, model, *, folds=None, device="auto", mirror=True, step=0.5, resample_channels=False, precision="auto", scratch=None
+        self,
+        model,
+        *,
+        folds=None,
+        device="auto",
+        mirror=True,
+        step=0.5,
+        resample_channels=False,
+        precision="auto",
+        scratch=None,
     ):
         if not 0 < step <= 1:
             raise ModelError(f"step must be above 0 and at most 1, found {step}")
@@ -134,8 +143,10 @@ class Predictor:
         volume = scan if isinstance(scan, Volume) else read_volume(scan, **how)
         expected = self.bundle.channels
         if len(volume.data) != len(expected):
+            names = ", ".join(expected)
             raise ModelError(
-                f"{_names(scan)}: the model expects {len(expected)} channels ({', '.join(expected)}), found {len(volume.data)}"
+                f"{_names(scan)}: the model expects {len(expected)} channels ({names}), found {len(volume.data)}. "
+                "Give one file with all of them, or a folder with a file for each: CASE_0000 and so on"
             )
         data, grid = prepare_volume(volume, self.bundle.plan)
         if not np.isfinite(data).all():

@@ -8,7 +8,7 @@ from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.evaluation import evaluate_folder, write_report
 from autoseg.evaluation.report import refuse_foreign_summary
-from autoseg.imaging.files import FORMATS, read_label_volume
+from autoseg.imaging.files import FORMATS, PICTURES, read_label_volume
 from autoseg.pipeline.quiet import silent
 from autoseg.workspace import read_json
 
@@ -72,6 +72,8 @@ def evaluate(
 def references_in(folder):
     """{case: path} of the label files in a folder, of any known ending; where a case has two, that of most files.
 
+    Pictures count only where there are no volumes, of which they may be views.
+
     Raises:
         AutosegError: no such folder, or no label files in it.
     """
@@ -79,6 +81,8 @@ def references_in(folder):
     if not folder.is_dir():
         raise AutosegError(f"{folder}: there is no such folder")
     files = {ending: sorted(folder.glob(f"[!.]*{ending}")) for ending in FORMATS}
+    volumes = {ending: paths for ending, paths in files.items() if ending not in PICTURES}
+    files = volumes if any(volumes.values()) else files
     found = {path.name[: -len(e)]: path for e in sorted(files, key=lambda e: len(files[e])) for path in files[e]}
     if not found:
         raise AutosegError(f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}")

@@ -10,6 +10,7 @@ from autoseg.evaluation import Report
 from autoseg.evaluation.report import refuse_foreign_summary
 from autoseg.imaging.files import FORMATS, ending_of, is_dicom, series_in
 from autoseg.imaging.label_tables import write_label_tables
+from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
@@ -67,8 +68,8 @@ def predict(
     """Segment a scan or every case of a folder; results lie on the scans' own grids.
 
     Args:
-        source: a scan, a folder of ``CASE_0000.EXT`` files (``CASE.EXT`` too where there is one channel), or a DICOM file,
-            folder or tree, of which each series is a case.
+        source: a scan with all channels, a folder of ``CASE_0000.EXT`` (one per channel) or ``CASE.EXT`` files (with all), or a
+            DICOM file, folder or tree, of which each series is a case.
         target: folder for the results.
         model: name, folder or zip; None for the only one in the workspace.
         folds: ``"0,1"`` or None for all.
@@ -91,6 +92,7 @@ def predict(
         refuse_foreign_summary(report_folder)
     bundle = load_bundle(find_model(model, workspace))
     cases, ending = _find_cases(Path(source), bundle, say)
+    ending = label_ending(ending)
     _say_unused(Path(source), cases, say)
     share = cases[index::count]
     scored = {case.id for case in share if case.id in references}
@@ -146,20 +148,16 @@ def _shard(text):
 
 def _find_cases(source, bundle, say):
     """(cases, file ending) of a scan, a folder of scans, or a tree of DICOM series."""
-    channels = len(bundle.channels)
     if source.is_file() and is_dicom(source):
         return _dicom_cases(source, bundle, say)
     if source.is_file():
-        if channels > 1:
-            names = ", ".join(bundle.channels)
-            raise AutosegError(f"{source}: the model needs {channels} channels ({names}). Give the folder that holds them")
         ending = ending_of(source)
         name = source.name[: -len(ending)].removesuffix("_0000")
         return [Case(name, name, (source,), None)], ending
     if not source.is_dir():
         raise AutosegError(f"{source}: there is no such file or folder")
     for ending in dict.fromkeys((bundle.file_ending, *FORMATS)):
-        if cases := cases_in(source, ending, channels):
+        if cases := cases_in(source, ending, len(bundle.channels)):
             return list(cases), ending
     return _dicom_cases(source, bundle, say)
 

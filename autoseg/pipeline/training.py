@@ -11,6 +11,7 @@ from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.data.splits import Split, make_splits, read_splits
 from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
 from autoseg.evaluation import Report, evaluate_folder, write_report
+from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle, refuse_other_model, save_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
@@ -197,17 +198,16 @@ def _train_one(run, fold, splits, fresh, say, progress):
 
 def _validate(run, task, bundle, fold, target, progress):
     """Predict and score the cases a fold held back; (Report, failures)."""
+    ending = label_ending(run.spec.file_ending)
     cases = [case for case in run.spec.training if case.id in task.validation]
     done = predict_cohort(
         Predictor(bundle, folds=[fold], device=str(run.device), scratch=target),
         cases,
         target,
-        ending=run.spec.file_ending,
+        ending=ending,
         on_done=progress("predict", len(cases)),
     )
-    report = evaluate_folder(
-        {case.id: case.label for case in cases}, target, task.labels, ending=run.spec.file_ending, workers=run.workers
-    )
+    report = evaluate_folder({case.id: case.label for case in cases}, target, task.labels, ending=ending, workers=run.workers)
     write_report(report, target)
     return report, all_failures(done, report)
 

@@ -144,11 +144,11 @@ def test_a_byte_order_mark_does_no_harm(tmp_path):
     assert len(read_dataset(tmp_path).training) == 1
 
 
-def test_cases_in_takes_plain_names_where_one_channel_is_needed(tmp_path):
+def test_cases_in_takes_plain_names_as_files_with_all_channels(tmp_path):
     for name in ("b.nii.gz", "a.nii.gz", "notes.txt"):
         (tmp_path / name).touch()
     assert [case.id for case in cases_in(tmp_path, ".nii.gz", 1)] == ["a", "b"]
-    assert cases_in(tmp_path, ".nii.gz", 2) == ()
+    assert cases_in(tmp_path, ".nii.gz", 2) == cases_in(tmp_path, ".nii.gz", 1)
     assert cases_in(tmp_path / "nowhere", ".nii.gz", 1) == ()
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -54,7 +54,14 @@ def test_transposing_and_flipping_move_no_voxel(geometry, order, flips):
     assert np.allclose(moved, points(turned), atol=1e-6)
 
 
+HALFWAY = Geometry(  # 45 degrees between two axes: once told apart by rounding alone
+    shape=(1, 1, 1),
+    rows=((-(0.5**0.5), 0.5**0.5 + 1e-16, 0.0, 0.0), (-(0.5**0.5) - 1e-16, -(0.5**0.5), 0.0, 0.0), (0.0, 0.0, -1.0, 0.0)),
+)
+
+
 @given(grids())
+@example(HALFWAY)
 def test_canonical_arrays_run_to_head_front_and_right(geometry):
     order, flips = geometry.canonical()
     turned = geometry.oriented(order, flips)

@@ -1,0 +1,162 @@
+"""Pictures in two dimensions (.png, .tif, .tiff, .jpg, .jpeg) through Pillow: one slice, pixels of 1 mm.
+
+Grey pictures have one channel and colours three. Axes are named as ITK names them: x to the left, y to the back, origin 0.
+Pillow cuts colours of 16 bits down to 8, so those are left to SimpleITK. As labels the numbers of a palette count, not its
+colours, and JPEG is refused, because it changes numbers.
+"""
+
+import io
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+from PIL import Image
+
+from autoseg.atomic import replacing
+from autoseg.errors import FileError
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
+
+__all__ = ["label_ending", "read", "read_geometry", "read_labels", "write"]
+
+_KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_GREYS = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
+_WRITTEN = {"PNG": (np.uint8, np.uint16), "TIFF": (np.uint8, np.uint16, np.int32, np.float32), "JPEG": ()}
+_BITS, _TURN = 258, 274  # tags of TIFF, the second one of Exif too
+
+
+def read(path):
+    """See ``files.read_file``; returns (data, geometry, notes, digest)."""
+    raw, picture = _open(path)
+    pixels, notes = _opaque_pixels(path, raw, picture)
+    return _channels(pixels), _geometry(picture), notes, digest_of(raw)
+
+
+def read_labels(path):
+    """As ``read``, but one channel of label values, or a ``FileError`` where the picture does not say which they are."""
+    raw, picture = _open(path)
+    if picture.format == "JPEG":
+        raise FileError(f"{path}: expected labels exact to the number, found JPEG, which changes them. Draw them anew as PNG.")
+    if picture.mode == "P":
+        pixels, notes = _decoded(path, picture), ("The label has a palette: its numbers count, not its colours.",)
+    else:
+        pixels, notes = _opaque_pixels(path, raw, picture)
+    if pixels.ndim == 3:
+        odd = (pixels != pixels[..., :1]).any(axis=-1)
+        if odd.any():
+            colour = tuple(pixels[odd][0].tolist())
+            raise FileError(
+                f"{path}: expected one number per pixel, found colours such as {colour}. Save it as a grey picture."
+            )
+        pixels, notes = pixels[..., 0], (*notes, "The label is a colour picture of greys, which are taken as its values.")
+    return _channels(pixels), _geometry(picture), notes, digest_of(raw)
+
+
+def read_geometry(path):
+    """The grid alone; the pixels are not decoded."""
+    return _geometry(_open(path)[1])
+
+
+def label_ending(ending):
+    """The ending for labels of a picture with this one: another only where the format changes numbers."""
+    return ".png" if _KINDS.get(ending) == "JPEG" else ending
+
+
+def write(path, array, geometry, like=None):
+    """Write (Y, X) pixels with leading axes of 1: PNG takes 8 and 16 bits, TIFF also int32 and float32.
+
+    ``geometry`` and ``like`` leave no trace, since all pixels are 1 mm.
+    """
+    kind = _KINDS[Path(path).suffix.lower()]
+    if max(array.shape[:-2]) > 1:
+        raise FileError(f"{path}: expected one slice of one channel, found shape {array.shape}. Write .nii.gz or .mha.")
+    wanted = np.promote_types(array.dtype, np.int32) if array.dtype == np.int16 else array.dtype
+    if wanted not in _WRITTEN[kind]:
+        raise FileError(f"{path}: {kind} cannot hold {array.dtype} unchanged. Write .tif, .nii.gz or .mha.")
+    picture = Image.fromarray(np.ascontiguousarray(array.reshape(array.shape[-2:]), wanted))
+    with replacing(path) as target:
+        picture.save(target, format=kind, **({"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {}))
+
+
+def _open(path):
+    """(bytes, picture of which size and mode are known), after the checks that need no pixels."""
+    raw, kind = read_bytes(path), _KINDS[Path(path).suffix.lower()]
+    with _blamed_on(path, f"a {kind} picture"):
+        if kind == "PNG":
+            Image.open(io.BytesIO(raw), formats=[kind]).verify()  # compares the checksums of all parts
+        picture = Image.open(io.BytesIO(raw), formats=[kind])
+        pages, turn = getattr(picture, "n_frames", 1), picture.getexif().get(_TURN, 1)
+    if pages > 1:
+        raise FileError(f"{path}: expected one picture, found {pages}. Save each as a file, or a stack of slices as .nii.gz.")
+    if turn != 1:
+        raise FileError(f"{path}: expected an upright picture, found Exif orientation {turn}. Save it turned upright.")
+    return raw, picture
+
+
+def _opaque_pixels(path, raw, picture):
+    """((Y, X) or (Y, X, 3) pixels, notes); a palette is replaced by its colours."""
+    mode, has_alpha = picture.mode, picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info
+    if _is_deep_colour(raw, picture):
+        pixels = _deep_colours(path)
+    elif has_alpha:
+        pixels = _decoded(path, picture, "LA" if mode in ("L", "LA") else "RGBA")
+    elif mode == "P":
+        pixels = _decoded(path, picture, "RGB")
+        pixels = pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels
+    elif mode == "RGB" or mode in _GREYS:
+        pixels = _decoded(path, picture).astype(_GREYS.get(mode, np.uint8), copy=False)
+    else:
+        raise FileError(f"{path}: expected greys or RGB, found {mode}. Convert the picture to RGB.")
+    if pixels.shape[2:] in ((), (3,)):
+        return pixels, ()
+    if (pixels[..., -1] < np.iinfo(pixels.dtype).max).any():
+        raise FileError(f"{path}: expected an opaque picture, found transparent pixels. Save it without transparency.")
+    colours = pixels[..., :-1]
+    return (colours[..., 0] if colours.shape[2] == 1 else colours), ("The picture is opaque; its alpha channel is left out.",)
+
+
+def _is_deep_colour(raw, picture):
+    """Whether Pillow would cut the numbers of this picture down to 8 bits."""
+    if picture.mode in _GREYS or picture.format == "JPEG":
+        return False
+    return raw[24] > 8 if picture.format == "PNG" else max(picture.tag_v2.get(_BITS, (1,))) > 8
+
+
+def _deep_colours(path):
+    """(Y, X, 3 or 4) uint16."""
+    with _blamed_on(path, "colours of 16 bits"):
+        pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+    if pixels.dtype != np.uint16 or pixels.shape[2:] not in ((3,), (4,)):
+        raise FileError(
+            f"{path}: expected greys or RGB of up to 16 bits, found {pixels.shape} {pixels.dtype}. Convert the picture."
+        )
+    return pixels
+
+
+def _decoded(path, picture, mode=None):
+    """The pixels as an array, (Y, X) or (Y, X, channels), converted to another mode of Pillow where one is named."""
+    with _blamed_on(path, f"a complete {picture.format} picture"):
+        return np.asarray(picture.convert(mode) if mode else picture)
+
+
+@contextmanager
+def _blamed_on(path, expected):
+    """Whatever a decoder trips over is a fault of the file."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise FileError(f"{path}: expected a picture of moderate size, found: {error}. Cut it into tiles.") from error
+    except Exception as error:
+        found = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise FileError(f"{path}: expected {expected}, found: {found[0]}. {REMEDY}") from error
+
+
+def _channels(pixels):
+    """(C, 1, Y, X) from (Y, X) or (Y, X, C)."""
+    return np.ascontiguousarray(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0)[:, None])
+
+
+def _geometry(picture):
+    width, height = picture.size
+    return Geometry.from_affine((1, height, width), [[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0]])

@@ -1,0 +1,213 @@
+"""Pictures are read to the number or refused; what is written lies pixel by pixel on its picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import tifffile
+from PIL import Image
+
+from autoseg.errors import FileError
+from autoseg.imaging.files import (
+    PICTURES,
+    read_file,
+    read_geometry,
+    read_label_volume,
+    read_volume,
+    write_label_volume,
+    write_volume,
+)
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.pictures import label_ending
+from autoseg.imaging.volume import LabelVolume, Volume
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "nuclei_2d_rgb"
+LOSSLESS = [ending for ending in PICTURES if label_ending(ending) == ending]
+
+
+def numbers(*shape, highest=255, kind=np.uint8):
+    return np.random.default_rng(0).integers(0, highest, shape, endpoint=True).astype(kind)
+
+
+def save(path, pixels):
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def palette_picture(path, indices, colours):
+    picture = Image.fromarray(indices)
+    picture.putpalette(np.array(colours, np.uint8).ravel().tolist())
+    picture.save(path)
+    return path
+
+
+@pytest.mark.parametrize("ending", LOSSLESS)
+@pytest.mark.parametrize(("highest", "kind"), [(255, np.uint8), (65535, np.uint16)])
+def test_greys_of_8_and_16_bits_are_one_channel(tmp_path, ending, highest, kind):
+    pixels = numbers(5, 7, highest=highest, kind=kind)
+    content = read_file(save(tmp_path / f"a{ending}", pixels))
+    assert content.data.dtype == kind
+    assert np.array_equal(content.data, pixels[None, None])
+    assert content.notes == ()
+
+
+@pytest.mark.parametrize("ending", LOSSLESS)
+@pytest.mark.parametrize(("highest", "kind"), [(255, np.uint8), (65535, np.uint16)])
+def test_colours_of_8_and_16_bits_are_three_channels(tmp_path, ending, highest, kind):
+    pixels = numbers(5, 7, 3, highest=highest, kind=kind)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels, isVector=True), str(tmp_path / f"a{ending}"))
+    content = read_file(tmp_path / f"a{ending}")
+    assert content.data.dtype == kind
+    assert np.array_equal(content.data, np.moveaxis(pixels, -1, 0)[:, None])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options"),
+    [
+        (numbers(40, 60), {"tile": (16, 16)}),
+        (numbers(5, 7, 3), {"photometric": "rgb", "compression": "zlib"}),
+        (numbers(3, 5, 7), {"photometric": "rgb", "planarconfig": "separate"}),
+        (numbers(5, 7, highest=65535, kind=np.uint16), {"byteorder": ">"}),
+        (numbers(5, 7).astype(np.float32) / 7, {}),
+        (numbers(5, 7).astype(np.int32) - 9, {}),
+        (numbers(5, 7), {"resolution": (300, 300)}),
+    ],
+    ids=["tiles", "packed", "planes", "big-endian", "float32", "int32", "resolution"],
+)
+def test_many_kinds_of_tiff_are_read(tmp_path, pixels, options):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    content = read_file(tmp_path / "a.tif")
+    expected = np.moveaxis(pixels, -1, 0) if pixels.shape[-1] == 3 else pixels.reshape(-1, *pixels.shape[-2:])
+    assert np.array_equal(content.data, expected[:, None])
+    assert content.geometry.spacing_mm == (1, 1, 1)
+
+
+def test_the_grid_is_that_of_simpleitk(tmp_path):
+    path = save(tmp_path / "a.png", numbers(5, 7))
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(tmp_path / "a.mha"))
+    assert read_geometry(path) == read_file(path).geometry == read_geometry(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".jpeg"])
+def test_jpeg_is_an_image_but_no_label(tmp_path, ending):
+    path = save(tmp_path / f"a{ending}", np.full((16, 16, 3), 90, np.uint8))
+    assert np.abs(read_volume(path).data - 90).max() <= 2
+    with pytest.raises(FileError, match=rf"a\{ending}.*Draw them anew as PNG"):
+        read_label_volume(path)
+    assert label_ending(ending) == ".png"
+    with pytest.raises(FileError, match="JPEG cannot hold"):
+        write_label_volume(LabelVolume(np.zeros((1, 3, 3), np.uint8), read_geometry(path).cropped((0, 0, 0), (1, 3, 3))), path)
+
+
+def test_a_mask_of_0_and_255_or_of_one_bit_keeps_its_numbers(tmp_path):
+    mask = numbers(5, 7, highest=1)
+    assert np.array_equal(read_label_volume(save(tmp_path / "a.png", mask * np.uint8(255))).data, mask[None] * 255)
+    found = read_label_volume(save(tmp_path / "b.png", mask.astype(bool))).data
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, mask[None])
+
+
+def test_a_palette_is_colours_in_an_image_and_numbers_in_a_label(tmp_path):
+    indices = numbers(5, 7, highest=2)
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 128, 0]], np.uint8)
+    path = palette_picture(tmp_path / "a.png", indices, colours)
+    assert np.array_equal(read_file(path).data, np.moveaxis(colours[indices], -1, 0)[:, None])
+    content = read_file(path, as_label=True)
+    assert np.array_equal(content.data, indices[None, None])
+    assert "its numbers count, not its colours" in content.notes[0]
+    greys = palette_picture(tmp_path / "b.png", indices, [[0] * 3, [90] * 3, [200] * 3])
+    assert np.array_equal(read_file(greys).data[0, 0], np.array([0, 90, 200])[indices])
+
+
+def test_colours_are_a_label_only_where_they_are_greys(tmp_path):
+    mask = numbers(5, 7, highest=2)
+    path = save(tmp_path / "a.png", np.stack([mask] * 3, axis=-1))
+    assert np.array_equal(read_label_volume(path).data, mask[None])
+    assert "greys" in read_file(path, as_label=True).notes[0]
+    path = save(tmp_path / "b.png", np.stack([mask, 0 * mask, mask], axis=-1))
+    with pytest.raises(FileError, match=r"b\.png: expected one number per pixel, found colours such as \(\d, 0, \d\)\. Save"):
+        read_label_volume(path)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_left_out_where_it_says_nothing_and_refused_elsewhere(tmp_path, channels):
+    pixels = np.concatenate([numbers(5, 7, channels), np.full((5, 7, 1), 255, np.uint8)], axis=-1)  # LA or RGBA
+    content = read_file(save(tmp_path / "a.png", pixels))
+    assert np.array_equal(content.data, np.moveaxis(pixels[..., :-1], -1, 0)[:, None])
+    assert "alpha channel is left out" in content.notes[0]
+    pixels[2, 3, -1] = 0
+    for read in (read_file, read_label_volume):
+        with pytest.raises(FileError, match=r"a\.png: expected an opaque picture.*Save it without"):
+            read(save(tmp_path / "a.png", pixels))
+
+
+def test_what_is_no_single_upright_picture_is_refused(tmp_path):
+    frames = [Image.fromarray(numbers(5, 7)), Image.fromarray(numbers(5, 7))]
+    frames[0].save(tmp_path / "stack.tif", save_all=True, append_images=frames[1:])
+    exif = Image.Exif()
+    exif[274] = 6
+    frames[0].save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(numbers(5, 7, 3)).convert("CMYK").save(tmp_path / "print.jpg")
+    for name, reason in {"stack.tif": "found 2. Save each", "turned.jpg": "orientation 6", "print.jpg": "found CMYK"}.items():
+        with pytest.raises(FileError, match=f"{name}.*{reason}"):
+            read_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", PICTURES)
+def test_pictures_that_are_cut_short_or_something_else_are_refused(tmp_path, ending):
+    path = save(tmp_path / f"a{ending}", numbers(50, 70, 3))
+    raw = path.read_bytes()
+    for kept in (len(raw) // 2, len(raw) - 20, 10):
+        path.write_bytes(raw[:kept])
+        with pytest.raises(FileError, match=rf"a\{ending}: expected .*Copy or export"):
+            read_file(path)
+    other = tmp_path / ("b.png" if ending != ".png" else "b.tif")
+    other.write_bytes(raw)
+    with pytest.raises(FileError, match="expected a (PNG|TIFF) picture"):
+        read_geometry(other)
+
+
+def test_a_flipped_bit_in_a_png_is_noticed(tmp_path):
+    path = save(tmp_path / "a.png", numbers(50, 70, 3))
+    raw = path.read_bytes()
+    for place in (len(raw) // 2, len(raw) - 100, len(raw) - 6, 20):
+        damaged = bytearray(raw)
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(FileError, match=r"a\.png"):
+            read_file(path)
+
+
+@pytest.mark.parametrize("ending", LOSSLESS)
+@pytest.mark.parametrize(("highest", "kind"), [(3, np.uint8), (255, np.uint8), (999, np.uint16)])
+def test_labels_lie_pixel_by_pixel_on_their_picture(tmp_path, ending, highest, kind):
+    scan = save(tmp_path / f"scan{ending}", numbers(5, 7, 3))
+    data = numbers(1, 5, 7, highest=highest, kind=np.int32)
+    data[0, 0, 0] = highest
+    write_label_volume(LabelVolume(data, read_geometry(scan)), tmp_path / f"out{ending}", like=scan)
+    found = read_file(tmp_path / f"out{ending}", as_label=True)
+    assert found.data.dtype == kind
+    assert np.array_equal(found.data[0], data)
+    assert found.geometry == read_geometry(scan)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / f"out{ending}")), data[0])
+
+
+def test_what_a_picture_cannot_hold_is_refused_with_a_way_out(tmp_path):
+    grid = Geometry.from_spacing((1, 3, 4), (1, 1, 1))
+    with pytest.raises(FileError, match=r"a\.png: PNG cannot hold int16 unchanged\. Write \.tif"):
+        write_label_volume(LabelVolume(np.full((1, 3, 4), -1), grid), tmp_path / "a.png")
+    write_label_volume(LabelVolume(np.full((1, 3, 4), -1), grid), tmp_path / "a.tif")
+    assert (read_label_volume(tmp_path / "a.tif").data == -1).all()
+    write_volume(Volume(np.full((1, 1, 3, 4), 0.5, np.float32), grid), tmp_path / "b.tif")
+    assert (read_volume(tmp_path / "b.tif").data == 0.5).all()
+    deep = LabelVolume(np.zeros((2, 3, 4), np.uint8), Geometry.from_spacing((2, 3, 4), (1, 1, 1)))
+    with pytest.raises(FileError, match="one slice of one channel"):
+        write_label_volume(deep, tmp_path / "c.png")
+
+
+@pytest.mark.skipif(not DATA.exists(), reason=f"no {DATA}")
+def test_real_pictures_are_as_pillow_has_them():
+    path = min(DATA.glob("imagesTr/*.png"))
+    assert np.array_equal(read_file(path).data[:, 0], np.moveaxis(np.asarray(Image.open(path)), -1, 0))
+    assert set(np.unique(read_label_volume(DATA / "labelsTr" / path.name).data)) == {0, 1}
