@@ -43,6 +43,9 @@ def test_without_a_verb_the_help_is_shown(capsys):
         (["predict", "-i", "x.nii.gz", "-o", "out"], "has 0 models"),
         (["predict", "-i", "x.nii.gz", "-o", "out", "-m", "gone"], "neither a model folder or zip"),
         (["evaluate", "--reference", "a", "--predicted", "b", "-o", "c"], "there is no such folder"),
+        (["reconstruct", "-i", "gone", "-o", "out"], "there is no such folder"),
+        (["reconstruct", "-i", ".", "-o", "out", "--surfaces", "stil"], "no surface format called 'stil'"),
+        (["predict", "-i", "x.nii.gz", "-o", "out", "--surfaces", "stl", "--decimate", "2"], "share of triangles"),
         (["model", "info", "gone"], "neither a model folder or zip"),
     ],
 )

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import trimesh
 
 import autoseg
 from autoseg.cli import main
@@ -104,6 +105,33 @@ def test_what_is_done_is_skipped_and_the_files_stay(place, capsys):
     assert times == {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
 
 
+def test_surfaces_and_measurements_come_with_a_prediction_and_are_made_later_where_they_were_not(place, capsys):
+    raw, out = place / "Dataset007_Abdomen", place / "surfaces"
+    arguments = ["predict", "-i", str(raw / "imagesTs"), "-o", str(out), "--no-mirror"]
+    assert call(place, *arguments) == 0
+    assert not list(out.glob("*_surfaces"))
+    assert call(place, *arguments, "--surfaces", "stl,ply,glb", "--decimate", "0.5") == 0
+    assert "3 predicted, 0 were done" in capsys.readouterr().out
+    folder = out / "phantom_010_surfaces"
+    about = json.loads((folder / "surfaces.json").read_text())
+    assert (about["coordinates"], about["unit"]) == ("LPS", "mm")
+    record = json.loads((out / "phantom_010.json").read_text())
+    assert {f"phantom_010_surfaces/{name}" for name in ("liver.stl", "liver.ply", "scene.glb")} < set(record["outputs"])
+    liver = next(one for one in record["measurements"] if one["structure"] == "liver")
+    mask = read_label_volume(out / "phantom_010.nii.gz")
+    assert liver["voxels"] == np.count_nonzero(mask.data == 1)
+    assert liver["watertight"]
+    assert liver["mesh_volume_mm3"] == pytest.approx(liver["volume_mm3"], rel=0.1)
+    assert 0 < liver["entropy"] < liver["border_entropy"] < 1
+    shape = trimesh.load(folder / "liver.stl")
+    lower, upper = np.array(liver["box_lower_lps_mm"]), np.array(liver["box_upper_lps_mm"])
+    assert np.abs(shape.bounds - [lower, upper]).max() < 7.3  # a voxel of the network
+    assert (out / "measurements.csv").read_text().count("liver") == 3
+    (folder / "liver.stl").unlink()
+    assert call(place, *arguments, "--surfaces", "stl,ply,glb", "--decimate", "0.5") == 0
+    assert "1 predicted, 2 were done" in capsys.readouterr().out
+
+
 def test_a_flipped_scan_gets_the_same_mask_at_the_same_place(place):
     predictor = autoseg.Predictor(place / "workspace" / "models" / "Abdomen_fullres_3d_unet", device="cpu", precision="fp32")
     scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_010_0000.nii.gz")
@@ -183,6 +211,8 @@ def test_the_demo_reaches_ninety_percent_on_scans_it_has_not_seen(tmp_path, caps
 def test_a_short_demo_goes_all_the_way(tmp_path, capsys):
     assert main(["demo", "--folder", str(tmp_path / "demo"), "--time", "5s", "--device", "cpu", "--quiet"]) == 0
     assert "masks and metrics" in capsys.readouterr().out
+    assert len(list((tmp_path / "demo" / "predictions").glob("*_surfaces/scene.glb"))) == 6
+    assert (tmp_path / "demo" / "predictions" / "measurements.csv").read_text().count("phantom_") == 24
 
 
 def test_volumes_survive_a_write_and_read(tmp_path, place):

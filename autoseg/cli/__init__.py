@@ -19,6 +19,7 @@ VERBS = {
     "plan_and_preprocess": "verify, measure, plan and prepare data sets",
     "train": "train one fold, then predict and score its validation cases",
     "predict": "segment a scan or a folder of scans",
+    "reconstruct": "surfaces, measurements and cubic voxels of label maps of any tool",
     "evaluate": "score predictions against references",
     "model": "export, import or describe a model",
     "demo": "the whole road on made-up scans, on a CPU, in minutes",

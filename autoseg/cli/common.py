@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-__all__ = ["Progress", "add_common", "duration", "positive", "speaker", "workspace_of"]
+__all__ = ["Progress", "add_common", "add_surfaces", "duration", "positive", "speaker", "workspace_of"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -17,6 +17,14 @@ def add_common(parser):
     common.add_argument("--workspace", metavar="DIR", help="default: $AUTOSEG_WORKSPACE, else ./autoseg_workspace")
     common.add_argument("--quiet", action="store_true", help="no progress")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def add_surfaces(parser, default=""):
+    """How surfaces of structures are written."""
+    told = f"default {default}; none for none" if default else "default: none"
+    parser.add_argument("--surfaces", default=default, metavar="stl,glb", help=f"stl, ply, obj, vtp, glb; {told}")
+    parser.add_argument("--decimate", type=float, default=0.0, metavar="SHARE", help="take away this share of their triangles")
+    parser.add_argument("--coordinates", default="lps", choices=["lps", "ras"], help="of surface files (default lps)")
 
 
 def workspace_of(args):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoseg.cli.common import Progress, positive, speaker, workspace_of
+from autoseg.cli.common import Progress, add_surfaces, positive, speaker, workspace_of
 
 
 def add_arguments(parser):
@@ -15,6 +15,7 @@ def add_arguments(parser):
     parser.add_argument("--probabilities", action="store_true", help="write CASE_probabilities.npz too")
     parser.add_argument("--write", metavar="KINDS", default="", help="seg,rtstruct: DICOM results too, of DICOM scans")
     parser.add_argument("--resample-channels", action="store_true", help="bring channels onto the first one's grid")
+    add_surfaces(parser)
     parser.add_argument("--reference", metavar="DIR", help="score the results against the labels there")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=positive, help="threads for reading and writing")
@@ -36,6 +37,9 @@ def run(args):
         probabilities=args.probabilities,
         resample_channels=args.resample_channels,
         write=tuple(kind.strip() for kind in args.write.split(",") if kind.strip()),
+        surfaces=args.surfaces,
+        decimate=args.decimate,
+        coordinates=args.coordinates,
         reference=args.reference,
         device=args.device,
         workers=args.workers,

@@ -31,7 +31,7 @@ from autoseg.imaging.raw import digest_of
 from autoseg.inference.predictor import Predictor, Prepared
 from autoseg.workspace import read_json, write_json
 
-__all__ = ["CaseOutcome", "CohortResult", "Exporter", "predict_cohort"]
+__all__ = ["CaseOutcome", "CohortResult", "Exporter", "predict_cohort", "remove_outputs"]
 
 MADE_BY = "autoseg predict"
 
@@ -289,7 +289,7 @@ def _finish(job, outcome, work, inferred):
             written, record = exporter.write(case, prediction, work.prepared, logits)
             files, more = [*files, *written], more | record
         outputs = job.digests(files)
-        _remove(job, {name: digest for name, digest in earlier.items() if name not in outputs})
+        remove_outputs(job.folder, {name: digest for name, digest in earlier.items() if name not in outputs})
         labels = job.predictor.bundle.labels
         names = {name: v[0] if len(v) == 1 else v for name, v in zip(labels.structures, labels.values, strict=True)}
         how = {"labels": names, "seconds": prediction.seconds, "notes": list(prediction.notes), **_machine(job)}
@@ -308,10 +308,10 @@ def _earlier_outputs(job, case):
     return {name: d for name, d in record.get("outputs", {}).items() if name.startswith(case.id)} if _is_ours(record) else {}
 
 
-def _remove(job, outputs):
+def remove_outputs(folder, outputs):
     """Take away files that belonged to an earlier result, unless somebody has edited them."""
     for name, digest in outputs.items():
-        path = job.folder / name
+        path = folder / name
         if ".." not in path.parts and path.is_file() and digest_of(path.read_bytes()) == digest:
             path.unlink()
 

@@ -11,6 +11,7 @@ _HOMES = {
     "plan_and_preprocess": "prepare",
     "train": "training",
     "predict": "prediction",
+    "reconstruct": "reconstruction",
     "evaluate": "evaluation",
     "describe_model": "models",
     "export_model": "models",

@@ -32,6 +32,8 @@ class Demo:
             f"scans and labels   {self.folder / 'Dataset900_Phantoms'}\n"
             f"plan, run, model   {self.folder / 'workspace'}\n"
             f"masks and metrics  {self.predicted.folder}\n"
+            f"surfaces           {self.predicted.folder / 'CASE_surfaces'} (STL; GLB opens in any 3D viewer)\n"
+            f"measurements       {self.predicted.folder / 'measurements.csv'}\n"
             f"{self.seconds:.0f} s in all"
         )
 
@@ -61,6 +63,7 @@ def demo(folder, *, seconds=120.0, device="auto", fresh=False, say=mute, progres
         folder / "predictions",
         workspace,
         model=trained[0].model,
+        surfaces=("stl", "glb"),
         reference=raw / "labelsTs",
         device=device,
         say=say,

@@ -19,6 +19,7 @@ from autoseg.pipeline.dicom_export import dicom_exporters
 from autoseg.pipeline.evaluation import all_failures, evaluate, references_in
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.quiet import mute, silent
+from autoseg.pipeline.reconstruction import reconstruction_exporter, surface_settings, write_measurements
 
 __all__ = ["Predicted", "predict"]
 
@@ -57,6 +58,9 @@ def predict(
     probabilities=False,
     resample_channels=False,
     write=(),
+    surfaces=(),
+    decimate=0.0,
+    coordinates="lps",
     reference=None,
     device="auto",
     workers=None,
@@ -75,6 +79,8 @@ def predict(
         folds: ``"0,1"`` or None for all.
         resample_channels: bring channels that lie on other grids onto that of the first, instead of refusing the case.
         write: more results for scans that come as DICOM: ``seg`` and ``rtstruct``.
+        surfaces: file formats, such as ``"stl,glb"``, to write the structures' surfaces in; with ``decimate`` as the share of
+            triangles to take away, and ``coordinates`` ``"lps"`` or ``"ras"``.
         reference: folder of labels to score those cases against that have one.
         shard: ``"i/N"``: every N-th case from the i-th; its scores go to the folder ``metrics_i_of_N``.
 
@@ -86,6 +92,7 @@ def predict(
     """
     begun = time.monotonic()
     index, count = _shard(shard)
+    settings = surface_settings(surfaces, decimate, coordinates)
     report_folder = Path(target) / (f"metrics_{index}_of_{count}" if count > 1 else "")
     references = references_in(reference) if reference else {}
     if reference:
@@ -103,7 +110,10 @@ def predict(
     predictor = Predictor(bundle, folds=chosen, device=device, **how)
     if predictor.device.type == "cpu":
         keep_memory()
-    exporters = dicom_exporters(write, cases, bundle, target)  # of what was asked for besides labels
+    exporters = [  # of what is made besides labels
+        reconstruction_exporter(Path(target), bundle.labels, settings),
+        *dicom_exporters(write, cases, bundle, target),
+    ]
     say(f"{len(share)} cases, model {bundle.name}, on {predictor.device}")
     done = predict_cohort(
         predictor,
@@ -119,6 +129,8 @@ def predict(
     )
     if share:
         write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))
+    table = f"measurements_{index}_of_{count}.csv" if count > 1 else "measurements.csv"
+    write_measurements(Path(target), (*done.cases("done"), *done.cases("skipped")), table)
     report = None
     if scored:
         report = evaluate(reference, target, report_folder, schema=bundle.labels, cases=scored, ending=ending, workers=workers)

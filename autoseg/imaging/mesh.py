@@ -1,0 +1,200 @@
+"""Surfaces in the patient, and their files.
+
+In memory vertices are RAS+ millimetres, as everywhere here. In files they are LPS unless asked otherwise, as DICOM, ITK and
+3D Slicer have them: x and y change their signs, which is half a turn, so the winding stays. Every file says ``SPACE=LPS``, the
+words 3D Slicer looks for: in the STL header, a comment of PLY and OBJ, field data of VTP, ``extras`` of GLB. glTF is in metres
+with y up: a GLB keeps millimetres in its meshes, and the transform of its root node turns and shrinks them.
+"""
+
+import base64
+import colorsys
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from autoseg.atomic import replacing
+from autoseg.errors import AutosegError
+from autoseg.registry import Registry
+
+__all__ = ["COORDINATES", "SURFACE_FORMATS", "SurfaceMesh", "colours", "file_names", "write_mesh", "write_scene"]
+
+COORDINATES = ("lps", "ras")
+_HALF_TURN = np.array([-1.0, -1.0, 1.0])  # between RAS and LPS
+_GLTF = 1e-3 * np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1e3]])  # LPS mm to metres, the head up
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceMesh:
+    """Triangles around a structure.
+
+    Attributes:
+        vertices_mm: (V, 3) float64, RAS+.
+        faces: (F, 3) int32; seen from outside the corners run against the clock.
+        structure: its name.
+    """
+
+    vertices_mm: np.ndarray
+    faces: np.ndarray
+    structure: str
+
+    @cached_property
+    def _normals_mm2(self):
+        """(F, 3) normals, outward, twice as long as the triangle is large."""
+        a, b, c = (self.vertices_mm[self.faces[:, corner]] for corner in range(3))
+        return np.cross(b - a, c - a)
+
+    @property
+    def area_mm2(self):
+        return float(np.linalg.norm(self._normals_mm2, axis=1).sum() / 2)
+
+    @property
+    def volume_mm3(self):
+        """Enclosed volume; negative where the winding is wrong."""
+        from_middle = self.vertices_mm[self.faces[:, 0]] - self.vertices_mm.mean(axis=0)
+        return float(np.einsum("ij,ij->", from_middle, self._normals_mm2) / 6)
+
+    @cached_property
+    def is_watertight(self):
+        """Whether each edge belongs to two triangles, which run along it in opposite directions."""
+        start, end = (self.faces[:, corners].ravel().astype(np.int64) for corners in ([0, 1, 2], [1, 2, 0]))
+        forth, back = (np.sort(a * len(self.vertices_mm) + b) for a, b in ((start, end), (end, start)))
+        return bool((forth == back).all() and (np.diff(forth) > 0).all())
+
+    @cached_property
+    def euler_number(self):
+        """Vertices - edges + faces: 2 for a ball, 2 more for each further piece, 2 less for each handle."""
+        edges = np.sort(self.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1).astype(np.int64)
+        n_edges = len(np.unique(edges[:, 0] * len(self.vertices_mm) + edges[:, 1]))
+        return len(np.unique(self.faces)) - n_edges + len(self.faces)
+
+    def moved_outward(self, distance_mm):
+        """Every vertex moved along its normal, the mean of the normals of its triangles."""
+        normals = np.zeros_like(self.vertices_mm)
+        for corner in range(3):
+            for axis in range(3):
+                normals[:, axis] += np.bincount(self.faces[:, corner], self._normals_mm2[:, axis], len(normals))
+        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+        return replace(self, vertices_mm=self.vertices_mm + distance_mm * normals / np.maximum(lengths, 1e-12))
+
+    def vertices_in(self, coordinates):
+        """(V, 3) vertices in ``"lps"`` or ``"ras"`` millimetres."""
+        if coordinates not in COORDINATES:
+            raise AutosegError(f"coordinates of surfaces: expected {' or '.join(COORDINATES)}, found {coordinates!r}")
+        return self.vertices_mm * (_HALF_TURN if coordinates == "lps" else 1.0)
+
+
+def colours(n):
+    """n colours, (r, g, b) in 0 to 255, that differ from their neighbours."""
+    hues = [(0.02 + 0.618034 * i) % 1 for i in range(n)]  # the golden section: later colours fall between earlier ones
+    return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.55, 0.9)) for hue in hues]
+
+
+def file_names(structures):
+    """A file name without ending for each structure: letters, digits, dots, dashes and underscores, no name twice."""
+    names = []
+    for number, structure in enumerate(structures, 1):
+        name = re.sub(r"[^\w.-]+", "_", structure).strip("._") or "structure"
+        taken = {other.lower() for other in names}  # some file systems see no difference
+        names.append(f"{name}_{number}" if name.lower() in taken else name)
+    return names
+
+
+def write_mesh(mesh, path, *, coordinates="lps", colour=(200, 200, 200)):
+    """Write one surface; the ending of ``path`` names the format. The file is complete or absent.
+
+    Args:
+        coordinates: of the file, ``"lps"`` or ``"ras"``.
+        colour: (r, g, b) in 0 to 255, for PLY and OBJ.
+    """
+    content = SURFACE_FORMATS[Path(path).suffix[1:].lower()](mesh, coordinates, colour)
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
+def write_scene(meshes, path, *, coordinates="lps"):
+    """Write surfaces as one GLB with a colour and a name for each.
+
+    None stands for a structure that is not there: the colours of the others stay what they are.
+    """
+    there = [pair for pair in zip(meshes, colours(len(meshes)), strict=True) if pair[0] is not None]
+    content = _scene(*zip(*there, strict=True), coordinates).export(file_type="glb")
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
+def _scene(meshes, paints, coordinates):
+    """A trimesh Scene: meshes in mm below a root node that makes metres of them."""
+    import trimesh
+
+    scene = trimesh.Scene(base_frame="world", metadata={"SPACE": coordinates.upper(), "unit": "mm"})
+    to_lps = np.diag([*_HALF_TURN, 1.0]) if coordinates == "ras" else np.eye(4)
+    scene.graph.update(frame_from="world", frame_to="patient", matrix=_GLTF @ to_lps)
+    for mesh, name, colour in zip(meshes, file_names([mesh.structure for mesh in meshes]), paints, strict=True):
+        shape = _trimesh(mesh, coordinates)
+        material = trimesh.visual.material.PBRMaterial(name=name, baseColorFactor=[*colour, 255], roughnessFactor=0.6)
+        shape.visual = trimesh.visual.TextureVisuals(material=material)
+        scene.add_geometry(shape, geom_name=name, node_name=name, parent_node_name="patient")
+    return scene
+
+
+def _trimesh(mesh, coordinates):
+    import trimesh  # half a second
+
+    return trimesh.Trimesh(mesh.vertices_in(coordinates), mesh.faces, process=False)
+
+
+def _said(mesh, coordinates):
+    name = mesh.structure.encode("ascii", "replace").decode()
+    return f"SPACE={coordinates.upper()} unit=mm structure={' '.join(name.split())}"
+
+
+def _stl(mesh, coordinates, colour):
+    content = _trimesh(mesh, coordinates).export(file_type="stl")
+    return _said(mesh, coordinates).encode()[:80].ljust(80) + content[80:]
+
+
+def _ply(mesh, coordinates, colour):
+    shape = _trimesh(mesh, coordinates)
+    shape.visual.vertex_colors = np.tile(np.array([*colour, 255], np.uint8), (len(mesh.vertices_mm), 1))
+    start, end = shape.export(file_type="ply").split(b"\nelement", 1)
+    return start + b"\ncomment " + _said(mesh, coordinates).encode() + b"\nelement" + end
+
+
+def _obj(mesh, coordinates, colour):
+    shape = _trimesh(mesh, coordinates)
+    shape.visual.vertex_colors = np.tile(np.array([*colour, 255], np.uint8), (len(mesh.vertices_mm), 1))
+    return shape.export(file_type="obj", header=_said(mesh, coordinates)).encode()
+
+
+def _vtp(mesh, coordinates, colour):
+    """XML PolyData, arrays inline as base64 with their length in bytes (UInt64) before them."""
+
+    def array(kind, values, **attributes):
+        content = np.ascontiguousarray(values)
+        coded = base64.b64encode(np.uint64(content.nbytes).tobytes() + content.tobytes()).decode()
+        more = "".join(f" {key}={quoteattr(str(value))}" for key, value in attributes.items())
+        return f'<DataArray type="{kind}" format="binary"{more}>{coded}</DataArray>'
+
+    space = " ".join(str(code) for code in [*coordinates.upper().encode(), 0])
+    triples = 3 * np.arange(1, len(mesh.faces) + 1, dtype="<i8")
+    return (
+        '<?xml version="1.0"?>\n'
+        f"<!-- {_said(mesh, coordinates).replace('--', '__')} -->\n"
+        '<VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64"><PolyData><FieldData>'
+        f'<Array type="String" Name="SPACE" NumberOfTuples="1" format="ascii">{space}</Array></FieldData>'
+        f'<Piece NumberOfPoints="{len(mesh.vertices_mm)}" NumberOfPolys="{len(mesh.faces)}">'
+        f"<Points>{array('Float32', mesh.vertices_in(coordinates).astype('<f4'), Name='Points', NumberOfComponents=3)}</Points>"
+        f"<Polys>{array('Int64', mesh.faces.astype('<i8'), Name='connectivity')}"
+        f"{array('Int64', triples, Name='offsets')}</Polys></Piece></PolyData></VTKFile>\n"
+    ).encode()
+
+
+def _glb(mesh, coordinates, colour):
+    return _scene([mesh], [colour], coordinates).export(file_type="glb")
+
+
+SURFACE_FORMATS = Registry("surface format", {"stl": _stl, "ply": _ply, "obj": _obj, "glb": _glb, "vtp": _vtp})

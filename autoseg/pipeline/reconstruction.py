@@ -1,0 +1,255 @@
+"""Surfaces, measurements and cubic voxels: of a prediction while its scores are in memory, or of any tool's label maps."""
+
+import csv
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.atomic import replacing
+from autoseg.data.labels import read_labels
+from autoseg.engines import map_cases
+from autoseg.errors import AutosegError, DatasetError
+from autoseg.imaging.files import ending_of, read_label_volume, write_label_volume
+from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, colours, file_names, write_mesh, write_scene
+from autoseg.imaging.raw import digest_of
+from autoseg.inference.cohort import Exporter, remove_outputs
+from autoseg.pipeline.evaluation import references_in
+from autoseg.pipeline.quiet import mute, silent
+from autoseg.reconstruct.measure import as_json, csv_rows, entropies, measure_structures
+from autoseg.reconstruct.surface import Smoothing, isotropic_labels, surfaces_from_labels, surfaces_from_scores
+from autoseg.workspace import read_json, write_json
+
+__all__ = ["Reconstructed", "reconstruct", "reconstruction_exporter", "surface_settings", "write_measurements"]
+
+MADE_BY = "autoseg reconstruct"
+SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": 10}
+LABELS = {"from": "label map, shape-based interpolation", "iterations": 20}
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What was made of a folder of label maps; ``failures`` are sentences about files that could not be worked on."""
+
+    folder: Path
+    done: int
+    structures: int
+    failures: tuple[str, ...]
+    seconds: float
+
+    def summary(self):
+        lines = [f"{self.done} label maps, {self.structures} structures, {len(self.failures)} failed, {self.seconds:.1f} s"]
+        return "\n".join([*lines, *(f"failed: {failure}" for failure in self.failures), f"results: {self.folder}"])
+
+
+def surface_settings(formats, decimate, coordinates):
+    """Settings of surfaces, checked, as JSON.
+
+    Args:
+        formats: ``"stl,glb"`` or names; empty for no surfaces.
+        decimate: share of triangles to take away.
+        coordinates: ``"lps"`` or ``"ras"``.
+    """
+    names = formats.split(",") if isinstance(formats, str) else list(formats or ())
+    names = list(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
+    for name in names:
+        SURFACE_FORMATS[name]  # says what there is
+    if coordinates not in COORDINATES:
+        raise AutosegError(f"coordinates of surfaces: expected {' or '.join(COORDINATES)}, found {coordinates!r}")
+    Smoothing(0, decimate)
+    return {"formats": names, "decimate": decimate, "coordinates": coordinates}
+
+
+def reconstruction_exporter(folder, labels, settings):
+    """Exporter that measures every structure of a prediction and writes its surfaces, where formats are asked for.
+
+    ``CASE.json`` gets ``structures`` (label values by name) and ``measurements``; surfaces go to the folder ``CASE_surfaces``.
+
+    Args:
+        folder: of the predictions.
+        labels: LabelSchema of the model.
+        settings: of ``surface_settings``.
+    """
+    groups = dict(zip(labels.structures, labels.values, strict=True))
+
+    def write(case, prediction, prepared, logits):
+        meshes, files = None, ()
+        if settings["formats"]:
+            how = {"has_regions": labels.has_regions, "iterations": SCORES["iterations"], "decimate": settings["decimate"]}
+            meshes = surfaces_from_scores(logits, prepared.grid, labels.structures, **how)
+            files = _write_surfaces(meshes, folder / f"{case.id}_surfaces", settings, list(groups), SCORES)
+        unsure = entropies(logits, has_regions=labels.has_regions)
+        found = measure_structures(prediction.labels, groups, meshes=meshes, entropies=unsure)
+        return files, {"structures": groups, "measurements": as_json(found)}
+
+    return Exporter("reconstruction", ("_surfaces",) if settings["formats"] else (), write, settings)
+
+
+def write_measurements(folder, cases, name="measurements.csv"):
+    """One table of the measurements that stand in the ``CASE.json`` of these cases."""
+    records = {case: read_json(folder / f"{case}.json").get("measurements", ()) for case in cases}
+    with replacing(folder / name) as draft, draft.open("w", newline="") as file:
+        csv.writer(file).writerows(csv_rows(records))
+
+
+def reconstruct(
+    source,
+    target,
+    *,
+    surfaces=("stl", "glb"),
+    decimate=0.0,
+    coordinates="lps",
+    isotropic=None,
+    labels=None,
+    workers=None,
+    fresh=False,
+    say=mute,
+    progress=silent,
+):
+    """Surfaces, measurements and, where asked for, cubic voxels of label maps of any tool.
+
+    Args:
+        source: a label map, or a folder of them.
+        target: folder for ``CASE_surfaces``, ``CASE.json``, ``CASE_iso`` + ending and ``measurements.csv``.
+        surfaces, decimate, coordinates: as for ``surface_settings``.
+        isotropic: edge of cubic voxels in mm, 0 for the finest spacing of each map, None for no such map.
+        labels: path of a dataset.json that names the structures; None for one beside the maps, else the ``CASE.json`` of a
+            prediction. Values without a name are called ``label N``.
+        workers: threads for the structures of a case; cases go one by one.
+        fresh: replace what is in the way.
+
+    Returns:
+        Reconstructed; one broken file never stops the others.
+
+    Raises:
+        AutosegError: wrong call; nothing was written.
+    """
+    begun, source, target = time.monotonic(), Path(source), Path(target)
+    settings = surface_settings(surfaces, decimate, coordinates)
+    cases = _label_maps(source)
+    if target.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise AutosegError(f"{target}: holds the label maps. Results need a folder of their own")
+    names = _names(source, labels)
+    say(f"{len(cases)} label maps")
+
+    def work(case):
+        return _reconstruct_case(case, cases[case], target, settings, isotropic, names, workers, fresh)
+
+    outcomes = map_cases(work, cases, workers=1, on_done=progress("reconstruct", len(cases)))
+    done = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
+    failures = tuple(f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error is not None)
+    if done:
+        write_measurements(target, done)
+    return Reconstructed(target, len(done), sum(done.values()), failures, time.monotonic() - begun)
+
+
+def _reconstruct_case(case, path, target, settings, isotropic, names, workers, fresh):
+    """Everything of one label map; returns the number of structures found in it."""
+    marker, folder, ending = target / f"{case}.json", target / f"{case}_surfaces", ending_of(path)
+    iso = target / f"{case}_iso{ending}"
+    earlier = {} if fresh else _earlier(marker, (folder, iso))
+    volume = read_label_volume(path)
+    groups = _groups(volume, names or _names_beside(path, case))
+    made, how = [], {"iterations": LABELS["iterations"], "decimate": settings["decimate"], "workers": workers}
+    record = {"made_by": MADE_BY, "case": case, "input": {"file": path.name, "digest": digest_of(path.read_bytes())}}
+    write_json(marker, {**record, "state": "writing", "outputs": earlier})
+    meshes = None
+    if settings["formats"]:
+        meshes = surfaces_from_labels(volume, groups, **how)
+        made += _write_surfaces(meshes, folder, settings, list(groups), LABELS)
+    if isotropic is not None:
+        write_label_volume(isotropic_labels(volume, isotropic or None), iso)
+        made.append(iso)
+    measured = as_json(measure_structures(volume, groups, meshes=meshes, workers=workers))
+    outputs = {file.relative_to(target).as_posix(): digest_of(file.read_bytes()) for file in made}
+    remove_outputs(target, {name: digest for name, digest in earlier.items() if name not in outputs})
+    record |= {"state": "done", "outputs": outputs, "options": {**settings, "isotropic": isotropic}}
+    write_json(marker, {**record, "structures": groups, "measurements": measured})
+    return sum(one["voxels"] > 0 for one in measured)
+
+
+def _write_surfaces(meshes, folder, settings, structures, method):
+    """Write the surfaces of a case: one file per structure and format, ``scene.glb``, and ``surfaces.json`` about them.
+
+    Args:
+        meshes: SurfaceMesh or None, one for each of ``structures``.
+        settings: dictionary with ``formats`` and ``coordinates``.
+        method: JSON that tells how the surfaces were made.
+
+    Returns:
+        list of the files' paths.
+    """
+    coordinates, formats = settings["coordinates"], settings["formats"]
+    files, about = [], []
+    named = zip(structures, meshes, file_names(structures), colours(len(structures)), strict=True)
+    for structure, mesh, name, colour in named:
+        paths = [folder / f"{name}.{ending}" for ending in formats if ending != "glb"] if mesh else []
+        for path in paths:
+            write_mesh(mesh, path, coordinates=coordinates, colour=colour)
+        size = {"vertices": len(mesh.vertices_mm), "faces": len(mesh.faces)} if mesh else {"note": "no voxels"}
+        about.append({"structure": structure, "files": [path.name for path in paths], "colour": colour, **size})
+        files += paths
+    if "glb" in formats and any(meshes):
+        files.append(folder / "scene.glb")
+        write_scene(meshes, files[-1], coordinates=coordinates)
+    record = {**settings, "coordinates": coordinates.upper(), "unit": "mm", "method": method, "structures": about}
+    write_json(folder / "surfaces.json", record)
+    return [*files, folder / "surfaces.json"]
+
+
+def _earlier(marker, places):
+    """Outputs of an earlier call, digests by name.
+
+    Raises:
+        AutosegError: something lies in the way that no such call made.
+    """
+    record = read_json(marker) if marker.exists() else None
+    if record is not None and not (isinstance(record, dict) and record.get("made_by") == MADE_BY):
+        raise AutosegError(
+            f"{marker}: exists and was not made by this command. Choose another folder, or ask for a fresh start"
+        )
+    for place in places:
+        if record is None and place.exists():
+            raise AutosegError(f"{place}: exists and was not made by this command. Move it away, or ask for a fresh start")
+    return record["outputs"] if record else {}
+
+
+def _label_maps(source):
+    """{case: path}; cubic versions of other maps in the folder are left out."""
+    if source.is_file():
+        return {source.name[: -len(ending_of(source))]: source}
+    found = references_in(source)
+    return {case: path for case, path in found.items() if case.removesuffix("_iso") == case or case[:-4] not in found}
+
+
+def _names(source, labels):
+    """{structure: values} of a dataset.json, or None."""
+    folder = source if source.is_dir() else source.parent
+    places = [Path(labels)] if labels else [folder / "dataset.json", folder.parent / "dataset.json"]
+    for path in places:
+        if path.is_file():
+            description = read_json(path)
+            if not isinstance(description, dict) or not isinstance(description.get("labels"), dict):
+                raise DatasetError(f"{path}: no labels in it; expected a dataset.json")
+            schema = read_labels(description["labels"], description.get("regions_class_order"))
+            ignored = {} if schema.ignore is None else {None: (schema.ignore,)}
+            return {**dict(zip(schema.structures, schema.values, strict=True)), **ignored}
+    if labels:
+        raise AutosegError(f"{labels}: there is no such file")
+    return None
+
+
+def _names_beside(path, case):
+    """{structure: values} that a prediction wrote beside its labels; else nothing is named."""
+    sidecar = path.parent / f"{case}.json"
+    record = read_json(sidecar) if sidecar.is_file() else {}
+    named = record.get("structures") if isinstance(record, dict) else None
+    return {name: tuple(values) for name, values in named.items()} if isinstance(named, dict) else {}
+
+
+def _groups(volume, names):
+    """Named structures, and one for each value of the map that has no name; the name None is of values to leave out."""
+    known = {value for values in names.values() for value in values}
+    rest = [int(value) for value in np.unique(volume.data) if value != 0 and value not in known]
+    return {name: values for name, values in names.items() if name is not None} | {f"label {v}": (v,) for v in rest}

@@ -1,0 +1,214 @@
+"""How large a structure is, what shape it has, and how sure the network was of it.
+
+Volumes come from voxels, areas from the mesh: counting faces of voxels gives half as much area again, and a smoothed mesh need
+not have the volume of the voxels. Points are LPS millimetres, as in DICOM; names of fields say so.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from itertools import chain
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+
+from autoseg.engines import map_cases
+from autoseg.reconstruct.surface import label_boxes, mask_in
+
+__all__ = ["Measurement", "as_json", "csv_rows", "entropies", "measure_structures"]
+
+_LPS = np.array([-1.0, -1.0, 1.0])
+_CHUNK = 1 << 18  # voxels whose probabilities are in memory at a time
+_NEAR = 2  # voxels around structures where the entropy is looked at
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One structure of one case; None where a number is undefined, with the reason in ``note``.
+
+    Attributes:
+        voxels, volume_mm3, volume_ml: from the label map.
+        components: pieces whose voxels touch by a face, an edge or a corner.
+        centroid_lps_mm, box_lower_lps_mm, box_upper_lps_mm: (x, y, z); the box is around the outer faces of the voxels.
+        touches_border: whether a voxel lies at the border of the image, so that the structure may go on beyond. An axis of
+            one voxel has no border.
+        surface_area_mm2, mesh_volume_mm3: of the surface, where one was made.
+        longest_diameter_mm: between two points of the surface.
+        sphericity: area of the ball of the mesh's volume over the mesh's area; 1 for a ball, less for all else.
+        watertight, euler_number: of the surface; 2 for each piece without holes or handles.
+        entropy, border_entropy: mean uncertainty of the network's answer in the structure, and within a voxel of its border,
+            on the network's grid; 0 is certain, 1 is a guess.
+        note: sentences.
+    """
+
+    structure: str
+    voxels: int
+    volume_mm3: float
+    volume_ml: float
+    components: int
+    centroid_lps_mm: tuple[float, float, float] | None = None
+    box_lower_lps_mm: tuple[float, float, float] | None = None
+    box_upper_lps_mm: tuple[float, float, float] | None = None
+    touches_border: bool | None = None
+    surface_area_mm2: float | None = None
+    mesh_volume_mm3: float | None = None
+    longest_diameter_mm: float | None = None
+    sphericity: float | None = None
+    watertight: bool | None = None
+    euler_number: int | None = None
+    entropy: float | None = None
+    border_entropy: float | None = None
+    note: str = ""
+
+
+def measure_structures(labels, groups, *, meshes=None, entropies=None, workers=None):
+    """Measure every structure of a label map.
+
+    Args:
+        labels: LabelVolume.
+        groups: {structure: label values that belong to it}.
+        meshes: their surfaces in the same order, None for a structure without one; None where no surfaces were made.
+        entropies: (in the structure, at its border) for each, as ``entropies`` gives them.
+        workers: threads.
+
+    Returns:
+        tuple of Measurement, in the order of ``groups``.
+    """
+    boxes = label_boxes(labels.data, groups)
+    meshes = [None] * len(groups) if meshes is None else meshes
+    entropies = [(None, None)] * len(groups) if entropies is None else entropies
+
+    def measure(job):
+        (structure, values), mesh, (inside, border) = job
+        if boxes[structure] is None:
+            return Measurement(structure, 0, 0.0, 0.0, 0, note="no voxels")
+        numbers = {**_of_mask(labels, values, boxes[structure]), **(_of_mesh(mesh) if mesh else {})}
+        notes = ["cut by the border of the image"] if numbers["touches_border"] else []
+        if 1 in labels.data.shape:
+            notes.append("one slice: its thickness is that of a voxel")
+        return Measurement(structure, **numbers, entropy=inside, border_entropy=border, note="; ".join(notes))
+
+    outcomes = map_cases(measure, zip(groups.items(), meshes, entropies, strict=True), workers=workers)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return tuple(outcome.value for outcome in outcomes)
+
+
+def entropies(logits, *, has_regions=False):
+    """How unsure the network is of each structure.
+
+    Args:
+        logits: (K, z, y, x); without regions head 0 is background.
+
+    Returns:
+        list with (mean in the structure, mean within a voxel of its border) for each structure, in [0, 1]: the entropy of the
+        probabilities over the largest it can be. (None, None) for a structure that is nowhere.
+    """
+    if has_regions:
+        return [_mean_entropy(one > 0, _entropy(np.stack([np.zeros_like(one), one]), one > 0)) for one in logits]
+    codes = np.zeros(logits.shape[1:], np.int16)
+    best = logits[0].copy()
+    for head, logit in enumerate(logits[1:], 1):
+        np.copyto(codes, head, where=logit > best)
+        np.maximum(best, logit, out=best)
+    entropy = _entropy(logits, codes > 0)
+    return [_mean_entropy(codes == head, entropy) for head in range(1, len(logits))]
+
+
+def csv_rows(cases):
+    """Header and rows of a table from {case: measurements as in JSON}; points take three columns."""
+    names = [field.name for field in fields(Measurement)]
+    columns = [[f"{name[:-7]}_{axis}_lps_mm" for axis in "xyz"] if name.endswith("_lps_mm") else [name] for name in names]
+    yield ["case", *chain(*columns)]
+    for case, measurements in cases.items():
+        for one in measurements:
+            cells = [
+                one[name] if isinstance(one[name], list | tuple) else [one[name]] * len(columns[i])
+                for i, name in enumerate(names)
+            ]
+            yield [case, *(round(cell, 4) if isinstance(cell, float) else cell for cell in chain(*cells))]
+
+
+def as_json(measurements):
+    """Measurements as a list of dictionaries."""
+    return [asdict(one) for one in measurements]
+
+
+def _of_mask(labels, values, box):
+    mask, lower = mask_in(labels.data, values, box, 0)
+    geometry = labels.geometry.cropped(lower, mask.shape)
+    voxels = int(np.count_nonzero(mask))
+    volume = voxels * abs(float(np.linalg.det(geometry.affine)))
+    along = [np.count_nonzero(mask, axis=tuple(b for b in range(3) if b != axis)) for axis in range(3)]
+    middle = [float(counts @ np.arange(len(counts)) / voxels) for counts in along]
+    z, y = mask.any(axis=2).nonzero()
+    lines = mask[z, y]  # the ends of the lines along x hold every extreme
+    ends = [lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)]
+    points = geometry.to_world(np.concatenate([np.stack([z, y, x], axis=1) for x in ends])) * _LPS
+    half = np.abs(geometry.affine[:3, :3]).sum(axis=1) / 2
+    shape = labels.data.shape
+    border = any(n > 1 and (a == 0 or b == n) for a, b, n in zip(*box, shape, strict=True))
+    return {
+        "voxels": voxels,
+        "volume_mm3": volume,
+        "volume_ml": volume / 1000,
+        "components": int(ndimage.label(mask, np.ones((3, 3, 3)))[1]),
+        "centroid_lps_mm": _point(geometry.to_world([middle])[0] * _LPS),
+        "box_lower_lps_mm": _point(points.min(axis=0) - half),
+        "box_upper_lps_mm": _point(points.max(axis=0) + half),
+        "touches_border": border,
+    }
+
+
+def _of_mesh(mesh):
+    volume, area = mesh.volume_mm3, mesh.area_mm2
+    return {
+        "surface_area_mm2": area,
+        "mesh_volume_mm3": volume,
+        "longest_diameter_mm": _longest_diameter(mesh.vertices_mm),
+        "sphericity": float((36 * np.pi * max(volume, 0.0) ** 2) ** (1 / 3) / area),
+        "watertight": mesh.is_watertight,
+        "euler_number": int(mesh.euler_number),
+    }
+
+
+def _longest_diameter(points):
+    """The largest distance between two of the points (N, 3); it lies between corners of their convex hull."""
+    corners = points[ConvexHull(points).vertices]
+    corners = corners - corners.mean(axis=0)
+    squares = (corners**2).sum(axis=1)
+    longest = 0.0
+    for start in range(0, len(corners), 512):
+        part = slice(start, start + 512)
+        longest = max(longest, float((squares[part, None] + squares - 2 * corners[part] @ corners.T).max()))
+    return longest**0.5
+
+
+def _entropy(logits, inside):
+    """(z, y, x) float32, the entropy near ``inside`` over log K; 0 elsewhere."""
+    result = np.zeros(inside.shape, np.float32)
+    near = np.flatnonzero(ndimage.binary_dilation(inside, iterations=_NEAR))
+    flat = logits.reshape(len(logits), -1)
+    for start in range(0, len(near), _CHUNK):
+        voxels = near[start : start + _CHUNK]
+        values = flat[:, voxels].astype(np.float32)
+        values -= values.max(axis=0)
+        weights = np.exp(values)
+        total = weights.sum(axis=0)
+        result.ravel()[voxels] = (np.log(total) - (weights * values).sum(axis=0) / total) / np.log(len(logits))
+    return result
+
+
+def _mean_entropy(mask, entropy):
+    found = ndimage.find_objects(mask.view(np.uint8))
+    if not found:
+        return None, None
+    box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in found[0])
+    mask, entropy = mask[box], entropy[box]
+    border = ndimage.binary_dilation(mask) ^ ndimage.binary_erosion(mask, border_value=1)
+    at_border = float(entropy[border].mean()) if border.any() else None  # none where it fills the image
+    return float(entropy[mask].mean()), at_border
+
+
+def _point(values):
+    return tuple(float(v) for v in values)

@@ -1,0 +1,329 @@
+"""Smooth closed surfaces of structures, from class scores or from label maps.
+
+A surface is where a *field* is zero, positive inside. From scores the field of class k is its logit less the largest other
+logit: where the border runs between voxels is read from the scores, not guessed from rounded labels. A label map only has
+signs: there the field is the occupancy blurred by a voxel or, where slices lie far apart, the signed distance to the border
+(shape-based interpolation, Raya and Udupa 1990), blurred within the slices; no voxel changes sides by it.
+
+The field is brought to near cubic voxels by cubic splines, small structures to half their size; marching cubes (Lewiner) finds
+the triangles; Taubin's filter, which does not shrink, smooths them; at last the surface moves along its normals, by a fraction
+of a voxel, until it encloses the volume it should: that of the unsmoothed surface for scores, that of the voxels for label
+maps. What the border of the image cuts is closed at the outer faces of its voxels.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage, sparse
+
+from autoseg.engines import map_cases
+from autoseg.errors import AutosegError
+from autoseg.imaging.crop import crop, nonzero_box
+from autoseg.imaging.mesh import SurfaceMesh
+from autoseg.imaging.resample import resample_image
+from autoseg.imaging.volume import LabelVolume
+
+__all__ = ["Smoothing", "isotropic_labels", "label_boxes", "mask_in", "surfaces_from_labels", "surfaces_from_scores"]
+
+COARSE = 1.5  # spacing over the finest spacing, above which an axis is interpolated
+FAR = 2.0  # the same ratio, above which a label map needs distances: its outlines move by more than a blurred edge is wide
+SMALL = 24  # voxels; thinner structures are contoured on half the voxel size, where triangles cut off less of a curve
+MOST_VOXELS = 1 << 27  # of an interpolated field; 512 MiB
+MARGIN = 3  # voxels around a structure, for the splines
+KEPT = 0.2  # of a field's value in each voxel, at least, after it is blurred: so no voxel changes sides
+PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of his two steps
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How surfaces are finished: ``iterations`` of Taubin's filter, and the share of triangles to ``decimate``, in [0, 1)."""
+
+    iterations: int
+    decimate: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.decimate < 1:
+            raise AutosegError(
+                f"decimate: expected the share of triangles to take away, from 0 to below 1, found {self.decimate}"
+            )
+
+
+def surfaces_from_scores(logits, geometry, structures, *, has_regions=False, iterations=10, decimate=0.0, workers=None):
+    """The surface of every structure, from the logits of a network.
+
+    Args:
+        logits: (K, z, y, x) float on ``geometry``; without regions head 0 is background.
+        structures: their names, in the order of the heads.
+        has_regions: each head is a region of its own, inside where its logit is above 0.
+        iterations, decimate: see Smoothing.
+        workers: threads.
+
+    Returns:
+        list of SurfaceMesh, None for a structure that is nowhere the largest.
+    """
+    smoothing = Smoothing(iterations, decimate)
+    first = 0 if has_regions else 1
+    fields = _Regions(logits) if has_regions else _Winners(logits)
+
+    def surface(number):
+        box = fields.box(number + first)
+        if box is None:
+            return None
+        lower, upper = _widened(box, logits.shape[1:])
+        field = np.pad(fields.margin(number + first, lower, upper).astype(np.float32, copy=False), 1, mode="edge")
+        grid = geometry.cropped([a - 1 for a in lower], field.shape)
+        return surface_of_field(field, grid, _finer(grid, SMALL), structures[number], smoothing)
+
+    return _all(surface, range(len(structures)), workers)
+
+
+def surfaces_from_labels(labels, groups, *, iterations=20, decimate=0.0, workers=None):
+    """The surface of every structure of a label map, of any tool.
+
+    Args:
+        labels: LabelVolume, of any orientation and spacing; one slice gives a slab as thick as the slice.
+        groups: {structure: label values that belong to it}.
+        iterations, decimate: see Smoothing.
+        workers: threads.
+
+    Returns:
+        list of SurfaceMesh, None for a structure without voxels.
+    """
+    smoothing = Smoothing(iterations, decimate)
+    parts = label_boxes(labels.data, groups)
+
+    def surface(structure):
+        if parts[structure] is None:
+            return None
+        mask, lower = mask_in(labels.data, groups[structure], parts[structure], MARGIN)
+        grid = labels.geometry.cropped(lower, mask.shape)
+        volume = np.count_nonzero(mask) * abs(np.linalg.det(grid.affine))
+        field = field_of_mask(mask, grid.spacing_mm)
+        return surface_of_field(field, grid, _finer(grid), structure, smoothing, volume_mm3=volume)
+
+    return _all(surface, groups, workers)
+
+
+def isotropic_labels(labels, spacing_mm=None):
+    """A label map on cubic voxels over the same box, by the fields that surfaces are made from; the largest wins.
+
+    Args:
+        labels: LabelVolume.
+        spacing_mm: edge of the voxels; None for the finest of the input. It is met to the nearest whole number of voxels.
+
+    Returns:
+        LabelVolume.
+    """
+    old = labels.geometry
+    edge = spacing_mm or min(old.spacing_mm)
+    shape = [max(1, round(n * size / edge)) for n, size in zip(old.shape, old.spacing_mm, strict=True)]
+    grid = old.resized(shape)
+    result, best = np.zeros(shape, labels.data.dtype), np.zeros(shape, np.float32)
+    values = [int(value) for value in np.unique(labels.data) if value != 0]
+    for value, box in label_boxes(labels.data, {value: (value,) for value in values}).items():
+        mask, lower = mask_in(labels.data, (value,), box, MARGIN)
+        source = old.cropped(lower, mask.shape)
+        ends = np.stack([grid.to_index(source.to_world([corner]))[0] for corner in ([0, 0, 0], np.array(mask.shape) - 1)])
+        start = np.maximum(0, np.floor(ends[0])).astype(int)
+        stop = np.minimum(shape, np.ceil(ends[1]) + 1).astype(int)
+        field = field_of_mask(mask, source.spacing_mm)[None]
+        field = resample_image(field, source, grid.cropped(start, stop - start), _orders(mask.shape))[0]
+        wins = field > crop(best, start, stop)
+        np.copyto(crop(result, start, stop), value, where=wins)
+        np.copyto(crop(best, start, stop), field, where=wins)
+    return LabelVolume(result, grid)
+
+
+def label_boxes(data, groups):
+    """{structure: (lower, upper) of the voxels that have one of its values, or None}, in one pass over the labels."""
+    first = min(1, int(data.min(initial=1))) or 1  # find_objects knows positive labels alone
+    found = ndimage.find_objects(data if first == 1 else np.subtract(data, first - 1, dtype=np.int32))
+    boxes = {}
+    for structure, values in groups.items():
+        parts = [found[v - first] for v in values if 0 <= v - first < len(found) and found[v - first] is not None]
+        ends = [[(part[axis].start, part[axis].stop) for part in parts] for axis in range(3)]
+        boxes[structure] = tuple(zip(*[(min(e)[0], max(b for _, b in e)) for e in ends], strict=True)) if parts else None
+    return boxes
+
+
+def mask_in(data, values, box, margin):
+    """(mask, lower): where labels have one of the values, in a box widened by ``margin`` voxels, False beyond the image."""
+    lower, upper = ([a - margin for a in box[0]], [b + margin for b in box[1]])
+    mask = np.zeros([b - a for a, b in zip(lower, upper, strict=True)], bool)
+    inside = tuple(slice(max(0, a), min(b, n)) for a, b, n in zip(lower, upper, data.shape, strict=True))
+    to = tuple(slice(part.start - a, part.stop - a) for part, a in zip(inside, lower, strict=True))
+    part = data[inside]
+    mask[to] = part == values[0] if len(values) == 1 else np.isin(part, values)
+    return mask, lower
+
+
+def field_of_mask(mask, spacing_mm):
+    """A smooth field, float32, positive exactly in the voxels of a mask (Z, Y, X); in voxels of the finest axis, about."""
+    finest = min(spacing_mm)
+    ratios = np.array(spacing_mm) / finest
+    if ratios.max() > FAR:
+        field = ndimage.distance_transform_edt(mask, sampling=ratios).astype(np.float32)
+        field -= ndimage.distance_transform_edt(~mask, sampling=ratios)
+    else:
+        field = mask.astype(np.float32) - 0.5
+    blurred = ndimage.gaussian_filter(field, [1.0 if ratio <= FAR else 0.0 for ratio in ratios], truncate=2.5, mode="nearest")
+    field *= KEPT
+    return np.where(mask, np.maximum(field, blurred), np.minimum(field, blurred))
+
+
+def surface_of_field(field, geometry, finer, structure, smoothing, *, volume_mm3=None):
+    """The surface where a field is zero.
+
+    Args:
+        field: (Z, Y, X) float32 on ``geometry``, positive somewhere. Its outermost voxels are padding: what they
+            hold counts for splines only, the surface is closed at the outer faces of the voxels within.
+        finer: the grid to contour on; ``geometry`` itself where the structure is lost on it, as a single voxel may be.
+        structure: name for the mesh.
+        smoothing: Smoothing.
+        volume_mm3: what the surface shall enclose; None for what it encloses before it is smoothed.
+
+    Returns:
+        SurfaceMesh, closed, wound outward.
+    """
+    from skimage.measure import marching_cubes  # half a second
+
+    grid, values = finer, _refined(field, geometry, finer)
+    if not (values > 0).any():
+        grid, values = geometry, field
+    values = values - 2e-5 * values.max()  # diagonal neighbours are apart: where it is a tie, cubes may disagree
+    _close(values, grid, geometry)
+    points, faces, _, _ = marching_cubes(values, 0.0, gradient_direction="ascent")
+    if np.linalg.det(grid.affine) < 0:
+        faces = faces[:, ::-1]
+    mesh = SurfaceMesh(grid.to_world(points), np.ascontiguousarray(faces, np.int32), structure)
+    target = mesh.volume_mm3 if volume_mm3 is None else volume_mm3
+    mesh = replace(mesh, vertices_mm=_taubin(mesh, smoothing.iterations))
+    mesh = _enclosing(mesh, target, 0.5 * min(grid.spacing_mm))
+    return _decimated(mesh, smoothing.decimate)
+
+
+class _Winners:
+    """Fields of classes that compete: the logit less the largest of the others."""
+
+    def __init__(self, logits):
+        self.logits = logits
+        self.best, self.second = logits[0].copy(), np.full_like(logits[0], -np.inf)
+        self.codes = np.zeros(logits.shape[1:], np.int16)
+        for head, logit in enumerate(logits[1:], 1):
+            np.maximum(self.second, np.minimum(self.best, logit), out=self.second)
+            np.copyto(self.codes, head, where=logit > self.best)
+            np.maximum(self.best, logit, out=self.best)
+        self.boxes = ndimage.find_objects(self.codes, max_label=len(logits) - 1)
+
+    def box(self, head):
+        found = self.boxes[head - 1]
+        return found and ([part.start for part in found], [part.stop for part in found])
+
+    def margin(self, head, lower, upper):
+        wins = crop(self.codes, lower, upper) == head
+        others = np.where(wins, crop(self.second, lower, upper), crop(self.best, lower, upper))
+        return crop(self.logits[head], lower, upper) - others
+
+
+class _Regions:
+    """Fields of regions that may overlap: their logits."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def box(self, head):
+        inside = self.logits[head] > 0
+        return nonzero_box(inside[None]) if inside.any() else None
+
+    def margin(self, head, lower, upper):
+        return crop(self.logits[head], lower, upper)
+
+
+def _all(surface, items, workers):
+    outcomes = map_cases(surface, items, workers=workers)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return [outcome.value for outcome in outcomes]
+
+
+def _widened(box, shape):
+    """The box with ``MARGIN`` more voxels on each side, as far as the image goes."""
+    lower, upper = box
+    return [max(0, a - MARGIN) for a in lower], [min(n, b + MARGIN) for b, n in zip(upper, shape, strict=True)]
+
+
+def _close(values, finer, geometry):
+    """Make a field negative, in place, from the outer faces of all but the outermost voxels of ``geometry`` on.
+
+    There it becomes the distance to these faces, in units that are those of the field in a ball.
+    """
+    slope = values.max() * 2 / min(n * size for n, size in zip(geometry.shape, geometry.spacing_mm, strict=True))
+    for axis, (n, n_finer) in enumerate(zip(geometry.shape, finer.shape, strict=True)):
+        index = (np.arange(n_finer) + 0.5) * n / n_finer - 0.5
+        depth_mm = np.minimum(index - 0.5, n - 1.5 - index) * geometry.spacing_mm[axis]
+        np.minimum(values, np.expand_dims(slope * depth_mm, [b for b in range(3) if b != axis]), out=values, casting="unsafe")
+
+
+def _refined(field, geometry, finer):
+    """A field on another grid, by cubic splines; between voxels of one sign it has that sign, however splines swing."""
+    if finer.shape == geometry.shape:
+        return field
+    values = resample_image(field[None], geometry, finer, _orders(field.shape))[0]
+    share = resample_image((field > 0).astype(np.float32)[None], geometry, finer, (1, 1, 1))[0]
+    tiny = np.float32(1e-4 * np.abs(values).max())
+    np.copyto(values, -tiny, where=(share < 1e-4) & (values > -tiny))
+    np.copyto(values, tiny, where=(share > 1 - 1e-4) & (values < tiny))
+    return values
+
+
+def _finer(geometry, small=0):
+    """The grid to contour on: cubic but for ``COARSE``, of half the edge for structures thinner than ``small`` voxels."""
+    size = np.array(geometry.shape) * geometry.spacing_mm
+    edge = min(geometry.spacing_mm)
+    coarse = np.array(geometry.spacing_mm) > COARSE * edge
+    shape = np.where(coarse, np.ceil(size / edge), geometry.shape)
+    if (shape - 2 * MARGIN).min() < small and 8 * shape.prod() <= MOST_VOXELS:
+        shape = 2 * shape
+    if shape.prod() > MOST_VOXELS:
+        shape = np.maximum(1, shape * (MOST_VOXELS / shape.prod()) ** (1 / 3))
+    return geometry.resized([int(n) for n in shape])
+
+
+def _orders(shape):
+    """Cubic along every axis that has enough voxels for it."""
+    return tuple(3 if n > 3 else 1 for n in shape)
+
+
+def _taubin(mesh, iterations):
+    """(V, 3) vertices after Taubin's filter: steps towards the mean of the neighbours and, a little further, back."""
+    n = len(mesh.vertices_mm)
+    start, end = (mesh.faces[:, corners].ravel() for corners in ([0, 1, 2], [1, 2, 0]))
+    joined = sparse.csr_matrix((np.ones(len(start), np.float32), (start, end)), (n, n))
+    neighbours = np.maximum(np.asarray(joined.sum(axis=1)), 1)
+    middle = mesh.vertices_mm.mean(axis=0)
+    points = (mesh.vertices_mm - middle).astype(np.float32)  # single precision is fine near the origin
+    for step in range(iterations):
+        points += (PASS if step % 2 == 0 else STOP) * (joined @ points / neighbours - points)
+    return points + middle
+
+
+def _enclosing(mesh, volume_mm3, most_mm):
+    """The mesh moved along its normals until it encloses a volume; by ``most_mm`` at most in each of three steps."""
+    for _ in range(3):
+        mesh = mesh.moved_outward(float(np.clip((volume_mm3 - mesh.volume_mm3) / mesh.area_mm2, -most_mm, most_mm)))
+    return mesh
+
+
+def _decimated(mesh, share):
+    """Fewer triangles where the surface is flat (quadric error); the mesh as it was if that would open it."""
+    if not share or len(mesh.faces) < 100:
+        return mesh
+    import fast_simplification
+
+    middle = mesh.vertices_mm.mean(axis=0)
+    points, faces = fast_simplification.simplify(
+        np.ascontiguousarray(mesh.vertices_mm - middle, np.float32), mesh.faces, target_reduction=share
+    )
+    fewer = SurfaceMesh(points.astype(np.float64) + middle, faces.astype(np.int32), mesh.structure)
+    return fewer if fewer.is_watertight and fewer.euler_number == mesh.euler_number else mesh

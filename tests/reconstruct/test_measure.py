@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
+from autoseg.reconstruct.measure import as_json, csv_rows, entropies, measure_structures
+from autoseg.reconstruct.surface import surfaces_from_labels
+
+GROUPS = {"block": (3,), "pieces": (4, 5), "nothing": (9,)}
+
+
+def labels():
+    """A block of 4 x 5 x 6 voxels of 3 x 2 x 1 mm and two pieces, one in a corner of the image."""
+    data = np.zeros((12, 20, 30), np.int16)
+    data[2:6, 5:10, 7:13] = 3
+    data[0, 0, 0] = 4
+    data[8:11, 12:18, 20:27] = 5
+    data.setflags(write=False)
+    return LabelVolume(data, Geometry.from_spacing(data.shape, (3.0, 2.0, 1.0)))
+
+
+def test_a_block_measures_what_a_ruler_says():
+    volume = labels()
+    block, pieces, nothing = measure_structures(volume, GROUPS)
+    assert (block.voxels, block.volume_mm3, block.components) == (120, 720.0, 1)
+    assert block.volume_ml == pytest.approx(0.72)
+    assert block.centroid_lps_mm == pytest.approx((-9.5, -14.0, 10.5))
+    assert block.box_lower_lps_mm == pytest.approx((-12.5, -19.0, 4.5))
+    assert block.box_upper_lps_mm == pytest.approx((-6.5, -9.0, 16.5))
+    assert block.touches_border is False
+    assert block.surface_area_mm2 is None  # no surface was made
+    assert pieces.components == 2
+    assert pieces.touches_border is True
+    assert pieces.note == "cut by the border of the image"
+    assert (nothing.voxels, nothing.volume_ml, nothing.centroid_lps_mm, nothing.note) == (0, 0, None, "no voxels")
+
+
+def test_measures_do_not_depend_on_the_orientation_of_the_array():
+    volume = labels()
+    turned = ((2, 0, 1), (0, 2))
+    geometry = volume.geometry.oriented(*turned)
+    other = LabelVolume(np.flip(volume.data.transpose(turned[0]), turned[1]), geometry)
+    for one, two in zip(measure_structures(volume, GROUPS), measure_structures(other, GROUPS), strict=True):
+        assert one.voxels == two.voxels
+        if one.voxels:
+            for name in ("volume_mm3", "centroid_lps_mm", "box_lower_lps_mm", "box_upper_lps_mm"):
+                assert getattr(one, name) == pytest.approx(getattr(two, name))
+
+
+def test_the_surface_adds_area_diameter_and_form():
+    shape = (40, 40, 40)
+    inside = sum((axis - 19.7) ** 2 for axis in np.ogrid[:40, :40, :40]) < 15**2
+    ball = LabelVolume(inside.astype(np.uint8), Geometry.from_spacing(shape, (1, 1, 1)))
+    meshes = surfaces_from_labels(ball, {"ball": (1,), "none": (2,)})
+    found, none = measure_structures(ball, {"ball": (1,), "none": (2,)}, meshes=meshes)
+    assert found.surface_area_mm2 == pytest.approx(4 * np.pi * 15**2, rel=0.02)
+    assert found.mesh_volume_mm3 == pytest.approx(found.volume_mm3, rel=0.005)
+    assert found.longest_diameter_mm == pytest.approx(30, rel=0.02)
+    assert 0.98 < found.sphericity <= 1
+    assert (found.watertight, found.euler_number) == (True, 2)
+    assert none.surface_area_mm2 is None
+
+
+def test_one_slice_touches_no_border_along_the_slices():
+    data = np.zeros((1, 20, 20), np.uint8)
+    data[0, 5:9, 5:9] = 1
+    (found,) = measure_structures(LabelVolume(data, Geometry.from_spacing(data.shape, (4, 1, 1))), {"it": (1,)})
+    assert found.volume_mm3 == 64
+    assert found.touches_border is False
+    assert "one slice" in found.note
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_entropy_is_0_where_sure_and_1_where_guessed(regions):
+    line = np.broadcast_to(np.linspace(-3, 3, 40, dtype=np.float32), (20, 20, 40))
+    logits = line[None] if regions else np.stack([np.zeros_like(line), line])
+    ((sure, sure_border),) = entropies(40 * logits, has_regions=regions)
+    ((unsure, unsure_border),) = entropies(1e-3 * logits, has_regions=regions)
+    assert 0 <= sure < 0.02 < sure_border < 0.5
+    assert unsure == pytest.approx(1, abs=1e-3)
+    assert unsure_border == pytest.approx(1, abs=1e-3)
+    assert entropies(-5 - np.abs(logits[-1:]) if regions else np.stack([line + 9, line]), has_regions=regions) == [(None, None)]
+
+
+def test_the_entropy_of_three_classes_is_that_of_the_formula():
+    logits = np.array([0.3, 1.0, -0.4], np.float32).reshape(3, 1, 1, 1) + np.zeros((3, 6, 6, 6), np.float32)
+    share = np.exp(logits[:, 0, 0, 0])
+    share /= share.sum()
+    (inside, border), absent = entropies(logits)
+    assert inside == pytest.approx(-(share * np.log(share)).sum() / np.log(3), rel=1e-5)
+    assert border is None  # it fills the image
+    assert absent == (None, None)
+
+
+def test_measurements_are_json_and_a_table():
+    found = json.loads(json.dumps(as_json(measure_structures(labels(), GROUPS))))
+    header, *rows = csv_rows({"a": found, "b": found})
+    assert [len(row) for row in rows] == [len(header)] * 6
+    block = dict(zip(header, rows[0], strict=True))
+    assert block["case"] == "a"
+    assert block["volume_ml"] == 0.72
+    assert (block["centroid_x_lps_mm"], block["centroid_y_lps_mm"]) == (-9.5, -14.0)
+    assert dict(zip(header, rows[2], strict=True))["centroid_z_lps_mm"] is None

@@ -1,0 +1,129 @@
+"""Label maps of any tool through ``autoseg reconstruct``."""
+
+import json
+
+import numpy as np
+import pytest
+import trimesh
+
+from autoseg.cli import main
+from autoseg.imaging.files import read_label_volume, write_label_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
+
+
+def ball(shape=(14, 30, 30), spacing=(3.0, 1.0, 1.0), value=2):
+    """A ball of 9 mm around the middle, and a block that the border cuts, value 5."""
+    middle = [(n - 1) / 2 for n in shape]
+    steps = [(i - m) * s for i, m, s in zip(np.ogrid[: shape[0], : shape[1], : shape[2]], middle, spacing, strict=True)]
+    data = np.where(sum(step**2 for step in steps) < 81, value, 0).astype(np.uint8)
+    data[:2, :5, :5] = 5
+    return LabelVolume(data, Geometry.from_spacing(shape, spacing))
+
+
+@pytest.fixture
+def maps(tmp_path):
+    folder = tmp_path / "maps"
+    for name, ending in (("a", ".nii.gz"), ("b", ".nrrd"), ("c", ".nii.gz")):
+        write_label_volume(ball(), folder / f"{name}{ending}")
+    return folder
+
+
+def run(maps, *options):
+    return main(["reconstruct", "-i", str(maps), "-o", str(maps.parent / "out"), "--quiet", *options])
+
+
+def record_of(maps, case):
+    return json.loads((maps.parent / "out" / f"{case}.json").read_text())
+
+
+def test_every_map_gets_surfaces_measurements_and_cubic_voxels(maps, capsys):
+    (maps / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "left lung": 2}}))
+    assert run(maps, "--isotropic", "--surfaces", "stl,vtp,glb") == 0
+    assert "3 label maps, 6 structures, 0 failed" in capsys.readouterr().out
+    out = maps.parent / "out"
+    for case, ending in (("a", ".nii.gz"), ("b", ".nrrd")):
+        record = record_of(maps, case)
+        lung, other = record["measurements"]
+        assert (lung["structure"], other["structure"]) == ("left lung", "label 5")
+        assert lung["longest_diameter_mm"] == pytest.approx(18, abs=1)
+        assert lung["volume_ml"] == pytest.approx(lung["mesh_volume_mm3"] / 1000, rel=0.01)
+        assert (lung["touches_border"], other["touches_border"]) == (False, True)
+        assert lung["watertight"]
+        assert other["watertight"]
+        cubic = read_label_volume(out / f"{case}_iso{ending}")
+        assert cubic.geometry.spacing_mm == pytest.approx((1, 1, 1))
+        assert set(np.unique(cubic.data)) == {0, 2, 5}
+        names = {path.name for path in (out / f"{case}_surfaces").iterdir()}
+        stems = ("left_lung", "label_5")
+        assert names == {f"{s}.{e}" for s in stems for e in ("stl", "vtp")} | {"scene.glb", "surfaces.json"}
+    assert len((out / "measurements.csv").read_text().splitlines()) == 7
+
+
+def test_ras_is_said_and_lies_on_the_other_side(maps):
+    assert run(maps, "--coordinates", "ras", "--surfaces", "stl") == 0
+    path = maps.parent / "out" / "a_surfaces" / "label_2.stl"
+    np.testing.assert_allclose(trimesh.load(path).bounds.mean(axis=0), (14.5, 14.5, 19.5), atol=0.2)
+    assert b"SPACE=RAS" in path.read_bytes()[:80]
+    assert json.loads((path.parent / "surfaces.json").read_text())["coordinates"] == "RAS"
+
+
+def test_a_broken_map_is_named_and_the_others_are_done(maps, capsys):
+    (maps / "b.nrrd").write_bytes((maps / "b.nrrd").read_bytes()[:300])
+    assert run(maps) == 1
+    text = capsys.readouterr().out
+    assert "2 label maps, 4 structures, 1 failed" in text
+    assert "failed: b: " in text
+    assert not (maps.parent / "out" / "b.json").exists()
+    assert (maps.parent / "out" / "c_surfaces" / "scene.glb").is_file()
+
+
+def test_empty_flat_and_tiny_maps_are_handled_and_said(maps, capsys):
+    for path in maps.iterdir():
+        path.unlink()
+    (maps / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "it": 1}}))
+    for name, shape in (("empty", (5, 6, 7)), ("flat", (1, 20, 20)), ("dot", (3, 3, 3))):
+        data = np.zeros(shape, np.uint8)
+        if name == "flat":
+            data[0, 4:12, 5:15] = 1
+        if name == "dot":
+            data[1, 1, 1] = 1
+        write_label_volume(LabelVolume(data, Geometry.from_spacing(shape, (2.0, 1.0, 1.0))), maps / f"{name}.nii.gz")
+    assert run(maps, "--isotropic", "1") == 0
+    (empty,), (flat,), (dot,) = (record_of(maps, name)["measurements"] for name in ("empty", "flat", "dot"))
+    assert (empty["voxels"], empty["surface_area_mm2"], empty["note"]) == (0, None, "no voxels")
+    assert not list((maps.parent / "out" / "empty_surfaces").glob("*.stl"))
+    assert flat["mesh_volume_mm3"] == pytest.approx(160, rel=0.01)
+    assert "one slice" in flat["note"]
+    assert flat["watertight"]
+    assert dot["mesh_volume_mm3"] == pytest.approx(2, rel=0.3)
+
+
+def test_names_come_from_a_file_or_from_the_prediction_beside(maps, tmp_path):
+    (maps / "a.json").write_text(json.dumps({"structures": {"spleen": [2], "both": [2, 5]}}))
+    assert run(maps) == 0
+    assert [one["structure"] for one in record_of(maps, "a")["measurements"]] == ["spleen", "both"]
+    assert [one["structure"] for one in record_of(maps, "c")["measurements"]] == ["label 2", "label 5"]
+    (tmp_path / "names.json").write_text(json.dumps({"labels": {"background": 0, "gut": 2, "ignore": 5}}))
+    assert run(maps, "--labels", str(tmp_path / "names.json")) == 0
+    assert [one["structure"] for one in record_of(maps, "a")["measurements"]] == ["gut"]
+    left = {path.name for path in (maps.parent / "out" / "a_surfaces").iterdir()}
+    assert left == {"gut.stl", "scene.glb", "surfaces.json"}  # nothing of the earlier names
+
+
+def test_files_of_others_stay(maps, capsys):
+    out = maps.parent / "out"
+    (out / "c_surfaces").mkdir(parents=True)
+    (out / "a.json").write_text("{}")
+    assert run(maps) == 1
+    assert capsys.readouterr().out.count("was not made by this command") == 2
+    assert (out / "a.json").read_text() == "{}"
+    assert run(maps, "--fresh") == 0
+    assert main(["reconstruct", "-i", str(maps), "-o", str(maps)]) == 2
+    assert "Results need a folder of their own" in capsys.readouterr().err
+
+
+def test_a_single_file_will_do_and_surfaces_can_be_left_out(maps):
+    assert run(maps / "b.nrrd", "--surfaces", "none") == 0
+    assert sorted(path.name for path in (maps / "out").iterdir()) == ["b.json", "measurements.csv"]
+    assert json.loads((maps / "out" / "b.json").read_text())["measurements"][0]["surface_area_mm2"] is None
