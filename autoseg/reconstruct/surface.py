@@ -10,9 +10,9 @@ the triangles; Taubin's filter, which does not shrink, smooths them; at last the
 of a voxel, until it encloses the volume it should: that of the unsmoothed surface for scores, that of the voxels for label
 maps. What the border of the image cuts is closed at the outer faces of its voxels.
 
-Largest errors of balls and an ellipsoid on turned grids, in percent (``benchmarks/surfaces.py``): at radius 20 mm and slices of
-1, 3 and 5 mm 0.2 in volume and 0.1 in area from scores, 1.3 and 1.6 from label maps; at radius 6 mm 1.7 and 1.3 from scores. From
-label maps of radius 6 mm they are 1.7 and 2.1 at 1 mm, 5.4 and 4.2 at 3 mm, 4.7 and 4.7 at 5 mm: what the voxels' count errs.
+Largest errors of balls on turned grids, slices of 1, 3 and 5 mm, in percent of volume and area (``benchmarks/surfaces.py``):
+from scores 0.2 and 0.1 at a radius of 20 mm, 1.7 and 1.3 at 6 mm; from labels 1.3 and 1.6 at 20 mm, and at 6 mm 1.7 and 2.1,
+5.4 and 4.2, 4.7 and 4.7 for the three slice distances: the surface keeps what the count of voxels errs.
 """
 
 from dataclasses import dataclass, replace
