@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 RULES = [
     ("planners/**/*.py", {"autoseg", "torch", "scipy"}, "planners decide from numbers alone"),
     ("autoseg/imaging/*.py", {"torch", "planners", "autoseg.data"}, "imaging is plain numpy"),
-    ("autoseg/data/*.py", {"torch", "autoseg.training", "autoseg.inference"}, "reading data needs no network"),
+    ("autoseg/data/**/*.py", {"torch", "autoseg.training", "autoseg.inference"}, "reading data needs no network"),
     ("autoseg/preprocess/*.py", {"torch", "autoseg.training", "autoseg.inference"}, "preparing data needs no network"),
     ("autoseg/reconstruct/*.py", {"torch", "autoseg.inference", "autoseg.training"}, "the way back is plain numpy"),
     ("autoseg/evaluation/*.py", {"torch", "planners", "autoseg.inference"}, "anybody's masks can be scored"),

@@ -174,7 +174,12 @@ def _check_duplicates(scans):
 
 
 def _check_test_cases(dataset, scans):
-    """Test images that are training images, byte for byte."""
+    """Test images that are training images, byte for byte; test cases of patients who also teach."""
+    learnt_from = {case.patient: case.id for case in dataset.training}
+    for case in dataset.test:
+        if case.patient in learnt_from:
+            message = f"a test case of patient {case.patient}, of whom {learnt_from[case.patient]} is trained on"
+            yield Finding("warning", case.id, "test-patient-in-training", message, "Leave all cases of the patient out.")
     training = {scan.digests[0]: scan.case for scan in scans if scan.digests}
     for case in dataset.test:
         path = case.images[0]

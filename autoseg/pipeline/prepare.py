@@ -88,7 +88,7 @@ class Planned:
         patch = " x ".join(str(n) for n in self.plan.patch_size)
         lines = [
             f"{self.dataset.name}: {len(self.fingerprint.cases)} cases, {len(self.dataset.channels)} channels, "
-            f"structures {', '.join(self.dataset.labels.structures)}",
+            f"structures {_some(self.dataset.labels.structures)}",
             f"plan {self.plan.name}: spacing {spacing} mm, patch {patch}, batch {self.plan.batch_size}, network "
             f"{self.plan.network.name} with {len(self.plan.network.features)} stages",
             "plans: " + ", ".join(p.name + (" (kept as edited)" if p.name in self.kept else "") for p in self.plans),
@@ -162,6 +162,11 @@ def plan_and_preprocess(
         folder=workspace.prepared(spec.name, plan.name),
         seconds=time.monotonic() - begun,
     )
+
+
+def _some(names, most=12):
+    """Names for a line of text, the first ones where there are many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, progress=silent):
