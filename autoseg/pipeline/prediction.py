@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.data.dataset import Case, cases_in
+from autoseg.data.dataset import Case, cases_in, read_dataset
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
 from autoseg.evaluation.report import refuse_foreign_summary
@@ -63,11 +63,12 @@ def predict(
     """Segment a scan or every case of a folder; results lie on the scans' own grids.
 
     Args:
-        source: a scan, or a folder of ``CASE_0000.EXT`` files (``CASE.EXT`` too where there is one channel).
+        source: a scan, a folder of ``CASE_0000.EXT`` files (``CASE.EXT`` too where there is one channel), or a data-set folder,
+            whose test cases are meant.
         target: folder for the results.
         model: name, folder or zip; None for the only one in the workspace.
         folds: ``"0,1"`` or None for all.
-        reference: folder of labels to score those cases against that have one.
+        reference: folder of labels, or data-set folder, to score those cases against that have one.
         shard: ``"i/N"``: every N-th case from the i-th; its scores go to the folder ``metrics_i_of_N``.
 
     Returns:
@@ -147,4 +148,9 @@ def _find_cases(source, bundle):
     for ending in dict.fromkeys((bundle.file_ending, *FORMATS)):
         if cases := cases_in(source, ending, channels):
             return list(cases), ending
+    if (source / "dataset.json").is_file():
+        spec = read_dataset(source)
+        if not spec.test:
+            raise AutosegError(f"{source}: a data set without test cases. Give the folder of the scans, such as imagesTr")
+        return list(spec.test), spec.file_ending
     raise AutosegError(f"{source}: no scans in it; expected CASE_0000{bundle.file_ending} or another of {', '.join(FORMATS)}")

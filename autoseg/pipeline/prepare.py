@@ -25,6 +25,7 @@ __all__ = [
     "Verified",
     "case_digests",
     "default_plan",
+    "known_scans",
     "plan_and_preprocess",
     "prepare",
     "refuse_on_errors",
@@ -57,7 +58,7 @@ def verify(dataset, workspace, *, workers=None, progress=silent, keep=True, fres
     """
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     store = workspace.fingerprints(spec.name) / "scan.json"
-    known = () if fresh else _known_scans(store)
+    known = () if fresh else known_scans(store)
     scans = scan_dataset(spec, workers=workers, known=known, on_done=progress("verify", len(spec.training)))
     findings = check_dataset(spec, scans)
     if keep:
@@ -233,7 +234,8 @@ def _plans(workspace, fingerprint, wanted, preset, budget, fresh):
     return plans[default], tuple(plans.values()), tuple(plan.name for plan in kept.values())
 
 
-def _known_scans(path):
+def known_scans(path):
+    """The scans in a ``scan.json``, () where there is none."""
     if not path.is_file():
         return ()
     try:

@@ -14,6 +14,8 @@ __all__ = ["find"]
 NAME = re.compile(r"(test-)?(volume|segmentation)-(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
 ABOUT = {"name": "LiTS", "reference": "Bilic et al., Medical Image Analysis 2023", "licence": "CC BY-NC-ND 4.0"}
 
+describe_labels = region_labels({"liver": [1, 2], "tumour": [2]}, (1, 2))
+
 
 def find(source):
     """Every volume with its segmentation; the tumours are part of the liver."""
@@ -41,7 +43,7 @@ def find(source):
     return FoundDataset(
         channels=("CT",),
         cases=tuple(cases),
-        describe=region_labels({"liver": [1, 2], "tumour": [2]}, (1, 2)),
+        describe=describe_labels,
         findings=tuple(findings),
         about=ABOUT,
     )
