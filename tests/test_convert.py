@@ -281,7 +281,7 @@ def test_overlapping_files_of_structures_become_regions_that_give_back_each_mask
     masks["c0", "tumour"] = put_mask(source / "labels" / "c0" / "tumour.nii.gz", np.s_[2:3, 1:3, 2:7])
     freeze(source)
     done = convert("folders", source / "images", tmp_path / "out", options={"labels": source / "labels"})
-    assert [finding.code for finding in done.findings] == ["absent-structure"]
+    assert [finding.code for finding in done.findings] == ["channel-name", "absent-structure"]
     dataset = check(tmp_path / "out")
     assert dataset.labels.has_regions
     for case in dataset.training:
@@ -478,3 +478,60 @@ def test_published_brats_scans_under_their_own_names_give_the_given_data_set(sou
         assert [path.resolve() for path in same.images] == [path.resolve() for path in case.images]
         assert same.label.resolve() == case.label.resolve()
     assert dataset.labels.values == ((1, 2, 4), (1, 4), (4,))
+
+
+def test_what_is_wrong_with_tables_tasks_and_folders_is_named(source, tmp_path):
+    put_image(source / "a.nii.gz")
+    put_label(source / "b_label.nii.gz")
+    for text, message in (
+        ("image;label;split\na.nii.gz;a.nii.gz;fold 1\n", "train, val or test under split, found fold 1"),
+        ("image,label\na.nii.gz,\n", "a label, found none"),
+        ("image,label\na.nii.gz,gone.nii.gz\n", "found no .*gone.nii.gz"),
+        ("image,label\na.nii.gz,b_label.nii.gz\na.nii.gz,b_label.nii.gz\n", "each case once"),
+        ("scan,label\n", "found scan, label"),
+    ):
+        (source / "list.csv").write_text(text)
+        with pytest.raises(DatasetError, match=message):
+            convert("folders", source / "list.csv", tmp_path / "out")
+    with pytest.raises(DatasetError, match="expected an image b_label or b_label_0000 in .*, found none"):
+        convert("folders", source, tmp_path / "out", options={"labels": source})
+    (source / "dataset.json").write_text('{"modality": {"0": "CT"}, "labels": {"0": "background"}, "training": ["a.nii.gz"]}')
+    with pytest.raises(DatasetError, match="expected the form of the Decathlon"):
+        convert("msd", source, tmp_path / "out")
+
+
+def test_images_and_labels_in_one_folder_are_told_apart_by_their_names(source, tmp_path):
+    for name in ("a", "b"):
+        put_image(source / f"{name}.nii.gz")
+        put_label(source / f"{name}-label.nii.gz")
+    convert("folders", source, tmp_path / "out", options={"labels": source, "channels": ("CT",)})
+    dataset = check(tmp_path / "out")
+    assert [(case.id, case.label.name) for case in dataset.training] == [("a", "a-label.nii.gz"), ("b", "b-label.nii.gz")]
+
+
+def test_a_circle_of_links_in_the_source_has_an_end(source, tmp_path):
+    fill_brats(source)
+    (source / "again").symlink_to(source)
+    convert("brats", source, tmp_path / "out")
+    assert len(check(tmp_path / "out").training) == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda place: (place / "Info.cfg").unlink(), "expected ED and ES in Info.cfg, found no such file"),
+        (lambda place: (place / "patient001_frame12_gt.nii.gz").unlink(), "expected patient001_frame12_gt.nii.gz"),
+        (lambda place: put_label(place / "patient001_frame01_gt.nii.gz", (1, 2, 5)), "found 5"),
+    ],
+)
+def test_an_incomplete_patient_of_acdc_is_named(source, tmp_path, spoil, message):
+    fill_acdc(source)
+    spoil(source / "training" / "patient001")
+    with pytest.raises(DatasetError, match=message):
+        convert("acdc", source, tmp_path / "out")
+
+
+def test_a_cine_series_with_fewer_frames_than_info_says_is_an_error(source, tmp_path):
+    fill_acdc(source)
+    with pytest.raises(DatasetError, match="expected at least 4 volumes, found 3"):
+        convert("acdc", source, tmp_path / "out", options={"cine": True})

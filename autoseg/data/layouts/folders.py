@@ -1,7 +1,7 @@
 """Any other arrangement: a folder of images and one of labels, matched by name; or a table that says what belongs together.
 
 Images are ``CASE.EXT``, or ``CASE_0000.EXT``, ``CASE_0001.EXT`` for several channels. A label is ``CASE.EXT``, ``CASE_seg.EXT``
-and the like, or a folder ``CASE`` with one file for each structure, which may overlap.
+and the like, or a folder ``CASE`` with one file for each structure, which may overlap. Both may lie in one folder.
 
 A table (CSV or TSV) has one row per case: ``image``, or ``image_T1``, ``image_FLAIR`` and so on for channels of these names;
 ``label``, or ``label_liver``, ``label_tumour`` and so on for separate files; and, if wanted, ``case``, ``patient`` and
@@ -48,8 +48,12 @@ def find(source, *, labels=None, channels=None, names=None, ignore=None):
         named, (cases, findings) = None, _from_folders(source, Path(labels))
     if not cases and not findings:
         raise DatasetError(f"{source}: no case in it")
+    channels = tuple(channels or named or guess_channels(cases))
+    if channels == ("image",):
+        message = 'the channel is called "image", so that each scan is scaled by itself'
+        findings.append(Finding("note", "", "channel-name", message, "Say --channels CT for CT in Hounsfield units."))
     return FoundDataset(
-        channels=tuple(channels or named or guess_channels(cases)),
+        channels=channels,
         cases=tuple(cases),
         describe=plain_labels(read_names(names) if names else {}, closed=False, ignore=ignore),
         findings=tuple(findings),
@@ -134,10 +138,17 @@ def _from_table(path):
 
 def _from_folders(images, labels):
     """(cases, findings)."""
-    by_stem = {_stem(path): path for path in _images_in(images)}
+    together = images.resolve() == labels.resolve()  # then the labels are those that are named so
+
+    def is_label(path):
+        if path.is_dir() or path.name.startswith("."):
+            return path.is_dir() and not path.name.startswith(".")
+        return _is_image(path) and (not together or bool(DECORATION.search(_stem(path))))
+
+    by_stem = {_stem(path): path for path in _images_in(images) if not (together and is_label(path))}
     cases, findings, used = [], [], set()
     for path in sorted(labels.iterdir()):
-        if path.name.startswith(".") or not (path.is_dir() or _is_image(path)):
+        if not is_label(path):
             continue
         stem = path.name if path.is_dir() else _stem(path)
         case = next((name for name in (stem, DECORATION.sub("", stem)) if _channels_of(name, by_stem)), None)

@@ -70,11 +70,14 @@ def files_below(source):
     Raises:
         DatasetError: no such folder.
     """
-    source = Path(source)
+    source, found, known = Path(source), [], set()
     if not source.is_dir():
         raise DatasetError(f"{source}: there is no such folder")
-    found = (Path(folder) / name for folder, _, names in os.walk(source, followlinks=True) for name in names)
-    return {path: path.relative_to(source).parts for path in sorted(found) if not path.name.startswith(".")}
+    for folder, inner, names in os.walk(source, followlinks=True):
+        known.add(os.path.realpath(folder))
+        inner[:] = [name for name in inner if os.path.realpath(os.path.join(folder, name)) not in known]  # links in a circle
+        found += [Path(folder) / name for name in names if not name.startswith(".")]
+    return {path: path.relative_to(source).parts for path in sorted(found)}
 
 
 def is_test(parts):

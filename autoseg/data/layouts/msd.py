@@ -15,30 +15,31 @@ def find(source):
     """The cases that the task lists; entries of macOS (``._la_003.nii.gz``) do not count."""
     source = Path(source)
     task = _read(source / "dataset.json")
-    channels = tuple(str(task["modality"][key]) for key in sorted(task["modality"], key=int))
+    try:
+        channels = tuple(str(task["modality"][key]) for key in sorted(task["modality"], key=int))
+        names = {int(value): str(name) for value, name in task["labels"].items() if int(value)}
+        listed = [(source / entry["image"], source / entry["label"]) for entry in task["training"]]
+        tests = [entry if isinstance(entry, str) else entry["image"] for entry in task.get("test", [])]
+    except (KeyError, TypeError, ValueError) as fault:
+        raise DatasetError(
+            f"{source / 'dataset.json'}: expected the form of the Decathlon, found another: {fault!r}"
+        ) from fault
     cases, findings = [], []
-    for part, entries in (("train", task["training"]), ("test", task.get("test", []))):
-        for entry in entries:
-            entry = {"image": entry} if isinstance(entry, str) else entry
-            image = source / entry["image"]
-            label = source / entry["label"] if "label" in entry else None
-            if image.name.startswith("._"):
-                continue
-            case = image.name.removesuffix(".gz").removesuffix(".nii")
-            missing = [path for path in (image, label) if path and not path.is_file()]
-            findings += [
-                error(
-                    case, "missing-file", f"expected {path}, which dataset.json lists; found none", "Download the task again."
-                )
-                for path in missing
-            ]
-            if not missing:
-                volumes = range(len(channels)) if len(channels) > 1 else (None,)
-                cases.append(FoundCase(case, case, tuple(Source(image, volume) for volume in volumes), label, part=part))
+    for image, label in listed + [(source / test, None) for test in tests]:
+        if image.name.startswith("._"):
+            continue
+        case, part = image.name.removesuffix(".gz").removesuffix(".nii"), "train" if label else "test"
+        missing = [path for path in (image, label) if path and not path.is_file()]
+        for path in missing:
+            message = f"expected {path}, which dataset.json lists; found none"
+            findings.append(error(case, "missing-file", message, "Download the task again."))
+        if not missing:
+            volumes = range(len(channels)) if len(channels) > 1 else (None,)
+            cases.append(FoundCase(case, case, tuple(Source(image, volume) for volume in volumes), label, part=part))
     return FoundDataset(
         channels=channels,
         cases=tuple(cases),
-        describe=plain_labels({int(value): name for value, name in task["labels"].items() if int(value)}),
+        describe=plain_labels(names),
         findings=tuple(findings),
         about={key: task[key] for key in KEPT if key in task},
     )
