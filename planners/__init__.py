@@ -15,7 +15,7 @@ from planners.fingerprint import ChannelStats, Fingerprint
 from planners.fullres import plan_fullres
 from planners.lowres import pays_off, plan_lowres
 from planners.memory import count_elements, count_parameters
-from planners.plan import Budget, ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
+from planners.plan import AttentionStage, Budget, ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
 from planners.presets import PRESETS, Preset, get_preset, unknown_name
 from planners.records import RecordError, digest, from_json, to_json
 from planners.slices import plan_slices
@@ -24,6 +24,7 @@ from planners.spacing import is_flat
 __all__ = [
     "PLANNERS",
     "PRESETS",
+    "AttentionStage",
     "Budget",
     "ChannelNormalization",
     "ChannelStats",

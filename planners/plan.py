@@ -7,7 +7,7 @@ Every tuple with one entry per axis is in *network order*: the axes of the canon
 
 from dataclasses import dataclass
 
-__all__ = ["Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
+__all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
 SCHEMA = 1
 
@@ -73,6 +73,26 @@ class Resampling:
 
 
 @dataclass(frozen=True)
+class AttentionStage:
+    """Self-attention behind the last block of encoder stage ``stage``, whose ``heads`` share half of the stage's features.
+
+    ``kind`` is ``slot`` (linear in the voxels; ``slots`` of them for each head) or ``full`` (every voxel looks at every voxel;
+    ``slots`` is 0).
+    """
+
+    stage: int
+    kind: str
+    heads: int
+    slots: int = 0
+
+    def __post_init__(self):
+        if self.kind not in ("slot", "full"):
+            raise ValueError(f"attention kind must be slot or full, found {self.kind!r}")
+        if self.stage < 0 or self.heads < 1 or (self.slots < 1) == (self.kind == "slot"):
+            raise ValueError(f"attention needs a stage, heads, and slots where it is of kind slot only; found {self}")
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
     """A network in numbers. Entry s of a tuple is stage s, the finest first; three axes always.
 
@@ -85,6 +105,8 @@ class NetworkSpec:
         decoder_blocks: convolutions of each decoder stage, finest first, one entry fewer.
         deep_supervision: one output per decoder stage in training.
         input_mean, input_std: per channel; the network's first operation is (x - mean) / std.
+        backbone: ``plain`` or ``residual``: the encoder of ``self_attention_unet``.
+        attention: where ``self_attention_unet`` has self-attention; the other networks ignore both.
     """
 
     name: str
@@ -98,11 +120,26 @@ class NetworkSpec:
     deep_supervision: bool = True
     input_mean: tuple[float, ...] = ()
     input_std: tuple[float, ...] = ()
+    backbone: str = "plain"
+    attention: tuple[AttentionStage, ...] = ()
 
     def __post_init__(self):
+        if self.backbone not in ("plain", "residual"):
+            raise ValueError(f"backbone must be plain or residual, found {self.backbone!r}")
         lengths = {len(entry) for entry in (self.features, self.strides, self.kernels, self.encoder_blocks)}
         if lengths != {len(self.decoder_blocks) + 1}:
             raise ValueError("features, strides, kernels and encoder_blocks need one entry per stage, decoder_blocks one fewer")
+        stages = [entry.stage for entry in self.attention]
+        if stages != sorted(set(stages)):
+            raise ValueError(f"attention needs ascending stages, each once; found {stages}")
+        for entry in self.attention:
+            if entry.stage >= len(self.features):
+                raise ValueError(f"attention at stage {entry.stage}, but there are {len(self.features)} stages")
+            if self.features[entry.stage] % (4 * entry.heads):
+                raise ValueError(
+                    f"attention at stage {entry.stage}: {self.features[entry.stage]} features cannot be shared among "
+                    f"{entry.heads} heads: expected a multiple of {4 * entry.heads}"
+                )
 
     @property
     def divisor(self):

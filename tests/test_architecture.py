@@ -58,3 +58,9 @@ def test_nothing_that_runs_code_is_loaded():
         assert not {"pickle", "dill", "joblib", "marshal"} & set(imported(path)), f"{path}: files are data, never code"
         calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
         assert "torch.load" not in calls, f"{path}: weights come as safetensors"
+
+
+def test_only_the_dicom_files_need_the_optional_dicom_packages():
+    for path in ROOT.glob("autoseg/**/*.py"):
+        needed = {module.partition(".")[0] for module in imported(path)} & {"pydicom", "highdicom"}
+        assert not needed or path.name.startswith("dicom_"), f"{path.relative_to(ROOT)}: everything else works without {needed}"

@@ -6,13 +6,15 @@ from autoseg.cli.common import Progress, positive, speaker, workspace_of
 
 
 def add_arguments(parser):
-    parser.add_argument("-i", "--input", required=True, metavar="IN", help="a scan, or a folder of cases")
+    parser.add_argument("-i", "--input", required=True, metavar="IN", help="a scan, a folder of cases, or DICOM files")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
     parser.add_argument("-m", "--model", metavar="MODEL", help="model folder, zip or name; default: the workspace's only one")
     parser.add_argument("--folds", metavar="0,1", help="default: every fold of the model, averaged")
     parser.add_argument("--no-mirror", action="store_true", help="one view instead of the mean over mirrored ones; faster")
     parser.add_argument("--step", type=float, default=0.5, help="distance of windows, as a share of the window (default 0.5)")
     parser.add_argument("--probabilities", action="store_true", help="write CASE_probabilities.npz too")
+    parser.add_argument("--write", metavar="KINDS", default="", help="seg,rtstruct: DICOM results too, of DICOM scans")
+    parser.add_argument("--resample-channels", action="store_true", help="bring channels onto the first one's grid")
     parser.add_argument("--reference", metavar="DIR", help="score the results against the labels there")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=positive, help="threads for reading and writing")
@@ -32,6 +34,8 @@ def run(args):
         mirror=not args.no_mirror,
         step=args.step,
         probabilities=args.probabilities,
+        resample_channels=args.resample_channels,
+        write=tuple(kind.strip() for kind in args.write.split(",") if kind.strip()),
         reference=args.reference,
         device=args.device,
         workers=args.workers,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError
+from autoseg.imaging.dicom_series import DicomSeries
 
 __all__ = ["Case", "DatasetSpec", "cases_in", "guess_patient", "guess_patients", "image_name", "read_dataset"]
 
@@ -30,11 +31,14 @@ REPEAT = re.compile(
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: identifier, patient (cases of one patient never fall into different folds), and its files."""
+    """One scan: identifier, patient (cases of one patient never fall into different folds), and its files.
+
+    For prediction the only image may be a ``DicomSeries``.
+    """
 
     id: str
     patient: str
-    images: tuple[Path, ...]
+    images: tuple[Path | DicomSeries, ...]
     label: Path | None
 
 

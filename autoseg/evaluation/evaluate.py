@@ -5,7 +5,7 @@ be scored. A case that cannot be scored is reported as a failure; it neither sto
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from scipy import ndimage
 from autoseg.engines import map_cases
 from autoseg.errors import FileError, GeometryError
 from autoseg.evaluation.metrics import METRICS, MaskPair, PairMetric, default_tolerance_mm, explain, image_diagonal_mm
-from autoseg.evaluation.overlap import Counts
+from autoseg.evaluation.overlap import Counts, count_voxels, foreground_share
+from autoseg.evaluation.reconstruction import brier, mask_mse
 from autoseg.evaluation.report import Failure, summarise
 from autoseg.imaging.files import read_label_volume
 
@@ -29,8 +30,10 @@ class CaseMetrics:
 
     Attributes:
         case, structure: their names.
-        values: (name, value, reason) of each metric, in the order of METRICS. ``value`` is a number or None;
-            ``reason`` says why it is None, or why a number stands in for a missing one; '' otherwise.
+        values: (name, value, reason) of each metric, in the order of METRICS; then ``mse_mask_fg`` and
+            ``foreground_share_fg``, of all structures as one mask, the same in each row of a case; then ``brier`` where the
+            prediction has probabilities. ``value`` is a number or None; ``reason`` says why it is None, or why a number
+            stands in for a missing one; '' otherwise.
         counts: voxels in and out of the two masks.
         tolerance_mm: tolerance of the surface Dice.
     """
@@ -69,8 +72,9 @@ def evaluate_case(*, reference, predicted, labels, case="", tolerance_mm=None):
     """
     _check_grids(reference.geometry, predicted.geometry, case)
     boxes = [_boxes(volume.data, labels) for volume in (reference, predicted)]
+    together = _together(reference.data, predicted.data, labels)
     return tuple(
-        _measure(_pair(reference, predicted, labels, number, boxes, tolerance_mm), case, structure)
+        _measure(_pair(reference, predicted, labels, number, boxes, tolerance_mm), case, structure, together)
         for number, structure in enumerate(labels.structures)
     )
 
@@ -80,7 +84,8 @@ def evaluate_folder(reference, predicted, labels, *, ending=".nii.gz", tolerance
 
     Args:
         reference: folder with CASE + ending, or a dictionary of case -> path where only these cases are meant.
-        predicted: folder with CASE + ending.
+        predicted: folder with CASE + ending; where there is a CASE_probabilities.npz, as ``autoseg predict`` writes it, too,
+            its Brier score is added.
         labels, tolerance_mm: as for ``evaluate_case``.
         workers: threads; None for one per core.
         on_done: called with the Outcome of each case as it ends.
@@ -102,12 +107,15 @@ def evaluate_folder(reference, predicted, labels, *, ending=".nii.gz", tolerance
         raise FileError(f"{reference}: expected reference files that end with {ending}, found none")
     pairs = {case: (path, predicted / f"{case}{ending}") for case, path in references.items()}
 
+    chances = {case: path for case in pairs if (path := predicted / f"{case}_probabilities.npz").is_file()}
+
     def score(case):
         for path, kind in zip(pairs[case], ("reference", "prediction"), strict=True):
             if not path.is_file():
                 raise FileError(f"case {case!r}: no {kind}; expected {path}")
         truth, guess = (read_label_volume(path) for path in pairs[case])
-        return evaluate_case(reference=truth, predicted=guess, labels=labels, case=case, tolerance_mm=tolerance_mm)
+        rows = evaluate_case(reference=truth, predicted=guess, labels=labels, case=case, tolerance_mm=tolerance_mm)
+        return _with_brier(rows, chances.get(case), truth.data, labels) if chances else rows
 
     outcomes = map_cases(score, pairs, workers=workers, on_done=on_done)
     return summarise(
@@ -170,10 +178,40 @@ def _pair(reference, predicted, labels, number, boxes, tolerance_mm):
         tolerance_mm=default_tolerance_mm(shape, spacing) if chosen is None else float(chosen),
         n_voxels=n_voxels,
         ignored=ignored,
+        lower=tuple(side.start for side in inside),
+        image_shape=shape,
     )
 
 
-def _measure(pair, case, structure):
+def _together(reference, predicted, labels):
+    """The values of all structures as one mask."""
+    declared = sorted({value for group in labels.values for value in group})
+    masks = [np.isin(data, declared) for data in (reference, predicted)]
+    if labels.ignore is not None:
+        counted = reference != labels.ignore
+        masks = [mask[counted] for mask in masks]
+    counts = count_voxels(*masks)
+    error, share = mask_mse(counts), foreground_share(counts)
+    return [("mse_mask_fg", error, "" if error is not None else "both empty"), ("foreground_share_fg", share, "")]
+
+
+def _with_brier(rows, path, reference, labels):
+    """The rows of a case with the Brier score of its probabilities; undefined where ``path`` is None."""
+    if path is None:
+        return tuple(replace(row, values=(*row.values, ("brier", None, "no probabilities"))) for row in rows)
+    with np.load(path, allow_pickle=False) as stored:
+        heads = stored["probabilities"]
+    if heads.shape != (labels.n_heads, *reference.shape):
+        raise FileError(f"{path}: expected an array of {(labels.n_heads, *reference.shape)}, found {heads.shape}")
+    ignored = None if labels.ignore is None else reference == labels.ignore
+    background = labels.n_heads - len(labels.structures)
+    return tuple(
+        replace(row, values=(*row.values, ("brier", brier(heads[background + n], labels.mask(reference, n), ignored), "")))
+        for n, row in enumerate(rows)
+    )
+
+
+def _measure(pair, case, structure, together):
     values = []
     for name, metric in METRICS.items():
         if isinstance(metric, PairMetric):
@@ -181,7 +219,7 @@ def _measure(pair, case, structure):
         else:
             value = metric(pair.reference, pair.predicted, pair.spacing_mm)
         values.append((name, value, explain(name, value, pair)))
-    return CaseMetrics(case, structure, tuple(values), pair.counts, pair.tolerance_mm)
+    return CaseMetrics(case, structure, (*values, *together), pair.counts, pair.tolerance_mm)
 
 
 def _cases_in(folder, ending):

@@ -16,6 +16,14 @@ COLUMNS = {
     "assd_mm": "ASSD, mm",
     "volume_error_ml": "volume error, mL",
 }
+RECONSTRUCTION_COLUMNS = {
+    "foreground_share": "share of the image",
+    "mse_mask": "MSE of masks",
+    "ssim_mask": "SSIM of masks",
+    "ssim_mask_roi": "SSIM around it",
+    "brier": "Brier score",
+}
+FINE = ("foreground_share", "mse_mask", "brier")  # small numbers: five digits
 WORST_COLUMNS = ("dice", "nsd", "hd95_mm", "volume_error_ml")
 N_WORST = 5
 
@@ -24,7 +32,7 @@ def as_markdown(report):
     """Means with intervals, what is undefined, the cases of lowest Dice, the failures; ends with a newline."""
     parts = [_heading(report)]
     if report.rows:
-        parts += [_means(report), _legend(report), _undefined(report), _worst(report)]
+        parts += [_means(report, COLUMNS), _legend(report), _reconstruction(report), _undefined(report), _worst(report)]
     return "\n\n".join(part for part in [*parts, _failures(report)] if part) + "\n"
 
 
@@ -33,16 +41,30 @@ def _heading(report):
     return f"{_cases(len(report.cases))} scored{failed}."
 
 
-def _means(report):
-    lines = [["structure", "cases", *COLUMNS.values()]]
+def _means(report, columns):
+    lines = [["structure", "cases", *columns.values()]]
     for structure in report.labels.structures:
-        found = [report.summary(structure, metric) for metric in COLUMNS]
+        found = [report.summary(structure, metric) for metric in columns]
         lines.append([structure, str(found[0].n_cases), *map(_mean_cell, found)])
     means = {metric: (mean, n) for metric, mean, n in report.foreground_mean}
     if len(report.labels.structures) > 1:
-        cells = [_foreground_cell(metric, *means[metric], len(report.labels.structures)) for metric in COLUMNS]
+        cells = [_foreground_cell(metric, *means[metric], len(report.labels.structures)) for metric in columns]
         lines.append(["mean of structures", "", *cells])
     return _markdown_table(lines)
+
+
+def _reconstruction(report):
+    """The masks as volumes: a table of its own, with the share that the errors hang on."""
+    means = {metric: mean for metric, mean, _ in report.foreground_mean}
+    table = _means(report, {metric: title for metric, title in RECONSTRUCTION_COLUMNS.items() if metric in means})
+    together = ""
+    if means.get("mse_mask_fg") is not None:
+        error, share = (_number(means[metric], "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
+        together = f" All structures as one mask: MSE {error} at a share of {share}."
+    return (
+        f"{table}\n\nThe masks as volumes of 0 and 1: the error of equal-sized masks is twice their share times (1 - Dice), so "
+        f"compare it at equal shares only.{together} SSIM over the whole image, and within 5 voxels around the structure's box."
+    )
 
 
 def _mean_cell(summary):
@@ -123,6 +145,8 @@ def _cases(n):
 def _number(value, metric):
     if value is None:
         return "undefined"
+    if metric in FINE:
+        return f"{value:.5f}"
     digits = 3 if unit_of(metric) == "" or (unit_of(metric) == "mL" and abs(value) < 10) else 2
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
 

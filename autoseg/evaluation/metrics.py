@@ -3,7 +3,8 @@
 A metric is a function of ``(reference, predicted, spacing_mm)``, bool masks of one structure, that returns a number, or
 ``None`` where it is undefined. The unit is the end of its name (``_mm``, ``_ml``; otherwise it has none). Those here
 read a ``MaskPair``, which counts voxels and measures surfaces once for all of them; one that does not, gets the masks
-cut to what either of them fills.
+cut to what either of them fills. ``mse_mask`` and ``ssim_mask`` are explained in ``reconstruction``; ``foreground_share``, the
+reference's part of the image, belongs beside them.
 
 Empty masks (a missed structure must never improve a mean by dropping out of it):
 
@@ -15,6 +16,8 @@ precision           undefined                   0                            und
 recall              undefined                   undefined                    0
 hd95, hd, assd      undefined                   undefined                    diagonal of the image, flagged
 volume error        0 mL, relative undefined    mL, relative undefined       minus the reference's volume, -1
+mse_mask            undefined: true negative    share of the image           share of the image
+ssim_mask, _roi     undefined                   of what was found            of what was missed
 ==================  ==========================  ===========================  ==============================
 """
 
@@ -25,7 +28,7 @@ from functools import cached_property
 import numpy as np
 
 from autoseg.errors import GeometryError
-from autoseg.evaluation import overlap, surfaces, volumes
+from autoseg.evaluation import overlap, reconstruction, surfaces, volumes
 from autoseg.registry import Registry
 
 __all__ = ["METRICS", "MaskPair", "PairMetric", "default_tolerance_mm", "explain", "image_diagonal_mm", "unit_of"]
@@ -55,6 +58,8 @@ class MaskPair:
         tolerance_mm: how far apart surfaces may be and still agree.
         n_voxels: voxels of the whole image that are not ignored; all of this part if None.
         ignored: (Z, Y, X) bool, voxels without annotation, or None.
+        lower: (3,) index in the whole image where this part begins.
+        image_shape: (3,) of the whole image; of this part if None.
     """
 
     reference: np.ndarray
@@ -64,6 +69,8 @@ class MaskPair:
     tolerance_mm: float
     n_voxels: int | None = None
     ignored: np.ndarray | None = None
+    lower: tuple[int, int, int] = (0, 0, 0)
+    image_shape: tuple[int, int, int] | None = None
 
     @classmethod
     def of_images(cls, reference, predicted, spacing_mm):
@@ -91,6 +98,12 @@ class MaskPair:
     def surfaces(self):
         """SurfaceDistances, or None when a mask has no surface."""
         return surfaces.measure_surfaces(self.reference, self.predicted, self.spacing_mm, ignored=self.ignored)
+
+    @cached_property
+    def similarity(self):
+        """SSIM over the whole image, where ignored voxels are background, and around the structure."""
+        shape = self.image_shape or self.reference.shape
+        return reconstruction.mask_ssim(self.reference, self.predicted, lower=self.lower, shape=shape)
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,10 @@ METRICS = Registry(
         "predicted_ml": PairMetric(lambda pair: volumes.volume_ml(pair.counts.n_predicted, pair.spacing_mm)),
         "volume_error_ml": PairMetric(lambda pair: volumes.volume_error_ml(pair.counts, pair.spacing_mm)),
         "relative_volume_error": PairMetric(lambda pair: volumes.relative_volume_error(pair.counts)),
+        "foreground_share": PairMetric(lambda pair: overlap.foreground_share(pair.counts)),
+        "mse_mask": PairMetric(lambda pair: reconstruction.mask_mse(pair.counts)),
+        "ssim_mask": PairMetric(lambda pair: pair.similarity[0]),
+        "ssim_mask_roi": PairMetric(lambda pair: pair.similarity[1]),
     },
 )
 

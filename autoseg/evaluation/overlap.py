@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Counts", "count_voxels", "dice", "iou", "precision", "recall"]
+__all__ = ["Counts", "count_voxels", "dice", "foreground_share", "iou", "precision", "recall"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ def precision(counts):
 def recall(counts):
     """Share of the reference that was found (sensitivity), in [0, 1]; ``None`` when the reference is empty."""
     return _ratio(counts.tp, counts.n_reference)
+
+
+def foreground_share(counts):
+    """The reference's part of all voxels that count, in [0, 1]; ``None`` when there are none."""
+    return _ratio(counts.n_reference, counts.n_reference + counts.fp + counts.tn)
 
 
 def _ratio(part, whole):

@@ -1,5 +1,6 @@
 """Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``; ``FORMATS`` says which ending is whose.
 
+A scan can also be a ``DicomSeries``, or a file or folder that holds exactly one; DICOM needs the optional package pydicom.
 Arrays come out as (C, Z, Y, X) and geometry as RAS+ millimetres, whatever the file holds; the formats alone know more.
 """
 
@@ -11,18 +12,25 @@ import numpy as np
 
 from autoseg.errors import FileError, GeometryError
 from autoseg.imaging import itk, nifti
+from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.raw import digest_of, read_bytes
+from autoseg.imaging.resample import resample_anywhere
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.registry import Registry
 
 __all__ = [
     "FORMATS",
     "FileContent",
+    "digest_on_disk",
     "ending_of",
+    "is_dicom",
+    "paths_of",
     "read_file",
     "read_geometry",
     "read_label_volume",
     "read_volume",
+    "series_in",
     "write_label_volume",
     "write_volume",
 ]
@@ -62,38 +70,81 @@ def ending_of(path):
     return max(fitting, key=len)
 
 
+def is_dicom(image):
+    """Whether an image is read as DICOM: a series, a folder, or a file without a known ending that begins as such files do."""
+    if isinstance(image, DicomSeries) or Path(image).is_dir():
+        return True
+    path = Path(image)
+    if path.name.lower().endswith(tuple(FORMATS)) or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def paths_of(image):
+    """The files of an image: one, or those of a DICOM series."""
+    return image.paths if isinstance(image, DicomSeries) else (Path(image),)
+
+
+def digest_on_disk(image):
+    """The ``digest`` that ``read_file`` returns, without looking into the files."""
+    digests = [digest_of(read_bytes(path)) for path in paths_of(image)]
+    return digest_of("".join(digests).encode()) if isinstance(image, DicomSeries) else digests[0]
+
+
+def series_in(source):
+    """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
+    return _dicom().find_series(source)
+
+
 def read_file(path):
     """Everything in one file.
 
     Raises:
         FileError: missing, unknown ending, cut short, damaged in a way that checksums or sizes show, not an image.
     """
-    return FileContent(*FORMATS[ending_of(path)].read(Path(path)))
+    return FileContent(*_format_of(path).read(_as_image(path)))
 
 
 def read_geometry(path):
     """The grid of a file, without its voxels."""
-    return FORMATS[ending_of(path)].read_geometry(Path(path))
+    return _format_of(path).read_geometry(_as_image(path))
 
 
-def read_volume(paths):
+def read_volume(paths, *, resample=False, on_note=None):
     """The image in one file, or in a sequence of files with one or more channels each, as float32.
+
+    Args:
+        resample: bring files that lie on other grids onto that of the first, by cubic splines; where they see nothing, their
+            smallest value stands.
+        on_note: called with each sentence about a choice that reading took.
 
     Raises:
         FileError: as ``read_file``.
-        GeometryError: the files lie on different grids.
+        GeometryError: the files lie on different grids, and are not to be resampled.
     """
-    paths = [paths] if isinstance(paths, (str, PathLike)) else list(paths)
+    paths = [paths] if isinstance(paths, str | PathLike | DicomSeries) else list(paths)
     contents = [read_file(path) for path in paths]
     first = contents[0].geometry
-    for path, content in zip(paths, contents, strict=True):
-        if not content.geometry.matches(first, SAME_GRID_MM):
+    notes = [note for content in contents for note in content.notes]
+    arrays = [content.data for content in contents]
+    for i, content in enumerate(contents):
+        if content.geometry.matches(first, SAME_GRID_MM):
+            continue
+        if not resample:
             raise GeometryError(
-                f"the channels of an image must share one grid\n  {paths[0]}: {first}\n  {path}: {content.geometry}\n"
-                f"{_difference(first, content.geometry)}Resample one onto the other."
+                f"the channels of an image must share one grid\n  {paths[0]}: {first}\n  {paths[i]}: {content.geometry}\n"
+                f"{_difference(first, content.geometry)}"
+                "Resample one onto the other, as `autoseg predict --resample-channels` does."
             )
-    data = np.empty((sum(len(content.data) for content in contents), *first.shape), np.float32)
-    return Volume(np.concatenate([content.data for content in contents], out=data, casting="unsafe"), first)
+        arrays[i] = resample_anywhere(content.data, content.geometry, first)
+        notes.append(
+            f"{_as_image(paths[i]).name}: {content.geometry}, resampled onto the grid of {_as_image(paths[0]).name}, {first}."
+        )
+    for note in notes if on_note else ():
+        on_note(note)
+    data = np.empty((sum(len(array) for array in arrays), *first.shape), np.float32)
+    return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first)
 
 
 def read_label_volume(path):
@@ -145,8 +196,25 @@ def _write(array, geometry, path, like):
                 f"{path}: expected the grid of {like}\n  there {grid}\n  here  {geometry}\n"
                 f"{_difference(grid, geometry)}Bring the result back to the grid of the scan before it is written."
             )
-        like = Path(like) if FORMATS[ending_of(like)] is file_format else None
+        like = Path(like) if _format_of(like) is file_format else None
     file_format.write(Path(path), array, geometry, like)
+
+
+def _format_of(image):
+    """The module that reads an image."""
+    return _dicom() if is_dicom(image) else FORMATS[ending_of(image)]
+
+
+def _dicom():
+    try:
+        from autoseg.imaging import dicom_read
+    except ImportError as error:
+        raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install autoseg[dicom]") from error
+    return dicom_read
+
+
+def _as_image(image):
+    return image if isinstance(image, DicomSeries) else Path(image)
 
 
 def _difference(a, b):

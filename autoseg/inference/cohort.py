@@ -2,12 +2,13 @@
 
 While the networks work on one case, threads read the next ones and write the last ones. For every case there appear
 ``CASE`` + ending (labels on the scan's own grid, with its header), ``CASE.json`` (the *marker*) and, where asked for,
-``CASE_probabilities.npz`` (array ``probabilities``, (K, Z, Y, X) float16, no pickle). ``run.json`` tells about the run.
+``CASE_probabilities.npz`` (array ``probabilities``, (K, Z, Y, X) float16, no pickle) and what each ``Exporter`` writes.
+``run.json`` tells about the run.
 
 The marker is what makes resuming safe. It says ``writing`` before the first output of a case is written and ``done``
 afterwards, with the digests of inputs, model, options and outputs. A case is skipped when all of them still hold, and redone
-when the marker says that its outputs are ours. Anything else that lies in the way stays: a file without a marker, or one
-that somebody has edited since.
+when the marker says that its outputs are ours; outputs that only the earlier result had are removed. Anything else that lies in
+the way stays: a file without a marker, or one that somebody has edited since.
 """
 
 import platform
@@ -25,14 +26,34 @@ from autoseg import __version__
 from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
 from autoseg.errors import AutosegError, FileError
-from autoseg.imaging.files import read_label_volume, write_label_volume
-from autoseg.imaging.raw import digest_of, read_bytes
+from autoseg.imaging.files import digest_on_disk, paths_of, read_label_volume, write_label_volume
+from autoseg.imaging.raw import digest_of
 from autoseg.inference.predictor import Predictor, Prepared
 from autoseg.workspace import read_json, write_json
 
-__all__ = ["CaseOutcome", "CohortResult", "predict_cohort"]
+__all__ = ["CaseOutcome", "CohortResult", "Exporter", "predict_cohort"]
 
 MADE_BY = "autoseg predict"
+
+
+@dataclass(frozen=True, eq=False)
+class Exporter:
+    """Makes more of a case than labels, before the case counts as done.
+
+    Attributes:
+        name: key of its options in what a result depends on.
+        suffixes: what it may write is called CASE + suffix in the output folder: files, or folders of files.
+        write: ``write(case, prediction, prepared, logits)``, called in a thread: a Case, a Prediction, the Prepared scan, and
+            logits (K, z, y, x) float32 on ``prepared.grid``, not to be changed. Returns (files, record): the paths of what
+            it wrote, which are outputs of the case as its labels are (listed with digests, redone where missing or
+            damaged), and a dictionary that is added to ``CASE.json``. What it raises is the failure of the case.
+        options: JSON that its files depend on; another value means that the case is done again.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    write: Callable
+    options: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +97,7 @@ class Job:
     run_file: Path
     fresh: bool
     probabilities: bool
-    export: Callable | None
+    exporters: tuple[Exporter, ...]
     options: dict
 
     def marker(self, case):
@@ -85,13 +106,21 @@ class Job:
     def labels(self, case):
         return self.folder / f"{case.id}{self.ending}"
 
-    def outputs(self, case):
-        more = [self.folder / f"{case.id}_probabilities.npz"] if self.probabilities else []
-        return [self.labels(case), *more]
+    def places(self, case):
+        """Where outputs of a case may lie: files, or folders of files."""
+        suffixes = [suffix for exporter in self.exporters for suffix in exporter.suffixes]
+        return [self.labels(case), self.probabilities_of(case), *(self.folder / f"{case.id}{suffix}" for suffix in suffixes)]
+
+    def probabilities_of(self, case):
+        return self.folder / f"{case.id}_probabilities.npz"
+
+    def digests(self, paths):
+        """Digest of each file that is there, by its name: the path within the folder."""
+        return {p.relative_to(self.folder).as_posix(): digest_of(p.read_bytes()) for p in paths if p.is_file()}
 
     def identity(self, case):
         """What a result of this case depends on, as JSON: the same identity means the same result."""
-        inputs = [{"file": path.name, "digest": digest_of(read_bytes(path))} for path in case.images]
+        inputs = [{"file": image.name, "digest": digest_on_disk(image)} for image in case.images]
         return {"model": self.predictor.bundle.digest, "inputs": inputs, "options": self.options}
 
 
@@ -115,8 +144,7 @@ def predict_cohort(
     shard=(0, 1),
     fresh=False,
     probabilities=False,
-    export=None,
-    export_options=None,
+    exporters=(),
 ):
     """Predict many cases; continue where an earlier call with the same arguments stopped.
 
@@ -130,9 +158,7 @@ def predict_cohort(
         shard: (i, n): only every n-th case, beginning with number i; n calls at a time share a folder.
         fresh: do every case again, and replace whatever is in the way, a foreign ``run.json`` too.
         probabilities: also write them.
-        export: ``export(case, prediction)`` is called in a thread before a case counts as done, to write more files; it returns
-            a dictionary that is added to ``CASE.json``.
-        export_options: JSON that ``export`` depends on; another value means the case is done again.
+        exporters: sequence of Exporter, called in this order.
 
     Returns:
         CohortResult. A case that fails is an outcome, whatever its exception was.
@@ -145,9 +171,10 @@ def predict_cohort(
         raise AutosegError(f"shard: expected a number from 0 to {count - 1} of {count}, found {index}")
     out_folder = Path(out_folder)
     _refuse_input_folder(cases, out_folder)
-    options = {**predictor.options(), "probabilities": probabilities, "export": export_options}
+    asked = {exporter.name: exporter.options for exporter in exporters} or None
+    options = {**predictor.options(), "probabilities": probabilities, "export": asked}
     run_file = out_folder / ("run.json" if count == 1 else f"run_{index}_of_{count}.json")
-    job = Job(predictor, out_folder, ending, run_file, fresh, probabilities, export, options)
+    job = Job(predictor, out_folder, ending, run_file, fresh, probabilities, tuple(exporters), options)
     if not fresh:
         _refuse_foreign_record(run_file)
     start, outcomes = time.perf_counter(), []
@@ -211,14 +238,14 @@ def _done_before(job, case, identity):
     labels, marker = job.labels(case), job.marker(case)
     record = read_json(marker) if marker.is_file() else None
     if not _is_ours(record):
-        for path in [marker, *job.outputs(case)]:
+        for path in [marker, *job.places(case)]:
             if path.exists():
                 raise AutosegError(f"{path}: exists and was not made by this program. Move it away, or ask for a fresh start")
         return None
     if record.get("state") != "done":
         return None
     expected = record.get("outputs", {})
-    found = {path.name: digest_of(path.read_bytes()) for path in job.outputs(case) if path.is_file()}
+    found = job.digests(job.folder / name for name in expected)
     if found.get(labels.name, expected.get(labels.name)) != expected.get(labels.name) and _is_readable(labels):
         raise AutosegError(f"{labels}: was edited after it had been predicted. Move it away, or ask for a fresh start")
     return found if record.get("identity") == identity and found == expected else None
@@ -248,20 +275,45 @@ def _finish(job, outcome, work, inferred):
         return outcome
     case = work.case
     try:
+        earlier = _earlier_outputs(job, case)
         logits, seconds, notes = inferred
         prediction = job.predictor.decode(logits, work.prepared, probabilities=job.probabilities, seconds=seconds, notes=notes)
-        marker = {"made_by": MADE_BY, "state": "writing", "case": case.id, "identity": work.identity}
-        write_json(job.marker(case), marker)
+        marker = {"made_by": MADE_BY, "case": case.id, "identity": work.identity}
+        write_json(job.marker(case), {**marker, "state": "writing", "outputs": earlier})
         write_label_volume(prediction.labels, job.labels(case), like=case.images[0])
+        files, more = [job.labels(case)], {}
         if job.probabilities:
-            _write_probabilities(job.outputs(case)[1], prediction.probabilities)
-        more = job.export(case, prediction) if job.export else {}
-        outputs = {path.name: digest_of(path.read_bytes()) for path in job.outputs(case)}
-        how = {"seconds": prediction.seconds, "notes": list(notes), **_machine(job)}
+            files.append(job.probabilities_of(case))
+            _write_probabilities(files[-1], prediction.probabilities)
+        for exporter in job.exporters:
+            written, record = exporter.write(case, prediction, work.prepared, logits)
+            files, more = [*files, *written], more | record
+        outputs = job.digests(files)
+        _remove(job, {name: digest for name, digest in earlier.items() if name not in outputs})
+        labels = job.predictor.bundle.labels
+        names = {name: v[0] if len(v) == 1 else v for name, v in zip(labels.structures, labels.values, strict=True)}
+        how = {"labels": names, "seconds": prediction.seconds, "notes": list(prediction.notes), **_machine(job)}
         write_json(job.marker(case), {**more, **marker, "state": "done", "outputs": outputs, **how})
-        return CaseOutcome(case.id, "done", "; ".join(notes), outputs, prediction.seconds)
+        return CaseOutcome(case.id, "done", "; ".join(prediction.notes), outputs, prediction.seconds)
     except Exception as fault:  # noqa: BLE001 - one bad case must not stop the others
         return _failed(case, fault)
+
+
+def _earlier_outputs(job, case):
+    """Digests by name of what an earlier prediction of this case wrote."""
+    try:
+        record = read_json(job.marker(case))
+    except AutosegError:  # none, or a damaged one that a fresh start goes over
+        return {}
+    return {name: d for name, d in record.get("outputs", {}).items() if name.startswith(case.id)} if _is_ours(record) else {}
+
+
+def _remove(job, outputs):
+    """Take away files that belonged to an earlier result, unless somebody has edited them."""
+    for name, digest in outputs.items():
+        path = job.folder / name
+        if ".." not in path.parts and path.is_file() and digest_of(path.read_bytes()) == digest:
+            path.unlink()
 
 
 def _failed(case, fault):
@@ -276,7 +328,7 @@ def _write_probabilities(path, probabilities):
 
 def _refuse_input_folder(cases, out_folder):
     for case in cases:
-        for path in case.images:
+        for path in (path for image in case.images for path in paths_of(image)):
             if path.resolve().parent == out_folder.resolve():
                 raise AutosegError(f"{out_folder}: holds the scans. Results need a folder of their own")
 

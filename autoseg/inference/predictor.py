@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from autoseg.errors import FileError, ModelError
+from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import read_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import axis_orders
@@ -31,12 +32,16 @@ PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and the ``native`` grid it came from."""
+    """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and the ``native`` grid it came from.
+
+    ``notes`` are sentences about choices that reading took.
+    """
 
     data: np.ndarray
     grid: Geometry
     native: Geometry
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,22 +73,38 @@ class Predictor:
         device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
         mirror: average over the mirrorings that the plan allows; 2 to the number of axes times the work.
         step: distance of neighbouring windows as a part of the window, in (0, 1].
+        resample_channels: bring channels that lie on other grids onto that of the first, instead of refusing them.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 on a GPU that has it, and on a CPU where a short trial finds it faster.
             Results differ by rounding, so say ``fp32`` where two machines must agree.
+        scratch: folder for what is too large for memory while a scan is predicted (many structures, large volumes); None for
+            the system's temporary folder.
 
     Raises:
         ModelError: no usable model, a fold that it lacks, damaged weights.
         AutosegError: no such device.
     """
 
-    def __init__(self, model, *, folds=None, device="auto", mirror=True, step=0.5, precision="auto"):
+    def __init__(
+        self,
+        model,
+        *,
+        folds=None,
+        device="auto",
+        mirror=True,
+        step=0.5,
+        resample_channels=False,
+        precision="auto",
+        scratch=None,
+    ):
         if not 0 < step <= 1:
             raise ModelError(f"step must be above 0 and at most 1, found {step}")
         if precision not in ("auto", "fp32", "bf16"):
             raise ModelError(f"precision must be auto, fp32 or bf16, found {precision!r}")
         self.bundle = model if isinstance(model, Bundle) else load_bundle(model)
         self.device = choose_device(device)
+        self.scratch = scratch
         self.step = float(step)
+        self.resample_channels = resample_channels
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if mirror else ()
         networks = load_networks(self.bundle, folds)
         self.folds = tuple(networks)
@@ -94,14 +115,15 @@ class Predictor:
 
     def options(self):
         """What, besides the model and the scan, the result depends on; JSON. Without the precision, which only rounds."""
-        return {"folds": list(self.folds), "mirror_axes": list(self.mirror_axes), "step": self.step}
+        asked = {"resample_channels": True} if self.resample_channels else {}
+        return {"folds": list(self.folds), "mirror_axes": list(self.mirror_axes), "step": self.step, **asked}
 
     def predict(self, scan, *, probabilities=False):
         """Labels of one scan.
 
         Args:
-            scan: ``Volume``, the path of an image, or a sequence of paths, one per channel.
-            probabilities: also return them; they need 2 bytes per voxel and head.
+            scan: ``Volume``, the path of an image (of a DICOM folder too), or a sequence of paths, one per channel.
+            probabilities: also return them: 2 bytes per voxel and head, mapped from a file where that is too large for memory.
 
         Returns:
             Prediction on the grid of the scan.
@@ -116,8 +138,9 @@ class Predictor:
 
     def prepare(self, scan):
         """Read a scan, where it is a path, and bring it to the network grid; returns ``Prepared``."""
-        start = time.perf_counter()
-        volume = scan if isinstance(scan, Volume) else read_volume(scan)
+        start, notes = time.perf_counter(), []
+        how = {"resample": self.resample_channels, "on_note": notes.append}
+        volume = scan if isinstance(scan, Volume) else read_volume(scan, **how)
         expected = self.bundle.channels
         if len(volume.data) != len(expected):
             raise ModelError(
@@ -126,7 +149,7 @@ class Predictor:
         data, grid = prepare_volume(volume, self.bundle.plan)
         if not np.isfinite(data).all():
             raise FileError(f"{_names(scan)}: holds values that are not finite numbers. `autoseg verify` lists such scans")
-        return Prepared(data, grid, volume.geometry, time.perf_counter() - start)
+        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, tuple(notes))
 
     def infer(self, prepared):
         """The networks' averaged logits (K, z, y, x) float32 on the network grid, the seconds they took, and notes."""
@@ -142,9 +165,10 @@ class Predictor:
             autocast=torch.bfloat16 if self.precision == "bf16" else None,
             batch_views=1 if self.device.type == "cpu" else plan.batch_size,
             pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
+            scratch=self.scratch,
             on_note=notes.append,
         )
-        if not np.isfinite(logits).all():
+        if not all(np.isfinite(head).all() for head in logits):
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
         return logits, time.perf_counter() - start, tuple(notes)
 
@@ -156,9 +180,11 @@ class Predictor:
         paint = labels.paint_codes if labels.has_regions else None
         codes = logits_to_codes(logits, prepared.grid, prepared.native, paint_codes=paint, **how)
         values = np.array(labels.declared_values, np.int32)[codes]
-        chances = probabilities_to_native(logits, prepared.grid, prepared.native, **how) if probabilities else None
+        chances = None
+        if probabilities:
+            chances = probabilities_to_native(logits, prepared.grid, prepared.native, scratch=self.scratch, **how)
         took = {"prepare": prepared.seconds, "infer": seconds, "decode": time.perf_counter() - start}
-        return Prediction(LabelVolume(values, prepared.native), chances, self.bundle.digest, took, notes)
+        return Prediction(LabelVolume(values, prepared.native), chances, self.bundle.digest, took, (*prepared.notes, *notes))
 
     def _logits_orders(self, prepared):
         """Spline order for each network axis on the way to the native grid."""
@@ -179,5 +205,5 @@ def _names(scan):
     """The scan, for messages."""
     if isinstance(scan, Volume):
         return "the volume"
-    paths = [scan] if isinstance(scan, str | PathLike) else scan
-    return ", ".join(Path(path).name for path in paths)
+    images = [scan] if isinstance(scan, str | PathLike | DicomSeries) else scan
+    return ", ".join(image.name if isinstance(image, DicomSeries) else Path(image).name for image in images)

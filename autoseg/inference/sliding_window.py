@@ -6,6 +6,7 @@ a product over axes and windows form a grid, so the weights are normalised along
 they add up to one, the sum over windows is the result, and one window alone has weight one everywhere.
 
 A *view* is one window seen in one mirroring. Views, not windows, are what is batched; all networks see the same views.
+Logits of a large volume with many structures lie in a temporary file, so that memory holds those of one batch of views.
 """
 
 import itertools
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from autoseg.errors import ModelError
+from autoseg.imaging.scratch import scratch_zeros
 
 __all__ = ["predict_logits", "window_starts", "window_weights"]
 
@@ -66,6 +68,7 @@ def predict_logits(
     autocast=None,
     batch_views=1,
     pad_value=0.0,
+    scratch=None,
     on_note=logger.warning,
 ):
     """Logits of a whole volume: the mean over networks and mirrorings, windows blended.
@@ -80,11 +83,12 @@ def predict_logits(
         autocast: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None for float32.
         batch_views: views per call of a network.
         pad_value: number, or one per channel, put around a small volume.
+        scratch: folder for logits that are too large for memory; None for the system's temporary folder.
         on_note: called with a sentence if device memory was short and the work was repeated in smaller pieces. That changes
             no result but by rounding.
 
     Returns:
-        (K, z, y, x) float32 array.
+        (K, z, y, x) float32 array; beyond ``LARGEST_IN_MEMORY`` bytes it is mapped from a file, see ``scratch_zeros``.
 
     Raises:
         ModelError: device memory does not suffice for one view.
@@ -98,8 +102,8 @@ def predict_logits(
     for batch, store in attempts:
         try:
             with torch.inference_mode(), torch.autocast(device.type, autocast, enabled=autocast is not None):
-                logits = _accumulate(networks, data, windows, flips, batch, device, store)
-            return logits[inner].cpu().numpy()
+                logits = _accumulate(networks, data, windows, flips, batch, device, store, scratch)
+                return _on_host(logits[inner], scratch)
         except torch.cuda.OutOfMemoryError:
             on_note(f"{device} memory was short with {batch} views at once and logits on {store}; went on with less at a time")
         if device.type == "cuda":
@@ -121,25 +125,48 @@ def _windows(shape, patch, step):
     return [((slice(None), *(place for place, _ in window)), [w for _, w in window]) for window in itertools.product(*axes)]
 
 
-def _accumulate(networks, data, windows, flips, batch, device, store):
-    """(K, z, y, x) float32 tensor on ``store``: the weighted sum over all views."""
+def _accumulate(networks, data, windows, flips, batch, device, store, scratch):
+    """(K, z, y, x) float32 tensor on ``store``: the weighted sum over all views.
+
+    Heads are added one by one, so that next to what the networks return there is never a second array of that size.
+    """
     image = torch.from_numpy(data).to(store)
     total = None
     views = list(itertools.product(windows, flips))
     for first in range(0, len(views), batch):
         chunk = views[first : first + batch]
         tiles = torch.stack([_flip(image[place], axes) for (place, _), axes in chunk]).to(device)
-        logits = sum(network(tiles).float() for network in networks)
+        logits = networks[0](tiles)
+        for network in networks[1:]:
+            logits = logits.float() + network(tiles).float()
         if total is None:
-            total = torch.zeros(logits.shape[1], *data.shape[1:], device=store)
-        for ((place, (z, y, x)), axes), values in zip(chunk, logits, strict=True):
+            total = _zeros((logits.shape[1], *data.shape[1:]), store, scratch)
+        for ((place, (z, y, x)), axes), heads in zip(chunk, logits, strict=True):
             weight = (z * y * x / (len(flips) * len(networks))).to(store)
-            total[place].addcmul_(_flip(values.to(store), axes), weight)
+            for target, head in zip(total[place], heads, strict=True):
+                target.addcmul_(_flip(head.to(store).float(), axes), weight)
     return total
 
 
+def _zeros(shape, device, scratch):
+    if device.type == "cpu":
+        return torch.from_numpy(scratch_zeros(shape, folder=scratch))
+    return torch.zeros(shape, device=device)
+
+
+def _on_host(logits, scratch):
+    """(K, z, y, x) float32 array of a tensor; a view of it where it is on the CPU."""
+    if logits.device.type == "cpu":
+        return logits.numpy()
+    result = _zeros(logits.shape, torch.device("cpu"), scratch)
+    for target, head in zip(result, logits, strict=True):
+        target.copy_(head)
+    return result.numpy()
+
+
 def _flip(array, axes):
-    return array.flip([axis + 1 for axis in axes]) if axes else array
+    """An array whose last three axes are those of the volume, mirrored along ``axes`` of these."""
+    return array.flip([axis - 3 for axis in axes]) if axes else array
 
 
 def _pad(data, patch, pad_value):

@@ -8,21 +8,24 @@ To add one: a function ``build(spec) -> Module`` and its line below.
 """
 
 from autoseg.errors import PlanError
+from autoseg.networks.attention import parameter_groups
 from autoseg.networks.attention_gate_unet import build_attention_gate_unet
 from autoseg.networks.blocks import check_patch
 from autoseg.networks.deeplabv3 import build_deeplabv3
 from autoseg.networks.fcn import build_fcn
 from autoseg.networks.pspnet import build_pspnet
 from autoseg.networks.segnet import build_segnet
+from autoseg.networks.self_attention_unet import attention_maps, build_self_attention_unet, close_gates
 from autoseg.networks.unet import build_residual_unet, build_unet
 from autoseg.networks.unet_plus_plus import build_unet_plus_plus
 from autoseg.registry import Registry
 
-__all__ = ["NETWORKS", "build_network", "check_patch"]
+__all__ = ["NETWORKS", "attention_maps", "build_network", "check_patch", "close_gates", "parameter_groups"]
 
 NETWORKS = Registry(
     "network",
     {
+        "self_attention_unet": build_self_attention_unet,
         "unet": build_unet,
         "residual_unet": build_residual_unet,
         "fcn": build_fcn,

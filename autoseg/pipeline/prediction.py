@@ -8,11 +8,13 @@ from autoseg.data.dataset import Case, cases_in, read_dataset
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
 from autoseg.evaluation.report import refuse_foreign_summary
-from autoseg.imaging.files import FORMATS, ending_of
+from autoseg.imaging.files import FORMATS, ending_of, is_dicom, series_in
+from autoseg.imaging.label_tables import write_label_tables
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
 from autoseg.networks.machine import keep_memory
+from autoseg.pipeline.dicom_export import dicom_exporters
 from autoseg.pipeline.evaluation import all_failures, evaluate, references_in
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.quiet import mute, silent
@@ -52,6 +54,8 @@ def predict(
     mirror=True,
     step=0.5,
     probabilities=False,
+    resample_channels=False,
+    write=(),
     reference=None,
     device="auto",
     workers=None,
@@ -63,11 +67,13 @@ def predict(
     """Segment a scan or every case of a folder; results lie on the scans' own grids.
 
     Args:
-        source: a scan, a folder of ``CASE_0000.EXT`` files (``CASE.EXT`` too where there is one channel), or a data-set folder,
-            whose test cases are meant.
+        source: a scan, a folder of ``CASE_0000.EXT`` files (``CASE.EXT`` too where there is one channel), a data-set folder,
+            whose test cases are meant, or a DICOM file, folder or tree, of which each series is a case.
         target: folder for the results.
         model: name, folder or zip; None for the only one in the workspace.
         folds: ``"0,1"`` or None for all.
+        resample_channels: bring channels that lie on other grids onto that of the first, instead of refusing the case.
+        write: more results for scans that come as DICOM: ``seg`` and ``rtstruct``.
         reference: folder of labels, or data-set folder, to score those cases against that have one.
         shard: ``"i/N"``: every N-th case from the i-th; its scores go to the folder ``metrics_i_of_N``.
 
@@ -84,16 +90,18 @@ def predict(
     if reference:
         refuse_foreign_summary(report_folder)
     bundle = load_bundle(find_model(model, workspace))
-    cases, ending = _find_cases(Path(source), bundle)
+    cases, ending = _find_cases(Path(source), bundle, say)
     _say_unused(Path(source), cases, say)
     share = cases[index::count]
     scored = {case.id for case in share if case.id in references}
     if reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     chosen = None if folds is None else [part.strip() for part in str(folds).split(",")]
-    predictor = Predictor(bundle, folds=chosen, device=device, mirror=mirror, step=step)
+    how = {"mirror": mirror, "step": step, "resample_channels": resample_channels, "scratch": target}
+    predictor = Predictor(bundle, folds=chosen, device=device, **how)
     if predictor.device.type == "cpu":
         keep_memory()
+    exporters = dicom_exporters(write, cases, bundle, target)  # of what was asked for besides labels
     say(f"{len(share)} cases, model {bundle.name}, on {predictor.device}")
     done = predict_cohort(
         predictor,
@@ -105,7 +113,10 @@ def predict(
         shard=(index, count),
         fresh=fresh,
         probabilities=probabilities,
+        exporters=exporters,
     )
+    if share:
+        write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))
     report = None
     if scored:
         report = evaluate(reference, target, report_folder, schema=bundle.labels, cases=scored, ending=ending, workers=workers)
@@ -133,9 +144,11 @@ def _shard(text):
     return int(first), int(count)
 
 
-def _find_cases(source, bundle):
-    """(cases, file ending) of a scan or a folder of scans."""
+def _find_cases(source, bundle, say):
+    """(cases, file ending) of a scan, a folder of scans, or a tree of DICOM series."""
     channels = len(bundle.channels)
+    if source.is_file() and is_dicom(source):
+        return _dicom_cases(source, bundle, say)
     if source.is_file():
         if channels > 1:
             names = ", ".join(bundle.channels)
@@ -153,4 +166,22 @@ def _find_cases(source, bundle):
         if not spec.test:
             raise AutosegError(f"{source}: a data set without test cases. Give the folder of the scans, such as imagesTr")
         return list(spec.test), spec.file_ending
-    raise AutosegError(f"{source}: no scans in it; expected CASE_0000{bundle.file_ending} or another of {', '.join(FORMATS)}")
+    return _dicom_cases(source, bundle, say)
+
+
+def _dicom_cases(source, bundle, say):
+    """A case for each series; labels are written as NIfTI."""
+    found = series_in(source)
+    for sentence in found.left_out:
+        say(f"left out: {sentence}")
+    if not found.series:
+        known, left = ", ".join(FORMATS), "".join(f"\n  left out: {sentence}" for sentence in found.left_out)
+        raise AutosegError(
+            f"{source}: no scans in it; expected CASE_0000{bundle.file_ending}, another of {known}, or DICOM{left}"
+        )
+    if not any(series.planes[0].samples == len(bundle.channels) for series in found.series):
+        raise AutosegError(
+            f"{source}: the model needs {len(bundle.channels)} channels ({', '.join(bundle.channels)}), and DICOM does not say "
+            "which series is which. Convert them to CASE_0000.nii.gz, CASE_0001.nii.gz and so on, and give the folder of these"
+        )
+    return [Case(series.name, series.name, (series,), None) for series in found.series], ".nii.gz"

@@ -210,7 +210,7 @@ def _validate(run, task, bundle, fold, target, progress):
     """Predict and score the cases a fold held back; (Report, failures)."""
     cases = [case for case in run.spec.training if case.id in task.validation]
     done = predict_cohort(
-        Predictor(bundle, folds=[fold], device=str(run.device)),
+        Predictor(bundle, folds=[fold], device=str(run.device), scratch=target),
         cases,
         target,
         ending=run.spec.file_ending,

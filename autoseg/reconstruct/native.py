@@ -1,15 +1,16 @@
 """From the network's grid back onto the grid of the scan.
 
 The network sees the scan turned, cropped and resized. The way back needs the two grids and no record of the steps: the native
-axes are put in the order and direction of the network's, each axis gets its interpolation map, and the result is turned
-back. Slab by slab, one class at a time against the best so far: memory is the result and a slab, however many classes.
+axes are put in the order and direction of the network's, and each axis gets its interpolation map. Slab by slab, one class
+at a time against the best so far: memory is the result and a slab, however many classes.
 """
 
 import numpy as np
 
 from autoseg.errors import GeometryError
 from autoseg.imaging.resample import apply_maps, axis_maps, grid_mapping, part_of
-from autoseg.imaging.volume import orient_back
+from autoseg.imaging.scratch import scratch_zeros
+from autoseg.imaging.volume import orient
 
 __all__ = ["logits_to_codes", "probabilities_to_native"]
 
@@ -36,35 +37,41 @@ def logits_to_codes(logits, geometry, native, *, orders=(1, 1, 1), has_regions=F
     Raises:
         GeometryError: the array does not fill its grid, or the grids are rotated against each other.
     """
-    codes, order, flips, slabs = _slabs(logits, geometry, native, orders, slab_voxels, lead=(), dtype=np.int16)
-    for target, heads in slabs:
-        best = None
+    result = np.zeros(native.shape, np.int16)
+    for target, heads in _slabs(result, logits, geometry, native, orders, slab_voxels):
+        codes, best = np.zeros(target.shape, np.int16), None
         for head, logit in enumerate(heads):
             if has_regions:
                 inside = logit > 0
-                target[inside] = np.take(paint_codes[head], target[inside])
+                codes[inside] = np.take(paint_codes[head], codes[inside])
             elif best is None:
                 best = logit.copy()  # it may be a view of the input
             else:
-                np.copyto(target, head, where=logit > best)
+                np.copyto(codes, head, where=logit > best)
                 np.maximum(best, logit, out=best)
-    return np.ascontiguousarray(orient_back(codes, order, flips))
+        target[...] = codes
+    return result
 
 
-def probabilities_to_native(logits, geometry, native, *, orders=(1, 1, 1), has_regions=False, slab_voxels=1 << 22):
+def probabilities_to_native(
+    logits, geometry, native, *, orders=(1, 1, 1), has_regions=False, slab_voxels=1 << 22, scratch=None
+):
     """Probability of each head in every voxel of the scan: softmax, or sigmoid for regions.
 
     Arguments and errors as ``logits_to_codes``. Outside the network's grid background is certain: 1 for head 0 of a softmax,
     0 for every region.
 
+    Args:
+        slab_voxels: how many voxels of all heads together to work on at a time.
+        scratch: folder for a result that is too large for memory, see ``scratch_zeros``.
+
     Returns:
         (K, Z, Y, X) float16 on ``native``.
     """
-    lead = logits.shape[:1]
-    result, order, flips, slabs = _slabs(logits, geometry, native, orders, slab_voxels, lead=lead, dtype=np.float16)
+    result = scratch_zeros((len(logits), *native.shape), np.float16, scratch)
     if not has_regions:
         result[0] = 1
-    for target, heads in slabs:
+    for target, heads in _slabs(result, logits, geometry, native, orders, slab_voxels // len(logits)):
         values = np.stack(list(heads))  # (K, z, y, x)
         if has_regions:
             values = 0.5 * np.tanh(0.5 * values) + 0.5  # the sigmoid, without overflow
@@ -72,35 +79,31 @@ def probabilities_to_native(logits, geometry, native, *, orders=(1, 1, 1), has_r
             values = np.exp(values - values.max(axis=0))
             values /= values.sum(axis=0)
         target[...] = values
-    return np.ascontiguousarray(orient_back(result, order, flips))
+    return result
 
 
-def _slabs(logits, geometry, native, orders, slab_voxels, *, lead, dtype):
-    """(result, order, flips, slabs): zeros on the turned native grid, how to turn them back, and what to fill in.
+def _slabs(result, logits, geometry, native, orders, slab_voxels):
+    """Yield (target, heads) for slab after slab.
 
-    ``slabs`` yields (target, heads): a view of the result, and an iterator over the heads' logits there, float32.
+    ``target`` is a view of ``result`` (on the native grid) turned to the axes of ``geometry``, ``heads`` an iterator over the
+    heads' logits there, float32.
     """
     if logits.ndim != 4 or logits.shape[1:] != geometry.shape:
         raise GeometryError(f"logits of shape {logits.shape} do not fill a grid of {geometry}")
     order, flips = _turn(native, geometry)
     turned = native.oriented(order, flips)
-    result = np.zeros((*lead, *turned.shape), dtype)
     lower, upper = _inside(geometry, turned)
-
-    def slabs():
-        if min(b - a for a, b in zip(lower, upper, strict=True)) < 1:
-            return
-        first, *others = axis_maps(geometry, turned, orders)
-        others = [part_of(m, a, b) for m, a, b in zip(others, lower[1:], upper[1:], strict=True)]
-        plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
-        thickness = max(1, slab_voxels // plane)
-        for start in range(lower[0], upper[0], thickness):
-            stop = min(start + thickness, upper[0])
-            needed, maps = zip(part_of(first, start, stop), *others, strict=True)
-            target = result[..., start:stop, lower[1] : upper[1], lower[2] : upper[2]]
-            yield target, (apply_maps(head[needed].astype(np.float32), maps) for head in logits)
-
-    return result, order, flips, slabs()
+    if min(b - a for a, b in zip(lower, upper, strict=True)) < 1:
+        return
+    first, *others = axis_maps(geometry, turned, orders)
+    others = [part_of(m, a, b) for m, a, b in zip(others, lower[1:], upper[1:], strict=True)]
+    plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
+    thickness = max(1, slab_voxels // plane)
+    for start in range(lower[0], upper[0], thickness):
+        stop = min(start + thickness, upper[0])
+        needed, maps = zip(part_of(first, start, stop), *others, strict=True)
+        target = orient(result, order, flips)[..., start:stop, lower[1] : upper[1], lower[2] : upper[2]]
+        yield target, (apply_maps(head[needed].astype(np.float32), maps) for head in logits)
 
 
 def _turn(native, geometry):

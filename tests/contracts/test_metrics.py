@@ -43,8 +43,10 @@ def test_agreement_is_perfect(name, masks):
     value = METRICS[name](reference, reference, SPACING_MM)
     if name in ("reference_ml", "predicted_ml"):
         assert value == pytest.approx(reference.sum() * 2.5 * 1.5 / 1000)
+    elif name == "foreground_share":
+        assert value == reference.mean()
     else:
-        assert value == (0 if unit_of(name) or "error" in name else 1)
+        assert value == (0 if unit_of(name) or "error" in name or "mse" in name else 1)
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autoseg.networks import NETWORKS, build_network
-from planners.plan import NetworkSpec
+from planners.plan import AttentionStage, NetworkSpec
 
 SPEC = NetworkSpec(
     name="",
@@ -20,6 +20,7 @@ SPEC = NetworkSpec(
     decoder_blocks=(2, 1),
     input_mean=(0.5, 10.0),
     input_std=(0.25, 4.0),
+    attention=(AttentionStage(1, "slot", 2, 6), AttentionStage(2, "full", 2)),
 )
 SPEC_2D = replace(SPEC, kernels=((1, 3, 3),) * 3, strides=((1, 1, 1), (1, 2, 2), (1, 2, 2)))
 PATCHES = [(8, 16, 16), (6, 12, 20), (2, 4, 28)]
@@ -124,6 +125,7 @@ def test_one_stage_is_enough(spec):
         kernels=spec.kernels[:1],
         encoder_blocks=(2,),
         decoder_blocks=(),
+        attention=(AttentionStage(0, "slot", 2, 6),),
     )
     network = build_network(short)
     x = torch.randn(1, 2, 3, 5, 7)

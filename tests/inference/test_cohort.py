@@ -8,7 +8,7 @@ from autoseg.data.dataset import cases_in
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import read_file, read_label_volume, write_label_volume
 from autoseg.imaging.volume import LabelVolume
-from autoseg.inference.cohort import predict_cohort
+from autoseg.inference.cohort import Exporter, predict_cohort
 from autoseg.inference.predictor import Predictor
 
 
@@ -105,7 +105,6 @@ def test_changed_inputs_model_or_options_are_done_again(predictor, scans, tools,
     model = tools["write_model"](tmp_path / "model", threshold_plan, seeds=(0, 1))
     other_model = Predictor(model, device="cpu", precision="fp32", mirror=False, step=1.0, folds=[0])
     assert run(other_model, scans).cases("done") == ("a", "b", "c")
-    assert run(other_model, scans, export_options={"surfaces": ["stl"]}).cases("done") == ("a", "b", "c")
 
 
 def test_missing_damaged_and_interrupted_results_are_redone(predictor, scans):
@@ -120,11 +119,11 @@ def test_missing_damaged_and_interrupted_results_are_redone(predictor, scans):
 
 
 def test_an_interruption_between_output_and_marker_is_redone(predictor, scans, monkeypatch):
-    def interrupted(case, prediction):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(predictor, scans, export=interrupted)
+        run(predictor, scans, exporters=[Exporter("none", (), interrupted)])
     assert (scans.parent / "out/a.nii.gz").exists()
     assert record_of(scans, "a")["state"] == "writing"
     assert (scans.parent / "out/run.json").exists()
@@ -180,16 +179,59 @@ def test_probabilities_are_an_npz_without_pickle(predictor, scans):
     assert run(predictor, scans, probabilities=True).cases("done") == ("a",)
 
 
-def test_export_adds_to_the_marker_and_its_failure_is_the_cases(predictor, scans):
-    def measure(case, prediction):
+def test_exporters_add_to_the_marker_and_their_failure_is_the_cases(predictor, scans):
+    def measure(case, prediction, prepared, logits):
         if case.id == "b":
             raise AutosegError("no surface")
-        return {"voxels": int((prediction.labels.data == 7).sum())}
+        np.testing.assert_array_equal(logits[1] > 0, prediction.labels.data == 7)  # one grid here
+        assert logits.shape[1:] == prepared.grid.shape
+        return [], {"voxels": int((prediction.labels.data == 7).sum())}
 
-    result = run(predictor, scans, export=measure)
+    result = run(
+        predictor, scans, exporters=[Exporter("measure", (), measure), Exporter("more", (), lambda *_: ([], {"more": 1}))]
+    )
     assert result.failures == (("b", "no surface"),)
     assert record_of(scans, "b")["state"] == "writing"
     assert record_of(scans, "a")["voxels"] == 257  # lattice points within 4 voxels of the middle
+    assert record_of(scans, "a")["more"] == 1
+
+
+def folder_exporter(out, names, options=None):
+    """Writes files CASE_extra/NAME."""
+
+    def write(case, *_):
+        folder = out / f"{case.id}_extra"
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).write_text(case.id)
+        return [folder / name for name in names], {}
+
+    return Exporter("extra", ("_extra",), write, options or {})
+
+
+def test_what_exporters_write_is_output_as_labels_are(predictor, scans):
+    out = scans.parent / "out"
+    extra = [folder_exporter(out, ["x", "y"])]
+    assert run(predictor, scans).cases("done") == ("a", "b", "c")
+    assert run(predictor, scans, exporters=extra).cases("done") == ("a", "b", "c")  # asked for more than there was
+    assert set(record_of(scans, "a")["outputs"]) == {"a.nii.gz", "a_extra/x", "a_extra/y"}
+    assert run(predictor, scans, exporters=extra).cases("skipped") == ("a", "b", "c")
+    (out / "b_extra" / "x").write_text("damaged")
+    (out / "c_extra" / "y").unlink()
+    assert run(predictor, scans, exporters=extra).cases("done") == ("b", "c")
+    other = [folder_exporter(out, ["x"], {"only": "x"})]
+    (out / "a_extra" / "y").write_text("edited by a person")
+    assert run(predictor, scans, exporters=other).cases("done") == ("a", "b", "c")
+    assert [(out / f"{case}_extra" / "y").exists() for case in "abc"] == [True, False, False]  # no leftovers of ours
+
+
+def test_a_foreign_folder_in_the_place_of_an_export_stays(predictor, scans):
+    out = scans.parent / "out"
+    (out / "a_extra").mkdir(parents=True)
+    ((case, message),) = run(predictor, scans, exporters=[folder_exporter(out, ["x"])]).failures
+    assert case == "a"
+    assert "was not made by this program" in message
+    assert not list((out / "a_extra").iterdir())
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])

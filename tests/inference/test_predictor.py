@@ -161,3 +161,14 @@ def test_a_two_dimensional_model_predicts_slice_by_slice(tmp_path, tools, thresh
     predictor = Predictor(tools["write_model"](tmp_path / "m", plan), device="cpu", precision="fp32")
     volume, mask = tools["ball_volume"](rows=FLIPPED)
     np.testing.assert_array_equal(predictor.predict(volume).labels.data, 7 * mask)
+
+
+def test_what_is_too_large_for_memory_changes_nothing(tmp_path, tools, monkeypatch):
+    bundle, (volume, _) = tools["write_model"](tmp_path / "m", tools["make_plan"]()), tools["ball_volume"](rows=FLIPPED)
+    predictor = Predictor(bundle, device="cpu", precision="fp32", scratch=tmp_path / "scratch")
+    expected = predictor.predict(volume, probabilities=True)
+    monkeypatch.setattr("autoseg.imaging.scratch.LARGEST_IN_MEMORY", 0)
+    found = predictor.predict(volume, probabilities=True)
+    np.testing.assert_array_equal(found.labels.data, expected.labels.data)
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    assert not list((tmp_path / "scratch").iterdir())

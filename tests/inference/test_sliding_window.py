@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -34,6 +35,17 @@ class Counting(torch.nn.Module):
         if len(x) > self.most:
             raise torch.cuda.OutOfMemoryError("too large")
         return x
+
+
+class Many(torch.nn.Module):
+    """``heads`` multiples of the image."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, x):
+        return x * torch.arange(1.0, self.heads + 1).reshape(-1, 1, 1, 1)
 
 
 def random_data(shape):
@@ -176,3 +188,30 @@ def test_bf16_is_used_when_asked_and_results_come_back_in_float32():
         logits = predict_logits([network], random_data((1, 4, 4, 4)), patch_size=(4, 4, 4), autocast=autocast)
         assert logits.dtype == np.float32
     assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_logits_that_are_too_large_for_memory_are_the_same_to_the_bit(tmp_path, monkeypatch):
+    data, how = random_data((1, 14, 5, 9)), {"patch_size": (8, 6, 8), "mirror_axes": (0, 2), "batch_views": 3}
+    networks, folder = [Many(3), Identity(), Many(3)], tmp_path / "new" / "folder"
+    expected = predict_logits(networks, data, **how)
+    monkeypatch.setattr("autoseg.imaging.scratch.LARGEST_IN_MEMORY", 0)
+    found = predict_logits(networks, data, scratch=folder, **how)
+    assert type(found) is np.ndarray
+    assert found.tobytes() == expected.tobytes()
+    assert folder.is_dir()
+    assert not list(folder.iterdir())
+
+
+def test_memory_for_the_volume_does_not_grow_with_the_number_of_structures(tmp_path, monkeypatch):
+    data = random_data((1, 40, 40, 40))
+
+    def peak(heads):
+        tracemalloc.start()  # sees arrays of numpy, so the whole volume but no window
+        predict_logits([Many(heads)], data, patch_size=(8, 40, 40), scratch=tmp_path)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(60) > 10 * peak(2)
+    monkeypatch.setattr("autoseg.imaging.scratch.LARGEST_IN_MEMORY", 0)
+    assert peak(60) < 1.1 * peak(2)

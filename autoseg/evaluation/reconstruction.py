@@ -1,0 +1,215 @@
+"""How near a volume is to the one it should be: mean squared error, PSNR and SSIM, of masks and of intensities.
+
+Two protocols that must not be mixed up. **Masks** (``mse_mask``, ``ssim_mask``, ``brier``): the predicted structure against
+the reference one, both as volumes of zeros and ones on the scan's own grid. Two masks of equal size and Dice D, which fill
+the share f of the image, have a mean squared error of 2 f (1 - D), so it means nothing without f, the foreground share.
+**Intensities** (``mse``, ``psnr``, ``ssim``): a volume in [0, 1] that was degraded on purpose, with seeded random numbers, and
+restored. What it must beat is the *bar*, the best that is there without a network: the cubic interpolation of the thick
+slices, or the noisy or blurred volume itself. ``skill`` is 1 - mse / bar_mse: 0 at the bar, 1 when nothing is missing.
+
+SSIM is that of Wang et al. (2004) in 3D: Gaussian windows of sigma 1.5 cut off at 11 voxels, K1 = 0.01, K2 = 0.03, a data range
+of 1, population covariance; scikit-image's with ``gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+data_range=1``. Its mean is over the voxels whose window lies within the volume, as there and in MONAI. Along an axis of fewer
+than 11 voxels the window has the largest odd size that fits, which neither of the two allows (``ssim_window`` tells).
+"""
+
+import math
+import zlib
+
+import numpy as np
+from scipy import ndimage
+
+from autoseg.imaging.resample import axis_matrix
+
+__all__ = [
+    "DEGRADATIONS",
+    "brier",
+    "compare_intensities",
+    "degrade",
+    "mask_mse",
+    "mask_ssim",
+    "mse",
+    "psnr",
+    "slice_axis",
+    "ssim",
+    "ssim_window",
+]
+
+SIGMA, WINDOW = 1.5, 11
+C1, C2 = 0.01**2, 0.03**2
+SLICE_FACTOR = 3  # voxels per thick slice
+
+
+def ssim_window(shape):
+    """Voxels of the window along each axis of a volume: 11, or the largest odd number that fits."""
+    return tuple(min(WINDOW, n - 1 + n % 2) for n in shape)
+
+
+def ssim(first, second, roi=None):
+    """Structural similarity of two volumes in [0, 1], at most 1.
+
+    Args:
+        first, second: (Z, Y, X) arrays.
+        roi: (Z, Y, X) bool: the mean is over these voxels instead of those whose window lies within the volume.
+
+    Returns:
+        A number, or ``None`` for an empty ``roi``.
+    """
+    values = _ssim_map(first, second)
+    if roi is not None:
+        return float(values[roi].mean()) if roi.any() else None
+    return float(values[_inner(values.shape)].mean())
+
+
+def mse(first, second, roi=None):
+    """Mean squared difference of two arrays, within ``roi`` if there is one; ``None`` for an empty ``roi``."""
+    squares = np.square(np.subtract(first, second, dtype=np.float64))
+    squares = squares if roi is None else squares[roi]
+    return float(squares.mean()) if squares.size else None
+
+
+def psnr(error):
+    """Peak signal-to-noise ratio in dB of a mean squared error, for a data range of 1; ``None`` for no error at all."""
+    return -10 * math.log10(error) if error else None
+
+
+def mask_mse(counts):
+    """Mean squared difference of two masks over the whole image, from their voxel counts; ``None`` when both are empty."""
+    if counts.n_reference + counts.n_predicted == 0:
+        return None
+    return (counts.fp + counts.fn) / (counts.tp + counts.fp + counts.fn + counts.tn)
+
+
+def mask_ssim(reference, predicted, *, lower, shape):
+    """SSIM of two masks over the whole image, and over the surroundings of the structure.
+
+    Args:
+        reference, predicted: (z, y, x) bool, a part of the image beyond which both are empty.
+        lower: (3,) index in the image where the part begins.
+        shape: (3,) of the image.
+
+    Returns:
+        (whole, roi): the first is that of ``ssim`` for the whole image, where empty surroundings count as 1. ``roi`` is the
+        mean over the reference's bounding box (the prediction's, where the reference is empty) with 5 voxels on every side,
+        as far as the image goes. Both ``None`` when both masks are empty.
+    """
+    if not (reference.any() or predicted.any()):
+        return None, None
+    reach = WINDOW // 2  # farther from both masks, windows are empty and alike
+    start = [max(0, low - reach) for low in lower]
+    stop = [min(n, low + edge + reach) for n, low, edge in zip(shape, lower, reference.shape, strict=True)]
+    before = [(low - a, b - low - n) for low, a, b, n in zip(lower, start, stop, reference.shape, strict=True)]
+    masks = [np.pad(mask, before) for mask in (reference, predicted)]
+    missing = 1 - _ssim_map(*masks, window=ssim_window(shape))
+    inner = _inner(shape)
+    part = tuple(slice(max(0, i.start - a), max(0, min(b, i.stop) - a)) for i, a, b in zip(inner, start, stop, strict=True))
+    n_inner = math.prod(i.stop - i.start for i in inner)
+    (box,) = ndimage.find_objects((masks[0] if reference.any() else masks[1]).view(np.uint8))
+    around = tuple(slice(max(0, side.start - reach), side.stop + reach) for side in box)
+    return 1 - float(missing[part].sum()) / n_inner, 1 - float(missing[around].mean())
+
+
+def brier(probability, reference, ignored=None):
+    """Mean squared difference of a structure's probability and its mask, (Z, Y, X) each, over voxels not ``ignored``."""
+    return mse(probability, reference, None if ignored is None else ~ignored)
+
+
+def slice_axis(shape, spacing_mm):
+    """The axis along which slices are made thick: the coarsest, of equals the last; ``None`` where none is long enough."""
+    long = [axis for axis in range(3) if shape[axis] >= 2 * SLICE_FACTOR]
+    return max(long, key=lambda axis: (round(spacing_mm[axis], 3), axis), default=None)
+
+
+def degrade(kind, volume, spacing_mm, case):
+    """A volume made worse on purpose, the same for the same case whatever else is done.
+
+    Args:
+        kind: a key of ``DEGRADATIONS``.
+        volume: (Z, Y, X) float in [0, 1].
+        spacing_mm: voxel size along (z, y, x).
+        case: identifier; the random numbers hang on it.
+
+    Returns:
+        (Z, Y, X) float32 on the same grid, not clipped; ``None`` where the volume is too small for this degradation.
+    """
+    rng = np.random.default_rng([zlib.crc32(case.encode()), *kind.encode()])
+    degraded = DEGRADATIONS[kind](np.asarray(volume, np.float32), spacing_mm, rng)
+    return None if degraded is None else degraded.astype(np.float32)
+
+
+def _noise(volume, spacing_mm, rng):
+    """D1: normal noise of standard deviation 0.05."""
+    return volume + rng.normal(0, 0.05, volume.shape)
+
+
+def _thick_slices(volume, spacing_mm, rng):
+    """D2: the means of three slices each, noise of 0.02, and cubic interpolation back."""
+    axis = slice_axis(volume.shape, spacing_mm)
+    if axis is None:
+        return None
+    fine = np.moveaxis(volume, axis, 0)
+    n = len(fine)
+    more = -n % SLICE_FACTOR
+    fine = np.pad(fine, ((0, more), (0, 0), (0, 0)), mode="edge")
+    coarse = fine.reshape(-1, SLICE_FACTOR, *fine.shape[1:]).mean(axis=1)
+    coarse = coarse + rng.normal(0, 0.02, coarse.shape)
+    matrix = axis_matrix(len(coarse), n, 1 / SLICE_FACTOR, (1 - SLICE_FACTOR) / (2 * SLICE_FACTOR), 3)
+    return np.moveaxis(np.tensordot(matrix, coarse, axes=1), 0, axis)
+
+
+def _blur(volume, spacing_mm, rng):
+    """D3: a Gaussian of one voxel."""
+    return ndimage.gaussian_filter(volume, [float(n > 1) for n in volume.shape], mode="nearest")
+
+
+DEGRADATIONS = {"noise": _noise, "thick_slices": _thick_slices, "blur": _blur}
+
+
+def compare_intensities(clean, restored, degraded, roi):
+    """What restoring a volume gained.
+
+    Args:
+        clean, restored, degraded: (C, Z, Y, X); clipped to [0, 1] before anything is measured.
+        roi: (Z, Y, X) bool, the foreground.
+
+    Returns:
+        Dictionary of ``mse``, ``psnr``, ``ssim``, the same of the degraded volume as ``bar_mse`` and so on, ``skill``, and all
+        seven once more with ``_roi`` for the foreground alone. Means over channels; None where undefined.
+    """
+    clean, restored, degraded = (np.clip(array, 0, 1) for array in (clean, restored, degraded))
+    result = {}
+    for suffix, where in (("", None), ("_roi", roi)):
+        for prefix, found in (("", restored), ("bar_", degraded)):
+            result[f"{prefix}mse{suffix}"] = error = _mean(mse(a, b, where) for a, b in zip(clean, found, strict=True))
+            result[f"{prefix}psnr{suffix}"] = psnr(error)
+            result[f"{prefix}ssim{suffix}"] = _mean(ssim(a, b, where) for a, b in zip(clean, found, strict=True))
+        bar = result[f"bar_mse{suffix}"]
+        result[f"skill{suffix}"] = 1 - result[f"mse{suffix}"] / bar if bar else None
+    return result
+
+
+def _mean(values):
+    values = list(values)
+    return None if None in values else float(np.mean(values))
+
+
+def _inner(shape):
+    """Slices of the voxels whose window lies within a volume."""
+    return tuple(slice(size // 2, n - size // 2) for size, n in zip(ssim_window(shape), shape, strict=True))
+
+
+def _ssim_map(first, second, window=None):
+    """(Z, Y, X) float64; volumes go on mirrored beyond their faces."""
+    window = window or ssim_window(first.shape)
+
+    def smooth(array):
+        for axis, size in enumerate(window):
+            if size > 1:
+                array = ndimage.gaussian_filter1d(array, SIGMA, axis, mode="reflect", radius=size // 2)
+        return array
+
+    x, y = (np.ascontiguousarray(array, np.float64) for array in (first, second))
+    mean_x, mean_y = smooth(x), smooth(y)
+    both, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+    covariance, variances = smooth(x * y) - both, smooth(x * x + y * y) - squares
+    return ((2 * both + C1) * (2 * covariance + C2)) / ((squares + C1) * (variances + C2))

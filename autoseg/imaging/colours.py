@@ -1,0 +1,49 @@
+"""A colour for each structure, the same in every output: label tables, DICOM objects, surfaces, pictures.
+
+Scans are grey, so the colours keep away from grey first and from each other next. They are taken one by one: the next one is
+the candidate that lies farthest, in CIELAB, from the greys and all before it.
+"""
+
+import itertools
+from functools import cache
+
+import numpy as np
+
+__all__ = ["structure_colours"]
+
+LIGHTNESS = (45.0, 85.0)  # L* of colours that show on black as well as on white
+LEVELS = tuple(range(0, 256, 15))  # candidates per channel of sRGB
+
+
+def structure_colours(names):
+    """(red, green, blue), integers from 0 to 255, for each name; they depend on the number of names alone.
+
+    Fewer names get the first of the colours that more names get.
+    """
+    return _colours(len(tuple(names)))
+
+
+@cache
+def _colours(count):
+    candidates = np.array(list(itertools.product(LEVELS, repeat=3)))
+    lab = _lab(candidates)
+    usable = (lab[:, 0] >= LIGHTNESS[0]) & (lab[:, 0] <= LIGHTNESS[1])
+    candidates, lab = candidates[usable], lab[usable]
+    distance = np.hypot(lab[:, 1], lab[:, 2])  # from the grey of the same lightness
+    chosen = []
+    for _ in range(count):
+        best = int(distance.argmax())
+        chosen.append(tuple(int(level) for level in candidates[best]))
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=1))
+    return tuple(chosen)
+
+
+def _lab(colours):
+    """(N, 3) sRGB of 0 to 255 to CIELAB under D65: IEC 61966-2-1 and CIE 15."""
+    share = np.asarray(colours) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]])
+    ratio = xyz / [0.9505, 1.0, 1.089]
+    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
+    x, y, z = f.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)

@@ -1,0 +1,337 @@
+"""Which volumes a file, a folder or a tree of DICOM files holds.
+
+Files are grouped by SeriesInstanceUID, never by name or folder. Within a series, images of another size or orientation are
+volumes of their own; so are several echoes, times or kinds of image at the same places, where the headers tell them apart.
+Copies count once. Localisers, images without a place and objects that are no images are left out and named.
+"""
+
+import hashlib
+import itertools
+import os
+import re
+import warnings
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.datadict import keyword_for_tag
+from pydicom.errors import InvalidDicomError
+from pydicom.sequence import Sequence
+
+from autoseg.errors import FileError
+from autoseg.imaging.dicom_series import SAME_DIRECTION, SAME_PLACE_MM, DicomSeries, Plane
+
+__all__ = ["Found", "find_series"]
+
+# what may tell apart images of one place, the likeliest first
+TRAITS = (
+    "ImageType",
+    "FrameType",
+    "EchoTime",
+    "EffectiveEchoTime",
+    "EchoNumbers",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "StackID",
+    "InversionTime",
+    "TriggerTime",
+    "NominalCardiacTriggerDelayTime",
+    "DiffusionBValue",
+    "AcquisitionNumber",
+)
+_PLANE_TAGS = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "RescaleSlope",
+    "RescaleIntercept",
+    *TRAITS,
+)
+_FILE_TAGS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "Modality",
+    "FrameOfReferenceUID",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "ModalityLUTSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
+_TAGS = [*_FILE_TAGS, *_PLANE_TAGS]
+NO_SCANS = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "DOC", "REG", "FID", "RWV", "PLAN"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a folder: ``series``, sorted by name, and ``left_out``, a sentence for each thing that was passed over."""
+
+    series: tuple[DicomSeries, ...]
+    left_out: tuple[str, ...]
+
+
+def find_series(source):
+    """Every volume in a file, a folder or a tree.
+
+    Args:
+        source: path of a folder, whose subfolders are looked through too; of a DICOMDIR, which stands for its folder; or of
+            one DICOM file, which must be complete by itself.
+
+    Returns:
+        Found
+
+    Raises:
+        FileError: the file is no DICOM file, or one slice of several.
+    """
+    source = Path(source)
+    if source.name.upper() == "DICOMDIR":
+        source = source.parent
+    folder = source if source.is_dir() else source.parent
+    paths = [Path(base, name) for base, _, names in os.walk(source) for name in names] if source.is_dir() else [source]
+    groups, others, unreadable = defaultdict(list), Counter(), []
+    for path in sorted(paths):
+        header = _header(path)
+        if header is None:
+            unreadable += [path.name] if path.suffix.lower() in (".dcm", ".ima") else []
+            continue
+        if header.get("Modality") in NO_SCANS or not (header.get("Rows") and header.get("Columns")):
+            others[str(header.get("Modality") or "no modality")] += "SOPClassUID" in header  # a DICOMDIR has none
+            continue
+        groups[header.get("SeriesInstanceUID") or str(path.parent)].append((path, header))
+    if source != folder:
+        if not groups:
+            raise FileError(f"{source}: expected a DICOM image, found {', '.join(others) or 'something else'}.")
+        _refuse_part(source, next(iter(groups)))
+    series, left_out = [], [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
+    if unreadable:
+        left_out.append(
+            f"{len(unreadable)} files that are damaged or no DICOM files in spite of their names, such as {unreadable[0]}"
+        )
+    for uid, members in groups.items():
+        found, note = _volumes(uid, members, source)
+        series += found
+        left_out += note
+    return Found(_with_unique_names(series), tuple(left_out))
+
+
+def _header(path):
+    """Element by keyword, of those that matter here; None where the file is not DICOM or too damaged to tell."""
+    try:
+        return _elements(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS))
+    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError):
+        return None
+
+
+def _elements(dataset):
+    """{keyword: value} of the elements that have a value; None where it cannot be read, such as the number '1,5'."""
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that are odd but can be read
+        for tag in dataset.keys():  # noqa: SIM118 - iterating reads the values
+            try:
+                element = dataset[tag]
+            except (ValueError, TypeError, OverflowError, NotImplementedError):
+                found[keyword_for_tag(tag)] = None
+                continue
+            if element.value not in (None, ""):
+                found[element.keyword] = element.value
+    return found
+
+
+def _refuse_part(path, uid):
+    """One slice of several is hardly ever what somebody means."""
+    others = [other for other in path.parent.iterdir() if other != path and other.is_file()]
+    others = [other for other in others if (header := _header(other)) and header.get("SeriesInstanceUID") == uid]
+    if others:
+        raise FileError(
+            f"{path}: is one of {len(others) + 1} files of its series. Give the folder, or put this file into one of its own."
+        )
+
+
+def _volumes(uid, members, source):
+    """(list of DicomSeries, sentences about what was left out) of the files of one series."""
+    name, title = _names(uid, members, source)
+    planes = [plane for path, header in members for plane in _planes(path, header)]
+    unique = list({(plane.uid, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
+    notes = [f"{len(planes) - len(unique)} copies of images were left out."] if len(unique) < len(planes) else []
+    planes = [plane for plane in unique if "LOCALIZER" not in dict(plane.traits).get("ImageType", "").upper()]
+    alike = _alike(planes)
+    if reason := _no_volume(planes, alike):
+        return [], [f"{title}: {len(unique)} images left out: {reason}"]
+    if len(planes) < len(unique):
+        notes.append(f"{len(unique) - len(planes)} localisers were left out.")
+    if stray := sum(len(group) == 1 for group in alike) if len(alike) > 1 else 0:
+        notes.append(f"{stray} single images of another size or orientation were left out.")
+        alike = [group for group in alike if len(group) > 1]
+    volumes = [volume for group in alike for volume in _told_apart(group)]
+    if len(volumes) == 1:
+        return [DicomSeries(name, title, _sorted(volumes[0][0]), tuple(notes))], []
+    notes.append(f"The series holds {len(volumes)} volumes.")
+    return [
+        DicomSeries(f"{name}_{letter}", f"{title}, part {letter}{why}", _sorted(part), tuple(notes))
+        for letter, (part, why) in zip(_letters(), volumes, strict=False)
+    ], []
+
+
+def _names(uid, members, source):
+    """The name of a series, from folders and its number, and its title."""
+    folder = Path(os.path.commonpath([path.parent for path, _ in members]))
+    number = members[0][1].get("SeriesNumber")
+    title = f"series {'without number' if number is None else number} (UID ...{str(uid)[-8:]}) in {folder}"
+    if source.is_file():
+        words = [source.stem]
+    else:
+        words = list(folder.relative_to(source).parts) or [source.resolve().name]
+        words += [] if number is None else [f"s{number}"]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(words)).strip("-._") or "series", title
+
+
+def _no_volume(planes, alike):
+    """Why images, which ``alike`` groups by size and direction, cannot be a volume at all; None where they may be one."""
+    if not planes:
+        return "localisers"
+    if not any(plane.position for plane in planes):
+        return "none has a position in the patient (projections, screenshots, reports, or frames without ImagePositionPatient)"
+    if len(alike) > 1 and all(len(group) == 1 for group in alike):
+        return "no two are parallel and of one size (localisers, projections)"
+    return None
+
+
+def _planes(path, header):
+    """The images of a file."""
+    frames = int(header.get("NumberOfFrames") or 1)
+    own, shared = header, _macros(header.get("SharedFunctionalGroupsSequence", ()))
+    each = header.get("PerFrameFunctionalGroupsSequence", ())
+    if frames > 1 and not each:  # where the frames lie is not said, or in words of one maker
+        own = {key: value for key, value in own.items() if key != "ImagePositionPatient"}
+    for frame in range(frames):
+        values = {**own, **shared, **(_macros([each[frame]]) if frame < len(each) else {})}
+        spacing, thickness = _numbers(values, "PixelSpacing", 2), _numbers(values, "SliceThickness", 1)
+        yield Plane(
+            path=path,
+            frame=frame,
+            uid=str(own.get("SOPInstanceUID", "")),
+            shape=(int(own["Rows"]), int(own["Columns"])),
+            position=_numbers(values, "ImagePositionPatient", 3),
+            orientation=_directions(values),
+            spacing_mm=spacing if spacing and min(spacing) > 0 else None,
+            thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
+            slope=(_numbers(values, "RescaleSlope", 1) or (1.0,))[0],
+            intercept=(_numbers(values, "RescaleIntercept", 1) or (0.0,))[0],
+            samples=int(own.get("SamplesPerPixel") or 1),
+            problem=_problem(values),
+            traits=tuple((key, str(values[key])) for key in TRAITS if values.get(key) is not None),
+        )
+
+
+def _problem(values):
+    if "MOSAIC" in str(values.get("ImageType", "")).upper():
+        return "expected one slice, found the slices of a whole volume laid out in one image (a mosaic)"
+    if values.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return "expected intensities, found numbers of colours in a palette"
+    if values.get("ModalityLUTSequence"):
+        return "expected a slope and an intercept, found a table of values (ModalityLUTSequence)"
+    for key, senseless in (("RescaleSlope", (None, (0.0,))), ("RescaleIntercept", (None,))):
+        if key in values and _numbers(values, key, 1) in senseless:
+            return f"expected a usable {key}, found {values[key]}"
+    return ""
+
+
+def _macros(groups):
+    """Elements of the functional groups of a frame, by keyword; each group is a sequence of one item."""
+    macros = [
+        value for group in groups for value in _elements(group).values() if isinstance(value, Sequence) and len(value) == 1
+    ]
+    return {key: value for macro in macros for key, value in _elements(macro[0]).items() if key in _PLANE_TAGS}
+
+
+def _numbers(values, key, count):
+    """So many finite numbers, or None."""
+    value = values.get(key)
+    try:
+        numbers = tuple(float(v) for v in (value if count > 1 else [value]))
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
+
+
+def _directions(values):
+    """Six direction cosines of two unit vectors at right angles, or None."""
+    numbers = _numbers(values, "ImageOrientationPatient", 6)
+    if numbers is None:
+        return None
+    pair = np.reshape(numbers, (2, 3))
+    return numbers if np.abs(pair @ pair.T - np.eye(2)).max() < 1e-3 else None
+
+
+def _alike(planes):
+    """Groups of the same size, spacing and direction, in order of appearance; planes without a place are one group."""
+    groups = []
+    for plane in planes:
+        numbers = (*plane.shape, plane.samples, *(plane.spacing_mm or ()), *(plane.orientation or ()))
+        for first, group in groups:
+            if len(first) == len(numbers) and np.abs(np.subtract(first, numbers)).max() <= SAME_DIRECTION:
+                group.append(plane)
+                break
+        else:
+            groups.append((numbers, [plane]))
+    return [group for _, group in groups]
+
+
+def _told_apart(planes):
+    """[(planes, what they have in common)] of volumes that lie at the same places; one where nothing tells them apart."""
+    if any(plane.position is None or plane.orientation is None for plane in planes) or not _repeats(planes):
+        return [(planes, "")]
+    for names in (*itertools.combinations(TRAITS, 1), *itertools.combinations(TRAITS, 2)):
+        groups = defaultdict(list)
+        for plane in planes:
+            traits = dict(plane.traits)
+            groups[tuple(traits.get(name, "") for name in names)].append(plane)
+        if len(groups) > 1 and all(len(group) > 1 and not _repeats(group) for group in groups.values()):
+            return [
+                (group, f" ({', '.join(f'{name} {value}' for name, value in zip(names, values, strict=True))})")
+                for values, group in sorted(groups.items(), key=lambda item: [_rank(value) for value in item[0]])
+            ]
+    return [(planes, "")]
+
+
+def _rank(text):
+    """Numbers by their value, before other texts."""
+    try:
+        return (0, float(text), "")
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def _repeats(planes):
+    return bool((np.diff(sorted(plane.depth_mm for plane in planes)) < SAME_PLACE_MM).any())
+
+
+def _sorted(planes):
+    """Along the normal; planes without a place in the order of their files."""
+    has_place = all(plane.position and plane.orientation for plane in planes)
+    return tuple(sorted(planes, key=lambda plane: (plane.depth_mm if has_place else 0.0, str(plane.path), plane.frame)))
+
+
+def _letters():
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    return itertools.chain(alphabet, ("".join(pair) for pair in itertools.product(alphabet, repeat=2)))
+
+
+def _with_unique_names(series):
+    """Sorted by name; where names are the same, the end of a digest of the images' identifiers is added."""
+    count = Counter(one.name for one in series)
+    named = [one if count[one.name] == 1 else replace(one, name=f"{one.name}_{_mark(one)}") for one in series]
+    return tuple(sorted(named, key=lambda one: one.name))
+
+
+def _mark(series):
+    return hashlib.blake2b("".join(sorted({plane.uid for plane in series.planes})).encode(), digest_size=3).hexdigest()

@@ -1,0 +1,131 @@
+"""Labels as a DICOM segmentation object, through highdicom: a binary segment for each structure, on the images it is about.
+
+DICOM asks that the object names the patient and the study of its images, so it does; it is as confidential as they are.
+"""
+
+import warnings
+
+import highdicom
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from autoseg.atomic import replacing
+from autoseg.errors import FileError
+from autoseg.imaging.colours import structure_colours
+from autoseg.imaging.dicom_codes import code_structure
+from autoseg.imaging.dicom_read import headers_of, unique_identifier
+
+__all__ = ["write_seg"]
+
+
+def write_seg(path, series, labels, structures, *, model, version):
+    """Write a segmentation object.
+
+    Args:
+        series: the DicomSeries that was segmented.
+        labels: LabelVolume on its grid.
+        structures: {name: label values that belong to it}; they may overlap. One that is absent keeps its (empty) segment.
+        model: what made the labels, such as the name and digest of a model.
+        version: of autoseg.
+
+    Raises:
+        FileError: the images lack what such an object must repeat.
+    """
+    headers = headers_of(series)
+    if len(headers) > 1 and any(plane.frame for plane in series.planes):
+        raise FileError(
+            f"{series}: a segmentation object refers to one file of many frames, found {len(headers)}. Use rtstruct"
+        )
+    first = headers[0]
+    _state_geometry(headers, series, labels.geometry)
+    identify = unique_identifier(series, labels, model, "SEG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names of patients that it finds unlikely
+        segmentation = highdicom.seg.Segmentation(
+            source_images=headers,
+            pixel_array=_masks(series, labels, tuple(structures.values()), frames=int(first.get("NumberOfFrames") or 1)),
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=_descriptions(structures, model, version, identify),
+            series_instance_uid=identify("series"),
+            series_number=1000 + int(first.get("SeriesNumber") or 0),
+            sop_instance_uid=identify("instance"),
+            instance_number=1,
+            manufacturer="autoseg",
+            manufacturer_model_name="autoseg",
+            software_versions=version,
+            device_serial_number="none",
+            content_label="SEGMENTATION",
+            content_description=f"autoseg, {model}"[:64],
+            series_description="autoseg segmentation",
+        )
+    with replacing(path) as draft:
+        segmentation.save_as(draft)
+
+
+def _state_geometry(headers, series, geometry):
+    """Correct the headers, which highdicom copies: one orientation, and slices as thick as they are apart."""
+    plane = series.planes[0]
+    depths = [one.depth_mm for one in series.planes]
+    distance = (depths[-1] - depths[0]) / (len(depths) - 1) if len(depths) > 1 else geometry.spacing_mm[0]
+    measures = highdicom.PixelMeasuresSequence(plane.spacing_mm, distance, distance)
+    orientation = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
+    for header in headers:
+        if "SharedFunctionalGroupsSequence" in header:
+            shared = header.SharedFunctionalGroupsSequence[0]
+            shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = measures, orientation
+        else:
+            header.update(measures[0])
+            header.update(orientation[0])
+
+
+def _masks(series, labels, groups, frames):
+    """Segment numbers (planes, rows, columns), or where structures overlap a mask for each (planes, rows, columns, segments).
+
+    Planes are in the order of the images: that of the files, or of the frames of a single file; frames that are not of
+    this volume are empty.
+    """
+    values = sorted({value for group in groups for value in group})
+    if len(values) == sum(len(group) for group in groups):
+        masks = np.zeros(labels.data.shape, np.uint16 if len(groups) > 255 else np.uint8)
+        for number, group in enumerate(groups, start=1):
+            masks[np.isin(labels.data, group)] = number
+    else:
+        masks = np.stack([np.isin(labels.data, group) for group in groups], axis=-1).astype(np.uint8)
+    if frames == 1:
+        return masks
+    ordered = np.zeros((frames, *masks.shape[1:]), masks.dtype)
+    ordered[[plane.frame for plane in series.planes]] = masks
+    return ordered
+
+
+def _descriptions(structures, model, version, identify):
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=f"autoseg, {model}"[:64], family=codes.DCM.ArtificialIntelligence, version=version
+    )
+    descriptions = []
+    for number, (name, colour) in enumerate(zip(structures, structure_colours(structures), strict=True), start=1):
+        code = code_structure(name)
+        description = highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name[:64],
+            segmented_property_category=code.category,
+            segmented_property_type=code.kind,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+            tracking_uid=identify(f"segment {number}"),
+            tracking_id=name[:64],
+            display_color=highdicom.color.CIELabColor.from_rgb(*colour),
+        )
+        if code.side:
+            kind = description.SegmentedPropertyTypeCodeSequence[0]
+            kind.SegmentedPropertyTypeModifierCodeSequence = [coded(code.side)]
+        descriptions.append(description)
+    return descriptions
+
+
+def coded(code):
+    """A code as an item of a sequence."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    return item

@@ -1,0 +1,44 @@
+"""Arrays that may be too large for memory, such as one score per voxel and structure."""
+
+import contextlib
+import math
+import mmap
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["LARGEST_IN_MEMORY", "scratch_zeros"]
+
+LARGEST_IN_MEMORY = 2**30  # bytes
+
+
+def scratch_zeros(shape, dtype=np.float32, folder=None):
+    """Zeros: in memory up to ``LARGEST_IN_MEMORY``, beyond that in a file, where there is room for it.
+
+    The file has no name and goes with the array, also where the process is killed (on Windows its name is left until then). The
+    system keeps as much of it in memory as it can spare.
+
+    Args:
+        folder: where the file lies, made if missing; None for the system's temporary folder.
+
+    Returns:
+        An array that can be written to.
+    """
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if n_bytes > LARGEST_IN_MEMORY:
+        with contextlib.suppress(OSError):  # no such folder, or no room in it
+            return np.frombuffer(_mapped(n_bytes, folder), dtype).reshape(shape)
+    return np.zeros(shape, dtype)
+
+
+def _mapped(n_bytes, folder):
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error now and not a crash later
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        else:
+            file.truncate(n_bytes)
+        return mmap.mmap(file.fileno(), n_bytes)

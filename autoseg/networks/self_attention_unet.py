@@ -1,0 +1,57 @@
+"""The self-attention U-Net: a plain or residual U-Net with gated self-attention in the encoder stages that the plan names.
+
+The block stands behind the last convolutions of its stage, and the decoder meets its result through the skip connection.
+Gates start at zero, so a fresh network gives the very logits of its backbone and what attention does is learned. The
+names of the backbone's weights are those of ``unet`` or ``residual_unet``.
+"""
+
+import torch
+
+from autoseg.networks.attention import FullAttention, GatedAttention, SlotAttention
+from autoseg.networks.unet import build_residual_unet, build_unet
+
+__all__ = ["attention_maps", "build_self_attention_unet", "close_gates"]
+
+BACKBONES = {"plain": build_unet, "residual": build_residual_unet}
+
+
+def build_self_attention_unet(spec):
+    """The backbone that ``spec.backbone`` names, with a block for each entry of ``spec.attention``."""
+    network = BACKBONES[spec.backbone](spec)
+    axes = tuple(axis for axis in range(3) if any(kernel[axis] > 1 for kernel in spec.kernels))
+    for entry in spec.attention:
+        width = spec.features[entry.stage]
+        slot = entry.kind == "slot"
+        block = SlotAttention(width, entry.heads, entry.slots) if slot else FullAttention(width, entry.heads, axes)
+        network.encoder.stages[entry.stage].append(block)
+    return network
+
+
+def close_gates(network):
+    """Set the gates of all self-attention in ``network`` to zero, in place: the backbone alone remains."""
+    for module in network.modules():
+        if isinstance(module, GatedAttention):
+            torch.nn.init.zeros_(module.gate)
+
+
+@torch.no_grad()
+def attention_maps(network, x):
+    """Where the slots look, a dictionary of stage -> (B, heads * slots, z, y, x) on the grid of that stage.
+
+    Each map is positive and its sum over the voxels is 1. Empty for networks without slot attention.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, GatedAttention)]
+    found, hooks = {}, []
+    for entry, block in zip(network.spec.attention if blocks else (), blocks, strict=True):
+        if entry.kind == "slot":
+
+            def keep(block, inputs, stage=entry.stage):
+                found[stage] = block.maps(inputs[0])
+
+            hooks.append(block.register_forward_pre_hook(keep))
+    try:
+        network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
