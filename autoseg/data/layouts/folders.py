@@ -18,7 +18,7 @@ from autoseg.data.dataset import guess_patients
 from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.data.scan import Finding
 from autoseg.errors import AutosegError, DatasetError, FileError
-from autoseg.imaging.files import ending_of, read_file
+from autoseg.imaging.files import FORMATS, ending_of, read_file
 
 __all__ = ["find", "guess_channels", "read_names", "read_table"]
 
@@ -47,7 +47,7 @@ def find(source, *, labels=None, channels=None, names=None, ignore=None):
     else:
         named, (cases, findings) = None, _from_folders(source, Path(labels))
     if not cases and not findings:
-        raise DatasetError(f"{source}: no case in it")
+        raise DatasetError(f"{source}: expected images that end in one of {', '.join(sorted(FORMATS))}, or rows; found none")
     channels = tuple(channels or named or guess_channels(cases))
     if channels == ("image",):
         message = 'the channel is called "image", so that each scan is scaled by itself'
