@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 RULES = [
     ("planners/**/*.py", {"autoseg", "torch", "scipy"}, "planners decide from numbers alone"),
     ("autoseg/imaging/*.py", {"torch", "planners", "vtk", "autoseg.data"}, "imaging is plain numpy"),
-    ("autoseg/data/*.py", {"torch", "autoseg.training", "autoseg.inference"}, "reading data needs no network"),
+    ("autoseg/data/**/*.py", {"torch", "autoseg.training", "autoseg.inference"}, "reading data needs no network"),
     ("autoseg/preprocess/*.py", {"torch", "autoseg.training", "autoseg.inference"}, "preparing data needs no network"),
     (
         "autoseg/reconstruct/*.py",

@@ -33,6 +33,13 @@ KINDS = {
     "gaps": {"json": {"labels": {"background": 0, "inner": 4, "outer": 1}}, "values": (1, 4, 0)},
     "listed": {"listed": True},
     "all_cases": {"fold": "all"},
+    "overlap": {
+        "json": {"labels": {"background": 0, "outer": [1, 3], "inner": [2, 3]}, "regions_class_order": [1, 2]},
+        "values": (1, 2, 3),
+    },
+    "sparse": {"json": {"labels": PLAIN | {"ignore": 9}}, "values": (1, 2, 9), "edit": "sparse"},
+    "absent": {"edit": "absent"},
+    "left_out": {"json": {"test": ["p3", "p4", "p5"]}, "fold": "2"},  # three are left: one fold for each
     "shard": {"predict": ["--shard", "0/2"]},
     "one_fold": {"fold": "0,1", "predict": ["--folds", "0"]},
 }
@@ -48,6 +55,17 @@ def draw(number, n_channels):
     return (100 + 60 * labels * (labels < 3) + noise).astype(np.float32), labels
 
 
+def edit(how, number, labels):
+    """Labels as few as they come: annotated on every fourth slice alone; a structure absent in one case, all in others."""
+    if how == "sparse":
+        labels[np.arange(len(labels)) % 4 != 1] = 3
+    if (how == "absent" and number in (2, 7)) or (how == "sparse" and number == 1):
+        labels[labels < 3] = 0
+    if how == "absent" and number == 0:
+        labels[labels == 2] = 1
+    return labels
+
+
 def write_data(folder, kind):
     """Six training and three test scans, and dataset.json; returns the values that a result may have."""
     about = {"channel_names": {"0": "T1"}, "labels": PLAIN, "file_ending": ".nii.gz"} | kind.get("json", {})
@@ -57,6 +75,7 @@ def write_data(folder, kind):
     listing = {}
     for number in range(9):
         images, labels = draw(number, n_channels)
+        labels = edit(kind.get("edit"), number, labels)
         geometry = Geometry.from_spacing(labels.shape, SPACING_MM)
         geometry = geometry.flipped([1, 2]) if number % 2 else geometry
         part, case = ("Tr" if number < 6 else "Ts"), f"p{number}"
@@ -71,7 +90,7 @@ def write_data(folder, kind):
             image = f"{images_in}/{case}_0000{ending}"
             listing[case] = {"images": [image], "label": f"{labels_in}/{case}{ending}", "patient": f"of {number // 2}"}
     (folder / "dataset.json").write_text(json.dumps(about | ({"dataset": listing} if kind.get("listed") else {})))
-    return {0, *values[1:3].tolist()}
+    return set(values.tolist()) - {about["labels"].get("ignore")}
 
 
 def write_picture(path, channels):
@@ -202,3 +221,11 @@ def test_a_model_is_found_by_its_run_while_that_is_only_one(model, tmp_path, cap
         assert main(["model", "import", str(zipped), "--name", name, *other]) == 0
     assert main(["model", "info", "fullres_3d_unet", *other]) == 2
     assert "is a run of 2 models; say which: a, b" in capsys.readouterr().err
+
+
+def test_a_data_set_folder_stands_for_its_test_cases_and_all_its_labels(model, tmp_path, capsys):
+    raw, out = model / "Dataset003_Balls", tmp_path / "out"
+    assert predict(model, raw, out, "--reference", raw) == 0
+    assert sorted(json.loads((out / "metrics.json").read_text())["files"]) == ["p6", "p7", "p8"]
+    assert call(model, "evaluate", "--reference", raw, "--predicted", out, "-o", tmp_path / "scores", "--partial") == 0
+    assert sorted(json.loads((tmp_path / "scores" / "metrics.json").read_text())["files"]) == ["p6", "p7", "p8"]

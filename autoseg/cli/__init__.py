@@ -15,6 +15,7 @@ from autoseg.errors import AutosegError
 __all__ = ["main"]
 
 VERBS = {
+    "convert": "make a data-set folder of public data or of any scans and labels",
     "verify": "find every defect of a data set",
     "plan_and_preprocess": "verify, measure, plan and prepare data sets",
     "train": "train one fold, then predict and score its validation cases",

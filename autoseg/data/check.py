@@ -11,6 +11,8 @@ import numpy as np
 
 from autoseg.data.dataset import guess_patient, image_name
 from autoseg.data.scan import Finding, scan_dataset
+from autoseg.data.splits import make_splits, own_splits, read_splits, structures_present
+from autoseg.errors import DatasetError
 from autoseg.imaging.raw import digest_of
 
 __all__ = ["Finding", "check_dataset"]
@@ -39,7 +41,7 @@ def check_dataset(dataset, scans=None, *, workers=1):
     findings = [finding for scan in scans for finding in scan.findings]
     findings += [*_check_files(dataset), *_check_patients(dataset), *_check_labels_used(dataset, scans)]
     findings += [*_check_orientation(scans), *_check_spacing(measured), *_check_duplicates(scans)]
-    findings += _check_test_cases(dataset, scans)
+    findings += [*_check_test_cases(dataset, scans), *_check_folds(dataset, scans)]
     for number, name in enumerate(dataset.channels):
         findings += _check_intensities(name, number, measured)
     return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.code, f.case, f.message)))
@@ -94,6 +96,25 @@ def _check_patients(dataset):
             "would leave too few patients for the folds"
         )
         yield Finding("note", "", "patients-guessed", message, 'If not so, name them under "patients" in dataset.json.')
+
+
+def _check_folds(dataset, scans):
+    """Own folds that cannot be used; and what is special about drawn ones."""
+    if path := own_splits(dataset.folder):
+        try:
+            read_splits(path, dataset.training)
+        except DatasetError as fault:
+            yield Finding("error", "", "own-folds", str(fault), f"Correct {path.name}, or take it away.")
+        return
+    present = structures_present(dataset.training, scans, dataset.labels)
+    if (
+        len({case.patient for case in dataset.training}) > 1
+        and present
+        and make_splits(dataset.training) != make_splits(dataset.training, present=present)
+    ):
+        message = "by chance a fold would lack a structure that few patients have; the folds are drawn so that none does"
+        remedy = "Nothing; they differ from nnU-Net's. A splits.json in the folder gives any others."
+        yield Finding("note", "", "stratified-folds", message, remedy)
 
 
 def _check_labels_used(dataset, scans):
@@ -174,7 +195,12 @@ def _check_duplicates(scans):
 
 
 def _check_test_cases(dataset, scans):
-    """Test images that are training images, byte for byte."""
+    """Test images that are training images, byte for byte; test cases of patients who also teach."""
+    learnt_from = {case.patient: case.id for case in dataset.training}
+    for case in dataset.test:
+        if case.patient in learnt_from:
+            message = f"a test case of patient {case.patient}, of whom {learnt_from[case.patient]} is trained on"
+            yield Finding("warning", case.id, "test-patient-in-training", message, "Leave all cases of the patient out.")
     training = {scan.digests[0]: scan.case for scan in scans if scan.digests}
     for case in dataset.test:
         path = case.images[0]

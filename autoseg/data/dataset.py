@@ -3,7 +3,8 @@
 ``dataset.json`` names channels and labels; images are ``imagesTr/CASE_0000.EXT`` (one file per channel), labels
 ``labelsTr/CASE.EXT``. The optional key ``dataset`` lists the files of each case instead, wherever they lie:
 ``{"CASE": {"images": [...], "label": ..., "patient": ...}}``; relative paths start at the data-set folder. The optional
-key ``patients``, case -> patient, keeps scans of one patient in one fold; without it the names of the cases tell.
+key ``patients``, case -> patient, keeps scans of one patient in one fold; without it the names of the cases tell. The
+optional key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not.
 """
 
 import json
@@ -50,7 +51,8 @@ class DatasetSpec:
         folder: the raw folder.
         channels: channel names in order.
         labels: meaning of the label values.
-        training, test: cases, sorted by identifier. Files named here need not exist: ``check_dataset`` tells.
+        training, test: cases, sorted by identifier; no case is in both. Files named here need not exist: ``check_dataset``
+            tells.
         file_ending: such as ``.nii.gz``.
         num_training: ``numTraining`` as declared, or None; the cases are counted, so that it is only compared.
         listed: the key ``dataset`` names the files, so that others in ``imagesTr`` mean nothing.
@@ -90,12 +92,16 @@ def read_dataset(folder):
             raise DatasetError(f'"file_ending" must be a text such as ".nii.gz", found {ending!r}')
         patients = _object({"patients": {}} | description, "patients")
         listing = _object(description, "dataset") if "dataset" in description else None
-        training = _listed_cases(folder, listing, patients) if listing else ()
+        cases = _listed_cases(folder, listing, patients, "dataset") if listing else ()
+        test_listing, left_out = _test_entries(description.get("test", []))
+        test = _listed_cases(folder, test_listing, patients, "test")  # takes the place of imagesTs
     except DatasetError as fault:
         raise DatasetError(f"{folder / 'dataset.json'}: {fault}") from None
     if not listing:
         _require_names(folder, ending)
-        training = _found_cases(folder / "imagesTr", folder / "labelsTr", ending, len(channels), patients)
+        cases = _found_cases(folder / "imagesTr", folder / "labelsTr", ending, len(channels), patients)
+    test = test or _found_cases(folder / "imagesTs", folder / "labelsTs", ending, len(channels), patients, labelled=False)
+    training, test = _leave_out(folder, cases, test, left_out)
     declared = description.get("numTraining")
     return DatasetSpec(
         name=re.sub(r"^Dataset\d+_", "", folder.name),
@@ -103,7 +109,7 @@ def read_dataset(folder):
         channels=channels,
         labels=labels,
         training=training,
-        test=_found_cases(folder / "imagesTs", folder / "labelsTs", ending, len(channels), patients, labelled=False),
+        test=test,
         file_ending=ending,
         num_training=declared if type(declared) is int else None,
         listed=bool(listing),
@@ -223,24 +229,51 @@ def _found_cases(images, labels, ending, n_channels, patients, labelled=True):
     )
 
 
-def _listed_cases(folder, listing, patients):
+def _listed_cases(folder, listing, patients, key):
+    """The cases listed under ``key`` of dataset.json; under ``test`` they need no label."""
     cases = []
     named = {case: entry["patient"] for case, entry in listing.items() if isinstance(entry, dict) and "patient" in entry}
     patients = guess_patients(set(listing) - set(patients) - set(named)) | patients | named
     for case, entry in sorted(listing.items()):
         images = entry.get("images") if isinstance(entry, dict) else None
-        paths = [*images, entry.get("label")] if isinstance(images, list) and images else [None]
-        if not all(isinstance(path, str) for path in paths):
-            raise DatasetError(f'"dataset": case {case!r} needs "images", a list of paths, and "label", a path')
+        label = entry.get("label") if images else None
+        needed = [label] if key == "dataset" or label is not None else []
+        if not isinstance(images, list) or not images or not all(isinstance(path, str) for path in (*images, *needed)):
+            raise DatasetError(f'"{key}": case {case!r} needs "images", a list of paths, and "label", a path')
         cases.append(
             Case(
                 id=case,
                 patient=str(patients[case]),
                 images=tuple(folder / path for path in images),
-                label=folder / entry["label"],
+                label=folder / label if label is not None else None,
             )
         )
     return tuple(cases)
+
+
+def _test_entries(test):
+    """(files listed as under ``dataset``, names of training cases to leave out) of the key ``test``.
+
+    A list of paths, as the Decathlon writes it, says nothing: what lies in imagesTs is a test case anyway.
+    """
+    if isinstance(test, dict):
+        return test, ()
+    if not isinstance(test, list) or not all(isinstance(name, str) for name in test):
+        raise DatasetError(f'"test" must be a list of cases, or an object as "dataset" is; found {test!r}')
+    return {}, tuple(name for name in test if "/" not in name)
+
+
+def _leave_out(folder, cases, test, names):
+    """(training, test): the cases ``names`` are moved from one to the other."""
+    if unknown := sorted(set(names) - {case.id for case in (*cases, *test)}):
+        raise DatasetError(
+            f'{folder / "dataset.json"}: "test" names {", ".join(unknown[:4])}; there is no such case. Correct the names'
+        )
+    training = tuple(case for case in cases if case.id not in names)
+    if names and not training:
+        raise DatasetError(f'{folder / "dataset.json"}: "test" names every case; expected some to train on. Take some out')
+    test = tuple(case for case in test if case.id not in names) + tuple(case for case in cases if case.id in names)
+    return training, tuple(sorted(test, key=lambda case: case.id))
 
 
 def _files(folder):

@@ -27,7 +27,7 @@ class LabelSchema:
         structures: names of the foreground structures or regions, in head order.
         values: for each structure the label values that belong to it (one, or several for a region).
         has_regions: structures are regions that may overlap: sigmoid heads.
-        paint_values: the value written for each structure; later structures overwrite earlier ones.
+        paint_values: the value written for each structure; later structures overwrite earlier ones, see ``paint_codes``.
         ignore: label value of voxels without annotation, or None.
     """
 
@@ -53,6 +53,19 @@ class LabelSchema:
         """For each structure the codes that belong to it."""
         code = {value: i for i, value in enumerate(self.declared_values)}
         return tuple(tuple(sorted(code[value] for value in group)) for group in self.values)
+
+    @property
+    def paint_codes(self):
+        """What painting each structure makes of each code: (structures, codes), for ``logits_to_codes``.
+
+        The code of exactly the structures that were found so far, if a value means them together: so overlap is kept and the
+        order is no matter. Otherwise the structure's own value.
+        """
+        n_codes, own = len(self.declared_values), [self.declared_values.index(value) for value in self.paint_values]
+        members = [frozenset(r for r, codes in enumerate(self.structure_codes) if c in codes) for c in range(n_codes)]
+        code_of = {group: code for code, group in reversed(list(enumerate(members)))}  # the lowest of equal ones,
+        code_of |= {members[code]: code for code in own}  # but rather one that is painted
+        return tuple(tuple(code_of.get(group | {r}, own[r]) for group in members) for r in range(len(own)))
 
     def encode(self, values):
         """Label values to codes.

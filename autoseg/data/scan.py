@@ -22,7 +22,18 @@ from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.files import SAME_GRID_MM, read_file
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
 
-__all__ = ["LEVELS", "CaseScan", "ChannelScan", "Finding", "scan_case", "scan_dataset"]
+__all__ = [
+    "LEVELS",
+    "CaseScan",
+    "ChannelScan",
+    "Finding",
+    "check_channels",
+    "check_grids",
+    "check_intensities",
+    "count_label",
+    "scan_case",
+    "scan_dataset",
+]
 
 VERSION = 1  # of what a scan measures; scans of another version are not reused
 LEVELS = np.sin(np.linspace(0, np.pi / 2, 401)) ** 2  # 0 ... 1
@@ -138,9 +149,9 @@ def scan_case(case, dataset):
     files, findings = _read(case, dataset)
     images, label = files[:-1], files[-1]
     for path, image in zip(case.images, images, strict=True):
-        findings += _check_intensities(case, path, image.data) if image else []
-    findings += _check_channels(case, dataset, images) if all(images) else []
-    findings += _check_grids(case, files)
+        findings += check_intensities(case, path, image.data) if image else []
+    findings += check_channels(case, dataset, images) if all(images) else []
+    findings += check_grids(case, files)
     counts, found = _check_label(case, dataset.labels, label.data) if label else ((), [])
     findings += found
     usable = not any(finding.severity == "error" for finding in findings)
@@ -227,7 +238,7 @@ def _missing(case, code, path, remedy):
     return Finding("error", case.id, code, f"expected {path or 'a label file'}, found no such file", remedy)
 
 
-def _check_intensities(case, path, data):
+def check_intensities(case, path, data):
     """Values (C, Z, Y, X) that are not finite."""
     odd = 0 if data.dtype.kind != "f" else sum(int(part.size - np.isfinite(part).sum()) for part in data)
     if not odd:
@@ -236,7 +247,7 @@ def _check_intensities(case, path, data):
     return [Finding("error", case.id, "not-finite", message, "Export the image again, or fill these voxels.")]
 
 
-def _check_channels(case, dataset, images):
+def check_channels(case, dataset, images):
     """As many as dataset.json names, each with more than one intensity."""
     channels = [channel for image in images for channel in image.data]
     findings = []
@@ -255,7 +266,7 @@ def _check_channels(case, dataset, images):
     return findings
 
 
-def _check_grids(case, files):
+def check_grids(case, files):
     """Channels and label against the first image."""
     findings = []
     for path, file in zip((*case.images, case.label), files, strict=True):
@@ -285,16 +296,22 @@ def _distance_voxels(geometry, other):
     return float(np.abs(geometry.to_index(other.to_world(corners)) - corners).max())
 
 
-def _check_label(case, labels, data):
-    """How often each value occurs in a label (C, Z, Y, X), and the findings."""
+def count_label(case, path, data):
+    """How often each value occurs in a label (C, Z, Y, X), ((value, voxels), ...) ascending; and the findings."""
     if len(data) != 1:
-        message = f"{case.label.name}: expected one value per voxel, found {len(data)} channels"
+        message = f"{path.name}: expected one value per voxel, found {len(data)} channels"
         return (), [Finding("error", case.id, "label-channels", message, "Merge the channels into one label map.")]
     if (odd := _first_fraction(data[0])) is not None:
-        message = f"{case.label.name}: expected integers, found other numbers such as {odd:.6g}"
+        message = f"{path.name}: expected integers, found other numbers such as {odd:.6g}"
         return (), [Finding("error", case.id, "label-not-integer", message, "Resample labels with nearest neighbour.")]
-    counts = _count(data[0])
-    findings = []
+    return _count(data[0]), []
+
+
+def _check_label(case, labels, data):
+    """How often each value occurs in a label (C, Z, Y, X), and the findings."""
+    counts, findings = count_label(case, case.label, data)
+    if not counts:
+        return counts, findings
     declared = {*labels.declared_values, *(() if labels.ignore is None else (labels.ignore,))}
     if unknown := [value for value, _ in counts if value not in declared]:
         listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")

@@ -3,10 +3,13 @@
 A *fold* is one part of the cases held back for validation. The folds of ``make_splits`` are those of scikit-learn's
 ``KFold(n_folds, shuffle=True, random_state=seed)`` over the sorted cases, which other tools use with the same seed; so
 results can be compared case by case. Where patients have several cases the same is done with the sorted patients.
+
+Chance may leave a fold without a structure that few patients have. Only then the folds are *stratified*: as large as before,
+but the patients with the rarest structure are dealt out first, then those with the next.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,10 @@ import numpy as np
 
 from autoseg.errors import DatasetError
 
-__all__ = ["Split", "make_splits", "read_splits"]
+__all__ = ["FOLDS", "Split", "make_splits", "own_splits", "read_splits", "structures_present"]
+
+FOLDS = 5
+OWN = ("splits.json", "splits_final.json")  # the second is nnU-Net's name for the same
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,14 @@ class Split:
     validation: tuple[str, ...]
 
 
-def make_splits(cases, n_folds=5, seed=12345):
+def make_splits(cases, n_folds=FOLDS, seed=12345, present=None):
     """Seeded folds.
 
     Args:
         cases: ``Case`` values in any order.
         n_folds: at least 2; as many folds as patients where there are fewer of these.
         seed: of the shuffle.
+        present: {case: the structures in its label}; None for folds that are never stratified.
 
     Returns:
         tuple of Split. Every case is in the validation part of exactly one.
@@ -52,8 +59,11 @@ def make_splits(cases, n_folds=5, seed=12345):
     groups = sorted(by_patient.values()) if single else [by_patient[patient] for patient in sorted(by_patient)]
     order = np.arange(len(groups))
     np.random.RandomState(seed).shuffle(order)  # the generator of scikit-learn
-    parts = np.array_split(order, min(n_folds, len(groups)))
-    return tuple(_split(groups, set(part.tolist())) for part in parts)
+    parts = [part.tolist() for part in np.array_split(order, min(n_folds, len(groups)))]
+    if present:
+        found = [frozenset().union(*(present[case] for case in group)) for group in groups]
+        parts = parts if _is_fair(parts, found) else _stratify(order.tolist(), [len(part) for part in parts], found)
+    return tuple(_split(groups, set(part)) for part in parts)
 
 
 def read_splits(path, cases):
@@ -72,6 +82,54 @@ def read_splits(path, cases):
         raise DatasetError(f'{path}: expected a list of {{"train": [...], "val": [...]}}, found {type(folds).__name__}')
     patients = {case.id: case.patient for case in cases}
     return tuple(_read_fold(f"{path}: fold {i}", fold, patients) for i, fold in enumerate(folds))
+
+
+def structures_present(cases, scans, labels):
+    """{case: frozenset of structures}, for ``make_splits``; None where the label of a case has not been read.
+
+    Args:
+        cases: of a DatasetSpec.
+        scans: CaseScan values, also of other cases.
+        labels: LabelSchema.
+    """
+    values = {scan.case: {value for value, _ in scan.label_counts} for scan in scans if scan.label_counts}
+    if any(case.id not in values for case in cases):
+        return None
+    named = list(zip(labels.structures, labels.values, strict=True))
+    return {case.id: frozenset(name for name, group in named if values[case.id] & set(group)) for case in cases}
+
+
+def own_splits(folder):
+    """The file of the user's own folds in a data-set folder, or None."""
+    return next((Path(folder) / name for name in OWN if (Path(folder) / name).is_file()), None)
+
+
+def _is_fair(parts, found):
+    """Whether every structure of enough patients is in each part, and every other that can be is in two at least."""
+    patients = Counter(structure for group in found for structure in group)
+    for structure, n in patients.items():
+        parts_with = sum(any(structure in found[i] for i in part) for part in parts)
+        if parts_with < min(n, len(parts) if n >= len(parts) else 2):
+            return False
+    return True
+
+
+def _stratify(order, sizes, found):
+    """Parts of the given sizes: the patients of the rarest structure are dealt out first, to where it is rarest so far."""
+    parts, left = [[] for _ in sizes], list(order)
+
+    def deal(patients, structure=None):
+        for patient in patients:
+            free = [k for k, size in enumerate(sizes) if len(parts[k]) < size]
+            have = {k: sum(structure in found[i] for i in parts[k]) for k in free}
+            parts[min(free, key=lambda k: (have[k], len(parts[k]) - sizes[k]))].append(patient)
+            left.remove(patient)
+
+    counts = Counter(structure for group in found for structure in group)
+    for structure, _ in sorted(counts.items(), key=lambda item: (item[1], item[0])):
+        deal([patient for patient in left if structure in found[patient]], structure)
+    deal(list(left))
+    return parts
 
 
 def _split(groups, held_back):

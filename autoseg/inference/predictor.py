@@ -179,7 +179,7 @@ class Predictor:
         start = time.perf_counter()
         labels = self.bundle.labels
         how = {"orders": self._logits_orders(prepared), "has_regions": labels.has_regions}
-        paint = [labels.declared_values.index(value) for value in labels.paint_values]
+        paint = labels.paint_codes if labels.has_regions else None
         codes = logits_to_codes(logits, prepared.grid, prepared.native, paint_codes=paint, **how)
         values = np.array(labels.declared_values, np.int32)[codes]
         chances = None

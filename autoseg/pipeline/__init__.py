@@ -7,6 +7,7 @@ it, then write it. Every verb of the command line is one function here; none of 
 import importlib
 
 _HOMES = {
+    "convert": "conversion",
     "verify": "prepare",
     "plan_and_preprocess": "prepare",
     "train": "training",

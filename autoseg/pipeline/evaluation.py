@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autoseg.data.dataset import read_dataset
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.evaluation import evaluate_folder, write_report
@@ -72,7 +73,8 @@ def evaluate(
 def references_in(folder):
     """{case: path} of the label files in a folder, of any known ending; where a case has two, that of most files.
 
-    Pictures count only where there are no volumes, of which they may be views.
+    Pictures count only where there are no volumes, of which they may be views. Of a data-set folder: the labels of its cases,
+    training and test.
 
     Raises:
         AutosegError: no such folder, or no label files in it.
@@ -84,9 +86,15 @@ def references_in(folder):
     volumes = {ending: paths for ending, paths in files.items() if ending not in PICTURES}
     files = volumes if any(volumes.values()) else files
     found = {path.name[: -len(e)]: path for e in sorted(files, key=lambda e: len(files[e])) for path in files[e]}
+    if not found and (folder / "dataset.json").is_file():
+        found = _labels_of(read_dataset(folder))
     if not found:
         raise AutosegError(f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}")
     return found
+
+
+def _labels_of(dataset):
+    return {case.id: case.label for case in (*dataset.training, *dataset.test) if case.label}
 
 
 def _ending_of_most(predicted, references):

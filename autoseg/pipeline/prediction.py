@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.data.dataset import Case, cases_in
+from autoseg.data.dataset import Case, cases_in, read_dataset
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
 from autoseg.evaluation.report import refuse_foreign_summary
@@ -72,8 +72,8 @@ def predict(
     """Segment a scan or every case of a folder; results lie on the scans' own grids.
 
     Args:
-        source: a scan with all channels, a folder of ``CASE_0000.EXT`` (one per channel) or ``CASE.EXT`` files (with all), or a
-            DICOM file, folder or tree, of which each series is a case.
+        source: a scan with all channels, a folder of ``CASE_0000.EXT`` (one per channel) or ``CASE.EXT`` files (with all), a
+            data-set folder, whose test cases are meant, or a DICOM file, folder or tree, of which each series is a case.
         target: folder for the results.
         model: name, folder or zip; None for the only one in the workspace.
         folds: ``"0,1"`` or None for all.
@@ -81,7 +81,7 @@ def predict(
         write: more results for scans that come as DICOM: ``seg`` and ``rtstruct``.
         surfaces: file formats, such as ``"stl,glb"``, to write the structures' surfaces in; with ``decimate`` as the share of
             triangles to take away, and ``coordinates`` ``"lps"`` or ``"ras"``.
-        reference: folder of labels to score those cases against that have one.
+        reference: folder of labels, or data-set folder, to score those cases against that have one.
         shard: ``"i/N"``: every N-th case from the i-th; its scores go to the folder ``metrics_i_of_N``.
 
     Returns:
@@ -171,6 +171,11 @@ def _find_cases(source, bundle, say):
     for ending in dict.fromkeys((bundle.file_ending, *FORMATS)):
         if cases := cases_in(source, ending, len(bundle.channels)):
             return list(cases), ending
+    if (source / "dataset.json").is_file():
+        spec = read_dataset(source)
+        if not spec.test:
+            raise AutosegError(f"{source}: a data set without test cases. Give the folder of the scans, such as imagesTr")
+        return list(spec.test), spec.file_ending
     return _dicom_cases(source, bundle, say)
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Verified",
     "case_digests",
     "default_plan",
+    "known_scans",
     "plan_and_preprocess",
     "prepare",
     "refuse_on_errors",
@@ -57,7 +58,7 @@ def verify(dataset, workspace, *, workers=None, progress=silent, keep=True, fres
     """
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     store = workspace.fingerprints(spec.name) / "scan.json"
-    known = () if fresh else _known_scans(store)
+    known = () if fresh else known_scans(store)
     scans = scan_dataset(spec, workers=workers, known=known, on_done=progress("verify", len(spec.training)))
     findings = check_dataset(spec, scans)
     if keep:
@@ -88,7 +89,7 @@ class Planned:
         patch = " x ".join(str(n) for n in self.plan.patch_size)
         lines = [
             f"{self.dataset.name}: {len(self.fingerprint.cases)} cases, {len(self.dataset.channels)} channels, "
-            f"structures {', '.join(self.dataset.labels.structures)}",
+            f"structures {_some(self.dataset.labels.structures)}",
             f"plan {self.plan.name}: spacing {spacing} mm, patch {patch}, batch {self.plan.batch_size}, network "
             f"{self.plan.network.name} with {len(self.plan.network.features)} stages",
             "plans: " + ", ".join(p.name + (" (kept as edited)" if p.name in self.kept else "") for p in self.plans),
@@ -164,6 +165,11 @@ def plan_and_preprocess(
     )
 
 
+def _some(names, most=12):
+    """Names for a line of text, the first ones where there are many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, progress=silent):
     """Prepare every training case that is not there yet, or was made from something else.
 
@@ -228,7 +234,8 @@ def _plans(workspace, fingerprint, wanted, preset, budget, fresh):
     return plans[default], tuple(plans.values()), tuple(plan.name for plan in kept.values())
 
 
-def _known_scans(path):
+def known_scans(path):
+    """The scans in a ``scan.json``, () where there is none."""
     if not path.is_file():
         return ()
     try:

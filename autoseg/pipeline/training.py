@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from autoseg.data.dataset import DatasetSpec, read_dataset
-from autoseg.data.splits import Split, make_splits, read_splits
+from autoseg.data.splits import FOLDS, Split, make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.imaging.pictures import label_ending
@@ -19,7 +19,15 @@ from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.machine import choose_device
 from autoseg.pipeline.evaluation import all_failures
 from autoseg.pipeline.models import find_model
-from autoseg.pipeline.prepare import case_digests, default_plan, plan_and_preprocess, prepare, refuse_on_errors, verify
+from autoseg.pipeline.prepare import (
+    case_digests,
+    default_plan,
+    known_scans,
+    plan_and_preprocess,
+    prepare,
+    refuse_on_errors,
+    verify,
+)
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.versions import versions
 from autoseg.training.augment import PRESETS
@@ -113,6 +121,9 @@ def train(
     splits = () if fold == "all" else draw_splits(spec, workspace)
     folds, (start_weights, start_digest) = _fold_names(fold, len(splits)), _start(start, workspace)
     the_plan, scans = _ready_to_train(spec, workspace, plan, workers, say, progress)
+    splits = () if fold == "all" else draw_splits(spec, workspace)  # again, now that the structures of each case are known
+    if 0 < len(splits) < FOLDS and not own_splits(spec.folder):
+        say(f"{len(splits)} patients are as many folds, each with one patient held back; five or more make five folds")
     if network:
         the_plan = replace(the_plan, network=replace(the_plan.network, name=network))
     run_name = name or f"{the_plan.name}_{the_plan.network.name}"
@@ -231,14 +242,21 @@ def _ready_to_train(spec, workspace, plan, workers, say, progress):
 
 
 def draw_splits(spec, workspace):
-    """The folds of a data set: the user's own splits.json, else ours, kept while cases and patients are the same."""
-    if (spec.folder / "splits.json").is_file():
-        return read_splits(spec.folder / "splits.json", spec.training)
+    """The folds of a data set: the user's own, else ours, kept while cases and patients are the same.
+
+    Before the data set has been planned, nobody knows which case has which structure: the folds are not kept then.
+    """
+    if own := own_splits(spec.folder):
+        return read_splits(own, spec.training)
     path = workspace.fingerprints(spec.name) / "splits.json"
     patients = [[case.id, case.patient] for case in spec.training]
     stored = read_json(path) if path.is_file() else {}
     if stored.get("patients") != patients:
-        folds = [{"train": list(s.training), "val": list(s.validation)} for s in make_splits(spec.training)]
+        present = structures_present(spec.training, known_scans(path.with_name("scan.json")), spec.labels)
+        splits = make_splits(spec.training, present=present)
+        if present is None:
+            return splits
+        folds = [{"train": list(s.training), "val": list(s.validation)} for s in splits]
         stored = {"patients": patients, "folds": folds}
         write_json(path, stored)
     return tuple(Split(tuple(fold["train"]), tuple(fold["val"])) for fold in stored["folds"])

@@ -101,15 +101,16 @@ def find_sites(codes, seed):
     """Voxels of every code, where a patch may be centred.
 
     Up to ``SITES_PER_CODE`` or one in a hundred of a code's voxels, whichever is more, drawn without replacement.
-    Background is listed only where some voxels are to be ignored (elsewhere any voxel will do).
+    Background is listed only where some voxels are to be ignored (elsewhere any voxel will do); there it is, even if empty.
 
     Returns:
         dict code -> (N, 3) int32 indices, ascending.
     """
     flat = codes.ravel()
-    order = np.flatnonzero(flat > 0) if not (flat == IGNORE).any() else np.flatnonzero(flat >= 0)
+    partly = bool((flat == IGNORE).any())
+    order = np.flatnonzero(flat >= 0 if partly else flat > 0)
     rng = np.random.default_rng(seed)
-    sites = {}
+    sites = {0: np.zeros((0, 3), np.int32)} if partly else {}
     for code in np.unique(flat[order]).tolist():
         voxels = order[flat[order] == code]
         wanted = max(min(SITES_PER_CODE, voxels.size), -(-voxels.size // 100))

@@ -26,9 +26,9 @@ def logits_to_codes(logits, geometry, native, *, orders=(1, 1, 1), has_regions=F
         logits: (K, z, y, x) on ``geometry``, float16 or float32; a tie goes to the lowest head.
         native: the grid of the scan, any orientation, whose axes are parallel to those of ``geometry``.
         orders: spline order for each axis of ``geometry``.
-        has_regions: heads are regions: background first, then each region where its logit is above 0 (sigmoid above
-            0.5) paints its code, later ones over earlier ones. Otherwise the largest head wins and is the code.
-        paint_codes: for regions, K codes.
+        has_regions: heads are regions: background first, then each region changes the code where its logit is above 0
+            (sigmoid above 0.5). Otherwise the largest head wins and is the code.
+        paint_codes: for regions, (K, codes): what each region makes of each code.
         slab_voxels: how many voxels to work on at a time.
 
     Returns:
@@ -42,7 +42,8 @@ def logits_to_codes(logits, geometry, native, *, orders=(1, 1, 1), has_regions=F
         codes, best = np.zeros(target.shape, np.int16), None
         for head, logit in enumerate(heads):
             if has_regions:
-                np.copyto(codes, paint_codes[head], where=logit > 0)
+                inside = logit > 0
+                codes[inside] = np.take(paint_codes[head], codes[inside])
             elif best is None:
                 best = logit.copy()  # it may be a view of the input
             else:

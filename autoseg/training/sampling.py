@@ -2,7 +2,7 @@
 
 A third of a batch (rounded up, as nnU-Net 2.8 does) is centred on a labelled voxel: a code or region present in the case is
 drawn, then one of its stored voxels. The others lie anywhere, and may hang over the edge as far as the case is smaller than
-what is read. Where some voxels are to be ignored, the others are centred on annotated voxels instead.
+what is read. Where some voxels are to be ignored, every other patch is centred on an annotated voxel instead.
 """
 
 import numpy as np
@@ -33,8 +33,9 @@ def draw_centre(rng, case, patch, groups, foreground):
         present = [sites for codes in groups if (sites := [case.sites[c] for c in codes if c in case.sites])]
         if present:
             return _pick(rng, present[rng.integers(len(present))])
-    elif 0 in case.sites:  # listed only where some voxels are to be ignored
-        return _pick(rng, list(case.sites.values()))
+    annotated = [voxels for voxels in case.sites.values() if len(voxels)]
+    if 0 in case.sites and annotated:  # listed only where some voxels are to be ignored
+        return _pick(rng, annotated)
     shape, patch = np.array(case.shape), np.array(patch)
     # a patch stays inside where it fits; where the case is smaller, the case stays inside the patch
     low, high = np.minimum(0, shape - patch), np.maximum(0, shape - patch)

@@ -172,3 +172,19 @@ def test_an_image_without_its_channel_number_is_named(make_folder):
     folder = make_folder(2)
     shutil.copy(folder.image_path("case_2"), folder.path / "imagesTr" / "scan_1001.nii.gz")
     assert found(folder) == [("warning", "", "stray-file")]
+
+
+def test_own_folds_that_cannot_be_used_are_an_error(make_folder):
+    folder = make_folder(3)
+    (folder.path / "splits_final.json").write_text('[{"train": ["case_1"], "val": ["case_9"]}]')
+    (finding,) = check_dataset(folder.read())
+    assert (finding.code, finding.severity) == ("own-folds", "error")
+    assert "found case_9" in finding.message
+
+
+def test_folds_are_stratified_where_chance_leaves_out_a_structure_and_that_is_told(make_folder):
+    folder = make_folder(10)
+    for number in range(1, 6):
+        folder.add(f"case_{number}", label=np.pad(np.ones((2, 2, 2), np.uint8), ((1, 3), (2, 4), (2, 6))))
+    codes = [finding.code for finding in check_dataset(folder.read())]
+    assert codes == ["stratified-folds"]

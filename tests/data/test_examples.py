@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from autoseg.data.dataset import read_dataset
+from autoseg.data.labels import read_labels
+from autoseg.data.layouts import acdc, brats, lits
 
 EXAMPLES = Path(__file__).parents[2] / "dataset_json_examples"
 
@@ -16,7 +18,8 @@ def read_example(tmp_path):
 
     def read(name):
         description = json.loads((EXAMPLES / name).read_text())
-        files = [path for case in description.get("dataset", {}).values() for path in (*case["images"], case["label"])] or [
+        listed = [*description.get("dataset", {}).values(), *description.get("test", {}).values()]
+        files = [path for case in listed for path in (*case["images"], case.get("label")) if path] or [
             path
             for case in ("case_1", "case_2")
             for path in (
@@ -24,11 +27,13 @@ def read_example(tmp_path):
                 f"labelsTr/{case}{description['file_ending']}",
             )
         ]
+        folder = tmp_path / "set"
+        folder.mkdir(exist_ok=True)
         for path in files:
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / path).touch()
-        (tmp_path / "dataset.json").write_text(json.dumps(description))
-        return read_dataset(tmp_path)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
+        (folder / "dataset.json").write_text(json.dumps(description))
+        return read_dataset(folder)
 
     return read
 
@@ -46,4 +51,21 @@ def test_the_examples_show_what_they_are_named_for(read_example):
     assert read_example("regions.json").labels.has_regions
     assert read_example("ignore_label.json").labels.ignore == 3
     assert read_example("gaps_in_values.json").labels.declared_values == (0, 1, 2, 4)
+    overlap = read_example("overlap.json").labels
+    assert set(overlap.values[0]) & set(overlap.values[1]) == {3}
+    assert [case.label for case in read_example("acdc.json").test] == [None]
     assert [case.patient for case in read_example("listed_files.json").training] == ["anna", "anna", "bert"]
+
+
+@pytest.mark.parametrize("name", ["acdc", "brats", "lits"])
+def test_the_published_meaning_is_what_convert_writes(name, read_example):
+    labels = read_example(f"{name}.json").labels
+    if name == "acdc":
+        written = acdc.STRUCTURES
+        assert dict(zip((value for (value,) in labels.values), labels.structures, strict=True)) == written
+    else:
+        values = {0, *labels.declared_values}
+        describe = brats.describe_labels if name == "brats" else lits.describe_labels
+        description, findings = describe({"case": values})
+        assert read_labels(description["labels"], description["regions_class_order"]) == labels
+        assert findings == []

@@ -94,3 +94,31 @@ def test_structures_are_ordered_by_value_where_they_cannot_overlap():
 def test_a_schema_that_makes_no_sense_is_refused_with_its_reason(entries, order, message):
     with pytest.raises(DatasetError, match=message):
         read_labels(entries, order)
+
+
+def paint(labels, found):
+    """The code of a voxel in which the structures with numbers ``found`` are above one half."""
+    code = 0
+    for number in sorted(found):
+        code = labels.paint_codes[number][code]
+    return code
+
+
+@given(st.sets(st.sampled_from(range(3))))
+def test_nested_regions_are_painted_one_over_the_other(found):
+    labels = read_labels(REGIONS, [1, 2, 3])
+    plain = max((labels.declared_values.index(labels.paint_values[number]) for number in found), default=0)
+    assert paint(labels, found) == plain
+
+
+@given(st.sets(st.sampled_from(range(3))), st.permutations([1, 2, 4]))
+def test_a_value_that_means_all_structures_found_keeps_their_overlap(found, own):
+    a, b, c = own
+    labels = read_labels({"a": [a, 8, 9, 11], "b": [b, 8, 10, 11], "c": [c, 9, 10, 11]}, own)
+    value = labels.declared_values[paint(labels, found)]
+    assert {number for number in range(3) if value in labels.values[number]} == found
+
+
+def test_of_two_values_with_one_meaning_the_painted_one_is_written():
+    labels = read_labels({"whole": [1, 3, 4], "inner": [3, 4]}, [1, 4])
+    assert labels.declared_values[paint(labels, {0, 1})] == 4

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.data.dataset import Case
-from autoseg.data.splits import make_splits, read_splits
+from autoseg.data.splits import make_splits, own_splits, read_splits
 from autoseg.errors import DatasetError
 
 PEER = Path(__file__).parents[3] / "shared" / "reference" / "hippocampus_peer_folds.json"
@@ -110,3 +110,55 @@ def test_own_folds_that_are_wrong_are_refused(write, folds, message):
 def test_a_missing_file_of_folds_is_named(tmp_path):
     with pytest.raises(DatasetError, match=r"splits\.json: not readable"):
         read_splits(tmp_path / "splits.json", CASES)
+
+
+presence = st.dictionaries(
+    st.text("abc123", min_size=1, max_size=6),
+    st.tuples(st.sampled_from("pqrstuvwxyz"), st.frozensets(st.sampled_from(["liver", "tumour", "stone"]))),
+    min_size=2,
+)
+
+
+@settings(deadline=None)
+@given(drawn=presence, n_folds=st.integers(2, 7))
+def test_stratified_folds_are_complete_and_disjoint_and_never_divide_a_patient(drawn, n_folds):
+    patients = {case: patient for case, (patient, _) in drawn.items()}
+    if len(set(patients.values())) < 2:
+        return
+    present = {case: found for case, (_, found) in drawn.items()}
+    splits = make_splits(cases_of(patients), n_folds, present=present)
+    assert Counter(case for split in splits for case in split.validation) == dict.fromkeys(patients, 1)
+    for split in splits:
+        assert sorted((*split.training, *split.validation)) == sorted(patients)
+        assert not {patients[case] for case in split.training} & {patients[case] for case in split.validation}
+    assert splits == make_splits(cases_of(dict(reversed(patients.items()))), n_folds, present=present)
+    sizes = [len({patients[case] for case in split.validation}) for split in splits]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@settings(deadline=None)
+@given(n=st.integers(10, 40), rare=st.sets(st.integers(0, 9), min_size=2, max_size=9), seed=st.integers(0, 99))
+def test_no_fold_lacks_a_rare_structure_that_each_could_have(n, rare, seed):
+    cases = cases_of({f"case_{i:02d}": f"case_{i:02d}" for i in range(n)})
+    present = {case.id: frozenset({"liver"} | ({"stone"} if i in rare else set())) for i, case in enumerate(cases)}
+    splits = make_splits(cases, 5, seed, present)
+    held_back = [sum("stone" in present[case] for case in split.validation) for split in splits]
+    assert all(any("stone" in present[case] for case in split.training) for split in splits)
+    assert sum(count > 0 for count in held_back) == min(5, len(rare)) or splits == make_splits(cases, 5, seed)
+    assert min(held_back) > 0 or len(rare) < 5
+
+
+def test_folds_stay_those_of_nnunet_where_chance_was_fair():
+    cases = cases_of({f"case_{i:02d}": f"case_{i:02d}" for i in range(50)})
+    everywhere = {case.id: frozenset({"liver"}) for case in cases}
+    assert make_splits(cases, present=everywhere) == make_splits(cases)
+    often = {case.id: frozenset({"tumour"} if i % 2 else ()) for i, case in enumerate(cases)}
+    assert make_splits(cases, present=often) == make_splits(cases)
+
+
+def test_nnunets_name_for_own_folds_is_found_and_ours_goes_first(tmp_path):
+    assert own_splits(tmp_path) is None
+    (tmp_path / "splits_final.json").touch()
+    assert own_splits(tmp_path).name == "splits_final.json"
+    (tmp_path / "splits.json").touch()
+    assert own_splits(tmp_path).name == "splits.json"

@@ -63,7 +63,8 @@ def test_codes_equal_the_plain_full_computation(native, data):
     expected = np.zeros(native.shape, np.int16)
     for logit, code in zip(full, (5, 3, 9, 1), strict=True):
         crop(turn(expected), lower, upper)[logit > 0] = code
-    found = logits_to_codes(logits, network, native, has_regions=True, paint_codes=(5, 3, 9, 1), slab_voxels=50)
+    paint = np.repeat([[5], [3], [9], [1]], 10, axis=1)
+    found = logits_to_codes(logits, network, native, has_regions=True, paint_codes=paint, slab_voxels=50)
     assert np.array_equal(found, expected)
 
 
@@ -87,7 +88,7 @@ def test_probabilities_belong_to_the_codes_and_sum_to_one(native, data):
     assert not found[1:, outside].any()
 
     regions = probabilities_to_native(logits, network, native, has_regions=True)
-    painted = logits_to_codes(logits, network, native, has_regions=True, paint_codes=(1, 1, 1))
+    painted = logits_to_codes(logits, network, native, has_regions=True, paint_codes=((1, 1),) * 3)
     assert np.array_equal((regions > 0.5).any(0), painted > 0) or np.abs(regions - 0.5).min() < 1e-3
     assert not regions[:, outside].any()
 

@@ -72,3 +72,18 @@ def test_a_block_is_the_case_inside_and_the_outside_value_beyond(tmp_path, codes
     assert (block[0, :3] == 0.25).all()
     assert (block[1, :, 8:] == 0.75).all()
     assert (block_codes[:, 8:] == 0).all()
+
+
+@pytest.mark.parametrize("foreground", [False, True])
+@pytest.mark.parametrize("annotated", [0, 1])
+def test_no_patch_is_centred_on_an_ignored_voxel(tmp_path, foreground, annotated):
+    codes = np.full((20, 30, 40), -1, np.int16)
+    codes[4:6, 10:12, 20:25] = annotated
+    _, case = stored(tmp_path, codes)
+    rng = np.random.default_rng(1)
+    assert {codes[tuple(draw_centre(rng, case, (8, 8, 8), ((1,), (2,)), foreground))] for _ in range(50)} == {annotated}
+
+
+def test_a_case_without_any_annotation_still_gives_patches(tmp_path):
+    _, case = stored(tmp_path, np.full((9, 9, 9), -1, np.int16))
+    assert draw_centre(np.random.default_rng(0), case, (4, 4, 4), ((1,),), True).shape == (3,)

@@ -1,0 +1,103 @@
+"""BIDS, the brain imaging data structure: ``sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz``, labels below ``derivatives``.
+
+A case is a subject's session. Its label is a ``_dseg`` file, or one ``_label-NAME_mask`` file for each structure, of the same
+subject and session. ``dseg.tsv`` (columns index and name) names the values, ``participants.tsv`` tells about the subjects.
+"""
+
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from autoseg.data.layouts.folders import read_names, read_table
+from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, files_below, plain_labels
+from autoseg.data.scan import Finding
+from autoseg.errors import DatasetError
+
+__all__ = ["find"]
+
+NAME = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?((?:_[^_]+)*)_([A-Za-z0-9]+)\.nii(?:\.gz)?")
+
+
+def find(source, *, channels=None, derivative=None, names=None, ignore=None):
+    """Every session of every subject.
+
+    Args:
+        source: the root of the data set.
+        channels: suffixes of the images, such as ``T1w,FLAIR``; None for those that every labelled session has.
+        derivative: the folder below ``derivatives`` whose labels count, where there are several.
+        names, ignore: as for the layout ``folders``; None for names from a ``dseg.tsv``.
+    """
+    source = Path(source)
+    images, labels, tables = defaultdict(lambda: defaultdict(list)), defaultdict(list), []
+    for path, parts in files_below(source).items():
+        in_labels = parts[0] == "derivatives" and derivative in (None, parts[1])
+        if in_labels and path.name.endswith("dseg.tsv"):
+            tables.append(path)
+        if not (match := NAME.fullmatch(path.name)):
+            continue
+        case = "_".join(part for part in match.groups()[:2] if part)
+        if in_labels and match[4] in ("dseg", "mask"):
+            labels[case].append(path)
+        elif parts[0] != "derivatives" and parts[-2] == "anat" and match[4] not in ("dseg", "mask"):
+            images[case][match[4]].append(path)
+    if not images:
+        raise DatasetError(f"{source}: expected files such as sub-01/anat/sub-01_T1w.nii.gz below it, found none")
+    channels = tuple(channels or _common_channels(images, labels))
+    if not channels:
+        raise DatasetError(
+            f"{source}: the labelled sessions have no kind of image in common. Name those to use with --channels"
+        )
+    cases, findings = [], []
+    for case, files in sorted(images.items()):
+        found, wrong = _case(case, files, labels.get(case, []), channels)
+        cases += found
+        findings += wrong
+    for case in sorted(set(labels) - set(images)):
+        message = f"expected an image of the session, found {labels[case][0].name} alone"
+        findings.append(error(case, "no-image", message, "Add the image, or take the label away."))
+    values = read_names(names or tables[0]) if names or tables else {}
+    return FoundDataset(
+        channels=channels,
+        cases=tuple(cases),
+        describe=plain_labels(values, closed=False, ignore=ignore),
+        findings=tuple(findings),
+        about=_participants(source / "participants.tsv"),
+    )
+
+
+def _common_channels(images, labels):
+    """Suffixes that all labelled sessions have, T1w first."""
+    counts = Counter(suffix for case in labels for suffix in images.get(case, ()))
+    common = [suffix for suffix, n in counts.items() if n == len(set(labels) & set(images))]
+    return sorted(common, key=lambda suffix: (suffix != "T1w", suffix))
+
+
+def _case(case, files, labels, channels):
+    """([FoundCase] or [], findings) of one session."""
+    findings = []
+    for channel in channels:
+        if len(files[channel]) != 1:
+            found = ", ".join(path.name for path in files[channel]) or "none"
+            remedy = "Leave one in a copy of the data set, or name the pairs in a table for the layout 'folders'."
+            findings.append(error(case, "image-count", f"expected one {channel} image, found {found}", remedy))
+    maps = [path for path in labels if "_dseg." in path.name]
+    masks = [(match[1], path) for path in labels if (match := re.search(r"_label-([^_]+)_mask\.", path.name))]
+    if len(maps) > 1 or len(dict(masks)) < len(masks):
+        found = ", ".join(str(path) for path in maps or labels)
+        remedy = "Say whose labels count with --derivative NAME."
+        findings.append(error(case, "label-count", f"expected one label, found {found}", remedy))
+    if any(finding.severity == "error" for finding in findings):
+        return [], findings
+    if not maps and not masks:
+        message = "a session without a label: it becomes a test case"
+        findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
+    sources = tuple(Source(files[channel][0]) for channel in channels)
+    label, masks = (maps[0], ()) if maps else (None, tuple(masks))
+    found = FoundCase(case, case.split("_")[0], sources, label, masks, part="train" if label or masks else "test")
+    return [found], findings
+
+
+def _participants(path):
+    """{"patient_info": {subject: its row}} of a participants.tsv, {} where there is none."""
+    rows = read_table(path)[1] if path.is_file() else []
+    return {"patient_info": {row.pop("participant_id"): row for row in rows if row.get("participant_id")}} if rows else {}

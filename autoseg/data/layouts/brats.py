@@ -1,0 +1,92 @@
+"""BraTS, brain tumours in four sequences: the names of 2018 to 2021 and those since 2023, in any arrangement of folders.
+
+``BraTS20_Training_001_t1.nii.gz``, ``_t1ce``, ``_t2``, ``_flair``, ``_seg``; ``BraTS-GLI-00000-000-t1n.nii.gz``, ``-t1c``,
+``-t2w``, ``-t2f``, ``-seg``. Enhancing tumour is 4 in the releases up to 2021 and 3 in 2023; the values that occur say which.
+Where both kinds meet, both values are enhancing tumour, and nothing needs to be rewritten.
+"""
+
+import re
+from collections import Counter, defaultdict
+
+from autoseg.data.dataset import guess_patient
+from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, files_below, is_test, region_labels
+from autoseg.data.scan import Finding
+from autoseg.errors import DatasetError
+
+__all__ = ["find"]
+
+CHANNELS = ("T1", "T1ce", "T2", "FLAIR")
+KINDS = {"t1": 0, "t1n": 0, "t1ce": 1, "t1c": 1, "t2": 2, "t2w": 2, "flair": 3, "t2f": 3, "seg": "label", "segm": "label"}
+NAME = re.compile(rf"(.+)[-_]({'|'.join(sorted(KINDS, key=len, reverse=True))})\.nii(?:\.gz)?", re.IGNORECASE)
+NECROSIS, OEDEMA = 1, 2
+ABOUT = {"name": "BraTS", "reference": "Menze et al., IEEE TMI 2015; Bakas et al., Scientific Data 2017"}
+
+
+def find(source):
+    """Every case with four sequences; those without a label in a folder of test or validation data are test cases."""
+    found, findings, info = defaultdict(dict), [], {}
+    for path, parts in files_below(source).items():
+        if not (match := NAME.fullmatch(path.name)):
+            continue
+        case, kind = match[1], KINDS[match[2].lower()]
+        if kind in found[case]:
+            message = f"expected one file, found {found[case][kind]} and {path}"
+            findings.append(error(case, "found-twice", message, "Keep one of the two; a case may be in the source once."))
+        found[case] |= {kind: path, "test": is_test((*parts[:-1], case))}
+        info |= {guess_patient(case): {"grade": grade} for grade in {"HGG", "LGG"} & set(parts)}
+    if not found:
+        raise DatasetError(f"{source}: expected files such as CASE_t1ce.nii.gz or CASE-t1c.nii.gz below it, found none")
+    _join_misnamed_labels(found)
+    cases = []
+    for case, files in sorted(found.items()):
+        needed = [*range(4), *(() if files["test"] else ("label",))]
+        for kind in [kind for kind in needed if kind not in files]:
+            code, name = ("missing-label", "segmentation") if kind == "label" else ("missing-channel", CHANNELS[kind])
+            message = f"expected a file of {name}, found {', '.join(sorted(path.name for path in _paths(files)))}"
+            findings.append(error(case, code, message, "Download the case again."))
+        if all(channel in files for channel in range(4)):
+            images = tuple(Source(files[channel]) for channel in range(4))
+            part = "train" if "label" in files else "test"
+            cases.append(FoundCase(case, guess_patient(case), images, files.get("label"), part=part))
+    about = ABOUT | ({"patient_info": info} if info else {})
+    return FoundDataset(CHANNELS, tuple(cases), describe_labels, tuple(findings), about)
+
+
+def _paths(files):
+    return [path for kind, path in files.items() if kind != "test"]
+
+
+def _join_misnamed_labels(found):
+    """Give a label alone in a folder with images of one case to that case: one of the 2020 release has another name."""
+    folders = defaultdict(list)
+    for case, files in found.items():
+        folders[_paths(files)[0].parent].append(case)
+    for names in folders.values():
+        alone = [case for case in names if set(found[case]) == {"label", "test"}]
+        if len(names) == 2 and len(alone) == 1:
+            (owner,) = set(names) - set(alone)
+            found[owner].setdefault("label", found[alone[0]]["label"])
+            del found[alone[0]]
+
+
+def describe_labels(counted):
+    """Whole tumour, tumour core and enhancing tumour, after the values that the files hold; see ``FoundDataset``."""
+    if both := sorted(case for case, values in counted.items() if {3, 4} <= set(values)):
+        message = (
+            f"expected 4 or 3 for enhancing tumour, found both in {', '.join(both[:5])}: this is a release that means others"
+        )
+        remedy = "Convert it with the layout 'folders', and write what its values mean into dataset.json."
+        return {}, [error("", "label-convention", message, remedy)]
+    kinds = Counter(value for values in counted.values() for value in values if value in (3, 4))
+    enhancing = sorted(kinds) or [4]
+    regions = {
+        "whole tumour": [NECROSIS, OEDEMA, *enhancing],
+        "tumour core": [NECROSIS, *enhancing],
+        "enhancing tumour": enhancing,
+    }
+    usual = max(enhancing, key=lambda value: kinds[value])
+    description, findings = region_labels(regions, (OEDEMA, NECROSIS, usual))(counted)
+    if len(enhancing) == 2:
+        message = f"enhancing tumour is 4 in {kinds[4]} cases and 3 in {kinds[3]}: two releases; both values count as it"
+        findings.append(Finding("note", "", "label-convention", message, f"Nothing. Predictions are written with {usual}."))
+    return description, findings

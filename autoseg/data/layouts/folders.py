@@ -1,0 +1,200 @@
+"""Any other arrangement: a folder of images and one of labels, matched by name; or a table that says what belongs together.
+
+Images are ``CASE.EXT``, or ``CASE_0000.EXT``, ``CASE_0001.EXT`` for several channels. A label is ``CASE.EXT``, ``CASE_seg.EXT``
+and the like, or a folder ``CASE`` with one file for each structure, which may overlap. Both may lie in one folder.
+
+A table (CSV or TSV) has one row per case: ``image``, or ``image_T1``, ``image_FLAIR`` and so on for channels of these names;
+``label``, or ``label_liver``, ``label_tumour`` and so on for separate files; and, if wanted, ``case``, ``patient`` and
+``split`` (``train``, ``val`` or ``test``). Paths start at the folder of the table.
+"""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from autoseg.data.dataset import guess_patients
+from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, plain_labels
+from autoseg.data.scan import Finding
+from autoseg.errors import AutosegError, DatasetError, FileError
+from autoseg.imaging.files import FORMATS, ending_of, read_file
+
+__all__ = ["find", "guess_channels", "read_names", "read_table"]
+
+DECORATION = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)
+PARTS = {"": "train", "train": "train", "training": "train", "val": "val", "validation": "val"}
+PARTS |= {"test": "test", "testing": "test"}
+
+
+def find(source, *, labels=None, channels=None, names=None, ignore=None):
+    """The cases of two folders or of a table.
+
+    Args:
+        source: folder of images, or a table.
+        labels: folder of labels; not with a table.
+        channels: their names in order; None for those of the table, else ``image``.
+        names: JSON object name -> value, or a table of value and name; None for "label 1" and so on.
+        ignore: label value of voxels without annotation.
+    """
+    source = Path(source)
+    if source.is_file():
+        named, cases, findings = _from_table(source)
+    elif not source.is_dir():
+        raise DatasetError(f"{source}: there is no such folder or table")
+    elif labels is None or not Path(labels).is_dir():
+        raise DatasetError(f"{source}: expected also a folder of labels, found {labels}. Say where it is with --labels DIR")
+    else:
+        named, (cases, findings) = None, _from_folders(source, Path(labels))
+    if not cases and not findings:
+        raise DatasetError(f"{source}: expected images that end in one of {', '.join(sorted(FORMATS))}, or rows; found none")
+    channels = tuple(channels or named or guess_channels(cases))
+    if channels == ("image",):
+        message = 'the channel is called "image", so that each scan is scaled by itself'
+        findings.append(Finding("note", "", "channel-name", message, "Say --channels CT for CT in Hounsfield units."))
+    return FoundDataset(
+        channels=channels,
+        cases=tuple(cases),
+        describe=plain_labels(read_names(names) if names else {}, closed=False, ignore=ignore),
+        findings=tuple(findings),
+    )
+
+
+def guess_channels(cases):
+    """Names for the channels of the first case, the file being read where there is only one."""
+    images = cases[0].images if cases else ()
+    try:
+        count = len(images) if len(images) > 1 else len(read_file(images[0].path).data)
+    except (AutosegError, IndexError):
+        count = 1  # what is wrong with the file is found when the cases are read
+    known = {1: ("image",), 3: ("red", "green", "blue")} if len(images) < 2 else {}
+    return known.get(count) or tuple(f"channel {number}" for number in range(count))
+
+
+def read_names(path):
+    """{value: name} from a JSON object name -> value, or from the first two columns, value and name, of a CSV or TSV.
+
+    Raises:
+        DatasetError: neither.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".json":
+            names = {int(value): str(name) for name, value in json.loads(path.read_text(encoding="utf-8-sig")).items()}
+        else:
+            rows = [row for row in _rows(path) if len(row) > 1 and row[0].strip().lstrip("-").isdigit()]
+            names = {int(row[0]): row[1].strip() for row in rows}
+    except (OSError, ValueError, TypeError, AttributeError) as fault:
+        raise DatasetError(f"{path}: expected names of label values, not readable: {fault}") from fault
+    if not names:
+        raise DatasetError(f"{path}: expected rows of a label value and its name, found none")
+    return names
+
+
+def read_table(path):
+    """The rows of a CSV or TSV as dictionaries, by the names in its first line."""
+    first, *rows = _rows(path) or [[]]
+    columns = [name.strip().lower() if "_" not in name else name.strip() for name in first]
+    return columns, [dict(zip(columns, (cell.strip() for cell in row), strict=False)) for row in rows if any(row)]
+
+
+def _rows(path):
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as fault:
+        raise DatasetError(f"{path}: expected a table as text, not readable: {fault}") from fault
+    first = text.split("\n", 1)[0]
+    return list(csv.reader(text.splitlines(), delimiter=max("\t,;", key=first.count)))
+
+
+def _from_table(path):
+    """(channel names or None, cases, findings)."""
+    columns, rows = read_table(path)
+    images = [name for name in columns if name == "image" or name.startswith("image_")]
+    labels = [name for name in columns if name == "label" or name.startswith("label_")]
+    if not images or not labels or (len(labels) > 1 and "label" in labels):
+        raise DatasetError(
+            f"{path}: expected the columns image (or image_T1, image_T2 ...) and label (or label_liver, label_tumour ...), "
+            f"found {', '.join(columns) or 'none'}"
+        )
+    cases, findings, ids = [], [], set()
+    for row in rows:
+        files = {name: path.parent / row[name] for name in (*images, *labels) if row.get(name)}
+        case = row.get("case") or (_stem(files[images[0]]) if images[0] in files else f"row {rows.index(row) + 2}")
+        part = PARTS.get(row.get("split", "").lower())
+        wrong = [f"a file, found no {file}" for file in files.values() if not file.is_file()]
+        wrong += [f"a path under {name}, found none" for name in images if name not in files]
+        wrong += ["a label, found none"] if part != "test" and not set(labels) & set(files) else []
+        wrong += ["train, val or test under split, found " + row["split"]] if part is None else []
+        wrong += ["each case once, found it again"] if case in ids else []
+        ids.add(case)
+        findings += [error(case, "table-row", f"expected {what}", f"Correct the row in {path.name}.") for what in wrong]
+        if not wrong:
+            masks = tuple((name[6:], files[name]) for name in labels if name in files and name != "label")
+            sources = tuple(Source(files[name]) for name in images)
+            cases.append(FoundCase(case, row.get("patient", ""), sources, files.get("label"), masks, part))
+    return [name[6:] for name in images] if images != ["image"] else None, _with_patients(cases), findings
+
+
+def _from_folders(images, labels):
+    """(cases, findings)."""
+    together = images.resolve() == labels.resolve()  # then the labels are those that are named so
+
+    def is_label(path):
+        if path.is_dir() or path.name.startswith("."):
+            return path.is_dir() and not path.name.startswith(".")
+        return _is_image(path) and (not together or bool(DECORATION.search(_stem(path))))
+
+    by_stem = {_stem(path): path for path in _images_in(images) if not (together and is_label(path))}
+    cases, findings, used = [], [], set()
+    for path in sorted(labels.iterdir()):
+        if not is_label(path):
+            continue
+        stem = path.name if path.is_dir() else _stem(path)
+        case = next((name for name in (stem, DECORATION.sub("", stem)) if _channels_of(name, by_stem)), None)
+        if case is None:
+            remedy = "Give image and label one name, or name the pairs in a table (CSV)."
+            findings.append(error(stem, "no-image", f"expected an image {stem} or {stem}_0000 in {images}, found none", remedy))
+            continue
+        sources = _channels_of(case, by_stem)
+        used |= {source.path for source in sources}
+        masks = tuple((_stem(file), file) for file in _images_in(path)) if path.is_dir() else ()
+        if path.is_dir() and not masks:
+            findings.append(error(case, "missing-label", f"expected files of structures in {path}, found none", "Add them."))
+            continue
+        cases.append(FoundCase(case, "", sources, None if masks else path, masks))
+    unlabelled = {re.sub(r"_\d{4}$", "", stem) for stem, path in by_stem.items() if path not in used}
+    for case in sorted(unlabelled):
+        cases.append(FoundCase(case, "", _channels_of(case, by_stem), part="test"))
+        message = "an image without a label: it becomes a test case"
+        findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
+    return _with_patients(cases), findings
+
+
+def _with_patients(cases):
+    guessed = guess_patients(case.id for case in cases if not case.patient)
+    return [case if case.patient else replace(case, patient=guessed[case.id]) for case in cases]
+
+
+def _channels_of(case, by_stem):
+    """The images of a case, () where there are none."""
+    if case in by_stem:
+        return (Source(by_stem[case]),)
+    pattern = re.compile(rf"{re.escape(case)}_\d{{4}}")
+    return tuple(Source(by_stem[stem]) for stem in sorted(by_stem) if pattern.fullmatch(stem))
+
+
+def _images_in(folder):
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".") and _is_image(path)]
+
+
+def _is_image(path):
+    try:
+        return bool(ending_of(path))
+    except FileError:
+        return False
+
+
+def _stem(path):
+    """The name of a file without its ending."""
+    return path.name[: -len(ending_of(path))] if _is_image(path) else path.stem

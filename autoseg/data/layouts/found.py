@@ -1,0 +1,135 @@
+"""What a layout finds: which files make which case, and what their label values mean.
+
+A layout is a function ``find(source, **options) -> FoundDataset`` that looks at names and small text files. It opens no image,
+and what is missing or odd becomes a finding, so that all of it is told at once.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from autoseg.data.scan import Finding
+from autoseg.errors import DatasetError
+
+__all__ = ["FoundCase", "FoundDataset", "Source", "error", "files_below", "is_test", "plain_labels", "region_labels"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an image is: a file, and which of its volumes where it holds several (4D), else None."""
+
+    path: Path
+    volume: int | None = None
+
+
+@dataclass(frozen=True)
+class FoundCase:
+    """A case of the source.
+
+    Attributes:
+        id, patient: names in the data set to be made.
+        images: one for each channel.
+        label: a label map, or None.
+        masks: (structure, path) of separate files, one for each structure, which may overlap; instead of ``label``.
+        part: ``train``, ``val`` (held back in the source's own fold) or ``test``.
+    """
+
+    id: str
+    patient: str
+    images: tuple[Source, ...]
+    label: Path | None = None
+    masks: tuple[tuple[str, Path], ...] = ()
+    part: str = "train"
+
+
+@dataclass(frozen=True)
+class FoundDataset:
+    """All cases of a source.
+
+    Attributes:
+        channels: names in order.
+        cases: any order.
+        describe: {case: its label values} -> (the keys ``labels`` and, for regions, ``regions_class_order`` of a
+            dataset.json, findings). Not asked where labels are separate files.
+        findings: about names and text files.
+        about: further keys of dataset.json.
+    """
+
+    channels: tuple[str, ...]
+    cases: tuple[FoundCase, ...]
+    describe: Callable
+    findings: tuple[Finding, ...] = ()
+    about: dict = field(default_factory=dict)
+
+
+def files_below(source):
+    """{path: parts below ``source``} of all files, sorted; hidden ones (``._volume-1.nii`` too) do not count.
+
+    Raises:
+        DatasetError: no such folder.
+    """
+    source, found, known = Path(source), [], set()
+    if not source.is_dir():
+        raise DatasetError(f"{source}: there is no such folder")
+    for folder, inner, names in os.walk(source, followlinks=True):
+        known.add(os.path.realpath(folder))
+        inner[:] = [name for name in inner if os.path.realpath(os.path.join(folder, name)) not in known]  # links in a circle
+        found += [Path(folder) / name for name in names if not name.startswith(".")]
+    return {path: path.relative_to(source).parts for path in sorted(found)}
+
+
+def is_test(parts):
+    """Whether a folder on the way to a file, or its name, says that it is no training data."""
+    return any("test" in part.lower() or "validation" in part.lower() for part in parts)
+
+
+def error(case, code, message, remedy):
+    return Finding("error", case, code, message, remedy)
+
+
+def plain_labels(names, *, closed=True, ignore=None):
+    """A ``describe`` for structures that do not overlap.
+
+    Args:
+        names: {value: name}. A value without a name is "label 7" and so on.
+        closed: the published values; another one is an error, and values that no file holds stay declared.
+        ignore: value of voxels without annotation, or None.
+    """
+    return partial(_plain, names=names, closed=closed, ignore=ignore)
+
+
+def _plain(counted, *, names, closed, ignore):
+    found = {value for values in counted.values() for value in values}
+    values = sorted((set(names) if closed else found) - {0, ignore})
+    labels = {"background": 0} | {name: value for value, name in _unique(values, names).items()}
+    if ignore is not None:
+        labels["ignore"] = ignore
+    return {"labels": labels}, (_undeclared(counted, {0, *names, ignore}) if closed else [])
+
+
+def region_labels(regions, order):
+    """A ``describe`` for published regions: name -> values, and the value that each paints."""
+    declared = {0, *(value for group in regions.values() for value in group)}
+    labels = {"background": 0} | {name: list(group) for name, group in regions.items()}
+    return lambda counted: ({"labels": labels, "regions_class_order": list(order)}, _undeclared(counted, declared))
+
+
+def _undeclared(counted, declared):
+    """One error for each case with other values than the published ones."""
+    found = {case: sorted(set(values) - declared) for case, values in counted.items()}
+    known = ", ".join(str(value) for value in sorted(declared - {None}))
+    remedy = "Correct the label, or convert the data with the layout 'folders', which takes values as they are."
+    return [
+        error(case, "undeclared-label", f"expected label values among {known}, found {', '.join(map(str, odd))}", remedy)
+        for case, odd in found.items()
+        if odd
+    ]
+
+
+def _unique(values, names):
+    """{value: name}, the value added to names that occur twice or that dataset.json keeps for itself."""
+    named = {value: str(names.get(value, f"label {value}")) for value in values}
+    taken = [*named.values(), "background", "ignore"]
+    return {value: name if taken.count(name) == 1 else f"{name} {value}" for value, name in named.items()}

@@ -1,0 +1,49 @@
+"""LiTS (2017), livers and their tumours in CT: ``volume-N.nii`` and ``segmentation-N.nii`` in one or several folders.
+
+``test-volume-N.nii`` have no labels. The numbers are kept: ``volume-7.nii`` is the case ``lits_007``.
+"""
+
+import re
+from collections import defaultdict
+
+from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, files_below, region_labels
+from autoseg.errors import DatasetError
+
+__all__ = ["find"]
+
+NAME = re.compile(r"(test-)?(volume|segmentation)-(\d+)\.nii(?:\.gz)?", re.IGNORECASE)
+ABOUT = {"name": "LiTS", "reference": "Bilic et al., Medical Image Analysis 2023", "licence": "CC BY-NC-ND 4.0"}
+
+describe_labels = region_labels({"liver": [1, 2], "tumour": [2]}, (1, 2))
+
+
+def find(source):
+    """Every volume with its segmentation; the tumours are part of the liver."""
+    found, findings = defaultdict(dict), []
+    for path in files_below(source):
+        if match := NAME.fullmatch(path.name):
+            case = f"lits_{'test_' if match[1] else ''}{int(match[3]):03d}"
+            kind = match[2].lower()
+            if kind in found[case]:
+                message = f"expected one {kind}, found {found[case][kind]} and {path}"
+                findings.append(error(case, "found-twice", message, "Keep one of the two; a case may be in the source once."))
+            found[case][kind] = path
+    if not found:
+        raise DatasetError(f"{source}: expected files such as volume-0.nii below it, found none")
+    cases = []
+    for case, files in sorted(found.items()):
+        is_test = case.startswith("lits_test")
+        for kind in ("volume",) if is_test else ("volume", "segmentation"):
+            if kind not in files:
+                message = f"expected a {kind} of number {int(case[-3:])}, found {next(iter(files.values())).name} alone"
+                findings.append(error(case, "missing-file", message, "Download the case again."))
+        if "volume" in files:
+            part = "test" if is_test else "train"
+            cases.append(FoundCase(case, case, (Source(files["volume"]),), files.get("segmentation"), part=part))
+    return FoundDataset(
+        channels=("CT",),
+        cases=tuple(cases),
+        describe=describe_labels,
+        findings=tuple(findings),
+        about=ABOUT,
+    )

@@ -1,0 +1,61 @@
+"""The Medical Segmentation Decathlon, any task: its own dataset.json lists the files; channels lie in one 4D file."""
+
+import json
+from pathlib import Path
+
+from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, plain_labels
+from autoseg.errors import DatasetError
+
+__all__ = ["find"]
+
+KEPT = ("name", "description", "reference", "licence", "release")
+
+
+def find(source):
+    """The cases that the task lists; entries of macOS (``._la_003.nii.gz``) do not count."""
+    source = Path(source)
+    task = _read(source / "dataset.json")
+    try:
+        channels = tuple(str(task["modality"][key]) for key in sorted(task["modality"], key=int))
+        names = {int(value): str(name) for value, name in task["labels"].items() if int(value)}
+        listed = [(source / entry["image"], source / entry["label"]) for entry in task["training"]]
+        tests = [entry if isinstance(entry, str) else entry["image"] for entry in task.get("test", [])]
+    except (KeyError, TypeError, ValueError) as fault:
+        raise DatasetError(
+            f"{source / 'dataset.json'}: expected the form of the Decathlon, found another: {fault!r}"
+        ) from fault
+    cases, findings = [], []
+    for image, label in listed + [(source / test, None) for test in tests]:
+        if image.name.startswith("._"):
+            continue
+        case, part = image.name.removesuffix(".gz").removesuffix(".nii"), "train" if label else "test"
+        missing = [path for path in (image, label) if path and not path.is_file()]
+        for path in missing:
+            message = f"expected {path}, which dataset.json lists; found none"
+            findings.append(error(case, "missing-file", message, "Download the task again."))
+        if not missing:
+            volumes = range(len(channels)) if len(channels) > 1 else (None,)
+            cases.append(FoundCase(case, case, tuple(Source(image, volume) for volume in volumes), label, part=part))
+    return FoundDataset(
+        channels=channels,
+        cases=tuple(cases),
+        describe=plain_labels(names),
+        findings=tuple(findings),
+        about={key: task[key] for key in KEPT if key in task},
+    )
+
+
+def _read(path):
+    """The description of a task, with the keys that are needed here."""
+    try:
+        task = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as fault:
+        raise DatasetError(f"{path}: expected the dataset.json of a Decathlon task, not readable: {fault}") from fault
+    kinds = {"modality": dict, "labels": dict, "training": list}
+    lacking = [key for key, kind in kinds.items() if not isinstance(task, dict) or not isinstance(task.get(key), kind)]
+    if lacking:
+        raise DatasetError(
+            f"{path}: expected the dataset.json of a Decathlon task, found no {', '.join(lacking)}. "
+            "A folder in nnU-Net's layout needs no conversion"
+        )
+    return task

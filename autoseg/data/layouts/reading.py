@@ -1,0 +1,166 @@
+"""The files of a found case, read once: are they whole, do they lie on one grid, which values does the label hold?
+
+Structures in separate files may overlap. A *combination* is a set of structures that some voxel belongs to at once; each gets a
+label value, and each structure becomes a region: the values of all combinations that it is part of. So overlap lives in one
+ordinary label map.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.data.dataset import Case, DatasetSpec
+from autoseg.data.layouts.found import FoundCase, Source, error
+from autoseg.data.scan import Finding, check_channels, check_grids, check_intensities, count_label
+from autoseg.imaging.files import ending_of, read_file
+from autoseg.imaging.raw import REMEDY
+
+__all__ = ["SeenCase", "combine", "label_values", "read_image", "see_cases"]
+
+
+@dataclass(frozen=True)
+class SeenCase:
+    """What reading a case showed.
+
+    Attributes:
+        case: FoundCase.
+        findings: about it.
+        values: of its label map, ascending.
+        combinations: of its separate files; () is background.
+        digests: {path: of the bytes of the file}.
+    """
+
+    case: FoundCase
+    findings: tuple[Finding, ...]
+    values: tuple[int, ...]
+    combinations: tuple[tuple[str, ...], ...]
+    digests: dict[Path, str]
+
+    @property
+    def usable(self):
+        """No finding is an error."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def see_cases(cases, channels):
+    """Read cases that may share a file (the frames of one series, which is then read once); a list of SeenCase."""
+    shared = {}
+    return [_see(case, channels, shared) for case in cases]
+
+
+def read_image(source, contents=None):
+    """The FileContent of a Source, one volume of a 4D file being data (1, Z, Y, X).
+
+    Args:
+        contents: {path: FileContent} of files that were read before; this one is added.
+    """
+    contents = {} if contents is None else contents
+    if source.path not in contents:
+        contents[source.path] = read_file(source.path)
+    content = contents[source.path]
+    if source.volume is None:
+        return content
+    if source.volume >= len(content.data):
+        raise ValueError(f"expected at least {source.volume + 1} volumes, found {len(content.data)}")
+    return replace(content, data=content.data[source.volume : source.volume + 1])
+
+
+def combine(masks, shape):
+    """Structures that may overlap as one array of codes.
+
+    Args:
+        masks: pairs (structure, (Z, Y, X) bool), any iterable; one mask is held at a time.
+        shape: (Z, Y, X).
+
+    Returns:
+        (codes, combinations): (Z, Y, X) int32, and for each code the structures that its voxels belong to; code 0 is ().
+    """
+    codes, combinations = np.zeros(shape, np.int32), [()]
+    for structure, mask in masks:
+        table = np.arange(len(combinations))
+        for code in np.unique(codes[mask]).tolist():
+            table[code] = len(combinations)
+            combinations.append((*combinations[code], structure))
+        codes[mask] = table[codes[mask]]
+    return codes, tuple(combinations)
+
+
+def label_values(combinations, structures):
+    """The labels of a data set whose structures come as separate files.
+
+    Args:
+        combinations: all that occur, each a collection of structures.
+        structures: the names of all files.
+
+    Returns:
+        (description, values): the keys ``labels`` and, where structures overlap, ``regions_class_order`` of a dataset.json, and
+        {frozenset of structures: label value}. A structure alone has its place in the alphabet, so that it is the same value
+        whether others overlap or not.
+    """
+    found, structures = {frozenset(combination) for combination in combinations}, sorted(structures)
+    values = {frozenset(): 0} | {frozenset([name]): number for number, name in enumerate(structures, 1)}
+    several = sorted(sorted(group) for group in found if len(group) > 1)
+    values |= {frozenset(group): len(structures) + number for number, group in enumerate(several, 1)}
+    if not several:
+        return {"labels": {"background": 0} | {name: values[frozenset([name])] for name in structures}}, values
+    # a structure that is never alone keeps its value all the same: it is painted where the network finds it alone
+    regions = {name: [value for group, value in values.items() if name in group] for name in structures}
+    order = [values[frozenset([name])] for name in structures]
+    return {"labels": {"background": 0} | regions, "regions_class_order": order}, values
+
+
+def _see(case, channels, contents):
+    findings = []
+
+    def read(source, *arguments):
+        try:
+            return read_image(source, *arguments)
+        except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
+            message = str(fault).replace(f"{source.path}: ", "").removesuffix(REMEDY).rstrip(" .")
+            findings.append(error(case.id, "unreadable-file", f"{source.path}: {message}", REMEDY))
+
+    images = [read(source, contents) for source in case.images]
+    digests = {source.path: image.digest for source, image in zip(case.images, images, strict=True) if image}
+    for source, image in zip(case.images, images, strict=True):
+        findings += check_intensities(case, source.path, image.data) if image else []
+    if not all(images):
+        return SeenCase(case, tuple(findings), (), (), digests)
+    findings += check_channels(case, _spec(case, channels), images)
+    findings += check_grids(_case(case, case.images), [*images, None])
+
+    def sound(path):
+        """(data (Z, Y, X), values) of a label file; None where something is wrong with it."""
+        if (label := read(Source(path))) is None:
+            return None
+        digests[path] = label.digest
+        counts, wrong = count_label(case, path, label.data)
+        wrong += check_grids(_case(case, case.images[:1], path), [images[0], label])
+        values = tuple(value for value, _ in counts)
+        wrong += _check_mask(case, path, values) if case.masks else []
+        findings.extend(wrong)
+        return None if any(finding.severity == "error" for finding in wrong) else (label.data[0], values)
+
+    label = sound(case.label) if case.label else None
+    masks = ((name, found[0] != 0) for name, path in case.masks if (found := sound(path)))
+    combinations = combine(masks, images[0].geometry.shape)[1] if case.masks else ()
+    return SeenCase(case, tuple(findings), label[1] if label else (), combinations, digests)
+
+
+def _check_mask(case, path, values):
+    """A file of one structure is 0 and one other value."""
+    if not case.masks or len(set(values) - {0}) < 2:
+        return []
+    message = f"{path.name}: expected 0 and one other value, found {', '.join(map(str, values[:10]))}"
+    return [error(case.id, "mask-values", message, "One file for each structure; give a label map as the column label.")]
+
+
+def _case(case, images, label=None):
+    """The Case that checks take."""
+    return Case(case.id, case.patient, tuple(image.path for image in images), label)
+
+
+def _spec(case, channels):
+    """As much of a data set as the checks of images ask for."""
+    ending = ending_of(case.images[0].path)
+    return DatasetSpec("", Path(), tuple(channels), None, (), (), ending)

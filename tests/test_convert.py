@@ -1,0 +1,537 @@
+"""Every layout, in its exact naming, becomes a data set that `verify` has nothing against; the source is never touched."""
+
+import csv
+import json
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoseg.cli import main
+from autoseg.data.check import check_dataset
+from autoseg.data.dataset import read_dataset
+from autoseg.data.splits import read_splits
+from autoseg.errors import AutosegError, DatasetError
+from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.pipeline import conversion, convert
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+SHAPE, SPACING_MM = (4, 6, 8), (3.0, 1.0, 1.5)
+
+
+def put_image(path, seed=0, channels=1):
+    """An image of noise; several channels become a 4D file. Returns its data (C, Z, Y, X)."""
+    data = np.random.default_rng([seed, *path.name.encode()]).normal(100, 20, (channels, *SHAPE)).astype(np.float32)
+    write_volume(Volume(data, Geometry.from_spacing(SHAPE, SPACING_MM)), path)
+    return data
+
+
+def put_label(path, values=(1, 2)):
+    """A label map with a block of each value; returns it."""
+    data = np.zeros(SHAPE, np.uint8)
+    for number, value in enumerate(values):
+        data[1:3, 1:4, 1 + number] = value
+    write_label_volume(LabelVolume(data, Geometry.from_spacing(SHAPE, SPACING_MM)), path)
+    return data
+
+
+def freeze(folder):
+    """Take away every right to write; returns {path: (size, time)} of what is there."""
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(stat.S_IREAD | (stat.S_IEXEC if path.is_dir() else 0))
+    return state(folder)
+
+
+def state(folder):
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.rglob("*")}
+
+
+def thaw(folder):
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """The folder of a source; its rights are given back at the end."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    yield folder
+    thaw(folder)
+
+
+def check(folder):
+    """The DatasetSpec of a converted folder; its only findings are notes and warnings about labels that tests left out."""
+    dataset = read_dataset(folder)
+    findings = check_dataset(dataset)
+    assert {f.code for f in findings if f.severity != "note"} <= {"label-never-present", "test-patient-in-training"}, findings
+    assert dataset.num_training == len(dataset.training)
+    return dataset
+
+
+def description(folder):
+    return json.loads((folder / "dataset.json").read_text())
+
+
+def fill_acdc(folder, *, cine=False):
+    for number, part in ((1, "training"), (2, "training"), (101, "testing")):
+        patient = f"patient{number:03d}"
+        place = folder / part / patient
+        for frame in (1, 12):
+            put_image(place / f"{patient}_frame{frame:02d}.nii.gz")
+            put_label(place / f"{patient}_frame{frame:02d}_gt.nii.gz", (1, 2, 3))
+        put_image(place / f"{patient}_4d.nii.gz", channels=3)
+        frames = 3 if cine else 30
+        text = f"ED: 1\nES: 12\nGroup: DCM\nHeight: 184.0\nNbFrame: {frames}\nWeight: 95.0\n"
+        (place / "Info.cfg").write_text(text)
+    (folder / "MANDATORY_CITATION.md").write_text("cite")
+
+
+def fill_brats(folder, kind="2020"):
+    ends = {"2020": ("_t1", "_t1ce", "_t2", "_flair", "_seg"), "2023": ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")}[kind]
+    name = {"2020": "BraTS20_Training_{:03d}", "2023": "BraTS-GLI-{:05d}-000"}[kind]
+    for number in (1, 2):
+        case = name.format(number)
+        for end in ends[:4]:
+            put_image(folder / case / f"{case}{end}.nii.gz")
+        put_label(folder / case / f"{case}{ends[4]}.nii.gz", (1, 2, 4 if kind == "2020" else 3))
+
+
+def test_acdc_keeps_patients_frames_official_test_cases_and_what_info_says(source, tmp_path):
+    fill_acdc(source)
+    before = freeze(source)
+    convert("acdc", source, tmp_path / "out")
+    dataset = check(tmp_path / "out")
+    assert [(case.id, case.patient) for case in dataset.training][1:3] == [
+        ("patient001_frame12", "patient001"),
+        ("patient002_frame01", "patient002"),
+    ]
+    assert [(case.id, case.label is not None) for case in dataset.test] == [
+        ("patient101_frame01", True),
+        ("patient101_frame12", True),
+    ]
+    assert dataset.labels.structures == ("right ventricle", "myocardium", "left ventricle")
+    info = description(tmp_path / "out")["patient_info"]["patient001"]
+    assert (info["group"], info["height_cm"], info["weight_kg"]) == ("DCM", 184.0, 95.0)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["conversion.jsonl", "dataset.json"], "by reference"
+    assert state(source) == before
+
+
+def test_acdc_cine_series_become_one_test_case_per_frame(source, tmp_path):
+    fill_acdc(source, cine=True)
+    convert("acdc", source, tmp_path / "out", options={"cine": True})
+    dataset = check(tmp_path / "out")
+    names = [case.id for case in dataset.test if case.patient == "patient001"]
+    assert names == ["patient001_4d_frame01", "patient001_4d_frame02", "patient001_4d_frame03"]
+    whole = read_volume(source / "training/patient001/patient001_4d.nii.gz")
+    frame = next(case for case in dataset.test if case.id == "patient001_4d_frame02")
+    np.testing.assert_array_equal(read_volume(frame.images).data[0], whole.data[1])
+    assert read_volume(frame.images).geometry == whole.geometry
+
+
+@pytest.mark.parametrize(("kind", "enhancing"), [("2020", 4), ("2023", 3)])
+def test_brats_of_either_naming_has_four_channels_and_three_regions(source, tmp_path, kind, enhancing):
+    fill_brats(source / "HGG", kind)
+    freeze(source)
+    convert("brats", source, tmp_path / "out")
+    dataset = check(tmp_path / "out")
+    assert dataset.channels == ("T1", "T1ce", "T2", "FLAIR")
+    assert dataset.labels.structures == ("whole tumour", "tumour core", "enhancing tumour")
+    assert dataset.labels.values == ((1, 2, enhancing), (1, enhancing), (enhancing,))
+    assert dataset.labels.paint_values == (2, 1, enhancing)
+    first = ("t1", "t1ce", "t2", "flair") if kind == "2020" else ("t1n", "t1c", "t2w", "t2f")
+    assert [path.name[:-7].replace("_", "-").split("-")[-1] for path in dataset.training[0].images] == list(first)
+    assert next(iter(description(tmp_path / "out")["patient_info"].values())) == {"grade": "HGG"}
+
+
+def test_brats_of_two_releases_takes_both_values_as_enhancing_and_says_so(source, tmp_path):
+    fill_brats(source, "2020")
+    fill_brats(source, "2023")
+    done = convert("brats", source, tmp_path / "out")
+    assert check(tmp_path / "out").labels.values[2] == (3, 4)
+    assert any("4 in 2 cases and 3 in 2" in finding.message for finding in done.findings)
+
+
+def test_brats_with_3_and_4_in_one_case_is_refused(source, tmp_path):
+    fill_brats(source)
+    put_label(source / "BraTS20_Training_001" / "BraTS20_Training_001_seg.nii.gz", (1, 3, 4))
+    with pytest.raises(DatasetError, match="found both in BraTS20_Training_001"):
+        convert("brats", source, tmp_path / "out", skip_bad=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_misnamed_label_of_brats_2020_and_validation_cases_without_labels(source, tmp_path):
+    fill_brats(source / "MICCAI_BraTS2020_TrainingData")
+    odd = source / "MICCAI_BraTS2020_TrainingData" / "BraTS20_Training_002"
+    (odd / "BraTS20_Training_002_seg.nii.gz").rename(odd / "W39_1998.09.19_Segm.nii.gz")
+    for end in ("t1", "t1ce", "t2", "flair"):
+        put_image(source / "BraTS20_Validation_009" / f"BraTS20_Validation_009_{end}.nii")
+    convert("brats", source, tmp_path / "out")
+    dataset = check(tmp_path / "out")
+    assert dataset.training[1].label.name == "W39_1998.09.19_Segm.nii.gz"
+    assert [case.id for case in dataset.test] == ["BraTS20_Validation_009"]
+
+
+def test_lits_is_found_in_both_batches_and_the_tumour_is_part_of_the_liver(source, tmp_path):
+    for number, batch in (
+        (0, "Training Batch 1"),
+        (27, "Training Batch 1"),
+        (28, "Training Batch 2"),
+        (130, "Training Batch 2"),
+    ):
+        put_image(source / batch / f"volume-{number}.nii")
+        put_label(source / batch / f"segmentation-{number}.nii", (1, 2) if number else (1,))
+    put_image(source / "Testing" / "test-volume-0.nii")
+    freeze(source)
+    convert("lits", source, tmp_path / "out")
+    dataset = check(tmp_path / "out")
+    assert [case.id for case in dataset.training] == ["lits_000", "lits_027", "lits_028", "lits_130"]
+    assert [case.id for case in dataset.test] == ["lits_test_000"]
+    assert (dataset.channels, dataset.file_ending) == (("CT",), ".nii")
+    assert dict(zip(dataset.labels.structures, dataset.labels.values, strict=True)) == {"liver": (1, 2), "tumour": (2,)}
+
+
+@pytest.mark.parametrize("mode", ["reference", "link"])
+def test_msd_channels_are_split_and_the_files_of_macos_do_not_count(source, tmp_path, mode):
+    task = {
+        "name": "PROSTATE",
+        "modality": {"0": "T2", "1": "ADC"},
+        "labels": {"0": "background", "1": "PZ", "2": "TZ"},
+        "tensorImageSize": "4D",
+        "numTraining": 2,
+        "training": [
+            {"image": f"./imagesTr/prostate_{n}.nii.gz", "label": f"./labelsTr/prostate_{n}.nii.gz"} for n in ("00", "02")
+        ],
+        "test": ["./imagesTs/prostate_03.nii.gz"],
+    }
+    task["training"].append({"image": "./imagesTr/._prostate_00.nii.gz", "label": "./labelsTr/._prostate_00.nii.gz"})
+    (source / "dataset.json").write_text(json.dumps(task))
+    images = {name: put_image(source / "imagesTr" / f"prostate_{name}.nii.gz", channels=2) for name in ("00", "02")}
+    images["03"] = put_image(source / "imagesTs" / "prostate_03.nii.gz", channels=2)
+    for name in ("00", "02"):
+        put_label(source / "labelsTr" / f"prostate_{name}.nii.gz")
+    (source / "imagesTr" / "._prostate_00.nii.gz").write_bytes(b"\0")
+    freeze(source)
+    convert("msd", source, tmp_path / "out", mode=mode)
+    dataset = check(tmp_path / "out")
+    assert (dataset.channels, dataset.labels.structures) == (("T2", "ADC"), ("PZ", "TZ"))
+    for case in (*dataset.training, *dataset.test):
+        for channel, path in enumerate(case.images):
+            np.testing.assert_array_equal(read_volume(path).data[0], images[case.id[-2:]][channel])
+    linked = dataset.training[0].label.stat().st_ino == (source / "labelsTr" / "prostate_00.nii.gz").stat().st_ino
+    assert linked, "the label is the source's own file in both modes"
+
+
+def test_two_folders_are_matched_by_name_and_values_get_the_names_of_a_table(source, tmp_path):
+    for number in range(3):
+        for channel in range(2):
+            put_image(source / "scans" / f"p{number}_{channel:04d}.nii.gz")
+        put_label(source / "truth" / f"p{number}_seg.nii.gz", (3, 7, 255))
+    put_image(source / "scans" / "p9_0000.nii.gz")
+    put_image(source / "scans" / "p9_0001.nii.gz")
+    (source / "names.csv").write_text("value;name\n3;vein\n7;vein\n")
+    options = {"labels": source / "truth", "channels": ("T1", "CT"), "names": source / "names.csv", "ignore": 255}
+    convert("folders", source / "scans", tmp_path / "out", options=options)
+    dataset = check(tmp_path / "out")
+    assert dict(zip(dataset.labels.structures, dataset.labels.values, strict=True)) == {"vein 3": (3,), "vein 7": (7,)}
+    assert (dataset.labels.ignore, dataset.channels) == (255, ("T1", "CT"))
+    assert [case.id for case in dataset.test] == ["p9"]
+
+
+def test_a_table_names_channels_patients_and_the_official_split(source, tmp_path):
+    rows = [["case", "image_T1", "image_FLAIR", "label", "patient", "split"]]
+    for number, part in enumerate(("train", "train", "val", "test")):
+        names = [f"{kind}{number}.nii.gz" for kind in ("t1_", "flair_", "truth_")]
+        for name in names[:2]:
+            put_image(source / "files" / name)
+        put_label(source / "files" / names[2])
+        rows.append(
+            [f"c{number}", *(f"files/{name}" for name in names), f"person{number // 2}" if number < 2 else f"p{number}", part]
+        )
+    with open(source / "list.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    freeze(source)
+    convert("folders", source / "list.csv", tmp_path / "out")
+    dataset = check(tmp_path / "out")
+    assert dataset.channels == ("T1", "FLAIR")
+    assert [case.patient for case in dataset.training] == ["person0", "person0", "p2"]
+    assert [case.id for case in dataset.test] == ["c3"]
+    (split,) = read_splits(tmp_path / "out" / "splits.json", dataset.training)
+    assert (split.training, split.validation) == (("c0", "c1"), ("c2",))
+
+
+def put_mask(path, box, value=1):
+    data = np.zeros(SHAPE, np.uint8)
+    data[box] = value
+    write_label_volume(LabelVolume(data, Geometry.from_spacing(SHAPE, SPACING_MM)), path)
+    return data > 0
+
+
+def test_overlapping_files_of_structures_become_regions_that_give_back_each_mask(source, tmp_path):
+    masks = {}
+    for number in range(2):
+        put_image(source / "images" / f"c{number}.nii.gz")
+        folder = source / "labels" / f"c{number}"
+        masks[f"c{number}", "liver"] = put_mask(folder / "liver.nii.gz", np.s_[1:3, 1:5, 1:6], 255)
+        masks[f"c{number}", "vessel"] = put_mask(folder / "vessel.nii.gz", np.s_[0:4, 2:4, 3:5])
+    masks["c0", "tumour"] = put_mask(source / "labels" / "c0" / "tumour.nii.gz", np.s_[2:3, 1:3, 2:7])
+    freeze(source)
+    done = convert("folders", source / "images", tmp_path / "out", options={"labels": source / "labels"})
+    assert [finding.code for finding in done.findings] == ["channel-name", "absent-structure"]
+    dataset = check(tmp_path / "out")
+    assert dataset.labels.has_regions
+    for case in dataset.training:
+        data = read_label_volume(case.label).data
+        for number, structure in enumerate(dataset.labels.structures):
+            truth = masks.get((case.id, structure), np.zeros(SHAPE, bool))
+            np.testing.assert_array_equal(dataset.labels.mask(data, number), truth, err_msg=f"{case.id} {structure}")
+
+
+def test_files_of_structures_that_do_not_overlap_become_plain_labels(source, tmp_path):
+    put_image(source / "images" / "c0.nii.gz")
+    put_mask(source / "labels" / "c0" / "a.nii.gz", np.s_[0:1])
+    put_mask(source / "labels" / "c0" / "b.nii.gz", np.s_[2:3])
+    convert("folders", source / "images", tmp_path / "out", options={"labels": source / "labels"})
+    labels = check(tmp_path / "out").labels
+    assert (labels.structures, labels.values, labels.has_regions) == (("a", "b"), ((1,), (2,)), False)
+
+
+def test_bids_finds_sessions_and_the_labels_among_the_derivatives(source, tmp_path):
+    for subject, session in (("01", "ses-1_"), ("01", "ses-2_"), ("02", ""), ("03", "")):
+        place = Path(f"sub-{subject}", session.rstrip("_"), "anat")
+        for kind in ("T1w", "FLAIR"):
+            put_image(source / place / f"sub-{subject}_{session}{kind}.nii.gz")
+        if subject != "03":
+            put_label(source / "derivatives" / "manual" / place / f"sub-{subject}_{session}space-T1w_dseg.nii.gz")
+    (source / "derivatives" / "manual" / "dseg.tsv").write_text("index\tname\n1\tlesion\n2\toedema\n")
+    (source / "participants.tsv").write_text("participant_id\tage\nsub-01\t44\n")
+    freeze(source)
+    convert("bids", source, tmp_path / "out")
+    dataset = check(tmp_path / "out")
+    assert [(case.id, case.patient) for case in dataset.training] == [
+        ("sub-01_ses-1", "sub-01"),
+        ("sub-01_ses-2", "sub-01"),
+        ("sub-02", "sub-02"),
+    ]
+    assert (dataset.channels, dataset.labels.structures) == (("T1w", "FLAIR"), ("lesion", "oedema"))
+    assert [case.id for case in dataset.test] == ["sub-03"]
+    assert description(tmp_path / "out")["patient_info"] == {"sub-01": {"age": "44"}}
+
+
+def break_brats(source):
+    """Defects of four kinds, one in each of four cases."""
+    fill_brats(source)
+    for number in (3, 4):
+        case = f"BraTS20_Training_{number:03d}"
+        for end in ("t1", "t1ce", "t2", "flair"):
+            put_image(source / case / f"{case}_{end}.nii.gz")
+    short = source / "BraTS20_Training_001" / "BraTS20_Training_001_t2.nii.gz"
+    short.write_bytes(short.read_bytes()[:-40])
+    put_label(source / "BraTS20_Training_003" / "BraTS20_Training_003_seg.nii.gz", (1, 9))
+    (source / "BraTS20_Training_004" / "BraTS20_Training_004_flair.nii.gz").unlink()
+
+
+def test_all_defects_of_all_cases_are_told_before_anything_is_written(source, tmp_path, capsys):
+    break_brats(source)
+    assert main(["convert", "brats", str(source), str(tmp_path / "out"), "--quiet"]) == 2
+    text = capsys.readouterr().err
+    for part in ("BraTS20_Training_001_t2.nii.gz", "found 9", "FLAIR", "of segmentation", "--skip-bad"):
+        assert part in text
+    assert text.count("->") >= 3, "each kind has its remedy"
+    assert not (tmp_path / "out").exists()
+
+
+def test_with_skip_bad_the_good_cases_are_converted_and_the_status_tells(source, tmp_path, capsys):
+    break_brats(source)
+    assert main(["convert", "brats", str(source), str(tmp_path / "out"), "--quiet", "--skip-bad"]) == 1
+    assert "left out: BraTS20_Training_001, BraTS20_Training_003, BraTS20_Training_004" in capsys.readouterr().out
+    assert [case.id for case in check(tmp_path / "out").training] == ["BraTS20_Training_002"]
+
+
+@pytest.mark.parametrize("mode", ["link", "copy"])
+def test_an_interrupted_conversion_goes_on_where_it_was(source, tmp_path, monkeypatch, mode):
+    fill_acdc(source, cine=True)
+    freeze(source)
+    make, made = conversion._make, []
+
+    def stop_in_the_middle(part, target):
+        if len(made) == 8:
+            raise KeyboardInterrupt
+        made.append(part.target)
+        return make(part, target)
+
+    monkeypatch.setattr(conversion, "_make", stop_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        convert("acdc", source, tmp_path / "out", mode=mode, options={"cine": True}, workers=1)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    record = tmp_path / "out" / "conversion.jsonl"
+    record.write_text(record.read_text() + '{"file": "imagesTr/pati')  # cut short by the kill
+    monkeypatch.setattr(conversion, "_make", make)
+    done = convert("acdc", source, tmp_path / "out", mode=mode, options={"cine": True})
+    assert done.kept == 7, "all files of the five cases that were whole"
+    assert len(check(tmp_path / "out").test) == 11
+    files = state(tmp_path / "out" / "imagesTr")
+    again = convert("acdc", source, tmp_path / "out", mode=mode, options={"cine": True})
+    assert (again.written, again.kept) == (0, done.written + done.kept)
+    assert state(tmp_path / "out" / "imagesTr") == files
+
+
+def test_a_file_that_was_damaged_since_is_made_again_and_an_edited_dataset_json_is_kept(source, tmp_path):
+    fill_brats(source)
+    convert("brats", source, tmp_path / "out", mode="copy")
+    image = tmp_path / "out" / "imagesTr" / "BraTS20_Training_001_0002.nii.gz"
+    image.write_bytes(image.read_bytes()[:-9])
+    edited = description(tmp_path / "out") | {"name": "mine"}
+    (tmp_path / "out" / "dataset.json").write_text(json.dumps(edited))
+    said = []
+    assert convert("brats", source, tmp_path / "out", mode="copy", say=said.append).written == 1
+    check(tmp_path / "out")
+    assert description(tmp_path / "out") == edited
+    assert any("was edited" in sentence for sentence in said)
+
+
+def test_where_nothing_can_be_linked_files_are_copied_and_that_is_said(source, tmp_path, monkeypatch):
+    fill_brats(source)
+
+    def refuse(*arguments):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    said = []
+    convert("brats", source, tmp_path / "out", mode="link", say=said.append)
+    check(tmp_path / "out")
+    assert "10 files were copied, because they cannot be linked from where they are" in said
+
+
+def test_a_target_in_the_source_or_of_something_else_is_refused(source, tmp_path):
+    fill_brats(source)
+    with pytest.raises(DatasetError, match="never written to"):
+        convert("brats", source, source / "out")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(DatasetError, match="expected an empty folder"):
+        convert("brats", source, tmp_path / "other")
+    convert("brats", source, tmp_path / "out")
+    with pytest.raises(DatasetError, match="same conversion"):
+        convert("brats", source, tmp_path / "out", mode="copy")
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "message"),
+    [
+        ("acdc", {}, "patient001_frame01.nii.gz"),
+        ("brats", {}, "CASE_t1ce.nii.gz"),
+        ("lits", {}, "volume-0.nii"),
+        ("lits", {"cine": True}, "'lits' has no option 'cine'; it has: none"),
+        ("msd", {}, "dataset.json of a Decathlon task"),
+        ("bids", {}, "sub-01_T1w.nii.gz"),
+        ("folders", {}, "--labels DIR"),
+        ("kits", {}, "no layout called 'kits'"),
+    ],
+)
+def test_a_source_of_another_layout_is_refused_with_what_was_expected(source, tmp_path, layout, options, message):
+    with pytest.raises(AutosegError, match=message):
+        convert(layout, source, tmp_path / "out", options=options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the public data are not beside the repository")
+def test_the_original_arrangement_of_acdc_gives_the_given_data_set_voxel_for_voxel(source, tmp_path):
+    given = read_dataset(DATA / "Dataset027_ACDC")
+    with open(given.folder / "info.csv", newline="") as file:
+        info = {row["patient"]: row for row in csv.DictReader(file)}
+    chosen = given.training[::8] + given.training[1::8]
+    for case in chosen:
+        place = source / info[case.patient]["split"] / case.patient
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{case.id}.nii.gz").symlink_to(case.images[0])
+        (place / f"{case.id}_gt.nii.gz").symlink_to(case.label)
+        keys = ("ED", "ES", "Group", "Height", "NbFrame", "Weight")
+        (place / "Info.cfg").write_text("".join(f"{key}: {info[case.patient][key]}\n" for key in keys))
+    done = convert("acdc", source, tmp_path / "out")
+    assert (done.training, done.findings) == (len(chosen), done.findings)
+    converted = {case.id: case for case in check(tmp_path / "out").training}
+    assert set(converted) == {case.id for case in chosen}
+    for case in chosen[::6]:
+        same, truth = read_volume(converted[case.id].images), read_label_volume(converted[case.id].label)
+        np.testing.assert_array_equal(same.data, read_volume(case.images).data)
+        np.testing.assert_array_equal(truth.data, read_label_volume(case.label).data)
+        assert same.geometry == read_volume(case.images).geometry
+        assert converted[case.id].patient == case.patient
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the public data are not beside the repository")
+def test_published_brats_scans_under_their_own_names_give_the_given_data_set(source, tmp_path):
+    given = read_dataset(DATA / "Dataset137_BraTS")
+    for case in given.training:
+        for path, end in zip((*case.images, case.label), ("t1", "t1ce", "t2", "flair", "seg"), strict=True):
+            (source / case.id).mkdir(exist_ok=True)
+            (source / case.id / f"{case.id}_{end}.nii.gz").symlink_to(path)
+    convert("brats", source, tmp_path / "out")
+    dataset = read_dataset(tmp_path / "out")
+    assert [case.id for case in dataset.training] == [case.id for case in given.training]
+    for case, same in zip(given.training, dataset.training, strict=True):
+        assert [path.resolve() for path in same.images] == [path.resolve() for path in case.images]
+        assert same.label.resolve() == case.label.resolve()
+    assert dataset.labels.values == ((1, 2, 4), (1, 4), (4,))
+
+
+def test_what_is_wrong_with_tables_tasks_and_folders_is_named(source, tmp_path):
+    put_image(source / "a.nii.gz")
+    put_label(source / "b_label.nii.gz")
+    for text, message in (
+        ("image;label;split\na.nii.gz;a.nii.gz;fold 1\n", "train, val or test under split, found fold 1"),
+        ("image,label\na.nii.gz,\n", "a label, found none"),
+        ("image,label\na.nii.gz,gone.nii.gz\n", "found no .*gone.nii.gz"),
+        ("image,label\na.nii.gz,b_label.nii.gz\na.nii.gz,b_label.nii.gz\n", "each case once"),
+        ("scan,label\n", "found scan, label"),
+    ):
+        (source / "list.csv").write_text(text)
+        with pytest.raises(DatasetError, match=message):
+            convert("folders", source / "list.csv", tmp_path / "out")
+    with pytest.raises(DatasetError, match="expected an image b_label or b_label_0000 in .*, found none"):
+        convert("folders", source, tmp_path / "out", options={"labels": source})
+    (source / "dataset.json").write_text('{"modality": {"0": "CT"}, "labels": {"0": "background"}, "training": ["a.nii.gz"]}')
+    with pytest.raises(DatasetError, match="expected the form of the Decathlon"):
+        convert("msd", source, tmp_path / "out")
+
+
+def test_images_and_labels_in_one_folder_are_told_apart_by_their_names(source, tmp_path):
+    for name in ("a", "b"):
+        put_image(source / f"{name}.nii.gz")
+        put_label(source / f"{name}-label.nii.gz")
+    convert("folders", source, tmp_path / "out", options={"labels": source, "channels": ("CT",)})
+    dataset = check(tmp_path / "out")
+    assert [(case.id, case.label.name) for case in dataset.training] == [("a", "a-label.nii.gz"), ("b", "b-label.nii.gz")]
+
+
+def test_a_circle_of_links_in_the_source_has_an_end(source, tmp_path):
+    fill_brats(source)
+    (source / "again").symlink_to(source)
+    convert("brats", source, tmp_path / "out")
+    assert len(check(tmp_path / "out").training) == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda place: (place / "Info.cfg").unlink(), "expected ED and ES in Info.cfg, found no such file"),
+        (lambda place: (place / "patient001_frame12_gt.nii.gz").unlink(), "expected patient001_frame12_gt.nii.gz"),
+        (lambda place: put_label(place / "patient001_frame01_gt.nii.gz", (1, 2, 5)), "found 5"),
+    ],
+)
+def test_an_incomplete_patient_of_acdc_is_named(source, tmp_path, spoil, message):
+    fill_acdc(source)
+    spoil(source / "training" / "patient001")
+    with pytest.raises(DatasetError, match=message):
+        convert("acdc", source, tmp_path / "out")
+
+
+def test_a_cine_series_with_fewer_frames_than_info_says_is_an_error(source, tmp_path):
+    fill_acdc(source)
+    with pytest.raises(DatasetError, match="expected at least 4 volumes, found 3"):
+        convert("acdc", source, tmp_path / "out", options={"cine": True})
