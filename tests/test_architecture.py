@@ -14,6 +14,11 @@ RULES = [
     ("autoseg/preprocess/*.py", {"torch", "autoseg.training", "autoseg.inference"}, "preparing data needs no network"),
     ("autoseg/reconstruct/*.py", {"torch", "autoseg.inference", "autoseg.training"}, "the way back is plain numpy"),
     ("autoseg/evaluation/*.py", {"torch", "planners", "autoseg.inference"}, "anybody's masks can be scored"),
+    (
+        "autoseg/page/*.py",
+        {"torch", "planners", "autoseg.training", "autoseg.inference", "autoseg.reconstruct", "autoseg.pipeline"},
+        "a page shows values, whoever made them",
+    ),
     ("autoseg/networks/*.py", {"autoseg.data", "autoseg.training", "autoseg.imaging"}, "networks know no files"),
     ("autoseg/inference/*.py", {"autoseg.training"}, "a model works without training code"),
     ("autoseg/training/**/*.py", {"autoseg.inference", "autoseg.evaluation"}, "training ends with weights"),

@@ -20,6 +20,7 @@ VERBS = {
     "train": "train one fold, then predict and score its validation cases",
     "predict": "segment a scan or a folder of scans",
     "evaluate": "score predictions against references",
+    "report": "write the HTML page of a run, of predictions or of an evaluation",
     "model": "export, import or describe a model",
     "demo": "the whole road on made-up scans, on a CPU, in minutes",
 }

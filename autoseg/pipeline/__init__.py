@@ -12,6 +12,7 @@ _HOMES = {
     "train": "training",
     "predict": "prediction",
     "evaluate": "evaluation",
+    "report": "reporting",
     "describe_model": "models",
     "export_model": "models",
     "import_model": "models",

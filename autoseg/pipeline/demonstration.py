@@ -32,6 +32,7 @@ class Demo:
             f"scans and labels   {self.folder / 'Dataset900_Phantoms'}\n"
             f"plan, run, model   {self.folder / 'workspace'}\n"
             f"masks and metrics  {self.predicted.folder}\n"
+            f"page to look at    {self.predicted.folder / 'report.html'}\n"
             f"{self.seconds:.0f} s in all"
         )
 

@@ -1,0 +1,105 @@
+"""The panel in three dimensions: a viewer that is already installed, and volumes and surfaces small enough for a page.
+
+The viewer is NiiVue as the Python package ``ipyniivue`` brings it, read when a page is made. Without that package there is
+no panel. Everything is compressed and in base64, decoded when somebody opens the panel, so that the page opens at once.
+"""
+
+import base64
+import gzip
+import importlib.util
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.imaging.files import write_label_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
+from autoseg.page.markup import colour_of
+
+__all__ = ["find_viewer", "pack_scene", "pack_surfaces", "packed"]
+
+LONGEST = 160  # voxels along an axis; finer scans are thinned out
+MOST_FACES = 20_000  # of a surface; more are decimated
+MESHES = (".ply", ".stl", ".obj")
+
+
+def find_viewer():
+    """The viewer's JavaScript module, or None where it is not installed."""
+    spec = importlib.util.find_spec("ipyniivue")
+    path = Path(spec.origin).parent / "static" / "widget.js" if spec and spec.origin else None
+    return path.read_bytes() if path and path.is_file() else None
+
+
+def packed(data, compress=True):
+    """Bytes as text for a page: base64, of the gzip where asked for."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0) if compress else data).decode()
+
+
+def pack_scene(scene, labels):
+    """{'scan', 'prediction', 'reference': NIfTI in base64} of what a Scene has; structure i has the value i + 1."""
+    steps = [-(-n // LONGEST) for n in scene.geometry.shape]
+    affine = scene.geometry.affine
+    affine[:3, :3] *= steps
+    thin = tuple(slice(None, None, step) for step in steps)
+    volumes = {"scan": scene.scan}
+    for name, data in (("prediction", scene.predicted), ("reference", scene.reference)):
+        volumes[name] = None if data is None else _numbered(data[thin], labels)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in volumes.items():
+            if data is not None:
+                data = data[thin] if name == "scan" else data
+                path = Path(folder) / f"{name}.nii.gz"
+                write_label_volume(LabelVolume(data, Geometry.from_affine(data.shape, affine)), path)
+                found[name] = packed(path.read_bytes(), compress=False)
+    return found
+
+
+def _numbered(values, labels):
+    """Label values to structure numbers from 1; of regions that overlap the later one, as they are painted."""
+    numbers = np.zeros(values.shape, np.uint16)
+    for number in range(len(labels.structures)):
+        numbers[labels.mask(values, number)] = number + 1
+    return numbers
+
+
+def pack_surfaces(folder, labels):
+    """[(structure, '#rrggbb', mesh in base64)] of the meshes in a folder; [] where trimesh is not installed.
+
+    The files are in LPS unless the folder's JSON says otherwise; the viewer takes RAS+.
+    """
+    if folder is None or importlib.util.find_spec("trimesh") is None:
+        return []
+    files = {}
+    for ending in MESHES:
+        for path in sorted(folder.glob(f"[!.]*{ending}")):
+            files.setdefault(path.stem, path)
+    return [_surface(path, name, labels, _is_ras(folder)) for name, path in files.items()]
+
+
+def _is_ras(folder):
+    texts = [path.read_text() for path in folder.glob("*.json")]
+    return any('"ras"' in text.lower().replace("ras+", "ras") for text in texts)
+
+
+def _surface(path, name, labels, is_ras):
+    import trimesh  # slow to import, needed where surfaces exist
+
+    mesh = trimesh.load(path, force="mesh", process=False)
+    if len(mesh.faces) > MOST_FACES and importlib.util.find_spec("fast_simplification"):
+        mesh = mesh.simplify_quadric_decimation(face_count=MOST_FACES)
+    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
+    vertices = vertices if is_ras else vertices * np.float32([-1, -1, 1])  # a half turn: the winding stays
+    number = labels.structures.index(name) if name in labels.structures else len(labels.structures)
+    return name, colour_of(number), packed(as_mz3(vertices, faces))
+
+
+def as_mz3(vertices, faces):
+    """A mesh in Surf Ice's MZ3: header, (n, 3) int32 corners of faces, (m, 3) float32 positions; little-endian.
+
+    The format: magic 0x5A4D, 16 bits of what follows (1 faces, 2 vertices), their numbers and the bytes to skip.
+    """
+    header = struct.pack("<HHIII", 0x5A4D, 3, len(faces), len(vertices), 0)
+    return header + faces.astype("<i4").tobytes() + vertices.astype("<f4").tobytes()
