@@ -222,16 +222,18 @@ def _volumes(scene, labels):
 
 
 def _measurements(record):
-    """Measurements and confidence of CASE.json: a table with a row per structure, as many columns as there are."""
-    found = record.get("measurements") or {}
-    if isinstance(found, list):
-        found = {str(entry.get("structure", i)): entry for i, entry in enumerate(found)}
-    rows = {name: {k: v for k, v in of.items() if k != "structure"} for name, of in found.items() if isinstance(of, dict)}
-    heads = list(dict.fromkeys(key for of in rows.values() for key in of))
-    lines = [[text(name), *(text(number(of.get(key), 2)) for key in heads)] for name, of in rows.items()]
-    whole = {k: v for k, v in (record.get("confidence") or {}).items() if isinstance(v, float | int | str)}
-    parts = [table(["structure", *(head.replace("_", " ") for head in heads)], lines)] if lines else []
-    parts += (
-        [table(["confidence", ""], [[text(k.replace("_", " ")), text(number(v))] for k, v in whole.items()])] if whole else []
-    )
-    return f"<details><summary>Measurements</summary>{''.join(parts)}</details>" if parts else ""
+    """Measurements of CASE.json, a row for each that some structure has, a column per structure; '' without any."""
+    found = {entry["structure"]: entry for entry in record.get("measurements") or () if "structure" in entry}
+    names = dict.fromkeys(key for entry in found.values() for key in entry if key != "structure")
+    rows = []
+    for name in names:
+        values = [entry.get(name) for entry in found.values()]
+        if any(value not in (None, "") for value in values):
+            rows.append([text(name.replace("_", " ")), *(text(number(value, _digits(value))) for value in values)])
+    if not rows:
+        return ""
+    return f"<details><summary>Measurements</summary>{table(['measured', *found], rows)}</details>"
+
+
+def _digits(value):
+    return 1 if isinstance(value, list) or (isinstance(value, float) and abs(value) >= 1000) else 3

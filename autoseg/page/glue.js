@@ -82,7 +82,7 @@
       overlay_outline_width: 0, overlay_alpha_shader: 1,
       opts: {
         isRadiologicalConvention: true, sagittalNoseLeft: true, show3Dcrosshair: true, multiplanarShowRender: 1, crosshairWidth: 0.25,
-        multiplanarLayout: 2, clipPlaneColor: [0, 0, 0, 0],
+        multiplanarLayout: 2, meshThicknessOn2D: 1, clipPlaneColor: [0, 0, 0, 0],
         backColor: [0.06, 0.07, 0.08, 1], crosshairColor: [0.9, 0.9, 0.9, 0.7], dragAndDropEnabled: false,
         onOptsChange() { viewer = this; },
       },

@@ -7,7 +7,8 @@ from autoseg.page.markup import number, text
 
 __all__ = ["draw_distribution", "draw_lines"]
 
-WIDTH, LEFT, RIGHT = 560, 128, 16
+WIDTH, LEFT, RIGHT = 470, 124, 14
+CURVES = 390  # width of a plot of curves
 ROW, AXIS = 46, 36
 MOST_DOTS = 3000  # in a plot; beyond that only boxes
 FAR = 6.0  # times the spread of the middle half: farther values stand at the edge, marked as such
@@ -57,38 +58,43 @@ def draw_lines(title, steps, curves, *, low=None, high=None):
         return ""
     bottom = min(found) if low is None else low
     ticks = _ticks(bottom, max(found) if high is None else high)
-    left, height, top, base = 64, 230, 12, 190
+    left, height, top, base = 46, 230, 12, 190
     span = max(steps[-1] - steps[0], 1)
 
     def at(step, value):
-        x = left + (WIDTH - left - RIGHT) * (step - steps[0]) / span
+        x = left + (CURVES - left - RIGHT) * (step - steps[0]) / span
         y = base - (base - top) * (min(max(value, ticks[0]), ticks[-1]) - ticks[0]) / (ticks[-1] - ticks[0])
         return f"{x:.1f} {y:.1f}"
 
     parts = []
     for tick in ticks:
         y = base - (base - top) * (tick - ticks[0]) / (ticks[-1] - ticks[0])
-        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{CURVES - RIGHT}"/>')
         parts.append(f'<text class="name" x="{left - 8}" y="{y + 4:.1f}">{_plain(tick)}</text>')
     for step in (steps[0], (steps[0] + steps[-1]) // 2, steps[-1]) if len(steps) > 1 else steps[:1]:
-        x = left + (WIDTH - left - RIGHT) * (step - steps[0]) / span
+        x = left + (CURVES - left - RIGHT) * (step - steps[0]) / span
         parts.append(f'<text class="tick" x="{x:.1f}" y="{base + 18}">{step:,}</text>')
-    parts.append(f'<text class="tick" x="{(left + WIDTH - RIGHT) / 2}" y="{base + 36}">step</text>')
+    parts.append(f'<text class="tick" x="{(left + CURVES - RIGHT) / 2}" y="{base + 36}">step</text>')
     for name, style, values in curves:
         points = [at(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
         if points:
-            colour = f'style="stroke:{style}"' if style.startswith("#") else f'class="{style}"'
+            colour = f'stroke="{style}" style="stroke:{_inked(style)}"' if style.startswith("#") else f'class="{style}"'
             last = next(value for value in reversed(values) if value is not None)
             parts.append(
                 f'<path {colour} d="M{"L".join(points)}"><title>{text(name)}: {number(last)} at the end</title></path>'
             )
     legend = "".join(_legend(name, style) for name, style, _ in curves) if len(curves) > 1 else ""
-    figure = _svg(height, f"{title} over the steps of the training", "".join(parts), css="curves")
+    figure = _svg(height, f"{title} over the steps of the training", "".join(parts), css="curves", width=CURVES)
     return f'<figure class="plot"><figcaption>{text(title)}</figcaption>{figure}<p class="legend">{legend}</p></figure>'
 
 
+def _inked(colour):
+    """A colour of a structure with some ink, so that it stands out on the paper too."""
+    return f"color-mix(in srgb, {colour} 72%, var(--ink))"
+
+
 def _legend(name, style):
-    line = f'class="line" style="border-color:{style}"' if style.startswith("#") else f'class="line {style}"'
+    line = f'class="line" style="border-color:{_inked(style)}"' if style.startswith("#") else f'class="line {style}"'
     return f"<span><i {line}></i>{text(name)}</span>"
 
 
@@ -162,5 +168,5 @@ def _short(name, most=18):
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _svg(height, label, body, css="distribution"):
-    return f'<svg class="{css}" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{text(label)}">{body}</svg>'
+def _svg(height, label, body, css="distribution", width=WIDTH):
+    return f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}">{body}</svg>'

@@ -7,6 +7,7 @@ no panel. Everything is compressed and in base64, decoded when somebody opens th
 import base64
 import gzip
 import importlib.util
+import json
 import struct
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ __all__ = ["find_viewer", "pack_scene", "pack_surfaces", "packed"]
 
 LONGEST = 160  # voxels along an axis; finer scans are thinned out
 MOST_FACES = 20_000  # of a surface; more are decimated
-MESHES = (".ply", ".stl", ".obj")
+MESHES = (".obj", ".stl", ".ply")  # of several the last is read
 
 
 def find_viewer():
@@ -68,32 +69,34 @@ def _numbered(values, labels):
 def pack_surfaces(folder, labels):
     """[(structure, '#rrggbb', mesh in base64)] of the meshes in a folder; [] where trimesh is not installed.
 
-    The files are in LPS unless the folder's JSON says otherwise; the viewer takes RAS+.
+    ``surfaces.json`` in it names the structures and says in which coordinates the files are, LPS where it does not. Of
+    several files of one structure one is read; ``scene.glb`` where there are no others.
     """
     if folder is None or importlib.util.find_spec("trimesh") is None:
         return []
-    files = {}
-    for ending in MESHES:
-        for path in sorted(folder.glob(f"[!.]*{ending}")):
-            files.setdefault(path.stem, path)
-    return [_surface(path, name, labels, _is_ras(folder)) for name, path in files.items()]
+    about = json.loads((folder / "surfaces.json").read_text()) if (folder / "surfaces.json").is_file() else {}
+    names = {Path(file).stem: entry["structure"] for entry in about.get("structures", ()) for file in entry["files"]}
+    turn = np.float32([1, 1, 1] if about.get("coordinates", "LPS").upper() == "RAS" else [-1, -1, 1])  # the winding stays
+    found = []
+    for stem, mesh in _meshes(folder).items():
+        if len(mesh.faces) > MOST_FACES and importlib.util.find_spec("fast_simplification"):
+            mesh = mesh.simplify_quadric_decimation(face_count=MOST_FACES)
+        name = names.get(stem, stem)
+        number = labels.structures.index(name) if name in labels.structures else len(labels.structures)
+        block = packed(as_mz3(np.asarray(mesh.vertices, np.float32) * turn, np.asarray(mesh.faces)))
+        found.append((name, colour_of(number), block))
+    return found
 
 
-def _is_ras(folder):
-    texts = [path.read_text() for path in folder.glob("*.json")]
-    return any('"ras"' in text.lower().replace("ras+", "ras") for text in texts)
-
-
-def _surface(path, name, labels, is_ras):
+def _meshes(folder):
+    """{file name without ending: trimesh.Trimesh}, as the files have them."""
     import trimesh  # slow to import, needed where surfaces exist
 
-    mesh = trimesh.load(path, force="mesh", process=False)
-    if len(mesh.faces) > MOST_FACES and importlib.util.find_spec("fast_simplification"):
-        mesh = mesh.simplify_quadric_decimation(face_count=MOST_FACES)
-    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
-    vertices = vertices if is_ras else vertices * np.float32([-1, -1, 1])  # a half turn: the winding stays
-    number = labels.structures.index(name) if name in labels.structures else len(labels.structures)
-    return name, colour_of(number), packed(as_mz3(vertices, faces))
+    files = {path.stem: path for ending in MESHES for path in sorted(folder.glob(f"[!.]*{ending}"))}
+    if files:
+        return {stem: trimesh.load(path, force="mesh", process=False) for stem, path in files.items()}
+    scene = folder / "scene.glb"  # whose root node turns millimetres into metres: the meshes below it are what is wanted
+    return dict(trimesh.load(scene, process=False).geometry) if scene.is_file() else {}
 
 
 def as_mz3(vertices, faces):

@@ -37,7 +37,7 @@ def make_evaluation(folder):
         write_label_volume(LabelVolume(guess, grid), folder / "predicted" / f"{case}.nii.gz")
     write_json(folder / "predicted" / "dataset.json", {"labels": {"background": 0, STRUCTURE: 1, "kidney": 2}})
     record = {
-        "measurements": {"kidney": {"volume_ml": 1.54321, "touches_border": False}},
+        "measurements": [{"structure": "kidney", "volume_ml": 1.54321, "touches_border": False, "area_mm2": None}],
         "notes": [f"read from {folder}/imagesTr/x.nii"],
     }
     write_json(folder / "predicted" / "case_a.json", record)
