@@ -18,6 +18,11 @@ RULES = [
         "the way back is plain numpy",
     ),
     ("autoseg/evaluation/*.py", {"torch", "planners", "autoseg.inference"}, "anybody's masks can be scored"),
+    (
+        "autoseg/page/*.py",
+        {"torch", "planners", "autoseg.training", "autoseg.inference", "autoseg.reconstruct", "autoseg.pipeline"},
+        "a page shows values, whoever made them",
+    ),
     ("autoseg/networks/*.py", {"autoseg.data", "autoseg.training", "autoseg.imaging"}, "networks know no files"),
     ("autoseg/inference/*.py", {"autoseg.training"}, "a model works without training code"),
     ("autoseg/training/**/*.py", {"autoseg.inference", "autoseg.evaluation"}, "training ends with weights"),

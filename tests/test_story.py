@@ -1,5 +1,6 @@
 """The whole road on small phantoms, through the command line, as a user goes it."""
 
+import html
 import json
 import shutil
 
@@ -59,6 +60,18 @@ def test_every_stage_left_what_it_should(place):
     assert json.loads((run / "run.json").read_text())["task"]["recipe"]["learning_rate"] == 0.03
 
 
+def test_a_fold_ends_with_a_page_about_data_plan_training_and_the_cases_held_back(place):
+    fold = place / "workspace" / "runs" / "Abdomen" / "fullres_3d_unet" / "fold_0"
+    page = (fold / "report.html").read_text(encoding="utf-8")
+    task = json.loads((fold / "run.json").read_text())["task"]
+    for title in ("Training", "Plan and its reasons", "Recipe", "Data set", "Scores", "Cases"):
+        assert f">{title}</h2>" in page
+    assert page.count("<article") == len(task["validation"])
+    assert page.count('class="curves"') == 3
+    assert all(html.escape(decision["rule"]) in page for decision in task["plan"]["decisions"])
+    assert str(place) not in page
+
+
 def test_an_edited_plan_is_kept_and_a_second_planning_repeats_nothing(place, capsys):
     assert call(place, "plan_and_preprocess", "Abdomen", "--quiet") == 0
     text = capsys.readouterr().out
@@ -93,6 +106,9 @@ def test_predictions_lie_on_the_scans_grid_and_are_scored(place, capsys):
         assert mask.geometry == scan.geometry
         assert set(np.unique(mask.data)) <= {0, 1, 2, 3, 4}
     assert json.loads((out / "run.json").read_text())["failures"] == {}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("<image ") == 9
+    assert str(place) not in page
 
 
 def test_what_is_done_is_skipped_and_the_files_stay(place, capsys):

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from autoseg.cli.common import Progress, positive
+from autoseg.cli.common import Progress, positive, speaker
 
 
 def add_arguments(parser):
     parser.add_argument("--reference", required=True, metavar="DIR", help="folder of reference labels")
     parser.add_argument("--predicted", required=True, metavar="DIR", help="folder of predicted labels, same file names")
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="folder for metrics.csv, .json, .md and summary.json"
+        "-o", "--output", required=True, metavar="OUT", help="folder for report.html, metrics.csv, .json, .md and summary.json"
     )
     parser.add_argument("--labels", metavar="JSON", help="a dataset.json; default: beside the folders, else every value found")
     parser.add_argument(
@@ -31,6 +31,7 @@ def run(args):
         tolerance_mm=args.tolerance_mm,
         partial=args.partial,
         workers=args.workers,
+        say=speaker(args),
         progress=Progress(args),
     )
     print((Path(args.output) / "metrics.json").read_text() if args.json else report.table())

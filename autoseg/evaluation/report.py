@@ -182,6 +182,7 @@ def _as_csv(report):
 def _as_json(report):
     files = {case: {"reference": reference, "predicted": predicted} for case, reference, predicted in report.files}
     return {
+        "labels": asdict(report.labels),
         "structures": [asdict(summary) for summary in report.summaries],
         "foreground_mean": {metric: {"mean": mean, "n_structures": n} for metric, mean, n in report.foreground_mean},
         "cases": [

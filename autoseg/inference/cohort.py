@@ -343,6 +343,7 @@ def _run_record(job, result, shard):
         "made_by": MADE_BY,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
         "model": {"name": bundle.name, "digest": bundle.digest},
+        "labels": asdict(bundle.labels),
         "options": job.options,
         "shard": list(shard),
         **_machine(job),

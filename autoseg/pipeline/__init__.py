@@ -14,6 +14,7 @@ _HOMES = {
     "predict": "prediction",
     "reconstruct": "reconstruction",
     "evaluate": "evaluation",
+    "report": "reporting",
     "describe_model": "models",
     "export_model": "models",
     "import_model": "models",

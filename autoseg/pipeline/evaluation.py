@@ -10,7 +10,8 @@ from autoseg.errors import AutosegError, DatasetError
 from autoseg.evaluation import evaluate_folder, write_report
 from autoseg.evaluation.report import refuse_foreign_summary
 from autoseg.imaging.files import FORMATS, PICTURES, read_label_volume
-from autoseg.pipeline.quiet import silent
+from autoseg.pipeline.quiet import mute, silent
+from autoseg.pipeline.reporting import try_report
 from autoseg.workspace import read_json
 
 __all__ = ["all_failures", "evaluate", "references_in"]
@@ -27,20 +28,24 @@ def evaluate(
     ending=None,
     partial=False,
     tolerance_mm=None,
+    images=None,
     workers=None,
+    say=mute,
     progress=silent,
 ):
-    """Score a folder of predictions and write the report.
+    """Score a folder of predictions and write the report, as tables and as a page.
 
     Args:
         reference, predicted: folders with files of the same names; their endings may differ.
-        target: folder for metrics.csv, metrics.json, metrics.md and summary.json. One of another program is not overwritten.
+        target: folder for metrics.csv, metrics.json, metrics.md, summary.json and report.html. A summary.json of another
+            program is not overwritten.
         labels: path of a dataset.json; None for one beside the folders, else every value found in the references.
         schema: LabelSchema, instead of ``labels``.
         cases: names to score; None for every reference.
         ending: of the predictions; None for that of most of them.
         partial: leave out references without a prediction, which are failures otherwise.
         tolerance_mm: of the surface Dice.
+        images: scans for the page, as for ``report``.
 
     Returns:
         Report
@@ -67,6 +72,7 @@ def evaluate(
         on_done=progress("evaluate", len(references)),
     )
     write_report(report, target)
+    try_report(target, images=images, reference=reference, predicted=predicted, workers=workers, say=say)
     return report
 
 

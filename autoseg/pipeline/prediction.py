@@ -133,7 +133,8 @@ def predict(
     write_measurements(Path(target), (*done.cases("done"), *done.cases("skipped")), table)
     report = None
     if scored:
-        report = evaluate(reference, target, report_folder, schema=bundle.labels, cases=scored, ending=ending, workers=workers)
+        about = {"schema": bundle.labels, "cases": scored, "images": {case.id: case.images for case in share}}
+        report = evaluate(reference, target, report_folder, **about, ending=ending, workers=workers, say=say)
     failed = all_failures(done, report)
     counts = len(done.cases("done")), len(done.cases("skipped"))
     return Predicted(Path(target), *counts, failed, time.monotonic() - begun, report)

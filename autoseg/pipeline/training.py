@@ -29,6 +29,7 @@ from autoseg.pipeline.prepare import (
     verify,
 )
 from autoseg.pipeline.quiet import mute, silent
+from autoseg.pipeline.reporting import try_report
 from autoseg.pipeline.versions import versions
 from autoseg.training.augment import PRESETS
 from autoseg.training.fold import FoldTask, load_matching, train_fold
@@ -204,6 +205,7 @@ def _train_one(run, fold, splits, fresh, say, progress):
         file_ending=run.spec.file_ending,
     )
     report, failures = _validate(run, task, bundle, fold, folder / "validation", progress) if task.validation else (None, ())
+    try_report(folder, workers=run.workers, say=say)
     return FoldResult(fold, folder, run.model, report, failures, state.step, state.seconds)
 
 

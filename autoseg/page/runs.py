@@ -1,0 +1,165 @@
+"""The part about a training: curves, the plan with its reasons, the recipe, the data set."""
+
+import statistics
+from dataclasses import dataclass
+
+from autoseg.page.markup import colour_of, number, scrubbed, table, text
+from autoseg.page.plots import draw_lines
+
+__all__ = ["RunRecord", "run_sections"]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is stored about a fold, as JSON holds it.
+
+    Attributes:
+        run: run.json: task (plan, labels, recipe, length, seed, cases), device, versions.
+        history: a dictionary per check.
+        fingerprint, findings: of the data set; {} and () where they are not found.
+    """
+
+    run: dict
+    history: tuple[dict, ...]
+    fingerprint: dict
+    findings: tuple[dict, ...]
+
+
+def run_sections(record, folders):
+    """[(title, id, html)] of a RunRecord."""
+    task = record.run["task"]
+    sections = [("Training", "training", _facts(record) + _curves(record.history))]
+    sections.append(("Plan and its reasons", "plan", _plan(task["plan"])))
+    sections.append(("Recipe", "recipe", _recipe(task)))
+    if record.fingerprint:
+        sections.append(("Data set", "data", _data(record.fingerprint, record.findings, folders)))
+    return sections
+
+
+def facts(pairs):
+    """A list of names and values."""
+    items = "".join(
+        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in pairs if value not in (None, "")
+    )
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _facts(record):
+    task, last = record.run["task"], record.history[-1] if record.history else {}
+    versions = record.run.get("versions", {})
+    return facts(
+        [
+            ("data set", task["plan"]["dataset"]),
+            ("network", task["plan"]["network"]["name"]),
+            ("steps", number(last.get("step"))),
+            ("time", f"{last['seconds'] / 60:.1f} min" if last else None),
+            ("cases to learn from", len(task["training"])),
+            ("held back", len(task["validation"])),
+            ("device", record.run.get("device")),
+            ("seed", task["seed"]),
+            ("autoseg", versions.get("autoseg")),
+            ("torch", versions.get("torch")),
+        ]
+    )
+
+
+def _curves(history):
+    if not history:
+        return "<p>No check was written yet.</p>"
+    steps = [row["step"] for row in history]
+    losses = [
+        ("training", "first", [row.get("train_loss") for row in history]),
+        ("validation patches", "second", [row.get("validation_loss") for row in history]),
+    ]
+    names = list(history[-1].get("patch_dice", {}))
+    dice = [(name, colour_of(i), [row["patch_dice"].get(name) for row in history]) for i, name in enumerate(names)]
+    rate = [("learning rate", "first", [row.get("learning_rate") for row in history])]
+    plots = [draw_lines("Loss", steps, losses), draw_lines("Dice on validation patches", steps, dice, low=0.0, high=1.0)]
+    return f'<div class="plots three">{"".join(plots)}{draw_lines("Learning rate", steps, rate, low=0.0)}</div>'
+
+
+def _by_axis(values, digits="g"):
+    return " × ".join(f"{value:{digits}}" for value in values)
+
+
+def _plan(plan):
+    network = plan["network"]
+    summary = facts(
+        [
+            ("plan", plan["name"]),
+            ("planner", f"{plan['planner']}, preset {plan['preset']}"),
+            ("spacing", f"{_by_axis(plan['spacing_mm'], '.3g')} mm"),
+            ("patch", f"{_by_axis(plan['patch_size'])} voxels"),
+            ("patches in a batch", plan["batch_size"]),
+            ("features", ", ".join(map(str, network["features"]))),
+            ("normalisation", ", ".join(f"{how['channel']}: {how['scheme']}" for how in plan["normalization"])),
+        ]
+    )
+    rows = []
+    for decision in plan["decisions"]:
+        mark = '<span class="warn">look at this</span> ' if decision.get("warning") else ""
+        why = text(decision["rule"]) + (
+            f'<br><span class="of">{text(decision["numbers"])}</span>' if decision.get("numbers") else ""
+        )
+        rows.append([f"{mark}{text(decision['what'])}", text(decision["chosen"]), why])
+    return summary + table(["decision", "chosen", "because"], rows, css="prose", numeric_from=9)
+
+
+def _recipe(task):
+    shown = [[text(name.replace("_", " ")), text(_value(value))] for name, value in task["recipe"].items()]
+    length = ", ".join(f"{value:g} {name}" for name, value in task["length"].items() if value)
+    shown.append(["length asked for", text(length)])
+    half = -(-len(shown) // 2)
+    return f'<div class="columns">{"".join(table(["setting", "value"], part) for part in (shown[:half], shown[half:]))}</div>'
+
+
+def _value(value):
+    if isinstance(value, list):
+        return "; ".join(_value(part) for part in value) or "–"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value(part)}" for key, part in value.items())
+    return f"{value:g}" if isinstance(value, float) else number(value)
+
+
+def _data(fingerprint, findings, folders):
+    axes = list(zip(*fingerprint["spacings_mm"], strict=True)), list(zip(*fingerprint["shapes"], strict=True))
+    sizes = [[side, _spread(axes[0][i]), _spread(axes[1][i])] for i, side in enumerate(AXES)]
+    keys = ("mean", "std", "percentile_00_5", "percentile_99_5", "minimum", "maximum")
+    titles = ("channel", "mean", "standard deviation", "0.5 %", "99.5 %", "lowest", "highest")
+    channels = [[text(c["name"]), *(number(float(c[key]), 1) for key in keys)] for c in fingerprint["channels"]]
+    parts = [
+        facts(
+            [
+                ("name", fingerprint["dataset"]),
+                ("training cases", len(fingerprint["cases"])),
+                ("channels", ", ".join(c["name"] for c in fingerprint["channels"])),
+                ("structures", ", ".join(fingerprint["structures"])),
+                ("part left by cropping", f"{100 * fingerprint.get('relative_crop', 1):.0f} % of the voxels, median"),
+            ]
+        ),
+        table(["axis", "voxel size, mm: median (range)", "voxels: median (range)"], sizes, "Sizes after cropping"),
+        table(titles, channels, "Intensities in the labelled structures"),
+        "<h3>Findings</h3>",
+    ]
+    lines = [_finding(finding, folders) for finding in findings[:MOST_FINDINGS]]
+    parts.append(table(["finding", "case", "what", "remedy"], lines, css="prose", numeric_from=9) if lines else "<p>None.</p>")
+    if len(findings) > MOST_FINDINGS:
+        parts.append(f'<p class="small">And {len(findings) - MOST_FINDINGS} more, in findings.json.</p>')
+    return "".join(parts)
+
+
+AXES = ("towards the head (z)", "towards the front (y)", "towards the right (x)")
+MOST_FINDINGS = 40
+
+
+def _spread(values):
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.4g} ({low:.4g} to {high:.4g})"
+
+
+def _finding(finding, folders):
+    said = [scrubbed(str(finding.get(key, "")), folders) for key in ("case", "message", "remedy")]
+    return [
+        f'<span class="{text(finding["severity"])}">{text(finding["severity"])}</span> {text(finding["code"])}',
+        *map(text, said),
+    ]

@@ -1,0 +1,114 @@
+"""What is looked at of one case: scan and masks in the patient's orientation, cut to the part that matters."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.imaging.crop import crop, nonzero_box
+from autoseg.imaging.files import SAME_GRID_MM, read_label_volume, read_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import orient
+
+__all__ = ["PageCase", "Scene", "read_scene"]
+
+MARGIN_MM = 20.0  # of surroundings, to see where in the body a structure lies
+
+
+@dataclass(frozen=True)
+class PageCase:
+    """A case of the page and its files, each of which may be missing.
+
+    Attributes:
+        images: one file per channel; the first is shown.
+        record: the object in CASE.json.
+        surfaces: folder with a mesh per structure.
+    """
+
+    id: str
+    images: tuple[Path, ...] = ()
+    reference: Path | None = None
+    predicted: Path | None = None
+    record: dict = field(default_factory=dict)
+    surfaces: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Part of a scan, axes to the head, the front and the right.
+
+    Attributes:
+        scan: (Z, Y, X) uint8, 0 to 255 between two percentiles, or None.
+        reference, predicted: (Z, Y, X) label values, or None; at least one is there.
+        geometry: of this part.
+        notes: sentences about what could not be shown.
+    """
+
+    scan: np.ndarray | None
+    reference: np.ndarray | None
+    predicted: np.ndarray | None
+    geometry: Geometry
+    notes: tuple[str, ...] = ()
+
+    @property
+    def difference(self):
+        """(Z, Y, X) bool: where the two masks differ; where the only one is, if there is one."""
+        if self.reference is None or self.predicted is None:
+            return (self.predicted if self.reference is None else self.reference) != 0
+        return self.reference != self.predicted
+
+    @property
+    def slices(self):
+        """Index along each axis of the slice with most ``difference``; the middle one of equals."""
+        counts = [self.difference.sum(axis=tuple(i for i in range(3) if i != axis)) for axis in range(3)]
+        fullest = [np.flatnonzero(count == count.max()) for count in counts]
+        return tuple(int(best[len(best) // 2]) for best in fullest)
+
+
+def read_scene(case):
+    """The Scene of a PageCase, or None without a mask. A scan or reference on another grid is left out, with a note.
+
+    Raises:
+        AutosegError: a file that cannot be read.
+    """
+    main = case.predicted or case.reference
+    if main is None:
+        return None
+    mask = read_label_volume(main)
+    grid, notes = mask.geometry, []
+    reference = read_label_volume(case.reference) if case.predicted and case.reference else None
+    scan = read_volume(case.images[0]) if case.images else None
+    if not case.images:
+        notes.append("the scan was not found")
+    for name, volume in (("reference", reference), ("scan", scan)):
+        if volume is not None and not volume.geometry.matches(grid, SAME_GRID_MM):
+            notes.append(f"the {name} lies on another grid and is not shown")
+    fits = [volume if volume is None or volume.geometry.matches(grid, SAME_GRID_MM) else None for volume in (reference, scan)]
+    order, flips = grid.canonical()
+    geometry = grid.oriented(order, flips)
+    masks = [mask.data] + ([fits[0].data] if fits[0] is not None else [])
+    masks = [orient(data, order, flips) for data in masks]
+    lower, upper = _box(np.stack([data != 0 for data in masks]), geometry)
+    masks = [np.ascontiguousarray(crop(data, lower, upper)) for data in masks]
+    grey = None if fits[1] is None else _grey(crop(orient(fits[1].data[0], order, flips), lower, upper))
+    predicted = masks[0] if case.predicted else None
+    reference = masks[-1] if case.reference and (len(masks) == 2 or not case.predicted) else None
+    shape = [b - a for a, b in zip(lower, upper, strict=True)]
+    return Scene(grey, reference, predicted, geometry.cropped(lower, shape), tuple(notes))
+
+
+def _box(masks, geometry):
+    """(lower, upper) of the masks (n, Z, Y, X), with a margin and within the image; the whole of it without a mask."""
+    lower, upper = nonzero_box(masks)
+    box = []
+    for a, b, n, spacing in zip(lower, upper, geometry.shape, geometry.spacing_mm, strict=True):
+        margin = round(max(MARGIN_MM, 0.25 * (b - a) * spacing) / spacing)
+        box.append((max(0, a - margin), min(n, b + margin)))
+    return tuple(zip(*box, strict=True))
+
+
+def _grey(data):
+    """(Z, Y, X) as uint8, between the percentiles 0.5 and 99.5 of the finite voxels."""
+    data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = np.percentile(data[:: max(1, data.shape[0] // 64)], (0.5, 99.5))
+    return np.clip((data - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.uint8)

@@ -1,0 +1,108 @@
+"""The panel in three dimensions: a viewer that is already installed, and volumes and surfaces small enough for a page.
+
+The viewer is NiiVue as the Python package ``ipyniivue`` brings it, read when a page is made. Without that package there is
+no panel. Everything is compressed and in base64, decoded when somebody opens the panel, so that the page opens at once.
+"""
+
+import base64
+import gzip
+import importlib.util
+import json
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.imaging.files import write_label_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
+from autoseg.page.markup import colour_of
+
+__all__ = ["find_viewer", "pack_scene", "pack_surfaces", "packed"]
+
+LONGEST = 160  # voxels along an axis; finer scans are thinned out
+MOST_FACES = 20_000  # of a surface; more are decimated
+MESHES = (".obj", ".stl", ".ply")  # of several the last is read
+
+
+def find_viewer():
+    """The viewer's JavaScript module, or None where it is not installed."""
+    spec = importlib.util.find_spec("ipyniivue")
+    path = Path(spec.origin).parent / "static" / "widget.js" if spec and spec.origin else None
+    return path.read_bytes() if path and path.is_file() else None
+
+
+def packed(data, compress=True):
+    """Bytes as text for a page: base64, of the gzip where asked for."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0) if compress else data).decode()
+
+
+def pack_scene(scene, labels):
+    """{'scan', 'prediction', 'reference': NIfTI in base64} of what a Scene has; structure i has the value i + 1."""
+    steps = [-(-n // LONGEST) for n in scene.geometry.shape]
+    affine = scene.geometry.affine
+    affine[:3, :3] *= steps
+    thin = tuple(slice(None, None, step) for step in steps)
+    volumes = {"scan": scene.scan}
+    for name, data in (("prediction", scene.predicted), ("reference", scene.reference)):
+        volumes[name] = None if data is None else _numbered(data[thin], labels)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in volumes.items():
+            if data is not None:
+                data = data[thin] if name == "scan" else data
+                path = Path(folder) / f"{name}.nii.gz"
+                write_label_volume(LabelVolume(data, Geometry.from_affine(data.shape, affine)), path)
+                found[name] = packed(path.read_bytes(), compress=False)
+    return found
+
+
+def _numbered(values, labels):
+    """Label values to structure numbers from 1; of regions that overlap the later one, as they are painted."""
+    numbers = np.zeros(values.shape, np.uint16)
+    for number in range(len(labels.structures)):
+        numbers[labels.mask(values, number)] = number + 1
+    return numbers
+
+
+def pack_surfaces(folder, labels):
+    """[(structure, '#rrggbb', mesh in base64)] of the meshes in a folder; [] where trimesh is not installed.
+
+    ``surfaces.json`` in it names the structures and says in which coordinates the files are, LPS where it does not. Of
+    several files of one structure one is read; ``scene.glb`` where there are no others.
+    """
+    if folder is None or importlib.util.find_spec("trimesh") is None:
+        return []
+    about = json.loads((folder / "surfaces.json").read_text()) if (folder / "surfaces.json").is_file() else {}
+    names = {Path(file).stem: entry["structure"] for entry in about.get("structures", ()) for file in entry["files"]}
+    turn = np.float32([1, 1, 1] if about.get("coordinates", "LPS").upper() == "RAS" else [-1, -1, 1])  # the winding stays
+    found = []
+    for stem, mesh in _meshes(folder).items():
+        if len(mesh.faces) > MOST_FACES and importlib.util.find_spec("fast_simplification"):
+            mesh = mesh.simplify_quadric_decimation(face_count=MOST_FACES)
+        name = names.get(stem, stem)
+        number = labels.structures.index(name) if name in labels.structures else len(labels.structures)
+        block = packed(as_mz3(np.asarray(mesh.vertices, np.float32) * turn, np.asarray(mesh.faces)))
+        found.append((name, colour_of(number), block))
+    return found
+
+
+def _meshes(folder):
+    """{file name without ending: trimesh.Trimesh}, as the files have them."""
+    import trimesh  # slow to import, needed where surfaces exist
+
+    files = {path.stem: path for ending in MESHES for path in sorted(folder.glob(f"[!.]*{ending}"))}
+    if files:
+        return {stem: trimesh.load(path, force="mesh", process=False) for stem, path in files.items()}
+    scene = folder / "scene.glb"  # whose root node turns millimetres into metres: the meshes below it are what is wanted
+    return dict(trimesh.load(scene, process=False).geometry) if scene.is_file() else {}
+
+
+def as_mz3(vertices, faces):
+    """A mesh in Surf Ice's MZ3: header, (n, 3) int32 corners of faces, (m, 3) float32 positions; little-endian.
+
+    The format: magic 0x5A4D, 16 bits of what follows (1 faces, 2 vertices), their numbers and the bytes to skip.
+    """
+    header = struct.pack("<HHIII", 0x5A4D, 3, len(faces), len(vertices), 0)
+    return header + faces.astype("<i4").tobytes() + vertices.astype("<f4").tobytes()

@@ -1,0 +1,119 @@
+"""The page in Chromium, opened from disk: it opens at once, the panel draws, the buttons save, nothing is fetched."""
+
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autoseg.page.markup import colour_of
+from autoseg.page.viewer import find_viewer
+from tests.page.browser import CHROMIUM, Browser
+from tests.page.material import NASTY
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+    pytest.mark.skipif(find_viewer() is None, reason="needs the viewer that the Python package ipyniivue brings"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def page(place):
+    return place / "evaluation" / "report.html"
+
+
+def click(browser, selector):
+    browser.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+
+def stage(browser, tmp_path):
+    """The pixels of the panel as the browser shows them, (rows, columns, 3) uint8."""
+    browser.screenshot(tmp_path / "shot.png")
+    box = "(({x, y, width, height}) => [x, y, width, height].map(Math.round))"
+    x, y, width, height = browser.run(f"{box}(document.getElementById('stage').getBoundingClientRect())")
+    image = Image.open(io.BytesIO((tmp_path / "shot.png").read_bytes())).convert("RGB")
+    return np.asarray(image)[y : y + height, x : x + width]
+
+
+def near(pixels, colour, by=40):
+    """The share of pixels whose hue is about that of '#rrggbb', whatever the light."""
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], float)
+    length = np.linalg.norm(pixels.astype(float), axis=-1)
+    cosine = pixels @ wanted / np.maximum(length * np.linalg.norm(wanted), 1)
+    return ((cosine > 0.985) & (length > by)).mean()
+
+
+def test_the_panel_draws_scan_and_mask_and_nothing_is_fetched(browser, page, tmp_path):
+    browser.open(page)
+    click(browser, f'.open-panel[data-of="{NASTY}"]'.replace("'", "\\'"))
+    browser.wait("['ready', 'failed'].includes(document.getElementById('panel').dataset.state)", 90)
+    assert browser.run("document.getElementById('panel').dataset.state") == "ready", browser.errors
+    time.sleep(1)
+    with_mask = stage(browser, tmp_path)
+    assert (with_mask.max(axis=-1) > 60).mean() > 0.03  # the scan; the background is at 20
+    assert near(with_mask, colour_of(0)) > 0.002  # the mask, in the colour of the structure
+    browser.run("document.getElementById('panel-mask').value = 'none'")
+    browser.run("document.getElementById('panel-mask').dispatchEvent(new Event('input'))")
+    time.sleep(1)
+    assert near(stage(browser, tmp_path), colour_of(0)) < 0.2 * near(with_mask, colour_of(0))
+    outside = [address for address in browser.requests if not address.startswith(("data:", "blob:null/"))]
+    assert outside == [page.absolute().as_uri()]
+    assert browser.errors == []
+
+
+def test_the_reviews_buttons_save_a_file_and_are_there_after_reopening(browser, page, tmp_path):
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.open(page)
+    click(browser, "article:nth-of-type(2) [data-verdict=bad]")
+    click(browser, "article:nth-of-type(3) [data-verdict=good]")
+    click(browser, "article:nth-of-type(3) [data-verdict=unsure]")
+    field = "document.querySelector('article:nth-of-type(3) .review input')"
+    browser.run(f"{field}.value = 'edge <b>?'; {field}.dispatchEvent(new Event('input'))")
+    assert browser.run("document.getElementById('review-count').textContent") == "2 of 4 cases reviewed"
+    browser.open(page)
+    assert browser.run("document.querySelector('article:nth-of-type(2) [data-verdict=bad]').ariaPressed") == "true"
+    click(browser, "#review-save")
+    saved, end = tmp_path / "review.json", time.monotonic() + 20
+    while not saved.is_file() or not saved.stat().st_size:
+        assert time.monotonic() < end, browser.errors
+        time.sleep(0.1)
+    record = json.loads(saved.read_text())
+    assert record["cases"] == [
+        {"case": "case_b", "verdict": "bad", "comment": ""},
+        {"case": NASTY, "verdict": "unsure", "comment": "edge <b>?"},
+    ]
+
+
+def test_without_scripts_everything_but_the_buttons_is_there(tmp_path, page):
+    browser = Browser(tmp_path / "profile", scripts=False)
+    try:
+        browser.open(page)
+        hidden = "[...document.querySelectorAll('.review, .review-bar, .open-panel')].map((e) => getComputedStyle(e).display)"
+        assert set(browser.run(hidden)) == {"none"}
+        assert browser.run("document.querySelectorAll('figure.plane svg').length") == 12
+    finally:
+        browser.close()
+
+
+def test_no_script_in_a_name_was_run(browser, page):
+    browser.open(page)
+    assert browser.run("document.querySelectorAll('script').length") == browser.run(
+        "document.querySelectorAll('head > script, body > script').length"
+    )
+    assert browser.run("document.querySelectorAll('article').length") == 4
+
+
+@pytest.mark.parametrize("width", [1280, 380])
+def test_the_page_is_as_wide_as_the_window(browser, page, width):
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
+    browser.open(page)
+    assert browser.run("document.documentElement.scrollWidth") <= width

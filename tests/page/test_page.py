@@ -1,0 +1,272 @@
+"""The page without a browser: what is on it, what must not be, and that a page that fails costs nothing else."""
+
+import base64
+import gzip
+import html.parser
+import json
+import re
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+
+from autoseg.cli import main
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import AutosegError
+from autoseg.evaluation.stored import read_report
+from autoseg.imaging.files import write_label_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
+from autoseg.page import viewer
+from autoseg.page.markup import colour_of, number, scrubbed
+from autoseg.page.pictures import draw_planes
+from autoseg.page.plots import draw_distribution, draw_lines
+from autoseg.page.scene import PageCase, Scene, read_scene
+from autoseg.pipeline import evaluate, report
+from autoseg.workspace import write_json
+from tests.page.material import NASTY, STRUCTURE, ball
+
+ONE = LabelSchema(("thing",), ((1,),), False, (1,))
+VOID = {"meta", "link", "br", "input", "image", "path", "rect", "circle"}
+
+
+class Outline(html.parser.HTMLParser):
+    """Elements with their attributes, texts outside of scripts and styles, and tags that were never closed."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.elements, self.texts, self.open = [], [], []
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.texts.append(data.strip())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def source(place):
+    return (place / "evaluation" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(source):
+    found = Outline(source)
+    assert not found.open, "elements are not closed"
+    return found
+
+
+def test_an_evaluation_ends_with_a_page_that_has_the_scores_and_the_cases_worst_first(page):
+    cases = [attributes["data-case"] for attributes in page.all("article")]
+    assert cases == ["case_c", "case_b", NASTY, "case_a"]
+    assert "Evaluation of 4 cases" in page.texts
+    assert {"1.000", "0.000"} <= set(page.texts)
+    assert any("case_c" in text for text in page.texts)
+    assert "1.543" in page.texts  # measured volume
+    assert sum(attributes.get("class") == "distribution" for attributes in page.all("svg")) == 4
+
+
+def test_names_become_text_and_never_markup(page, source):
+    assert NASTY in page.texts
+    assert STRUCTURE in page.texts
+    assert "alert(1)" not in " ".join(re.findall(r"<script>(.*?)</script>", source, re.DOTALL))
+    assert len(page.all("b")) == 4 * sum("plane" in a.get("class", "").split() for a in page.all("figure"))
+    data = json.loads(re.search(r'<script type="application/json" id="page-data">(.*?)</script>', source)[1])
+    assert NASTY in data["cases"]
+
+
+def test_nothing_on_the_page_leads_out_of_it(page, source):
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
+            if name in attributes:
+                assert re.match(r"#|data:image/png;base64,|$", attributes[name]), (tag, attributes[name][:80])
+    own = re.sub(r'<script type="application/octet-stream".*?</script>', "", source, flags=re.DOTALL)
+    assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest", own)
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_no_folder_of_this_machine_is_on_the_page(place, source):
+    assert "read from x.nii" in source
+    assert "expected case_c.nii.gz" in source
+    for part in (str(place), "Jane Doe", place.parent.name, "labelsTr"):
+        assert part not in source
+
+
+def test_pictures_have_descriptions_and_the_headings_go_down_by_one(page):
+    assert all(attributes.get("aria-label") for attributes in page.all("svg"))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+
+
+def test_a_folder_of_predictions_without_references_shows_volumes(place, tmp_path):
+    shutil.copytree(place / "predicted", tmp_path / "out")
+    found = report(tmp_path / "out", images=place / "imagesTr", workers=1)
+    page = Outline(found.path.read_text(encoding="utf-8"))
+    assert "Predictions of 3 cases" in page.texts
+    assert "volume, mL" in page.texts
+    assert "label 1" in page.texts
+    assert len(page.all("image")) == 9
+
+
+def test_without_the_viewer_the_page_is_made_and_says_so(place, monkeypatch, tmp_path):
+    monkeypatch.setattr("autoseg.page.page.find_viewer", lambda: None)
+    shutil.copytree(place / "evaluation", tmp_path / "e")
+    found = report(tmp_path / "e", workers=1)
+    assert "ipyniivue" in found.notes[0]
+    page = Outline(found.path.read_text(encoding="utf-8"))
+    assert not page.all("dialog")
+    assert len(page.all("article")) == 4
+
+
+def test_a_page_that_fails_costs_no_scores(place, monkeypatch, tmp_path):
+    def fail(*args, **options):
+        raise RuntimeError("no more ink")
+
+    monkeypatch.setattr("autoseg.pipeline.reporting.write_page", fail)
+    said = []
+    scored = evaluate(place / "labelsTr", place / "predicted", tmp_path, partial=True, workers=1, say=said.append)
+    assert len(scored.cases) == 3
+    assert (tmp_path / "metrics.json").is_file()
+    assert not (tmp_path / "report.html").exists()
+    assert "no more ink" in said[-1]
+
+
+def test_the_command_names_the_page_and_refuses_other_folders(place, tmp_path, capsys):
+    shutil.copytree(place / "evaluation", tmp_path / "e")
+    assert main(["report", str(tmp_path / "e"), "--quiet"]) == 0
+    assert str(tmp_path / "e" / "report.html") in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert main(["report", str(tmp_path / "empty")]) == 2
+    assert "neither a run's fold, nor predictions" in capsys.readouterr().err
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_stored_report_comes_back_as_it_was(place, tmp_path):
+    scored = evaluate(place / "labelsTr", place / "predicted", tmp_path, workers=1)
+    assert read_report(tmp_path / "metrics.json") == scored
+    (tmp_path / "metrics.json").write_text("[]")
+    with pytest.raises(AutosegError, match="Score the predictions again"):
+        read_report(tmp_path / "metrics.json")
+
+
+def test_the_patients_right_is_on_the_left_of_the_picture_for_any_orientation_of_the_file(tmp_path):
+    """A ball to the right, the back and the feet of the middle: drawn to the left, the right (sagittal), and below."""
+    shape, centre = (20, 30, 40), (5, 8, 32)  # towards head, front, right
+    grid, mask = Geometry.from_spacing(shape, (1.0, 1.0, 1.0)), ball(shape, centre, 3)
+    for order, flips in (((0, 1, 2), ()), ((2, 0, 1), (0, 2)), ((1, 2, 0), (1,))):
+        data = np.ascontiguousarray(np.flip(mask.transpose(order), flips))
+        write_label_volume(LabelVolume(data, grid.transposed(order).flipped(flips)), tmp_path / "case.nii.gz")
+        drawn = draw_planes(read_scene(PageCase("case", predicted=tmp_path / "case.nii.gz")), ONE, "case")
+        expected = {"axial": (39 - 32, 29 - 8), "coronal": (39 - 32, 19 - 5), "sagittal": (29 - 8, 19 - 5)}
+        for name, (column, row) in expected.items():
+            plane = re.search(rf'<svg[^>]*aria-label="case, {name} .*?</svg>', drawn)[0]
+            points = np.array(
+                re.findall(r"[ML]([\d.]+) ([\d.]+)", re.search(r'class="predicted"[^>]* d="([^"]*)"', plane)[1]), float
+            )
+            assert np.allclose(points.mean(axis=0) - 0.5, (column, row), atol=0.3)
+
+
+@pytest.mark.parametrize("shape", [(1, 30, 40), (30, 1, 40), (1, 1, 40), (1, 1, 1), (9, 9, 9)])
+@pytest.mark.parametrize("filled", [0, 1])
+def test_images_of_one_slice_and_empty_masks_are_drawn(shape, filled):
+    mask = np.full(shape, filled, np.uint8)
+    scene = Scene(mask * 9, None, mask, Geometry.from_spacing(shape, (3.0, 1.0, 1.0)))
+    drawn = draw_planes(scene, ONE, "case")
+    assert drawn.count("<svg") == {3: 3, 2: 1, 1: 0, 0: 0}[sum(n > 1 for n in shape)]
+    assert ('class="predicted"' in drawn) == (bool(filled) and "<svg" in drawn)
+    assert set(viewer.pack_scene(scene, ONE)) == {"scan", "prediction"}
+
+
+def test_large_volumes_are_thinned_out_and_stay_in_place():
+    mask = ball((40, 400, 400), (20, 300, 100), 15)
+    scene = Scene(None, None, mask, Geometry.from_spacing(mask.shape, (2.0, 0.5, 0.5)))
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(viewer.pack_scene(scene, ONE)["prediction"])))
+    data = np.asarray(image.dataobj)
+    assert max(data.shape) <= viewer.LONGEST
+    centre = image.affine @ [*np.argwhere(data).mean(axis=0), 1]
+    assert np.allclose(centre[:3], (50, 150, 40), atol=1.5)
+
+
+@pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [1.0] * 9, [0.5, 0.9, 0.95, 0.96, 70.0]])
+def test_a_distribution_has_a_mark_for_every_case_within_its_frame(values):
+    drawn = draw_distribution("m", [("s", [(f"c{i}", v, "#a") for i, v in enumerate(values)], np.mean(values), None, None)])
+    marks = [float(x) for x in re.findall(r'(?:cx="|class="dot" d="M)([\d.]+)', drawn)]
+    assert len(marks) == len(values)
+    assert all(0 < x < 470 for x in marks)
+    assert ("beyond the axis" in drawn) == (70.0 in values)
+
+
+def test_curves_with_gaps_and_of_one_check_are_drawn():
+    assert 'd="M' in draw_lines("loss", [5], [("a", "first", [0.3]), ("b", "second", [None])])
+    assert draw_lines("loss", [1, 2], [("a", "first", [None, None])]) == ""
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("expected /home/jane/data/a.nii.gz, found none", "expected a.nii.gz, found none"),
+        (r"C:\Users\Jane\a.nii is broken", "a.nii is broken"),
+        ("see ../shared/x.json and ~/y", "see x.json and y"),
+        ("3/4 of the cases, mm/s and/or 1 / 2", "3/4 of the cases, mm/s and/or 1 / 2"),
+        ("in /known folder/Jane Doe/labels/c.nii", "in c.nii"),
+        ("the folder /known folder/Jane Doe is gone", "the folder Jane Doe is gone"),
+    ],
+)
+def test_sentences_lose_their_folders(sentence, expected):
+    assert scrubbed(sentence, ["/known folder/Jane Doe/labels", "/known folder/Jane Doe"]) == expected
+
+
+def test_numbers_and_colours_are_for_people():
+    assert [number(v) for v in (None, True, 12345, -0.00001, -1.5, "x")] == ["–", "yes", "12,345", "0.000", "−1.500", "x"]
+    assert len({colour_of(i) for i in range(40)}) == 40
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour_of(i)) for i in range(140))
+
+
+def test_a_surface_in_lps_is_shown_where_the_mask_is(tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    trimesh.creation.icosphere(radius=4).apply_translation((-10, -20, 30)).export(tmp_path / "thing.stl")
+    ((name, colour, block),) = viewer.pack_surfaces(tmp_path, ONE)
+    raw = gzip.decompress(base64.b64decode(block))
+    n_faces, n_vertices = np.frombuffer(raw[4:12], "<u4")
+    vertices = np.frombuffer(raw[16 + 12 * n_faces :], "<f4").reshape(-1, 3)
+    assert len(vertices) == n_vertices
+    assert (name, colour) == ("thing", colour_of(0))
+    assert np.allclose(vertices.mean(axis=0), (10, 20, 30), atol=0.1)
+
+
+def test_surfaces_are_named_and_placed_by_what_stands_beside_them(tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    shape = trimesh.creation.icosphere(radius=4).apply_translation((10, 20, 30))
+    scene = trimesh.Scene()
+    scene.add_geometry(shape, geom_name="thing", transform=np.diag([1e-3, 1e-3, 1e-3, 1]))
+    scene.export(tmp_path / "scene.glb")
+    write_json(tmp_path / "surfaces.json", {"coordinates": "RAS", "structures": []})
+    from_scene = viewer.pack_surfaces(tmp_path, ONE)
+    shape.export(tmp_path / "a_thing.ply")
+    shape.export(tmp_path / "a_thing.stl")
+    about = [{"structure": "thing", "files": ["a_thing.ply", "a_thing.stl"]}]
+    write_json(tmp_path / "surfaces.json", {"coordinates": "RAS", "structures": about})
+    from_files = viewer.pack_surfaces(tmp_path, ONE)
+    for found in (from_scene, from_files):
+        assert [name for name, *_ in found] == ["thing"]
+        raw = gzip.decompress(base64.b64decode(found[0][2]))
+        vertices = np.frombuffer(raw[16 + 12 * len(shape.faces) :], "<f4").reshape(-1, 3)
+        assert np.allclose(vertices.mean(axis=0), (10, 20, 30), atol=0.1)
