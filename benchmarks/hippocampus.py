@@ -43,7 +43,7 @@ def main():
     name = args.data_set.resolve().name.split("_", 1)[1]
     trained = measured("train", name, "0", "--time", args.time, *workspace)
 
-    run = args.workspace / "runs" / name / "fullres_3d_unet" / "fold_0"
+    run = args.workspace / "runs" / name / "fullres_3d_self_attention_unet" / "fold_0"
     scans, out = args.workspace / "validation_scans", args.workspace / "validation_predictions"
     for folder in (scans, out):
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from planners.fingerprint import ChannelStats, Fingerprint
 from planners.fullres import plan_fullres
 from planners.lowres import pays_off, plan_lowres
-from planners.memory import count_elements, count_parameters
+from planners.memory import count_elements, count_operations, count_parameters
 from planners.plan import AttentionStage, Budget, ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
 from planners.presets import PRESETS, Preset, get_preset, unknown_name
 from planners.records import RecordError, digest, from_json, to_json
@@ -37,6 +37,7 @@ __all__ = [
     "RecordError",
     "Resampling",
     "count_elements",
+    "count_operations",
     "count_parameters",
     "digest",
     "from_json",

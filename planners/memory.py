@@ -1,94 +1,267 @@
-"""What a network costs, by arithmetic: elements of feature maps per sample, and parameters.
+"""What a network costs, by arithmetic: multiply-adds, parameters, and elements of feature maps that training keeps.
 
-With V_s the voxels and F_s the features of stage s, e_s and d_s its encoder and decoder blocks, C_in and C_out the
-channels at both ends (the estimate of nnU-Net 2.8, which leaves out the input)::
+Every network is a list of layers with a cost each. Elements are counted as nnU-Net 2.8 does: one map for each convolution,
+what comes up from below once, and both ends. Really kept are two maps for each convolution, before and behind its
+normalisation, hence twice the elements; what is kept besides is counted by half. The presets' constants allow for that, for
+heads of deep supervision, weights, optimiser and workspace. With V_s the voxels and F_s the
+features of stage s, e_s and d_s its encoder and decoder blocks, C_in and C_out the channels at both ends::
 
     unet           sum_s e_s F_s V_s                              + sum_{s<last} (d_s + 1) F_s V_s + (C_in + C_out) V_0
     residual_unet  F_0 V_0 + sum_s (2 e_s + c_s) F_s V_s          + sum_{s<last} (d_s + 1) F_s V_s + (C_in + C_out) V_0
 
-c_s is 1 where a shortcut needs a map of its own, which is where stage s halves an axis or changes the width. The + 1 of
-a decoder stage is what comes up from below. Not counted: heads of deep supervision, weights, optimiser, workspace; the
-presets' constants allow for these.
+c_s is 1 where a shortcut needs a map of its own, which is where stage s halves an axis or changes the width. The layers of
+the other networks stand below; ``tests/contracts/test_costs.py`` holds all of them to what the built network keeps.
 """
 
 import math
+from dataclasses import dataclass, replace
 
-__all__ = ["COSTS", "count_elements", "count_parameters"]
+__all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "count_parameters"]
 
-
-def _unet_encoder(spec, volumes):
-    return sum(e * f * v for e, f, v in zip(spec.encoder_blocks, spec.features, volumes, strict=True))
-
-
-def _residual_encoder(spec, volumes):
-    total = spec.features[0] * volumes[0]
-    before = spec.features[0]
-    for stride, blocks, width, volume in zip(spec.strides, spec.encoder_blocks, spec.features, volumes, strict=True):
-        shortcut = width != before or max(stride) > 1
-        total += (2 * blocks + shortcut) * width * volume
-        before = width
-    return total
+# Dilated networks: the numbers of autoseg/networks/dilated.py, deeplabv3.py and pspnet.py
+STAGES, FINEST_STRIDE, ATROUS_WIDTH, PYRAMID_WIDTH = 6, 8, 256, 512
+ATROUS, PARTS = 3, (2, 3, 6)
 
 
-COSTS = {"unet": _unet_encoder, "residual_unet": _residual_encoder}
+@dataclass(frozen=True)
+class Layer:
+    """Multiply-adds, parameters and elements of one layer, for one sample."""
+
+    operations: int
+    parameters: int
+    elements: int
 
 
 def count_elements(spec, patch_size, *, inputs=None, outputs=None):
     """Elements of feature maps that training keeps for one sample; int.
 
     Args:
-        spec: ``NetworkSpec``. A name that is not in ``COSTS`` is counted by the plain rule.
+        spec: ``NetworkSpec``. A name that is not in ``LAYERS`` is counted as a plain U-Net.
         patch_size: (3,) voxels, multiples of ``spec.divisor``.
         inputs, outputs: channels to count at either end; None for the network's own.
     """
     inputs = spec.in_channels if inputs is None else inputs
     outputs = spec.out_channels if outputs is None else outputs
-    volumes, volume = [], math.prod(patch_size)
-    for stride in spec.strides:
-        volume //= math.prod(stride)
-        volumes.append(volume)
-    encoder = COSTS.get(spec.name, _unet_encoder)(spec, volumes)
-    decoder = sum((d + 1) * f * v for d, f, v in zip(spec.decoder_blocks, spec.features, volumes, strict=False))
-    return encoder + decoder + (inputs + outputs) * volumes[0]
+    return sum(layer.elements for layer in _layers(spec, patch_size)) + (inputs + outputs) * math.prod(patch_size)
+
+
+def count_operations(spec, patch_size):
+    """Multiply-adds of convolutions and attention in one forward pass of one sample, with all heads; int."""
+    return sum(layer.operations for layer in _layers(spec, patch_size))
 
 
 def count_parameters(spec):
-    """Trainable numbers of the networks ``unet`` and ``residual_unet``; int.
-
-    Convolutions have a bias, each is followed by an affine instance normalisation; shortcuts that change the width have
-    a 1 x 1 x 1 convolution without bias and a normalisation; upsampling is a transposed convolution with bias, its
-    kernel the stride; every decoder stage has a 1 x 1 x 1 head with bias under deep supervision, else the finest alone.
-    """
-    encoder = _residual_encoder_parameters if spec.name == "residual_unet" else _unet_encoder_parameters
-    total = encoder(spec)
-    for stage, blocks in enumerate(spec.decoder_blocks):
-        width, below, kernel = spec.features[stage], spec.features[stage + 1], spec.kernels[stage]
-        total += math.prod(spec.strides[stage + 1]) * below * width + width
-        total += _convolution(kernel, 2 * width, width) + (blocks - 1) * _convolution(kernel, width, width)
-        if stage == 0 or spec.deep_supervision:
-            total += (width + 1) * spec.out_channels
-    return total
+    """Trainable numbers; int."""
+    return sum(layer.parameters for layer in _layers(spec, spec.divisor))
 
 
-def _convolution(kernel, before, width):
-    """Weights, bias, and the scale and shift of the normalisation."""
-    return math.prod(kernel) * before * width + 3 * width
+def attention_layers(entry, width, voxels):
+    """The two steps of one ``AttentionStage`` on a grid of so many voxels: projections, attention."""
+    inner = width // 2
+    d = inner // entry.heads
+    yield Layer(4 * inner * width * voxels, 4 * inner * width + width + d, (6 * inner + width) * voxels // 2)
+    if entry.kind == "full":
+        yield Layer(2 * voxels**2 * inner, 0, 3 * inner * voxels // 2)
+    else:
+        scores = entry.heads * entry.slots
+        describe = 2 * d * d
+        operations = 4 * entry.slots * inner * voxels + scores * describe
+        yield Layer(operations, scores * d + describe, (4 * scores + inner) * voxels // 2)
 
 
-def _unet_encoder_parameters(spec):
-    total, before = 0, spec.in_channels
-    for kernel, blocks, width in zip(spec.kernels, spec.encoder_blocks, spec.features, strict=True):
-        total += _convolution(kernel, before, width) + (blocks - 1) * _convolution(kernel, width, width)
+def _layers(spec, patch_size):
+    return LAYERS.get(spec.name, _unet)(spec, patch_size)
+
+
+def _volumes(strides, patch_size):
+    """Voxels of each stage."""
+    volumes, volume = [], math.prod(patch_size)
+    for stride in strides:
+        volume //= math.prod(stride)
+        volumes.append(volume)
+    return volumes
+
+
+def _convolution(kernel, before, width, voxels, *, bias=True, norm=True):
+    """A convolution, with the scale and shift of the normalisation behind it."""
+    weights = math.prod(kernel) * before * width
+    return Layer(weights * voxels, weights + (bias + 2 * norm) * width, width * voxels)
+
+
+def _stack(kernel, before, width, voxels, blocks):
+    yield _convolution(kernel, before, width, voxels)
+    for _ in range(blocks - 1):
+        yield _convolution(kernel, width, width, voxels)
+
+
+def _head(width, classes, voxels):
+    """Its map is counted at the end of the network, once."""
+    return replace(_convolution((1,), width, classes, voxels, norm=False), elements=0)
+
+
+def _up(below, width, stride, voxels):
+    """A transposed convolution with bias, its kernel the stride; ``voxels`` of its result."""
+    weights = math.prod(stride) * below * width
+    return Layer(below * width * voxels, weights + width, width * voxels)
+
+
+def _plain_encoder(spec, volumes):
+    before = spec.in_channels
+    for kernel, blocks, width, voxels in zip(spec.kernels, spec.encoder_blocks, spec.features, volumes, strict=True):
+        yield from _stack(kernel, before, width, voxels, blocks)
         before = width
-    return total
 
 
-def _residual_encoder_parameters(spec):
+def _residual_encoder(spec, volumes):
+    """Shortcuts that change the width have a 1 x 1 x 1 convolution without bias and a normalisation."""
     before = spec.features[0]
-    total = _convolution(spec.kernels[0], spec.in_channels, before)
-    for kernel, blocks, width in zip(spec.kernels, spec.encoder_blocks, spec.features, strict=True):
-        total += _convolution(kernel, before, width) + (2 * blocks - 1) * _convolution(kernel, width, width)
+    yield _convolution(spec.kernels[0], spec.in_channels, before, volumes[0])
+    stages = zip(spec.strides, spec.kernels, spec.encoder_blocks, spec.features, volumes, strict=True)
+    for stride, kernel, blocks, width, voxels in stages:
+        yield from _stack(kernel, before, width, voxels, 2 * blocks)
         if width != before:
-            total += before * width + 2 * width
+            yield _convolution((1,), before, width, voxels, bias=False)
+        elif max(stride) > 1:
+            yield Layer(0, 0, width * voxels)
         before = width
-    return total
+
+
+def _decoder(spec, volumes):
+    """Every stage has a head under deep supervision, else the finest alone."""
+    for s, blocks in enumerate(spec.decoder_blocks):
+        width = spec.features[s]
+        yield _up(spec.features[s + 1], width, spec.strides[s + 1], volumes[s])
+        yield from _stack(spec.kernels[s], 2 * width, width, volumes[s], blocks)
+    for s in range(max(1, len(spec.decoder_blocks)) if spec.deep_supervision else 1):
+        yield _head(spec.features[s], spec.out_channels, volumes[s])
+
+
+def _unet(spec, patch_size):
+    volumes = _volumes(spec.strides, patch_size)
+    yield from _plain_encoder(spec, volumes)
+    yield from _decoder(spec, volumes)
+
+
+def _residual_unet(spec, patch_size):
+    volumes = _volumes(spec.strides, patch_size)
+    yield from _residual_encoder(spec, volumes)
+    yield from _decoder(spec, volumes)
+
+
+def _self_attention_unet(spec, patch_size):
+    yield from (_residual_unet if spec.backbone == "residual" else _unet)(spec, patch_size)
+    volumes = _volumes(spec.strides, patch_size)
+    for entry in spec.attention:
+        yield from attention_layers(entry, spec.features[entry.stage], volumes[entry.stage])
+
+
+def _attention_gate_unet(spec, patch_size):
+    """Gates on all skips but the finest, at the grid below."""
+    yield from _unet(spec, patch_size)
+    volumes = _volumes(spec.strides, patch_size)
+    skips = len(spec.features) - 1
+    for s in range(min(1, max(0, skips - 1)), skips):
+        width, below, coarse = spec.features[s], spec.features[s + 1], volumes[s + 1]
+        middle = max(1, width // 2)
+        yield _convolution(spec.strides[s + 1], width, middle, coarse, bias=False, norm=False)
+        yield _convolution((1,), below, middle, coarse, norm=False)
+        yield _convolution((1,), middle, 1, coarse, norm=False)
+
+
+def _unet_plus_plus(spec, patch_size):
+    """Node (i, j) keeps its j + 1 inputs side by side; where a U-Net does so with two, one is counted."""
+    volumes, depth = _volumes(spec.strides, patch_size), len(spec.features) - 1
+    yield from _plain_encoder(spec, volumes)
+    for i in range(depth):
+        width, voxels = spec.features[i], volumes[i]
+        for j in range(1, depth - i + 1):
+            yield _up(spec.features[i + 1], width, spec.strides[i + 1], voxels)
+            yield Layer(0, 0, (j - 1) * width * voxels // 2)
+            yield from _stack(spec.kernels[i], (j + 1) * width, width, voxels, spec.decoder_blocks[i])
+    for _ in range(max(1, depth) if spec.deep_supervision else 1):
+        yield replace(_head(spec.features[0], spec.out_channels, volumes[0]), elements=0)
+
+
+def _fcn(spec, patch_size):
+    """Scores of the coarse stages, enlarged by transposed convolutions whose kernel is twice the stride."""
+    volumes, classes = _volumes(spec.strides, patch_size), spec.out_channels
+    yield from _plain_encoder(spec, volumes)
+    reached = [max(math.prod(s[axis] for s in spec.strides[: stage + 1]) for axis in range(3)) for stage in range(len(volumes))]
+    coarse = next((stage for stage, stride in enumerate(reached) if stride >= FINEST_STRIDE), len(volumes))
+    finest = max(0, min(coarse, len(volumes) - 3))
+    for s in range(finest, len(volumes)):
+        yield _convolution((1,), spec.features[s], classes, volumes[s], norm=False)
+        if s > finest:
+            kernel = [2 * step - step % 2 for step in spec.strides[s]]
+            weights = math.prod(kernel) * classes**2
+            yield Layer(weights * volumes[s], weights, classes * volumes[s - 1])
+
+
+def _segnet(spec, patch_size):
+    """Pooled maps and their indices, of eight bytes, as much as two maps in float32; unpooled maps."""
+    volumes, features = _volumes(spec.strides, patch_size), spec.features
+    yield from _plain_encoder(spec, volumes)
+    for s, blocks in enumerate(spec.decoder_blocks):
+        yield Layer(0, 0, 3 * features[s] * volumes[s + 1] // 2)
+        yield _convolution(spec.kernels[s + 1], features[s + 1], features[s], volumes[s + 1])
+        yield Layer(0, 0, features[s] * volumes[s] // 2)
+        yield from _stack(spec.kernels[s], features[s], features[s], volumes[s], blocks)
+    for s in range(max(1, len(spec.decoder_blocks)) if spec.deep_supervision else 1):
+        yield _head(features[s], spec.out_channels, volumes[s])
+
+
+def _dilated_encoder(spec, patch_size):
+    """(layers, voxels of the coarsest grid): at most STAGES stages, strides up to FINEST_STRIDE, the last one dilated."""
+    strides, kept, reached = spec.strides[:STAGES], [], (1, 1, 1)
+    for stage, stride in enumerate(strides):
+        last = len(strides) > 2 and stage == len(strides) - 1
+        stays = tuple(1 if last or r * s > FINEST_STRIDE else s for r, s in zip(reached, stride, strict=True))
+        reached = tuple(r * k for r, k in zip(reached, stays, strict=True))
+        kept.append(stays)
+    short = {name: getattr(spec, name)[:STAGES] for name in ("features", "kernels", "encoder_blocks")}
+    short = replace(spec, strides=tuple(kept), decoder_blocks=spec.decoder_blocks[: STAGES - 1], attention=(), **short)
+    volumes = _volumes(kept, patch_size)
+    return list(_residual_encoder(short, volumes)), volumes[-1], short
+
+
+def _image_branch(inputs, middle, outputs):
+    return Layer(0, (inputs + 1) * middle + middle * outputs, 0)
+
+
+def _deeplabv3(spec, patch_size):
+    layers, voxels, short = _dilated_encoder(spec, patch_size)
+    yield from layers
+    inputs, kernel = short.features[-1], short.kernels[-1]
+    width = min(ATROUS_WIDTH, inputs)
+    yield _convolution((1,), inputs, width, voxels)
+    for _ in range(ATROUS):
+        yield _convolution(kernel, inputs, width, voxels)
+    yield _convolution((1,), (ATROUS + 1) * width, width, voxels)
+    yield _image_branch(inputs, width, width)
+    yield _head(width, spec.out_channels, voxels)
+
+
+def _pspnet(spec, patch_size):
+    layers, voxels, short = _dilated_encoder(spec, patch_size)
+    yield from layers
+    inputs, kernel = short.features[-1], short.kernels[-1]
+    width, share = min(PYRAMID_WIDTH, inputs), max(1, inputs // (len(PARTS) + 1))
+    for parts in PARTS:
+        yield replace(_convolution((1,), inputs, share, min(voxels, parts**3)), elements=share * voxels)
+    yield Layer(0, 0, inputs * voxels)
+    yield _convolution(kernel, inputs + len(PARTS) * share, width, voxels)
+    yield _image_branch(inputs, share, width)
+    yield _head(width, spec.out_channels, voxels)
+
+
+LAYERS = {
+    "self_attention_unet": _self_attention_unet,
+    "unet": _unet,
+    "residual_unet": _residual_unet,
+    "fcn": _fcn,
+    "segnet": _segnet,
+    "deeplabv3": _deeplabv3,
+    "pspnet": _pspnet,
+    "unet_plus_plus": _unet_plus_plus,
+    "attention_gate_unet": _attention_gate_unet,
+}

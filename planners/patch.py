@@ -7,6 +7,7 @@ edge that covers most of the case. What memory is left then goes into the batch,
 import math
 from dataclasses import dataclass
 
+from planners.attention import add_attention, explain_attention
 from planners.memory import count_elements, count_parameters
 from planners.plan import Decision, NetworkSpec
 from planners.spacing import say
@@ -55,11 +56,11 @@ def fit_patch(fingerprint, budget, preset, grid, *, slices=False):
     # nnU-Net counts every entry of ``labels``, also background of regions and ignore, and no input
     ends = {"inputs": 0, "outputs": fingerprint.n_labels} if budget.parity else {}
     topology = choose_topology(grid.spacing_mm, _first_patch(grid, slices))
-    network = _network(fingerprint, preset, topology, slices)
+    network = _network(fingerprint, preset, budget, topology, slices)
     elements = count_elements(network, topology.patch, **ends)
     while elements * least > capacity and (smaller := _smaller(topology, grid)):
         topology = smaller
-        network = _network(fingerprint, preset, topology, slices)
+        network = _network(fingerprint, preset, budget, topology, slices)
         elements = count_elements(network, topology.patch, **ends)
     batch, limit = _batch(budget, preset, capacity / elements, grid.n_voxels / math.prod(topology.patch), slices)
     return Fit(topology.patch, batch, network, elements, capacity, limit)
@@ -77,12 +78,15 @@ def explain_fit(fit, grid, preset, budget):
         f"median case {say(grid.median_shape)}; {numbers}",
     )
     pools = [round(math.log2(d)) for d in fit.network.divisor]
+    encoder = "" if budget.parity else f" with a {fit.network.backbone} encoder"
     yield Decision(
         "network",
-        f"{fit.network.name}, {len(fit.network.features)} stages",
+        f"{fit.network.name}{encoder}, {len(fit.network.features)} stages",
         "halve each axis while 4 voxels remain, those of coarse spacing later",
         f"halved {say(pools)} times, {count_parameters(fit.network) / 1e6:.2f} M parameters",
     )
+    if not budget.parity:
+        yield explain_attention(fit.network, fit.patch)
     yield Decision("batch size", str(fit.batch_size), fit.limit, numbers)
     if fit.elements * fit.batch_size > fit.capacity and not budget.parity:
         yield Decision(
@@ -138,10 +142,11 @@ def _shortened(topology, grid, axis, step):
     return choose_topology(grid.spacing_mm, patch)
 
 
-def _network(fingerprint, preset, topology, slices):
+def _network(fingerprint, preset, budget, topology, slices):
+    """The preset's network; in default mode with self-attention."""
     stages = len(topology.strides)
     blocks = preset.encoder_blocks
-    return NetworkSpec(
+    spec = NetworkSpec(
         name=preset.network,
         in_channels=len(fingerprint.channels),
         out_channels=len(fingerprint.structures) + (0 if fingerprint.has_regions else 1),
@@ -152,6 +157,7 @@ def _network(fingerprint, preset, topology, slices):
         decoder_blocks=(preset.decoder_blocks,) * (stages - 1),
         deep_supervision=stages > 2,  # two stages have one output, and nnU-Net's weights for one are 0 / 0
     )
+    return spec if budget.parity else add_attention(spec, topology.patch)
 
 
 def _batch(budget, preset, by_memory, patches_in_data, slices):

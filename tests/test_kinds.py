@@ -211,15 +211,15 @@ def test_plain_names_with_four_digits_are_cases_and_unused_files_are_named(model
 
 
 def test_a_model_is_found_by_its_run_while_that_is_only_one(model, tmp_path, capsys):
-    assert call(model, "model", "info", "fullres_3d_unet") == 0
+    assert call(model, "model", "info", "fullres_3d_self_attention_unet") == 0
     zipped = tmp_path / "one.zip"
-    assert call(model, "model", "export", "fullres_3d_unet", zipped) == 0
+    assert call(model, "model", "export", "fullres_3d_self_attention_unet", zipped) == 0
     assert call(model, "model", "export", zipped, tmp_path / "two.zip") == 2
     assert "one.zip is one file already" in capsys.readouterr().err
     other = ["--workspace", str(tmp_path / "other")]
     for name in ("a", "b"):
         assert main(["model", "import", str(zipped), "--name", name, *other]) == 0
-    assert main(["model", "info", "fullres_3d_unet", *other]) == 2
+    assert main(["model", "info", "fullres_3d_self_attention_unet", *other]) == 2
     assert "is a run of 2 models; say which: a, b" in capsys.readouterr().err
 
 

@@ -49,12 +49,12 @@ def call(place, *arguments):
 
 def test_every_stage_left_what_it_should(place):
     workspace = place / "workspace"
-    run = workspace / "runs" / "Abdomen" / "fullres_3d_unet" / "fold_0"
+    run = workspace / "runs" / "Abdomen" / "fullres_3d_self_attention_unet" / "fold_0"
     for name in ("checkpoint.safetensors", "history.jsonl", "curves.png", "run.json"):
         assert (run / name).stat().st_size > 0
     for name in ("metrics.csv", "metrics.json", "metrics.md", "summary.json"):
         assert (run / "validation" / name).stat().st_size > 0
-    assert (workspace / "models" / "Abdomen_fullres_3d_unet" / "model.json").is_file()
+    assert (workspace / "models" / "Abdomen_fullres_3d_self_attention_unet" / "model.json").is_file()
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
     assert json.loads((run / "run.json").read_text())["task"]["recipe"]["learning_rate"] == 0.03
@@ -89,7 +89,7 @@ def test_another_preset_or_budget_is_another_plan(place, capsys):
 
 
 def test_the_same_training_is_not_done_twice(place, capsys):
-    history = place / "workspace" / "runs" / "Abdomen" / "fullres_3d_unet" / "fold_0" / "history.jsonl"
+    history = place / "workspace" / "runs" / "Abdomen" / "fullres_3d_self_attention_unet" / "fold_0" / "history.jsonl"
     before = history.read_text()
     train = ["train", "Abdomen", "0", "--iterations", "60", "--device", "cpu", "--set", "learning_rate=0.03"]
     assert call(place, *train) == 0
@@ -149,7 +149,9 @@ def test_surfaces_and_measurements_come_with_a_prediction_and_are_made_later_whe
 
 
 def test_a_flipped_scan_gets_the_same_mask_at_the_same_place(place):
-    predictor = autoseg.Predictor(place / "workspace" / "models" / "Abdomen_fullres_3d_unet", device="cpu", precision="fp32")
+    predictor = autoseg.Predictor(
+        place / "workspace" / "models" / "Abdomen_fullres_3d_self_attention_unet", device="cpu", precision="fp32"
+    )
     scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_010_0000.nii.gz")
     turned = ((2, 0, 1), (0, 2))
     other = Volume(np.ascontiguousarray(orient(scan.data, *turned)), scan.geometry.oriented(*turned))
@@ -172,7 +174,7 @@ def test_a_broken_scan_in_a_cohort_is_named_and_the_others_are_done(place, tmp_p
 
 def test_a_model_travels_as_one_file(place, tmp_path, capsys):
     zipped = tmp_path / "abdomen.zip"
-    assert call(place, "model", "export", "Abdomen_fullres_3d_unet", str(zipped)) == 0
+    assert call(place, "model", "export", "Abdomen_fullres_3d_self_attention_unet", str(zipped)) == 0
     elsewhere = ["--workspace", str(tmp_path / "other")]
     assert main(["model", "import", str(zipped), *elsewhere]) == 0
     capsys.readouterr()
@@ -202,14 +204,14 @@ def test_the_raw_folder_is_never_written_to(place):
 
 def test_weights_of_a_model_start_another_training(place, capsys):
     arguments = ["train", "Abdomen", "0,1", "--iterations", "2", "--device", "cpu", "--name", "fine"]
-    assert call(place, *arguments, "--from", "Abdomen_fullres_3d_unet") == 0
+    assert call(place, *arguments, "--from", "Abdomen_fullres_3d_self_attention_unet") == 0
     text = capsys.readouterr()
     assert text.err.count("starting from") == 2
     assert "fold 1: 2 steps" in text.out
 
 
 def test_scans_can_be_predicted_from_an_array_without_files(place):
-    model = autoseg.load_bundle(place / "workspace" / "models" / "Abdomen_fullres_3d_unet")
+    model = autoseg.load_bundle(place / "workspace" / "models" / "Abdomen_fullres_3d_self_attention_unet")
     scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_012_0000.nii.gz")
     prediction = autoseg.Predictor(model, device="cpu", mirror=False).predict(scan, probabilities=True)
     assert prediction.labels.data.shape == scan.geometry.shape

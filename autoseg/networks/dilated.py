@@ -48,6 +48,7 @@ def _encoder(spec):
         kernels=spec.kernels[:STAGES],
         encoder_blocks=spec.encoder_blocks[:STAGES],
         decoder_blocks=spec.decoder_blocks[: STAGES - 1],
+        attention=(),
     )
     stem = ConvBlock(spec.in_channels, spec.features[0], spec.kernels[0])
     encoder = Encoder(short, residual_stack, stem=stem, inputs=spec.features[0])

@@ -1,0 +1,95 @@
+"""Where a self-attention U-Net attends, and how: chosen by cost, as a share of the multiply-adds of its backbone.
+
+Attention pays where voxels are few and know much: in coarse stages. Full attention grows with the square of the voxels, slot
+attention linearly (``autoseg/networks/attention.py``).
+"""
+
+import math
+from dataclasses import replace
+
+from planners.memory import attention_layers, count_elements, count_operations
+from planners.plan import AttentionStage, Decision
+
+__all__ = ["add_attention", "explain_attention"]
+
+NAME = "self_attention_unet"
+BACKBONES = {"unet": "plain", "residual_unet": "residual"}
+COARSE, COARSE_IN_SMALL, SMALL = 4, 2, 64  # strides where attention begins; voxels across that a small patch has at most
+TOTAL, FULL = 0.04, 0.015  # shares of the backbone's operations: all blocks together, one block of full attention
+HEAD, SLOTS = 32, 32  # channels of a head; slots for each head
+
+
+def add_attention(spec, patch):
+    """A U-Net as the backbone of a self-attention U-Net.
+
+    Args:
+        spec: NetworkSpec of ``unet``, ``residual_unet`` or ``self_attention_unet``, whose stages are chosen anew.
+        patch: (3,) voxels.
+
+    Returns:
+        NetworkSpec. Its attention is empty where no stage is cheap enough.
+    """
+    spec = replace(spec, name=NAME, backbone=BACKBONES.get(spec.name, spec.backbone), attention=())
+    limit = count_operations(spec, patch)
+    chosen = [entry for stage in _stages(spec, patch) if (entry := _entry(spec, patch, stage, limit))]
+    while sum(_operations(spec, patch, entry) for entry in chosen) > TOTAL * limit:
+        chosen.pop(0)  # the finest
+    return replace(spec, attention=tuple(chosen))
+
+
+def explain_attention(spec, patch):
+    """The decision about self-attention."""
+    backbone = replace(spec, attention=())
+    operations, elements = count_operations(backbone, patch), count_elements(backbone, patch)
+    parts = []
+    for entry in spec.attention:
+        slots = f" of {entry.slots} slots" if entry.slots else ""
+        share = _operations(spec, patch, entry) / operations
+        heads = f"{entry.heads} head{'s' * (entry.heads > 1)}"
+        parts.append(f"stage {entry.stage} {entry.kind}, {heads}{slots}, {share:.2%} of operations")
+    share = count_operations(spec, patch) / operations - 1
+    more = count_elements(spec, patch) / elements - 1
+    return Decision(
+        "self-attention",
+        "; ".join(parts) or "none",
+        f"behind the last encoder stage and those of stride {COARSE} or more ({COARSE_IN_SMALL} where the patch is at most "
+        f"{SMALL} voxels across); full where that costs up to {FULL:.1%} of the backbone's operations, else by slots; without "
+        f"the finest stages until all cost at most {TOTAL:.0%}",
+        f"together {share:.2%} of {operations / 1e9:.4g} G multiply-adds, {more:.1%} more elements",
+    )
+
+
+def _stages(spec, patch):
+    """Indices of the stages that may attend, the finest first; those of a single voxel have nothing to look at."""
+    begin = COARSE_IN_SMALL if max(patch) <= SMALL else COARSE
+    for stage in range(len(spec.features)):
+        reached = [math.prod(stride[axis] for stride in spec.strides[: stage + 1]) for axis in range(3)]
+        if (max(reached) >= begin or stage == len(spec.features) - 1) and _voxels(spec, patch, stage) > 1:
+            yield stage
+
+
+def _entry(spec, patch, stage, limit):
+    """Full attention where it is cheap or no dearer than slots, else slots; None for features that no head divides."""
+    heads = _heads(spec.features[stage])
+    if heads is None:
+        return None
+    full, slot = AttentionStage(stage, "full", heads), AttentionStage(stage, "slot", heads, SLOTS)
+    most = max(FULL * limit, _operations(spec, patch, slot))
+    return full if _operations(spec, patch, full) <= most else slot
+
+
+def _heads(width):
+    """Heads that share half of ``width`` features, HEAD channels each or the nearest less; multiples of 8 if possible."""
+    inner = width // 2
+    sizes = [d for d in range(min(HEAD, inner), 1, -1) if d % 2 == 0 and width % 2 == 0 and inner % d == 0]
+    sizes.sort(key=lambda d: d % 8 > 0)
+    return inner // sizes[0] if sizes else None
+
+
+def _voxels(spec, patch, stage):
+    return math.prod(patch) // math.prod(math.prod(stride) for stride in spec.strides[: stage + 1])
+
+
+def _operations(spec, patch, entry):
+    voxels = _voxels(spec, patch, entry.stage)
+    return sum(layer.operations for layer in attention_layers(entry, spec.features[entry.stage], voxels))
