@@ -118,7 +118,9 @@ def test_the_whole_road(name, tmp_path, capsys):
     shrink(workspace / "plans" / "Balls" / f"{plan}.json")
     length = ["--iterations", "2", "--device", "cpu", "--set", "checks=1"]
     assert main(["train", "Balls", fold, *(["--plan", plan] if planner else []), *length, *common]) == 0
-    validated = workspace / "runs" / "Balls" / f"{plan}_unet" / f"fold_{folds[0]}" / "validation" / "metrics.json"
+    validated = (
+        workspace / "runs" / "Balls" / f"{plan}_self_attention_unet" / f"fold_{folds[0]}" / "validation" / "metrics.json"
+    )
     assert validated.is_file() == (fold != "all")
 
     ending = kind.get("json", {}).get("file_ending", ".nii.gz")

@@ -125,7 +125,7 @@ def test_one_stage_is_enough(spec):
         kernels=spec.kernels[:1],
         encoder_blocks=(2,),
         decoder_blocks=(),
-        attention=(AttentionStage(0, "slot", 2, 6),),
+        attention=(AttentionStage(0, "slot", 1, 6),),
     )
     network = build_network(short)
     x = torch.randn(1, 2, 3, 5, 7)
