@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
+from planners.change import with_network
 from planners.fingerprint import ChannelStats, Fingerprint
 from planners.fullres import plan_fullres
 from planners.lowres import pays_off, plan_lowres
@@ -44,6 +45,7 @@ __all__ = [
     "get_planner",
     "plan_all",
     "to_json",
+    "with_network",
 ]
 
 PLANNERS = {"fullres_3d": plan_fullres, "lowres_3d": plan_lowres, "slices_2d": plan_slices}

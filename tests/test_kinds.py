@@ -102,6 +102,7 @@ def write_picture(path, channels):
 def shrink(plan):
     edited = json.loads(plan.read_text())
     edited["network"]["features"] = [4] * len(edited["network"]["features"])
+    edited["network"]["attention"] = [entry | {"heads": 1} for entry in edited["network"]["attention"]]
     plan.write_text(json.dumps(edited))
 
 

@@ -25,6 +25,7 @@ def place(tmp_path_factory):
     plan = folder / "workspace" / "plans" / "Abdomen" / "fullres_3d.json"
     edited = json.loads(plan.read_text())
     edited["network"]["features"] = [min(16, f) for f in edited["network"]["features"]]  # as a person may edit it
+    edited["network"]["attention"] = [entry | {"heads": 1} for entry in edited["network"]["attention"]]
     plan.write_text(json.dumps(edited))
     train = [
         "train",

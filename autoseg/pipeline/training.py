@@ -37,7 +37,8 @@ from autoseg.training.loop import Length
 from autoseg.training.losses import LOSSES
 from autoseg.training.recipe import RECIPES, Recipe, changed
 from autoseg.workspace import read_json, read_record, write_json
-from planners import PLANNERS, Plan
+from planners import PLANNERS, Plan, with_network
+from planners.change import CHANGED
 from planners.records import digest, to_json
 
 __all__ = ["FoldResult", "train"]
@@ -126,7 +127,9 @@ def train(
     if 0 < len(splits) < FOLDS and not own_splits(spec.folder):
         say(f"{len(splits)} patients are as many folds, each with one patient held back; five or more make five folds")
     if network:
-        the_plan = replace(the_plan, network=replace(the_plan.network, name=network))
+        the_plan = with_network(the_plan, network)
+        for decision in (d for d in the_plan.decisions if d.warning and d.what == CHANGED):
+            say(f"warning: {decision.chosen}: {decision.rule} ({decision.numbers})")
     run_name = name or f"{the_plan.name}_{the_plan.network.name}"
     task = FoldTask(
         plan=the_plan,

@@ -1,0 +1,68 @@
+"""Another network in a plan that is made: the same grid, patch, intensities and length, so that networks can be compared."""
+
+import math
+from dataclasses import replace
+
+from planners.attention import NAME as SELF_ATTENTION
+from planners.attention import add_attention
+from planners.memory import count_elements
+from planners.patch import BATCH_2D, BATCH_3D
+from planners.plan import Decision
+from planners.presets import PRESETS
+
+__all__ = ["CHANGED", "with_network"]
+
+CHANGED = "network in place of the plan's"
+RESIDUAL = ("residual_unet", "deeplabv3", "pspnet")  # whose ``encoder_blocks`` are residual blocks
+
+
+def with_network(plan, name):
+    """The plan with the network of that name, and a Decision that says what changed.
+
+    The patch stays. Blocks are those of the kind of network: residual ones 1, 3, 4, 6, 6, ... in the encoder with 1 convolution
+    in the decoder (preset m), plain ones 2 and 2 (preset classic); a plan whose network is of that kind keeps its own.
+    Where a batch of the plan's size does not fit into memory, the batch is smaller; where one sample does not, the decision is
+    a warning. The memory is that of the preset's card, or what the plan itself takes where that is more.
+
+    Args:
+        plan: Plan.
+        name: a key of ``autoseg.networks.NETWORKS``; the plan's own name returns it unchanged.
+
+    Returns:
+        Plan
+    """
+    network = plan.network
+    if name == network.name:
+        return plan
+    residual = network.backbone == "residual" if network.name == SELF_ATTENTION else network.name in RESIDUAL
+    wanted = residual if name == SELF_ATTENTION else name in RESIDUAL
+    if wanted != residual:
+        preset = PRESETS["m" if wanted else "classic"]
+        stages = len(network.features)
+        blocks = preset.encoder_blocks + preset.encoder_blocks[-1:] * stages
+        network = replace(network, encoder_blocks=blocks[:stages], decoder_blocks=(preset.decoder_blocks,) * (stages - 1))
+    network = replace(network, name=name, backbone="residual" if wanted else "plain", attention=())
+    if name == SELF_ATTENTION:
+        network = add_attention(network, plan.patch_size)
+    elements = count_elements(network, plan.patch_size)
+    capacity = max(_capacity(plan), plan.memory_elements * plan.batch_size)
+    batch = min(plan.batch_size, max(1, math.floor(capacity / elements)))
+    fits = elements * batch <= capacity
+    decision = Decision(
+        CHANGED,
+        f"{name}, batch {batch}" + ("" if fits else ", which may not fit into memory"),
+        "the patch stays, so that networks can be compared; the batch shrinks where memory is short"
+        + ("" if fits else ". Plan with more --memory-gb, choose another network, or expect to run out of memory"),
+        f"{elements / 1e6:.4g} M elements per sample, {capacity / 1e6:.4g} M fit; the plan's {plan.network.name} has "
+        f"{plan.memory_elements / 1e6:.4g} M and batch {plan.batch_size}",
+        warning=not fits,
+    )
+    return replace(plan, network=network, batch_size=batch, memory_elements=elements, decisions=(*plan.decisions, decision))
+
+
+def _capacity(plan):
+    """Elements of a batch that fit into the card of the plan's preset; none for a preset that is not known."""
+    if plan.preset not in PRESETS:
+        return 0
+    preset = PRESETS[plan.preset]
+    return preset.elements_2d * BATCH_2D if plan.patch_size[0] == 1 else preset.elements_3d * BATCH_3D
