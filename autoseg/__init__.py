@@ -45,6 +45,7 @@ _HOMES = {
     "train": "autoseg.pipeline",
     "predict": "autoseg.pipeline",
     "evaluate": "autoseg.pipeline",
+    "compare": "autoseg.pipeline",
     "Workspace": "autoseg.workspace",
 }
 

@@ -62,6 +62,15 @@ def test_only_the_command_line_prints_or_reads_the_environment():
                 assert node.attr not in ("environ", "getenv"), f"{path.relative_to(ROOT)} reads the environment"
 
 
+def test_only_engines_start_processes():
+    for path in [*ROOT.glob("autoseg/**/*.py"), *ROOT.glob("planners/**/*.py")]:
+        if path.parent.name != "engines":
+            found = {"subprocess", "multiprocessing"} & set(imported(path))
+            assert not found, (
+                f"{path.relative_to(ROOT)}: processes are started in one place, where stopping them is taken care of"
+            )
+
+
 def test_nothing_that_runs_code_is_loaded():
     for path in [*ROOT.glob("autoseg/**/*.py"), *ROOT.glob("planners/**/*.py")]:
         assert not {"pickle", "dill", "joblib", "marshal"} & set(imported(path)), f"{path}: files are data, never code"

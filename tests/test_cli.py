@@ -46,6 +46,8 @@ def test_without_a_verb_the_help_is_shown(capsys):
         (["reconstruct", "-i", "gone", "-o", "out"], "there is no such folder"),
         (["reconstruct", "-i", ".", "-o", "out", "--surfaces", "stil"], "no surface format called 'stil'"),
         (["predict", "-i", "x.nii.gz", "-o", "out", "--surfaces", "stl", "--decimate", "2"], "share of triangles"),
+        (["compare", "Nowhere", "0"], "neither a folder nor a data set"),
+        (["compare", "Nowhere", "0", "--networks", "unet,net"], "no network called 'net'"),
         (["model", "info", "gone"], "neither a model folder or zip"),
     ],
 )

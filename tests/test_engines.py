@@ -1,6 +1,10 @@
+import os
+import signal
 import threading
 
-from autoseg.engines import map_cases
+import pytest
+
+from autoseg.engines import map_cases, run_command
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -32,3 +36,24 @@ def test_no_more_items_are_in_the_making_than_there_are_workers():
 
     map_cases(lambda n: n, items(), workers=2, on_done=lambda o: now.__setitem__(0, now[0] - 1))
     assert most[0] <= 3
+
+
+def test_a_command_runs_apart_and_tells_its_status_and_its_errors():
+    lines = []
+    assert run_command(["verify", "Nowhere"], on_line=lines.append) == 2
+    assert lines[0].startswith("DatasetError: 'Nowhere' is neither a folder nor a data set")
+
+
+def test_who_stops_the_caller_stops_the_command(tmp_path):
+    lines = []
+
+    def stop(line):
+        lines.append(line)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run_command(["demo", "--folder", tmp_path / "demo", "--device", "cpu"], on_line=stop)
+    assert lines[0] == "drawing 30 phantoms of an abdomen"
+    assert len(lines) < 5  # it did not go on
+    assert signal.getsignal(signal.SIGTERM) is before

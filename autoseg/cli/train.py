@@ -10,7 +10,7 @@ def add_arguments(parser):
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
     parser.add_argument("fold", metavar="FOLD", help="a fold (0 to 4), several (0,1,2), or all (every case, none held back)")
     parser.add_argument("--plan", metavar="NAME", help="default: fullres_3d, or slices_2d for 2D images")
-    parser.add_argument("--network", metavar="NAME", help="default: the plan's")
+    parser.add_argument("--network", metavar="NAME", help="default: the plan's; also a JSON file like a plan's network entry")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--time", type=duration, metavar="30m", help="train that long, by the clock")
     length.add_argument("--iterations", type=positive, metavar="N", help="train so many steps; default: the plan's")

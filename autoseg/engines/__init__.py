@@ -1,17 +1,26 @@
-"""Doing the same to many cases at once.
+"""Doing the same to many cases at once, and doing one thing apart from the others.
 
-Threads, not processes: the work is decompression, BLAS and file access, which release the interpreter lock; nothing is
-pickled, no worker can be killed unseen, and a script needs no ``__main__`` guard. A case that fails is returned as a
-failure with its exception, and the others go on.
+Threads, not processes, for cases: the work is decompression, BLAS and file access, which release the interpreter lock;
+nothing is pickled, no worker can be killed unseen, and a script needs no ``__main__`` guard. A case that fails is returned
+as a failure with its exception, and the others go on.
+
+One process, for a whole command that is compared with others: its memory is its own, and where it is killed for want of
+memory the others go on. It is the command line that a person would type, so nothing is pickled there either.
 """
 
 import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Outcome", "default_workers", "map_cases"]
+__all__ = ["Outcome", "default_workers", "map_cases", "run_command"]
 
 
 @dataclass(frozen=True)
@@ -75,3 +84,53 @@ def _collect(running, found, report):
         outcome = future.result()
         found[running.pop(future)] = outcome
         report(outcome)
+
+
+def run_command(arguments, *, on_line):
+    """Run one command of autoseg in a process of its own, of this Python and this package.
+
+    Args:
+        arguments: of the command line; paths are absolute, because the process starts in another folder.
+        on_line: called with each line of its standard error as it comes; its standard output is dropped.
+
+    Returns:
+        int: the exit status; the negative number of the signal that killed it.
+
+    Raises:
+        KeyboardInterrupt: somebody asked this process to stop (interrupt or terminate); the command was asked too, and
+            has ended in its own orderly way.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autoseg", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        cwd=Path(__file__).parents[2],  # where this very package is found first
+    )
+    with _handing_on_stop_signals(process) as stopped, process:
+        for line in process.stderr:
+            on_line(line.rstrip("\n"))
+    if stopped:
+        raise KeyboardInterrupt
+    return process.returncode
+
+
+@contextmanager
+def _handing_on_stop_signals(process):
+    """A list that is not empty once this process was asked to stop; ``process`` is asked as well."""
+    stopped = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def stop(number, frame):
+        stopped.append(number)
+        process.terminate()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

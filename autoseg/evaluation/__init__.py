@@ -6,7 +6,7 @@
 from autoseg.evaluation.evaluate import CaseMetrics, evaluate_case, evaluate_folder
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.report import Failure, Report, Summary, summarise, write_report
-from autoseg.evaluation.statistics import Difference, holm, mean_interval, paired_difference
+from autoseg.evaluation.statistics import Difference, holm, is_equivalent, mean_interval, paired_difference, wilcoxon_holm
 
 __all__ = [
     "METRICS",
@@ -18,8 +18,10 @@ __all__ = [
     "evaluate_case",
     "evaluate_folder",
     "holm",
+    "is_equivalent",
     "mean_interval",
     "paired_difference",
     "summarise",
+    "wilcoxon_holm",
     "write_report",
 ]

@@ -6,7 +6,7 @@ stands in for and what failed is listed below it by name.
 
 from autoseg.evaluation.metrics import unit_of
 
-__all__ = ["as_markdown"]
+__all__ = ["as_markdown", "markdown_table"]
 
 COLUMNS = {
     "dice": "Dice",
@@ -50,7 +50,7 @@ def _means(report, columns):
     if len(report.labels.structures) > 1:
         cells = [_foreground_cell(metric, *means[metric], len(report.labels.structures)) for metric in columns]
         lines.append(["mean of structures", "", *cells])
-    return _markdown_table(lines)
+    return markdown_table(lines)
 
 
 def _reconstruction(report):
@@ -120,7 +120,7 @@ def _worst(report):
         return ""
     lines = [["lowest Dice", "structure", *(COLUMNS[metric] for metric in WORST_COLUMNS)]]
     lines += [[row.case, row.structure, *(_number(row[metric], metric) for metric in WORST_COLUMNS)] for row in scored]
-    return _markdown_table(lines)
+    return markdown_table(lines)
 
 
 def _failures(report):
@@ -151,7 +151,7 @@ def _number(value, metric):
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
 
 
-def _markdown_table(lines):
+def markdown_table(lines):
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -6,14 +6,14 @@ interval of the mean difference says how much, the Wilcoxon signed-rank test whe
 Holm.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import wilcoxon
 
-__all__ = ["Difference", "holm", "mean_interval", "paired_difference"]
+__all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_difference", "wilcoxon_holm"]
 
 RESAMPLES = 10_000
 SEED = 20_240_101
@@ -106,3 +106,24 @@ def holm(p_values):
     result = np.empty(len(p_values))
     result[order] = np.minimum(corrected, 1.0)
     return result.tolist()
+
+
+def wilcoxon_holm(reference, others):
+    """One method against several on the same cases, the p values corrected for being several.
+
+    Args:
+        reference: values of one metric, case by case; None where undefined.
+        others: name -> the values of another method, for the same cases in the same order.
+
+    Returns:
+        name -> Difference, ``reference`` minus that method, its ``p_value`` corrected after Holm.
+    """
+    found = {name: paired_difference(reference, values) for name, values in others.items()}
+    tested = [name for name, difference in found.items() if difference.p_value is not None]
+    corrected = holm([found[name].p_value for name in tested])
+    return found | {name: replace(found[name], p_value=p) for name, p in zip(tested, corrected, strict=True)}
+
+
+def is_equivalent(difference, margin):
+    """Whether the whole interval lies within ``margin`` of zero: two one-sided tests, at half the level of the interval."""
+    return difference.low is not None and -margin < difference.low and difference.high < margin

@@ -12,7 +12,7 @@ import torch
 
 from autoseg.errors import AutosegError
 
-__all__ = ["choose_device", "faster_in_bf16", "keep_memory"]
+__all__ = ["choose_device", "faster_in_bf16", "keep_memory", "peak_memory_mib"]
 
 
 def choose_device(name="auto"):
@@ -70,3 +70,14 @@ def keep_memory():
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of these numbers: malloc.h
     told = [libc.mallopt(mmap_max, 0), libc.mallopt(trim_threshold, 2**31 - 1), libc.mallopt(top_pad, 256 * 2**20)]
     return all(told)
+
+
+def peak_memory_mib(device):
+    """The most memory this process has had so far: tensors on a CUDA device, else the process as a whole; None if unknown."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:  # Windows
+        return None
+    return round(getrusage(RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))

@@ -15,6 +15,7 @@ _HOMES = {
     "reconstruct": "reconstruction",
     "evaluate": "evaluation",
     "report": "reporting",
+    "compare": "comparison",
     "describe_model": "models",
     "export_model": "models",
     "import_model": "models",

@@ -16,7 +16,7 @@ from autoseg.inference.bundle import load_bundle, refuse_other_model, save_bundl
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
 from autoseg.networks import NETWORKS, build_network
-from autoseg.networks.machine import choose_device
+from autoseg.networks.machine import choose_device, peak_memory_mib
 from autoseg.pipeline.evaluation import all_failures
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.prepare import (
@@ -37,11 +37,11 @@ from autoseg.training.loop import Length
 from autoseg.training.losses import LOSSES
 from autoseg.training.recipe import RECIPES, Recipe, changed
 from autoseg.workspace import read_json, read_record, write_json
-from planners import PLANNERS, Plan, with_network
+from planners import PLANNERS, NetworkSpec, Plan, with_network
 from planners.change import CHANGED
-from planners.records import digest, to_json
+from planners.records import digest
 
-__all__ = ["FoldResult", "train"]
+__all__ = ["FoldResult", "choose_network", "choose_recipe", "fold_names", "ready_to_train", "train"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def train(
     Args:
         dataset, workspace: as in ``verify``; data that are not planned or prepared yet are now.
         fold: ``"0"``, several as ``"0,1,2"``, or ``"all"`` for every case with none held back.
-        plan, network: names; None for the default plan and its network.
+        plan: name; None for the default plan.
+        network: name, NetworkSpec, or path of a JSON file of one; None for the plan's.
         seconds, iterations: length of the training; None for the plan's iterations.
         recipe: a key of ``RECIPES`` or the path of a JSON file; ``settings`` changes single values of it.
         device, seed: as they say.
@@ -116,20 +117,16 @@ def train(
     Returns:
         list of FoldResult.
     """
-    torch_device, chosen_recipe = choose_device(device), _recipe(recipe, settings or {})
-    if network:
-        NETWORKS[network]  # an unknown name is an error that lists the known ones
+    torch_device, chosen_recipe = choose_device(device), choose_recipe(recipe, settings or {})
+    network = _known_network(network)
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     splits = () if fold == "all" else draw_splits(spec, workspace)
-    folds, (start_weights, start_digest) = _fold_names(fold, len(splits)), _start(start, workspace)
-    the_plan, scans = _ready_to_train(spec, workspace, plan, workers, say, progress)
+    folds, (start_weights, start_digest) = fold_names(fold, len(splits)), _start(start, workspace)
+    the_plan, scans = ready_to_train(spec, workspace, plan, workers, say, progress)
     splits = () if fold == "all" else draw_splits(spec, workspace)  # again, now that the structures of each case are known
     if 0 < len(splits) < FOLDS and not own_splits(spec.folder):
         say(f"{len(splits)} patients are as many folds, each with one patient held back; five or more make five folds")
-    if network:
-        the_plan = with_network(the_plan, network)
-        for decision in (d for d in the_plan.decisions if d.warning and d.what == CHANGED):
-            say(f"warning: {decision.chosen}: {decision.rule} ({decision.numbers})")
+    the_plan = choose_network(the_plan, network, say)
     run_name = name or f"{the_plan.name}_{the_plan.network.name}"
     task = FoldTask(
         plan=the_plan,
@@ -158,6 +155,27 @@ def train(
         results.append(_train_one(run, name, splits, fresh, say, progress))
         on_fold(results[-1])
     return results
+
+
+def choose_network(plan, network, say=mute):
+    """The plan with another network: a name, a NetworkSpec, or None for its own. A warning of the planner is said."""
+    if isinstance(network, NetworkSpec):
+        return replace(plan, network=network)
+    if not network:
+        return plan
+    plan = with_network(plan, network)
+    for decision in (d for d in plan.decisions if d.warning and d.what == CHANGED):
+        say(f"warning: {decision.chosen}: {decision.rule} ({decision.numbers})")
+    return plan
+
+
+def _known_network(network):
+    """The name, NetworkSpec or None that is given, or the NetworkSpec in a JSON file; AutosegError for an unknown name."""
+    if str(network).endswith(".json"):
+        network = read_record(NetworkSpec, network)
+    if network:
+        NETWORKS[getattr(network, "name", network)]
+    return network
 
 
 def _check_model(run, fresh, say):
@@ -191,7 +209,7 @@ def _train_one(run, fold, splits, fresh, say, progress):
     trained = train_fold(
         task, prepared=run.prepared, folder=folder, device=run.device, start_weights=run.start_weights, say=say
     )
-    write_json(folder / "run.json", {"task": to_json(task), "device": str(run.device), "versions": versions()})
+    _write_run_record(folder / "run.json", task, run.device)
     state = trained.state
     bundle = save_bundle(
         run.model,
@@ -212,6 +230,18 @@ def _train_one(run, fold, splits, fresh, say, progress):
     return FoldResult(fold, folder, run.model, report, failures, state.step, state.seconds)
 
 
+def _write_run_record(path, task, device):
+    """What was trained, where, with which versions, and the most memory a session of it needed, in MiB."""
+    memory = [peak_memory_mib(device), read_json(path).get("memory_mib") if path.is_file() else None]
+    record = {
+        "task": task,
+        "device": str(device),
+        "versions": versions(),
+        "memory_mib": max(filter(None, memory), default=None),
+    }
+    write_json(path, record)
+
+
 def _validate(run, task, bundle, fold, target, progress):
     """Predict and score the cases a fold held back; (Report, failures)."""
     ending = label_ending(run.spec.file_ending)
@@ -228,7 +258,7 @@ def _validate(run, task, bundle, fold, target, progress):
     return report, all_failures(done, report)
 
 
-def _ready_to_train(spec, workspace, plan, workers, say, progress):
+def ready_to_train(spec, workspace, plan, workers, say, progress):
     """The plan of a data set and its scans; whatever is missing is made now."""
     known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
     if plan and plan not in known | set(PLANNERS):
@@ -267,7 +297,7 @@ def draw_splits(spec, workspace):
     return tuple(Split(tuple(fold["train"]), tuple(fold["val"])) for fold in stored["folds"])
 
 
-def _fold_names(text, n_folds):
+def fold_names(text, n_folds):
     if text == "all":
         return ["all"]
     names = [part.strip() for part in str(text).split(",")]
@@ -277,7 +307,7 @@ def _fold_names(text, n_folds):
     return [str(int(name)) for name in dict.fromkeys(names)]
 
 
-def _recipe(text, settings):
+def choose_recipe(text, settings):
     """The recipe meant by a name or a file, with single settings changed; its loss and augmentation exist."""
     base = RECIPES[text] if not str(text).endswith(".json") else Recipe(name=Path(text).stem)
     if str(text).endswith(".json"):

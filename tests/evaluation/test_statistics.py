@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autoseg.evaluation import holm, mean_interval, paired_difference
+from autoseg.evaluation import Difference, holm, is_equivalent, mean_interval, paired_difference, wilcoxon_holm
 
 
 def test_the_interval_is_the_one_scipy_finds():
@@ -60,3 +60,20 @@ def test_holm_as_worked_on_paper():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_several_methods_are_tested_against_one_and_corrected_for_their_number():
+    rng = np.random.default_rng(4)
+    reference = rng.beta(9, 1, 30)
+    others = {"much": reference - 0.05 + rng.normal(0, 0.01, 30), "little": reference - rng.normal(0.002, 0.01, 30)}
+    found = wilcoxon_holm(list(reference), {**others, "unscored": [None] * 30})
+    raw = {name: stats.wilcoxon(reference - values).pvalue for name, values in others.items()}
+    assert found["much"].p_value == pytest.approx(2 * raw["much"])  # the smallest of two
+    assert found["little"].p_value == pytest.approx(max(raw["little"], 2 * raw["much"]))
+    assert found["much"].mean == pytest.approx((reference - others["much"]).mean())
+    assert (found["unscored"].n, found["unscored"].p_value) == (0, None)
+
+
+@pytest.mark.parametrize(("low", "high", "same"), [(-0.004, 0.003, True), (-0.006, 0.001, False), (None, None, False)])
+def test_equivalence_needs_the_whole_interval_within_the_margin(low, high, same):
+    assert is_equivalent(Difference(40, 0, 0.0, low, high, 0.5), 0.005) is same

@@ -1,0 +1,226 @@
+"""Several methods on the same cases: how good each is, and which differences the data support.
+
+A *contender* is one method with its scores. Every metric becomes one value per case, the mean over the case's structures
+in which it is defined; so a structure that was invented where there is none (Dice 0) counts, and one that was rightly left
+out (undefined) does not. Means over cases have bootstrap intervals. The first contender, chosen before the data were seen,
+is paired with each other one.
+"""
+
+import statistics
+from dataclasses import dataclass, field
+
+from autoseg.evaluation.statistics import Difference, is_equivalent, mean_interval, paired_difference, wilcoxon_holm
+
+__all__ = [
+    "RECONSTRUCTION",
+    "SCALES",
+    "SEGMENTATION",
+    "Comparison",
+    "Contender",
+    "Interval",
+    "Scale",
+    "compare_scores",
+    "verdict",
+]
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a metric is printed: its heading, the factor and digits, and whether more is better."""
+
+    heading: str
+    factor: float = 1.0
+    digits: int = 2
+    more_is_better: bool = True
+
+    def text(self, value, sign=""):
+        return "–" if value is None else f"{round(self.factor * value, self.digits) + 0.0:{sign}.{self.digits}f}"
+
+
+SEGMENTATION = {
+    "dice": Scale("Dice, %", 100),
+    "iou": Scale("IoU, %", 100),
+    "nsd": Scale("NSD, %", 100),
+    "hd95_mm": Scale("HD95, mm", more_is_better=False),
+}
+RECONSTRUCTION = {
+    "mse_mask": Scale("MSE of masks", digits=5, more_is_better=False),
+    "ssim_mask": Scale("SSIM of masks", digits=4),
+    "mse": Scale("MSE of restored intensities", digits=5, more_is_better=False),
+    "ssim": Scale("SSIM of restored intensities", digits=4),
+}
+SCALES = SEGMENTATION | RECONSTRUCTION
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One method.
+
+    Attributes:
+        name: for people.
+        scores: (case, structure) -> metric -> value, None where undefined.
+        restored: case -> metric of restored intensities -> value; empty where the method restores none.
+        cost: what it took, by name, such as ``parameters`` and ``seconds_per_step``; None for what is not known.
+        failures: sentences about cases that it could not do.
+    """
+
+    name: str
+    scores: dict
+    restored: dict = field(default_factory=dict)
+    cost: dict = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+
+    def by_case(self, metric):
+        """Case -> mean over the structures in which the metric is defined; None where it is in none."""
+        if metric in ("mse", "ssim"):
+            return {case: values.get(metric) for case, values in self.restored.items()}
+        found = {}
+        for (case, _), values in self.scores.items():
+            found.setdefault(case, []).append(values.get(metric))
+        defined = {case: [value for value in values if value is not None] for case, values in found.items()}
+        return {case: statistics.fmean(values) if values else None for case, values in defined.items()}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over ``n`` cases with its 95 % bootstrap interval; None where there are too few."""
+
+    n: int
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out.
+
+    Attributes:
+        contenders: in the order in which they were named; the first one that has scores is the ``reference``.
+        means: name -> metric -> Interval.
+        differences: metric -> name of another contender -> Difference, reference minus that one; p values after Holm.
+        margin: mean Dice may differ by less and still be called equivalent.
+        failed: name -> why it has no scores.
+        gates_closed: name -> (Contender, Difference of Dice): the same network with its attention switched off, and what
+            that takes from it.
+    """
+
+    contenders: tuple[Contender, ...]
+    means: dict[str, dict[str, Interval]]
+    differences: dict[str, dict[str, Difference]]
+    margin: float
+    failed: dict[str, str]
+    gates_closed: dict[str, tuple[Contender, Difference]]
+
+    @property
+    def reference(self):
+        return self.contenders[0].name
+
+    def sentences(self):
+        """What the data support, one sentence for each metric that decides, then one for each network with gates."""
+        if not self.contenders:
+            return ["No network was trained, so nothing can be said."]
+        if len(self.contenders) == 1:
+            lines = [f"{self.reference} stands alone: there is nothing to compare it with."]
+        else:
+            lines = [self._sentence(metric) for metric in ("dice", "mse_mask") if self._is_known(metric)]
+        return lines + [
+            f"{name} with open minus with closed gates: Dice {_evidence('dice', difference)}. "
+            + GATES[verdict(difference, "dice", self.margin)].format(margin=100 * self.margin)
+            for name, (_, difference) in self.gates_closed.items()
+        ]
+
+    def _is_known(self, metric):
+        return any(difference.n for difference in self.differences[metric].values())
+
+    def _sentence(self, metric):
+        groups = {}
+        for name, difference in self.differences[metric].items():
+            kind = verdict(difference, metric, self.margin if metric == "dice" else 0.0)
+            groups.setdefault(kind, []).append(f"{name} ({_evidence(metric, difference)})")
+        parts = [
+            PHRASES[kind].format(margin=100 * self.margin) + " " + ", ".join(groups[kind]) for kind in PHRASES if kind in groups
+        ]
+        return f"{SCALES[metric].heading.split(',')[0]}: {self.reference} {'; it '.join(parts)}."
+
+
+PHRASES = {
+    "better": "is better than",
+    "worse": "is worse than",
+    "equivalent": "is equivalent, within {margin:g} points, to",
+    "open": "was not shown to differ from",
+    "unknown": "cannot be compared with",
+}
+GATES = {
+    "better": "What it has learned relies on its attention.",
+    "worse": "Its attention does harm.",
+    "equivalent": "Its attention makes no difference above {margin:g} points.",
+    "open": "No effect of its attention was shown.",
+    "unknown": "Nothing can be said.",
+}
+
+
+def verdict(difference, metric, margin):
+    """better, worse, equivalent, open or unknown: of the first of two methods.
+
+    A difference counts where the corrected p value is below 0.05 and the interval excludes zero.
+    """
+    if difference.p_value is None or difference.low is None:
+        return "unknown"
+    if difference.p_value < LEVEL and difference.low * difference.high > 0:
+        return "better" if (difference.low > 0) == SCALES[metric].more_is_better else "worse"
+    return "equivalent" if is_equivalent(difference, margin) else "open"
+
+
+def _evidence(metric, difference):
+    scale = SCALES[metric]
+    if difference.low is None:
+        return f"{difference.n} cases"
+    low, high = scale.text(difference.low), scale.text(difference.high)
+    return f"{scale.text(difference.mean, '+')} [{low}, {high}], {p_text(difference.p_value)}, {difference.n} cases"
+
+
+def p_text(p_value):
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def compare_scores(contenders, *, margin, failed=None, gates_closed=None):
+    """A Comparison of contenders that scored the same cases.
+
+    Args:
+        contenders: the first is paired with each other one.
+        margin: of equivalence, in Dice from 0 to 1.
+        failed: name -> why a method has no scores.
+        gates_closed: name of a contender -> Contender, its scores with closed gates.
+    """
+    values = {c.name: {metric: c.by_case(metric) for metric in SCALES} for c in contenders}
+    means = {name: {metric: _interval(cases.values()) for metric, cases in found.items()} for name, found in values.items()}
+    first, *others = values or [None]
+    differences = {}
+    for metric in SCALES if others else ():
+        cases = sorted(set().union(*(found[metric] for found in values.values())))
+        columns = {name: [found[metric].get(case) for case in cases] for name, found in values.items()}
+        differences[metric] = wilcoxon_holm(columns.pop(first), columns)
+    return Comparison(
+        contenders=tuple(contenders),
+        means=means,
+        differences=differences,
+        margin=margin,
+        failed=failed or {},
+        gates_closed={
+            name: (closed, _dice_difference(values[name]["dice"], closed.by_case("dice")))
+            for name, closed in (gates_closed or {}).items()
+        },
+    )
+
+
+def _dice_difference(first, second):
+    cases = sorted(first)
+    return paired_difference([first[case] for case in cases], [second.get(case) for case in cases])
+
+
+def _interval(values):
+    defined = [value for value in values if value is not None]
+    return Interval(len(defined), statistics.fmean(defined) if defined else None, *mean_interval(defined))

@@ -1,0 +1,225 @@
+"""A comparison as files: comparison.md, .csv and .json, cases.csv, and cost.png, accuracy against cost."""
+
+import csv
+import io
+import json
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+
+from autoseg.atomic import replacing
+from autoseg.evaluation.comparison import RECONSTRUCTION, SCALES, SEGMENTATION, Scale, p_text
+from autoseg.evaluation.markdown import markdown_table
+
+__all__ = ["as_json", "as_markdown", "write_comparison"]
+
+COST = {
+    "parameters": Scale("parameters, M", 1e-6),
+    "operations": Scale("GFLOP per patch", 1e-9),
+    "seconds_per_step": Scale("s per step", digits=3),
+    "memory_mib": Scale("peak memory, MiB", digits=0),
+    "steps": Scale("steps", digits=0),
+    "seconds": Scale("minutes", 1 / 60, 1),
+    "predict_seconds": Scale("s per scan", digits=2),
+}
+FILES = ("comparison.md", "comparison.csv", "cases.csv", "comparison.json")
+
+
+def write_comparison(comparison, about, folder):
+    """Write the five files to a folder, each whole or not at all.
+
+    Args:
+        comparison: Comparison.
+        about: what all contenders share, as JSON: ``title`` and ``conditions`` (sentences) and whatever else is to be stored.
+        folder: is made where it is missing.
+
+    Returns:
+        tuple of the paths.
+    """
+    folder = Path(folder)
+    texts = (
+        as_markdown(comparison, about) + "\n![Accuracy against cost](cost.png)\n",
+        _contenders_csv(comparison),
+        _cases_csv(comparison),
+        json.dumps(as_json(comparison, about), indent=1, allow_nan=False) + "\n",
+    )
+    for name, text in zip(FILES, texts, strict=True):
+        with replacing(folder / name) as draft:
+            draft.write_text(text, encoding="utf-8", newline="")
+    with replacing(folder / "cost.png") as draft:
+        _plot(comparison, draft)
+    return tuple(folder / name for name in (*FILES, "cost.png"))
+
+
+def as_markdown(comparison, about):
+    """Conditions, what the data support, both tables, cost, paired differences, failures; ends with a newline."""
+    parts = [f"# {about['title']}", " ".join(about["conditions"]), "\n".join(f"- {line}" for line in comparison.sentences())]
+    if comparison.contenders:
+        parts += ["## Segmentation", _means(comparison, SEGMENTATION)]
+        parts += ["Means over cases of the mean over structures, with 95 % bootstrap intervals."]
+        parts += ["## Reconstruction", _means(comparison, RECONSTRUCTION)]
+        parts += ["Of masks: label maps as volumes. Of restored intensities: only networks with a restoration head have them."]
+        parts += ["## Cost", _cost(comparison)]
+    if comparison.differences:
+        parts += [f"## {comparison.reference} minus the others", _differences(comparison)]
+    if comparison.gates_closed:
+        parts += ["## With attention switched off", _gates_closed(comparison)]
+    failures = [f"- {name}: not trained: {reason}" for name, reason in comparison.failed.items()]
+    failures += [f"- {c.name}: {failure}" for c in comparison.contenders for failure in c.failures]
+    if failures:
+        parts += ["## Failed", "\n".join(failures)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _means(comparison, columns):
+    lines = [["network", "cases", *(scale.heading for scale in columns.values())]]
+    for contender in comparison.contenders:
+        found = {metric: comparison.means[contender.name][metric] for metric in columns}
+        n = max(interval.n for interval in found.values())
+        cells = [_cell(scale, found[metric], n) for metric, scale in columns.items()]
+        lines.append([contender.name, str(n or "–"), *cells])
+    return markdown_table(lines)
+
+
+def _cell(scale, interval, n):
+    cell = scale.text(interval.mean)
+    if interval.low is not None:
+        cell += f" [{scale.text(interval.low)}, {scale.text(interval.high)}]"
+    return cell if interval.n in (0, n) else f"{cell}, {interval.n} cases"
+
+
+def _cost(comparison):
+    lines = [["network", *(scale.heading for scale in COST.values()), "format"]]
+    for contender in comparison.contenders:
+        numbers = [scale.text(contender.cost.get(name)) for name, scale in COST.items()]
+        lines.append([contender.name, *numbers, contender.cost.get("precision", "–")])
+    legend = (
+        "GFLOP: convolutions and matrix products of one forward pass over one patch, multiplication and addition as two. "
+        "Seconds per step: all of the training's time, its checks too. Memory: of the training process on a CPU, "
+        "of its tensors on a GPU. Seconds per scan: the networks' share of predicting a validation case."
+    )
+    return f"{markdown_table(lines)}\n\n{legend}"
+
+
+def _differences(comparison):
+    metrics = [metric for metric, found in comparison.differences.items() if any(difference.n for difference in found.values())]
+    lines = [["minus", *(SCALES[metric].heading for metric in metrics)]]
+    for contender in comparison.contenders[1:]:
+        found = [(SCALES[metric], comparison.differences[metric][contender.name]) for metric in metrics]
+        lines.append([contender.name, *(_difference(*both) for both in found)])
+    legend = (
+        "Paired by case: mean difference with its 95 % bootstrap interval, and the p value of the Wilcoxon signed-rank test "
+        "after Holm's correction for the number of networks. Dice and IoU say the same; they are not two findings."
+    )
+    return f"{markdown_table(lines)}\n\n{legend}"
+
+
+def _difference(scale, difference):
+    if difference.low is None:
+        return "–"
+    ends = f"[{scale.text(difference.low)}, {scale.text(difference.high)}]"
+    return f"{scale.text(difference.mean, '+')} {ends}, {p_text(difference.p_value)}"
+
+
+def _gates_closed(comparison):
+    dice = SEGMENTATION["dice"]
+    lines = [["network", "Dice as trained, %", "Dice with closed gates, %", "difference"]]
+    for name, (closed, difference) in comparison.gates_closed.items():
+        values = [value for value in closed.by_case("dice").values() if value is not None]
+        without = statistics.fmean(values) if values else None
+        lines.append([name, dice.text(comparison.means[name]["dice"].mean), dice.text(without), _difference(dice, difference)])
+    return markdown_table(lines)
+
+
+def _contenders_csv(comparison):
+    """One line per network; what is not known is empty."""
+    header = ["network", *COST]
+    for metric in SCALES:
+        header += [metric, f"{metric}_n", f"{metric}_low", f"{metric}_high"]
+        header += [f"{metric}_{part}" for part in ("difference", "difference_low", "difference_high", "p_holm")]
+    lines = []
+    for contender in comparison.contenders:
+        line = [contender.name, *(contender.cost.get(name) for name in COST)]
+        for metric in SCALES:
+            mean = comparison.means[contender.name][metric]
+            other = comparison.differences.get(metric, {}).get(contender.name)
+            line += [mean.mean, mean.n, mean.low, mean.high]
+            line += [other.mean, other.low, other.high, other.p_value] if other else [None] * 4
+        lines.append([*line, ""])
+    lines += [[name, *[None] * (len(header) - 1), reason] for name, reason in comparison.failed.items()]
+    return _csv([*header, "error"], lines)
+
+
+def _cases_csv(comparison):
+    """One line per network, case and structure; undefined values are empty."""
+    metrics = list(dict.fromkeys(m for c in comparison.contenders for values in c.scores.values() for m in values))
+    rows = [(c.name, *key, values) for c in comparison.contenders for key, values in c.scores.items()]
+    return _csv(
+        ["network", "case", "structure", *metrics],
+        [[name, case, structure, *(values.get(m) for m in metrics)] for name, case, structure, values in rows],
+    )
+
+
+def _csv(header, lines):
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([header, *lines])
+    return text.getvalue()
+
+
+def as_json(comparison, about):
+    """Everything, as JSON values."""
+    return {
+        **about,
+        "support": comparison.sentences(),
+        "margin": comparison.margin,
+        "networks": [
+            {
+                "name": c.name,
+                "cost": c.cost,
+                "means": {metric: asdict(interval) for metric, interval in comparison.means[c.name].items()},
+                "failures": list(c.failures),
+                "cases": [{"case": case, "structure": structure, **v} for (case, structure), v in c.scores.items()],
+                "restored": c.restored,
+            }
+            for c in comparison.contenders
+        ],
+        "failed": comparison.failed,
+        "differences": {
+            metric: {name: asdict(difference) for name, difference in found.items()}
+            for metric, found in comparison.differences.items()
+        },
+        "gates_closed": {
+            name: {"dice": closed.by_case("dice"), "difference": asdict(difference)}
+            for name, (closed, difference) in comparison.gates_closed.items()
+        },
+    }
+
+
+def _plot(comparison, path):
+    """Mean Dice with its interval against operations per patch and against seconds per step, as PNG."""
+    from matplotlib.figure import Figure  # slow to import, needed once in a while
+    from matplotlib.ticker import NullFormatter
+
+    markers = "osD^vP*Xhp<>d8"
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, cost in zip(panels, ("operations", "seconds_per_step"), strict=True):
+        for i, contender in enumerate(comparison.contenders):
+            dice, x = comparison.means[contender.name]["dice"], contender.cost.get(cost)
+            if dice.low is None or not x:
+                continue
+            y, ends = 100 * dice.mean, [[100 * (dice.mean - dice.low)], [100 * (dice.high - dice.mean)]]
+            look = {"color": f"C{i % 10}", "marker": markers[i % len(markers)], "markersize": 8, "capsize": 3}
+            panel.errorbar([COST[cost].factor * x], [y], ends, linestyle="none", label=contender.name, **look)
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter("{x:g}")
+        left, right = panel.get_xlim()
+        panel.xaxis.set_minor_formatter("{x:g}" if right < 8 * left else NullFormatter())
+        panel.set_xlabel(COST[cost].heading)
+        panel.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("mean Dice of the validation cases, %")
+    handles, names = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, names, loc="outside right center")
+    figure.savefig(path, dpi=130, format="png")

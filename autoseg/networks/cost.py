@@ -1,0 +1,66 @@
+"""What a network costs: its weights, and the operations of one pass over a patch.
+
+Networks are built on torch's *meta* device, which knows shapes and no numbers, so that counting takes neither memory nor
+time. Counted are convolutions and matrix products, those within attention too; a multiplication with its addition is two
+operations. Normalisation, activations, pooling and interpolation are left out: they cost memory traffic, not arithmetic.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from autoseg.networks import build_network
+
+__all__ = ["NetworkCost", "match_operations", "measure_cost"]
+
+WIDTH_STEP = 8  # of scaled widths: what tensor cores like
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """Trainable numbers, and the operations of one forward pass over one patch."""
+
+    parameters: int
+    operations: int
+
+
+def measure_cost(spec, patch):
+    """NetworkCost of the network of ``spec`` on a patch of (3,) voxels.
+
+    Raises:
+        PlanError: no network can be built from the spec, or it cannot take the patch.
+    """
+    with torch.device("meta"):
+        network = build_network(spec).eval()
+        image = torch.empty(1, spec.in_channels, *patch)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image)
+    return NetworkCost(sum(p.numel() for p in network.parameters()), counter.get_total_flops())
+
+
+def match_operations(spec, patch, operations):
+    """The spec with every width scaled alike, so that a forward pass costs as nearly as it can ``operations``.
+
+    Widths are multiples of 8, and of what the heads of attention share among them. The scale is found by halving an
+    interval, with a real count at each trial.
+    """
+    steps = [WIDTH_STEP] * len(spec.features)
+    for entry in getattr(spec, "attention", ()):
+        steps[entry.stage] = math.lcm(WIDTH_STEP, 2 * entry.heads)
+
+    def scaled(scale):
+        widths = zip(spec.features, steps, strict=True)
+        return replace(spec, features=tuple(max(step, round(width * scale / step) * step) for width, step in widths))
+
+    def excess(candidate):
+        return math.log(measure_cost(candidate, patch).operations / operations)
+
+    low, high = WIDTH_STEP / max(spec.features), 1.0
+    while excess(scaled(high)) < 0:
+        low, high = high, 2 * high
+    while high - low > 1e-3 * high:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if excess(scaled(middle)) < 0 else (low, middle)
+    return min(scaled(low), scaled(high), key=lambda candidate: abs(excess(candidate)))

@@ -1,0 +1,48 @@
+"""Costs of networks: counts that can be done on paper, and widths that meet a given cost."""
+
+from dataclasses import replace
+
+import pytest
+
+from autoseg.networks import NETWORKS
+from autoseg.networks.cost import match_operations, measure_cost
+from planners import NetworkSpec
+
+SPEC = NetworkSpec(
+    name="unet",
+    in_channels=1,
+    out_channels=3,
+    features=(32, 64, 128),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+    kernels=((3, 3, 3),) * 3,
+    encoder_blocks=(2, 2, 2),
+    decoder_blocks=(2, 2),
+)
+PATCH = (40, 56, 40)
+
+
+def test_operations_of_a_small_unet_as_counted_on_paper():
+    spec = replace(
+        SPEC,
+        features=(4, 8),
+        strides=SPEC.strides[:2],
+        kernels=SPEC.kernels[:2],
+        encoder_blocks=(1, 1),
+        decoder_blocks=(1,),
+        deep_supervision=False,
+    )
+    fine, coarse = 8**3, 4**3
+    encoder = 27 * 1 * 4 * fine + 27 * 4 * 8 * coarse
+    up = 8 * 8 * 4 * coarse  # each coarse voxel gives eight fine ones
+    decoder = 27 * 8 * 4 * fine + 4 * 3 * fine
+    assert measure_cost(spec, (8, 8, 8)).operations == 2 * (encoder + up + decoder)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_widths_meet_the_operations_of_another_network_within_a_tenth(name):
+    wanted = measure_cost(SPEC, PATCH).operations
+    matched = match_operations(replace(SPEC, name=name), PATCH, wanted)
+    assert measure_cost(matched, PATCH).operations == pytest.approx(wanted, rel=0.1)
+    assert all(width % 8 == 0 for width in matched.features)
+    if name == "unet":
+        assert matched == SPEC

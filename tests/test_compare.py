@@ -1,0 +1,91 @@
+"""autoseg compare on small phantoms: trained once, resumed, and one broken network among sound ones."""
+
+import csv
+import json
+
+import pytest
+
+from autoseg.cli import main
+from autoseg.phantoms import write_phantoms
+
+COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--device", "cpu", "--match-flops"]
+
+
+def call(place, *arguments):
+    return main([*COMMAND, *arguments, "--workspace", str(place / "workspace")])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with phantoms, planned for a small network, and two networks compared on them."""
+    folder = tmp_path_factory.mktemp("compare")
+    raw = write_phantoms(folder / "Dataset007_Abdomen", training=10, test=0, in_plane_mm=10)
+    assert main(["plan_and_preprocess", str(raw), "--workspace", str(folder / "workspace"), "--quiet"]) == 0
+    plan = folder / "workspace" / "plans" / "Abdomen" / "fullres_3d.json"
+    edited = json.loads(plan.read_text())
+    edited["network"]["features"] = [16] * len(edited["network"]["features"])
+    plan.write_text(json.dumps(edited))
+    assert call(folder, "--networks", "unet,fcn", "--quiet", "--json", str(folder / "all.json")) == 0
+    return folder
+
+
+def test_both_networks_are_scored_with_their_costs(place):
+    (target,) = (place / "workspace" / "comparisons").iterdir()
+    stored = json.loads((place / "all.json").read_text())
+    assert stored == json.loads((target / "comparison.json").read_text())
+    assert [network["name"] for network in stored["networks"]] == ["unet", "fcn"]
+    for network in stored["networks"]:
+        assert {row["case"] for row in network["cases"]} == {"phantom_000", "phantom_007"}
+        cost = network["cost"]
+        assert cost["steps"] == 2
+        assert 100 < cost["memory_mib"] < 4000
+        assert cost["seconds_per_step"] == pytest.approx(cost["seconds"] / 2)
+    first, second = (network["cost"] for network in stored["networks"])
+    assert first["features"][0] == 16
+    assert second["features"][0] > 16  # widened to the operations of the first
+    assert second["operations"] / first["operations"] == pytest.approx(1, abs=0.35)  # in steps of 8 of so few
+    assert "fcn" in stored["differences"]["dice"]
+    assert (target / "cost.png").stat().st_size > 0
+    assert {row["network"] for row in csv.DictReader((target / "cases.csv").read_text().splitlines())} == {"unet", "fcn"}
+
+
+def test_the_same_call_repeats_nothing(place, capsys):
+    runs = sorted((place / "workspace" / "runs" / "Abdomen").glob("*/fold_0/checkpoint.safetensors"))
+    times = [path.stat().st_mtime_ns for path in runs]
+    assert len(runs) == 2
+    assert call(place, "--networks", "unet,fcn", "-o", str(place / "again")) == 0
+    text = capsys.readouterr()
+    assert "resuming" not in text.err
+    assert "Dice: unet" in text.out
+    assert [path.stat().st_mtime_ns for path in runs] == times
+    first = json.loads((place / "all.json").read_text())
+    assert json.loads((place / "again" / "comparison.json").read_text())["differences"] == first["differences"]
+
+
+def test_a_network_that_fails_is_named_and_the_others_go_on(place, capsys):
+    (broken,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_unet_*/fold_0")
+    (broken / "validation" / "metrics.json").unlink()
+    (broken / "run.json").unlink()
+    (broken / "run.json").mkdir()  # in the way of the record
+    try:
+        assert call(place, "--networks", "unet,fcn", "-o", str(place / "broken")) == 1
+    finally:
+        (broken / "run.json").rmdir()
+    text = capsys.readouterr().out
+    assert "- unet: not trained: FileError: " in text
+    assert "run.json: cannot be written" in text
+    assert "fcn stands alone" in text
+
+
+def test_a_wrong_call_trains_nothing(place, capsys):
+    for arguments, sentence in [
+        (["--networks", "unet,plain_net"], "no network called 'plain_net'"),
+        (["--networks", "unet", "--recipe", "best"], "no recipe called 'best'"),
+        (["--networks", "unet", "--plan", "huge"], "no plan called 'huge'"),
+    ]:
+        assert call(place, *arguments) == 2
+        assert sentence in capsys.readouterr().err
+    every = [word if word != "0" else "all" for word in COMMAND]
+    assert main([*every, "--workspace", str(place / "workspace")]) == 2
+    assert "needs the held-back cases of one fold" in capsys.readouterr().err
+    assert len(list((place / "workspace" / "runs" / "Abdomen").iterdir())) == 2
