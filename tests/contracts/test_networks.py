@@ -110,6 +110,14 @@ def test_autocast_gives_finite_logits(spec):
         assert network(torch.randn(1, 2, 8, 16, 16)).isfinite().all()
 
 
+@pytest.mark.parametrize(("dimensions", "patch"), [(SPEC, (8, 16, 16)), (SPEC_2D, (1, 16, 24))], ids=["3d", "2d"])
+def test_an_exported_graph_gives_the_same_logits(spec, dimensions, patch):
+    network = build_network(replace(dimensions, name=spec.name)).eval()
+    x = torch.randn(1, 2, *patch)
+    exported = torch.export.export(network, (x,)).module()
+    torch.testing.assert_close(exported(x), network(x))
+
+
 def test_a_bottleneck_of_one_voxel_trains(spec):
     network = build_network(spec).train()
     logits = network(torch.randn(1, 2, *spec.divisor))
