@@ -5,11 +5,13 @@ Every tuple with one entry per axis is in *network order*: the axes of the canon
 (1, 3, 3)). A plan is stored as JSON that one may edit by hand; ``planners.records.from_json`` checks it.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
 SCHEMA = 1
+WIDTH_STEP = 8  # of scaled widths: what vector units and tensor cores like
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,19 @@ class NetworkSpec:
         for stride in self.strides:
             divisor = [d * s for d, s in zip(divisor, stride, strict=True)]
         return tuple(divisor)
+
+    def scaled(self, factor):
+        """The same network with ``factor`` times the features: multiples of 8 that the heads of attention can share.
+
+        Heads become fewer or more with the features, so that each keeps its size.
+        """
+        steps = [WIDTH_STEP] * len(self.features)
+        attention = tuple(replace(entry, heads=max(1, round(entry.heads * factor))) for entry in self.attention)
+        for entry in attention:
+            steps[entry.stage] = math.lcm(WIDTH_STEP, 2 * entry.heads)
+        widths = zip(self.features, steps, strict=True)
+        features = tuple(max(step, round(width * factor / step) * step) for width, step in widths)
+        return replace(self, features=features, attention=attention)
 
 
 @dataclass(frozen=True)

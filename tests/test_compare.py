@@ -8,7 +8,8 @@ import pytest
 from autoseg.cli import main
 from autoseg.phantoms import write_phantoms
 
-COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--device", "cpu", "--match-flops"]
+COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--set", "cpu_width=1", "--device", "cpu"]
+COMMAND += ["--match-flops"]
 
 
 def call(place, *arguments):

@@ -6,7 +6,7 @@ operations. Normalisation, activations, pooling and interpolation are left out: 
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,8 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoseg.networks import build_network
 
 __all__ = ["NetworkCost", "match_operations", "measure_cost"]
-
-WIDTH_STEP = 8  # of scaled widths: what tensor cores like
 
 
 @dataclass(frozen=True)
@@ -46,21 +44,14 @@ def match_operations(spec, patch, operations):
     Widths are multiples of 8, and of what the heads of attention share among them. The scale is found by halving an
     interval, with a real count at each trial.
     """
-    steps = [WIDTH_STEP] * len(spec.features)
-    for entry in getattr(spec, "attention", ()):
-        steps[entry.stage] = math.lcm(WIDTH_STEP, 2 * entry.heads)
-
-    def scaled(scale):
-        widths = zip(spec.features, steps, strict=True)
-        return replace(spec, features=tuple(max(step, round(width * scale / step) * step) for width, step in widths))
 
     def excess(candidate):
         return math.log(measure_cost(candidate, patch).operations / operations)
 
-    low, high = WIDTH_STEP / max(spec.features), 1.0
-    while excess(scaled(high)) < 0:
+    low, high = 1 / max(spec.features), 1.0
+    while excess(spec.scaled(high)) < 0:
         low, high = high, 2 * high
     while high - low > 1e-3 * high:
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if excess(scaled(middle)) < 0 else (low, middle)
-    return min(scaled(low), scaled(high), key=lambda candidate: abs(excess(candidate)))
+        low, high = (middle, high) if excess(spec.scaled(middle)) < 0 else (low, middle)
+    return min(spec.scaled(low), spec.scaled(high), key=lambda candidate: abs(excess(candidate)))

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -182,9 +182,9 @@ def _recipe_words(recipe, settings):
 
 def _entrant(study, name, operations):
     """The network as it will be trained, scaled to so many ``operations`` if that is not None."""
-    plan = choose_network(study.plan, name)
+    plan = choose_network(study.plan, name, study.recipe, study.device)
     if operations:
-        plan = with_network(plan, match_operations(plan.network, plan.patch_size, operations))
+        plan = replace(plan, network=match_operations(plan.network, plan.patch_size, operations))
     cost = measure_cost(plan.network, plan.patch_size)
     shared = (study.recipe, study.length, study.seed, study.cases_digest, study.split, study.device.type)
     run = f"compare_{name}_{digest([plan, *shared])[:8]}"

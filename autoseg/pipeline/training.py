@@ -126,7 +126,7 @@ def train(
     splits = () if fold == "all" else draw_splits(spec, workspace)  # again, now that the structures of each case are known
     if 0 < len(splits) < FOLDS and not own_splits(spec.folder):
         say(f"{len(splits)} patients are as many folds, each with one patient held back; five or more make five folds")
-    the_plan = choose_network(the_plan, network, say)
+    the_plan = choose_network(the_plan, network, chosen_recipe, torch_device, say)
     run_name = name or f"{the_plan.name}_{the_plan.network.name}"
     task = FoldTask(
         plan=the_plan,
@@ -157,16 +157,24 @@ def train(
     return results
 
 
-def choose_network(plan, network, say=mute):
-    """The plan with another network: a name, a NetworkSpec, or None for its own. A warning of the planner is said."""
+def choose_network(plan, network, recipe, device, say=mute):
+    """The plan with the network that will be trained.
+
+    Args:
+        network: a name, None for the plan's own, or a NetworkSpec, which is taken as it is.
+        recipe, device: on a CPU a network has ``recipe.cpu_width`` times the features of the plan.
+    """
     if isinstance(network, NetworkSpec):
         return replace(plan, network=network)
-    if not network:
+    if network:
+        plan = with_network(plan, network)
+        for decision in (d for d in plan.decisions if d.warning and d.what == CHANGED):
+            say(f"warning: {decision.chosen}: {decision.rule} ({decision.numbers})")
+    if device.type != "cpu" or recipe.cpu_width == 1:
         return plan
-    plan = with_network(plan, network)
-    for decision in (d for d in plan.decisions if d.warning and d.what == CHANGED):
-        say(f"warning: {decision.chosen}: {decision.rule} ({decision.numbers})")
-    return plan
+    narrow = plan.network.scaled(recipe.cpu_width)
+    say(f"on a CPU {narrow.name} has {', '.join(map(str, narrow.features))} features (--set cpu_width=1 for the plan's)")
+    return replace(plan, network=narrow)
 
 
 def _known_network(network):

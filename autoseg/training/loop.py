@@ -19,6 +19,7 @@ import torch
 
 from autoseg.engines import default_workers
 from autoseg.errors import TrainingError
+from autoseg.networks import parameter_groups
 from autoseg.networks.machine import faster_in_bf16
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from autoseg.training.losses import deep_supervision_loss
@@ -66,7 +67,7 @@ def fit(
         TrainingError: the loss is not a number, or the checkpoint belongs to other settings.
     """
     optimizer = torch.optim.SGD(
-        network.parameters(), lr=recipe.learning_rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+        parameter_groups(network, recipe.weight_decay), lr=recipe.learning_rate, momentum=0.9, nesterov=True
     )
     if checkpoint.is_file():
         state, averaged = load_checkpoint(checkpoint, network, optimizer)

@@ -38,6 +38,7 @@ class Recipe:
         warmup, hold, power: of the learning rate, see above.
         batch_size: None means the plan's.
         cpu_batch_size: at most so many on a CPU, where many small steps win; None for no such limit.
+        cpu_width: share of the plan's features that its network has on a CPU, for the same reason.
         patch_stages: smaller patches at first.
         loss: a key of ``LOSSES``.
         deep_supervision: losses at every scale of the decoder.
@@ -61,6 +62,7 @@ class Recipe:
     power: float = 0.9
     batch_size: int | None = None
     cpu_batch_size: int | None = 2
+    cpu_width: float = 0.5
     patch_stages: tuple[PatchStage, ...] = (PatchStage(0.4, 0.8, 1),)
     loss: str = "dice_cross_entropy"
     deep_supervision: bool = True
@@ -76,7 +78,7 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
             raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
-        for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes"):
+        for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes", "cpu_width"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
         for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size"):
@@ -94,6 +96,7 @@ PARITY = Recipe(
     warmup=0.0,
     hold=0.0,
     cpu_batch_size=None,
+    cpu_width=1.0,
     patch_stages=(),
     ema=False,
     patience=None,

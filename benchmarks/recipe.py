@@ -1,0 +1,116 @@
+"""What each switch of the recipe is worth: trainings of equal cost that differ in one setting, paired by validation case.
+
+    python benchmarks/recipe.py DATA_SET --arms base,poly,half_width --steps 500 --workspace DIR
+
+The arm ``base`` trains ``--steps`` steps with the default recipe. The others get as many as take the same time: the time of a step
+is measured at the start, for all arms in turn, on one core, so that other work on the machine disturbs all alike. One
+core per call: start two calls with other arms side by side.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from machine import about
+
+from autoseg.evaluation import paired_difference
+from autoseg.networks import build_network
+from autoseg.pipeline import plan_and_preprocess, train
+from autoseg.training.losses import deep_supervision_loss, dice_cross_entropy
+from autoseg.training.recipe import Recipe, changed, patch_stage, with_batch_size
+from autoseg.workspace import Workspace, write_json
+
+STAGE = {"until": 0.4, "scale": 0.8, "batch_factor": 1}
+# settings of the recipe, and the factor of the network's width
+ARMS = {
+    "base": ({}, 0.5),
+    "full_width": ({}, 1),
+    "third_width": ({}, 0.375),
+    "quarter_width": ({}, 0.25),
+    "no_warmup": ({"warmup": 0.0}, 0.5),
+    "fall_from_the_start": ({"hold": 0.0}, 0.5),
+    "hold_0.5": ({"hold": 0.5}, 0.5),
+    "momentum_0.99": ({"momentum": 0.99}, 0.5),
+    "no_average": ({"ema": False}, 0.5),
+    "whole_patches": ({"patch_stages": []}, 0.5),
+    "small_patches_longer": ({"patch_stages": [STAGE | {"until": 0.75}]}, 0.5),
+    "rate_0.03": ({"learning_rate": 0.03}, 0.5),
+    "batch_4": ({"cpu_batch_size": 4}, 0.5),
+    "light_augmentation": ({"augmentation": "light"}, 0.5),
+}
+
+
+def seconds_of_a_step(plan, recipe):
+    """Mean over the patch stages of the time of forward and backward."""
+    batch = with_batch_size(recipe, plan, "cpu").batch_size
+    network, total, before = build_network(plan.network).train(), 0.0, 0.0
+    for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
+        patch, factor = patch_stage(recipe, before, plan.patch_size, plan.network.divisor)
+        images, codes = (
+            torch.randn(batch * factor, plan.network.in_channels, *patch),
+            torch.zeros(batch * factor, *patch).short(),
+        )
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = network(images, every_scale=True)
+            deep_supervision_loss(dice_cross_entropy, logits, codes).backward()
+            best = min(best, time.perf_counter() - start)
+        total, before = total + (until - before) * best, until
+    return total
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_set", type=Path)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recipe.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    workspace = Workspace(args.workspace.absolute())
+    planned = plan_and_preprocess(args.data_set, workspace)
+    base, arms = planned.plan, args.arms.split(",")
+    plans, recipes = {}, {}
+    for name in dict.fromkeys(["base", *arms]):
+        settings, width = ARMS[name]
+        features = tuple(round(f * width) for f in base.network.features)
+        plans[name] = replace(base, name=f"{base.name}_w{width}", network=replace(base.network, features=features))
+        recipes[name] = changed(Recipe(), settings)
+    cost, measured = {}, {}
+    for name, recipe in recipes.items():  # arms whose steps are alike cost alike, whatever else the machine does
+        step = (plans[name].network.features, recipe.patch_stages, recipe.cpu_batch_size)
+        measured[step] = measured.get(step) or seconds_of_a_step(plans[name], recipe)
+        cost[name] = measured[step]
+    for name in arms:
+        plan, steps = plans[name], round(args.steps * cost["base"] / cost[name])
+        write_json(workspace.plan(planned.dataset.name, plan.name), plan)
+        result = train(
+            args.data_set, "0", workspace, plan=plan.name, iterations=steps, settings=ARMS[name][0], seed=args.seed,
+            name=f"{name}_{args.steps}_{args.seed}", device="cpu", say=print,
+        )[0]  # fmt: skip
+        cases = {}
+        for row in result.report.rows:
+            cases.setdefault(row.case, []).append(row["dice"])
+        dice = {case: sum(found) / len(found) for case, found in cases.items()}
+        stored = json.loads(args.out.read_text()) if args.out.is_file() else {"arms": {}}
+        row = {"steps": steps, "step_cost": cost[name] / cost["base"], "dice": sum(dice.values()) / len(dice), "cases": dice}
+        stored["arms"][f"{name}, {args.steps} steps of base, seed {args.seed}"] = row
+        write_json(args.out, {"machine": about(), "arms": stored["arms"]})
+        of_base = stored["arms"].get(f"base, {args.steps} steps of base, seed {args.seed}")
+        if of_base and name != "base":
+            row |= {
+                "gain": vars(paired_difference([dice[c] for c in sorted(dice)], [of_base["cases"][c] for c in sorted(dice)]))
+            }
+            write_json(args.out, {"machine": about(), "arms": stored["arms"]})
+        print(name, {key: value for key, value in row.items() if key != "cases"}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
