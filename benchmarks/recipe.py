@@ -2,7 +2,7 @@
 
     python benchmarks/recipe.py DATA_SET --arms base,poly,half_width --steps 500 --workspace DIR
 
-The arm ``base`` trains ``--steps`` steps with the default recipe. The others get as many as take the same time: the time of a step
+The arm ``base`` trains ``--steps`` steps. The others get as many as take the same time: the time of a step
 is measured at the start, for all arms in turn, on one core, so that other work on the machine disturbs all alike. One
 core per call: start two calls with other arms side by side.
 """

@@ -53,7 +53,7 @@ class Recipe:
     """
 
     name: str = "autoseg"
-    learning_rate: float = 0.015
+    learning_rate: float = 0.02
     momentum: float | None = None
     weight_decay: float = 3e-5
     clip_norm: float = 12.0
