@@ -1,7 +1,7 @@
 """A colour for each structure, the same in every output: label tables, DICOM objects, surfaces, pictures.
 
-Scans are grey, so the colours keep away from grey first and from each other next. They are taken one by one: the next one is
-the candidate that lies farthest, in CIELAB, from the greys and all before it.
+The first eight are told apart with every common colour vision (after Okabe and Ito 2008, lighter: scans are dark). Then each
+is the candidate that lies farthest, in CIELAB, from the greys of scans and from all before it.
 """
 
 import itertools
@@ -11,6 +11,16 @@ import numpy as np
 
 __all__ = ["structure_colours"]
 
+FIRST = (  # sky, orange, green, yellow, pink, red, violet, lime
+    (86, 180, 233),
+    (230, 159, 0),
+    (47, 191, 146),
+    (240, 228, 66),
+    (204, 121, 167),
+    (255, 112, 67),
+    (140, 158, 255),
+    (178, 223, 138),
+)
 LIGHTNESS = (45.0, 85.0)  # L* of colours that show on black as well as on white
 LEVELS = tuple(range(0, 256, 15))  # candidates per channel of sRGB
 
@@ -30,8 +40,10 @@ def _colours(count):
     usable = (lab[:, 0] >= LIGHTNESS[0]) & (lab[:, 0] <= LIGHTNESS[1])
     candidates, lab = candidates[usable], lab[usable]
     distance = np.hypot(lab[:, 1], lab[:, 2])  # from the grey of the same lightness
-    chosen = []
-    for _ in range(count):
+    chosen = list(FIRST[:count])
+    for colour in _lab(np.array(chosen).reshape(-1, 3)):
+        distance = np.minimum(distance, np.linalg.norm(lab - colour, axis=1))
+    while len(chosen) < count:
         best = int(distance.argmax())
         chosen.append(tuple(int(level) for level in candidates[best]))
         distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=1))

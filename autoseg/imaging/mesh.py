@@ -7,7 +7,6 @@ with y up: a GLB keeps millimetres in its meshes, and the transform of its root 
 """
 
 import base64
-import colorsys
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,9 +17,10 @@ import numpy as np
 
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError
+from autoseg.imaging.colours import structure_colours
 from autoseg.registry import Registry
 
-__all__ = ["COORDINATES", "SURFACE_FORMATS", "SurfaceMesh", "colours", "file_names", "write_mesh", "write_scene"]
+__all__ = ["COORDINATES", "SURFACE_FORMATS", "SurfaceMesh", "file_names", "write_mesh", "write_scene"]
 
 COORDINATES = ("lps", "ras")
 _HALF_TURN = np.array([-1.0, -1.0, 1.0])  # between RAS and LPS
@@ -87,12 +87,6 @@ class SurfaceMesh:
         return self.vertices_mm * (_HALF_TURN if coordinates == "lps" else 1.0)
 
 
-def colours(n):
-    """n colours, (r, g, b) in 0 to 255, that differ from their neighbours."""
-    hues = [(0.02 + 0.618034 * i) % 1 for i in range(n)]  # the golden section: later colours fall between earlier ones
-    return [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.55, 0.9)) for hue in hues]
-
-
 def file_names(structures):
     """A file name without ending for each structure: letters, digits, dots, dashes and underscores, no name twice."""
     names = []
@@ -120,7 +114,7 @@ def write_scene(meshes, path, *, coordinates="lps"):
 
     None stands for a structure that is not there: the colours of the others stay what they are.
     """
-    there = [pair for pair in zip(meshes, colours(len(meshes)), strict=True) if pair[0] is not None]
+    there = [pair for pair in zip(meshes, structure_colours(meshes), strict=True) if pair[0] is not None]
     content = _scene(*zip(*there, strict=True), coordinates).export(file_type="glb")
     with replacing(path) as draft:
         draft.write_bytes(content)

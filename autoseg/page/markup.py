@@ -4,10 +4,10 @@ import html
 import re
 from pathlib import Path
 
+from autoseg.imaging.colours import structure_colours
+
 __all__ = ["colour_of", "number", "scrubbed", "swatch", "table", "text"]
 
-# after Okabe and Ito, told apart with every common colour vision; light ones first, for contours on grey scans
-COLOURS = ("#56b4e9", "#e69f00", "#2fbf92", "#f0e442", "#cc79a7", "#ff7043", "#8c9eff", "#b2df8a")
 
 _FOLDERS = re.compile(r"""(?<![\w<.])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/]|~[\\/])(?:[^\\/\s'",;:()]+[\\/])*(?=[^\\/\s])""")
 
@@ -63,12 +63,8 @@ def table(heads, rows, caption="", css="", numeric_from=1):
 
 
 def colour_of(index):
-    """The colour of structure number ``index``, as #rrggbb; after the named ones, hues by the golden angle."""
-    if index < len(COLOURS):
-        return COLOURS[index]
-    hue = (index * 137.508) % 360
-    channels = [0.7 - 0.28 * max(-1, min((n + hue / 30) % 12 - 3, 9 - (n + hue / 30) % 12, 1)) for n in (0, 8, 4)]
-    return "#" + "".join(f"{round(255 * c):02x}" for c in channels)
+    """The colour of structure number ``index``, as #rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*structure_colours(range(index + 1))[index])
 
 
 def swatch(index, name):

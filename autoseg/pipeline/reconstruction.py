@@ -11,8 +11,9 @@ from autoseg.atomic import replacing
 from autoseg.data.labels import read_labels
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError
+from autoseg.imaging.colours import structure_colours
 from autoseg.imaging.files import ending_of, read_label_volume, write_label_volume
-from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, colours, file_names, write_mesh, write_scene
+from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, file_names, write_mesh, write_scene
 from autoseg.imaging.raw import digest_of
 from autoseg.inference.cohort import Exporter, remove_outputs
 from autoseg.pipeline.evaluation import references_in
@@ -64,7 +65,7 @@ def surface_settings(formats, decimate, coordinates):
 def reconstruction_exporter(folder, labels, settings):
     """Exporter that measures every structure of a prediction and writes its surfaces, where formats are asked for.
 
-    ``CASE.json`` gets ``structures`` (label values by name) and ``measurements``; surfaces go to the folder ``CASE_surfaces``.
+    ``CASE.json`` gets ``measurements``; surfaces go to the folder ``CASE_surfaces``.
 
     Args:
         folder: of the predictions.
@@ -81,7 +82,7 @@ def reconstruction_exporter(folder, labels, settings):
             files = _write_surfaces(meshes, folder / f"{case.id}_surfaces", settings, list(groups), SCORES)
         unsure = entropies(logits, has_regions=labels.has_regions)
         found = measure_structures(prediction.labels, groups, meshes=meshes, entropies=unsure)
-        return files, {"structures": groups, "measurements": as_json(found)}
+        return files, {"measurements": as_json(found)}
 
     return Exporter("reconstruction", ("_surfaces",) if settings["formats"] else (), write, settings)
 
@@ -165,7 +166,7 @@ def _reconstruct_case(case, path, target, settings, isotropic, names, workers, f
     outputs = {file.relative_to(target).as_posix(): digest_of(file.read_bytes()) for file in made}
     remove_outputs(target, {name: digest for name, digest in earlier.items() if name not in outputs})
     record |= {"state": "done", "outputs": outputs, "options": {**settings, "isotropic": isotropic}}
-    write_json(marker, {**record, "structures": groups, "measurements": measured})
+    write_json(marker, {**record, "labels": groups, "measurements": measured})
     return sum(one["voxels"] > 0 for one in measured)
 
 
@@ -182,7 +183,7 @@ def _write_surfaces(meshes, folder, settings, structures, method):
     """
     coordinates, formats = settings["coordinates"], settings["formats"]
     files, about = [], []
-    named = zip(structures, meshes, file_names(structures), colours(len(structures)), strict=True)
+    named = zip(structures, meshes, file_names(structures), structure_colours(structures), strict=True)
     for structure, mesh, name, colour in named:
         paths = [folder / f"{name}.{ending}" for ending in formats if ending != "glb"] if mesh else []
         for path in paths:
@@ -244,8 +245,8 @@ def _names_beside(path, case):
     """{structure: values} that a prediction wrote beside its labels; else nothing is named."""
     sidecar = path.parent / f"{case}.json"
     record = read_json(sidecar) if sidecar.is_file() else {}
-    named = record.get("structures") if isinstance(record, dict) else None
-    return {name: tuple(values) for name, values in named.items()} if isinstance(named, dict) else {}
+    named = record.get("labels") if isinstance(record, dict) else None
+    return {name: tuple(np.atleast_1d(values).tolist()) for name, values in named.items()} if isinstance(named, dict) else {}
 
 
 def _groups(volume, names):

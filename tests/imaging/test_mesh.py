@@ -1,11 +1,10 @@
-import json
-
 import numpy as np
 import pytest
 import trimesh
 
 from autoseg.errors import AutosegError
-from autoseg.imaging.mesh import SURFACE_FORMATS, SurfaceMesh, colours, file_names, write_mesh, write_scene
+from autoseg.imaging.colours import structure_colours
+from autoseg.imaging.mesh import SURFACE_FORMATS, SurfaceMesh, file_names, write_mesh, write_scene
 
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
 CUBE_FACES = [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4]]
@@ -71,7 +70,7 @@ def test_a_scene_has_names_colours_metres_and_the_head_up(tmp_path):
     assert set(scene.geometry) == {"left_kidney", "left_kidney_2"}
     assert scene.metadata["SPACE"] == "LPS"
     shape = scene.geometry["left_kidney_2"]
-    np.testing.assert_array_equal(shape.visual.material.baseColorFactor[:3], colours(3)[2])
+    np.testing.assert_array_equal(shape.visual.material.baseColorFactor[:3], structure_colours("abc")[2])
     assert shape.bounds[1, 2] == pytest.approx(250)
     lower, upper = scene.bounds
     assert upper[1] == pytest.approx(0.250)  # the top of the second box
@@ -107,8 +106,3 @@ def test_file_names_are_plain_and_different():
         "große_Zyste",
     ]
     assert len({name.lower() for name in file_names(["a", "a", "a_2", "A"])}) == 4
-
-
-def test_colours_differ():
-    assert len(set(colours(120))) == 120
-    assert json.loads(json.dumps(colours(2))) == [list(colour) for colour in colours(2)]
