@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from autoseg.cli import main
-from autoseg.imaging.files import read_geometry, read_label_volume, write_label_volume, write_volume
+from autoseg.imaging.files import read_geometry, read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
 
@@ -99,6 +99,11 @@ def write_picture(path, channels):
     Image.fromarray(np.moveaxis(channels, 0, -1).clip(0, 255).astype(np.uint8)).save(path)
 
 
+def state_of(folder):
+    """What a listing and the bytes of every file say; folders too, since a file made and removed changes them."""
+    return {p: (p.stat().st_mtime_ns, p.stat().st_size, p.is_file() and p.read_bytes()) for p in [folder, *folder.rglob("*")]}
+
+
 def shrink(plan):
     edited = json.loads(plan.read_text())
     edited["network"]["features"] = [4] * len(edited["network"]["features"])
@@ -112,6 +117,7 @@ def test_the_whole_road(name, tmp_path, capsys):
     raw, out, workspace = tmp_path / "Dataset003_Balls", tmp_path / "out", tmp_path / "workspace"
     common = ["--workspace", str(workspace), "--quiet"]
     values = write_data(raw, kind)
+    before = state_of(raw)
     plan, fold = kind.get("plan", "fullres_3d"), kind.get("fold", "0")
     folds = fold.split(",")
     planner = ["--planner", plan] if name == "slices" else []
@@ -138,6 +144,10 @@ def test_the_whole_road(name, tmp_path, capsys):
     metrics = json.loads((out / ("metrics_0_of_2" if name == "shard" else "") / "metrics.json").read_text())
     assert sorted(metrics["files"]) == expected
     assert metrics["failures"] == []
+    evaluate = ["evaluate", "--reference", str(raw / "labelsTs"), "--predicted", str(out), "--partial"]
+    assert main(["verify", str(raw), *common]) == 0
+    assert main([*evaluate, "-o", str(tmp_path / "scores"), *common]) == 0
+    assert state_of(raw) == before  # no verb writes into the source
     if name == "listed":
         held_back = {case["case"] for case in json.loads(validated.read_text())["cases"]}
         assert held_back in ({"p0", "p1"}, {"p2", "p3"}, {"p4", "p5"})
@@ -169,6 +179,25 @@ def copy_scans(model, folder, names):
         path = model / "Dataset003_Balls" / "imagesTs" / f"p{6 + number}_0000.nii.gz"
         (folder / name).write_bytes(path.read_bytes())
     return folder
+
+
+def test_a_4d_file_holds_all_channels_and_too_few_are_told_with_the_way_out(tmp_path, capsys):
+    raw, common = tmp_path / "Dataset003_Balls", ["--workspace", str(tmp_path / "workspace"), "--quiet"]
+    write_data(raw, KINDS["two_channels"])
+    assert main(["plan_and_preprocess", str(raw), "--no-preprocess", *common]) == 0
+    shrink(tmp_path / "workspace" / "plans" / "Balls" / "fullres_3d.json")
+    assert main(["train", "Balls", "all", "--iterations", "1", "--device", "cpu", "--set", "checks=1", *common]) == 0
+    parts = [raw / "imagesTs" / f"p6_000{channel}.nii.gz" for channel in range(2)]
+    write_volume(read_volume(parts), tmp_path / "scan4d.nii.gz")
+    options = ["--device", "cpu", "--no-mirror", *common]
+    assert main(["predict", "-i", str(tmp_path / "scan4d.nii.gz"), "-o", str(tmp_path / "a"), *options]) == 0
+    assert main(["predict", "-i", str(raw / "imagesTs"), "-o", str(tmp_path / "b"), *options]) == 0
+    found, expected = (read_label_volume(path) for path in (tmp_path / "a/scan4d.nii.gz", tmp_path / "b/p6.nii.gz"))
+    assert np.array_equal(found.data, expected.data)
+    assert found.geometry == expected.geometry
+    capsys.readouterr()
+    assert main(["predict", "-i", str(parts[0]), "-o", str(tmp_path / "c"), *options]) == 1
+    assert "expects 2 channels (T1, CT), found 1. Give one file with all of them" in capsys.readouterr().out
 
 
 def test_references_that_are_not_there_are_an_error_before_anything_is_predicted(model, tmp_path, capsys):

@@ -77,8 +77,8 @@ def write(path, array, geometry, like=None):
     """Write (Z, Y, X) or (C, Z, Y, X) voxels.
 
     Args:
-        like: a NIfTI file on the same grid whose header is kept; only the data type, its scaling, the display range and
-            the number of channels change. Header extensions are not copied: they may name the patient.
+        like: a NIfTI file on the same grid whose header is kept; only the data type, its scaling, the display range, the
+            intent and the number of channels change. Header extensions are not copied: they may name the patient.
     """
     header = _new_header(array, geometry) if like is None else _like_header(array, like)
     values = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
@@ -234,6 +234,7 @@ def _like_header(array, like):
     header.set_data_dtype(array.dtype)
     _set_size(header, array.shape, int(header["dim"][0]))
     header["cal_min"] = header["cal_max"] = 0
+    header.set_intent("none")
     return header
 
 

@@ -421,6 +421,51 @@ def test_colours_are_channels(tmp_path):
     assert np.array_equal(read_file(tmp_path / "a.nii").data, np.transpose(colours, (3, 2, 1, 0)))
 
 
+@pytest.mark.parametrize(
+    "kind", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64, np.float32, np.float64]
+)
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_every_type_of_number_is_kept(tmp_path, kind, ending):
+    array = np.arange(24).astype(kind).reshape(2, 3, 4)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4), dtype=kind), tmp_path / f"a{ending}")
+    found = read_file(tmp_path / f"a{ending}").data
+    assert found.dtype == kind
+    assert np.array_equal(found[0].T, array)
+
+
+@pytest.mark.parametrize("slope", [np.nan, np.inf, 0])
+def test_a_slope_that_is_no_factor_scales_nothing(tmp_path, slope):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    path = write_nifti(tmp_path / "a.nii", array, np.eye(4), scl_slope=slope, scl_inter=5)
+    assert np.array_equal(read_file(path).data[0].T, array)
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1), (1, -1, 1), (-1, -1, -1)])
+def test_left_handed_and_sheared_grids_are_where_nibabel_has_them_and_results_stay_there(tmp_path, signs):
+    affine = np.diag([*(np.array(signs) * (2.0, 3.0, 4.0)), 1])
+    affine[0, 1], affine[:3, 3] = 0.3, (5, -6, 7)
+    source = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), affine)
+    source.header.set_xyzt_units("mm", "sec")
+    source.header.set_sform(affine, 4)
+    nibabel.save(source, tmp_path / "a.nii.gz")
+    geometry = read_geometry(tmp_path / "a.nii.gz")
+    write_label_volume(labels(geometry), tmp_path / "b.nii.gz", like=tmp_path / "a.nii.gz")
+    written = nibabel.load(tmp_path / "b.nii.gz")
+    for index in [(0, 0, 0), (3, 4, 5), (3, 0, 2)]:
+        assert np.allclose(geometry.to_world([index[::-1]])[0], affine[:3] @ (*index, 1), atol=1e-5)
+    assert np.array_equal(written.affine, nibabel.load(tmp_path / "a.nii.gz").affine)
+    assert written.header["sform_code"] == 4
+    assert written.get_data_dtype() == np.uint8
+
+
+def test_an_intent_of_the_scan_is_none_of_its_labels(tmp_path):
+    array = np.zeros((4, 5, 6), np.float32)
+    scan = write_nifti(tmp_path / "a.nii", array, np.eye(4), intent_code=3, intent_name=b"t-map", intent_p1=12)
+    write_label_volume(labels(read_geometry(scan)), tmp_path / "b.nii", like=scan)
+    header = nifti_header(tmp_path / "b.nii")
+    assert header.get_intent() == ("none", (), "")
+
+
 def test_complex_numbers_are_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), np.complex64), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(FileError, match="complex64"):
