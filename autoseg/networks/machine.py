@@ -12,7 +12,7 @@ import torch
 
 from autoseg.errors import AutosegError
 
-__all__ = ["choose_device", "faster_in_bf16", "keep_memory", "peak_memory_mib"]
+__all__ = ["choose_device", "faster_in_bf16", "has_thin_stage", "keep_memory", "peak_memory_mib"]
 
 
 def choose_device(name="auto"):
@@ -38,10 +38,13 @@ def choose_device(name="auto"):
 def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
     """Whether bfloat16 autocast beats float32 by a tenth or more, measured on ``patch`` (C, Z, Y, X) zeros.
 
-    On CUDA the answer comes from the hardware without a measurement; MPS says no.
+    On CUDA the answer comes from the hardware without a measurement; MPS says no, and so does the training of thin patches
+    on a CPU with AMX, see ``has_thin_stage``.
     """
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if training and has_amx() and has_thin_stage(network.spec, patch[1:]):
+        return False
     x = torch.zeros((1, *patch))
 
     def seconds(enabled):
@@ -57,6 +60,26 @@ def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
         return best
 
     return seconds(True) < 0.9 * seconds(False)
+
+
+def has_amx():
+    """Whether the processor multiplies matrices of bfloat16 by itself (Intel's AMX)."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has no such function
+    return bool(known.get("amx_bf16"))
+
+
+def has_thin_stage(spec, patch):
+    """Whether some stage has large planes in fewer than 16 slices, where torch 2.13 writes beyond its memory.
+
+    Seen with the backward pass of a single convolution under bfloat16 on a processor with AMX: planes of 96 x 96 and more in
+    1 to 10 slices end in a corrupted heap, 64 x 64 and 16 slices do not.
+    """
+    z, y, x = patch
+    for stride in spec.strides:
+        z, y, x = z // stride[0], y // stride[1], x // stride[2]
+        if z < 16 and y * x > 64 * 64:
+            return True
+    return False
 
 
 def keep_memory():
