@@ -159,7 +159,7 @@ class NetworkSpec:
         steps = [WIDTH_STEP] * len(self.features)
         attention = tuple(replace(entry, heads=max(1, round(entry.heads * factor))) for entry in self.attention)
         for entry in attention:
-            steps[entry.stage] = math.lcm(WIDTH_STEP, 2 * entry.heads)
+            steps[entry.stage] = math.lcm(WIDTH_STEP, 4 * entry.heads)
         widths = zip(self.features, steps, strict=True)
         features = tuple(max(step, round(width * factor / step) * step) for width, step in widths)
         return replace(self, features=features, attention=attention)

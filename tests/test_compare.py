@@ -25,8 +25,9 @@ def place(tmp_path_factory):
     plan = folder / "workspace" / "plans" / "Abdomen" / "fullres_3d.json"
     edited = json.loads(plan.read_text())
     edited["network"]["features"] = [16] * len(edited["network"]["features"])
+    edited["network"]["attention"] = [{"stage": 1, "kind": "full", "heads": 2, "slots": 0}]
     plan.write_text(json.dumps(edited))
-    assert call(folder, "--networks", "unet,fcn", "--quiet", "--json", str(folder / "all.json")) == 0
+    assert call(folder, "--networks", "self_attention_unet,fcn", "--quiet", "--json", str(folder / "all.json")) == 0
     return folder
 
 
@@ -34,7 +35,7 @@ def test_both_networks_are_scored_with_their_costs(place):
     (target,) = (place / "workspace" / "comparisons").iterdir()
     stored = json.loads((place / "all.json").read_text())
     assert stored == json.loads((target / "comparison.json").read_text())
-    assert [network["name"] for network in stored["networks"]] == ["unet", "fcn"]
+    assert [network["name"] for network in stored["networks"]] == ["self_attention_unet", "fcn"]
     for network in stored["networks"]:
         assert {row["case"] for row in network["cases"]} == {"phantom_000", "phantom_007"}
         cost = network["cost"]
@@ -46,34 +47,37 @@ def test_both_networks_are_scored_with_their_costs(place):
     assert second["features"][0] > 16  # widened to the operations of the first
     assert second["operations"] / first["operations"] == pytest.approx(1, abs=0.35)  # in steps of 8 of so few
     assert "fcn" in stored["differences"]["dice"]
+    assert stored["gates_closed"].keys() == {"self_attention_unet"}
+    assert stored["gates_closed"]["self_attention_unet"]["difference"]["n"] == 2
     assert (target / "cost.png").stat().st_size > 0
-    assert {row["network"] for row in csv.DictReader((target / "cases.csv").read_text().splitlines())} == {"unet", "fcn"}
+    rows = csv.DictReader((target / "cases.csv").read_text().splitlines())
+    assert {row["network"] for row in rows} == {"self_attention_unet", "fcn"}
 
 
 def test_the_same_call_repeats_nothing(place, capsys):
     runs = sorted((place / "workspace" / "runs" / "Abdomen").glob("*/fold_0/checkpoint.safetensors"))
     times = [path.stat().st_mtime_ns for path in runs]
     assert len(runs) == 2
-    assert call(place, "--networks", "unet,fcn", "-o", str(place / "again")) == 0
+    assert call(place, "--networks", "self_attention_unet,fcn", "-o", str(place / "again")) == 0
     text = capsys.readouterr()
     assert "resuming" not in text.err
-    assert "Dice: unet" in text.out
+    assert "Dice: self_attention_unet" in text.out
     assert [path.stat().st_mtime_ns for path in runs] == times
     first = json.loads((place / "all.json").read_text())
     assert json.loads((place / "again" / "comparison.json").read_text())["differences"] == first["differences"]
 
 
 def test_a_network_that_fails_is_named_and_the_others_go_on(place, capsys):
-    (broken,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_unet_*/fold_0")
+    (broken,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_self_attention_unet_*/fold_0")
     (broken / "validation" / "metrics.json").unlink()
     (broken / "run.json").unlink()
     (broken / "run.json").mkdir()  # in the way of the record
     try:
-        assert call(place, "--networks", "unet,fcn", "-o", str(place / "broken")) == 1
+        assert call(place, "--networks", "self_attention_unet,fcn", "-o", str(place / "broken")) == 1
     finally:
         (broken / "run.json").rmdir()
     text = capsys.readouterr().out
-    assert "- unet: not trained: FileError: " in text
+    assert "- self_attention_unet: not trained: FileError: " in text
     assert "run.json: cannot be written" in text
     assert "fcn stands alone" in text
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from autoseg import networks as nets
 from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.data.splits import Split
 from autoseg.engines import run_command
@@ -25,7 +24,8 @@ from autoseg.evaluation.comparison_report import as_markdown, write_comparison
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
-from autoseg.networks import NETWORKS
+from autoseg.networks import NETWORKS, close_gates
+from autoseg.networks.attention import GatedAttention
 from autoseg.networks.cost import NetworkCost, match_operations, measure_cost
 from autoseg.networks.machine import choose_device
 from autoseg.pipeline.prepare import case_digests
@@ -260,13 +260,11 @@ def _last_words(lines, status):
 
 def _with_closed_gates(study, entrant, say, progress):
     """The Contender that a trained network is with its gates closed; None for a network without gates."""
-    close_gates = getattr(nets, "close_gates", None)
-    if close_gates is None or not getattr(entrant.spec, "attention", ()):
-        return None
     bundle = load_bundle(study.workspace.model(f"{study.spec.name}_{entrant.run}"))
-    whole = entrant.folder / "validation"
-    options = read_json(whole / "run.json")
+    options = read_json(entrant.folder / "validation" / "run.json")
     predictor = Predictor(bundle, folds=[study.fold], device=str(study.device), precision=options["precision"])
+    if not any(isinstance(module, GatedAttention) for network in predictor.networks for module in network.modules()):
+        return None
     for network in predictor.networks:
         close_gates(network)
     say(f"{entrant.name}: predicting with closed gates")

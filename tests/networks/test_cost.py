@@ -6,7 +6,7 @@ import pytest
 
 from autoseg.networks import NETWORKS
 from autoseg.networks.cost import match_operations, measure_cost
-from planners import NetworkSpec
+from planners import AttentionStage, NetworkSpec
 
 SPEC = NetworkSpec(
     name="unet",
@@ -17,6 +17,7 @@ SPEC = NetworkSpec(
     kernels=((3, 3, 3),) * 3,
     encoder_blocks=(2, 2, 2),
     decoder_blocks=(2, 2),
+    attention=(AttentionStage(1, "slot", 2, 32), AttentionStage(2, "full", 2)),
 )
 PATCH = (40, 56, 40)
 
@@ -30,6 +31,7 @@ def test_operations_of_a_small_unet_as_counted_on_paper():
         encoder_blocks=(1, 1),
         decoder_blocks=(1,),
         deep_supervision=False,
+        attention=(),
     )
     fine, coarse = 8**3, 4**3
     encoder = 27 * 1 * 4 * fine + 27 * 4 * 8 * coarse
