@@ -67,6 +67,21 @@ def test_the_same_call_repeats_nothing(place, capsys):
     assert json.loads((place / "again" / "comparison.json").read_text())["differences"] == first["differences"]
 
 
+def test_restored_intensities_are_read_where_a_run_has_them(place):
+    (fold,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_fcn_*/fold_0")
+    found = [("phantom_000", "noise", 0.01, 0.9), ("phantom_000", "blur", 0.03, 0.8), ("phantom_007", "noise", 0.05, None)]
+    rows = [{"case": c, "degradation": d, "mse": mse, "psnr": 20.0, "ssim": ssim} for c, d, mse, ssim in found]
+    (fold / "validation" / "restoration.json").write_text(json.dumps({"rows": rows}))
+    try:
+        assert call(place, "--networks", "self_attention_unet,fcn", "-o", str(place / "restored")) == 0
+    finally:
+        (fold / "validation" / "restoration.json").unlink()
+    first, second = json.loads((place / "restored" / "comparison.json").read_text())["networks"]
+    assert first["means"]["mse"]["n"] == 0
+    assert second["means"]["mse"]["mean"] == pytest.approx((0.02 + 0.05) / 2)  # of each case over its degradations
+    assert (second["means"]["ssim"]["n"], second["means"]["ssim"]["mean"]) == (1, pytest.approx(0.85))
+
+
 def test_a_network_that_fails_is_named_and_the_others_go_on(place, capsys):
     (broken,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_self_attention_unet_*/fold_0")
     (broken / "validation" / "metrics.json").unlink()

@@ -297,11 +297,11 @@ def _failures(metrics):
 def _restored(path):
     """Case -> metric of restored intensities, the mean over the degradations; empty where nothing was restored."""
     found = {}
-    for row in read_json(path)["cases"] if path.is_file() else ():
-        found.setdefault(row["case"], []).append(row)
-    return {
-        case: {metric: statistics.fmean(row[metric] for row in rows) for metric in RESTORED} for case, rows in found.items()
-    }
+    for row in read_json(path)["rows"] if path.is_file() else ():
+        of_case = found.setdefault(row["case"], {metric: [] for metric in RESTORED})
+        for metric, values in of_case.items():
+            values += [row[metric]] if row[metric] is not None else []
+    return {case: {m: statistics.fmean(v) if v else None for m, v in metrics.items()} for case, metrics in found.items()}
 
 
 def _predict_seconds(folder):
