@@ -109,6 +109,7 @@ class NetworkSpec:
         input_mean, input_std: per channel; the network's first operation is (x - mean) / std.
         backbone: ``plain`` or ``residual``: the encoder of ``self_attention_unet``.
         attention: where ``self_attention_unet`` has self-attention; the other networks ignore both.
+        restoration: a second head restores the image; set by a training that teaches it.
     """
 
     name: str
@@ -124,6 +125,7 @@ class NetworkSpec:
     input_std: tuple[float, ...] = ()
     backbone: str = "plain"
     attention: tuple[AttentionStage, ...] = ()
+    restoration: bool = False
 
     def __post_init__(self):
         if self.backbone not in ("plain", "residual"):

@@ -56,6 +56,10 @@ def test_every_stage_left_what_it_should(place):
     for name in ("metrics.csv", "metrics.json", "metrics.md", "summary.json"):
         assert (run / "validation" / name).stat().st_size > 0
     assert (workspace / "models" / "Abdomen_fullres_3d_self_attention_unet" / "model.json").is_file()
+    restored = json.loads((run / "validation" / "restoration.json").read_text())
+    assert {row["degradation"] for row in restored["cases"]} == {"noise", "thick_slices", "blur"}
+    assert restored["summary"]["noise"]["ssim"]["n"] == len({row["case"] for row in restored["cases"]}) > 0
+    assert restored["failures"] == {}
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
     assert json.loads((run / "run.json").read_text())["task"]["recipe"]["learning_rate"] == 0.03

@@ -113,6 +113,11 @@ class Predictor:
             precision = "bf16" if faster_in_bf16(self.networks[0], self._probe_shape(), self.device) else "fp32"
         self.precision = precision
 
+    @property
+    def restores(self):
+        """Whether the model has learned to restore images."""
+        return self.bundle.plan.network.restoration
+
     def options(self):
         """What, besides the model and the scan, the result depends on; JSON. Without the precision, which only rounds."""
         asked = {"resample_channels": True} if self.resample_channels else {}
@@ -155,11 +160,18 @@ class Predictor:
 
     def infer(self, prepared):
         """The networks' averaged logits (K, z, y, x) float32 on the network grid, the seconds they took, and notes."""
-        start = time.perf_counter()
-        plan, notes = self.bundle.plan, []
-        logits = predict_logits(
-            self.networks,
-            prepared.data,
+        start, notes = time.perf_counter(), []
+        logits = self._over_windows(self.networks, prepared.data, notes)
+        if not all(np.isfinite(head).all() for head in logits):
+            raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
+        return logits, time.perf_counter() - start, tuple(notes)
+
+    def _over_windows(self, networks, data, notes):
+        """What the networks return for the whole of ``data``, windows blended."""
+        plan = self.bundle.plan
+        return predict_logits(
+            networks,
+            data,
             patch_size=plan.patch_size,
             step=self.step,
             mirror_axes=self.mirror_axes,
@@ -170,9 +182,16 @@ class Predictor:
             scratch=self.scratch,
             on_note=notes.append,
         )
-        if not all(np.isfinite(head).all() for head in logits):
-            raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
-        return logits, time.perf_counter() - start, tuple(notes)
+
+    def restore(self, data):
+        """An image on the network grid, (C, z, y, x) float32 in stored intensities, restored: the same shape, in [0, 1].
+
+        Raises:
+            ModelError: the model does not restore images.
+        """
+        if not self.restores:
+            raise ModelError(f"{self.bundle.name}: was trained without restoration_weight and does not restore images")
+        return self._over_windows([_Restoring(network) for network in self.networks], data, [])
 
     def decode(self, logits, prepared, *, probabilities=False, seconds=0.0, notes=()):
         """Logits on the network grid to a Prediction on the scan's grid; ``seconds`` and ``notes`` are those of ``infer``."""
@@ -201,6 +220,17 @@ class Predictor:
         spec = self.bundle.plan.network
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
         return (spec.in_channels, *(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges))
+
+
+class _Restoring(torch.nn.Module):
+    """A network that returns the restored image instead of logits."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x, restore=True)[1]
 
 
 def _names(scan):

@@ -2,7 +2,9 @@
 
 Every network keeps one contract, tested for each name in ``NETWORKS``: ``network(x)`` are the logits (B, K, Z, Y, X)
 on the grid of ``x`` (B, C, Z, Y, X), ``network(x, every_scale=True)`` a list of logits, finest first, for deep
-supervision. Its first operation is ``(x - input_mean) / input_std``. No shape of a weight depends on the patch.
+supervision. Its first operation is ``(x - input_mean) / input_std``. No shape of a weight depends on the patch. Where the spec
+says ``restoration``, ``network(x, restore=True)`` is a pair: the logits, and the restored ``x``, on its scale and in [0, 1]
+(``heads``).
 
 To add one: a function ``build(spec) -> Module`` and its line below.
 """
@@ -13,6 +15,7 @@ from autoseg.networks.attention_gate_unet import build_attention_gate_unet
 from autoseg.networks.blocks import check_patch
 from autoseg.networks.deeplabv3 import build_deeplabv3
 from autoseg.networks.fcn import build_fcn
+from autoseg.networks.heads import RestorationHead
 from autoseg.networks.pspnet import build_pspnet
 from autoseg.networks.segnet import build_segnet
 from autoseg.networks.self_attention_unet import attention_maps, build_self_attention_unet, close_gates
@@ -48,7 +51,10 @@ def build_network(spec):
     build = NETWORKS[spec.name]
     for problem in _problems(spec):
         raise PlanError(f"network {spec.name!r} cannot be built: {problem}. Correct the plan's network entry")
-    return build(spec)
+    network = build(spec)
+    if spec.restoration:
+        network.restoration = RestorationHead(spec)
+    return network
 
 
 def _problems(spec):

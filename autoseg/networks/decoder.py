@@ -41,7 +41,8 @@ class Decoder(nn.Module):
             every_scale: all outputs instead of the finest.
 
         Returns:
-            (B, K, Z, Y, X), or the list of these at each head's scale, finest first.
+            (logits, features): (B, K, Z, Y, X), or the list of these at each head's scale, finest first; and what the finest
+            head reads.
         """
         x = features.pop()
         outputs = [] if self.stages else [self.heads[0](x)]
@@ -49,7 +50,7 @@ class Decoder(nn.Module):
             x = self.stages[s](torch.cat((self.ups[s](x), self._gated(s, features.pop(), x)), dim=1))
             if s == 0 or (every_scale and s < len(self.heads)):
                 outputs.append(self.heads[s](x))
-        return outputs[::-1] if every_scale else outputs[-1]
+        return (outputs[::-1] if every_scale else outputs[-1]), x
 
     def _gated(self, s, skip, below):
         ungated = len(self.stages) - len(self.gates)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import SLOPE, ConvBlock, InputScaling, check_patch, initialise, residual_stack
 from autoseg.networks.encoder import Encoder
+from autoseg.networks.heads import with_restored
 
 __all__ = ["DilatedNetwork", "ImageBranch", "dilated_strides"]
 
@@ -97,9 +98,10 @@ class DilatedNetwork(nn.Module):
         self.head = nn.Conv3d(width, spec.out_channels, 1)
         initialise(self)
 
-    def forward(self, x, every_scale=False):
-        x = self.scaling(x)
+    def forward(self, x, every_scale=False, restore=False):
+        image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
-        logits = self.head(self.context(self.encoder(x)[-1]))
+        features = self.encoder(x)
+        logits = self.head(self.context(features[-1]))
         logits = functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
-        return [logits] if every_scale else logits
+        return with_restored(self, image, features[0], [logits] if every_scale else logits, restore)

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.encoder import Encoder
+from autoseg.networks.heads import with_restored
 
 __all__ = ["FCN", "build_fcn", "finest_scored", "interpolation_kernel"]
 
@@ -74,15 +75,16 @@ class FCN(nn.Module):
                 kernel = interpolation_kernel(up.stride)
                 up.weight.copy_(torch.eye(spec.out_channels)[..., None, None, None] * kernel)
 
-    def forward(self, x, every_scale=False):
-        x = self.scaling(x)
+    def forward(self, x, every_scale=False, restore=False):
+        image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
-        features = self.encoder(x)[self.finest :]
+        encoded = self.encoder(x)
+        features = encoded[self.finest :]
         logits = self.scores[-1](features[-1])
         for s in reversed(range(len(self.ups))):
             logits = self.ups[s](logits) + self.scores[s](features[s])
         logits = functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
-        return [logits] if every_scale else logits
+        return with_restored(self, image, encoded[0], [logits] if every_scale else logits, restore)
 
 
 def build_fcn(spec):

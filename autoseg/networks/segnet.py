@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoseg.networks.blocks import ConvBlock, InputScaling, check_patch, conv_stack, initialise
+from autoseg.networks.heads import with_restored
 
 __all__ = ["SegNet", "build_segnet", "pool", "unpool"]
 
@@ -65,8 +66,8 @@ class SegNet(nn.Module):
         self.heads = nn.ModuleList(nn.Conv3d(features[s], spec.out_channels, 1) for s in range(scales))
         initialise(self)
 
-    def forward(self, x, every_scale=False):
-        x = self.scaling(x)
+    def forward(self, x, every_scale=False, restore=False):
+        image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
         x = self.encoder[0](x)
         places = []
@@ -79,7 +80,7 @@ class SegNet(nn.Module):
             x = self.decoder[s](unpool(self.narrow[s](x), places.pop(), self.spec.strides[s + 1]))
             if s == 0 or (every_scale and s < len(self.heads)):
                 outputs.append(self.heads[s](x))
-        return outputs[::-1] if every_scale else outputs[-1]
+        return with_restored(self, image, x, outputs[::-1] if every_scale else outputs[-1], restore)
 
 
 def build_segnet(spec):

@@ -12,6 +12,7 @@ from autoseg.networks.blocks import (
 )
 from autoseg.networks.decoder import Decoder
 from autoseg.networks.encoder import Encoder
+from autoseg.networks.heads import with_restored
 
 __all__ = ["UNet", "build_residual_unet", "build_unet"]
 
@@ -31,10 +32,11 @@ class UNet(nn.Module):
         self.decoder = Decoder(spec, gates)
         initialise(self)
 
-    def forward(self, x, every_scale=False):
-        x = self.scaling(x)
+    def forward(self, x, every_scale=False, restore=False):
+        image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
-        return self.decoder(self.encoder(x), every_scale)
+        logits, finest = self.decoder(self.encoder(x), every_scale)
+        return with_restored(self, image, finest, logits, restore)
 
 
 def build_unet(spec):

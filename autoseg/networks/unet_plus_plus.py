@@ -21,6 +21,7 @@ from torch import nn
 
 from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.encoder import Encoder
+from autoseg.networks.heads import with_restored
 
 __all__ = ["UNetPlusPlus", "build_unet_plus_plus"]
 
@@ -56,17 +57,16 @@ class UNetPlusPlus(nn.Module):
         self.heads = nn.ModuleList(nn.Conv3d(features[0], spec.out_channels, 1) for _ in range(scales))
         initialise(self)
 
-    def forward(self, x, every_scale=False):
-        x = self.scaling(x)
+    def forward(self, x, every_scale=False, restore=False):
+        image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
         rows = [[features] for features in self.encoder(x)]
         for j in range(1, len(rows)):
             for i in range(len(rows) - j):
                 up = self.ups[i][j - 1](rows[i + 1][j - 1])
                 rows[i].append(self.nodes[i][j - 1](torch.cat((*rows[i], up), dim=1)))
-        if not every_scale:
-            return self.heads[0](rows[0][-1])
-        return [head(rows[0][-1 - k]) for k, head in enumerate(self.heads)]
+        logits = [head(rows[0][-1 - k]) for k, head in enumerate(self.heads if every_scale else self.heads[:1])]
+        return with_restored(self, image, rows[0][-1], logits if every_scale else logits[0], restore)
 
 
 def build_unet_plus_plus(spec):

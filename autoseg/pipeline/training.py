@@ -30,7 +30,9 @@ from autoseg.pipeline.prepare import (
 )
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reporting import try_report
+from autoseg.pipeline.restoration import restoration_table, validate_restoration
 from autoseg.pipeline.versions import versions
+from autoseg.preprocess.normalize import UNIT_SCHEMES
 from autoseg.training.augment import PRESETS
 from autoseg.training.fold import FoldTask, load_matching, train_fold
 from autoseg.training.loop import Length
@@ -46,7 +48,10 @@ __all__ = ["FoldResult", "choose_network", "choose_recipe", "fold_names", "ready
 
 @dataclass(frozen=True)
 class FoldResult:
-    """A trained fold: where its files lie, and the report on its validation cases (None for fold ``all``)."""
+    """A trained fold: where its files lie, and the report on its validation cases (None for fold ``all``).
+
+    ``restoration`` is what ``validate_restoration`` found, None where the network does not restore images.
+    """
 
     fold: str
     folder: Path
@@ -55,12 +60,15 @@ class FoldResult:
     failures: tuple[str, ...]
     steps: int
     seconds: float
+    restoration: dict | None = None
 
     def summary(self):
         lines = [f"fold {self.fold}: {self.steps} steps in {self.seconds / 60:.1f} min, model {self.model}"]
         lines += [f"failed: {failure}" for failure in self.failures]
         if self.report is not None:
-            lines += ["", self.report.table(), "", f"predictions and metrics: {self.folder / 'validation'}"]
+            lines += ["", self.report.table(), ""]
+            lines += [restoration_table(self.restoration), ""] if self.restoration else []
+            lines += [f"predictions and metrics: {self.folder / 'validation'}"]
         return "\n".join(lines)
 
 
@@ -127,6 +135,7 @@ def train(
     if 0 < len(splits) < FOLDS and not own_splits(spec.folder):
         say(f"{len(splits)} patients are as many folds, each with one patient held back; five or more make five folds")
     the_plan = choose_network(the_plan, network, chosen_recipe, torch_device, say)
+    the_plan, chosen_recipe = _settle_restoration(the_plan, chosen_recipe, say)
     run_name = name or f"{the_plan.name}_{the_plan.network.name}"
     task = FoldTask(
         plan=the_plan,
@@ -186,6 +195,16 @@ def _known_network(network):
     return network
 
 
+def _settle_restoration(plan, recipe, say):
+    """Plan and recipe, agreed on whether the network also restores the image."""
+    others = [how.channel for how in plan.normalization if how.scheme not in UNIT_SCHEMES]
+    if recipe.restoration_weight and others:
+        say(f"the image is not restored: {', '.join(others)} is not scaled to [0, 1] by this plan")
+        recipe = replace(recipe, restoration_weight=0.0)
+    restores = recipe.restoration_weight > 0
+    return replace(plan, network=replace(plan.network, restoration=restores)), recipe
+
+
 def _check_model(run, fresh, say):
     """Find out before the training whether its model can be written: built, started, and added to the run's other folds.
 
@@ -233,9 +252,11 @@ def _train_one(run, fold, splits, fresh, say, progress):
         },
         file_ending=run.spec.file_ending,
     )
-    report, failures = _validate(run, task, bundle, fold, folder / "validation", progress) if task.validation else (None, ())
+    report, failures, restoration = None, (), None
+    if task.validation:
+        report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation", progress)
     try_report(folder, workers=run.workers, say=say)
-    return FoldResult(fold, folder, run.model, report, failures, state.step, state.seconds)
+    return FoldResult(fold, folder, run.model, report, failures, state.step, state.seconds, restoration)
 
 
 def _write_run_record(path, task, device):
@@ -251,11 +272,12 @@ def _write_run_record(path, task, device):
 
 
 def _validate(run, task, bundle, fold, target, progress):
-    """Predict and score the cases a fold held back; (Report, failures)."""
+    """Predict, restore and score the cases a fold held back; (Report, failures, what was found about restoration)."""
     ending = label_ending(run.spec.file_ending)
     cases = [case for case in run.spec.training if case.id in task.validation]
+    predictor = Predictor(bundle, folds=[fold], device=str(run.device), scratch=target)
     done = predict_cohort(
-        Predictor(bundle, folds=[fold], device=str(run.device), scratch=target),
+        predictor,
         cases,
         target,
         ending=ending,
@@ -263,7 +285,10 @@ def _validate(run, task, bundle, fold, target, progress):
     )
     report = evaluate_folder({case.id: case.label for case in cases}, target, task.labels, ending=ending, workers=run.workers)
     write_report(report, target)
-    return report, all_failures(done, report)
+    restoration = None
+    if predictor.restores:
+        restoration = validate_restoration(predictor, run.prepared, task.validation, target / "restoration.json")
+    return report, all_failures(done, report), restoration
 
 
 def ready_to_train(spec, workspace, plan, workers, say, progress):

@@ -10,9 +10,10 @@ import numpy as np
 from autoseg.errors import AutosegError
 from autoseg.registry import Registry
 
-__all__ = ["NORMALIZATIONS", "normalize", "outside_value"]
+__all__ = ["NORMALIZATIONS", "UNIT_SCHEMES", "normalize", "outside_value"]
 
 TINY = 1e-8
+UNIT_SCHEMES = ("ct", "robust", "rescale", "rgb")  # those that end in [0, 1]
 
 
 def ct(channel, inside, how):

@@ -87,6 +87,8 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     network = build_network(task.plan.network)
     if start_weights:
         say(load_matching(network, start_weights))
+    if task.plan.network.restoration:
+        network.restoration.detached = recipe.restoration_detach
     network.to(device).train()
 
     cases = [open_case(prepared / name) for name in task.training]
@@ -157,7 +159,7 @@ def _validation_patches(task, prepared, recipe):
     """One fixed patch, without augmentation, from each of a few validation cases (of training cases where there are none)."""
     names = task.validation or task.training
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, min(recipe.check_cases, len(names))).round().astype(int)]
-    plain = replace(recipe, augmentation="none", batch_size=1, foreground=1.0, patch_stages=())
+    plain = replace(recipe, augmentation="none", batch_size=1, foreground=1.0, patch_stages=(), restoration_weight=0.0)
     return [
         make_batch([open_case(prepared / name)], task.plan, plain, task.labels, task.seed, step, 1.0)
         for step, name in enumerate(chosen)

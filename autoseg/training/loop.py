@@ -22,8 +22,8 @@ from autoseg.errors import TrainingError
 from autoseg.networks import parameter_groups
 from autoseg.networks.machine import faster_in_bf16
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
-from autoseg.training.losses import deep_supervision_loss
-from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_for
+from autoseg.training.losses import deep_supervision_loss, restoration_loss
+from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_for, restoration_weight
 
 __all__ = ["Length", "fit"]
 
@@ -47,9 +47,9 @@ def fit(
 
     Args:
         network: module on ``device``; ``network(x, every_scale=True)`` gives the logits of every scale.
-        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)) CPU tensors; a failure in it ends
-            the training with its cause, although it runs in a thread.
-        validation: list of such pairs, measured at every check.
+        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)) CPU tensors, and clean images where
+            the network is to restore them; a failure in it ends the training with its cause, although it runs in a thread.
+        validation: list of (images, codes), measured at every check.
         recipe: Recipe.
         length: Length.
         loss: function (logits, codes) -> scalar tensor.
@@ -95,8 +95,8 @@ def fit(
             if rate is None:
                 state = replace(state, finished=True)
                 break
-            images, codes = ahead.take(state)
-            losses.append(_step(network, optimizer, images, codes, loss, recipe, rate, device, state))
+            weight = restoration_weight(recipe, length.fraction(state))
+            losses.append(_step(network, optimizer, ahead.take(state), loss, recipe, rate, weight, device, state))
             _average(averaged, network, ema_decay(state.steps_expected, state.step))
             state = replace(state, step=state.step + 1, seconds=time.monotonic() - since)
             if length.fraction(state) >= (state.checks + 1) / recipe.checks:
@@ -116,22 +116,28 @@ def fit(
     return state, {name: t.detach().cpu().clone() for name, t in weights.items()}
 
 
+def _parts(network):
+    """Parameters whose gradients are clipped apart: a detached restoration head must not slow the others down."""
+    parts = {False: [], True: []}
+    for name, parameter in network.named_parameters():
+        parts[name.startswith("restoration.")].append(parameter)
+    return [parameters for parameters in parts.values() if parameters]
+
+
 def _begin(network, batch, recipe, length, loss, device, identity):
     """The first state: the number format from a probe, the number of steps from timing two of them."""
-    images, codes = batch(0, 1.0)
+    first = batch(0, 1.0)
     bf16 = recipe.bf16
     if bf16 is None:
-        bf16 = faster_in_bf16(network, images.shape[1:], device, training=True)
+        bf16 = faster_in_bf16(network, first[0].shape[1:], device, training=True)
     if length.steps:
         return LoopState(identity=identity, steps_expected=length.steps, bf16=bf16)
     start = time.monotonic()
     for _ in range(2):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = network(images.to(device), every_scale=True)
-        deep_supervision_loss(loss, logits, codes.to(device)).item()
+        _loss(network, first, loss, recipe, 1.0, device, bf16).item()
         once = time.monotonic() - start
         start = time.monotonic()
-    seconds = 3 * once / images.numel()  # forward and backward cost about three forwards, and voxels cost alike
+    seconds = 3 * once / first[0].numel()  # forward and backward cost about three forwards, and voxels cost alike
     expected, before = 0.0, 0.0
     for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
         expected += (until - before) * length.seconds / (seconds * batch(0, before)[0].numel())
@@ -139,18 +145,25 @@ def _begin(network, batch, recipe, length, loss, device, identity):
     return LoopState(identity=identity, steps_expected=max(1, int(expected)), bf16=bf16)
 
 
-def _step(network, optimizer, images, codes, loss, recipe, rate, device, state):
+def _loss(network, tensors, loss, recipe, weight, device, bf16):
+    """The loss of a batch: that of the segmentation, and ``weight`` times that of the restoration where there is one."""
+    images, codes, *clean = (t.to(device, non_blocking=True) for t in tensors)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        found = network(images, every_scale=recipe.deep_supervision, **({"restore": True} if clean else {}))
+    logits = found[0] if clean else found
+    total = deep_supervision_loss(loss, logits if recipe.deep_supervision else [logits], codes)
+    return total + weight * restoration_loss(found[1], clean[0]) if clean else total
+
+
+def _step(network, optimizer, tensors, loss, recipe, rate, weight, device, state):
     """One optimiser step; the loss as a number."""
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * rate
-    images, codes = images.to(device, non_blocking=True), codes.to(device, non_blocking=True)
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=state.bf16):
-        logits = network(images, every_scale=recipe.deep_supervision)
-    logits = logits if recipe.deep_supervision else [logits]
-    total = deep_supervision_loss(loss, logits, codes)
+    total = _loss(network, tensors, loss, recipe, weight, device, state.bf16)
     total.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+    for part in _parts(network):
+        torch.nn.utils.clip_grad_norm_(part, recipe.clip_norm)
     value = total.item()
     if not math.isfinite(value):
         raise TrainingError(

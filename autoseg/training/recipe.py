@@ -11,7 +11,16 @@ from autoseg.errors import TrainingError
 from autoseg.registry import Registry
 from planners.records import RecordError, from_json, to_json
 
-__all__ = ["RECIPES", "PatchStage", "Recipe", "changed", "learning_rate_factor", "momentum_for", "patch_stage"]
+__all__ = [
+    "RECIPES",
+    "PatchStage",
+    "Recipe",
+    "changed",
+    "learning_rate_factor",
+    "momentum_for",
+    "patch_stage",
+    "restoration_weight",
+]
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,9 @@ class Recipe:
         deep_supervision: losses at every scale of the decoder.
         foreground: share of patches centred on a labelled voxel.
         augmentation: a key of ``PRESETS of the augmentations``.
+        restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head.
+        restoration_detach: the head learns from the features, which learn nothing from it.
+        restoration_warmup: fraction of the training over which its weight rises from 0.
         ema: weights averaged over the steps are validated and shipped; the decay fits the number of steps.
         checks: how often the validation loss is measured.
         check_cases: on how many validation cases at most (one patch each).
@@ -68,6 +80,9 @@ class Recipe:
     deep_supervision: bool = True
     foreground: float = 0.33
     augmentation: str = "nnunet"
+    restoration_weight: float = 0.1
+    restoration_detach: bool = False
+    restoration_warmup: float = 0.05
     ema: bool = True
     checks: int = 25
     check_cases: int = 8
@@ -84,6 +99,8 @@ class Recipe:
         for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        if self.restoration_weight < 0 or not 0 <= self.restoration_warmup <= 1:
+            raise ValueError("restoration_weight must not be negative, and restoration_warmup a fraction")
         if not 0 <= self.foreground <= 1 or self.weight_decay < 0 or not 0 <= (self.momentum or 0) < 1:
             raise ValueError("foreground and momentum must be fractions, and weight_decay not negative")
 
@@ -98,6 +115,7 @@ PARITY = Recipe(
     cpu_batch_size=None,
     cpu_width=1.0,
     patch_stages=(),
+    restoration_weight=0.0,
     ema=False,
     patience=None,
 )
@@ -136,6 +154,11 @@ def learning_rate_factor(recipe, fraction, cooldown=None):
     if fraction < start:
         return 1.0
     return (1 - (fraction - start) / (end - start)) ** recipe.power
+
+
+def restoration_weight(recipe, fraction):
+    """Weight of the restoration at ``fraction`` of the training."""
+    return recipe.restoration_weight * min(1.0, fraction / (recipe.restoration_warmup or 1e-9))
 
 
 def momentum_for(recipe, steps):

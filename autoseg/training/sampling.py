@@ -42,14 +42,15 @@ def draw_centre(rng, case, patch, groups, foreground):
     return rng.integers(low, high, endpoint=True) + patch // 2
 
 
-def read_block(case, centre, size, outside):
+def read_block(case, centre, size, outside, outside_code=0):
     """A block of a stored case; only the compressed blocks that it touches are read.
 
     Args:
         case: ``StoredCase``.
         centre: (3,) voxel; the block begins at ``centre - size // 2``.
         size: (3,) voxels.
-        outside: (C,) value beyond the case; codes are background there.
+        outside: (C,) value beyond the case.
+        outside_code: code there, by default background.
 
     Returns:
         (image (C, *size) float32, codes (*size) int16), fresh arrays.
@@ -59,7 +60,7 @@ def read_block(case, centre, size, outside):
     image = crop_and_pad_nd(case.image, box, pad_value=np.nan)
     beyond = np.isnan(image)
     image = np.where(beyond, np.reshape(outside, (-1, 1, 1, 1)), image).astype(np.float32, copy=False)
-    return image, crop_and_pad_nd(case.codes, box, pad_value=0)
+    return image, crop_and_pad_nd(case.codes, box, pad_value=outside_code)
 
 
 def _pick(rng, arrays):

@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from autoseg.training.losses import LOSSES, region_targets
+from autoseg.evaluation.reconstruction import _ssim_map
+from autoseg.training.losses import LOSSES, _ssim, region_targets, restoration_loss
 
 REGIONS = ((1, 2), (2,))
 
@@ -95,3 +96,30 @@ def test_inputs_stay_untouched(case):
     loss(logits, target)
     assert torch.equal(logits, before)
     assert torch.equal(target, codes())
+
+
+# ---- restoration
+
+
+def test_restoration_loss_is_the_error_and_dissimilarity_of_the_evaluation():
+    torch.manual_seed(0)
+    clean, restored = torch.rand(2, 1, 14, 13, 12), torch.rand(2, 1, 14, 13, 12)
+    inner = (slice(5, -5),) * 3  # where no window ends at a face
+    for sample, other in zip(clean, restored, strict=True):
+        found = _ssim(other[None], sample[None])[0, 0][inner]
+        expected = _ssim_map(other[0].numpy(), sample[0].numpy())[inner]
+        torch.testing.assert_close(found, torch.from_numpy(expected).float(), rtol=1e-4, atol=1e-5)
+    error = (clean - restored).abs().mean() + 0.2 * (1 - _ssim(restored, clean)).mean()
+    torch.testing.assert_close(restoration_loss(restored, clean), error)
+    assert restoration_loss(clean.bfloat16(), clean.bfloat16().float()) == pytest.approx(0, abs=1e-5)
+
+
+def test_voxels_beyond_the_scan_teach_nothing_to_the_restoration():
+    torch.manual_seed(0)
+    clean, restored = torch.rand(1, 2, 8, 9, 10), torch.rand(1, 2, 8, 9, 10).requires_grad_()
+    clean[..., :4] = torch.nan
+    restoration_loss(restored, clean).backward()
+    assert restored.grad.isfinite().all()
+    assert (restored.grad[..., :4] == 0).all()
+    assert (restored.grad[..., 4:] != 0).any()
+    assert restoration_loss(restored, torch.full_like(clean, torch.nan)) == 0

@@ -140,3 +140,55 @@ def test_one_stage_is_enough(spec):
     scales = network(x, every_scale=True)
     assert len(scales) >= 1
     assert scales[0].shape == network(x).shape == (1, 3, 3, 5, 7)
+
+
+def test_the_restoration_head_changes_no_other_weight(spec):
+    torch.manual_seed(3)
+    plain = build_network(spec)
+    after_plain = torch.rand(1)
+    torch.manual_seed(3)
+    network = build_network(replace(spec, restoration=True))
+    assert torch.equal(torch.rand(1), after_plain)
+    both = network.state_dict()
+    assert all(torch.equal(tensor, both[name]) for name, tensor in plain.state_dict().items())
+    assert set(both) - set(plain.state_dict()) == {
+        f"restoration.{n}.{p}" for n in ("mix", "correct") for p in ("weight", "bias")
+    }
+    x = torch.rand(1, 2, 8, 16, 16)
+    logits, _ = network.eval()(x, restore=True)
+    torch.testing.assert_close(logits, plain.eval()(x), rtol=0, atol=0)
+
+
+def test_a_fresh_restoration_is_the_input_and_a_trained_one_stays_in_range(spec):
+    network = build_network(replace(spec, restoration=True)).eval()
+    x = torch.rand(2, 2, 8, 16, 16)
+    scales, restored = network(x, every_scale=True, restore=True)
+    assert len(scales) == len(network(x, every_scale=True))
+    assert torch.equal(restored, x)
+    torch.nn.init.normal_(network.restoration.correct.weight)
+    _, changed = network(x, restore=True)
+    assert changed.shape == x.shape
+    assert 0 <= changed.min() < changed.max() <= 1
+    assert not torch.equal(changed, x)
+
+
+def test_restoration_teaches_the_features_unless_it_is_detached(spec):
+    network = build_network(replace(spec, restoration=True))
+    torch.nn.init.normal_(network.restoration.correct.weight)
+    x = torch.rand(2, 2, 8, 16, 16)
+    for detached in (False, True):
+        network.zero_grad()
+        network.restoration.detached = detached
+        network(x, restore=True)[1].square().sum().backward()
+        taught = [n for n, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
+        assert any(n.startswith("restoration.mix") for n in taught)
+        assert detached == all(n.startswith("restoration.") for n in taught)
+
+
+def test_restoration_works_on_flat_patches_and_a_single_stage(spec):
+    flat = build_network(replace(SPEC_2D, name=spec.name, restoration=True))
+    assert flat.restoration.mix.weight.shape[2:] == (1, 3, 3)
+    assert flat(torch.rand(1, 2, 1, 16, 24), restore=True)[1].shape == (1, 2, 1, 16, 24)
+    one = {"features": (4,), "strides": ((1, 1, 1),), "kernels": ((3, 3, 3),), "encoder_blocks": (2,), "decoder_blocks": ()}
+    short = build_network(replace(spec, restoration=True, **one))
+    assert short(torch.rand(1, 2, 3, 5, 7), restore=True)[1].shape == (1, 2, 3, 5, 7)

@@ -37,10 +37,10 @@ def batch(step, fraction):
     return images, codes[:, 0]
 
 
-def run(folder, *, recipe=RECIPE, steps=24, batch=batch, identity="same", rows=None):
+def run(folder, *, recipe=RECIPE, steps=24, batch=batch, identity="same", rows=None, network=None):
     torch.manual_seed(0)
     return fit(
-        build_network(SPEC).train(),
+        network or build_network(SPEC).train(),
         batch,
         [batch(1000, 1.0)] if batch.__class__ is partial else [_plain(1000)],
         recipe,
@@ -137,3 +137,39 @@ def test_the_averaged_weights_are_returned(tmp_path):
     _, averaged = run(tmp_path / "a", steps=8)
     _, last = run(tmp_path / "b", steps=8, recipe=replace(RECIPE, ema=False))
     assert any(not torch.equal(averaged[name], last[name]) for name in last)
+
+
+def restoring(detached):
+    torch.manual_seed(0)
+    network = build_network(replace(SPEC, restoration=True)).train()
+    network.restoration.detached = detached
+    return network
+
+
+def with_clean(step, fraction):
+    images, codes = batch(step, fraction)
+    return images, codes, codes[:, None] * 0.5 + 0.1  # the noise of ``batch`` has this mean
+
+
+def test_a_detached_restoration_leaves_the_segmentation_as_it_is(tmp_path):
+    recipe = replace(RECIPE, restoration_weight=1.0)
+    _, plain = run(tmp_path / "a", steps=10)
+    _, detached = run(tmp_path / "b", steps=10, recipe=recipe, batch=with_clean, network=restoring(True))
+    _, attached = run(tmp_path / "c", steps=10, recipe=recipe, batch=with_clean, network=restoring(False))
+    assert all(torch.equal(tensor, detached[name]) for name, tensor in plain.items())
+    assert any(not torch.equal(tensor, attached[name]) for name, tensor in plain.items())
+    assert detached["restoration.correct.weight"].abs().max() > 0
+
+
+def test_restoration_is_learned(tmp_path):
+    def darker(step, fraction):
+        images, codes = batch(step, fraction)
+        return images, codes, (images - 0.1).clamp(0, 1)
+
+    recipe = replace(RECIPE, restoration_weight=1.0)
+    network = restoring(False)
+    _, weights = run(tmp_path, steps=40, recipe=recipe, batch=darker, network=network)
+    network.load_state_dict(weights)
+    images, _, clean = darker(1000, 1.0)
+    _, restored = network.eval()(images, restore=True)
+    assert (restored - clean).abs().mean() < 0.7 * (images - clean).abs().mean()

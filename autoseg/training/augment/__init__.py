@@ -16,12 +16,12 @@ Tensors may live on any device, and the ones that are passed in are left as they
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from autoseg.registry import Registry
 from autoseg.training.augment import intensity, spatial
-from autoseg.training.augment.presets import PRESETS, Augmentation, Step, step
+from autoseg.training.augment.presets import DEGRADATIONS, PRESETS, Augmentation, Step, step, with_degradations
 from autoseg.training.augment.spatial import initial_patch_size, rotation_limit
 
 __all__ = [
@@ -36,7 +36,9 @@ __all__ = [
     "draw",
     "initial_patch_size",
     "rotation_limit",
+    "split",
     "step",
+    "with_degradations",
 ]
 
 
@@ -49,12 +51,14 @@ class Setting:
         centre, unit: per channel, where 0 and 1 of the z-scored image lie in stored intensities (a network's
             ``input_mean`` and ``input_std``).
         mirror_axes: those of (0, 1, 2) along which a patch may be flipped.
+        spacing_mm: of the voxels, along (z, y, x).
     """
 
     patch_size: tuple[int, int, int]
     centre: tuple[float, ...] = (0.0,)
     unit: tuple[float, ...] = (1.0,)
     mirror_axes: tuple[int, ...] = (0, 1, 2)
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def channels(self):
@@ -83,6 +87,7 @@ AUGMENTATIONS = Registry(
         "brightness": Transform(intensity.sample_brightness, intensity.apply_brightness),
         "contrast": Transform(intensity.sample_contrast, intensity.apply_contrast),
         "low_resolution": Transform(intensity.sample_low_resolution, intensity.apply_low_resolution),
+        "thick_slices": Transform(intensity.sample_thick_slices, intensity.apply_thick_slices),
         "gamma": Transform(intensity.sample_gamma, intensity.apply_gamma),
     },
 )
@@ -118,6 +123,14 @@ def draw(rng, preset, setting):
                 steps.append((entry.transform, parameters))
     sizes = [parameters["source_size"] for _, parameters in steps if "source_size" in parameters]
     return Drawn(sizes[0] if sizes else setting.patch_size, tuple(steps))
+
+
+def split(drawn):
+    """(clean, degraded): the steps before the first degradation, and the rest, as two ``Drawn`` to be applied in turn."""
+    names = [name for name, _ in drawn.steps]
+    first = next((i for i, name in enumerate(names) if name in DEGRADATIONS), len(names))
+    size = next((p["patch_size"] for _, p in drawn.steps[:first] if "patch_size" in p), drawn.source_size)
+    return replace(drawn, steps=drawn.steps[:first]), Drawn(size, drawn.steps[first:])
 
 
 def apply(image, codes, drawn):

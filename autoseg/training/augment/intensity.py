@@ -10,6 +10,8 @@ import math
 import torch
 from torch.nn import functional
 
+from autoseg.imaging.resample import axis_matrix
+
 __all__ = [
     "apply_blur",
     "apply_brightness",
@@ -17,12 +19,14 @@ __all__ = [
     "apply_gamma",
     "apply_low_resolution",
     "apply_noise",
+    "apply_thick_slices",
     "sample_blur",
     "sample_brightness",
     "sample_contrast",
     "sample_gamma",
     "sample_low_resolution",
     "sample_noise",
+    "sample_thick_slices",
 ]
 
 TINY = 1e-7  # keeps constant images from dividing by zero
@@ -102,6 +106,33 @@ def apply_low_resolution(image, codes, channels, in_plane):
         few = functional.interpolate(image[None, channel : channel + 1], size=coarse, mode="nearest-exact")
         result[channel] = functional.interpolate(few, size=full, mode="trilinear", align_corners=False)[0, 0]
     return result, codes
+
+
+def sample_thick_slices(rng, setting, *, factors=(2, 3, 4), sigma=(0.0, 0.15)):
+    """One axis, the likelier the coarser, voxels per slice, and the noise of a slice (in units); None for short patches."""
+    factor = int(rng.choice(factors))
+    chances = [mm * (edge >= 2 * factor) for mm, edge in zip(setting.spacing_mm, setting.patch_size, strict=True)]
+    if not any(chances):
+        return None
+    axis = int(rng.choice(3, p=[chance / sum(chances) for chance in chances]))
+    strength = rng.uniform(*sigma)
+    noise = {"sigma": tuple(strength * unit for unit in setting.unit), "seed": int(rng.integers(2**63))}
+    return {"axis": axis, "factor": factor, "first": int(rng.integers(factor)), **noise}
+
+
+def apply_thick_slices(image, codes, axis, factor, first, sigma, seed):
+    """The image as if acquired in slices of ``factor`` voxels, each their mean and noisy, then interpolated back (cubic).
+
+    The first slice holds ``factor - first`` voxels of the patch, the last one what is left; their outermost voxels stand for
+    the missing ones.
+    """
+    edge, axis = image.shape[axis + 1], axis + 1
+    slices = -(-(edge + first) // factor)
+    index = (torch.arange(slices * factor, device=image.device) - first).clamp_(0, edge - 1)
+    few = image.index_select(axis, index).unflatten(axis, (slices, factor)).mean(axis + 1)
+    few, _ = apply_noise(few, codes, sigma, seed)
+    matrix = torch.tensor(axis_matrix(slices, edge, 1 / factor, (first + 0.5) / factor - 0.5, 3), device=image.device)
+    return torch.tensordot(few, matrix, dims=([axis], [1])).movedim(-1, axis).contiguous(), codes
 
 
 def sample_gamma(rng, setting, *, gamma=(0.7, 1.5), invert=False):

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from autoseg.registry import Registry
 
-__all__ = ["PRESETS", "Augmentation", "Step", "step"]
+__all__ = ["DEGRADATIONS", "PRESETS", "Augmentation", "Step", "step", "with_degradations"]
+
+DEGRADATIONS = ("noise", "blur", "low_resolution", "thick_slices")  # what a restored image is to be without
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,17 @@ PRESETS = Registry(
         "none": Augmentation(),
     },
 )
+
+# in four of ten samples one or more of these, strong enough to be worth undoing; noise in units of the z-score
+STRONG = (
+    step("noise", 0.15, sigma=(0.1, 0.5)),
+    step("blur", 0.15, sigma=(0.5, 1.2), channel_probability=1.0),
+    step("thick_slices", 0.2, factors=(2, 3, 4), sigma=(0.0, 0.15)),
+)
+
+
+def with_degradations(augmentation):
+    """The same steps, those that degrade the image last, then the strong degradations that restoration learns from."""
+    last = tuple(entry for entry in augmentation.steps if entry.transform in DEGRADATIONS)
+    first = tuple(entry for entry in augmentation.steps if entry.transform not in DEGRADATIONS)
+    return Augmentation((*first, *last, *STRONG))

@@ -1,0 +1,123 @@
+"""Batches for restoration: the target is the image before it was degraded, and is known to end where the scan ends."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.data.labels import read_labels
+from autoseg.imaging.geometry import Geometry
+from autoseg.preprocess.case import PreparedCase, find_sites
+from autoseg.preprocess.store import open_case, store_case
+from autoseg.training.augment import DEGRADATIONS, PRESETS, Setting, draw, split, with_degradations
+from autoseg.training.augment.intensity import apply_thick_slices, sample_thick_slices
+from autoseg.training.batches import make_batch
+from autoseg.training.recipe import Recipe, restoration_weight
+from planners import Budget, ChannelStats, Fingerprint, get_planner
+
+LABELS = read_labels({"background": 0, "blob": 1})
+RECIPE = Recipe(batch_size=4, patch_stages=())
+SETTING = Setting((20, 24, 16), centre=(0.5,), unit=(0.2,))
+
+
+@pytest.fixture(scope="module")
+def plan():
+    fingerprint = Fingerprint(
+        dataset="made_up",
+        cases=("a", "b"),
+        shapes=((20, 24, 22),) * 2,
+        spacings_mm=((1.0, 1.0, 1.0),) * 2,
+        channels=(ChannelStats("MRI", 100.0, 99.0, 20.0, 0.0, 300.0, 10.0, 210.0),),
+        structures=("blob",),
+        n_labels=2,
+        relative_crop=1.0,
+    )
+    return get_planner("fullres_3d").plan(fingerprint, Budget())
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    """One case smaller than the patch, of intensities well inside [0, 1]."""
+    folder = tmp_path_factory.mktemp("case")
+    codes = np.zeros((14, 24, 22), np.int16)
+    codes[4:9, 8:15, 8:15] = 1
+    image = np.float32(0.3) + np.random.default_rng(0).random((1, *codes.shape), np.float32) * np.float32(0.4)
+    prepared = PreparedCase("a", image, codes, Geometry.from_spacing(codes.shape, (1, 1, 1)), find_sites(codes, seed=0))
+    store_case(folder, prepared, "digest")
+    return [open_case(folder)]
+
+
+def test_without_restoration_there_is_no_third_tensor(cases, plan):
+    plain = replace(RECIPE, restoration_weight=0.0)
+    assert len(make_batch(cases, plan, plain, LABELS, 0, 0, 1.0)) == 2
+
+
+def test_the_target_ends_where_the_scan_ends(cases, plan):
+    assert plan.patch_size[0] > 14
+    for name in ("none", "nnunet"):
+        for step in range(4):
+            recipe = replace(RECIPE, augmentation=name)
+            images, codes, clean = make_batch(cases, plan, recipe, LABELS, 0, step, 1.0)
+            assert images.shape == clean.shape
+            assert images.isfinite().all()
+            assert set(codes.unique().tolist()) <= {0, 1}
+            assert 0 <= clean.nan_to_num(0.5).min() <= clean.nan_to_num(0.5).max() <= 1
+            beyond = clean.isnan()
+            assert 0 < beyond.float().mean() < 0.9
+            assert (codes[beyond[:, 0]] == 0).all()
+            if name == "none":  # nothing moves: whole slices are beyond
+                rows = beyond.flatten(3).float().mean(-1).unique()
+                assert beyond.shape[2] - int((beyond.flatten(3).float().mean(-1) < 1).sum(-1).max()) >= plan.patch_size[0] - 14
+                assert 1 in rows
+
+
+def test_the_target_is_clean_and_some_inputs_are_not(cases, plan):
+    plain = replace(RECIPE, augmentation="none")
+    degraded = 0
+    for step in range(10):
+        images, _, clean = make_batch(cases, plan, plain, LABELS, 0, step, 1.0)
+        inside = clean.isfinite()
+        assert set(np.unique(np.round(clean[inside].numpy(), 6))) <= set(np.unique(np.round(cases[0].image[:], 6)))
+        degraded += sum(int((a - b)[i].abs().max() > 1e-6) for a, b, i in zip(images, clean, inside, strict=True))
+    assert 0.2 * 40 <= degraded <= 0.65 * 40
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_degrades_comes_last(name):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        drawn = draw(rng, with_degradations(PRESETS[name]), SETTING)
+        clean, after = split(drawn)
+        assert clean.steps + after.steps == drawn.steps
+        assert not {step for step, _ in clean.steps} & set(DEGRADATIONS)
+        assert {step for step, _ in after.steps} <= set(DEGRADATIONS)
+        assert after.source_size == SETTING.patch_size
+
+
+def test_thick_slices_keep_ramps_and_blur_along_one_axis():
+    image = torch.linspace(0, 1, 24)[:, None].expand(1, 20, 24, 16).clone()
+    for axis in range(3):
+        thick, _ = apply_thick_slices(image, None, axis=axis, factor=3, first=1, sigma=(0.0,), seed=0)
+        inner = thick[:, 4:-4, 4:-4, 4:-4]
+        torch.testing.assert_close(inner, image[:, 4:-4, 4:-4, 4:-4], atol=4e-3, rtol=0)
+    noise = torch.randn(1, 20, 24, 16)
+    thick, _ = apply_thick_slices(noise, None, axis=1, factor=4, first=0, sigma=(0.0,), seed=0)
+    assert thick.std() < 0.7
+    steps = [thick.diff(dim=axis + 1).abs().mean() for axis in range(3)]
+    assert steps[1] < 0.5 * min(steps[0], steps[2])
+
+
+def test_coarse_axes_are_thick_more_often_and_short_ones_never():
+    rng = np.random.default_rng(0)
+    drawn = [sample_thick_slices(rng, replace(SETTING, spacing_mm=(3.0, 1.0, 1.0)))["axis"] for _ in range(600)]
+    assert drawn.count(0) == pytest.approx(360, abs=45)
+    flat = replace(SETTING, patch_size=(1, 24, 16), spacing_mm=(9.0, 1.0, 1.0))
+    assert {sample_thick_slices(rng, flat)["axis"] for _ in range(50)} == {1, 2}
+    assert sample_thick_slices(rng, replace(SETTING, patch_size=(1, 3, 3))) is None
+
+
+def test_the_weight_rises_and_stays():
+    recipe = Recipe(restoration_weight=0.2, restoration_warmup=0.1)
+    assert [restoration_weight(recipe, f) for f in (0.0, 0.05, 0.1, 0.7)] == pytest.approx([0, 0.1, 0.2, 0.2])
+    assert restoration_weight(replace(recipe, restoration_warmup=0.0), 0.01) == 0.2
