@@ -273,14 +273,7 @@ def _with_closed_gates(study, entrant, say, progress):
         shutil.rmtree(target, ignore_errors=True)
     cases = [case for case in study.spec.training if case.id in study.split.validation]
     ending = study.spec.file_ending
-    predict_cohort(
-        predictor,
-        cases,
-        target,
-        ending=ending,
-        on_done=progress("predict", len(cases)),
-        export_options={"gates": "closed"},
-    )
+    predict_cohort(predictor, cases, target, ending=ending, on_done=progress("predict", len(cases)))
     references = {case.id: case.label for case in cases}
     write_report(evaluate_folder(references, target, study.spec.labels, ending=ending, workers=study.workers), target)
     return Contender(f"{entrant.name}, gates closed", _scores(read_json(target / "metrics.json")))

@@ -48,3 +48,12 @@ def test_widths_meet_the_operations_of_another_network_within_a_tenth(name):
     assert all(width % 8 == 0 for width in matched.features)
     if name == "unet":
         assert matched == SPEC
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.53, 0.8, 1.1, 1.27])
+def test_scaled_widths_can_be_shared_by_the_heads(scale):
+    attention = (AttentionStage(1, "slot", 4, 32), AttentionStage(2, "full", 4))
+    scaled = replace(SPEC, name="self_attention_unet", attention=attention).scaled(
+        scale
+    )  # a spec refuses widths that the heads cannot share
+    assert measure_cost(scaled, PATCH).operations > 0
