@@ -13,6 +13,8 @@ def add_arguments(parser):
     parser.add_argument("--no-mirror", action="store_true", help="one view instead of the mean over mirrored ones; faster")
     parser.add_argument("--step", type=float, default=0.5, help="distance of windows, as a share of the window (default 0.5)")
     parser.add_argument("--probabilities", action="store_true", help="write CASE_probabilities.npz too")
+    maps = "write where self-attention looks, as CASE_attention/stageS.nii.gz: of each head the N most selective slots (4)"
+    parser.add_argument("--attention-maps", type=positive, nargs="?", const=4, default=0, metavar="N", help=maps)
     parser.add_argument("--write", metavar="KINDS", default="", help="seg,rtstruct: DICOM results too, of DICOM scans")
     parser.add_argument("--resample-channels", action="store_true", help="bring channels onto the first one's grid")
     add_surfaces(parser)
@@ -35,6 +37,7 @@ def run(args):
         mirror=not args.no_mirror,
         step=args.step,
         probabilities=args.probabilities,
+        attention_maps=args.attention_maps,
         resample_channels=args.resample_channels,
         write=tuple(kind.strip() for kind in args.write.split(",") if kind.strip()),
         surfaces=args.surfaces,

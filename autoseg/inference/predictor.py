@@ -5,6 +5,8 @@ grid; reading, numpy), ``infer`` (the networks; the only step that uses the devi
 native grid; numpy). ``predict`` is the three in a row.
 """
 
+import logging
+import threading
 import time
 from dataclasses import dataclass
 from os import PathLike
@@ -26,6 +28,8 @@ from autoseg.preprocess.case import prepare_volume
 from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
+
+logger = logging.getLogger(__name__)
 
 PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough for a second on a laptop
 
@@ -108,6 +112,7 @@ class Predictor:
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if mirror else ()
         networks = load_networks(self.bundle, folds)
         self.folds = tuple(networks)
+        self._device_lock = threading.Lock()
         self.networks = [network.to(self.device) for network in networks.values()]
         if precision == "auto":
             precision = "bf16" if faster_in_bf16(self.networks[0], self._probe_shape(), self.device) else "fp32"
@@ -161,27 +166,10 @@ class Predictor:
     def infer(self, prepared):
         """The networks' averaged logits (K, z, y, x) float32 on the network grid, the seconds they took, and notes."""
         start, notes = time.perf_counter(), []
-        logits = self._over_windows(self.networks, prepared.data, notes)
+        logits = self.over_windows(self.networks, prepared.data, mirror_axes=self.mirror_axes, on_note=notes.append)
         if not all(np.isfinite(head).all() for head in logits):
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
         return logits, time.perf_counter() - start, tuple(notes)
-
-    def _over_windows(self, networks, data, notes):
-        """What the networks return for the whole of ``data``, windows blended."""
-        plan = self.bundle.plan
-        return predict_logits(
-            networks,
-            data,
-            patch_size=plan.patch_size,
-            step=self.step,
-            mirror_axes=self.mirror_axes,
-            device=self.device,
-            autocast=torch.bfloat16 if self.precision == "bf16" else None,
-            batch_views=1 if self.device.type == "cpu" else plan.batch_size,
-            pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
-            scratch=self.scratch,
-            on_note=notes.append,
-        )
 
     def restore(self, data):
         """An image on the network grid, (C, z, y, x) float32 in stored intensities, restored: the same shape, in [0, 1].
@@ -191,7 +179,35 @@ class Predictor:
         """
         if not self.restores:
             raise ModelError(f"{self.bundle.name}: was trained without restoration_weight and does not restore images")
-        return self._over_windows([_Restoring(network) for network in self.networks], data, [])
+        networks = [_Restoring(network) for network in self.networks]
+        return self.over_windows(networks, data, mirror_axes=self.mirror_axes)
+
+    def over_windows(self, functions, data, *, mirror_axes=(), on_note=logger.warning):
+        """Any ``functions`` of (B, C, *patch), not only the networks, as ``predict_logits`` takes them over a whole volume.
+
+        One call at a time uses the device; others wait, so threads need not share its memory.
+
+        Args:
+            data: (C, z, y, x) float32 on the network grid.
+
+        Returns:
+            (K, z, y, x) float32: what the functions return, K channels, blended with the weights of the windows.
+        """
+        plan = self.bundle.plan
+        with self._device_lock:
+            return predict_logits(
+                functions,
+                data,
+                patch_size=plan.patch_size,
+                step=self.step,
+                mirror_axes=mirror_axes,
+                device=self.device,
+                autocast=torch.bfloat16 if self.precision == "bf16" else None,
+                batch_views=1 if self.device.type == "cpu" else plan.batch_size,
+                pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
+                scratch=self.scratch,
+                on_note=on_note,
+            )
 
     def decode(self, logits, prepared, *, probabilities=False, seconds=0.0, notes=()):
         """Logits on the network grid to a Prediction on the scan's grid; ``seconds`` and ``notes`` are those of ``infer``."""

@@ -18,12 +18,12 @@ from autoseg.networks.fcn import build_fcn
 from autoseg.networks.heads import RestorationHead
 from autoseg.networks.pspnet import build_pspnet
 from autoseg.networks.segnet import build_segnet
-from autoseg.networks.self_attention_unet import attention_maps, build_self_attention_unet, close_gates
+from autoseg.networks.self_attention_unet import attention_maps, build_self_attention_unet, close_gates, slot_blocks
 from autoseg.networks.unet import build_residual_unet, build_unet
 from autoseg.networks.unet_plus_plus import build_unet_plus_plus
 from autoseg.registry import Registry
 
-__all__ = ["NETWORKS", "attention_maps", "build_network", "check_patch", "close_gates", "parameter_groups"]
+__all__ = ["NETWORKS", "attention_maps", "build_network", "check_patch", "close_gates", "parameter_groups", "slot_blocks"]
 
 NETWORKS = Registry(
     "network",

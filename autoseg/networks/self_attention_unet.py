@@ -10,7 +10,7 @@ import torch
 from autoseg.networks.attention import FullAttention, GatedAttention, SlotAttention
 from autoseg.networks.unet import build_residual_unet, build_unet
 
-__all__ = ["attention_maps", "build_self_attention_unet", "close_gates"]
+__all__ = ["attention_maps", "build_self_attention_unet", "close_gates", "slot_blocks"]
 
 BACKBONES = {"plain": build_unet, "residual": build_residual_unet}
 
@@ -38,20 +38,22 @@ def close_gates(network):
 def attention_maps(network, x):
     """Where the slots look, a dictionary of stage -> (B, heads * slots, z, y, x) on the grid of that stage.
 
-    Each map is positive and its sum over the voxels is 1. Empty for networks without slot attention.
+    Each map is positive and its sum over the voxels is 1. Empty for networks without slot attention. The network is left alone,
+    so that another thread may use it meanwhile; the decoder is not needed.
     """
-    blocks = [module for module in network.modules() if isinstance(module, GatedAttention)]
-    found, hooks = {}, []
-    for entry, block in zip(network.spec.attention if blocks else (), blocks, strict=True):
-        if entry.kind == "slot":
-
-            def keep(block, inputs, stage=entry.stage):
-                found[stage] = block.maps(inputs[0])
-
-            hooks.append(block.register_forward_pre_hook(keep))
-    try:
-        network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    found = {}
+    if slot_blocks(network):
+        x = network.encoder.stem(network.scaling(x))
+        for stage, layers in enumerate(network.encoder.stages):
+            for layer in layers:
+                if isinstance(layer, SlotAttention):
+                    found[stage] = layer.maps(x)
+                x = layer(x)
     return found
+
+
+def slot_blocks(network):
+    """{stage: SlotAttention} of a network, empty where it has none."""
+    blocks = [module for module in network.modules() if isinstance(module, SlotAttention)]
+    stages = [entry.stage for entry in network.spec.attention if entry.kind == "slot"] if blocks else []
+    return dict(zip(stages, blocks, strict=True))

@@ -15,6 +15,7 @@ from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
 from autoseg.networks.machine import keep_memory
+from autoseg.pipeline.attention_export import attention_exporters
 from autoseg.pipeline.dicom_export import dicom_exporters
 from autoseg.pipeline.evaluation import all_failures, evaluate, references_in
 from autoseg.pipeline.models import find_model
@@ -57,6 +58,7 @@ def predict(
     step=0.5,
     probabilities=False,
     resample_channels=False,
+    attention_maps=0,
     write=(),
     surfaces=(),
     decimate=0.0,
@@ -78,6 +80,7 @@ def predict(
         model: name, folder or zip; None for the only one in the workspace.
         folds: ``"0,1"`` or None for all.
         resample_channels: bring channels that lie on other grids onto that of the first, instead of refusing the case.
+        attention_maps: of how many slots for each head of the self-attention to write where they look; 0 for none.
         write: more results for scans that come as DICOM: ``seg`` and ``rtstruct``.
         surfaces: file formats, such as ``"stl,glb"``, to write the structures' surfaces in; with ``decimate`` as the share of
             triangles to take away, and ``coordinates`` ``"lps"`` or ``"ras"``.
@@ -113,6 +116,7 @@ def predict(
     exporters = [  # of what is made besides labels
         reconstruction_exporter(Path(target), bundle.labels, settings),
         *dicom_exporters(write, cases, bundle, target),
+        *attention_exporters(predictor, Path(target), attention_maps),
     ]
     say(f"{len(share)} cases, model {bundle.name}, on {predictor.device}")
     done = predict_cohort(

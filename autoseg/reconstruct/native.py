@@ -12,7 +12,7 @@ from autoseg.imaging.resample import apply_maps, axis_maps, grid_mapping, part_o
 from autoseg.imaging.scratch import scratch_zeros
 from autoseg.imaging.volume import orient
 
-__all__ = ["logits_to_codes", "probabilities_to_native"]
+__all__ = ["logits_to_codes", "maps_to_native", "probabilities_to_native"]
 
 _FACE = 1e-3  # voxels; a point this far outside the outer face of the grid is still inside
 
@@ -80,6 +80,24 @@ def probabilities_to_native(
             values /= values.sum(axis=0)
         target[...] = values
     return result
+
+
+def maps_to_native(maps, geometry, native, *, slab_voxels=1 << 22, scratch=None):
+    """Maps such as those of attention in every voxel of the scan, each as 255ths of its largest value; linear interpolation.
+
+    Args:
+        maps: (K, z, y, x) on ``geometry``, not negative.
+        native, slab_voxels, scratch: as for ``logits_to_codes`` and ``probabilities_to_native``.
+
+    Returns:
+        (K, Z, Y, X) uint8 on ``native``, zero outside the network's grid; and the K largest values.
+    """
+    result = scratch_zeros((len(maps), *native.shape), np.uint8, scratch)
+    largest = [float(head.max()) for head in maps]
+    for target, heads in _slabs(result, maps, geometry, native, (1, 1, 1), slab_voxels):
+        for part, head, most in zip(target, heads, largest, strict=True):
+            part[...] = np.rint(head * (255 / most))
+    return result, largest
 
 
 def _slabs(result, logits, geometry, native, orders, slab_voxels):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autoseg.networks import attention_maps, build_network, close_gates, parameter_groups
+from autoseg.networks import attention_maps, build_network, close_gates, parameter_groups, slot_blocks
 from autoseg.networks.attention import FullAttention, SlotAttention, rotary_angles
 from planners.plan import AttentionStage, NetworkSpec
 
@@ -243,12 +243,18 @@ def test_norms_slots_and_gates_of_attention_do_not_decay():
     assert [id(p) for p in group["params"]] == [id(p) for p in plain.parameters()]
 
 
-def test_maps_say_where_each_slot_looks():
-    network = opened(SPEC).eval()
+@pytest.mark.parametrize("backbone", ["plain", "residual"])
+def test_maps_say_where_each_slot_looks(backbone):
+    network = opened(replace(SPEC, backbone=backbone)).eval()
     x = torch.randn(2, 1, 8, 8, 12)
+    seen = []
+    (block,) = slot_blocks(network).values()
+    hook = block.register_forward_pre_hook(lambda block, inputs: seen.append(block.maps(*inputs)))
     before = network(x)
+    hook.remove()
     maps = attention_maps(network, x)
     assert list(maps) == [1]
+    assert torch.equal(maps[1], seen[0])
     assert maps[1].shape == (2, 2 * 5, 4, 4, 6)
     assert maps[1].min() > 0
     torch.testing.assert_close(maps[1].sum((2, 3, 4)), torch.ones(2, 10))

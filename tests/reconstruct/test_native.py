@@ -13,7 +13,7 @@ from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import resample_codes, resample_image
 from autoseg.imaging.volume import orient, orient_back
-from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
+from autoseg.reconstruct.native import logits_to_codes, maps_to_native, probabilities_to_native
 
 
 @st.composite
@@ -91,6 +91,20 @@ def test_probabilities_belong_to_the_codes_and_sum_to_one(native, data):
     painted = logits_to_codes(logits, network, native, has_regions=True, paint_codes=((1, 1),) * 3)
     assert np.array_equal((regions > 0.5).any(0), painted > 0) or np.abs(regions - 0.5).min() < 1e-3
     assert not regions[:, outside].any()
+
+
+def test_maps_are_255ths_of_their_largest_value_and_zero_outside():
+    native = Geometry.from_affine((9, 10, 11), np.array([[0, -0.6, 0.8, 3], [0, -0.8, -0.6, 50], [-2.5, 0, 0, 8]]))
+    lower, upper = (1, 2, 0), (9, 8, 11)
+    network, cropped, turn = network_grid(native, lower, upper, (6, 7, 5))
+    maps = np.abs(noise((3, 6, 7, 5))) * np.reshape([1, 100, 0.01], (3, 1, 1, 1)).astype(np.float32)
+    found, largest = maps_to_native(maps, network, native, slab_voxels=50)
+    assert largest == maps.max(axis=(1, 2, 3)).tolist()
+    assert found.dtype == np.uint8
+    for result, scaled in zip(found, maps / np.reshape(largest, (3, 1, 1, 1)), strict=True):
+        expected = np.zeros(native.shape)
+        crop(turn(expected), lower, upper)[...] = resample_image(scaled[None], network, cropped, (1, 1, 1))[0]
+        np.testing.assert_allclose(result, 255 * expected, atol=0.51)
 
 
 def test_very_sure_logits_make_no_overflow():

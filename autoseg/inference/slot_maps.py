@@ -1,0 +1,81 @@
+"""Where the slots of self-attention look in a whole volume.
+
+There are too many slots to show, and some look everywhere alike. So each head shows those whose maps have the lowest entropy
+in the middle window. A map sums to one over its window; times the number of voxels, 1 means *as much as on average*, and so
+windows are blended as logits are. All is of the first fold, without mirroring: the slots of another fold are other slots.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from autoseg.imaging.resample import axis_matrix
+from autoseg.networks import attention_maps, slot_blocks
+
+__all__ = ["ChosenSlot", "blended_maps", "choose_slots"]
+
+
+@dataclass(frozen=True)
+class ChosenSlot:
+    """A slot of a head; ``entropy`` of its map in the middle window: 1 if it looks everywhere alike, 0 if at one voxel."""
+
+    head: int
+    slot: int
+    entropy: float
+
+
+def choose_slots(predictor, data, per_head):
+    """Of each head the slots whose maps are least even.
+
+    Args:
+        predictor: a Predictor whose first network has slot attention.
+        data: (C, z, y, x) float32 on the network grid.
+        per_head: how many, at most.
+
+    Returns:
+        {stage: (ChosenSlot, ...)}, head by head, the least even first.
+    """
+    network, seen = predictor.networks[0], {}
+
+    def look(tiles):
+        seen.update(attention_maps(network, tiles))
+        return tiles
+
+    patch = predictor.bundle.plan.patch_size
+    lower = [max(0, (n - edge) // 2) for n, edge in zip(data.shape[1:], patch, strict=True)]
+    middle = (slice(None), *(slice(start, start + edge) for start, edge in zip(lower, patch, strict=True)))
+    predictor.over_windows([look], data[middle])
+    chosen = {}
+    for stage, block in slot_blocks(network).items():
+        maps = seen[stage][0].flatten(1).float().cpu()
+        rows = torch.special.entr(maps).sum(1).div(math.log(max(2, maps.shape[1]))).reshape(block.heads, -1).tolist()
+        orders = [np.argsort(row, kind="stable")[:per_head].tolist() for row in rows]
+        chosen[stage] = tuple(ChosenSlot(h, s, rows[h][s]) for h, order in enumerate(orders) for s in order)
+    return chosen
+
+
+def blended_maps(predictor, data, stage, chosen):
+    """The maps of ChosenSlots of a stage, (slots, z, y, x) float32 on the grid of ``data``; 1 is the mean of a window."""
+    network = predictor.networks[0]
+    slots = slot_blocks(network)[stage].slots.shape[1]
+    rows = [one.head * slots + one.slot for one in chosen]
+
+    def look(tiles):
+        maps = attention_maps(network, tiles)[stage][:, rows].float()
+        return enlarged(maps * maps[0, 0].numel(), tiles.shape[2:])
+
+    return predictor.over_windows([look], data)
+
+
+def enlarged(maps, shape):
+    """(B, K, z, y, x) maps of a stage on the grid of its patch, linear.
+
+    Voxel i along an axis of stride s looks at voxels around s * i of the patch, since convolutions are padded alike on both
+    sides; there it goes.
+    """
+    for axis, (n_from, n_to) in enumerate(zip(maps.shape[2:], shape, strict=True), 2):
+        matrix = torch.tensor(axis_matrix(n_from, n_to, n_from / n_to, 0.0, 1), device=maps.device)
+        maps = (maps.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return maps
