@@ -10,7 +10,6 @@ core per call: start two calls with other arms side by side.
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,29 +23,28 @@ from autoseg.training.recipe import Recipe, changed, patch_stage, with_batch_siz
 from autoseg.workspace import Workspace, write_json
 
 STAGE = {"until": 0.4, "scale": 0.8, "batch_factor": 1}
-# settings of the recipe, and the factor of the network's width
-ARMS = {
-    "base": ({}, 0.5),
-    "full_width": ({}, 1),
-    "third_width": ({}, 0.375),
-    "quarter_width": ({}, 0.25),
-    "no_warmup": ({"warmup": 0.0}, 0.5),
-    "fall_from_the_start": ({"hold": 0.0}, 0.5),
-    "hold_0.5": ({"hold": 0.5}, 0.5),
-    "momentum_0.99": ({"momentum": 0.99}, 0.5),
-    "no_average": ({"ema": False}, 0.5),
-    "whole_patches": ({"patch_stages": []}, 0.5),
-    "small_patches_longer": ({"patch_stages": [STAGE | {"until": 0.75}]}, 0.5),
-    "rate_0.03": ({"learning_rate": 0.03}, 0.5),
-    "batch_4": ({"cpu_batch_size": 4}, 0.5),
-    "light_augmentation": ({"augmentation": "light"}, 0.5),
+ARMS = {  # settings of the recipe
+    "base": {},
+    "full_width": {"cpu_width": 1.0},
+    "quarter_width": {"cpu_width": 0.25},
+    "no_warmup": {"warmup": 0.0},
+    "fall_from_the_start": {"hold": 0.0},
+    "momentum_0.99": {"momentum": 0.99},
+    "no_average": {"ema": False},
+    "whole_patches": {"patch_stages": []},
+    "small_patches_longer": {"patch_stages": [STAGE | {"until": 0.75}]},
+    "rate_0.015": {"learning_rate": 0.015},
+    "rate_0.03": {"learning_rate": 0.03},
+    "batch_4": {"cpu_batch_size": 4},
+    "light_augmentation": {"augmentation": "light"},
+    "no_restoration": {"restoration_weight": 0.0},
 }
 
 
 def seconds_of_a_step(plan, recipe):
     """Mean over the patch stages of the time of forward and backward."""
     batch = with_batch_size(recipe, plan, "cpu").batch_size
-    network, total, before = build_network(plan.network).train(), 0.0, 0.0
+    network, total, before = build_network(plan.network.scaled(recipe.cpu_width)).train(), 0.0, 0.0
     for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
         patch, factor = patch_stage(recipe, before, plan.patch_size, plan.network.divisor)
         images, codes = (
@@ -76,23 +74,17 @@ def main():
     torch.set_num_threads(1)
     workspace = Workspace(args.workspace.absolute())
     planned = plan_and_preprocess(args.data_set, workspace)
-    base, arms = planned.plan, args.arms.split(",")
-    plans, recipes = {}, {}
-    for name in dict.fromkeys(["base", *arms]):
-        settings, width = ARMS[name]
-        features = tuple(round(f * width) for f in base.network.features)
-        plans[name] = replace(base, name=f"{base.name}_w{width}", network=replace(base.network, features=features))
-        recipes[name] = changed(Recipe(), settings)
+    plan, arms = planned.plan, args.arms.split(",")
+    recipes = {name: changed(Recipe(), ARMS[name]) for name in dict.fromkeys(["base", *arms])}
     cost, measured = {}, {}
     for name, recipe in recipes.items():  # arms whose steps are alike cost alike, whatever else the machine does
-        step = (plans[name].network.features, recipe.patch_stages, recipe.cpu_batch_size)
-        measured[step] = measured.get(step) or seconds_of_a_step(plans[name], recipe)
+        step = (recipe.cpu_width, recipe.patch_stages, recipe.cpu_batch_size)
+        measured[step] = measured.get(step) or seconds_of_a_step(plan, recipe)
         cost[name] = measured[step]
     for name in arms:
-        plan, steps = plans[name], round(args.steps * cost["base"] / cost[name])
-        write_json(workspace.plan(planned.dataset.name, plan.name), plan)
+        steps = round(args.steps * cost["base"] / cost[name])
         result = train(
-            args.data_set, "0", workspace, plan=plan.name, iterations=steps, settings=ARMS[name][0], seed=args.seed,
+            args.data_set, "0", workspace, plan=plan.name, iterations=steps, settings=ARMS[name], seed=args.seed,
             name=f"{name}_{args.steps}_{args.seed}", device="cpu", say=print,
         )[0]  # fmt: skip
         cases = {}
