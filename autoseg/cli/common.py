@@ -1,6 +1,7 @@
 """What several verbs share: the workspace, progress, units of time, and tables of findings."""
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -27,6 +28,23 @@ def add_surfaces(parser, default=""):
     parser.add_argument("--coordinates", default="lps", choices=["lps", "ras"], help="of surface files (default lps)")
 
 
+def add_training(parser):
+    """What ``train`` and ``compare`` have in common: plan, length, recipe, device and seed."""
+    parser.add_argument("--plan", metavar="NAME", help="default: fullres_3d, or slices_2d for 2D images")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--time", type=duration, metavar="30m", help="train that long, by the clock")
+    length.add_argument("--iterations", type=positive, metavar="N", help="train so many steps; default: the plan's")
+    parser.add_argument(
+        "--recipe", default="autoseg", metavar="FILE", help="autoseg (default), parity (nnU-Net's), or a JSON file"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="change one setting of the recipe"
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="same seed, same training (default 0)")
+    parser.add_argument("--workers", type=positive, help="threads for preparing and scoring")
+
+
 def workspace_of(args):
     from autoseg.workspace import Workspace  # with numpy: too slow for --help
 
@@ -46,6 +64,24 @@ def positive(text):
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
     return int(text)
+
+
+def whole(text):
+    """A whole number from 0; for argparse."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
+    return int(text)
+
+
+def setting(text):
+    """'key=value' as a pair; the value is JSON, or a text where it is not."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, found {text!r}")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
 
 
 def speaker(args):

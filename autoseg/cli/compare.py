@@ -2,29 +2,17 @@
 
 import argparse
 
-from autoseg.cli.common import Progress, duration, positive, speaker, workspace_of
-from autoseg.cli.train import setting, whole
+from autoseg.cli.common import Progress, add_training, speaker, workspace_of
 
 
 def add_arguments(parser):
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
     parser.add_argument("fold", metavar="FOLD", help="the fold (0 to 4) whose held-back cases are compared")
     parser.add_argument("--networks", metavar="A,B,C", help="the first is paired with each other one; default: all there are")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--time", type=duration, metavar="4m", help="train each that long, by the clock")
-    length.add_argument("--iterations", type=positive, metavar="N", help="train each so many steps; default: the plan's")
+    add_training(parser)
     parser.add_argument(
         "--match-flops", action="store_true", help="scale widths to the operations per patch of the first network"
     )
-    parser.add_argument("--plan", metavar="NAME", help="default: fullres_3d, or slices_2d for 2D images")
-    parser.add_argument(
-        "--recipe", default="autoseg", metavar="FILE", help="autoseg (default), parity (nnU-Net's), or a JSON file"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="change one setting of the recipe"
-    )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="same seed, same training (default 0)")
     parser.add_argument(
         "--margin",
         type=share,
@@ -35,7 +23,6 @@ def add_arguments(parser):
     parser.add_argument("-o", "--output", metavar="OUT", help="folder for the tables; default: WORKSPACE/comparisons/NAME")
     parser.add_argument("--json", metavar="FILE", help="write everything there too ('-' for standard output)")
     parser.add_argument("--fresh", action="store_true", help="train all anew")
-    parser.add_argument("--workers", type=positive, help="threads for preparing and scoring")
 
 
 def share(text):
