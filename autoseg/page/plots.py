@@ -73,7 +73,8 @@ def draw_lines(title, steps, curves, *, low=None, high=None):
         parts.append(f'<text class="name" x="{left - 8}" y="{y + 4:.1f}">{_plain(tick)}</text>')
     for step in (steps[0], (steps[0] + steps[-1]) // 2, steps[-1]) if len(steps) > 1 else steps[:1]:
         x = left + (CURVES - left - RIGHT) * (step - steps[0]) / span
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{base + 18}">{step:,}</text>')
+        end = ' style="text-anchor:end"' if step == steps[-1] else ""  # long numbers stay inside the figure
+        parts.append(f'<text class="tick"{end} x="{x:.1f}" y="{base + 18}">{step:,}</text>')
     parts.append(f'<text class="tick" x="{(left + CURVES - RIGHT) / 2}" y="{base + 36}">step</text>')
     for name, style, values in curves:
         points = [at(step, value) for step, value in zip(steps, values, strict=True) if value is not None]

@@ -142,7 +142,10 @@ def _data(fingerprint, findings, folders):
         "<h3>Findings</h3>",
     ]
     lines = [_finding(finding, folders) for finding in findings[:MOST_FINDINGS]]
-    parts.append(table(["finding", "case", "what", "remedy"], lines, css="prose", numeric_from=9) if lines else "<p>None.</p>")
+    listed = table(["finding", "case", "what", "remedy"], lines, css="prose", numeric_from=9)
+    if len(findings) > FEW_FINDINGS:
+        listed = f"<details><summary>{len(findings)} findings</summary>{listed}</details>"
+    parts.append(listed if findings else "<p>None.</p>")
     if len(findings) > MOST_FINDINGS:
         parts.append(f'<p class="small">And {len(findings) - MOST_FINDINGS} more, in findings.json.</p>')
     return "".join(parts)
@@ -150,6 +153,7 @@ def _data(fingerprint, findings, folders):
 
 AXES = ("towards the head (z)", "towards the front (y)", "towards the right (x)")
 MOST_FINDINGS = 40
+FEW_FINDINGS = 8  # shown at once; more are folded
 
 
 def _spread(values):
