@@ -128,6 +128,14 @@ class Geometry:
         """``transposed(order)`` and then ``flipped(flips)``."""
         return self.transposed(order).flipped(flips)
 
+    def isotropic(self, spacing_mm=None):
+        """The grid of cubic voxels over the same box; as fine as the finest spacing where ``spacing_mm`` is None.
+
+        The edge is met to the nearest whole number of voxels along each axis.
+        """
+        edge = spacing_mm or min(self.spacing_mm)
+        return self.resized([max(1, round(n * size / edge)) for n, size in zip(self.shape, self.spacing_mm, strict=True)])
+
     def matches(self, other, tolerance_mm=1e-3):
         """Same shape, and every corner at the same place to ``tolerance_mm``."""
         return self.shape == other.shape and self.distance_mm(other) <= tolerance_mm

@@ -73,14 +73,17 @@ def grid_of(header, path):
         raise FileError(f"{path}: {error}. {REMEDY}") from error
 
 
-def write(path, array, geometry, like=None):
+def write(path, array, geometry, like=None, description=""):
     """Write (Z, Y, X) or (C, Z, Y, X) voxels.
 
     Args:
         like: a NIfTI file on the same grid whose header is kept; only the data type, its scaling, the display range, the
             intent and the number of channels change. Header extensions are not copied: they may name the patient.
+        description: up to 80 characters for the header of a new file.
     """
     header = _new_header(array, geometry) if like is None else _like_header(array, like)
+    if description:
+        header["descrip"] = description.encode("ascii", "replace")[:80]
     values = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     with replacing(path) as target, open(target, "wb") as plain:
         if target.name.lower().endswith(".gz"):

@@ -18,6 +18,7 @@ from autoseg.networks.machine import keep_memory
 from autoseg.pipeline.attention_export import attention_exporters
 from autoseg.pipeline.dicom_export import dicom_exporters
 from autoseg.pipeline.evaluation import all_failures, evaluate, references_in
+from autoseg.pipeline.isotropic import isotropic_exporters
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reconstruction import reconstruction_exporter, surface_settings, write_measurements
@@ -63,6 +64,7 @@ def predict(
     surfaces=(),
     decimate=0.0,
     coordinates="lps",
+    isotropic=None,
     reference=None,
     device="auto",
     workers=None,
@@ -84,6 +86,7 @@ def predict(
         write: more results for scans that come as DICOM: ``seg`` and ``rtstruct``.
         surfaces: file formats, such as ``"stl,glb"``, to write the structures' surfaces in; with ``decimate`` as the share of
             triangles to take away, and ``coordinates`` ``"lps"`` or ``"ras"``.
+        isotropic: edge of cubic voxels in mm to write the scan on, restored and interpolated; 0 for its finest spacing.
         reference: folder of labels, or data-set folder, to score those cases against that have one.
         shard: ``"i/N"``: every N-th case from the i-th; its scores go to the folder ``metrics_i_of_N``.
 
@@ -116,6 +119,7 @@ def predict(
     exporters = [  # of what is made besides labels
         reconstruction_exporter(Path(target), bundle.labels, settings),
         *dicom_exporters(write, cases, bundle, target),
+        *isotropic_exporters(predictor, Path(target), isotropic),
         *attention_exporters(predictor, Path(target), attention_maps),
     ]
     say(f"{len(share)} cases, model {bundle.name}, on {predictor.device}")

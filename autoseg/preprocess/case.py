@@ -17,9 +17,9 @@ from autoseg.imaging.files import read_label_volume, read_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import axis_orders, resample_codes, resample_image
 from autoseg.imaging.volume import orient
-from autoseg.preprocess.normalize import normalize
+from autoseg.preprocess.normalize import normalize, unit_range
 
-__all__ = ["PreparedCase", "network_grid", "prepare_case", "prepare_volume"]
+__all__ = ["PreparedCase", "network_grid", "prepare_case", "prepare_volume", "scanner_units"]
 
 SITES_PER_CODE = 10_000  # enough that no patch centre repeats often; as nnU-Net 2.8 stores
 
@@ -60,6 +60,28 @@ def prepare_volume(volume, plan):
     lower, upper = nonzero_box(data)
     data, geometry = crop(data, lower, upper), geometry.cropped(lower, np.subtract(upper, lower))
     return _resampled(normalize(data, plan.normalization), geometry, plan)
+
+
+def scanner_units(image, volume, plan):
+    """Intensities in [0, 1] on the network's scale, back in the units of the scan that they come from.
+
+    What the scale clipped stays clipped.
+
+    Args:
+        image: (C, z, y, x) on any grid.
+        volume: ``Volume``, the scan.
+
+    Returns:
+        (C, z, y, x) float32.
+
+    Raises:
+        AutosegError: a channel whose scheme does not end in [0, 1].
+    """
+    data = crop(volume.data, *nonzero_box(volume.data))
+    inside = (data != 0).any(axis=0)
+    ranges = [unit_range(channel, inside, how) for channel, how in zip(data, plan.normalization, strict=True)]
+    lower, upper = (np.reshape(ends, (-1, 1, 1, 1)) for ends in zip(*ranges, strict=True))
+    return (lower + image * (upper - lower)).astype(np.float32)
 
 
 def prepare_case(case, labels, plan):

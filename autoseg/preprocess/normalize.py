@@ -10,7 +10,7 @@ import numpy as np
 from autoseg.errors import AutosegError
 from autoseg.registry import Registry
 
-__all__ = ["NORMALIZATIONS", "UNIT_SCHEMES", "normalize", "outside_value"]
+__all__ = ["NORMALIZATIONS", "UNIT_SCHEMES", "normalize", "outside_value", "unit_range"]
 
 TINY = 1e-8
 UNIT_SCHEMES = ("ct", "robust", "rescale", "rgb")  # those that end in [0, 1]
@@ -18,13 +18,12 @@ UNIT_SCHEMES = ("ct", "robust", "rescale", "rgb")  # those that end in [0, 1]
 
 def ct(channel, inside, how):
     """Clipped to the data set's foreground percentiles 0.5 and 99.5 and scaled to [0, 1]."""
-    return _unit(channel, how.lower, how.upper)
+    return _unit(channel, *unit_range(channel, inside, how))
 
 
 def robust(channel, inside, how):
     """Clipped to the scan's own percentiles 0.5 and 99.5 of the voxels inside and scaled to [0, 1]."""
-    voxels = channel[inside] if not inside.all() else channel.ravel()
-    return _unit(channel, *(np.percentile(voxels, (0.5, 99.5)) if voxels.size else (0, 0)))
+    return _unit(channel, *unit_range(channel, inside, how))
 
 
 def zscore(channel, inside, how):
@@ -43,7 +42,7 @@ def ct_zscore(channel, inside, how):
 
 def rescale(channel, inside, how):
     """The scan's own minimum and maximum to 0 and 1 [RescaleTo01Normalization]."""
-    return _unit(channel, channel.min(), channel.max())
+    return _unit(channel, *unit_range(channel, inside, how))
 
 
 def rgb(channel, inside, how):
@@ -65,6 +64,24 @@ NORMALIZATIONS = Registry(
     "normalization",
     {"ct": ct, "robust": robust, "zscore": zscore, "ct_zscore": ct_zscore, "rescale": rescale, "rgb": rgb, "none": none},
 )
+
+
+def unit_range(channel, inside, how):
+    """(lower, upper): the intensities that a scheme of ``UNIT_SCHEMES`` brings to 0 and 1, in scanner units.
+
+    Raises:
+        AutosegError: another scheme.
+    """
+    if how.scheme == "ct":
+        return how.lower, how.upper
+    if how.scheme == "robust":
+        voxels = channel[inside] if not inside.all() else channel.ravel()
+        return tuple(float(v) for v in np.percentile(voxels, (0.5, 99.5))) if voxels.size else (0.0, 0.0)
+    if how.scheme == "rescale":
+        return float(channel.min()), float(channel.max())
+    if how.scheme == "rgb":
+        return 0.0, 255.0
+    raise AutosegError(f"channel {how.channel!r}: {how.scheme} does not bring intensities to [0, 1]")
 
 
 def normalize(data, schemes):

@@ -12,7 +12,7 @@ from autoseg.imaging.resample import apply_maps, axis_maps, grid_mapping, part_o
 from autoseg.imaging.scratch import scratch_zeros
 from autoseg.imaging.volume import orient
 
-__all__ = ["logits_to_codes", "maps_to_native", "probabilities_to_native"]
+__all__ = ["image_to_native", "logits_to_codes", "maps_to_native", "probabilities_to_native"]
 
 _FACE = 1e-3  # voxels; a point this far outside the outer face of the grid is still inside
 
@@ -98,6 +98,24 @@ def maps_to_native(maps, geometry, native, *, slab_voxels=1 << 22, scratch=None)
         for part, head, most in zip(target, heads, largest, strict=True):
             part[...] = np.rint(head * (255 / most))
     return result, largest
+
+
+def image_to_native(image, geometry, around, native, *, slab_voxels=1 << 22):
+    """Intensities in every voxel of another grid, by cubic splines.
+
+    Args:
+        image: (C, z, y, x) float32 on ``geometry``.
+        around: (C, Z, Y, X) float32 on ``native``: what stands outside the faces of ``geometry``.
+        native, slab_voxels: as for ``logits_to_codes``.
+
+    Returns:
+        (C, Z, Y, X) float32 on ``native``.
+    """
+    result = around.copy()
+    for target, channels in _slabs(result, image, geometry, native, (3, 3, 3), slab_voxels):
+        for part, channel in zip(target, channels, strict=True):
+            part[...] = channel
+    return result
 
 
 def _slabs(result, logits, geometry, native, orders, slab_voxels):

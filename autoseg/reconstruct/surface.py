@@ -119,9 +119,8 @@ def isotropic_labels(labels, spacing_mm=None):
         LabelVolume.
     """
     old = labels.geometry
-    edge = spacing_mm or min(old.spacing_mm)
-    shape = [max(1, round(n * size / edge)) for n, size in zip(old.shape, old.spacing_mm, strict=True)]
-    grid = old.resized(shape)
+    grid = old.isotropic(spacing_mm)
+    shape = grid.shape
     result, best = np.zeros(shape, labels.data.dtype), np.zeros(shape, np.float32)
     values = [int(value) for value in np.unique(labels.data) if value != 0]
     for value, box in label_boxes(labels.data, {value: (value,) for value in values}).items():

@@ -1,0 +1,107 @@
+"""Scans on cubic voxels: interpolated, and restored by a network."""
+
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from autoseg.errors import AutosegError
+from autoseg.imaging.files import read_volume, write_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import Volume
+from autoseg.pipeline.isotropic import isotropic_exporters
+from autoseg.preprocess.case import prepare_volume, scanner_units
+from planners.plan import ChannelNormalization, NetworkSpec, Plan, Resampling
+
+SHAPE, SPACING_MM = (12, 30, 28), (3.0, 1.0, 1.0)
+
+
+def plan(scheme):
+    network = NetworkSpec("unet", 1, 2, (4,), ((1, 1, 1),), ((3, 3, 3),), (1,), ())
+    how = ChannelNormalization("MRI", scheme, lower=-100.0, upper=900.0)
+    return Plan(
+        name="tiny", dataset="d", planner="fullres_3d", preset="classic", axis_order=(0, 1, 2), spacing_mm=(1.5, 1.0, 1.0),
+        median_shape=SHAPE, patch_size=(16, 16, 16), batch_size=1, batch_dice=False, normalization=(how,),
+        resampling=Resampling(), mirror_axes=(), iterations=1, network=network, memory_elements=1,
+    )  # fmt: skip
+
+
+def smooth_scan(turned):
+    z, y, x = np.meshgrid(*[np.linspace(0, np.pi, n) for n in SHAPE], indexing="ij")
+    data = (500 + 300 * np.sin(z) * np.cos(2 * y) * np.sin(x + 0.3))[None].astype(np.float32)
+    geometry = Geometry.from_spacing(SHAPE, SPACING_MM)
+    if not turned:
+        return Volume(data, geometry)
+    return Volume(np.ascontiguousarray(np.flip(data.transpose(0, 2, 1, 3), 1)), geometry.transposed((1, 0, 2)).flipped((0,)))
+
+
+def export(tmp_path, scan, *, restores, spacing_mm=0.0, scheme="robust"):
+    """Write the volumes of a scan whose network changes nothing; (record, geometry and data of each file)."""
+    write_volume(scan, tmp_path / "a_0000.nii.gz")
+    volume = read_volume([tmp_path / "a_0000.nii.gz"])
+    bundle = SimpleNamespace(plan=plan(scheme))
+    predictor = SimpleNamespace(bundle=bundle, restores=restores, restore=lambda data: data, resample_channels=False)
+    (exporter,) = isotropic_exporters(predictor, tmp_path, spacing_mm)
+    prepared = SimpleNamespace(**dict(zip(("data", "grid"), prepare_volume(volume, bundle.plan), strict=True)))
+    case = SimpleNamespace(id="a", images=[tmp_path / "a_0000.nii.gz"])
+    files, record = exporter.write(case, None, prepared, None)
+    return record["isotropic"], {path.name: (read_volume(path), nibabel.load(path)) for path in files}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_both_volumes_cover_the_box_of_the_scan_with_cubes_and_say_what_they_are(tmp_path, turned):
+    scan = smooth_scan(turned)
+    record, files = export(tmp_path, scan, restores=True)
+    assert set(files) == {"a_iso.nii.gz", "a_iso_cubic.nii.gz"}
+    assert record["derived"]
+    assert record["restored"] == "a_iso.nii.gz"
+    for volume, image in files.values():
+        np.testing.assert_allclose(volume.geometry.spacing_mm, 1.0)
+        faces = [scan.geometry.to_world([np.subtract(end, 0.5)]) for end in ((0, 0, 0), scan.geometry.shape)]
+        own = [volume.geometry.to_world([np.subtract(end, 0.5)]) for end in ((0, 0, 0), volume.geometry.shape)]
+        np.testing.assert_allclose(own, faces, atol=1e-4)
+        assert image.header["descrip"].tobytes().startswith(b"derived: ")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_network_that_changes_nothing_gives_the_interpolated_scan_in_its_own_units(tmp_path, turned):
+    scan = smooth_scan(turned)
+    _, files = export(tmp_path, scan, restores=True)
+    cubic, restored = (files[name][0].data[0] for name in ("a_iso_cubic.nii.gz", "a_iso.nii.gz"))
+    factor = [n / m for n, m in zip(cubic.shape, scan.geometry.shape, strict=True)]
+    other = ndimage.zoom(scan.data[0], factor, order=3, mode="nearest", grid_mode=True)
+    np.testing.assert_allclose(cubic, other, atol=0.05)
+    low, high = np.percentile(scan.data, (0.5, 99.5))
+    # twice through splines of a smooth image, and clipped at both ends of the range; its coarse axis went the separate way
+    assert np.abs(restored - cubic.clip(low, high))[3:-3].mean() < 0.04 * (high - low)
+    assert restored.min() >= low - 0.1 * (high - low)
+    assert restored.max() <= high + 0.1 * (high - low)
+
+
+def test_a_model_that_does_not_restore_gives_the_interpolated_volume_alone_and_says_so(tmp_path):
+    record, files = export(tmp_path, smooth_scan(False), restores=False, spacing_mm=2.0)
+    assert set(files) == {"a_iso_cubic.nii.gz"}
+    assert record["restored"] is None
+    assert "does not restore" in record["note"]
+    np.testing.assert_allclose(files["a_iso_cubic.nii.gz"][0].geometry.spacing_mm, 2.0)
+
+
+@pytest.mark.parametrize("scheme", ["ct", "robust", "rescale"])
+def test_scanner_units_undo_the_scaling(scheme):
+    scan = smooth_scan(False)
+    scaled, _ = prepare_volume(scan, plan(scheme))
+    values = scanner_units(np.array([0.0, 0.25, 1.0], np.float32).reshape(1, 1, 1, 3), scan, plan(scheme)).ravel()
+    low, high = {
+        "ct": (-100.0, 900.0),
+        "robust": np.percentile(scan.data, (0.5, 99.5)),
+        "rescale": (scan.data.min(), scan.data.max()),
+    }[scheme]
+    np.testing.assert_allclose(values, [low, low + 0.25 * (high - low), high], rtol=1e-5)
+    assert scaled.max() <= 1.1
+
+
+def test_other_scales_cannot_be_undone():
+    with pytest.raises(AutosegError, match="zscore does not bring intensities to"):
+        scanner_units(np.zeros((1, 1, 1, 1), np.float32), smooth_scan(False), plan("zscore"))
