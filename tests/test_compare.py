@@ -9,7 +9,7 @@ from autoseg.cli import main
 from autoseg.phantoms import write_phantoms
 
 COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--set", "cpu_width=1", "--device", "cpu"]
-COMMAND += ["--set", "restoration_weight=0", "--match-flops"]
+COMMAND += ["--match-flops"]
 
 
 def call(place, *arguments):

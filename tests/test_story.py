@@ -39,6 +39,8 @@ def place(tmp_path_factory):
         "cpu",
         "--set",
         "learning_rate=0.03",
+        "--set",
+        "restoration_weight=0.1",
     ]
     assert main(train) == 0
     return folder
@@ -57,8 +59,8 @@ def test_every_stage_left_what_it_should(place):
         assert (run / "validation" / name).stat().st_size > 0
     assert (workspace / "models" / "Abdomen_fullres_3d_self_attention_unet" / "model.json").is_file()
     restored = json.loads((run / "validation" / "restoration.json").read_text())
-    assert {row["degradation"] for row in restored["cases"]} == {"noise", "thick_slices", "blur"}
-    assert restored["summary"]["noise"]["ssim"]["n"] == len({row["case"] for row in restored["cases"]}) > 0
+    assert {row["degradation"] for row in restored["rows"]} == {"noise", "thick_slices", "blur"}
+    assert restored["summary"]["noise"]["ssim"]["n"] == len({row["case"] for row in restored["rows"]}) > 0
     assert restored["failures"] == {}
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
@@ -96,7 +98,8 @@ def test_another_preset_or_budget_is_another_plan(place, capsys):
 def test_the_same_training_is_not_done_twice(place, capsys):
     history = place / "workspace" / "runs" / "Abdomen" / "fullres_3d_self_attention_unet" / "fold_0" / "history.jsonl"
     before = history.read_text()
-    train = ["train", "Abdomen", "0", "--iterations", "60", "--device", "cpu", "--set", "learning_rate=0.03"]
+    settings = ["--set", "learning_rate=0.03", "--set", "restoration_weight=0.1"]
+    train = ["train", "Abdomen", "0", "--iterations", "60", "--device", "cpu", *settings]
     assert call(place, *train) == 0
     assert "resuming at step 60" in capsys.readouterr().err
     assert history.read_text() == before

@@ -17,7 +17,7 @@ from autoseg.training.recipe import Recipe, restoration_weight
 from planners import Budget, ChannelStats, Fingerprint, get_planner
 
 LABELS = read_labels({"background": 0, "blob": 1})
-RECIPE = Recipe(batch_size=4, patch_stages=())
+RECIPE = Recipe(batch_size=4, patch_stages=(), restoration_weight=0.1)
 SETTING = Setting((20, 24, 16), centre=(0.5,), unit=(0.2,))
 
 
