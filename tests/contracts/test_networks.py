@@ -190,5 +190,5 @@ def test_restoration_works_on_flat_patches_and_a_single_stage(spec):
     assert flat.restoration.mix.weight.shape[2:] == (1, 3, 3)
     assert flat(torch.rand(1, 2, 1, 16, 24), restore=True)[1].shape == (1, 2, 1, 16, 24)
     one = {"features": (4,), "strides": ((1, 1, 1),), "kernels": ((3, 3, 3),), "encoder_blocks": (2,), "decoder_blocks": ()}
-    short = build_network(replace(spec, restoration=True, **one))
+    short = build_network(replace(spec, restoration=True, attention=(), **one))
     assert short(torch.rand(1, 2, 3, 5, 7), restore=True)[1].shape == (1, 2, 3, 5, 7)
