@@ -102,3 +102,14 @@ def test_times_without_units_are_refused(tmp_path, text):
     with pytest.raises(SystemExit) as end:
         main(["train", "x", "0", f"--time={text}"])
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize("verb", ["predict", "reconstruct"])
+@pytest.mark.parametrize("edge", ["-2", "0", "nan", "inf", "fine"])
+def test_cubic_voxels_have_an_edge(verb, edge, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main([verb, "-i", ".", "-o", "out", f"--isotropic={edge}"])
+    assert end.value.code == 2
+    assert "expected the edge of a voxel in mm" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

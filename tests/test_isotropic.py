@@ -18,11 +18,11 @@ from planners.plan import ChannelNormalization, NetworkSpec, Plan, Resampling
 SHAPE, SPACING_MM = (12, 30, 28), (3.0, 1.0, 1.0)
 
 
-def plan(scheme):
+def plan(scheme, spacing_mm=(1.5, 1.0, 1.0)):
     network = NetworkSpec("unet", 1, 2, (4,), ((1, 1, 1),), ((3, 3, 3),), (1,), ())
     how = ChannelNormalization("MRI", scheme, lower=-100.0, upper=900.0)
     return Plan(
-        name="tiny", dataset="d", planner="fullres_3d", preset="classic", axis_order=(0, 1, 2), spacing_mm=(1.5, 1.0, 1.0),
+        name="tiny", dataset="d", planner="fullres_3d", preset="classic", axis_order=(0, 1, 2), spacing_mm=spacing_mm,
         median_shape=SHAPE, patch_size=(16, 16, 16), batch_size=1, batch_dice=False, normalization=(how,),
         resampling=Resampling(), mirror_axes=(), iterations=1, network=network, memory_elements=1,
     )  # fmt: skip
@@ -50,6 +50,12 @@ def export(tmp_path, scan, *, restores, spacing_mm=0.0, scheme="robust"):
     return record["isotropic"], {path.name: (read_volume(path), nibabel.load(path)) for path in files}
 
 
+def zoomed(scan, shape):
+    """Another library's cubic interpolation onto the grid of cubes."""
+    factor = [n / m for n, m in zip(shape, scan.geometry.shape, strict=True)]
+    return ndimage.zoom(scan.data[0], factor, order=3, mode="nearest", grid_mode=True)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_both_volumes_cover_the_box_of_the_scan_with_cubes_and_say_what_they_are(tmp_path, turned):
     scan = smooth_scan(turned)
@@ -70,14 +76,26 @@ def test_a_network_that_changes_nothing_gives_the_interpolated_scan_in_its_own_u
     scan = smooth_scan(turned)
     _, files = export(tmp_path, scan, restores=True)
     cubic, restored = (files[name][0].data[0] for name in ("a_iso_cubic.nii.gz", "a_iso.nii.gz"))
-    factor = [n / m for n, m in zip(cubic.shape, scan.geometry.shape, strict=True)]
-    other = ndimage.zoom(scan.data[0], factor, order=3, mode="nearest", grid_mode=True)
-    np.testing.assert_allclose(cubic, other, atol=0.05)
+    np.testing.assert_allclose(cubic, zoomed(scan, cubic.shape), atol=0.05)
     low, high = np.percentile(scan.data, (0.5, 99.5))
     # twice through splines of a smooth image, and clipped at both ends of the range; its coarse axis went the separate way
     assert np.abs(restored - cubic.clip(low, high))[3:-3].mean() < 0.04 * (high - low)
     assert restored.min() >= low - 0.1 * (high - low)
     assert restored.max() <= high + 0.1 * (high - low)
+
+
+def test_where_the_network_has_the_scans_own_grid_nothing_is_moved_or_scaled(tmp_path):
+    scan = smooth_scan(False)
+    write_volume(scan, tmp_path / "a_0000.nii.gz")
+    bundle = SimpleNamespace(plan=plan("rescale", SPACING_MM))
+    predictor = SimpleNamespace(bundle=bundle, restores=True, restore=lambda data: data, resample_channels=False)
+    data, grid = prepare_volume(scan, bundle.plan)
+    assert grid.shape == SHAPE
+    (exporter,) = isotropic_exporters(predictor, tmp_path, 0.0)
+    case = SimpleNamespace(id="a", images=[tmp_path / "a_0000.nii.gz"])
+    exporter.write(case, None, SimpleNamespace(data=data, grid=grid), None)
+    restored = read_volume(tmp_path / "a_iso.nii.gz").data[0]
+    np.testing.assert_allclose(restored, zoomed(scan, restored.shape), atol=0.05)  # of a range of 600
 
 
 def test_a_model_that_does_not_restore_gives_the_interpolated_volume_alone_and_says_so(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import trimesh
 
 from autoseg.cli import main
-from autoseg.imaging.files import read_label_volume, write_label_volume
+from autoseg.imaging.files import read_label_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.volume import LabelVolume
+from autoseg.imaging.volume import LabelVolume, Volume
 
 
 def ball(shape=(14, 30, 30), spacing=(3.0, 1.0, 1.0), value=2):
@@ -97,6 +97,14 @@ def test_empty_flat_and_tiny_maps_are_handled_and_said(maps, capsys):
     assert "one slice" in flat["note"]
     assert flat["watertight"]
     assert dot["mesh_volume_mm3"] == pytest.approx(2, rel=0.3)
+
+
+def test_cubic_volumes_beside_label_maps_are_no_label_maps(maps):
+    geometry = Geometry.from_spacing((3, 3, 3), (1.0, 1.0, 1.0))
+    for suffix in ("_iso", "_iso_cubic"):
+        write_volume(Volume(np.full((1, 3, 3, 3), 0.5, np.float32), geometry), maps / f"a{suffix}.nii.gz")
+    assert run(maps) == 0
+    assert not list((maps.parent / "out").glob("a_iso*"))
 
 
 def test_names_come_from_a_file_or_from_the_prediction_beside(maps, tmp_path):

@@ -7,7 +7,17 @@ import re
 import sys
 from pathlib import Path
 
-__all__ = ["Progress", "add_common", "add_surfaces", "duration", "positive", "speaker", "workspace_of"]
+__all__ = [
+    "Progress",
+    "add_common",
+    "add_isotropic",
+    "add_surfaces",
+    "add_training",
+    "duration",
+    "positive",
+    "speaker",
+    "workspace_of",
+]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -26,6 +36,12 @@ def add_surfaces(parser, default=""):
     parser.add_argument("--surfaces", default=default, metavar="stl,glb", help=f"stl, ply, obj, vtp, glb; {told}")
     parser.add_argument("--decimate", type=float, default=0.0, metavar="SHARE", help="take away this share of their triangles")
     parser.add_argument("--coordinates", default="lps", choices=["lps", "ras"], help="of surface files (default lps)")
+
+
+def add_isotropic(parser, what):
+    """``--isotropic [MM]``: None where it is not given, 0 without a length."""
+    told = f"also write {what} with cubic voxels; without MM as fine as the finest spacing"
+    parser.add_argument("--isotropic", type=edge_mm, nargs="?", const=0.0, metavar="MM", help=told)
 
 
 def add_training(parser):
@@ -57,6 +73,17 @@ def duration(text):
     if not match or float(match[1]) == 0:
         raise argparse.ArgumentTypeError(f"expected a time such as 90s, 30m or 1.5h, found {text!r}")
     return float(match[1]) * UNITS[match[2]]
+
+
+def edge_mm(text):
+    """A length above 0; for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected the edge of a voxel in mm, found {text!r}")
+    return value
 
 
 def positive(text):

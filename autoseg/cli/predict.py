@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autoseg.cli.common import Progress, add_surfaces, positive, speaker, workspace_of
+from autoseg.cli.common import Progress, add_isotropic, add_surfaces, positive, speaker, workspace_of
 
 
 def add_arguments(parser):
@@ -18,14 +18,7 @@ def add_arguments(parser):
     parser.add_argument("--write", metavar="KINDS", default="", help="seg,rtstruct: DICOM results too, of DICOM scans")
     parser.add_argument("--resample-channels", action="store_true", help="bring channels onto the first one's grid")
     add_surfaces(parser)
-    parser.add_argument(
-        "--isotropic",
-        type=float,
-        nargs="?",
-        const=0.0,
-        metavar="MM",
-        help="also write CASE_iso (restored) and CASE_iso_cubic on cubic voxels; without MM as fine as the finest spacing",
-    )
+    add_isotropic(parser, "CASE_iso (restored) and CASE_iso_cubic (interpolated)")
     parser.add_argument("--reference", metavar="DIR", help="score the results against the labels there")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=positive, help="threads for reading and writing")

@@ -2,21 +2,14 @@
 
 from pathlib import Path
 
-from autoseg.cli.common import Progress, add_surfaces, positive, speaker
+from autoseg.cli.common import Progress, add_isotropic, add_surfaces, positive, speaker
 
 
 def add_arguments(parser):
     parser.add_argument("-i", "--input", required=True, metavar="SEGMENTATIONS", help="a label map, or a folder of them")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
     add_surfaces(parser, default="stl,glb")
-    parser.add_argument(
-        "--isotropic",
-        type=float,
-        nargs="?",
-        const=0.0,
-        metavar="MM",
-        help="also write CASE_iso with cubic voxels; without MM as fine as the map's finest spacing",
-    )
+    add_isotropic(parser, "CASE_iso")
     parser.add_argument("--labels", metavar="JSON", help="a dataset.json with the names; default: beside the maps")
     parser.add_argument("--workers", type=positive, help="threads; default: one per core, eight at most")
     parser.add_argument("--fresh", action="store_true", help="replace files of other programs in the way")

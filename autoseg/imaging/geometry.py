@@ -132,7 +132,12 @@ class Geometry:
         """The grid of cubic voxels over the same box; as fine as the finest spacing where ``spacing_mm`` is None.
 
         The edge is met to the nearest whole number of voxels along each axis.
+
+        Raises:
+            GeometryError: an edge below zero.
         """
+        if spacing_mm is not None and spacing_mm < 0:
+            raise GeometryError(f"expected cubic voxels with an edge above 0 mm, found {spacing_mm}")
         edge = spacing_mm or min(self.spacing_mm)
         return self.resized([max(1, round(n * size / edge)) for n, size in zip(self.shape, self.spacing_mm, strict=True)])
 

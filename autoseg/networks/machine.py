@@ -12,7 +12,7 @@ import torch
 
 from autoseg.errors import AutosegError
 
-__all__ = ["choose_device", "faster_in_bf16", "has_thin_stage", "keep_memory", "peak_memory_mib"]
+__all__ = ["choose_device", "faster_in_bf16", "has_thin_stage", "keep_memory", "peak_memory_mib", "unsafe_in_bf16"]
 
 
 def choose_device(name="auto"):
@@ -38,13 +38,10 @@ def choose_device(name="auto"):
 def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
     """Whether bfloat16 autocast beats float32 by a tenth or more, measured on ``patch`` (C, Z, Y, X) zeros.
 
-    On CUDA the answer comes from the hardware without a measurement; MPS says no, and so does the training of thin patches
-    on a CPU with AMX, see ``has_thin_stage``.
+    On CUDA the answer comes from the hardware without a measurement; MPS says no. Ask ``unsafe_in_bf16`` before a training.
     """
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if training and has_amx() and has_thin_stage(network.spec, patch[1:]):
-        return False
     x = torch.zeros((1, *patch))
 
     def seconds(enabled):
@@ -60,6 +57,11 @@ def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
         return best
 
     return seconds(True) < 0.9 * seconds(False)
+
+
+def unsafe_in_bf16(spec, patches, device):
+    """Whether a training of the network of ``spec`` on one of these patches would write beyond its memory in bfloat16."""
+    return device.type == "cpu" and has_amx() and any(has_thin_stage(spec, patch) for patch in patches)
 
 
 def has_amx():

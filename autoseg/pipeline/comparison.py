@@ -18,11 +18,9 @@ from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.data.splits import Split
 from autoseg.engines import run_command
 from autoseg.errors import AutosegError, TrainingError
-from autoseg.evaluation import evaluate_folder, write_report
 from autoseg.evaluation.comparison import Comparison, Contender, compare_scores
 from autoseg.evaluation.comparison_report import as_markdown, write_comparison
 from autoseg.inference.bundle import load_bundle
-from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
 from autoseg.networks import NETWORKS, close_gates
 from autoseg.networks.attention import GatedAttention
@@ -30,7 +28,14 @@ from autoseg.networks.cost import NetworkCost, match_operations, measure_cost
 from autoseg.networks.machine import choose_device
 from autoseg.pipeline.prepare import case_digests
 from autoseg.pipeline.quiet import mute, silent
-from autoseg.pipeline.training import choose_network, choose_recipe, draw_splits, fold_names, ready_to_train
+from autoseg.pipeline.training import (
+    choose_network,
+    choose_recipe,
+    draw_splits,
+    fold_names,
+    predict_and_score,
+    ready_to_train,
+)
 from autoseg.pipeline.versions import machine, versions
 from autoseg.training.checkpoint import read_state
 from autoseg.training.loop import Length
@@ -271,11 +276,7 @@ def _with_closed_gates(study, entrant, say, progress):
     target = entrant.folder / "validation_gates_closed"
     if study.fresh:
         shutil.rmtree(target, ignore_errors=True)
-    cases = [case for case in study.spec.training if case.id in study.split.validation]
-    ending = study.spec.file_ending
-    predict_cohort(predictor, cases, target, ending=ending, on_done=progress("predict", len(cases)))
-    references = {case.id: case.label for case in cases}
-    write_report(evaluate_folder(references, target, study.spec.labels, ending=ending, workers=study.workers), target)
+    predict_and_score(predictor, study.spec, study.split.validation, target, workers=study.workers, progress=progress)
     return Contender(f"{entrant.name}, gates closed", _scores(read_json(target / "metrics.json")))
 
 

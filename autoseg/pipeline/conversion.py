@@ -35,7 +35,6 @@ from autoseg.workspace import write_json, write_text
 
 __all__ = ["Converted", "convert"]
 
-MODES = ("reference", "link", "copy")
 RECORD = "conversion.jsonl"
 ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}  # a header with its voxels elsewhere is not linked or copied alone
 

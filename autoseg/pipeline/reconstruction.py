@@ -217,11 +217,12 @@ def _earlier(marker, places):
 
 
 def _label_maps(source):
-    """{case: path}; cubic versions of other maps in the folder are left out."""
+    """{case: path}; cubic versions of other maps, and of their scans, are left out."""
     if source.is_file():
         return {source.name[: -len(ending_of(source))]: source}
     found = references_in(source)
-    return {case: path for case, path in found.items() if case.removesuffix("_iso") == case or case[:-4] not in found}
+    cubic = {f"{case}{suffix}" for case in found for suffix in ("_iso", "_iso_cubic")}
+    return {case: path for case, path in found.items() if case not in cubic}
 
 
 def _names(source, labels):

@@ -43,7 +43,7 @@ from planners import PLANNERS, NetworkSpec, Plan, with_network
 from planners.change import CHANGED
 from planners.records import digest
 
-__all__ = ["FoldResult", "choose_network", "choose_recipe", "fold_names", "ready_to_train", "train"]
+__all__ = ["FoldResult", "choose_network", "choose_recipe", "fold_names", "predict_and_score", "ready_to_train", "train"]
 
 
 @dataclass(frozen=True)
@@ -273,22 +273,21 @@ def _write_run_record(path, task, device):
 
 def _validate(run, task, bundle, fold, target, progress):
     """Predict, restore and score the cases a fold held back; (Report, failures, what was found about restoration)."""
-    ending = label_ending(run.spec.file_ending)
-    cases = [case for case in run.spec.training if case.id in task.validation]
     predictor = Predictor(bundle, folds=[fold], device=str(run.device), scratch=target)
-    done = predict_cohort(
-        predictor,
-        cases,
-        target,
-        ending=ending,
-        on_done=progress("predict", len(cases)),
-    )
-    report = evaluate_folder({case.id: case.label for case in cases}, target, task.labels, ending=ending, workers=run.workers)
-    write_report(report, target)
+    report, failures = predict_and_score(predictor, run.spec, task.validation, target, workers=run.workers, progress=progress)
     restoration = None
     if predictor.restores:
         restoration = validate_restoration(predictor, run.prepared, task.validation, target / "restoration.json")
-    return report, all_failures(done, report), restoration
+    return report, failures, restoration
+
+
+def predict_and_score(predictor, spec, names, target, *, workers=None, progress=silent):
+    """Predict the training cases of these names into a folder, score them there; (Report, failures as sentences)."""
+    ending, cases = label_ending(spec.file_ending), [case for case in spec.training if case.id in names]
+    done = predict_cohort(predictor, cases, target, ending=ending, on_done=progress("predict", len(cases)))
+    report = evaluate_folder({case.id: case.label for case in cases}, target, spec.labels, ending=ending, workers=workers)
+    write_report(report, target)
+    return report, all_failures(done, report)
 
 
 def ready_to_train(spec, workspace, plan, workers, say, progress):

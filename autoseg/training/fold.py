@@ -13,14 +13,14 @@ import torch
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import TrainingError
 from autoseg.networks import build_network
-from autoseg.networks.machine import keep_memory
+from autoseg.networks.machine import keep_memory, unsafe_in_bf16
 from autoseg.preprocess.store import open_case
 from autoseg.training.batches import make_batch
 from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.loop import Length, fit
 from autoseg.training.losses import LOSSES
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
-from autoseg.training.recipe import Recipe, with_batch_size
+from autoseg.training.recipe import Recipe, patch_stage, with_batch_size
 from planners.plan import Plan
 from planners.records import digest
 
@@ -113,7 +113,7 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
         network,
         partial(make_batch, cases, task.plan, recipe, task.labels, task.seed),
         _validation_patches(task, prepared, recipe),
-        recipe,
+        _in_a_safe_format(recipe, task.plan, device, say),
         task.length,
         loss=loss,
         score=partial(patch_dice, labels=task.labels),
@@ -125,6 +125,16 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     )
     rows = read_history(history)
     return TrainedFold(weights, state, rows[-1] if rows else {})
+
+
+def _in_a_safe_format(recipe, plan, device, say):
+    """The recipe, in float32 where bfloat16 would harm; not part of what a checkpoint belongs to, but of this machine."""
+    begins = (0.0, *(stage.until for stage in recipe.patch_stages))
+    patches = [patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)[0] for fraction in begins]
+    if recipe.bf16 is False or not unsafe_in_bf16(plan.network, patches, device):
+        return recipe
+    say("float32, because torch writes beyond its memory when it trains thin patches in bfloat16 on this processor")
+    return replace(recipe, bf16=False)
 
 
 def load_matching(network, weights):

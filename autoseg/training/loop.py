@@ -77,6 +77,7 @@ def fit(
                 "another --name, or start it anew with --fresh"
             )
         averaged = {name: t.to(device) for name, t in averaged.items()}
+        state = replace(state, bf16=state.bf16 and recipe.bf16 is not False)  # it may come from another machine
         say(f"resuming at step {state.step} after {state.seconds / 60:.1f} min")
     else:
         state = _begin(network, batch, recipe, length, loss, device, identity)

@@ -1,9 +1,9 @@
-"""Number formats follow what the machine can do without harm."""
+"""Patches that a processor cannot train in bfloat16 without harm."""
 
 import pytest
 import torch
 
-from autoseg.networks import build_network, machine
+from autoseg.networks import machine
 from planners import NetworkSpec
 
 
@@ -17,10 +17,12 @@ from planners import NetworkSpec
         ([(1, 1, 1), (2, 2, 2)], (40, 56, 40), False),
     ],
 )
-def test_thin_patches_are_not_trained_in_bfloat16_where_that_writes_beyond_memory(strides, patch, thin, monkeypatch):
-    n = len(strides)
+def test_thin_patches_are_told_from_sound_ones(strides, patch, thin, monkeypatch):
+    n, cpu = len(strides), torch.device("cpu")
     spec = NetworkSpec("unet", 1, 2, (4,) * n, tuple(strides), ((3, 3, 3),) * n, (1,) * n, (1,) * (n - 1))
-    assert machine.has_thin_stage(spec, patch) == thin
-    if thin:
-        monkeypatch.setattr(machine, "has_amx", lambda: True)
-        assert not machine.faster_in_bf16(build_network(spec), (1, *patch), torch.device("cpu"), training=True)
+    monkeypatch.setattr(machine, "has_amx", lambda: True)
+    assert machine.unsafe_in_bf16(spec, [patch], cpu) == thin
+    assert machine.unsafe_in_bf16(spec, [(40, 56, 40), patch], cpu) == thin
+    assert not machine.unsafe_in_bf16(spec, [patch], torch.device("cuda"))
+    monkeypatch.setattr(machine, "has_amx", lambda: False)
+    assert not machine.unsafe_in_bf16(spec, [patch], cpu)

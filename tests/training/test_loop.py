@@ -12,7 +12,7 @@ from autoseg.training.checkpoint import read_state
 from autoseg.training.loop import Length, fit
 from autoseg.training.losses import dice_cross_entropy
 from autoseg.training.recipe import Recipe
-from planners import NetworkSpec
+from planners import AttentionStage, NetworkSpec
 
 SPEC = NetworkSpec(
     name="unet",
@@ -37,7 +37,7 @@ def batch(step, fraction):
     return images, codes[:, 0]
 
 
-def run(folder, *, recipe=RECIPE, steps=24, batch=batch, identity="same", rows=None, network=None):
+def run(folder, *, recipe=RECIPE, steps=24, batch=batch, identity="same", rows=None, network=None, loss=dice_cross_entropy):
     torch.manual_seed(0)
     return fit(
         network or build_network(SPEC).train(),
@@ -45,7 +45,7 @@ def run(folder, *, recipe=RECIPE, steps=24, batch=batch, identity="same", rows=N
         [batch(1000, 1.0)] if batch.__class__ is partial else [_plain(1000)],
         recipe,
         Length(steps=steps),
-        loss=dice_cross_entropy,
+        loss=loss,
         score=lambda results: {"blob": 0.5},
         device=torch.device("cpu"),
         identity=identity,
@@ -173,3 +173,34 @@ def test_restoration_is_learned(tmp_path):
     images, _, clean = darker(1000, 1.0)
     _, restored = network.eval()(images, restore=True)
     assert (restored - clean).abs().mean() < 0.7 * (images - clean).abs().mean()
+
+
+def test_a_checkpoint_in_bfloat16_goes_on_in_float32_where_the_machine_needs_that(tmp_path):
+    def dies(step, fraction):
+        if step == 13:
+            raise OSError("disk gone")
+        return batch(step, fraction)
+
+    with pytest.raises(OSError, match="disk gone"):
+        run(tmp_path, recipe=replace(RECIPE, bf16=True, checkpoint_minutes=1e-9), batch=dies)
+    assert read_state(tmp_path / "checkpoint.safetensors").bf16
+    state, _ = run(tmp_path)
+    assert state.step == 24
+    assert not state.bf16
+
+
+def test_weight_decay_leaves_slots_scales_and_gates_alone(tmp_path):
+    spec = replace(SPEC, name="self_attention_unet", attention=(AttentionStage(1, "slot", 1, 6),))
+    torch.manual_seed(0)
+    network = build_network(spec).train()
+    before = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    recipe = replace(RECIPE, weight_decay=0.5, ema=False)
+    _, after = run(tmp_path, network=network, recipe=recipe, loss=lambda logits, codes: 0 * logits.sum())
+    spared = [name for name in before if name.endswith((".slots", ".scale", ".gate"))]
+    assert len(spared) == 3
+    for name in spared:
+        assert torch.equal(after[name], before[name]), name
+    matrices = [name for name in before if name.endswith("weight") and before[name].ndim > 1 and "heads" not in name]
+    assert len(matrices) > 8
+    for name in matrices:
+        assert after[name].norm() < 0.9 * before[name].norm(), name

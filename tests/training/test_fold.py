@@ -1,0 +1,29 @@
+"""What a fold is trained with on the machine at hand."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from autoseg.networks import machine
+from autoseg.training.fold import _in_a_safe_format
+from autoseg.training.recipe import PatchStage, Recipe
+from planners import NetworkSpec
+
+CPU = torch.device("cpu")
+FLAT = NetworkSpec("unet", 1, 2, (4, 4), ((1, 1, 1), (1, 2, 2)), ((3, 3, 3),) * 2, (1, 1), (1,))
+
+
+@pytest.mark.parametrize("asked", [None, True])
+def test_no_patch_of_a_training_is_thin_in_bfloat16_where_that_harms_whatever_was_asked_for(asked, monkeypatch):
+    monkeypatch.setattr(machine, "has_amx", lambda: True)
+    said, recipe = [], Recipe(bf16=asked, patch_stages=())
+    thin, sound = (SimpleNamespace(network=FLAT, patch_size=size) for size in ((8, 128, 128), (16, 128, 128)))
+    assert _in_a_safe_format(recipe, thin, CPU, said.append).bf16 is False
+    assert "float32" in said[0]
+    assert _in_a_safe_format(recipe, sound, CPU, said.append) == recipe
+    smaller_at_first = replace(recipe, patch_stages=(PatchStage(0.4, 0.8, 1),))  # 13 slices at first
+    assert _in_a_safe_format(smaller_at_first, sound, CPU, said.append).bf16 is False
+    monkeypatch.setattr(machine, "has_amx", lambda: False)
+    assert _in_a_safe_format(smaller_at_first, thin, CPU, said.append) == smaller_at_first
