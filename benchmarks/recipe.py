@@ -29,7 +29,12 @@ ARMS = {  # settings of the recipe
     "quarter_width": {"cpu_width": 0.25},
     "no_warmup": {"warmup": 0.0},
     "fall_from_the_start": {"hold": 0.0},
+    "momentum_0.9": {"momentum": 0.9},
+    "momentum_0.95": {"momentum": 0.95},
+    "momentum_0.975": {"momentum": 0.975},
+    "momentum_0.98": {"momentum": 0.98},
     "momentum_0.99": {"momentum": 0.99},
+    "patience_3": {"patience": 3},
     "no_average": {"ema": False},
     "whole_patches": {"patch_stages": []},
     "small_patches_longer": {"patch_stages": [STAGE | {"until": 0.75}]},
@@ -37,8 +42,8 @@ ARMS = {  # settings of the recipe
     "rate_0.03": {"learning_rate": 0.03},
     "batch_4": {"cpu_batch_size": 4},
     "light_augmentation": {"augmentation": "light"},
-    "no_restoration": {"restoration_weight": 0.0},
 }
+NETWORK_ARMS = {"unet": "unet"}  # another network, with the settings of base
 
 
 def seconds_of_a_step(plan, recipe):
@@ -65,7 +70,7 @@ def seconds_of_a_step(plan, recipe):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_set", type=Path)
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--arms", default=",".join([*ARMS, *NETWORK_ARMS]))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workspace", type=Path, required=True)
@@ -75,7 +80,7 @@ def main():
     workspace = Workspace(args.workspace.absolute())
     planned = plan_and_preprocess(args.data_set, workspace)
     plan, arms = planned.plan, args.arms.split(",")
-    recipes = {name: changed(Recipe(), ARMS[name]) for name in dict.fromkeys(["base", *arms])}
+    recipes = {name: changed(Recipe(), ARMS.get(name, {})) for name in dict.fromkeys(["base", *arms])}
     cost, measured = {}, {}
     for name, recipe in recipes.items():  # arms whose steps are alike cost alike, whatever else the machine does
         step = (recipe.cpu_width, recipe.patch_stages, recipe.cpu_batch_size)
@@ -84,15 +89,20 @@ def main():
     for name in arms:
         steps = round(args.steps * cost["base"] / cost[name])
         result = train(
-            args.data_set, "0", workspace, plan=plan.name, iterations=steps, settings=ARMS[name], seed=args.seed,
-            name=f"{name}_{args.steps}_{args.seed}", device="cpu", say=print,
+            args.data_set, "0", workspace, plan=plan.name, iterations=steps, settings=ARMS.get(name, {}), seed=args.seed,
+            network=NETWORK_ARMS.get(name), name=f"{name}_{args.steps}_{args.seed}", device="cpu", say=print,
         )[0]  # fmt: skip
         cases = {}
         for row in result.report.rows:
             cases.setdefault(row.case, []).append(row["dice"])
         dice = {case: sum(found) / len(found) for case, found in cases.items()}
         stored = json.loads(args.out.read_text()) if args.out.is_file() else {"arms": {}}
-        row = {"steps": steps, "step_cost": cost[name] / cost["base"], "dice": sum(dice.values()) / len(dice), "cases": dice}
+        row = {
+            "steps": result.steps,
+            "step_cost": cost[name] / cost["base"],
+            "dice": sum(dice.values()) / len(dice),
+            "cases": dice,
+        }
         stored["arms"][f"{name}, {args.steps} steps of base, seed {args.seed}"] = row
         write_json(args.out, {"machine": about(), "arms": stored["arms"]})
         of_base = stored["arms"].get(f"base, {args.steps} steps of base, seed {args.seed}")

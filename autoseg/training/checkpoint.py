@@ -25,7 +25,7 @@ class LoopState:
     Attributes:
         step: optimiser steps done.
         seconds: spent in training so far, over all sessions.
-        steps_expected: of the whole training; fixed at its start, sets momentum and averaging.
+        steps_expected: of the whole training, by the pace so far; sets momentum and averaging.
         checks: validation losses measured so far.
         smoothed: running mean of the validation loss, or None before the first.
         best: lowest ``smoothed`` so far, or None.

@@ -80,15 +80,11 @@ def fit(
         state = replace(state, bf16=state.bf16 and recipe.bf16 is not False)  # it may come from another machine
         say(f"resuming at step {state.step} after {state.seconds / 60:.1f} min")
     else:
-        state = _begin(network, batch, recipe, length, loss, device, identity)
+        state = _begin(network, batch, recipe, length, device, identity)
         averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if recipe.ema else {}
-    for group in optimizer.param_groups:
-        group["momentum"] = momentum_for(recipe, state.steps_expected)
-    say(
-        f"{state.steps_expected} steps expected, {'bfloat16' if state.bf16 else 'float32'}, "
-        f"momentum {momentum_for(recipe, state.steps_expected):.3f}"
-    )
+    say("bfloat16" if state.bf16 else "float32")
 
+    voxels = _voxels_of_a_batch(batch, recipe)
     losses, since, saved = [], time.monotonic() - state.seconds, time.monotonic()
     with _Ahead(batch, length, state, device) as ahead, _stop_signals() as stopped:
         while not state.finished and not stopped:
@@ -100,9 +96,11 @@ def fit(
             losses.append(_step(network, optimizer, ahead.take(state), loss, recipe, rate, weight, device, state))
             _average(averaged, network, ema_decay(state.steps_expected, state.step))
             state = replace(state, step=state.step + 1, seconds=time.monotonic() - since)
+            state = replace(state, steps_expected=_steps_expected(length, state, voxels))
             if length.fraction(state) >= (state.checks + 1) / recipe.checks:
                 row, state = _check(network, averaged, validation, loss, score, recipe, length, device, state)
                 row |= {"train_loss": sum(losses) / len(losses), "learning_rate": recipe.learning_rate * rate}
+                row |= {"momentum": momentum_for(recipe, state.steps_expected)}
                 losses, state = [], replace(state, seconds=time.monotonic() - since)
                 if on_check:
                     on_check(row)
@@ -125,25 +123,30 @@ def _parts(network):
     return [parameters for parameters in parts.values() if parameters]
 
 
-def _begin(network, batch, recipe, length, loss, device, identity):
-    """The first state: the number format from a probe, the number of steps from timing two of them."""
-    first = batch(0, 1.0)
+def _begin(network, batch, recipe, length, device, identity):
+    """The first state, with the number format from a probe."""
     bf16 = recipe.bf16
     if bf16 is None:
-        bf16 = faster_in_bf16(network, first[0].shape[1:], device, training=True)
+        bf16 = faster_in_bf16(network, batch(0, 1.0)[0].shape[1:], device, training=True)
+    return LoopState(identity=identity, steps_expected=length.steps or 1, bf16=bf16)
+
+
+def _voxels_of_a_batch(batch, recipe):
+    """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training."""
+    ends = [*(stage.until for stage in recipe.patch_stages), 1.0]
+    return [(end, batch(0, begin)[0].numel()) for begin, end in zip([0.0, *ends], ends, strict=False)]
+
+
+def _steps_expected(length, state, voxels):
+    """Steps of the whole training: those given, or as many as its seconds allow at the pace so far, if voxels cost alike."""
     if length.steps:
-        return LoopState(identity=identity, steps_expected=length.steps, bf16=bf16)
-    start = time.monotonic()
-    for _ in range(2):
-        _loss(network, first, loss, recipe, 1.0, device, bf16).item()
-        once = time.monotonic() - start
-        start = time.monotonic()
-    seconds = 3 * once / first[0].numel()  # forward and backward cost about three forwards, and voxels cost alike
-    expected, before = 0.0, 0.0
-    for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
-        expected += (until - before) * length.seconds / (seconds * batch(0, before)[0].numel())
-        before = until
-    return LoopState(identity=identity, steps_expected=max(1, int(expected)), bf16=bf16)
+        return length.steps
+    reached, done, whole, begin = length.fraction(state), 0.0, 0.0, 0.0
+    for end, count in voxels:
+        done += max(0.0, min(reached, end) - begin) / count
+        whole += (end - begin) / count
+        begin = end
+    return max(state.step, round(state.step * whole / done))
 
 
 def _loss(network, tensors, loss, recipe, weight, device, bf16):
@@ -159,7 +162,7 @@ def _loss(network, tensors, loss, recipe, weight, device, bf16):
 def _step(network, optimizer, tensors, loss, recipe, rate, weight, device, state):
     """One optimiser step; the loss as a number."""
     for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * rate
+        group |= {"lr": recipe.learning_rate * rate, "momentum": momentum_for(recipe, state.steps_expected)}
     optimizer.zero_grad(set_to_none=True)
     total = _loss(network, tensors, loss, recipe, weight, device, state.bf16)
     total.backward()
@@ -246,14 +249,14 @@ def _stop_signals():
 class _Ahead:
     """Batches made in threads while the device works; ``take`` raises whatever went wrong in the making.
 
-    One thread beside a CPU training, which needs the cores itself; one per core for an accelerator, each with one core.
+    One thread beside a CPU training, which needs the cores itself; one per core for an accelerator. Each computes on one core:
+    a second team of threads on the same cores would make a CPU training wait for it (EXPERIMENTS.md).
     """
 
     def __init__(self, batch, length, state, device):
         self.batch, self.length, self.pinned = batch, length, device.type == "cuda"
-        own_core = device.type != "cpu"
-        self.depth = 1 + default_workers() if own_core else 2
-        self.pool = ThreadPoolExecutor(self.depth - 1, initializer=_one_core if own_core else None)
+        self.depth = 2 if device.type == "cpu" else 1 + default_workers()
+        self.pool = ThreadPoolExecutor(self.depth - 1, initializer=_one_core)
         self.next, self.cooldown = state.step, state.cooldown
         self.pending = deque()
 

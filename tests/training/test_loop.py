@@ -8,8 +8,8 @@ import torch
 
 from autoseg.errors import TrainingError
 from autoseg.networks import build_network
-from autoseg.training.checkpoint import read_state
-from autoseg.training.loop import Length, fit
+from autoseg.training.checkpoint import LoopState, read_state
+from autoseg.training.loop import Length, _steps_expected, fit
 from autoseg.training.losses import dice_cross_entropy
 from autoseg.training.recipe import Recipe
 from planners import AttentionStage, NetworkSpec
@@ -56,6 +56,16 @@ def run(folder, *, recipe=RECIPE, steps=24, batch=batch, identity="same", rows=N
 
 def _plain(step):
     return batch(step, 1.0)
+
+
+def test_steps_are_expected_at_the_pace_so_far():
+    """Small patches for two fifths of the time, of which three take as long as a whole one."""
+    length, voxels = Length(seconds=100), [(0.4, 10), (1.0, 30)]
+    begun = LoopState(identity="", steps_expected=1, bf16=False)
+    assert _steps_expected(length, replace(begun, step=12, seconds=4), voxels) == 3 * 40 + 60
+    assert _steps_expected(length, replace(begun, step=3 * 40 + 30, seconds=70), voxels) == 3 * 40 + 60
+    assert _steps_expected(length, replace(begun, step=170, seconds=101), voxels) == 170
+    assert _steps_expected(Length(steps=9), begun, voxels) == 9
 
 
 def test_it_learns(tmp_path):
