@@ -2,11 +2,14 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from autoseg.cli import main
 from autoseg.phantoms import write_phantoms
+from autoseg.pipeline import comparison
+from autoseg.training.loop import Length
 
 COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--set", "cpu_width=1", "--device", "cpu"]
 COMMAND += ["--match-flops"]
@@ -109,3 +112,14 @@ def test_a_wrong_call_trains_nothing(place, capsys):
     assert main([*every, "--workspace", str(place / "workspace")]) == 2
     assert "needs the held-back cases of one fold" in capsys.readouterr().err
     assert len(list((place / "workspace" / "runs" / "Abdomen").iterdir())) == 2
+
+
+def test_a_network_is_trained_with_the_batch_that_fits_it(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(comparison, "run_command", lambda words, **options: calls.append(list(map(str, words))) or 0)
+    entrant = SimpleNamespace(name="unet", folder=tmp_path / "fold_0", spec={}, run="run", batch_size=3)
+    here = {"spec": SimpleNamespace(folder=tmp_path), "workspace": SimpleNamespace(folder=tmp_path), "device": "cpu"}
+    settings = {"fold": "0", "plan": SimpleNamespace(name="plan"), "recipe_words": ("--set", "cpu_width=1"), "seed": 0}
+    study = SimpleNamespace(**here, **settings, length=Length(steps=2), workers=None, fresh=False)
+    comparison._train(study, entrant, say=lambda text: None)
+    assert "--set batch_size=3" in " ".join(calls[0])

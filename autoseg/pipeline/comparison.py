@@ -83,10 +83,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Entrant:
-    """One network of a study: its spec, its cost, and the name of its run, which tells it from any other."""
+    """One network of a study: its spec, batch and cost, and the name of its run, which tells it from any other."""
 
     name: str
     spec: NetworkSpec
+    batch_size: int
     cost: NetworkCost
     run: str
     folder: Path
@@ -193,7 +194,8 @@ def _entrant(study, name, operations):
     cost = measure_cost(plan.network, plan.patch_size)
     shared = (study.recipe, study.length, study.seed, study.cases_digest, study.split, study.device.type)
     run = f"compare_{name}_{digest([plan, *shared])[:8]}"
-    return Entrant(name, plan.network, cost, run, study.workspace.run(study.spec.name, run) / f"fold_{study.fold}")
+    batch = with_batch_size(study.recipe, plan, study.device.type).batch_size
+    return Entrant(name, plan.network, batch, cost, run, study.workspace.run(study.spec.name, run) / f"fold_{study.fold}")
 
 
 def _contender(study, entrant, say):
@@ -217,6 +219,7 @@ def _contender(study, entrant, say):
         "device": record["device"],
         "precision": "bfloat16" if state.bf16 else "float32",
         "features": list(entrant.spec.features),
+        "batch_size": entrant.batch_size,
     }
     return Contender(
         name=entrant.name,
@@ -239,7 +242,7 @@ def _train(study, entrant, say):
     words = ["train", study.spec.folder, study.fold, "--workspace", study.workspace.folder, "--plan", study.plan.name]
     words += ["--network", entrant.folder.parent / "network.json", "--name", entrant.run, "--seed", study.seed]
     words += ["--time", f"{length.seconds}s"] if length.seconds else ["--iterations", length.steps]
-    words += [*study.recipe_words, "--device", study.device]
+    words += [*study.recipe_words, "--set", f"batch_size={entrant.batch_size}", "--device", study.device]
     words += ["--workers", study.workers] if study.workers else []
     words += ["--fresh"] if study.fresh else []
     lines = []
