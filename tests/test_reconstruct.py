@@ -2,8 +2,10 @@
 
 import json
 
+import fast_simplification
 import numpy as np
 import pytest
+import SimpleITK
 import trimesh
 
 from autoseg.cli import main
@@ -40,7 +42,7 @@ def record_of(maps, case):
 def test_every_map_gets_surfaces_measurements_and_cubic_voxels(maps, capsys):
     (maps / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "left lung": 2}}))
     assert run(maps, "--isotropic", "--surfaces", "stl,vtp,glb") == 0
-    assert "3 label maps, 6 structures, 0 failed" in capsys.readouterr().out
+    assert "3 label maps reconstructed, 0 were done already, 0 failed; 6 structures" in capsys.readouterr().out
     out = maps.parent / "out"
     for case, ending in (("a", ".nii.gz"), ("b", ".nrrd")):
         record = record_of(maps, case)
@@ -72,7 +74,7 @@ def test_a_broken_map_is_named_and_the_others_are_done(maps, capsys):
     (maps / "b.nrrd").write_bytes((maps / "b.nrrd").read_bytes()[:300])
     assert run(maps) == 1
     text = capsys.readouterr().out
-    assert "2 label maps, 4 structures, 1 failed" in text
+    assert "2 label maps reconstructed, 0 were done already, 1 failed; 4 structures" in text
     assert "failed: b: " in text
     assert not (maps.parent / "out" / "b.json").exists()
     assert (maps.parent / "out" / "c_surfaces" / "scene.glb").is_file()
@@ -129,6 +131,83 @@ def test_files_of_others_stay(maps, capsys):
     assert run(maps, "--fresh") == 0
     assert main(["reconstruct", "-i", str(maps), "-o", str(maps)]) == 2
     assert "Results need a folder of their own" in capsys.readouterr().err
+
+
+def times_in(out):
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != "measurements.csv"}
+
+
+def test_what_is_done_is_skipped_and_what_has_changed_is_made_again(maps, capsys):
+    out = maps.parent / "out"
+    assert run(maps, "--isotropic") == 0
+    before = times_in(out)
+    assert run(maps, "--isotropic") == 0
+    assert "0 label maps reconstructed, 3 were done already, 0 failed; 6 structures" in capsys.readouterr().out
+    assert times_in(out) == before
+    assert len((out / "measurements.csv").read_text().splitlines()) == 7
+    write_label_volume(ball(value=7), maps / "b.nrrd")
+    (out / "c_surfaces" / "scene.glb").unlink()
+    assert run(maps, "--isotropic") == 0
+    assert "2 label maps reconstructed, 1 were done already" in capsys.readouterr().out
+    assert {path.stem for path in (out / "b_surfaces").glob("*.stl")} == {"label_5", "label_7"}
+    assert (out / "c_surfaces" / "scene.glb").is_file()
+    (maps / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "lung": 2}}))
+    assert run(maps) == 0
+    assert "3 label maps reconstructed, 0 were done" in capsys.readouterr().out
+    assert not list(out.glob("*_iso*"))  # not asked for any more
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+def test_voxels_beside_a_header_count_as_its_map(maps, capsys, ending):
+    for value in (2, 3):
+        image = SimpleITK.GetImageFromArray(ball(value=value).data)
+        SimpleITK.WriteImage(image, str(maps / f"apart{ending}"))
+        assert run(maps / f"apart{ending}") == 0
+        assert "1 label maps reconstructed" in capsys.readouterr().out
+        record = json.loads((maps / "out" / "apart.json").read_text())
+        assert [one["structure"] for one in record["measurements"]] == [f"label {value}", "label 5"]
+
+
+def test_what_was_interrupted_is_made_again(maps, capsys):
+    assert run(maps) == 0
+    marker = maps.parent / "out" / "a.json"
+    record = json.loads(marker.read_text())
+    marker.write_text(json.dumps(record | {"state": "writing", "outputs": dict.fromkeys(record["outputs"])}))
+    (maps.parent / "out" / "a_surfaces" / "label_2.stl").write_bytes(b"half")
+    assert run(maps) == 0
+    assert "1 label maps reconstructed, 2 were done already" in capsys.readouterr().out
+    assert record_of(maps, "a") == record
+
+
+def test_what_somebody_has_changed_or_put_there_stays(maps, capsys):
+    out = maps.parent / "out"
+    assert run(maps) == 0
+    mine = [out / "a_surfaces" / "label_2.stl", out / "c_surfaces" / "label_2.ply"]
+    for path in mine:
+        path.write_bytes(b"mine")
+    assert run(maps, "--surfaces", "stl,ply") == 1
+    said = capsys.readouterr().out
+    assert "1 label maps reconstructed" in said
+    assert "label_2.stl: was changed after it had been made" in said
+    assert "label_2.ply: exists and was not made by this command" in said
+    assert [path.read_bytes() for path in mine] == [b"mine"] * 2
+    assert run(maps, "--surfaces", "stl,ply", "--fresh") == 0
+    assert all(len(path.read_bytes()) > 1000 for path in mine)
+    (out / "measurements.csv").write_text("my notes")
+    assert run(maps) == 2
+    assert (out / "measurements.csv").read_text() == "my notes"
+
+
+def test_triangles_that_could_not_be_taken_away_are_said(maps, monkeypatch, caplog):
+    simplify = fast_simplification.simplify
+    monkeypatch.setattr("fast_simplification.simplify", lambda *a, **k: (lambda p, f: (p, f[1:]))(*simplify(*a, **k)))
+    assert run(maps / "a.nii.gz", "--decimate", "0.5") == 0
+    out = maps / "out"
+    about = json.loads((out / "a_surfaces" / "surfaces.json").read_text())
+    note = about["structures"][0]["note"]
+    assert note.startswith("all triangles kept")
+    assert note in json.loads((out / "a.json").read_text())["measurements"][0]["note"]
+    assert note in caplog.text
 
 
 def test_a_single_file_will_do_and_surfaces_can_be_left_out(maps):

@@ -134,7 +134,7 @@ def test_surfaces_and_measurements_come_with_a_prediction_and_are_made_later_whe
     arguments = ["predict", "-i", str(raw / "imagesTs"), "-o", str(out), "--no-mirror"]
     assert call(place, *arguments) == 0
     assert not list(out.glob("*_surfaces"))
-    assert call(place, *arguments, "--surfaces", "stl,ply,glb", "--decimate", "0.5") == 0
+    assert call(place, *arguments, "--surfaces", "stl,ply,glb", "--decimate", "0.5", "--fold-agreement") == 0
     assert "3 predicted, 0 were done" in capsys.readouterr().out
     folder = out / "phantom_010_surfaces"
     about = json.loads((folder / "surfaces.json").read_text())
@@ -147,12 +147,14 @@ def test_surfaces_and_measurements_come_with_a_prediction_and_are_made_later_whe
     assert liver["watertight"]
     assert liver["mesh_volume_mm3"] == pytest.approx(liver["volume_mm3"], rel=0.1)
     assert 0 < liver["entropy"] < liver["border_entropy"] < 1
+    assert liver["fold_agreement"] is None
+    assert liver["note"].endswith("no agreement of folds: one fold alone was asked")
     shape = trimesh.load(folder / "liver.stl")
     lower, upper = np.array(liver["box_lower_lps_mm"]), np.array(liver["box_upper_lps_mm"])
     assert np.abs(shape.bounds - [lower, upper]).max() < 7.3  # a voxel of the network
     assert (out / "measurements.csv").read_text().count("liver") == 3
     (folder / "liver.stl").unlink()
-    assert call(place, *arguments, "--surfaces", "stl,ply,glb", "--decimate", "0.5") == 0
+    assert call(place, *arguments, "--surfaces", "stl,ply,glb", "--decimate", "0.5", "--fold-agreement") == 0
     assert "1 predicted, 2 were done" in capsys.readouterr().out
 
 

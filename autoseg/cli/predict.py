@@ -19,6 +19,7 @@ def add_arguments(parser):
     parser.add_argument("--resample-channels", action="store_true", help="bring channels onto the first one's grid")
     add_surfaces(parser)
     add_isotropic(parser, "CASE_iso (restored) and CASE_iso_cubic (interpolated)")
+    parser.add_argument("--fold-agreement", action="store_true", help="measure how far the folds agree on each structure")
     parser.add_argument("--reference", metavar="DIR", help="score the results against the labels there")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=positive, help="threads for reading and writing")
@@ -45,6 +46,7 @@ def run(args):
         decimate=args.decimate,
         coordinates=args.coordinates,
         isotropic=args.isotropic,
+        fold_agreement=args.fold_agreement,
         reference=args.reference,
         device=args.device,
         workers=args.workers,

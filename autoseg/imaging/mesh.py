@@ -35,11 +35,13 @@ class SurfaceMesh:
         vertices_mm: (V, 3) float64, RAS+.
         faces: (F, 3) int32; seen from outside the corners run against the clock.
         structure: its name.
+        note: a sentence about what went another way than asked for.
     """
 
     vertices_mm: np.ndarray
     faces: np.ndarray
     structure: str
+    note: str = ""
 
     @cached_property
     def _normals_mm2(self):

@@ -276,8 +276,8 @@ def _finish(job, outcome, work, inferred):
     case = work.case
     try:
         earlier = _earlier_outputs(job, case)
-        logits, seconds, notes = inferred
-        prediction = job.predictor.decode(logits, work.prepared, probabilities=job.probabilities, seconds=seconds, notes=notes)
+        logits, about = inferred
+        prediction = job.predictor.decode(logits, work.prepared, probabilities=job.probabilities, **about)
         marker = {"made_by": MADE_BY, "case": case.id, "identity": work.identity}
         write_json(job.marker(case), {**marker, "state": "writing", "outputs": earlier})
         write_label_volume(prediction.labels, job.labels(case), like=case.images[0])

@@ -25,6 +25,7 @@ from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.networks.machine import choose_device, faster_in_bf16
 from autoseg.preprocess.case import prepare_volume
+from autoseg.reconstruct.measure import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
@@ -59,6 +60,8 @@ class Prediction:
         model: ``Bundle.digest`` of the model.
         seconds: of each step: ``prepare``, ``infer``, ``decode``.
         notes: sentences about what went another way than usual.
+        fold_agreement: for each structure how far the folds agree, see ``measure.agreement``; None where not asked for, or of
+            one fold.
     """
 
     labels: LabelVolume
@@ -66,6 +69,7 @@ class Prediction:
     model: str
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
+    fold_agreement: tuple[float | None, ...] | None = None
 
 
 class Predictor:
@@ -78,6 +82,8 @@ class Predictor:
         mirror: average over the mirrorings that the plan allows; 2 to the number of axes times the work.
         step: distance of neighbouring windows as a part of the window, in (0, 1].
         resample_channels: bring channels that lie on other grids onto that of the first, instead of refusing them.
+        fold_agreement: measure how far the folds agree. They then go over the scan one after the other, which takes memory for
+            a second set of logits, and changes no logit but by rounding.
         precision: ``fp32``, ``bf16``, or ``auto``: bf16 on a GPU that has it, and on a CPU where a short trial finds it faster.
             Results differ by rounding, so say ``fp32`` where two machines must agree.
         scratch: folder for what is too large for memory while a scan is predicted (many structures, large volumes); None for
@@ -97,6 +103,7 @@ class Predictor:
         mirror=True,
         step=0.5,
         resample_channels=False,
+        fold_agreement=False,
         precision="auto",
         scratch=None,
     ):
@@ -109,6 +116,7 @@ class Predictor:
         self.scratch = scratch
         self.step = float(step)
         self.resample_channels = resample_channels
+        self.fold_agreement = fold_agreement
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if mirror else ()
         networks = load_networks(self.bundle, folds)
         self.folds = tuple(networks)
@@ -125,7 +133,7 @@ class Predictor:
 
     def options(self):
         """What, besides the model and the scan, the result depends on; JSON. Without the precision, which only rounds."""
-        asked = {"resample_channels": True} if self.resample_channels else {}
+        asked = {name: True for name in ("resample_channels", "fold_agreement") if getattr(self, name)}
         return {"folds": list(self.folds), "mirror_axes": list(self.mirror_axes), "step": self.step, **asked}
 
     def predict(self, scan, *, probabilities=False):
@@ -143,8 +151,8 @@ class Predictor:
             FileError, GeometryError: as ``read_volume``.
         """
         prepared = self.prepare(scan)
-        logits, seconds, notes = self.infer(prepared)
-        return self.decode(logits, prepared, probabilities=probabilities, seconds=seconds, notes=notes)
+        logits, about = self.infer(prepared)
+        return self.decode(logits, prepared, probabilities=probabilities, **about)
 
     def prepare(self, scan):
         """Read a scan, where it is a path, and bring it to the network grid; returns ``Prepared``."""
@@ -164,12 +172,32 @@ class Predictor:
         return Prepared(data, grid, volume.geometry, time.perf_counter() - start, tuple(notes))
 
     def infer(self, prepared):
-        """The networks' averaged logits (K, z, y, x) float32 on the network grid, the seconds they took, and notes."""
+        """The networks' averaged logits (K, z, y, x) float32 on the network grid, and what ``decode`` takes besides: the
+        seconds they took, notes, and the agreement of the folds."""
         start, notes = time.perf_counter(), []
-        logits = self.over_windows(self.networks, prepared.data, mirror_axes=self.mirror_axes, on_note=notes.append)
+        how = {"mirror_axes": self.mirror_axes, "on_note": notes.append}
+        if self.fold_agreement and len(self.networks) > 1:
+            logits, agreed = self._fold_by_fold(prepared.data, how)
+        else:
+            logits, agreed = self.over_windows(self.networks, prepared.data, **how), None
         if not all(np.isfinite(head).all() for head in logits):
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
-        return logits, time.perf_counter() - start, tuple(notes)
+        return logits, {"seconds": time.perf_counter() - start, "notes": tuple(notes), "fold_agreement": agreed}
+
+    def _fold_by_fold(self, data, how):
+        """(logits averaged over the folds, agreement of the folds on each structure)."""
+        labels, votes, total = self.bundle.labels, [], None
+        for network in self.networks:
+            logits = self.over_windows([network], data, **how)
+            votes.append(votes_of(logits, has_regions=labels.has_regions))
+            for head in logits:
+                head /= len(self.networks)
+            if total is None:
+                total = logits
+                continue
+            for mean, head in zip(total, logits, strict=True):
+                mean += head
+        return total, tuple(agreement(votes, len(labels.structures), has_regions=labels.has_regions))
 
     def restore(self, data):
         """An image on the network grid, (C, z, y, x) float32 in stored intensities, restored: the same shape, in [0, 1].
@@ -209,8 +237,8 @@ class Predictor:
                 on_note=on_note,
             )
 
-    def decode(self, logits, prepared, *, probabilities=False, seconds=0.0, notes=()):
-        """Logits on the network grid to a Prediction on the scan's grid; ``seconds`` and ``notes`` are those of ``infer``."""
+    def decode(self, logits, prepared, *, probabilities=False, seconds=0.0, notes=(), fold_agreement=None):
+        """Logits on the network grid to a Prediction on the scan's grid; the last three are those of ``infer``."""
         start = time.perf_counter()
         labels = self.bundle.labels
         how = {"orders": self._logits_orders(prepared), "has_regions": labels.has_regions}
@@ -221,7 +249,8 @@ class Predictor:
         if probabilities:
             chances = probabilities_to_native(logits, prepared.grid, prepared.native, scratch=self.scratch, **how)
         took = {"prepare": prepared.seconds, "infer": seconds, "decode": time.perf_counter() - start}
-        return Prediction(LabelVolume(values, prepared.native), chances, self.bundle.digest, took, (*prepared.notes, *notes))
+        volume, notes = LabelVolume(values, prepared.native), (*prepared.notes, *notes)
+        return Prediction(volume, chances, self.bundle.digest, took, notes, fold_agreement)
 
     def _logits_orders(self, prepared):
         """Spline order for each network axis on the way to the native grid."""

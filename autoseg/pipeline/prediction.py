@@ -65,6 +65,7 @@ def predict(
     decimate=0.0,
     coordinates="lps",
     isotropic=None,
+    fold_agreement=False,
     reference=None,
     device="auto",
     workers=None,
@@ -87,6 +88,7 @@ def predict(
         surfaces: file formats, such as ``"stl,glb"``, to write the structures' surfaces in; with ``decimate`` as the share of
             triangles to take away, and ``coordinates`` ``"lps"`` or ``"ras"``.
         isotropic: edge of cubic voxels in mm to write the scan on, restored and interpolated; 0 for its finest spacing.
+        fold_agreement: measure for each structure how far the model's folds agree.
         reference: folder of labels, or data-set folder, to score those cases against that have one.
         shard: ``"i/N"``: every N-th case from the i-th; its scores go to the folder ``metrics_i_of_N``.
 
@@ -112,12 +114,12 @@ def predict(
     if reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     chosen = None if folds is None else [part.strip() for part in str(folds).split(",")]
-    how = {"mirror": mirror, "step": step, "resample_channels": resample_channels, "scratch": target}
-    predictor = Predictor(bundle, folds=chosen, device=device, **how)
+    how = {"mirror": mirror, "step": step, "resample_channels": resample_channels, "fold_agreement": fold_agreement}
+    predictor = Predictor(bundle, folds=chosen, device=device, scratch=target, **how)
     if predictor.device.type == "cpu":
         keep_memory()
     exporters = [  # of what is made besides labels
-        reconstruction_exporter(Path(target), bundle.labels, settings),
+        reconstruction_exporter(predictor, Path(target), settings),
         *dicom_exporters(write, cases, bundle, target),
         *isotropic_exporters(predictor, Path(target), isotropic),
         *attention_exporters(predictor, Path(target), attention_maps),

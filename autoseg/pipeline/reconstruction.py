@@ -1,4 +1,8 @@
-"""Surfaces, measurements and cubic voxels: of a prediction while its scores are in memory, or of any tool's label maps."""
+"""Surfaces, measurements and cubic voxels: of a prediction while its scores are in memory, or of any tool's label maps.
+
+Of a label map the *marker* ``CASE.json`` says what its outputs depend on and lists them with digests, as that of a prediction
+does: what is verifiably done is skipped, what is ours is made anew, and what others wrote or changed stays as it is.
+"""
 
 import csv
 import time
@@ -12,7 +16,7 @@ from autoseg.data.labels import read_labels
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.colours import structure_colours
-from autoseg.imaging.files import ending_of, read_label_volume, write_label_volume
+from autoseg.imaging.files import digest_on_disk, ending_of, read_label_volume, write_label_volume
 from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, file_names, write_mesh, write_scene
 from autoseg.imaging.raw import digest_of
 from autoseg.inference.cohort import Exporter, remove_outputs
@@ -21,27 +25,33 @@ from autoseg.pipeline.quiet import mute, silent
 from autoseg.reconstruct.measure import as_json, csv_rows, entropies, measure_structures
 from autoseg.reconstruct.surface import Smoothing, isotropic_labels, surfaces_from_labels, surfaces_from_scores
 from autoseg.workspace import read_json, write_json
+from planners.records import to_json
 
 __all__ = ["Reconstructed", "reconstruct", "reconstruction_exporter", "surface_settings", "write_measurements"]
 
 MADE_BY = "autoseg reconstruct"
 SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": 10}
 LABELS = {"from": "label map, shape-based interpolation", "iterations": 20}
+TABLE, SCENE, SIDECAR = "measurements.csv", "scene.glb", "surfaces.json"
+FOREIGN = "exists and was not made by this command. Move it away, choose another folder, or ask for a fresh start"
 
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What was made of a folder of label maps; ``failures`` are sentences about files that could not be worked on."""
+    """What was made of a folder of label maps: ``structures`` are counted over the maps that were done or skipped, and
+    ``failures`` are sentences about files that could not be worked on."""
 
     folder: Path
     done: int
+    skipped: int
     structures: int
     failures: tuple[str, ...]
     seconds: float
 
     def summary(self):
-        lines = [f"{self.done} label maps, {self.structures} structures, {len(self.failures)} failed, {self.seconds:.1f} s"]
-        return "\n".join([*lines, *(f"failed: {failure}" for failure in self.failures), f"results: {self.folder}"])
+        counts = f"{self.done} label maps reconstructed, {self.skipped} were done already, {len(self.failures)} failed"
+        failed = (f"failed: {failure}" for failure in self.failures)
+        return "\n".join([f"{counts}; {self.structures} structures, {self.seconds:.1f} s", *failed, f"results: {self.folder}"])
 
 
 def surface_settings(formats, decimate, coordinates):
@@ -62,16 +72,19 @@ def surface_settings(formats, decimate, coordinates):
     return {"formats": names, "decimate": decimate, "coordinates": coordinates}
 
 
-def reconstruction_exporter(folder, labels, settings):
+def reconstruction_exporter(predictor, folder, settings):
     """Exporter that measures every structure of a prediction and writes its surfaces, where formats are asked for.
 
     ``CASE.json`` gets ``measurements``; surfaces go to the folder ``CASE_surfaces``.
 
     Args:
+        predictor: the Predictor that the cases are predicted with.
         folder: of the predictions.
-        labels: LabelSchema of the model.
         settings: of ``surface_settings``.
     """
+    labels = predictor.bundle.labels
+    one = predictor.fold_agreement and len(predictor.folds) < 2
+    remark = "no agreement of folds: one fold alone was asked" if one else ""
     groups = dict(zip(labels.structures, labels.values, strict=True))
 
     def write(case, prediction, prepared, logits):
@@ -81,13 +94,14 @@ def reconstruction_exporter(folder, labels, settings):
             meshes = surfaces_from_scores(logits, prepared.grid, labels.structures, **how)
             files = _write_surfaces(meshes, folder / f"{case.id}_surfaces", settings, list(groups), SCORES)
         unsure = entropies(logits, has_regions=labels.has_regions)
-        found = measure_structures(prediction.labels, groups, meshes=meshes, entropies=unsure)
+        sure = {"entropies": unsure, "agreements": prediction.fold_agreement, "remark": remark}
+        found = measure_structures(prediction.labels, groups, meshes=meshes, **sure)
         return files, {"measurements": as_json(found)}
 
     return Exporter("reconstruction", ("_surfaces",) if settings["formats"] else (), write, settings)
 
 
-def write_measurements(folder, cases, name="measurements.csv"):
+def write_measurements(folder, cases, name=TABLE):
     """One table of the measurements that stand in the ``CASE.json`` of these cases."""
     records = {case: read_json(folder / f"{case}.json").get("measurements", ()) for case in cases}
     with replacing(folder / name) as draft, draft.open("w", newline="") as file:
@@ -118,56 +132,78 @@ def reconstruct(
         labels: path of a dataset.json that names the structures; None for one beside the maps, else the ``CASE.json`` of a
             prediction. Values without a name are called ``label N``.
         workers: threads for the structures of a case; cases go one by one.
-        fresh: replace what is in the way.
+        fresh: make everything anew, and replace what is in the way.
 
     Returns:
-        Reconstructed; one broken file never stops the others.
+        Reconstructed; one broken file never stops the others. What an earlier call has made of the same map in the same way
+        is skipped.
 
     Raises:
         AutosegError: wrong call; nothing was written.
     """
     begun, source, target = time.monotonic(), Path(source), Path(target)
-    settings = surface_settings(surfaces, decimate, coordinates)
+    settings = {**surface_settings(surfaces, decimate, coordinates), "isotropic": isotropic}
     cases = _label_maps(source)
     if target.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise AutosegError(f"{target}: holds the label maps. Results need a folder of their own")
     names = _names(source, labels)
+    if not fresh:
+        _refuse_foreign_table(target / TABLE)
     say(f"{len(cases)} label maps")
 
     def work(case):
-        return _reconstruct_case(case, cases[case], target, settings, isotropic, names, workers, fresh)
+        return _reconstruct_case(case, cases[case], target, settings, names, workers, fresh)
 
     outcomes = map_cases(work, cases, workers=1, on_done=progress("reconstruct", len(cases)))
-    done = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
+    found = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     failures = tuple(f"{outcome.name}: {outcome.error}" for outcome in outcomes if outcome.error is not None)
-    if done:
-        write_measurements(target, done)
-    return Reconstructed(target, len(done), sum(done.values()), failures, time.monotonic() - begun)
+    if found:
+        write_measurements(target, found)
+    skipped = sum(was_done for was_done, _ in found.values())
+    structures = sum(there for _, there in found.values())
+    return Reconstructed(target, len(found) - skipped, skipped, structures, failures, time.monotonic() - begun)
 
 
-def _reconstruct_case(case, path, target, settings, isotropic, names, workers, fresh):
-    """Everything of one label map; returns the number of structures found in it."""
-    marker, folder, ending = target / f"{case}.json", target / f"{case}_surfaces", ending_of(path)
-    iso = target / f"{case}_iso{ending}"
-    earlier = {} if fresh else _earlier(marker, (folder, iso))
+def _is_ours(record):
+    return isinstance(record, dict) and record.get("made_by") == MADE_BY
+
+
+def _reconstruct_case(case, path, target, settings, names, workers, fresh):
+    """Everything of one label map; returns (whether it was done already, the number of structures found in it)."""
+    marker, folder, iso = target / f"{case}.json", target / f"{case}_surfaces", target / f"{case}_iso{ending_of(path)}"
+    record = _earlier(marker, (folder, iso), fresh)
+    names = names or _names_beside(path, case)
+    identity = {
+        "input": {"file": path.name, "digest": digest_on_disk(path)},
+        "names": [[name, list(values)] for name, values in names.items()],
+        "options": settings,
+        "method": LABELS,
+    }
+    if not fresh and _is_done(record, identity, target):
+        return True, sum(one["voxels"] > 0 for one in record["measurements"])
     volume = read_label_volume(path)
-    groups = _groups(volume, names or _names_beside(path, case))
-    made, how = [], {"iterations": LABELS["iterations"], "decimate": settings["decimate"], "workers": workers}
-    record = {"made_by": MADE_BY, "case": case, "input": {"file": path.name, "digest": digest_of(path.read_bytes())}}
-    write_json(marker, {**record, "state": "writing", "outputs": earlier})
-    meshes = None
+    groups = _groups(volume, names)
+    earlier = record.get("outputs", {})
+    planned = [*_surface_files(folder, groups, settings["formats"]), *([iso] if settings["isotropic"] is not None else [])]
+    planned = {file.relative_to(target).as_posix(): None for file in planned}
+    for name in planned:
+        if not fresh and name not in earlier and (target / name).exists():
+            raise AutosegError(f"{target / name}: {FOREIGN}")
+    about = {"made_by": MADE_BY, "case": case, "source": str(path.absolute()), "identity": identity}
+    write_json(marker, {**about, "state": "writing", "outputs": planned | earlier})
+    made, meshes = [], None
     if settings["formats"]:
+        how = {"iterations": LABELS["iterations"], "decimate": settings["decimate"], "workers": workers}
         meshes = surfaces_from_labels(volume, groups, **how)
         made += _write_surfaces(meshes, folder, settings, list(groups), LABELS)
-    if isotropic is not None:
-        write_label_volume(isotropic_labels(volume, isotropic or None), iso)
+    if settings["isotropic"] is not None:
+        write_label_volume(isotropic_labels(volume, settings["isotropic"] or None), iso)
         made.append(iso)
     measured = as_json(measure_structures(volume, groups, meshes=meshes, workers=workers))
     outputs = {file.relative_to(target).as_posix(): digest_of(file.read_bytes()) for file in made}
     remove_outputs(target, {name: digest for name, digest in earlier.items() if name not in outputs})
-    record |= {"state": "done", "outputs": outputs, "options": {**settings, "isotropic": isotropic}}
-    write_json(marker, {**record, "labels": groups, "measurements": measured})
-    return sum(one["voxels"] > 0 for one in measured)
+    write_json(marker, {**about, "state": "done", "outputs": outputs, "labels": groups, "measurements": measured})
+    return False, sum(one["voxels"] > 0 for one in measured)
 
 
 def _write_surfaces(meshes, folder, settings, structures, method):
@@ -175,7 +211,7 @@ def _write_surfaces(meshes, folder, settings, structures, method):
 
     Args:
         meshes: SurfaceMesh or None, one for each of ``structures``.
-        settings: dictionary with ``formats`` and ``coordinates``.
+        settings: of ``surface_settings``.
         method: JSON that tells how the surfaces were made.
 
     Returns:
@@ -188,32 +224,56 @@ def _write_surfaces(meshes, folder, settings, structures, method):
         paths = [folder / f"{name}.{ending}" for ending in formats if ending != "glb"] if mesh else []
         for path in paths:
             write_mesh(mesh, path, coordinates=coordinates, colour=colour)
-        size = {"vertices": len(mesh.vertices_mm), "faces": len(mesh.faces)} if mesh else {"note": "no voxels"}
-        about.append({"structure": structure, "files": [path.name for path in paths], "colour": colour, **size})
+        size = {"vertices": len(mesh.vertices_mm), "faces": len(mesh.faces)} if mesh else {}
+        note = mesh.note if mesh else "no voxels"
+        about.append({"structure": structure, "files": [path.name for path in paths], "colour": colour, **size, "note": note})
         files += paths
     if "glb" in formats and any(meshes):
-        files.append(folder / "scene.glb")
+        files.append(folder / SCENE)
         write_scene(meshes, files[-1], coordinates=coordinates)
-    record = {**settings, "coordinates": coordinates.upper(), "unit": "mm", "method": method, "structures": about}
-    write_json(folder / "surfaces.json", record)
-    return [*files, folder / "surfaces.json"]
+    how = {"formats": formats, "decimate": settings["decimate"], "coordinates": coordinates.upper(), "unit": "mm"}
+    write_json(folder / SIDECAR, {**how, "method": method, "structures": about})
+    return [*files, folder / SIDECAR]
 
 
-def _earlier(marker, places):
-    """Outputs of an earlier call, digests by name.
+def _surface_files(folder, structures, formats):
+    """Every file that ``_write_surfaces`` may write."""
+    single = [ending for ending in formats if ending != "glb"]
+    names = [f"{name}.{ending}" for name in file_names(structures) for ending in single]
+    return [folder / name for name in (*names, SCENE, SIDECAR)] if formats else []
+
+
+def _earlier(marker, places, fresh):
+    """What an earlier call wrote into the marker; {} where there was none.
 
     Raises:
-        AutosegError: something lies in the way that no such call made.
+        AutosegError: something lies in the way that no such call made, or that was changed since; not with ``fresh``.
     """
-    record = read_json(marker) if marker.exists() else None
-    if record is not None and not (isinstance(record, dict) and record.get("made_by") == MADE_BY):
-        raise AutosegError(
-            f"{marker}: exists and was not made by this command. Choose another folder, or ask for a fresh start"
-        )
-    for place in places:
-        if record is None and place.exists():
-            raise AutosegError(f"{place}: exists and was not made by this command. Move it away, or ask for a fresh start")
-    return record["outputs"] if record else {}
+    try:
+        record = read_json(marker) if marker.exists() else None
+    except AutosegError:
+        record = "damaged"
+    if fresh:
+        return record if _is_ours(record) else {}
+    others = [place for place in places if place.exists()] if record is None else [] if _is_ours(record) else [marker]
+    if others:
+        raise AutosegError(f"{others[0]}: {FOREIGN}")
+    record = record or {}
+    for name, digest in record.get("outputs", {}).items() if record.get("state") == "done" else ():
+        if (path := marker.parent / name).is_file() and digest_of(path.read_bytes()) != digest:
+            raise AutosegError(f"{path}: was changed after it had been made. Move it away, or ask for a fresh start")
+    return record
+
+
+def _is_done(record, identity, target):
+    """Whether all outputs of an earlier call are there, and would come out the same; that none was changed is known."""
+    there = all((target / name).is_file() for name in record.get("outputs", ()))
+    return record.get("state") == "done" and record.get("identity") == to_json(identity) and there
+
+
+def _refuse_foreign_table(path):
+    if path.exists() and not path.read_bytes().startswith(b"case,structure,voxels,"):
+        raise AutosegError(f"{path}: {FOREIGN}")
 
 
 def _label_maps(source):

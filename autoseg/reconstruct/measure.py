@@ -5,7 +5,7 @@ not have the volume of the voxels. Points are LPS millimetres, as in DICOM; name
 """
 
 from dataclasses import asdict, dataclass, fields
-from itertools import chain
+from itertools import chain, combinations
 
 import numpy as np
 from scipy import ndimage
@@ -14,7 +14,7 @@ from scipy.spatial import ConvexHull
 from autoseg.engines import map_cases
 from autoseg.reconstruct.surface import label_boxes, mask_in
 
-__all__ = ["Measurement", "as_json", "csv_rows", "entropies", "measure_structures"]
+__all__ = ["Measurement", "agreement", "as_json", "csv_rows", "entropies", "measure_structures", "votes_of"]
 
 _LPS = np.array([-1.0, -1.0, 1.0])
 _CHUNK = 1 << 18  # voxels whose probabilities are in memory at a time
@@ -37,6 +37,7 @@ class Measurement:
         watertight, euler_number: of the surface; 2 for each piece without holes or handles.
         entropy, border_entropy: mean uncertainty of the network's answer in the structure, and within a voxel of its border,
             on the network's grid; 0 is certain, 1 is a guess.
+        fold_agreement: mean Dice of what each two folds of the model say alone, on the network's grid; 1 is unanimous.
         note: sentences.
     """
 
@@ -57,10 +58,11 @@ class Measurement:
     euler_number: int | None = None
     entropy: float | None = None
     border_entropy: float | None = None
+    fold_agreement: float | None = None
     note: str = ""
 
 
-def measure_structures(labels, groups, *, meshes=None, entropies=None, workers=None):
+def measure_structures(labels, groups, *, meshes=None, entropies=None, agreements=None, remark="", workers=None):
     """Measure every structure of a label map.
 
     Args:
@@ -68,6 +70,8 @@ def measure_structures(labels, groups, *, meshes=None, entropies=None, workers=N
         groups: {structure: label values that belong to it}.
         meshes: their surfaces in the same order, None for a structure without one; None where no surfaces were made.
         entropies: (in the structure, at its border) for each, as ``entropies`` gives them.
+        agreements: number or None for each, as ``agreement`` gives them.
+        remark: a sentence for the notes of all.
         workers: threads.
 
     Returns:
@@ -76,18 +80,24 @@ def measure_structures(labels, groups, *, meshes=None, entropies=None, workers=N
     boxes = label_boxes(labels.data, groups)
     meshes = [None] * len(groups) if meshes is None else meshes
     entropies = [(None, None)] * len(groups) if entropies is None else entropies
+    agreements = [None] * len(groups) if agreements is None else agreements
+    remarks = [remark] if remark else []
 
     def measure(job):
-        (structure, values), mesh, (inside, border) = job
+        (structure, values), mesh, (inside, border), agreed = job
         if boxes[structure] is None:
-            return Measurement(structure, 0, 0.0, 0.0, 0, note="no voxels")
+            note = "; ".join(["no voxels", *remarks])
+            return Measurement(structure, 0, 0.0, 0.0, 0, fold_agreement=agreed, note=note)
         numbers = {**_of_mask(labels, values, boxes[structure]), **(_of_mesh(mesh) if mesh else {})}
         notes = ["cut by the border of the image"] if numbers["touches_border"] else []
         if 1 in labels.data.shape:
             notes.append("one slice: its thickness is that of a voxel")
-        return Measurement(structure, **numbers, entropy=inside, border_entropy=border, note="; ".join(notes))
+        notes += [mesh.note] if mesh and mesh.note else []
+        unsure = {"entropy": inside, "border_entropy": border, "fold_agreement": agreed}
+        return Measurement(structure, **numbers, **unsure, note="; ".join([*notes, *remarks]))
 
-    outcomes = map_cases(measure, zip(groups.items(), meshes, entropies, strict=True), workers=workers)
+    jobs = zip(groups.items(), meshes, entropies, agreements, strict=True)
+    outcomes = map_cases(measure, jobs, workers=workers)
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
@@ -106,13 +116,53 @@ def entropies(logits, *, has_regions=False):
     """
     if has_regions:
         return [_mean_entropy(one > 0, _entropy(np.stack([np.zeros_like(one), one]), one > 0)) for one in logits]
-    codes = np.zeros(logits.shape[1:], np.int16)
-    best = logits[0].copy()
-    for head, logit in enumerate(logits[1:], 1):
-        np.copyto(codes, head, where=logit > best)
-        np.maximum(best, logit, out=best)
+    codes = _winners(logits)
     entropy = _entropy(logits, codes > 0)
     return [_mean_entropy(codes == head, entropy) for head in range(1, len(logits))]
+
+
+def votes_of(logits, *, has_regions=False):
+    """What one fold says of every voxel, in little memory, for ``agreement``.
+
+    Args:
+        logits: (K, z, y, x) of the fold alone; without regions head 0 is background.
+
+    Returns:
+        (z, y, x): the winning head; of regions (ceil(K / 8), z, y, x) uint8, a bit for each that the voxel belongs to.
+    """
+    if not has_regions:
+        return _winners(logits)
+    bits = np.zeros((-(-len(logits) // 8), *logits.shape[1:]), np.uint8)
+    for head, logit in enumerate(logits):
+        bits[head // 8] |= (logit > 0).astype(np.uint8) << head % 8
+    return bits
+
+
+def agreement(votes, n_structures, *, has_regions=False):
+    """How far folds agree on each structure: the mean of the Dice of every two of them.
+
+    Args:
+        votes: of each fold, two or more, as ``votes_of`` gives them.
+
+    Returns:
+        list with a number in [0, 1] for each structure; 0 where no two folds share a voxel of it, None where no fold has any.
+        Two folds that have none do not count.
+    """
+
+    def counts(one, other):
+        """Voxels of each structure that both have."""
+        if not has_regions:
+            return np.bincount(one[one == other], minlength=n_structures + 1)[1:]
+        both = one & other
+        return np.array([np.count_nonzero(both[head // 8] & 1 << head % 8) for head in range(n_structures)])
+
+    sizes = [counts(one, one) for one in votes]
+    dice = np.full((len(votes) * (len(votes) - 1) // 2, n_structures), np.nan)
+    for row, (i, j) in zip(dice, combinations(range(len(votes)), 2), strict=True):
+        total = sizes[i] + sizes[j]
+        np.divide(2 * counts(votes[i], votes[j]), total, out=row, where=total > 0)
+    there = ~np.isnan(dice).all(axis=0)
+    return [float(np.nanmean(column)) if found else None for column, found in zip(dice.T, there, strict=True)]
 
 
 def csv_rows(cases):
@@ -123,7 +173,7 @@ def csv_rows(cases):
     for case, measurements in cases.items():
         for one in measurements:
             cells = [
-                one[name] if isinstance(one[name], list | tuple) else [one[name]] * len(columns[i])
+                value if isinstance(value := one.get(name), list | tuple) else [value] * len(columns[i])
                 for i, name in enumerate(names)
             ]
             yield [case, *(round(cell, 4) if isinstance(cell, float) else cell for cell in chain(*cells))]
@@ -182,6 +232,16 @@ def _longest_diameter(points):
         part = slice(start, start + 512)
         longest = max(longest, float((squares[part, None] + squares - 2 * corners[part] @ corners.T).max()))
     return longest**0.5
+
+
+def _winners(logits):
+    """(z, y, x) int16: the head with the largest logit, the lowest of equal ones."""
+    codes = np.zeros(logits.shape[1:], np.int16)
+    best = logits[0].copy()
+    for head, logit in enumerate(logits[1:], 1):
+        np.copyto(codes, head, where=logit > best)
+        np.maximum(best, logit, out=best)
+    return codes
 
 
 def _entropy(logits, inside):

@@ -15,6 +15,7 @@ from scores 0.2 and 0.1 at a radius of 20 mm, 1.7 and 1.3 at 6 mm; from labels 1
 5.4 and 4.2, 4.7 and 4.7 for the three slice distances: the surface keeps what the count of voxels errs.
 """
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +37,9 @@ MOST_VOXELS = 1 << 27  # of an interpolated field; 512 MiB
 MARGIN = 3  # voxels around a structure, for the splines
 KEPT = 0.2  # of a field's value in each voxel, at least, after it is blurred: so no voxel changes sides
 PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of his two steps
+NOT_DECIMATED = "all triangles kept: with fewer of them the surface would not be closed, or have other holes"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -319,7 +323,7 @@ def _enclosing(mesh, volume_mm3, most_mm):
 
 
 def _decimated(mesh, share):
-    """Fewer triangles where the surface is flat (quadric error); the mesh as it was if that would open it."""
+    """Fewer triangles where the surface is flat (quadric error); the mesh as it was, and a note, if that would open it."""
     if not share or len(mesh.faces) < 100:
         return mesh
     import fast_simplification
@@ -329,4 +333,7 @@ def _decimated(mesh, share):
         np.ascontiguousarray(mesh.vertices_mm - middle, np.float32), mesh.faces, target_reduction=share
     )
     fewer = SurfaceMesh(points.astype(np.float64) + middle, faces.astype(np.int32), mesh.structure)
-    return fewer if fewer.is_watertight and fewer.euler_number == mesh.euler_number else mesh
+    if fewer.is_watertight and fewer.euler_number == mesh.euler_number:
+        return fewer
+    logger.warning("%s: %s", mesh.structure, NOT_DECIMATED)
+    return replace(mesh, note=NOT_DECIMATED)

@@ -115,6 +115,33 @@ def test_folds_are_averaged_and_can_be_chosen(tmp_path, tools):
     assert both.options()["folds"] == ["0", "1"]
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_the_agreement_of_folds_is_the_mean_dice_of_what_they_say_alone(tmp_path, tools, regions):
+    plan = tools["make_plan"]()
+    plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=3))
+    many = LabelSchema(("a", "b", "c"), ((1, 3), (2, 3), (3,)), True, (1, 2, 3))
+    labels = many if regions else LabelSchema(("a", "b"), ((1,), (2,)), False, (1, 2))
+    bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
+    options = {"device": "cpu", "precision": "fp32"}
+    plain = Predictor(bundle, **options)
+    asked = Predictor(bundle, fold_agreement=True, **options)
+    prepared = plain.prepare(tools["ball_volume"]()[0])
+    alone = []
+    for fold in range(3):
+        logits, about = Predictor(bundle, folds=[fold], fold_agreement=True, **options).infer(prepared)
+        assert about["fold_agreement"] is None
+        alone.append(logits > 0 if regions else np.arange(1, 3).reshape(-1, 1, 1, 1) == logits.argmax(axis=0))
+    pairs = [(alone[i], alone[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    dice = [[2 * (a & b).sum() / max(1, a.sum() + b.sum()) for a, b in zip(*pair, strict=True)] for pair in pairs]
+    logits, about = asked.infer(prepared)
+    np.testing.assert_allclose(about["fold_agreement"], np.mean(dice, axis=0), rtol=1e-6)
+    assert 0 < min(about["fold_agreement"]) < 1  # random weights
+    np.testing.assert_allclose(logits, plain.infer(prepared)[0], atol=1e-5)
+    assert plain.infer(prepared)[1]["fold_agreement"] is None
+    assert asked.predict(tools["ball_volume"]()[0]).fold_agreement == about["fold_agreement"]
+    assert asked.options() == plain.options() | {"fold_agreement": True}
+
+
 def test_another_number_of_channels_names_those_expected(tmp_path, tools, threshold):
     volume, _ = tools["ball_volume"]()
     two = Volume(np.concatenate([volume.data] * 2), volume.geometry)

@@ -5,7 +5,7 @@ import pytest
 
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
-from autoseg.reconstruct.measure import as_json, csv_rows, entropies, measure_structures
+from autoseg.reconstruct.measure import agreement, as_json, csv_rows, entropies, measure_structures, votes_of
 from autoseg.reconstruct.surface import surfaces_from_labels
 
 GROUPS = {"block": (3,), "pieces": (4, 5), "nothing": (9,)}
@@ -92,6 +92,40 @@ def test_the_entropy_of_three_classes_is_that_of_the_formula():
     assert inside == pytest.approx(-(share * np.log(share)).sum() / np.log(3), rel=1e-5)
     assert border is None  # it fills the image
     assert absent == (None, None)
+
+
+def votes(*folds, regions):
+    """What folds say of a row of voxels: for each fold a text with the letter of a structure, or of none, per voxel."""
+    heads = "abcdefghij" if regions else ".ab"  # ten regions need two bytes
+    masks = [np.array([[[[letter == head for letter in fold]]] for head in heads]) for fold in folds]
+    return [votes_of(np.where(mask, 2.0, -1.0), has_regions=regions) for mask in masks], len(heads) - (not regions)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_folds_agree_as_far_as_their_masks_overlap(regions):
+    said, n = votes("aaaa..bb", "aa....bb", "........", regions=regions)
+    first, second, *others = agreement(said, n, has_regions=regions)
+    assert first == pytest.approx((2 / 3 + 0 + 0) / 3)
+    assert second == pytest.approx((1 + 0 + 0) / 3)
+    assert set(others) <= {None}  # regions that no fold sees
+    said, n = votes("aaaa....", "aaaa....", regions=regions)
+    assert agreement(said, n, has_regions=regions)[:2] == [1, None]
+    said, n = votes("aa......", "........", "........", regions=regions)
+    assert agreement(said, n, has_regions=regions)[0] == 0  # the two that see nothing do not count
+
+
+def test_measurements_say_how_far_folds_agree_and_why_not():
+    how = {"agreements": (0.9, 0.8, 0.1), "remark": "so it is"}
+    found = measure_structures(labels(), GROUPS, **how)
+    assert [one.fold_agreement for one in found] == [0.9, 0.8, 0.1]
+    assert [one.note for one in found] == ["so it is", "cut by the border of the image; so it is", "no voxels; so it is"]
+
+
+def test_a_table_takes_measurements_of_earlier_versions():
+    found = as_json(measure_structures(labels(), GROUPS))
+    del found[0]["fold_agreement"]
+    header, row, *_ = csv_rows({"a": found})
+    assert row[header.index("fold_agreement")] is None
 
 
 def test_measurements_are_json_and_a_table():
