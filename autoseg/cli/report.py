@@ -1,4 +1,4 @@
-"""``autoseg report``: the HTML page of a run, of predictions, or of an evaluation."""
+"""``autoseg report``: the HTML page of a run, of predictions, of reconstructions, or of an evaluation."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ from autoseg.cli.common import Progress, positive
 
 
 def add_arguments(parser):
-    parser.add_argument("path", metavar="PATH", help="a run's fold (runs/NAME/RUN/fold_0), predictions, or an evaluation")
+    told = "a run's fold (runs/NAME/RUN/fold_0), predictions, reconstructions, or an evaluation"
+    parser.add_argument("path", metavar="PATH", help=told)
     parser.add_argument(
         "--images", metavar="DIR", help="folder of the scans; default: imagesTr beside the references' labelsTr"
     )

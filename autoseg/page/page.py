@@ -154,7 +154,7 @@ def _notes(cases, viewer, manifest):
 def _cases_section(page, cases, articles, addresses, notes, manifest):
     legend = "".join(f"<span>{swatch(i, name)}</span>" for i, name in enumerate(page.labels.structures))
     both = any(case.reference for case in cases) and any(case.predicted for case in cases)
-    lines = '<span><i class="line predicted"></i>prediction, in the colour of the structure</span>'
+    lines = f'<span><i class="line predicted"></i>{cases[0].called}, in the colour of the structure</span>'
     lines += '<span><i class="line reference"></i>reference</span>' if both else ""
     how = (
         "Each plane goes through the slice where prediction and reference differ most; "

@@ -58,7 +58,7 @@ def _plane(scene, labels, axis, index, title):
     bar = next((mm for mm in (50, 20, 10, 5, 2, 1) if mm <= width / 3), 1)
     alt = (
         f"{title}, {name} slice; left of the picture: {SIDES[marks[0]]}, top: {SIDES[marks[2]]}; "
-        f"contours of {' and '.join(k for k in ('prediction', 'reference') if k in _kinds(scene))}"
+        f"contours of {' and '.join(_kinds(scene))}"
     )
     letters = "".join(f'<b class="at-{side}">{mark}</b>' for side, mark in zip("lrtb", marks, strict=True))
     return (
@@ -72,7 +72,7 @@ def _plane(scene, labels, axis, index, title):
 
 
 def _kinds(scene):
-    return {k for k, data in (("prediction", scene.predicted), ("reference", scene.reference)) if data is not None}
+    return [k for k, data in ((scene.called, scene.predicted), ("reference", scene.reference)) if data is not None]
 
 
 def _image(grey, width, height):

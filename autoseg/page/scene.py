@@ -23,6 +23,7 @@ class PageCase:
         images: one file per channel; the first is shown.
         record: the object in CASE.json.
         surfaces: folder with a mesh per structure.
+        called: what ``predicted`` is, in a word: also the labels of another tool may be shown.
     """
 
     id: str
@@ -31,6 +32,7 @@ class PageCase:
     predicted: Path | None = None
     record: dict = field(default_factory=dict)
     surfaces: Path | None = None
+    called: str = "prediction"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ class Scene:
         reference, predicted: (Z, Y, X) label values, or None; at least one is there.
         geometry: of this part.
         notes: sentences about what could not be shown.
+        called: what ``predicted`` is, in a word.
     """
 
     scan: np.ndarray | None
@@ -49,6 +52,7 @@ class Scene:
     predicted: np.ndarray | None
     geometry: Geometry
     notes: tuple[str, ...] = ()
+    called: str = "prediction"
 
     @property
     def difference(self):
@@ -94,7 +98,7 @@ def read_scene(case):
     predicted = masks[0] if case.predicted else None
     reference = masks[-1] if case.reference and (len(masks) == 2 or not case.predicted) else None
     shape = [b - a for a, b in zip(lower, upper, strict=True)]
-    return Scene(grey, reference, predicted, geometry.cropped(lower, shape), tuple(notes))
+    return Scene(grey, reference, predicted, geometry.cropped(lower, shape), tuple(notes), case.called)
 
 
 def _box(masks, geometry):

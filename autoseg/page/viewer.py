@@ -39,13 +39,13 @@ def packed(data, compress=True):
 
 
 def pack_scene(scene, labels):
-    """{'scan', 'prediction', 'reference': NIfTI in base64} of what a Scene has; structure i has the value i + 1."""
+    """{'scan', 'prediction' (as ``scene.called``), 'reference': NIfTI in base64}, what there is; structure i is i + 1."""
     steps = [-(-n // LONGEST) for n in scene.geometry.shape]
     affine = scene.geometry.affine
     affine[:3, :3] *= steps
     thin = tuple(slice(None, None, step) for step in steps)
     volumes = {"scan": scene.scan}
-    for name, data in (("prediction", scene.predicted), ("reference", scene.reference)):
+    for name, data in ((scene.called, scene.predicted), ("reference", scene.reference)):
         volumes[name] = None if data is None else _numbered(data[thin], labels)
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""The HTML page of a run, of predictions or of an evaluation."""
+"""The HTML page of a run, of predictions, of reconstructions or of an evaluation."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from autoseg.data.dataset import image_name, read_dataset
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
 from autoseg.evaluation.stored import read_report
-from autoseg.imaging.files import FORMATS, read_label_volume
+from autoseg.imaging.files import FORMATS, digest_on_disk, read_label_volume
 from autoseg.page import MOST_PICTURED, Page, PageCase, write_page
 from autoseg.page.runs import RunRecord
 from autoseg.pipeline.quiet import mute, silent
@@ -22,6 +22,7 @@ from planners.records import from_json
 __all__ = ["Reported", "report", "try_report"]
 
 PAGE = "report.html"
+RECONSTRUCT = "autoseg reconstruct"  # what its markers say that they were made by
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,19 @@ class Reported:
 
 
 def report(path, *, images=None, reference=None, predicted=None, workers=None, progress=silent):
-    """Write ``report.html`` into the folder of a fold of a run, of predictions, or of an evaluation.
+    """Write ``report.html`` into the folder of a fold of a run, of predictions, of reconstructions, or of an evaluation.
 
     Args:
-        path: ``runs/NAME/RUN/fold_N``, or a folder with predictions or with metrics.json or both.
-        images: folder of the scans, or {case: paths}; None for the imagesTr (or imagesTs) beside the references' labelsTr.
-        reference, predicted: folders of label maps; None for those that the metrics name.
+        path: ``runs/NAME/RUN/fold_N``, a folder with predictions or with metrics.json or both, or what ``reconstruct`` wrote.
+        images: folder of the scans, or {case: paths}; None for the imagesTr (or imagesTs) beside the references' labelsTr, or
+            beside that of the maps that were reconstructed.
+        reference, predicted: folders of label maps; None for those that the metrics, or the reconstructions, name.
 
     Returns:
         Reported
 
     Raises:
-        AutosegError: the folder holds none of the three, or what is in it cannot be read.
+        AutosegError: the folder holds none of these, or what is in it cannot be read.
     """
     begun = time.monotonic()
     folder = Path(path)
@@ -110,16 +112,12 @@ def _cases_of_dataset(folder, names):
 
 
 def _of_results(folder, record, images, reference, predicted):
-    """The Page of a folder with predictions, metrics, or both."""
+    """The Page of a folder with predictions, metrics, or both; else of reconstructions."""
     scored = read_report(folder / "metrics.json") if (folder / "metrics.json").is_file() else None
     files = {case: paths for case, *paths in scored.files} if scored else {}
-    own = _label_files(folder)
-    names = list(files) or sorted(own)
+    names = list(files) or sorted(_label_files(folder))
     if not names:
-        raise AutosegError(
-            f"{folder}: neither a run's fold, nor predictions, nor metrics.json in it. Expected RUN/fold_N, or the output "
-            "folder of `autoseg predict` or `autoseg evaluate`"
-        )
+        return _of_reconstructions(folder, images, reference, predicted)
     cases = []
     for name in names:
         truth, guess = (Path(path) for path in files.get(name, ("", "")))
@@ -150,10 +148,45 @@ def _of_results(folder, record, images, reference, predicted):
     )
 
 
-def _case(name, folder, images=(), reference=None, predicted=None):
-    """A PageCase with what lies beside its prediction."""
+def _of_reconstructions(folder, images, reference, predicted):
+    """The Page of what ``reconstruct`` wrote; the label maps are where they were, or in the folder ``predicted``."""
+    records = {path.stem: read_json(path) for path in sorted(folder.glob("[!.]*.json"))}
+    records = {case: record for case, record in records.items() if _is_reconstruction(record)}
+    if not records:
+        raise AutosegError(
+            f"{folder}: neither a run's fold, nor predictions, nor reconstructions, nor metrics.json in it. "
+            "Expected RUN/fold_N, or the output folder of `autoseg predict`, `autoseg reconstruct` or `autoseg evaluate`"
+        )
+    cases, groups, places = [], {}, [folder, reference, predicted, images]
+    for name, record in records.items():
+        source = Path(record["source"])
+        found = _find(name, predicted, source)
+        notes = [f"{source.name}: the label map is not where it was; --predicted DIR names its folder"] if found is None else []
+        if found and digest_on_disk(found) != record["identity"]["input"]["digest"]:
+            notes.append(f"{found.name}: is not the label map that surfaces and measurements were made of")
+        truth = _find(name, reference, None)
+        case = _case(name, folder, _images(name, images, truth or found), truth, found, home=folder)
+        cases.append(replace(case, record={**record, "notes": notes}, called="labels"))
+        places.append(source.parent)
+        groups = {**record["labels"], **groups}
+    values = tuple(tuple(group) for group in groups.values())
+    return Page(
+        title=f"Reconstruction of {len(cases)} label map{'s' * (len(cases) != 1)}",
+        facts=(("autoseg", __version__),),
+        labels=LabelSchema(tuple(groups), values, any(len(group) > 1 for group in values), tuple(v[0] for v in values)),
+        cases=tuple(cases),
+        folders=_folders(places, None),
+    )
+
+
+def _is_reconstruction(record):
+    return isinstance(record, dict) and record.get("made_by") == RECONSTRUCT and record.get("state") == "done"
+
+
+def _case(name, folder, images=(), reference=None, predicted=None, home=None):
+    """A PageCase with what lies in ``home``, else beside its prediction."""
     predicted = predicted or _label_files(folder, name).get(name)
-    home = predicted.parent if predicted else folder
+    home = home or (predicted.parent if predicted else folder)
     marker, surfaces = home / f"{name}.json", home / f"{name}_surfaces"
     record = read_json(marker) if marker.is_file() else {}
     return PageCase(
@@ -167,11 +200,11 @@ def _case(name, folder, images=(), reference=None, predicted=None):
 
 
 def _label_files(folder, name=None):
-    """{case: path} of the label maps in a folder; ``CASE_iso`` is a restored scan and none of them."""
+    """{case: path} of the label maps in a folder; ``CASE_iso`` and ``CASE_iso_cubic`` are scans on cubic voxels."""
     found = {}
     for ending in sorted(FORMATS, key=len):
         for path in sorted(folder.glob(f"[!.]*{ending}")) if name is None else [folder / f"{name}{ending}"]:
-            if path.is_file() and not path.name.endswith(f"_iso{ending}"):
+            if path.is_file() and not path.name.endswith((f"_iso{ending}", f"_iso_cubic{ending}")):
                 found[path.name[: -len(ending)]] = path
     return found
 

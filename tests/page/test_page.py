@@ -23,7 +23,7 @@ from autoseg.page.markup import colour_of, number, scrubbed
 from autoseg.page.pictures import draw_planes
 from autoseg.page.plots import draw_distribution, draw_lines
 from autoseg.page.scene import PageCase, Scene, read_scene
-from autoseg.pipeline import evaluate, report
+from autoseg.pipeline import evaluate, reconstruct, report
 from autoseg.workspace import write_json
 from tests.page.material import NASTY, STRUCTURE, ball
 
@@ -124,6 +124,44 @@ def test_a_folder_of_predictions_without_references_shows_volumes(place, tmp_pat
     assert "volume, mL" in page.texts
     assert "label 1" in page.texts
     assert len(page.all("image")) == 9
+
+
+def test_what_was_reconstructed_is_shown_with_its_label_maps_measurements_and_surfaces(place, tmp_path):
+    maps = tmp_path / "maps"
+    shutil.copytree(place / "predicted", maps)
+    reconstruct(maps, tmp_path / "out", workers=1)
+    source = report(tmp_path / "out", images=place / "imagesTr", workers=1).path.read_text(encoding="utf-8")
+    page = Outline(source)
+    assert "Reconstruction of 3 label maps" in page.texts
+    assert "labels, in the colour of the structure" in page.texts
+    assert {"euler number", "surface area mm2", STRUCTURE} <= set(page.texts)
+    assert len(page.all("image")) == 9
+    assert sum(a.get("class") == "predicted" for a in page.all("path")) >= 9
+    assert str(tmp_path) not in source
+    if viewer.find_viewer():
+        panel = json.loads(re.search(r'<script type="application/json" id="page-data">(.*?)</script>', source)[1])["panel"]
+        assert [set(entry["volumes"]) for entry in panel] == [{"scan", "labels"}] * 3
+        assert {surface["name"] for entry in panel for surface in entry["surfaces"]} == {STRUCTURE, "kidney"}
+
+
+def test_label_maps_that_have_moved_or_changed_since_are_said(place, tmp_path):
+    maps = tmp_path / "maps"
+    shutil.copytree(place / "predicted", maps)
+    reconstruct(maps, tmp_path / "out", surfaces="", workers=1)
+    (maps / "case_a.nii.gz").rename(tmp_path / "case_a.nii.gz")
+    shutil.copy(tmp_path / "case_a.nii.gz", maps / "case_b.nii.gz")
+    page = Outline(report(tmp_path / "out", workers=1).path.read_text(encoding="utf-8"))
+    assert "case_a.nii.gz: the label map is not where it was; --predicted DIR names its folder" in page.texts
+    assert "case_b.nii.gz: is not the label map that surfaces and measurements were made of" in page.texts
+    assert len(page.all("article")) == 3
+
+
+def test_cubic_volumes_of_predictions_are_no_cases(place, tmp_path):
+    shutil.copytree(place / "predicted", tmp_path / "out")
+    for suffix in ("_iso", "_iso_cubic"):
+        shutil.copy(place / "imagesTr" / "case_a_0000.nii.gz", tmp_path / "out" / f"case_a{suffix}.nii.gz")
+    page = Outline(report(tmp_path / "out", workers=1).path.read_text(encoding="utf-8"))
+    assert "Predictions of 3 cases" in page.texts
 
 
 def test_without_the_viewer_the_page_is_made_and_says_so(place, monkeypatch, tmp_path):
