@@ -85,16 +85,21 @@ def test_surfaces_of_label_maps_come_near_the_formula(half, spacing, mirrored):
     assert np.abs(errors(mesh, half)).max() < 0.03
 
 
-@pytest.mark.parametrize(("spacing", "tolerance"), [(SPACINGS[0], 0.03), (SPACINGS[1], 0.05), (SPACINGS[2], 0.05)])
-def test_a_small_ball_in_thick_slices_has_the_area_of_its_voxels_volume(spacing, tolerance):
-    """Counting voxels of 3 and 5 mm errs by up to 7 % at radius 6, and the mesh keeps to the count."""
-    for shift in ((0, 0, 0), (0.5, 0.2, 0.1), (0.25, -0.4, 0.3)):
-        distance, geometry, _ = ellipsoid((6, 6, 6), spacing, shift=shift)
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("half", [(20, 20, 20), (6, 6, 6), (20, 14, 10)])
+def test_surfaces_of_label_maps_err_by_the_luck_of_counting_and_little_else(half, spacing):
+    """Thick slices count a small ball up to 6 % wrong, but right in the mean; the mesh keeps to the count."""
+    found = []
+    for shift in np.random.default_rng(1).uniform(-0.5, 0.5, (16, 3)):
+        distance, geometry, _ = ellipsoid(half, spacing, shift=shift)
         mesh = of_labels(distance, geometry)
         check_closed(mesh)
         counted = np.count_nonzero(distance > 0) * np.prod(spacing)
         assert mesh.volume_mm3 == pytest.approx(counted, rel=0.005)
-        assert mesh.area_mm2 == pytest.approx(4 * np.pi * (counted * 3 / 4 / np.pi) ** (2 / 3), rel=tolerance)
+        volume, area = errors(mesh, half)
+        found.append([volume, (1 + area) / (1 + volume) ** (2 / 3) - 1])
+    assert np.abs(np.mean(found, axis=0)).max() < 0.02
+    assert np.abs(found)[:, 1].max() < 0.025
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -104,6 +109,35 @@ def test_partial_volumes_are_read_between_the_voxels(mirrored):
     mesh = of_scores(np.log(share / (1 - share)), geometry)
     check_closed(mesh)
     assert np.abs(errors(mesh, (20, 20, 20))).max() < 0.02
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_scores_that_level_off_lose_nothing_beside_the_faces_of_their_box(spacing):
+    distance, geometry, middle = ellipsoid((20, 20, 20), spacing, shift=(0.3, 0.1, 0.2), turn=np.eye(3))
+    mesh = of_scores(20 * np.tanh(distance), geometry)
+    check_closed(mesh)
+    volume, area = errors(mesh, (20, 20, 20))
+    assert abs(volume) < 0.005
+    thick = spacing[0] == 5  # whose slices become terraces
+    assert abs(area) < (0.04 if thick else 0.02)
+    points = mesh.vertices_mm - middle
+    np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], [[-20] * 3, [20] * 3], atol=1.0 if thick else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("radius", "spacing", "most"), [(20, SPACINGS[0], 0.005), (20, SPACINGS[2], 0.02), (6, SPACINGS[0], 0.02)]
+)
+def test_voxels_that_are_partly_inside_are_read_so(radius, spacing, most):
+    steps = np.array([round(4 * mm) for mm in spacing])
+    for shift in ((0.1, 0.2, 0.3), (0.5, -0.4, 0.0)):
+        distance, geometry, middle = ellipsoid((radius,) * 3, spacing, shift=shift)
+        index = (np.indices(steps * distance.shape).reshape(3, -1).T + 0.5) / steps - 0.5
+        inside = np.linalg.norm(geometry.to_world(index) - middle, axis=1) < radius
+        parts = [part for n, k in zip(distance.shape, steps, strict=True) for part in (n, k)]
+        share = inside.reshape(parts).mean(axis=(1, 3, 5)).clip(0.005, 0.995)
+        mesh = of_scores(np.log(share / (1 - share)), geometry)
+        check_closed(mesh)
+        assert np.abs(errors(mesh, (radius,) * 3)).max() < most
 
 
 @pytest.mark.parametrize("make", [of_scores, of_labels])
