@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from scipy import ndimage
 
+from autoseg.cli import main
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import read_volume, write_volume
 from autoseg.imaging.geometry import Geometry
@@ -18,11 +20,11 @@ from planners.plan import ChannelNormalization, NetworkSpec, Plan, Resampling
 SHAPE, SPACING_MM = (12, 30, 28), (3.0, 1.0, 1.0)
 
 
-def plan(scheme, spacing_mm=(1.5, 1.0, 1.0)):
+def plan(scheme, plan_mm=(1.5, 1.0, 1.0)):
     network = NetworkSpec("unet", 1, 2, (4,), ((1, 1, 1),), ((3, 3, 3),), (1,), ())
     how = ChannelNormalization("MRI", scheme, lower=-100.0, upper=900.0)
     return Plan(
-        name="tiny", dataset="d", planner="fullres_3d", preset="classic", axis_order=(0, 1, 2), spacing_mm=spacing_mm,
+        name="tiny", dataset="d", planner="fullres_3d", preset="classic", axis_order=(0, 1, 2), spacing_mm=plan_mm,
         median_shape=SHAPE, patch_size=(16, 16, 16), batch_size=1, batch_dice=False, normalization=(how,),
         resampling=Resampling(), mirror_axes=(), iterations=1, network=network, memory_elements=1,
     )  # fmt: skip
@@ -37,11 +39,11 @@ def smooth_scan(turned):
     return Volume(np.ascontiguousarray(np.flip(data.transpose(0, 2, 1, 3), 1)), geometry.transposed((1, 0, 2)).flipped((0,)))
 
 
-def export(tmp_path, scan, *, restores, spacing_mm=0.0, scheme="robust"):
+def export(tmp_path, scan, *, restores, spacing_mm=0.0, scheme="robust", **planned):
     """Write the volumes of a scan whose network changes nothing; (record, geometry and data of each file)."""
     write_volume(scan, tmp_path / "a_0000.nii.gz")
     volume = read_volume([tmp_path / "a_0000.nii.gz"])
-    bundle = SimpleNamespace(plan=plan(scheme))
+    bundle = SimpleNamespace(plan=plan(scheme, **planned))
     predictor = SimpleNamespace(bundle=bundle, restores=restores, restore=lambda data: data, resample_channels=False)
     (exporter,) = isotropic_exporters(predictor, tmp_path, spacing_mm)
     prepared = SimpleNamespace(**dict(zip(("data", "grid"), prepare_volume(volume, bundle.plan), strict=True)))
@@ -96,6 +98,51 @@ def test_where_the_network_has_the_scans_own_grid_nothing_is_moved_or_scaled(tmp
     exporter.write(case, None, SimpleNamespace(data=data, grid=grid), None)
     restored = read_volume(tmp_path / "a_iso.nii.gz").data[0]
     np.testing.assert_allclose(restored, zoomed(scan, restored.shape), atol=0.05)  # of a range of 600
+
+
+@pytest.fixture(scope="module")
+def heart(pytestconfig):
+    """(scan, label map) of a heart in slices of 10 mm, six to seven times as thick as the pixels are wide."""
+    folder = pytestconfig.rootpath / "../shared/data/Dataset027_ACDC"
+    if not folder.is_dir():
+        pytest.skip("the hearts in thick slices are not here")
+    return folder / "imagesTr" / "patient001_frame01_0000.nii.gz", folder / "labelsTr" / "patient001_frame01.nii.gz"
+
+
+@pytest.mark.filterwarnings("ignore")  # that library remarks on the scan's two voxel sizes
+@pytest.mark.parametrize("turned", [False, True])
+def test_thick_slices_become_what_another_library_makes_of_them_at_the_same_place(tmp_path, heart, turned):
+    scan = read_volume(heart[0])
+    if turned:
+        geometry = scan.geometry.transposed((1, 0, 2)).flipped((0, 2))
+        scan = Volume(np.ascontiguousarray(np.flip(scan.data.transpose(0, 2, 1, 3), (1, 3))), geometry)
+    record, _ = export(tmp_path, scan, restores=True, scheme="rescale", plan_mm=(10.0, 1.5, 1.5))
+    assert record["spacing_mm"] == pytest.approx([min(scan.geometry.spacing_mm)] * 3, rel=0.01)
+    original, cubic, restored = (
+        SimpleITK.ReadImage(str(tmp_path / f"a{suffix}.nii.gz"), SimpleITK.sitkFloat32)
+        for suffix in ("_0000", "_iso_cubic", "_iso")
+    )
+    expected = SimpleITK.Resample(original, cubic, SimpleITK.Transform(), SimpleITK.sitkBSpline3, -1.0)
+    expected, cubic, restored = (SimpleITK.GetArrayFromImage(image) for image in (expected, cubic, restored))
+    assert (expected == -1).mean() < 1e-3  # both cover the same box
+    middle = tuple(slice(n // 3, n - n // 3) for n in cubic.shape)  # it mirrors beyond the border, where here the edge goes on
+    width = float(np.ptp(expected))
+    assert np.abs(cubic - expected)[middle].max() < 2e-3 * width
+    assert np.abs(cubic - expected).mean() < 5e-3 * width
+    assert np.abs(restored - cubic)[middle].mean() < 5e-3 * width  # through the grid of a network that changes nothing
+
+
+def test_labels_of_thick_slices_lie_where_another_library_puts_them(tmp_path, heart):
+    assert main(["reconstruct", "-i", str(heart[1]), "-o", str(tmp_path), "--isotropic", "--surfaces", "none", "--quiet"]) == 0
+    original = SimpleITK.ReadImage(str(heart[1]))
+    cubic = SimpleITK.ReadImage(str(tmp_path / "patient001_frame01_iso.nii.gz"))
+    for value in (1, 2, 3):
+        mask = SimpleITK.Cast(original == value, SimpleITK.sitkFloat32)
+        linear = SimpleITK.GetArrayFromImage(SimpleITK.Resample(mask, cubic, SimpleITK.Transform(), SimpleITK.sitkLinear)) > 0.5
+        found = SimpleITK.GetArrayFromImage(cubic) == value
+        assert 2 * (linear & found).sum() / (linear.sum() + found.sum()) > 0.88  # which leaves terraces and gaps
+        volume = SimpleITK.GetArrayFromImage(mask).sum() * np.prod(original.GetSpacing())
+        assert found.sum() * np.prod(cubic.GetSpacing()) == pytest.approx(volume, rel=0.03)
 
 
 def test_a_model_that_does_not_restore_gives_the_interpolated_volume_alone_and_says_so(tmp_path):

@@ -122,7 +122,10 @@ def surfaces_from_labels(labels, groups, *, iterations=20, decimate=0.0, workers
 
 
 def isotropic_labels(labels, spacing_mm=None):
-    """A label map on cubic voxels over the same box, by the fields that surfaces are made from; the largest wins.
+    """A label map on cubic voxels over the same box, by the fields that surfaces are made from.
+
+    Where the field of all labels together is positive the largest of theirs wins, be it negative: labels that touch leave no
+    gap between slices.
 
     Args:
         labels: LabelVolume.
@@ -134,17 +137,18 @@ def isotropic_labels(labels, spacing_mm=None):
     old = labels.geometry
     grid = old.isotropic(spacing_mm)
     shape = grid.shape
-    result, best = np.zeros(shape, labels.data.dtype), np.zeros(shape, np.float32)
+    result, best = np.zeros(shape, labels.data.dtype), np.full(shape, -np.inf, np.float32)
     values = [int(value) for value in np.unique(labels.data) if value != 0]
     for value, box in label_boxes(labels.data, {value: (value,) for value in values}).items():
         mask, lower = mask_in(labels.data, (value,), box, MARGIN)
+        every, _ = mask_in(labels.data, values, box, MARGIN)
         source = old.cropped(lower, mask.shape)
         ends = np.stack([grid.to_index(source.to_world([corner]))[0] for corner in ([0, 0, 0], np.array(mask.shape) - 1)])
         start = np.maximum(0, np.floor(ends[0])).astype(int)
         stop = np.minimum(shape, np.ceil(ends[1]) + 1).astype(int)
-        field = field_of_mask(mask, source.spacing_mm)[None]
-        field = resample_image(field, source, grid.cropped(start, stop - start), _orders(mask.shape))[0]
-        wins = field > crop(best, start, stop)
+        fields = np.stack([field_of_mask(part, source.spacing_mm) for part in (mask, every)])
+        field, inside = resample_image(fields, source, grid.cropped(start, stop - start), _orders(mask.shape))
+        wins = (field > crop(best, start, stop)) & (inside > 0)
         np.copyto(crop(result, start, stop), value, where=wins)
         np.copyto(crop(best, start, stop), field, where=wins)
     return LabelVolume(result, grid)

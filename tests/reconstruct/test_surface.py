@@ -275,6 +275,19 @@ def test_cubic_voxels_keep_the_box_the_labels_and_their_volumes():
     np.testing.assert_array_equal(same.data, data[:, :40, :40])
 
 
+def test_labels_that_touch_leave_no_gap_between_thick_slices():
+    distance, geometry, middle = ellipsoid((16, 16, 16), (6.0, 0.8, 0.8), shift=(0.3, 0.1, 0.2))
+    labels = LabelVolume(np.select([distance > 5, distance > 0], [1, 2], 0).astype(np.uint8), geometry)
+    cubic = isotropic_labels(labels)
+    points = cubic.geometry.to_world(np.indices(cubic.data.shape).reshape(3, -1).T)
+    depth = 16 - np.linalg.norm(points - middle, axis=1).reshape(cubic.data.shape)
+    assert (cubic.data[depth > 4] > 0).all()  # of the inner ball and its shell alike
+    size = abs(np.linalg.det(cubic.geometry.affine))
+    for value in (1, 2):
+        counted = np.count_nonzero(labels.data == value) * abs(np.linalg.det(geometry.affine))
+        assert np.count_nonzero(cubic.data == value) * size == pytest.approx(counted, rel=0.06)
+
+
 @pytest.mark.parametrize("case", ["case_00007"])
 def test_expert_kidneys_give_closed_surfaces(case, request):
     path = request.config.rootpath / f"../shared/data/surfaces/kidney_masks/labels/{case}.nii.gz"
