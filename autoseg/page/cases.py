@@ -14,7 +14,7 @@ __all__ = ["case_article", "order_of_cases", "overview", "summary_sections"]
 PLOTTED = {"dice": (None, 1.0), "nsd": (None, 1.0), "hd95_mm": (0.0, None), "volume_error_ml": (None, None)}
 IN_CASES = ("dice", "nsd", "hd95_mm", "assd_mm", "reference_ml", "predicted_ml", "volume_error_ml")
 TITLES = {**COLUMNS, "reference_ml": "reference, mL", "predicted_ml": "predicted, mL"}
-FEW_COLUMNS = 6  # structures that get a column each in the list of cases
+FEW_COLUMNS = 6  # structures that get a column each in the list of cases, and beside each other in measurements
 
 
 def order_of_cases(cases, report):
@@ -222,17 +222,20 @@ def _volumes(scene, labels):
 
 
 def _measurements(record):
-    """Measurements of CASE.json, a row for each that some structure has, a column per structure; '' without any."""
-    found = {entry["structure"]: entry for entry in record.get("measurements") or () if "structure" in entry}
-    names = dict.fromkeys(key for entry in found.values() for key in entry if key != "structure")
+    """Measurements of CASE.json, a row for each that some structure has, a column per structure, not too many beside each
+    other; '' without any."""
+    found = [entry for entry in record.get("measurements") or () if "structure" in entry]
+    tables = [_measured(found[i : i + FEW_COLUMNS]) for i in range(0, len(found), FEW_COLUMNS)]
+    return f"<details><summary>Measurements</summary>{''.join(tables)}</details>" if any(tables) else ""
+
+
+def _measured(entries):
     rows = []
-    for name in names:
-        values = [entry.get(name) for entry in found.values()]
+    for name in dict.fromkeys(key for entry in entries for key in entry if key != "structure"):
+        values = [entry.get(name) for entry in entries]
         if any(value not in (None, "") for value in values):
             rows.append([text(name.replace("_", " ")), *(text(number(value, _digits(value))) for value in values)])
-    if not rows:
-        return ""
-    return f"<details><summary>Measurements</summary>{table(['measured', *found], rows)}</details>"
+    return table(["measured", *(entry["structure"] for entry in entries)], rows) if rows else ""
 
 
 def _digits(value):

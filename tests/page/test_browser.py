@@ -117,3 +117,18 @@ def test_the_page_is_as_wide_as_the_window(browser, page, width):
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
     browser.open(page)
     assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+def test_on_paper_nothing_is_cut_off_and_what_was_folded_is_open(browser, page):
+    browser.call("Emulation.setDeviceMetricsOverride", width=718, height=1000, deviceScaleFactor=1, mobile=False)  # A4
+    browser.open(page)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        right = "[...document.querySelectorAll('main *')].map((e) => e.getBoundingClientRect().right)"
+        assert browser.run(f"Math.max(...{right})") <= 719
+        seen = "[...document.querySelectorAll('details tbody tr')].map((e) => e.checkVisibility({contentVisibilityAuto: true}))"
+        assert set(browser.run(seen)) == {True}
+        assert browser.run("document.querySelectorAll('details:not([open]) tbody tr').length") > 0
+        assert browser.run("getComputedStyle(document.querySelector('.review')).display") == "none"
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
