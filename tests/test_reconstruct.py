@@ -205,9 +205,9 @@ def test_triangles_that_could_not_be_taken_away_are_said(maps, monkeypatch, capl
     out = maps / "out"
     about = json.loads((out / "a_surfaces" / "surfaces.json").read_text())
     note = about["structures"][0]["note"]
-    assert note.startswith("all triangles kept")
+    assert note.startswith("0% of the triangles taken away, not 50%")
     assert note in json.loads((out / "a.json").read_text())["measurements"][0]["note"]
-    assert note in caplog.text
+    assert f"a_surfaces, label 2: {note}" in caplog.text
 
 
 def test_a_single_file_will_do_and_surfaces_can_be_left_out(maps):

@@ -5,6 +5,7 @@ does: what is verifiably done is skipped, what is ours is made anew, and what ot
 """
 
 import csv
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
 __all__ = ["Reconstructed", "reconstruct", "reconstruction_exporter", "surface_settings", "write_measurements"]
+
+logger = logging.getLogger(__name__)
 
 MADE_BY = "autoseg reconstruct"
 SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": 10}
@@ -226,6 +229,8 @@ def _write_surfaces(meshes, folder, settings, structures, method):
             write_mesh(mesh, path, coordinates=coordinates, colour=colour)
         size = {"vertices": len(mesh.vertices_mm), "faces": len(mesh.faces)} if mesh else {}
         note = mesh.note if mesh else "no voxels"
+        if mesh and note:
+            logger.warning("%s, %s: %s", folder.name, structure, note)
         about.append({"structure": structure, "files": [path.name for path in paths], "colour": colour, **size, "note": note})
         files += paths
     if "glb" in formats and any(meshes):

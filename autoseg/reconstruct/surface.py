@@ -23,7 +23,6 @@ errors of volume and area in percent:
   halve the luck for ellipsoids, but were no better than counting for real organs with every third or fifth slice kept.
 """
 
-import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,9 +45,7 @@ MARGIN = 3  # voxels around a structure, for the splines
 BLUR, BLUR_FAR = 1.0, 1.5  # voxels, of the occupancy and, within slices, of distances
 KEPT = 0.1  # of a field's value in each voxel, at least, after it is blurred: so no voxel changes sides
 PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of his two steps
-NOT_DECIMATED = "all triangles kept: with fewer of them the surface would not be closed, or have other holes"
-
-logger = logging.getLogger(__name__)
+NOT_DECIMATED = "the surface would not be closed, or have other holes"
 
 
 @dataclass(frozen=True)
@@ -220,8 +217,8 @@ def surface_of_field(field, geometry, finer, structure, smoothing, *, volume_mm3
     mesh = SurfaceMesh(grid.to_world(points), np.ascontiguousarray(faces, np.int32), structure)
     target = mesh.volume_mm3 if volume_mm3 is None else volume_mm3
     mesh = replace(mesh, vertices_mm=_taubin(mesh, smoothing.iterations))
-    mesh = _enclosing(mesh, target, 0.5 * min(grid.spacing_mm))
-    return _decimated(mesh, smoothing.decimate)
+    most_mm = 0.5 * min(grid.spacing_mm)
+    return _decimated(_enclosing(mesh, target, most_mm), smoothing.decimate, most_mm)
 
 
 class _Winners:
@@ -341,18 +338,21 @@ def _enclosing(mesh, volume_mm3, most_mm):
     return mesh
 
 
-def _decimated(mesh, share):
-    """Fewer triangles where the surface is flat (quadric error); the mesh as it was, and a note, if that would open it."""
+def _decimated(mesh, share, most_mm):
+    """Fewer triangles where the surface is flat (quadric error), around the same volume; less of them, and a note, where that
+    would open the surface or change its holes."""
     if not share or len(mesh.faces) < 100:
         return mesh
     import fast_simplification
 
     middle = mesh.vertices_mm.mean(axis=0)
-    points, faces = fast_simplification.simplify(
-        np.ascontiguousarray(mesh.vertices_mm - middle, np.float32), mesh.faces, target_reduction=share
-    )
-    fewer = SurfaceMesh(points.astype(np.float64) + middle, faces.astype(np.int32), mesh.structure)
-    if fewer.is_watertight and fewer.euler_number == mesh.euler_number:
-        return fewer
-    logger.warning("%s: %s", mesh.structure, NOT_DECIMATED)
-    return replace(mesh, note=NOT_DECIMATED)
+    points = np.ascontiguousarray(mesh.vertices_mm - middle, np.float32)
+    for taken in (share, share / 2, share / 4):
+        corners, faces = fast_simplification.simplify(points, mesh.faces, target_reduction=taken)
+        fewer = SurfaceMesh(corners.astype(np.float64) + middle, faces.astype(np.int32), mesh.structure)
+        if fewer.is_watertight and fewer.euler_number == mesh.euler_number:
+            break
+    else:
+        taken, fewer = 0.0, mesh
+    note = "" if taken == share else f"{taken:.0%} of the triangles taken away, not {share:.0%}: {NOT_DECIMATED}"
+    return replace(_enclosing(fewer, mesh.volume_mm3, most_mm), note=note)

@@ -244,6 +244,11 @@ def test_decimation_takes_triangles_and_little_else():
     check_closed(fewer)
     assert len(fewer.faces) < 0.25 * len(full.faces)
     assert np.abs(errors(fewer, (20, 20, 20))).max() < 0.02
+    thin = np.zeros((1, 30, 30), np.uint8)
+    thin[0, 8:20, 8:20] = np.hypot(*(np.indices((12, 12)) - 5.5)) < 6
+    slab = LabelVolume(thin, Geometry.from_spacing(thin.shape, (1, 1, 1)))
+    (mesh,) = surfaces_from_labels(slab, {"it": (1,)}, decimate=0.97)
+    assert mesh.volume_mm3 == pytest.approx(thin.sum(), rel=0.03)
     with pytest.raises(AutosegError, match="share of triangles"):
         of_scores(distance, geometry, decimate=1.0)
 
