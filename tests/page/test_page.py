@@ -156,6 +156,14 @@ def test_label_maps_that_have_moved_or_changed_since_are_said(place, tmp_path):
     assert len(page.all("article")) == 3
 
 
+def test_empty_label_maps_are_said_to_be_empty(tmp_path):
+    empty = LabelVolume(np.zeros((4, 9, 9), np.uint8), Geometry.from_spacing((4, 9, 9), (3.0, 1.0, 1.0)))
+    write_label_volume(empty, tmp_path / "maps" / "a.nii.gz")
+    reconstruct(tmp_path / "maps", tmp_path / "out", workers=1)
+    page = Outline(report(tmp_path / "out", workers=1).path.read_text(encoding="utf-8"))
+    assert "labels: no voxel is labelled" in page.texts
+
+
 def test_cubic_volumes_of_predictions_are_no_cases(place, tmp_path):
     shutil.copytree(place / "predicted", tmp_path / "out")
     for suffix in ("_iso", "_iso_cubic"):
