@@ -146,8 +146,9 @@ def _notes(cases, viewer, manifest):
         notes.append(
             "Without the panel in three dimensions: the Python package ipyniivue, which brings the viewer, is missing."
         )
-    elif viewer and 0 < len(manifest) < min(len(cases), MOST_PICTURED):
-        notes.append(f"In the panel in three dimensions are the {len(manifest)} worst cases, to keep the file small.")
+    elif viewer and len(manifest) < min(len(cases), MOST_PICTURED):
+        shown = f"the {len(manifest)} worst cases" if manifest else "no cases"
+        notes.append(f"In the panel in three dimensions are {shown}, to keep the file small.")
     return tuple(notes)
 
 

@@ -22,7 +22,7 @@ from autoseg.page.markup import colour_of
 __all__ = ["find_viewer", "pack_scene", "pack_surfaces", "packed"]
 
 LONGEST = 160  # voxels along an axis; finer scans are thinned out
-MOST_FACES = 20_000  # of a surface; more are decimated
+MOST_FACES, MOST_OF_CASE = 20_000, 200_000  # of a surface, and of all of a case together; more are decimated
 MESHES = (".obj", ".stl", ".ply")  # of several the last is read
 
 
@@ -78,9 +78,11 @@ def pack_surfaces(folder, labels):
     names = {Path(file).stem: entry["structure"] for entry in about.get("structures", ()) for file in entry["files"]}
     turn = np.float32([1, 1, 1] if about.get("coordinates", "LPS").upper() == "RAS" else [-1, -1, 1])  # the winding stays
     found = []
-    for stem, mesh in _meshes(folder).items():
-        if len(mesh.faces) > MOST_FACES and importlib.util.find_spec("fast_simplification"):
-            mesh = mesh.simplify_quadric_decimation(face_count=MOST_FACES)
+    meshes = _meshes(folder)
+    most = min(MOST_FACES, MOST_OF_CASE // max(1, len(meshes)))
+    for stem, mesh in meshes.items():
+        if len(mesh.faces) > most and importlib.util.find_spec("fast_simplification"):
+            mesh = mesh.simplify_quadric_decimation(face_count=most)
         name = names.get(stem, stem)
         number = labels.structures.index(name) if name in labels.structures else len(labels.structures)
         block = packed(as_mz3(np.asarray(mesh.vertices, np.float32) * turn, np.asarray(mesh.faces)))
@@ -94,7 +96,10 @@ def _meshes(folder):
 
     files = {path.stem: path for ending in MESHES for path in sorted(folder.glob(f"[!.]*{ending}"))}
     if files:
-        return {stem: trimesh.load(path, force="mesh", process=False) for stem, path in files.items()}
+        meshes = {stem: trimesh.load(path, force="mesh", process=False) for stem, path in files.items()}
+        for mesh in meshes.values():
+            mesh.merge_vertices()  # STL has three for each triangle
+        return meshes
     scene = folder / "scene.glb"  # whose root node turns millimetres into metres: the meshes below it are what is wanted
     return dict(trimesh.load(scene, process=False).geometry) if scene.is_file() else {}
 

@@ -298,6 +298,18 @@ def test_a_surface_in_lps_is_shown_where_the_mask_is(tmp_path):
     assert np.allclose(vertices.mean(axis=0), (10, 20, 30), atol=0.1)
 
 
+def test_large_surfaces_are_made_small_and_stay_closed(tmp_path, monkeypatch):
+    trimesh = pytest.importorskip("trimesh")
+    monkeypatch.setattr(viewer, "MOST_OF_CASE", 4000)
+    for name in ("one", "two"):
+        trimesh.creation.icosphere(subdivisions=5, radius=9).export(tmp_path / f"{name}.stl")
+    for _, _, block in viewer.pack_surfaces(tmp_path, ONE):
+        raw = gzip.decompress(base64.b64decode(block))
+        n_faces, n_vertices = np.frombuffer(raw[4:12], "<u4")
+        assert n_faces <= 2000
+        assert n_vertices == n_faces // 2 + 2  # Euler: triangles share their corners
+
+
 def test_surfaces_are_named_and_placed_by_what_stands_beside_them(tmp_path):
     trimesh = pytest.importorskip("trimesh")
     shape = trimesh.creation.icosphere(radius=4).apply_translation((10, 20, 30))
