@@ -13,8 +13,8 @@ maps. What the border of the image cuts is closed at the outer faces of its voxe
 How near that comes, over 40 positions and turns of the grid, for slices of 1, 3 and 5 mm (``benchmarks/surfaces.py``), as mean
 errors of volume and area in percent:
 
-- Scores that grow with the distance to the surface: -0.1 and -0.1 for a ball of 20 mm, -0.4 and -0.2 for one of 6 mm. Where
-  they level off within less than a slice's distance, thick slices are terraces: the area is up to 3 too large for 5 mm.
+- Scores that grow with the distance to the surface: -0.1 and -0.1 for a ball of 20 mm, within 0.4 and 0.3 for one of 6 mm.
+  Where they level off within less than a slice's distance, thick slices are terraces: the area is up to 3 too large for 5 mm.
 - Scores that are the share of each voxel that is inside: -0.2 to -0.4 and -0.1 to 1.3 at 20 mm; at 6 mm -1.2, -1.9 and -3.0,
   and -0.2 to 0.3: a voxel at the surface of what is small and round is less than half inside.
 - Label maps: the volume is that of the voxels, whose count errs by luck and not by method. It is right in the mean, and varies
