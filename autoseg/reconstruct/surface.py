@@ -20,7 +20,7 @@ errors of volume and area in percent:
 - Label maps: the volume is that of the voxels, whose count errs by luck and not by method. It is right in the mean, and varies
   by 0.1, 0.1 and 0.8 at 20 mm, by 0.7, 3.2 and 2.4 at 6 mm, at worst 6. For that volume the area is 0.3 to 0.7 too large at
   20 mm, 0.7 to 1.4 at 6 mm. Volumes by Simpson's rule through the areas of the slices, with ends rounded by the curvature,
-  halve the luck for ellipsoids, but were no better than counting for real organs with every third or fifth slice kept.
+  cut the luck for ellipsoids to a third, but were no better than counting for real organs with every third or fifth slice kept.
 """
 
 from dataclasses import dataclass, replace
