@@ -133,8 +133,9 @@ def find_sites(codes, seed):
     order = np.flatnonzero(flat >= 0 if partly else flat > 0)
     rng = np.random.default_rng(seed)
     sites = {0: np.zeros((0, 3), np.int32)} if partly else {}
-    for code in np.unique(flat[order]).tolist():
-        voxels = order[flat[order] == code]
+    order = order[np.argsort(flat[order], kind="stable")]  # by code, and within a code ascending
+    found, first = np.unique(flat[order], return_index=True)
+    for code, voxels in zip(found.tolist(), np.split(order, first)[1:], strict=True):
         wanted = max(min(SITES_PER_CODE, voxels.size), -(-voxels.size // 100))
         if wanted < voxels.size:
             voxels = np.sort(rng.choice(voxels, wanted, replace=False))

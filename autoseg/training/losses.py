@@ -14,6 +14,7 @@ minus its mean over classes without background (Drozdzal et al. 2016; Isensee et
 from functools import lru_cache
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from autoseg.errors import TrainingError
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 SMOOTH = 1e-5
+SLAB = 2**22  # elements of logits whose probabilities are in memory at once
 SSIM_SHARE = 0.2  # of 1 - SSIM beside the absolute error
 
 
@@ -158,22 +160,63 @@ def _compare(logits, codes, regions):
     with torch.autocast(logits.device.type, enabled=False):
         if regions:
             return _compare_regions(logits.float(), codes, regions)
-        return _compare_labels(logits.float(), codes)
+        return _compare_labels(logits, codes)
 
 
 def _compare_labels(logits, codes):
     """Softmax; the truth stays an index and is never expanded to one channel per class."""
-    valid = codes >= 0
+    weight = (codes >= 0).to(torch.promote_types(logits.dtype, torch.float32))
     target = codes.clamp(min=0).long()  # (B, Z, Y, X)
-    log_all = functional.log_softmax(logits, dim=1)
-    log_true = log_all.gather(1, target[:, None])[:, 0]  # of the true class
-    weight = valid.float()
-    entropy = -(log_true * weight).sum() / weight.sum().clamp(min=1)
-    classes = logits.shape[1]
-    both = _sum_by_class(log_true.exp() * weight, target, classes)
-    truth = _sum_by_class(weight, target, classes)
-    predicted = torch.einsum("bkv,bv->bk", log_all.exp().flatten(2), weight.flatten(1))
-    return entropy, (both[:, 1:], predicted[:, 1:], truth[:, 1:])
+    entropy, both, predicted = _LabelSums.apply(logits, target, weight)
+    truth = _sum_by_class(weight, target, logits.shape[1])
+    return entropy / weight.sum().clamp(min=1), (both[:, 1:], predicted[:, 1:], truth[:, 1:])
+
+
+class _LabelSums(torch.autograd.Function):
+    """Sums over voxels: cross-entropy (), probability of the true class (B, K) by class, probabilities (B, K).
+
+    With many classes arrays of all probabilities are what fills the memory. So they are computed slab by slab, again on the
+    way back, and nothing but the logits is kept; where one slab is all, its probabilities.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, target, weight):
+        sums, slabs = [], _slabs(logits)
+        for slab in slabs:
+            w, index = weight[:, slab], target[:, slab]
+            log_all = logits[:, :, slab].log_softmax(dim=1, dtype=weight.dtype)
+            log_true = log_all.gather(1, index[:, None])[:, 0]
+            both = _sum_by_class(log_true.exp() * w, index, logits.shape[1])
+            probability = log_all.exp_()
+            predicted = torch.einsum("bkv,bv->bk", probability.flatten(2), w.flatten(1))
+            sums.append((-(log_true * w).sum(), both, predicted))
+        ctx.ready, ctx.dtype = len(slabs) == 1, logits.dtype
+        ctx.save_for_backward(probability if ctx.ready else logits, target, weight)
+        return tuple(torch.stack(parts).sum(dim=0) for parts in zip(*sums, strict=True))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_entropy, of_both, of_predicted):
+        kept, target, weight = ctx.saved_tensors
+        gradient = torch.empty_like(kept, dtype=ctx.dtype)
+        for slab in _slabs(kept):
+            # with g the gradient of the probabilities p, that of the logits is p (g - sum of p g)
+            w, index = weight[:, slab], target[:, slab]
+            probability = kept[:, :, slab] if ctx.ready else kept[:, :, slab].softmax(dim=1, dtype=weight.dtype)
+            true = probability.gather(1, index[:, None])  # (B, 1, z, Y, X)
+            of_true = true * of_both.gather(1, index.flatten(1)).view_as(true)
+            mean = torch.einsum("bkv,bk->bv", probability.flatten(2), of_predicted).view_as(true) + of_true
+            part = of_predicted[:, :, None, None, None] + (of_entropy - mean)
+            part.mul_(probability).scatter_add_(1, index[:, None], of_true - of_entropy)
+            torch.mul(part, w[:, None], out=gradient[:, :, slab])
+        return gradient, None, None
+
+
+def _slabs(logits):
+    """Slices along z, each of about ``SLAB`` elements."""
+    depth = logits.shape[2]
+    step = max(1, SLAB * depth // max(1, logits.numel()))
+    return [slice(first, first + step) for first in range(0, depth, step)]
 
 
 def _compare_regions(logits, codes, regions):

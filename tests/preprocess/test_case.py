@@ -14,7 +14,7 @@ from autoseg.imaging.files import read_file, read_label_volume, read_volume, wri
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume, orient
 from autoseg.phantoms import draw_phantom, write_phantoms
-from autoseg.preprocess.case import prepare_case, prepare_volume
+from autoseg.preprocess.case import find_sites, prepare_case, prepare_volume
 from autoseg.reconstruct.native import logits_to_codes
 from planners import Budget, ChannelStats, Fingerprint, get_planner
 
@@ -120,3 +120,10 @@ def test_real_labels_come_back_to_their_scan_and_left_stays_left(name):
             middle = native.to_world(np.argwhere(back == code)).mean(axis=0)
             expected = native.to_world(np.argwhere(truth.data == code)).mean(axis=0)
             assert np.allclose(middle, expected, atol=0.5)
+
+
+def test_sites_of_many_codes_are_those_of_each_code_looked_for_alone():
+    codes = np.random.default_rng(3).integers(-1, 40, (8, 9, 10)).astype(np.int16)
+    sites = find_sites(codes, seed=0)
+    assert list(sites) == list(range(40))
+    assert all(np.array_equal(voxels, np.argwhere(codes == code)) for code, voxels in sites.items())

@@ -132,3 +132,34 @@ def test_coarse_targets_are_torchs_nearest_exact(shape):
     expected = torch.nn.functional.interpolate(codes[None].double(), size=shape, mode="nearest-exact")[0]
     assert torch.equal(seen[0], codes)
     assert torch.equal(seen[1].double(), expected)
+
+
+@pytest.mark.parametrize("slab", [2**22, 1], ids=["at once", "in slabs"])
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_the_gradient_of_labels_is_exact(monkeypatch, slab, batch_dice):
+    monkeypatch.setattr("autoseg.training.losses.SLAB", slab)
+    logits = torch.randn(2, 5, 3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    codes = torch.randint(-1, 5, (2, 3, 2, 4), dtype=torch.int16, generator=torch.Generator().manual_seed(1))
+    loss = partial(dice_cross_entropy, batch_dice=batch_dice)
+    assert torch.autograd.gradcheck(lambda x: loss(x, codes), logits.requires_grad_())
+
+
+def test_with_many_labels_nothing_of_their_size_is_kept_but_the_logits():
+    logits = torch.randn(1, 140, 16, 64, 64, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        loss = dice_cross_entropy(logits, torch.zeros(1, 16, 64, 64, dtype=torch.int16))
+    loss.backward()
+    assert sum(kept) < 1.2 * logits.numel()
+
+
+def test_logits_in_half_precision_are_summed_in_float32_and_get_a_gradient_of_their_own_type():
+    logits = torch.randn(1, 5, 4, 8, 8).bfloat16().requires_grad_()
+    wide = logits.detach().float().requires_grad_()
+    codes = torch.randint(-1, 5, (1, 4, 8, 8), dtype=torch.int16)
+    loss, expected = dice_cross_entropy(logits, codes), dice_cross_entropy(wide, codes)
+    loss.backward()
+    expected.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.equal(logits.grad, wide.grad.bfloat16())
