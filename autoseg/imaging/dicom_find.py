@@ -108,7 +108,7 @@ def find_series(source):
         groups[header.get("SeriesInstanceUID") or str(path.parent)].append((path, header))
     if source != folder:
         if not groups:
-            raise FileError(f"{source}: expected a DICOM image, found {', '.join(others) or 'something else'}.")
+            raise FileError(f"{source}: expected a DICOM image, found {', '.join(others) or 'something else'}. Give a scan.")
         _refuse_part(source, next(iter(groups)))
     series, left_out = [], [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
     if unreadable:

@@ -64,7 +64,7 @@ def write(path, array, geometry, like=None):
         try:
             SimpleITK.WriteImage(image, str(target), useCompression=True)
         except RuntimeError as error:
-            raise FileError(f"{path}: cannot be written: {_last_line(error)}") from error
+            raise FileError(f"{path}: cannot be written: {_last_line(error)} Look at the rights and the room there.") from error
 
 
 def _information(path):
