@@ -141,11 +141,16 @@ def _accumulate(networks, data, windows, flips, batch, device, store, scratch):
             logits = logits.float() + network(tiles).float()
         if total is None:
             total = _zeros((logits.shape[1], *data.shape[1:]), store, scratch)
-        for ((place, (z, y, x)), axes), heads in zip(chunk, logits, strict=True):
-            weight = (z * y * x / (len(flips) * len(networks))).to(store)
-            for target, head in zip(total[place], heads, strict=True):
-                target.addcmul_(_flip(head.to(store).float(), axes), weight)
+        _add(total, chunk, logits, len(flips) * len(networks))
+        del logits  # with many structures it would be the largest thing beside the next ones
     return total
+
+
+def _add(total, chunk, logits, n):
+    for ((place, (z, y, x)), axes), heads in zip(chunk, logits, strict=True):
+        weight = (z * y * x / n).to(total.device)
+        for target, head in zip(total[place], heads, strict=True):
+            target.addcmul_(_flip(head.to(total.device).float(), axes), weight)
 
 
 def _zeros(shape, device, scratch):

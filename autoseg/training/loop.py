@@ -53,7 +53,7 @@ def fit(
         recipe: Recipe.
         length: Length.
         loss: function (logits, codes) -> scalar tensor.
-        score: function (list of (logits, codes)) -> dictionary name -> value or None, for the history.
+        score: function (iterable of (logits, codes), used up) -> dictionary name -> value or None, for the history.
         device: torch.device.
         identity: digest of what is trained; a checkpoint of another identity is refused.
         checkpoint: path; resumed from where it exists.
@@ -193,16 +193,20 @@ def _check(network, averaged, validation, loss, score, recipe, length, device, s
     trained = {name: t.detach().clone() for name, t in network.state_dict().items()}
     network.load_state_dict(averaged or trained)
     network.eval()
-    results, total = [], 0.0
-    for images, codes in validation:
-        with torch.autocast(device.type, torch.bfloat16, enabled=state.bf16):
-            logits = network(images.to(device)).float()
-        codes = codes.to(device)
-        total += loss(logits, codes).item()
-        results.append((logits, codes))
+    losses = []
+
+    def results():  # one after the other: with many labels even the logits of a few patches fill the memory
+        for images, codes in validation:
+            with torch.autocast(device.type, torch.bfloat16, enabled=state.bf16):
+                logits = network(images.to(device)).float()
+            codes = codes.to(device)
+            losses.append(loss(logits, codes).item())
+            yield logits, codes
+
+    dice = score(results())
     network.load_state_dict(trained)
     network.train()
-    value = total / len(validation)
+    value = sum(losses) / len(losses)
     smoothed = value if state.smoothed is None else 0.5 * (state.smoothed + value)
     better = state.best is None or smoothed < state.best - 1e-3 * abs(state.best)
     since_best = 0 if better else state.since_best + 1
@@ -216,7 +220,7 @@ def _check(network, averaged, validation, loss, score, recipe, length, device, s
         "seconds": round(state.seconds, 1),
         "fraction": round(fraction, 4),
         "validation_loss": value,
-        "patch_dice": score(results),
+        "patch_dice": dice,
         "cooldown": cooldown,
     }
     state = replace(

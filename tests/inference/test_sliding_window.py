@@ -1,5 +1,6 @@
 import itertools
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -215,3 +216,17 @@ def test_memory_for_the_volume_does_not_grow_with_the_number_of_structures(tmp_p
     assert peak(60) > 10 * peak(2)
     monkeypatch.setattr("autoseg.imaging.scratch.LARGEST_IN_MEMORY", 0)
     assert peak(60) < 1.1 * peak(2)
+
+
+def test_no_window_s_logits_outlive_it():
+    alive, most = weakref.WeakSet(), []
+
+    def network(tiles):
+        logits = torch.zeros(1, 3, *tiles.shape[2:])
+        most.append(len(alive))
+        alive.add(logits)
+        return logits
+
+    predict_logits([network], np.zeros((1, 8, 8, 20), np.float32), patch_size=(8, 8, 8), mirror_axes=(0,))
+    assert most == [0] * len(most)
+    assert len(most) > 4
