@@ -21,6 +21,7 @@ __all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "
 # Dilated networks: the numbers of autoseg/networks/dilated.py, deeplabv3.py and pspnet.py
 STAGES, FINEST_STRIDE, ATROUS_WIDTH, PYRAMID_WIDTH = 6, 8, 256, 512
 ATROUS, PARTS = 3, (2, 3, 6)
+RESTORATION_WIDTH = 16  # of autoseg/networks/heads.py
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ def count_elements(spec, patch_size, *, inputs=None, outputs=None):
 
 
 def count_operations(spec, patch_size):
-    """Multiply-adds of convolutions and attention in one forward pass of one sample, with all heads; int."""
+    """Multiply-adds of convolutions and attention in one forward pass of one sample, with all heads; int.
+
+    The restoration head counts where the spec has one, as in a step that teaches it.
+    """
     return sum(layer.operations for layer in _layers(spec, patch_size))
 
 
@@ -70,7 +74,22 @@ def attention_layers(entry, width, voxels):
 
 
 def _layers(spec, patch_size):
-    return LAYERS.get(spec.name, _unet)(spec, patch_size)
+    layers = list(LAYERS.get(spec.name, _unet)(spec, patch_size))
+    return [*layers, *_restoration(spec, math.prod(patch_size))] if spec.restoration else layers
+
+
+def _restoration(spec, voxels):
+    """The second head, as in autoseg/networks/heads.py; without normalisations every map is kept once."""
+    width, inputs, kernel = max(spec.in_channels, RESTORATION_WIDTH), 2 * spec.in_channels + spec.features[0], spec.kernels[0]
+    layers = (
+        (kernel, inputs, width),
+        (kernel, width, width),
+        ((1,), width, spec.in_channels),
+        (kernel, inputs, spec.in_channels),
+    )
+    for shape in layers:
+        yield replace(_convolution(*shape, voxels, norm=False), elements=0)
+    yield Layer(0, 0, (inputs + 2 * width + spec.in_channels) * voxels // 2)
 
 
 def _volumes(strides, patch_size):

@@ -34,8 +34,8 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction):
         fraction: share of the training that is over, for the stage of the patch size.
 
     Returns:
-        (images (B, C, Z, Y, X) float32, codes (B, Z, Y, X) int16), CPU tensors. Where the recipe restores images, as a third
-        one the images before they were degraded, in [0, 1], NaN beyond the scan.
+        (images (B, C, Z, Y, X) float32, codes (B, Z, Y, X) int16), CPU tensors. In the steps that teach restoration, as a
+        third one the images before they were degraded, in [0, 1], NaN beyond the scan.
     """
     rng = np.random.default_rng([seed, step])
     patch, factor = patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)
@@ -49,7 +49,7 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction):
         spacing_mm=plan.spacing_mm,
     )
     preset = PRESETS[recipe.augmentation]
-    restores = recipe.restoration_weight > 0
+    restores = recipe.restoration_weight > 0 and step % recipe.restoration_every == 0
     if restores:
         preset = with_degradations(preset)
     samples = []

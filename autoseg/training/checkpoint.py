@@ -1,4 +1,4 @@
-"""What resuming a training needs, in one file: weights, averaged weights, momentum, and the state of the loop.
+"""What resuming a training needs, in one file: weights, averaged weights, the optimisers' memory, and the state of the loop.
 
 The file is safetensors with a JSON header: loading it runs no code. It is written beside its place and moved, so the last
 whole checkpoint always survives. Random numbers need no place in it: every step seeds its own.
@@ -49,7 +49,7 @@ class LoopState:
     finished: bool = False
 
 
-def save_checkpoint(path, state, network, averaged, optimizer):
+def save_checkpoint(path, state, network, averaged, optimizers):
     """Write the checkpoint.
 
     Args:
@@ -57,24 +57,24 @@ def save_checkpoint(path, state, network, averaged, optimizer):
         state: LoopState.
         network: the module that is trained.
         averaged: dictionary of averaged tensors, or empty.
-        optimizer: its momentum buffers are stored, in the order of the parameters.
+        optimizers: what they remember of each parameter is stored, in the order of the parameters.
     """
     tensors = {f"weights.{name}": t for name, t in network.state_dict().items()}
     tensors |= {f"averaged.{name}": t for name, t in averaged.items()}
     for i, parameter in enumerate(network.parameters()):
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{i}"] = buffer
+        for optimizer in optimizers:
+            remembered = optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer.{i}.{name}": t for name, t in remembered.items() if t is not None}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(path) as draft:
         save_file(tensors, draft, metadata={"state": json.dumps(to_json(state))})
 
 
-def load_checkpoint(path, network, optimizer):
+def load_checkpoint(path, network, optimizers):
     """Put a checkpoint back.
 
     Returns:
-        (LoopState, averaged): ``network`` and ``optimizer`` are filled in place.
+        (LoopState, averaged): ``network`` and ``optimizers`` are filled in place.
 
     Raises:
         TrainingError: the file is damaged or belongs to another network.
@@ -89,8 +89,10 @@ def load_checkpoint(path, network, optimizer):
             f"{path}: the checkpoint does not fit or is damaged ({fault}). Start the run anew with --fresh"
         ) from fault
     for i, parameter in enumerate(network.parameters()):
-        if f"momentum.{i}" in tensors:
-            optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{i}"].to(parameter.device)
+        remembered = _part(tensors, f"optimizer.{i}.")
+        owner = next(o for o in optimizers if any(parameter is p for group in o.param_groups for p in group["params"]))
+        for name, tensor in remembered.items():  # Adam counts its steps on the CPU
+            owner.state[parameter][name] = tensor if name == "step" else tensor.to(parameter.device)
     return state, _part(tensors, "averaged.")
 
 

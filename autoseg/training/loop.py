@@ -66,11 +66,9 @@ def fit(
     Raises:
         TrainingError: the loss is not a number, or the checkpoint belongs to other settings.
     """
-    optimizer = torch.optim.SGD(
-        parameter_groups(network, recipe.weight_decay), lr=recipe.learning_rate, momentum=0.9, nesterov=True
-    )
+    optimizers = _optimizers(network, recipe)
     if checkpoint.is_file():
-        state, averaged = load_checkpoint(checkpoint, network, optimizer)
+        state, averaged = load_checkpoint(checkpoint, network, optimizers)
         if state.identity != identity:
             raise TrainingError(
                 f"{checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
@@ -84,7 +82,7 @@ def fit(
         averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if recipe.ema else {}
     say("bfloat16" if state.bf16 else "float32")
 
-    voxels = _voxels_of_a_batch(batch, recipe)
+    voxels = _voxels_of_a_batch(batch, recipe) if length.seconds and not state.finished else []
     losses, since, saved = [], time.monotonic() - state.seconds, time.monotonic()
     with _Ahead(batch, length, state, device) as ahead, _stop_signals() as stopped:
         while not state.finished and not stopped:
@@ -93,7 +91,7 @@ def fit(
                 state = replace(state, finished=True)
                 break
             weight = restoration_weight(recipe, length.fraction(state))
-            losses.append(_step(network, optimizer, ahead.take(state), loss, recipe, rate, weight, device, state))
+            losses.append(_step(network, optimizers, ahead.take(state), loss, recipe, rate, weight, device, state))
             _average(averaged, network, ema_decay(state.steps_expected, state.step))
             state = replace(state, step=state.step + 1, seconds=time.monotonic() - since)
             state = replace(state, steps_expected=_steps_expected(length, state, voxels))
@@ -105,9 +103,9 @@ def fit(
                 if on_check:
                     on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
-                save_checkpoint(checkpoint, state, network, averaged, optimizer)
+                save_checkpoint(checkpoint, state, network, averaged, optimizers)
                 saved = time.monotonic()
-    save_checkpoint(checkpoint, state, network, averaged, optimizer)
+    save_checkpoint(checkpoint, state, network, averaged, optimizers)
     if stopped:
         say(f"stopped at step {state.step}; the same command goes on from there")
         raise KeyboardInterrupt
@@ -115,12 +113,18 @@ def fit(
     return state, {name: t.detach().cpu().clone() for name, t in weights.items()}
 
 
-def _parts(network):
-    """Parameters whose gradients are clipped apart: a detached restoration head must not slow the others down."""
-    parts = {False: [], True: []}
-    for name, parameter in network.named_parameters():
-        parts[name.startswith("restoration.")].append(parameter)
-    return [parameters for parameters in parts.values() if parameters]
+def _optimizers(network, recipe):
+    """SGD, and where there is a restoration head an Adam of its own for it.
+
+    Its gradients are small and it is not taught in every step: the rate of the segmentation does not suit it, nor must the
+    weight of its loss, which is for the features, decide how fast it learns. Each optimiser's gradients are clipped apart.
+    """
+    head = list(network.restoration.parameters()) if hasattr(network, "restoration") else []
+    apart = {id(parameter) for parameter in head}
+    groups = parameter_groups(network, recipe.weight_decay)
+    groups = [{**group, "params": [p for p in group["params"] if id(p) not in apart]} for group in groups]
+    sgd = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
+    return [sgd, torch.optim.Adam(head, lr=recipe.restoration_rate)] if head else [sgd]
 
 
 def _begin(network, batch, recipe, length, device, identity):
@@ -159,14 +163,18 @@ def _loss(network, tensors, loss, recipe, weight, device, bf16):
     return total + weight * restoration_loss(found[1], clean[0]) if clean else total
 
 
-def _step(network, optimizer, tensors, loss, recipe, rate, weight, device, state):
+def _step(network, optimizers, tensors, loss, recipe, rate, weight, device, state):
     """One optimiser step; the loss as a number."""
-    for group in optimizer.param_groups:
-        group |= {"lr": recipe.learning_rate * rate, "momentum": momentum_for(recipe, state.steps_expected)}
-    optimizer.zero_grad(set_to_none=True)
+    for group in optimizers[0].param_groups:
+        group["momentum"] = momentum_for(recipe, state.steps_expected)
+    for optimizer, highest in zip(optimizers, (recipe.learning_rate, recipe.restoration_rate), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = highest * rate
+        optimizer.zero_grad(set_to_none=True)
     total = _loss(network, tensors, loss, recipe, weight, device, state.bf16)
     total.backward()
-    for part in _parts(network):
+    for optimizer in optimizers:
+        part = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         torch.nn.utils.clip_grad_norm_(part, recipe.clip_norm)
     value = total.item()
     if not math.isfinite(value):
@@ -174,7 +182,8 @@ def _step(network, optimizer, tensors, loss, recipe, rate, weight, device, state
             f"step {state.step}: the loss is {value}. The last checkpoint is whole; start anew with a lower learning rate, "
             f"such as --set learning_rate={recipe.learning_rate / 3:.2g} --fresh, and run autoseg verify on the data"
         )
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return value
 
 

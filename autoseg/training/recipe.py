@@ -53,8 +53,10 @@ class Recipe:
         deep_supervision: losses at every scale of the decoder.
         foreground: share of patches centred on a labelled voxel.
         augmentation: a key of ``PRESETS of the augmentations``.
-        restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head. At
-            0.1 the head learned nothing in twenty minutes on a CPU (EXPERIMENTS.md), so there is none unless asked for.
+        restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
+            which is the default while its gain and its cost are not measured over a whole training.
+        restoration_rate: learning rate of the head's own Adam; it rises and falls with the other.
+        restoration_every: batches from one that teaches the head, with degraded images, to the next; 1 for all.
         restoration_detach: the head learns from the features, which learn nothing from it.
         restoration_warmup: fraction of the training over which its weight rises from 0.
         ema: weights averaged over the steps are validated and shipped; the decay fits the number of steps.
@@ -82,7 +84,9 @@ class Recipe:
     foreground: float = 0.33
     augmentation: str = "nnunet"
     restoration_weight: float = 0.0
-    restoration_detach: bool = False
+    restoration_rate: float = 0.0007
+    restoration_every: int = 4
+    restoration_detach: bool = True
     restoration_warmup: float = 0.05
     ema: bool = True
     checks: int = 25
@@ -94,10 +98,10 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
             raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
-        for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes", "cpu_width"):
+        for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes", "cpu_width", "restoration_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
-        for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size"):
+        for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size", "restoration_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.restoration_weight < 0 or not 0 <= self.restoration_warmup <= 1:

@@ -46,9 +46,9 @@ def built(request):
         return spec, patch, build_network(spec)
 
 
-def kept(network, x):
-    """Numbers of float32 size that wait for the backward pass: every storage once, no weights."""
-    weights = {tensor.untyped_storage()._cdata for tensor in network.state_dict().values()}
+def kept(forward, x, network=None):
+    """Numbers of float32 size that wait for the backward pass: every storage once, no weights of ``network`` (``forward``)."""
+    weights = {tensor.untyped_storage()._cdata for tensor in (network or forward).state_dict().values()}
     storages = {}
 
     def keep(tensor):
@@ -56,7 +56,7 @@ def kept(network, x):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(x)
+        forward(x)
     return sum(storage.nbytes() // 4 for address, storage in storages.items() if address not in weights)
 
 
@@ -78,3 +78,19 @@ def test_operations_are_counted_as_torch_counts_them(built):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, spec.in_channels, *patch, device="meta"), every_scale=True)
     assert counter.get_total_flops() / 2 == pytest.approx(count_operations(spec, patch), rel=0.002)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_restoration_head_is_counted(kind):
+    spec, patch = KINDS[kind]
+    restoring = replace(spec, restoration=True)
+    with torch.device("meta"):
+        plain, network = build_network(spec), build_network(restoring)
+    assert count_parameters(restoring) == sum(parameter.numel() for parameter in network.parameters())
+    x = torch.empty(1, spec.in_channels, *patch, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(x, every_scale=True, restore=True)
+    assert counter.get_total_flops() / 2 == pytest.approx(count_operations(restoring, patch), rel=0.002)
+    added = count_elements(restoring, patch) - count_elements(spec, patch)
+    found = kept(lambda x: network(x, restore=True), x, network) - kept(plain, x)
+    assert COPIES * added / TOLERANCE < found < COPIES * added * TOLERANCE

@@ -152,7 +152,7 @@ def test_the_restoration_head_changes_no_other_weight(spec):
     both = network.state_dict()
     assert all(torch.equal(tensor, both[name]) for name, tensor in plain.state_dict().items())
     assert set(both) - set(plain.state_dict()) == {
-        f"restoration.{n}.{p}" for n in ("mix", "correct") for p in ("weight", "bias")
+        f"restoration.{n}.{p}" for n in ("mix", "refine", "direct", "correct") for p in ("weight", "bias")
     }
     x = torch.rand(1, 2, 8, 16, 16)
     logits, _ = network.eval()(x, restore=True)

@@ -171,6 +171,26 @@ def test_a_detached_restoration_leaves_the_segmentation_as_it_is(tmp_path):
     assert detached["restoration.correct.weight"].abs().max() > 0
 
 
+def test_resuming_a_restoration_equals_not_having_been_interrupted(tmp_path):
+    recipe = replace(RECIPE, restoration_weight=0.3, checkpoint_minutes=1e-9)
+
+    def every_third(step, fraction):
+        return with_clean(step, fraction)[: 2 if step % 3 else 3]
+
+    def dies(step, fraction):
+        if step == 8:
+            raise OSError("disk gone")
+        return every_third(step, fraction)
+
+    _, straight = run(tmp_path / "a", steps=12, recipe=recipe, batch=every_third, network=restoring(False))
+    with pytest.raises(OSError, match="disk gone"):
+        run(tmp_path / "b", steps=12, recipe=recipe, batch=dies, network=restoring(False))
+    assert 3 < read_state(tmp_path / "b" / "checkpoint.safetensors").step <= 8
+    _, resumed = run(tmp_path / "b", steps=12, recipe=recipe, batch=every_third, network=restoring(False))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in straight.items())
+    assert straight["restoration.correct.weight"].abs().max() > 0
+
+
 def test_restoration_is_learned(tmp_path):
     def darker(step, fraction):
         images, codes = batch(step, fraction)

@@ -65,11 +65,11 @@ PRESETS = Registry(
     },
 )
 
-# in four of ten samples one or more of these, strong enough to be worth undoing; noise in units of the z-score
+# in seven of ten samples one or more of these, strong enough to be worth undoing; noise in units of the z-score
 STRONG = (
-    step("noise", 0.15, sigma=(0.1, 0.5)),
-    step("blur", 0.15, sigma=(0.5, 1.2), channel_probability=1.0),
-    step("thick_slices", 0.2, factors=(2, 3, 4), sigma=(0.0, 0.15)),
+    step("noise", 0.35, sigma=(0.1, 0.5)),
+    step("blur", 0.25, sigma=(0.5, 1.2), channel_probability=1.0),
+    step("thick_slices", 0.35, factors=(2, 3, 4), sigma=(0.0, 0.15)),
 )
 
 
