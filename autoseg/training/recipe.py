@@ -167,11 +167,11 @@ def restoration_weight(recipe, fraction):
 
 
 def momentum_for(recipe, steps):
-    """Momentum whose memory is about one eightieth of the training: 0.95 at 1600 steps, 0.99 from 8000 on.
+    """Momentum whose memory is about one two-hundredth of the training: 0.9 up to 2000 steps, 0.95 at 4000, at most 0.98.
 
-    0.99 remembers a hundred steps and raises the effective rate a hundredfold, too much for a short training.
+    0.99 remembers a hundred steps and raises the effective rate a hundredfold, too much for a short training (EXPERIMENTS.md).
     """
-    return min(0.99, max(0.9, 1 - 80 / max(steps, 1))) if recipe.momentum is None else recipe.momentum
+    return min(0.98, max(0.9, 1 - 200 / max(steps, 1))) if recipe.momentum is None else recipe.momentum
 
 
 def ema_decay(steps, step):

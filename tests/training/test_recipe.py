@@ -38,8 +38,8 @@ def test_parity_is_the_polynomial_decay():
 
 
 def test_momentum_fits_the_length():
-    assert momentum_for(RECIPE, 1600) == pytest.approx(0.95)
-    assert momentum_for(RECIPE, 100_000) == 0.99
+    assert momentum_for(RECIPE, 4000) == pytest.approx(0.95)
+    assert momentum_for(RECIPE, 100_000) == 0.98
     assert momentum_for(RECIPE, 10) == 0.9
     assert momentum_for(RECIPES["parity"], 10) == 0.99
 
