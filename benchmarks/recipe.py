@@ -2,9 +2,9 @@
 
     python benchmarks/recipe.py DATA_SET --arms base,poly,half_width --steps 500 --workspace DIR
 
-The arm ``base`` trains ``--steps`` steps. The others get as many as take the same time: the time of a step
-is measured at the start, for all arms in turn, on one core, so that other work on the machine disturbs all alike. One
-core per call: start two calls with other arms side by side.
+The arm ``base`` trains ``--steps`` steps. The others get as many as take the same time, a restoration head not counted: that of
+a step is measured at the start, for all arms in turn, on one core, so that other work on the machine disturbs all alike.
+One core per call: start two calls with other arms side by side.
 """
 
 import argparse
@@ -42,6 +42,9 @@ ARMS = {  # settings of the recipe
     "rate_0.03": {"learning_rate": 0.03},
     "batch_4": {"cpu_batch_size": 4},
     "light_augmentation": {"augmentation": "light"},
+    "restoration": {"restoration_weight": 0.1},
+    "restoration_shared": {"restoration_weight": 0.1, "restoration_detach": False},
+    "restoration_shared_1": {"restoration_weight": 1.0, "restoration_detach": False},
 }
 NETWORK_ARMS = {"unet": "unet"}  # another network, with the settings of base
 
@@ -103,6 +106,9 @@ def main():
             "dice": sum(dice.values()) / len(dice),
             "cases": dice,
         }
+        if result.restoration:
+            found = result.restoration["summary"]
+            row["restored"] = {kind: {key: found[kind][key] for key in ("ssim", "ssim_gain", "skill")} for kind in found}
         stored["arms"][f"{name}, {args.steps} steps of base, seed {args.seed}"] = row
         write_json(args.out, {"machine": about(), "arms": stored["arms"]})
         of_base = stored["arms"].get(f"base, {args.steps} steps of base, seed {args.seed}")

@@ -27,6 +27,8 @@ from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_fo
 
 __all__ = ["Length", "fit"]
 
+CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the length is a time
+
 
 @dataclass(frozen=True)
 class Length:
@@ -84,6 +86,7 @@ def fit(
 
     voxels = _voxels_of_a_batch(batch, recipe) if length.seconds and not state.finished else []
     losses, since, saved = [], time.monotonic() - state.seconds, time.monotonic()
+    begun, checking = time.monotonic(), 0.0
     with _Ahead(batch, length, state, device) as ahead, _stop_signals() as stopped:
         while not state.finished and not stopped:
             rate = learning_rate_factor(recipe, length.fraction(state), state.cooldown)
@@ -95,8 +98,12 @@ def fit(
             _average(averaged, network, ema_decay(state.steps_expected, state.step))
             state = replace(state, step=state.step + 1, seconds=time.monotonic() - since)
             state = replace(state, steps_expected=_steps_expected(length, state, voxels))
-            if length.fraction(state) >= (state.checks + 1) / recipe.checks:
+            reached = length.fraction(state)
+            affordable = length.steps or reached >= 1 or checking <= CHECKS_SHARE * (time.monotonic() - begun)
+            if reached >= (state.checks + 1) / recipe.checks and affordable:
+                checking -= time.monotonic()
                 row, state = _check(network, averaged, validation, loss, score, recipe, length, device, state)
+                checking += time.monotonic()
                 row |= {"train_loss": sum(losses) / len(losses), "learning_rate": recipe.learning_rate * rate}
                 row |= {"momentum": momentum_for(recipe, state.steps_expected)}
                 losses, state = [], replace(state, seconds=time.monotonic() - since)

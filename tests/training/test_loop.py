@@ -1,5 +1,6 @@
 """The loop: resuming is exact, failures come out, early stopping ends early."""
 
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -37,14 +38,25 @@ def batch(step, fraction):
     return images, codes[:, 0]
 
 
-def run(folder, *, recipe=RECIPE, steps=24, batch=batch, identity="same", rows=None, network=None, loss=dice_cross_entropy):
+def run(
+    folder,
+    *,
+    recipe=RECIPE,
+    steps=24,
+    length=None,
+    batch=batch,
+    identity="same",
+    rows=None,
+    network=None,
+    loss=dice_cross_entropy,
+):
     torch.manual_seed(0)
     return fit(
         network or build_network(SPEC).train(),
         batch,
         [batch(1000, 1.0)] if batch.__class__ is partial else [_plain(1000)],
         recipe,
-        Length(steps=steps),
+        length or Length(steps=steps),
         loss=loss,
         score=lambda results: {"blob": 0.5 * len(list(results))},
         device=torch.device("cpu"),
@@ -56,6 +68,18 @@ def run(folder, *, recipe=RECIPE, steps=24, batch=batch, identity="same", rows=N
 
 def _plain(step):
     return batch(step, 1.0)
+
+
+def test_checks_take_no_more_than_their_share_of_a_short_time(tmp_path):
+    def slow_to_check(logits, codes):
+        if not torch.is_grad_enabled():
+            time.sleep(0.06)
+        return dice_cross_entropy(logits, codes)
+
+    rows = []
+    run(tmp_path, recipe=replace(RECIPE, checks=25), length=Length(seconds=1.2), loss=slow_to_check, rows=rows)
+    assert 1 < len(rows) < 12  # all 25 would take 1.5 s
+    assert rows[-1]["fraction"] >= 1
 
 
 def test_steps_are_expected_at_the_pace_so_far():
