@@ -54,7 +54,7 @@ class Recipe:
         foreground: share of patches centred on a labelled voxel.
         augmentation: a key of ``PRESETS of the augmentations``.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
-            which is the default while its gain and its cost are not measured over a whole training.
+            which is the default, because it restores noisy scans but not yet thick slices (EXPERIMENTS.md).
         restoration_rate: learning rate of the head's own Adam; it rises and falls with the other.
         restoration_every: batches from one that teaches the head, with degraded images, to the next; 1 for all.
         restoration_detach: the head learns from the features, which learn nothing from it.
