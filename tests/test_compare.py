@@ -2,14 +2,20 @@
 
 import csv
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from autoseg.cli import main
+from autoseg.data.splits import Split
 from autoseg.phantoms import write_phantoms
 from autoseg.pipeline import comparison
 from autoseg.training.loop import Length
+from autoseg.training.recipe import Recipe
+from autoseg.workspace import Workspace, read_record
+from planners import Plan
 
 COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--set", "cpu_width=1", "--device", "cpu"]
 COMMAND += ["--match-flops"]
@@ -114,12 +120,28 @@ def test_a_wrong_call_trains_nothing(place, capsys):
     assert len(list((place / "workspace" / "runs" / "Abdomen").iterdir())) == 2
 
 
-def test_a_network_is_trained_with_the_batch_that_fits_it(tmp_path, monkeypatch):
+def test_a_network_is_trained_with_the_batch_that_fits_it(place, monkeypatch):
+    """A plan that fills its card to the last element: the plan's own network keeps its batch of 8, another one takes 1."""
     calls = []
-    monkeypatch.setattr(comparison, "run_command", lambda words, **options: calls.append(list(map(str, words))) or 0)
-    entrant = SimpleNamespace(name="unet", folder=tmp_path / "fold_0", spec={}, run="run", batch_size=3)
-    here = {"spec": SimpleNamespace(folder=tmp_path), "workspace": SimpleNamespace(folder=tmp_path), "device": "cpu"}
-    settings = {"fold": "0", "plan": SimpleNamespace(name="plan"), "recipe_words": ("--set", "cpu_width=1"), "seed": 0}
-    study = SimpleNamespace(**here, **settings, length=Length(steps=2), workers=None, fresh=False)
-    comparison._train(study, entrant, say=lambda text: None)
-    assert "--set batch_size=3" in " ".join(calls[0])
+    monkeypatch.setattr(comparison, "run_command", lambda words, **options: calls.append(" ".join(map(str, words))) or 0)
+    workspace = Workspace(place / "batches")
+    plan = read_record(Plan, Workspace(place / "workspace").plan("Abdomen", "fullres_3d"))
+    study = comparison.Study(
+        spec=SimpleNamespace(name="Abdomen", folder=place),
+        workspace=workspace,
+        fold="0",
+        plan=replace(plan, preset="another card", batch_size=8, memory_elements=1),
+        recipe=Recipe(cpu_batch_size=None),
+        recipe_words=(),
+        length=Length(steps=2),
+        seed=0,
+        device=torch.device("cpu"),
+        cases_digest="",
+        split=Split((), ()),
+        workers=None,
+        fresh=False,
+    )
+    for name in ("self_attention_unet", "unet"):
+        comparison._train(study, comparison._entrant(study, name, None), say=lambda text: None)
+    assert "--set batch_size=8" in calls[0]
+    assert "--set batch_size=1" in calls[1]

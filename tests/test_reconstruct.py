@@ -214,3 +214,10 @@ def test_a_single_file_will_do_and_surfaces_can_be_left_out(maps):
     assert run(maps / "b.nrrd", "--surfaces", "none") == 0
     assert sorted(path.name for path in (maps / "out").iterdir()) == ["b.json", "measurements.csv"]
     assert json.loads((maps / "out" / "b.json").read_text())["measurements"][0]["surface_area_mm2"] is None
+
+
+def test_no_case_is_called_the_worst_where_nothing_was_scored(maps, monkeypatch):
+    monkeypatch.setattr("autoseg.page.page.MOST_PICTURED", 2)
+    assert run(maps, "--surfaces", "stl") == 0
+    assert main(["report", str(maps.parent / "out"), "--quiet"]) == 0
+    assert "Pictures are of the 2 first of 3 cases." in (maps.parent / "out" / "report.html").read_text()

@@ -25,7 +25,7 @@ from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.networks.machine import choose_device, faster_in_bf16
 from autoseg.preprocess.case import prepare_volume
-from autoseg.reconstruct.measure import agreement, votes_of
+from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
@@ -60,8 +60,8 @@ class Prediction:
         model: ``Bundle.digest`` of the model.
         seconds: of each step: ``prepare``, ``infer``, ``decode``.
         notes: sentences about what went another way than usual.
-        fold_agreement: for each structure how far the folds agree, see ``measure.agreement``; None where not asked for, or of
-            one fold.
+        fold_agreement: for each structure how far the folds agree, see ``confidence.agreement``; None where not asked for, or
+            of one fold.
     """
 
     labels: LabelVolume

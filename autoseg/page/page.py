@@ -83,7 +83,7 @@ def _render(page, workers, on_done):
         if fits:
             manifest.append({"case": case.id, **entry})
             blocks += [f'<script type="application/octet-stream" id="{name}">{block}</script>' for name, block in parts]
-    notes = _notes(cases, viewer, manifest)
+    notes = _notes(cases, viewer, manifest, bool(page.report and page.report.rows))
     sections = run_sections(page.run, page.folders) if page.run else []
     if page.report is not None:
         sections.append(("Scores", "scores", summary_sections(page.report, addresses, page.folders)))
@@ -138,16 +138,16 @@ def _draw(page, case, address, with_panel):
     return article, parts, entry
 
 
-def _notes(cases, viewer, manifest):
-    notes = []
+def _notes(cases, viewer, manifest, scored):
+    notes, chosen = [], "worst" if scored else "first"
     if len(cases) > MOST_PICTURED:
-        notes.append(f"Pictures are of the {MOST_PICTURED} worst of {len(cases)} cases.")
+        notes.append(f"Pictures are of the {MOST_PICTURED} {chosen} of {len(cases)} cases.")
     if cases and viewer is None:
         notes.append(
             "Without the panel in three dimensions: the Python package ipyniivue, which brings the viewer, is missing."
         )
     elif viewer and len(manifest) < min(len(cases), MOST_PICTURED):
-        shown = f"the {len(manifest)} worst cases" if manifest else "no cases"
+        shown = f"the {len(manifest)} {chosen} cases" if manifest else "no cases"
         notes.append(f"In the panel in three dimensions are {shown}, to keep the file small.")
     return tuple(notes)
 

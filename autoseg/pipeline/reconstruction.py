@@ -23,7 +23,8 @@ from autoseg.imaging.raw import digest_of
 from autoseg.inference.cohort import Exporter, remove_outputs
 from autoseg.pipeline.evaluation import references_in
 from autoseg.pipeline.quiet import mute, silent
-from autoseg.reconstruct.measure import as_json, csv_rows, entropies, measure_structures
+from autoseg.reconstruct.confidence import entropies
+from autoseg.reconstruct.measure import as_json, csv_rows, measure_structures
 from autoseg.reconstruct.surface import Smoothing, isotropic_labels, surfaces_from_labels, surfaces_from_scores
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
@@ -87,7 +88,7 @@ def reconstruction_exporter(predictor, folder, settings):
     """
     labels = predictor.bundle.labels
     one = predictor.fold_agreement and len(predictor.folds) < 2
-    remark = "no agreement of folds: one fold alone was asked" if one else ""
+    remark = "no agreement of folds: a single fold predicted" if one else ""
     groups = dict(zip(labels.structures, labels.values, strict=True))
 
     def write(case, prediction, prepared, logits):

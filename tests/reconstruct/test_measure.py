@@ -5,7 +5,8 @@ import pytest
 
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
-from autoseg.reconstruct.measure import agreement, as_json, csv_rows, entropies, measure_structures, votes_of
+from autoseg.reconstruct.confidence import agreement, entropies, votes_of
+from autoseg.reconstruct.measure import as_json, csv_rows, measure_structures
 from autoseg.reconstruct.surface import surfaces_from_labels
 
 GROUPS = {"block": (3,), "pieces": (4, 5), "nothing": (9,)}

@@ -1,0 +1,108 @@
+"""How sure a model is of each structure: the entropy of its answer, and how far its folds agree."""
+
+from itertools import combinations
+
+import numpy as np
+from scipy import ndimage
+
+__all__ = ["agreement", "entropies", "votes_of"]
+
+_CHUNK = 1 << 18  # voxels whose probabilities are in memory at a time
+_NEAR = 2  # voxels around structures where the entropy is looked at
+
+
+def entropies(logits, *, has_regions=False):
+    """How unsure the network is of each structure.
+
+    Args:
+        logits: (K, z, y, x); without regions head 0 is background.
+
+    Returns:
+        list with (mean in the structure, mean within a voxel of its border) for each structure, in [0, 1]: the entropy of the
+        probabilities over the largest it can be. (None, None) for a structure that is nowhere.
+    """
+    if has_regions:
+        return [_mean_entropy(one > 0, _entropy(np.stack([np.zeros_like(one), one]), one > 0)) for one in logits]
+    codes = _winners(logits)
+    entropy = _entropy(logits, codes > 0)
+    return [_mean_entropy(codes == head, entropy) for head in range(1, len(logits))]
+
+
+def votes_of(logits, *, has_regions=False):
+    """What one fold says of every voxel, in little memory, for ``agreement``.
+
+    Args:
+        logits: (K, z, y, x) of the fold alone; without regions head 0 is background.
+
+    Returns:
+        (z, y, x): the winning head; of regions (ceil(K / 8), z, y, x) uint8, a bit for each that the voxel belongs to.
+    """
+    if not has_regions:
+        return _winners(logits)
+    bits = np.zeros((-(-len(logits) // 8), *logits.shape[1:]), np.uint8)
+    for head, logit in enumerate(logits):
+        bits[head // 8] |= (logit > 0).astype(np.uint8) << head % 8
+    return bits
+
+
+def agreement(votes, n_structures, *, has_regions=False):
+    """How far folds agree on each structure: the mean of the Dice of every two of them.
+
+    Args:
+        votes: of each fold, two or more, as ``votes_of`` gives them.
+
+    Returns:
+        list with a number in [0, 1] for each structure; 0 where no two folds share a voxel of it, None where no fold has any.
+        Two folds that have none do not count.
+    """
+
+    def counts(one, other):
+        """Voxels of each structure that both have."""
+        if not has_regions:
+            return np.bincount(one[one == other], minlength=n_structures + 1)[1:]
+        both = one & other
+        return np.array([np.count_nonzero(both[head // 8] & 1 << head % 8) for head in range(n_structures)])
+
+    sizes = [counts(one, one) for one in votes]
+    dice = np.full((len(votes) * (len(votes) - 1) // 2, n_structures), np.nan)
+    for row, (i, j) in zip(dice, combinations(range(len(votes)), 2), strict=True):
+        total = sizes[i] + sizes[j]
+        np.divide(2 * counts(votes[i], votes[j]), total, out=row, where=total > 0)
+    there = ~np.isnan(dice).all(axis=0)
+    return [float(np.nanmean(column)) if found else None for column, found in zip(dice.T, there, strict=True)]
+
+
+def _winners(logits):
+    """(z, y, x) int16: the head with the largest logit, the lowest of equal ones."""
+    codes = np.zeros(logits.shape[1:], np.int16)
+    best = logits[0].copy()
+    for head, logit in enumerate(logits[1:], 1):
+        np.copyto(codes, head, where=logit > best)
+        np.maximum(best, logit, out=best)
+    return codes
+
+
+def _entropy(logits, inside):
+    """(z, y, x) float32, the entropy near ``inside`` over log K; 0 elsewhere."""
+    result = np.zeros(inside.shape, np.float32)
+    near = np.flatnonzero(ndimage.binary_dilation(inside, iterations=_NEAR))
+    flat = logits.reshape(len(logits), -1)
+    for start in range(0, len(near), _CHUNK):
+        voxels = near[start : start + _CHUNK]
+        values = flat[:, voxels].astype(np.float32)
+        values -= values.max(axis=0)
+        weights = np.exp(values)
+        total = weights.sum(axis=0)
+        result.ravel()[voxels] = (np.log(total) - (weights * values).sum(axis=0) / total) / np.log(len(logits))
+    return result
+
+
+def _mean_entropy(mask, entropy):
+    found = ndimage.find_objects(mask.view(np.uint8))
+    if not found:
+        return None, None
+    box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in found[0])
+    mask, entropy = mask[box], entropy[box]
+    border = ndimage.binary_dilation(mask) ^ ndimage.binary_erosion(mask, border_value=1)
+    at_border = float(entropy[border].mean()) if border.any() else None  # none where it fills the image
+    return float(entropy[mask].mean()), at_border
