@@ -21,7 +21,7 @@ __all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "
 # Dilated networks: the numbers of autoseg/networks/dilated.py, deeplabv3.py and pspnet.py
 STAGES, FINEST_STRIDE, ATROUS_WIDTH, PYRAMID_WIDTH = 6, 8, 256, 512
 ATROUS, PARTS = 3, (2, 3, 6)
-RESTORATION_WIDTH = 16  # of autoseg/networks/heads.py
+RESTORATION_WIDTH, RESTORATION_BLOCKS, RESTORATION_MIXED = 48, 4, 8  # of autoseg/networks/heads.py
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,27 @@ def attention_layers(entry, width, voxels):
 
 def _layers(spec, patch_size):
     layers = list(LAYERS.get(spec.name, _unet)(spec, patch_size))
-    return [*layers, *_restoration(spec, math.prod(patch_size))] if spec.restoration else layers
+    return [*layers, *_restoration(spec, patch_size)] if spec.restoration else layers
 
 
-def _restoration(spec, voxels):
+def _restoration(spec, patch_size):
     """The second head, as in autoseg/networks/heads.py; without normalisations every map is kept once."""
-    width, inputs, kernel = max(spec.in_channels, RESTORATION_WIDTH), 2 * spec.in_channels + spec.features[0], spec.kernels[0]
-    layers = (
-        (kernel, inputs, width),
-        (kernel, width, width),
-        ((1,), width, spec.in_channels),
-        (kernel, inputs, spec.in_channels),
+    deep = any(kernel[0] > 1 for kernel in spec.kernels)
+    kernel, stride = ((3, 3, 3), (2, 2, 2)) if deep else ((1, 3, 3), (1, 2, 2))
+    voxels, coarse = math.prod(patch_size), math.prod(-(-edge // s) for edge, s in zip(patch_size, stride, strict=True))
+    channels, width, mixed = spec.in_channels, RESTORATION_WIDTH, RESTORATION_MIXED
+    inputs = mixed + 2 * channels + spec.features[0]
+    convolutions = (
+        (stride, channels + 1, width, coarse),
+        *[(kernel, width, width, coarse)] * (2 * RESTORATION_BLOCKS),
+        (kernel, inputs, mixed, voxels),
+        (kernel, mixed, channels, voxels),
     )
-    for shape in layers:
-        yield replace(_convolution(*shape, voxels, norm=False), elements=0)
-    yield Layer(0, 0, (inputs + 2 * width + spec.in_channels) * voxels // 2)
+    for shape in convolutions:
+        yield replace(_convolution(*shape, norm=False), elements=0)
+    yield replace(_up(width, mixed, stride, coarse * math.prod(stride)), elements=0)
+    on_fine, on_coarse = channels + 1 + inputs + mixed, (1 + 2 * RESTORATION_BLOCKS) * width
+    yield Layer(0, 0, (on_fine * voxels + on_coarse * coarse) // 2)
 
 
 def _volumes(strides, patch_size):

@@ -44,7 +44,7 @@ def export(tmp_path, scan, *, restores, spacing_mm=0.0, scheme="robust", **plann
     write_volume(scan, tmp_path / "a_0000.nii.gz")
     volume = read_volume([tmp_path / "a_0000.nii.gz"])
     bundle = SimpleNamespace(plan=plan(scheme, **planned))
-    predictor = SimpleNamespace(bundle=bundle, restores=restores, restore=lambda data: data, resample_channels=False)
+    predictor = SimpleNamespace(bundle=bundle, restores=restores, restore=lambda data, slices: data, resample_channels=False)
     (exporter,) = isotropic_exporters(predictor, tmp_path, spacing_mm)
     prepared = SimpleNamespace(**dict(zip(("data", "grid"), prepare_volume(volume, bundle.plan), strict=True)))
     case = SimpleNamespace(id="a", images=[tmp_path / "a_0000.nii.gz"])
@@ -74,6 +74,22 @@ def test_both_volumes_cover_the_box_of_the_scan_with_cubes_and_say_what_they_are
 
 
 @pytest.mark.parametrize("turned", [False, True])
+def test_the_network_is_told_how_thick_the_slices_are(tmp_path, turned):
+    heard = []
+    scan = smooth_scan(turned)
+    write_volume(scan, tmp_path / "a_0000.nii.gz")
+    for planned_mm, expected in (((1.0, 1.0, 1.0), [n / min(SPACING_MM) for n in SPACING_MM]), (SPACING_MM, [1.0] * 3)):
+        bundle = SimpleNamespace(plan=plan("rescale", planned_mm))
+        restore = lambda data, slices: (heard.append(slices), data)[1]  # noqa: E731
+        predictor = SimpleNamespace(bundle=bundle, restores=True, restore=restore, resample_channels=False)
+        data, grid = prepare_volume(scan, bundle.plan)
+        (exporter,) = isotropic_exporters(predictor, tmp_path, 0.0)
+        case = SimpleNamespace(id="a", images=[tmp_path / "a_0000.nii.gz"])
+        exporter.write(case, None, SimpleNamespace(data=data, grid=grid), None)
+        assert heard.pop() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("turned", [False, True])
 def test_a_network_that_changes_nothing_gives_the_interpolated_scan_in_its_own_units(tmp_path, turned):
     scan = smooth_scan(turned)
     _, files = export(tmp_path, scan, restores=True)
@@ -90,7 +106,7 @@ def test_where_the_network_has_the_scans_own_grid_nothing_is_moved_or_scaled(tmp
     scan = smooth_scan(False)
     write_volume(scan, tmp_path / "a_0000.nii.gz")
     bundle = SimpleNamespace(plan=plan("rescale", SPACING_MM))
-    predictor = SimpleNamespace(bundle=bundle, restores=True, restore=lambda data: data, resample_channels=False)
+    predictor = SimpleNamespace(bundle=bundle, restores=True, restore=lambda data, slices: data, resample_channels=False)
     data, grid = prepare_volume(scan, bundle.plan)
     assert grid.shape == SHAPE
     (exporter,) = isotropic_exporters(predictor, tmp_path, 0.0)

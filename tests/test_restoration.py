@@ -24,7 +24,7 @@ def prepared(tmp_path):
 
 
 def test_a_model_that_does_nothing_gains_nothing(prepared, tmp_path):
-    idle = SimpleNamespace(restore=lambda data: data.copy())
+    idle = SimpleNamespace(restore=lambda data, slices: data.copy())
     result = validate_restoration(idle, prepared, ("c0", "c1", "c2"), tmp_path / "restoration.json")
     assert json.loads((tmp_path / "restoration.json").read_text()) == result
     assert len(result["rows"]) == 9
@@ -37,7 +37,7 @@ def test_a_model_that_does_nothing_gains_nothing(prepared, tmp_path):
 
 def test_a_half_way_model_has_three_quarters_of_the_skill(prepared, tmp_path):
     clean = open_case(prepared / "c0").image[:]
-    half = SimpleNamespace(restore=lambda data: (data + clean) / 2)
+    half = SimpleNamespace(restore=lambda data, slices: (data + clean) / 2)
     result = validate_restoration(half, prepared, ("c0", "missing"), tmp_path / "restoration.json")
     assert result["summary"]["blur"]["skill"]["mean"] == pytest.approx(0.75, abs=0.02)
     assert result["summary"]["blur"]["skill"]["interval"] == [None, None]

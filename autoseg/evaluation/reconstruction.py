@@ -23,6 +23,7 @@ from autoseg.imaging.resample import axis_matrix
 
 __all__ = [
     "DEGRADATIONS",
+    "SLICE_FACTOR",
     "brier",
     "compare_intensities",
     "degrade",

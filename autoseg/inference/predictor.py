@@ -24,7 +24,7 @@ from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.networks.machine import choose_device, faster_in_bf16
-from autoseg.preprocess.case import prepare_volume
+from autoseg.preprocess.case import prepare_volume, spacing_of
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
 
@@ -199,15 +199,22 @@ class Predictor:
                 mean += head
         return total, tuple(agreement(votes, len(labels.structures), has_regions=labels.has_regions))
 
-    def restore(self, data):
-        """An image on the network grid, (C, z, y, x) float32 in stored intensities, restored: the same shape, in [0, 1].
+    def restore(self, data, slices=(1.0, 1.0, 1.0)):
+        """An image restored.
+
+        Args:
+            data: (C, z, y, x) float32 on the network grid, in stored intensities.
+            slices: how many voxels of that grid a slice of the scan is thick along (z, y, x), 1 where it is as thin.
+
+        Returns:
+            The same shape, in [0, 1].
 
         Raises:
             ModelError: the model does not restore images.
         """
         if not self.restores:
             raise ModelError(f"{self.bundle.name}: was trained without restoration_weight and does not restore images")
-        networks = [_Restoring(network) for network in self.networks]
+        networks = [_Restoring(network, slices) for network in self.networks]
         return self.over_windows(networks, data, mirror_axes=self.mirror_axes)
 
     def over_windows(self, functions, data, *, mirror_axes=(), on_note=logger.warning):
@@ -254,10 +261,7 @@ class Predictor:
 
     def _logits_orders(self, prepared):
         """Spline order for each network axis on the way to the native grid."""
-        plan, native = self.bundle.plan, prepared.native
-        canonical, _ = native.canonical()
-        spacing_to = [native.spacing_mm[canonical[axis]] for axis in plan.axis_order]
-        rule = plan.resampling
+        spacing_to, rule = spacing_of(prepared.native, self.bundle.plan), self.bundle.plan.resampling
         return axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
 
     def _probe_shape(self):
@@ -270,12 +274,12 @@ class Predictor:
 class _Restoring(torch.nn.Module):
     """A network that returns the restored image instead of logits."""
 
-    def __init__(self, network):
+    def __init__(self, network, slices):
         super().__init__()
-        self.network = network
+        self.network, self.slices = network, torch.tensor(slices)
 
     def forward(self, x):
-        return self.network(x, restore=True)[1]
+        return self.network(x, restore=self.slices.expand(len(x), 3))[1]
 
 
 def _names(scan):

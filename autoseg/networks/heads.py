@@ -1,11 +1,14 @@
 """The second head of a network: the image as it would be without noise, blur and thick slices.
 
-It reads the finest feature map that the network computes, which has the width of the first stage in all of them. In networks
-with a decoder that is the decoder's last; FCN, DeepLab and PSPNet compute their logits on a coarse grid, so there it is
-the first stage of the encoder, which sees few voxels around each but sees them sharply.
+Its *body* looks at the image alone, on voxels twice as large, with residual blocks as networks for super-resolution have
+them (Lim et al. 2017): bringing slices back takes depth, which is cheap there (EXPERIMENTS.md). What it finds meets, on the
+fine grid, the image, its detail (the image minus its local mean, enlarged: noise and blur are in it) and the finest map that
+the network computes, which has the width of the first stage in all of them. In networks with a decoder that is the decoder's
+last; FCN, DeepLab and PSPNet compute their logits on a coarse grid, so there it is the first stage of the encoder.
 
-Features are normalised and know nothing of absolute intensities, so the head reads the image beside them, and its detail, the
-image minus its local mean, enlarged: noise and blur are in the detail, which is small beside the rest.
+How thick slices are is known from a scan's spacing, so the head is told. It learns them along one axis only, the last: an image
+with thick slices along another is turned until they lie there, so what is learned of one axis holds for all.
+
 What is predicted is a correction, output = image + delta, clipped to [0, 1], on the scale of the stored intensities. It starts
 as zero. In training the clipping passes gradients on, else a voxel that left [0, 1] would never be taught again. The
 weights are drawn from a copy of the random state: a network has the same other weights with and without it.
@@ -15,53 +18,92 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from autoseg.networks.blocks import SLOPE, convolution
+from autoseg.networks.blocks import SLOPE, InputScaling, convolution
 
 __all__ = ["RestorationHead", "with_restored"]
 
-WIDTH = 16  # channels in between, at least
+WIDTH = 48  # channels of the body
+BLOCKS = 4
+MIXED = 8  # channels on the fine grid
 DETAIL = 10.0  # brings it near the size of the features
 
 
 class RestorationHead(nn.Module):
-    """Two convolutions with the kernel of the finest stage, 16 wide, and a 1 x 1 x 1 one to the channels, beside one alone.
-
-    That one is a linear filter. It learns at once, in tens of steps, what the others need hundreds for.
+    """Down, residual blocks, up, and two convolutions on the fine grid.
 
     ``detached`` stops its gradients, so that the features serve the segmentation alone.
     """
 
     def __init__(self, spec):
         super().__init__()
-        width = max(spec.in_channels, WIDTH)
+        deep = any(kernel[0] > 1 for kernel in spec.kernels)  # else a 2D network
+        kernel, stride = ((3, 3, 3), (2, 2, 2)) if deep else ((1, 3, 3), (1, 2, 2))
+        channels = spec.in_channels
         with torch.random.fork_rng(devices=[]):
-            self.mix = convolution(2 * spec.in_channels + spec.features[0], width, spec.kernels[0])
-            self.refine = convolution(width, width, spec.kernels[0])
-            self.direct = convolution(2 * spec.in_channels + spec.features[0], spec.in_channels, spec.kernels[0])
-            self.correct = nn.Conv3d(width, spec.in_channels, 1)
-            for layer in (self.mix, self.refine):
-                nn.init.kaiming_normal_(layer.weight, a=SLOPE)
-        for bias in (self.mix.bias, self.refine.bias):
-            nn.init.zeros_(bias)
-        for last in (self.direct, self.correct):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            self.scaling = InputScaling(channels, spec.input_mean, spec.input_std)
+            self.down = nn.Conv3d(channels + 1, WIDTH, stride, stride)
+            self.body = nn.Sequential(*(Residual(kernel) for _ in range(BLOCKS)))
+            self.up = nn.ConvTranspose3d(WIDTH, MIXED, stride, stride)
+            self.mix = convolution(MIXED + 2 * channels + spec.features[0], MIXED, kernel)
+            self.correct = convolution(MIXED, channels, kernel)
+        nn.init.zeros_(self.correct.weight)
+        nn.init.zeros_(self.correct.bias)
         self.detached = False
 
-    def forward(self, image, features):
-        """Image (B, C, Z, Y, X) and features (B, F, Z, Y, X) to the restored image, float32."""
+    def forward(self, image, features, slices=None):
+        """The restored image, float32.
+
+        Args:
+            image: (B, C, Z, Y, X).
+            features: (B, F, Z, Y, X).
+            slices: (B, 3) how many voxels a slice of each image is thick along (z, y, x), 1 where it is as thin as one; None
+                where all are.
+        """
         features = features.detach() if self.detached else features
         reach = [edge // 2 for edge in self.mix.kernel_size]
         mean = functional.avg_pool3d(image, self.mix.kernel_size, 1, reach, count_include_pad=False)
-        x = torch.cat((image, DETAIL * (image - mean), features.float()), dim=1)
-        delta = self.direct(x).float()
-        for layer in (self.mix, self.refine):
-            x = functional.leaky_relu(layer(x), SLOPE, inplace=True)
-        restored = image + delta + self.correct(x).float()
+        fine = torch.cat((image, DETAIL * (image - mean), features.float()), dim=1)
+        thick = [[1.0] * 3] * len(image) if slices is None else slices.tolist()
+        axes = [max(range(3), key=lambda axis: (row[axis], axis)) for row in thick]
+        voxels = image.new_tensor([max(row) for row in thick])
+        delta = torch.empty_like(image)
+        for axis in sorted(set(axes)):
+            chosen = [i for i, other in enumerate(axes) if other == axis]
+            turned = (tensor[chosen].transpose(axis + 2, -1) for tensor in (image, fine))
+            delta[chosen] = self._correction(*turned, voxels[chosen]).float().transpose(axis + 2, -1)
+        restored = image + delta
         clipped = restored.clamp(0, 1)
         return restored + (clipped - restored).detach() if self.training else clipped
 
+    def _correction(self, image, fine, voxels):
+        shape, stride = image.shape[2:], self.down.stride
+        odd = [beyond for edge, step in zip(shape, stride, strict=True) for beyond in (-edge % step, 0)][::-1]
+        thickness = voxels.log2().reshape(-1, 1, 1, 1, 1).expand(-1, 1, *shape)
+        x = functional.pad(torch.cat((self.scaling(image), thickness), dim=1), odd, mode="replicate")
+        x = functional.leaky_relu(self.down(x), SLOPE, inplace=True)
+        x = self.up(functional.leaky_relu(self.body(x), SLOPE, inplace=True))[:, :, : shape[0], : shape[1], : shape[2]]
+        x = functional.leaky_relu(self.mix(torch.cat((x, fine), dim=1)), SLOPE, inplace=True)
+        return self.correct(x)
+
+
+class Residual(nn.Module):
+    """Two convolutions added to their input, without normalisation, which would take away what intensities mean."""
+
+    def __init__(self, kernel):
+        super().__init__()
+        self.first, self.second = (convolution(WIDTH, WIDTH, kernel) for _ in range(2))
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x):
+        return x + self.second(functional.leaky_relu(self.first(x), SLOPE, inplace=True))
+
 
 def with_restored(network, image, features, logits, restore):
-    """What a network returns: its logits, or these and the restored image where that is asked for."""
-    return (logits, network.restoration(image, features)) if restore else logits
+    """What a network returns: its logits, or these and the restored image.
+
+    ``restore`` is False, True, or the (B, 3) thickness of the slices, as ``RestorationHead`` takes it.
+    """
+    if restore is False:
+        return logits
+    return logits, network.restoration(image, features, None if restore is True else restore)

@@ -4,7 +4,7 @@ from autoseg.imaging import nifti
 from autoseg.imaging.files import read_volume
 from autoseg.imaging.resample import resample_image
 from autoseg.inference.cohort import Exporter
-from autoseg.preprocess.case import scanner_units
+from autoseg.preprocess.case import scanner_units, spacing_of
 from autoseg.reconstruct.native import image_to_native
 
 __all__ = ["isotropic_exporters"]
@@ -30,7 +30,9 @@ def isotropic_exporters(predictor, folder, spacing_mm):
         files, restored = [folder / f"{case.id}_iso_cubic.nii.gz"], None
         nifti.write(files[0], _channels(cubic), grid, description="derived: scan on cubic voxels by splines")
         if predictor.restores:
-            image = scanner_units(predictor.restore(prepared.data), volume, predictor.bundle.plan)
+            plan = predictor.bundle.plan
+            slices = _slices(spacing_of(volume.geometry, plan), prepared.grid.spacing_mm)
+            image = scanner_units(predictor.restore(prepared.data, slices), volume, plan)
             files.append(folder / f"{case.id}_iso.nii.gz")
             restored = files[-1].name
             image = image_to_native(image, prepared.grid, cubic, grid)
@@ -47,6 +49,12 @@ def isotropic_exporters(predictor, folder, spacing_mm):
 
     suffixes = ("_iso_cubic.nii.gz", "_iso.nii.gz")
     return [] if spacing_mm is None else [Exporter("isotropic", suffixes, write, {"spacing_mm": spacing_mm})]
+
+
+def _slices(native_mm, grid_mm):
+    """How many voxels of the network's grid a slice of the scan is thick along (z, y, x), beside what all its axes have."""
+    voxels = [max(1.0, native / mm) for native, mm in zip(native_mm, grid_mm, strict=True)]
+    return [count / min(voxels) for count in voxels]
 
 
 def _channels(data):

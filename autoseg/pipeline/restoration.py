@@ -7,7 +7,14 @@ slices and blur, each with random numbers of its own that hang on the case alone
 import numpy as np
 
 from autoseg.engines import map_cases
-from autoseg.evaluation.reconstruction import DEGRADATIONS, compare_intensities, degrade, slice_axis, ssim_window
+from autoseg.evaluation.reconstruction import (
+    DEGRADATIONS,
+    SLICE_FACTOR,
+    compare_intensities,
+    degrade,
+    slice_axis,
+    ssim_window,
+)
 from autoseg.evaluation.statistics import mean_interval
 from autoseg.preprocess.store import open_case
 from autoseg.workspace import write_json
@@ -49,8 +56,10 @@ def _rows(predictor, case):
         if channels[0] is None:  # too few slices to be made thick
             continue
         degraded = np.stack(channels)
-        found = compare_intensities(clean, predictor.restore(degraded), degraded, roi)
-        about = {"slice_axis": slice_axis(clean.shape[1:], spacing_mm), "ssim_window": list(ssim_window(clean.shape[1:]))}
+        axis = slice_axis(clean.shape[1:], spacing_mm)
+        slices = [float(SLICE_FACTOR) if kind == "thick_slices" and axis == other else 1.0 for other in range(3)]
+        found = compare_intensities(clean, predictor.restore(degraded, slices), degraded, roi)
+        about = {"slice_axis": axis, "ssim_window": list(ssim_window(clean.shape[1:]))}
         rows.append({"case": case.case, "degradation": kind, **found, **about})
     return rows
 

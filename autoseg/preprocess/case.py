@@ -19,7 +19,7 @@ from autoseg.imaging.resample import axis_orders, resample_codes, resample_image
 from autoseg.imaging.volume import orient
 from autoseg.preprocess.normalize import normalize, unit_range
 
-__all__ = ["PreparedCase", "network_grid", "prepare_case", "prepare_volume", "scanner_units"]
+__all__ = ["PreparedCase", "network_grid", "prepare_case", "prepare_volume", "scanner_units", "spacing_of"]
 
 SITES_PER_CODE = 10_000  # enough that no patch centre repeats often; as nnU-Net 2.8 stores
 
@@ -60,6 +60,12 @@ def prepare_volume(volume, plan):
     lower, upper = nonzero_box(data)
     data, geometry = crop(data, lower, upper), geometry.cropped(lower, np.subtract(upper, lower))
     return _resampled(normalize(data, plan.normalization), geometry, plan)
+
+
+def spacing_of(native, plan):
+    """Millimetres between the voxels of a scan's own grid along the axes (z, y, x) of the network."""
+    order, _ = native.canonical()
+    return tuple(native.spacing_mm[order[axis]] for axis in plan.axis_order)
 
 
 def scanner_units(image, volume, plan):

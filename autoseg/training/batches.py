@@ -34,8 +34,9 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction):
         fraction: share of the training that is over, for the stage of the patch size.
 
     Returns:
-        (images (B, C, Z, Y, X) float32, codes (B, Z, Y, X) int16), CPU tensors. In the steps that teach restoration, as a
-        third one the images before they were degraded, in [0, 1], NaN beyond the scan.
+        (images (B, C, Z, Y, X) float32, codes (B, Z, Y, X) int16), CPU tensors. In the steps that teach restoration two
+        more: the images before they were degraded, in [0, 1], NaN beyond the scan, and (B, 3) how many voxels their slices are
+        thick along (z, y, x).
     """
     rng = np.random.default_rng([seed, step])
     patch, factor = patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)
@@ -65,9 +66,13 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction):
 
 
 def _with_clean(image, codes, drawn):
-    """(degraded image, codes, clean image) of one sample."""
+    """(degraded image, codes, clean image, thickness of its slices) of one sample."""
     before, after = split(drawn)
     image, codes = apply(image, codes, before)
     beyond = codes == BEYOND
     clean = image.clamp(0, 1).masked_fill(beyond, torch.nan)
-    return *apply(image, codes.masked_fill(beyond, 0), after), clean
+    slices = torch.ones(3)
+    for name, parameters in after.steps:
+        if name == "thick_slices":
+            slices[parameters["axis"]] = parameters["factor"]
+    return *apply(image, codes.masked_fill(beyond, 0), after), clean, slices

@@ -27,6 +27,7 @@ from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_fo
 
 __all__ = ["Length", "fit"]
 
+RESTORATION_CLIP = 0.1  # norm of the gradient of the restoration's loss, at most: its deep head has no normalisation
 CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the length is a time
 
 
@@ -49,8 +50,8 @@ def fit(
 
     Args:
         network: module on ``device``; ``network(x, every_scale=True)`` gives the logits of every scale.
-        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)) CPU tensors, and clean images where
-            the network is to restore them; a failure in it ends the training with its cause, although it runs in a thread.
+        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)) CPU tensors, and what ``make_batch``
+            adds where images are to be restored; a failure ends the training with its cause, although it runs in a thread.
         validation: list of (images, codes), measured at every check.
         recipe: Recipe.
         length: Length.
@@ -162,12 +163,12 @@ def _steps_expected(length, state, voxels):
 
 def _loss(network, tensors, loss, recipe, weight, device, bf16):
     """The loss of a batch: that of the segmentation, and ``weight`` times that of the restoration where there is one."""
-    images, codes, *clean = (t.to(device, non_blocking=True) for t in tensors)
+    images, codes, *restoring = (t.to(device, non_blocking=True) for t in tensors)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        found = network(images, every_scale=recipe.deep_supervision, **({"restore": True} if clean else {}))
-    logits = found[0] if clean else found
+        found = network(images, every_scale=recipe.deep_supervision, **({"restore": restoring[1]} if restoring else {}))
+    logits = found[0] if restoring else found
     total = deep_supervision_loss(loss, logits if recipe.deep_supervision else [logits], codes)
-    return total + weight * restoration_loss(found[1], clean[0]) if clean else total
+    return total + weight * restoration_loss(found[1], restoring[0]) if restoring else total
 
 
 def _step(network, optimizers, tensors, loss, recipe, rate, weight, device, state):
@@ -180,9 +181,9 @@ def _step(network, optimizers, tensors, loss, recipe, rate, weight, device, stat
         optimizer.zero_grad(set_to_none=True)
     total = _loss(network, tensors, loss, recipe, weight, device, state.bf16)
     total.backward()
-    for optimizer in optimizers:
+    for optimizer, most in zip(optimizers, (recipe.clip_norm, weight * RESTORATION_CLIP), strict=False):
         part = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(part, recipe.clip_norm)
+        torch.nn.utils.clip_grad_norm_(part, most)
     value = total.item()
     if not math.isfinite(value):
         raise TrainingError(

@@ -84,7 +84,7 @@ class Recipe:
     foreground: float = 0.33
     augmentation: str = "nnunet"
     restoration_weight: float = 0.0
-    restoration_rate: float = 0.0007
+    restoration_rate: float = 0.0005
     restoration_every: int = 4
     restoration_detach: bool = True
     restoration_warmup: float = 0.05

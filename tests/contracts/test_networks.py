@@ -152,7 +152,9 @@ def test_the_restoration_head_changes_no_other_weight(spec):
     both = network.state_dict()
     assert all(torch.equal(tensor, both[name]) for name, tensor in plain.state_dict().items())
     assert set(both) - set(plain.state_dict()) == {
-        f"restoration.{n}.{p}" for n in ("mix", "refine", "direct", "correct") for p in ("weight", "bias")
+        *(f"restoration.scaling.{p}" for p in ("mean", "std")),
+        *(f"restoration.{n}.{p}" for n in ("down", "up", "mix", "correct") for p in ("weight", "bias")),
+        *(f"restoration.body.{i}.{n}.{p}" for i in range(4) for n in ("first", "second") for p in ("weight", "bias")),
     }
     x = torch.rand(1, 2, 8, 16, 16)
     logits, _ = network.eval()(x, restore=True)
@@ -183,6 +185,23 @@ def test_restoration_teaches_the_features_unless_it_is_detached(spec):
         taught = [n for n, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
         assert any(n.startswith("restoration.mix") for n in taught)
         assert detached == all(n.startswith("restoration.") for n in taught)
+
+
+def test_thick_slices_are_restored_alike_along_whichever_axis_they_lie(spec):
+    head = build_network(replace(spec, restoration=True)).restoration.eval()
+    for part in (head.correct, *(block.second for block in head.body)):
+        torch.nn.init.normal_(part.weight, std=0.05)
+    image, features = torch.rand(3, 2, 8, 9, 10), torch.rand(3, spec.features[0], 8, 9, 10)
+    thick = torch.tensor([[1.0, 1.0, 3.0], [1.0, 1.0, 1.0], [1.0, 1.0, 2.0]])
+    restored = head(image, features, thick)
+    assert not torch.equal(restored, head(image, features))
+    torch.testing.assert_close(head(image[1:2], features[1:2]), restored[1:2])
+    for axis in (0, 1):
+        turned = [tensor.transpose(axis + 2, -1) for tensor in (image, features)]
+        along = thick.clone()
+        along[:, [axis, 2]] = thick[:, [2, axis]]
+        both = head(*turned, along).transpose(axis + 2, -1)
+        torch.testing.assert_close(both[[0, 2]], restored[[0, 2]])  # the one of thin slices is not turned
 
 
 def test_restoration_works_on_flat_patches_and_a_single_stage(spec):

@@ -116,13 +116,23 @@ def draw(rng, preset, setting):
         setting: ``Setting``.
     """
     steps = []
-    for entry in preset.steps:
-        if rng.random() < entry.probability:
-            parameters = AUGMENTATIONS[entry.transform].sample(rng, setting, **dict(entry.options))
-            if parameters is not None:
-                steps.append((entry.transform, parameters))
+    for entry in _happening(rng, preset):
+        parameters = AUGMENTATIONS[entry.transform].sample(rng, setting, **dict(entry.options))
+        if parameters is not None:
+            steps.append((entry.transform, parameters))
     sizes = [parameters["source_size"] for _, parameters in steps if "source_size" in parameters]
     return Drawn(sizes[0] if sizes else setting.patch_size, tuple(steps))
+
+
+def _happening(rng, preset):
+    """The steps that happen to a sample."""
+    for entry in preset.steps:
+        if rng.random() < entry.probability:
+            yield entry
+    if preset.one_of:
+        chances = [entry.probability for entry in preset.one_of]
+        chosen = rng.choice(len(chances) + 1, p=[*chances, 1 - sum(chances)])
+        yield from preset.one_of[chosen : chosen + 1]
 
 
 def split(drawn):

@@ -109,12 +109,12 @@ def apply_low_resolution(image, codes, channels, in_plane):
 
 
 def sample_thick_slices(rng, setting, *, factors=(2, 3, 4), sigma=(0.0, 0.15)):
-    """One axis, the likelier the coarser, voxels per slice, and the noise of a slice (in units); None for short patches."""
+    """Voxels per slice along the coarsest axis, of equals the last, and a slice's noise in units; None for short patches."""
     factor = int(rng.choice(factors))
-    chances = [mm * (edge >= 2 * factor) for mm, edge in zip(setting.spacing_mm, setting.patch_size, strict=True)]
-    if not any(chances):
+    long = [axis for axis in range(3) if setting.patch_size[axis] >= 2 * factor]
+    if not long:
         return None
-    axis = int(rng.choice(3, p=[chance / sum(chances) for chance in chances]))
+    axis = max(long, key=lambda axis: (round(setting.spacing_mm[axis], 3), axis))
     strength = rng.uniform(*sigma)
     noise = {"sigma": tuple(strength * unit for unit in setting.unit), "seed": int(rng.integers(2**63))}
     return {"axis": axis, "factor": factor, "first": int(rng.integers(factor)), **noise}

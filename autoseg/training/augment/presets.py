@@ -25,9 +25,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Steps in the order they act. A step that needs more than the patch (affine) comes first."""
+    """Steps in the order they act, then at most one of others, whose probabilities add up to one or less.
+
+    A step that needs more than the patch (affine) comes first.
+    """
 
     steps: tuple[Step, ...] = ()
+    one_of: tuple[Step, ...] = ()
 
 
 def step(transform, probability, **options):
@@ -65,16 +69,18 @@ PRESETS = Registry(
     },
 )
 
-# in seven of ten samples one or more of these, strong enough to be worth undoing; noise in units of the z-score
+# strong enough to be worth undoing; noise in units of the z-score. Thick slices are the hardest to learn (EXPERIMENTS.md)
 STRONG = (
-    step("noise", 0.35, sigma=(0.1, 0.5)),
-    step("blur", 0.25, sigma=(0.5, 1.2), channel_probability=1.0),
-    step("thick_slices", 0.35, factors=(2, 3, 4), sigma=(0.0, 0.15)),
+    step("thick_slices", 0.6, factors=(2, 3, 3, 4), sigma=(0.0, 0.15)),
+    step("noise", 0.15, sigma=(0.1, 0.5)),
+    step("blur", 0.15, sigma=(0.5, 1.2), channel_probability=1.0),
 )
 
 
 def with_degradations(augmentation):
-    """The same steps, those that degrade the image last, then the strong degradations that restoration learns from."""
-    last = tuple(entry for entry in augmentation.steps if entry.transform in DEGRADATIONS)
-    first = tuple(entry for entry in augmentation.steps if entry.transform not in DEGRADATIONS)
-    return Augmentation((*first, *last, *STRONG))
+    """The steps that leave the image sharp, and at the end at most one strong degradation, which restoration learns from.
+
+    Turning and scaling interpolate, and a target that was smoothed by that teaches to smooth.
+    """
+    left_out = ("affine", *DEGRADATIONS)
+    return Augmentation(tuple(entry for entry in augmentation.steps if entry.transform not in left_out), STRONG)
