@@ -21,7 +21,7 @@ __all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "
 # Dilated networks: the numbers of autoseg/networks/dilated.py, deeplabv3.py and pspnet.py
 STAGES, FINEST_STRIDE, ATROUS_WIDTH, PYRAMID_WIDTH = 6, 8, 256, 512
 ATROUS, PARTS = 3, (2, 3, 6)
-RESTORATION_WIDTH, RESTORATION_BLOCKS, RESTORATION_MIXED = 48, 4, 8  # of autoseg/networks/heads.py
+RESTORATION_WIDTH, RESTORATION_BLOCKS, RESTORATION_MIXED = 64, 4, 8  # of autoseg/networks/heads.py
 
 
 @dataclass(frozen=True)

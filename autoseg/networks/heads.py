@@ -22,7 +22,7 @@ from autoseg.networks.blocks import SLOPE, InputScaling, convolution
 
 __all__ = ["RestorationHead", "with_restored"]
 
-WIDTH = 48  # channels of the body
+WIDTH = 64  # channels of the body
 BLOCKS = 4
 MIXED = 8  # channels on the fine grid
 DETAIL = 10.0  # brings it near the size of the features
