@@ -156,15 +156,17 @@ def image_name(ending):
 def _read_json(folder):
     path = folder / "dataset.json"
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: there is no such data-set folder")
+        raise DatasetError(f"{folder}: there is no such data-set folder. Correct the path")
     if not path.is_file():
         raise DatasetError(f"{folder}: no dataset.json in it. README and dataset_json_examples/ show how to write one")
     try:
         description = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as fault:
-        raise DatasetError(f"{path}: not readable as JSON: {fault}") from fault
+        raise DatasetError(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
     if not isinstance(description, dict):
-        raise DatasetError(f"{path}: expected an object {{...}}, found {type(description).__name__}")
+        raise DatasetError(
+            f"{path}: expected an object {{...}}, found {type(description).__name__}. Write one as dataset_json_examples/ shows"
+        )
     return description
 
 

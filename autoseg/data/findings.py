@@ -24,12 +24,18 @@ def findings_table(findings):
         group = list(group)
         lines.append(f"{SEVERITIES[severity]}  {code}  {_subject(group[0])}{group[0].message}")
         if len(group) > 1:
-            others = ", ".join(finding.case or "the data set" for finding in group[1 : NAMED + 1])
+            others = ", ".join(_file_or_case(finding) for finding in group[1 : NAMED + 1])
             more = f" and {len(group) - 1 - NAMED} more" if len(group) - 1 > NAMED else ""
             lines.append(f"         the same in {others}{more}")
         lines.append(f"         -> {remedy}")
     counts = {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}
     return "\n".join([*lines, ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items())])
+
+
+def _file_or_case(finding):
+    """The file that a message begins with, which tells a case's image from its label; else the case."""
+    file, colon, _ = finding.message.partition(": ")
+    return file if colon and "." in file and " " not in file else finding.case or "the data set"
 
 
 def _subject(finding):

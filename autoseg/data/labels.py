@@ -100,7 +100,8 @@ class LabelSchema:
     def _undeclared(self, values):
         unknown = [value for value in np.unique(values).tolist() if value not in (*self.declared_values, self.ignore)]
         listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
-        return f"label values [{listed}] are not declared in dataset.json, which has {list(self.declared_values)}"
+        known = list(self.declared_values)
+        return f"label values [{listed}] are not declared in dataset.json, which has {known}. Name them there"
 
 
 def read_labels(entries, region_order=None):

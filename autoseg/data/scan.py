@@ -10,14 +10,15 @@ and 99.5 are read. Grids are compared by their corners, in voxels: up to ``SAME_
 import hashlib
 import itertools
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
 
 from autoseg.data.dataset import image_name
 from autoseg.engines import map_cases
-from autoseg.errors import FileError
+from autoseg.errors import AutosegError, FileError
 from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.files import SAME_GRID_MM, read_file
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
@@ -33,12 +34,14 @@ __all__ = [
     "count_label",
     "scan_case",
     "scan_dataset",
+    "unreadable",
 ]
 
 VERSION = 1  # of what a scan measures; scans of another version are not reused
 LEVELS = np.sin(np.linspace(0, np.pi / 2, 401)) ** 2  # 0 ... 1
 SAME_GRID, SHIFTED_GRID = 0.01, 0.5  # voxels between corresponding corners
 BLOCK = 2**20  # voxels held in float64 at a time
+LAST_SENTENCE = re.compile(r"(.*)\. ([A-Z].*)", re.DOTALL)
 LARGEST_RANGE = 2**20  # of label values that are counted in a table
 
 
@@ -209,11 +212,21 @@ def _read(case, dataset):
             if path and path.is_file():
                 files[-1] = read_file(path, as_label=path is case.label)
         except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
-            message = str(fault).replace(str(path), path.name).removesuffix(REMEDY).rstrip(" .")
-            findings.append(Finding("error", case.id, "unreadable-file", message, REMEDY))
+            finding = unreadable(case.id, path, fault)
+            findings.append(replace(finding, message=finding.message.replace(str(path), path.name)))
     for note in dict.fromkeys(note for file in files if file for note in file.notes):
         findings.append(Finding("note", case.id, "reader-note", note, "Correct the header if this is not meant."))
     return files, _check_presence(case, dataset) + findings
+
+
+def unreadable(case, path, fault):
+    """The finding about a file that cannot be read; the refusals of our own readers end with their remedy."""
+    message, remedy = f"{path}: {fault}", REMEDY
+    if isinstance(fault, AutosegError):
+        message = str(fault)
+        if split := LAST_SENTENCE.fullmatch(message):
+            message, remedy = split.groups()
+    return Finding("error", case, "unreadable-file", message.rstrip(" ."), remedy)
 
 
 def _check_presence(case, dataset):

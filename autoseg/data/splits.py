@@ -77,9 +77,11 @@ def read_splits(path, cases):
     try:
         folds = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as fault:
-        raise DatasetError(f"{path}: not readable as JSON: {fault}") from fault
+        raise DatasetError(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
     if not isinstance(folds, list) or not folds:
-        raise DatasetError(f'{path}: expected a list of {{"train": [...], "val": [...]}}, found {type(folds).__name__}')
+        raise DatasetError(
+            f'{path}: expected a list of {{"train": [...], "val": [...]}}, found {type(folds).__name__}. Correct it there'
+        )
     patients = {case.id: case.patient for case in cases}
     return tuple(_read_fold(f"{path}: fold {i}", fold, patients) for i, fold in enumerate(folds))
 
@@ -142,7 +144,7 @@ def _read_fold(where, fold, patients):
     for key in ("train", "val"):
         names = fold.get(key) if isinstance(fold, dict) else None
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise DatasetError(f"{where}: expected a list of cases under {key!r}, found {names!r}")
+            raise DatasetError(f"{where}: expected a list of cases under {key!r}, found {names!r}. Correct it there")
         if unknown := sorted(set(names) - set(patients)):
             listed = ", ".join(unknown[:4]) + (", ..." if len(unknown) > 4 else "")
             raise DatasetError(f"{where}: expected cases of this data set under {key!r}, found {listed}. Correct the names")

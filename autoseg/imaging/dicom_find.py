@@ -23,7 +23,7 @@ from pydicom.sequence import Sequence
 from autoseg.errors import FileError
 from autoseg.imaging.dicom_series import SAME_DIRECTION, SAME_PLACE_MM, DicomSeries, Plane
 
-__all__ = ["Found", "find_series"]
+__all__ = ["Found", "find_series", "header_of", "planes_of"]
 
 # what may tell apart images of one place, the likeliest first
 TRAITS = (
@@ -98,7 +98,7 @@ def find_series(source):
     paths = [Path(base, name) for base, _, names in os.walk(source) for name in names] if source.is_dir() else [source]
     groups, others, unreadable = defaultdict(list), Counter(), []
     for path in sorted(paths):
-        header = _header(path)
+        header = header_of(path)
         if header is None:
             unreadable += [path.name] if path.suffix.lower() in (".dcm", ".ima") else []
             continue
@@ -122,7 +122,7 @@ def find_series(source):
     return Found(_with_unique_names(series), tuple(left_out))
 
 
-def _header(path):
+def header_of(path):
     """Element by keyword, of those that matter here; None where the file is not DICOM or too damaged to tell."""
     try:
         return _elements(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS))
@@ -149,7 +149,7 @@ def _elements(dataset):
 def _refuse_part(path, uid):
     """One slice of several is hardly ever what somebody means."""
     others = [other for other in path.parent.iterdir() if other != path and other.is_file()]
-    others = [other for other in others if (header := _header(other)) and header.get("SeriesInstanceUID") == uid]
+    others = [other for other in others if (header := header_of(other)) and header.get("SeriesInstanceUID") == uid]
     if others:
         raise FileError(
             f"{path}: is one of {len(others) + 1} files of its series. Give the folder, or put this file into one of its own."
@@ -159,7 +159,7 @@ def _refuse_part(path, uid):
 def _volumes(uid, members, source):
     """(list of DicomSeries, sentences about what was left out) of the files of one series."""
     name, title = _names(uid, members, source)
-    planes = [plane for path, header in members for plane in _planes(path, header)]
+    planes = [plane for path, header in members for plane in planes_of(path, header)]
     unique = list({(plane.uid, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
     notes = [f"{len(planes) - len(unique)} copies of images were left out."] if len(unique) < len(planes) else []
     planes = [plane for plane in unique if "LOCALIZER" not in dict(plane.traits).get("ImageType", "").upper()]
@@ -205,7 +205,7 @@ def _no_volume(planes, alike):
     return None
 
 
-def _planes(path, header):
+def planes_of(path, header):
     """The images of a file."""
     frames = int(header.get("NumberOfFrames") or 1)
     own, shared = header, _macros(header.get("SharedFunctionalGroupsSequence", ()))

@@ -5,17 +5,18 @@ A scan can also be a ``DicomSeries``, or a file or folder that holds exactly one
 Arrays come out as (C, Z, Y, X) and geometry as RAS+ millimetres, whatever the file holds; the formats alone know more.
 """
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
-from autoseg.errors import FileError, GeometryError
+from autoseg.errors import AutosegError, FileError, GeometryError
 from autoseg.imaging import itk, nifti, pictures
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import digest_of, read_bytes
+from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
 from autoseg.imaging.resample import resample_anywhere
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.registry import Registry
@@ -125,12 +126,14 @@ def read_file(path, *, as_label=False):
     """
     file_format = _format_of(path)
     read = getattr(file_format, "read_labels", file_format.read) if as_label else file_format.read
-    return FileContent(*read(_as_image(path)))
+    with _blamed_on(path):
+        return FileContent(*read(_as_image(path)))
 
 
 def read_geometry(path):
     """The grid of a file, without its voxels."""
-    return _format_of(path).read_geometry(_as_image(path))
+    with _blamed_on(path):
+        return _format_of(path).read_geometry(_as_image(path))
 
 
 def read_volume(paths, *, resample=False, on_note=None):
@@ -224,7 +227,8 @@ def _write(array, geometry, path, like):
 
 def _format_of(image):
     """The module that reads an image."""
-    return _dicom() if is_dicom(image) else FORMATS[ending_of(image)]
+    with _blamed_on(image):
+        return _dicom() if is_dicom(image) else FORMATS[ending_of(image)]
 
 
 def _dicom():
@@ -233,6 +237,18 @@ def _dicom():
     except ImportError as error:
         raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install autoseg[dicom]") from error
     return dicom_read
+
+
+@contextmanager
+def _blamed_on(image):
+    """What knows no file, such as a grid that makes no sense, is a fault of the one that is read."""
+    try:
+        yield
+    except AutosegError as fault:
+        if str(image) in str(fault) or str(fault).startswith("series "):  # the title of a DICOM series
+            raise
+        remedy = f". {REMEDY}" if isinstance(fault, GeometryError) else ""
+        raise FileError(f"{image}: {fault}{remedy}") from fault
 
 
 def _as_image(image):

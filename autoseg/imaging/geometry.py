@@ -33,7 +33,7 @@ class Geometry:
             raise GeometryError(f"expected a grid of three axes with at least one voxel each, found shape {self.shape}")
         affine = np.array(self.rows, float)
         if affine.shape != (3, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-12:
-            raise GeometryError(f"not an affine of a three-dimensional grid: {self.rows}")
+            raise GeometryError(f"expected three directions that span space, found the affine {self.rows}")
 
     @classmethod
     def from_affine(cls, shape, affine):

@@ -19,6 +19,7 @@ __all__ = ["read", "read_geometry", "write"]
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 _HEADER_END = re.compile(rb"^ElementDataFile[^\n]*\n|\n\r?\n", re.MULTILINE)
 _DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:) *([^\r\n]*?) *\r?$", re.MULTILINE | re.IGNORECASE)
+_ITK_SAYS = re.compile(r"ITK ERROR: \w+\(\w+\): ([^.]+)")
 _IS_PACKED = re.compile(rb"^(?:CompressedData *= *True|encoding: *gz(?:ip)?) *\r?$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -28,7 +29,7 @@ def read(path):
     try:
         image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
-        raise FileError(f"{path}: expected a complete image, found: {_last_line(error)} {REMEDY}") from error
+        raise FileError(f"{path}: expected a complete image, found: {_told(error)} {REMEDY}") from error
     array = SimpleITK.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = np.moveaxis(array, -1, 0)
@@ -64,7 +65,7 @@ def write(path, array, geometry, like=None):
         try:
             SimpleITK.WriteImage(image, str(target), useCompression=True)
         except RuntimeError as error:
-            raise FileError(f"{path}: cannot be written: {_last_line(error)} Look at the rights and the room there.") from error
+            raise FileError(f"{path}: cannot be written: {_told(error)} Look at the rights and the room there.") from error
 
 
 def _information(path):
@@ -73,7 +74,7 @@ def _information(path):
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise FileError(f"{path}: expected an image header, found: {_last_line(error)} {REMEDY}") from error
+        raise FileError(f"{path}: expected an image header, found: {_told(error)} {REMEDY}") from error
     return reader
 
 
@@ -103,7 +104,12 @@ def _checked_digest(path):
     named = _DATA_FILE.search(header)
     is_apart = named and named[1].upper() != b"LOCAL"
     if is_apart:
-        payload = read_bytes(path.parent / named[1].decode(errors="replace"))
+        apart = path.parent / named[1].decode(errors="replace")
+        if not apart.is_file():
+            raise FileError(
+                f"{path}: expected its voxels in one file beside it, {apart.name}, found none. Copy both, or write .mha."
+            )
+        payload = read_bytes(apart)
     if _IS_PACKED.search(header) and b"skip:" not in header:  # NRRD may say that the stream begins later
         out, problem = inflate(payload)
         if problem:
@@ -111,5 +117,8 @@ def _checked_digest(path):
     return digest_of(raw, payload) if is_apart else digest_of(raw)
 
 
-def _last_line(error):
-    return str(error).strip().splitlines()[-1].strip()
+def _told(error):
+    """What SimpleITK says is wrong, without where in its sources; its own reasons come last, those of ITK with its ERROR."""
+    said = _ITK_SAYS.search(str(error))
+    last = str(error).strip().splitlines()[-1].replace("sitk::ERROR: ", "")
+    return (said[1] if said else last).strip().rstrip(".") + "."

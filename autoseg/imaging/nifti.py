@@ -14,7 +14,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from autoseg.atomic import replacing
-from autoseg.errors import FileError, GeometryError
+from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, inflate, read_bytes
 
@@ -34,6 +34,8 @@ def read(path):
     digest = digest_of(raw)
     content, problem = inflate(raw) if raw.startswith(_GZIP_MAGIC) else (raw, None)
     del raw
+    if problem and len(content) < min(_HEADERS):
+        raise FileError(f"{path}: expected a NIfTI header, found {len(content)} good bytes; {problem}. {REMEDY}")
     header = _header_of(content, path)
     start = header.get_data_offset()
     expected = start + header.get_data_dtype().itemsize * math.prod(_size(header))
@@ -67,10 +69,7 @@ def grid_of(header, path):
     """
     with np.errstate(all="ignore"):  # a damaged header may hold anything
         affine, notes = _affine_of(header, path)
-    try:
-        return Geometry.from_affine(_size(header)[2::-1], affine[:3, [2, 1, 0, 3]]), notes
-    except GeometryError as error:
-        raise FileError(f"{path}: {error}. {REMEDY}") from error
+    return Geometry.from_affine(_size(header)[2::-1], affine[:3, [2, 1, 0, 3]]), notes
 
 
 def write(path, array, geometry, like=None, description=""):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
@@ -146,7 +146,11 @@ def _blamed_on(path, expected):
     try:
         yield
     except Image.DecompressionBombError as error:
-        raise FileError(f"{path}: expected a picture of moderate size, found: {error}. Cut it into tiles.") from error
+        raise FileError(
+            f"{path}: expected a picture of moderate size, found: {str(error).rstrip('.')}. Cut it into tiles."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise FileError(f"{path}: expected {expected}, found something else. {REMEDY}") from error
     except Exception as error:
         found = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise FileError(f"{path}: expected {expected}, found: {found[0]}. {REMEDY}") from error

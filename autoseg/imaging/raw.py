@@ -22,7 +22,7 @@ def read_bytes(path):
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
-        raise FileError(f"{path}: expected a readable file, found: {error.strerror}. Look at its rights.") from error
+        raise FileError(f"{path}: expected a readable file, found: {error.strerror}. Look at its path and rights.") from error
     if not raw:
         raise FileError(f"{path}: expected an image, found an empty file. {REMEDY}")
     return raw

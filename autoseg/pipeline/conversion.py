@@ -301,7 +301,7 @@ def _write_volume(source, path):
 def _write_combined(masks, values, image, path):
     """The label map of structures in separate files, on the grid of the image."""
     geometry = read_file(image).geometry
-    codes, combinations = combine(((name, read_file(file).data[0] != 0) for name, file in masks), geometry.shape)
+    codes, combinations = combine(((name, read_file(file, as_label=True).data[0] != 0) for name, file in masks), geometry.shape)
     table = np.array([values[frozenset(combination)] for combination in combinations])
     write_label_volume(LabelVolume(table[codes], geometry), path, like=image)
 

@@ -1,5 +1,6 @@
 """Score a folder of predictions, of any tool."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def evaluate(
     reference, predicted = Path(reference), Path(predicted)
     references = references_in(reference)
     if not predicted.is_dir():
-        raise AutosegError(f"{predicted}: there is no such folder")
+        raise AutosegError(f"{predicted}: there is no such folder. Correct the path")
     refuse_foreign_summary(target)
     ending = ending or _ending_of_most(predicted, references)
     if cases is not None:
@@ -61,7 +62,9 @@ def evaluate(
     if partial:
         references = {case: path for case, path in references.items() if (predicted / f"{case}{ending}").is_file()}
     if not references:
-        raise AutosegError(f"no file of {predicted} has the name of a reference in {reference}; there is nothing to score")
+        raise AutosegError(
+            f"no file of {predicted} has the name of a reference in {reference}; nothing to score. Name both alike"
+        )
     report = evaluate_folder(
         references,
         predicted,
@@ -87,7 +90,7 @@ def references_in(folder):
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise AutosegError(f"{folder}: there is no such folder")
+        raise AutosegError(f"{folder}: there is no such folder. Correct the path")
     files = {ending: sorted(folder.glob(f"[!.]*{ending}")) for ending in FORMATS}
     volumes = {ending: paths for ending, paths in files.items() if ending not in PICTURES}
     files = volumes if any(volumes.values()) else files
@@ -95,7 +98,9 @@ def references_in(folder):
     if not found and (folder / "dataset.json").is_file():
         found = _labels_of(read_dataset(folder))
     if not found:
-        raise AutosegError(f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}")
+        raise AutosegError(
+            f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}. Give the folder that holds them"
+        )
     return found
 
 
@@ -124,15 +129,22 @@ def _schema(reference, predicted, labels, references):
             return read_labels(description["labels"], description.get("regions_class_order"))
     if labels:
         raise AutosegError(f"{labels}: there is no such file")
-    values = sorted({int(v) for path in references.values() for v in np.unique(read_label_volume(path).data)} - {0})
+    values = sorted({value for path in references.values() for value in _values_in(path)} - {0})
     if not values:
-        raise DatasetError(f"{reference}: every reference is empty")
+        raise DatasetError(f"{reference}: expected references with structures, found none that can be read. Look at the files")
     return LabelSchema(
         structures=tuple(f"label {value}" for value in values),
         values=tuple((value,) for value in values),
         has_regions=False,
         paint_values=tuple(values),
     )
+
+
+def _values_in(path):
+    """The label values of a map; none of one that cannot be read, which fails when it is scored."""
+    with contextlib.suppress(AutosegError):
+        return np.unique(read_label_volume(path).data).tolist()
+    return ()
 
 
 def all_failures(done, report):

@@ -56,7 +56,7 @@ def report(path, *, images=None, reference=None, predicted=None, workers=None, p
     begun = time.monotonic()
     folder = Path(path)
     if not folder.is_dir():
-        raise AutosegError(f"{folder}: there is no such folder")
+        raise AutosegError(f"{folder}: there is no such folder. Correct the path")
     record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     page = _of_run(folder, record) if "task" in record else _of_results(folder, record, images, reference, predicted)
     notes = write_page(page, folder / PAGE, workers=workers, on_done=progress("draw", min(len(page.cases), MOST_PICTURED)))

@@ -55,7 +55,9 @@ def prepare_volume(volume, plan):
     """
     if volume.data.shape[0] != len(plan.normalization):
         names = ", ".join(how.channel for how in plan.normalization)
-        raise AutosegError(f"expected {len(plan.normalization)} channels ({names}), found {volume.data.shape[0]}")
+        raise AutosegError(
+            f"expected {len(plan.normalization)} channels ({names}), found {volume.data.shape[0]}. Verify the data set"
+        )
     data, geometry, _ = _oriented(volume.data, volume.geometry, plan)
     lower, upper = nonzero_box(data)
     data, geometry = crop(data, lower, upper), geometry.cropped(lower, np.subtract(upper, lower))
@@ -108,7 +110,7 @@ def prepare_case(case, labels, plan):
         volume = read_volume(case.images)
         annotation = read_label_volume(case.label)
         if annotation.data.shape != volume.geometry.shape:
-            raise GeometryError(f"image and label differ: {volume.geometry} and {annotation.geometry}")
+            raise GeometryError(f"image and label differ: {volume.geometry} and {annotation.geometry}. Verify the data set")
         image, grid = prepare_volume(volume, plan)
         codes, geometry, _ = _oriented(labels.encode(annotation.data), volume.geometry, plan)
         codes = resample_codes(np.ascontiguousarray(codes), geometry, grid, _orders(geometry, plan, "label"))

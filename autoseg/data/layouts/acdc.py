@@ -25,7 +25,9 @@ def find(source, *, cine=False):
             patients[match[1]][(int(match[2]), bool(match[3])) if match[2] else "4d"] = path
             patients[match[1]].setdefault("test", is_test(parts[:-1]))
     if not patients:
-        raise DatasetError(f"{source}: expected files such as patient001_frame01.nii.gz below it, found none")
+        raise DatasetError(
+            f"{source}: expected files such as patient001_frame01.nii.gz below it, found none. Choose another layout"
+        )
     cases, findings, about = [], [], {}
     for patient, files in sorted(patients.items()):
         info = _read_info(next(path for key, path in files.items() if key != "test").with_name("Info.cfg"))

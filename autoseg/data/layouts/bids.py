@@ -41,7 +41,9 @@ def find(source, *, channels=None, derivative=None, names=None, ignore=None):
         elif parts[0] != "derivatives" and parts[-2] == "anat" and match[4] not in ("dseg", "mask"):
             images[case][match[4]].append(path)
     if not images:
-        raise DatasetError(f"{source}: expected files such as sub-01/anat/sub-01_T1w.nii.gz below it, found none")
+        raise DatasetError(
+            f"{source}: expected files such as sub-01/anat/sub-01_T1w.nii.gz below it, found none. Choose another layout"
+        )
     channels = tuple(channels or _common_channels(images, labels))
     if not channels:
         raise DatasetError(

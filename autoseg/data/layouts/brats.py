@@ -35,7 +35,9 @@ def find(source):
         found[case] |= {kind: path, "test": is_test((*parts[:-1], case))}
         info |= {guess_patient(case): {"grade": grade} for grade in {"HGG", "LGG"} & set(parts)}
     if not found:
-        raise DatasetError(f"{source}: expected files such as CASE_t1ce.nii.gz or CASE-t1c.nii.gz below it, found none")
+        raise DatasetError(
+            f"{source}: expected files such as CASE_t1ce.nii.gz or CASE-t1c.nii.gz below it, found none. Choose another layout"
+        )
     _join_misnamed_labels(found)
     cases = []
     for case, files in sorted(found.items()):

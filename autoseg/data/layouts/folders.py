@@ -41,13 +41,15 @@ def find(source, *, labels=None, channels=None, names=None, ignore=None):
     if source.is_file():
         named, cases, findings = _from_table(source)
     elif not source.is_dir():
-        raise DatasetError(f"{source}: there is no such folder or table")
+        raise DatasetError(f"{source}: there is no such folder or table. Correct the path")
     elif labels is None or not Path(labels).is_dir():
         raise DatasetError(f"{source}: expected also a folder of labels, found {labels}. Say where it is with --labels DIR")
     else:
         named, (cases, findings) = None, _from_folders(source, Path(labels))
     if not cases and not findings:
-        raise DatasetError(f"{source}: expected images that end in one of {', '.join(sorted(FORMATS))}, or rows; found none")
+        raise DatasetError(
+            f"{source}: expected images that end in one of {', '.join(sorted(FORMATS))}, or rows; found none. Give their folder"
+        )
     channels = tuple(channels or named or guess_channels(cases))
     if channels == ("image",):
         message = 'the channel is called "image", so that each scan is scaled by itself'
@@ -85,9 +87,9 @@ def read_names(path):
             rows = [row for row in _rows(path) if len(row) > 1 and row[0].strip().lstrip("-").isdigit()]
             names = {int(row[0]): row[1].strip() for row in rows}
     except (OSError, ValueError, TypeError, AttributeError) as fault:
-        raise DatasetError(f"{path}: expected names of label values, not readable: {fault}") from fault
+        raise DatasetError(f"{path}: expected names of label values, not readable: {fault}. Write rows VALUE,NAME") from fault
     if not names:
-        raise DatasetError(f"{path}: expected rows of a label value and its name, found none")
+        raise DatasetError(f"{path}: expected rows of a label value and its name, found none. Write VALUE,NAME")
     return names
 
 
@@ -102,7 +104,7 @@ def _rows(path):
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as fault:
-        raise DatasetError(f"{path}: expected a table as text, not readable: {fault}") from fault
+        raise DatasetError(f"{path}: expected a table as text, not readable: {fault}. Save it as CSV") from fault
     first = text.split("\n", 1)[0]
     return list(csv.reader(text.splitlines(), delimiter=max("\t,;", key=first.count)))
 
@@ -115,7 +117,7 @@ def _from_table(path):
     if not images or not labels or (len(labels) > 1 and "label" in labels):
         raise DatasetError(
             f"{path}: expected the columns image (or image_T1, image_T2 ...) and label (or label_liver, label_tumour ...), "
-            f"found {', '.join(columns) or 'none'}"
+            f"found {', '.join(columns) or 'none'}. Name them so in the first line"
         )
     cases, findings, ids = [], [], set()
     for row in rows:

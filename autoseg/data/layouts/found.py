@@ -72,7 +72,7 @@ def files_below(source):
     """
     source, found, known = Path(source), [], set()
     if not source.is_dir():
-        raise DatasetError(f"{source}: there is no such folder")
+        raise DatasetError(f"{source}: there is no such folder. Correct the path")
     for folder, inner, names in os.walk(source, followlinks=True):
         known.add(os.path.realpath(folder))
         inner[:] = [name for name in inner if os.path.realpath(os.path.join(folder, name)) not in known]  # links in a circle

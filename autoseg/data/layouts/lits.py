@@ -29,7 +29,7 @@ def find(source):
                 findings.append(error(case, "found-twice", message, "Keep one of the two; a case may be in the source once."))
             found[case][kind] = path
     if not found:
-        raise DatasetError(f"{source}: expected files such as volume-0.nii below it, found none")
+        raise DatasetError(f"{source}: expected files such as volume-0.nii below it, found none. Choose another layout")
     cases = []
     for case, files in sorted(found.items()):
         is_test = case.startswith("lits_test")

@@ -22,7 +22,7 @@ def find(source):
         tests = [entry if isinstance(entry, str) else entry["image"] for entry in task.get("test", [])]
     except (KeyError, TypeError, ValueError) as fault:
         raise DatasetError(
-            f"{source / 'dataset.json'}: expected the form of the Decathlon, found another: {fault!r}"
+            f"{source / 'dataset.json'}: expected the form of the Decathlon, found another: {fault!r}. Download the task again"
         ) from fault
     cases, findings = [], []
     for image, label in listed + [(source / test, None) for test in tests]:
@@ -50,7 +50,9 @@ def _read(path):
     try:
         task = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as fault:
-        raise DatasetError(f"{path}: expected the dataset.json of a Decathlon task, not readable: {fault}") from fault
+        raise DatasetError(
+            f"{path}: expected the dataset.json of a Decathlon task, not readable: {fault}. Give the folder that holds it"
+        ) from fault
     kinds = {"modality": dict, "labels": dict, "training": list}
     lacking = [key for key, kind in kinds.items() if not isinstance(task, dict) or not isinstance(task.get(key), kind)]
     if lacking:

@@ -12,9 +12,8 @@ import numpy as np
 
 from autoseg.data.dataset import Case, DatasetSpec
 from autoseg.data.layouts.found import FoundCase, Source, error
-from autoseg.data.scan import Finding, check_channels, check_grids, check_intensities, count_label
+from autoseg.data.scan import Finding, check_channels, check_grids, check_intensities, count_label, unreadable
 from autoseg.imaging.files import ending_of, read_file
-from autoseg.imaging.raw import REMEDY
 
 __all__ = ["SeenCase", "combine", "label_values", "read_image", "see_cases"]
 
@@ -49,15 +48,16 @@ def see_cases(cases, channels):
     return [_see(case, channels, shared) for case in cases]
 
 
-def read_image(source, contents=None):
+def read_image(source, contents=None, **how):
     """The FileContent of a Source, one volume of a 4D file being data (1, Z, Y, X).
 
     Args:
         contents: {path: FileContent} of files that were read before; this one is added.
+        how: further arguments of ``read_file``.
     """
     contents = {} if contents is None else contents
     if source.path not in contents:
-        contents[source.path] = read_file(source.path)
+        contents[source.path] = read_file(source.path, **how)
     content = contents[source.path]
     if source.volume is None:
         return content
@@ -113,12 +113,11 @@ def label_values(combinations, structures):
 def _see(case, channels, contents):
     findings = []
 
-    def read(source, *arguments):
+    def read(source, *arguments, **how):
         try:
-            return read_image(source, *arguments)
+            return read_image(source, *arguments, **how)
         except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
-            message = str(fault).replace(f"{source.path}: ", "").removesuffix(REMEDY).rstrip(" .")
-            findings.append(error(case.id, "unreadable-file", f"{source.path}: {message}", REMEDY))
+            findings.append(unreadable(case.id, source.path, fault))
 
     images = [read(source, contents) for source in case.images]
     digests = {source.path: image.digest for source, image in zip(case.images, images, strict=True) if image}
@@ -131,7 +130,7 @@ def _see(case, channels, contents):
 
     def sound(path):
         """(data (Z, Y, X), values) of a label file; None where something is wrong with it."""
-        if (label := read(Source(path))) is None:
+        if (label := read(Source(path), as_label=True)) is None:
             return None
         digests[path] = label.digest
         counts, wrong = count_label(case, path, label.data)
