@@ -210,7 +210,8 @@ def _read(case, dataset):
         files.append(None)
         try:
             if path and path.is_file():
-                files[-1] = read_file(path, as_label=path is case.label)
+                grid = files[0].geometry if path is case.label and files[0] else None
+                files[-1] = read_file(path, as_label=path is case.label, onto=grid)
         except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
             finding = unreadable(case.id, path, fault)
             findings.append(replace(finding, message=finding.message.replace(str(path), path.name)))

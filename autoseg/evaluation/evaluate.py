@@ -113,7 +113,10 @@ def evaluate_folder(reference, predicted, labels, *, ending=".nii.gz", tolerance
         for path, kind in zip(pairs[case], ("reference", "prediction"), strict=True):
             if not path.is_file():
                 raise FileError(f"case {case!r}: no {kind}; expected {path}. Add it, or score with --partial what there is")
-        truth, guess = (read_label_volume(path) for path in pairs[case])
+        guess = read_label_volume(pairs[case][1])
+        truth = read_label_volume(pairs[case][0], onto=guess.geometry)
+        if truth.geometry.shape != guess.geometry.shape:
+            guess = read_label_volume(pairs[case][1], onto=truth.geometry)
         rows = evaluate_case(reference=truth, predicted=guess, labels=labels, case=case, tolerance_mm=tolerance_mm)
         return _with_brier(rows, chances.get(case), truth.data, labels) if chances else rows
 

@@ -9,10 +9,11 @@ from pydicom.uid import generate_uid
 
 from autoseg.errors import FileError
 from autoseg.imaging.dicom_find import find_series
+from autoseg.imaging.dicom_label import kind_of, read_segments, segment_names
 from autoseg.imaging.dicom_series import DicomSeries, stack_of
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
 
-__all__ = ["headers_of", "only_series", "read", "read_geometry", "unique_identifier"]
+__all__ = ["headers_of", "only_series", "read", "read_geometry", "read_labels", "segment_names", "unique_identifier"]
 
 # what derived objects repeat: must have a value, and may be empty
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -48,6 +49,14 @@ def read(source):
             data = np.empty((plane.samples, len(series.planes), *plane.shape), _type(series, values.dtype))
         data[:, z] = _rescaled(values, plane, data.dtype)
     return data, stack.geometry, stack.notes, digest_of(*(digest_of(read_bytes(path)).encode() for path in series.paths))
+
+
+def read_labels(source):
+    """As ``read``; of a segmentation object the numbers of its segments."""
+    kind = kind_of(source) if not isinstance(source, DicomSeries) and source.is_file() else ""
+    if kind == "RTSTRUCT":
+        raise FileError(f"{source}: expected labels of voxels, found contours (RTSTRUCT). Export them as SEG or NIfTI.")
+    return read_segments(source) if kind == "SEG" else read(source)
 
 
 def read_geometry(source):

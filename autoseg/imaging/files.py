@@ -6,7 +6,7 @@ Arrays come out as (C, Z, Y, X) and geometry as RAS+ millimetres, whatever the f
 """
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from autoseg.errors import AutosegError, FileError, GeometryError
 from autoseg.imaging import itk, nifti, pictures
+from autoseg.imaging.crop import laid_on
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
@@ -24,6 +25,7 @@ from autoseg.registry import Registry
 __all__ = [
     "FORMATS",
     "PICTURES",
+    "SEGMENTATION",
     "FileContent",
     "digest_on_disk",
     "ending_of",
@@ -33,7 +35,9 @@ __all__ = [
     "read_geometry",
     "read_label_volume",
     "read_volume",
+    "segment_names",
     "series_in",
+    "stem_of",
     "write_label_volume",
     "write_volume",
 ]
@@ -54,6 +58,7 @@ FORMATS = Registry(
         ".jpeg": pictures,
     },
 )
+SEGMENTATION = ".dcm"  # by which DICOM label maps are found in a folder; whether a file is DICOM its content tells
 PICTURES = tuple(ending for ending, file_format in FORMATS.items() if file_format is pictures)
 
 SAME_GRID_MM = 1e-2  # headers store single precision, some only a few digits
@@ -86,6 +91,12 @@ def ending_of(path):
     return max(fitting, key=len)
 
 
+def stem_of(path):
+    """The name of a file without its known ending, ``.dcm`` included."""
+    name = Path(path).name
+    return Path(path).stem if name.lower().endswith(SEGMENTATION) else name[: -len(ending_of(path))]
+
+
 def is_dicom(image):
     """Whether an image is read as DICOM: a series, a folder, or a file without a known ending that begins as such files do."""
     if isinstance(image, DicomSeries) or Path(image).is_dir():
@@ -115,11 +126,14 @@ def series_in(source):
     return _dicom().find_series(source)
 
 
-def read_file(path, *, as_label=False):
+def read_file(path, *, as_label=False, onto=None):
     """Everything in one file.
 
     Args:
-        as_label: the numbers are label values: those of a palette rather than its colours; never approximate.
+        as_label: the numbers are label values: those of a palette rather than its colours, of a DICOM segmentation those of its
+            segments; never approximate.
+        onto: grid of the scan that labels belong to. A DICOM segmentation, which leaves out empty slices, is laid on it if its
+            voxels are voxels of the scan; other files stay as they are.
 
     Raises:
         FileError: missing, unknown ending, cut short, damaged in a way that checksums or sizes show, not an image.
@@ -127,7 +141,10 @@ def read_file(path, *, as_label=False):
     file_format = _format_of(path)
     read = getattr(file_format, "read_labels", file_format.read) if as_label else file_format.read
     with _blamed_on(path):
-        return FileContent(*read(_as_image(path)))
+        content = FileContent(*read(_as_image(path)))
+    if onto is not None and is_dicom(path) and (laid := laid_on(content.data[0], content.geometry, onto)) is not None:
+        content = replace(content, data=laid[None], geometry=onto)
+    return content
 
 
 def read_geometry(path):
@@ -172,13 +189,18 @@ def read_volume(paths, *, resample=False, on_note=None):
     return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first)
 
 
-def read_label_volume(path):
-    """The label values in a file. Real numbers are taken if all of them are whole.
+def segment_names(path):
+    """{name: label value} that a DICOM segmentation tells; {} of other files."""
+    return _dicom().segment_names(Path(path)) if is_dicom(path) else {}
+
+
+def read_label_volume(path, onto=None):
+    """The label values in a file. Real numbers are taken if all of them are whole. ``onto`` as for ``read_file``.
 
     Raises:
         FileError: as ``read_file``; several channels; a value that is no integer.
     """
-    content = read_file(path, as_label=True)
+    content = read_file(path, as_label=True, onto=onto)
     if len(content.data) != 1:
         raise FileError(f"{path}: expected one label per voxel, found {len(content.data)} channels. Merge them into one.")
     data = content.data[0]

@@ -27,7 +27,7 @@ from autoseg.data.layouts.reading import combine, label_values, read_image, see_
 from autoseg.data.scan import Finding
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError
-from autoseg.imaging.files import FORMATS, ending_of, read_file, write_label_volume
+from autoseg.imaging.files import FORMATS, ending_of, read_file, read_geometry, read_label_volume, write_label_volume
 from autoseg.imaging.raw import digest_of, read_bytes
 from autoseg.imaging.volume import LabelVolume
 from autoseg.pipeline.quiet import mute, silent
@@ -273,16 +273,16 @@ def _parts(seen, ending, values, mode):
     case = seen.case
     where = "Ts" if case.part == "test" else "Tr"
 
-    def part(source, target):
+    def part(source, target, make=_write_volume):
         key = digest_of(json.dumps([seen.digests[source.path], source.volume, target, mode]).encode())
-        if source.volume is not None or (mode != "reference" and ending_of(source.path) != ending):
-            return Part((source.path,), target, key, partial(_write_volume, source))
+        if source.volume is not None or (mode != "reference" and not source.path.name.lower().endswith(ending)):
+            return Part((source.path,), target, key, partial(make, source))
         return Part((source.path,), None if mode == "reference" else target, key)
 
     parts = [part(source, f"images{where}/{case.id}_{i:04d}{ending}") for i, source in enumerate(case.images)]
     target = f"labels{where}/{case.id}{ending}"
     if case.label:
-        parts.append(part(Source(case.label), target))
+        parts.append(part(Source(case.label), target, partial(_write_label, case.images[0].path)))
     elif case.masks:
         numbers = sorted((sorted(group), value) for group, value in values.items())
         key = digest_of(json.dumps([[seen.digests[path] for _, path in case.masks], numbers, target]).encode())
@@ -298,10 +298,17 @@ def _write_volume(source, path):
     FORMATS[ending_of(path)].write(path, content.data, content.geometry, like)
 
 
+def _write_label(image, source, path):
+    """A label map as another type of file; a DICOM segmentation on the grid of the image."""
+    write_label_volume(read_label_volume(source.path, onto=read_geometry(image)), path)
+
+
 def _write_combined(masks, values, image, path):
     """The label map of structures in separate files, on the grid of the image."""
     geometry = read_file(image).geometry
-    codes, combinations = combine(((name, read_file(file, as_label=True).data[0] != 0) for name, file in masks), geometry.shape)
+    codes, combinations = combine(
+        ((name, read_file(file, as_label=True, onto=geometry).data[0] != 0) for name, file in masks), geometry.shape
+    )
     table = np.array([values[frozenset(combination)] for combination in combinations])
     write_label_volume(LabelVolume(table[codes], geometry), path, like=image)
 

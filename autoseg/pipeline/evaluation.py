@@ -10,7 +10,7 @@ from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.evaluation import evaluate_folder, write_report
 from autoseg.evaluation.report import refuse_foreign_summary
-from autoseg.imaging.files import FORMATS, PICTURES, read_label_volume
+from autoseg.imaging.files import FORMATS, PICTURES, SEGMENTATION, read_label_volume, segment_names
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reporting import try_report
 from autoseg.workspace import read_json
@@ -95,6 +95,7 @@ def references_in(folder):
     volumes = {ending: paths for ending, paths in files.items() if ending not in PICTURES}
     files = volumes if any(volumes.values()) else files
     found = {path.name[: -len(e)]: path for e in sorted(files, key=lambda e: len(files[e])) for path in files[e]}
+    found = found or {path.stem: path for path in sorted(folder.glob(f"[!.]*{SEGMENTATION}"))}
     if not found and (folder / "dataset.json").is_file():
         found = _labels_of(read_dataset(folder))
     if not found:
@@ -115,7 +116,7 @@ def _ending_of_most(predicted, references):
         same = [path.name.endswith(ending) for path in references.values()]
         return sum((predicted / f"{case}{ending}").is_file() for case in references), sum(same)
 
-    return max(FORMATS, key=count)
+    return max((*FORMATS, SEGMENTATION), key=count)
 
 
 def _schema(reference, predicted, labels, references):
@@ -132,12 +133,26 @@ def _schema(reference, predicted, labels, references):
     values = sorted({value for path in references.values() for value in _values_in(path)} - {0})
     if not values:
         raise DatasetError(f"{reference}: expected references with structures, found none that can be read. Look at the files")
+    names = _names_of_segments(references)
     return LabelSchema(
-        structures=tuple(f"label {value}" for value in values),
+        structures=tuple(names.get(value, f"label {value}") for value in values),
         values=tuple((value,) for value in values),
         has_regions=False,
         paint_values=tuple(values),
     )
+
+
+def _names_of_segments(references):
+    """{value: name} that references tell which are DICOM segmentations."""
+    known = {}
+    for path in references.values():
+        for name, value in segment_names(path).items():
+            if known.setdefault(value, name) != name:
+                raise DatasetError(
+                    f"{path}: expected segment {value} to be {known[value]} as in other references, found {name}. Number the "
+                    "segments alike in all of them"
+                )
+    return known
 
 
 def _values_in(path):

@@ -17,7 +17,15 @@ from autoseg.data.labels import read_labels
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.colours import structure_colours
-from autoseg.imaging.files import digest_on_disk, ending_of, read_label_volume, write_label_volume
+from autoseg.imaging.files import (
+    digest_on_disk,
+    ending_of,
+    is_dicom,
+    read_label_volume,
+    segment_names,
+    stem_of,
+    write_label_volume,
+)
 from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, file_names, write_mesh, write_scene
 from autoseg.imaging.raw import digest_of
 from autoseg.inference.cohort import Exporter, remove_outputs
@@ -174,9 +182,9 @@ def _is_ours(record):
 
 def _reconstruct_case(case, path, target, settings, names, workers, fresh):
     """Everything of one label map; returns (whether it was done already, the number of structures found in it)."""
-    marker, folder, iso = target / f"{case}.json", target / f"{case}_surfaces", target / f"{case}_iso{ending_of(path)}"
+    marker, folder, iso = target / f"{case}.json", target / f"{case}_surfaces", target / f"{case}_iso{_ending(path)}"
     record = _earlier(marker, (folder, iso), fresh)
-    names = names or _names_beside(path, case)
+    names = names or _names_beside(path, case) or {name: (value,) for name, value in segment_names(path).items()}
     identity = {
         "input": {"file": path.name, "digest": digest_on_disk(path)},
         "names": [[name, list(values)] for name, values in names.items()],
@@ -282,10 +290,15 @@ def _refuse_foreign_table(path):
         raise AutosegError(f"{path}: {FOREIGN}")
 
 
+def _ending(path):
+    """Of a map that is made of another: its own, and NIfTI's for DICOM."""
+    return ".nii.gz" if is_dicom(path) else ending_of(path)
+
+
 def _label_maps(source):
     """{case: path}; cubic versions of other maps, and of their scans, are left out."""
     if source.is_file():
-        return {source.name[: -len(ending_of(source))]: source}
+        return {stem_of(source): source}
     found = references_in(source)
     cubic = {f"{case}{suffix}" for case in found for suffix in ("_iso", "_iso_cubic")}
     return {case: path for case, path in found.items() if case not in cubic}

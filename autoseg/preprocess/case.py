@@ -108,7 +108,7 @@ def prepare_case(case, labels, plan):
     """
     try:
         volume = read_volume(case.images)
-        annotation = read_label_volume(case.label)
+        annotation = read_label_volume(case.label, onto=volume.geometry)
         if annotation.data.shape != volume.geometry.shape:
             raise GeometryError(f"image and label differ: {volume.geometry} and {annotation.geometry}. Verify the data set")
         image, grid = prepare_volume(volume, plan)

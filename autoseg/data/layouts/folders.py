@@ -18,7 +18,7 @@ from autoseg.data.dataset import guess_patients
 from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.data.scan import Finding
 from autoseg.errors import AutosegError, DatasetError, FileError
-from autoseg.imaging.files import FORMATS, ending_of, read_file
+from autoseg.imaging.files import FORMATS, ending_of, is_dicom, read_file, segment_names
 
 __all__ = ["find", "guess_channels", "read_names", "read_table"]
 
@@ -57,9 +57,20 @@ def find(source, *, labels=None, channels=None, names=None, ignore=None):
     return FoundDataset(
         channels=channels,
         cases=tuple(cases),
-        describe=plain_labels(read_names(names) if names else {}, closed=False, ignore=ignore),
+        describe=plain_labels(read_names(names) if names else _names_of_segments(cases, findings), closed=False, ignore=ignore),
         findings=tuple(findings),
     )
+
+
+def _names_of_segments(cases, findings):
+    """{value: name} that DICOM segmentations tell; a number that means two things is added to the findings."""
+    known = {}
+    for case in cases:
+        for name, value in segment_names(case.label).items() if case.label else ():
+            if known.setdefault(value, name) != name:
+                message = f"{case.label}: expected segment {value} to be {known[value]} as in other cases, found {name}"
+                findings.append(error(case.id, "segment-name", message, "Number the segments alike in all cases."))
+    return known
 
 
 def guess_channels(cases):
@@ -145,7 +156,7 @@ def _from_folders(images, labels):
     def is_label(path):
         if path.is_dir() or path.name.startswith("."):
             return path.is_dir() and not path.name.startswith(".")
-        return _is_image(path) and (not together or bool(DECORATION.search(_stem(path))))
+        return _is_map(path) and (not together or bool(DECORATION.search(_stem(path))))
 
     by_stem = {_stem(path): path for path in _images_in(images) if not (together and is_label(path))}
     cases, findings, used = [], [], set()
@@ -160,7 +171,7 @@ def _from_folders(images, labels):
             continue
         sources = _channels_of(case, by_stem)
         used |= {source.path for source in sources}
-        masks = tuple((_stem(file), file) for file in _images_in(path)) if path.is_dir() else ()
+        masks = tuple((_stem(file), file) for file in _images_in(path, _is_map)) if path.is_dir() else ()
         if path.is_dir() and not masks:
             findings.append(error(case, "missing-label", f"expected files of structures in {path}, found none", "Add them."))
             continue
@@ -186,8 +197,13 @@ def _channels_of(case, by_stem):
     return tuple(Source(by_stem[stem]) for stem in sorted(by_stem) if pattern.fullmatch(stem))
 
 
-def _images_in(folder):
-    return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".") and _is_image(path)]
+def _images_in(folder, is_one=None):
+    is_one = is_one or _is_image
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".") and is_one(path)]
+
+
+def _is_map(path):
+    return _is_image(path) or is_dicom(path)
 
 
 def _is_image(path):

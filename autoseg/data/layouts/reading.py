@@ -130,7 +130,7 @@ def _see(case, channels, contents):
 
     def sound(path):
         """(data (Z, Y, X), values) of a label file; None where something is wrong with it."""
-        if (label := read(Source(path), as_label=True)) is None:
+        if (label := read(Source(path), as_label=True, onto=images[0].geometry)) is None:
             return None
         digests[path] = label.digest
         counts, wrong = count_label(case, path, label.data)
