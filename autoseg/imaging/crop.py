@@ -3,6 +3,8 @@
 
 import numpy as np
 
+from autoseg.imaging.volume import orient
+
 __all__ = ["crop", "laid_on", "nonzero_box"]
 
 OFF_GRID = 0.05  # of a voxel: more is another place
@@ -43,13 +45,16 @@ def laid_on(labels, geometry, onto):
     Returns:
         An array on ``onto``; None where the voxels do not coincide, or some label lies outside.
     """
-    steps = np.linalg.solve(onto.affine[:3, :3], geometry.affine[:3, :3])
-    index = np.argwhere(labels)
-    place = onto.to_index(geometry.to_world(index))
-    nearest = np.rint(place).astype(int)
-    is_turned = abs(abs(np.linalg.det(np.rint(steps))) - 1) < 0.5 and np.abs(steps - np.rint(steps)).max() < OFF_GRID
-    if not is_turned or np.abs(place - nearest).max(initial=0) > OFF_GRID or ((nearest < 0) | (nearest >= onto.shape)).any():
+    steps = np.rint(np.linalg.solve(onto.affine[:3, :3], geometry.affine[:3, :3])).astype(int)
+    order = np.abs(steps).argmax(axis=1)  # for each axis of the other grid that of the labels
+    if not (np.abs(steps) == np.eye(3, dtype=int)[order]).all() or len(set(order)) < 3:
+        return None
+    flips = tuple(np.flatnonzero(steps.sum(axis=1) < 0))
+    labels, geometry = orient(labels, order, flips), geometry.oriented(order, flips)
+    lower = np.rint(onto.to_index(geometry.to_world([[0, 0, 0]]))[0]).astype(int)
+    if not geometry.matches(onto.cropped(lower, geometry.shape), OFF_GRID * min(onto.spacing_mm)):
         return None
     laid = np.zeros(onto.shape, labels.dtype)
-    laid[tuple(nearest.T)] = labels[tuple(index.T)]
-    return laid
+    start, stop = np.clip([lower, lower + geometry.shape], 0, onto.shape)
+    crop(laid, start, stop)[...] = crop(labels, start - lower, stop - lower)
+    return laid if np.count_nonzero(laid) == np.count_nonzero(labels) else None
