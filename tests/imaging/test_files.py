@@ -414,6 +414,26 @@ def test_axes_after_the_third_are_channels_and_a_slice_has_depth_one(tmp_path):
         assert np.array_equal(data.ravel(), np.arange(np.prod(shape)))
 
 
+@pytest.mark.parametrize("ending", VOLUMES)
+def test_a_4d_file_of_one_volume_is_a_scan_and_takes_labels(tmp_path, ending):
+    grid = oblique(angles=TURNS[0])
+    values = labels(grid)
+    four = SimpleITK.GetImageFromArray(np.arange(210, dtype=np.int16).reshape(1, *grid.shape), isVector=False)
+    four.SetSpacing((0.7, 0.8, 4.0, 1.0))
+    if ending.startswith(".nii"):
+        array = np.arange(210, dtype=np.int16).reshape(7, 6, 5, 1)
+        nibabel.save(nibabel.Nifti1Image(array, np.diag([0.7, 0.8, 4, 1])), tmp_path / f"a{ending}")
+    else:
+        SimpleITK.WriteImage(four, str(tmp_path / f"a{ending}"))
+    scan = read_volume(tmp_path / f"a{ending}")
+    assert scan.data.shape == (1, *grid.shape)
+    assert np.allclose(scan.geometry.spacing_mm, (4, 0.8, 0.7))
+    write_label_volume(LabelVolume(values.data, scan.geometry), tmp_path / f"b{ending}", like=tmp_path / f"a{ending}")
+    found = read_label_volume(tmp_path / f"b{ending}")
+    assert np.array_equal(found.data, values.data)
+    assert found.geometry == scan.geometry
+
+
 def test_colours_are_channels(tmp_path):
     colours = np.random.default_rng(0).integers(0, 255, (4, 3, 2, 3)).astype(np.uint8)
     packed = np.ascontiguousarray(colours).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
