@@ -62,13 +62,13 @@ class RestorationHead(nn.Module):
         features = features.detach() if self.detached else features
         reach = [edge // 2 for edge in self.mix.kernel_size]
         mean = functional.avg_pool3d(image, self.mix.kernel_size, 1, reach, count_include_pad=False)
-        fine = torch.cat((image, DETAIL * (image - mean), features.float()), dim=1)
+        fine = torch.cat([part.to(features.dtype) for part in (image, DETAIL * (image - mean), features)], dim=1)
         thick = [[1.0] * 3] * len(image) if slices is None else slices.tolist()
         axes = [max(range(3), key=lambda axis: (row[axis], axis)) for row in thick]
         voxels = image.new_tensor([max(row) for row in thick])
         delta = torch.empty_like(image)
         for axis in sorted(set(axes)):
-            chosen = [i for i, other in enumerate(axes) if other == axis]
+            chosen = slice(None) if len(set(axes)) == 1 else [i for i, other in enumerate(axes) if other == axis]
             turned = (tensor[chosen].transpose(axis + 2, -1) for tensor in (image, fine))
             delta[chosen] = self._correction(*turned, voxels[chosen]).float().transpose(axis + 2, -1)
         restored = image + delta
@@ -82,7 +82,7 @@ class RestorationHead(nn.Module):
         x = functional.pad(torch.cat((self.scaling(image), thickness), dim=1), odd, mode="replicate")
         x = functional.leaky_relu(self.down(x), SLOPE, inplace=True)
         x = self.up(functional.leaky_relu(self.body(x), SLOPE, inplace=True))[:, :, : shape[0], : shape[1], : shape[2]]
-        x = functional.leaky_relu(self.mix(torch.cat((x, fine), dim=1)), SLOPE, inplace=True)
+        x = functional.leaky_relu(self.mix(torch.cat((x.to(fine.dtype), fine), dim=1)), SLOPE, inplace=True)
         return self.correct(x)
 
 
