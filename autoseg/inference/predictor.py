@@ -23,8 +23,10 @@ from autoseg.imaging.resample import axis_orders
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.sliding_window import predict_logits
+from autoseg.networks import finest_head, postpone_logits
 from autoseg.networks.machine import choose_device, faster_in_bf16
 from autoseg.preprocess.case import prepare_volume, spacing_of
+from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
 
@@ -122,6 +124,9 @@ class Predictor:
         self.folds = tuple(networks)
         self._device_lock = threading.Lock()
         self.networks = [network.to(self.device) for network in networks.values()]
+        self._heads = _fewer_than_logits([finest_head(network) for network in self.networks])
+        for network in self.networks if self._heads else ():
+            postpone_logits(network)
         if precision == "auto":
             precision = "bf16" if faster_in_bf16(self.networks[0], self._probe_shape(), self.device) else "fp32"
         self.precision = precision
@@ -173,23 +178,29 @@ class Predictor:
 
     def infer(self, prepared):
         """The networks' averaged logits (K, z, y, x) float32 on the network grid, and what ``decode`` takes besides: the
-        seconds they took, notes, and the agreement of the folds."""
+        seconds they took, notes, and the agreement of the folds.
+
+        Where all networks together have fewer features than heads, the logits are ComposedLogits of these.
+        """
         start, notes = time.perf_counter(), []
         how = {"mirror_axes": self.mirror_axes, "on_note": notes.append}
-        if self.fold_agreement and len(self.networks) > 1:
+        several = self.fold_agreement and len(self.networks) > 1
+        if self._heads:
+            logits, agreed = self._composed(prepared.data, how, several)
+        elif several:
             logits, agreed = self._fold_by_fold(prepared.data, how)
         else:
             logits, agreed = self.over_windows(self.networks, prepared.data, **how), None
-        if not all(np.isfinite(head).all() for head in logits):
+        if not all_finite(logits):
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
         return logits, {"seconds": time.perf_counter() - start, "notes": tuple(notes), "fold_agreement": agreed}
 
     def _fold_by_fold(self, data, how):
         """(logits averaged over the folds, agreement of the folds on each structure)."""
-        labels, votes, total = self.bundle.labels, [], None
+        votes, total = [], None
         for network in self.networks:
             logits = self.over_windows([network], data, **how)
-            votes.append(votes_of(logits, has_regions=labels.has_regions))
+            votes.append(votes_of(logits, has_regions=self.bundle.labels.has_regions))
             for head in logits:
                 head /= len(self.networks)
             if total is None:
@@ -197,7 +208,24 @@ class Predictor:
                 continue
             for mean, head in zip(total, logits, strict=True):
                 mean += head
-        return total, tuple(agreement(votes, len(labels.structures), has_regions=labels.has_regions))
+        return total, self._agreement(votes)
+
+    def _composed(self, data, how, several):
+        """(ComposedLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
+
+        def features(tiles):
+            return torch.cat([network(tiles).features for network in self.networks], dim=1)
+
+        found, agreed = self.over_windows([features], data, **how), None
+        if several:
+            ends = np.cumsum([head.in_channels for head in self._heads])
+            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), self._heads, strict=True)]
+            agreed = self._agreement([votes_of(fold, has_regions=self.bundle.labels.has_regions) for fold in folds])
+        return _compose(found, self._heads), agreed
+
+    def _agreement(self, votes):
+        labels = self.bundle.labels
+        return tuple(agreement(votes, len(labels.structures), has_regions=labels.has_regions))
 
     def restore(self, data, slices=(1.0, 1.0, 1.0)):
         """An image restored.
@@ -269,6 +297,19 @@ class Predictor:
         spec = self.bundle.plan.network
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
         return (spec.in_channels, *(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges))
+
+
+def _fewer_than_logits(heads):
+    """The last layers of all networks if what they read has fewer channels, all together, than what each gives; else ()."""
+    fewer = None not in heads and sum(head.in_channels for head in heads) < heads[0].out_channels
+    return tuple(heads) if fewer else ()
+
+
+def _compose(features, heads):
+    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x), one after the other, and Heads."""
+    weights = [head.weight.detach().flatten(1).cpu().numpy() for head in heads]
+    bias = np.mean([head.bias.detach().cpu().numpy() for head in heads], axis=0)
+    return ComposedLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
 
 
 class _Restoring(torch.nn.Module):

@@ -4,7 +4,7 @@ Every network keeps one contract, tested for each name in ``NETWORKS``: ``networ
 on the grid of ``x`` (B, C, Z, Y, X), ``network(x, every_scale=True)`` a list of logits, finest first, for deep
 supervision. Its first operation is ``(x - input_mean) / input_std``. No shape of a weight depends on the patch. Where the spec
 says ``restoration``, ``network(x, restore=True)`` is a pair: the logits, and the restored ``x``, on its scale and in [0, 1]
-(``heads``).
+(``heads``). After ``postpone_logits`` features and the last layer stand in for the logits (``scores``).
 
 To add one: a function ``build(spec) -> Module`` and its line below.
 """
@@ -17,13 +17,25 @@ from autoseg.networks.deeplabv3 import build_deeplabv3
 from autoseg.networks.fcn import build_fcn
 from autoseg.networks.heads import RestorationHead
 from autoseg.networks.pspnet import build_pspnet
+from autoseg.networks.scores import Scores, finest_head, postpone_logits
 from autoseg.networks.segnet import build_segnet
 from autoseg.networks.self_attention_unet import attention_maps, build_self_attention_unet, close_gates, slot_blocks
 from autoseg.networks.unet import build_residual_unet, build_unet
 from autoseg.networks.unet_plus_plus import build_unet_plus_plus
 from autoseg.registry import Registry
 
-__all__ = ["NETWORKS", "attention_maps", "build_network", "check_patch", "close_gates", "parameter_groups", "slot_blocks"]
+__all__ = [
+    "NETWORKS",
+    "Scores",
+    "attention_maps",
+    "build_network",
+    "check_patch",
+    "close_gates",
+    "finest_head",
+    "parameter_groups",
+    "postpone_logits",
+    "slot_blocks",
+]
 
 NETWORKS = Registry(
     "network",

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from autoseg.networks.blocks import conv_stack
+from autoseg.networks.scores import Head
 
 __all__ = ["Decoder"]
 
@@ -31,7 +32,7 @@ class Decoder(nn.Module):
         )
         self.gates = nn.ModuleList(gates)
         scales = max(1, len(levels)) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(nn.Conv3d(features[s], spec.out_channels, 1) for s in range(scales))
+        self.heads = nn.ModuleList(Head(features[s], spec.out_channels) for s in range(scales))
 
     def forward(self, features, every_scale=False):
         """Logits from the encoder's features.

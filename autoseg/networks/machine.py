@@ -50,6 +50,7 @@ def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
             start = time.perf_counter()
             with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 y = network(x)
+            y = getattr(y, "features", y)  # of postponed logits
             if training:
                 y.float().mean().backward()
             del y  # with many labels the largest thing there is

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import ConvBlock, InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.heads import with_restored
+from autoseg.networks.scores import Head
 
 __all__ = ["SegNet", "build_segnet", "pool", "unpool"]
 
@@ -63,7 +64,7 @@ class SegNet(nn.Module):
             conv_stack(features[s], features[s], kernels[s], blocks=spec.decoder_blocks[s]) for s in levels
         )
         scales = max(1, len(levels)) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(nn.Conv3d(features[s], spec.out_channels, 1) for s in range(scales))
+        self.heads = nn.ModuleList(Head(features[s], spec.out_channels) for s in range(scales))
         initialise(self)
 
     def forward(self, x, every_scale=False, restore=False):

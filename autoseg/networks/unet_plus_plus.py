@@ -22,6 +22,7 @@ from torch import nn
 from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.encoder import Encoder
 from autoseg.networks.heads import with_restored
+from autoseg.networks.scores import Head
 
 __all__ = ["UNetPlusPlus", "build_unet_plus_plus"]
 
@@ -54,7 +55,7 @@ class UNetPlusPlus(nn.Module):
             for i in range(depth)
         )
         scales = max(1, depth) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(nn.Conv3d(features[0], spec.out_channels, 1) for _ in range(scales))
+        self.heads = nn.ModuleList(Head(features[0], spec.out_channels) for _ in range(scales))
         initialise(self)
 
     def forward(self, x, every_scale=False, restore=False):

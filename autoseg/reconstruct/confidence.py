@@ -5,9 +5,11 @@ from itertools import combinations
 import numpy as np
 from scipy import ndimage
 
+from autoseg.reconstruct.composed import slabs_along_z
+
 __all__ = ["agreement", "entropies", "votes_of"]
 
-_CHUNK = 1 << 18  # voxels whose probabilities are in memory at a time
+_CHUNK = 1 << 22  # probabilities that are in memory at a time
 _NEAR = 2  # voxels around structures where the entropy is looked at
 
 
@@ -15,7 +17,7 @@ def entropies(logits, *, has_regions=False):
     """How unsure the network is of each structure.
 
     Args:
-        logits: (K, z, y, x); without regions head 0 is background.
+        logits: (K, z, y, x), an array or ComposedLogits; without regions head 0 is background.
 
     Returns:
         list with (mean in the structure, mean within a voxel of its border) for each structure, in [0, 1]: the entropy of the
@@ -75,10 +77,11 @@ def agreement(votes, n_structures, *, has_regions=False):
 def _winners(logits):
     """(z, y, x) int16: the head with the largest logit, the lowest of equal ones."""
     codes = np.zeros(logits.shape[1:], np.int16)
-    best = logits[0].copy()
-    for head, logit in enumerate(logits[1:], 1):
-        np.copyto(codes, head, where=logit > best)
-        np.maximum(best, logit, out=best)
+    for part, heads in slabs_along_z(logits):
+        best = np.full(heads.shape[1:], -np.inf, np.float32)
+        for head, logit in enumerate(heads):
+            np.copyto(codes[part], head, where=logit > best)
+            np.maximum(best, logit, out=best)
     return codes
 
 
@@ -87,9 +90,10 @@ def _entropy(logits, inside):
     result = np.zeros(inside.shape, np.float32)
     near = np.flatnonzero(ndimage.binary_dilation(inside, iterations=_NEAR))
     flat = logits.reshape(len(logits), -1)
-    for start in range(0, len(near), _CHUNK):
-        voxels = near[start : start + _CHUNK]
-        values = flat[:, voxels].astype(np.float32)
+    step = max(1, _CHUNK // len(logits))
+    for start in range(0, len(near), step):
+        voxels = near[start : start + step]
+        values = np.array(flat[:, voxels], np.float32)
         values -= values.max(axis=0)
         weights = np.exp(values)
         total = weights.sum(axis=0)

@@ -2,7 +2,8 @@
 
 The network sees the scan turned, cropped and resized. The way back needs the two grids and no record of the steps: the native
 axes are put in the order and direction of the network's, and each axis gets its interpolation map. Slab by slab, one class
-at a time against the best so far: memory is the result and a slab, however many classes.
+at a time against the best so far: memory is the result and a slab, however many classes. Of ``ComposedLogits`` the features are
+interpolated, and the heads made of them there.
 """
 
 import numpy as np
@@ -11,9 +12,11 @@ from autoseg.errors import GeometryError
 from autoseg.imaging.resample import apply_maps, axis_maps, grid_mapping, part_of
 from autoseg.imaging.scratch import scratch_zeros
 from autoseg.imaging.volume import orient
+from autoseg.reconstruct.composed import ComposedLogits
 
 __all__ = ["image_to_native", "logits_to_codes", "maps_to_native", "probabilities_to_native"]
 
+_FEATURES = 1 << 23  # numbers on the native grid that are in memory at once
 _FACE = 1e-3  # voxels; a point this far outside the outer face of the grid is still inside
 
 
@@ -23,7 +26,7 @@ def logits_to_codes(logits, geometry, native, *, orders=(1, 1, 1), has_regions=F
     Logits are interpolated first and decided afterwards. Voxels outside the faces of the network's grid are background.
 
     Args:
-        logits: (K, z, y, x) on ``geometry``, float16 or float32; a tie goes to the lowest head.
+        logits: (K, z, y, x) on ``geometry``, float16, float32 or ComposedLogits; a tie goes to the lowest head.
         native: the grid of the scan, any orientation, whose axes are parallel to those of ``geometry``.
         orders: spline order for each axis of ``geometry``.
         has_regions: heads are regions: background first, then each region changes the code where its logit is above 0
@@ -134,12 +137,17 @@ def _slabs(result, logits, geometry, native, orders, slab_voxels):
     first, *others = axis_maps(geometry, turned, orders)
     others = [part_of(m, a, b) for m, a, b in zip(others, lower[1:], upper[1:], strict=True)]
     plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
+    composed = isinstance(logits, ComposedLogits)
+    if composed:
+        slab_voxels = min(slab_voxels, _FEATURES // len(logits.features))
     thickness = max(1, slab_voxels // plane)
     for start in range(lower[0], upper[0], thickness):
         stop = min(start + thickness, upper[0])
         needed, maps = zip(part_of(first, start, stop), *others, strict=True)
         target = orient(result, order, flips)[..., start:stop, lower[1] : upper[1], lower[2] : upper[2]]
-        yield target, (apply_maps(head[needed].astype(np.float32), maps) for head in logits)
+        sources = logits.features if composed else logits
+        there = (apply_maps(source[needed].astype(np.float32), maps) for source in sources)
+        yield target, (ComposedLogits(np.stack(list(there)), logits.weights, logits.bias) if composed else there)
 
 
 def _turn(native, geometry):

@@ -34,6 +34,7 @@ from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
 from autoseg.imaging.volume import LabelVolume
+from autoseg.reconstruct.composed import slabs_along_z
 
 __all__ = ["Smoothing", "isotropic_labels", "label_boxes", "mask_in", "surfaces_from_labels", "surfaces_from_scores"]
 
@@ -66,7 +67,7 @@ def surfaces_from_scores(logits, geometry, structures, *, has_regions=False, ite
     """The surface of every structure, from the logits of a network.
 
     Args:
-        logits: (K, z, y, x) float on ``geometry``; without regions head 0 is background.
+        logits: (K, z, y, x) float on ``geometry``, an array or ComposedLogits; without regions head 0 is background.
         structures: their names, in the order of the heads.
         has_regions: each head is a region of its own, inside where its logit is above 0.
         iterations, decimate: see Smoothing.
@@ -226,12 +227,14 @@ class _Winners:
 
     def __init__(self, logits):
         self.logits = logits
-        self.best, self.second = logits[0].copy(), np.full_like(logits[0], -np.inf)
+        self.best, self.second = np.full((2, *logits.shape[1:]), -np.inf, np.float32)
         self.codes = np.zeros(logits.shape[1:], np.int16)
-        for head, logit in enumerate(logits[1:], 1):
-            np.maximum(self.second, np.minimum(self.best, logit), out=self.second)
-            np.copyto(self.codes, head, where=logit > self.best)
-            np.maximum(self.best, logit, out=self.best)
+        for part, heads in slabs_along_z(logits):
+            best, second, codes = self.best[part], self.second[part], self.codes[part]
+            for head, logit in enumerate(heads):
+                np.maximum(second, np.minimum(best, logit), out=second)
+                np.copyto(codes, head, where=logit > best)
+                np.maximum(best, logit, out=best)
         self.boxes = ndimage.find_objects(self.codes, max_label=len(logits) - 1)
 
     def box(self, head):
@@ -241,7 +244,7 @@ class _Winners:
     def margin(self, head, lower, upper):
         wins = crop(self.codes, lower, upper) == head
         others = np.where(wins, crop(self.second, lower, upper), crop(self.best, lower, upper))
-        return crop(self.logits[head], lower, upper) - others
+        return _in_box(self.logits, head, lower, upper) - others
 
 
 class _Regions:
@@ -255,7 +258,11 @@ class _Regions:
         return nonzero_box(inside[None]) if inside.any() else None
 
     def margin(self, head, lower, upper):
-        return crop(self.logits[head], lower, upper)
+        return _in_box(self.logits, head, lower, upper)
+
+
+def _in_box(logits, head, lower, upper):
+    return logits[(head, *(slice(a, b) for a, b in zip(lower, upper, strict=True)))]
 
 
 def _all(surface, items, workers):

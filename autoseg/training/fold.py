@@ -12,13 +12,13 @@ import torch
 
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import TrainingError
-from autoseg.networks import build_network
+from autoseg.networks import Scores, build_network, finest_head, postpone_logits
 from autoseg.networks.machine import keep_memory, unsafe_in_bf16
 from autoseg.preprocess.store import open_case
 from autoseg.training.batches import make_batch
 from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.loop import Length, fit
-from autoseg.training.losses import LOSSES
+from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
 from autoseg.training.recipe import Recipe, patch_stage, with_batch_size
 from planners.plan import Plan
@@ -89,6 +89,9 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
         say(load_matching(network, start_weights))
     if task.plan.network.restoration:
         network.restoration.detached = recipe.restoration_detach
+    head = finest_head(network)
+    if head is not None and head.in_channels < head.out_channels:
+        postpone_logits(network)
     network.to(device).train()
 
     cases = [open_case(prepared / name) for name in task.training]
@@ -154,7 +157,8 @@ def load_matching(network, weights):
 def patch_dice(results, labels):
     """Dice of each structure over all validation patches together; None where it is in neither."""
     both, total = {}, {}
-    for logits, codes in results:
+    for logits, codes in (part for whole in results for part in in_slabs(*whole)):
+        logits = logits.logits() if isinstance(logits, Scores) else logits
         valid = codes >= 0
         winner = None if labels.has_regions else logits.argmax(dim=1)
         for i, (name, members) in enumerate(zip(labels.structures, labels.structure_codes, strict=True)):

@@ -9,6 +9,9 @@ background first). With ``regions`` (for each channel the codes that belong to i
 The soft Dice of a class is ``(2 I + s) / (P + T + s)`` with s = 1e-5, where I, P and T are the sums over voxels of
 prediction x truth, prediction, and truth: per sample, or over the whole batch with ``batch_dice``. The loss is one
 minus its mean over classes without background (Drozdzal et al. 2016; Isensee et al. 2021).
+
+Losses are made of sums over voxels. So ``logits`` may be ``Scores``: they are then computed slab by slab, once more on the way
+back, and are never in memory all at once.
 """
 
 from functools import lru_cache
@@ -16,8 +19,10 @@ from functools import lru_cache
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from autoseg.errors import TrainingError
+from autoseg.networks import Scores
 from autoseg.registry import Registry
 
 __all__ = [
@@ -27,6 +32,7 @@ __all__ = [
     "deep_supervision_weights",
     "dice",
     "dice_cross_entropy",
+    "in_slabs",
     "region_targets",
     "restoration_loss",
 ]
@@ -88,7 +94,7 @@ def deep_supervision_loss(loss, logits_list, codes):
 
     Args:
         loss: function of logits and codes.
-        logits_list: logits (B, K, z, y, x), finest first.
+        logits_list: logits (B, K, z, y, x) or Scores, finest first.
         codes: (B, Z, Y, X) on the finest grid; coarser grids take the code nearest to the centre of their voxels.
     """
     weights = deep_supervision_weights(len(logits_list))
@@ -157,19 +163,42 @@ def _compare(logits, codes, regions):
         raise TrainingError("loss: expected logits of background and at least one structure, found one channel")
     if regions and logits.shape[1] != len(regions):
         raise TrainingError(f"loss: expected a channel of logits for each of {len(regions)} regions, found {logits.shape[1]}")
-    with torch.autocast(logits.device.type, enabled=False):
-        if regions:
-            return _compare_regions(logits.float(), codes, regions)
-        return _compare_labels(logits, codes)
+    with torch.autocast(codes.device.type, enabled=False):
+        if isinstance(logits, Scores):
+            parts = [_recomputed(*slab, regions) for slab in in_slabs(logits, codes)]
+            entropy, terms, *sums = (torch.stack(part).sum(dim=0) for part in zip(*parts, strict=True))
+        else:
+            entropy, terms, *sums = _sums(logits, codes, regions)
+        return entropy / terms.clamp(min=1), sums
 
 
-def _compare_labels(logits, codes):
+def in_slabs(logits, codes):
+    """Yield (logits, codes) of all voxels: at once, or of Scores as one slab along z after the other."""
+    if not isinstance(logits, Scores):
+        yield logits, codes
+        return
+    slabs = logits.slabs(SLAB)
+    depths = [slab.shape[2] for slab in slabs]
+    yield from zip(slabs, codes.split(depths, dim=1), strict=True)
+
+
+def _recomputed(scores, codes, regions):
+    """``_sums`` of Scores; the backward pass computes the logits again, so that they need not be kept."""
+    return checkpoint(lambda: _sums(scores.logits(), codes, regions), use_reentrant=False, preserve_rng_state=False)
+
+
+def _sums(logits, codes, regions):
+    """Sums over voxels: cross-entropy and its number of terms (); prediction x truth, prediction, truth, each (B, classes)."""
+    return _region_sums(logits.float(), codes, regions) if regions else _label_sums(logits, codes)
+
+
+def _label_sums(logits, codes):
     """Softmax; the truth stays an index and is never expanded to one channel per class."""
     weight = (codes >= 0).to(torch.promote_types(logits.dtype, torch.float32))
     target = codes.clamp(min=0).long()  # (B, Z, Y, X)
     entropy, both, predicted = _LabelSums.apply(logits, target, weight)
     truth = _sum_by_class(weight, target, logits.shape[1])
-    return entropy / weight.sum().clamp(min=1), (both[:, 1:], predicted[:, 1:], truth[:, 1:])
+    return entropy, weight.sum(), both[:, 1:], predicted[:, 1:], truth[:, 1:]
 
 
 class _LabelSums(torch.autograd.Function):
@@ -219,7 +248,7 @@ def _slabs(logits):
     return [slice(first, first + step) for first in range(0, depth, step)]
 
 
-def _compare_regions(logits, codes, regions):
+def _region_sums(logits, codes, regions):
     """Sigmoid, one channel per region."""
     weight = (codes >= 0).float().flatten(1)  # (B, V)
     target = region_targets(codes, regions).float().flatten(2)  # (B, R, V)
@@ -229,7 +258,7 @@ def _compare_regions(logits, codes, regions):
     both = torch.einsum("brv,brv->br", probability, target * weight[:, None])
     predicted = torch.einsum("brv,bv->br", probability, weight)
     truth = torch.einsum("brv,bv->br", target, weight)
-    return entropy / (weight.sum() * len(regions)).clamp(min=1), (both, predicted, truth)
+    return entropy, weight.sum() * len(regions), both, predicted, truth
 
 
 def _sum_by_class(values, target, classes):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autoseg.networks import NETWORKS, build_network
+from autoseg.networks import NETWORKS, Scores, build_network, finest_head, postpone_logits
 from planners.plan import AttentionStage, NetworkSpec
 
 SPEC = NetworkSpec(
@@ -53,6 +53,29 @@ def test_scales_start_with_the_finest_and_get_coarser(spec):
     voxels = [scale[0, 0].numel() for scale in scales]
     assert voxels == sorted(voxels, reverse=True)
     assert all(scale.shape[:2] == (1, 3) for scale in scales)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_postponed_logits_are_those_of_the_network(spec, bf16):
+    network = build_network(replace(spec, restoration=True)).eval()
+    x, head = torch.randn(2, 2, 8, 16, 16), finest_head(network)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        expected = network(x, every_scale=True)
+        postpone_logits(network)
+        found, restored = network(x, every_scale=True, restore=True)
+        finest = network(x)
+    assert torch.equal(restored, x)
+    assert (head is None) == (spec.name in ("fcn", "deeplabv3", "pspnet"))  # their logits are enlarged afterwards
+    if head is not None:
+        assert all(isinstance(scores, Scores) for scores in (*found, finest))
+        assert finest.weight is head.weight
+        assert [scores.shape for scores in found] == [logits.shape for logits in expected]
+        parts = [scores.slabs(500) for scores in found]
+        assert len(parts[0]) > 1
+        found, finest = [torch.cat([part.logits() for part in slabs], dim=2) for slabs in parts], finest.logits()
+    near = {"rtol": 2e-2, "atol": 2e-2} if bf16 else {"rtol": 1e-5, "atol": 1e-5}
+    for logits, plain in zip((*found, finest), (*expected, expected[0]), strict=True):
+        torch.testing.assert_close(logits, plain, **near)
 
 
 def test_without_deep_supervision_there_is_one_scale(spec):

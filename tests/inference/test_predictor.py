@@ -10,6 +10,8 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
 from autoseg.inference.bundle import export_model
 from autoseg.inference.predictor import Predictor
+from autoseg.reconstruct.composed import ComposedLogits
+from planners.plan import Resampling
 
 # axes in another order, two of them flipped; the second one tilted by 20 degrees
 FLIPPED = [[0, -1, 0, 40], [0, 0, 1, -7], [-1, 0, 0, 12]]
@@ -140,6 +142,46 @@ def test_the_agreement_of_folds_is_the_mean_dice_of_what_they_say_alone(tmp_path
     assert plain.infer(prepared)[1]["fold_agreement"] is None
     assert asked.predict(tools["ball_volume"]()[0]).fold_agreement == about["fold_agreement"]
     assert asked.options() == plain.options() | {"fold_agreement": True}
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_many_structures_are_predicted_through_fewer_features(tmp_path, tools, monkeypatch, regions, precision):
+    """Several folds, windows and mirrorings, and a grid that is resampled: features and heads against logits."""
+    heads = 14
+    plan = tools["make_plan"](spacing_mm=(1.3, 0.9, 1.1), resampling=Resampling(logits_order=3))
+    plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=heads))
+    values = tuple(range(1, heads + regions))
+    labels = LabelSchema(tuple(map(str, values)), tuple((v,) for v in values), regions, values)
+    bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
+    options = {"device": "cpu", "precision": precision, "fold_agreement": True}
+    fewer = Predictor(bundle, **options)
+    monkeypatch.setattr("autoseg.inference.predictor._fewer_than_logits", lambda heads: ())
+    plain = Predictor(bundle, **options)
+    volume, _ = tools["ball_volume"](rows=FLIPPED)
+    noisy = Volume(volume.data + np.random.default_rng(0).normal(0, 0.2, volume.data.shape).astype(np.float32), volume.geometry)
+    prepared = plain.prepare(noisy)
+    (composed, _), (logits, _) = fewer.infer(prepared), plain.infer(prepared)
+    assert isinstance(composed, ComposedLogits)
+    assert len(composed.features) == 3 * plan.network.features[0] < heads
+    near = 1e-4 if precision == "fp32" else 3e-2
+    np.testing.assert_allclose(np.asarray(composed), logits, atol=near)
+    found, expected = (predictor.predict(noisy, probabilities=True) for predictor in (fewer, plain))
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=max(near, 1e-3))
+    agreed = (np.array(prediction.fold_agreement, float) for prediction in (found, expected))  # None becomes NaN
+    np.testing.assert_allclose(*agreed, atol=near)
+    assert (found.labels.data == expected.labels.data).mean() > (0.9999 if precision == "fp32" else 0.97)
+    assert len(np.unique(found.labels.data)) > 5
+
+
+def test_features_replace_logits_only_where_they_are_fewer(tmp_path, tools):
+    plan = tools["make_plan"]()
+    plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=5))
+    labels = LabelSchema(tuple("abcd"), ((1,), (2,), (3,), (4,)), False, (1, 2, 3, 4))
+    bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1), labels=labels)
+    prepared = Predictor(bundle, device="cpu", precision="fp32").prepare(tools["ball_volume"]()[0])
+    for folds, kind in ((None, np.ndarray), ([0], ComposedLogits)):  # 2 x 4 and 4 features
+        assert type(Predictor(bundle, folds=folds, device="cpu", precision="fp32").infer(prepared)[0]) is kind
 
 
 def test_another_number_of_channels_names_those_expected(tmp_path, tools, threshold):

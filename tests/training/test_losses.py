@@ -1,13 +1,17 @@
 """Losses against formulas written out in numpy, and deep supervision."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoseg.errors import AutosegError
+from autoseg.networks import Scores
 from autoseg.training.losses import (
+    SLAB,
     cross_entropy,
     deep_supervision_loss,
     deep_supervision_weights,
@@ -163,3 +167,65 @@ def test_logits_in_half_precision_are_summed_in_float32_and_get_a_gradient_of_th
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert torch.equal(logits.grad, wide.grad.bfloat16())
+
+
+def scores_and_codes(dtype, heads=7):
+    rng = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(size, dtype=dtype, generator=rng) for size in ((2, 3, 4, 5, 6), (heads, 3, 1, 1, 1), (heads,))]
+    codes = torch.randint(-1, heads, (2, 4, 5, 6), dtype=torch.int16, generator=rng)
+    return Scores(*(tensor.requires_grad_() for tensor in tensors)), codes
+
+
+@pytest.mark.parametrize("slab", [2**22, 500, 1], ids=["at once", "in slabs", "slice by slice"])
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("regions", [(), tuple((code, 6) for code in range(7))], ids=["labels", "regions"])
+def test_scores_have_the_loss_and_the_gradients_of_their_logits(monkeypatch, slab, batch_dice, regions):
+    monkeypatch.setattr("autoseg.training.losses.SLAB", slab)
+    scores, codes = scores_and_codes(torch.float32 if regions else torch.float64)
+    inputs = (scores.features, scores.weight, scores.bias)
+    loss = partial(dice_cross_entropy, batch_dice=batch_dice, regions=regions)
+    logits = torch.nn.functional.conv3d(*inputs)
+    values = loss(scores, codes), loss(logits, codes)
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(torch.autograd.grad(values[0], inputs), torch.autograd.grad(values[1], inputs))
+    with torch.no_grad():
+        torch.testing.assert_close(loss(scores, codes), values[1])
+
+
+def test_the_gradients_of_scores_are_those_of_finite_differences(monkeypatch):
+    monkeypatch.setattr("autoseg.training.losses.SLAB", 500)
+    scores, codes = scores_and_codes(torch.float64)
+    inputs = (scores.features, scores.weight, scores.bias)
+    assert torch.autograd.gradcheck(lambda *tensors: dice_cross_entropy(Scores(*tensors), codes), inputs, fast_mode=True)
+
+
+def test_scores_in_half_precision_are_as_good_as_logits_in_half_precision(monkeypatch):
+    monkeypatch.setattr("autoseg.training.losses.SLAB", 500)
+    scores, codes = scores_and_codes(torch.float32)
+    inputs = (scores.features, scores.weight, scores.bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = replace(scores, features=scores.features.bfloat16())
+        logits = torch.nn.functional.conv3d(*inputs)
+        assert logits.dtype == half.logits().dtype == torch.bfloat16
+        values = dice_cross_entropy(half, codes), dice_cross_entropy(logits, codes)
+    assert values[0].dtype == torch.float32
+    torch.testing.assert_close(*values, rtol=1e-3, atol=1e-3)
+    for found, expected in zip(*(torch.autograd.grad(value, inputs) for value in values), strict=True):
+        assert (found - expected).norm() < 0.02 * expected.norm()
+
+
+def test_logits_of_scores_are_never_in_memory_together():
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            tensors = [result] if isinstance(result, torch.Tensor) else result if isinstance(result, (tuple, list)) else []
+            self.elements = max([self.elements, *(t.numel() for t in tensors if isinstance(t, torch.Tensor))])
+            return result
+
+    features = torch.randn(2, 4, 16, 48, 48, requires_grad=True)
+    scores = Scores(features, torch.randn(140, 4, 1, 1, 1, requires_grad=True), torch.zeros(140))
+    with Largest() as largest:
+        dice_cross_entropy(scores, torch.zeros(2, 16, 48, 48, dtype=torch.int16)).backward()
+    assert features.numel() < largest.elements < 1.1 * SLAB < scores.shape.numel() / 2

@@ -1,0 +1,70 @@
+"""The last layer of a network, from features to logits, which may be left to whoever needs them.
+
+With many structures the logits of a patch are the largest thing in memory by far, while the features they are made of are
+few. So a network whose logits are postponed returns ``Scores`` in their place: the features and the layer. What comes next
+then computes logits piece by piece, and need not keep them. Networks that enlarge their logits (FCN, DeepLab, PSPNet) have no
+such layer and go on returning logits.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+__all__ = ["Head", "Scores", "finest_head", "postpone_logits"]
+
+
+class Head(nn.Conv3d):
+    """A 1 x 1 x 1 convolution from features to logits; where ``postponed`` is set, to Scores."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs, 1)
+        self.postponed = False
+
+    def forward(self, x):
+        return Scores(x, self.weight, self.bias) if self.postponed else super().forward(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Logits (B, K, z, y, x) that are still to be computed.
+
+    Attributes:
+        features: (B, F, z, y, x).
+        weight, bias: of the Head, (K, F, 1, 1, 1) and (K,).
+    """
+
+    features: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    @property
+    def shape(self):
+        return torch.Size((len(self.features), len(self.weight), *self.features.shape[2:]))
+
+    def logits(self):
+        """All of them, in the number format of the features."""
+        weight, bias = (tensor.to(self.features.dtype) for tensor in (self.weight, self.bias))
+        weights = weight.flatten(1).expand(len(self.features), -1, -1)
+        return torch.baddbmm(bias[:, None], weights, self.features.flatten(2)).unflatten(2, self.features.shape[2:])
+
+    def float(self):
+        """The same in float32."""
+        return replace(self, features=self.features.float())
+
+    def slabs(self, elements):
+        """Parts along z of about so many logits each."""
+        thickness = max(1, elements * self.shape[2] // max(1, self.shape.numel()))
+        return [replace(self, features=part) for part in self.features.split(thickness, dim=2)]
+
+
+def finest_head(network):
+    """The Head that the finest logits of ``network`` come from, None where they come from another kind of layer."""
+    return next((module for module in network.modules() if isinstance(module, Head)), None)
+
+
+def postpone_logits(network):
+    """Make ``network`` return Scores at every scale, in place."""
+    for module in network.modules():
+        if isinstance(module, Head):
+            module.postponed = True

@@ -1,0 +1,70 @@
+"""Logits of many structures, in the memory of the few features that they are made of.
+
+A network's last layer is linear, and so is what follows on the way to the scan: blending windows, averaging mirrorings and
+folds, splines. All that can be done with features, and the layer comes last, head by head and slab by slab.
+"""
+
+import math
+
+import numpy as np
+
+__all__ = ["ComposedLogits", "all_finite", "slabs_along_z"]
+
+_ELEMENTS = 1 << 22  # of logits that are in memory at once
+
+
+class ComposedLogits:
+    """An array of logits (K, ...) float32, computed where it is looked at: ``weights @ features + bias``.
+
+    ``logits[k]`` is an array, and iterating gives one head after the other. ``logits[a:b]`` and ``logits[:, z]`` are again
+    ComposedLogits, ``np.asarray`` computes all of them.
+
+    Args:
+        features: (F, ...) float32; a view is kept.
+        weights: (K, F) float32.
+        bias: (K,) float32.
+    """
+
+    def __init__(self, features, weights, bias):
+        self.features, self.weights, self.bias = features, weights, bias
+        self.shape = (len(weights), *features.shape[1:])
+        self.ndim = len(self.shape)
+
+    def __len__(self):
+        return len(self.weights)
+
+    def __getitem__(self, key):
+        head, *place = key if isinstance(key, tuple) else (key,)
+        features = self.features[(slice(None), *place)]
+        if isinstance(head, slice):
+            return ComposedLogits(features, self.weights[head], self.bias[head])
+        return np.asarray(ComposedLogits(features, self.weights[[head]], self.bias[[head]]))[0]
+
+    def __iter__(self):
+        step = max(1, _ELEMENTS // max(1, math.prod(self.shape[1:])))
+        for first in range(0, len(self), step):
+            yield from np.asarray(self[first : first + step])
+
+    def __array__(self, dtype=None, copy=None):
+        logits = self.weights @ self.features.reshape(len(self.features), -1)
+        logits += self.bias[:, None]
+        return logits.reshape(self.shape).astype(dtype or np.float32, copy=False)
+
+    def reshape(self, n_heads, *shape):
+        """The same heads on another shape of voxels."""
+        return ComposedLogits(self.features.reshape(len(self.features), *shape), self.weights, self.bias)
+
+
+def all_finite(logits):
+    """Whether all of (K, z, y, x) logits are finite; of ComposedLogits whether what they are made of is."""
+    composed = isinstance(logits, ComposedLogits)
+    parts = (*logits.features, logits.weights, logits.bias) if composed else logits
+    return all(np.isfinite(part).all() for part in parts)
+
+
+def slabs_along_z(logits):
+    """Yield (slice of z, (K, z, y, x) logits there), slab after slab, each so thin that many heads are made in one go."""
+    thickness = max(1, _ELEMENTS // 32 // math.prod(logits.shape[2:]))
+    for start in range(0, logits.shape[1], thickness):
+        part = slice(start, start + thickness)
+        yield part, logits[:, part]
