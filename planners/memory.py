@@ -11,6 +11,9 @@ features of stage s, e_s and d_s its encoder and decoder blocks, C_in and C_out 
 
 c_s is 1 where a shortcut needs a map of its own, which is where stage s halves an axis or changes the width. The layers of
 the other networks stand below; ``tests/contracts/test_costs.py`` holds all of them to what the built network keeps.
+
+Where there are more logits than features behind them, C_out is 0 in the networks of ``POSTPONING``: the loss makes such logits
+a few slices at a time (autoseg/networks/scores.py), and memory does not grow with the number of structures.
 """
 
 import math
@@ -22,6 +25,8 @@ __all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "
 STAGES, FINEST_STRIDE, ATROUS_WIDTH, PYRAMID_WIDTH = 6, 8, 256, 512
 ATROUS, PARTS = 3, (2, 3, 6)
 RESTORATION_WIDTH, RESTORATION_BLOCKS, RESTORATION_MIXED = 64, 4, 8  # of autoseg/networks/heads.py
+# Networks whose last layer gives logits on the grid of the image
+POSTPONING = {"self_attention_unet", "unet", "residual_unet", "segnet", "unet_plus_plus", "attention_gate_unet"}
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,11 @@ def count_elements(spec, patch_size, *, inputs=None, outputs=None):
     Args:
         spec: ``NetworkSpec``. A name that is not in ``LAYERS`` is counted as a plain U-Net.
         patch_size: (3,) voxels, multiples of ``spec.divisor``.
-        inputs, outputs: channels to count at either end; None for the network's own.
+        inputs, outputs: channels to count at either end; None for the network's own, those that are kept.
     """
     inputs = spec.in_channels if inputs is None else inputs
-    outputs = spec.out_channels if outputs is None else outputs
+    postponed = spec.name in POSTPONING and spec.out_channels > spec.features[0]
+    outputs = outputs if outputs is not None else 0 if postponed else spec.out_channels
     return sum(layer.elements for layer in _layers(spec, patch_size)) + (inputs + outputs) * math.prod(patch_size)
 
 

@@ -1,14 +1,16 @@
 """What planners/memory.py says a network costs, against the network itself."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoseg.networks import NETWORKS, build_network
+from autoseg.networks import NETWORKS, build_network, finest_head, postpone_logits
 from planners import NetworkSpec, count_elements, count_operations, count_parameters
 from planners.attention import add_attention
+from planners.memory import POSTPONING
 
 CUBES = NetworkSpec(
     name="unet",
@@ -78,6 +80,21 @@ def test_operations_are_counted_as_torch_counts_them(built):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, spec.in_channels, *patch, device="meta"), every_scale=True)
     assert counter.get_total_flops() / 2 == pytest.approx(count_operations(spec, patch), rel=0.002)
+
+
+def test_a_hundred_structures_take_no_more_than_two(built):
+    spec, patch, _ = built
+    many = replace(spec, out_channels=140)
+    with torch.device("meta"):
+        network, x = build_network(many), torch.empty(1, spec.in_channels, *patch)
+    assert (finest_head(network) is not None) == (spec.name in POSTPONING)
+    if spec.name not in POSTPONING:
+        assert count_elements(many, patch) >= count_elements(spec, patch) + 137 * math.prod(patch)
+        return
+    postpone_logits(network)
+    found, expected = kept(network, x), COPIES * count_elements(many, patch)
+    assert expected < COPIES * count_elements(spec, patch)
+    assert expected / TOLERANCE < found < expected * TOLERANCE
 
 
 @pytest.mark.parametrize("kind", KINDS)
