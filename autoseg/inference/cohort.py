@@ -44,9 +44,9 @@ class Exporter:
         name: key of its options in what a result depends on.
         suffixes: what it may write is called CASE + suffix in the output folder: files, or folders of files.
         write: ``write(case, prediction, prepared, logits)``, called in a thread: a Case, a Prediction, the Prepared scan, and
-            logits (K, z, y, x) float32 on ``prepared.grid``, not to be changed. Returns (files, record): the paths of what
-            it wrote, which are outputs of the case as its labels are (listed with digests, redone where missing or
-            damaged), and a dictionary that is added to ``CASE.json``. What it raises is the failure of the case.
+            logits (K, z, y, x) on ``prepared.grid``, an array or ComposedLogits, not to be changed. Returns (files, record):
+            the paths of what it wrote, which are outputs of the case as its labels are (listed with digests, redone where
+            missing or damaged), and a dictionary that is added to ``CASE.json``. What it raises is the failure of the case.
         options: JSON that its files depend on; another value means that the case is done again.
     """
 

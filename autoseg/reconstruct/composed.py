@@ -38,7 +38,10 @@ class ComposedLogits:
         features = self.features[(slice(None), *place)]
         if isinstance(head, slice):
             return ComposedLogits(features, self.weights[head], self.bias[head])
-        return np.asarray(ComposedLogits(features, self.weights[[head]], self.bias[[head]]))[0]
+        logit = np.full(features.shape[1:], self.bias[head])
+        for weight, feature in zip(self.weights[head], features, strict=True):
+            logit += weight * feature
+        return logit
 
     def __iter__(self):
         step = max(1, _ELEMENTS // max(1, math.prod(self.shape[1:])))
