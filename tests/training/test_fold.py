@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from autoseg.networks import machine
-from autoseg.training.fold import _in_a_safe_format
+from autoseg.data.labels import LabelSchema
+from autoseg.networks import Scores, machine
+from autoseg.training.fold import _in_a_safe_format, patch_dice
 from autoseg.training.recipe import PatchStage, Recipe
 from planners import NetworkSpec
 
@@ -27,3 +28,18 @@ def test_no_patch_of_a_training_is_thin_in_bfloat16_where_that_harms_whatever_wa
     assert _in_a_safe_format(smaller_at_first, sound, CPU, said.append).bf16 is False
     monkeypatch.setattr(machine, "has_amx", lambda: False)
     assert _in_a_safe_format(smaller_at_first, thin, CPU, said.append) == smaller_at_first
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_patches_whose_logits_are_postponed_have_the_same_dice(regions, monkeypatch):
+    monkeypatch.setattr("autoseg.training.losses.SLAB", 200)
+    labels = LabelSchema(tuple("abcd"), ((1, 2), (2,), (3,), (4,)), True, (1, 2, 3, 4))
+    labels = labels if regions else LabelSchema(tuple("abc"), ((1,), (2,), (3,)), False, (1, 2, 3))
+    torch.manual_seed(0)
+    results = [
+        (Scores(torch.randn(1, 2, 4, 5, 6), torch.randn(4, 2, 1, 1, 1), torch.zeros(4)), torch.randint(-1, 4, (1, 4, 5, 6)))
+        for _ in range(2)
+    ]
+    expected = patch_dice([(scores.logits(), codes) for scores, codes in results], labels)
+    assert patch_dice(results, labels) == expected
+    assert sum(value is not None and 0 < value < 1 for value in expected.values()) >= 3
