@@ -4,10 +4,12 @@ Batch number ``step`` is drawn from a generator seeded with (seed, step), so it 
 after whatever interruption. The augmentation of a sample is drawn before its voxels are read: only a sample that is turned
 or scaled reads more than its patch.
 
-Where the image is to be restored, it is copied after all that moves voxels or changes the scale of intensities (neither can
-be undone) and before all that degrades it. Voxels beyond the scan have a code of their own on that way, so that they
-are known whatever moved them.
+Restoration is taught with small patches of its own, drawn behind those of the segmentation, which are the same with and without
+them. Such a patch is copied after what changes the scale of intensities, which cannot be undone, and before it is degraded.
+Voxels beyond the scan have a code of their own on that way, so that they are known.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,9 +19,11 @@ from autoseg.training.augment import PRESETS, Setting, apply, draw, split, with_
 from autoseg.training.recipe import patch_stage
 from autoseg.training.sampling import draw_centre, forced_foreground, read_block
 
-__all__ = ["make_batch"]
+__all__ = ["make_batch", "restored_patch"]
 
 BEYOND = -2  # code of voxels beyond the scan, while a sample is made
+RESTORED_EDGE = 32  # voxels of a patch that teaches restoration: many small ones teach more than few large ones
+RESTORED_EDGE_2D = 128
 
 
 def make_batch(cases, plan, recipe, labels, seed, step, fraction):
@@ -34,9 +38,9 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction):
         fraction: share of the training that is over, for the stage of the patch size.
 
     Returns:
-        (images (B, C, Z, Y, X) float32, codes (B, Z, Y, X) int16), CPU tensors. In the steps that teach restoration two
-        more: the images before they were degraded, in [0, 1], NaN beyond the scan, and (B, 3) how many voxels their slices are
-        thick along (z, y, x).
+        (images (B, C, Z, Y, X) float32, codes (B, Z, Y, X) int16), CPU tensors. In the steps that teach restoration three
+        more: degraded images (B, C, z, y, x), the same before they were degraded, in [0, 1], NaN beyond the scan, and (B, 3)
+        how many voxels their slices are thick along (z, y, x).
     """
     rng = np.random.default_rng([seed, step])
     patch, factor = patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)
@@ -50,29 +54,39 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction):
         spacing_mm=plan.spacing_mm,
     )
     preset = PRESETS[recipe.augmentation]
-    restores = recipe.restoration_weight > 0 and step % recipe.restoration_every == 0
-    if restores:
-        preset = with_degradations(preset)
-    samples = []
-    for position in range(size):
-        case = cases[rng.integers(len(cases))]
-        drawn = draw(rng, preset, setting)
-        foreground = forced_foreground(position, size, recipe.foreground)
-        centre = draw_centre(rng, case, patch, labels.structure_codes, foreground)
-        block = read_block(case, centre, drawn.source_size, outside, BEYOND if restores else 0)
-        image, codes = map(torch.from_numpy, block)
-        samples.append(_with_clean(image, codes, drawn) if restores else apply(image, codes, drawn))
-    return tuple(torch.stack(tensors) for tensors in zip(*samples, strict=True))
+
+    def samples(preset, setting, filling, finish):
+        """``size`` samples; ``filling`` is the code beyond the scan."""
+        made = []
+        for position in range(size):
+            case = cases[rng.integers(len(cases))]
+            drawn = draw(rng, preset, setting)
+            foreground = forced_foreground(position, size, recipe.foreground)
+            centre = draw_centre(rng, case, setting.patch_size, labels.structure_codes, foreground)
+            image, codes = map(torch.from_numpy, read_block(case, centre, drawn.source_size, outside, filling))
+            made.append(finish(image, codes, drawn))
+        return tuple(torch.stack(tensors) for tensors in zip(*made, strict=True))
+
+    batch = samples(preset, setting, 0, apply)
+    if recipe.restoration_weight > 0 and step % recipe.restoration_every == 0:
+        small = replace(setting, patch_size=restored_patch(plan.patch_size, plan.network.divisor))
+        batch += samples(with_degradations(preset), small, BEYOND, _degraded)
+    return batch
 
 
-def _with_clean(image, codes, drawn):
-    """(degraded image, codes, clean image, thickness of its slices) of one sample."""
+def restored_patch(patch, divisor):
+    """(z, y, x) of the patches that teach restoration: no edge far beyond ``RESTORED_EDGE``, each a multiple of ``divisor``."""
+    most = RESTORED_EDGE if patch[0] > 1 else RESTORED_EDGE_2D
+    return tuple(min(edge, -(-most // step) * step) for edge, step in zip(patch, divisor, strict=True))
+
+
+def _degraded(image, codes, drawn):
+    """(degraded image, clean image, thickness of its slices) of one sample."""
     before, after = split(drawn)
     image, codes = apply(image, codes, before)
-    beyond = codes == BEYOND
-    clean = image.clamp(0, 1).masked_fill(beyond, torch.nan)
+    clean = image.clamp(0, 1).masked_fill(codes == BEYOND, torch.nan)
     slices = torch.ones(3)
     for name, parameters in after.steps:
         if name == "thick_slices":
             slices[parameters["axis"]] = parameters["factor"]
-    return *apply(image, codes.masked_fill(beyond, 0), after), clean, slices
+    return apply(image, codes, after)[0], clean, slices

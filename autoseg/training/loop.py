@@ -165,10 +165,14 @@ def _loss(network, tensors, loss, recipe, weight, device, bf16):
     """The loss of a batch: that of the segmentation, and ``weight`` times that of the restoration where there is one."""
     images, codes, *restoring = (t.to(device, non_blocking=True) for t in tensors)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        found = network(images, every_scale=recipe.deep_supervision, **({"restore": restoring[1]} if restoring else {}))
-    logits = found[0] if restoring else found
+        logits = network(images, every_scale=recipe.deep_supervision)
     total = deep_supervision_loss(loss, logits if recipe.deep_supervision else [logits], codes)
-    return total + weight * restoration_loss(found[1], restoring[0]) if restoring else total
+    if restoring:
+        degraded, clean, slices = restoring
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            _, restored = network(degraded, restore=slices)
+        total = total + weight * restoration_loss(restored, clean)
+    return total
 
 
 def _step(network, optimizers, tensors, loss, recipe, rate, weight, device, state):

@@ -54,9 +54,9 @@ class Recipe:
         foreground: share of patches centred on a labelled voxel.
         augmentation: a key of ``PRESETS of the augmentations``.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
-            which is the default, because it restores noisy scans but not yet thick slices (EXPERIMENTS.md).
+            which is the default, because it takes time that a segmentation alone does not need (EXPERIMENTS.md).
         restoration_rate: learning rate of the head's own Adam; it rises and falls with the other.
-        restoration_every: batches from one that teaches the head, with degraded images, to the next; 1 for all.
+        restoration_every: steps from one that also teaches the head, with degraded patches, to the next; 1 for all.
         restoration_detach: the head learns from the features, which learn nothing from it.
         restoration_warmup: fraction of the training over which its weight rises from 0.
         ema: weights averaged over the steps are validated and shipped; the decay fits the number of steps.
@@ -85,7 +85,7 @@ class Recipe:
     augmentation: str = "nnunet"
     restoration_weight: float = 0.0
     restoration_rate: float = 0.0005
-    restoration_every: int = 3
+    restoration_every: int = 2
     restoration_detach: bool = True
     restoration_warmup: float = 0.05
     ema: bool = True

@@ -13,7 +13,7 @@ from autoseg.preprocess.case import PreparedCase, find_sites
 from autoseg.preprocess.store import open_case, store_case
 from autoseg.training.augment import DEGRADATIONS, PRESETS, Setting, draw, split, with_degradations
 from autoseg.training.augment.intensity import apply_thick_slices, sample_thick_slices
-from autoseg.training.batches import make_batch
+from autoseg.training.batches import make_batch, restored_patch
 from autoseg.training.recipe import Recipe, restoration_weight
 from planners import Budget, ChannelStats, Fingerprint, get_planner
 
@@ -56,35 +56,44 @@ def test_without_restoration_there_is_no_third_tensor(cases, plan):
 
 def test_every_third_batch_teaches_restoration(cases, plan):
     recipe = replace(RECIPE, restoration_every=3)
-    assert [len(make_batch(cases, plan, recipe, LABELS, 0, step, 1.0)) for step in range(5)] == [4, 2, 2, 4, 2]
+    assert [len(make_batch(cases, plan, recipe, LABELS, 0, step, 1.0)) for step in range(5)] == [5, 2, 2, 5, 2]
+
+
+def test_the_segmentation_has_the_same_patches_with_and_without_restoration(cases, plan):
+    plain = make_batch(cases, plan, replace(RECIPE, restoration_weight=0.0), LABELS, 0, 3, 1.0)
+    both = make_batch(cases, plan, RECIPE, LABELS, 0, 3, 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(plain, both, strict=False))
+
+
+def test_patches_that_teach_restoration_are_small_and_fit_the_network():
+    assert restored_patch((40, 56, 40), (8, 8, 8)) == (32, 32, 32)
+    assert restored_patch((112, 160, 128), (16, 32, 32)) == (32, 32, 32)
+    assert restored_patch((20, 320, 256), (5, 64, 64)) == (20, 64, 64)
+    assert restored_patch((1, 256, 320), (1, 32, 64)) == (1, 128, 128)
 
 
 def test_the_target_ends_where_the_scan_ends(cases, plan):
-    assert plan.patch_size[0] > 14
+    small = restored_patch(plan.patch_size, plan.network.divisor)
     for name in ("none", "nnunet"):
         for step in range(4):
             recipe = replace(RECIPE, augmentation=name)
-            images, codes, clean, slices = make_batch(cases, plan, recipe, LABELS, 0, step, 1.0)
-            assert images.shape == clean.shape
+            _, codes, degraded, clean, slices = make_batch(cases, plan, recipe, LABELS, 0, step, 1.0)
+            assert degraded.shape == clean.shape == (4, 1, *small)
             assert slices.shape == (4, 3)
             assert set(slices.unique().tolist()) <= {1, 2, 3, 4}
-            assert images.isfinite().all()
+            assert degraded.isfinite().all()
             assert set(codes.unique().tolist()) <= {0, 1}
             assert 0 <= clean.nan_to_num(0.5).min() <= clean.nan_to_num(0.5).max() <= 1
-            beyond = clean.isnan()
-            assert 0 < beyond.float().mean() < 0.9
-            assert (codes[beyond[:, 0]] == 0).all()
-            if name == "none":  # nothing moves: whole slices are beyond
-                rows = beyond.flatten(3).float().mean(-1).unique()
-                assert beyond.shape[2] - int((beyond.flatten(3).float().mean(-1) < 1).sum(-1).max()) >= plan.patch_size[0] - 14
-                assert 1 in rows
+            beyond = clean.isnan().flatten(3).float().mean(-1)  # nothing is turned: whole slices are beyond
+            assert set(beyond.flatten().tolist()) > {1}
+            assert (beyond == 1).sum(dim=-1).min() >= small[0] - 14
 
 
 def test_the_target_is_clean_and_some_inputs_are_not(cases, plan):
     plain = replace(RECIPE, augmentation="none")
     degraded = thick = 0
     for step in range(10):
-        images, _, clean, slices = make_batch(cases, plan, plain, LABELS, 0, step, 1.0)
+        _, _, images, clean, slices = make_batch(cases, plan, plain, LABELS, 0, step, 1.0)
         thick += int((slices > 1).sum())
         inside = clean.isfinite()
         assert set(np.unique(np.round(clean[inside].numpy(), 6))) <= set(np.unique(np.round(cases[0].image[:], 6)))
