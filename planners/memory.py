@@ -55,7 +55,7 @@ def count_elements(spec, patch_size, *, inputs=None, outputs=None):
 def count_operations(spec, patch_size):
     """Multiply-adds of convolutions and attention in one forward pass of one sample, with all heads; int.
 
-    The restoration head counts where the spec has one, as in a step that teaches it.
+    The restoration head counts where the spec has one, on the same patch, as in prediction; it is taught with smaller ones.
     """
     return sum(layer.operations for layer in _layers(spec, patch_size))
 

@@ -7,7 +7,7 @@ the network computes, which has the width of the first stage in all of them. In 
 last; FCN, DeepLab and PSPNet compute their logits on a coarse grid, so there it is the first stage of the encoder.
 
 How thick slices are is known from a scan's spacing, so the head is told. It learns them along one axis only, the last: an image
-with thick slices along another is turned until they lie there, so what is learned of one axis holds for all.
+with thick slices along another is turned until they lie there, so what is learned of one axis serves the others, if less well.
 
 What is predicted is a correction, output = image + delta, clipped to [0, 1], on the scale of the stored intensities. It starts
 as zero. In training the clipping passes gradients on, else a voxel that left [0, 1] would never be taught again. The

@@ -136,11 +136,13 @@ def _happening(rng, preset):
 
 
 def split(drawn):
-    """(clean, degraded): the steps before the first degradation, and the rest, as two ``Drawn`` to be applied in turn."""
+    """(clean, degraded): the steps before the first degradation, and the rest, as two ``Drawn`` to be applied in turn.
+
+    For steps ``with_degradations``, none of which changes the size.
+    """
     names = [name for name, _ in drawn.steps]
     first = next((i for i, name in enumerate(names) if name in DEGRADATIONS), len(names))
-    size = next((p["patch_size"] for _, p in drawn.steps[:first] if "patch_size" in p), drawn.source_size)
-    return replace(drawn, steps=drawn.steps[:first]), Drawn(size, drawn.steps[first:])
+    return replace(drawn, steps=drawn.steps[:first]), replace(drawn, steps=drawn.steps[first:])
 
 
 def apply(image, codes, drawn):
