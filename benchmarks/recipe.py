@@ -35,6 +35,7 @@ ARMS = {  # settings of the recipe
     "momentum_0.98": {"momentum": 0.98},
     "momentum_0.99": {"momentum": 0.99},
     "patience_3": {"patience": 3},
+    "no_plateau_stop": {"patience": None},
     "no_average": {"ema": False},
     "whole_patches": {"patch_stages": []},
     "small_patches_longer": {"patch_stages": [STAGE | {"until": 0.75}]},

@@ -39,7 +39,6 @@ __all__ = [
 
 SMOOTH = 1e-5
 SLAB = 2**22  # elements of logits whose probabilities are in memory at once
-SSIM_SHARE = 0.2  # of 1 - SSIM beside the absolute error
 
 
 def dice_cross_entropy(logits, codes, *, batch_dice=False, regions=()):
@@ -106,7 +105,7 @@ def deep_supervision_loss(loss, logits_list, codes):
 
 
 def restoration_loss(restored, clean):
-    """Mean absolute error plus 0.2 (1 - SSIM), in float32; 0 for a perfect restoration.
+    """Mean absolute error plus 1 - SSIM, in float32; 0 for a perfect restoration.
 
     SSIM is that of ``evaluation.reconstruction`` (Gaussian of sigma 1.5, data range 1), with windows that end at the faces of
     the patch.
@@ -118,7 +117,7 @@ def restoration_loss(restored, clean):
     with torch.autocast(restored.device.type, enabled=False):
         inside = clean.isfinite()
         x, y = torch.where(inside, restored.float(), 0), torch.where(inside, clean, 0)
-        total = (x - y).abs().sum() + SSIM_SHARE * (1 - _ssim(x, y))[inside].sum()
+        total = (x - y).abs().sum() + (1 - _ssim(x, y))[inside].sum()
         return total / inside.sum().clamp(min=1)
 
 

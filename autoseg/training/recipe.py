@@ -85,7 +85,7 @@ class Recipe:
     augmentation: str = "nnunet"
     restoration_weight: float = 0.0
     restoration_rate: float = 0.0005
-    restoration_every: int = 2
+    restoration_every: int = 3
     restoration_detach: bool = True
     restoration_warmup: float = 0.05
     ema: bool = True
