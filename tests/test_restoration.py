@@ -43,5 +43,6 @@ def test_a_half_way_model_has_three_quarters_of_the_skill(prepared, tmp_path):
     assert result["summary"]["blur"]["skill"]["interval"] == [None, None]
     assert list(result["failures"]) == ["missing"]
     table = restoration_table(result)
-    assert "| thick slices | 1 | " in table
+    assert "| thick slices | 1 | 0.0" in table
+    assert "| blur, structures alone | 1 | " in table
     assert "not restored: missing: " in table

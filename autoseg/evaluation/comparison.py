@@ -15,6 +15,7 @@ __all__ = [
     "RECONSTRUCTION",
     "SCALES",
     "SEGMENTATION",
+    "SHARE",
     "Comparison",
     "Contender",
     "Interval",
@@ -52,6 +53,7 @@ RECONSTRUCTION = {
     "ssim": Scale("SSIM of restored intensities", digits=4),
 }
 SCALES = SEGMENTATION | RECONSTRUCTION
+SHARE = {"foreground_share": Scale("share of the image", digits=5)}  # the errors of masks hang on it
 
 
 @dataclass(frozen=True)
@@ -61,23 +63,24 @@ class Contender:
     Attributes:
         name: for people.
         scores: (case, structure) -> metric -> value, None where undefined.
-        restored: case -> metric of restored intensities -> value; empty where the method restores none.
+        restored: rows of ``evaluation.restored``; empty where the method restores no intensities.
         cost: what it took, by name, such as ``parameters`` and ``seconds_per_step``; None for what is not known.
         failures: sentences about cases that it could not do.
     """
 
     name: str
     scores: dict
-    restored: dict = field(default_factory=dict)
+    restored: tuple[dict, ...] = ()
     cost: dict = field(default_factory=dict)
     failures: tuple[str, ...] = ()
 
     def by_case(self, metric):
-        """Case -> mean over the structures in which the metric is defined; None where it is in none."""
+        """Case -> mean over the structures, or the degradations, in which the metric is defined; None where it is in none."""
+        rows = [(case, values) for (case, _), values in self.scores.items()]
         if metric in ("mse", "ssim"):
-            return {case: values.get(metric) for case, values in self.restored.items()}
+            rows = [(row["case"], row) for row in self.restored]
         found = {}
-        for (case, _), values in self.scores.items():
+        for case, values in rows:
             found.setdefault(case, []).append(values.get(metric))
         defined = {case: [value for value in values if value is not None] for case, values in found.items()}
         return {case: statistics.fmean(values) if values else None for case, values in defined.items()}
@@ -195,7 +198,7 @@ def compare_scores(contenders, *, margin, failed=None, gates_closed=None):
         failed: name -> why a method has no scores.
         gates_closed: name of a contender -> Contender, its scores with closed gates.
     """
-    values = {c.name: {metric: c.by_case(metric) for metric in SCALES} for c in contenders}
+    values = {c.name: {metric: c.by_case(metric) for metric in SHARE | SCALES} for c in contenders}
     means = {name: {metric: _interval(cases.values()) for metric, cases in found.items()} for name, found in values.items()}
     first, *others = values or [None]
     differences = {}

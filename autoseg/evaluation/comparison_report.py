@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from autoseg.atomic import replacing
-from autoseg.evaluation.comparison import RECONSTRUCTION, SCALES, SEGMENTATION, Scale, p_text
+from autoseg.evaluation.comparison import RECONSTRUCTION, SCALES, SEGMENTATION, SHARE, Scale, p_text
 from autoseg.evaluation.markdown import markdown_table
+from autoseg.evaluation.restored import RESTORED_HEADINGS, restored_cells, summarise_restored
 
 __all__ = ["as_json", "as_markdown", "write_comparison"]
 
@@ -57,8 +58,12 @@ def as_markdown(comparison, about):
     if comparison.contenders:
         parts += ["## Segmentation", _means(comparison, SEGMENTATION)]
         parts += ["Means over cases of the mean over structures, with 95 % bootstrap intervals."]
-        parts += ["## Reconstruction", _means(comparison, RECONSTRUCTION)]
-        parts += ["Of masks: label maps as volumes. Of restored intensities: only networks with a restoration head have them."]
+        parts += ["## Reconstruction", _means(comparison, SHARE | RECONSTRUCTION)]
+        parts += [
+            "Of masks: label maps as volumes; their errors hang on the share of the image that a structure fills. Of restored "
+            "intensities: means over the degradations; only networks with a restoration head have them."
+        ]
+        parts += _restored(comparison)
         parts += ["## Cost", _cost(comparison)]
     if comparison.differences:
         parts += [f"## {comparison.reference} minus the others", _differences(comparison)]
@@ -79,6 +84,13 @@ def _means(comparison, columns):
         cells = [_cell(scale, found[metric], n) for metric, scale in columns.items()]
         lines.append([contender.name, str(n or "–"), *cells])
     return markdown_table(lines)
+
+
+def _restored(comparison):
+    """Every degradation, where intensities were restored."""
+    rows = [[c.name, *cells] for c in comparison.contenders for cells in restored_cells(summarise_restored(c.restored))]
+    legend = "Intensities in [0, 1]. Without: the degraded image as it is, thick slices interpolated by cubic splines."
+    return [markdown_table([("network", *RESTORED_HEADINGS), *rows]), legend] if rows else []
 
 
 def _cell(scale, interval, n):
@@ -134,13 +146,13 @@ def _gates_closed(comparison):
 def _contenders_csv(comparison):
     """One line per network; what is not known is empty."""
     header = ["network", *COST]
-    for metric in SCALES:
+    for metric in SHARE | SCALES:
         header += [metric, f"{metric}_n", f"{metric}_low", f"{metric}_high"]
         header += [f"{metric}_{part}" for part in ("difference", "difference_low", "difference_high", "p_holm")]
     lines = []
     for contender in comparison.contenders:
         line = [contender.name, *(contender.cost.get(name) for name in COST)]
-        for metric in SCALES:
+        for metric in SHARE | SCALES:
             mean = comparison.means[contender.name][metric]
             other = comparison.differences.get(metric, {}).get(contender.name)
             line += [mean.mean, mean.n, mean.low, mean.high]
@@ -180,7 +192,7 @@ def as_json(comparison, about):
                 "means": {metric: asdict(interval) for metric, interval in comparison.means[c.name].items()},
                 "failures": list(c.failures),
                 "cases": [{"case": case, "structure": structure, **v} for (case, structure), v in c.scores.items()],
-                "restored": c.restored,
+                "restored": list(c.restored),
             }
             for c in comparison.contenders
         ],

@@ -46,8 +46,6 @@ from planners.records import digest, to_json
 
 __all__ = ["Compared", "compare"]
 
-RESTORED = ("mse", "psnr", "ssim")
-
 
 @dataclass(frozen=True)
 class Compared:
@@ -292,13 +290,8 @@ def _failures(metrics):
 
 
 def _restored(path):
-    """Case -> metric of restored intensities, the mean over the degradations; empty where nothing was restored."""
-    found = {}
-    for row in read_json(path)["rows"] if path.is_file() else ():
-        of_case = found.setdefault(row["case"], {metric: [] for metric in RESTORED})
-        for metric, values in of_case.items():
-            values += [row[metric]] if row[metric] is not None else []
-    return {case: {m: statistics.fmean(v) if v else None for m, v in metrics.items()} for case, metrics in found.items()}
+    """What was found of restored intensities; empty where nothing was restored."""
+    return tuple(read_json(path)["rows"]) if path.is_file() else ()
 
 
 def _predict_seconds(folder):

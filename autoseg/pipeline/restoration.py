@@ -7,6 +7,7 @@ slices and blur, each with random numbers of its own that hang on the case alone
 import numpy as np
 
 from autoseg.engines import map_cases
+from autoseg.evaluation.markdown import markdown_table
 from autoseg.evaluation.reconstruction import (
     DEGRADATIONS,
     SLICE_FACTOR,
@@ -15,13 +16,11 @@ from autoseg.evaluation.reconstruction import (
     slice_axis,
     ssim_window,
 )
-from autoseg.evaluation.statistics import mean_interval
+from autoseg.evaluation.restored import RESTORED_HEADINGS, restored_cells, summarise_restored
 from autoseg.preprocess.store import open_case
 from autoseg.workspace import write_json
 
 __all__ = ["restoration_table", "validate_restoration"]
-
-SHOWN = ("mse", "psnr", "ssim", "bar_mse", "bar_psnr", "bar_ssim", "skill")
 
 
 def validate_restoration(predictor, prepared, cases, path):
@@ -41,7 +40,7 @@ def validate_restoration(predictor, prepared, cases, path):
     result = {
         "rows": rows,
         "failures": {outcome.name: str(outcome.error) for outcome in outcomes if outcome.error is not None},
-        "summary": {kind: _summary([row for row in rows if row["degradation"] == kind]) for kind in DEGRADATIONS},
+        "summary": summarise_restored(rows),
     }
     write_json(path, result)
     return result
@@ -64,32 +63,8 @@ def _rows(predictor, case):
     return rows
 
 
-def _summary(rows):
-    names = [f"{name}{suffix}" for suffix in ("", "_roi") for name in SHOWN]
-    found = {name: [row[name] for row in rows if row[name] is not None] for name in names}
-    for suffix in ("", "_roi"):
-        pairs = [(row[f"ssim{suffix}"], row[f"bar_ssim{suffix}"]) for row in rows]
-        found[f"ssim_gain{suffix}"] = [a - b for a, b in pairs if a is not None and b is not None]
-    return {
-        name: {"mean": float(np.mean(values)) if values else None, "interval": list(mean_interval(values)), "n": len(values)}
-        for name, values in found.items()
-    }
-
-
 def restoration_table(result):
     """The summary as Markdown."""
-    lines = ["| degraded by | cases | SSIM | without | gain | PSNR, dB | without | skill |", "| --- " * 8 + "|"]
-    for kind, found in result["summary"].items():
-        if not found["ssim"]["n"]:
-            continue
-        low, high = found["ssim_gain"]["interval"]
-        gain = f"{found['ssim_gain']['mean']:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
-        ssim, bar_ssim, psnr, bar_psnr, skill = (
-            found[name]["mean"] for name in ("ssim", "bar_ssim", "psnr", "bar_psnr", "skill")
-        )
-        cells = [kind.replace("_", " "), found["ssim"]["n"], f"{ssim:.3f}", f"{bar_ssim:.3f}", gain]
-        cells += ["-" if number is None else f"{number:.1f}" for number in (psnr, bar_psnr)]
-        cells.append("-" if skill is None else f"{skill:.2f}")
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines = [markdown_table([RESTORED_HEADINGS, *restored_cells(result["summary"])])]
     lines += [f"not restored: {case}: {reason}" for case, reason in result["failures"].items()]
     return "\n".join(["Restored validation images, against the best without a network:", "", *lines])
