@@ -19,6 +19,7 @@ COST = {
     "operations": Scale("GFLOP per patch", 1e-9),
     "seconds_per_step": Scale("s per step", digits=3),
     "memory_mib": Scale("peak memory, MiB", digits=0),
+    "batch_size": Scale("batch", digits=0),
     "steps": Scale("steps", digits=0),
     "seconds": Scale("minutes", 1 / 60, 1),
     "predict_seconds": Scale("s per scan", digits=2),

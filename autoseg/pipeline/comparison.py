@@ -39,6 +39,7 @@ from autoseg.pipeline.training import (
 from autoseg.pipeline.versions import machine, versions
 from autoseg.training.checkpoint import read_state
 from autoseg.training.loop import Length
+from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.recipe import Recipe, with_batch_size
 from autoseg.workspace import Workspace, read_json, write_json
 from planners import NetworkSpec, Plan
@@ -158,13 +159,16 @@ def compare(
         fresh=fresh,
     )
     contenders, gates_closed, failed, entrants = [], {}, {}, []
+    operations = _entrant(study, names[0], None).cost.operations if match_flops else None
     for name in names:
         try:
             what = name
-            entrants.append(_entrant(study, name, entrants[0].cost.operations if match_flops and entrants else None))
+            entrants.append(_entrant(study, name, operations if name != names[0] else None))
             contenders.append(_contender(study, entrants[-1], say))
             what = f"{name} with closed gates"
-            if closed := _with_closed_gates(study, entrants[-1], say, progress):
+            with told_when_short_of_memory():
+                closed = _with_closed_gates(study, entrants[-1], say, progress)
+            if closed:
                 gates_closed[name] = closed
         except AutosegError as fault:
             failed[what] = str(fault)
@@ -250,7 +254,8 @@ def _train(study, entrant, say):
         say(f"{entrant.name}: {line}")
 
     status = run_command(words, on_line=on_line)
-    if status not in (0, 1):  # 1: some cases could not be predicted, and metrics.json names them
+    crashed = any(line.startswith("Traceback") for line in lines)  # also ends with status 1
+    if status not in (0, 1) or crashed:  # 1: some cases could not be predicted, and metrics.json names them
         raise TrainingError(_last_words(lines, status))
 
 
@@ -310,10 +315,12 @@ def _about(study, entrants, match_flops, margin):
     """Title, conditions in words, and the same as values."""
     plan, here = study.plan, machine(study.device)
     patch = " x ".join(str(edge) for edge in plan.patch_size)
-    batch = with_batch_size(study.recipe, plan, study.device.type).batch_size
+    share = study.recipe.cpu_width if study.device.type == "cpu" else 1
+    features = "the plan's features" if share == 1 else f"{share:g} times the plan's features"
+    recipe = " ".join([study.recipe.name, *study.recipe_words[2:]])
     length = f"{study.length.seconds / 60:g} min" if study.length.seconds else f"{study.length.steps} steps"
     conditions = [
-        f"Each network: plan {plan.name} (patch {patch}, batch {batch}), recipe {study.recipe.name}, "
+        f"Each network: plan {plan.name} (patch {patch}), recipe {recipe}, {features}, "
         f"{length} of training, seed {study.seed}, {len(study.split.training)} cases to learn from and "
         f"{len(study.split.validation)} held back, on {here['device']} ({here['cores']} cores), {here['date']}.",
         "One training each: intervals and tests speak of other cases, not of other trainings.",

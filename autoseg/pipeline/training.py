@@ -37,6 +37,7 @@ from autoseg.training.augment import PRESETS
 from autoseg.training.fold import FoldTask, load_matching, train_fold
 from autoseg.training.loop import Length
 from autoseg.training.losses import LOSSES
+from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.recipe import RECIPES, Recipe, changed
 from autoseg.workspace import read_json, read_record, write_json
 from planners import PLANNERS, NetworkSpec, Plan, with_network
@@ -161,7 +162,8 @@ def train(
     _check_model(run, fresh, say)
     results = []
     for name in folds:
-        results.append(_train_one(run, name, splits, fresh, say, progress))
+        with told_when_short_of_memory():
+            results.append(_train_one(run, name, splits, fresh, say, progress))
         on_fold(results[-1])
     return results
 

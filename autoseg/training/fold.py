@@ -19,6 +19,7 @@ from autoseg.training.batches import make_batch
 from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.loop import Length, fit
 from autoseg.training.losses import LOSSES, in_slabs
+from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
 from autoseg.training.recipe import Recipe, patch_stage, with_batch_size
 from planners.plan import Plan
@@ -83,6 +84,7 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     torch.backends.cudnn.benchmark = device.type == "cuda"  # patches keep their size for long
     recipe = with_batch_size(task.recipe, task.plan, device.type)
     task = replace(task, recipe=recipe)
+    refuse_too_large(task.plan.network, task.plan.patch_size, recipe.batch_size, device, bf16=recipe.bf16 is not False)
     torch.manual_seed(task.seed)
     network = build_network(task.plan.network)
     if start_weights:
