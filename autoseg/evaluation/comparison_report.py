@@ -89,7 +89,10 @@ def _means(comparison, columns):
 
 def _restored(comparison):
     """Every degradation, where intensities were restored."""
-    rows = [[c.name, *cells] for c in comparison.contenders for cells in restored_cells(summarise_restored(c.restored))]
+    rows = []
+    for contender in comparison.contenders:
+        cells = restored_cells(summarise_restored(contender.restored), structures=False)
+        rows += [[contender.name, *row] for row in cells]
     legend = "Intensities in [0, 1]. Without: the degraded image as it is, thick slices interpolated by cubic splines."
     return [markdown_table([("network", *RESTORED_HEADINGS), *rows]), legend] if rows else []
 

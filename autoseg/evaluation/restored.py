@@ -39,11 +39,12 @@ def _mean(values):
     return {"mean": mean, "interval": list(mean_interval(values)), "n": len(values)}
 
 
-def restored_cells(summary):
+def restored_cells(summary, *, structures=True):
     """A list of texts below ``RESTORED_HEADINGS`` for each degradation that there is: of the image, then of its structures."""
+    parts = (("", ""), ("_roi", ", structures alone")) if structures else (("", ""),)
     rows = []
     for kind, found in summary.items():
-        for suffix, where in (("", ""), ("_roi", ", structures alone")):
+        for suffix, where in parts:
             if not found[f"ssim{suffix}"]["n"]:
                 continue
             text = {name: _text(found[f"{name}{suffix}"]["mean"], digits) for name, digits in DIGITS.items()}
