@@ -85,8 +85,9 @@ def test_the_network_is_told_how_thick_the_slices_are(tmp_path, turned):
         data, grid = prepare_volume(scan, bundle.plan)
         (exporter,) = isotropic_exporters(predictor, tmp_path, 0.0)
         case = SimpleNamespace(id="a", images=[tmp_path / "a_0000.nii.gz"])
-        exporter.write(case, None, SimpleNamespace(data=data, grid=grid), None)
+        _, record = exporter.write(case, None, SimpleNamespace(data=data, grid=grid), None)
         assert heard.pop() == pytest.approx(expected)
+        assert bool(record["isotropic"]["note"]) == (planned_mm == SPACING_MM)  # nothing was learned of such slices
 
 
 @pytest.mark.parametrize("turned", [False, True])
