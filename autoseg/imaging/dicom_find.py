@@ -21,6 +21,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 
 from autoseg.errors import FileError
+from autoseg.imaging.dicom_patient import PATIENT_TAGS, disguise
 from autoseg.imaging.dicom_series import SAME_DIRECTION, SAME_PLACE_MM, DicomSeries, Plane
 
 __all__ = ["Found", "find_series", "header_of", "planes_of"]
@@ -66,7 +67,7 @@ _FILE_TAGS = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-_TAGS = [*_FILE_TAGS, *_PLANE_TAGS]
+_TAGS = [*_FILE_TAGS, *_PLANE_TAGS, *PATIENT_TAGS]
 NO_SCANS = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "DOC", "REG", "FID", "RWV", "PLAN"}
 
 
@@ -158,14 +159,22 @@ def _refuse_part(path, uid):
 
 def _volumes(uid, members, source):
     """(list of DicomSeries, sentences about what was left out) of the files of one series."""
-    name, title = _names(uid, members, source)
+    folder, disguised = Path(os.path.commonpath([path.parent for path, _ in members])), disguise(members)
+    number = members[0][1].get("SeriesNumber")
+    title = f"series {'without number' if number is None else number} (UID ...{str(uid)[-8:]}) in "
     planes = [plane for path, header in members for plane in planes_of(path, header)]
     unique = list({(plane.uid, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
     notes = [f"{len(planes) - len(unique)} copies of images were left out."] if len(unique) < len(planes) else []
     planes = [plane for plane in unique if "LOCALIZER" not in dict(plane.traits).get("ImageType", "").upper()]
     alike = _alike(planes)
     if reason := _no_volume(planes, alike):
-        return [], [f"{title}: {len(unique)} images left out: {reason}"]
+        return [], [f"{title}{folder}: {len(unique)} images left out: {reason}"]
+    name, is_alias = _name(folder, number, source, disguised)
+    if is_alias:
+        notes.append("Is called after its study, since its folder gives away the patient.")
+    place = Path(*map(disguised, folder.parts))
+    origin = (source if source.is_file() else folder) if is_alias or place != folder else None
+    title += str(place)
     if len(planes) < len(unique):
         notes.append(f"{len(unique) - len(planes)} localisers were left out.")
     if stray := sum(len(group) == 1 for group in alike) if len(alike) > 1 else 0:
@@ -173,25 +182,23 @@ def _volumes(uid, members, source):
         alike = [group for group in alike if len(group) > 1]
     volumes = [volume for group in alike for volume in _told_apart(group)]
     if len(volumes) == 1:
-        return [DicomSeries(name, title, _sorted(volumes[0][0]), tuple(notes))], []
+        return [DicomSeries(name, title, _sorted(volumes[0][0]), tuple(notes), origin)], []
     notes.append(f"The series holds {len(volumes)} volumes.")
     return [
-        DicomSeries(f"{name}_{letter}", f"{title}, part {letter}{why}", _sorted(part), tuple(notes))
+        DicomSeries(f"{name}_{letter}", f"{title}, part {letter}{why}", _sorted(part), tuple(notes), origin)
         for letter, (part, why) in zip(_letters(), volumes, strict=False)
     ], []
 
 
-def _names(uid, members, source):
-    """The name of a series, from folders and its number, and its title."""
-    folder = Path(os.path.commonpath([path.parent for path, _ in members]))
-    number = members[0][1].get("SeriesNumber")
-    title = f"series {'without number' if number is None else number} (UID ...{str(uid)[-8:]}) in {folder}"
-    if source.is_file():
-        words = [source.stem]
-    else:
-        words = list(folder.relative_to(source).parts) or [source.resolve().name]
-        words += [] if number is None else [f"s{number}"]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(words)).strip("-._") or "series", title
+def _name(folder, number, source, disguised):
+    """(name of a series, made of folders and its number, or of its only file; whether a part of it was replaced)."""
+    numbers = [] if number is None else [f"s{number}"]
+    words = [source.stem] if source.is_file() else [*(folder.relative_to(source).parts or [source.resolve().name]), *numbers]
+    shown = [disguised(word) for word in words]
+    is_alias = shown != words
+    if is_alias:  # once is enough; and of several files that are called alike each has its number
+        shown = dict.fromkeys([*shown, *map(disguised, numbers)])
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(shown)).strip("-._") or "series", is_alias
 
 
 def _no_volume(planes, alike):

@@ -74,7 +74,7 @@ def only_series(source):
         return source
     found = find_series(source)
     if len(found.series) != 1:
-        listed = "".join(f"\n  {series}" for series in found.series) or "none"
+        listed = "".join(f"\n  {series}{f' ({series.origin})' * bool(series.origin)}" for series in found.series) or "none"
         left = "".join(f"\n  left out: {sentence}" for sentence in found.left_out)
         raise FileError(f"{source}: expected one DICOM series, found {listed}{left}\nGive the folder of one series.")
     return found.series[0]

@@ -70,16 +70,19 @@ class DicomSeries:
     """The images of one volume. Where a function takes the path of an image, it takes a series too.
 
     Attributes:
-        name: unique among the series found together; made of folder names and the number of the series.
-        title: for messages: number, end of the identifier, folder.
+        name: unique among the series found together; made of folder names and the number of the series. A folder that gives
+            away the patient is called by an alias, see ``dicom_patient.disguise``.
+        title: for messages, which may be kept: number, end of the identifier, folder with such aliases.
         planes: not empty; sorted along the normal. Whether they fill an even grid is for ``stack_of`` to say.
         notes: sentences about what was left out or split.
+        origin: what holds the files, for eyes in front of the screen alone; None where the title tells it.
     """
 
     name: str
     title: str
     planes: tuple[Plane, ...]
     notes: tuple[str, ...] = ()
+    origin: Path | None = None
 
     @property
     def paths(self):

@@ -195,6 +195,8 @@ def _dicom_cases(source, bundle, say):
     found = series_in(source)
     for sentence in found.left_out:
         say(f"left out: {sentence}")
+    for series in (one for one in found.series if one.origin):
+        say(f"{series.origin}: gives away the patient; its case is called {series.name}")
     if not found.series:
         known, left = ", ".join(FORMATS), "".join(f"\n  left out: {sentence}" for sentence in found.left_out)
         raise AutosegError(

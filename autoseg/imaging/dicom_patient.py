@@ -1,0 +1,78 @@
+"""Names that do not give away the patient, for what is called after its folder.
+
+What the headers say of the patient is looked for in the names: words of the names in either order, the date of birth in the
+usual spellings, the numbers by which hospitals know patient and examination. Headers that are declared de-identified name
+nobody. What no header says, such as a name in the folder of a pseudonymous scan, is a word as any other.
+"""
+
+import hashlib
+import re
+import unicodedata
+import warnings
+
+from pydicom.multival import MultiValue
+
+__all__ = ["PATIENT_TAGS", "disguise"]
+
+_NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
+_NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber")
+PATIENT_TAGS = (*_NAMES, *_NUMBERS, "PatientBirthDate", "PatientIdentityRemoved", "StudyInstanceUID")
+SHORTEST = 3  # letters and digits of what is looked for
+_ALIKE = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ı": "i"})  # letters that no accent can be taken from
+_SPELT_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
+
+
+def disguise(members):
+    """A function from a name to itself, or to an alias where the patient can be read from it.
+
+    The alias, such as ``patient-27a1303c``, is a digest of the study's identifier, so the series of a study stay together and
+    are called alike on every day. A digest of a name or of a patient's number would be undone by trying them all; the
+    identifier of a study is long, and known to those alone who have its files. Two studies of a patient have two aliases.
+
+    Args:
+        members: (path, header) of each file of a series.
+    """
+    named = [header for _, header in members if header.get("PatientIdentityRemoved") != "YES"]
+    phrases = {phrase for header in named for phrase in _phrases(header)}
+    patterns = [_pattern(phrase) for phrase in phrases if len(re.sub(r"[\W_]", "", phrase)) >= SHORTEST]
+    gives_away = re.compile("|".join(patterns) or "(?!)")
+    path, header = members[0]
+    secret = header.get("StudyInstanceUID") or header.get("SeriesInstanceUID")
+    secret = str(secret).encode() if secret else path.read_bytes()
+    alias = f"patient-{hashlib.blake2b(secret, digest_size=4).hexdigest()}"
+    return lambda name: alias if any(map(gives_away.search, _spellings(name))) else name
+
+
+def _phrases(header):
+    """What to look for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names in other letters than the file says
+        for name in _texts(header, _NAMES):
+            words = re.findall(r"[^\W_]+", name)
+            yield from (*words, " ".join(words), " ".join(reversed(words)))
+    yield from _texts(header, _NUMBERS)
+    born = re.sub(r"\D", "", str(header.get("PatientBirthDate") or ""))
+    year, month, day = born[:4], born[4:6], born[6:]
+    for written in (year, year[2:]) if len(born) == 8 else ():
+        yield from (written + month + day, day + month + written, month + day + written)
+
+
+def _texts(header, keywords):
+    """The spellings of all values that elements have."""
+    for value in map(header.get, keywords):
+        for text in value if isinstance(value, MultiValue) else [value or ""]:
+            yield from _spellings(str(text))
+
+
+def _spellings(text):
+    """In small letters without accents, umlauts as one letter and as two."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    forms = [unicodedata.normalize("NFKD", text.translate(table)) for table in (_ALIKE, _SPELT_OUT)]
+    return {"".join(sign for sign in form if not unicodedata.combining(sign)) for form in forms}
+
+
+def _pattern(phrase):
+    """Of a phrase: found also where other signs stand between its words or digits, but not within a longer number."""
+    pieces = re.findall(r"\d|[^\W\d_]+", phrase)
+    start, end = (r"(?<!\d)" if pieces[0].isdigit() else ""), (r"(?!\d)" if pieces[-1].isdigit() else "")
+    return start + r"[\W_]*".join(pieces) + end
