@@ -11,7 +11,7 @@ from autoseg.data.dataset import image_name, read_dataset
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
 from autoseg.evaluation.stored import read_report
-from autoseg.imaging.files import FORMATS, digest_on_disk, read_label_volume
+from autoseg.imaging.files import FORMATS, digest_on_disk, paths_of, read_label_volume
 from autoseg.page import MOST_PICTURED, Page, PageCase, write_page
 from autoseg.page.runs import RunRecord
 from autoseg.pipeline.quiet import mute, silent
@@ -144,7 +144,7 @@ def _of_results(folder, record, images, reference, predicted):
         labels=labels,
         report=scored,
         cases=tuple(cases),
-        folders=_folders([folder, reference, predicted, *(images.values() if isinstance(images, dict) else [images])], scored),
+        folders=_folders([folder, reference, predicted, *_places(images)], scored),
     )
 
 
@@ -232,6 +232,13 @@ def _images(name, images, reference):
         if paths:
             return tuple(sorted(paths))
     return ()
+
+
+def _places(images):
+    """The folders of the scans, of which one may be a DicomSeries."""
+    if not isinstance(images, dict):
+        return [images]
+    return {path.parent for case in images.values() for image in case for path in paths_of(image)}
 
 
 def _labels(record, paths):
