@@ -162,7 +162,9 @@ def _volumes(uid, members, source):
     folder, disguised = Path(os.path.commonpath([path.parent for path, _ in members])), disguise(members)
     number = members[0][1].get("SeriesNumber")
     title = f"series {'without number' if number is None else number} (UID ...{str(uid)[-8:]}) in "
-    planes = [plane for path, header in members for plane in planes_of(path, header)]
+    planes = []
+    for i, (path, header) in enumerate(members, start=1):
+        planes += planes_of(path, header, path.name if disguised(path.name) == path.name else f"file {i}")
     unique = list({(plane.uid, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
     notes = [f"{len(planes) - len(unique)} copies of images were left out."] if len(unique) < len(planes) else []
     planes = [plane for plane in unique if "LOCALIZER" not in dict(plane.traits).get("ImageType", "").upper()]
@@ -171,7 +173,7 @@ def _volumes(uid, members, source):
         return [], [f"{title}{folder}: {len(unique)} images left out: {reason}"]
     name, is_alias = _name(folder, number, source, disguised)
     if is_alias:
-        notes.append("Is called after its study, since its folder gives away the patient.")
+        notes.append("Is called after its study, since its folder or number gives away the patient.")
     place = Path(*map(disguised, folder.parts))
     origin = (source if source.is_file() else folder) if is_alias or place != folder else None
     title += str(place)
@@ -212,8 +214,8 @@ def _no_volume(planes, alike):
     return None
 
 
-def planes_of(path, header):
-    """The images of a file."""
+def planes_of(path, header, called=None):
+    """The images of a file; messages call it by its name, or as it is ``called``."""
     frames = int(header.get("NumberOfFrames") or 1)
     own, shared = header, _macros(header.get("SharedFunctionalGroupsSequence", ()))
     each = header.get("PerFrameFunctionalGroupsSequence", ())
@@ -225,6 +227,7 @@ def planes_of(path, header):
         yield Plane(
             path=path,
             frame=frame,
+            called=called or path.name,
             uid=str(own.get("SOPInstanceUID", "")),
             shape=(int(own["Rows"]), int(own["Columns"])),
             position=_numbers(values, "ImagePositionPatient", 3),

@@ -1,11 +1,12 @@
 """Names that do not give away the patient, for what is called after its folder.
 
-What the headers say of the patient is looked for in the names: words of the names in either order, the date of birth in the
+What the headers say of the patient is looked for in the names: words of the names and pairs of them, the date of birth in the
 usual spellings, the numbers by which hospitals know patient and examination. Headers that are declared de-identified name
 nobody. What no header says, such as a name in the folder of a pseudonymous scan, is a word as any other.
 """
 
 import hashlib
+import itertools
 import re
 import unicodedata
 import warnings
@@ -16,8 +17,11 @@ __all__ = ["PATIENT_TAGS", "disguise"]
 
 _NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
 _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber")
-PATIENT_TAGS = (*_NAMES, *_NUMBERS, "PatientBirthDate", "PatientIdentityRemoved", "StudyInstanceUID")
+PATIENT_TAGS = (*_NAMES, *_NUMBERS, "OtherPatientIDsSequence", "PatientBirthDate", "PatientIdentityRemoved", "StudyInstanceUID")
 SHORTEST = 3  # letters and digits of what is looked for
+SHORT = 5  # with fewer it must be a word of its own: Tom is not in 'anatomical'
+_LETTER, _BETWEEN = r"[^\W\d_]", r"[\W_]*"
+_NEW_WORD = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _ALIKE = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ı": "i"})  # letters that no accent can be taken from
 _SPELT_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 
@@ -40,7 +44,12 @@ def disguise(members):
     secret = header.get("StudyInstanceUID") or header.get("SeriesInstanceUID")
     secret = str(secret).encode() if secret else path.read_bytes()
     alias = f"patient-{hashlib.blake2b(secret, digest_size=4).hexdigest()}"
-    return lambda name: alias if any(map(gives_away.search, _spellings(name))) else name
+
+    def disguised(name):
+        spellings = _spellings(name) | _spellings(_NEW_WORD.sub("_", name))
+        return alias if any(map(gives_away.search, spellings)) else name
+
+    return disguised
 
 
 def _phrases(header):
@@ -49,8 +58,9 @@ def _phrases(header):
         warnings.simplefilter("ignore")  # of names in other letters than the file says
         for name in _texts(header, _NAMES):
             words = re.findall(r"[^\W_]+", name)
-            yield from (*words, " ".join(words), " ".join(reversed(words)))
-    yield from _texts(header, _NUMBERS)
+            yield from (*words, *map(" ".join, itertools.permutations(words, 2)))
+    for source in (header, *(header.get("OtherPatientIDsSequence") or ())):
+        yield from _texts(source, _NUMBERS)
     born = re.sub(r"\D", "", str(header.get("PatientBirthDate") or ""))
     year, month, day = born[:4], born[4:6], born[6:]
     for written in (year, year[2:]) if len(born) == 8 else ():
@@ -72,7 +82,9 @@ def _spellings(text):
 
 
 def _pattern(phrase):
-    """Of a phrase: found also where other signs stand between its words or digits, but not within a longer number."""
-    pieces = re.findall(r"\d|[^\W\d_]+", phrase)
-    start, end = (r"(?<!\d)" if pieces[0].isdigit() else ""), (r"(?!\d)" if pieces[-1].isdigit() else "")
-    return start + r"[\W_]*".join(pieces) + end
+    """Of a phrase: found also where other signs stand between its words or digits, but not within a longer number, and a
+    short one not within a longer word."""
+    pieces = re.findall(rf"\d|{_LETTER}+", phrase)
+    letter = _LETTER if len("".join(pieces)) < SHORT else "(?!)"
+    before, after = (r"\d" if piece.isdigit() else letter for piece in (pieces[0], pieces[-1]))
+    return f"(?<!{before}){_BETWEEN.join(pieces)}(?!{after})"

@@ -90,7 +90,7 @@ def headers_of(series):
         FileError: an identifier is missing that such objects must repeat.
     """
     headers = []
-    for path in series.paths:
+    for path, called in {plane.path: plane.called for plane in series.planes}.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -98,7 +98,7 @@ def headers_of(series):
         missing = [name for name in _NEEDED if not header.get(name)]
         if missing:
             raise FileError(
-                f"{series}: {path.name} has no {', '.join(missing)}, which DICOM results must repeat. Ask for NIfTI only."
+                f"{series}: {called} has no {', '.join(missing)}, which DICOM results must repeat. Ask for NIfTI only."
             )
         if not header.get("FrameOfReferenceUID"):
             header.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame of reference", header.SeriesInstanceUID])
@@ -124,12 +124,12 @@ def _values(series, plane):
             array = pixel_array(plane.path, index=plane.frame)
     except Exception as error:  # codecs raise what they like
         raise FileError(
-            f"{series}: the voxels of {plane.path.name} cannot be decoded: {str(error).strip() or type(error).__name__}. "
+            f"{series}: the voxels of {plane.called} cannot be decoded: {str(error).strip() or type(error).__name__}. "
             f"{REMEDY} If it is a codec that is missing: pip install autoseg[dicom]"
         ) from error
     expected = (*plane.shape, plane.samples) if plane.samples > 1 else plane.shape
     if array.shape != expected:
-        raise FileError(f"{series}: {plane.path.name}: expected voxels of shape {expected}, found {array.shape}. {REMEDY}")
+        raise FileError(f"{series}: {plane.called}: expected voxels of shape {expected}, found {array.shape}. {REMEDY}")
     return np.moveaxis(array, -1, 0) if plane.samples > 1 else array[None]
 
 

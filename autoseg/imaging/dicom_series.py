@@ -28,6 +28,7 @@ class Plane:
 
     Attributes:
         path, frame: the file, and the number of the frame in it, from 0.
+        called: what messages, which may be kept, call the file: its name, if that does not give away the patient.
         uid: SOPInstanceUID of the file.
         shape: rows and columns.
         position: LPS mm of the centre of the first pixel; None where the file does not say.
@@ -42,6 +43,7 @@ class Plane:
 
     path: Path
     frame: int
+    called: str
     uid: str
     shape: tuple[int, int]
     position: tuple[float, ...] | None
@@ -146,11 +148,11 @@ def _refuse_unusable(series):
         missing = [name for name, value in needed.items() if value is None]
         if missing:
             raise GeometryError(
-                f"{series}: {plane.path.name} has no usable {' and no '.join(missing)}, so nobody knows where it lies in the "
+                f"{series}: {plane.called} has no usable {' and no '.join(missing)}, so nobody knows where it lies in the "
                 "patient. Export the original images of the scanner."
             )
         if plane.problem:
-            raise FileError(f"{series}: {plane.path.name}: {plane.problem}. Export the original images of the scanner.")
+            raise FileError(f"{series}: {plane.called}: {plane.problem}. Export the original images of the scanner.")
 
 
 def _refuse_unlike_planes(series):
@@ -222,4 +224,4 @@ def _tilt_note(first, positions, step):
 
 def _label(plane):
     """The file, and where needed the frame, for messages."""
-    return f"{plane.path.name}[{plane.frame}]" if plane.frame else plane.path.name
+    return f"{plane.called}[{plane.frame}]" if plane.frame else plane.called

@@ -1,6 +1,7 @@
 """DICOM goes into ``autoseg predict`` as it is, and results for viewers come out."""
 
 import json
+import re
 from dataclasses import replace
 
 import highdicom
@@ -11,12 +12,13 @@ import pytest
 from autoseg.cli import main
 from autoseg.data.labels import LabelSchema
 from autoseg.imaging.colours import structure_colours
-from autoseg.imaging.files import read_file, read_label_volume, write_volume
+from autoseg.imaging.files import read_file, read_label_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.label_tables import write_label_tables
-from autoseg.imaging.volume import Volume
+from autoseg.imaging.volume import LabelVolume, Volume
 
 TURN = np.array([[0.0, 0, -1], [1, 0, 0], [0, -1, 0]])  # sagittal slices
+TEXTS = {".json", ".csv", ".html", ".md", ".txt"}
 SCALED = {"RescaleSlope": 0.001, "spacing_mm": (1.0, 1.0, 1.0), "rotation": TURN}
 
 
@@ -163,3 +165,23 @@ def test_a_table_of_somebody_else_stays(tmp_path):
     write_label_tables(tmp_path, {1: "spleen"})
     assert (tmp_path / "labels.txt").read_text() == "mine"
     assert "spleen" in (tmp_path / "labels.ctbl").read_text()
+
+
+def test_results_and_page_do_not_name_the_patient(place, tools, draw, capsys):
+    values, mask = ball(tools)
+    who = {"PatientName": "Xylander^Quirin", "PatientID": "QX-990017", **SCALED}
+    folder = draw.write_series(place / "in" / "QX 990017" / "xylander_1961", values, **who)
+    draw.write_series(place / "in" / "QX 990017" / "Quirin gap", values, SeriesInstanceUID="1.9", SeriesNumber=8, **who)
+    (place / "in" / "QX 990017" / "Quirin gap" / "005.dcm").unlink()
+    assert predict(place, place / "in") == 1
+    (case,) = (path.name.removesuffix(".nii.gz") for path in (place / "out").glob("*.nii.gz"))
+    assert f"{folder}: gives away the patient; its case is called {case}" in capsys.readouterr().err
+    (place / "truth").mkdir()
+    write_label_volume(LabelVolume(mask * np.uint8(7), read_file(folder).geometry), place / "truth" / f"{case}.nii.gz")
+    assert predict(place, place / "in", "--reference", str(place / "truth")) == 1
+    assert "0 predicted, 1 were done already, 1 failed" in capsys.readouterr().out
+    texts = {path.name: path.read_text().lower() for path in (place / "out").iterdir() if path.suffix in TEXTS}
+    assert {"run.json", "metrics.json", "metrics.csv", "report.html", f"{case}.json"} <= set(texts)
+    assert "called after its study" in texts["report.html"]
+    for name, text in texts.items():
+        assert not re.search("xylander|quirin|990017", text), name
