@@ -116,8 +116,8 @@ def find_series(source):
         left_out.append(
             f"{len(unreadable)} files that are damaged or no DICOM files in spite of their names, such as {unreadable[0]}"
         )
-    for uid, members in groups.items():
-        found, note = _volumes(uid, members, source)
+    for members in groups.values():
+        found, note = _volumes(members, source)
         series += found
         left_out += note
     return Found(_with_unique_names(series), tuple(left_out))
@@ -157,11 +157,11 @@ def _refuse_part(path, uid):
         )
 
 
-def _volumes(uid, members, source):
+def _volumes(members, source):
     """(list of DicomSeries, sentences about what was left out) of the files of one series."""
     folder, disguised = Path(os.path.commonpath([path.parent for path, _ in members])), disguise(members)
-    number = members[0][1].get("SeriesNumber")
-    title = f"series {'without number' if number is None else number} (UID ...{str(uid)[-8:]}) in "
+    number, uid = map(members[0][1].get, ("SeriesNumber", "SeriesInstanceUID"))
+    title = f"series {'without number' if number is None else number} ({f'UID ...{uid[-8:]}' if uid else 'no UID'}) in "
     planes = []
     for i, (path, header) in enumerate(members, start=1):
         planes += planes_of(path, header, path.name if disguised(path.name) == path.name else f"file {i}")
@@ -173,7 +173,7 @@ def _volumes(uid, members, source):
         return [], [f"{title}{folder}: {len(unique)} images left out: {reason}"]
     name, is_alias = _name(folder, number, source, disguised)
     if is_alias:
-        notes.append("Is called after its study, since its folder or number gives away the patient.")
+        notes.append("Is called after its study, since its folder, file or number gives away the patient.")
     place = Path(*map(disguised, folder.parts))
     origin = (source if source.is_file() else folder) if is_alias or place != folder else None
     title += str(place)
