@@ -194,7 +194,35 @@ def test_thin_and_tiny_structures_are_not_lost():
         labels = LabelVolume(data, Geometry.from_spacing(data.shape, spacing))
         for value, mesh in zip((1, 2, 3), surfaces_from_labels(labels, {f"{v}": (v,) for v in (1, 2, 3)}), strict=True):
             check_closed(mesh)
-            assert mesh.volume_mm3 == pytest.approx(np.count_nonzero(data == value) * np.prod(spacing), rel=0.35)
+            assert mesh.volume_mm3 == pytest.approx(np.count_nonzero(data == value) * np.prod(spacing), rel=0.005)
+
+
+THIN = [((1, 3, 3), (1.0, 0.3, 0.3)), ((1, 3, 3), (10.0, 1.0, 1.0)), ((1, 3, 1), (0.5, 3.0, 5.0)), ((1, 1, 1), (5.0, 1.0, 1.0))]
+DRAWN = np.random.default_rng(3)
+THIN += [((1, *DRAWN.integers(1, 9, 2)), (DRAWN.uniform(0.3, 5), *[DRAWN.uniform(0.3, 1)] * 2)) for _ in range(24)]
+
+
+@pytest.mark.parametrize(("size", "spacing"), THIN)
+def test_one_slice_encloses_its_voxels(size, spacing):
+    data = np.pad(np.ones(size, np.uint8), 2)
+    data.setflags(write=False)
+    (mesh,) = surfaces_from_labels(LabelVolume(data, Geometry.from_spacing(data.shape, spacing)), {"it": (1,)})
+    check_closed(mesh)
+    assert mesh.volume_mm3 == pytest.approx(np.prod(size) * np.prod(spacing), rel=0.005)
+    extent = np.ptp(mesh.vertices_mm, axis=0)[::-1] / (np.array(size) * spacing)
+    assert extent.min() > 0.9
+    assert extent.max() < 1.9  # a voxel is rounded: its tips reach beyond its faces
+    assert mesh.note == ""
+
+
+def test_surfaces_that_miss_the_volume_of_their_voxels_say_so():
+    logit = np.full((9, 9, 9), -1.0, np.float32)
+    logit[4, 4, 4] = 1.0
+    geometry = Geometry.from_spacing(logit.shape, (1, 1, 1))
+    (mesh,) = surfaces_from_scores(np.stack([0 * logit, logit]), geometry, ["it"])
+    check_closed(mesh)
+    assert mesh.volume_mm3 < 0.95
+    assert mesh.note == f"the surface encloses {mesh.volume_mm3:.0%} of the volume of the voxels"
 
 
 def test_neighbours_share_their_border_and_negative_values_count():
