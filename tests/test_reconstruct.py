@@ -1,6 +1,7 @@
 """Label maps of any tool through ``autoseg reconstruct``."""
 
 import json
+import shutil
 
 import fast_simplification
 import numpy as np
@@ -12,6 +13,7 @@ from autoseg.cli import main
 from autoseg.imaging.files import read_label_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.pipeline.evaluation import evaluate
 
 
 def ball(shape=(14, 30, 30), spacing=(3.0, 1.0, 1.0), value=2):
@@ -221,3 +223,35 @@ def test_no_case_is_called_the_worst_where_nothing_was_scored(maps, monkeypatch)
     assert run(maps, "--surfaces", "stl") == 0
     assert main(["report", str(maps.parent / "out"), "--quiet"]) == 0
     assert "Pictures are of the 2 first of 3 cases." in (maps.parent / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("formats", ["vtp", "glb", "obj,ply"])
+def test_surfaces_beside_label_maps_are_scored(maps, formats, tmp_path):
+    """The reference lies 2 mm aside; one case has no surfaces, one has voxels to ignore, one is empty."""
+    references = tmp_path / "references"
+    (references / "dataset.json").parent.mkdir()
+    (references / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ball": 2, "ignore": 9}}))
+    aside = np.roll(ball().data, 2, axis=2)
+    empty, ignored = np.zeros_like(aside), np.where(aside == 5, 9, aside)
+    shutil.copy(maps / "a.nii.gz", maps / "d.nii.gz")
+    (maps / "b.nrrd").unlink()
+    write_label_volume(ball(), maps / "b.nii.gz")
+    for case, data in (("a", aside), ("b", empty), ("c", aside), ("d", ignored)):
+        write_label_volume(LabelVolume(data, ball().geometry), references / f"{case}.nii.gz")
+    (maps / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ball": 2}}))
+    assert run(maps, "--surfaces", formats, "--coordinates", "ras") == 0
+    (maps / "dataset.json").unlink()
+    for case in "abd":
+        shutil.copytree(maps.parent / "out" / f"{case}_surfaces", maps / f"{case}_surfaces")
+    report = evaluate(references, maps, tmp_path / "scores")
+    rows = {row.case: row for row in report.rows}
+    assert report.failures == ()
+    assert rows["a"]["surface_hd95_mm"] == pytest.approx(2, abs=0.15)
+    assert rows["a"]["surface_assd_mm"] == pytest.approx(1, abs=0.15)  # half of the shift, in the mean over all directions
+    assert rows["a"]["surface_nsd"] == pytest.approx(0.5, abs=0.1)
+    assert {case: rows[case].reason("surface_nsd") for case in "bcd"} == {
+        "b": "no surface of the reference",
+        "c": "no surfaces were made",
+        "d": "voxels to ignore have no surface",
+    }
+    assert {rows[case]["surface_assd_mm"] for case in "bcd"} == {None}

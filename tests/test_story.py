@@ -10,8 +10,8 @@ import trimesh
 
 import autoseg
 from autoseg.cli import main
-from autoseg.imaging.files import read_file, read_label_volume, read_volume, write_volume
-from autoseg.imaging.volume import Volume, orient
+from autoseg.imaging.files import read_file, read_label_volume, read_volume, write_label_volume, write_volume
+from autoseg.imaging.volume import LabelVolume, Volume, orient
 from autoseg.phantoms import write_phantoms
 
 
@@ -156,6 +156,37 @@ def test_surfaces_and_measurements_come_with_a_prediction_and_are_made_later_whe
     (folder / "liver.stl").unlink()
     assert call(place, *arguments, "--surfaces", "stl,ply,glb", "--decimate", "0.5", "--fold-agreement") == 0
     assert "1 predicted, 2 were done" in capsys.readouterr().out
+
+
+def test_written_surfaces_are_scored_against_the_reference(place, tmp_path, capsys):
+    raw, out, references = place / "Dataset007_Abdomen", tmp_path / "out", tmp_path / "references"
+    references.mkdir()
+    for case in ("phantom_010", "phantom_011"):  # phantom_012 has none
+        labels = read_label_volume(raw / "labelsTs" / f"{case}.nii.gz")
+        data = np.where(labels.data == 1, labels.data, 0) if case == "phantom_011" else labels.data
+        write_label_volume(LabelVolume(data, labels.geometry), references / f"{case}.nii.gz")
+    arguments = ["predict", "-i", str(raw / "imagesTs"), "-o", str(out), "--no-mirror", "--surfaces", "stl,glb"]
+    assert call(place, *arguments) == 0
+    capsys.readouterr()
+    assert call(place, *arguments, "--reference", str(references)) == 0
+    assert "3 were done already" in capsys.readouterr().out
+    rows = [row for row in json.loads((out / "metrics.json").read_text())["cases"] if row["structure"] == "liver"]
+    assert [row["case"] for row in rows] == ["phantom_010", "phantom_011"]
+    scores = {name: value for name, value in rows[0]["values"].items() if name.startswith("surface_")}
+    assert scores["surface_assd_mm"] == pytest.approx(rows[0]["values"]["assd_mm"], abs=3)  # half a voxel of the scan, about
+    assert 0 < scores["surface_assd_mm"] < scores["surface_hd95_mm"]
+    assert 0 < scores["surface_nsd"] < 1
+    assert "surface_masd_mm" in (out / "metrics.csv").read_text().splitlines()[0]
+    assert "The written surfaces against those" in (out / "metrics.md").read_text()
+    kept = {one["structure"]: one for one in json.loads((out / "phantom_010.json").read_text())["surface_scores"]}
+    assert kept["liver"] == {"structure": "liver", **scores}
+    others = [
+        one for one in json.loads((out / "phantom_011.json").read_text())["surface_scores"] if one["structure"] != "liver"
+    ]
+    assert {one["surface_nsd"] for one in others} == {None}
+    assert "surface_scores" not in json.loads((out / "phantom_012.json").read_text())
+    assert call(place, *arguments) == 0
+    assert "3 were done already" in capsys.readouterr().out
 
 
 def test_a_flipped_scan_gets_the_same_mask_at_the_same_place(place):

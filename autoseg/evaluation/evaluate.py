@@ -32,8 +32,8 @@ class CaseMetrics:
         case, structure: their names.
         values: (name, value, reason) of each metric, in the order of METRICS; then ``mse_mask_fg`` and
             ``foreground_share_fg``, of all structures as one mask, the same in each row of a case; then ``brier`` where the
-            prediction has probabilities. ``value`` is a number or None; ``reason`` says why it is None, or why a number
-            stands in for a missing one; '' otherwise.
+            prediction has probabilities, and what ``more`` of ``evaluate_folder`` adds. ``value`` is a number or None;
+            ``reason`` says why it is None, or why a number stands in for a missing one; '' otherwise.
         counts: voxels in and out of the two masks.
         tolerance_mm: tolerance of the surface Dice.
     """
@@ -79,7 +79,9 @@ def evaluate_case(*, reference, predicted, labels, case="", tolerance_mm=None):
     )
 
 
-def evaluate_folder(reference, predicted, labels, *, ending=".nii.gz", tolerance_mm=None, workers=None, on_done=None):
+def evaluate_folder(
+    reference, predicted, labels, *, ending=".nii.gz", tolerance_mm=None, workers=None, on_done=None, more=None
+):
     """Score a folder of predictions against references; files of one case have one name.
 
     Args:
@@ -89,6 +91,7 @@ def evaluate_folder(reference, predicted, labels, *, ending=".nii.gz", tolerance
         labels, tolerance_mm: as for ``evaluate_case``.
         workers: threads; None for one per core.
         on_done: called with the Outcome of each case as it ends.
+        more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
 
     Returns:
         Report. A missing or unreadable file, or a wrong grid, is a Failure of its case.
@@ -99,10 +102,10 @@ def evaluate_folder(reference, predicted, labels, *, ending=".nii.gz", tolerance
     predicted = Path(predicted)
     found = _cases_in(predicted, ending)
     if isinstance(reference, dict):
-        references, more = {case: Path(path) for case, path in reference.items()}, []
+        references, extra = {case: Path(path) for case, path in reference.items()}, []
     else:
         references = {case: Path(reference) / f"{case}{ending}" for case in _cases_in(Path(reference), ending)}
-        more = sorted(set(found) - set(references))
+        extra = sorted(set(found) - set(references))
     if not references:
         raise FileError(f"{reference}: expected reference files that end with {ending}, found none")
     pairs = {case: (path, predicted / f"{case}{ending}") for case, path in references.items()}
@@ -118,7 +121,9 @@ def evaluate_folder(reference, predicted, labels, *, ending=".nii.gz", tolerance
         if truth.geometry.shape != guess.geometry.shape:
             guess = read_label_volume(pairs[case][1], onto=truth.geometry)
         rows = evaluate_case(reference=truth, predicted=guess, labels=labels, case=case, tolerance_mm=tolerance_mm)
-        return _with_brier(rows, chances.get(case), truth.data, labels) if chances else rows
+        rows = _with_brier(rows, chances.get(case), truth.data, labels) if chances else rows
+        added = more(case, truth) if more else [()] * len(rows)
+        return tuple(replace(row, values=(*row.values, *values)) for row, values in zip(rows, added, strict=True))
 
     outcomes = map_cases(score, pairs, workers=workers, on_done=on_done)
     return summarise(
@@ -126,7 +131,7 @@ def evaluate_folder(reference, predicted, labels, *, ending=".nii.gz", tolerance
         labels,
         failures=[Failure(outcome.name, str(outcome.error)) for outcome in outcomes if outcome.error is not None],
         files=[(case, str(truth), str(guess)) for case, (truth, guess) in pairs.items()],
-        not_scored=more,
+        not_scored=extra,
     )
 
 

@@ -23,6 +23,12 @@ RECONSTRUCTION_COLUMNS = {
     "ssim_mask_roi": "SSIM around it",
     "brier": "Brier score",
 }
+SURFACE_COLUMNS = {
+    "surface_assd_mm": "ASSD, mm",
+    "surface_masd_mm": "MASD, mm",
+    "surface_hd95_mm": "HD95, mm",
+    "surface_nsd": "NSD",
+}
 FINE = ("foreground_share", "mse_mask", "brier")  # small numbers: five digits
 WORST_COLUMNS = ("dice", "nsd", "hd95_mm", "volume_error_ml")
 N_WORST = 5
@@ -32,7 +38,8 @@ def as_markdown(report):
     """Means with intervals, what is undefined, the cases of lowest Dice, the failures; ends with a newline."""
     parts = [_heading(report)]
     if report.rows:
-        parts += [_means(report, COLUMNS), _legend(report), _reconstruction(report), _undefined(report), _worst(report)]
+        parts += [_means(report, COLUMNS), _legend(report), _reconstruction(report), _surfaces(report)]
+        parts += [_undefined(report), _worst(report)]
     return "\n\n".join(part for part in [*parts, _failures(report)] if part) + "\n"
 
 
@@ -64,6 +71,16 @@ def _reconstruction(report):
     return (
         f"{table}\n\nThe masks as volumes of 0 and 1: the error of equal-sized masks is twice their share times (1 - Dice), so "
         f"compare it at equal shares only.{together} SSIM over the whole image, and within 5 voxels around the structure's box."
+    )
+
+
+def _surfaces(report):
+    """The surfaces that were written, where there are any: a table of its own, since they are no voxels."""
+    if not SURFACE_COLUMNS.keys() <= {metric for metric, _, _ in report.foreground_mean}:
+        return ""
+    return (
+        f"{_means(report, SURFACE_COLUMNS)}\n\nThe written surfaces against those of the reference's label maps, triangle by "
+        "triangle. ASSD: mean distance over both surfaces; MASD: mean of the two directions; NSD: share of them within 1 mm."
     )
 
 

@@ -20,7 +20,7 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.colours import structure_colours
 from autoseg.registry import Registry
 
-__all__ = ["COORDINATES", "SURFACE_FORMATS", "SurfaceMesh", "file_names", "write_mesh", "write_scene"]
+__all__ = ["COORDINATES", "SURFACE_FORMATS", "SurfaceMesh", "file_names", "read_mesh", "write_mesh", "write_scene"]
 
 COORDINATES = ("lps", "ras")
 _HALF_TURN = np.array([-1.0, -1.0, 1.0])  # between RAS and LPS
@@ -109,6 +109,27 @@ def write_mesh(mesh, path, *, coordinates="lps", colour=(200, 200, 200)):
     content = SURFACE_FORMATS[Path(path).suffix[1:].lower()](mesh, coordinates, colour)
     with replacing(path) as draft:
         draft.write_bytes(content)
+
+
+def read_mesh(path, structure, *, coordinates, name=""):
+    """A SurfaceMesh from a file of ``write_mesh`` or ``write_scene``. Triangles from an STL share no corners.
+
+    Args:
+        coordinates: of the file, ``"lps"`` or ``"ras"``.
+        name: of the surface within a GLB.
+    """
+    import trimesh
+
+    if path.suffix == ".vtp":
+        arrays = dict(re.findall(r'<DataArray [^>]*Name="(\w+)"[^>]*>([^<]*)<', path.read_text()))
+        points, faces = (base64.b64decode(arrays[array])[8:] for array in ("Points", "connectivity"))
+        vertices, faces = (np.frombuffer(points, "<f4").reshape(-1, 3), np.frombuffer(faces, "<i8").reshape(-1, 3))
+    else:
+        shape = trimesh.load(path, process=False)
+        shape = shape.geometry[name] if isinstance(shape, trimesh.Scene) else shape
+        vertices, faces = shape.vertices, shape.faces
+    turn = _HALF_TURN if coordinates == "lps" else 1.0
+    return SurfaceMesh(np.asarray(vertices, float) * turn, np.asarray(faces, np.int32), structure)
 
 
 def write_scene(meshes, path, *, coordinates="lps"):

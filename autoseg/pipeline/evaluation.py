@@ -13,6 +13,7 @@ from autoseg.evaluation.report import refuse_foreign_summary
 from autoseg.imaging.files import FORMATS, PICTURES, SEGMENTATION, read_label_volume, segment_names
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reporting import try_report
+from autoseg.pipeline.surface_scores import surface_scorer
 from autoseg.workspace import read_json
 
 __all__ = ["all_failures", "evaluate", "references_in"]
@@ -35,6 +36,8 @@ def evaluate(
     progress=silent,
 ):
     """Score a folder of predictions and write the report, as tables and as a page.
+
+    Surfaces that lie beside the predictions, as ``autoseg predict --surfaces`` writes them, are scored too.
 
     Args:
         reference, predicted: folders with files of the same names; their endings may differ.
@@ -65,14 +68,16 @@ def evaluate(
         raise AutosegError(
             f"no file of {predicted} has the name of a reference in {reference}; nothing to score. Name both alike"
         )
+    schema = schema or _schema(reference, predicted, labels, references)
     report = evaluate_folder(
         references,
         predicted,
-        schema or _schema(reference, predicted, labels, references),
+        schema,
         ending=ending,
         tolerance_mm=tolerance_mm,
         workers=workers,
         on_done=progress("evaluate", len(references)),
+        more=surface_scorer(predicted, references, schema),
     )
     write_report(report, target)
     try_report(target, images=images, reference=reference, predicted=predicted, workers=workers, say=say)

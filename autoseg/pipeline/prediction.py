@@ -22,6 +22,7 @@ from autoseg.pipeline.isotropic import isotropic_exporters
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reconstruction import reconstruction_exporter, surface_settings, write_measurements
+from autoseg.pipeline.surface_scores import record_surface_scores
 
 __all__ = ["Predicted", "predict"]
 
@@ -145,6 +146,8 @@ def predict(
     if scored:
         about = {"schema": bundle.labels, "cases": scored, "images": {case.id: case.images for case in share}}
         report = evaluate(reference, target, report_folder, **about, ending=ending, workers=workers, say=say)
+        if settings["formats"]:
+            record_surface_scores(Path(target), report)
     failed = all_failures(done, report)
     counts = len(done.cases("done")), len(done.cases("skipped"))
     return Predicted(Path(target), *counts, failed, time.monotonic() - begun, report)

@@ -31,6 +31,7 @@ from autoseg.imaging.raw import digest_of
 from autoseg.inference.cohort import Exporter, remove_outputs
 from autoseg.pipeline.evaluation import references_in
 from autoseg.pipeline.quiet import mute, silent
+from autoseg.pipeline.surface_scores import SCENE, SIDECAR
 from autoseg.reconstruct.confidence import entropies
 from autoseg.reconstruct.measure import as_json, csv_rows, measure_structures
 from autoseg.reconstruct.surface import Smoothing, isotropic_labels, surfaces_from_labels, surfaces_from_scores
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 MADE_BY = "autoseg reconstruct"
 SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": 10}
 LABELS = {"from": "label map, shape-based interpolation", "iterations": 20}
-TABLE, SCENE, SIDECAR = "measurements.csv", "scene.glb", "surfaces.json"
+TABLE = "measurements.csv"
 FOREIGN = "exists and was not made by this command. Move it away, choose another folder, or ask for a fresh start"
 
 

@@ -30,6 +30,7 @@ class Measurement:
         touches_border: whether a voxel lies at the border of the image, so that the structure may go on beyond. An axis of
             one voxel has no border.
         surface_area_mm2, mesh_volume_mm3: of the surface, where one was made.
+        mesh_volume_difference_percent: the mesh's volume less that of the voxels, of that of the voxels.
         longest_diameter_mm: between two points of the surface.
         sphericity: area of the ball of the mesh's volume over the mesh's area; 1 for a ball, less for all else.
         watertight, euler_number: of the surface; 2 for each piece without holes or handles.
@@ -50,6 +51,7 @@ class Measurement:
     touches_border: bool | None = None
     surface_area_mm2: float | None = None
     mesh_volume_mm3: float | None = None
+    mesh_volume_difference_percent: float | None = None
     longest_diameter_mm: float | None = None
     sphericity: float | None = None
     watertight: bool | None = None
@@ -87,6 +89,8 @@ def measure_structures(labels, groups, *, meshes=None, entropies=None, agreement
             note = "; ".join(["no voxels", *remarks])
             return Measurement(structure, 0, 0.0, 0.0, 0, fold_agreement=agreed, note=note)
         numbers = {**_of_mask(labels, values, boxes[structure]), **(_of_mesh(mesh) if mesh else {})}
+        if mesh:
+            numbers["mesh_volume_difference_percent"] = 100 * (numbers["mesh_volume_mm3"] / numbers["volume_mm3"] - 1)
         notes = ["cut by the border of the image"] if numbers["touches_border"] else []
         if 1 in labels.data.shape:
             notes.append("one slice: its thickness is that of a voxel")

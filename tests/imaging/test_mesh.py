@@ -4,7 +4,7 @@ import trimesh
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.colours import structure_colours
-from autoseg.imaging.mesh import SURFACE_FORMATS, SurfaceMesh, file_names, write_mesh, write_scene
+from autoseg.imaging.mesh import SURFACE_FORMATS, SurfaceMesh, file_names, read_mesh, write_mesh, write_scene
 
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
 CUBE_FACES = [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4]]
@@ -106,3 +106,22 @@ def test_file_names_are_plain_and_different():
         "große_Zyste",
     ]
     assert len({name.lower() for name in file_names(["a", "a", "a_2", "A"])}) == 4
+
+
+@pytest.mark.parametrize("coordinates", ["lps", "ras"])
+@pytest.mark.parametrize("ending", list(SURFACE_FORMATS))
+def test_files_are_read_as_they_were_written(tmp_path, ending, coordinates):
+    path = tmp_path / f"a.{ending}"
+    write_mesh(box(), path, coordinates=coordinates)
+    mesh = read_mesh(path, "left kidney", coordinates=coordinates, name="left_kidney")
+    np.testing.assert_allclose(mesh.vertices_mm[mesh.faces], box().vertices_mm[box().faces], atol=1e-4)
+    assert mesh.volume_mm3 == pytest.approx(5000, rel=1e-4)
+
+
+def test_a_surface_is_found_in_a_scene(tmp_path):
+    moved = SurfaceMesh(box().vertices_mm + 50, CUBE_FACES, "left/kidney")
+    write_scene([box(), None, moved], tmp_path / "scene.glb")
+    mesh = read_mesh(
+        tmp_path / "scene.glb", "left/kidney", coordinates="lps", name=file_names(["left kidney", "left/kidney"])[1]
+    )
+    np.testing.assert_allclose(mesh.vertices_mm.min(axis=0), LOWER + 50, atol=1e-4)

@@ -58,6 +58,7 @@ def test_the_surface_adds_area_diameter_and_form():
     found, none = measure_structures(ball, {"ball": (1,), "none": (2,)}, meshes=meshes)
     assert found.surface_area_mm2 == pytest.approx(4 * np.pi * 15**2, rel=0.02)
     assert found.mesh_volume_mm3 == pytest.approx(found.volume_mm3, rel=0.005)
+    assert found.mesh_volume_difference_percent == pytest.approx(100 * (found.mesh_volume_mm3 / found.volume_mm3 - 1))
     assert found.longest_diameter_mm == pytest.approx(30, rel=0.02)
     assert 0.98 < found.sphericity <= 1
     assert (found.watertight, found.euler_number) == (True, 2)

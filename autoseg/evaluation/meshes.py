@@ -1,0 +1,88 @@
+"""Distances between two surfaces made of triangles: how far the written surface of a structure is from the reference's.
+
+Points are spread over each surface, as many per area everywhere, and each is measured against the *triangles* of the other
+surface, not against its points, so that fine meshing is not needed. The nearest triangle is sought among the ``CANDIDATES``
+whose middles or points are nearest (scipy's KD-tree); missing it gives a distance too large, by less than a fiftieth of a
+millimetre on surfaces as they are made here. Percentiles and shares are known to about half a percent of the area, by
+``POINTS`` points on each surface.
+
+These are other numbers than ``hd95_mm`` and so on, which know voxels alone; hence their prefix.
+"""
+
+import zlib
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from autoseg.evaluation.surfaces import SurfaceDistances, hausdorff, mean_surface_distance, surface_dice
+
+__all__ = ["SURFACE_SCORES", "TOLERANCE_MM", "score_surfaces", "surface_distances"]
+
+POINTS, CANDIDATES = 10_000, 12
+TOLERANCE_MM = 1.0  # of the normalised surface distance
+
+
+def _mean_of_both_directions(found):
+    directed = ((found.from_reference_mm, found.reference_areas), (found.from_predicted_mm, found.predicted_areas))
+    return float(np.mean([np.average(distances, weights=areas) for distances, areas in directed]))
+
+
+SURFACE_SCORES = {
+    "surface_assd_mm": mean_surface_distance,
+    "surface_masd_mm": _mean_of_both_directions,
+    "surface_hd95_mm": lambda found: hausdorff(found, 95.0),
+    "surface_nsd": lambda found: surface_dice(found, TOLERANCE_MM),
+}
+
+
+def score_surfaces(reference, predicted, *, case=""):
+    """((name, value, reason), ...) of ``SURFACE_SCORES`` for two SurfaceMeshes, either of which may be None.
+
+    The mean distance over both surfaces together (ASSD) and of the two directions (MASD), the larger of both directions'
+    95th percentiles, and the share of both surfaces within 1 mm of each other. None, with the reason, where a surface is
+    missing.
+
+    Args:
+        case: identifier; with the structure's name the random numbers hang on it.
+    """
+    missing = [name for name, mesh in (("reference", reference), ("prediction", predicted)) if mesh is None]
+    if missing:
+        reason = f"no surface of the {' and the '.join(missing)}"
+        return tuple((name, None, reason) for name in SURFACE_SCORES)
+    found = surface_distances(reference, predicted, case=case)
+    return tuple((name, read(found), "") for name, read in SURFACE_SCORES.items())
+
+
+def surface_distances(reference, predicted, *, case=""):
+    """SurfaceDistances of two SurfaceMeshes, from each point of one to the other."""
+    rng = np.random.default_rng([zlib.crc32(name.encode()) for name in (case, reference.structure)])
+    points, trees = zip(*(_spread(mesh, rng) for mesh in (reference, predicted)), strict=True)
+    areas = [np.full(POINTS, mesh.area_mm2 / POINTS) for mesh in (reference, predicted)]
+    return SurfaceDistances(
+        from_reference_mm=_distances(points[0], predicted, *trees[1]),
+        reference_areas=areas[0],
+        from_predicted_mm=_distances(points[1], reference, *trees[0]),
+        predicted_areas=areas[1],
+    )
+
+
+def _spread(mesh, rng):
+    """(points (POINTS, 3), (tree of these and the triangles' middles, the triangle of each))."""
+    corners = mesh.vertices_mm[mesh.faces]
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    reached = np.cumsum(areas) / areas.sum()
+    face = np.searchsorted(reached, (np.arange(POINTS) + rng.random(POINTS)) / POINTS).clip(max=len(areas) - 1)
+    root, along = np.sqrt(rng.random((POINTS, 1))), rng.random((POINTS, 1))  # evenly within a triangle
+    points = (1 - root) * corners[face, 0] + root * (1 - along) * corners[face, 1] + root * along * corners[face, 2]
+    tree = cKDTree(np.concatenate([points, corners.mean(axis=1)]))
+    return points, (tree, np.concatenate([face, np.arange(len(areas))]))
+
+
+def _distances(points, mesh, tree, owner):
+    """(N,) mm from points to the triangles of a mesh."""
+    from trimesh.triangles import closest_point  # half a second
+
+    _, near = tree.query(points, CANDIDATES)
+    triangles = mesh.vertices_mm[mesh.faces[owner[near.ravel()]]]
+    points = np.repeat(points, CANDIDATES, axis=0)
+    return np.linalg.norm(closest_point(triangles, points) - points, axis=1).reshape(-1, CANDIDATES).min(axis=1)
