@@ -153,6 +153,17 @@ class NetworkSpec:
             divisor = [d * s for d, s in zip(divisor, stride, strict=True)]
         return tuple(divisor)
 
+    def refusal(self, patch):
+        """Why the strides cannot take a patch of (3,) voxels, and the nearest that they can; empty where they can."""
+        divisor = self.divisor
+        if all(edge > 0 and edge % step == 0 for edge, step in zip(patch, divisor, strict=True)):
+            return ""
+        nearest = tuple(max(1, (edge + step // 2) // step) * step for edge, step in zip(patch, divisor, strict=True))
+        return (
+            f"expected edges that are multiples of {divisor}, the product of the network's strides; found {tuple(patch)}. "
+            f"Use {nearest}, or change the strides"
+        )
+
     def scaled(self, factor):
         """The same network with ``factor`` times the features: multiples of 8 that the heads of attention can share.
 
@@ -224,11 +235,8 @@ class Plan:
                 raise ValueError(f"network.{name} is {getattr(network, name)}, but normalization says {expected}")
         if min(*self.patch_size, self.batch_size, self.iterations) < 1:
             raise ValueError("patch_size, batch_size and iterations must be at least 1")
-        for axis, (edge, divisor) in enumerate(zip(self.patch_size, self.network.divisor, strict=True)):
-            if edge % divisor:
-                raise ValueError(
-                    f"patch_size[{axis}] is {edge}, which the network's strides need to be a multiple of {divisor}"
-                )
+        if refusal := self.network.refusal(self.patch_size):
+            raise ValueError(f"patch_size: {refusal}")
 
     def explain(self):
         """The decisions as lines of text, one paragraph each; warnings are marked."""

@@ -32,13 +32,8 @@ def check_patch(spec, patch):
     Raises:
         PlanError: names the nearest size that fits.
     """
-    divisor = spec.divisor
-    if any(edge < 1 or edge % step for edge, step in zip(patch, divisor, strict=True)):
-        fitting = tuple(max(1, -(-edge // step)) * step for edge, step in zip(patch, divisor, strict=True))
-        raise PlanError(
-            f"network {spec.name!r}: expected patch edges that are multiples of {divisor}, the product of the strides; "
-            f"found {tuple(patch)}. Use {fitting}, or change the strides"
-        )
+    if refusal := spec.refusal(patch):
+        raise PlanError(f"network {spec.name!r}: the patch does not fit: {refusal}")
 
 
 def initialise(network):

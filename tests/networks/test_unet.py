@@ -70,12 +70,13 @@ def test_coarser_logits_have_the_stage_strides():
     assert [tuple(scale.shape[2:]) for scale in scales] == [(8, 16, 16), (8, 8, 8), (4, 4, 4)]
 
 
-def test_a_patch_that_does_not_fit_is_refused_with_one_that_does():
+def test_a_patch_that_does_not_fit_is_refused_with_the_nearest_that_does():
     with pytest.raises(PlanError, match=r"\(2, 2, 2\).*\(5, 8, 8\).*Use \(6, 8, 8\)"):
         check_patch(SPEC, (5, 8, 8))
     check_patch(SPEC, (6, 8, 8))
-    with pytest.raises(PlanError, match=r"Use \(6, 8, 8\)"):
-        build_network(SPEC)(torch.zeros(1, 1, 5, 8, 8))
+    halved = replace(SPEC, strides=((1, 1, 1), (8, 8, 8)))
+    with pytest.raises(PlanError, match=r"Use \(8, 16, 24\)"):
+        check_patch(halved, (3, 19, 20))
 
 
 @pytest.mark.parametrize(
