@@ -38,12 +38,15 @@ COPIES = 2  # maps kept for an element: in front of a normalisation, and behind 
 TOLERANCE = 1.15
 
 
-@pytest.fixture(params=[(name, kind) for name in NETWORKS for kind in KINDS], ids=lambda pair: "-".join(pair))
+BUILT = [(name, "plain") for name in NETWORKS] + [("self_attention_unet", "residual")]
+
+
+@pytest.fixture(params=[(*names, kind) for names in BUILT for kind in KINDS], ids="-".join)
 def built(request):
     """(spec, patch, network without memory for its numbers)."""
-    name, kind = request.param
+    name, backbone, kind = request.param
     spec, patch = KINDS[kind]
-    spec = replace(add_attention(spec, patch), name=name)
+    spec = replace(add_attention(replace(spec, name="self_attention_unet", backbone=backbone), patch), name=name)
     with torch.device("meta"):
         return spec, patch, build_network(spec)
 

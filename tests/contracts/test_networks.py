@@ -1,11 +1,13 @@
 """What every network in NETWORKS promises."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from autoseg.errors import PlanError
 from autoseg.networks import NETWORKS, Scores, build_network, finest_head, postpone_logits
 from planners.plan import AttentionStage, NetworkSpec
 
@@ -24,12 +26,20 @@ SPEC = NetworkSpec(
 )
 SPEC_2D = replace(SPEC, kernels=((1, 3, 3),) * 3, strides=((1, 1, 1), (1, 2, 2), (1, 2, 2)))
 PATCHES = [(8, 16, 16), (6, 12, 20), (2, 4, 28)]
+KINDS = {"3d": (SPEC, (4, 8, 12)), "2d": (SPEC_2D, (1, 16, 24))}
 
 
 @pytest.fixture(params=list(NETWORKS))
 def spec(request):
     torch.manual_seed(0)
     return replace(SPEC, name=request.param)
+
+
+@pytest.fixture(params=KINDS)
+def both(spec, request):
+    """(spec, patch) in three dimensions and in two."""
+    dimensions, patch = KINDS[request.param]
+    return replace(dimensions, name=spec.name), patch
 
 
 @pytest.mark.parametrize("patch", PATCHES)
@@ -40,9 +50,10 @@ def test_logits_lie_on_the_grid_of_the_patch(spec, patch):
     assert network(x).dtype == torch.float32
 
 
-def test_two_dimensions_are_depth_one(spec):
-    network = build_network(replace(SPEC_2D, name=spec.name))
-    assert network(torch.randn(2, 2, 1, 16, 24)).shape == (2, 3, 1, 16, 24)
+def test_a_patch_that_does_not_fit_is_refused_with_the_nearest_that_does(both):
+    spec, (z, y, x) = both
+    with pytest.raises(PlanError, match=rf"{re.escape(str(spec.divisor))}.*Use \({z}, {y}, {x}\)"):
+        build_network(spec)(torch.zeros(1, 2, z, y - 1, x + 1))
 
 
 def test_scales_start_with_the_finest_and_get_coarser(spec):
@@ -83,12 +94,14 @@ def test_without_deep_supervision_there_is_one_scale(spec):
     assert len(network(torch.randn(1, 2, 8, 16, 16), every_scale=True)) == 1
 
 
-def test_every_parameter_has_a_finite_gradient(spec):
+def test_every_parameter_has_a_finite_gradient(both):
+    spec, patch = both
     network = build_network(spec)
     with torch.no_grad():
         for parameter in network.parameters():  # a scale that starts at zero would hide what lies before it
             parameter.add_(0.05 * torch.randn_like(parameter))
-    scales = network(torch.randn(2, 2, 8, 16, 16), every_scale=True)
+    scales = network(torch.randn(2, 2, *patch), every_scale=True)
+    assert scales[0].shape == (2, 3, *patch)
     sum(scale.square().sum() for scale in scales).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
@@ -97,12 +110,13 @@ def test_every_parameter_has_a_finite_gradient(spec):
             assert parameter.grad.abs().max() > 0, name
 
 
-def test_weights_survive_a_file(spec, tmp_path):
+def test_weights_survive_a_file(both, tmp_path):
+    spec, patch = both
     network = build_network(spec)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")  # refuses tensors that share memory
     other = build_network(spec)
     other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    x = torch.randn(1, 2, 8, 16, 16)
+    x = torch.randn(1, 2, *patch)
     torch.testing.assert_close(other.eval()(x), network.eval()(x), rtol=0, atol=0)
 
 
@@ -127,17 +141,19 @@ def test_the_input_is_scaled_first_and_stays_untouched(spec):
     assert torch.equal(raw, before)
 
 
-def test_autocast_gives_finite_logits(spec):
+def test_autocast_gives_finite_logits(both):
+    spec, patch = both
     network = build_network(spec)
     with torch.autocast("cpu", torch.bfloat16):
-        assert network(torch.randn(1, 2, 8, 16, 16)).isfinite().all()
+        assert network(torch.randn(1, 2, *patch)).isfinite().all()
 
 
-@pytest.mark.parametrize(("dimensions", "patch"), [(SPEC, (8, 16, 16)), (SPEC_2D, (1, 16, 24))], ids=["3d", "2d"])
-def test_an_exported_graph_gives_the_same_logits(spec, dimensions, patch):
-    network = build_network(replace(dimensions, name=spec.name)).eval()
+def test_an_exported_graph_gives_the_same_logits_from_its_file(both, tmp_path):
+    spec, patch = both
+    network = build_network(spec).eval()
     x = torch.randn(1, 2, *patch)
-    exported = torch.export.export(network, (x,)).module()
+    torch.export.save(torch.export.export(network, (x,)), tmp_path / "network.pt2")
+    exported = torch.export.load(tmp_path / "network.pt2").module()
     torch.testing.assert_close(exported(x), network(x))
 
 

@@ -161,16 +161,17 @@ def test_a_fresh_network_is_its_backbone_to_the_bit(spec, backbone, autocast):
             assert ours.dtype == theirs.dtype
 
 
+@pytest.mark.parametrize("spec", [SPEC, FLAT], ids=["3d", "2d"])
 @pytest.mark.parametrize("kind", ["slot", "full"])
-def test_open_gates_let_a_voxel_see_beyond_the_reach_of_convolutions(kind):
+def test_open_gates_let_a_voxel_see_beyond_the_reach_of_convolutions(kind, spec):
     """Along a long axis, with normalisation, which also mixes the whole grid, held to what it was."""
     entry = AttentionStage(1, kind, 2, 5 if kind == "slot" else 0)
-    network = opened(replace(SPEC, attention=(entry,), features=(4, 8), strides=SPEC.strides[:2], kernels=SPEC.kernels[:2],
+    network = opened(replace(spec, attention=(entry,), features=(4, 8), strides=spec.strides[:2], kernels=spec.kernels[:2],
                              encoder_blocks=(1, 1), decoder_blocks=(1,)))  # fmt: skip
     for module in network.modules():
         if isinstance(module, torch.nn.InstanceNorm3d):
             module.forward = lambda x: x
-    x = torch.randn(1, 1, 4, 4, 80, requires_grad=True)
+    x = torch.randn(1, 1, 1 if spec is FLAT else 4, 4, 80, requires_grad=True)
 
     def seen():
         (gradient,) = torch.autograd.grad(network(x)[0, :, 0, 0, 0].sum(), x)

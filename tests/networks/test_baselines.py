@@ -1,4 +1,4 @@
-"""What is particular to each of the rival networks; what they share is in tests/contracts/test_networks.py."""
+"""What is particular to each of the rival networks, and all networks as planned; the rest is in tests/contracts."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from autoseg.networks import build_network
+from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.attention_gate_unet import OPEN, AttentionGate
 from autoseg.networks.blocks import InstanceNorm, conv_stack
 from autoseg.networks.deeplabv3 import fitting_rate
@@ -17,11 +17,11 @@ from autoseg.networks.fcn import finest_scored, interpolation_kernel
 from autoseg.networks.pspnet import fitting_parts
 from autoseg.networks.segnet import pool, unpool
 from autoseg.training.losses import deep_supervision_loss, dice_cross_entropy
+from planners.attention import add_attention
 from planners.plan import NetworkSpec
 from planners.topology import choose_topology
 
-NAMES = ["fcn", "segnet", "deeplabv3", "pspnet", "unet_plus_plus", "attention_gate_unet"]
-OUTPUTS = {"segnet": 4, "unet_plus_plus": 4, "attention_gate_unet": 4}  # of five stages; the others have one
+ONE_OUTPUT = ("fcn", "deeplabv3", "pspnet")  # of five stages; the others have four
 CUBE, SLICE = ((2, 2, 2),), ((1, 2, 2),)
 ONES = ((1, 1, 1),)
 
@@ -41,7 +41,8 @@ def make_spec(name, spacing_mm=(1.0, 1.0, 1.0), patch=(16, 16, 16), **changes):
         encoder_blocks=(1, 2, 2, 2, 2, 2)[:stages],
         decoder_blocks=(1,) * (stages - 1),
     )
-    return replace(spec, **changes)
+    spec = replace(spec, **changes)
+    return add_attention(spec, patch) if name == "self_attention_unet" else spec
 
 
 def make_network(*args, **keywords):
@@ -74,7 +75,7 @@ def sources(function, patch, voxel):
 # every network
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
     ("spacing_mm", "patch"),
     [((1.0, 1.0, 1.0), (16, 16, 16)), ((1.0, 1.0, 1.0), (1, 64, 64)), ((5.0, 1.0, 1.0), (8, 64, 64))],
@@ -85,14 +86,15 @@ def test_planned_patches_train(name, spacing_mm, patch):
     codes = torch.randint(-1, 3, (1, *patch))
     deep_supervision_loss(dice_cross_entropy, scales, codes).backward()
     assert scales[0].shape == (1, 3, *patch)
+    assert bool(network.spec.attention) == (name == "self_attention_unet")
     if patch == (1, 64, 64):
-        assert len(scales) == OUTPUTS.get(name, 1)
+        assert len(scales) == (1 if name in ONE_OUTPUT else 4)
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
     # a scale of weight zero leaves its head without a gradient, nothing else
     assert {n.split(".")[-3] for n, p in network.named_parameters() if p.grad is None} <= {"heads"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_graph_can_be_traced_whole(name):
     network = make_network(name).eval()
     traced = torch.compile(network, backend="eager", fullgraph=True)

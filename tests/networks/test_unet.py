@@ -128,12 +128,3 @@ def test_weights_do_not_depend_on_the_patch():
     network = build_network(SPEC)
     for edge in (2, 8, 14):
         assert network(torch.randn(1, 1, edge, edge, edge)).shape[2:] == (edge,) * 3
-
-
-@pytest.mark.parametrize("name", ["unet", "residual_unet"])
-def test_the_graph_can_be_traced_whole(name):
-    network = build_network(replace(SPEC, name=name)).eval()
-    traced = torch.compile(network, backend="eager", fullgraph=True)
-    x = torch.randn(1, 1, 8, 8, 8)
-    torch.testing.assert_close(traced(x), network(x))
-    assert len(traced(x, every_scale=True)) == 1
