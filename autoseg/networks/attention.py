@@ -10,6 +10,11 @@ linear in N::
 
 The softmax of the gather runs over the voxels. Over the slots it would mix no space: each voxel would see itself alone.
 
+Prior art: External Attention (Guo et al. 2021, arXiv 2105.02358) has learned slots as a memory that all voxels read;
+A2-Nets (Chen et al. 2018, arXiv 1810.11579) gather descriptors of the whole image and distribute them to the voxels; the
+inducing points of the Set Transformer (Lee et al. 2019, arXiv 1810.00825) are learned slots between two attention steps,
+as here. Unlike there, a slot is not added to what it gathers: what voxels read comes from the volume alone.
+
 Why it is built this way: normalised queries and keys bound the scores in bfloat16 (Henry et al. 2020; Dehghani et al. 2023);
 with normalised values all voxels have one vote, whatever the scale of the features. The softmax is in float32. The gate, one
 number per channel, starts at zero, so that a fresh block is the identity; it multiplies the weights of ``merge``, not the

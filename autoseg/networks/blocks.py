@@ -2,7 +2,8 @@
 
 All tensors are (B, C, Z, Y, X) and all kernels have three entries: a 2D network is a 3D network of depth 1 whose
 kernels are (1, 3, 3). Kernels are odd and padding keeps the grid, so that only strides change it. The formulas are
-those of nnU-Net's two default networks (Isensee et al., Nature Methods 2021; MICCAI 2024), parameter for parameter.
+those of nnU-Net's two default networks (Isensee et al., Nature Methods 2021; MICCAI 2024, arXiv 2404.09556), parameter for
+parameter.
 """
 
 import torch
@@ -107,9 +108,10 @@ class ConvBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions whose result is added to the input (ResNet-D: He et al. 2019, arXiv 1812.01187).
+    """Two convolutions whose result is added to the input (He et al., CVPR 2016, arXiv 1512.03385).
 
-    Where the block strides, the shortcut averages; where the width changes, a 1 x 1 x 1 convolution follows.
+    The shortcut is that of ResNet-D (He et al. 2019, arXiv 1812.01187): where the block strides, it averages; where the width
+    changes, a 1 x 1 x 1 convolution follows.
     """
 
     def __init__(self, inputs, outputs, kernel, stride=(1, 1, 1)):

@@ -1,4 +1,14 @@
-"""The U-Net (Ronneberger et al. 2015) with a plain or a residual encoder, as nnU-Net configures it."""
+"""The U-Net (Ronneberger, Fischer, Brox, MICCAI 2015, arXiv 1505.04597) with a plain or a residual encoder.
+
+An encoder coarsens the grid stage by stage; a decoder enlarges it again and meets, at each stage, the encoder's features.
+
+Adapted to 3D, small and anisotropic patches, as nnU-Net configures it (Isensee et al., Nature Methods 2021):
+
+- one code path for volumes (Cicek et al., MICCAI 2016, arXiv 1606.06650) and slices, which are volumes of depth 1;
+- stages, strides, kernels and widths are the plan's, so an axis of thick slices is halved later, or not at all;
+- padded convolutions keep the grid, where the paper's lose the rim; the first of a stage strides for max pooling;
+- instance normalisation, leaky rectifiers, and logits at every resolution for deep supervision.
+"""
 
 from torch import nn
 
@@ -45,6 +55,10 @@ def build_unet(spec):
 
 
 def build_residual_unet(spec):
-    """The residual U-Net ("ResEnc"): a stem convolution, then ``encoder_blocks`` residual blocks per stage."""
+    """The residual U-Net ("ResEnc"): a stem convolution, then ``encoder_blocks`` residual blocks per stage.
+
+    Residual learning is of He et al., CVPR 2016 (arXiv 1512.03385), this encoder of nnU-Net (Isensee et al., MICCAI 2024,
+    arXiv 2404.09556); the decoder is that of ``build_unet``. Blocks: ``blocks.ResidualBlock``.
+    """
     stem = ConvBlock(spec.in_channels, spec.features[0], spec.kernels[0])
     return UNet(spec, Encoder(spec, residual_stack, stem=stem, inputs=spec.features[0]))
