@@ -58,6 +58,11 @@ def test_every_map_gets_surfaces_measurements_and_cubic_voxels(maps, capsys):
         cubic = read_label_volume(out / f"{case}_iso{ending}")
         assert cubic.geometry.spacing_mm == pytest.approx((1, 1, 1))
         assert set(np.unique(cubic.data)) == {0, 2, 5}
+        header = SimpleITK.ReadImage(str(out / f"{case}_iso{ending}"))
+        assert header.GetMetaData("descrip" if ending == ".nii.gz" else "description").startswith("derived: ")
+        about = record["isotropic"]
+        assert (about["derived"], about["interpolated"]) == (True, f"{case}_iso{ending}")
+        assert about["spacing_mm"] == pytest.approx((1, 1, 1))
         names = {path.name for path in (out / f"{case}_surfaces").iterdir()}
         stems = ("left_lung", "label_5")
         assert names == {f"{s}.{e}" for s in stems for e in ("stl", "vtp")} | {"scene.glb", "surfaces.json"}
@@ -157,6 +162,7 @@ def test_what_is_done_is_skipped_and_what_has_changed_is_made_again(maps, capsys
     assert run(maps) == 0
     assert "3 label maps reconstructed, 0 were done" in capsys.readouterr().out
     assert not list(out.glob("*_iso*"))  # not asked for any more
+    assert "isotropic" not in record_of(maps, "a")
 
 
 @pytest.mark.parametrize("ending", [".mhd", ".nhdr"])

@@ -215,18 +215,19 @@ def read_label_volume(path, onto=None):
     return LabelVolume(data, content.geometry)
 
 
-def write_label_volume(volume, path, like=None):
+def write_label_volume(volume, path, like=None, description=""):
     """Write labels in the smallest integer type that holds them; the file is complete or absent.
 
     Args:
         like: path of the scan that the labels belong to. If both are of one format its header is kept (NIfTI: codes,
             matrices, pixdim, units, texts; ITK: origin, spacing, direction), otherwise the geometry is written afresh.
+        description: a sentence for the header, up to 80 characters; pictures have none.
 
     Raises:
         GeometryError: ``like`` lies on another grid.
         FileError: the file cannot be written; values beyond 32 bits.
     """
-    _write(volume.data.astype(_label_type(volume.data, path), copy=False), volume.geometry, path, like)
+    _write(volume.data.astype(_label_type(volume.data, path), copy=False), volume.geometry, path, like, description)
 
 
 def write_volume(volume, path, like=None):
@@ -234,7 +235,7 @@ def write_volume(volume, path, like=None):
     _write(volume.data.astype(np.float32, copy=False), volume.geometry, path, like)
 
 
-def _write(array, geometry, path, like):
+def _write(array, geometry, path, like, description=""):
     file_format = FORMATS[ending_of(path)]
     if like is not None:
         grid = read_geometry(like)
@@ -244,7 +245,8 @@ def _write(array, geometry, path, like):
                 f"{_difference(grid, geometry)}Bring the result back to the grid of the scan before it is written."
             )
         like = Path(like) if _format_of(like) is file_format else None
-    file_format.write(Path(path), array, geometry, like)
+    more = {"description": description} if description and file_format is not pictures else {}
+    file_format.write(Path(path), array, geometry, like, **more)
 
 
 def _format_of(image):

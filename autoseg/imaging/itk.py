@@ -45,8 +45,12 @@ def read_geometry(path):
     return _geometry_of(_information(path))
 
 
-def write(path, array, geometry, like=None):
-    """Write (Z, Y, X) or (C, Z, Y, X) voxels, compressed; with ``like``, on exactly the grid numbers of that file."""
+def write(path, array, geometry, like=None, description=""):
+    """Write (Z, Y, X) or (C, Z, Y, X) voxels, compressed; with ``like``, on exactly the grid numbers of that file.
+
+    Args:
+        description: for the header, as its field of this name.
+    """
     is_vector = array.ndim == 4 and len(array) > 1
     array = np.moveaxis(array, 0, -1) if is_vector else array.reshape(array.shape[-3:])
     origin, spacing, direction = _itk_grid(geometry)
@@ -61,6 +65,8 @@ def write(path, array, geometry, like=None):
     image.SetOrigin(origin)
     image.SetSpacing(spacing)
     image.SetDirection(direction)
+    if description:
+        image.SetMetaData("description", description)
     with replacing(path) as target:
         try:
             SimpleITK.WriteImage(image, str(target), useCompression=True)

@@ -44,7 +44,8 @@ logger = logging.getLogger(__name__)
 
 MADE_BY = "autoseg reconstruct"
 SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": 10}
-LABELS = {"from": "label map, shape-based interpolation", "iterations": 20}
+LABELS = {"from": "label map, shape-based interpolation, around the volume of the voxels", "iterations": 20}
+DERIVED = "derived: labels on cubic voxels by their shapes"
 TABLE = "measurements.csv"
 FOREIGN = "exists and was not made by this command. Move it away, choose another folder, or ask for a fresh start"
 
@@ -139,7 +140,8 @@ def reconstruct(
 
     Args:
         source: a label map, or a folder of them.
-        target: folder for ``CASE_surfaces``, ``CASE.json``, ``CASE_iso`` + ending and ``measurements.csv``.
+        target: folder for ``CASE_surfaces``, ``CASE.json``, ``CASE_iso`` + ending and ``measurements.csv``. The cubic
+            voxels say that they are derived, in the header where there is one and in ``CASE.json``.
         surfaces, decimate, coordinates: as for ``surface_settings``.
         isotropic: edge of cubic voxels in mm, 0 for the finest spacing of each map, None for no such map.
         labels: path of a dataset.json that names the structures; None for one beside the maps, else the ``CASE.json`` of a
@@ -210,8 +212,10 @@ def _reconstruct_case(case, path, target, settings, names, workers, fresh):
         meshes = surfaces_from_labels(volume, groups, **how)
         made += _write_surfaces(meshes, folder, settings, list(groups), LABELS)
     if settings["isotropic"] is not None:
-        write_label_volume(isotropic_labels(volume, settings["isotropic"] or None), iso)
+        cubic = isotropic_labels(volume, settings["isotropic"] or None)
+        write_label_volume(cubic, iso, description=DERIVED)
         made.append(iso)
+        about["isotropic"] = {"derived": True, "spacing_mm": cubic.geometry.spacing_mm, "interpolated": iso.name}
     measured = as_json(measure_structures(volume, groups, meshes=meshes, workers=workers))
     outputs = {file.relative_to(target).as_posix(): digest_of(file.read_bytes()) for file in made}
     remove_outputs(target, {name: digest for name, digest in earlier.items() if name not in outputs})
