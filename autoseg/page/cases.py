@@ -6,7 +6,6 @@ from autoseg.evaluation.markdown import COLUMNS
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.volumes import volume_ml
 from autoseg.page.markup import number, scrubbed, swatch, table, text
-from autoseg.page.pictures import draw_planes
 from autoseg.page.plots import draw_distribution
 
 __all__ = ["case_article", "order_of_cases", "overview", "summary_sections"]
@@ -162,14 +161,14 @@ def _bar(value):
     return f'<span class="share" style="--share:{share:.3f}">{cell(value, "dice")}</span>'
 
 
-def case_article(case, scene, report, labels, address, *, fault="", in_panel=False, folders=()):
+def case_article(case, scene, report, labels, address, *, pictures="", fault="", folders=()):
     """One case: pictures, numbers, measurements, and the buttons of the review.
 
     Args:
         scene: Scene, or None where there is nothing to draw.
         address: '#id' of the article.
-        fault: why there are no pictures.
-        in_panel: whether the panel can show it.
+        pictures: HTML of the planes.
+        fault: why there are none.
     """
     rows = rows_of(report, case.id)
     reasons = {failure.case: failure.reason for failure in report.failures} if report else {}
@@ -180,13 +179,11 @@ def case_article(case, scene, report, labels, address, *, fault="", in_panel=Fal
         notes += [f"{row.structure}: {reason.partition(':')[0]}" for _, _, reason in row.values if reason]
     dice = mean_of(rows, "dice")
     score = "" if dice is None else f'<span class="score">mean Dice {cell(dice, "dice")}</span>'
-    opener = f'<button type="button" class="open-panel" data-of="{text(case.id)}">Show in 3D</button>' if in_panel else ""
-    pictures = draw_planes(scene, labels, case.id) if scene else ""
     numbers = _metrics(rows, labels) if rows else _volumes(scene, labels) if scene else ""
     listed = "".join(f"<li>{text(note)}</li>" for note in dict.fromkeys(notes))
     return (
         f'<article class="case" id="{address[1:]}" data-case="{text(case.id)}">'
-        f"<header><h3>{text(case.id)}</h3>{score}{opener}</header>"
+        f"<header><h3>{text(case.id)}</h3>{score}</header>"
         f"{pictures}{numbers}{_measurements(case.record)}"
         f"{f'<ul class=notes>{listed}</ul>' if listed else ''}{REVIEW}</article>"
     )

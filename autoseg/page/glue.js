@@ -166,8 +166,11 @@
   for (const name of ["panel-view", "panel-mask", "panel-strength", "panel-surfaces", "panel-cut"]) {
     find(name).addEventListener("input", async () => { if (starting && shown) apply(await starting); });
   }
-  for (const button of document.querySelectorAll(".open-panel")) {
-    button.addEventListener("click", () => open(page.panel.findIndex((entry) => entry.case === button.dataset.of)));
-  }
+  page.panel.forEach((entry, number) => {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", className: "open-panel", textContent: "Show in 3D" });
+    button.addEventListener("click", () => open(number));
+    articles.find((article) => article.dataset.case === entry.case).querySelector("header").append(button);
+  });
   panel.addEventListener("close", () => { panel.dataset.state = "closed"; });
 })();

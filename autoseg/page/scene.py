@@ -1,16 +1,18 @@
 """What is looked at of one case: scan and masks in the patient's orientation, cut to the part that matters."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from autoseg.errors import AutosegError
 from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.files import SAME_GRID_MM, read_label_volume, read_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import orient
 
-__all__ = ["PageCase", "Scene", "read_scene"]
+__all__ = ["PageCase", "Scene", "read_scene", "try_scene"]
 
 MARGIN_MM = 20.0  # of surroundings, to see where in the body a structure lies
 
@@ -54,14 +56,14 @@ class Scene:
     notes: tuple[str, ...] = ()
     called: str = "prediction"
 
-    @property
+    @cached_property
     def difference(self):
         """(Z, Y, X) bool: where the two masks differ; where the only one is, if there is one."""
         if self.reference is None or self.predicted is None:
             return (self.predicted if self.reference is None else self.reference) != 0
         return self.reference != self.predicted
 
-    @property
+    @cached_property
     def slices(self):
         """Index along each axis of the slice with most ``difference``; the middle one of equals."""
         counts = [self.difference.sum(axis=tuple(i for i in range(3) if i != axis)) for axis in range(3)]
@@ -102,6 +104,14 @@ def read_scene(case):
             notes.append(f"{name}: no voxel is labelled")
     shape = [b - a for a, b in zip(lower, upper, strict=True)]
     return Scene(grey, reference, predicted, geometry.cropped(lower, shape), tuple(notes), case.called)
+
+
+def try_scene(case):
+    """(Scene of a PageCase or None, why it could not be read)."""
+    try:
+        return read_scene(case), ""
+    except AutosegError as found:
+        return None, str(found)
 
 
 def _box(masks, geometry):

@@ -19,10 +19,11 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
 from autoseg.page.markup import colour_of
 
-__all__ = ["find_viewer", "pack_scene", "pack_surfaces", "packed"]
+__all__ = ["find_viewer", "pack_case", "pack_scene", "pack_surfaces", "packed"]
 
 LONGEST = 160  # voxels along an axis; finer scans are thinned out
 MOST_FACES, MOST_OF_CASE = 20_000, 200_000  # of a surface, and of all of a case together; more are decimated
+FINENESS = (1.0, 0.7, 0.5, 0.35, 0.25)  # of these limits, tried in turn where a case must take less room
 MESHES = (".obj", ".stl", ".ply")  # of several the last is read
 
 
@@ -38,9 +39,22 @@ def packed(data, compress=True):
     return base64.b64encode(gzip.compress(data, 9, mtime=0) if compress else data).decode()
 
 
-def pack_scene(scene, labels):
+def pack_case(scene, folder, labels, most):
+    """``pack_scene`` and ``pack_surfaces``, as fine as ``most`` characters allow, a quarter of it at least.
+
+    Returns:
+        (volumes, surfaces, whether they are coarser for the sake of ``most``).
+    """
+    for fineness in FINENESS:
+        volumes, surfaces = pack_scene(scene, labels, fineness), pack_surfaces(folder, labels, fineness)
+        if sum(map(len, volumes.values())) + sum(len(block) for *_, block in surfaces) <= most:
+            break
+    return volumes, surfaces, fineness < 1
+
+
+def pack_scene(scene, labels, fineness=1.0):
     """{'scan', 'prediction' (as ``scene.called``), 'reference': NIfTI in base64}, what there is; structure i is i + 1."""
-    steps = [-(-n // LONGEST) for n in scene.geometry.shape]
+    steps = [-(-n // int(LONGEST * fineness)) for n in scene.geometry.shape]
     affine = scene.geometry.affine
     affine[:3, :3] *= steps
     thin = tuple(slice(None, None, step) for step in steps)
@@ -66,7 +80,7 @@ def _numbered(values, labels):
     return numbers
 
 
-def pack_surfaces(folder, labels):
+def pack_surfaces(folder, labels, fineness=1.0):
     """[(structure, '#rrggbb', mesh in base64)] of the meshes in a folder; [] where trimesh is not installed.
 
     ``surfaces.json`` in it names the structures and says in which coordinates the files are, LPS where it does not. Of
@@ -79,7 +93,7 @@ def pack_surfaces(folder, labels):
     turn = np.float32([1, 1, 1] if about.get("coordinates", "LPS").upper() == "RAS" else [-1, -1, 1])  # the winding stays
     found = []
     meshes = _meshes(folder)
-    most = min(MOST_FACES, MOST_OF_CASE // max(1, len(meshes)))
+    most = int(fineness**2 * min(MOST_FACES, MOST_OF_CASE // max(1, len(meshes))))
     for stem, mesh in meshes.items():
         if len(mesh.faces) > most and importlib.util.find_spec("fast_simplification"):
             mesh = mesh.simplify_quadric_decimation(face_count=most)

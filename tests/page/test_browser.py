@@ -54,7 +54,7 @@ def near(pixels, colour, by=40):
 
 def test_the_panel_draws_scan_and_mask_and_nothing_is_fetched(browser, page, tmp_path):
     browser.open(page)
-    click(browser, f'.open-panel[data-of="{NASTY}"]'.replace("'", "\\'"))
+    click(browser, f'[data-case="{NASTY}"] .open-panel')
     browser.wait("['ready', 'failed'].includes(document.getElementById('panel').dataset.state)", 90)
     assert browser.run("document.getElementById('panel').dataset.state") == "ready", browser.errors
     time.sleep(1)
@@ -97,7 +97,7 @@ def test_without_scripts_everything_but_the_buttons_is_there(tmp_path, page):
     browser = Browser(tmp_path / "profile", scripts=False)
     try:
         browser.open(page)
-        hidden = "[...document.querySelectorAll('.review, .review-bar, .open-panel')].map((e) => getComputedStyle(e).display)"
+        hidden = "[...document.querySelectorAll('.review, .review-bar')].map((e) => getComputedStyle(e).display)"
         assert set(browser.run(hidden)) == {"none"}
         assert browser.run("document.querySelectorAll('figure.plane svg').length") == 12
     finally:

@@ -18,8 +18,9 @@ from autoseg.evaluation.stored import read_report
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
-from autoseg.page import viewer
+from autoseg.page import Page, viewer, write_page
 from autoseg.page.markup import colour_of, number, scrubbed
+from autoseg.page.panel import FEWEST, fill_panel
 from autoseg.page.pictures import draw_planes
 from autoseg.page.plots import draw_distribution, draw_lines
 from autoseg.page.scene import PageCase, Scene, read_scene
@@ -220,7 +221,7 @@ def test_the_patients_right_is_on_the_left_of_the_picture_for_any_orientation_of
     for order, flips in (((0, 1, 2), ()), ((2, 0, 1), (0, 2)), ((1, 2, 0), (1,))):
         data = np.ascontiguousarray(np.flip(mask.transpose(order), flips))
         write_label_volume(LabelVolume(data, grid.transposed(order).flipped(flips)), tmp_path / "case.nii.gz")
-        drawn = draw_planes(read_scene(PageCase("case", predicted=tmp_path / "case.nii.gz")), ONE, "case")
+        drawn, _ = draw_planes(read_scene(PageCase("case", predicted=tmp_path / "case.nii.gz")), ONE, "case")
         expected = {"axial": (39 - 32, 29 - 8), "coronal": (39 - 32, 19 - 5), "sagittal": (29 - 8, 19 - 5)}
         for name, (column, row) in expected.items():
             plane = re.search(rf'<svg[^>]*aria-label="case, {name} .*?</svg>', drawn)[0]
@@ -235,7 +236,7 @@ def test_the_patients_right_is_on_the_left_of_the_picture_for_any_orientation_of
 def test_images_of_one_slice_and_empty_masks_are_drawn(shape, filled):
     mask = np.full(shape, filled, np.uint8)
     scene = Scene(mask * 9, None, mask, Geometry.from_spacing(shape, (3.0, 1.0, 1.0)))
-    drawn = draw_planes(scene, ONE, "case")
+    drawn, _ = draw_planes(scene, ONE, "case")
     assert drawn.count("<svg") == {3: 3, 2: 1, 1: 0, 0: 0}[sum(n > 1 for n in shape)]
     assert ('class="predicted"' in drawn) == (bool(filled) and "<svg" in drawn)
     assert set(viewer.pack_scene(scene, ONE)) == {"scan", "prediction"}
@@ -328,3 +329,51 @@ def test_surfaces_are_named_and_placed_by_what_stands_beside_them(tmp_path):
         raw = gzip.decompress(base64.b64decode(found[0][2]))
         vertices = np.frombuffer(raw[16 + 12 * len(shape.faces) :], "<f4").reshape(-1, 3)
         assert np.allclose(vertices.mean(axis=0), (10, 20, 30), atol=0.1)
+
+
+def test_a_page_of_sixty_noisy_scans_keeps_to_its_size_and_says_what_is_coarser(monkeypatch, tmp_path):
+    """Noise is what PNG cannot make small: 60 scans of this size would be 15 MB of pictures, and hundreds of volumes."""
+    rng, shape = np.random.default_rng(0), (240, 250, 260)
+    scan, mask = rng.integers(0, 256, shape, np.uint8), np.zeros(shape, np.uint8)
+    mask[20:220, 20:230, 20:240] = 1
+    scene = Scene(scan, mask, np.roll(mask, 1, 2), Geometry.from_spacing(shape, (1.0, 1.0, 1.0)))
+    for module in ("page", "panel"):
+        monkeypatch.setattr(f"autoseg.page.{module}.try_scene", lambda case: (scene, ""))
+    cases = tuple(PageCase(f"case_{number:02}") for number in range(60))
+    notes = write_page(Page("Sixty", labels=ONE, cases=cases), tmp_path / "report.html", workers=2)
+    assert (tmp_path / "report.html").stat().st_size < 30e6
+    assert "The pictures of 60 cases are coarser than they could be, to keep the file small." in notes
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(note in source for note in notes)
+    assert source.count("<image ") == 180
+    if viewer.find_viewer():
+        panel = json.loads(re.search(r'<script type="application/json" id="page-data">(.*?)</script>', source)[1])["panel"]
+        assert len(panel) >= FEWEST
+        assert f"the {len(panel)} first cases, {len(panel)} of them coarser than they could be, to keep" in notes[-1]
+
+
+def test_pictures_and_contours_get_coarser_until_they_fit_and_stay_in_place():
+    rng, shape = np.random.default_rng(0), (6, 200, 300)
+    ragged = (rng.random(shape) < 0.5).astype(np.uint8)  # a mask whose contours run around every voxel
+    scene = Scene(rng.integers(0, 256, shape, np.uint8), None, ragged, Geometry.from_spacing(shape, (2.0, 1.0, 1.0)))
+    fine, coarse = draw_planes(scene, ONE, "case"), draw_planes(scene, ONE, "case", 60_000)
+    assert [made for _, made in (fine, coarse)] == [False, True]
+    assert len(fine[0]) > 400_000
+    assert len(coarse[0]) < 63_000  # the frame of each plane is not counted
+    for drawn, _ in (fine, coarse):
+        path = re.search(r'class="predicted"[^>]* d="([^"]*)"', drawn)[1]
+        points = np.array(re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path), float)
+        assert np.allclose(points.mean(axis=0), (150, 100), atol=4)
+        assert np.all((points.min(axis=0) >= -8) & (points.max(axis=0) <= (308, 208)))
+
+
+def test_the_panel_is_filled_with_what_there_is_room_for(place):
+    cases = [PageCase(f"c{n}", predicted=place / "predicted" / "case_a.nii.gz") for n in range(9)]
+    labels = read_report(place / "evaluation" / "metrics.json").labels
+    everything = fill_panel(cases, labels, 1e9, workers=1)
+    assert (len(everything.entries), everything.n_coarse, everything.n_left_out) == (9, 0, 0)
+    some = fill_panel(cases, labels, 7.5 * sum(map(len, everything.blocks)) / 9, workers=1)
+    assert [entry["case"] for entry in some.entries] == [f"c{n}" for n in range(7)]
+    assert some.n_left_out == 2
+    names = {f'id="{name}"' for entry in some.entries for name in entry["volumes"].values()}
+    assert all(any(name in block for block in some.blocks) for name in names)

@@ -1,0 +1,74 @@
+"""The cases that the panel in three dimensions shows: the first ones, as many as there is room for on the page."""
+
+from dataclasses import dataclass, field
+
+from autoseg.engines import map_cases
+from autoseg.page.scene import try_scene
+from autoseg.page.viewer import pack_case
+
+__all__ = ["Panel", "block", "fill_panel", "value_of"]
+
+FEWEST = 6  # cases that there is room for: one takes at most so small a part of it
+
+
+@dataclass
+class Panel:
+    """What the panel shows.
+
+    Attributes:
+        entries: of each case for the script.
+        blocks: the data that these name, as HTML.
+        n_coarse: cases that had to be coarser to fit.
+        n_left_out: cases that no room was left for.
+    """
+
+    entries: list = field(default_factory=list)
+    blocks: list = field(default_factory=list)
+    n_coarse: int = 0
+    n_left_out: int = 0
+
+
+def fill_panel(cases, labels, most, workers=None):
+    """The Panel of the first of these PageCases that fit into ``most`` characters; those without a picture are passed over."""
+    panel, share = Panel(), most / min(len(cases), FEWEST)
+    numbered = list(enumerate(cases))
+    for start in range(0, len(cases), FEWEST):  # a few at a time, as of large scans no more will fit
+        few = numbered[start : start + FEWEST]
+        for outcome in map_cases(lambda item: _pack(*item, labels, share), few, workers=workers):
+            entry, blocks, coarse = value_of(outcome)
+            most -= sum(map(len, blocks))
+            if most < 0:
+                panel.n_left_out = len(cases) - len(panel.entries)
+                return panel
+            panel.entries += [entry] if entry else []
+            panel.blocks += blocks
+            panel.n_coarse += coarse
+    return panel
+
+
+def _pack(number, case, labels, most):
+    """(entry for the script or None without a picture, blocks of data, whether they had to be coarser)."""
+    scene, _ = try_scene(case)
+    if scene is None:
+        return None, [], False
+    volumes, surfaces, coarse = pack_case(scene, case.surfaces, labels, most)
+    ids = {name: f"data-{number}-{name}" for name in volumes}
+    blocks = [block(ids[name], data) for name, data in volumes.items()]
+    meshes = []
+    for i, (name, colour, data) in enumerate(surfaces):
+        meshes.append({"name": name, "colour": colour, "id": f"data-{number}-surface-{i}"})
+        blocks.append(block(meshes[-1]["id"], data))
+    point = [round(float(mm), 2) for mm in scene.geometry.to_world([scene.slices])[0]]
+    return {"case": case.id, "volumes": ids, "surfaces": meshes, "point": point}, blocks, coarse
+
+
+def block(name, data):
+    """Data in base64 as an element that the browser does not look into."""
+    return f'<script type="application/octet-stream" id="{name}">{data}</script>'
+
+
+def value_of(outcome):
+    """The value of an Outcome; its error is raised."""
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
