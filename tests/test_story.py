@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import shutil
 
 import numpy as np
@@ -71,12 +72,26 @@ def test_a_fold_ends_with_a_page_about_data_plan_training_and_the_cases_held_bac
     fold = place / "workspace" / "runs" / "Abdomen" / "fullres_3d_self_attention_unet" / "fold_0"
     page = (fold / "report.html").read_text(encoding="utf-8")
     task = json.loads((fold / "run.json").read_text())["task"]
-    for title in ("Training", "Plan and its reasons", "Recipe", "Data set", "Scores", "Cases"):
+    for title in ("Training", "Plan and its reasons", "Recipe", "Data set", "Restored images", "Scores", "Cases"):
         assert f">{title}</h2>" in page
     assert page.count("<article") == len(task["validation"])
     assert page.count('class="curves"') == 3
     assert all(html.escape(decision["rule"]) in page for decision in task["plan"]["decisions"])
     assert str(place) not in page
+
+
+def test_the_page_of_a_fold_says_how_well_images_are_restored(place):
+    fold = place / "workspace" / "runs" / "Abdomen" / "fullres_3d_self_attention_unet" / "fold_0"
+    page = (fold / "report.html").read_text(encoding="utf-8")
+    for kind, found in json.loads((fold / "validation" / "restoration.json").read_text())["summary"].items():
+        row = re.search(rf'<th scope="row">{kind.replace("_", " ")}</th>(.*?)</tr>', page)[1]
+        cells = [re.sub("<.*?>", "", cell).replace("−", "-") for cell in re.findall(r"<td.*?</td>", row)]
+        names = {"ssim": ".3f", "bar_ssim": ".3f", "ssim_gain": "+.3f", "mse": ".5f", "bar_mse": ".5f", "skill": "+.2f"}
+        expected = [
+            f"{found[name]['mean']:{digits}} [{', '.join(f'{end:{digits}}' for end in found[name]['interval'])}]"
+            for name, digits in names.items()
+        ]
+        assert cells == [str(found["ssim"]["n"]), *expected]
 
 
 def test_an_edited_plan_is_kept_and_a_second_planning_repeats_nothing(place, capsys):

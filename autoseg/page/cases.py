@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from autoseg.evaluation.markdown import COLUMNS
+from autoseg.evaluation.markdown import COLUMNS, FINE, RECONSTRUCTION_COLUMNS
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.volumes import volume_ml
-from autoseg.page.markup import number, scrubbed, swatch, table, text
+from autoseg.page.markup import interval, number, scrubbed, swatch, table, text
 from autoseg.page.plots import draw_distribution
 
 __all__ = ["case_article", "order_of_cases", "overview", "summary_sections"]
@@ -37,9 +37,9 @@ def mean_of(rows, metric):
 
 
 def cell(value, metric):
-    """A value of a metric: three digits where it has no unit or is a small volume, else two."""
+    """A value of a metric: three digits where it has no unit or is a small volume, five where it is small itself, else two."""
     fine = unit_of(metric) == "" or (unit_of(metric) == "mL" and abs(value or 0) < 10)
-    return number(None if value is None else float(value), 3 if fine else 2)
+    return number(None if value is None else float(value), 5 if metric in FINE else 3 if fine else 2)
 
 
 def summary_sections(report, addresses, folders):
@@ -49,13 +49,6 @@ def summary_sections(report, addresses, folders):
         addresses: {case: '#id'}; an empty one where a case is not on the page.
     """
     structures = report.labels.structures
-    rows = []
-    for i, structure in enumerate(structures):
-        found = [report.summary(structure, metric) for metric in COLUMNS]
-        rows.append([swatch(i, structure), number(found[0].n_cases), *map(_mean_cell, found)])
-    if len(structures) > 1:
-        means = {metric: mean for metric, mean, _ in report.foreground_mean}
-        rows.append(["mean of structures", "", *(cell(means[metric], metric) for metric in COLUMNS)])
     tolerances = sorted({row.tolerance_mm for row in report.rows})
     tolerance = " to ".join(dict.fromkeys(f"{t:.3g}" for t in (tolerances[0], tolerances[-1]))) if tolerances else "–"
     plots = []
@@ -65,14 +58,43 @@ def summary_sections(report, addresses, folders):
         if drawn:
             plots.append(f'<figure class="plot">{drawn}</figure>')
     return (
-        f"{table(['structure', 'cases', *COLUMNS.values()], rows)}"
+        f"{_means(report, COLUMNS)}"
         f'<p class="small">Means over cases with 95 % bootstrap intervals. NSD: share of the two surfaces within '
         f"{tolerance} mm of each other. HD95: 95th percentile of the distance between surfaces. ASSD: its mean. "
         f"Volume error: predicted minus reference.</p>"
         f'<div class="plots">{"".join(plots)}</div>'
         f'<p class="small">A dot is a case, and leads to it. The box is the middle half of the cases, its line the median; '
         f"the diamond is the mean with its 95 % interval. A triangle stands for a value beyond the axis.</p>"
-        f"{_undefined(report)}{_failures(report, folders)}"
+        f"{_masks_as_volumes(report)}{_undefined(report)}{_failures(report, folders)}"
+    )
+
+
+def _means(report, columns):
+    """The mean of each metric ({name: title}) for each structure, with its interval."""
+    rows = []
+    for i, structure in enumerate(report.labels.structures):
+        found = [report.summary(structure, metric) for metric in columns]
+        rows.append([swatch(i, structure), number(found[0].n_cases), *map(_mean_cell, found)])
+    if len(rows) > 1:
+        means = {metric: mean for metric, mean, _ in report.foreground_mean}
+        rows.append(["mean of structures", "", *(cell(means[metric], metric) for metric in columns)])
+    return table(["structure", "cases", *columns.values()], rows)
+
+
+def _masks_as_volumes(report):
+    """The second table: errors of the masks as volumes, with the share that they hang on; '' where they were not measured."""
+    means = {metric: mean for metric, mean, _ in report.foreground_mean}
+    columns = {metric: title for metric, title in RECONSTRUCTION_COLUMNS.items() if metric in means}
+    if not columns or not report.rows:
+        return ""
+    together = ""
+    if means.get("mse_mask_fg") is not None:
+        error, share = (cell(means[metric], "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
+        together = f" All structures as one mask: MSE {error} at a share of {share}."
+    return (
+        f"<h3>The masks as volumes of 0 and 1</h3>{_means(report, columns)}"
+        f'<p class="small">The squared error of masks of equal size is twice their share times (1 − Dice), so it is compared '
+        f"at equal shares only.{together} SSIM over the whole image, and within 5 voxels around the box of the structure.</p>"
     )
 
 
@@ -82,7 +104,7 @@ def _mean_cell(summary):
     metric = summary.metric
     shown = cell(summary.mean, metric)
     if summary.low is not None:
-        shown += f' <span class="interval">[{cell(summary.low, metric)}, {cell(summary.high, metric)}]</span>'
+        shown += interval(cell(summary.low, metric), cell(summary.high, metric))
     return shown if summary.n == summary.n_cases else f'{shown} <span class="of">{summary.n} of {summary.n_cases}</span>'
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autoseg.imaging.colours import structure_colours
 
-__all__ = ["colour_of", "number", "scrubbed", "swatch", "table", "text"]
+__all__ = ["colour_of", "interval", "number", "scrubbed", "swatch", "table", "text"]
 
 
 _FOLDERS = re.compile(r"""(?<![\w<.])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/]|~[\\/])(?:[^\\/\s'",;:()]+[\\/])*(?=[^\\/\s])""")
@@ -40,6 +40,11 @@ def number(value, digits=3):
     if isinstance(value, list | tuple):
         return ", ".join(number(part, digits) for part in value)
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def interval(low, high):
+    """The ends of an interval, as texts, to stand beside a mean."""
+    return f' <span class="interval">[{low}, {high}]</span>'
 
 
 def table(heads, rows, caption="", css="", numeric_from=1):

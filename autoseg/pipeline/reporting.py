@@ -89,6 +89,7 @@ def _of_run(folder, record):
     )
     held_back, results = task["validation"], folder / "validation"
     scored = read_report(results / "metrics.json") if (results / "metrics.json").is_file() else None
+    restored = read_json(results / "restoration.json") if (results / "restoration.json").is_file() else {}
     known = _cases_of_dataset(home.get("folder"), held_back)
     files = {name: (known[name].images, known[name].label) if name in known else ((), None) for name in held_back}
     cases = [_case(name, results, *paths) for name, paths in files.items()] if scored else []
@@ -98,7 +99,7 @@ def _of_run(folder, record):
         labels=labels,
         report=scored,
         cases=tuple(cases),
-        run=RunRecord(record, tuple(read_history(folder / "history.jsonl")), fingerprint, tuple(findings or ())),
+        run=RunRecord(record, tuple(read_history(folder / "history.jsonl")), fingerprint, tuple(findings or ()), restored),
         folders=_folders([home.get("folder"), folder, workspace], scored),
     )
 

@@ -14,6 +14,7 @@ import pytest
 from autoseg.cli import main
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
+from autoseg.evaluation.markdown import RECONSTRUCTION_COLUMNS
 from autoseg.evaluation.stored import read_report
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
@@ -79,6 +80,20 @@ def test_an_evaluation_ends_with_a_page_that_has_the_scores_and_the_cases_worst_
     assert any("case_c" in text for text in page.texts)
     assert "1.543" in page.texts  # measured volume
     assert sum(attributes.get("class") == "distribution" for attributes in page.all("svg")) == 4
+
+
+def test_a_second_table_has_the_errors_of_masks_as_volumes_with_intervals(place, source):
+    report = read_report(place / "evaluation" / "metrics.json")
+    table = re.search(r"<h3>The masks as volumes of 0 and 1</h3>(.*?)</table>", source, re.DOTALL)[1]
+    shown = {metric: title for metric, title in RECONSTRUCTION_COLUMNS.items() if metric != "brier"}  # without probabilities
+    assert re.findall(r'<th scope="col".*?>(.*?)</th>', table)[2:] == list(shown.values())
+    row = re.search(r"kidney</th>(.*?)</tr>", table)[1]
+    for metric, digits in zip(shown, (5, 5, 3, 3), strict=True):
+        found = report.summary("kidney", metric)
+        ends = f"[{found.low:.{digits}f}, {found.high:.{digits}f}]"
+        assert f'{found.mean:.{digits}f} <span class="interval">{ends}</span>' in row
+    together = {metric: mean for metric, mean, _ in report.foreground_mean}
+    assert f"MSE {together['mse_mask_fg']:.5f} at a share of {together['foreground_share_fg']:.5f}" in source
 
 
 def test_names_become_text_and_never_markup(page, source):
