@@ -2,13 +2,17 @@
 
 import numpy as np
 
+from autoseg.data.labels import LabelSchema
 from autoseg.imaging.files import write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
-from autoseg.pipeline import evaluate
+from autoseg.page import Page, PageCase, write_page
+from autoseg.page.scene import Scene
+from autoseg.pipeline import evaluate, reconstruct
 from autoseg.workspace import write_json
 
 NASTY = "<script>alert(1)<script>&'x"
+ONE = LabelSchema(("thing",), ((1,),), False, (1,))
 STRUCTURE = 'liver <b>"left"'
 
 
@@ -19,7 +23,7 @@ def ball(shape, centre, radius):
 
 
 def make_evaluation(folder):
-    """Write imagesTr, labelsTr, predicted and evaluation, on a grid that runs to the head, the left and the back."""
+    """Write imagesTr, labelsTr, predicted with surfaces, and evaluation, on a grid that runs to head, left and back."""
     rng = np.random.default_rng(0)
     grid = Geometry.from_spacing((20, 24, 28), (2.0, 1.0, 1.0)).transposed((0, 2, 1)).flipped((1, 2))
     liver, kidney = ball(grid.shape, (8, 14, 12), 5), ball(grid.shape, (15, 8, 16), 4)
@@ -36,6 +40,9 @@ def make_evaluation(folder):
     for case, guess in guesses.items():
         write_label_volume(LabelVolume(guess, grid), folder / "predicted" / f"{case}.nii.gz")
     write_json(folder / "predicted" / "dataset.json", {"labels": {"background": 0, STRUCTURE: 1, "kidney": 2}})
+    reconstruct(folder / "predicted", folder / "reconstructed", surfaces="stl", workers=1)
+    for surfaces in folder.glob("reconstructed/*_surfaces"):
+        surfaces.rename(folder / "predicted" / surfaces.name)
     record = {
         "measurements": [{"structure": "kidney", "volume_ml": 1.54321, "touches_border": False, "area_mm2": None}],
         "notes": [f"read from {folder}/imagesTr/x.nii"],
@@ -43,3 +50,15 @@ def make_evaluation(folder):
     write_json(folder / "predicted" / "case_a.json", record)
     evaluate(folder / "labelsTr", folder / "predicted", folder / "evaluation", workers=1)
     return folder
+
+
+def write_noisy_page(path, monkeypatch, n_cases=60):
+    """Write a page whose cases all show one scan of noise, read once; returns what ``write_page`` does."""
+    rng, shape = np.random.default_rng(0), (240, 250, 260)
+    scan, mask = rng.integers(0, 256, shape, np.uint8), np.zeros(shape, np.uint8)
+    mask[20:220, 20:230, 20:240] = 1
+    scene = Scene(scan, mask, np.roll(mask, 1, 2), Geometry.from_spacing(shape, (1.0, 1.0, 1.0)))
+    for module in ("page", "panel"):
+        monkeypatch.setattr(f"autoseg.page.{module}.try_scene", lambda case: (scene, ""))
+    cases = tuple(PageCase(f"case_{number:02}") for number in range(n_cases))
+    return write_page(Page("Sixty", labels=ONE, cases=cases), path, workers=2)

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from autoseg.cli import main
-from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
 from autoseg.evaluation.markdown import RECONSTRUCTION_COLUMNS
 from autoseg.evaluation.stored import read_report
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
-from autoseg.page import Page, viewer, write_page
+from autoseg.page import viewer
 from autoseg.page.markup import colour_of, number, scrubbed
 from autoseg.page.panel import FEWEST, fill_panel
 from autoseg.page.pictures import draw_planes
@@ -27,9 +26,8 @@ from autoseg.page.plots import draw_distribution, draw_lines
 from autoseg.page.scene import PageCase, Scene, read_scene
 from autoseg.pipeline import evaluate, reconstruct, report
 from autoseg.workspace import write_json
-from tests.page.material import NASTY, STRUCTURE, ball
+from tests.page.material import NASTY, ONE, STRUCTURE, ball, write_noisy_page
 
-ONE = LabelSchema(("thing",), ((1,),), False, (1,))
 VOID = {"meta", "link", "br", "input", "image", "path", "rect", "circle"}
 
 
@@ -348,14 +346,7 @@ def test_surfaces_are_named_and_placed_by_what_stands_beside_them(tmp_path):
 
 def test_a_page_of_sixty_noisy_scans_keeps_to_its_size_and_says_what_is_coarser(monkeypatch, tmp_path):
     """Noise is what PNG cannot make small: 60 scans of this size would be 15 MB of pictures, and hundreds of volumes."""
-    rng, shape = np.random.default_rng(0), (240, 250, 260)
-    scan, mask = rng.integers(0, 256, shape, np.uint8), np.zeros(shape, np.uint8)
-    mask[20:220, 20:230, 20:240] = 1
-    scene = Scene(scan, mask, np.roll(mask, 1, 2), Geometry.from_spacing(shape, (1.0, 1.0, 1.0)))
-    for module in ("page", "panel"):
-        monkeypatch.setattr(f"autoseg.page.{module}.try_scene", lambda case: (scene, ""))
-    cases = tuple(PageCase(f"case_{number:02}") for number in range(60))
-    notes = write_page(Page("Sixty", labels=ONE, cases=cases), tmp_path / "report.html", workers=2)
+    notes = write_noisy_page(tmp_path / "report.html", monkeypatch)
     assert (tmp_path / "report.html").stat().st_size < 30e6
     assert "The pictures of 60 cases are coarser than they could be, to keep the file small." in notes
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
