@@ -180,9 +180,15 @@ def mask_in(data, values, box, margin):
 
 def field_of_mask(mask, spacing_mm):
     """A smooth field, float32, positive exactly in the voxels of a mask (Z, Y, X); in voxels of the finest axis, about."""
+    thin = _thin_pieces(mask)
+    parts = [(part, part is thin) for part in (mask & ~thin, thin) if part.any()]
+    return np.maximum.reduce([_field_of_part(part, spacing_mm, is_thin) for part, is_thin in parts])
+
+
+def _field_of_part(mask, spacing_mm, thin):
     finest = min(spacing_mm)
     ratios = np.array(spacing_mm) / finest
-    sigma, thin = BLUR, _is_thin(mask)
+    sigma = BLUR
     if ratios.max() > FAR and not thin:
         sigma = BLUR_FAR
         field = ndimage.distance_transform_edt(mask, sampling=ratios).astype(np.float32)
@@ -192,6 +198,16 @@ def field_of_mask(mask, spacing_mm):
     blurred = ndimage.gaussian_filter(field, [sigma if ratio <= FAR else 0.0 for ratio in ratios], truncate=2.5, mode="nearest")
     field *= KEPT_THIN if thin else KEPT
     return np.where(mask, np.maximum(field, blurred), np.minimum(field, blurred))
+
+
+def _thin_pieces(mask):
+    """The pieces of a mask, connected over faces, edges or corners, that are thin."""
+    pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    thin = np.zeros_like(mask)
+    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
+        if _is_thin(piece := pieces[box] == number):
+            thin[box] |= piece
+    return thin
 
 
 def _is_thin(mask):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import trimesh
 from scipy.special import ellipeinc, ellipkinc
 
 from autoseg.errors import AutosegError
@@ -213,6 +214,20 @@ def test_one_slice_encloses_its_voxels(size, spacing):
     assert extent.min() > 0.9
     assert extent.max() < 1.9  # a voxel is rounded: its tips reach beyond its faces
     assert mesh.note == ""
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 1.0, 1.0)])
+def test_a_thin_piece_of_a_thick_structure_is_not_lost(spacing):
+    z, y, x = np.meshgrid(*[(np.arange(int(60 / s)) + 0.5) * s for s in spacing], indexing="ij")
+    data = ((z - 30) ** 2 + (y - 16) ** 2 + (x - 30) ** 2 < 144).astype(np.uint8)
+    data[data.shape[0] // 2, 42:50, 26:34] = 1
+    data.setflags(write=False)
+    (mesh,) = surfaces_from_labels(LabelVolume(data, Geometry.from_spacing(data.shape, spacing)), {"it": (1,)})
+    assert mesh.is_watertight
+    assert mesh.euler_number == 4
+    pieces = trimesh.Trimesh(mesh.vertices_mm, mesh.faces, process=False).split()
+    assert min(piece.volume for piece in pieces) == pytest.approx(64 * np.prod(spacing), rel=0.3)
+    assert mesh.volume_mm3 == pytest.approx(data.sum() * np.prod(spacing), rel=0.005)
 
 
 def test_surfaces_that_miss_the_volume_of_their_voxels_say_so():
