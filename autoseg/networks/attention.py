@@ -25,7 +25,10 @@ and voxels of the stage as its unit, so that any patch will do. Slots have posit
 convolutions with zero padding tell the rim from the middle (Islam et al. 2020). A convolution of their own for that
 (Chu et al. 2021) would cost more time on a CPU than the rest of the block.
 
-Maps stay channels first, (B, heads, d, N): no copy into another order, and the softmax over voxels runs along memory.
+Maps stay channels first, (B, heads, d, N): no copy into another order, and the softmax over voxels runs along memory. Slot
+attention is therefore written as plain products: on a CPU torch's ``scaled_dot_product_attention`` takes 1.1 to 1.2 times their
+time in bfloat16, 0.84 to 1.12 times in float32. Full attention uses it, since it keeps no N x N weights: 0.56 times the time of
+products for 1280 voxels, 1.05 to 1.27 times for 175, where either takes few milliseconds (``benchmarks/attention.py``).
 """
 
 import torch
