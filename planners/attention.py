@@ -10,9 +10,10 @@ from dataclasses import replace
 from planners.memory import attention_layers, count_elements, count_operations
 from planners.plan import AttentionStage, Decision
 
-__all__ = ["add_attention", "explain_attention"]
+__all__ = ["WHAT", "add_attention", "explain_attention"]
 
 NAME = "self_attention_unet"
+WHAT = "self-attention"  # that the decision is about
 BACKBONES = {"unet": "plain", "residual_unet": "residual"}
 COARSE, COARSE_IN_SMALL, SMALL = 4, 2, 64  # strides where attention begins; voxels across that a small patch has at most
 TOTAL, FULL = 0.04, 0.015  # shares of the backbone's operations: all blocks together, one block of full attention
@@ -50,7 +51,7 @@ def explain_attention(spec, patch):
     share = count_operations(spec, patch) / operations - 1
     more = count_elements(spec, patch) / elements - 1
     return Decision(
-        "self-attention",
+        WHAT,
         "; ".join(parts) or "none",
         f"behind the last encoder stage and those of stride {COARSE} or more ({COARSE_IN_SMALL} where the patch is at most "
         f"{SMALL} voxels across); full where that costs up to {FULL:.1%} of the backbone's operations, else by slots; without "

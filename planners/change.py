@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 
 from planners.attention import NAME as SELF_ATTENTION
-from planners.attention import add_attention
+from planners.attention import WHAT as ABOUT_ATTENTION
+from planners.attention import add_attention, explain_attention
 from planners.memory import count_elements
 from planners.patch import BATCH_2D, BATCH_3D
 from planners.plan import Decision
@@ -17,7 +18,7 @@ RESIDUAL = ("residual_unet", "deeplabv3", "pspnet")  # whose ``encoder_blocks`` 
 
 
 def with_network(plan, name):
-    """The plan with the network of that name, and a Decision that says what changed.
+    """The plan with the network of that name, and a Decision that says what changed; that about self-attention is renewed.
 
     The patch stays. Blocks are those of the kind of network: residual ones 1, 3, 4, 6, 6, ... in the encoder with 1 convolution
     in the decoder (preset m), plain ones 2 and 2 (preset classic); a plan whose network is of that kind keeps its own.
@@ -57,7 +58,10 @@ def with_network(plan, name):
         f"{plan.memory_elements / 1e6:.4g} M and batch {plan.batch_size}",
         warning=not fits,
     )
-    return replace(plan, network=network, batch_size=batch, memory_elements=elements, decisions=(*plan.decisions, decision))
+    kept = [earlier for earlier in plan.decisions if earlier.what != ABOUT_ATTENTION]
+    attention = [explain_attention(network, plan.patch_size)] if name == SELF_ATTENTION else []
+    decisions = (*kept, decision, *attention)
+    return replace(plan, network=network, batch_size=batch, memory_elements=elements, decisions=decisions)
 
 
 def _capacity(plan):

@@ -8,8 +8,12 @@ from planners import Plan, count_elements, from_json, get_planner, to_json, with
 from planners.change import CHANGED
 
 
+def decisions_about(plan, what):
+    return [decision for decision in plan.decisions if decision.what == what]
+
+
 def decision_of(plan):
-    (decision,) = [decision for decision in plan.decisions if decision.what == CHANGED]
+    (decision,) = decisions_about(plan, CHANGED)
     return decision
 
 
@@ -50,6 +54,15 @@ def test_there_and_back_is_where_one_was(preset, name, liver):
     plan = get_planner("fullres_3d", preset).plan(liver)
     back = with_network(with_network(plan, name), "self_attention_unet")
     assert (back.network, back.memory_elements, back.batch_size) == (plan.network, plan.memory_elements, plan.batch_size)
+
+
+def test_the_decision_about_attention_goes_and_comes_with_it(hippocampus):
+    plan = get_planner("fullres_3d").plan(hippocampus)
+    without = with_network(plan, "unet")
+    assert decisions_about(without, "self-attention") == []
+    assert len(without.decisions) == len(plan.decisions)  # one left, one came
+    back = with_network(without, "self_attention_unet")
+    assert decisions_about(back, "self-attention") == decisions_about(plan, "self-attention") != []
 
 
 def test_a_network_too_large_for_the_batch_gets_a_smaller_one_and_for_the_card_a_warning(liver):
