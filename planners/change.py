@@ -11,7 +11,7 @@ from planners.patch import BATCH_2D, BATCH_3D
 from planners.plan import Decision
 from planners.presets import PRESETS
 
-__all__ = ["CHANGED", "with_network"]
+__all__ = ["CHANGED", "refit", "with_network"]
 
 CHANGED = "network in place of the plan's"
 RESIDUAL = ("residual_unet", "deeplabv3", "pspnet")  # whose ``encoder_blocks`` are residual blocks
@@ -45,9 +45,8 @@ def with_network(plan, name):
     network = replace(network, name=name, backbone="residual" if wanted else "plain", attention=())
     if name == SELF_ATTENTION:
         network = add_attention(network, plan.patch_size)
-    elements = count_elements(network, plan.patch_size)
-    capacity = max(_capacity(plan), plan.memory_elements * plan.batch_size)
-    batch = min(plan.batch_size, max(1, math.floor(capacity / elements)))
+    changed, capacity = refit(plan, network), _capacity(plan)
+    batch, elements = changed.batch_size, changed.memory_elements
     fits = elements * batch <= capacity
     decision = Decision(
         CHANGED,
@@ -61,12 +60,20 @@ def with_network(plan, name):
     kept = [earlier for earlier in plan.decisions if earlier.what != ABOUT_ATTENTION]
     attention = [explain_attention(network, plan.patch_size)] if name == SELF_ATTENTION else []
     decisions = (*kept, decision, *attention)
-    return replace(plan, network=network, batch_size=batch, memory_elements=elements, decisions=decisions)
+    return replace(changed, decisions=decisions)
+
+
+def refit(plan, network):
+    """The plan with another NetworkSpec on its patch, what that takes, and the batch, no larger than before, that fits."""
+    elements = count_elements(network, plan.patch_size)
+    batch = min(plan.batch_size, max(1, math.floor(_capacity(plan) / elements)))
+    return replace(plan, network=network, batch_size=batch, memory_elements=elements)
 
 
 def _capacity(plan):
-    """Elements of a batch that fit into the card of the plan's preset; none for a preset that is not known."""
+    """Elements that fit into the card of the plan's preset, or those of the plan's own batch where they are more."""
+    own = plan.memory_elements * plan.batch_size
     if plan.preset not in PRESETS:
-        return 0
+        return own
     preset = PRESETS[plan.preset]
-    return preset.elements_2d * BATCH_2D if plan.patch_size[0] == 1 else preset.elements_3d * BATCH_3D
+    return max(own, preset.elements_2d * BATCH_2D if plan.patch_size[0] == 1 else preset.elements_3d * BATCH_3D)

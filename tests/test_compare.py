@@ -16,7 +16,7 @@ from autoseg.pipeline import comparison
 from autoseg.training.loop import Length
 from autoseg.training.recipe import Recipe
 from autoseg.workspace import Workspace, read_record
-from planners import Plan
+from planners import Plan, count_elements
 
 COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--set", "cpu_width=1", "--device", "cpu"]
 COMMAND += ["--match-flops"]
@@ -167,3 +167,13 @@ def test_a_network_is_trained_with_the_batch_that_fits_it(study, monkeypatch):
         comparison._train(study, comparison._entrant(study, name, None), say=lambda text: None)
     assert "--set batch_size=8" in calls[0]
     assert "--set batch_size=1" in calls[1]
+
+
+def test_a_network_made_wider_to_match_has_the_batch_that_fits_it(study):
+    study = replace(study, plan=replace(study.plan, memory_elements=2**40))  # a card on which the plan's batch has room
+    target = comparison._entrant(study, "self_attention_unet", None)
+    wide = comparison._entrant(study, "fcn", 40 * target.cost.operations)
+    assert (target.batch_size, wide.batch_size) == (8, 8)
+    elements = count_elements(wide.spec, study.plan.patch_size)
+    full = replace(study, plan=replace(study.plan, memory_elements=elements // 4))
+    assert comparison._entrant(full, "fcn", 40 * target.cost.operations).batch_size == 2

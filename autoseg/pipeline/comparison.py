@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -43,6 +43,7 @@ from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.recipe import Recipe, with_batch_size
 from autoseg.workspace import Workspace, read_json, write_json
 from planners import NetworkSpec, Plan
+from planners.change import refit
 from planners.records import digest, to_json
 
 __all__ = ["Compared", "compare"]
@@ -192,7 +193,7 @@ def _entrant(study, name, operations):
     """The network as it will be trained, scaled to so many ``operations`` if that is not None."""
     plan = choose_network(study.plan, name, study.recipe, study.device)
     if operations:
-        plan = replace(plan, network=match_operations(plan.network, plan.patch_size, operations))
+        plan = refit(study.plan, match_operations(plan.network, plan.patch_size, operations))
     cost = measure_cost(plan.network, plan.patch_size)
     shared = (study.recipe, study.length, study.seed, study.cases_digest, study.split, study.device.type)
     run = f"compare_{name}_{digest([plan, *shared])[:8]}"
