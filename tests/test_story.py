@@ -1,5 +1,6 @@
 """The whole road on small phantoms, through the command line, as a user goes it."""
 
+import csv
 import html
 import json
 import re
@@ -13,6 +14,7 @@ import autoseg
 from autoseg.cli import main
 from autoseg.imaging.files import read_file, read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.volume import LabelVolume, Volume, orient
+from autoseg.page.viewer import find_viewer
 from autoseg.phantoms import write_phantoms
 
 
@@ -285,8 +287,18 @@ def test_the_demo_reaches_ninety_percent_on_scans_it_has_not_seen(tmp_path, caps
 def test_a_short_demo_goes_all_the_way(tmp_path, capsys):
     assert main(["demo", "--folder", str(tmp_path / "demo"), "--time", "5s", "--device", "cpu", "--quiet"]) == 0
     assert "masks and metrics" in capsys.readouterr().out
-    assert len(list((tmp_path / "demo" / "predictions").glob("*_surfaces/scene.glb"))) == 6
-    assert (tmp_path / "demo" / "predictions" / "measurements.csv").read_text().count("phantom_") == 24
+    made = tmp_path / "demo" / "predictions"
+    assert len(list(made.glob("*_surfaces/scene.glb"))) == 6
+    assert (made / "measurements.csv").read_text().count("phantom_") == 24
+    measured = csv.DictReader((made / "measurements.csv").read_text().splitlines())
+    there = {(row["case"], row["structure"]) for row in measured if float(row["surface_area_mm2"] or 0)}
+    assert {(path.parent.name.removesuffix("_surfaces"), path.stem) for path in made.glob("*_surfaces/*.stl")} == there
+    page = (made / "report.html").read_text(encoding="utf-8")
+    assert page.count('<article class="case"') == 6
+    assert page.count("<summary>Measurements</summary>") == 6
+    if find_viewer():
+        panel = json.loads(re.search(r'<script type="application/json" id="page-data">(.*?)</script>', page)[1])["panel"]
+        assert {(entry["case"], surface["name"]) for entry in panel for surface in entry["surfaces"]} == there
 
 
 def test_volumes_survive_a_write_and_read(tmp_path, place):
