@@ -51,7 +51,8 @@ class Recipe:
         patch_stages: smaller patches at first.
         loss: a key of ``LOSSES``.
         deep_supervision: losses at every scale of the decoder.
-        foreground: share of patches centred on a labelled voxel.
+        foreground: share of patches centred on a labelled voxel, in whole samples of a batch: of two it is one for any share
+            between 0.25 and 0.75.
         augmentation: a key of ``PRESETS of the augmentations``.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
             which is the default, because it takes time that a segmentation alone does not need (EXPERIMENTS.md).
