@@ -6,7 +6,7 @@ stands in for and what failed is listed below it by name.
 
 from autoseg.evaluation.metrics import unit_of
 
-__all__ = ["as_markdown", "markdown_table"]
+__all__ = ["as_markdown", "markdown_table", "mask_columns", "mask_legend"]
 
 COLUMNS = {
     "dice": "Dice",
@@ -62,14 +62,24 @@ def _means(report, columns):
 
 def _reconstruction(report):
     """The masks as volumes: a table of its own, with the share that the errors hang on."""
+    return f"{_means(report, mask_columns(report))}\n\nThe masks as volumes of 0 and 1. {mask_legend(report)}"
+
+
+def mask_columns(report):
+    """Those of ``RECONSTRUCTION_COLUMNS`` that were measured."""
+    measured = {metric for metric, _, _ in report.foreground_mean}
+    return {metric: title for metric, title in RECONSTRUCTION_COLUMNS.items() if metric in measured}
+
+
+def mask_legend(report):
+    """What the numbers of masks as volumes mean, and those of all structures as one mask."""
     means = {metric: mean for metric, mean, _ in report.foreground_mean}
-    table = _means(report, {metric: title for metric, title in RECONSTRUCTION_COLUMNS.items() if metric in means})
     together = ""
     if means.get("mse_mask_fg") is not None:
         error, share = (_number(means[metric], "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
         together = f" All structures as one mask: MSE {error} at a share of {share}."
     return (
-        f"{table}\n\nThe masks as volumes of 0 and 1: the error of equal-sized masks is twice their share times (1 - Dice), so "
+        f"The error of equal-sized masks is twice their share times (1 - Dice), so "
         f"compare it at equal shares only.{together} SSIM over the whole image, and within 5 voxels around the structure's box."
     )
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from autoseg.evaluation.markdown import COLUMNS, FINE, RECONSTRUCTION_COLUMNS
+from autoseg.evaluation.markdown import COLUMNS, FINE, mask_columns, mask_legend
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.volumes import volume_ml
 from autoseg.page.markup import interval, number, scrubbed, swatch, table, text
@@ -83,19 +83,10 @@ def _means(report, columns):
 
 def _masks_as_volumes(report):
     """The second table: errors of the masks as volumes, with the share that they hang on; '' where they were not measured."""
-    means = {metric: mean for metric, mean, _ in report.foreground_mean}
-    columns = {metric: title for metric, title in RECONSTRUCTION_COLUMNS.items() if metric in means}
+    columns = mask_columns(report)
     if not columns or not report.rows:
         return ""
-    together = ""
-    if means.get("mse_mask_fg") is not None:
-        error, share = (cell(means[metric], "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
-        together = f" All structures as one mask: MSE {error} at a share of {share}."
-    return (
-        f"<h3>The masks as volumes of 0 and 1</h3>{_means(report, columns)}"
-        f'<p class="small">The squared error of masks of equal size is twice their share times (1 − Dice), so it is compared '
-        f"at equal shares only.{together} SSIM over the whole image, and within 5 voxels around the box of the structure.</p>"
-    )
+    return f'<h3>The masks as volumes of 0 and 1</h3>{_means(report, columns)}<p class="small">{text(mask_legend(report))}</p>'
 
 
 def _mean_cell(summary):

@@ -216,7 +216,7 @@ def test_one_slice_encloses_its_voxels(size, spacing):
     assert mesh.note == ""
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 1.0, 1.0)])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.8, 0.8)])
 def test_a_thin_piece_of_a_thick_structure_is_not_lost(spacing):
     z, y, x = np.meshgrid(*[(np.arange(int(60 / s)) + 0.5) * s for s in spacing], indexing="ij")
     data = ((z - 30) ** 2 + (y - 16) ** 2 + (x - 30) ** 2 < 144).astype(np.uint8)
@@ -226,7 +226,7 @@ def test_a_thin_piece_of_a_thick_structure_is_not_lost(spacing):
     assert mesh.is_watertight
     assert mesh.euler_number == 4
     pieces = trimesh.Trimesh(mesh.vertices_mm, mesh.faces, process=False).split()
-    assert min(piece.volume for piece in pieces) == pytest.approx(64 * np.prod(spacing), rel=0.3)
+    assert min(piece.volume for piece in pieces) == pytest.approx(64 * np.prod(spacing), rel=0.2)
     assert mesh.volume_mm3 == pytest.approx(data.sum() * np.prod(spacing), rel=0.005)
 
 
