@@ -261,3 +261,10 @@ def test_surfaces_beside_label_maps_are_scored(maps, formats, tmp_path):
         "d": "voxels to ignore have no surface",
     }
     assert {rows[case]["surface_assd_mm"] for case in "bcd"} == {None}
+    for path in (maps / "a_surfaces").iterdir():
+        if path.suffix != ".json":
+            path.write_bytes(path.read_bytes()[:40])
+    (row, *_) = evaluate(references, maps, tmp_path / "again").rows
+    assert (row.case, row["dice"]) == ("a", rows["a"]["dice"])  # the voxels are scored all the same
+    assert row["surface_assd_mm"] is None
+    assert "cannot be read" in row.reason("surface_nsd")

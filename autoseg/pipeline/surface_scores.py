@@ -26,13 +26,18 @@ def surface_scorer(predicted, cases, labels):
     """
     sidecars = {case: path for case in cases if (path := predicted / f"{case}_surfaces" / SIDECAR).is_file()}
 
+    def undefined(reason):
+        return [tuple((name, None, reason) for name in SURFACE_SCORES)] * len(labels.structures)
+
     def more(case, reference):
         if case not in sidecars or (labels.ignore is not None and (reference.data == labels.ignore).any()):
-            reason = "voxels to ignore have no surface" if case in sidecars else "no surfaces were made"
-            return [tuple((name, None, reason) for name in SURFACE_SCORES)] * len(labels.structures)
+            return undefined("voxels to ignore have no surface" if case in sidecars else "no surfaces were made")
+        try:
+            written = _read_surfaces(sidecars[case])
+        except Exception as fault:  # noqa: BLE001 - readers raise what they like; the scores of the voxels must not be lost
+            return undefined(f"its surfaces cannot be read ({type(fault).__name__}: {fault}); make them anew")
         groups = dict(zip(labels.structures, labels.values, strict=True))
         truths = surfaces_from_labels(reference, groups, workers=1)
-        written = _read_surfaces(sidecars[case])
         pairs = zip(truths, labels.structures, strict=True)
         return [score_surfaces(truth, written.get(structure), case=case) for truth, structure in pairs]
 
