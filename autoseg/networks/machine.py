@@ -12,7 +12,15 @@ import torch
 
 from autoseg.errors import AutosegError
 
-__all__ = ["choose_device", "faster_in_bf16", "has_thin_stage", "keep_memory", "peak_memory_mib", "unsafe_in_bf16"]
+__all__ = [
+    "choose_device",
+    "faster_in_bf16",
+    "has_thin_stage",
+    "keep_memory",
+    "peak_memory_mib",
+    "put_channels_last",
+    "unsafe_in_bf16",
+]
 
 
 def choose_device(name="auto"):
@@ -59,6 +67,17 @@ def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
         return best
 
     return seconds(True) < 0.9 * seconds(False)
+
+
+def put_channels_last(network):
+    """Order the kernels of ``network`` so that oneDNN computes its convolutions, and above all their gradients, channels last.
+
+    For a training in float32 on a CPU: with AVX2 it makes a step a fifth shorter (EXPERIMENTS.md). Flat kernels and those of a
+    single channel are slower so, and stay. Only the order in memory changes; results differ by rounding.
+    """
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv3d) and min(module.kernel_size) > 1 and module.in_channels > 1:
+            module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
 
 
 def unsafe_in_bf16(spec, patches, device):

@@ -19,15 +19,14 @@ import torch
 
 from autoseg.engines import default_workers
 from autoseg.errors import TrainingError
-from autoseg.networks import parameter_groups
-from autoseg.networks.machine import faster_in_bf16
+from autoseg.networks.machine import faster_in_bf16, put_channels_last
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
+from autoseg.training.optimizers import build_optimizers, descend, set_pace
 from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_for, restoration_weight
 
 __all__ = ["Length", "fit"]
 
-RESTORATION_CLIP = 0.1  # norm of the gradient of the restoration's loss, at most: its deep head has no normalisation
 CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the length is a time
 
 
@@ -69,9 +68,9 @@ def fit(
     Raises:
         TrainingError: the loss is not a number, or the checkpoint belongs to other settings.
     """
-    optimizers = _optimizers(network, recipe)
+    optimizers = build_optimizers(network, recipe)
     if checkpoint.is_file():
-        state, averaged = load_checkpoint(checkpoint, network, optimizers)
+        state, averaged = load_checkpoint(checkpoint, network, optimizers.values())
         if state.identity != identity:
             raise TrainingError(
                 f"{checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
@@ -84,6 +83,8 @@ def fit(
         state = _begin(network, batch, recipe, length, device, identity)
         averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if recipe.ema else {}
     say("bfloat16" if state.bf16 else "float32")
+    if device.type == "cpu" and not state.bf16:
+        put_channels_last(network)
 
     voxels = _voxels_of_a_batch(batch, recipe) if length.seconds and not state.finished else []
     losses, since, saved = [], time.monotonic() - state.seconds, time.monotonic()
@@ -111,28 +112,14 @@ def fit(
                 if on_check:
                     on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
-                save_checkpoint(checkpoint, state, network, averaged, optimizers)
+                save_checkpoint(checkpoint, state, network, averaged, optimizers.values())
                 saved = time.monotonic()
-    save_checkpoint(checkpoint, state, network, averaged, optimizers)
+    save_checkpoint(checkpoint, state, network, averaged, optimizers.values())
     if stopped:
         say(f"stopped at step {state.step}; the same command goes on from there")
         raise KeyboardInterrupt
     weights = averaged or network.state_dict()
-    return state, {name: t.detach().cpu().clone() for name, t in weights.items()}
-
-
-def _optimizers(network, recipe):
-    """SGD, and where there is a restoration head an Adam of its own for it.
-
-    Its gradients are small and it is not taught in every step: the rate of the segmentation does not suit it, nor must the
-    weight of its loss, which is for the features, decide how fast it learns. Each optimiser's gradients are clipped apart.
-    """
-    head = list(network.restoration.parameters()) if hasattr(network, "restoration") else []
-    apart = {id(parameter) for parameter in head}
-    groups = parameter_groups(network, recipe.weight_decay)
-    groups = [{**group, "params": [p for p in group["params"] if id(p) not in apart]} for group in groups]
-    sgd = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
-    return [sgd, torch.optim.Adam(head, lr=recipe.restoration_rate)] if head else [sgd]
+    return state, {name: t.detach().to("cpu", copy=True).contiguous() for name, t in weights.items()}
 
 
 def _begin(network, batch, recipe, length, device, identity):
@@ -177,25 +164,17 @@ def _loss(network, tensors, loss, recipe, weight, device, bf16):
 
 def _step(network, optimizers, tensors, loss, recipe, rate, weight, device, state):
     """One optimiser step; the loss as a number."""
-    for group in optimizers[0].param_groups:
-        group["momentum"] = momentum_for(recipe, state.steps_expected)
-    for optimizer, highest in zip(optimizers, (recipe.learning_rate, recipe.restoration_rate), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = highest * rate
-        optimizer.zero_grad(set_to_none=True)
+    set_pace(optimizers, recipe, rate, state.steps_expected)
     total = _loss(network, tensors, loss, recipe, weight, device, state.bf16)
     total.backward()
-    for optimizer, most in zip(optimizers, (recipe.clip_norm, weight * RESTORATION_CLIP), strict=False):
-        part = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(part, most)
     value = total.item()
     if not math.isfinite(value):
+        lower = " ".join(f"--set {name}={getattr(recipe, name) / 3:.2g}" for name in ("learning_rate", "kernel_rate"))
         raise TrainingError(
-            f"step {state.step}: the loss is {value}. The last checkpoint is whole; start anew with a lower learning rate, "
-            f"such as --set learning_rate={recipe.learning_rate / 3:.2g} --fresh, and run autoseg verify on the data"
+            f"step {state.step}: the loss is {value}. The last checkpoint is whole; start anew with lower learning rates, "
+            f"such as {lower} --fresh, and run autoseg verify on the data"
         )
-    for optimizer in optimizers:
-        optimizer.step()
+    descend(optimizers, recipe, weight)
     return value
 
 

@@ -42,8 +42,9 @@ class Recipe:
 
     Attributes:
         name: for people.
-        learning_rate, momentum, weight_decay, clip_norm: of SGD with Nesterov momentum; ``momentum`` None fits it to the
-            number of steps (``momentum_for``).
+        learning_rate, weight_decay, clip_norm: of SGD with Nesterov momentum.
+        kernel_rate: learning rate of Muon, which moves the kernels of the convolutions (``optimizers``); 0 leaves them to SGD.
+        momentum: of both; None fits it to the number of steps (``momentum_for``).
         warmup, hold, power: of the learning rate, see above.
         batch_size: None means the plan's.
         cpu_batch_size: at most so many on a CPU, where many small steps win; None for no such limit.
@@ -70,6 +71,7 @@ class Recipe:
 
     name: str = "autoseg"
     learning_rate: float = 0.02
+    kernel_rate: float = 0.05
     momentum: float | None = None
     weight_decay: float = 3e-5
     clip_norm: float = 12.0
@@ -107,14 +109,15 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.restoration_weight < 0 or not 0 <= self.restoration_warmup <= 1:
             raise ValueError("restoration_weight must not be negative, and restoration_warmup a fraction")
-        if not 0 <= self.foreground <= 1 or self.weight_decay < 0 or not 0 <= (self.momentum or 0) < 1:
-            raise ValueError("foreground and momentum must be fractions, and weight_decay not negative")
+        if not 0 <= self.foreground <= 1 or min(self.weight_decay, self.kernel_rate) < 0 or not 0 <= (self.momentum or 0) < 1:
+            raise ValueError("foreground and momentum must be fractions, weight_decay and kernel_rate not negative")
 
 
 # the recipe of nnU-Net 2.8: Isensee et al. 2021 and its default trainer
 PARITY = Recipe(
     name="parity",
     learning_rate=0.01,
+    kernel_rate=0.0,
     momentum=0.99,
     warmup=0.0,
     hold=0.0,

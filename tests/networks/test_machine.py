@@ -1,9 +1,9 @@
-"""Patches that a processor cannot train in bfloat16 without harm."""
+"""Patches that a processor cannot train in bfloat16 without harm, and the order of kernels in memory."""
 
 import pytest
 import torch
 
-from autoseg.networks import machine
+from autoseg.networks import build_network, machine
 from planners import NetworkSpec
 
 
@@ -26,3 +26,17 @@ def test_thin_patches_are_told_from_sound_ones(strides, patch, thin, monkeypatch
     assert not machine.unsafe_in_bf16(spec, [patch], torch.device("cuda"))
     monkeypatch.setattr(machine, "has_amx", lambda: False)
     assert not machine.unsafe_in_bf16(spec, [patch], cpu)
+
+
+def test_channels_last_changes_the_order_in_memory_and_nothing_else():
+    torch.manual_seed(0)
+    spec = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (1, 3, 3)), (2, 2), (1,))
+    network = build_network(spec)
+    x = torch.randn(2, 1, 16, 16, 16)
+    before, weights = network(x), {name: t.clone() for name, t in network.state_dict().items()}
+    machine.put_channels_last(network)
+    assert torch.allclose(network(x), before, atol=1e-5)
+    assert all(torch.equal(t, weights[name]) for name, t in network.state_dict().items())
+    moved = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and not m.weight.is_contiguous()]
+    assert {m.kernel_size for m in moved} == {(3, 3, 3)}
+    assert {m.in_channels for m in moved} == {4, 8}

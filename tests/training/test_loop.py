@@ -160,7 +160,7 @@ def test_a_settled_validation_loss_ends_the_training_early(tmp_path):
     def same(step, fraction):
         return batch(0, 1.0)
 
-    recipe = replace(RECIPE, checks=40, patience=2, learning_rate=1e-7)
+    recipe = replace(RECIPE, checks=40, patience=2, learning_rate=1e-7, kernel_rate=1e-7)
     rows = []
     state, _ = run(tmp_path, recipe=recipe, steps=80, batch=same, rows=rows)
     assert state.cooldown is not None
@@ -249,7 +249,7 @@ def test_weight_decay_leaves_slots_scales_and_gates_alone(tmp_path):
     torch.manual_seed(0)
     network = build_network(spec).train()
     before = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    recipe = replace(RECIPE, weight_decay=0.5, ema=False)
+    recipe = replace(RECIPE, weight_decay=0.5, ema=False, kernel_rate=0.0)  # Muon has no decay
     _, after = run(tmp_path, network=network, recipe=recipe, loss=lambda logits, codes: 0 * logits.sum())
     spared = [name for name in before if name.endswith((".slots", ".scale", ".gate"))]
     assert len(spared) == 3
