@@ -34,7 +34,7 @@ def build_optimizers(network, recipe):
 
 
 def _is_kernel(parameter):
-    return parameter.ndim == 5 and parameter.shape[1] > 1 and parameter[0, 0].numel() > 1
+    return parameter.ndim > 3 and parameter.shape[1] > 1 and parameter[0, 0].numel() > 1
 
 
 def set_pace(optimizers, recipe, rate, steps_expected):
