@@ -23,6 +23,10 @@ __all__ = [
 ]
 
 
+# of x86; with none of them a convolution in bfloat16 takes 17 times as long as one in float32 (EXPERIMENTS.md)
+BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "avx10_1", "avx10_2")
+
+
 def choose_device(name="auto"):
     """``auto`` takes CUDA, then Apple's MPS, then the CPU; other names as torch knows them.
 
@@ -46,10 +50,14 @@ def choose_device(name="auto"):
 def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
     """Whether bfloat16 autocast beats float32 by a tenth or more, measured on ``patch`` (C, Z, Y, X) zeros.
 
-    On CUDA the answer comes from the hardware without a measurement; MPS says no. Ask ``unsafe_in_bf16`` before a training.
+    On CUDA the answer comes from the hardware without a measurement; MPS says no, and so do processors that would only imitate
+    bfloat16, where a trial alone takes up to a minute. Ask ``unsafe_in_bf16`` before a training.
     """
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    known = _capabilities()
+    if known.get("architecture") == "x86_64" and not any(known.get(name) for name in BF16_INSTRUCTIONS):
+        return False
     x = torch.zeros((1, *patch))
 
     def seconds(enabled):
@@ -87,8 +95,12 @@ def unsafe_in_bf16(spec, patches, device):
 
 def has_amx():
     """Whether the processor multiplies matrices of bfloat16 by itself (Intel's AMX)."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has no such function
-    return bool(known.get("amx_bf16"))
+    return bool(_capabilities().get("amx_bf16"))
+
+
+def _capabilities():
+    """What torch knows of the processor: name -> value; empty where torch is too old to tell."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def has_thin_stage(spec, patch):

@@ -1,4 +1,4 @@
-"""Patches that a processor cannot train in bfloat16 without harm, and the order of kernels in memory."""
+"""Patches that a processor cannot train in bfloat16 without harm, processors without it, and the order of kernels in memory."""
 
 import pytest
 import torch
@@ -26,6 +26,25 @@ def test_thin_patches_are_told_from_sound_ones(strides, patch, thin, monkeypatch
     assert not machine.unsafe_in_bf16(spec, [patch], torch.device("cuda"))
     monkeypatch.setattr(machine, "has_amx", lambda: False)
     assert not machine.unsafe_in_bf16(spec, [patch], cpu)
+
+
+@pytest.mark.parametrize(
+    ("known", "tried"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": True}, True),
+        ({"architecture": "aarch64"}, True),
+        ({}, True),
+    ],
+)
+def test_bfloat16_is_not_even_tried_where_it_is_imitated(known, tried, monkeypatch):
+    seen = []
+    network = torch.nn.Conv3d(1, 1, 1)
+    network.register_forward_hook(lambda *call: seen.append(call))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    found = machine.faster_in_bf16(network, (1, 4, 4, 4), torch.device("cpu"))
+    assert bool(seen) == tried
+    assert tried or not found
 
 
 def test_channels_last_changes_the_order_in_memory_and_nothing_else():
