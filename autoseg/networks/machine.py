@@ -22,7 +22,6 @@ __all__ = [
     "unsafe_in_bf16",
 ]
 
-
 # of x86; with none of them a convolution in bfloat16 takes 17 times as long as one in float32 (EXPERIMENTS.md)
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "avx10_1", "avx10_2")
 
@@ -80,8 +79,8 @@ def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
 def put_channels_last(network):
     """Order the kernels of ``network`` so that oneDNN computes its convolutions, and above all their gradients, channels last.
 
-    For a training in float32 on a CPU: with AVX2 it makes a step a fifth shorter (EXPERIMENTS.md). Flat kernels and those of a
-    single channel are slower so, and stay. Only the order in memory changes; results differ by rounding.
+    For a training in float32 on a CPU: with AVX2 a step is shorter by about a tenth (EXPERIMENTS.md). Flat kernels and those of
+    a single channel are slower so, and stay. Only the order in memory changes; results differ by rounding.
     """
     for module in network.modules():
         if isinstance(module, torch.nn.Conv3d) and min(module.kernel_size) > 1 and module.in_channels > 1:

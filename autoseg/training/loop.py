@@ -169,7 +169,8 @@ def _step(network, optimizers, tensors, loss, recipe, rate, weight, device, stat
     total.backward()
     value = total.item()
     if not math.isfinite(value):
-        lower = " ".join(f"--set {name}={getattr(recipe, name) / 3:.2g}" for name in ("learning_rate", "kernel_rate"))
+        rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate")}
+        lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
         raise TrainingError(
             f"step {state.step}: the loss is {value}. The last checkpoint is whole; start anew with lower learning rates, "
             f"such as {lower} --fresh, and run autoseg verify on the data"

@@ -124,6 +124,16 @@ def test_same_seed_same_weights(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_float32_on_a_cpu_trains_channels_last_and_hands_back_plain_weights(tmp_path):
+    network = build_network(SPEC).train()
+    _, weights = run(tmp_path, steps=2, network=network)
+    assert not all(p.is_contiguous() for p in network.parameters())
+    assert all(t.is_contiguous() for t in weights.values())
+    network = build_network(SPEC).train()
+    run(tmp_path / "bf16", steps=2, network=network, recipe=replace(RECIPE, bf16=True))
+    assert all(p.is_contiguous() for p in network.parameters())
+
+
 def test_a_finished_training_is_not_repeated(tmp_path):
     run(tmp_path, steps=4)
 

@@ -9,7 +9,7 @@ from autoseg.networks import NETWORKS, build_network
 from autoseg.training.muon import Muon, orthogonalised
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
 from autoseg.training.recipe import RECIPES, Recipe
-from planners import NetworkSpec
+from planners import AttentionStage, NetworkSpec
 
 SPEC = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (1, 1), (1,), restoration=True)
 
@@ -28,6 +28,19 @@ def test_each_parameter_belongs_to_one_optimizer(name, recipe):
     inside = {id(p) for p in network.restoration.parameters()}
     assert {id(p) for p in moved["restoration"]} == inside
     assert all(p.ndim == 5 and id(p) not in inside for p in moved.get("kernels", ()))
+
+
+def test_first_kernels_last_layers_and_attention_stay_with_sgd():
+    network = build_network(replace(SPEC, name="self_attention_unet", attention=(AttentionStage(1, "slot", 1, 6),)))
+    moved = {id(p) for p in _moved(build_optimizers(network, Recipe()))["kernels"]}
+    names = {name: id(p) in moved for name, p in network.named_parameters() if p.ndim > 1 and "restoration" not in name}
+    assert [name for name, by_muon in names.items() if by_muon] == [
+        "encoder.stages.1.0.conv.weight",
+        "decoder.ups.0.weight",
+        "decoder.stages.0.0.conv.weight",
+    ]
+    assert {"encoder.stages.0.0.conv.weight", "decoder.heads.0.weight"} <= set(names)
+    assert any(name.endswith(".slots") for name in names)
 
 
 def test_rates_rise_and_fall_together():
