@@ -1,6 +1,6 @@
 """Five folds of the hippocampus against published nnU-Net scores of the same cases, on the same folds; or of the heart.
 
-    python benchmarks/hippocampus_crossval.py DATA_SET --workspace DIR [--time 5m]
+    python benchmarks/hippocampus_crossval.py DATA_SET --workspace DIR [--time 5m] [--at-once 3]
 
 DATA_SET is Task04 of the decathlon as an nnU-Net folder, whole or in part. ``--peer`` has a line per case with the Dice of
 both structures by three networks (VARIANT_dice1, VARIANT_dice2), ``--folds`` an object of fold -> its validation cases; both
@@ -11,7 +11,8 @@ files and holds the folds.
 Any other data set, such as the frames of ACDC, has the folds that autoseg draws, by patient, and no peers.
 
 The same command goes on where it was stopped. Seconds are by the clock, those of all sessions: planning and preparing with
-the first fold, training, prediction and scores. Of a session that is killed only finished folds count.
+the first fold, training, prediction and scores. Of a session that is killed only finished folds count. A small network leaves
+a large GPU time for several folds at once, each in a process of its own; their seconds are then those of all together.
 """
 
 import argparse
@@ -26,8 +27,9 @@ from machine import about
 from autoseg.cli.common import duration
 from autoseg.data.dataset import read_dataset
 from autoseg.data.splits import FOLDS
+from autoseg.engines import map_cases, run_command
 from autoseg.evaluation import mean_interval, paired_difference
-from autoseg.pipeline import train
+from autoseg.pipeline import plan_and_preprocess, train
 from autoseg.workspace import Workspace, read_json, write_json
 
 VARIANTS = ("ConvolutionalEncoder", "ResidualEncoderM", "ResidualEncoderL")
@@ -130,6 +132,7 @@ def main():
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--folds", type=Path)
     parser.add_argument("--time", default="5m", help="of training of each fold (default 5m: five end within half an hour)")
+    parser.add_argument("--at-once", type=int, default=1, help="folds that are trained at the same time (default 1)")
     parser.add_argument("--network", help="default: the plan's")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workspace", type=Path, required=True)
@@ -144,7 +147,17 @@ def main():
     run = f"crossval_{args.network or 'default'}_{args.time}"
 
     def train_all(on_fold):
-        return train(
+        if args.at_once > 1:
+            plan_and_preprocess(folder, workspace, say=print)
+            command = ["train", folder.absolute(), "--name", run, "--time", args.time, "--device", args.device]
+            command += ["--workspace", workspace.folder, *(["--network", args.network] if args.network else [])]
+
+            def train_apart(fold):
+                time.sleep(3 * (fold % args.at_once))  # not all write the model in the same second
+                return run_command([*command[:2], fold, *command[2:]], on_line=lambda line: print(f"fold {fold}: {line}"))
+
+            map_cases(train_apart, range(n_folds), workers=args.at_once)
+        return train(  # of a fold that is finished only the scores are read again
             folder,
             ",".join(map(str, range(n_folds))),
             workspace,
@@ -166,6 +179,7 @@ def main():
         "device": record["device"],
         "network": record["task"]["plan"]["network"]["name"],
         "time": args.time,
+        "at_once": args.at_once,
         "ours": {"mean": statistics.fmean(ours.values()), "interval": mean_interval(list(ours.values())), "cases": len(ours)},
         "published": PUBLISHED.get(name, {}),
         "folds": [

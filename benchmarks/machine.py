@@ -6,6 +6,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 __all__ = ["about"]
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-image", "batchgenerators", "blosc2")
@@ -20,6 +22,7 @@ def about():
         "date": datetime.date.today().isoformat(),
         "processor": model,
         "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load": [round(value, 2) for value in os.getloadavg()],
         "system": platform.platform(),
         "python": platform.python_version(),

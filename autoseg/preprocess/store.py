@@ -20,11 +20,23 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.workspace import read_json, write_json
 from planners.records import digest, from_json
 
-__all__ = ["StoredCase", "is_stored", "open_case", "preparation_digest", "store_case"]
+__all__ = ["LoadedCase", "StoredCase", "is_stored", "loaded", "open_case", "preparation_digest", "store_case"]
 
 VERSION = 1  # of what preparing means: raise it when the same inputs give other arrays
-KEPT_OPEN = 64  # cases; a process may have 1024 files open on common systems
 BLOCK, CHUNK = 32, 128  # voxels; 32^3 float32 is 128 KiB, which fits a core's cache
+
+
+def _kept_open():
+    """Cases of which both arrays stay open, at most: half of the files that this process may have open."""
+    try:
+        from resource import RLIMIT_NOFILE, getrlimit
+    except ImportError:  # Windows
+        return 64
+    allowed, _ = getrlimit(RLIMIT_NOFILE)
+    return 1024 if allowed < 0 else min(1024, max(1, allowed // 4))
+
+
+KEPT_OPEN = _kept_open()
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,28 @@ class StoredCase:
     @property
     def shape(self):
         return self.geometry.shape
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCase:
+    """The same with its voxels in memory: ``image`` and ``codes`` are numpy arrays."""
+
+    case: str
+    geometry: Geometry
+    image: np.ndarray
+    codes: np.ndarray
+    sites: dict
+
+    @property
+    def shape(self):
+        return self.geometry.shape
+
+
+def loaded(cases, most_bytes):
+    """The cases with their voxels in memory, where those need at most ``most_bytes`` together; else as they are."""
+    if sum(array.nbytes for case in cases for array in (case.image, case.codes)) > most_bytes:
+        return cases
+    return [LoadedCase(case.case, case.geometry, case.image[...], case.codes[...], case.sites) for case in cases]
 
 
 def preparation_digest(file_digests, labels, plan):

@@ -26,7 +26,7 @@ RESTORED_EDGE = 32  # voxels of a patch that teaches restoration: many small one
 RESTORED_EDGE_2D = 128
 
 
-def make_batch(cases, plan, recipe, labels, seed, step, fraction):
+def make_batch(cases, plan, recipe, labels, seed, step, fraction, device="cpu"):
     """The batch of one step.
 
     Args:
@@ -36,9 +36,10 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction):
         labels: LabelSchema.
         seed, step: what the batch is drawn from.
         fraction: share of the training that is over, for the stage of the patch size.
+        device: where samples are augmented; noise differs from one kind of device to another.
 
     Returns:
-        (images (B, C, Z, Y, X) float32, codes (B, Z, Y, X) int16), CPU tensors. In the steps that teach restoration three
+        (images (B, C, Z, Y, X) float32, codes (B, Z, Y, X) int16) on ``device``. In the steps that teach restoration three
         more: degraded images (B, C, z, y, x), the same before they were degraded, in [0, 1], NaN beyond the scan, and (B, 3)
         how many voxels their slices are thick along (z, y, x).
     """
@@ -63,7 +64,8 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction):
             drawn = draw(rng, preset, setting)
             foreground = forced_foreground(position, size, recipe.foreground)
             centre = draw_centre(rng, case, setting.patch_size, labels.structure_codes, foreground)
-            image, codes = map(torch.from_numpy, read_block(case, centre, drawn.source_size, outside, filling))
+            block = read_block(case, centre, drawn.source_size, outside, filling)
+            image, codes = (torch.from_numpy(array).to(device) for array in block)
             made.append(finish(image, codes, drawn))
         return tuple(torch.stack(tensors) for tensors in zip(*made, strict=True))
 

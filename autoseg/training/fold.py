@@ -3,6 +3,7 @@
 This file puts the parts together (batches, validation patches, loss, history) and hands them to ``loop.fit``.
 """
 
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.errors import TrainingError
 from autoseg.networks import Scores, build_network, finest_head, postpone_logits
 from autoseg.networks.machine import keep_memory, unsafe_in_bf16
-from autoseg.preprocess.store import open_case
+from autoseg.preprocess.store import loaded, open_case
 from autoseg.training.batches import make_batch
 from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.loop import Length, fit
@@ -26,6 +27,9 @@ from planners.plan import Plan
 from planners.records import digest
 
 __all__ = ["FoldTask", "TrainedFold", "train_fold"]
+
+KEPT_BYTES = 2**30  # of cases in memory: a GPU takes patches faster than blocks can be unpacked
+CURVES_SECONDS = 20  # between two drawings of the curves, each of which takes a third of a second
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     network.to(device).train()
 
     cases = [open_case(prepared / name) for name in task.training]
+    if device.type == "cuda":
+        cases = loaded(cases, KEPT_BYTES)
     loss = partial(
         LOSSES[recipe.loss],
         batch_dice=task.plan.batch_dice,
@@ -105,9 +111,14 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     history = folder / "history.jsonl"
     trim_history(history, _step_reached(folder))
 
+    drawn = -CURVES_SECONDS
+
     def on_check(row):
+        nonlocal drawn
         append_history(history, row)
-        plot_history(read_history(history), folder / "curves.png")
+        if time.monotonic() - drawn > CURVES_SECONDS:
+            plot_history(read_history(history), folder / "curves.png")
+            drawn = time.monotonic()
         dice = " ".join(f"{name} {value:.3f}" for name, value in row["patch_dice"].items() if value is not None)
         say(
             f"{row['fraction']:4.0%} step {row['step']} {row['seconds'] / 60:.1f} min "
@@ -116,7 +127,9 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
 
     state, weights = fit(
         network,
-        partial(make_batch, cases, task.plan, recipe, task.labels, task.seed),
+        partial(
+            make_batch, cases, task.plan, recipe, task.labels, task.seed, device=device if device.type == "cuda" else "cpu"
+        ),
         _validation_patches(task, prepared, recipe),
         _in_a_safe_format(recipe, task.plan, device, say),
         task.length,
@@ -129,6 +142,7 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
         say=say,
     )
     rows = read_history(history)
+    plot_history(rows, folder / "curves.png")
     return TrainedFold(weights, state, rows[-1] if rows else {})
 
 

@@ -14,8 +14,10 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autoseg.engines import default_workers
 from autoseg.errors import TrainingError
@@ -23,10 +25,12 @@ from autoseg.networks.machine import faster_in_bf16, put_channels_last
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
+from autoseg.training.passes import Passes
 from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_for, restoration_weight
 
 __all__ = ["Length", "fit"]
 
+ACCELERATOR_THREADS = 3  # that make batches
 CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the length is a time
 
 
@@ -49,8 +53,9 @@ def fit(
 
     Args:
         network: module on ``device``; ``network(x, every_scale=True)`` gives the logits of every scale.
-        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)) CPU tensors, and what ``make_batch``
-            adds where images are to be restored; a failure ends the training with its cause, although it runs in a thread.
+        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)), on the CPU or on ``device``, and
+            what ``make_batch`` adds where images are to be restored; a failure ends the training with its cause, although
+            it runs in a thread.
         validation: list of (images, codes), measured at every check.
         recipe: Recipe.
         length: Length.
@@ -87,6 +92,8 @@ def fit(
         put_channels_last(network)
 
     voxels = _voxels_of_a_batch(batch, recipe) if length.seconds and not state.finished else []
+    run = partial(_loss, network, loss=loss, recipe=recipe, device=device, bf16=state.bf16)
+    passes = Passes(run, list(network.parameters()), device, say)
     losses, since, saved = [], time.monotonic() - state.seconds, time.monotonic()
     begun, checking = time.monotonic(), 0.0
     with _Ahead(batch, length, state, device) as ahead, _stop_signals() as stopped:
@@ -96,24 +103,28 @@ def fit(
                 state = replace(state, finished=True)
                 break
             weight = restoration_weight(recipe, length.fraction(state))
-            losses.append(_step(network, optimizers, ahead.take(state), loss, recipe, rate, weight, device, state))
+            losses.append(_step(passes, optimizers, ahead.take(state), recipe, rate, weight, device, state))
+            _refuse_unless_finite(losses[-2:-1], state.step - 1, recipe)  # the last one may still be in the making
             _average(averaged, network, ema_decay(state.steps_expected, state.step))
             state = replace(state, step=state.step + 1, seconds=time.monotonic() - since)
             state = replace(state, steps_expected=_steps_expected(length, state, voxels))
             reached = length.fraction(state)
             affordable = length.steps or reached >= 1 or checking <= CHECKS_SHARE * (time.monotonic() - begun)
             if reached >= (state.checks + 1) / recipe.checks and affordable:
+                _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 checking -= time.monotonic()
                 row, state = _check(network, averaged, validation, loss, score, recipe, length, device, state)
                 checking += time.monotonic()
-                row |= {"train_loss": sum(losses) / len(losses), "learning_rate": recipe.learning_rate * rate}
+                row |= {"train_loss": torch.stack(losses).mean().item(), "learning_rate": recipe.learning_rate * rate}
                 row |= {"momentum": momentum_for(recipe, state.steps_expected)}
                 losses, state = [], replace(state, seconds=time.monotonic() - since)
                 if on_check:
                     on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
+                _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 save_checkpoint(checkpoint, state, network, averaged, optimizers.values())
                 saved = time.monotonic()
+    _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
     save_checkpoint(checkpoint, state, network, averaged, optimizers.values())
     if stopped:
         say(f"stopped at step {state.step}; the same command goes on from there")
@@ -148,9 +159,9 @@ def _steps_expected(length, state, voxels):
     return max(state.step, round(state.step * whole / done))
 
 
-def _loss(network, tensors, loss, recipe, weight, device, bf16):
+def _loss(network, tensors, weight, *, loss, recipe, device, bf16):
     """The loss of a batch: that of the segmentation, and ``weight`` times that of the restoration where there is one."""
-    images, codes, *restoring = (t.to(device, non_blocking=True) for t in tensors)
+    images, codes, *restoring = tensors
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         logits = network(images, every_scale=recipe.deep_supervision)
     total = deep_supervision_loss(loss, logits if recipe.deep_supervision else [logits], codes)
@@ -162,30 +173,35 @@ def _loss(network, tensors, loss, recipe, weight, device, bf16):
     return total
 
 
-def _step(network, optimizers, tensors, loss, recipe, rate, weight, device, state):
-    """One optimiser step; the loss as a number."""
+def _step(passes, optimizers, tensors, recipe, rate, weight, device, state):
+    """One optimiser step; the loss as a tensor, which a GPU may still be computing."""
     set_pace(optimizers, recipe, rate, state.steps_expected)
-    total = _loss(network, tensors, loss, recipe, weight, device, state.bf16)
-    total.backward()
-    value = total.item()
-    if not math.isfinite(value):
-        rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate")}
-        lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
-        raise TrainingError(
-            f"step {state.step}: the loss is {value}. The last checkpoint is whole; start anew with lower learning rates, "
-            f"such as {lower} --fresh, and run autoseg verify on the data"
-        )
+    tensors = [tensor.to(device, non_blocking=True) for tensor in tensors]
+    total = passes(tensors, weight, same=len(tensors) == 2)  # restoring depends on what the slices are like
     descend(optimizers, recipe, weight)
-    return value
+    return total
+
+
+def _refuse_unless_finite(losses, step, recipe):
+    """Losses of one step or none."""
+    for value in (tensor.item() for tensor in losses):
+        if not math.isfinite(value):
+            rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate")}
+            lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
+            raise TrainingError(
+                f"step {step}: the loss is {value}. The last checkpoint is whole; start anew with lower learning rates, "
+                f"such as {lower} --fresh, and run autoseg verify on the data"
+            )
 
 
 def _average(averaged, network, decay):
-    for name, tensor in network.state_dict().items():
-        if name in averaged:
-            if tensor.is_floating_point():
-                averaged[name].lerp_(tensor.detach(), 1 - decay)
-            else:
-                averaged[name].copy_(tensor)
+    """Move the averaged tensors (a dictionary by name) towards those of the network; whole numbers are copied."""
+    now = network.state_dict()
+    moving = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
+    if moving:
+        get_ema_multi_avg_fn(decay)([averaged[name] for name in moving], [now[name] for name in moving], None)
+    for name in averaged.keys() - set(moving):
+        averaged[name].copy_(now[name])
 
 
 @torch.no_grad()
@@ -254,14 +270,16 @@ def _stop_signals():
 class _Ahead:
     """Batches made in threads while the device works; ``take`` raises whatever went wrong in the making.
 
-    One thread beside a CPU training, which needs the cores itself; one per core for an accelerator. Each computes on one core:
-    a second team of threads on the same cores would make a CPU training wait for it (EXPERIMENTS.md).
+    One thread beside a CPU training, which needs the cores itself; a few beside an accelerator. Each computes on one core: a
+    second team of threads on the same cores would make a CPU training wait for it. More threads than a few make fewer batches,
+    because they wait for the interpreter (EXPERIMENTS.md). What they have a CUDA device do goes before the training.
     """
 
     def __init__(self, batch, length, state, device):
-        self.batch, self.length, self.pinned = batch, length, device.type == "cuda"
-        self.depth = 2 if device.type == "cpu" else 1 + default_workers()
-        self.pool = ThreadPoolExecutor(self.depth - 1, initializer=_one_core)
+        self.batch, self.length, self.device = batch, length, device
+        threads = 1 if device.type == "cpu" else min(ACCELERATOR_THREADS, default_workers())
+        self.depth = 1 + threads
+        self.pool = ThreadPoolExecutor(threads, initializer=_begin_thread, initargs=(device,))
         self.next, self.cooldown = state.step, state.cooldown
         self.pending = deque()
 
@@ -280,12 +298,19 @@ class _Ahead:
             fraction = self.length.fraction(ahead) if state.cooldown is None else 1.0
             self.pending.append(self.pool.submit(self._make, self.next, fraction))
             self.next += 1
-        return self.pending.popleft().result()
+        tensors = self.pending.popleft().result()
+        for tensor in (t for t in tensors if t.is_cuda):
+            tensor.record_stream(torch.cuda.current_stream(self.device))  # its memory is in use until the training read it
+        return tensors
 
     def _make(self, step, fraction):
         tensors = self.batch(step, fraction)
-        return tuple(t.pin_memory() for t in tensors) if self.pinned else tensors
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()  # of this thread: the batch is complete
+        return tensors
 
 
-def _one_core():
+def _begin_thread(device):
     torch.set_num_threads(1)  # for this thread
+    if device.type == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream(device, priority=-1))

@@ -14,7 +14,7 @@ Losses are made of sums over voxels. So ``logits`` may be ``Scores``: they are t
 back, and are never in memory all at once.
 """
 
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -77,7 +77,7 @@ def region_targets(codes, regions):
     Returns:
         (B, R, Z, Y, X) bool; regions may overlap.
     """
-    return torch.stack([torch.isin(codes, torch.tensor(region, device=codes.device)) for region in regions], dim=1)
+    return torch.stack([reduce(torch.logical_or, [codes == code for code in region]) for region in regions], dim=1)
 
 
 def deep_supervision_weights(scales):

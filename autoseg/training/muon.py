@@ -6,6 +6,8 @@ orthogonal matrix, in which all singular values are one (Jordan et al. 2024, htt
 it is worth: EXPERIMENTS.md.
 """
 
+from collections import defaultdict
+
 import torch
 
 __all__ = ["Muon", "orthogonalised"]
@@ -15,30 +17,41 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 
 
-def orthogonalised(matrix):
-    """The nearest orthogonal matrix, approximately: singular values of 0.7 to 1.2 for all that are not minute.
+def orthogonalised(matrices):
+    """For each matrix the nearest orthogonal one, approximately: singular values of 0.7 to 1.2 for all that are not minute.
 
     Every round of the Newton-Schulz iteration multiplies by a polynomial of ``matrix @ matrix.T``, so the rounds are done on
-    that small square, and the large matrix is multiplied twice in all.
+    these squares, and the large matrices are multiplied twice in all. Squares of one size go through the rounds together, so
+    that a GPU gets few products instead of a thousand small ones.
 
     Args:
-        matrix: (m, n) float32.
+        matrices: list of (m, n) float32.
 
     Returns:
-        (m, n) float32; zeros for zeros.
+        list of (m, n) float32; zeros for zeros.
     """
-    if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalised(matrix.T).T
+    wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]
+    wide = [matrix / matrix.norm().clamp(min=1e-12) for matrix in wide]
+    by_size = defaultdict(list)
+    for position, matrix in enumerate(wide):
+        by_size[len(matrix)].append(position)
+    for positions in by_size.values():
+        totals = _rounds(torch.stack([wide[position] @ wide[position].T for position in positions]))
+        for position, total in zip(positions, totals, strict=True):
+            wide[position] = total @ wide[position]
+    return [w if w.shape == matrix.shape else w.T for w, matrix in zip(wide, matrices, strict=True)]
+
+
+def _rounds(gram):
+    """The products of all rounds for squares (count, m, m)."""
     a, b, c = COEFFICIENTS
-    matrix = matrix / matrix.norm().clamp(min=1e-12)
-    gram = matrix @ matrix.T
-    total = torch.eye(len(gram), device=gram.device)
+    total = torch.eye(gram.shape[-1], device=gram.device)
     for _ in range(ROUNDS):
-        factor = b * gram + c * gram @ gram
-        factor.diagonal().add_(a)
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
         total = factor @ total
         gram = factor @ gram @ factor
-    return total @ matrix
+    return total
 
 
 class Muon(torch.optim.Optimizer):
@@ -56,11 +69,15 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            for kernel in (p for p in group["params"] if p.grad is not None):
-                state = self.state[kernel]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(kernel)
-                mean = state["momentum_buffer"].lerp_(kernel.grad, 1 - group["momentum"])
-                matrix = kernel.grad.lerp(mean, group["momentum"]).flatten(1)
-                longer = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                kernel.add_(orthogonalised(matrix).reshape(kernel.shape), alpha=-group["lr"] * longer)
+            kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
+            updates = orthogonalised([self._update(kernel, group["momentum"]).flatten(1) for kernel in kernels])
+            for kernel, update in zip(kernels, updates, strict=True):
+                longer = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
+                kernel.add_(update.reshape(kernel.shape), alpha=-group["lr"] * longer)
+
+    def _update(self, kernel, momentum):
+        state = self.state[kernel]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(kernel)
+        mean = state["momentum_buffer"].lerp_(kernel.grad, 1 - momentum)
+        return kernel.grad.lerp(mean, momentum)

@@ -57,10 +57,10 @@ def read_block(case, centre, size, outside, outside_code=0):
     """
     lower = np.asarray(centre) - np.asarray(size) // 2
     box = [[int(a), int(a + n)] for a, n in zip(lower, size, strict=True)]
-    image = crop_and_pad_nd(case.image, box, pad_value=np.nan)
-    beyond = np.isnan(image)
-    image = np.where(beyond, np.reshape(outside, (-1, 1, 1, 1)), image).astype(np.float32, copy=False)
-    return image, crop_and_pad_nd(case.codes, box, pad_value=outside_code)
+    image = crop_and_pad_nd(case.image, box, pad_value=outside[0] if len(set(outside)) == 1 else np.nan)
+    if len(set(outside)) > 1:
+        image = np.where(np.isnan(image), np.reshape(outside, (-1, 1, 1, 1)).astype(np.float32), image)
+    return image.astype(np.float32, copy=False), crop_and_pad_nd(case.codes, box, pad_value=outside_code)
 
 
 def _pick(rng, arrays):

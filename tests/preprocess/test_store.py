@@ -1,5 +1,8 @@
-import resource
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +10,8 @@ import pytest
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
 from autoseg.preprocess.case import PreparedCase, find_sites
-from autoseg.preprocess.store import is_stored, open_case, store_case
+from autoseg.preprocess.store import is_stored, loaded, open_case, store_case
+from autoseg.training.sampling import read_block
 
 
 @pytest.fixture
@@ -56,13 +60,17 @@ def test_many_cases_need_few_open_files(tmp_path, prepared):
     small = replace(prepared, image=prepared.image[:, :4, :4, :4], codes=prepared.codes[:4, :4, :4], sites={})
     for number in range(150):
         store_case(tmp_path / str(number), small, "abc")
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (220, limit[1]))
-    try:
-        assert all(open_case(tmp_path / str(number)).codes[:].shape == (4, 4, 4) for number in range(150))
-        assert all(open_case(tmp_path / str(number)).image[:].shape == (2, 4, 4, 4) for number in range(150))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    program = (
+        "from pathlib import Path; from autoseg.preprocess.store import KEPT_OPEN, open_case\n"
+        "cases = [open_case(folder) for folder in Path('.').iterdir()]\n"
+        "assert all(case.codes[:].shape == (4, 4, 4) and case.image[:].shape == (2, 4, 4, 4) for case in cases)\n"
+        "print(KEPT_OPEN)"
+    )
+    told = ["bash", "-c", 'ulimit -n 220; exec "$0" -c "$1"', sys.executable, program]
+    source = str(Path(__file__).parents[2])
+    done = subprocess.run(told, cwd=tmp_path, env={**os.environ, "PYTHONPATH": source}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 55
 
 
 def test_sites_cover_small_structures_and_are_bounded_for_large_ones():
@@ -74,3 +82,18 @@ def test_sites_cover_small_structures_and_are_bounded_for_large_ones():
     assert len(sites[1]) == 10_000
     assert (codes[tuple(sites[1].T)] == 1).all()
     assert len(np.unique(sites[1], axis=0)) == 10_000
+
+
+def test_cases_are_kept_in_memory_where_they_fit(tmp_path, prepared):
+    for name in "ab":
+        store_case(tmp_path / name, prepared, "abc")
+    stored = [open_case(tmp_path / name) for name in "ab"]
+    size = 2 * (prepared.image.nbytes + prepared.codes.nbytes)
+    assert loaded(stored, size - 1) is stored
+    for case, source in zip(loaded(stored, size), stored, strict=True):
+        assert isinstance(case.image, np.ndarray)
+        assert isinstance(case.codes, np.ndarray)
+        assert (case.case, case.shape) == (source.case, source.shape)
+        for block in zip(*(read_block(c, (2, 3, 50), (8, 9, 30), (0.25, 0.5)) for c in (case, source)), strict=True):
+            assert np.array_equal(*block)
+        assert all(np.array_equal(case.sites[code], voxels) for code, voxels in source.sites.items())
