@@ -183,7 +183,9 @@ def main():
         "ours": {"mean": statistics.fmean(ours.values()), "interval": mean_interval(list(ours.values())), "cases": len(ours)},
         "published": PUBLISHED.get(name, {}),
         "folds": [
-            {"fold": f.fold, "steps": f.steps, "training": round(f.seconds, 1), "seconds": seconds[f.fold]} for f in folds
+            {"fold": f.fold, "steps": f.steps, "training": round(f.seconds, 1)}
+            | ({"seconds": seconds[f.fold]} if args.at_once == 1 else {})
+            for f in folds
         ],
         "seconds": round(sum(seconds.values()), 1),
         "nnunet": {variant: compared(ours, peer_dice(peer, variant)) for variant in VARIANTS} if peer else {},
