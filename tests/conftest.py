@@ -1,11 +1,16 @@
-"""DICOM files drawn by the tests: tiny series of any orientation and with any defect."""
+"""Cores for tests that run beside others, and DICOM files drawn by the tests: tiny series of any orientation and defect."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
+
+# before torch is imported: processes of tests share the cores, and so do the commands that they start
+if beside := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (1 + beside))))
 
 PATIENT = "Doe^Jane"
 

@@ -24,7 +24,7 @@ from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.sliding_window import predict_logits
 from autoseg.networks import finest_head, postpone_logits
-from autoseg.networks.machine import choose_device, faster_in_bf16
+from autoseg.networks.machine import choose_device, faster_in_bf16, give_to_onednn
 from autoseg.preprocess.case import prepare_volume, spacing_of
 from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
@@ -130,6 +130,9 @@ class Predictor:
         if precision == "auto":
             precision = "bf16" if faster_in_bf16(self.networks[0], self._probe_shape(), self.device) else "fp32"
         self.precision = precision
+        if self.device.type == "cpu" and precision == "fp32":
+            for network in self.networks:
+                give_to_onednn(network)
 
     @property
     def restores(self):

@@ -15,6 +15,7 @@ from autoseg.errors import AutosegError
 __all__ = [
     "choose_device",
     "faster_in_bf16",
+    "give_to_onednn",
     "has_thin_stage",
     "keep_memory",
     "peak_memory_mib",
@@ -24,6 +25,8 @@ __all__ = [
 
 # of x86; with none of them a convolution in bfloat16 takes 17 times as long as one in float32 (EXPERIMENTS.md)
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "avx10_1", "avx10_2")
+
+SMALL = 20480  # torch 2.13 gives a single sample to oneDNN where channels x slices x rows are more (ConvParams::use_mkldnn)
 
 
 def choose_device(name="auto"):
@@ -85,6 +88,26 @@ def put_channels_last(network):
     for module in network.modules():
         if isinstance(module, torch.nn.Conv3d) and min(module.kernel_size) > 1 and module.in_channels > 1:
             module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
+
+
+def give_to_onednn(network):
+    """Have oneDNN compute also those convolutions of ``network`` that torch would not give to it.
+
+    For float32 on a CPU. Of a single sample that is small torch computes convolutions by code of its own, which takes three to
+    five times as long in the coarse stages of a U-Net (EXPERIMENTS.md). Results differ by rounding.
+    """
+    if torch.backends.mkldnn.is_available():
+        for module in network.modules():
+            if type(module) is torch.nn.Conv3d and max(module.kernel_size) > 1:
+                module.__class__ = _ByOneDNN
+
+
+class _ByOneDNN(torch.nn.Conv3d):
+    def forward(self, x):
+        if x.dtype != torch.float32 or len(x) > 1 or x.shape[:4].numel() > SMALL:
+            return super().forward(x)
+        place = self.stride, self.padding, self.dilation, self.groups
+        return torch.nn.functional.conv3d(x.to_mkldnn(), self.weight, self.bias, *place).to_dense()
 
 
 def unsafe_in_bf16(spec, patches, device):

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autoseg.engines import default_workers
 from autoseg.errors import TrainingError
-from autoseg.networks.machine import faster_in_bf16, put_channels_last
+from autoseg.networks.machine import faster_in_bf16, give_to_onednn, put_channels_last
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
@@ -90,6 +90,7 @@ def fit(
     say("bfloat16" if state.bf16 else "float32")
     if device.type == "cpu" and not state.bf16:
         put_channels_last(network)
+        give_to_onednn(network)
 
     voxels = _voxels_of_a_batch(batch, recipe) if length.seconds and not state.finished else []
     run = partial(_loss, network, loss=loss, recipe=recipe, device=device, bf16=state.bf16)

@@ -1,4 +1,6 @@
-"""Patches that a processor cannot train in bfloat16 without harm, processors without it, and the order of kernels in memory."""
+"""Patches that a processor cannot train in bfloat16 without harm, processors without it, and convolutions in float32."""
+
+import copy
 
 import pytest
 import torch
@@ -59,3 +61,25 @@ def test_channels_last_changes_the_order_in_memory_and_nothing_else():
     moved = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and not m.weight.is_contiguous()]
     assert {m.kernel_size for m in moved} == {(3, 3, 3)}
     assert {m.in_channels for m in moved} == {4, 8}
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
+def test_onednn_computes_small_single_samples_as_torch_does(kernel):
+    torch.manual_seed(0)
+    spec = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), (kernel,) * 2, (2, 2), (1,))
+    network = build_network(spec)
+    weights, found = {name: t.clone() for name, t in network.state_dict().items()}, []
+    for given in (False, True):
+        if given:
+            machine.give_to_onednn(network)
+        for size in ((1, 1, 16, 16, 16), (2, 1, 16, 16, 16), (1, 1, 24, 64, 64)):
+            torch.manual_seed(1)
+            loss = network(torch.randn(size))[:, 0].square().mean()
+            found.append([loss, *torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)])
+    for before, after in zip(found[:3], found[3:], strict=True):
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True) if a is not None)
+    given = [module for module in network.modules() if isinstance(module, machine._ByOneDNN)]
+    assert len(given) == 5
+    assert all(torch.equal(t, weights[name]) for name, t in network.state_dict().items())
+    with torch.inference_mode():
+        assert torch.allclose(network(torch.ones(1, 1, 16, 16, 16)), copy.deepcopy(network)(torch.ones(1, 1, 16, 16, 16)))
