@@ -62,7 +62,7 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction, device="cpu"):
         for position in range(size):
             case = cases[rng.integers(len(cases))]
             drawn = draw(rng, preset, setting)
-            foreground = forced_foreground(position, size, recipe.foreground)
+            foreground = forced_foreground(rng, position, size, recipe.foreground)
             centre = draw_centre(rng, case, setting.patch_size, labels.structure_codes, foreground)
             block = read_block(case, centre, drawn.source_size, outside, filling)
             image, codes = (torch.from_numpy(array).to(device) for array in block)

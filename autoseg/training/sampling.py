@@ -1,8 +1,9 @@
 """Where the next patch comes from.
 
-A third of a batch (rounded up, as nnU-Net 2.8 does) is centred on a labelled voxel: a code or region present in the case is
-drawn, then one of its stored voxels. The others lie anywhere, and may hang over the edge as far as the case is smaller than
-what is read. Where some voxels are to be ignored, every other patch is centred on an annotated voxel instead.
+A third of a batch (rounded up, as nnU-Net 2.8 does), or of the batches of one, is centred on a labelled voxel: a code or region
+present in the case is drawn, then one of its stored voxels. The others lie anywhere, and may hang over the edge as far as the
+case is smaller than what is read. Where some voxels are to be ignored, every other patch is centred on an annotated voxel
+instead.
 """
 
 import numpy as np
@@ -11,8 +12,13 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 __all__ = ["draw_centre", "forced_foreground", "read_block"]
 
 
-def forced_foreground(position, batch_size, share):
-    """Whether the sample at ``position`` of a batch is centred on foreground: the last ones, ``share`` of them."""
+def forced_foreground(rng, position, batch_size, share):
+    """Whether the sample at ``position`` of a batch is centred on foreground: the last ones, ``share`` of them.
+
+    A batch of one is by chance, drawn from ``rng``; others leave it alone.
+    """
+    if batch_size == 1:
+        return rng.random() < share
     return position >= round(batch_size * (1 - share))
 
 

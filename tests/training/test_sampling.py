@@ -24,9 +24,16 @@ def codes():
     return codes
 
 
-@pytest.mark.parametrize(("size", "expected"), [(2, 1), (3, 1), (4, 1), (5, 2), (9, 3), (1, 0)])
+@pytest.mark.parametrize(("size", "expected"), [(2, 1), (3, 1), (4, 1), (5, 2), (9, 3)])
 def test_a_third_of_the_batch_is_forced_to_foreground(size, expected):
-    assert sum(forced_foreground(i, size, 0.33) for i in range(size)) == expected
+    assert sum(forced_foreground(None, i, size, 0.33) for i in range(size)) == expected
+
+
+def test_a_third_of_the_batches_of_one_are_forced_to_foreground():
+    rng = np.random.default_rng(0)
+    assert sum(forced_foreground(rng, 0, 1, 0.33) for _ in range(3000)) == pytest.approx(990, abs=100)
+    assert all(forced_foreground(rng, 0, 1, 1.0) for _ in range(50))
+    assert not any(forced_foreground(rng, 0, 1, 0.0) for _ in range(50))
 
 
 def test_foreground_centres_lie_on_every_structure_equally_often(tmp_path, codes):
