@@ -38,13 +38,14 @@ ARMS = {  # settings of the recipe
     "no_plateau_stop": {"patience": None},
     "no_average": {"ema": False},
     "whole_patches": {"patch_stages": []},
-    "small_patches_shorter": {"patch_stages": [STAGE | {"until": 0.4}]},
+    "small_patches_longer": {"patch_stages": [STAGE | {"until": 0.7}]},
     "sgd": {"kernel_rate": 0.0},
     "kernel_rate_0.02": {"kernel_rate": 0.02},
-    "kernel_rate_0.05": {"kernel_rate": 0.05},
+    "kernel_rate_0.03": {"kernel_rate": 0.03},
     "rate_0.015": {"learning_rate": 0.015},
     "rate_0.03": {"learning_rate": 0.03},
-    "batch_2": {"batch_size": 2},
+    "batch_1": {"batch_size": 1},
+    "batch_4": {"batch_size": 4},
     "light_augmentation": {"augmentation": "light"},
     "no_deep_supervision": {"deep_supervision": False},
     "foreground_0.67": {"foreground": 0.67},
@@ -93,7 +94,7 @@ def main():
     recipes = {name: changed(Recipe(), ARMS.get(name, {})) for name in dict.fromkeys(["base", *arms])}
     cost, measured = {}, {}
     for name, recipe in recipes.items():  # arms whose steps are alike cost alike, whatever else the machine does
-        step = (recipe.cpu_width, recipe.patch_stages, recipe.cpu_batch_voxels, recipe.batch_size)
+        step = (recipe.cpu_width, recipe.patch_stages, recipe.cpu_batch_size, recipe.batch_size)
         measured[step] = measured.get(step) or seconds_of_a_step(plan, recipe)
         cost[name] = measured[step]
     for name in arms:

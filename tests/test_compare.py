@@ -136,7 +136,7 @@ def study(place):
         workspace=Workspace(place / "batches"),
         fold="0",
         plan=replace(plan, preset="another card", batch_size=8, memory_elements=1),
-        recipe=Recipe(cpu_batch_voxels=None),
+        recipe=Recipe(cpu_batch_size=None),
         recipe_words=(),
         length=Length(steps=2),
         seed=0,

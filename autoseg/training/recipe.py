@@ -5,7 +5,6 @@ stays until ``hold``, and falls to zero with ``(1 - t) ** power``. When the vali
 over, what is left of the patch stages is skipped, the fall begins at once and is shortened in proportion: the early stopping.
 """
 
-import math
 from dataclasses import dataclass, fields, replace
 
 from autoseg.errors import TrainingError
@@ -48,8 +47,7 @@ class Recipe:
         momentum: of both; None fits it to the number of steps (``momentum_for``).
         warmup, hold, power: of the learning rate, see above.
         batch_size: None means the plan's.
-        cpu_batch_voxels: at most so many in a batch on a CPU, where many small steps win; one patch may have more; None for no
-            such limit.
+        cpu_batch_size: at most so many on a CPU, where many small steps win; None for no such limit.
         cpu_width: share of the plan's features that its network has on a CPU, for the same reason.
         patch_stages: smaller patches at first.
         loss: a key of ``LOSSES``.
@@ -73,7 +71,7 @@ class Recipe:
 
     name: str = "autoseg"
     learning_rate: float = 0.02
-    kernel_rate: float = 0.03
+    kernel_rate: float = 0.05
     momentum: float | None = None
     weight_decay: float = 3e-5
     clip_norm: float = 12.0
@@ -81,9 +79,9 @@ class Recipe:
     hold: float = 0.7
     power: float = 0.9
     batch_size: int | None = None
-    cpu_batch_voxels: int | None = 90_000
+    cpu_batch_size: int | None = 2
     cpu_width: float = 0.5
-    patch_stages: tuple[PatchStage, ...] = (PatchStage(0.7, 0.8, 1),)
+    patch_stages: tuple[PatchStage, ...] = (PatchStage(0.4, 0.8, 1),)
     loss: str = "dice_cross_entropy"
     deep_supervision: bool = True
     foreground: float = 0.33
@@ -106,7 +104,7 @@ class Recipe:
         for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes", "cpu_width", "restoration_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
-        for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_voxels", "restoration_every"):
+        for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size", "restoration_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.restoration_weight < 0 or not 0 <= self.restoration_warmup <= 1:
@@ -123,7 +121,7 @@ PARITY = Recipe(
     momentum=0.99,
     warmup=0.0,
     hold=0.0,
-    cpu_batch_voxels=None,
+    cpu_batch_size=None,
     cpu_width=1.0,
     patch_stages=(),
     restoration_weight=0.0,
@@ -198,7 +196,5 @@ def with_batch_size(recipe, plan, device_type):
     """The recipe with the batch size settled for a device."""
     if recipe.batch_size is not None:
         return recipe
-    size = plan.batch_size
-    if device_type == "cpu" and recipe.cpu_batch_voxels is not None:
-        size = min(size, max(1, recipe.cpu_batch_voxels // math.prod(plan.patch_size)))
-    return replace(recipe, batch_size=size)
+    most = recipe.cpu_batch_size if device_type == "cpu" else None
+    return replace(recipe, batch_size=min(plan.batch_size, most or plan.batch_size))
