@@ -24,7 +24,7 @@ from pathlib import Path
 
 from machine import about
 
-from autoseg.cli.common import duration
+from autoseg.cli.common import duration, setting
 from autoseg.data.dataset import read_dataset
 from autoseg.data.splits import FOLDS
 from autoseg.engines import map_cases, run_command
@@ -134,23 +134,28 @@ def main():
     parser.add_argument("--time", default="5m", help="of training of each fold (default 5m: five end within half an hour)")
     parser.add_argument("--at-once", type=int, default=1, help="folds that are trained at the same time (default 1)")
     parser.add_argument("--network", help="default: the plan's")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the recipe")
+    parser.add_argument("--name", help="of the run; needed with --set, so that its results are not taken for those of others")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="default: results/NAME_crossval.json")
     args = parser.parse_args()
+    if args.set and not args.name:
+        parser.error("--set needs a --name")
     workspace, machine = Workspace(args.workspace.absolute()), about()
     name, folder, peer, n_folds = read_dataset(args.data_set).name, args.data_set, None, FOLDS
     if name == HIPPOCAMPUS:
         peer = args.peer or reference(PEER)
         folder = data_set_with_folds(args.data_set, read_json(args.folds or reference(PEER_FOLDS)), workspace)
         n_folds = len(read_json(folder / "splits.json"))
-    run = f"crossval_{args.network or 'default'}_{args.time}"
+    run = args.name or f"crossval_{args.network or 'default'}_{args.time}"
 
     def train_all(on_fold):
         if args.at_once > 1:
             plan_and_preprocess(folder, workspace, say=print)
             command = ["train", folder.absolute(), "--name", run, "--time", args.time, "--device", args.device]
             command += ["--workspace", workspace.folder, *(["--network", args.network] if args.network else [])]
+            command += [part for text in args.set for part in ("--set", text)]
 
             def train_apart(fold):
                 time.sleep(3 * (fold % args.at_once))  # not all write the model in the same second
@@ -162,6 +167,7 @@ def main():
             ",".join(map(str, range(n_folds))),
             workspace,
             network=args.network,
+            settings=dict(map(setting, args.set)),
             seconds=duration(args.time),
             device=args.device,
             name=run,
@@ -180,6 +186,7 @@ def main():
         "network": record["task"]["plan"]["network"]["name"],
         "time": args.time,
         "at_once": args.at_once,
+        "settings": args.set,
         "ours": {"mean": statistics.fmean(ours.values()), "interval": mean_interval(list(ours.values())), "cases": len(ours)},
         "published": PUBLISHED.get(name, {}),
         "folds": [

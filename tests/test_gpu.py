@@ -80,13 +80,14 @@ def test_passes_that_cannot_be_recorded_go_on_and_say_so():
     def run(tensors, _):
         return (weight * tensors[0].sum().item()).sum()  # waits for the GPU
 
-    passes = Passes(run, [weight], torch.device("cuda"), said.append)
+    passes, stream = Passes(run, [weight], torch.device("cuda"), said.append), torch.cuda.current_stream()
     for step in range(WARM + 3):
         assert passes([torch.full((2,), float(step), device="cuda")], 1.0, same=True).item() == 6 * step
         assert weight.grad.tolist() == [2.0 * step] * 3
         weight.grad = None
     assert len(said) == 1
     assert "no CUDA graph" in said[0]
+    assert torch.cuda.current_stream() == stream
 
 
 def test_samples_are_augmented_on_the_gpu_as_on_the_cpu():

@@ -25,8 +25,7 @@ class Passes:
     """
 
     def __init__(self, run, parameters, device, say=lambda text: None):
-        self.run, self.parameters, self.say = run, parameters, say
-        self.records = device.type == "cuda"
+        self.run, self.parameters, self.device, self.say = run, parameters, device, say
         self.shapes, self.passed, self.recording = None, 0, None
 
     def __call__(self, tensors, weight, *, same):
@@ -36,7 +35,7 @@ class Passes:
         shapes = [tensor.shape for tensor in tensors]
         if shapes != self.shapes:
             self.shapes, self.passed, self.recording = shapes, 0, None  # the old recording's memory is free
-        if self.records and self.passed == WARM:
+        if self.device.type == "cuda" and self.passed == WARM:
             self.recording = self._recorded(tensors, weight)
         self.passed += 1
         return self.recording.replay(tensors) if self.recording else self._pass(tensors, weight)
@@ -48,9 +47,10 @@ class Passes:
 
     def _recorded(self, tensors, weight):
         graph, inputs = torch.cuda.CUDAGraph(), [tensor.clone() for tensor in tensors]
+        here, apart = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
         try:
-            # other threads, which make batches, may go on using the GPU meanwhile
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # whatever happens, things go on where they were; other threads, which make batches, use the GPU meanwhile
+            with torch.cuda.stream(here), torch.cuda.graph(graph, stream=apart, capture_error_mode="thread_local"):
                 total = self._pass(inputs, weight)
         except RuntimeError as fault:
             for parameter in self.parameters:
