@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/autoseg demo
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .
