@@ -64,7 +64,9 @@ def test_channels_last_changes_the_order_in_memory_and_nothing_else():
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
-def test_onednn_computes_small_single_samples_as_torch_does(kernel):
+def test_onednn_computes_small_single_samples_as_torch_does(kernel, monkeypatch):
+    handed, hand_over = [], torch.Tensor.to_mkldnn
+    monkeypatch.setattr(torch.Tensor, "to_mkldnn", lambda x: handed.append(x.shape) or hand_over(x))
     torch.manual_seed(0)
     spec = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), (kernel,) * 2, (2, 2), (1,))
     network = build_network(spec)
@@ -78,6 +80,10 @@ def test_onednn_computes_small_single_samples_as_torch_does(kernel):
             found.append([loss, *torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)])
     for before, after in zip(found[:3], found[3:], strict=True):
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True) if a is not None)
+    assert handed
+    assert all(shape[0] == 1 and shape[:4].numel() <= machine.SMALL for shape in handed)
+    assert (1, 1, 16, 16, 16) in handed  # the small one whole
+    assert (1, 8, 12, 32, 32) in handed  # of the large one what is coarse
     given = [module for module in network.modules() if isinstance(module, machine._ByOneDNN)]
     assert len(given) == 5
     assert all(torch.equal(t, weights[name]) for name, t in network.state_dict().items())

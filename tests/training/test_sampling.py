@@ -70,14 +70,16 @@ def test_unannotated_voxels_are_no_centres(tmp_path, codes):
         assert all(codes[tuple(draw_centre(rng, case, (8, 8, 8), ((1,), (2,)), foreground))] >= 0 for _ in range(100))
 
 
-def test_a_block_is_the_case_inside_and_the_outside_value_beyond(tmp_path, codes):
+@pytest.mark.parametrize("outside", [(0.25, 0.75), (0.5, 0.5)])
+def test_a_block_is_the_case_inside_and_the_outside_value_beyond(tmp_path, codes, outside):
     image, case = stored(tmp_path, codes)
-    block, block_codes = read_block(case, (2, 38, 25), (10, 12, 14), (0.25, 0.75))
+    block, block_codes = read_block(case, (2, 38, 25), (10, 12, 14), np.array(outside, np.float32))
+    assert block.dtype == np.float32
     assert block.shape == (2, 10, 12, 14)
     assert np.array_equal(block[:, 3:, :8], image[:, 0:7, 32:40, 18:32])
     assert np.array_equal(block_codes[3:, :8], codes[0:7, 32:40, 18:32])
-    assert (block[0, :3] == 0.25).all()
-    assert (block[1, :, 8:] == 0.75).all()
+    assert (block[0, :3] == outside[0]).all()
+    assert (block[1, :, 8:] == outside[1]).all()
     assert (block_codes[:, 8:] == 0).all()
 
 
