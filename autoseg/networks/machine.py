@@ -19,7 +19,6 @@ __all__ = [
     "has_thin_stage",
     "keep_memory",
     "peak_memory_mib",
-    "put_channels_last",
     "unsafe_in_bf16",
 ]
 
@@ -77,17 +76,6 @@ def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
         return best
 
     return seconds(True) < 0.9 * seconds(False)
-
-
-def put_channels_last(network):
-    """Order the kernels of ``network`` so that oneDNN computes its convolutions, and above all their gradients, channels last.
-
-    For a training in float32 on a CPU: with AVX2 a step is shorter by about a tenth (EXPERIMENTS.md). Flat kernels and those of
-    a single channel are slower so, and stay. Only the order in memory changes; results differ by rounding.
-    """
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv3d) and min(module.kernel_size) > 1 and module.in_channels > 1:
-            module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
 
 
 def give_to_onednn(network):

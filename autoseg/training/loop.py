@@ -21,7 +21,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autoseg.engines import default_workers
 from autoseg.errors import TrainingError
-from autoseg.networks.machine import faster_in_bf16, give_to_onednn, put_channels_last
+from autoseg.networks.channels_last import put_channels_last
+from autoseg.networks.machine import faster_in_bf16, give_to_onednn
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
 from autoseg.training.optimizers import build_optimizers, descend, set_pace

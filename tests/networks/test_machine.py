@@ -49,20 +49,6 @@ def test_bfloat16_is_not_even_tried_where_it_is_imitated(known, tried, monkeypat
     assert tried or not found
 
 
-def test_channels_last_changes_the_order_in_memory_and_nothing_else():
-    torch.manual_seed(0)
-    spec = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (1, 3, 3)), (2, 2), (1,))
-    network = build_network(spec)
-    x = torch.randn(2, 1, 16, 16, 16)
-    before, weights = network(x), {name: t.clone() for name, t in network.state_dict().items()}
-    machine.put_channels_last(network)
-    assert torch.allclose(network(x), before, atol=1e-5)
-    assert all(torch.equal(t, weights[name]) for name, t in network.state_dict().items())
-    moved = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and not m.weight.is_contiguous()]
-    assert {m.kernel_size for m in moved} == {(3, 3, 3)}
-    assert {m.in_channels for m in moved} == {4, 8}
-
-
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
 def test_onednn_computes_small_single_samples_as_torch_does(kernel, monkeypatch):
     handed, hand_over = [], torch.Tensor.to_mkldnn

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from autoseg.networks import build_network
+from autoseg.networks.blocks import InstanceNorm
+from autoseg.networks.channels_last import put_channels_last
+from planners import NetworkSpec
+
+LAST = torch.channels_last_3d
+
+
+def test_only_the_order_in_memory_and_rounding_change():
+    torch.manual_seed(0)
+    spec = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (1, 3, 3)), (2, 2), (1,))
+    network = build_network(spec)
+    x = torch.randn(2, 1, 16, 16, 16)
+
+    def results():
+        scores = network(x)
+        return scores, *torch.autograd.grad(scores[:, 0].square().mean(), list(network.parameters()), allow_unused=True)
+
+    before, weights = results(), {name: t.clone() for name, t in network.state_dict().items()}
+    put_channels_last(network)
+    for old, new in zip(before, results(), strict=True):
+        assert old is None or torch.allclose(old, new, atol=1e-5)
+    assert all(torch.equal(t, weights[name]) for name, t in network.state_dict().items())
+    moved = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and not m.weight.is_contiguous()]
+    assert {m.kernel_size for m in moved} == {(3, 3, 3)}
+    assert {m.in_channels for m in moved} == {4, 8}
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 3, 2, 1, 1), (3, 2, 1, 4, 4)])
+def test_normalisation_and_its_gradients_are_pytorch_s(shape):
+    torch.manual_seed(0)
+    norm = InstanceNorm(shape[1]).double()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=LAST).requires_grad_()
+    wanted, found = norm(x), _last(norm)(x)
+    assert found.is_contiguous(memory_format=LAST)
+    assert torch.allclose(found, wanted)
+    towards = torch.randn_like(wanted)  # channels first, as a sum or a head may send it
+    for old, new in zip(*(torch.autograd.grad(y, [x, *norm.parameters()], towards) for y in (wanted, found)), strict=True):
+        assert torch.allclose(old, new)
+
+
+def test_statistics_of_many_voxels_far_from_zero_stay_exact():
+    torch.manual_seed(0)
+    x = (torch.randn(1, 2, 96, 96, 96) + 30).contiguous(memory_format=LAST)
+    wanted = torch.nn.functional.instance_norm(x.double().contiguous()).float()
+    assert torch.allclose(_last(InstanceNorm(2))(x), wanted, atol=1e-4)
+
+
+def test_other_inputs_go_the_usual_way():
+    norm = _last(InstanceNorm(3))
+    x = torch.randn(2, 3, 4, 4, 4)
+    assert torch.equal(norm(x), torch.nn.functional.instance_norm(x, eps=norm.eps))
+    assert torch.equal(norm(x[:, :, :1, :1, :1]), x[:, :, :1, :1, :1])  # a single voxel has no spread
+
+
+def _last(norm):
+    put_channels_last(norm)
+    return norm
