@@ -1,17 +1,19 @@
 import pytest
 import torch
 
-from autoseg.networks import build_network
+from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.blocks import InstanceNorm
 from autoseg.networks.channels_last import put_channels_last
-from planners import NetworkSpec
+from planners import AttentionStage, NetworkSpec
 
 LAST = torch.channels_last_3d
 
 
-def test_only_the_order_in_memory_and_rounding_change():
+@pytest.mark.parametrize("name", NETWORKS)
+def test_only_the_order_in_memory_and_rounding_change(name):
     torch.manual_seed(0)
-    spec = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (1, 3, 3)), (2, 2), (1,))
+    attention = (AttentionStage(1, "slot", 1, 4),)
+    spec = NetworkSpec(name, 1, 2, (8, 16), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (1, 3, 3)), (2, 2), (1,), attention=attention)
     network = build_network(spec)
     x = torch.randn(2, 1, 16, 16, 16)
 
@@ -25,8 +27,8 @@ def test_only_the_order_in_memory_and_rounding_change():
         assert old is None or torch.allclose(old, new, atol=1e-5)
     assert all(torch.equal(t, weights[name]) for name, t in network.state_dict().items())
     moved = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and not m.weight.is_contiguous()]
-    assert {m.kernel_size for m in moved} == {(3, 3, 3)}
-    assert {m.in_channels for m in moved} == {4, 8}
+    assert moved
+    assert all(min(m.kernel_size) > 1 and m.in_channels > 1 for m in moved)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 3, 2, 1, 1), (3, 2, 1, 4, 4)])
