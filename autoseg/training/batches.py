@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from autoseg.preprocess.normalize import outside_value
-from autoseg.training.augment import PRESETS, Setting, apply, draw, split, with_degradations
+from autoseg.training.augment import PRESETS, Setting, apply, draw, mirrored_only, split, with_degradations
 from autoseg.training.recipe import patch_stage
 from autoseg.training.sampling import draw_centre, forced_foreground, read_block
 
@@ -26,7 +26,7 @@ RESTORED_EDGE = 32  # voxels of a patch that teaches restoration: many small one
 RESTORED_EDGE_2D = 128
 
 
-def make_batch(cases, plan, recipe, labels, seed, step, fraction, device="cpu"):
+def make_batch(cases, plan, recipe, labels, seed, step, fraction, plain=False, device="cpu"):
     """The batch of one step.
 
     Args:
@@ -36,6 +36,7 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction, device="cpu"):
         labels: LabelSchema.
         seed, step: what the batch is drawn from.
         fraction: share of the training that is over, for the stage of the patch size.
+        plain: samples of the segmentation are mirrored and no more.
         device: where samples are augmented; noise differs from one kind of device to another.
 
     Returns:
@@ -69,7 +70,7 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction, device="cpu"):
             made.append(finish(image, codes, drawn))
         return tuple(torch.stack(tensors) for tensors in zip(*made, strict=True))
 
-    batch = samples(preset, setting, 0, apply)
+    batch = samples(mirrored_only(preset) if plain else preset, setting, 0, apply)
     if recipe.restoration_weight > 0 and step % recipe.restoration_every == 0:
         small = replace(setting, patch_size=restored_patch(plan.patch_size, plan.network.divisor))
         batch += samples(with_degradations(preset), small, BEYOND, _degraded)

@@ -3,6 +3,7 @@
 This file puts the parts together (batches, validation patches, loss, history) and hands them to ``loop.fit``.
 """
 
+import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from autoseg.training.loop import Length, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
-from autoseg.training.recipe import Recipe, patch_stage, with_batch_size
+from autoseg.training.recipe import Recipe, ends_plainly, patch_stage, with_batch_size
 from planners.plan import Plan
 from planners.records import digest
 
@@ -103,6 +104,13 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     cases = [open_case(prepared / name) for name in task.training]
     if device.type == "cuda":
         cases = loaded(cases, KEPT_BYTES)
+    epoch = sum(math.prod(case.shape) for case in cases) / (recipe.batch_size * math.prod(task.plan.patch_size))
+
+    def batch(step, fraction, steps):
+        plain = ends_plainly(recipe, fraction, steps / epoch)
+        where = device if device.type == "cuda" else "cpu"
+        return make_batch(cases, task.plan, recipe, task.labels, task.seed, step, fraction, plain, where)
+
     loss = partial(
         LOSSES[recipe.loss],
         batch_dice=task.plan.batch_dice,
@@ -127,9 +135,7 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
 
     state, weights = fit(
         network,
-        partial(
-            make_batch, cases, task.plan, recipe, task.labels, task.seed, device=device if device.type == "cuda" else "cpu"
-        ),
+        batch,
         _validation_patches(task, prepared, recipe),
         _in_a_safe_format(recipe, task.plan, device, say),
         task.length,

@@ -54,9 +54,9 @@ def fit(
 
     Args:
         network: module on ``device``; ``network(x, every_scale=True)`` gives the logits of every scale.
-        batch: function (step, fraction) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)), on the CPU or on ``device``, and
-            what ``make_batch`` adds where images are to be restored; a failure ends the training with its cause, although
-            it runs in a thread.
+        batch: function (step, fraction, steps expected in all) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)), on the CPU or
+            on ``device``, and what ``make_batch`` adds where images are to be restored; a failure ends the training with its
+            cause, although it runs in a thread.
         validation: list of (images, codes), measured at every check.
         recipe: Recipe.
         length: Length.
@@ -139,14 +139,14 @@ def _begin(network, batch, recipe, length, device, identity):
     """The first state, with the number format from a probe."""
     bf16 = recipe.bf16
     if bf16 is None:
-        bf16 = faster_in_bf16(network, batch(0, 1.0)[0].shape[1:], device, training=True)
+        bf16 = faster_in_bf16(network, batch(0, 1.0, 1)[0].shape[1:], device, training=True)
     return LoopState(identity=identity, steps_expected=length.steps or 1, bf16=bf16)
 
 
 def _voxels_of_a_batch(batch, recipe):
     """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training."""
     ends = [*(stage.until for stage in recipe.patch_stages), 1.0]
-    return [(end, batch(0, begin)[0].numel()) for begin, end in zip([0.0, *ends], ends, strict=False)]
+    return [(end, batch(0, begin, 1)[0].numel()) for begin, end in zip([0.0, *ends], ends, strict=False)]
 
 
 def _steps_expected(length, state, voxels):
@@ -298,15 +298,15 @@ class _Ahead:
         while len(self.pending) < self.depth:
             ahead = replace(state, step=self.next)  # by steps the fraction is that batch's own, by time it is now's
             fraction = self.length.fraction(ahead) if state.cooldown is None else 1.0
-            self.pending.append(self.pool.submit(self._make, self.next, fraction))
+            self.pending.append(self.pool.submit(self._make, self.next, fraction, state.steps_expected))
             self.next += 1
         tensors = self.pending.popleft().result()
         for tensor in (t for t in tensors if t.is_cuda):
             tensor.record_stream(torch.cuda.current_stream(self.device))  # its memory is in use until the training read it
         return tensors
 
-    def _make(self, step, fraction):
-        tensors = self.batch(step, fraction)
+    def _make(self, step, fraction, steps):
+        tensors = self.batch(step, fraction, steps)
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()  # of this thread: the batch is complete
         return tensors

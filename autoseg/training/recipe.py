@@ -16,6 +16,7 @@ __all__ = [
     "PatchStage",
     "Recipe",
     "changed",
+    "ends_plainly",
     "learning_rate_factor",
     "momentum_for",
     "patch_stage",
@@ -55,6 +56,8 @@ class Recipe:
         foreground: share of patches centred on a labelled voxel, in whole samples of a batch: of two it is one for any share
             between 0.25 and 0.75; a batch of one is by chance.
         augmentation: a key of ``PRESETS of the augmentations``.
+        plain_end: share of the training at whose end samples are mirrored and no more, like the scans the network will see.
+        plain_epochs: but no more than as many samples as hold the voxels of all cases so often, lest it learn them by heart.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
             which is the default, because it takes time that a segmentation alone does not need (EXPERIMENTS.md).
         restoration_rate: learning rate of the head's own Adam; it rises and falls with the other.
@@ -86,6 +89,8 @@ class Recipe:
     deep_supervision: bool = True
     foreground: float = 0.33
     augmentation: str = "nnunet"
+    plain_end: float = 0.3
+    plain_epochs: float = 12.0
     restoration_weight: float = 0.0
     restoration_rate: float = 0.0005
     restoration_every: int = 3
@@ -109,6 +114,10 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.restoration_weight < 0 or not 0 <= self.restoration_warmup <= 1:
             raise ValueError("restoration_weight must not be negative, and restoration_warmup a fraction")
+        if not 0 <= self.plain_end <= 1 or self.plain_epochs < 0:
+            raise ValueError(
+                f"plain_end must be a fraction and plain_epochs not negative, found {self.plain_end} and {self.plain_epochs}"
+            )
         if not 0 <= self.foreground <= 1 or min(self.weight_decay, self.kernel_rate) < 0 or not 0 <= (self.momentum or 0) < 1:
             raise ValueError("foreground and momentum must be fractions, weight_decay and kernel_rate not negative")
 
@@ -124,6 +133,7 @@ PARITY = Recipe(
     cpu_batch_size=None,
     cpu_width=1.0,
     patch_stages=(),
+    plain_end=0.0,
     restoration_weight=0.0,
     ema=False,
     patience=None,
@@ -163,6 +173,12 @@ def learning_rate_factor(recipe, fraction, cooldown=None):
     if fraction < start:
         return 1.0
     return (1 - (fraction - start) / (end - start)) ** recipe.power
+
+
+def ends_plainly(recipe, fraction, epochs):
+    """Whether samples are mirrored and no more at ``fraction`` of a training that reads all voxels ``epochs`` times."""
+    share = min(recipe.plain_end, recipe.plain_epochs / max(epochs, 1e-9))
+    return share > 0 and fraction >= 1 - share
 
 
 def restoration_weight(recipe, fraction):

@@ -10,31 +10,16 @@ from autoseg.data.labels import read_labels
 from autoseg.evaluation.reconstruction import slice_axis
 from autoseg.imaging.geometry import Geometry
 from autoseg.preprocess.case import PreparedCase, find_sites
+from autoseg.preprocess.normalize import outside_value
 from autoseg.preprocess.store import open_case, store_case
-from autoseg.training.augment import DEGRADATIONS, PRESETS, Setting, draw, split, with_degradations
+from autoseg.training.augment import DEGRADATIONS, PRESETS, Setting, draw, mirrored_only, split, with_degradations
 from autoseg.training.augment.intensity import apply_thick_slices, sample_thick_slices
 from autoseg.training.batches import make_batch, restored_patch
 from autoseg.training.recipe import Recipe, restoration_weight
-from planners import Budget, ChannelStats, Fingerprint, get_planner
 
 LABELS = read_labels({"background": 0, "blob": 1})
 RECIPE = Recipe(batch_size=4, patch_stages=(), restoration_weight=0.1, restoration_every=1)
 SETTING = Setting((20, 24, 16), centre=(0.5,), unit=(0.2,))
-
-
-@pytest.fixture(scope="module")
-def plan():
-    fingerprint = Fingerprint(
-        dataset="made_up",
-        cases=("a", "b"),
-        shapes=((20, 24, 22),) * 2,
-        spacings_mm=((1.0, 1.0, 1.0),) * 2,
-        channels=(ChannelStats("MRI", 100.0, 99.0, 20.0, 0.0, 300.0, 10.0, 210.0),),
-        structures=("blob",),
-        n_labels=2,
-        relative_crop=1.0,
-    )
-    return get_planner("fullres_3d").plan(fingerprint, Budget())
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +127,18 @@ def test_the_weight_rises_and_stays():
     recipe = Recipe(restoration_weight=0.2, restoration_warmup=0.1)
     assert [restoration_weight(recipe, f) for f in (0.0, 0.05, 0.1, 0.7)] == pytest.approx([0, 0.1, 0.2, 0.2])
     assert restoration_weight(replace(recipe, restoration_warmup=0.0), 0.01) == 0.2
+
+
+def test_plain_samples_are_mirrored_and_no_more(cases, plan):
+    stored = set(np.unique(cases[0].image[:]).tolist()) | set(outside_value(plan.normalization))
+    recipe = replace(RECIPE, restoration_weight=0.0, foreground=0.0, augmentation="nnunet")
+    changed, plain = ([make_batch(cases, plan, recipe, LABELS, 0, i, 1.0, how)[0] for i in range(5)] for how in (False, True))
+    assert not any(set(images.unique().tolist()) <= stored for images in changed)
+    assert all(set(images.unique().tolist()) <= stored for images in plain)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_plain_samples_are_mirrored_where_others_are(name):
+    rng = np.random.default_rng(0)
+    drawn = {step for _ in range(20) for step, _ in draw(rng, mirrored_only(PRESETS[name]), SETTING).steps}
+    assert drawn == (set() if name == "none" else {"mirror"})

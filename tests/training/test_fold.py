@@ -8,7 +8,9 @@ import torch
 
 from autoseg.data.labels import LabelSchema
 from autoseg.networks import Scores, machine
-from autoseg.training.fold import _in_a_safe_format, patch_dice
+from autoseg.training import fold
+from autoseg.training.fold import FoldTask, _in_a_safe_format, patch_dice, train_fold
+from autoseg.training.loop import Length
 from autoseg.training.recipe import PatchStage, Recipe
 from planners import NetworkSpec
 
@@ -43,3 +45,17 @@ def test_patches_whose_logits_are_postponed_have_the_same_dice(regions, monkeypa
     expected = patch_dice([(scores.logits(), codes) for scores, codes in results], labels)
     assert patch_dice(results, labels) == expected
     assert sum(value is not None and 0 < value < 1 for value in expected.values()) >= 3
+
+
+def test_the_last_samples_are_plain_and_hold_the_cases_voxels_no_more_than_twelve_times(plan, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(fold, "open_case", lambda folder: SimpleNamespace(shape=plan.patch_size))
+    monkeypatch.setattr(fold, "make_batch", lambda *args: args)
+    monkeypatch.setattr(fold, "fit", lambda network, batch, *args, **named: given.append(batch) or (None, {}))
+    labels = LabelSchema(("blob",), ((1,),), False, (1,))
+    recipe = Recipe(batch_size=2, patch_stages=(), bf16=False)
+    task = FoldTask(plan, labels, recipe, Length(steps=1), 0, tuple("abcdefgh"), ("i",), "")  # an epoch is four steps
+    train_fold(task, prepared=tmp_path, folder=tmp_path, device=CPU)
+    for steps, begins in ((100, 70), (1000, 952)):
+        plain = [given[0](i, i / steps, steps)[7] for i in range(steps)]
+        assert plain == [i >= begins for i in range(steps)]

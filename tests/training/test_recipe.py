@@ -7,6 +7,7 @@ from autoseg.training.recipe import (
     Recipe,
     changed,
     ema_decay,
+    ends_plainly,
     learning_rate_factor,
     momentum_for,
     patch_stage,
@@ -35,6 +36,25 @@ def test_an_early_fall_ends_in_proportion():
 def test_parity_is_the_polynomial_decay():
     for fraction in (0.0, 0.3, 0.9):
         assert learning_rate_factor(RECIPES["parity"], fraction) == pytest.approx((1 - fraction) ** 0.9)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "begins"),
+    [
+        (Recipe(), 5, 0.7),
+        (Recipe(), 100, 0.88),  # twelve of a hundred
+        (Recipe(plain_epochs=1), 100, 0.99),
+        (Recipe(plain_end=0.5), 1, 0.5),
+        (Recipe(plain_end=1.0), 0, 0.0),
+        (Recipe(plain_end=0.0), 5, None),
+        (Recipe(plain_epochs=0), 5, None),
+        (RECIPES["parity"], 5, None),
+    ],
+)
+def test_the_end_is_plain_but_not_learned_by_heart(recipe, epochs, begins):
+    plain = [ends_plainly(recipe, i / 1000, epochs) for i in range(1001)]
+    assert plain == sorted(plain)
+    assert sum(plain) == pytest.approx(0 if begins is None else 1001 - 1000 * begins, abs=1)
 
 
 def test_momentum_fits_the_length():

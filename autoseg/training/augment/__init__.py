@@ -21,7 +21,15 @@ from typing import NamedTuple
 
 from autoseg.registry import Registry
 from autoseg.training.augment import intensity, spatial
-from autoseg.training.augment.presets import DEGRADATIONS, PRESETS, Augmentation, Step, step, with_degradations
+from autoseg.training.augment.presets import (
+    DEGRADATIONS,
+    PRESETS,
+    Augmentation,
+    Step,
+    mirrored_only,
+    step,
+    with_degradations,
+)
 from autoseg.training.augment.spatial import initial_patch_size, rotation_limit
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "apply",
     "draw",
     "initial_patch_size",
+    "mirrored_only",
     "rotation_limit",
     "split",
     "step",

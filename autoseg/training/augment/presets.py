@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from autoseg.registry import Registry
 
-__all__ = ["DEGRADATIONS", "PRESETS", "Augmentation", "Step", "step", "with_degradations"]
+__all__ = ["DEGRADATIONS", "PRESETS", "Augmentation", "Step", "mirrored_only", "step", "with_degradations"]
 
 DEGRADATIONS = ("noise", "blur", "low_resolution", "thick_slices")  # what a restored image is to be without
 
@@ -75,6 +75,11 @@ STRONG = (
     step("noise", 0.25, sigma=(0.1, 0.35)),
     step("blur", 0.1, sigma=(0.5, 1.2), channel_probability=1.0),
 )
+
+
+def mirrored_only(augmentation):
+    """What an augmentation has of mirroring."""
+    return Augmentation(tuple(entry for entry in augmentation.steps if entry.transform == "mirror"))
 
 
 def with_degradations(augmentation):
