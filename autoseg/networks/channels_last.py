@@ -5,6 +5,7 @@ have to turn its input, its result's gradient and its input's gradient around. T
 """
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from autoseg.networks.blocks import InstanceNorm
 
@@ -49,6 +50,7 @@ class _Normalise(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(context, gradient):
         x, weight, mean, spread = context.saved_tensors
         gradient = _rows(gradient.contiguous(memory_format=torch.channels_last_3d))

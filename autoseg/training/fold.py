@@ -23,7 +23,7 @@ from autoseg.training.loop import Length, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
-from autoseg.training.recipe import Recipe, ends_plainly, patch_stage, with_batch_size
+from autoseg.training.recipe import Recipe, is_plain, patch_stage, with_batch_size
 from planners.plan import Plan
 from planners.records import digest
 
@@ -106,8 +106,8 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
         cases = loaded(cases, KEPT_BYTES)
     epoch = sum(math.prod(case.shape) for case in cases) / (recipe.batch_size * math.prod(task.plan.patch_size))
 
-    def batch(step, fraction, steps):
-        plain = ends_plainly(recipe, fraction, steps / epoch)
+    def batch(step, fraction, left):
+        plain = is_plain(recipe, fraction, left / epoch)
         where = device if device.type == "cuda" else "cpu"
         return make_batch(cases, task.plan, recipe, task.labels, task.seed, step, fraction, plain, where)
 

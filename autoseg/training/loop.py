@@ -27,7 +27,7 @@ from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpo
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
 from autoseg.training.passes import Passes
-from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_for, restoration_weight
+from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_for, over_at, restoration_weight
 
 __all__ = ["Length", "fit"]
 
@@ -54,7 +54,7 @@ def fit(
 
     Args:
         network: module on ``device``; ``network(x, every_scale=True)`` gives the logits of every scale.
-        batch: function (step, fraction, steps expected in all) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)), on the CPU or
+        batch: function (step, fraction, steps left) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)), on the CPU or
             on ``device``, and what ``make_batch`` adds where images are to be restored; a failure ends the training with its
             cause, although it runs in a thread.
         validation: list of (images, codes), measured at every check.
@@ -98,7 +98,7 @@ def fit(
     passes = Passes(run, list(network.parameters()), device, say)
     losses, since, saved = [], time.monotonic() - state.seconds, time.monotonic()
     begun, checking = time.monotonic(), 0.0
-    with _Ahead(batch, length, state, device) as ahead, _stop_signals() as stopped:
+    with _Ahead(batch, recipe, length, state, device) as ahead, _stop_signals() as stopped:
         while not state.finished and not stopped:
             rate = learning_rate_factor(recipe, length.fraction(state), state.cooldown)
             if rate is None:
@@ -139,14 +139,14 @@ def _begin(network, batch, recipe, length, device, identity):
     """The first state, with the number format from a probe."""
     bf16 = recipe.bf16
     if bf16 is None:
-        bf16 = faster_in_bf16(network, batch(0, 1.0, 1)[0].shape[1:], device, training=True)
+        bf16 = faster_in_bf16(network, batch(0, 1.0, 0)[0].shape[1:], device, training=True)
     return LoopState(identity=identity, steps_expected=length.steps or 1, bf16=bf16)
 
 
 def _voxels_of_a_batch(batch, recipe):
     """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training."""
     ends = [*(stage.until for stage in recipe.patch_stages), 1.0]
-    return [(end, batch(0, begin, 1)[0].numel()) for begin, end in zip([0.0, *ends], ends, strict=False)]
+    return [(end, batch(0, begin, 0)[0].numel()) for begin, end in zip([0.0, *ends], ends, strict=False)]
 
 
 def _steps_expected(length, state, voxels):
@@ -277,8 +277,8 @@ class _Ahead:
     because they wait for the interpreter (EXPERIMENTS.md). What they have a CUDA device do goes before the training.
     """
 
-    def __init__(self, batch, length, state, device):
-        self.batch, self.length, self.device = batch, length, device
+    def __init__(self, batch, recipe, length, state, device):
+        self.batch, self.recipe, self.length, self.device = batch, recipe, length, device
         threads = 1 if device.type == "cpu" else min(ACCELERATOR_THREADS, default_workers())
         self.depth = 1 + threads
         self.pool = ThreadPoolExecutor(threads, initializer=_begin_thread, initargs=(device,))
@@ -297,16 +297,18 @@ class _Ahead:
             self.pending.clear()
         while len(self.pending) < self.depth:
             ahead = replace(state, step=self.next)  # by steps the fraction is that batch's own, by time it is now's
-            fraction = self.length.fraction(ahead) if state.cooldown is None else 1.0
-            self.pending.append(self.pool.submit(self._make, self.next, fraction, state.steps_expected))
+            fraction = self.length.fraction(ahead)
+            left = state.steps_expected * (over_at(self.recipe, state.cooldown) - fraction)
+            fraction = fraction if state.cooldown is None else 1.0
+            self.pending.append(self.pool.submit(self._make, self.next, fraction, left))
             self.next += 1
         tensors = self.pending.popleft().result()
         for tensor in (t for t in tensors if t.is_cuda):
             tensor.record_stream(torch.cuda.current_stream(self.device))  # its memory is in use until the training read it
         return tensors
 
-    def _make(self, step, fraction, steps):
-        tensors = self.batch(step, fraction, steps)
+    def _make(self, step, fraction, left):
+        tensors = self.batch(step, fraction, left)
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()  # of this thread: the batch is complete
         return tensors

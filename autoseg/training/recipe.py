@@ -16,9 +16,10 @@ __all__ = [
     "PatchStage",
     "Recipe",
     "changed",
-    "ends_plainly",
+    "is_plain",
     "learning_rate_factor",
     "momentum_for",
+    "over_at",
     "patch_stage",
     "restoration_weight",
 ]
@@ -56,8 +57,8 @@ class Recipe:
         foreground: share of patches centred on a labelled voxel, in whole samples of a batch: of two it is one for any share
             between 0.25 and 0.75; a batch of one is by chance.
         augmentation: a key of ``PRESETS of the augmentations``.
-        plain_end: share of the training at whose end samples are mirrored and no more, like the scans the network will see.
-        plain_epochs: but no more than as many samples as hold the voxels of all cases so often, lest it learn them by heart.
+        plain_epochs: while the rate falls samples are mirrored and no more, like the scans the network will see; but only the
+            last ones, as many as hold the voxels of all cases so often, lest it learn them by heart. 0 for none.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
             which is the default, because it takes time that a segmentation alone does not need (EXPERIMENTS.md).
         restoration_rate: learning rate of the head's own Adam; it rises and falls with the other.
@@ -89,7 +90,6 @@ class Recipe:
     deep_supervision: bool = True
     foreground: float = 0.33
     augmentation: str = "nnunet"
-    plain_end: float = 0.3
     plain_epochs: float = 12.0
     restoration_weight: float = 0.0
     restoration_rate: float = 0.0005
@@ -114,12 +114,10 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.restoration_weight < 0 or not 0 <= self.restoration_warmup <= 1:
             raise ValueError("restoration_weight must not be negative, and restoration_warmup a fraction")
-        if not 0 <= self.plain_end <= 1 or self.plain_epochs < 0:
-            raise ValueError(
-                f"plain_end must be a fraction and plain_epochs not negative, found {self.plain_end} and {self.plain_epochs}"
-            )
-        if not 0 <= self.foreground <= 1 or min(self.weight_decay, self.kernel_rate) < 0 or not 0 <= (self.momentum or 0) < 1:
-            raise ValueError("foreground and momentum must be fractions, weight_decay and kernel_rate not negative")
+        if not 0 <= self.foreground <= 1 or not 0 <= (self.momentum or 0) < 1:
+            raise ValueError("foreground and momentum must be fractions")
+        if min(self.weight_decay, self.kernel_rate, self.plain_epochs) < 0:
+            raise ValueError("weight_decay, kernel_rate and plain_epochs must not be negative")
 
 
 # the recipe of nnU-Net 2.8: Isensee et al. 2021 and its default trainer
@@ -133,7 +131,7 @@ PARITY = Recipe(
     cpu_batch_size=None,
     cpu_width=1.0,
     patch_stages=(),
-    plain_end=0.0,
+    plain_epochs=0.0,
     restoration_weight=0.0,
     ema=False,
     patience=None,
@@ -165,7 +163,7 @@ def learning_rate_factor(recipe, fraction, cooldown=None):
     ``hold``, it is over at half of the length.
     """
     start = recipe.hold if cooldown is None else min(cooldown, recipe.hold)
-    end = 1.0 if recipe.hold == 0 else start / recipe.hold
+    end = over_at(recipe, cooldown)
     if fraction >= end:
         return None
     if fraction < min(recipe.warmup, start):
@@ -175,10 +173,14 @@ def learning_rate_factor(recipe, fraction, cooldown=None):
     return (1 - (fraction - start) / (end - start)) ** recipe.power
 
 
-def ends_plainly(recipe, fraction, epochs):
-    """Whether samples are mirrored and no more at ``fraction`` of a training that reads all voxels ``epochs`` times."""
-    share = min(recipe.plain_end, recipe.plain_epochs / max(epochs, 1e-9))
-    return share > 0 and fraction >= 1 - share
+def over_at(recipe, cooldown=None):
+    """The fraction at which the training is over, as for ``learning_rate_factor``."""
+    return 1.0 if cooldown is None or recipe.hold == 0 else min(cooldown, recipe.hold) / recipe.hold
+
+
+def is_plain(recipe, fraction, epochs_left):
+    """Whether a sample is mirrored and no more: ``epochs_left`` are how often those to come hold the voxels of all cases."""
+    return fraction >= recipe.hold and epochs_left < recipe.plain_epochs
 
 
 def restoration_weight(recipe, fraction):

@@ -56,6 +56,6 @@ def test_the_last_samples_are_plain_and_hold_the_cases_voxels_no_more_than_twelv
     recipe = Recipe(batch_size=2, patch_stages=(), bf16=False)
     task = FoldTask(plan, labels, recipe, Length(steps=1), 0, tuple("abcdefgh"), ("i",), "")  # an epoch is four steps
     train_fold(task, prepared=tmp_path, folder=tmp_path, device=CPU)
-    for steps, begins in ((100, 70), (1000, 952)):
-        plain = [given[0](i, i / steps, steps)[7] for i in range(steps)]
+    for steps, begins in ((100, 70), (1000, 953)):
+        plain = [given[0](i, i / steps, steps - i)[7] for i in range(steps)]
         assert plain == [i >= begins for i in range(steps)]

@@ -30,7 +30,7 @@ SPEC = NetworkSpec(
 RECIPE = Recipe(batch_size=2, patch_stages=(), bf16=False, checks=6, patience=None, checkpoint_minutes=1000)
 
 
-def batch(step, fraction, steps=1):
+def batch(step, fraction, left=0):
     """Bright blobs to be found; every step its own."""
     generator = torch.Generator().manual_seed(step)
     codes = (torch.nn.functional.avg_pool3d(torch.randn(2, 1, 16, 16, 16, generator=generator), 5, 1, 2) > 0.08).short()
@@ -104,7 +104,7 @@ def test_it_learns(tmp_path):
 def test_resuming_equals_not_having_been_interrupted(tmp_path):
     _, straight = run(tmp_path / "a")
 
-    def dies(step, fraction, steps=1):
+    def dies(step, fraction, left=0):
         if step == 13:
             raise OSError("disk gone")
         return batch(step, fraction)
@@ -137,7 +137,7 @@ def test_float32_on_a_cpu_trains_channels_last_and_hands_back_plain_weights(tmp_
 def test_a_finished_training_is_not_repeated(tmp_path):
     run(tmp_path, steps=4)
 
-    def never(step, fraction, steps=1):
+    def never(step, fraction, left=0):
         raise AssertionError("asked for a batch")
 
     assert run(tmp_path, steps=4, batch=never)[0].finished
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
-    def broken(step, fraction, steps=1):
+    def broken(step, fraction, left=0):
         images, codes = batch(step, fraction)
         return images * (float("nan") if step == 3 else 1), codes
 
@@ -167,15 +167,19 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
 
 
 def test_a_settled_validation_loss_ends_the_training_early(tmp_path):
-    def same(step, fraction, steps=1):
+    def same(step, fraction, left):
+        ends.append(round(step + left, 6))
         return batch(0, 1.0)
 
     recipe = replace(RECIPE, checks=40, patience=2, learning_rate=1e-7, kernel_rate=1e-7)
-    rows = []
+    rows, ends = [], []
     state, _ = run(tmp_path, recipe=recipe, steps=80, batch=same, rows=rows)
     assert state.cooldown is not None
     assert state.step == pytest.approx(80 * state.cooldown / recipe.hold, abs=2)
     assert state.step < 40
+    assert ends == sorted(ends, reverse=True)
+    assert ends[0] == pytest.approx(80)  # batches are told how many steps are left
+    assert ends[-1] == pytest.approx(80 * state.cooldown / recipe.hold)
 
 
 def test_the_averaged_weights_are_returned(tmp_path):
@@ -191,7 +195,7 @@ def restoring(detached):
     return network
 
 
-def with_clean(step, fraction, steps=1):
+def with_clean(step, fraction, left=0):
     images, codes = batch(step, fraction)
     return images, codes, images, codes[:, None] * 0.5 + 0.1, torch.ones(len(codes), 3)  # the noise of ``batch`` has this mean
 
@@ -209,10 +213,10 @@ def test_a_detached_restoration_leaves_the_segmentation_as_it_is(tmp_path):
 def test_resuming_a_restoration_equals_not_having_been_interrupted(tmp_path):
     recipe = replace(RECIPE, restoration_weight=0.3, checkpoint_minutes=1e-9)
 
-    def every_third(step, fraction, steps=1):
+    def every_third(step, fraction, left=0):
         return with_clean(step, fraction)[: 2 if step % 3 else 5]
 
-    def dies(step, fraction, steps=1):
+    def dies(step, fraction, left=0):
         if step == 8:
             raise OSError("disk gone")
         return every_third(step, fraction)
@@ -227,7 +231,7 @@ def test_resuming_a_restoration_equals_not_having_been_interrupted(tmp_path):
 
 
 def test_restoration_is_learned(tmp_path):
-    def darker(step, fraction, steps=1):
+    def darker(step, fraction, left=0):
         images, codes = batch(step, fraction)
         return images, codes, images, (images - 0.1).clamp(0, 1), torch.ones(len(codes), 3)
 
@@ -241,7 +245,7 @@ def test_restoration_is_learned(tmp_path):
 
 
 def test_a_checkpoint_in_bfloat16_goes_on_in_float32_where_the_machine_needs_that(tmp_path):
-    def dies(step, fraction, steps=1):
+    def dies(step, fraction, left=0):
         if step == 13:
             raise OSError("disk gone")
         return batch(step, fraction)

@@ -7,7 +7,7 @@ from autoseg.training.recipe import (
     Recipe,
     changed,
     ema_decay,
-    ends_plainly,
+    is_plain,
     learning_rate_factor,
     momentum_for,
     patch_stage,
@@ -44,17 +44,15 @@ def test_parity_is_the_polynomial_decay():
         (Recipe(), 5, 0.7),
         (Recipe(), 100, 0.88),  # twelve of a hundred
         (Recipe(plain_epochs=1), 100, 0.99),
-        (Recipe(plain_end=0.5), 1, 0.5),
-        (Recipe(plain_end=1.0), 0, 0.0),
-        (Recipe(plain_end=0.0), 5, None),
+        (Recipe(hold=0.4), 5, 0.4),
         (Recipe(plain_epochs=0), 5, None),
         (RECIPES["parity"], 5, None),
     ],
 )
 def test_the_end_is_plain_but_not_learned_by_heart(recipe, epochs, begins):
-    plain = [ends_plainly(recipe, i / 1000, epochs) for i in range(1001)]
+    plain = [is_plain(recipe, i / 1000, epochs * (1 - i / 1000)) for i in range(1000)]
     assert plain == sorted(plain)
-    assert sum(plain) == pytest.approx(0 if begins is None else 1001 - 1000 * begins, abs=1)
+    assert sum(plain) == pytest.approx(0 if begins is None else 1000 - 1000 * begins, abs=1)
 
 
 def test_momentum_fits_the_length():
