@@ -47,6 +47,7 @@ ARMS = {  # settings of the recipe
     "batch_1": {"batch_size": 1},
     "batch_4": {"batch_size": 4},
     "light_augmentation": {"augmentation": "light"},
+    "no_plain_end": {"plain_epochs": 0.0},
     "no_deep_supervision": {"deep_supervision": False},
     "foreground_0.67": {"foreground": 0.67},
     "cross_entropy": {"loss": "cross_entropy"},
