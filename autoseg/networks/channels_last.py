@@ -15,8 +15,8 @@ __all__ = ["put_channels_last"]
 def put_channels_last(network):
     """Have the convolutions of ``network`` computed channels last, and what lies between them as well.
 
-    For a training in float32 on a CPU: with AVX2 a step is shorter by a tenth to a quarter (EXPERIMENTS.md). Flat kernels and those
-    of a single channel are slower so, and stay. Results differ by rounding.
+    For a training in float32 on a CPU: with AVX2 a step is shorter by a tenth to a quarter (EXPERIMENTS.md). Flat kernels and
+    those of a single channel are slower so, and stay. Results differ by rounding.
     """
     for module in network.modules():
         if isinstance(module, torch.nn.Conv3d) and min(module.kernel_size) > 1 and module.in_channels > 1:
