@@ -39,11 +39,23 @@ def test_normalisation_and_its_gradients_are_pytorch_s(shape):
     torch.nn.init.normal_(norm.bias)
     x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=LAST).requires_grad_()
     wanted, found = norm(x), _last(norm)(x)
+    assert found.grad_fn.name() == "_NormaliseBackward"
     assert found.is_contiguous(memory_format=LAST)
     assert torch.allclose(found, wanted)
     towards = torch.randn_like(wanted)  # channels first, as a sum or a head may send it
     for old, new in zip(*(torch.autograd.grad(y, [x, *norm.parameters()], towards) for y in (wanted, found)), strict=True):
         assert torch.allclose(old, new)
+
+
+def test_a_training_s_features_stay_channels_last():
+    spec = NetworkSpec("unet", 1, 2, (8, 16), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (2, 2), (1,))
+    network, given = build_network(spec), []
+    put_channels_last(network)
+    for norm in (m for m in network.modules() if isinstance(m, InstanceNorm)):
+        norm.register_forward_hook(lambda norm, inputs, y: given.append((inputs[0], y)))
+    network(torch.randn(2, 1, 16, 16, 16))
+    orders = [[t.is_contiguous(memory_format=LAST) for t in pair] for pair in given]
+    assert orders == [[False, False]] + [[True, True]] * 4  # all but behind the kernels of a single channel
 
 
 def test_statistics_of_many_voxels_far_from_zero_stay_exact():
