@@ -10,7 +10,7 @@ To add one: a function ``build(spec) -> Module`` and its line below.
 """
 
 from autoseg.errors import PlanError
-from autoseg.networks.attention import parameter_groups
+from autoseg.networks.attention import attention_blocks
 from autoseg.networks.attention_gate_unet import build_attention_gate_unet
 from autoseg.networks.blocks import check_patch
 from autoseg.networks.deeplabv3 import build_deeplabv3
@@ -27,12 +27,12 @@ from autoseg.registry import Registry
 __all__ = [
     "NETWORKS",
     "Scores",
+    "attention_blocks",
     "attention_maps",
     "build_network",
     "check_patch",
     "close_gates",
     "finest_head",
-    "parameter_groups",
     "postpone_logits",
     "slot_blocks",
 ]

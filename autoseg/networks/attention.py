@@ -35,7 +35,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["FullAttention", "GatedAttention", "SlotAttention", "parameter_groups", "rotary_angles"]
+__all__ = ["FullAttention", "GatedAttention", "SlotAttention", "attention_blocks", "rotary_angles"]
 
 BASE = 100  # longest wavelength of the rotations, in units of 2 pi voxels; the shortest is 1
 
@@ -138,14 +138,6 @@ def rotate(x, cos, sin):
     return torch.cat((first * cos - second * sin, first * sin + second * cos), 2)
 
 
-def parameter_groups(network, weight_decay):
-    """All parameters as groups for an optimiser: of attention only matrices decay, its slots, scales and gates do not.
-
-    One group where there is no attention, in the order of ``network.parameters()``.
-    """
-    blocks = [module for module in network.modules() if isinstance(module, GatedAttention)]
-    spared = [parameter for block in blocks for parameter in block.parameters() if parameter.ndim != 2]
-    names = {id(parameter) for parameter in spared}
-    decayed = [parameter for parameter in network.parameters() if id(parameter) not in names]
-    groups = [{"params": decayed, "weight_decay": weight_decay}]
-    return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups
+def attention_blocks(network):
+    """The blocks of self-attention in ``network``, in its order."""
+    return [module for module in network.modules() if isinstance(module, GatedAttention)]

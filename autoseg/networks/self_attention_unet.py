@@ -7,7 +7,7 @@ names of the backbone's weights are those of ``unet`` or ``residual_unet``.
 
 import torch
 
-from autoseg.networks.attention import FullAttention, GatedAttention, SlotAttention
+from autoseg.networks.attention import FullAttention, SlotAttention, attention_blocks
 from autoseg.networks.unet import build_residual_unet, build_unet
 
 __all__ = ["attention_maps", "build_self_attention_unet", "close_gates", "slot_blocks"]
@@ -29,9 +29,8 @@ def build_self_attention_unet(spec):
 
 def close_gates(network):
     """Set the gates of all self-attention in ``network`` to zero, in place: the backbone alone remains."""
-    for module in network.modules():
-        if isinstance(module, GatedAttention):
-            torch.nn.init.zeros_(module.gate)
+    for block in attention_blocks(network):
+        torch.nn.init.zeros_(block.gate)
 
 
 @torch.no_grad()
@@ -54,6 +53,6 @@ def attention_maps(network, x):
 
 def slot_blocks(network):
     """{stage: SlotAttention} of a network, empty where it has none."""
-    blocks = [module for module in network.modules() if isinstance(module, SlotAttention)]
+    blocks = [block for block in attention_blocks(network) if isinstance(block, SlotAttention)]
     stages = [entry.stage for entry in network.spec.attention if entry.kind == "slot"] if blocks else []
     return dict(zip(stages, blocks, strict=True))

@@ -22,8 +22,7 @@ from autoseg.evaluation.comparison import Comparison, Contender, compare_scores
 from autoseg.evaluation.comparison_report import as_markdown, write_comparison
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
-from autoseg.networks import NETWORKS, close_gates
-from autoseg.networks.attention import GatedAttention
+from autoseg.networks import NETWORKS, attention_blocks, close_gates
 from autoseg.networks.cost import NetworkCost, match_operations, measure_cost
 from autoseg.networks.machine import choose_device
 from autoseg.pipeline.prepare import case_digests
@@ -275,7 +274,7 @@ def _with_closed_gates(study, entrant, say, progress):
     bundle = load_bundle(study.workspace.model(f"{study.spec.name}_{entrant.run}"))
     options = read_json(entrant.folder / "validation" / "run.json")
     predictor = Predictor(bundle, folds=[study.fold], device=str(study.device), precision=options["precision"])
-    if not any(isinstance(module, GatedAttention) for network in predictor.networks for module in network.modules()):
+    if not any(attention_blocks(network) for network in predictor.networks):
         return None
     for network in predictor.networks:
         close_gates(network)

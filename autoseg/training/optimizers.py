@@ -1,13 +1,16 @@
 """Which optimiser moves which parameters, and how far: the one place where rates, momenta and clipping meet the network."""
 
+from functools import partial
+
 import torch
 
-from autoseg.networks import parameter_groups
+from autoseg.networks import attention_blocks
 from autoseg.training.muon import Muon
 from autoseg.training.recipe import momentum_for
 
 __all__ = ["build_optimizers", "descend", "set_pace"]
 
+RATES = {"others": "learning_rate", "kernels": "kernel_rate", "attention": "attention_rate", "restoration": "restoration_rate"}
 RESTORATION_CLIP = 0.1  # norm of the gradient of the restoration's loss, at most: its deep head has no normalisation
 
 
@@ -15,22 +18,30 @@ def build_optimizers(network, recipe):
     """The optimisers by what they move; every parameter belongs to one of them.
 
     Returns:
-        dictionary: ``kernels`` (Muon), of the convolutions with more than one input channel and more than one voxel;
-        ``restoration`` (Adam), the head that restores, whose gradients are small and seldom; ``others`` (SGD). The first two
-        only where recipe and network have them.
+        dictionary: ``kernels`` (Muon), of the convolutions with more than one input channel and more than one voxel, and the
+        matrices of attention; ``attention`` (Adam), its slots, scales and gates, which SGD hardly moves from where they begin;
+        ``restoration`` (Adam), the head that restores, whose gradients are small and seldom; ``others`` (SGD with
+        decay of the weights). The first three only where recipe and network have them.
     """
-    head = list(network.restoration.parameters()) if hasattr(network, "restoration") else []
-    apart = {id(parameter) for parameter in head}
-    kernels = [p for p in network.parameters() if recipe.kernel_rate and id(p) not in apart and _is_kernel(p)]
-    apart |= {id(parameter) for parameter in kernels}
-    groups = parameter_groups(network, recipe.weight_decay)
-    groups = [{**group, "params": [p for p in group["params"] if id(p) not in apart]} for group in groups]
-    optimizers = {"others": torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)}
-    if kernels:
-        optimizers["kernels"] = Muon(kernels, lr=recipe.kernel_rate)
-    if head:
-        optimizers["restoration"] = torch.optim.Adam(head, lr=recipe.restoration_rate)
-    return optimizers
+    head = {id(p) for p in network.restoration.parameters()} if hasattr(network, "restoration") else set()
+    looks = {id(p) for block in attention_blocks(network) for p in block.parameters()}
+    moved = {name: [] for name in RATES}
+    for p in network.parameters():
+        if id(p) in head:
+            moved["restoration"].append(p)
+        elif id(p) in looks and p.ndim != 2:
+            moved["attention"].append(p)
+        elif recipe.kernel_rate and (id(p) in looks or _is_kernel(p)):
+            moved["kernels"].append(p)
+        else:
+            moved["others"].append(p)
+    kinds = {
+        "others": partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay),
+        "kernels": Muon,
+        "attention": torch.optim.Adam,
+        "restoration": torch.optim.Adam,
+    }
+    return {name: kinds[name](found, lr=getattr(recipe, RATES[name])) for name, found in moved.items() if found}
 
 
 def _is_kernel(parameter):
@@ -39,10 +50,9 @@ def _is_kernel(parameter):
 
 def set_pace(optimizers, recipe, rate, steps_expected):
     """Give every optimiser ``rate`` times its highest learning rate, and the momentum that fits the number of steps."""
-    highest = {"others": recipe.learning_rate, "kernels": recipe.kernel_rate, "restoration": recipe.restoration_rate}
     for name, optimizer in optimizers.items():
         for group in optimizer.param_groups:
-            group["lr"] = highest[name] * rate
+            group["lr"] = getattr(recipe, RATES[name]) * rate
             if "momentum" in group:
                 group["momentum"] = momentum_for(recipe, steps_expected)
 

@@ -46,7 +46,8 @@ class Recipe:
         name: for people.
         learning_rate, weight_decay, clip_norm: of SGD with Nesterov momentum.
         kernel_rate: learning rate of Muon, which moves the kernels of the convolutions (``optimizers``); 0 leaves them to SGD.
-        momentum: of both; None fits it to the number of steps (``momentum_for``).
+        attention_rate: of Adam, which moves the slots, scales and gates of self-attention; its matrices go with the kernels.
+        momentum: of SGD and Muon; None fits it to the number of steps (``momentum_for``).
         warmup, hold, power: of the learning rate, see above.
         batch_size: None means the plan's.
         cpu_batch_size: at most so many on a CPU, where many small steps win; None for no such limit.
@@ -76,6 +77,7 @@ class Recipe:
     name: str = "autoseg"
     learning_rate: float = 0.02
     kernel_rate: float = 0.05
+    attention_rate: float = 0.005
     momentum: float | None = None
     weight_decay: float = 3e-5
     clip_norm: float = 12.0
@@ -106,7 +108,15 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
             raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
-        for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes", "cpu_width", "restoration_rate"):
+        for name in (
+            "learning_rate",
+            "attention_rate",
+            "restoration_rate",
+            "clip_norm",
+            "power",
+            "checkpoint_minutes",
+            "cpu_width",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
         for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size", "restoration_every"):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autoseg.networks import attention_maps, build_network, close_gates, parameter_groups, slot_blocks
+from autoseg.networks import attention_blocks, attention_maps, build_network, close_gates, slot_blocks
 from autoseg.networks.attention import FullAttention, SlotAttention, rotary_angles
 from planners.plan import AttentionStage, NetworkSpec
 
@@ -232,16 +232,9 @@ def test_a_grid_of_one_voxel_and_of_zeros_is_fine():
         assert block_of(kind)(torch.zeros(1, 16, 1, 1, 1)).isfinite().all()
 
 
-def test_norms_slots_and_gates_of_attention_do_not_decay():
-    network = build_network(SPEC)
-    decayed, spared = parameter_groups(network, 0.01)
-    names = {id(parameter): name.split(".")[-1] for name, parameter in network.named_parameters()}
-    assert sorted(names[id(p)] for p in spared["params"]) == ["gate", "gate", "scale", "scale", "slots"]
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)
-    assert len(decayed["params"]) + len(spared["params"]) == len(names)
-    plain = build_network(replace(SPEC, name="unet"))
-    (group,) = parameter_groups(plain, 0.01)
-    assert [id(p) for p in group["params"]] == [id(p) for p in plain.parameters()]
+def test_blocks_are_found_where_the_network_has_them():
+    assert [type(block).__name__ for block in attention_blocks(build_network(SPEC))] == ["SlotAttention", "FullAttention"]
+    assert not attention_blocks(build_network(replace(SPEC, name="unet")))
 
 
 @pytest.mark.parametrize("backbone", ["plain", "residual"])
