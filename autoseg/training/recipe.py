@@ -108,15 +108,8 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
             raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
-        for name in (
-            "learning_rate",
-            "attention_rate",
-            "restoration_rate",
-            "clip_norm",
-            "power",
-            "checkpoint_minutes",
-            "cpu_width",
-        ):
+        rates = ("learning_rate", "attention_rate", "restoration_rate")
+        for name in (*rates, "clip_norm", "power", "checkpoint_minutes", "cpu_width"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
         for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size", "restoration_every"):
