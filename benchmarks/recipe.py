@@ -42,6 +42,7 @@ ARMS = {  # settings of the recipe
     "sgd": {"kernel_rate": 0.0},
     "kernel_rate_0.02": {"kernel_rate": 0.02},
     "kernel_rate_0.03": {"kernel_rate": 0.03},
+    "attention_rate_0.005": {"attention_rate": 0.005},
     "attention_rate_0.02": {"attention_rate": 0.02},
     "rate_0.015": {"learning_rate": 0.015},
     "rate_0.03": {"learning_rate": 0.03},

@@ -1,7 +1,5 @@
 """Which optimiser moves which parameters, and how far: the one place where rates, momenta and clipping meet the network."""
 
-from functools import partial
-
 import torch
 
 from autoseg.networks import attention_blocks
@@ -18,30 +16,30 @@ def build_optimizers(network, recipe):
     """The optimisers by what they move; every parameter belongs to one of them.
 
     Returns:
-        dictionary: ``kernels`` (Muon), of the convolutions with more than one input channel and more than one voxel, and the
-        matrices of attention; ``attention`` (Adam), its slots, scales and gates, which SGD hardly moves from where they begin;
-        ``restoration`` (Adam), the head that restores, whose gradients are small and seldom; ``others`` (SGD with
-        decay of the weights). The first three only where recipe and network have them.
+        dictionary: ``kernels`` (Muon), of the convolutions with more than one input channel and more than one voxel;
+        ``restoration`` (Adam), the head that restores, whose gradients are small and seldom; ``others`` (SGD with decay of the
+        weights). With an ``attention_rate`` the matrices of attention are with the kernels, and its slots, scales and gates are
+        ``attention`` (Adam); else they are with the others, without decay. The first ones only where recipe and network have
+        them.
     """
     head = {id(p) for p in network.restoration.parameters()} if hasattr(network, "restoration") else set()
     looks = {id(p) for block in attention_blocks(network) for p in block.parameters()}
-    moved = {name: [] for name in RATES}
+    moved, spared = {name: [] for name in RATES}, []
     for p in network.parameters():
         if id(p) in head:
             moved["restoration"].append(p)
         elif id(p) in looks and p.ndim != 2:
-            moved["attention"].append(p)
-        elif recipe.kernel_rate and (id(p) in looks or _is_kernel(p)):
+            (moved["attention"] if recipe.attention_rate else spared).append(p)
+        elif recipe.kernel_rate and (_is_kernel(p) or id(p) in looks and recipe.attention_rate):
             moved["kernels"].append(p)
         else:
             moved["others"].append(p)
-    kinds = {
-        "others": partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay),
-        "kernels": Muon,
-        "attention": torch.optim.Adam,
-        "restoration": torch.optim.Adam,
-    }
-    return {name: kinds[name](found, lr=getattr(recipe, RATES[name])) for name, found in moved.items() if found}
+    decay = [{"params": moved["others"], "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    optimizers = {"others": torch.optim.SGD(decay, lr=recipe.learning_rate, momentum=0.9, nesterov=True)}
+    for name, kind in {"kernels": Muon, "attention": torch.optim.Adam, "restoration": torch.optim.Adam}.items():
+        if moved[name]:
+            optimizers[name] = kind(moved[name], lr=getattr(recipe, RATES[name]))
+    return optimizers
 
 
 def _is_kernel(parameter):

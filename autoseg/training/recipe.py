@@ -46,7 +46,9 @@ class Recipe:
         name: for people.
         learning_rate, weight_decay, clip_norm: of SGD with Nesterov momentum.
         kernel_rate: learning rate of Muon, which moves the kernels of the convolutions (``optimizers``); 0 leaves them to SGD.
-        attention_rate: of Adam, which moves the slots, scales and gates of self-attention; its matrices go with the kernels.
+        attention_rate: of Adam, which moves the slots, scales and gates of self-attention, while its matrices go with the
+            kernels; 0 leaves all to SGD, which hardly opens the gates in short trainings. That is the default, because opened
+            they gained nothing where it was measured (EXPERIMENTS.md); 0.005 opens them.
         momentum: of SGD and Muon; None fits it to the number of steps (``momentum_for``).
         warmup, hold, power: of the learning rate, see above.
         batch_size: None means the plan's.
@@ -77,7 +79,7 @@ class Recipe:
     name: str = "autoseg"
     learning_rate: float = 0.02
     kernel_rate: float = 0.05
-    attention_rate: float = 0.005
+    attention_rate: float = 0.0
     momentum: float | None = None
     weight_decay: float = 3e-5
     clip_norm: float = 12.0
@@ -108,8 +110,7 @@ class Recipe:
     def __post_init__(self):
         if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
             raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
-        rates = ("learning_rate", "attention_rate", "restoration_rate")
-        for name in (*rates, "clip_norm", "power", "checkpoint_minutes", "cpu_width"):
+        for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes", "cpu_width", "restoration_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
         for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size", "restoration_every"):
@@ -119,8 +120,8 @@ class Recipe:
             raise ValueError("restoration_weight must not be negative, and restoration_warmup a fraction")
         if not 0 <= self.foreground <= 1 or not 0 <= (self.momentum or 0) < 1:
             raise ValueError("foreground and momentum must be fractions")
-        if min(self.weight_decay, self.kernel_rate, self.plain_epochs) < 0:
-            raise ValueError("weight_decay, kernel_rate and plain_epochs must not be negative")
+        if min(self.weight_decay, self.kernel_rate, self.attention_rate, self.plain_epochs) < 0:
+            raise ValueError("weight_decay, kernel_rate, attention_rate and plain_epochs must not be negative")
 
 
 # the recipe of nnU-Net 2.8: Isensee et al. 2021 and its default trainer

@@ -34,9 +34,9 @@ ATTENTIVE = replace(SPEC, name="self_attention_unet", attention=(AttentionStage(
 
 
 @pytest.mark.parametrize("recipe", ["autoseg", "parity"])
-def test_first_kernels_and_last_layers_stay_with_sgd_and_attention_does_not(recipe):
+def test_first_kernels_and_last_layers_stay_with_sgd_and_attention_with_a_rate_does_not(recipe):
     network = build_network(ATTENTIVE)
-    moved = _moved(build_optimizers(network, RECIPES[recipe]))
+    moved = _moved(build_optimizers(network, replace(RECIPES[recipe], attention_rate=0.005)))
     by = {name: [n for n, p in network.named_parameters() if id(p) in {id(q) for q in found}] for name, found in moved.items()}
     block = "encoder.stages.1.1."
     matrices = [f"{block}project.weight", f"{block}merge.weight", f"{block}describe.weight"]
@@ -46,10 +46,22 @@ def test_first_kernels_and_last_layers_stay_with_sgd_and_attention_does_not(reci
     assert {"encoder.stages.0.0.conv.weight", "decoder.heads.0.weight"} <= set(by["others"])
 
 
-def test_gates_open_in_a_short_training():
-    """By SGD alone, whose step follows the gradient's size, they stay shut (EXPERIMENTS.md)."""
+def test_without_a_rate_of_its_own_attention_stays_with_sgd_and_only_its_matrices_decay():
+    network = build_network(ATTENTIVE)
+    optimizers = build_optimizers(network, Recipe(weight_decay=0.01))
+    assert set(optimizers) == {"others", "kernels", "restoration"}
+    decayed, spared = optimizers["others"].param_groups
+    (block,) = attention_blocks(network)
+    assert {id(p) for p in spared["params"]} == {id(p) for p in (block.slots, block.scale, block.gate)}
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)
+    assert id(block.merge.weight) in {id(p) for p in decayed["params"]}
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_gates_open_in_a_short_training_with_a_rate_of_their_own(opens):
+    """SGD's step follows the gradient's size, so by it they stay shut (EXPERIMENTS.md)."""
     torch.manual_seed(0)
-    network, recipe = build_network(replace(ATTENTIVE, restoration=False)), Recipe()
+    network, recipe = build_network(replace(ATTENTIVE, restoration=False)), Recipe(attention_rate=0.005 * opens)
     optimizers = build_optimizers(network, recipe)
     set_pace(optimizers, recipe, 1.0, 20)
     (block,) = attention_blocks(network)
@@ -58,8 +70,8 @@ def test_gates_open_in_a_short_training():
         x = torch.rand(1, 1, 8, 8, 8)
         (1e-4 * network(x).square().mean()).backward()
         descend(optimizers, recipe, 0.0)
-    assert block.gate.abs().min() > 2 * recipe.attention_rate
-    assert (block.merge.weight - begin).abs().mean() > 0.1 * begin.abs().mean()
+    assert (block.gate.abs().min() > 0.01) == opens
+    assert ((block.merge.weight - begin).abs().mean() > 0.1 * begin.abs().mean()) == opens
 
 
 def test_rates_rise_and_fall_together():
