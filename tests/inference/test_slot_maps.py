@@ -13,8 +13,9 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.slot_maps import ChosenSlot, blended_maps, choose_slots, enlarged
-from autoseg.networks import NETWORKS
+from autoseg.networks import NETWORKS, close_gates
 from autoseg.networks.attention import SlotAttention
+from autoseg.pipeline.attention_export import attention_exporters
 from planners.plan import AttentionStage
 
 COS, SIN = np.cos(np.radians(20)), np.sin(np.radians(20))
@@ -39,6 +40,7 @@ class Planted(torch.nn.Module):
             block.project.weight[[4, 6], 0] = 1  # keys of either head: these two
             block.project.weight[[5, 7], 1] = 1
             block.slots.copy_(SLOTS)
+            block.gate[3] = -0.5
 
     def forward(self, x):
         return torch.cat([torch.zeros_like(x), x - 0.5], 1)
@@ -76,6 +78,7 @@ def test_maps_lie_on_the_grid_of_the_scan_and_are_largest_where_the_slot_looks(p
     assert attention == {"fold": "0", "mirrored": False}
     assert stage["file"] == "a_attention/stage1.nii.gz"
     assert stage["file"] in record["outputs"]
+    assert stage["gate"] == 0.5
     slots = stage["slots"]
     assert [(entry["head"], entry["slot"]) for entry in slots] == [(0, 1), (0, 2), (1, 2), (1, 0)]
     assert 0 < slots[0]["entropy"] < slots[1]["entropy"] < 1 > slots[2]["entropy"]
@@ -109,6 +112,16 @@ def test_a_model_without_slots_is_refused_before_anything_is_written(place, tool
     assert "no slots whose attention could be shown; its network is 'threshold'" in told
     assert "Leave --attention-maps out, or take a model of self_attention_unet" in told
     assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize(("shut", "slots"), [(True, 2), (True, 0), (False, 2)])
+def test_who_asks_for_maps_is_told_where_the_gates_never_opened(place, caplog, shut, slots):
+    predictor = Predictor(place / "model", device="cpu", precision="fp32")
+    if shut:
+        close_gates(predictor.networks[0])
+    attention_exporters(predictor, place / "out", slots)
+    told = "the gates of its attention are all but shut (at most 0.000)" in caplog.text
+    assert told == ("--set attention_rate=0.005" in caplog.text) == (shut and slots > 0)
 
 
 def test_windows_blend_into_one_where_a_slot_looks_everywhere_alike(place):
