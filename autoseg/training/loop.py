@@ -188,7 +188,7 @@ def _refuse_unless_finite(losses, step, recipe):
     """Losses of one step or none."""
     for value in (tensor.item() for tensor in losses):
         if not math.isfinite(value):
-            rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate")}
+            rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate", "attention_rate")}
             lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
             raise TrainingError(
                 f"step {step}: the loss is {value}. The last checkpoint is whole; start anew with lower learning rates, "

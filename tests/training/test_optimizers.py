@@ -27,29 +27,32 @@ def test_each_parameter_belongs_to_one_optimizer(name, recipe):
     assert sorted(id(p) for part in moved.values() for p in part) == sorted(id(p) for p in network.parameters())
     inside = {id(p) for p in network.restoration.parameters()}
     assert {id(p) for p in moved["restoration"]} == inside
-    assert all(p.ndim != 1 and id(p) not in inside for p in moved.get("kernels", ()))
+    assert all(p.ndim == 5 and id(p) not in inside for p in moved.get("kernels", ()))
 
 
 ATTENTIVE = replace(SPEC, name="self_attention_unet", attention=(AttentionStage(1, "slot", 1, 6),))
 
 
+BLOCK = "encoder.stages.1.1."
+MATRICES = {f"{BLOCK}project.weight", f"{BLOCK}merge.weight", f"{BLOCK}describe.weight"}
+SPARED = {f"{BLOCK}scale", f"{BLOCK}gate", f"{BLOCK}slots"}
+KERNELS = {"encoder.stages.1.0.conv.weight", "decoder.ups.0.weight", "decoder.stages.0.0.conv.weight"}
+
+
 @pytest.mark.parametrize("recipe", ["autoseg", "parity"])
-def test_first_kernels_and_last_layers_stay_with_sgd_and_attention_with_a_rate_does_not(recipe):
+@pytest.mark.parametrize("rate", [0.0, 0.005])
+def test_first_kernels_and_last_layers_stay_with_sgd_and_attention_unless_it_has_a_rate(recipe, rate):
     network = build_network(ATTENTIVE)
-    moved = _moved(build_optimizers(network, replace(RECIPES[recipe], attention_rate=0.005)))
-    by = {name: [n for n, p in network.named_parameters() if id(p) in {id(q) for q in found}] for name, found in moved.items()}
-    block = "encoder.stages.1.1."
-    matrices = [f"{block}project.weight", f"{block}merge.weight", f"{block}describe.weight"]
-    kernels = ["encoder.stages.1.0.conv.weight", "decoder.ups.0.weight", "decoder.stages.0.0.conv.weight"]
-    assert sorted(by["attention"]) == sorted([f"{block}scale", f"{block}gate", f"{block}slots"])
-    assert sorted(by.get("kernels", ())) == sorted([*matrices, *kernels] if recipe == "autoseg" else [])
-    assert {"encoder.stages.0.0.conv.weight", "decoder.heads.0.weight"} <= set(by["others"])
+    moved = _moved(build_optimizers(network, replace(RECIPES[recipe], attention_rate=rate)))
+    by = {name: {n for n, p in network.named_parameters() if id(p) in {id(q) for q in found}} for name, found in moved.items()}
+    assert by.get("attention", set()) == (SPARED if rate else set())
+    assert by.get("kernels", set()) == (KERNELS | (MATRICES if rate else set()) if recipe == "autoseg" else set())
+    assert {"encoder.stages.0.0.conv.weight", "decoder.heads.0.weight"} <= by["others"]
 
 
 def test_without_a_rate_of_its_own_attention_stays_with_sgd_and_only_its_matrices_decay():
     network = build_network(ATTENTIVE)
     optimizers = build_optimizers(network, Recipe(weight_decay=0.01))
-    assert set(optimizers) == {"others", "kernels", "restoration"}
     decayed, spared = optimizers["others"].param_groups
     (block,) = attention_blocks(network)
     assert {id(p) for p in spared["params"]} == {id(p) for p in (block.slots, block.scale, block.gate)}
