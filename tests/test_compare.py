@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -75,6 +76,32 @@ def test_the_same_call_repeats_nothing(place, capsys):
     assert [path.stat().st_mtime_ns for path in runs] == times
     first = json.loads((place / "all.json").read_text())
     assert json.loads((place / "again" / "comparison.json").read_text())["differences"] == first["differences"]
+
+
+def test_repeats_train_with_the_next_seeds_and_keep_what_there_is(place, capsys):
+    runs = place / "workspace" / "runs" / "Abdomen"
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/fold_0/checkpoint.safetensors")}
+    try:
+        assert call(place, "--networks", "self_attention_unet,fcn", "--repeats", "2", "-o", str(place / "twice")) == 0
+        seeds = sorted(json.loads(path.read_text())["task"]["seed"] for path in runs.glob("*/fold_0/run.json"))
+    finally:
+        for path in runs.iterdir():
+            if not any(path in known.parents for known in before):
+                shutil.rmtree(path)
+    assert seeds == [0, 0, 1, 1]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    text = capsys.readouterr().out
+    assert "2 trainings each" in text
+    assert "seed 0, 1, 8 cases" in text
+    assert "| network | seed 0 | seed 1 | standard deviation | self_attention_unet minus it |" in text
+    stored = json.loads((place / "twice" / "comparison.json").read_text())
+    single = json.loads((place / "all.json").read_text())
+    for network, alone in zip(stored["networks"], single["networks"], strict=True):
+        means = [network["trainings"][seed]["means"]["dice"] for seed in ("0", "1")]
+        assert means[0] == pytest.approx(alone["means"]["dice"]["mean"])
+        assert means[0] != means[1]
+        assert network["means"]["dice"]["mean"] == pytest.approx(sum(means) / 2)
+    assert stored["over_trainings"]["dice"]["fcn"]["n"] == 2
 
 
 def test_restored_intensities_are_read_where_a_run_has_them(place):

@@ -2,7 +2,7 @@
 
 import argparse
 
-from autoseg.cli.common import Progress, add_training, speaker, workspace_of
+from autoseg.cli.common import Progress, add_training, positive, speaker, workspace_of
 
 
 def add_arguments(parser):
@@ -10,6 +10,13 @@ def add_arguments(parser):
     parser.add_argument("fold", metavar="FOLD", help="the fold (0 to 4) whose held-back cases are compared")
     parser.add_argument("--networks", metavar="A,B,C", help="the first is paired with each other one; default: all there are")
     add_training(parser)
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="train each network N times, with --seed and the seeds after it",
+    )
     parser.add_argument(
         "--match-flops", action="store_true", help="scale widths to the operations per patch of the first network"
     )
@@ -53,6 +60,7 @@ def run(args):
         settings=dict(args.set),
         device=args.device,
         seed=args.seed,
+        repeats=args.repeats,
         margin=args.margin,
         target=args.output,
         fresh=args.fresh,

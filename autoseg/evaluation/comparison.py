@@ -4,12 +4,22 @@ A *contender* is one method with its scores. Every metric becomes one value per 
 in which it is defined; so a structure that was invented where there is none (Dice 0) counts, and one that was rightly left
 out (undefined) does not. Means over cases have bootstrap intervals. The first contender, chosen before the data were seen,
 is paired with each other one.
+
+A method that was trained several times is the mean of its trainings, case by case. A difference then counts where it holds
+over cases and over trainings, each of which can mislead alone.
 """
 
 import statistics
 from dataclasses import dataclass, field
 
-from autoseg.evaluation.statistics import Difference, is_equivalent, mean_interval, paired_difference, wilcoxon_holm
+from autoseg.evaluation.statistics import (
+    Difference,
+    is_equivalent,
+    mean_interval,
+    paired_difference,
+    paired_trainings,
+    wilcoxon_holm,
+)
 
 __all__ = [
     "RECONSTRUCTION",
@@ -20,6 +30,7 @@ __all__ = [
     "Contender",
     "Interval",
     "Scale",
+    "average_trainings",
     "compare_scores",
     "verdict",
 ]
@@ -66,6 +77,7 @@ class Contender:
         restored: rows of ``evaluation.restored``; empty where the method restores no intensities.
         cost: what it took, by name, such as ``parameters`` and ``seconds_per_step``; None for what is not known.
         failures: sentences about cases that it could not do.
+        trainings: seed -> what that training came to, where these are means over several; else empty.
     """
 
     name: str
@@ -73,6 +85,7 @@ class Contender:
     restored: tuple[dict, ...] = ()
     cost: dict = field(default_factory=dict)
     failures: tuple[str, ...] = ()
+    trainings: dict[int, "Contender"] = field(default_factory=dict)
 
     def by_case(self, metric):
         """Case -> mean over the structures, or the degradations, in which the metric is defined; None where it is in none."""
@@ -84,6 +97,43 @@ class Contender:
             found.setdefault(case, []).append(values.get(metric))
         defined = {case: [value for value in values if value is not None] for case, values in found.items()}
         return {case: statistics.fmean(values) if values else None for case, values in defined.items()}
+
+    def mean_of(self, metric):
+        """Mean over the cases in which the metric is defined; None where it is in none."""
+        values = [value for value in self.by_case(metric).values() if value is not None]
+        return statistics.fmean(values) if values else None
+
+
+def average_trainings(trainings):
+    """One Contender from several trainings of a method: means of scores, restored intensities and costs.
+
+    Args:
+        trainings: seed -> Contender, one at least. What is undefined in one training is left out of the mean; what is no
+            number, such as the device, is that of the first training.
+    """
+    several = list(trainings.values())
+    restored = {}
+    for row in (row for contender in several for row in contender.restored):
+        restored.setdefault((row["case"], row["degradation"]), []).append(row)
+    keys = dict.fromkeys(key for contender in several for key in contender.scores)
+    return Contender(
+        name=several[0].name,
+        scores={key: _mean_values([c.scores[key] for c in several if key in c.scores]) for key in keys},
+        restored=tuple(map(_mean_values, restored.values())),
+        cost=_mean_values([contender.cost for contender in several]),
+        failures=tuple(f"seed {seed}, {failure}" for seed, c in trainings.items() for failure in c.failures),
+        trainings=trainings,
+    )
+
+
+def _mean_values(several):
+    """Name -> mean of a value in several dictionaries."""
+    means = {}
+    for name in dict.fromkeys(name for values in several for name in values):
+        found = [values[name] for values in several if values.get(name) is not None]
+        differ = any(value != found[0] for value in found)
+        means[name] = statistics.fmean(found) if differ and isinstance(found[0], int | float) else next(iter(found), None)
+    return means
 
 
 @dataclass(frozen=True)
@@ -104,6 +154,7 @@ class Comparison:
         contenders: in the order in which they were named; the first one that has scores is the ``reference``.
         means: name -> metric -> Interval.
         differences: metric -> name of another contender -> Difference, reference minus that one; p values after Holm.
+        over_trainings: the same by pairs of trainings with the same seed; empty without several trainings of the reference.
         margin: mean Dice may differ by less and still be called equivalent.
         failed: name -> why it has no scores.
         gates_closed: name -> (Contender, Difference of Dice): the same network with its attention switched off, and what
@@ -113,6 +164,7 @@ class Comparison:
     contenders: tuple[Contender, ...]
     means: dict[str, dict[str, Interval]]
     differences: dict[str, dict[str, Difference]]
+    over_trainings: dict[str, dict[str, Difference]]
     margin: float
     failed: dict[str, str]
     gates_closed: dict[str, tuple[Contender, Difference]]
@@ -141,8 +193,9 @@ class Comparison:
     def _sentence(self, metric):
         groups = {}
         for name, difference in self.differences[metric].items():
-            kind = verdict(difference, metric, self.margin if metric == "dice" else 0.0)
-            groups.setdefault(kind, []).append(f"{name} ({_evidence(metric, difference)})")
+            trainings = self.over_trainings.get(metric, {}).get(name)
+            kind = verdict(difference, metric, self.margin if metric == "dice" else 0.0, trainings)
+            groups.setdefault(kind, []).append(f"{name} ({_evidence(metric, difference, trainings)})")
         parts = [
             PHRASES[kind].format(margin=100 * self.margin) + " " + ", ".join(groups[kind]) for kind in PHRASES if kind in groups
         ]
@@ -165,24 +218,34 @@ GATES = {
 }
 
 
-def verdict(difference, metric, margin):
+def verdict(difference, metric, margin, trainings=None):
     """better, worse, equivalent, open or unknown: of the first of two methods.
 
-    A difference counts where the corrected p value is below 0.05 and the interval excludes zero.
+    A difference counts where the corrected p value is below 0.05 and the interval excludes zero. With ``trainings``, the
+    Difference over several trainings, its interval must say the same, whatever the verdict.
     """
     if difference.p_value is None or difference.low is None:
         return "unknown"
-    if difference.p_value < LEVEL and difference.low * difference.high > 0:
+    both = [difference] if trainings is None else [difference, trainings]
+    if any(found.low is None for found in both):
+        return "open"
+    if difference.p_value < LEVEL and (all(found.low > 0 for found in both) or all(found.high < 0 for found in both)):
         return "better" if (difference.low > 0) == SCALES[metric].more_is_better else "worse"
-    return "equivalent" if is_equivalent(difference, margin) else "open"
+    return "equivalent" if all(is_equivalent(found, margin) for found in both) else "open"
 
 
-def _evidence(metric, difference):
+def _evidence(metric, difference, trainings=None):
     scale = SCALES[metric]
     if difference.low is None:
         return f"{difference.n} cases"
-    low, high = scale.text(difference.low), scale.text(difference.high)
-    return f"{scale.text(difference.mean, '+')} [{low}, {high}], {p_text(difference.p_value)}, {difference.n} cases"
+    evidence = f"{scale.text(difference.mean, '+')} {interval_text(scale, difference)}, {p_text(difference.p_value)}"
+    evidence += f", {difference.n} cases"
+    return evidence if trainings is None else f"{evidence}; over {trainings.n} trainings {interval_text(scale, trainings)}"
+
+
+def interval_text(scale, found):
+    """The ends of an Interval or a Difference in brackets; nothing where there are none."""
+    return "" if found.low is None else f"[{scale.text(found.low)}, {scale.text(found.high)}]"
 
 
 def p_text(p_value):
@@ -201,15 +264,18 @@ def compare_scores(contenders, *, margin, failed=None, gates_closed=None):
     values = {c.name: {metric: c.by_case(metric) for metric in SHARE | SCALES} for c in contenders}
     means = {name: {metric: _interval(cases.values()) for metric, cases in found.items()} for name, found in values.items()}
     first, *others = values or [None]
-    differences = {}
+    differences, over_trainings = {}, {}
     for metric in SCALES if others else ():
         cases = sorted(set().union(*(found[metric] for found in values.values())))
         columns = {name: [found[metric].get(case) for case in cases] for name, found in values.items()}
         differences[metric] = wilcoxon_holm(columns.pop(first), columns)
+        if contenders[0].trainings:
+            over_trainings[metric] = {c.name: _over_trainings(contenders[0], c, metric) for c in contenders[1:]}
     return Comparison(
         contenders=tuple(contenders),
         means=means,
         differences=differences,
+        over_trainings=over_trainings,
         margin=margin,
         failed=failed or {},
         gates_closed={
@@ -222,6 +288,12 @@ def compare_scores(contenders, *, margin, failed=None, gates_closed=None):
 def _dice_difference(first, second):
     cases = sorted(first)
     return paired_difference([first[case] for case in cases], [second.get(case) for case in cases])
+
+
+def _over_trainings(first, second, metric):
+    """Difference by seeds that both were trained with."""
+    seeds = [seed for seed in first.trainings if seed in second.trainings]
+    return paired_trainings(*([c.trainings[seed].mean_of(metric) for seed in seeds] for c in (first, second)))
 
 
 def _interval(values):

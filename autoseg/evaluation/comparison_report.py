@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from autoseg.atomic import replacing
-from autoseg.evaluation.comparison import RECONSTRUCTION, SCALES, SEGMENTATION, SHARE, Scale, p_text
+from autoseg.evaluation.comparison import RECONSTRUCTION, SCALES, SEGMENTATION, SHARE, Scale, interval_text, p_text
 from autoseg.evaluation.markdown import markdown_table
 from autoseg.evaluation.restored import RESTORED_HEADINGS, restored_cells, summarise_restored
 
@@ -65,6 +65,8 @@ def as_markdown(comparison, about):
             "intensities: means over the degradations; only networks with a restoration head have them."
         ]
         parts += _restored(comparison)
+        if any(contender.trainings for contender in comparison.contenders):
+            parts += ["## Trainings", _trainings(comparison)]
         parts += ["## Cost", _cost(comparison)]
     if comparison.differences:
         parts += [f"## {comparison.reference} minus the others", _differences(comparison)]
@@ -97,10 +99,28 @@ def _restored(comparison):
     return [markdown_table([("network", *RESTORED_HEADINGS), *rows]), legend] if rows else []
 
 
+def _trainings(comparison):
+    """Mean Dice of each training, and the difference over trainings."""
+    dice = SEGMENTATION["dice"]
+    seeds = sorted({seed for contender in comparison.contenders for seed in contender.trainings})
+    headings = [f"seed {seed}" for seed in seeds]
+    lines = [["network", *headings, "standard deviation", f"{comparison.reference} minus it"]]
+    for contender in comparison.contenders:
+        found = {seed: training.mean_of("dice") for seed, training in contender.trainings.items()}
+        values = [value for value in found.values() if value is not None]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        other = comparison.over_trainings.get("dice", {}).get(contender.name)
+        difference = f"{dice.text(other.mean, '+')} {interval_text(dice, other)}".strip() if other and other.n else "–"
+        lines.append([contender.name, *(dice.text(found.get(seed)) for seed in seeds), dice.text(spread), difference])
+    legend = (
+        "Mean Dice of the cases in percent, by training. The difference is paired by seed, with the 95 % interval of "
+        "Student's t over trainings: what to expect of other trainings on these cases. A p value above speaks of other cases."
+    )
+    return f"{markdown_table(lines)}\n\n{legend}"
+
+
 def _cell(scale, interval, n):
-    cell = scale.text(interval.mean)
-    if interval.low is not None:
-        cell += f" [{scale.text(interval.low)}, {scale.text(interval.high)}]"
+    cell = f"{scale.text(interval.mean)} {interval_text(scale, interval)}".strip()
     return cell if interval.n in (0, n) else f"{cell}, {interval.n} cases"
 
 
@@ -133,17 +153,15 @@ def _differences(comparison):
 def _difference(scale, difference):
     if difference.low is None:
         return "–"
-    ends = f"[{scale.text(difference.low)}, {scale.text(difference.high)}]"
-    return f"{scale.text(difference.mean, '+')} {ends}, {p_text(difference.p_value)}"
+    return f"{scale.text(difference.mean, '+')} {interval_text(scale, difference)}, {p_text(difference.p_value)}"
 
 
 def _gates_closed(comparison):
     dice = SEGMENTATION["dice"]
     lines = [["network", "Dice as trained, %", "Dice with closed gates, %", "difference"]]
     for name, (closed, difference) in comparison.gates_closed.items():
-        values = [value for value in closed.by_case("dice").values() if value is not None]
-        without = statistics.fmean(values) if values else None
-        lines.append([name, dice.text(comparison.means[name]["dice"].mean), dice.text(without), _difference(dice, difference)])
+        open_and_closed = comparison.means[name]["dice"].mean, closed.mean_of("dice")
+        lines.append([name, *map(dice.text, open_and_closed), _difference(dice, difference)])
     return markdown_table(lines)
 
 
@@ -195,6 +213,10 @@ def as_json(comparison, about):
                 "cost": c.cost,
                 "means": {metric: asdict(interval) for metric, interval in comparison.means[c.name].items()},
                 "failures": list(c.failures),
+                "trainings": {
+                    str(seed): {"cost": one.cost, "means": {metric: one.mean_of(metric) for metric in SHARE | SCALES}}
+                    for seed, one in c.trainings.items()
+                },
                 "cases": [{"case": case, "structure": structure, **v} for (case, structure), v in c.scores.items()],
                 "restored": list(c.restored),
             }
@@ -204,6 +226,10 @@ def as_json(comparison, about):
         "differences": {
             metric: {name: asdict(difference) for name, difference in found.items()}
             for metric, found in comparison.differences.items()
+        },
+        "over_trainings": {
+            metric: {name: asdict(difference) for name, difference in found.items()}
+            for metric, found in comparison.over_trainings.items()
         },
         "gates_closed": {
             name: {"dice": closed.by_case("dice"), "difference": asdict(difference)}

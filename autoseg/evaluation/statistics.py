@@ -3,7 +3,8 @@
 Intervals come from the bootstrap: cases are drawn again with replacement and the spread of the mean is read off, with
 Efron's correction for bias and skewness (BCa), since Dice is skewed. Two methods are compared case by case: the
 interval of the mean difference says how much, the Wilcoxon signed-rank test whether; several tests are corrected after
-Holm.
+Holm. Both speak of other cases with the same two models; whether other trainings of the two methods would differ likewise,
+only several trainings of each can tell.
 """
 
 from dataclasses import dataclass, replace
@@ -11,9 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-from scipy.stats import wilcoxon
+from scipy.stats import ttest_1samp, wilcoxon
 
-__all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_difference", "wilcoxon_holm"]
+__all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_difference", "paired_trainings", "wilcoxon_holm"]
 
 RESAMPLES = 10_000
 SEED = 20_240_101
@@ -92,6 +93,28 @@ def paired_difference(first, second, *, level=0.95, resamples=RESAMPLES, seed=SE
         high=high,
         p_value=p_value,
     )
+
+
+def paired_trainings(first, second, *, level=0.95):
+    """Compare two methods by several trainings of each, the interval from Student's t.
+
+    Args:
+        first, second: mean of one metric over the cases, training by training in the same order; None where undefined.
+
+    Returns:
+        Difference, ``first`` minus ``second``, ``n`` counting trainings; interval and p value are None for fewer than two.
+    """
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    differences = np.array([a - b for a, b in pairs])
+    mean = float(differences.mean()) if pairs else None
+    low = high = p_value = None
+    if len(pairs) > 1 and np.ptp(differences) < 1e-12:  # Student's t is not defined
+        low, high, p_value = mean, mean, float(abs(mean) < 1e-12)
+    elif len(pairs) > 1:
+        test = ttest_1samp(differences, 0.0)
+        low, high = map(float, test.confidence_interval(level))
+        p_value = float(test.pvalue)
+    return Difference(len(pairs), len(first) - len(pairs), mean, low, high, p_value)
 
 
 def holm(p_values):

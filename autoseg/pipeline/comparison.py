@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.data.splits import Split
 from autoseg.engines import run_command
 from autoseg.errors import AutosegError, TrainingError
-from autoseg.evaluation.comparison import Comparison, Contender, compare_scores
+from autoseg.evaluation.comparison import Comparison, Contender, average_trainings, compare_scores
 from autoseg.evaluation.comparison_report import as_markdown, write_comparison
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
@@ -63,7 +63,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Study:
-    """What all networks of a comparison share."""
+    """What all networks of a comparison share, trained with one seed."""
 
     spec: DatasetSpec
     workspace: Workspace
@@ -106,6 +106,7 @@ def compare(
     settings=None,
     device="auto",
     seed=0,
+    repeats=1,
     margin=0.005,
     target=None,
     fresh=False,
@@ -122,6 +123,7 @@ def compare(
         seconds, iterations: length of each training; None for the plan's iterations.
         match_flops: scale the widths of the others so that their operations per patch equal those of the first.
         plan, recipe, settings, device, seed, workers: as in ``train``.
+        repeats: train each network so often, with ``seed`` and the seeds that follow; scores are means over these trainings.
         margin: mean Dice (0 to 1) within which two networks may be called equivalent.
         target: folder for the tables; None for one in the workspace, named after what is compared.
         fresh: train all anew.
@@ -158,24 +160,32 @@ def compare(
         workers=workers,
         fresh=fresh,
     )
-    contenders, gates_closed, failed, entrants = [], {}, {}, []
+    seeds = range(seed, seed + repeats)
+    trained, closed, failed, entrants = {}, {}, {}, {}
     operations = _entrant(study, names[0], None).cost.operations if match_flops else None
-    for name in names:
-        try:
-            what = name
-            entrants.append(_entrant(study, name, operations if name != names[0] else None))
-            contenders.append(_contender(study, entrants[-1], say))
-            what = f"{name} with closed gates"
-            with told_when_short_of_memory():
-                closed = _with_closed_gates(study, entrants[-1], say, progress)
-            if closed:
-                gates_closed[name] = closed
-        except AutosegError as fault:
-            failed[what] = str(fault)
-            say(f"{what}: failed: {fault}")
+    for one in (replace(study, seed=number) for number in seeds):  # all networks with one seed, then with the next
+        if repeats > 1:
+            say(f"trainings with seed {one.seed}")
+        for name in names:
+            what = name if repeats == 1 else f"{name}, seed {one.seed}"
+            try:
+                entrant = _entrant(one, name, operations if name != names[0] else None)
+                entrants.setdefault(name, entrant)
+                trained.setdefault(name, {})[one.seed] = _contender(one, entrant, say)
+                what += ", with closed gates"
+                with told_when_short_of_memory():
+                    without = _with_closed_gates(one, entrant, say, progress)
+                if without:
+                    closed.setdefault(name, {})[one.seed] = without
+            except AutosegError as fault:
+                failed[what] = str(fault)
+                say(f"{what}: failed: {fault}")
+    merge = average_trainings if repeats > 1 else lambda found: found[seed]
+    contenders = [merge(trained[name]) for name in names if name in trained]
+    gates_closed = {name: merge(found) for name, found in closed.items()}
     comparison = compare_scores(contenders, margin=margin, failed=failed, gates_closed=gates_closed)
-    about = _about(study, entrants, match_flops, margin)
-    folder = Path(target) if target else workspace.folder / "comparisons" / _study_name(study, names, match_flops)
+    about = _about(study, seeds, list(entrants.values()), match_flops, margin)
+    folder = Path(target) if target else workspace.folder / "comparisons" / _study_name(study, seeds, names, match_flops)
     write_comparison(comparison, about, folder)
     failures = [f"{name}: {reason}" for name, reason in failed.items()]
     failures += [f"{c.name}: {failure}" for c in contenders for failure in c.failures]
@@ -306,12 +316,12 @@ def _predict_seconds(folder):
     return statistics.fmean(seconds) if seconds else None
 
 
-def _study_name(study, names, match_flops):
-    shared = [study.plan, study.recipe, study.length, study.seed, study.cases_digest, study.split, study.device.type]
+def _study_name(study, seeds, names, match_flops):
+    shared = [study.plan, study.recipe, study.length, list(seeds), study.cases_digest, study.split, study.device.type]
     return f"{study.spec.name}_{study.plan.name}_fold_{study.fold}_{digest([*shared, names, match_flops])[:8]}"
 
 
-def _about(study, entrants, match_flops, margin):
+def _about(study, seeds, entrants, match_flops, margin):
     """Title, conditions in words, and the same as values."""
     plan, here = study.plan, machine(study.device)
     patch = " x ".join(str(edge) for edge in plan.patch_size)
@@ -319,11 +329,17 @@ def _about(study, entrants, match_flops, margin):
     features = "the plan's features" if share == 1 else f"{share:g} times the plan's features"
     recipe = " ".join([study.recipe.name, *study.recipe_words[2:]])
     length = f"{study.length.seconds / 60:g} min" if study.length.seconds else f"{study.length.steps} steps"
+    trainings = "One training each: intervals and tests speak of other cases, not of other trainings."
+    if len(seeds) > 1:
+        trainings = (
+            f"{len(seeds)} trainings each: scores are their means, case by case. A difference counts where it holds over cases "
+            "(bootstrap, Wilcoxon) and over trainings (Student's t)."
+        )
     conditions = [
         f"Each network: plan {plan.name} (patch {patch}), recipe {recipe}, {features}, "
-        f"{length} of training, seed {study.seed}, {len(study.split.training)} cases to learn from and "
+        f"{length} of training, seed {', '.join(map(str, seeds))}, {len(study.split.training)} cases to learn from and "
         f"{len(study.split.validation)} held back, on {here['device']} ({here['cores']} cores), {here['date']}.",
-        "One training each: intervals and tests speak of other cases, not of other trainings.",
+        trainings,
     ]
     if match_flops and entrants:
         target = entrants[0].cost.operations
@@ -339,7 +355,7 @@ def _about(study, entrants, match_flops, margin):
         "plan": plan.name,
         "recipe": to_json(study.recipe),
         "length": to_json(study.length),
-        "seed": study.seed,
+        "seeds": list(seeds),
         "match_flops": match_flops,
         "margin": margin,
         "machine": here,

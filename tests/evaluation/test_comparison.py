@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation import Difference
-from autoseg.evaluation.comparison import Contender, compare_scores, verdict
-from autoseg.evaluation.comparison_report import as_markdown, write_comparison
+from autoseg.evaluation.comparison import Contender, average_trainings, compare_scores, verdict
+from autoseg.evaluation.comparison_report import as_json, as_markdown, write_comparison
 
 ABOUT = {"title": "Networks compared", "conditions": ["Ten minutes each."]}
 
@@ -54,6 +54,64 @@ def test_a_case_counts_as_the_mean_of_its_defined_structures():
 )
 def test_what_a_difference_allows_to_say(mean, low, high, p_value, metric, expected):
     assert verdict(Difference(20, 0, mean, low, high, p_value), metric, 0.005) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.001, 0.03, "better"),
+        (-0.001, 0.03, "open"),  # other trainings might say the opposite
+        (-0.03, -0.001, "open"),
+        (None, None, "open"),  # a single pair of trainings
+    ],
+)
+def test_a_difference_must_hold_over_trainings_too(low, high, expected):
+    over_cases = Difference(20, 0, 0.02, 0.01, 0.03, 0.01)
+    assert verdict(over_cases, "dice", 0.005, Difference(3, 0, 0.02, low, high, None)) == expected
+
+
+def test_equivalence_must_hold_over_trainings_too():
+    over_cases = Difference(20, 0, 0.001, -0.004, 0.004, 0.6)
+    assert verdict(over_cases, "dice", 0.005, Difference(3, 0, 0.001, -0.002, 0.003, None)) == "equivalent"
+    assert verdict(over_cases, "dice", 0.005, Difference(3, 0, 0.001, -0.02, 0.02, None)) == "open"
+
+
+def test_several_trainings_are_averaged_case_by_case():
+    costs = [{"steps": 100, "parameters": 7, "device": "cpu"}, {"steps": 110, "parameters": 7, "device": "cpu"}]
+    rows = [{"case": "case00", "degradation": "noise", "mse": mse, "ssim": None} for mse in (0.01, 0.03)]
+    one = contender("x", [0.8, 0.6], cost=costs[0], restored=(rows[0],))
+    two = contender("x", [0.9, None], cost=costs[1], restored=(rows[1],), failures=("case01: no",))
+    found = average_trainings({4: one, 5: two})
+    assert found.by_case("dice") == pytest.approx({"case00": 0.85, "case01": 0.6})
+    assert found.restored == ({"case": "case00", "degradation": "noise", "mse": pytest.approx(0.02), "ssim": None},)
+    assert found.cost == {"steps": 105, "parameters": 7, "device": "cpu"}
+    assert found.failures == ("seed 5, case01: no",)
+    assert found.trainings == {4: one, 5: two}
+
+
+def test_trainings_that_contradict_each_other_are_shown_and_forbid_a_verdict():
+    """Over cases the first is better with p < 0.001, but only because one of its two trainings was far better."""
+    rng = np.random.default_rng(0)
+    base = rng.beta(20, 3, 30)
+    both = []
+    for name, shifts in (("first", (0.05, 0.0)), ("other", (0.0, 0.01))):
+        noise = rng.normal(0, 1e-3, (2, 30))
+        both.append(average_trainings({s: contender(name, base + shifts[s] + noise[s]) for s in (0, 1)}))
+    comparison = compare_scores(both, margin=0.005)
+    over_cases, over_trainings = comparison.differences["dice"]["other"], comparison.over_trainings["dice"]["other"]
+    assert over_cases.p_value < 0.001
+    assert (over_trainings.n, over_trainings.mean) == (2, pytest.approx(over_cases.mean))
+    assert over_trainings.low < 0 < over_trainings.high
+    (sentence,) = comparison.sentences()
+    assert "was not shown to differ from other" in sentence
+    assert "30 cases; over 2 trainings [-" in sentence
+    text = as_markdown(comparison, ABOUT)
+    assert "| network | seed 0 | seed 1 | standard deviation | first minus it |" in text
+    means = [100 * both[0].trainings[seed].mean_of("dice") for seed in (0, 1)]
+    assert f"| first | {means[0]:.2f} | {means[1]:.2f} | {np.std(means, ddof=1):.2f} | – |" in text
+    stored = as_json(comparison, ABOUT)
+    assert stored["networks"][0]["trainings"]["1"]["means"]["dice"] == pytest.approx(means[1] / 100)
+    assert stored["over_trainings"]["dice"]["other"]["low"] == over_trainings.low
 
 
 def test_the_sentence_names_who_is_beaten_by_how_much_and_who_is_not(three):

@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from autoseg.evaluation import Difference, holm, is_equivalent, mean_interval, paired_difference, wilcoxon_holm
+from autoseg.evaluation.statistics import paired_trainings
 
 
 def test_the_interval_is_the_one_scipy_finds():
@@ -53,6 +54,24 @@ def test_equal_methods_do_not_differ():
     found = paired_difference([0.9, 0.8], [0.9, 0.8])
     assert (found.mean, found.low, found.high, found.p_value) == (0, 0, 0, 1)
     assert paired_difference([None], [0.8]).p_value is None
+
+
+def test_trainings_are_paired_and_their_interval_is_students():
+    first, second = [0.80, 0.82, 0.81, None], [0.79, 0.80, 0.80, 0.9]
+    found = paired_trainings(first, second)
+    differences = np.array([0.01, 0.02, 0.01])
+    half = stats.t.ppf(0.975, 2) * differences.std(ddof=1) / np.sqrt(3)
+    assert (found.n, found.n_undefined, found.mean) == (3, 1, pytest.approx(0.04 / 3))
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half))
+    assert found.p_value == pytest.approx(stats.ttest_rel(first[:3], second[:3]).pvalue)
+
+
+def test_few_or_equal_trainings():
+    alone = paired_trainings([0.8], [0.7])
+    assert (alone.n, alone.mean, alone.low, alone.p_value) == (1, pytest.approx(0.1), None, None)
+    assert paired_trainings([None], [0.7]).mean is None
+    same = paired_trainings([0.8, 0.7], [0.8, 0.7])
+    assert (same.low, same.high, same.p_value) == (0, 0, 1)
 
 
 def test_holm_as_worked_on_paper():
