@@ -185,12 +185,12 @@ def _contenders_csv(comparison):
 
 
 def _cases_csv(comparison):
-    """One line per network, case and structure; undefined values are empty."""
+    """One line per network, training, case and structure; what is undefined is empty, as is the seed of a single training."""
     metrics = list(dict.fromkeys(m for c in comparison.contenders for values in c.scores.values() for m in values))
-    rows = [(c.name, *key, values) for c in comparison.contenders for key, values in c.scores.items()]
+    trainings = [(c.name, seed, one) for c in comparison.contenders for seed, one in (c.trainings or {None: c}).items()]
     return _csv(
-        ["network", "case", "structure", *metrics],
-        [[name, case, structure, *(values.get(m) for m in metrics)] for name, case, structure, values in rows],
+        ["network", "seed", "case", "structure", *metrics],
+        [[name, seed, *key, *map(values.get, metrics)] for name, seed, one in trainings for key, values in one.scores.items()],
     )
 
 

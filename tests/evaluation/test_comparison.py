@@ -89,7 +89,7 @@ def test_several_trainings_are_averaged_case_by_case():
     assert found.trainings == {4: one, 5: two}
 
 
-def test_trainings_that_contradict_each_other_are_shown_and_forbid_a_verdict():
+def test_trainings_that_contradict_each_other_are_shown_and_forbid_a_verdict(tmp_path):
     """Over cases the first is better with p < 0.001, but only because one of its two trainings was far better."""
     rng = np.random.default_rng(0)
     base = rng.beta(20, 3, 30)
@@ -109,6 +109,9 @@ def test_trainings_that_contradict_each_other_are_shown_and_forbid_a_verdict():
     assert "| network | seed 0 | seed 1 | standard deviation | first minus it |" in text
     means = [100 * both[0].trainings[seed].mean_of("dice") for seed in (0, 1)]
     assert f"| first | {means[0]:.2f} | {means[1]:.2f} | {np.std(means, ddof=1):.2f} | – |" in text
+    rows = list(csv.DictReader(write_comparison(comparison, ABOUT, tmp_path)[2].read_text().splitlines()))
+    assert [row["seed"] for row in rows] == (["0"] * 30 + ["1"] * 30) * 2
+    assert float(rows[30]["dice"]) == both[0].trainings[1].scores["case00", "liver"]["dice"]
     stored = as_json(comparison, ABOUT)
     assert stored["networks"][0]["trainings"]["1"]["means"]["dice"] == pytest.approx(means[1] / 100)
     assert stored["over_trainings"]["dice"]["other"]["low"] == over_trainings.low
