@@ -206,6 +206,7 @@ PHRASES = {
     "better": "is better than",
     "worse": "is worse than",
     "equivalent": "is equivalent, within {margin:g} points, to",
+    "no_worse": "is not worse, by {margin:g} points or more, than",
     "open": "was not shown to differ from",
     "unknown": "cannot be compared with",
 }
@@ -213,16 +214,18 @@ GATES = {
     "better": "What it has learned relies on its attention.",
     "worse": "Its attention does harm.",
     "equivalent": "Its attention makes no difference above {margin:g} points.",
+    "no_worse": "Its attention does no harm of {margin:g} points or more; that it does good was not shown.",
     "open": "No effect of its attention was shown.",
     "unknown": "Nothing can be said.",
 }
 
 
 def verdict(difference, metric, margin, trainings=None):
-    """better, worse, equivalent, open or unknown: of the first of two methods.
+    """better, worse, equivalent, no_worse, open or unknown: of the first of two methods.
 
     A difference counts where the corrected p value is below 0.05 and the interval excludes zero. With ``trainings``, the
-    Difference over several trainings, its interval must say the same, whatever the verdict.
+    Difference over several trainings, its interval must say the same, whatever the verdict. ``equivalent`` is an interval
+    within ``margin`` of zero, ``no_worse`` one that lies above ``-margin`` (of metrics of which more is better).
     """
     if difference.p_value is None or difference.low is None:
         return "unknown"
@@ -231,7 +234,10 @@ def verdict(difference, metric, margin, trainings=None):
         return "open"
     if difference.p_value < LEVEL and (all(found.low > 0 for found in both) or all(found.high < 0 for found in both)):
         return "better" if (difference.low > 0) == SCALES[metric].more_is_better else "worse"
-    return "equivalent" if all(is_equivalent(found, margin) for found in both) else "open"
+    if all(is_equivalent(found, margin) for found in both):
+        return "equivalent"
+    no_worse = margin and SCALES[metric].more_is_better and all(found.low > -margin for found in both)
+    return "no_worse" if no_worse else "open"
 
 
 def _evidence(metric, difference, trainings=None):

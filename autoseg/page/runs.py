@@ -14,7 +14,7 @@ class RunRecord:
     """What is stored about a fold, as JSON holds it.
 
     Attributes:
-        run: run.json: task (plan, labels, recipe, length, seed, cases), device, versions.
+        run: run.json: task (plan, labels, recipe, length, seed, cases), device, batch size, versions.
         history: a dictionary per check.
         fingerprint, findings: of the data set; {} and () where they are not found.
         restoration: restoration.json; {} where the network does not restore images.
@@ -60,6 +60,7 @@ def _facts(record):
             ("cases to learn from", len(task["training"])),
             ("held back", len(task["validation"])),
             ("device", record.run.get("device")),
+            ("patches in a batch", record.run.get("batch_size")),
             ("seed", task["seed"]),
             ("autoseg", versions.get("autoseg")),
             ("torch", versions.get("torch")),
@@ -94,7 +95,7 @@ def _plan(plan):
             ("planner", f"{plan['planner']}, preset {plan['preset']}"),
             ("spacing", f"{_by_axis(plan['spacing_mm'], '.3g')} mm"),
             ("patch", f"{_by_axis(plan['patch_size'])} voxels"),
-            ("patches in a batch", plan["batch_size"]),
+            ("planned batch", plan["batch_size"]),
             ("features", ", ".join(map(str, network["features"]))),
             ("normalisation", ", ".join(f"{how['channel']}: {how['scheme']}" for how in plan["normalization"])),
         ]

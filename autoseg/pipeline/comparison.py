@@ -329,15 +329,19 @@ def _about(study, seeds, entrants, match_flops, margin):
     features = "the plan's features" if share == 1 else f"{share:g} times the plan's features"
     recipe = " ".join([study.recipe.name, *study.recipe_words[2:]])
     length = f"{study.length.seconds / 60:g} min" if study.length.seconds else f"{study.length.steps} steps"
-    trainings = "One training each: intervals and tests speak of other cases, not of other trainings."
+    drawn, trainings = (
+        f"seed {study.seed}",
+        "One training each: intervals and tests speak of other cases, not of other trainings.",
+    )
     if len(seeds) > 1:
+        drawn = f"seeds {', '.join(map(str, seeds))}"
         trainings = (
             f"{len(seeds)} trainings each: scores are their means, case by case. A difference counts where it holds over cases "
             "(bootstrap, Wilcoxon) and over trainings (Student's t)."
         )
     conditions = [
         f"Each network: plan {plan.name} (patch {patch}), recipe {recipe}, {features}, "
-        f"{length} of training, seed {', '.join(map(str, seeds))}, {len(study.split.training)} cases to learn from and "
+        f"{length} of training, {drawn}, {len(study.split.training)} cases to learn from and "
         f"{len(study.split.validation)} held back, on {here['device']} ({here['cores']} cores), {here['date']}.",
         trainings,
     ]

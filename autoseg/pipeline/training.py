@@ -38,7 +38,7 @@ from autoseg.training.fold import FoldTask, load_matching, train_fold
 from autoseg.training.loop import Length
 from autoseg.training.losses import LOSSES
 from autoseg.training.memory import told_when_short_of_memory
-from autoseg.training.recipe import RECIPES, Recipe, changed
+from autoseg.training.recipe import RECIPES, Recipe, changed, with_batch_size
 from autoseg.workspace import read_json, read_record, write_json
 from planners import PLANNERS, NetworkSpec, Plan, with_network
 from planners.change import CHANGED
@@ -262,11 +262,12 @@ def _train_one(run, fold, splits, fresh, say, progress):
 
 
 def _write_run_record(path, task, device):
-    """What was trained, where, with which versions, and the most memory a session of it needed, in MiB."""
+    """What was trained, where, in which batches, with which versions, and the most memory a session of it needed, in MiB."""
     memory = [peak_memory_mib(device), read_json(path).get("memory_mib") if path.is_file() else None]
     record = {
         "task": task,
         "device": str(device),
+        "batch_size": with_batch_size(task.recipe, task.plan, device.type).batch_size,
         "versions": versions(),
         "memory_mib": max(filter(None, memory), default=None),
     }

@@ -22,6 +22,7 @@ __all__ = [
     "over_at",
     "patch_stage",
     "restoration_weight",
+    "with_batch_size",
 ]
 
 

@@ -46,7 +46,10 @@ def test_a_case_counts_as_the_mean_of_its_defined_structures():
         (0.02, 0.01, 0.03, 0.01, "dice", "better"),
         (-0.02, -0.03, -0.01, 0.01, "dice", "worse"),
         (-0.02, -0.03, -0.01, 0.01, "hd95_mm", "better"),  # less is better
-        (0.02, 0.01, 0.03, 0.06, "dice", "open"),
+        (0.02, 0.01, 0.03, 0.06, "dice", "no_worse"),
+        (0.002, -0.004, 0.02, 0.6, "dice", "no_worse"),
+        (0.002, -0.006, 0.02, 0.6, "dice", "open"),
+        (0.02, 0.01, 0.03, 0.06, "hd95_mm", "open"),  # a margin is of Dice
         (0.02, -0.01, 0.05, 0.01, "dice", "open"),
         (0.001, -0.004, 0.004, 0.6, "dice", "equivalent"),
         (0.5, None, None, 1.0, "dice", "unknown"),
@@ -60,7 +63,8 @@ def test_what_a_difference_allows_to_say(mean, low, high, p_value, metric, expec
     ("low", "high", "expected"),
     [
         (0.001, 0.03, "better"),
-        (-0.001, 0.03, "open"),  # other trainings might say the opposite
+        (-0.01, 0.03, "open"),  # other trainings might say the opposite
+        (-0.001, 0.03, "no_worse"),
         (-0.03, -0.001, "open"),
         (None, None, "open"),  # a single pair of trainings
     ],
