@@ -328,7 +328,7 @@ def _about(study, seeds, entrants, match_flops, margin):
     share = study.recipe.cpu_width if study.device.type == "cpu" else 1
     features = "the plan's features" if share == 1 else f"{share:g} times the plan's features"
     recipe = " ".join([study.recipe.name, *study.recipe_words[2:]])
-    length = f"{study.length.seconds / 60:g} min" if study.length.seconds else f"{study.length.steps} steps"
+    length = f"{study.length.seconds / 60:.3g} min" if study.length.seconds else f"{study.length.steps} steps"
     drawn, trainings = (
         f"seed {study.seed}",
         "One training each: intervals and tests speak of other cases, not of other trainings.",
@@ -337,7 +337,8 @@ def _about(study, seeds, entrants, match_flops, margin):
         drawn = f"seeds {', '.join(map(str, seeds))}"
         trainings = (
             f"{len(seeds)} trainings each: scores are their means, case by case. A difference counts where it holds over cases "
-            "(bootstrap, Wilcoxon) and over trainings (Student's t)."
+            "(bootstrap, Wilcoxon) and over trainings (Student's t)"
+            + (", which two trainings hardly allow: three or more do." if len(seeds) == 2 else ".")
         )
     conditions = [
         f"Each network: plan {plan.name} (patch {patch}), recipe {recipe}, {features}, "
