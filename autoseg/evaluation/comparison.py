@@ -246,7 +246,11 @@ def _evidence(metric, difference, trainings=None):
         return f"{difference.n} cases"
     evidence = f"{scale.text(difference.mean, '+')} {interval_text(scale, difference)}, {p_text(difference.p_value)}"
     evidence += f", {difference.n} cases"
-    return evidence if trainings is None else f"{evidence}; over {trainings.n} trainings {interval_text(scale, trainings)}"
+    if trainings is None:
+        return evidence
+    if trainings.low is None:
+        return f"{evidence}; fewer than two pairs of trainings"
+    return f"{evidence}; over {trainings.n} trainings {interval_text(scale, trainings)}"
 
 
 def interval_text(scale, found):

@@ -329,12 +329,9 @@ def _about(study, seeds, entrants, match_flops, margin):
     features = "the plan's features" if share == 1 else f"{share:g} times the plan's features"
     recipe = " ".join([study.recipe.name, *study.recipe_words[2:]])
     length = f"{study.length.seconds / 60:.3g} min" if study.length.seconds else f"{study.length.steps} steps"
-    drawn, trainings = (
-        f"seed {study.seed}",
-        "One training each: intervals and tests speak of other cases, not of other trainings.",
-    )
+    drawn = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    trainings = "One training each: intervals and tests speak of other cases, not of other trainings."
     if len(seeds) > 1:
-        drawn = f"seeds {', '.join(map(str, seeds))}"
         trainings = (
             f"{len(seeds)} trainings each: scores are their means, case by case. A difference counts where it holds over cases "
             "(bootstrap, Wilcoxon) and over trainings (Student's t)"

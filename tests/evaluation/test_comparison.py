@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +120,21 @@ def test_trainings_that_contradict_each_other_are_shown_and_forbid_a_verdict(tmp
     stored = as_json(comparison, ABOUT)
     assert stored["networks"][0]["trainings"]["1"]["means"]["dice"] == pytest.approx(means[1] / 100)
     assert stored["over_trainings"]["dice"]["other"]["low"] == over_trainings.low
+
+
+def test_a_training_that_failed_leaves_the_pairs_that_there_are(three):
+    """Clearly better over cases, but with one pair of trainings nobody knows."""
+    first = average_trainings({0: three[0], 1: three[0]})
+    comparison = compare_scores(
+        [first, average_trainings({1: three[1]})], margin=0.005, failed={"low, seed 0": "no space left"}
+    )
+    assert comparison.over_trainings["dice"]["low"].n == 1
+    (sentence,) = comparison.sentences()
+    assert "was not shown to differ from low" in sentence
+    assert "30 cases; fewer than two pairs of trainings)" in sentence
+    text = as_markdown(comparison, ABOUT)
+    assert "- low, seed 0: not trained: no space left" in text
+    assert re.search(r"\| low \| – \| [\d.]+ \| – \| \+[\d.]+ \|", text)
 
 
 def test_the_sentence_names_who_is_beaten_by_how_much_and_who_is_not(three):
