@@ -22,7 +22,7 @@ from autoseg.training.losses import deep_supervision_loss, dice_cross_entropy
 from autoseg.training.recipe import Recipe, changed, patch_stage, with_batch_size
 from autoseg.workspace import Workspace, write_json
 
-STAGE = {"until": 0.4, "scale": 0.8, "batch_factor": 1}
+STAGE = {"until": 0.7, "scale": 0.8, "batch_factor": 1}
 ARMS = {  # settings of the recipe
     "base": {},
     "full_width": {"cpu_width": 1.0},
@@ -38,10 +38,10 @@ ARMS = {  # settings of the recipe
     "no_plateau_stop": {"patience": None},
     "no_average": {"ema": False},
     "whole_patches": {"patch_stages": []},
-    "small_patches_longer": {"patch_stages": [STAGE | {"until": 0.7}]},
+    "small_patches_shorter": {"patch_stages": [STAGE | {"until": 0.4}]},
     "sgd": {"kernel_rate": 0.0},
     "kernel_rate_0.02": {"kernel_rate": 0.02},
-    "kernel_rate_0.03": {"kernel_rate": 0.03},
+    "kernel_rate_0.05": {"kernel_rate": 0.05},
     "attention_rate_0.005": {"attention_rate": 0.005},
     "attention_rate_0.02": {"attention_rate": 0.02},
     "rate_0.015": {"learning_rate": 0.015},

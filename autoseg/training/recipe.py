@@ -79,7 +79,7 @@ class Recipe:
 
     name: str = "autoseg"
     learning_rate: float = 0.02
-    kernel_rate: float = 0.05
+    kernel_rate: float = 0.03
     attention_rate: float = 0.0
     momentum: float | None = None
     weight_decay: float = 3e-5
@@ -90,7 +90,7 @@ class Recipe:
     batch_size: int | None = None
     cpu_batch_size: int | None = 2
     cpu_width: float = 0.5
-    patch_stages: tuple[PatchStage, ...] = (PatchStage(0.4, 0.8, 1),)
+    patch_stages: tuple[PatchStage, ...] = (PatchStage(0.7, 0.8, 1),)
     loss: str = "dice_cross_entropy"
     deep_supervision: bool = True
     foreground: float = 0.33
