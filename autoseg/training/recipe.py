@@ -55,7 +55,7 @@ class Recipe:
         batch_size: None means the plan's.
         cpu_batch_size: at most so many on a CPU, where many small steps win; None for no such limit.
         cpu_width: share of the plan's features that its network has on a CPU, for the same reason.
-        patch_stages: smaller patches at first.
+        patch_stages: smaller patches at first, by default until the rate falls: those steps cost two thirds.
         loss: a key of ``LOSSES``.
         deep_supervision: losses at every scale of the decoder.
         foreground: share of patches centred on a labelled voxel, in whole samples of a batch: of two it is one for any share
