@@ -1,6 +1,6 @@
 """Five folds of the hippocampus against published nnU-Net scores of the same cases, on the same folds; or of the heart.
 
-    python benchmarks/hippocampus_crossval.py DATA_SET --workspace DIR [--time 5m] [--at-once 3]
+    python benchmarks/hippocampus_crossval.py DATA_SET --workspace DIR [--time 5m | --iterations 1500] [--at-once 3]
 
 DATA_SET is Task04 of the decathlon as an nnU-Net folder, whole or in part. ``--peer`` has a line per case with the Dice of
 both structures by three networks (VARIANT_dice1, VARIANT_dice2), ``--folds`` an object of fold -> its validation cases; both
@@ -132,6 +132,7 @@ def main():
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--folds", type=Path)
     parser.add_argument("--time", default="5m", help="of training of each fold (default 5m: five end within half an hour)")
+    parser.add_argument("--iterations", type=int, help="of each fold, instead of a time")
     parser.add_argument("--at-once", type=int, default=1, help="folds that are trained at the same time (default 1)")
     parser.add_argument("--network", help="default: the plan's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the recipe")
@@ -148,12 +149,14 @@ def main():
         peer = args.peer or reference(PEER)
         folder = data_set_with_folds(args.data_set, read_json(args.folds or reference(PEER_FOLDS)), workspace)
         n_folds = len(read_json(folder / "splits.json"))
-    run = args.name or f"crossval_{args.network or 'default'}_{args.time}"
+    length = {"iterations": args.iterations} if args.iterations else {"time": args.time}
+    run = args.name or "_".join(["crossval", args.network or "default", *map(str, length.values())])
 
     def train_all(on_fold):
         if args.at_once > 1:
             plan_and_preprocess(folder, workspace, say=print)
-            command = ["train", folder.absolute(), "--name", run, "--time", args.time, "--device", args.device]
+            command = ["train", folder.absolute(), "--name", run, "--device", args.device]
+            command += [part for name, value in length.items() for part in (f"--{name}", value)]
             command += ["--workspace", workspace.folder, *(["--network", args.network] if args.network else [])]
             command += [part for text in args.set for part in ("--set", text)]
 
@@ -168,7 +171,8 @@ def main():
             workspace,
             network=args.network,
             settings=dict(map(setting, args.set)),
-            seconds=duration(args.time),
+            seconds=None if args.iterations else duration(args.time),
+            iterations=args.iterations,
             device=args.device,
             name=run,
             on_fold=on_fold,
@@ -184,7 +188,7 @@ def main():
         "data_set": name,
         "device": record["device"],
         "network": record["task"]["plan"]["network"]["name"],
-        "time": args.time,
+        **length,
         "at_once": args.at_once,
         "settings": args.set,
         "ours": {"mean": statistics.fmean(ours.values()), "interval": mean_interval(list(ours.values())), "cases": len(ours)},

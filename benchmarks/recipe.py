@@ -27,6 +27,7 @@ ARMS = {  # settings of the recipe
     "base": {},
     "full_width": {"cpu_width": 1.0},
     "quarter_width": {"cpu_width": 0.25},
+    "mirrored": {"mirror": True},
     "no_warmup": {"warmup": 0.0},
     "fall_from_the_start": {"hold": 0.0},
     "momentum_0.9": {"momentum": 0.9},

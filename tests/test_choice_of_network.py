@@ -1,12 +1,14 @@
-"""Networks of another width, and the one that a training gets on a CPU."""
+"""Networks of another width, the one that a training gets on a CPU, and whether it is mirrored."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from autoseg.networks import build_network
-from autoseg.pipeline.training import choose_network
+from autoseg.pipeline.training import choose_mirroring, choose_network
+from autoseg.training.loop import Length
 from autoseg.training.recipe import RECIPES
 from planners import ChannelStats, Fingerprint, get_planner
 
@@ -45,6 +47,30 @@ def test_elsewhere_or_where_it_is_asked_for_the_plans_network_is_trained(plan):
     assert choose_network(plan, None, RECIPES["parity"], CPU) == plan
     given = plan.network.scaled(0.75)
     assert choose_network(plan, given, recipe, CPU).network == given
+
+
+@pytest.mark.parametrize(
+    ("device", "length", "mirrored"),  # 75 batches of 2, or 21 of 7, hold all voxels once
+    [
+        (CPU, Length(steps=3000), False),
+        (CPU, Length(steps=4500), True),
+        (CUDA, Length(steps=900), False),
+        (CUDA, Length(steps=1300), True),
+        (CPU, Length(seconds=1200), False),
+        (CUDA, Length(seconds=20), True),
+    ],
+)
+def test_a_training_is_mirrored_where_it_reads_the_data_more_than_fifty_times(plan, device, length, mirrored):
+    cases, said = [SimpleNamespace(shape=(36, 50, 35))] * 213, []
+    chosen = choose_mirroring(plan, RECIPES["autoseg"], length, device, cases, said.append)
+    assert chosen == (plan if mirrored else replace(plan, mirror_axes=()))
+    assert ["not mirrored" in text for text in said] == [True] * (not mirrored)
+    assert plan.mirror_axes == (0, 2)
+
+
+def test_a_plan_without_axes_to_mirror_stays_as_it_is_in_silence(plan):
+    told, never = replace(plan, mirror_axes=()), Length(seconds=60)
+    assert choose_mirroring(told, RECIPES["autoseg"], never, CPU, [], pytest.fail) == told
 
 
 @pytest.mark.parametrize("factor", [0.1, 0.25, 0.5, 0.75, 1.5, 2])

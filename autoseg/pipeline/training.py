@@ -1,6 +1,7 @@
 """Train folds; each ends with its validation cases predicted, scored and reported, and a model written."""
 
 import itertools
+import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,18 +34,28 @@ from autoseg.pipeline.reporting import try_report
 from autoseg.pipeline.restoration import restoration_table, validate_restoration
 from autoseg.pipeline.versions import versions
 from autoseg.preprocess.normalize import UNIT_SCHEMES
+from autoseg.preprocess.store import open_case
 from autoseg.training.augment import PRESETS
 from autoseg.training.fold import FoldTask, load_matching, train_fold
 from autoseg.training.loop import Length
 from autoseg.training.losses import LOSSES
 from autoseg.training.memory import told_when_short_of_memory
-from autoseg.training.recipe import RECIPES, Recipe, changed, with_batch_size
+from autoseg.training.recipe import RECIPES, Recipe, changed, is_mirrored, with_batch_size
 from autoseg.workspace import read_json, read_record, write_json
 from planners import PLANNERS, NetworkSpec, Plan, with_network
 from planners.change import CHANGED
 from planners.records import digest
 
-__all__ = ["FoldResult", "choose_network", "choose_recipe", "fold_names", "predict_and_score", "ready_to_train", "train"]
+__all__ = [
+    "FoldResult",
+    "choose_mirroring",
+    "choose_network",
+    "choose_recipe",
+    "fold_names",
+    "predict_and_score",
+    "ready_to_train",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -137,12 +148,16 @@ def train(
         say(f"{len(splits)} patients are as many folds, each with one patient held back; five or more make five folds")
     the_plan = choose_network(the_plan, network, chosen_recipe, torch_device, say)
     the_plan, chosen_recipe = _settle_restoration(the_plan, chosen_recipe, say)
+    length = Length(seconds=seconds) if seconds else Length(steps=the_plan.iterations if iterations is None else iterations)
+    prepared = workspace.prepared(spec.name, the_plan.name)
+    cases = [open_case(prepared / case.id) for case in spec.training]
+    the_plan = choose_mirroring(the_plan, chosen_recipe, length, torch_device, cases, say)
     run_name = name or f"{the_plan.name}_{the_plan.network.name}"
     task = FoldTask(
         plan=the_plan,
         labels=spec.labels,
         recipe=chosen_recipe,
-        length=Length(seconds=seconds) if seconds else Length(steps=the_plan.iterations if iterations is None else iterations),
+        length=length,
         seed=seed,
         training=tuple(case.id for case in spec.training),
         validation=(),
@@ -153,7 +168,7 @@ def train(
         spec=spec,
         task=task,
         folder=workspace.run(spec.name, run_name),
-        prepared=workspace.prepared(spec.name, the_plan.name),
+        prepared=prepared,
         model=workspace.model(f"{spec.name}_{run_name}"),
         device=torch_device,
         start_weights=start_weights,
@@ -186,6 +201,23 @@ def choose_network(plan, network, recipe, device, say=mute):
     narrow = plan.network.scaled(recipe.cpu_width)
     say(f"on a CPU {narrow.name} has {', '.join(map(str, narrow.features))} features (--set cpu_width=1 for the plan's)")
     return replace(plan, network=narrow)
+
+
+def choose_mirroring(plan, recipe, length, device, cases, say=mute):
+    """The plan with the axes along which this training mirrors: its own, or none (``is_mirrored``).
+
+    Args:
+        length: Length.
+        cases: what is there to learn from, each with a ``shape`` on the network grid.
+    """
+    epochs = None
+    if length.steps:
+        batch = with_batch_size(recipe, plan, device.type).batch_size
+        epochs = length.steps * batch * math.prod(plan.patch_size) / sum(math.prod(case.shape) for case in cases)
+    if not plan.mirror_axes or is_mirrored(recipe, epochs, device.type):
+        return plan
+    say("not mirrored, neither in training nor in prediction (--set mirror=true for the plan's axes)")
+    return replace(plan, mirror_axes=())
 
 
 def _known_network(network):

@@ -16,6 +16,7 @@ __all__ = [
     "PatchStage",
     "Recipe",
     "changed",
+    "is_mirrored",
     "is_plain",
     "learning_rate_factor",
     "momentum_for",
@@ -24,6 +25,8 @@ __all__ = [
     "restoration_weight",
     "with_batch_size",
 ]
+
+MIRRORED_EPOCHS = 50  # without mirroring better at 16 of them, with it at 93 (EXPERIMENTS.md, 2026-11-27)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Recipe:
         batch_size: None means the plan's.
         cpu_batch_size: at most so many on a CPU, where many small steps win; None for no such limit.
         cpu_width: share of the plan's features that its network has on a CPU, for the same reason.
+        mirror: along the plan's axes, in training and in prediction; None for trainings that are long enough (``is_mirrored``).
         patch_stages: smaller patches at first, by default until the rate falls: those steps cost two thirds.
         loss: a key of ``LOSSES``.
         deep_supervision: losses at every scale of the decoder.
@@ -90,6 +94,7 @@ class Recipe:
     batch_size: int | None = None
     cpu_batch_size: int | None = 2
     cpu_width: float = 0.5
+    mirror: bool | None = None
     patch_stages: tuple[PatchStage, ...] = (PatchStage(0.7, 0.8, 1),)
     loss: str = "dice_cross_entropy"
     deep_supervision: bool = True
@@ -135,6 +140,7 @@ PARITY = Recipe(
     hold=0.0,
     cpu_batch_size=None,
     cpu_width=1.0,
+    mirror=True,
     patch_stages=(),
     plain_epochs=0.0,
     restoration_weight=0.0,
@@ -186,6 +192,21 @@ def over_at(recipe, cooldown=None):
 def is_plain(recipe, fraction, epochs_left):
     """Whether a sample is mirrored and no more: ``epochs_left`` are how often those to come hold the voxels of all cases."""
     return fraction >= recipe.hold and epochs_left < recipe.plain_epochs
+
+
+def is_mirrored(recipe, epochs, device_type):
+    """Whether a training mirrors, and so do predictions with its model.
+
+    Mirrored anatomy, which no scan has, is one more thing to learn. Short trainings have no time for it, while it keeps long
+    ones from learning their cases by heart.
+
+    Args:
+        epochs: how often the training holds the voxels of all cases; None where only its time is known, which is taken to be
+            short on a CPU and long elsewhere.
+    """
+    if recipe.mirror is not None:
+        return recipe.mirror
+    return device_type != "cpu" if epochs is None else epochs >= MIRRORED_EPOCHS
 
 
 def restoration_weight(recipe, fraction):

@@ -7,6 +7,7 @@ from autoseg.training.recipe import (
     Recipe,
     changed,
     ema_decay,
+    is_mirrored,
     is_plain,
     learning_rate_factor,
     momentum_for,
@@ -53,6 +54,24 @@ def test_the_end_is_plain_but_not_learned_by_heart(recipe, epochs, begins):
     plain = [is_plain(recipe, i / 1000, epochs * (1 - i / 1000)) for i in range(1000)]
     assert plain == sorted(plain)
     assert sum(plain) == pytest.approx(0 if begins is None else 1000 - 1000 * begins, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "device", "mirrors"),
+    [
+        (Recipe(), 20, "cpu", False),
+        (Recipe(), 20, "cuda", False),
+        (Recipe(), 80, "cpu", True),
+        (Recipe(), 80, "cuda", True),
+        (Recipe(), None, "cpu", False),
+        (Recipe(), None, "mps", True),
+        (Recipe(mirror=True), None, "cpu", True),
+        (Recipe(mirror=False), 80, "cuda", False),
+        (RECIPES["parity"], 20, "cpu", True),
+    ],
+)
+def test_long_trainings_are_mirrored(recipe, epochs, device, mirrors):
+    assert is_mirrored(recipe, epochs, device) is mirrors
 
 
 def test_momentum_fits_the_length():
