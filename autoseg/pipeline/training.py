@@ -1,7 +1,6 @@
 """Train folds; each ends with its validation cases predicted, scored and reported, and a model written."""
 
 import itertools
-import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ from autoseg.training.fold import FoldTask, load_matching, train_fold
 from autoseg.training.loop import Length
 from autoseg.training.losses import LOSSES
 from autoseg.training.memory import told_when_short_of_memory
-from autoseg.training.recipe import RECIPES, Recipe, changed, is_mirrored, with_batch_size
+from autoseg.training.recipe import RECIPES, Recipe, changed, is_mirrored, steps_of_an_epoch, with_batch_size
 from autoseg.workspace import read_json, read_record, write_json
 from planners import PLANNERS, NetworkSpec, Plan, with_network
 from planners.change import CHANGED
@@ -212,8 +211,7 @@ def choose_mirroring(plan, recipe, length, device, cases, say=mute):
     """
     epochs = None
     if length.steps:
-        batch = with_batch_size(recipe, plan, device.type).batch_size
-        epochs = length.steps * batch * math.prod(plan.patch_size) / sum(math.prod(case.shape) for case in cases)
+        epochs = length.steps / steps_of_an_epoch(with_batch_size(recipe, plan, device.type), plan, cases)
     if not plan.mirror_axes or is_mirrored(recipe, epochs, device.type):
         return plan
     say("not mirrored, neither in training nor in prediction (--set mirror=true for the plan's axes)")

@@ -3,7 +3,6 @@
 This file puts the parts together (batches, validation patches, loss, history) and hands them to ``loop.fit``.
 """
 
-import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ from autoseg.training.loop import Length, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
-from autoseg.training.recipe import Recipe, is_plain, patch_stage, with_batch_size
+from autoseg.training.recipe import Recipe, is_plain, patch_stage, steps_of_an_epoch, with_batch_size
 from planners.plan import Plan
 from planners.records import digest
 
@@ -104,7 +103,7 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     cases = [open_case(prepared / name) for name in task.training]
     if device.type == "cuda":
         cases = loaded(cases, KEPT_BYTES)
-    epoch = sum(math.prod(case.shape) for case in cases) / (recipe.batch_size * math.prod(task.plan.patch_size))
+    epoch = steps_of_an_epoch(recipe, task.plan, cases)
 
     def batch(step, fraction, left):
         plain = is_plain(recipe, fraction, left / epoch)

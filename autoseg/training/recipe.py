@@ -5,6 +5,7 @@ stays until ``hold``, and falls to zero with ``(1 - t) ** power``. When the vali
 over, what is left of the patch stages is skipped, the fall begins at once and is shortened in proportion: the early stopping.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 
 from autoseg.errors import TrainingError
@@ -23,10 +24,11 @@ __all__ = [
     "over_at",
     "patch_stage",
     "restoration_weight",
+    "steps_of_an_epoch",
     "with_batch_size",
 ]
 
-MIRRORED_EPOCHS = 50  # without mirroring better at 16 of them, with it at 93 (EXPERIMENTS.md, 2026-11-27)
+MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (EXPERIMENTS.md, 2026-11-27)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Recipe:
         foreground: share of patches centred on a labelled voxel, in whole samples of a batch: of two it is one for any share
             between 0.25 and 0.75; a batch of one is by chance.
         augmentation: a key of ``PRESETS of the augmentations``.
-        plain_epochs: while the rate falls samples are mirrored and no more, like the scans the network will see; but only the
+        plain_epochs: while the rate falls samples are mirrored at most, like the scans the network will see; but only the
             last ones, as many as hold the voxels of all cases so often, lest it learn them by heart. 0 for none.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
             which is the default, because it takes time that a segmentation alone does not need (EXPERIMENTS.md).
@@ -187,6 +189,11 @@ def learning_rate_factor(recipe, fraction, cooldown=None):
 def over_at(recipe, cooldown=None):
     """The fraction at which the training is over, as for ``learning_rate_factor``."""
     return 1.0 if cooldown is None or recipe.hold == 0 else min(cooldown, recipe.hold) / recipe.hold
+
+
+def steps_of_an_epoch(recipe, plan, cases):
+    """How many steps (a fraction) hold as many voxels as ``cases``, each with a ``shape``; the batch size is settled."""
+    return sum(math.prod(case.shape) for case in cases) / (recipe.batch_size * math.prod(plan.patch_size))
 
 
 def is_plain(recipe, fraction, epochs_left):
