@@ -63,7 +63,11 @@ def test_elsewhere_or_where_it_is_asked_for_the_plans_network_is_trained(plan):
 def test_a_training_is_mirrored_where_it_reads_the_data_more_than_fifty_times(plan, device, length, mirrored):
     cases, said = [SimpleNamespace(shape=(36, 50, 35))] * 213, []
     chosen = choose_mirroring(plan, RECIPES["autoseg"], length, device, cases, said.append)
-    assert chosen == (plan if mirrored else replace(plan, mirror_axes=()))
+    assert replace(chosen, mirror_axes=plan.mirror_axes, decisions=plan.decisions) == plan
+    assert chosen.mirror_axes == (plan.mirror_axes if mirrored else ())
+    (decision,) = (d for d in chosen.decisions if d.what == "mirroring")
+    assert (decision.chosen, len(chosen.decisions)) == ("z, x" if mirrored else "none", len(plan.decisions))
+    assert mirrored or decision.numbers == "planned: z, x"
     assert ["not mirrored" in text for text in said] == [True] * (not mirrored)
     assert plan.mirror_axes == (0, 2)
 

@@ -215,7 +215,13 @@ def choose_mirroring(plan, recipe, length, device, cases, say=mute):
     if not plan.mirror_axes or is_mirrored(recipe, epochs, device.type):
         return plan
     say("not mirrored, neither in training nor in prediction (--set mirror=true for the plan's axes)")
-    return replace(plan, mirror_axes=())
+
+    def settled(decision):
+        rule = "for a short training, which learns faster so, or because the recipe says so"
+        return replace(decision, chosen="none", rule=rule, numbers=f"planned: {decision.chosen}")
+
+    decisions = tuple(settled(d) if d.what == "mirroring" else d for d in plan.decisions)
+    return replace(plan, mirror_axes=(), decisions=decisions)
 
 
 def _known_network(network):
