@@ -51,6 +51,7 @@ def test_both_networks_are_scored_with_their_costs(place):
         assert {row["case"] for row in network["cases"]} == {"phantom_000", "phantom_007"}
         cost = network["cost"]
         assert cost["steps"] == 2
+        assert cost["mirrored"] == "no"  # so short a training is not, though the plan has axes for it
         assert 100 < cost["memory_mib"] < 4000
         assert cost["seconds_per_step"] == pytest.approx(cost["seconds"] / 2)
     first, second = (network["cost"] for network in stored["networks"])

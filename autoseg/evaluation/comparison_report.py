@@ -125,14 +125,15 @@ def _cell(scale, interval, n):
 
 
 def _cost(comparison):
-    lines = [["network", *(scale.heading for scale in COST.values()), "format"]]
+    lines = [["network", *(scale.heading for scale in COST.values()), "format", "mirrored"]]
     for contender in comparison.contenders:
         numbers = [scale.text(contender.cost.get(name)) for name, scale in COST.items()]
-        lines.append([contender.name, *numbers, contender.cost.get("precision", "–")])
+        lines.append([contender.name, *numbers, *(contender.cost.get(word, "–") for word in ("precision", "mirrored"))])
     legend = (
         "GFLOP: convolutions and matrix products of one forward pass over one patch, multiplication and addition as two. "
         "Seconds per step: all of the training's time, its checks too. Memory: of the training process on a CPU, "
-        "of its tensors on a GPU. Seconds per scan: the networks' share of predicting a validation case."
+        "of its tensors on a GPU. Seconds per scan: the networks' share of predicting a validation case. "
+        "Mirrored: training and prediction; short trainings are not (`mirror` in the recipe)."
     )
     return f"{markdown_table(lines)}\n\n{legend}"
 

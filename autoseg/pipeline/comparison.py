@@ -230,6 +230,7 @@ def _contender(study, entrant, say):
         "predict_seconds": _predict_seconds(entrant.folder / "validation"),
         "device": record["device"],
         "precision": "bfloat16" if state.bf16 else "float32",
+        "mirrored": "yes" if record["task"]["plan"]["mirror_axes"] else "no",
         "features": list(entrant.spec.features),
         "batch_size": entrant.batch_size,
     }

@@ -26,7 +26,7 @@ def three():
     """Against ``first``: ``low`` is lower in every case, ``same`` differs by noise far below the margin."""
     rng = np.random.default_rng(0)
     base = rng.beta(20, 3, 30)
-    cost = {"operations": 3e9, "seconds_per_step": 0.5, "steps": 100, "precision": "float32"}
+    cost = {"operations": 3e9, "seconds_per_step": 0.5, "steps": 100, "precision": "float32", "mirrored": "yes"}
     return [
         contender("first", base, cost=cost),
         contender("low", base - rng.uniform(0.01, 0.03, 30), cost={**cost, "operations": 1e9}),
@@ -167,6 +167,12 @@ def test_the_files_hold_every_number_and_every_failure(three, tmp_path):
     assert "- huge: not trained: out of memory" in text
     assert "- low: case99: not scored" in text
     assert "| first | – | – | – | – | – |" in text  # nothing was reconstructed
+    assert re.findall(r"^\| (\w+) .* \| (\w+|–) \| (\w+|–) \|$", text.split("## Cost")[1], re.MULTILINE)[:4] == [
+        ("network", "format", "mirrored"),
+        ("first", "float32", "yes"),
+        ("low", "–", "–"),
+        ("same", "float32", "yes"),
+    ]
     rows = list(csv.DictReader(paths[1].read_text().splitlines()))
     assert [row["network"] for row in rows] == ["first", "low", "same", "huge"]
     assert float(rows[1]["dice_difference"]) == comparison.differences["dice"]["low"].mean
