@@ -51,7 +51,6 @@ def test_both_networks_are_scored_with_their_costs(place):
         assert {row["case"] for row in network["cases"]} == {"phantom_000", "phantom_007"}
         cost = network["cost"]
         assert cost["steps"] == 2
-        assert cost["mirrored"] == "no"  # so short a training is not, though the plan has axes for it
         assert 100 < cost["memory_mib"] < 4000
         assert cost["seconds_per_step"] == pytest.approx(cost["seconds"] / 2)
     first, second = (network["cost"] for network in stored["networks"])
@@ -119,6 +118,20 @@ def test_restored_intensities_are_read_where_a_run_has_them(place):
     assert first["means"]["mse"]["n"] == 0
     assert second["means"]["mse"]["mean"] == pytest.approx((0.02 + 0.05) / 2)  # of each case over its degradations
     assert (second["means"]["ssim"]["n"], second["means"]["ssim"]["mean"]) == (1, pytest.approx(0.85))
+
+
+def test_whether_a_network_was_mirrored_is_read_from_its_run(place):
+    (fold,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_fcn_*/fold_0")
+    before = (fold / "run.json").read_text()
+    record = json.loads(before)
+    record["task"]["plan"]["mirror_axes"] = [0]
+    (fold / "run.json").write_text(json.dumps(record))
+    try:
+        assert call(place, "--networks", "self_attention_unet,fcn", "-o", str(place / "mirrored")) == 0
+    finally:
+        (fold / "run.json").write_text(before)
+    stored = json.loads((place / "mirrored" / "comparison.json").read_text())
+    assert [network["cost"]["mirrored"] for network in stored["networks"]] == ["no", "yes"]
 
 
 def test_a_network_that_fails_is_named_and_the_others_go_on(place, capsys):

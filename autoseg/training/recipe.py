@@ -197,7 +197,7 @@ def steps_of_an_epoch(recipe, plan, cases):
 
 
 def is_plain(recipe, fraction, epochs_left):
-    """Whether a sample is mirrored and no more: ``epochs_left`` are how often those to come hold the voxels of all cases."""
+    """Whether a sample is mirrored at most: ``epochs_left`` are how often those to come hold the voxels of all cases."""
     return fraction >= recipe.hold and epochs_left < recipe.plain_epochs
 
 
