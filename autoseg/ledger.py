@@ -17,7 +17,7 @@ from autoseg.errors import AutosegError
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
-__all__ = ["DONE", "WRITING", "Claim", "Entry", "Ledger", "file_digest", "remove_outputs"]
+__all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Ledger", "file_digest", "remove_outputs"]
 
 DONE, WRITING = "done", "writing"
 FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"

@@ -213,7 +213,8 @@ def test_a_damaged_zip_is_refused(model, tmp_path):
 def test_a_model_needs_no_training_code_and_no_pickle(model):
     code = (
         "import sys; from autoseg.inference.predictor import Predictor; from autoseg.inference import cohort;"
-        f"Predictor({str(model)!r}, device='cpu', precision='fp32');"
+        "from autoseg.options import InferenceOptions;"
+        f"Predictor({str(model)!r}, InferenceOptions(precision='fp32'), device='cpu');"
         "print([name for name in sys.modules if name.startswith(('autoseg.training', 'autoseg.pipeline', 'batchgenerators'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=".", check=True)
