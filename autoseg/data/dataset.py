@@ -16,6 +16,7 @@ from pathlib import Path
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError
 from autoseg.imaging.dicom_series import DicomSeries
+from autoseg.names import plain_name
 
 __all__ = ["Case", "DatasetSpec", "cases_in", "guess_patient", "guess_patients", "image_name", "read_dataset"]
 
@@ -83,6 +84,7 @@ def read_dataset(folder):
             files follow none of the naming rules.
     """
     folder = Path(os.path.abspath(folder))
+    name = plain_name(re.sub(r"^Dataset\d+_", "", folder.name), what="data set", where=f"folder {folder}", error=DatasetError)
     description = _read_json(folder)
     try:
         channels = _channel_names(description.get("channel_names", description.get("modality")))
@@ -90,6 +92,7 @@ def read_dataset(folder):
         ending = description.get("file_ending")
         if not isinstance(ending, str) or not ending.startswith("."):
             raise DatasetError(f'"file_ending" must be a text such as ".nii.gz", found {ending!r}')
+        plain_name(f"case{ending}", what='a file with the "file_ending"', error=DatasetError)
         patients = _object({"patients": {}} | description, "patients")
         listing = _object(description, "dataset") if "dataset" in description else None
         cases = _listed_cases(folder, listing, patients, "dataset") if listing else ()
@@ -104,7 +107,7 @@ def read_dataset(folder):
     training, test = _leave_out(folder, cases, test, left_out)
     declared = description.get("numTraining")
     return DatasetSpec(
-        name=re.sub(r"^Dataset\d+_", "", folder.name),
+        name=name,
         folder=folder,
         channels=channels,
         labels=labels,
@@ -237,6 +240,7 @@ def _listed_cases(folder, listing, patients, key):
     named = {case: entry["patient"] for case, entry in listing.items() if isinstance(entry, dict) and "patient" in entry}
     patients = guess_patients(set(listing) - set(patients) - set(named)) | patients | named
     for case, entry in sorted(listing.items()):
+        plain_name(case, what=f'"{key}": case', error=DatasetError)
         images = entry.get("images") if isinstance(entry, dict) else None
         label = entry.get("label") if images else None
         needed = [label] if key == "dataset" or label is not None else []

@@ -10,14 +10,16 @@ but the patients with the rarest structure are dealt out first, then those with 
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from autoseg.data.dataset import Case
 from autoseg.errors import DatasetError
 
-__all__ = ["FOLDS", "Split", "make_splits", "own_splits", "read_splits", "structures_present"]
+__all__ = ["FOLDS", "Split", "checked_splits", "make_splits", "own_splits", "read_splits", "structures_present"]
 
 FOLDS = 5
 OWN = ("splits.json", "splits_final.json")  # the second is nnU-Net's name for the same
@@ -78,6 +80,11 @@ def read_splits(path, cases):
         folds = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as fault:
         raise DatasetError(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
+    return checked_splits(folds, cases, path)
+
+
+def checked_splits(folds: object, cases: Iterable[Case], path: Path) -> tuple[Split, ...]:
+    """The folds of a file, checked as ``read_splits`` says; a name that is of no case goes no further."""
     if not isinstance(folds, list) or not folds:
         raise DatasetError(
             f'{path}: expected a list of {{"train": [...], "val": [...]}}, found {type(folds).__name__}. Correct it there'

@@ -8,6 +8,7 @@ with y up: a GLB keeps millimetres in its meshes, and the transform of its root 
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError
 from autoseg.imaging.colours import structure_colours
+from autoseg.names import as_file_name
 from autoseg.registry import Registry
 
 __all__ = ["COORDINATES", "SURFACE_FORMATS", "SurfaceMesh", "file_names", "read_mesh", "write_mesh", "write_scene"]
@@ -89,13 +91,15 @@ class SurfaceMesh:
         return self.vertices_mm * (_HALF_TURN if coordinates == "lps" else 1.0)
 
 
-def file_names(structures):
+def file_names(structures: Sequence[str]) -> list[str]:
     """A file name without ending for each structure: letters, digits, dots, dashes and underscores, no name twice."""
-    names = []
+    names: list[str] = []
     for number, structure in enumerate(structures, 1):
-        name = re.sub(r"[^\w.-]+", "_", structure).strip("._") or "structure"
+        name = as_file_name(structure, "structure")
         taken = {other.lower() for other in names}  # some file systems see no difference
-        names.append(f"{name}_{number}" if name.lower() in taken else name)
+        while name.lower() in taken:
+            name = f"{name}_{number}"
+        names.append(name)
     return names
 
 
