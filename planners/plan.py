@@ -8,6 +8,8 @@ Every tuple with one entry per axis is in *network order*: the axes of the canon
 import math
 from dataclasses import dataclass, replace
 
+from planners.records import schema_number
+
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
 SCHEMA = 1
@@ -198,7 +200,7 @@ class Plan:
         memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/memory.py``.
         decisions: why.
         fingerprint_digest: of the fingerprint it was made from.
-        schema: of this file format.
+        schema: of this file format; a field that is ``added`` here or in what a plan is made of raises it.
     """
 
     name: str
@@ -219,7 +221,7 @@ class Plan:
     memory_elements: int
     decisions: tuple[Decision, ...] = ()
     fingerprint_digest: str = ""
-    schema: int = SCHEMA
+    schema: int = schema_number(SCHEMA)
 
     def __post_init__(self):
         if sorted(self.axis_order) != [0, 1, 2]:
