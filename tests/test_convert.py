@@ -192,7 +192,7 @@ def test_lits_is_found_in_both_batches_and_the_tumour_is_part_of_the_liver(sourc
     assert [case.id for case in dataset.training] == ["lits_000", "lits_027", "lits_028", "lits_130"]
     assert [case.id for case in dataset.test] == ["lits_test_000"]
     assert (dataset.channels, dataset.file_ending) == (("CT",), ".nii")
-    assert dict(zip(dataset.labels.structures, dataset.labels.values, strict=True)) == {"liver": (1, 2), "tumour": (2,)}
+    assert dataset.labels.groups == {"liver": (1, 2), "tumour": (2,)}
 
 
 @pytest.mark.parametrize("mode", ["reference", "link"])
@@ -237,7 +237,7 @@ def test_two_folders_are_matched_by_name_and_values_get_the_names_of_a_table(sou
     options = {"labels": source / "truth", "channels": ("T1", "CT"), "names": source / "names.csv", "ignore": 255}
     convert("folders", source / "scans", tmp_path / "out", options=options)
     dataset = check(tmp_path / "out")
-    assert dict(zip(dataset.labels.structures, dataset.labels.values, strict=True)) == {"vein 3": (3,), "vein 7": (7,)}
+    assert dataset.labels.groups == {"vein 3": (3,), "vein 7": (7,)}
     assert (dataset.labels.ignore, dataset.channels) == (255, ("T1", "CT"))
     assert [case.id for case in dataset.test] == ["p9"]
 

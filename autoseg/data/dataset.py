@@ -7,15 +7,20 @@ key ``patients``, case -> patient, keeps scans of one patient in one fold; witho
 optional key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError
 from autoseg.imaging.dicom_series import DicomSeries
+from autoseg.imaging.files import paths_of
 
 __all__ = ["Case", "DatasetSpec", "cases_in", "guess_patient", "guess_patients", "image_name", "read_dataset"]
 
@@ -40,6 +45,11 @@ class Case:
     patient: str
     images: tuple[Path | DicomSeries, ...]
     label: Path | None
+
+    @property
+    def image_paths(self) -> tuple[Path, ...]:
+        """The files of the images."""
+        return tuple(path for image in self.images for path in paths_of(image))
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class DatasetSpec:
     listed: bool = False
 
 
-def read_dataset(folder):
+def read_dataset(folder: str | Path) -> DatasetSpec:
     """Read ``dataset.json`` and list the cases of a data-set folder.
 
     Args:
@@ -116,7 +126,7 @@ def read_dataset(folder):
     )
 
 
-def cases_in(folder, ending, n_channels):
+def cases_in(folder: str | Path, ending: str, n_channels: int) -> tuple[Case, ...]:
     """The cases of a folder of images, ``CASE_0000.EXT`` and so on; for prediction. Empty where there are none.
 
     A folder of plain ``CASE.EXT`` files is read too, each with all channels; ``scan_1001.EXT`` is such a name if one is needed.
@@ -129,7 +139,7 @@ def cases_in(folder, ending, n_channels):
     return cases
 
 
-def guess_patient(case_id):
+def guess_patient(case_id: str) -> str:
     """The identifier without a trailing frame, phase or visit: 'patient001_frame12' belongs to 'patient001'.
 
     Only where a number is left that can tell patients apart: 'brain_scan_12' stays as it is.
@@ -138,7 +148,7 @@ def guess_patient(case_id):
     return patient if re.search(r"\d", patient) else case_id
 
 
-def guess_patients(case_ids):
+def guess_patients(case_ids: Iterable[str]) -> dict[str, str]:
     """{case: patient} by ``guess_patient``; each case by itself where that would leave too few patients to fill the folds.
 
     'study2_scan_001' and its like are then one study of many patients rather than many scans of one.
@@ -148,12 +158,12 @@ def guess_patients(case_ids):
     return {case: case for case in guessed} if too_few else guessed
 
 
-def image_name(ending):
+def image_name(ending: str) -> re.Pattern[str]:
     """The pattern of an image file's name: group 1 is the case, group 2 the channel."""
     return re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
 
 
-def _read_json(folder):
+def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise DatasetError(f"{folder}: there is no such data-set folder. Correct the path")
@@ -170,23 +180,23 @@ def _read_json(folder):
     return description
 
 
-def _object(description, key):
+def _object(description: dict[str, Any], key: str) -> dict[str, Any]:
     value = description.get(key)
     if not isinstance(value, dict):
         raise DatasetError(f'"{key}" must be an object {{...}}, found {value!r}')
     return value
 
 
-def _channel_names(channels):
+def _channel_names(channels: object) -> tuple[str, ...]:
     numbers = [str(number) for number in range(len(channels))] if isinstance(channels, dict) else []
-    if not numbers or set(channels) != set(numbers):
+    if not isinstance(channels, dict) or not numbers or set(channels) != set(numbers):
         raise DatasetError(
             f'"channel_names" must number the channels from 0, such as {{"0": "T1", "1": "FLAIR"}}; found {channels!r}'
         )
     return tuple(str(channels[number]) for number in numbers)
 
 
-def _require_names(folder, ending):
+def _require_names(folder: Path, ending: str) -> None:
     """Refuse a folder where no file follows the rules; a single odd file is for ``check_dataset`` to report."""
     for path in (folder / "imagesTr", folder / "labelsTr"):
         if not path.is_dir():
@@ -206,7 +216,9 @@ def _require_names(folder, ending):
         )
 
 
-def _found_cases(images, labels, ending, n_channels, patients, labelled=True):
+def _found_cases(
+    images: Path, labels: Path | None, ending: str, n_channels: int, patients: dict[str, str], labelled: bool = True
+) -> tuple[Case, ...]:
     """Every case that has an image or a label, whether complete or not.
 
     A number is that of a channel only where there are so many channels: with one, ``scan_1001`` is no file of ``scan``.
@@ -225,13 +237,13 @@ def _found_cases(images, labels, ending, n_channels, patients, labelled=True):
             id=case,
             patient=str(patients[case]),
             images=tuple(images / f"{case}_{n:04d}{ending}" for n in range(1 if in_one_file else n_channels)),
-            label=labels / f"{case}{ending}" if labelled or f"{case}{ending}" in label_names else None,
+            label=labels / f"{case}{ending}" if labels and (labelled or f"{case}{ending}" in label_names) else None,
         )
         for case in sorted(found)
     )
 
 
-def _listed_cases(folder, listing, patients, key):
+def _listed_cases(folder: Path, listing: dict[str, Any], patients: dict[str, str], key: str) -> tuple[Case, ...]:
     """The cases listed under ``key`` of dataset.json; under ``test`` they need no label."""
     cases = []
     named = {case: entry["patient"] for case, entry in listing.items() if isinstance(entry, dict) and "patient" in entry}
@@ -253,7 +265,7 @@ def _listed_cases(folder, listing, patients, key):
     return tuple(cases)
 
 
-def _test_entries(test):
+def _test_entries(test: object) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(files listed as under ``dataset``, names of training cases to leave out) of the key ``test``.
 
     A list of paths, as the Decathlon writes it, says nothing: what lies in imagesTs is a test case anyway.
@@ -265,7 +277,9 @@ def _test_entries(test):
     return {}, tuple(name for name in test if "/" not in name)
 
 
-def _leave_out(folder, cases, test, names):
+def _leave_out(
+    folder: Path, cases: tuple[Case, ...], test: tuple[Case, ...], names: tuple[str, ...]
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """(training, test): the cases ``names`` are moved from one to the other."""
     if unknown := sorted(set(names) - {case.id for case in (*cases, *test)}):
         raise DatasetError(
@@ -278,5 +292,5 @@ def _leave_out(folder, cases, test, names):
     return training, tuple(sorted(test, key=lambda case: case.id))
 
 
-def _files(folder):
+def _files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []

@@ -6,7 +6,11 @@ is an output channel of the network: without regions, head k is code k (softmax,
 is region r (sigmoid), and a region is a set of codes.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,24 +42,29 @@ class LabelSchema:
     ignore: int | None = None
 
     @property
-    def declared_values(self):
+    def declared_values(self) -> tuple[int, ...]:
         """Every value that may stand in a file, without ``ignore``: 0 first, then ascending; entry c has code c."""
         found = {value for group in self.values for value in group} | set(self.paint_values)
         return (0, *sorted(found - {0}))
 
     @property
-    def n_heads(self):
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """{structure: the label values that belong to it}, in head order."""
+        return dict(zip(self.structures, self.values, strict=True))
+
+    @property
+    def n_heads(self) -> int:
         """Output channels of a network: regions, or background and structures."""
         return len(self.structures) + (0 if self.has_regions else 1)
 
     @property
-    def structure_codes(self):
+    def structure_codes(self) -> tuple[tuple[int, ...], ...]:
         """For each structure the codes that belong to it."""
         code = {value: i for i, value in enumerate(self.declared_values)}
         return tuple(tuple(sorted(code[value] for value in group)) for group in self.values)
 
     @property
-    def paint_codes(self):
+    def paint_codes(self) -> tuple[tuple[int, ...], ...]:
         """What painting each structure makes of each code: (structures, codes), for ``logits_to_codes``.
 
         The code of exactly the structures that were found so far, if a value means them together: so overlap is kept and the
@@ -67,7 +76,7 @@ class LabelSchema:
         code_of |= {members[code]: code for code in own}  # but rather one that is painted
         return tuple(tuple(code_of.get(group | {r}, own[r]) for group in members) for r in range(len(own)))
 
-    def encode(self, values):
+    def encode(self, values: np.ndarray) -> np.ndarray:
         """Label values to codes.
 
         Args:
@@ -88,23 +97,23 @@ class LabelSchema:
         table = np.full(highest - lowest + 1, UNDECLARED, np.int16)  # a negative value indexes from the end
         for value, code in known.items():
             table[value] = code
-        codes = table[values]
+        codes: np.ndarray = table[values]
         if (codes == UNDECLARED).any():
             raise DatasetError(self._undeclared(values))
         return codes
 
-    def mask(self, values, structure):
+    def mask(self, values: np.ndarray, structure: int) -> np.ndarray:
         """Boolean array: where the label *values* belong to structure number ``structure``."""
         return np.isin(values, self.values[structure])
 
-    def _undeclared(self, values):
+    def _undeclared(self, values: np.ndarray) -> str:
         unknown = [value for value in np.unique(values).tolist() if value not in (*self.declared_values, self.ignore)]
         listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         known = list(self.declared_values)
         return f"label values [{listed}] are not declared in dataset.json, which has {known}. Name them there"
 
 
-def read_labels(entries, region_order=None):
+def read_labels(entries: Mapping[str, Any], region_order: object = None) -> LabelSchema:
     """The schema from the ``labels`` of a dataset.json.
 
     Args:
@@ -145,7 +154,7 @@ def read_labels(entries, region_order=None):
     )
 
 
-def _region_order(regions, order):
+def _region_order(regions: Mapping[str, tuple[int, ...]], order: object) -> tuple[int, ...]:
     """The value painted for each region; it must belong to the region, or what is written could not be read back."""
     if not isinstance(order, list | tuple) or len(order) != len(regions):
         raise DatasetError(
@@ -162,7 +171,7 @@ def _region_order(regions, order):
     return order
 
 
-def _integers(name, value):
+def _integers(name: object, value: object) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     if str(name).lstrip("-").isdigit() and isinstance(value, str):
         raise DatasetError(

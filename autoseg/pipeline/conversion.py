@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.atomic import replacing
-from autoseg.data.findings import findings_table
+from autoseg.data.findings import Finding, findings_table
 from autoseg.data.layouts import LAYOUTS
 from autoseg.data.layouts.found import Source
 from autoseg.data.layouts.reading import combine, label_values, read_image, see_cases
-from autoseg.data.scan import Finding
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import FORMATS, ending_of, read_file, read_geometry, read_label_volume, write_label_volume

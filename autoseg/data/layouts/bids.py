@@ -4,13 +4,17 @@ A case is a subject's session. Its label is a ``_dseg`` file, or one ``_label-NA
 subject and session. ``dseg.tsv`` (columns index and name) names the values, ``participants.tsv`` tells about the subjects.
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from autoseg.data.findings import Finding
 from autoseg.data.layouts.folders import read_names, read_table
-from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, files_below, plain_labels
-from autoseg.data.scan import Finding
+from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, plain_labels
 from autoseg.errors import DatasetError
 
 __all__ = ["find"]
@@ -18,7 +22,17 @@ __all__ = ["find"]
 NAME = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?((?:_[^_]+)*)_([A-Za-z0-9]+)\.nii(?:\.gz)?")
 
 
-def find(source, *, channels=None, derivative=None, names=None, ignore=None):
+Images = Mapping[str, Mapping[str, list[Path]]]  # session -> suffix -> files
+
+
+def find(
+    source: AnyPath,
+    *,
+    channels: Sequence[str] | None = None,
+    derivative: str | None = None,
+    names: AnyPath | None = None,
+    ignore: int | None = None,
+) -> FoundDataset:
     """Every session of every subject.
 
     Args:
@@ -28,7 +42,9 @@ def find(source, *, channels=None, derivative=None, names=None, ignore=None):
         names, ignore: as for the layout ``folders``; None for names from a ``dseg.tsv``.
     """
     source = Path(source)
-    images, labels, tables = defaultdict(lambda: defaultdict(list)), defaultdict(list), []
+    images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    labels: dict[str, list[Path]] = defaultdict(list)
+    tables: list[Path] = []
     for path, parts in files_below(source).items():
         in_labels = parts[0] == "derivatives" and derivative in (None, parts[1])
         if in_labels and path.name.endswith("dseg.tsv"):
@@ -49,7 +65,8 @@ def find(source, *, channels=None, derivative=None, names=None, ignore=None):
         raise DatasetError(
             f"{source}: the labelled sessions have no kind of image in common. Name those to use with --channels"
         )
-    cases, findings = [], []
+    cases: list[FoundCase] = []
+    findings: list[Finding] = []
     for case, files in sorted(images.items()):
         found, wrong = _case(case, files, labels.get(case, []), channels)
         cases += found
@@ -67,14 +84,16 @@ def find(source, *, channels=None, derivative=None, names=None, ignore=None):
     )
 
 
-def _common_channels(images, labels):
+def _common_channels(images: Images, labels: Mapping[str, list[Path]]) -> list[str]:
     """Suffixes that all labelled sessions have, T1w first."""
     counts = Counter(suffix for case in labels for suffix in images.get(case, ()))
     common = [suffix for suffix, n in counts.items() if n == len(set(labels) & set(images))]
     return sorted(common, key=lambda suffix: (suffix != "T1w", suffix))
 
 
-def _case(case, files, labels, channels):
+def _case(
+    case: str, files: Mapping[str, list[Path]], labels: list[Path], channels: Sequence[str]
+) -> tuple[list[FoundCase], list[Finding]]:
     """([FoundCase] or [], findings) of one session."""
     findings = []
     for channel in channels:
@@ -94,12 +113,12 @@ def _case(case, files, labels, channels):
         message = "a session without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
     sources = tuple(Source(files[channel][0]) for channel in channels)
-    label, masks = (maps[0], ()) if maps else (None, tuple(masks))
-    found = FoundCase(case, case.split("_")[0], sources, label, masks, part="train" if label or masks else "test")
-    return [found], findings
+    label, files_of = (maps[0], ()) if maps else (None, tuple(masks))
+    part = "train" if label or files_of else "test"
+    return [FoundCase(case, case.split("_")[0], sources, label, files_of, part)], findings
 
 
-def _participants(path):
+def _participants(path: Path) -> dict[str, Any]:
     """{"patient_info": {subject: its row}} of a participants.tsv, {} where there is none."""
     rows = read_table(path)[1] if path.is_file() else []
     return {"patient_info": {row.pop("participant_id"): row for row in rows if row.get("participant_id")}} if rows else {}

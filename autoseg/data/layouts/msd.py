@@ -1,9 +1,12 @@
 """The Medical Segmentation Decathlon, any task: its own dataset.json lists the files; channels lie in one 4D file."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import Any
 
-from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, plain_labels
+from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.errors import DatasetError
 
 __all__ = ["find"]
@@ -11,7 +14,7 @@ __all__ = ["find"]
 KEPT = ("name", "description", "reference", "licence", "release")
 
 
-def find(source):
+def find(source: AnyPath) -> FoundDataset:
     """The cases that the task lists; entries of macOS (``._la_003.nii.gz``) do not count."""
     source = Path(source)
     task = _read(source / "dataset.json")
@@ -45,10 +48,10 @@ def find(source):
     )
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, Any]:
     """The description of a task, with the keys that are needed here."""
     try:
-        task = json.loads(path.read_text(encoding="utf-8-sig"))
+        task: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as fault:
         raise DatasetError(
             f"{path}: expected the dataset.json of a Decathlon task, not readable: {fault}. Give the folder that holds it"
