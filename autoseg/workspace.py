@@ -7,6 +7,7 @@ A workspace is one folder::
     prepared/DATASET/PLAN/  one folder per case
     runs/DATASET/RUN/       fold_K/ with run.json, checkpoint, history, curves, validation
     models/                 finished models, one folder each
+    comparisons/            tables of ``compare``, one folder each
 
 Files are written beside their place and moved there in one step, so that a file that exists is whole.
 """
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.atomic import replacing
-from autoseg.errors import AutosegError, DatasetError
+from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
+from autoseg.names import plain_name
 from planners.records import RecordError, from_json, to_json
 
 __all__ = ["Workspace", "read_json", "read_record", "write_json", "write_text"]
@@ -25,24 +27,33 @@ __all__ = ["Workspace", "read_json", "read_record", "write_json", "write_text"]
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder and the places in it. Nothing is created before something is written."""
+    """The folder and the places in it. Nothing is created before something is written.
+
+    A place is named by plain file names; any other name, which might lead out of the folder, is an AutosegError.
+    """
 
     folder: Path
 
-    def fingerprints(self, dataset):
-        return self.folder / "fingerprints" / dataset
+    def fingerprints(self, dataset: str) -> Path:
+        return self._of(dataset, "fingerprints")
 
-    def plan(self, dataset, name):
-        return self.folder / "plans" / dataset / f"{name}.json"
+    def plan(self, dataset: str, name: str) -> Path:
+        return self._of(dataset, "plans") / f"{plain_name(name, what='plan', error=PlanError)}.json"
 
-    def prepared(self, dataset, plan):
-        return self.folder / "prepared" / dataset / plan
+    def prepared(self, dataset: str, plan: str) -> Path:
+        return self._of(dataset, "prepared") / plain_name(plan, what="plan", error=PlanError)
 
-    def run(self, dataset, name):
-        return self.folder / "runs" / dataset / name
+    def run(self, dataset: str, name: str) -> Path:
+        return self._of(dataset, "runs") / plain_name(name, what="run", error=TrainingError)
 
-    def model(self, name):
-        return self.folder / "models" / name
+    def model(self, name: str) -> Path:
+        return self.folder / "models" / plain_name(name, what="model", error=ModelError)
+
+    def comparison(self, name: str) -> Path:
+        return self.folder / "comparisons" / plain_name(name, what="comparison")
+
+    def _of(self, dataset: str, kind: str) -> Path:
+        return self.folder / kind / plain_name(dataset, what="data set", error=DatasetError)
 
     def remember_dataset(self, folder, name):
         """Store where the raw folder of a data set is, so that its name or number will do from now on.

@@ -8,6 +8,8 @@ Every tuple with one entry per axis is in *network order*: the axes of the canon
 import math
 from dataclasses import dataclass, replace
 
+from planners.names import fault_of_name
+
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
 SCHEMA = 1
@@ -222,6 +224,8 @@ class Plan:
     schema: int = SCHEMA
 
     def __post_init__(self):
+        if fault := fault_of_name(self.name):
+            raise ValueError(f"name must be a plain file name, found {self.name!r}: {fault}")
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError(f"axis_order must be a permutation of 0, 1, 2, found {self.axis_order}")
         if min(self.spacing_mm) <= 0:

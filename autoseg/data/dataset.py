@@ -21,6 +21,7 @@ from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import paths_of
+from autoseg.names import plain_name
 
 __all__ = ["Case", "DatasetSpec", "cases_in", "guess_patient", "guess_patients", "image_name", "read_dataset"]
 
@@ -93,6 +94,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
             files follow none of the naming rules.
     """
     folder = Path(os.path.abspath(folder))
+    name = plain_name(re.sub(r"^Dataset\d+_", "", folder.name), what="data set", where=f"folder {folder}", error=DatasetError)
     description = _read_json(folder)
     try:
         channels = _channel_names(description.get("channel_names", description.get("modality")))
@@ -100,6 +102,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
         ending = description.get("file_ending")
         if not isinstance(ending, str) or not ending.startswith("."):
             raise DatasetError(f'"file_ending" must be a text such as ".nii.gz", found {ending!r}')
+        plain_name(f"case{ending}", what='a file with the "file_ending"', error=DatasetError)
         patients = _object({"patients": {}} | description, "patients")
         listing = _object(description, "dataset") if "dataset" in description else None
         cases = _listed_cases(folder, listing, patients, "dataset") if listing else ()
@@ -114,7 +117,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
     training, test = _leave_out(folder, cases, test, left_out)
     declared = description.get("numTraining")
     return DatasetSpec(
-        name=re.sub(r"^Dataset\d+_", "", folder.name),
+        name=name,
         folder=folder,
         channels=channels,
         labels=labels,
@@ -249,6 +252,7 @@ def _listed_cases(folder: Path, listing: dict[str, Any], patients: dict[str, str
     named = {case: entry["patient"] for case, entry in listing.items() if isinstance(entry, dict) and "patient" in entry}
     patients = guess_patients(set(listing) - set(patients) - set(named)) | patients | named
     for case, entry in sorted(listing.items()):
+        plain_name(case, what=f'"{key}": case', error=DatasetError)
         images = entry.get("images") if isinstance(entry, dict) else None
         label = entry.get("label") if images else None
         needed = [label] if key == "dataset" or label is not None else []

@@ -23,7 +23,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.data.scan import CaseScan
 from autoseg.errors import DatasetError
 
-__all__ = ["FOLDS", "Split", "make_splits", "own_splits", "read_splits", "structures_present"]
+__all__ = ["FOLDS", "Split", "checked_splits", "make_splits", "own_splits", "read_splits", "structures_present"]
 
 FOLDS = 5
 OWN = ("splits.json", "splits_final.json")  # the second is nnU-Net's name for the same
@@ -86,6 +86,11 @@ def read_splits(path: str | Path, cases: Iterable[Case]) -> tuple[Split, ...]:
         folds = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as fault:
         raise DatasetError(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
+    return checked_splits(folds, cases, path)
+
+
+def checked_splits(folds: object, cases: Iterable[Case], path: Path) -> tuple[Split, ...]:
+    """The folds of a file, checked as ``read_splits`` says; a name that is of no case goes no further."""
     if not isinstance(folds, list) or not folds:
         raise DatasetError(
             f'{path}: expected a list of {{"train": [...], "val": [...]}}, found {type(folds).__name__}. Correct it there'

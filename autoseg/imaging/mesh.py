@@ -22,6 +22,7 @@ import numpy as np
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError
 from autoseg.imaging.colours import Colour, structure_colours
+from autoseg.names import as_file_name
 from autoseg.registry import Registry
 
 __all__ = ["COORDINATES", "SURFACE_FORMATS", "SurfaceMesh", "file_names", "read_mesh", "write_mesh", "write_scene"]
@@ -97,9 +98,11 @@ def file_names(structures: Iterable[str]) -> list[str]:
     """A file name without ending for each structure: letters, digits, dots, dashes and underscores, no name twice."""
     names: list[str] = []
     for number, structure in enumerate(structures, 1):
-        name = re.sub(r"[^\w.-]+", "_", structure).strip("._") or "structure"
+        name = as_file_name(structure, "structure")
         taken = {other.lower() for other in names}  # some file systems see no difference
-        names.append(f"{name}_{number}" if name.lower() in taken else name)
+        while name.lower() in taken:
+            name = f"{name}_{number}"
+        names.append(name)
     return names
 
 

@@ -27,6 +27,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
 from autoseg.networks import build_network
 from autoseg.workspace import write_json
+from planners.names import fault_of_name
 from planners.plan import Plan
 from planners.records import RecordError, digest, from_json, to_json
 
@@ -63,6 +64,8 @@ class ModelRecord:
     def __post_init__(self):
         if self.format != FORMAT:
             raise ValueError(f"expected the format {FORMAT!r}, found {self.format!r}; a newer autoseg may read it")
+        if not self.file_ending.startswith(".") or fault_of_name(f"case{self.file_ending}"):
+            raise ValueError(f"file_ending must be such as .nii.gz, found {self.file_ending!r}")
         network = self.plan.network
         if network.in_channels != len(self.channels):
             raise ValueError(f"the network takes {network.in_channels} channels, but the model names {self.channels}")

@@ -29,6 +29,7 @@ from autoseg.errors import AutosegError, FileError
 from autoseg.imaging.files import digest_on_disk, paths_of, read_label_volume, write_label_volume
 from autoseg.imaging.raw import digest_of
 from autoseg.inference.predictor import Predictor, Prepared
+from autoseg.names import inside, plain_name
 from autoseg.workspace import read_json, write_json
 
 __all__ = ["CaseOutcome", "CohortResult", "Exporter", "predict_cohort", "remove_outputs"]
@@ -221,6 +222,7 @@ def _inferred(job, case, future):
 
 def _begin(job, case):
     """Read and prepare a case, or say that it is done already."""
+    plain_name(case.id, what="case")
     if job.marker(case) == job.run_file:
         raise AutosegError(f"case {case.id!r}: {job.run_file.name} is the record of the run. Rename the scan")
     identity = job.identity(case)
@@ -245,7 +247,7 @@ def _done_before(job, case, identity):
     if record.get("state") != "done":
         return None
     expected = record.get("outputs", {})
-    found = job.digests(job.folder / name for name in expected)
+    found = job.digests(inside(job.folder, name) for name in expected)
     if found.get(labels.name, expected.get(labels.name)) != expected.get(labels.name) and _is_readable(labels):
         raise AutosegError(f"{labels}: was edited after it had been predicted. Move it away, or ask for a fresh start")
     return found if record.get("identity") == identity and found == expected else None
@@ -309,10 +311,14 @@ def _earlier_outputs(job, case):
 
 
 def remove_outputs(folder, outputs):
-    """Take away files that belonged to an earlier result, unless somebody has edited them."""
+    """Take away files that belonged to an earlier result, unless somebody has edited them.
+
+    Raises:
+        AutosegError: a record names a file elsewhere.
+    """
     for name, digest in outputs.items():
-        path = folder / name
-        if ".." not in path.parts and path.is_file() and digest_of(path.read_bytes()) == digest:
+        path = inside(folder, name)
+        if path.is_file() and digest_of(path.read_bytes()) == digest:
             path.unlink()
 
 

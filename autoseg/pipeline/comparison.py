@@ -7,7 +7,6 @@ digest of all that it depends on: the same call continues what was interrupted a
 
 import json
 import re
-import shutil
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from autoseg.evaluation.comparison import Comparison, Contender, average_trainin
 from autoseg.evaluation.comparison_report import as_markdown, write_comparison
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
+from autoseg.names import remove_folder
 from autoseg.networks import NETWORKS, attention_blocks, close_gates
 from autoseg.networks.cost import NetworkCost, match_operations, measure_cost
 from autoseg.networks.machine import choose_device
@@ -185,7 +185,7 @@ def compare(
     gates_closed = {name: merge(found) for name, found in closed.items()}
     comparison = compare_scores(contenders, margin=margin, failed=failed, gates_closed=gates_closed)
     about = _about(study, seeds, list(entrants.values()), match_flops, margin)
-    folder = Path(target) if target else workspace.folder / "comparisons" / _study_name(study, seeds, names, match_flops)
+    folder = Path(target) if target else workspace.comparison(_study_name(study, seeds, names, match_flops))
     write_comparison(comparison, about, folder)
     failures = [f"{name}: {reason}" for name, reason in failed.items()]
     failures += [f"{c.name}: {failure}" for c in contenders for failure in c.failures]
@@ -292,7 +292,7 @@ def _with_closed_gates(study, entrant, say, progress):
     say(f"{entrant.name}: predicting with closed gates")
     target = entrant.folder / "validation_gates_closed"
     if study.fresh:
-        shutil.rmtree(target, ignore_errors=True)
+        remove_folder(target, owner=entrant.folder)
     predict_and_score(predictor, study.spec, study.split.validation, target, workers=study.workers, progress=progress)
     return Contender(f"{entrant.name}, gates closed", _scores(read_json(target / "metrics.json")))
 

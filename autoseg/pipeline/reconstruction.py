@@ -29,6 +29,7 @@ from autoseg.imaging.files import (
 from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, file_names, write_mesh, write_scene
 from autoseg.imaging.raw import digest_of
 from autoseg.inference.cohort import Exporter, remove_outputs
+from autoseg.names import inside, plain_name
 from autoseg.pipeline.evaluation import references_in
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.surface_scores import SCENE, SIDECAR
@@ -185,6 +186,7 @@ def _is_ours(record):
 
 def _reconstruct_case(case, path, target, settings, names, workers, fresh):
     """Everything of one label map; returns (whether it was done already, the number of structures found in it)."""
+    plain_name(case, what="case")
     marker, folder, iso = target / f"{case}.json", target / f"{case}_surfaces", target / f"{case}_iso{_ending(path)}"
     record = _earlier(marker, (folder, iso), fresh)
     names = names or _names_beside(path, case) or {name: (value,) for name, value in segment_names(path).items()}
@@ -279,7 +281,7 @@ def _earlier(marker, places, fresh):
         raise AutosegError(f"{others[0]}: {FOREIGN}")
     record = record or {}
     for name, digest in record.get("outputs", {}).items() if record.get("state") == "done" else ():
-        if (path := marker.parent / name).is_file() and digest_of(path.read_bytes()) != digest:
+        if (path := inside(marker.parent, name)).is_file() and digest_of(path.read_bytes()) != digest:
             raise AutosegError(f"{path}: was changed after it had been made. Move it away, or ask for a fresh start")
     return record
 

@@ -5,6 +5,7 @@ A surface of the reference is made as ``autoseg reconstruct`` makes it; the pred
 
 from autoseg.evaluation.meshes import SURFACE_SCORES, score_surfaces
 from autoseg.imaging.mesh import file_names, read_mesh
+from autoseg.names import inside
 from autoseg.reconstruct.surface import surfaces_from_labels
 from autoseg.workspace import read_json, write_json
 
@@ -50,7 +51,7 @@ def _read_surfaces(sidecar):
     there = [one for one in about["structures"] if "faces" in one]
     structures = [one["structure"] for one in there]
     for one, structure, name in zip(there, structures, file_names(structures), strict=True):
-        files = [sidecar.parent / file for file in (*one["files"], SCENE)]
+        files = [inside(sidecar.parent, file) for file in (*one["files"], SCENE)]
         if path := next((file for file in files if file.is_file()), None):
             found[structure] = read_mesh(path, structure, coordinates=about["coordinates"].lower(), name=name)
     return found

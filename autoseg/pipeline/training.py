@@ -1,20 +1,20 @@
 """Train folds; each ends with its validation cases predicted, scored and reported, and a model written."""
 
 import itertools
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from autoseg.data.dataset import DatasetSpec, read_dataset
-from autoseg.data.splits import FOLDS, Split, make_splits, own_splits, read_splits, structures_present
+from autoseg.data.splits import FOLDS, checked_splits, make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle, refuse_other_model, save_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
+from autoseg.names import plain_name, remove_folder
 from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.machine import choose_device, peak_memory_mib
 from autoseg.pipeline.evaluation import all_failures
@@ -136,6 +136,8 @@ def train(
     Returns:
         list of FoldResult.
     """
+    if name is not None:
+        plain_name(name, what="run", where="--name", error=TrainingError)
     torch_device, chosen_recipe = choose_device(device), choose_recipe(recipe, settings or {})
     network = _known_network(network)
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
@@ -268,7 +270,7 @@ def _train_one(run, fold, splits, fresh, say, progress):
         split = splits[int(fold)]
         task = replace(task, training=split.training, validation=split.validation)
     if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder, owner=run.folder)
     held_back = f"{len(task.training)} cases to learn from, {len(task.validation)} held back"
     say(f"{run.folder.name}, fold {fold}: {held_back}, on {run.device}")
     trained = train_fold(
@@ -365,7 +367,7 @@ def draw_splits(spec, workspace):
         folds = [{"train": list(s.training), "val": list(s.validation)} for s in splits]
         stored = {"patients": patients, "folds": folds}
         write_json(path, stored)
-    return tuple(Split(tuple(fold["train"]), tuple(fold["val"])) for fold in stored["folds"])
+    return checked_splits(stored["folds"], spec.training, path)
 
 
 def fold_names(text, n_folds):
