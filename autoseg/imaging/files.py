@@ -31,9 +31,11 @@ __all__ = [
     "PICTURES",
     "SEGMENTATION",
     "FileContent",
+    "description_of",
     "digest_on_disk",
     "ending_of",
     "is_dicom",
+    "is_slicer_segmentation",
     "paths_of",
     "read_file",
     "read_geometry",
@@ -69,6 +71,7 @@ AnyPath = str | PathLike[str]
 Image = AnyPath | DicomSeries
 
 SAME_GRID_MM = 1e-2  # headers store single precision, some only a few digits
+_SLICER = ".seg"
 _LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32)
 
 
@@ -100,9 +103,26 @@ def ending_of(path: AnyPath) -> str:
 
 
 def stem_of(path: AnyPath) -> str:
-    """The name of a file without its known ending, ``.dcm`` included."""
+    """The name of a file without its known ending, ``.dcm`` and ``.seg.nrrd`` included."""
     name = Path(path).name
-    return Path(path).stem if name.lower().endswith(SEGMENTATION) else name[: -len(ending_of(path))]
+    if name.lower().endswith(SEGMENTATION):
+        return Path(path).stem
+    stem = name[: -len(ending_of(path))]
+    return stem[: -len(_SLICER)] if is_slicer_segmentation(path) else stem
+
+
+def is_slicer_segmentation(path: AnyPath) -> bool:
+    """Whether a file is called as 3D Slicer calls its segmentations, ``CASE.seg.nrrd``."""
+    return Path(path).name.lower().endswith((f"{_SLICER}.nrrd", f"{_SLICER}.nhdr"))
+
+
+def description_of(path: AnyPath) -> str:
+    """The text that ``write_label_volume`` put into the header; "" where there is none, or no header that can be read."""
+    file_format = FORMATS[ending_of(path)]
+    try:
+        return str(file_format.description(Path(path))) if hasattr(file_format, "description") else ""
+    except AutosegError:
+        return ""
 
 
 def is_dicom(image: Image) -> bool:

@@ -18,7 +18,7 @@ from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_bytes
 
-__all__ = ["read", "read_geometry", "write"]
+__all__ = ["description", "read", "read_geometry", "write"]
 
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 _HEADER_END = re.compile(rb"^ElementDataFile[^\n]*\n|\n\r?\n", re.MULTILINE)
@@ -47,6 +47,12 @@ def read(path: AnyPath) -> Content:
 def read_geometry(path: AnyPath) -> Geometry:
     """The grid alone; no voxels are read."""
     return _geometry_of(_information(path))
+
+
+def description(path: AnyPath) -> str:
+    """The text in the header's field of this name."""
+    header = _information(path)
+    return str(header.GetMetaData("description")) if header.HasMetaDataKey("description") else ""
 
 
 def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None = None, description: str = "") -> None:

@@ -22,7 +22,7 @@ from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_bytes
 
-__all__ = ["grid_of", "read", "read_geometry", "write"]
+__all__ = ["description", "grid_of", "read", "read_geometry", "write"]
 
 _HEADERS: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -55,6 +55,11 @@ def read(path: AnyPath) -> Content:
 def read_geometry(path: AnyPath) -> Geometry:
     """The grid alone; only the beginning of the file is read."""
     return grid_of(_read_header(path), path)[0]
+
+
+def description(path: AnyPath) -> str:
+    """The text in the header."""
+    return bytes(_read_header(path)["descrip"]).rstrip(b"\0").decode("ascii", "replace")
 
 
 def grid_of(header: Any, path: AnyPath) -> tuple[Geometry, tuple[str, ...]]:
