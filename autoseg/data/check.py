@@ -17,7 +17,7 @@ from autoseg.data.dataset import DatasetSpec, guess_patient, image_name
 from autoseg.data.findings import SEVERITIES, Finding
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.data.splits import make_splits, own_splits, read_splits, structures_present
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, shown
 from autoseg.imaging.raw import digest_of
 
 __all__ = ["Finding", "check_dataset"]
@@ -57,7 +57,7 @@ def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
     """The number of cases, and files that belong to none."""
     found = len(dataset.training)
     if dataset.num_training not in (None, found):
-        message = f"numTraining: expected {dataset.num_training} cases, found {found}"
+        message = f"numTraining: expected {shown(dataset.num_training)} cases, found {found}"
         yield Finding("warning", "", "case-count", message, "Add what is missing, or correct numTraining.")
     if dataset.listed:
         return
@@ -72,7 +72,7 @@ def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
         elif not match or int(match[2]) >= len(dataset.channels):
             yield _stray(path)
     for path in _unknown_files(dataset.folder / "labelsTr", known):
-        if not path.name.endswith(dataset.file_ending):
+        if not path.name.lower().endswith(dataset.file_ending):
             yield _stray(path)
 
 

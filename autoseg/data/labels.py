@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, shown
 
 __all__ = ["IGNORE", "LabelSchema", "read_labels"]
 
 IGNORE = -1
 UNDECLARED = -2  # only while encoding
-LOWEST, HIGHEST = -(2**15), 2**16 - 1  # what 16 bits hold: a label file can always be written small
+LARGEST_TABLE = 2**20  # of label values that are encoded by a table
+LOWEST, HIGHEST = -(2**31), 2**31 - 1  # what a label file can be written with
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class LabelSchema:
         lowest, highest = min(known), max(known)
         if np.size(values) and (np.min(values) < lowest or np.max(values) > highest):
             raise DatasetError(self._undeclared(values))
+        if highest - lowest >= LARGEST_TABLE:
+            return self._searched(values, known)
         table = np.full(highest - lowest + 1, UNDECLARED, np.int16)  # a negative value indexes from the end
         for value, code in known.items():
             table[value] = code
@@ -101,6 +104,16 @@ class LabelSchema:
         if (codes == UNDECLARED).any():
             raise DatasetError(self._undeclared(values))
         return codes
+
+    def _searched(self, values: np.ndarray, known: Mapping[int, int]) -> np.ndarray:
+        """``encode`` with memory by the number of labels, for values that lie far apart."""
+        ascending = np.array(sorted(known), np.int64)
+        codes = np.array([known[value] for value in ascending.tolist()], np.int16)
+        places = np.searchsorted(ascending, values)  # none beyond the last: the largest value is known
+        if (ascending[places] != values).any():
+            raise DatasetError(self._undeclared(values))
+        found: np.ndarray = codes[places]
+        return found
 
     def mask(self, values: np.ndarray, structure: int) -> np.ndarray:
         """Boolean array: where the label *values* belong to structure number ``structure``."""
@@ -159,7 +172,7 @@ def _region_order(regions: Mapping[str, tuple[int, ...]], order: object) -> tupl
     if not isinstance(order, list | tuple) or len(order) != len(regions):
         raise DatasetError(
             f"regions_class_order: expected {len(regions)} values in dataset.json, one for each of "
-            f"{', '.join(regions)}; found {order!r}"
+            f"{', '.join(regions)}; found {shown(order)}"
         )
     order = _integers("regions_class_order", list(order))
     for (name, group), value in zip(regions.items(), order, strict=True):
@@ -178,7 +191,7 @@ def _integers(name: object, value: object) -> tuple[int, ...]:
             f'labels: dataset.json has the older form {{"{name}": "{value}"}}; turn it round, {{"{value}": {name}}}'
         )
     if not values or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
-        raise DatasetError(f"labels: {name!r} must be an integer or a list of them in dataset.json, found {value!r}")
+        raise DatasetError(f"labels: {name!r} must be an integer or a list of them in dataset.json, found {shown(value)}")
     if min(values) < LOWEST or max(values) > HIGHEST:
-        raise DatasetError(f"labels: {name!r} must lie in {LOWEST}...{HIGHEST} in dataset.json, found {value!r}")
+        raise DatasetError(f"labels: {name!r} must lie in {LOWEST}...{HIGHEST} in dataset.json, found {shown(value)}")
     return tuple(values)

@@ -10,7 +10,6 @@ but the patients with the rarest structure are dealt out first, then those with 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ import numpy as np
 from autoseg.data.dataset import Case
 from autoseg.data.labels import LabelSchema
 from autoseg.data.scan import CaseScan
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, shown
+from autoseg.workspace import read_json
 
 __all__ = ["FOLDS", "Split", "checked_splits", "make_splits", "own_splits", "read_splits", "structures_present"]
 
@@ -82,10 +82,7 @@ def read_splits(path: str | Path, cases: Iterable[Case]) -> tuple[Split, ...]:
             empty part.
     """
     path = Path(path)
-    try:
-        folds = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as fault:
-        raise DatasetError(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
+    folds = read_json(path, DatasetError)
     return checked_splits(folds, cases, path)
 
 
@@ -160,7 +157,7 @@ def _read_fold(where: str, fold: object, patients: Mapping[str, str]) -> Split:
     for key in ("train", "val"):
         names = fold.get(key) if isinstance(fold, dict) else None
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise DatasetError(f"{where}: expected a list of cases under {key!r}, found {names!r}. Correct it there")
+            raise DatasetError(f"{where}: expected a list of cases under {key!r}, found {shown(names)}. Correct it there")
         if unknown := sorted(set(names) - set(patients)):
             listed = ", ".join(unknown[:4]) + (", ..." if len(unknown) > 4 else "")
             raise DatasetError(f"{where}: expected cases of this data set under {key!r}, found {listed}. Correct the names")

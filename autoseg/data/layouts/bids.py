@@ -1,7 +1,8 @@
 """BIDS, the brain imaging data structure: ``sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz``, labels below ``derivatives``.
 
 A case is a subject's session. Its label is a ``_dseg`` file, or one ``_label-NAME_mask`` file for each structure, of the same
-subject and session. ``dseg.tsv`` (columns index and name) names the values, ``participants.tsv`` tells about the subjects.
+subject and session. A ``dseg.tsv`` (columns index and name) names the values of the maps beside and below it whose names
+have all parts of its own name; ``participants.tsv`` tells about the subjects.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def find(
     for case in sorted(set(labels) - set(images)):
         message = f"expected an image of the session, found {labels[case][0].name} alone"
         findings.append(error(case, "no-image", message, "Add the image, or take the label away."))
-    values = read_names(names or tables[0]) if names or tables else {}
+    values = read_names(names) if names else _names(cases, tables, findings)
     return FoundDataset(
         channels=channels,
         cases=tuple(cases),
@@ -116,6 +117,30 @@ def _case(
     label, files_of = (maps[0], ()) if maps else (None, tuple(masks))
     part = "train" if label or files_of else "test"
     return [FoundCase(case, case.split("_")[0], sources, label, files_of, part)], findings
+
+
+def _names(cases: Sequence[FoundCase], tables: Sequence[Path], findings: list[Finding]) -> dict[int, str]:
+    """{value: name} for all maps; a number that means two things is added to the findings."""
+    known: dict[int, str] = {}
+    read = {path: read_names(path) for path in {_table_of(case.label, tables) for case in cases if case.label} if path}
+    for case in cases:
+        table = _table_of(case.label, tables) if case.label else None
+        for value, name in read[table].items() if table else ():
+            if known.setdefault(value, name) != name:
+                message = f"{table}: expected {value} to be {known[value]} as for other maps, found {name}"
+                findings.append(error(case.id, "label-name", message, "Say what the values mean with --names FILE."))
+    return known
+
+
+def _table_of(label: Path, tables: Sequence[Path]) -> Path | None:
+    """The table of a map by the rule of inheritance: beside or above it, and no part of its name that the map lacks.
+
+    Of several the nearest with the most parts; where none is, the only one there is.
+    """
+    parts = set(label.name.partition(".")[0].split("_"))
+    fitting = [path for path in tables if path.parent in label.parents and set(path.stem.split("_")) <= parts]
+    near = max(fitting, key=lambda path: (len(path.parts), len(path.stem.split("_"))), default=None)
+    return near or (tables[0] if len(tables) == 1 else None)
 
 
 def _participants(path: Path) -> dict[str, Any]:

@@ -11,21 +11,31 @@ A table (CSV or TSV) has one row per case: ``image``, or ``image_T1``, ``image_F
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.data.dataset import guess_patients
+from autoseg.data.dataset import NUMBER, guess_patients
 from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.errors import AutosegError, DatasetError, FileError
-from autoseg.imaging.files import FORMATS, ending_of, is_dicom, read_file, segment_names
+from autoseg.imaging.files import (
+    FORMATS,
+    ending_of,
+    is_dicom,
+    is_slicer_segmentation,
+    read_file,
+    segment_names,
+    stem_of,
+)
+from autoseg.workspace import read_json
 
 __all__ = ["find", "guess_channels", "read_names", "read_table"]
 
 DECORATION = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)
+WHOLE = re.compile(r"-?\d{1,10}(\.0*)?")
+TITLES = (("index", "value", "label", "id", "number"), ("name", "structure", "label"))  # of columns; the first that is there
 PARTS = {"": "train", "train": "train", "training": "train", "val": "val", "validation": "val"}
 PARTS |= {"test": "test", "testing": "test"}
 
@@ -96,7 +106,10 @@ def guess_channels(cases: Sequence[FoundCase]) -> tuple[str, ...]:
 
 
 def read_names(path: AnyPath) -> dict[int, str]:
-    """{value: name} from a JSON object name -> value, or from the first two columns, value and name, of a CSV or TSV.
+    """{value: name} from a JSON object name -> value, or from a CSV or TSV.
+
+    Of a table the columns count that its first line calls ``index``, ``value`` or ``label`` and ``name`` or ``structure``;
+    of one without such a line the first two.
 
     Raises:
         DatasetError: neither.
@@ -104,15 +117,30 @@ def read_names(path: AnyPath) -> dict[int, str]:
     path = Path(path)
     try:
         if path.suffix.lower() == ".json":
-            names = {int(value): str(name) for name, value in json.loads(path.read_text(encoding="utf-8-sig")).items()}
+            names = {int(value): str(name) for name, value in read_json(path, DatasetError).items()}
         else:
-            rows = [row for row in _rows(path) if len(row) > 1 and row[0].strip().lstrip("-").isdigit()]
-            names = {int(row[0]): row[1].strip() for row in rows}
+            rows = [[cell.strip() for cell in row] for row in _rows(path)]
+            value, name = _columns(rows[0] if rows else [], path)
+            rows = [row for row in rows if len(row) > max(value, name) and WHOLE.fullmatch(row[value])]
+            names = {int(row[value].partition(".")[0]): row[name] for row in rows}
     except (OSError, ValueError, TypeError, AttributeError) as fault:
         raise DatasetError(f"{path}: expected names of label values, not readable: {fault}. Write rows VALUE,NAME") from fault
     if not names:
         raise DatasetError(f"{path}: expected rows of a label value and its name, found none. Write VALUE,NAME")
     return names
+
+
+def _columns(first: list[str], path: AnyPath) -> tuple[int, int]:
+    """Where the values and the names stand in a table with this first line."""
+    titles = [title.lower() for title in first]
+    value, name = (next((titles.index(known) for known in kinds if known in titles), None) for kinds in TITLES)
+    if value is not None and name is not None and value != name:
+        return value, name
+    if len(titles) > 2 and not WHOLE.fullmatch(titles[0]):
+        raise DatasetError(
+            f"{path}: expected columns called index and name, found {', '.join(first)}. Name them so in the first line"
+        )
+    return 0, 1
 
 
 def read_table(path: AnyPath) -> tuple[list[str], list[dict[str, str]]]:
@@ -169,9 +197,12 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
     def is_label(path: Path) -> bool:
         if path.is_dir() or path.name.startswith("."):
             return path.is_dir() and not path.name.startswith(".")
-        return _is_map(path) and (not together or bool(DECORATION.search(_stem(path))))
+        return _is_map(path) and (not together or is_slicer_segmentation(path) or bool(DECORATION.search(_stem(path))))
 
-    by_stem = {_stem(path): path for path in _images_in(images) if not (together and is_label(path))}
+    by_stem = {_stem(path): path for path in _images_in(images) if not is_slicer_segmentation(path)}
+    by_stem = {stem: path for stem, path in by_stem.items() if not (together and is_label(path))}
+    names = {DECORATION.sub("", _stem(path)) for path in labels.iterdir() if is_label(path)}
+    numbered = not any(name in by_stem for name in names if NUMBER.fullmatch(name))  # else the numbers are those of cases
     cases: list[FoundCase] = []
     findings: list[Finding] = []
     used: set[Path] = set()
@@ -191,9 +222,10 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
             findings.append(error(case, "missing-label", f"expected files of structures in {path}, found none", "Add them."))
             continue
         cases.append(FoundCase(case, "", sources, None if masks else path, masks))
-    unlabelled = {re.sub(r"_\d{4}$", "", stem) for stem, path in by_stem.items() if path not in used}
-    for case in sorted(unlabelled):
-        cases.append(FoundCase(case, "", _channels_of(case, by_stem), part="test"))
+    left = {stem: path for stem, path in by_stem.items() if path not in used}
+    numbered = numbered and any(re.search("_0000$", stem) for stem in left)
+    for case in sorted({re.sub(r"_\d{4}$", "", stem) if numbered else stem for stem in left}):
+        cases.append(FoundCase(case, "", _channels_of(case, left), part="test"))
         message = "an image without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
     return _with_patients(cases), findings
@@ -230,4 +262,4 @@ def _is_image(path: Path) -> bool:
 
 def _stem(path: Path) -> str:
     """The name of a file without its ending."""
-    return path.name[: -len(ending_of(path))] if _is_image(path) else path.stem
+    return stem_of(path) if _is_image(path) else path.stem

@@ -17,6 +17,7 @@ from autoseg.data.findings import Finding
 from autoseg.errors import DatasetError
 
 __all__ = [
+    "PATHS",
     "AnyPath",
     "Counted",
     "Describe",
@@ -33,6 +34,7 @@ __all__ = [
 
 
 AnyPath = str | Path
+PATHS = ("labels", "names")  # options of layouts that are paths: a data set that lists files may be made elsewhere
 Counted = Mapping[str, Sequence[int]]  # the label values of each case
 Description = tuple[dict[str, Any], list[Finding]]  # keys of a dataset.json, and what is wrong
 Describe = Callable[[Counted], Description]

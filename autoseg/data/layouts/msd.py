@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.errors import DatasetError
+from autoseg.workspace import read_json
 
 __all__ = ["find"]
 
@@ -51,11 +51,9 @@ def find(source: AnyPath) -> FoundDataset:
 def _read(path: Path) -> dict[str, Any]:
     """The description of a task, with the keys that are needed here."""
     try:
-        task: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as fault:
-        raise DatasetError(
-            f"{path}: expected the dataset.json of a Decathlon task, not readable: {fault}. Give the folder that holds it"
-        ) from fault
+        task: dict[str, Any] = read_json(path, DatasetError)
+    except DatasetError as fault:
+        raise DatasetError(f"expected the dataset.json of a Decathlon task; {fault}. Give the folder that holds it") from fault
     kinds = {"modality": dict, "labels": dict, "training": list}
     lacking = [key for key, kind in kinds.items() if not isinstance(task, dict) or not isinstance(task.get(key), kind)]
     if lacking:
