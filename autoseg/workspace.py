@@ -109,14 +109,25 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Raises AutosegError where the file is missing or damaged."""
+def read_json(path: str | Path, error: type[AutosegError] = AutosegError) -> Any:
+    """What a JSON file holds; a byte order mark does no harm.
+
+    Raises:
+        AutosegError, or the ``error`` named: the file is missing, damaged or nested too deeply, or holds what is no text or a
+            whole number of thousands of digits.
+    """
     try:
-        return json.loads(Path(path).read_text())
+        text = Path(path).read_text(encoding="utf-8-sig")
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # half a pair of surrogates is no text, and could be written nowhere
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except FileNotFoundError:
-        raise AutosegError(f"{path}: there is no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-        raise AutosegError(f"{path}: not readable as JSON: {fault}") from fault
+        raise error(f"{path}: there is no such file") from None
+    except RecursionError:
+        raise error(f"{path}: not readable as JSON: nested too deeply. Correct it there") from None
+    except (OSError, ValueError) as fault:  # of JSON, of UTF-8, of whole numbers with too many digits
+        raise error(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
 
 
 def read_record(cls: type[T], path: Path | str, *, strict: bool = True) -> T:

@@ -19,6 +19,7 @@ import autoseg
 from autoseg.cli import main
 from autoseg.data.dataset import read_dataset
 from autoseg.imaging.files import read_label_volume, read_volume
+from autoseg.options import InferenceOptions
 from autoseg.workspace import read_record
 from planners.plan import Plan
 from planners.records import digest
@@ -123,7 +124,7 @@ def test_predictions_are_skipped_and_stay_as_they_are(golden: Path, capsys: pyte
 
 
 def test_masks_predicted_anew_are_the_same(golden: Path) -> None:
-    predictor = autoseg.Predictor(model_of(golden), device="cpu", precision="fp32")
+    predictor = autoseg.Predictor(model_of(golden), InferenceOptions(precision="fp32"), device="cpu")
     scan = next(golden.glob("Dataset*/imagesTs/*_0000.nii.gz"))
     stored = read_label_volume(golden / "predictions" / scan.name.replace("_0000", ""))
     found = predictor.predict(read_volume(scan)).labels

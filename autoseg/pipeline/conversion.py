@@ -21,11 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.atomic import replacing
-from autoseg.data.findings import findings_table
+from autoseg.data.findings import Finding, findings_table
 from autoseg.data.layouts import LAYOUTS
-from autoseg.data.layouts.found import FoundCase, Source, error
+from autoseg.data.layouts.found import PATHS, FoundCase, Source, error
 from autoseg.data.layouts.reading import combine, label_values, read_image, see_cases
-from autoseg.data.scan import Finding
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import FORMATS, ending_of, read_file, read_geometry, read_label_volume, write_label_volume
@@ -131,7 +130,7 @@ def convert(
         DatasetError: no such source, no case in it, or defects: all of them in the message, nothing is written.
     """
     source, target = Path(os.path.abspath(source)), Path(os.path.abspath(target))
-    options = options or {}
+    options = {name: os.path.abspath(value) if name in PATHS else value for name, value in (options or {}).items()}
     found = _find(layout, source, options)
     about = {"layout": layout, "source": str(source), "mode": mode, "options": {name: str(options[name]) for name in options}}
     made = _open_target(target, source, about)
