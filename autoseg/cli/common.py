@@ -17,6 +17,7 @@ __all__ = [
     "duration",
     "install_log",
     "positive",
+    "print_findings",
     "runtime_of",
     "speaker",
     "workspace_of",
@@ -143,6 +144,19 @@ class _Sentences(logging.Formatter):
 def speaker(args):
     """A function that prints a sentence to standard error, or nothing with ``--quiet``."""
     return (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def print_findings(findings, file, summary):
+    """Print a summary, and write findings as JSON to a file where one is named; for ``-`` print these instead."""
+    from autoseg.workspace import write_json
+    from planners.records import to_json
+
+    if file == "-":
+        print(json.dumps(to_json(findings), indent=1))
+        return
+    if file:
+        write_json(file, findings)
+    print(summary())
 
 
 class Progress:

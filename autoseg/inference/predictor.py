@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from autoseg.imaging.resample import axis_orders
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction, Prepared
-from autoseg.inference.sliding_window import predict_logits
+from autoseg.inference.sliding_window import Views, predict_logits
 from autoseg.inference.slot_maps import stage_maps
 from autoseg.networks import attention_blocks, close_gates, finest_head, postpone_logits, slot_blocks
 from autoseg.networks.machine import choose_device, faster_in_bf16, give_to_onednn
@@ -42,8 +41,10 @@ logger = logging.getLogger(__name__)
 
 PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough for a second on a laptop
 
-Scan = Volume | str | PathLike[str] | DicomSeries | Sequence[Any]
+Image = str | Path | DicomSeries
+Scan = Volume | Image | Sequence[Image]
 Tiles = Callable[[torch.Tensor], torch.Tensor]
+Look = Callable[[Sequence[Tiles], np.ndarray], np.ndarray]
 
 
 class Predictor:
@@ -66,11 +67,11 @@ class Predictor:
 
     def __init__(
         self,
-        model: Bundle | str | PathLike[str],
+        model: Bundle | str | Path,
         options: InferenceOptions | None = None,
         *,
         device: str = "auto",
-        scratch: str | PathLike[str] | None = None,
+        scratch: str | Path | None = None,
     ) -> None:
         self.options = options = options or InferenceOptions()
         if not 0 < options.step <= 1:
@@ -159,7 +160,12 @@ class Predictor:
         start = time.perf_counter()
         notes: list[str] = []
         several = self.options.fold_agreement and len(self.networks) > 1
-        look = partial(self.over_windows, mirror_axes=self.mirror_axes, on_note=notes.append)
+
+        def look(functions: Sequence[Tiles], data: np.ndarray) -> np.ndarray:
+            found, told = self._over_windows(functions, data, self.mirror_axes)
+            notes.extend(told)
+            return found
+
         agreed = None
         if self._heads:
             logits, agreed = self._composed(prepared.data, look, several)
@@ -171,7 +177,7 @@ class Predictor:
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
         return Answer(logits, time.perf_counter() - start, tuple(notes), agreed)
 
-    def _fold_by_fold(self, data: np.ndarray, look: Callable[..., np.ndarray]) -> tuple[Any, tuple[float | None, ...]]:
+    def _fold_by_fold(self, data: np.ndarray, look: Look) -> tuple[Any, tuple[float | None, ...]]:
         """(logits averaged over the folds, agreement of the folds on each structure)."""
         votes, total = [], None
         for network in self.networks:
@@ -186,9 +192,7 @@ class Predictor:
                 mean += head
         return total, self._agreement(votes)
 
-    def _composed(
-        self, data: np.ndarray, look: Callable[..., np.ndarray], several: bool
-    ) -> tuple[Any, tuple[float | None, ...] | None]:
+    def _composed(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
         """(ComposedLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
 
         def features(tiles: torch.Tensor) -> torch.Tensor:
@@ -221,43 +225,38 @@ class Predictor:
         if not self.facts.restores:
             raise ModelError(f"{self.bundle.name}: was trained without restoration_weight and does not restore images")
         networks = [_Restoring(network, slices) for network in self.networks]
-        return self.over_windows(networks, data, mirror_axes=self.mirror_axes)
+        return self.over_windows(networks, data, self.mirror_axes)
 
-    def over_windows(
-        self,
-        functions: Sequence[Tiles],
-        data: np.ndarray,
-        *,
-        mirror_axes: Sequence[int] = (),
-        on_note: Callable[[str], object] | None = None,
-    ) -> np.ndarray:
+    def over_windows(self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int] = ()) -> np.ndarray:
         """Any ``functions`` of (B, C, *patch), not only the networks, as ``predict_logits`` takes them over a whole volume.
 
         One call at a time uses the device; others wait, so threads need not share its memory.
 
         Args:
             data: (C, z, y, x) float32 on the network grid.
-            on_note: called with a sentence where the work went another way than usual; it is logged otherwise.
 
         Returns:
             (K, z, y, x) float32: what the functions return, K channels, blended with the weights of the windows.
         """
-        plan = self.bundle.plan
-        with self._device_lock:
-            found: np.ndarray = predict_logits(
-                functions,
-                data,
-                patch_size=plan.patch_size,
-                step=self.options.step,
-                mirror_axes=mirror_axes,
-                device=self.device,
-                autocast=torch.bfloat16 if self.facts.precision == "bf16" else None,
-                batch_views=1 if self.device.type == "cpu" else plan.batch_size,
-                pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
-                scratch=self.scratch,
-                on_note=on_note or logger.warning,
-            )
+        found, notes = self._over_windows(functions, data, mirror_axes)
+        for note in notes:
+            logger.warning(note)
         return found
+
+    def _over_windows(
+        self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int]
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        plan = self.bundle.plan
+        views = Views(
+            patch_size=plan.patch_size,
+            step=self.options.step,
+            mirror_axes=tuple(mirror_axes),
+            batch=1 if self.device.type == "cpu" else plan.batch_size,
+            pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
+        )
+        autocast = torch.bfloat16 if self.facts.precision == "bf16" else None
+        with self._device_lock:
+            return predict_logits(functions, data, views, device=self.device, autocast=autocast, scratch=self.scratch)
 
     def decode(self, answer: Answer, prepared: Prepared) -> Inferred:
         """What the networks said, with labels on the scan's own grid."""
