@@ -3,10 +3,11 @@
 import json
 
 from autoseg.cli.common import Progress, positive, speaker
+from autoseg.data.layouts import LAYOUTS
 
 
 def add_arguments(parser):
-    parser.add_argument("layout", metavar="LAYOUT", help="acdc, bids, brats, folders, lits or msd")
+    parser.add_argument("layout", metavar="LAYOUT", help=", ".join(LAYOUTS))
     parser.add_argument("source", metavar="SRC", help="the folder as it was downloaded, or a table; it is never written to")
     parser.add_argument("target", metavar="DST", help="data-set folder to be made")
     how = parser.add_mutually_exclusive_group()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from autoseg.cli.common import Progress, add_isotropic, add_surfaces, positive, speaker, workspace_of
+from autoseg.imaging.dicom_results import DICOM_RESULTS
 
 
 def add_arguments(parser):
@@ -15,7 +16,9 @@ def add_arguments(parser):
     parser.add_argument("--probabilities", action="store_true", help="write CASE_probabilities.npz too")
     maps = "write where self-attention looks, as CASE_attention/stageS.nii.gz: of each head the N most selective slots (4)"
     parser.add_argument("--attention-maps", type=positive, nargs="?", const=4, default=0, metavar="N", help=maps)
-    parser.add_argument("--write", metavar="KINDS", default="", help="seg,rtstruct: DICOM results too, of DICOM scans")
+    parser.add_argument(
+        "--write", metavar="KINDS", default="", help=f"{','.join(DICOM_RESULTS)}: DICOM results too, of DICOM scans"
+    )
     parser.add_argument("--resample-channels", action="store_true", help="bring channels onto the first one's grid")
     add_surfaces(parser)
     add_isotropic(parser, "CASE_iso (restored) and CASE_iso_cubic (interpolated)")

@@ -1,25 +1,15 @@
 """DICOM results beside the labels, for scans that came as DICOM."""
 
-import importlib
 from functools import partial
 from pathlib import Path
 
 from autoseg import __version__
 from autoseg.errors import AutosegError
+from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.inference.cohort import Exporter
-from autoseg.registry import Registry
 
-__all__ = ["DICOM_RESULTS", "dicom_exporters"]
-
-# name -> module and function; imported when asked for, since they need optional packages
-DICOM_RESULTS = Registry(
-    "DICOM result",
-    {
-        "seg": ("autoseg.imaging.dicom_seg", "write_seg"),
-        "rtstruct": ("autoseg.imaging.dicom_rtstruct", "write_rtstruct"),
-    },
-)
+__all__ = ["dicom_exporters"]
 
 
 def dicom_exporters(kinds, cases, bundle, folder):
@@ -28,7 +18,7 @@ def dicom_exporters(kinds, cases, bundle, folder):
     Raises:
         AutosegError: an unknown kind; scans that are not DICOM, which such results have to refer to; missing packages.
     """
-    writers = {kind: _writer(*DICOM_RESULTS[kind]) for kind in kinds}
+    writers = {kind: _writer(kind) for kind in kinds}
     others = [case.id for case in cases if not isinstance(case.images[0], DicomSeries)] if kinds else []
     if others:
         raise AutosegError(
@@ -49,8 +39,8 @@ def dicom_exporters(kinds, cases, bundle, folder):
     return [Exporter(kind, (f"_{kind}.dcm",), partial(write, kind)) for kind in kinds]
 
 
-def _writer(module, function):
+def _writer(kind):
     try:
-        return getattr(importlib.import_module(module), function)
+        return DICOM_RESULTS[kind]
     except ImportError as error:
         raise AutosegError(f"{error.name} is not installed, and DICOM needs it: pip install autoseg[dicom]") from error
