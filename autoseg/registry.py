@@ -58,7 +58,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
-            self._entries[name] = self._brought(name)
+            self._entries[name] = self._imported(name)
         entry = self._entries[name]
         if isinstance(entry, Later):
             module, _, attribute = entry.partition(":")
@@ -84,7 +84,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         """The entry, ``default`` where there is none of that name."""
         return self[name] if name in self else default  # noqa: SIM401 - this is what get is
 
-    def _brought(self, name: str) -> T:
+    def _imported(self, name: str) -> T:
         """What an installed package brings under this name."""
         entries = _brought(self.group).get(name, ())
         if not entries:
