@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+from autoseg.imaging.surface_formats import SURFACE_FORMATS
+
 __all__ = [
     "Progress",
     "add_common",
@@ -37,7 +39,7 @@ def add_common(parser):
 def add_surfaces(parser, default=""):
     """How surfaces of structures are written."""
     told = f"default {default}; none for none" if default else "default: none"
-    parser.add_argument("--surfaces", default=default, metavar="stl,glb", help=f"stl, ply, obj, vtp, glb; {told}")
+    parser.add_argument("--surfaces", default=default, metavar="stl,glb", help=f"{', '.join(SURFACE_FORMATS)}; {told}")
     parser.add_argument("--decimate", type=float, default=0.0, metavar="SHARE", help="take away this share of their triangles")
     parser.add_argument("--coordinates", default="lps", choices=["lps", "ras"], help="of surface files (default lps)")
 
@@ -55,7 +57,10 @@ def add_training(parser):
     length.add_argument("--time", type=duration, metavar="30m", help="train that long, by the clock")
     length.add_argument("--iterations", type=positive, metavar="N", help="train so many steps; default: the plan's")
     parser.add_argument(
-        "--recipe", default="autoseg", metavar="FILE", help="autoseg (default), parity (nnU-Net's), or a JSON file"
+        "--recipe",
+        default="autoseg",
+        metavar="FILE",
+        help="autoseg (default), parity (nnU-Net's), another name, or a JSON file",
     )
     parser.add_argument(
         "--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="change one setting of the recipe"

@@ -6,11 +6,12 @@ import argparse
 
 from autoseg.cli.common import print_findings, runtime_of
 from autoseg.cli.flags import add_flags, options_from
+from autoseg.data.layouts import LAYOUTS
 from autoseg.options import ConvertOptions, Runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("layout", metavar="LAYOUT", help="acdc, bids, brats, folders, lits or msd")
+    parser.add_argument("layout", metavar="LAYOUT", help=", ".join(LAYOUTS))
     parser.add_argument("source", metavar="SRC", help="the folder as it was downloaded, or a table; it is never written to")
     parser.add_argument("target", metavar="DST", help="data-set folder to be made")
     add_flags(parser, ConvertOptions)

@@ -137,9 +137,8 @@ class Predictor:
         """Read a scan, where it is a path, and bring it to the network grid."""
         start = time.perf_counter()
         notes: list[str] = []
-        volume = scan
-        if not isinstance(volume, Volume):
-            volume = read_volume(scan, resample=self.options.resample_channels, on_note=notes.append)
+        resample = self.options.resample_channels
+        volume = scan if isinstance(scan, Volume) else read_volume(scan, resample=resample, on_note=notes.append)
         expected = self.bundle.channels
         if len(volume.data) != len(expected):
             names = ", ".join(expected)
@@ -326,5 +325,5 @@ def _names(scan: Scan) -> str:
     """The scan, for messages."""
     if isinstance(scan, Volume):
         return "the volume"
-    images = [scan] if isinstance(scan, str | PathLike | DicomSeries) else scan
+    images: Sequence[Image] = [scan] if isinstance(scan, str | Path | DicomSeries) else scan
     return ", ".join(image.name if isinstance(image, DicomSeries) else Path(image).name for image in images)

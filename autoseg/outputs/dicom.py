@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +10,17 @@ from typing import Any
 from autoseg import __version__
 from autoseg.data.dataset import Case
 from autoseg.errors import AutosegError
+from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 
 __all__ = ["DicomResult"]
 
-# imported when asked for, since they need optional packages
-WRITERS = {
-    "seg": ("autoseg.imaging.dicom_seg", "write_seg"),
-    "rtstruct": ("autoseg.imaging.dicom_rtstruct", "write_rtstruct"),
-}
-
 
 @dataclass(frozen=True)
 class DicomResult:
-    """``CASE_KIND.dcm`` of a ``name`` that is a key of ``WRITERS``."""
+    """``CASE_KIND.dcm`` of a ``name`` that is a key of ``DICOM_RESULTS``."""
 
     name: str
 
@@ -59,10 +53,8 @@ class DicomResult:
         )
         return Written((path,))
 
-    def _writer(self) -> Callable[..., Any]:
-        module, function = WRITERS[self.name]
+    def _writer(self) -> Callable[..., object]:
         try:
-            writer: Callable[..., Any] = getattr(importlib.import_module(module), function)
+            return DICOM_RESULTS[self.name]
         except ImportError as error:
             raise AutosegError(f"{error.name} is not installed, and DICOM needs it: pip install autoseg[dicom]") from error
-        return writer

@@ -14,6 +14,7 @@ from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
 from autoseg.evaluation.report import refuse_foreign_summary
+from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
@@ -132,7 +133,7 @@ def predict(
 
 def _refuse_dicom_results(kinds: Sequence[str], cases: Sequence[Case]) -> None:
     """AutosegError where results that refer to DICOM images are asked for, and a scan did not come as DICOM."""
-    wanted = [kind for kind in kinds if kind in ("seg", "rtstruct")]
+    wanted = [kind for kind in kinds if kind in DICOM_RESULTS]
     others = [case.id for case in cases if not isinstance(case.images[0], DicomSeries)] if wanted else []
     if others:
         raise AutosegError(

@@ -40,7 +40,7 @@ from autoseg.training.losses import LOSSES
 from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.recipe import RECIPES, Recipe, changed, is_mirrored, steps_of_an_epoch, with_batch_size
 from autoseg.workspace import read_json, read_record, write_json
-from planners import PLANNERS, NetworkSpec, Plan, with_network
+from planners import NetworkSpec, Plan, planner_names, with_network
 from planners.change import CHANGED
 from planners.records import digest
 
@@ -325,7 +325,7 @@ def _validate(run, task, bundle, fold, target, progress):
 def ready_to_train(spec, workspace, plan, workers, say, progress):
     """The plan of a data set and its scans; whatever is missing is made now."""
     known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
-    if plan and plan not in known | set(PLANNERS):
+    if plan and plan not in known | set(planner_names()):
         raise PlanError(f"no plan called {plan!r} for {spec.name}. There are: {', '.join(sorted(known)) or 'none yet'}")
     if not known or (plan and plan not in known):
         say(f"{spec.name} has no such plan yet: planning")

@@ -200,7 +200,7 @@ def test_bf16_is_used_when_asked_and_results_come_back_in_float32():
 
 
 def test_logits_that_are_too_large_for_memory_are_the_same_to_the_bit(tmp_path, monkeypatch):
-    data, how = random_data((1, 14, 5, 9)), {"patch_size": (8, 6, 8), "mirror_axes": (0, 2), "batch_views": 3}
+    data, how = random_data((1, 14, 5, 9)), {"patch_size": (8, 6, 8), "mirror_axes": (0, 2), "batch": 3}
     networks, folder = [Many(3), Identity(), Many(3)], tmp_path / "new" / "folder"
     expected = predict_logits(networks, data, **how)
     monkeypatch.setattr("autoseg.imaging.scratch.LARGEST_IN_MEMORY", 0)
