@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from autoseg.errors import AutosegError
 from autoseg.options.fields import option
 from autoseg.options.parsing import (
     duration,
@@ -181,6 +182,12 @@ class SurfaceOptions:
     formats: tuple[str, ...] = option((), names, "stl,glb", name="--surfaces")
     decimate: float = option(0.0, float, "SHARE")
     coordinates: str = option("lps", text, choices=("lps", "ras"))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decimate < 1:
+            raise AutosegError(
+                f"decimate: expected the share of triangles to take away, from 0 to below 1, found {self.decimate}"
+            )
 
 
 @dataclass(frozen=True)
