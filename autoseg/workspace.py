@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError, DatasetError
-from planners.records import RecordError, from_json, to_json
+from planners.records import OPTIONAL, RecordError, called, from_json, to_json
 
-__all__ = ["Workspace", "read_json", "read_record", "write_json", "write_text"]
+__all__ = ["OPTIONAL", "Workspace", "as_text", "called", "read_json", "read_record", "write_json", "write_text"]
 
 T = TypeVar("T")
 
@@ -95,7 +95,12 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_json(path: Path | str, value: Any) -> None:
     """Records, dictionaries, lists, numbers and strings as JSON; NaN is refused."""
-    write_text(path, json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
+    write_text(path, as_text(value))
+
+
+def as_text(value: Any) -> str:
+    """What ``write_json`` writes."""
+    return json.dumps(to_json(value), indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path | str) -> Any:

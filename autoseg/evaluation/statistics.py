@@ -65,7 +65,7 @@ def mean_interval(values, *, level=0.95, resamples=RESAMPLES, seed=SEED):
     return float(values.mean() + scale * low), float(values.mean() + scale * high)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)
 def _draws(n, resamples, seed):
     """(resamples, n) float32: the share of each case in each resample. Many columns of a report have the same n."""
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples)
