@@ -1,0 +1,155 @@
+"""What is done, what is ours, what is somebody else's: one answer for every verb that writes results.
+
+A piece of work (a case, a file) leaves an *entry*: who made it, what it depends on (its *identity*), its state, and its
+files with their digests. The entry says ``writing`` before the first file is written and ``done`` afterwards. With it the
+same command skips what is done, makes anew what is ours and does not fit any more, and stops at what is not ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoseg.errors import AutosegError
+from autoseg.workspace import read_json, write_json
+from planners.records import to_json
+
+__all__ = ["DONE", "WRITING", "Claim", "Entry", "Ledger", "file_digest", "remove_outputs"]
+
+DONE, WRITING = "done", "writing"
+FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"
+EDITED = "was edited after it had been made. Move it away, or ask for a fresh start (--fresh)"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a piece of work left.
+
+    Attributes:
+        made_by: the command that made it.
+        identity: JSON of all that its files depend on.
+        state: ``writing`` or ``done``.
+        outputs: digest of each file by its path within the folder; None where it was only planned.
+        record: all else that was written beside these, as JSON.
+    """
+
+    made_by: str
+    identity: Any
+    state: str
+    outputs: Mapping[str, str | None]
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What there is to do: nothing where ``done``, else the work, after which files of the ``earlier`` entry go that it no
+    longer makes. ``entry`` is what was found, None for nothing of ours."""
+
+    done: bool
+    entry: Entry | None = None
+
+    @property
+    def earlier(self) -> Mapping[str, str | None]:
+        return self.entry.outputs if self.entry else {}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The entries of a folder, one JSON file for each piece of work.
+
+    Attributes:
+        folder: where results and entries lie.
+        made_by: the command, such as ``autoseg predict``; entries of others are not ours.
+        fresh: take everything for not done, and whatever is in the way for ours.
+        is_work: whether a file whose bytes have changed may be somebody's work, which stays, rather than damage, which is
+            mended; by default any is.
+    """
+
+    folder: Path
+    made_by: str
+    fresh: bool = False
+    is_work: Callable[[Path], bool] = lambda path: True
+
+    def path(self, name: str) -> Path:
+        """The file of an entry."""
+        return self.folder / f"{name}.json"
+
+    def find(self, name: str) -> Entry | None:
+        """Our entry of that name; None where there is none, it is another's, or it cannot be read."""
+        try:
+            return self._entry(read_json(self.path(name))) if self.path(name).is_file() else None
+        except AutosegError:
+            return None
+
+    def claim(self, name: str, identity: Any, places: Iterable[Path] = ()) -> Claim:
+        """What to do for a piece of work that depends on ``identity`` and may write to ``places``.
+
+        Raises:
+            AutosegError: what lies in the way is not ours, or was edited; never with ``fresh``.
+        """
+        entry = self.find(name)
+        if self.fresh:
+            return Claim(False, entry)
+        if entry is None:
+            self.refuse_foreign([self.path(name), *places])
+            return Claim(False)
+        if entry.state != DONE:
+            return Claim(False, entry)
+        found = self.digests(self.folder / path for path in entry.outputs)
+        for path, digest in entry.outputs.items():
+            if found.get(path, digest) != digest and self.is_work(self.folder / path):
+                raise AutosegError(f"{self.folder / path}: {EDITED}")
+        return Claim(entry.identity == to_json(identity) and found == entry.outputs, entry)
+
+    def refuse_foreign(self, places: Iterable[Path]) -> None:
+        """Raise AutosegError where one of these exists."""
+        for path in places:
+            if path.exists() or path.is_symlink():
+                raise AutosegError(f"{path}: {FOREIGN}")
+
+    def begin(self, name: str, identity: Any, outputs: Mapping[str, str | None], record: Mapping[str, Any]) -> None:
+        """Write, before the first file of the work, that it is going on, and which files are or will be ours."""
+        self._write(name, {**record, "state": WRITING, "outputs": outputs}, identity)
+
+    def finish(
+        self, name: str, identity: Any, files: Iterable[Path], record: Mapping[str, Any], earlier: Mapping[str, str | None]
+    ) -> dict[str, str]:
+        """Write that the work is done; files that only the earlier entry had are taken away. Returns the digests."""
+        outputs = self.digests(files)
+        remove_outputs(self.folder, {path: digest for path, digest in earlier.items() if path not in outputs})
+        self._write(name, {**record, "state": DONE, "outputs": outputs}, identity)
+        return outputs
+
+    def digests(self, paths: Iterable[Path]) -> dict[str, str]:
+        """Digest of each file that is there, by its path within the folder."""
+        return {p.relative_to(self.folder).as_posix(): file_digest(p) for p in paths if p.is_file()}
+
+    def _write(self, name: str, about: Mapping[str, Any], identity: Any) -> None:
+        write_json(self.path(name), {"made_by": self.made_by, "identity": identity, **about})
+
+    def _entry(self, found: Any) -> Entry | None:
+        if not isinstance(found, dict) or found.get("made_by") != self.made_by:
+            return None
+        outputs = found.get("outputs")
+        outputs = outputs if isinstance(outputs, dict) else {}
+        return Entry(self.made_by, found.get("identity"), str(found.get("state")), outputs, found)
+
+
+def file_digest(path: Path) -> str:
+    """Sixteen hexadecimal digits of a file's bytes (BLAKE2b)."""
+    state = hashlib.blake2b(digest_size=8)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+def remove_outputs(folder: Path, outputs: Mapping[str, str | None]) -> None:
+    """Take away files that belonged to an earlier result, unless somebody has edited them or they lie elsewhere."""
+    for name, digest in outputs.items():
+        path = folder / name
+        if ".." not in path.parts and path.is_file() and file_digest(path) == digest:
+            path.unlink()
