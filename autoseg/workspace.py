@@ -5,7 +5,7 @@ A workspace is one folder::
     fingerprints/DATASET/   dataset.json (where the raw folder is), scan.json, fingerprint.json, findings.json, splits.json
     plans/DATASET/          PLAN.json, readable and editable
     prepared/DATASET/PLAN/  one folder per case
-    runs/DATASET/RUN/       fold_K/ with run.json, checkpoint, history, curves, validation
+    runs/DATASET/RUN/       fold_K/ with fold.json, checkpoint, history, curves, validation
     models/                 finished models, one folder each
 
 Files are written beside their place and moved there in one step, so that a file that exists is whole.
@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError, DatasetError
-from planners.records import OPTIONAL, RecordError, called, from_json, to_json
+from planners.records import OPTIONAL, REST, RecordError, called, from_json, to_json
 
-__all__ = ["OPTIONAL", "Workspace", "as_text", "called", "read_json", "read_record", "write_json", "write_text"]
+__all__ = ["OPTIONAL", "REST", "Workspace", "as_text", "called", "read_json", "read_record", "write_json", "write_text"]
 
 T = TypeVar("T")
 

@@ -171,10 +171,10 @@ def _renumbered(data: np.ndarray, wanted: list[int]) -> np.ndarray:
 def _together(maps: _Maps) -> list[Found]:
     """The values of all structures as one mask."""
     declared = sorted({value for group in maps.labels.values for value in group})
-    masks = [np.isin(data, declared) for data in (maps.reference, maps.predicted)]
+    truth, guess = (np.isin(data, declared) for data in (maps.reference, maps.predicted))
     if maps.ignored is not None:
-        masks = [mask[~maps.ignored] for mask in masks]
-    counts = count_voxels(*masks)
+        truth, guess = truth[~maps.ignored], guess[~maps.ignored]
+    counts = count_voxels(truth, guess)
     error, share = mask_mse(counts), foreground_share(counts)
     return [("mse_mask_fg", error, "" if error is not None else "both empty"), ("foreground_share_fg", share, "")]
 
@@ -187,8 +187,11 @@ def _measure(pair: MaskPair, case: str, structure: str, together: list[Found]) -
             value = metric.measure(pair)
         else:
             value = metric(pair.reference, pair.predicted, pair.spacing_mm)
+        reason = explain(name, value, pair)
+        if value is not None and not math.isfinite(value):  # of a metric of another package: JSON has no such numbers
+            value, reason = None, "not a number"
         values[name] = None if value is None else float(value)
-        if reason := explain(name, value, pair):
+        if reason:
             reasons[name] = reason
     row = CaseMetrics(case, structure, values, reasons, pair.tolerance_mm, pair.counts)
     return row.with_more(together)

@@ -103,9 +103,7 @@ class _Score:
         truth = read_label_volume(pair[0], onto=guess.geometry)
         if truth.geometry.shape != guess.geometry.shape:
             guess = read_label_volume(pair[1], onto=truth.geometry)
-        rows = evaluate_case(
-            reference=truth, predicted=guess, labels=self.labels, case=case, tolerance_mm=self.tolerance_mm
-        )
+        rows = evaluate_case(reference=truth, predicted=guess, labels=self.labels, case=case, tolerance_mm=self.tolerance_mm)
         if self.chances:
             added = _brier(self.chances.get(case), truth.data, self.labels)
             rows = tuple(row.with_more([one]) for row, one in zip(rows, added, strict=True))

@@ -19,7 +19,7 @@ from autoseg.errors import AutosegError, FileError
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.overlap import Counts
 from autoseg.evaluation.statistics import mean_interval
-from autoseg.workspace import called, read_record
+from autoseg.workspace import OPTIONAL, called, read_record
 
 __all__ = ["REPORT_FILE", "CaseMetrics", "Failure", "Mean", "Report", "ScoredFiles", "Summary", "read_report", "summarise"]
 
@@ -122,6 +122,7 @@ class Report:
         failures: cases that could not be scored; they are in no mean.
         files: case -> its files.
         not_scored: predictions without a reference.
+        notes: sentences about values that the label maps hold and that are no structure.
     """
 
     labels: LabelSchema
@@ -131,6 +132,7 @@ class Report:
     failures: tuple[Failure, ...] = ()
     files: dict[str, ScoredFiles] = field(default_factory=dict)
     not_scored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -185,6 +187,7 @@ def summarise(
     failures: Iterable[Failure] = (),
     files: Mapping[str, ScoredFiles] | None = None,
     not_scored: Iterable[str] = (),
+    notes: Iterable[str] = (),
 ) -> Report:
     """A Report of CaseMetrics from any number of cases; see Report for the arguments."""
     names = list(rows[0].values) if rows else list(METRICS)
@@ -204,6 +207,7 @@ def summarise(
         failures=tuple(failures),
         files=dict(files or {}),
         not_scored=tuple(not_scored),
+        notes=tuple(notes),
     )
 
 

@@ -18,8 +18,10 @@ from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.data.splits import Split
 from autoseg.engines import run_command
 from autoseg.errors import AutosegError, TrainingError
-from autoseg.evaluation.comparison import Comparison, Contender, average_trainings, compare_scores
-from autoseg.evaluation.comparison_report import as_markdown, write_comparison
+from autoseg.evaluation.comparison import Comparison, Contender, Cost, average_trainings, compare_scores
+from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
+from autoseg.evaluation.report import REPORT_FILE, read_report
+from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
 from autoseg.networks import NETWORKS, attention_blocks, close_gates
@@ -36,11 +38,12 @@ from autoseg.pipeline.training import (
     ready_to_train,
 )
 from autoseg.pipeline.versions import machine, versions
+from autoseg.records import read_case, read_cohort, read_fold
 from autoseg.training.checkpoint import read_state
 from autoseg.training.loop import Length
 from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.recipe import Recipe, with_batch_size
-from autoseg.workspace import Workspace, read_json, write_json
+from autoseg.workspace import Workspace, read_record, write_json
 from planners import NetworkSpec, Plan
 from planners.change import refit
 from planners.records import digest, to_json
@@ -54,7 +57,7 @@ class Compared:
 
     folder: Path
     comparison: Comparison
-    about: dict
+    about: About
     failures: tuple[str, ...]
 
     def summary(self):
@@ -218,34 +221,34 @@ def _contender(study, entrant, say):
     """
     if study.fresh or not _is_finished(entrant.folder):
         _train(study, entrant, say)
-    state, record = read_state(entrant.folder / "checkpoint.safetensors"), read_json(entrant.folder / "run.json")
-    metrics = read_json(entrant.folder / "validation" / "metrics.json")
-    cost = {
-        "parameters": entrant.cost.parameters,
-        "operations": entrant.cost.operations,
-        "steps": state.step,
-        "seconds": state.seconds,
-        "seconds_per_step": state.seconds / max(state.step, 1),
-        "memory_mib": record["memory_mib"],
-        "predict_seconds": _predict_seconds(entrant.folder / "validation"),
-        "device": record["device"],
-        "precision": "bfloat16" if state.bf16 else "float32",
-        "mirrored": "yes" if record["task"]["plan"]["mirror_axes"] else "no",
-        "features": list(entrant.spec.features),
-        "batch_size": entrant.batch_size,
-    }
+    state, record = read_state(entrant.folder / "checkpoint.safetensors"), read_fold(entrant.folder)
+    metrics = read_report(entrant.folder / "validation" / REPORT_FILE)
+    cost = Cost(
+        parameters=entrant.cost.parameters,
+        operations=entrant.cost.operations,
+        steps=state.step,
+        seconds=state.seconds,
+        seconds_per_step=state.seconds / max(state.step, 1),
+        memory_mib=record.memory_mib,
+        predict_seconds=_predict_seconds(entrant.folder / "validation"),
+        device=record.device,
+        precision="bfloat16" if state.bf16 else "float32",
+        mirrored="yes" if record.task.plan.mirror_axes else "no",
+        features=entrant.spec.features,
+        batch_size=entrant.batch_size,
+    )
     return Contender(
         name=entrant.name,
         scores=_scores(metrics),
-        restored=_restored(entrant.folder / "validation" / "restoration.json"),
+        restored=_restored(entrant.folder / "validation" / RESTORED_FILE),
         cost=cost,
         failures=_failures(metrics),
     )
 
 
 def _is_finished(folder):
-    state, metrics = read_state(folder / "checkpoint.safetensors"), folder / "validation" / "metrics.json"
-    return bool(state and state.finished and metrics.is_file() and not _failures(read_json(metrics)))
+    state, metrics = read_state(folder / "checkpoint.safetensors"), folder / "validation" / REPORT_FILE
+    return bool(state and state.finished and metrics.is_file() and not _failures(read_report(metrics)))
 
 
 def _train(study, entrant, say):
@@ -283,8 +286,8 @@ def _last_words(lines, status):
 def _with_closed_gates(study, entrant, say, progress):
     """The Contender that a trained network is with its gates closed; None for a network without gates."""
     bundle = load_bundle(study.workspace.model(f"{study.spec.name}_{entrant.run}"))
-    options = read_json(entrant.folder / "validation" / "run.json")
-    predictor = Predictor(bundle, folds=[study.fold], device=str(study.device), precision=options["precision"])
+    precision = read_cohort(entrant.folder / "validation").precision
+    predictor = Predictor(bundle, folds=[study.fold], device=str(study.device), precision=precision)
     if not any(attention_blocks(network) for network in predictor.networks):
         return None
     for network in predictor.networks:
@@ -294,26 +297,26 @@ def _with_closed_gates(study, entrant, say, progress):
     if study.fresh:
         shutil.rmtree(target, ignore_errors=True)
     predict_and_score(predictor, study.spec, study.split.validation, target, workers=study.workers, progress=progress)
-    return Contender(f"{entrant.name}, gates closed", _scores(read_json(target / "metrics.json")))
+    return Contender(f"{entrant.name}, gates closed", _scores(read_report(target / REPORT_FILE)))
 
 
-def _scores(metrics):
-    return {(row["case"], row["structure"]): row["values"] for row in metrics["cases"]}
+def _scores(report):
+    return {(row.case, row.structure): row.values for row in report.rows}
 
 
-def _failures(metrics):
-    return tuple(f"{failure['case']}: {failure['reason']}" for failure in metrics["failures"])
+def _failures(report):
+    return tuple(f"{failure.case}: {failure.reason}" for failure in report.failures)
 
 
 def _restored(path):
     """What was found of restored intensities; empty where nothing was restored."""
-    return tuple(read_json(path)["rows"]) if path.is_file() else ()
+    return read_record(RestorationResult, path, strict=False).rows if path.is_file() else ()
 
 
 def _predict_seconds(folder):
     """Mean seconds that the networks took for a validation case; None where none is known."""
-    records = [read_json(path) for path in folder.glob("*.json")]
-    seconds = [record["seconds"]["infer"] for record in records if isinstance(record, dict) and record.get("state") == "done"]
+    records = [record for path in sorted(folder.glob("*.json")) if (record := read_case(path)) is not None]
+    seconds = [record.seconds["infer"] for record in records if record.is_done]
     return statistics.fmean(seconds) if seconds else None
 
 
@@ -350,9 +353,7 @@ def _about(study, seeds, entrants, match_flops, margin):
             f"{e.name} {e.cost.operations / target:.2f} (widths {', '.join(map(str, e.spec.features))})" for e in entrants
         )
         conditions.append(f"Widths were scaled to the operations of {entrants[0].name}; achieved, as a ratio: {ratios}.")
-    return {
-        "title": f"{study.spec.name}, fold {study.fold}: networks compared",
-        "conditions": conditions,
+    more = {
         "dataset": study.spec.name,
         "fold": study.fold,
         "plan": plan.name,
@@ -364,3 +365,4 @@ def _about(study, seeds, entrants, match_flops, margin):
         "machine": here,
         "versions": versions(),
     }
+    return About(f"{study.spec.name}, fold {study.fold}: networks compared", tuple(conditions), more)

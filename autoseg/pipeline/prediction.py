@@ -7,7 +7,7 @@ from pathlib import Path
 from autoseg.data.dataset import Case, cases_in, read_dataset
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.evaluation.report import refuse_foreign_summary
+from autoseg.evaluation.report_files import refuse_foreign_summary
 from autoseg.imaging.files import FORMATS, ending_of, is_dicom, series_in
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending

@@ -31,10 +31,11 @@ from autoseg.imaging.raw import digest_of
 from autoseg.inference.cohort import Exporter, remove_outputs
 from autoseg.pipeline.evaluation import references_in
 from autoseg.pipeline.quiet import mute, silent
-from autoseg.pipeline.surface_scores import SCENE, SIDECAR
 from autoseg.reconstruct.confidence import entropies
 from autoseg.reconstruct.measure import as_json, csv_rows, measure_structures
 from autoseg.reconstruct.surface import Smoothing, isotropic_labels, surfaces_from_labels, surfaces_from_scores
+from autoseg.records.surfaces import MANIFEST as SIDECAR
+from autoseg.records.surfaces import SCENE
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 

@@ -34,6 +34,7 @@ from autoseg.pipeline.restoration import restoration_table, validate_restoration
 from autoseg.pipeline.versions import versions
 from autoseg.preprocess.normalize import UNIT_SCHEMES
 from autoseg.preprocess.store import open_case
+from autoseg.records import FoldRecord, as_recorded, read_fold, write_fold
 from autoseg.training.augment import PRESETS
 from autoseg.training.fold import FoldTask, load_matching, train_fold
 from autoseg.training.loop import Length
@@ -274,7 +275,7 @@ def _train_one(run, fold, splits, fresh, say, progress):
     trained = train_fold(
         task, prepared=run.prepared, folder=folder, device=run.device, start_weights=run.start_weights, say=say
     )
-    _write_run_record(folder / "run.json", task, run.device)
+    _write_record(folder, task, run.device)
     state = trained.state
     bundle = save_bundle(
         run.model,
@@ -297,17 +298,18 @@ def _train_one(run, fold, splits, fresh, say, progress):
     return FoldResult(fold, folder, run.model, report, failures, state.step, state.seconds, restoration)
 
 
-def _write_run_record(path, task, device):
+def _write_record(folder, task, device):
     """What was trained, where, in which batches, with which versions, and the most memory a session of it needed, in MiB."""
-    memory = [peak_memory_mib(device), read_json(path).get("memory_mib") if path.is_file() else None]
-    record = {
-        "task": task,
-        "device": str(device),
-        "batch_size": with_batch_size(task.recipe, task.plan, device.type).batch_size,
-        "versions": versions(),
-        "memory_mib": max(filter(None, memory), default=None),
-    }
-    write_json(path, record)
+    earlier = read_fold(folder)
+    memory = [peak_memory_mib(device), earlier.memory_mib if earlier else None]
+    record = FoldRecord(
+        task=as_recorded(task),
+        device=str(device),
+        batch_size=with_batch_size(task.recipe, task.plan, device.type).batch_size,
+        versions=versions(),
+        memory_mib=max(filter(None, memory), default=None),
+    )
+    write_fold(folder, record)
 
 
 def _validate(run, task, bundle, fold, target, progress):
