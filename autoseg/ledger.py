@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import AutosegError
+from autoseg.names import inside, plain_name
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
-__all__ = ["DONE", "WRITING", "Claim", "Entry", "Ledger", "file_digest", "remove_outputs"]
+__all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Ledger", "file_digest", "remove_outputs"]
 
 DONE, WRITING = "done", "writing"
 FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"
@@ -75,7 +76,7 @@ class Ledger:
 
     def path(self, name: str) -> Path:
         """The file of an entry."""
-        return self.folder / f"{name}.json"
+        return self.folder / f"{plain_name(name, what='case')}.json"
 
     def find(self, name: str) -> Entry | None:
         """Our entry of that name; None where there is none, it is another's, or it cannot be read."""
@@ -98,7 +99,7 @@ class Ledger:
             return Claim(False)
         if entry.state != DONE:
             return Claim(False, entry)
-        found = self.digests(self.folder / path for path in entry.outputs)
+        found = self.digests(inside(self.folder, path) for path in entry.outputs)
         for path, digest in entry.outputs.items():
             if found.get(path, digest) != digest and self.is_work(self.folder / path):
                 raise AutosegError(f"{self.folder / path}: {EDITED}")
@@ -148,8 +149,8 @@ def file_digest(path: Path) -> str:
 
 
 def remove_outputs(folder: Path, outputs: Mapping[str, str | None]) -> None:
-    """Take away files that belonged to an earlier result, unless somebody has edited them or they lie elsewhere."""
+    """Take away files that belonged to an earlier result, unless somebody has edited them."""
     for name, digest in outputs.items():
-        path = folder / name
-        if ".." not in path.parts and path.is_file() and file_digest(path) == digest:
+        path = inside(folder, name)
+        if path.is_file() and file_digest(path) == digest:
             path.unlink()

@@ -7,6 +7,7 @@ A workspace is one folder::
     prepared/DATASET/PLAN/  one folder per case
     runs/DATASET/RUN/       fold_K/ with fold.json, checkpoint, history, curves, validation
     models/                 finished models, one folder each
+    comparisons/            tables of ``compare``, one folder each
 
 Files are written beside their place and moved there in one step, so that a file that exists is whole.
 """
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.atomic import replacing
-from autoseg.errors import AutosegError, DatasetError
+from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
+from autoseg.names import plain_name
 from planners.records import OPTIONAL, REST, RecordError, called, from_json, to_json
 
 __all__ = ["OPTIONAL", "REST", "Workspace", "as_text", "called", "read_json", "read_record", "write_json", "write_text"]
@@ -28,24 +30,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder and the places in it. Nothing is created before something is written."""
+    """The folder and the places in it. Nothing is created before something is written.
+
+    A place is named by plain file names; any other name, which might lead out of the folder, is an AutosegError.
+    """
 
     folder: Path
 
-    def fingerprints(self, dataset):
-        return self.folder / "fingerprints" / dataset
+    def fingerprints(self, dataset: str) -> Path:
+        return self._of(dataset, "fingerprints")
 
-    def plan(self, dataset, name):
-        return self.folder / "plans" / dataset / f"{name}.json"
+    def plan(self, dataset: str, name: str) -> Path:
+        return self._of(dataset, "plans") / f"{plain_name(name, what='plan', error=PlanError)}.json"
 
-    def prepared(self, dataset, plan):
-        return self.folder / "prepared" / dataset / plan
+    def prepared(self, dataset: str, plan: str) -> Path:
+        return self._of(dataset, "prepared") / plain_name(plan, what="plan", error=PlanError)
 
-    def run(self, dataset, name):
-        return self.folder / "runs" / dataset / name
+    def run(self, dataset: str, name: str) -> Path:
+        return self._of(dataset, "runs") / plain_name(name, what="run", error=TrainingError)
 
-    def model(self, name):
-        return self.folder / "models" / name
+    def model(self, name: str) -> Path:
+        return self.folder / "models" / plain_name(name, what="model", error=ModelError)
+
+    def comparison(self, name: str) -> Path:
+        return self.folder / "comparisons" / plain_name(name, what="comparison")
+
+    def _of(self, dataset: str, kind: str) -> Path:
+        return self.folder / kind / plain_name(dataset, what="data set", error=DatasetError)
 
     def remember_dataset(self, folder, name):
         """Store where the raw folder of a data set is, so that its name or number will do from now on.
@@ -103,14 +114,25 @@ def as_text(value: Any) -> str:
     return json.dumps(to_json(value), indent=1, allow_nan=False) + "\n"
 
 
-def read_json(path: Path | str) -> Any:
-    """Raises AutosegError where the file is missing or damaged."""
+def read_json(path: str | Path, error: type[AutosegError] = AutosegError) -> Any:
+    """What a JSON file holds; a byte order mark does no harm.
+
+    Raises:
+        AutosegError, or the ``error`` named: the file is missing, damaged or nested too deeply, or holds what is no text or a
+            whole number of thousands of digits.
+    """
     try:
-        return json.loads(Path(path).read_text())
+        text = Path(path).read_text(encoding="utf-8-sig")
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # half a pair of surrogates is no text, and could be written nowhere
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except FileNotFoundError:
-        raise AutosegError(f"{path}: there is no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-        raise AutosegError(f"{path}: not readable as JSON: {fault}") from fault
+        raise error(f"{path}: there is no such file") from None
+    except RecursionError:
+        raise error(f"{path}: not readable as JSON: nested too deeply. Correct it there") from None
+    except (OSError, ValueError) as fault:  # of JSON, of UTF-8, of whole numbers with too many digits
+        raise error(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
 
 
 def read_record(cls: type[T], path: Path | str, *, strict: bool = True) -> T:

@@ -8,6 +8,9 @@ Every tuple with one entry per axis is in *network order*: the axes of the canon
 import math
 from dataclasses import dataclass, replace
 
+from planners.names import fault_of_name
+from planners.records import schema_number
+
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
 SCHEMA = 1
@@ -198,7 +201,7 @@ class Plan:
         memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/memory.py``.
         decisions: why.
         fingerprint_digest: of the fingerprint it was made from.
-        schema: of this file format.
+        schema: of this file format; a field that is ``added`` here or in what a plan is made of raises it.
     """
 
     name: str
@@ -219,9 +222,11 @@ class Plan:
     memory_elements: int
     decisions: tuple[Decision, ...] = ()
     fingerprint_digest: str = ""
-    schema: int = SCHEMA
+    schema: int = schema_number(SCHEMA)
 
     def __post_init__(self):
+        if fault := fault_of_name(self.name):
+            raise ValueError(f"name must be a plain file name, found {self.name!r}: {fault}")
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError(f"axis_order must be a permutation of 0, 1, 2, found {self.axis_order}")
         if min(self.spacing_mm) <= 0:

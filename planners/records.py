@@ -7,6 +7,10 @@ missing fields, and says where in the file the fault is. That is what lets a per
 What is known of a field beyond its type stands in its ``metadata``: ``called("name")`` for a name in the file that is not that
 of the field, ``OPTIONAL`` for one that is left out of the file while it has its default, ``REST`` for the dictionary that
 holds whatever else the file has.
+
+Records grow, and what was written stays valid. A later field is declared with ``added``: an older file, which lacks it, opens
+with its default, and at its default it is no part of ``identity``, so digests stay as they were. The field declared with
+``schema_number`` says how new a file is: older ones open, newer ones are refused.
 """
 
 import dataclasses
@@ -18,7 +22,18 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 
-__all__ = ["OPTIONAL", "REST", "RecordError", "called", "digest", "from_json", "to_json"]
+__all__ = [
+    "OPTIONAL",
+    "REST",
+    "RecordError",
+    "added",
+    "called",
+    "digest",
+    "from_json",
+    "identity",
+    "schema_number",
+    "to_json",
+]
 
 T = TypeVar("T")
 OPTIONAL: Mapping[str, Any] = {"optional": True}
@@ -34,26 +49,62 @@ class RecordError(ValueError):
     """A JSON value does not fit the record it should become; the message says where."""
 
 
+def added(since: int, default: T, *, counts: bool = True) -> T:
+    """A field of a record that came with schema ``since`` (2 or more).
+
+    Args:
+        since: the number that the ``schema`` of the file was raised to.
+        default: what older files mean by its absence. It never changes: another meaning is another field.
+        counts: False where nothing depends on the field, which then is no part of the identity whatever its value.
+    """
+    return dataclasses.field(default=default, metadata={"since": since, "counts": counts})
+
+
+def schema_number(current: int, since: int = 1) -> int:
+    """The field that holds the version of the file; ``from_json`` refuses a higher one and takes any other as ``current``.
+
+    It is no part of equality. In the identity it stands as 1, or not at all where the record got it with schema ``since`` 2.
+    """
+    return dataclasses.field(default=current, compare=False, metadata={"since": since, "counts": False, "schema": current})
+
+
 def to_json(record: Any) -> Any:
     """The record as dictionaries, lists, numbers and strings (a fresh structure, safe to change)."""
-    if dataclasses.is_dataclass(record):
-        return _fields_to_json(record)
-    if isinstance(record, tuple | list):
-        return [to_json(item) for item in record]
-    if isinstance(record, dict):
-        return {key: to_json(value) for key, value in record.items()}
-    return record
+    return _plain(record, whole=True)
 
 
-def _fields_to_json(record: Any) -> dict[str, Any]:
+def identity(record: Any) -> Any:
+    """``to_json`` without what an older version would not have written: equal for records that mean the same."""
+    return _plain(record, whole=False)
+
+
+def _plain(value: Any, *, whole: bool) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _fields_to_json(value, whole)
+    if isinstance(value, tuple | list):
+        return [_plain(item, whole=whole) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item, whole=whole) for key, item in value.items()}
+    return value
+
+
+def _fields_to_json(record: Any, whole: bool) -> dict[str, Any]:
+    """The fields that a file holds, or those of the identity."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        if field.metadata.get("rest"):
-            found |= to_json(value)
-        elif not (field.metadata.get("optional") and value == _default(field)):
-            found[_key(field)] = to_json(value)
+        value, about = getattr(record, field.name), field.metadata
+        if about.get("rest"):
+            found |= _plain(value, whole=whole)
+        elif not _is_left_out(field, value, whole):
+            found[_key(field)] = 1 if not whole and "schema" in about else _plain(value, whole=whole)
     return found
+
+
+def _is_left_out(field: dataclasses.Field[Any], value: Any, whole: bool) -> bool:
+    about = field.metadata
+    if about.get("optional") and value == _default(field):
+        return True
+    return not whole and about.get("since", 1) > 1 and (value == _default(field) or not about.get("counts", True))
 
 
 def _key(field: dataclasses.Field[Any]) -> str:
@@ -76,15 +127,15 @@ def from_json(cls: type[T], data: Any, where: str = "", *, strict: bool = True) 
             may have written.
 
     Raises:
-        RecordError: unknown field, missing field without default, or a value of the wrong kind.
+        RecordError: a newer schema, unknown field, missing field without default, or a value of the wrong kind.
     """
     found: T = _build(cls, data, where or cls.__name__, strict)
     return found
 
 
-def digest(record):
-    """Sixteen hexadecimal digits that change whenever the record does (BLAKE2b of its canonical JSON)."""
-    text = json.dumps(to_json(record), sort_keys=True, separators=(",", ":"))
+def digest(record: Any) -> str:
+    """Sixteen hexadecimal digits that change whenever the ``identity`` does (BLAKE2b of its canonical JSON)."""
+    text = json.dumps(identity(record), sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -127,6 +178,10 @@ def _build_record(cls: Any, data: Any, where: str, strict: bool) -> Any:
         raise RecordError(f"{where}: expected an object with the fields of {cls.__name__}, found {data!r}")
     hints = _hints(cls)
     fields = {_key(field): field for field in dataclasses.fields(cls)}
+    numbers = {key: field.metadata["schema"] for key, field in fields.items() if "schema" in field.metadata}
+    for key, known in numbers.items():
+        _refuse_newer(data.get(key, known), known, f"{where}.{key}")
+    data = {**data, **numbers}  # it will be written as new as it is now
     rest = next((key for key, field in fields.items() if field.metadata.get("rest")), None)
     if rest is not None:
         others = {key: value for key, value in data.items() if key == rest or key not in fields}
@@ -144,6 +199,11 @@ def _build_record(cls: Any, data: Any, where: str, strict: bool) -> Any:
         return cls(**values)
     except ValueError as fault:
         raise RecordError(f"{where}: {fault}") from fault
+
+
+def _refuse_newer(found: Any, known: int, where: str) -> None:
+    if _build(int, found, where, True) > known:
+        raise RecordError(f"{where}: written in schema {found} by a newer version, and this one reads up to {known}. Update it")
 
 
 def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str, strict: bool) -> tuple[Any, ...]:

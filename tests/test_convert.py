@@ -192,7 +192,7 @@ def test_lits_is_found_in_both_batches_and_the_tumour_is_part_of_the_liver(sourc
     assert [case.id for case in dataset.training] == ["lits_000", "lits_027", "lits_028", "lits_130"]
     assert [case.id for case in dataset.test] == ["lits_test_000"]
     assert (dataset.channels, dataset.file_ending) == (("CT",), ".nii")
-    assert dict(zip(dataset.labels.structures, dataset.labels.values, strict=True)) == {"liver": (1, 2), "tumour": (2,)}
+    assert dataset.labels.groups == {"liver": (1, 2), "tumour": (2,)}
 
 
 @pytest.mark.parametrize("mode", ["reference", "link"])
@@ -237,7 +237,7 @@ def test_two_folders_are_matched_by_name_and_values_get_the_names_of_a_table(sou
     options = {"labels": source / "truth", "channels": ("T1", "CT"), "names": source / "names.csv", "ignore": 255}
     convert("folders", source / "scans", tmp_path / "out", options=options)
     dataset = check(tmp_path / "out")
-    assert dict(zip(dataset.labels.structures, dataset.labels.values, strict=True)) == {"vein 3": (3,), "vein 7": (7,)}
+    assert dataset.labels.groups == {"vein 3": (3,), "vein 7": (7,)}
     assert (dataset.labels.ignore, dataset.channels) == (255, ("T1", "CT"))
     assert [case.id for case in dataset.test] == ["p9"]
 
@@ -535,3 +535,98 @@ def test_a_cine_series_with_fewer_frames_than_info_says_is_an_error(source, tmp_
     fill_acdc(source)
     with pytest.raises(DatasetError, match="expected at least 4 volumes, found 3"):
         convert("acdc", source, tmp_path / "out", options={"cine": True})
+
+
+def test_relative_paths_of_options_are_found_from_the_data_set(source, tmp_path, monkeypatch):
+    for number in range(3):
+        put_image(source / "SCANS" / f"P{number}.nii.gz")
+        put_label(source / "LABELS" / f"P{number}.nii.gz")
+    (source / "names.csv").write_text("value,name\n1,liver\n2,vein\n")
+    monkeypatch.chdir(source)
+    assert main(["convert", "folders", "SCANS", "D", "--labels", "LABELS", "--channels", "CT", "--names", "names.csv"]) == 0
+    assert description(source / "D")["dataset"]["P0"]["label"] == "../LABELS/P0.nii.gz"
+    monkeypatch.chdir(tmp_path)
+    assert check(source / "D").labels.structures == ("liver", "vein")
+    convert(
+        "folders",
+        source / "SCANS",
+        source / "D",
+        options={"labels": source / "LABELS", "channels": ["CT"], "names": source / "names.csv"},
+    )
+
+
+def test_numbers_of_cases_are_no_channels(source, tmp_path):
+    for number in range(1, 8):
+        put_image(source / "scans" / f"PANC_{number:04d}.nii.gz")
+        if number not in (3, 6):
+            put_label(source / "truth" / f"PANC_{number:04d}{'_seg' * (number > 4)}.nii.gz")
+    convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})
+    dataset = check(tmp_path / "out")
+    assert [case.id for case in dataset.training] == [f"PANC_{number:04d}" for number in (1, 2, 4, 5, 7)]
+    assert [case.id for case in dataset.test] == ["PANC_0003", "PANC_0006"]
+
+
+def test_unlabelled_cases_keep_their_channels(source, tmp_path):
+    for case in ("a", "b", "c"):
+        for channel in range(2):
+            put_image(source / "scans" / f"{case}_{channel:04d}.nii.gz")
+    put_label(source / "truth" / "a.nii.gz")
+    convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})
+    dataset = read_dataset(tmp_path / "out")
+    assert [(case.id, len(case.images)) for case in dataset.test] == [("b", 2), ("c", 2)]
+
+
+@pytest.mark.parametrize("capital", [False, True])
+def test_endings_in_capital_letters_are_endings(source, tmp_path, capital):
+    for number in range(2):
+        for path in (source / "scans" / f"P{number}.nii.gz", source / "truth" / f"P{number}.nii.gz"):
+            (put_image if path.parent.name == "scans" else put_label)(path)
+            path.rename(path.with_name(path.name.upper() if capital else path.name))
+    for mode in ("reference", "copy"):
+        convert("folders", source / "scans", tmp_path / mode, options={"labels": source / "truth"}, mode=mode)
+        assert [case.id for case in check(tmp_path / mode).training] == ["P0", "P1"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "index\tcolor\tname\n1\t#ff0000\tlesion\n2\t#00ff00\toedema\n",
+        "index\tabbreviation\tname\n1.0\tL\tlesion\n2\tO\toedema\n",
+        "name\tindex\nlesion\t1\noedema\t2\n",
+    ],
+)
+def test_names_of_values_are_read_by_the_titles_of_columns(source, tmp_path, lines):
+    put_image(source / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    put_label(source / "derivatives" / "manual" / "sub-01" / "anat" / "sub-01_dseg.nii.gz")
+    (source / "derivatives" / "manual" / "dseg.tsv").write_text(lines)
+    convert("bids", source, tmp_path / "out")
+    assert check(tmp_path / "out").labels.groups == {"lesion": (1,), "oedema": (2,)}
+
+
+def test_a_table_whose_columns_nobody_names_is_refused(source, tmp_path):
+    put_image(source / "scans" / "a.nii.gz")
+    put_label(source / "scans" / "a_seg.nii.gz")
+    (source / "names.csv").write_text("nr,colour,text\n1,#ff0000,lesion\n")
+    options = {"labels": source / "scans", "names": source / "names.csv"}
+    with pytest.raises(DatasetError, match="columns called index and name"):
+        convert("folders", source / "scans", tmp_path / "out", options=options)
+
+
+def test_a_bids_table_names_the_maps_that_have_all_parts_of_its_name(source, tmp_path):
+    maps = source / "derivatives" / "reader"
+    put_image(source / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    put_label(maps / "sub-01" / "anat" / "sub-01_desc-aseg_dseg.nii.gz")
+    (maps / "desc-aparcaseg_dseg.tsv").write_text("index\tname\n1\twrong\n2\ttoo\n")
+    (maps / "desc-aseg_dseg.tsv").write_text("index\tname\n1\tlesion\n2\toedema\n")
+    convert("bids", source, tmp_path / "out")
+    assert check(tmp_path / "out").labels.structures == ("lesion", "oedema")
+
+
+def test_bids_tables_that_contradict_each_other_are_refused(source, tmp_path):
+    for subject, names in (("01", "lesion"), ("02", "vein")):
+        put_image(source / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz")
+        place = source / "derivatives" / "reader" / f"sub-{subject}" / "anat"
+        put_label(place / f"sub-{subject}_dseg.nii.gz")
+        (place / f"sub-{subject}_dseg.tsv").write_text(f"index\tname\n1\t{names}\n2\toedema\n")
+    with pytest.raises(DatasetError, match="expected 1 to be lesion as for other maps, found vein"):
+        convert("bids", source, tmp_path / "out")

@@ -133,7 +133,7 @@ def test_files_of_others_stay(maps, capsys):
     (out / "c_surfaces").mkdir(parents=True)
     (out / "a.json").write_text("{}")
     assert run(maps) == 1
-    assert capsys.readouterr().out.count("was not made by this command") == 2
+    assert capsys.readouterr().out.count("was not made by this program") == 2
     assert (out / "a.json").read_text() == "{}"
     assert run(maps, "--fresh") == 0
     assert main(["reconstruct", "-i", str(maps), "-o", str(maps)]) == 2
@@ -196,8 +196,8 @@ def test_what_somebody_has_changed_or_put_there_stays(maps, capsys):
     assert run(maps, "--surfaces", "stl,ply") == 1
     said = capsys.readouterr().out
     assert "1 label maps reconstructed" in said
-    assert "label_2.stl: was changed after it had been made" in said
-    assert "label_2.ply: exists and was not made by this command" in said
+    assert "label_2.stl: was edited after it had been made" in said
+    assert "label_2.ply: exists and was not made by this program" in said
     assert [path.read_bytes() for path in mine] == [b"mine"] * 2
     assert run(maps, "--surfaces", "stl,ply", "--fresh") == 0
     assert all(len(path.read_bytes()) > 1000 for path in mine)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import re
 import sys
@@ -14,7 +15,9 @@ __all__ = [
     "add_surfaces",
     "add_training",
     "duration",
+    "install_log",
     "positive",
+    "runtime_of",
     "speaker",
     "workspace_of",
 ]
@@ -67,6 +70,16 @@ def workspace_of(args):
     return Workspace(Path(args.workspace or os.environ.get("AUTOSEG_WORKSPACE") or "autoseg_workspace").absolute())
 
 
+def runtime_of(args):
+    """The Runtime that the arguments say, with progress on standard error."""
+    from dataclasses import replace
+
+    from autoseg.cli.flags import options_from
+    from autoseg.options import Runtime
+
+    return replace(options_from(args, Runtime), progress=Progress(args))
+
+
 def duration(text):
     """'90s', '30m', '1.5h' or '2d' as seconds; for argparse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
@@ -109,6 +122,22 @@ def setting(text):
         return key, json.loads(value)
     except json.JSONDecodeError:
         return key, value
+
+
+def install_log(quiet=False):
+    """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Sentences())
+    log = logging.getLogger("autoseg")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+class _Sentences(logging.Formatter):
+    """The message, with ``warning: `` before it where it is one."""
+
+    def format(self, record):
+        return f"warning: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage()
 
 
 def speaker(args):

@@ -5,10 +5,14 @@ A scan can also be a ``DicomSeries``, or a file or folder that holds exactly one
 Arrays come out as (C, Z, Y, X) and geometry as RAS+ millimetres, whatever the file holds; the formats alone know more.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +31,11 @@ __all__ = [
     "PICTURES",
     "SEGMENTATION",
     "FileContent",
+    "description_of",
     "digest_on_disk",
     "ending_of",
     "is_dicom",
+    "is_slicer_segmentation",
     "paths_of",
     "read_file",
     "read_geometry",
@@ -61,7 +67,11 @@ FORMATS = Registry(
 SEGMENTATION = ".dcm"  # by which DICOM label maps are found in a folder; whether a file is DICOM its content tells
 PICTURES = tuple(ending for ending, file_format in FORMATS.items() if file_format is pictures)
 
+AnyPath = str | PathLike[str]
+Image = AnyPath | DicomSeries
+
 SAME_GRID_MM = 1e-2  # headers store single precision, some only a few digits
+_SLICER = ".seg"
 _LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32)
 
 
@@ -82,22 +92,40 @@ class FileContent:
     digest: str
 
 
-def ending_of(path):
+def ending_of(path: AnyPath) -> str:
     """The known ending of a file name in lower case, the longest that fits: '.nii.gz' rather than '.gz'."""
     name = Path(path).name.lower()
     fitting = [ending for ending in FORMATS if name.endswith(ending)]
     if not fitting:
         raise FileError(f"{path}: expected a name that ends in one of {', '.join(sorted(FORMATS))}. Convert the file.")
-    return max(fitting, key=len)
+    longest: str = max(fitting, key=len)
+    return longest
 
 
-def stem_of(path):
-    """The name of a file without its known ending, ``.dcm`` included."""
+def stem_of(path: AnyPath) -> str:
+    """The name of a file without its known ending, ``.dcm`` and ``.seg.nrrd`` included."""
     name = Path(path).name
-    return Path(path).stem if name.lower().endswith(SEGMENTATION) else name[: -len(ending_of(path))]
+    if name.lower().endswith(SEGMENTATION):
+        return Path(path).stem
+    stem = name[: -len(ending_of(path))]
+    return stem[: -len(_SLICER)] if is_slicer_segmentation(path) else stem
 
 
-def is_dicom(image):
+def is_slicer_segmentation(path: AnyPath) -> bool:
+    """Whether a file is called as 3D Slicer calls its segmentations, ``CASE.seg.nrrd``."""
+    return Path(path).name.lower().endswith((f"{_SLICER}.nrrd", f"{_SLICER}.nhdr"))
+
+
+def description_of(path: AnyPath) -> str:
+    """The text that ``write_label_volume`` put into the header; "" where there is none, or no header that can be read."""
+    file_format = FORMATS[ending_of(path)]
+    try:
+        return str(file_format.description(Path(path))) if hasattr(file_format, "description") else ""
+    except AutosegError:
+        return ""
+
+
+def is_dicom(image: Image) -> bool:
     """Whether an image is read as DICOM: a series, a folder, or a file without a known ending that begins as such files do."""
     if isinstance(image, DicomSeries) or Path(image).is_dir():
         return True
@@ -108,12 +136,12 @@ def is_dicom(image):
         return file.read(132)[128:] == b"DICM"
 
 
-def paths_of(image):
+def paths_of(image: Image) -> tuple[Path, ...]:
     """The files of an image: one, or those of a DICOM series."""
     return image.paths if isinstance(image, DicomSeries) else (Path(image),)
 
 
-def digest_on_disk(image):
+def digest_on_disk(image: Image) -> str:
     """The ``digest`` that ``read_file`` returns, without looking into the files, except for headers whose voxels lie apart."""
     apart = (".mhd", ".nhdr")
     paths = paths_of(image)
@@ -121,12 +149,12 @@ def digest_on_disk(image):
     return digest_of("".join(digests).encode()) if isinstance(image, DicomSeries) else digests[0]
 
 
-def series_in(source):
+def series_in(source: AnyPath) -> Any:
     """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
     return _dicom().find_series(source)
 
 
-def read_file(path, *, as_label=False, onto=None):
+def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = None) -> FileContent:
     """Everything in one file.
 
     Args:
@@ -147,13 +175,16 @@ def read_file(path, *, as_label=False, onto=None):
     return content
 
 
-def read_geometry(path):
+def read_geometry(path: Image) -> Geometry:
     """The grid of a file, without its voxels."""
     with _blamed_on(path):
-        return _format_of(path).read_geometry(_as_image(path))
+        geometry: Geometry = _format_of(path).read_geometry(_as_image(path))
+    return geometry
 
 
-def read_volume(paths, *, resample=False, on_note=None):
+def read_volume(
+    paths: Image | Iterable[Image], *, resample: bool = False, on_note: Callable[[str], object] | None = None
+) -> Volume:
     """The image in one file, or in a sequence of files with one or more channels each, as float32.
 
     Args:
@@ -183,18 +214,20 @@ def read_volume(paths, *, resample=False, on_note=None):
         notes.append(
             f"{_as_image(paths[i]).name}: {content.geometry}, resampled onto the grid of {_as_image(paths[0]).name}, {first}."
         )
-    for note in notes if on_note else ():
-        on_note(note)
+    for note in notes:
+        if on_note:
+            on_note(note)
     data = np.empty((sum(len(array) for array in arrays), *first.shape), np.float32)
     return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first)
 
 
-def segment_names(path):
+def segment_names(path: AnyPath) -> dict[str, int]:
     """{name: label value} that a DICOM segmentation tells; {} of other files."""
-    return _dicom().segment_names(Path(path)) if is_dicom(path) else {}
+    names: dict[str, int] = _dicom().segment_names(Path(path)) if is_dicom(path) else {}
+    return names
 
 
-def read_label_volume(path, onto=None):
+def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:
     """The label values in a file. Real numbers are taken if all of them are whole. ``onto`` as for ``read_file``.
 
     Raises:
@@ -215,7 +248,7 @@ def read_label_volume(path, onto=None):
     return LabelVolume(data, content.geometry)
 
 
-def write_label_volume(volume, path, like=None, description=""):
+def write_label_volume(volume: LabelVolume, path: AnyPath, like: Image | None = None, description: str = "") -> None:
     """Write labels in the smallest integer type that holds them; the file is complete or absent.
 
     Args:
@@ -230,12 +263,12 @@ def write_label_volume(volume, path, like=None, description=""):
     _write(volume.data.astype(_label_type(volume.data, path), copy=False), volume.geometry, path, like, description)
 
 
-def write_volume(volume, path, like=None):
+def write_volume(volume: Volume, path: AnyPath, like: Image | None = None) -> None:
     """Write intensities, float32; several channels become a 4D NIfTI or a vector image. ``like`` as for labels."""
     _write(volume.data.astype(np.float32, copy=False), volume.geometry, path, like)
 
 
-def _write(array, geometry, path, like, description=""):
+def _write(array: np.ndarray, geometry: Geometry, path: AnyPath, like: Image | None, description: str = "") -> None:
     file_format = FORMATS[ending_of(path)]
     if like is not None:
         grid = read_geometry(like)
@@ -244,18 +277,18 @@ def _write(array, geometry, path, like, description=""):
                 f"{path}: expected the grid of {like}\n  there {grid}\n  here  {geometry}\n"
                 f"{_difference(grid, geometry)}Bring the result back to the grid of the scan before it is written."
             )
-        like = Path(like) if _format_of(like) is file_format else None
+        like = _as_image(like) if _format_of(like) is file_format else None
     more = {"description": description} if description and file_format is not pictures else {}
     file_format.write(Path(path), array, geometry, like, **more)
 
 
-def _format_of(image):
+def _format_of(image: Image) -> Any:
     """The module that reads an image."""
     with _blamed_on(image):
-        return _dicom() if is_dicom(image) else FORMATS[ending_of(image)]
+        return _dicom() if isinstance(image, DicomSeries) or is_dicom(image) else FORMATS[ending_of(image)]
 
 
-def _dicom():
+def _dicom() -> Any:
     try:
         from autoseg.imaging import dicom_read
     except ImportError as error:
@@ -264,7 +297,7 @@ def _dicom():
 
 
 @contextmanager
-def _blamed_on(image):
+def _blamed_on(image: Image) -> Iterator[None]:
     """What knows no file, such as a grid that makes no sense, is a fault of the one that is read."""
     try:
         yield
@@ -275,16 +308,16 @@ def _blamed_on(image):
         raise FileError(f"{image}: {fault}{remedy}") from fault
 
 
-def _as_image(image):
+def _as_image(image: Image) -> Path | DicomSeries:
     return image if isinstance(image, DicomSeries) else Path(image)
 
 
-def _difference(a, b):
+def _difference(a: Geometry, b: Geometry) -> str:
     """How far apart grids of equal shape lie, as a sentence, since the printed form may be the same."""
     return f"Corners lie up to {a.distance_mm(b):.3g} mm apart. " if a.shape == b.shape else ""
 
 
-def _label_type(values, path):
+def _label_type(values: np.ndarray, path: Image) -> type[np.integer[Any]]:
     """The first of ``_LABEL_TYPES`` that holds all values; uint8 for none."""
     lowest, highest = (values.min(), values.max()) if values.size else (0, 0)
     for kind in _LABEL_TYPES:

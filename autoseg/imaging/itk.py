@@ -3,8 +3,12 @@
 SimpleITK raises when voxels are missing, but reads on where compressed ones are damaged, so those streams are checked here.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -12,9 +16,9 @@ import SimpleITK
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, digest_of, inflate, read_bytes
+from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_bytes
 
-__all__ = ["read", "read_geometry", "write"]
+__all__ = ["description", "read", "read_geometry", "write"]
 
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 _HEADER_END = re.compile(rb"^ElementDataFile[^\n]*\n|\n\r?\n", re.MULTILINE)
@@ -23,7 +27,7 @@ _ITK_SAYS = re.compile(r"ITK ERROR: \w+\(\w+\): ([^.]+)")
 _IS_PACKED = re.compile(rb"^(?:CompressedData *= *True|encoding: *gz(?:ip)?) *\r?$", re.MULTILINE | re.IGNORECASE)
 
 
-def read(path):
+def read(path: AnyPath) -> Content:
     """See ``files.read_file``; returns (data, geometry, notes, digest)."""
     digest = _checked_digest(Path(path))
     try:
@@ -40,12 +44,18 @@ def read(path):
     return np.ascontiguousarray(array.reshape(-1, *geometry.shape)), geometry, (), digest
 
 
-def read_geometry(path):
+def read_geometry(path: AnyPath) -> Geometry:
     """The grid alone; no voxels are read."""
     return _geometry_of(_information(path))
 
 
-def write(path, array, geometry, like=None, description=""):
+def description(path: AnyPath) -> str:
+    """The text in the header's field of this name."""
+    header = _information(path)
+    return str(header.GetMetaData("description")) if header.HasMetaDataKey("description") else ""
+
+
+def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None = None, description: str = "") -> None:
     """Write (Z, Y, X) or (C, Z, Y, X) voxels, compressed; with ``like``, on exactly the grid numbers of that file.
 
     Args:
@@ -74,7 +84,7 @@ def write(path, array, geometry, like=None, description=""):
             raise FileError(f"{path}: cannot be written: {_told(error)} Look at the rights and the room there.") from error
 
 
-def _information(path):
+def _information(path: AnyPath) -> Any:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -84,7 +94,7 @@ def _information(path):
     return reader
 
 
-def _geometry_of(image):
+def _geometry_of(image: Any) -> Geometry:
     """The grid of a SimpleITK image or reader of two to four dimensions; one slice gets a thickness of 1 mm."""
     n = image.GetDimension()
     k = min(n, 3)
@@ -95,21 +105,22 @@ def _geometry_of(image):
     return Geometry.from_affine(size[::-1], np.column_stack([columns, origin]) * _TO_RAS[:, None])
 
 
-def _itk_grid(geometry):
+def _itk_grid(geometry: Geometry) -> tuple[list[float], Sequence[float], list[float]]:
     """(origin, spacing, direction) as SimpleITK takes them."""
     origin = geometry.affine[:3, 3] * _TO_RAS
     direction = geometry.directions[:, ::-1] * _TO_RAS[:, None]
     return origin.tolist(), geometry.spacing_mm[::-1], direction.ravel().tolist()
 
 
-def _checked_digest(path):
+def _checked_digest(path: Path) -> str:
     """Digest of all bytes that belong to the image; ``FileError`` if they are compressed and damaged."""
     raw = read_bytes(path)
     end = _HEADER_END.search(raw)
     header, payload = (raw[: end.end()], memoryview(raw)[end.end() :]) if end else (raw, b"")
     named = _DATA_FILE.search(header)
-    is_apart = named and named[1].upper() != b"LOCAL"
-    if is_apart:
+    is_apart = False
+    if named and named[1].upper() != b"LOCAL":
+        is_apart = True
         apart = path.parent / named[1].decode(errors="replace")
         if not apart.is_file():
             raise FileError(
@@ -123,7 +134,7 @@ def _checked_digest(path):
     return digest_of(raw, payload) if is_apart else digest_of(raw)
 
 
-def _told(error):
+def _told(error: Exception) -> str:
     """What SimpleITK says is wrong, without where in its sources; its own reasons come last, those of ITK with its ERROR."""
     said = _ITK_SAYS.search(str(error))
     last = str(error).strip().splitlines()[-1].replace("sitk::ERROR: ", "")

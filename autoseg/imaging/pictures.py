@@ -5,9 +5,13 @@ Pillow cuts colours of 16 bits down to 8, so those are left to SimpleITK. As lab
 colours, and JPEG is refused, because it changes numbers.
 """
 
+from __future__ import annotations
+
 import io
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -16,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
+from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, read_bytes
 
 __all__ = ["label_ending", "read", "read_geometry", "read_labels", "write"]
 
@@ -26,20 +30,21 @@ _WRITTEN = {"PNG": (np.uint8, np.uint16), "TIFF": (np.uint8, np.uint16, np.int32
 _BITS, _TURN = 258, 274  # tags of TIFF, the second one of Exif too
 
 
-def read(path):
+def read(path: AnyPath) -> Content:
     """See ``files.read_file``; returns (data, geometry, notes, digest)."""
     raw, picture = _open(path)
     pixels, notes = _opaque_pixels(path, raw, picture)
     return _channels(pixels), _geometry(picture), notes, digest_of(raw)
 
 
-def read_labels(path):
+def read_labels(path: AnyPath) -> Content:
     """As ``read``, but one channel of label values, or a ``FileError`` where the picture does not say which they are."""
     raw, picture = _open(path)
     if picture.format == "JPEG":
         raise FileError(f"{path}: expected labels exact to the number, found JPEG, which changes them. Draw them anew as PNG.")
     if picture.mode == "P":
-        pixels, notes = _decoded(path, picture), ("The label has a palette: its numbers count, not its colours.",)
+        pixels = _decoded(path, picture)
+        notes: tuple[str, ...] = ("The label has a palette: its numbers count, not its colours.",)
     else:
         pixels, notes = _opaque_pixels(path, raw, picture)
     if pixels.ndim == 3:
@@ -53,17 +58,17 @@ def read_labels(path):
     return _channels(pixels), _geometry(picture), notes, digest_of(raw)
 
 
-def read_geometry(path):
+def read_geometry(path: AnyPath) -> Geometry:
     """The grid alone; the pixels are not decoded."""
     return _geometry(_open(path)[1])
 
 
-def label_ending(ending):
+def label_ending(ending: str) -> str:
     """The ending for labels of a picture with this one: another only where the format changes numbers."""
     return ".png" if _KINDS.get(ending) == "JPEG" else ending
 
 
-def write(path, array, geometry, like=None):
+def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
     """Write (Y, X) pixels with leading axes of 1: PNG takes 8 and 16 bits, TIFF also int32 and float32.
 
     ``geometry`` and ``like`` leave no trace, since all pixels are 1 mm.
@@ -79,7 +84,7 @@ def write(path, array, geometry, like=None):
         picture.save(target, format=kind, **({"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {}))
 
 
-def _open(path):
+def _open(path: AnyPath) -> tuple[bytes, Any]:
     """(bytes, picture of which size and mode are known), after the checks that need no pixels."""
     raw, kind = read_bytes(path), _KINDS[Path(path).suffix.lower()]
     with _blamed_on(path, f"a {kind} picture"):
@@ -94,7 +99,7 @@ def _open(path):
     return raw, picture
 
 
-def _opaque_pixels(path, raw, picture):
+def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     """((Y, X) or (Y, X, 3) pixels, notes); a palette is replaced by its colours."""
     mode, has_alpha = picture.mode, picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info
     if _is_deep_colour(raw, picture):
@@ -116,14 +121,14 @@ def _opaque_pixels(path, raw, picture):
     return (colours[..., 0] if colours.shape[2] == 1 else colours), ("The picture is opaque; its alpha channel is left out.",)
 
 
-def _is_deep_colour(raw, picture):
+def _is_deep_colour(raw: bytes, picture: Any) -> bool:
     """Whether Pillow would cut the numbers of this picture down to 8 bits."""
     if picture.mode in _GREYS or picture.format == "JPEG":
         return False
     return raw[24] > 8 if picture.format == "PNG" else max(picture.tag_v2.get(_BITS, (1,))) > 8
 
 
-def _deep_colours(path):
+def _deep_colours(path: AnyPath) -> np.ndarray:
     """(Y, X, 3 or 4) uint16."""
     with _blamed_on(path, "colours of 16 bits"):
         pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
@@ -134,14 +139,14 @@ def _deep_colours(path):
     return pixels
 
 
-def _decoded(path, picture, mode=None):
+def _decoded(path: AnyPath, picture: Any, mode: str | None = None) -> np.ndarray:
     """The pixels as an array, (Y, X) or (Y, X, channels), converted to another mode of Pillow where one is named."""
     with _blamed_on(path, f"a complete {picture.format} picture"):
         return np.asarray(picture.convert(mode) if mode else picture)
 
 
 @contextmanager
-def _blamed_on(path, expected):
+def _blamed_on(path: AnyPath, expected: str) -> Iterator[None]:
     """Whatever a decoder trips over is a fault of the file."""
     try:
         yield
@@ -156,11 +161,11 @@ def _blamed_on(path, expected):
         raise FileError(f"{path}: expected {expected}, found: {found[0]}. {REMEDY}") from error
 
 
-def _channels(pixels):
+def _channels(pixels: np.ndarray) -> np.ndarray:
     """(C, 1, Y, X) from (Y, X) or (Y, X, C)."""
     return np.ascontiguousarray(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0)[:, None])
 
 
-def _geometry(picture):
+def _geometry(picture: Any) -> Geometry:
     width, height = picture.size
     return Geometry.from_affine((1, height, width), [[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0]])

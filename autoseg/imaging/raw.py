@@ -4,20 +4,28 @@ Compressed formats carry a checksum that common readers never reach: they stop a
 end of the stream and says what is wrong with it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import zlib
+from os import PathLike
 from pathlib import Path
 
-from autoseg.errors import FileError
+import numpy as np
 
-__all__ = ["REMEDY", "digest_of", "inflate", "read_bytes"]
+from autoseg.errors import FileError
+from autoseg.imaging.geometry import Geometry
+
+__all__ = ["REMEDY", "AnyPath", "Content", "digest_of", "inflate", "read_bytes"]
 
 REMEDY = "Copy or export the file again."
+AnyPath = str | PathLike[str]
+Content = tuple[np.ndarray, Geometry, tuple[str, ...], str]  # what the readers of formats return, see ``files.FileContent``
 _PIECE = 1 << 20
 _ANY_HEADER = 47  # window bits: zlib finds out whether the stream is one of gzip or of zlib
 
 
-def read_bytes(path):
+def read_bytes(path: AnyPath) -> bytes:
     """All bytes of a file; ``FileError`` where there are none to be had."""
     try:
         raw = Path(path).read_bytes()
@@ -28,7 +36,7 @@ def read_bytes(path):
     return raw
 
 
-def digest_of(*parts):
+def digest_of(*parts: bytes | bytearray | memoryview) -> str:
     """16 hexadecimal digits, BLAKE2b of the parts one after the other."""
     state = hashlib.blake2b(digest_size=8)
     for part in parts:
@@ -36,7 +44,7 @@ def digest_of(*parts):
     return state.hexdigest()
 
 
-def inflate(raw):
+def inflate(raw: bytes | memoryview) -> tuple[bytearray, str | None]:
     """Decompress to the end; CRC and length of gzip, or the checksum of zlib, are compared.
 
     Args:

@@ -7,7 +7,6 @@ digest of all that it depends on: the same call continues what was interrupted a
 
 import json
 import re
-import shutil
 import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,18 +22,19 @@ from autoseg.evaluation.comparison_report import About, as_markdown, write_compa
 from autoseg.evaluation.report import REPORT_FILE, read_report
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
 from autoseg.inference.bundle import load_bundle
-from autoseg.inference.predictor import Predictor
-from autoseg.networks import NETWORKS, attention_blocks, close_gates
+from autoseg.names import remove_folder
+from autoseg.networks import NETWORKS
 from autoseg.networks.cost import NetworkCost, match_operations, measure_cost
 from autoseg.networks.machine import choose_device
+from autoseg.options import InferenceOptions, Runtime
 from autoseg.pipeline.prepare import case_digests
 from autoseg.pipeline.quiet import mute, silent
+from autoseg.pipeline.scoring import predict_and_score
 from autoseg.pipeline.training import (
     choose_network,
     choose_recipe,
     draw_splits,
     fold_names,
-    predict_and_score,
     ready_to_train,
 )
 from autoseg.pipeline.versions import machine, versions
@@ -188,7 +188,7 @@ def compare(
     gates_closed = {name: merge(found) for name, found in closed.items()}
     comparison = compare_scores(contenders, margin=margin, failed=failed, gates_closed=gates_closed)
     about = _about(study, seeds, list(entrants.values()), match_flops, margin)
-    folder = Path(target) if target else workspace.folder / "comparisons" / _study_name(study, seeds, names, match_flops)
+    folder = Path(target) if target else workspace.comparison(_study_name(study, seeds, names, match_flops))
     write_comparison(comparison, about, folder)
     failures = [f"{name}: {reason}" for name, reason in failed.items()]
     failures += [f"{c.name}: {failure}" for c in contenders for failure in c.failures]
@@ -286,17 +286,16 @@ def _last_words(lines, status):
 def _with_closed_gates(study, entrant, say, progress):
     """The Contender that a trained network is with its gates closed; None for a network without gates."""
     bundle = load_bundle(study.workspace.model(f"{study.spec.name}_{entrant.run}"))
-    precision = read_cohort(entrant.folder / "validation").precision
-    predictor = Predictor(bundle, folds=[study.fold], device=str(study.device), precision=precision)
-    if not any(attention_blocks(network) for network in predictor.networks):
+    if not bundle.plan.network.attention:
         return None
-    for network in predictor.networks:
-        close_gates(network)
+    precision = read_cohort(entrant.folder / "validation").precision
+    inference = InferenceOptions(folds=(study.fold,), precision=precision, closed_gates=True)
     say(f"{entrant.name}: predicting with closed gates")
     target = entrant.folder / "validation_gates_closed"
     if study.fresh:
-        shutil.rmtree(target, ignore_errors=True)
-    predict_and_score(predictor, study.spec, study.split.validation, target, workers=study.workers, progress=progress)
+        remove_folder(target, owner=entrant.folder)
+    runtime = Runtime(device=str(study.device), workers=study.workers, progress=progress)
+    predict_and_score(Path(bundle.name), study.spec, study.split.validation, target, inference, runtime)
     return Contender(f"{entrant.name}, gates closed", _scores(read_report(target / REPORT_FILE)))
 
 

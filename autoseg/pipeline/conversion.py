@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -20,18 +21,19 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.atomic import replacing
-from autoseg.data.findings import findings_table
+from autoseg.data.findings import Finding, findings_table
 from autoseg.data.layouts import LAYOUTS
-from autoseg.data.layouts.found import Source
+from autoseg.data.layouts.found import PATHS, FoundCase, Source, error
 from autoseg.data.layouts.reading import combine, label_values, read_image, see_cases
-from autoseg.data.scan import Finding
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import FORMATS, ending_of, read_file, read_geometry, read_label_volume, write_label_volume
 from autoseg.imaging.raw import digest_of, read_bytes
 from autoseg.imaging.volume import LabelVolume
+from autoseg.names import inside
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.workspace import write_json, write_text
+from planners.names import fault_of_name
 
 __all__ = ["Converted", "convert"]
 
@@ -128,7 +130,7 @@ def convert(
         DatasetError: no such source, no case in it, or defects: all of them in the message, nothing is written.
     """
     source, target = Path(os.path.abspath(source)), Path(os.path.abspath(target))
-    options = options or {}
+    options = {name: os.path.abspath(value) if name in PATHS else value for name, value in (options or {}).items()}
     found = _find(layout, source, options)
     about = {"layout": layout, "source": str(source), "mode": mode, "options": {name: str(options[name]) for name in options}}
     made = _open_target(target, source, about)
@@ -143,7 +145,7 @@ def convert(
     )
     seen = [case for outcome in outcomes for case in _value(outcome)]
     description, values, wrong = _describe(found, seen)
-    findings = (*found.findings, *wrong, *(finding for case in seen for finding in case.findings))
+    findings = (*found.findings, *_refused_names(found.cases), *wrong, *(finding for case in seen for finding in case.findings))
     bad = {finding.case for finding in findings if finding.severity == "error"}
     if "" in bad or (bad and not skip_bad):
         errors = sum(finding.severity == "error" for finding in findings)
@@ -153,6 +155,17 @@ def convert(
     if not any(case.case.part != "test" for case in good):
         raise DatasetError(f"{source}: no case to train on is left; nothing was written\n{findings_table(findings)}")
     return _write(made, found, good, description, values, tuple(sorted(bad)), findings, workers, say, progress)
+
+
+def _refused_names(cases: Iterable[FoundCase]) -> list[Finding]:
+    """An error for each case whose name cannot be that of its files."""
+    faults = [(case.id, fault_of_name(case.id)) for case in cases]
+    remedy = "Rename the case, without / and \\."
+    return [
+        error(case, "case-name", f"expected a plain file name for case {case!r}, found {fault}", remedy)
+        for case, fault in faults
+        if fault
+    ]
 
 
 def _find(layout, source, options):
@@ -188,7 +201,9 @@ def _open_target(folder, source, about):
             f"{folder}: expected an empty folder, or one that the same conversion began; found another. "
             "Choose a new folder, or empty this one"
         )
-    target.record.update({line["file"]: line for line in lines[1:]})
+    for line in lines[1:]:
+        inside(folder, line["file"])  # which may be taken away
+        target.record[line["file"]] = line
     return target
 
 

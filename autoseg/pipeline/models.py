@@ -6,6 +6,7 @@ from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
 from autoseg.inference.bundle import load_bundle, save_bundle
 from autoseg.workspace import read_json
+from planners.names import fault_of_name
 
 __all__ = ["describe_model", "export_model", "find_model", "import_model"]
 
@@ -15,7 +16,7 @@ def find_model(model, workspace):
     if model is not None:
         if Path(model).exists():
             return Path(model)
-        if workspace.model(str(model)).is_dir():
+        if not fault_of_name(str(model)) and workspace.model(str(model)).is_dir():
             return workspace.model(str(model))
     known = workspace.models()
     names = ", ".join(path.name for path in known) or "none"
@@ -43,8 +44,8 @@ def export_model(model, path, workspace):
 
 def import_model(path, workspace, *, name=None):
     """Check a model file and copy it into the workspace; returns the folder. Refuses a name that is taken."""
+    target = workspace.model(path.stem if name is None else name)
     bundle = load_bundle(path)
-    target = workspace.model(name or path.stem)
     if target.exists():
         raise AutosegError(f"{target} exists already; choose another --name")
     weights = {fold: load() for fold, load in bundle.folds.items()}
@@ -54,6 +55,7 @@ def import_model(path, workspace, *, name=None):
         labels=bundle.labels,
         channels=bundle.channels,
         weights=weights,
+        learned_from=bundle.learned_from,
         info=bundle.info,
         file_ending=bundle.file_ending,
     )

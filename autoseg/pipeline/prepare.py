@@ -13,6 +13,7 @@ from autoseg.data.measure import measure_fingerprint
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError, PlanError
+from autoseg.names import plain_name
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.preprocess.case import prepare_case
 from autoseg.preprocess.store import is_stored, preparation_digest, store_case
@@ -181,7 +182,7 @@ def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, progress
     todo = [case for case in spec.training if fresh or not is_stored(folder / case.id, digests[case.id])]
 
     def make(case):
-        store_case(folder / case.id, prepare_case(case, spec.labels, plan), digests[case.id])
+        store_case(folder / plain_name(case.id, what="case"), prepare_case(case, spec.labels, plan), digests[case.id])
 
     outcomes = map_cases(make, todo, workers=workers, name=lambda case: case.id, on_done=progress("prepare", len(todo)))
     failed = tuple(f"{o.name}: {o.error}" for o in outcomes if o.error is not None)

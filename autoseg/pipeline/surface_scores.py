@@ -14,6 +14,7 @@ from autoseg.evaluation.meshes import SURFACE_SCORES, score_surfaces
 from autoseg.evaluation.report import Report
 from autoseg.imaging.mesh import SurfaceMesh, file_names, read_mesh
 from autoseg.imaging.volume import LabelVolume
+from autoseg.names import inside
 from autoseg.reconstruct.surface import surfaces_from_labels
 from autoseg.records.surfaces import MANIFEST, SCENE, read_surface_manifest, write_surface_scores
 
@@ -64,7 +65,7 @@ def _read_surfaces(folder: Path) -> dict[str, SurfaceMesh]:
     about, found = read_surface_manifest(folder), {}
     there = [one for one in about.structures if one.faces is not None]
     for one, name in zip(there, file_names([one.structure for one in there]), strict=True):
-        files = [folder / file for file in (*one.files, SCENE)]
+        files = [inside(folder, file) for file in (*one.files, SCENE)]
         if path := next((file for file in files if file.is_file()), None):
             found[one.structure] = read_mesh(path, one.structure, coordinates=about.coordinates.lower(), name=name)
     return found

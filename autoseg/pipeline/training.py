@@ -1,23 +1,21 @@
 """Train folds; each ends with its validation cases predicted, scored and reported, and a model written."""
 
 import itertools
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from autoseg.data.dataset import DatasetSpec, read_dataset
-from autoseg.data.splits import FOLDS, Split, make_splits, own_splits, read_splits, structures_present
+from autoseg.data.splits import FOLDS, checked_splits, make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
-from autoseg.evaluation import Report, evaluate_folder, write_report
-from autoseg.imaging.pictures import label_ending
+from autoseg.evaluation import Report
 from autoseg.inference.bundle import load_bundle, refuse_other_model, save_bundle
-from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
+from autoseg.names import plain_name, remove_folder
 from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.machine import choose_device, peak_memory_mib
-from autoseg.pipeline.evaluation import all_failures
+from autoseg.options import InferenceOptions, Runtime
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.prepare import (
     case_digests,
@@ -31,6 +29,7 @@ from autoseg.pipeline.prepare import (
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reporting import try_report
 from autoseg.pipeline.restoration import restoration_table, validate_restoration
+from autoseg.pipeline.scoring import predict_and_score
 from autoseg.pipeline.versions import versions
 from autoseg.preprocess.normalize import UNIT_SCHEMES
 from autoseg.preprocess.store import open_case
@@ -52,7 +51,6 @@ __all__ = [
     "choose_network",
     "choose_recipe",
     "fold_names",
-    "predict_and_score",
     "ready_to_train",
     "train",
 ]
@@ -137,6 +135,8 @@ def train(
     Returns:
         list of FoldResult.
     """
+    if name is not None:
+        plain_name(name, what="run", where="--name", error=TrainingError)
     torch_device, chosen_recipe = choose_device(device), choose_recipe(recipe, settings or {})
     network = _known_network(network)
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
@@ -269,7 +269,7 @@ def _train_one(run, fold, splits, fresh, say, progress):
         split = splits[int(fold)]
         task = replace(task, training=split.training, validation=split.validation)
     if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder, owner=run.folder)
     held_back = f"{len(task.training)} cases to learn from, {len(task.validation)} held back"
     say(f"{run.folder.name}, fold {fold}: {held_back}, on {run.device}")
     trained = train_fold(
@@ -314,21 +314,14 @@ def _write_record(folder, task, device):
 
 def _validate(run, task, bundle, fold, target, progress):
     """Predict, restore and score the cases a fold held back; (Report, failures, what was found about restoration)."""
-    predictor = Predictor(bundle, folds=[fold], device=str(run.device), scratch=target)
-    report, failures = predict_and_score(predictor, run.spec, task.validation, target, workers=run.workers, progress=progress)
+    inference = InferenceOptions(folds=(fold,))
+    runtime = Runtime(device=str(run.device), workers=run.workers, progress=progress)
+    report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime)
     restoration = None
-    if predictor.restores:
+    if task.plan.network.restoration:
+        predictor = Predictor(bundle, inference, device=str(run.device), scratch=target)
         restoration = validate_restoration(predictor, run.prepared, task.validation, target / "restoration.json")
     return report, failures, restoration
-
-
-def predict_and_score(predictor, spec, names, target, *, workers=None, progress=silent):
-    """Predict the training cases of these names into a folder, score them there; (Report, failures as sentences)."""
-    ending, cases = label_ending(spec.file_ending), [case for case in spec.training if case.id in names]
-    done = predict_cohort(predictor, cases, target, ending=ending, on_done=progress("predict", len(cases)))
-    report = evaluate_folder({case.id: case.label for case in cases}, target, spec.labels, ending=ending, workers=workers)
-    write_report(report, target)
-    return report, all_failures(done, report)
 
 
 def ready_to_train(spec, workspace, plan, workers, say, progress):
@@ -367,7 +360,7 @@ def draw_splits(spec, workspace):
         folds = [{"train": list(s.training), "val": list(s.validation)} for s in splits]
         stored = {"patients": patients, "folds": folds}
         write_json(path, stored)
-    return tuple(Split(tuple(fold["train"]), tuple(fold["val"])) for fold in stored["folds"])
+    return checked_splits(stored["folds"], spec.training, path)
 
 
 def fold_names(text, n_folds):

@@ -6,7 +6,6 @@ all there is to resuming, skipping and noticing a changed plan.
 """
 
 import os
-import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +16,14 @@ import numpy as np
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
+from autoseg.names import remove_folder
 from autoseg.workspace import read_json, write_json
 from planners.records import digest, from_json
 
 __all__ = ["LoadedCase", "StoredCase", "is_stored", "loaded", "open_case", "preparation_digest", "store_case"]
 
 VERSION = 1  # of what preparing means: raise it when the same inputs give other arrays
+OURS = {"image.b2nd", "codes.b2nd", "sites.npy", "case.json"}
 BLOCK, CHUNK = 32, 128  # voxels; 32^3 float32 is 128 KiB, which fits a core's cache
 
 
@@ -108,12 +109,15 @@ def is_stored(folder, made_from):
 
 
 def store_case(folder, prepared, made_from):
-    """Write a ``PreparedCase``; what was in ``folder`` is replaced, ``case.json`` comes last."""
+    """Write a ``PreparedCase``; a case that was in ``folder`` is replaced, ``case.json`` comes last.
+
+    Raises:
+        AutosegError: the folder holds something else, which stays as it is.
+    """
     folder = Path(folder)
     _open_array.cache_clear()
     _open_sites.cache_clear()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    _make_room(folder)
     _write_array(folder / "image.b2nd", prepared.image)
     _write_array(folder / "codes.b2nd", prepared.codes)
     codes = sorted(prepared.sites)
@@ -140,6 +144,19 @@ def open_case(folder):
     folder = Path(folder)
     about = read_json(folder / "case.json")
     return StoredCase(case=about["case"], folder=folder, geometry=from_json(Geometry, about["geometry"]))
+
+
+def _make_room(folder: Path) -> None:
+    """An empty folder: only files of a prepared case are taken away."""
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    for entry in entries:
+        if entry.name not in OURS and not entry.name.startswith(".writing-"):
+            raise AutosegError(
+                f"{folder}: expected a prepared case or nothing, found {entry.name}, which would be lost. Move it away"
+            )
+    if entries:
+        remove_folder(folder, owner=folder.parent)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 @lru_cache(2 * KEPT_OPEN)
