@@ -1,4 +1,4 @@
-"""What a network costs: its weights, and the operations of one pass over a patch.
+"""What a network costs: its weights, and the operations of one pass over a patch; those of a head that restores too.
 
 Networks are built on torch's *meta* device, which knows shapes and no numbers, so that counting takes neither memory nor
 time. Counted are convolutions and matrix products, those within attention too; a multiplication with its addition is two
@@ -34,7 +34,7 @@ def measure_cost(spec, patch):
         network = build_network(spec).eval()
         image = torch.empty(1, spec.in_channels, *patch)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(image)
+        network(image, restore=spec.restoration)
     return NetworkCost(sum(p.numel() for p in network.parameters()), counter.get_total_flops())
 
 

@@ -117,12 +117,16 @@ class TrainOptions:
         training: length, recipe and seed
         name: name of the run; default: plan and network
         start: start with the weights of a model
+        dry_run: settle the training and show it; start nothing, write nothing
+        explain: print what was settled, with the rule and numbers of each decision
     """
 
     network: Any = option(None, text, "NAME")
     training: TrainingOptions = TrainingOptions()
     name: str | None = option(None, text, "RUN")
     start: str | None = option(None, path, "MODEL", name="--from")
+    dry_run: bool = option(False)
+    explain: bool = option(False)
 
 
 @dataclass(frozen=True)

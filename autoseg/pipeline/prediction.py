@@ -13,7 +13,7 @@ from autoseg.data.dataset import Case
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.evaluation.report import refuse_foreign_summary
+from autoseg.evaluation.report_files import refuse_foreign_summary
 from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.label_tables import write_label_tables
