@@ -9,6 +9,10 @@ says ``restoration``, ``network(x, restore=True)`` is a pair: the logits, and th
 To add one: a function ``build(spec) -> Module`` and its line below.
 """
 
+from collections.abc import Iterator
+
+from torch import nn
+
 from autoseg.errors import PlanError
 from autoseg.networks.attention import attention_blocks
 from autoseg.networks.attention_gate_unet import build_attention_gate_unet
@@ -23,6 +27,7 @@ from autoseg.networks.self_attention_unet import attention_maps, build_self_atte
 from autoseg.networks.unet import build_residual_unet, build_unet
 from autoseg.networks.unet_plus_plus import build_unet_plus_plus
 from autoseg.registry import Registry
+from planners.plan import NetworkSpec
 
 __all__ = [
     "NETWORKS",
@@ -53,7 +58,7 @@ NETWORKS = Registry(
 )
 
 
-def build_network(spec):
+def build_network(spec: NetworkSpec) -> nn.Module:
     """The network that ``spec`` describes, with fresh weights from torch's random state.
 
     Raises:
@@ -69,7 +74,7 @@ def build_network(spec):
     return network
 
 
-def _problems(spec):
+def _problems(spec: NetworkSpec) -> Iterator[str]:
     """What is wrong with the numbers, as sentences."""
     counts = (spec.in_channels, spec.out_channels, *spec.features, *spec.encoder_blocks, *spec.decoder_blocks)
     if not spec.features or min(counts) < 1:

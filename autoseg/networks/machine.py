@@ -7,10 +7,14 @@ import ctypes
 import platform
 import sys
 import time
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from autoseg.errors import AutosegError
+from planners.plan import NetworkSpec
 
 __all__ = [
     "choose_device",
@@ -28,7 +32,7 @@ BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "avx10_1", "av
 SMALL = 20480  # torch 2.13 gives a single sample to oneDNN where channels x slices x rows are more (ConvParams::use_mkldnn)
 
 
-def choose_device(name="auto"):
+def choose_device(name: str = "auto") -> torch.device:
     """``auto`` takes CUDA, then Apple's MPS, then the CPU; other names as torch knows them.
 
     Raises:
@@ -48,7 +52,9 @@ def choose_device(name="auto"):
     return device
 
 
-def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
+def faster_in_bf16(
+    network: nn.Module, patch: Sequence[int], device: torch.device, *, training: bool = False, repeats: int = 2
+) -> bool:
     """Whether bfloat16 autocast beats float32 by a tenth or more, measured on ``patch`` (C, Z, Y, X) zeros.
 
     On CUDA the answer comes from the hardware without a measurement; MPS says no, and so do processors that would only imitate
@@ -61,7 +67,7 @@ def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
         return False
     x = torch.zeros((1, *patch))
 
-    def seconds(enabled):
+    def seconds(enabled: bool) -> float:
         best = float("inf")
         for _ in range(repeats + 1):  # the first one also warms up
             start = time.perf_counter()
@@ -78,7 +84,7 @@ def faster_in_bf16(network, patch, device, *, training=False, repeats=2):
     return seconds(True) < 0.9 * seconds(False)
 
 
-def give_to_onednn(network):
+def give_to_onednn(network: nn.Module) -> None:
     """Have oneDNN compute also those convolutions of ``network`` that torch would not give to it.
 
     For float32 on a CPU. Of a single sample that is small torch computes convolutions by code of its own, which takes three to
@@ -91,29 +97,29 @@ def give_to_onednn(network):
 
 
 class _ByOneDNN(torch.nn.Conv3d):
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dtype != torch.float32 or len(x) > 1 or x.shape[:4].numel() > SMALL:
             return super().forward(x)
         place = self.stride, self.padding, self.dilation, self.groups
         return torch.nn.functional.conv3d(x.to_mkldnn(), self.weight, self.bias, *place).to_dense()
 
 
-def unsafe_in_bf16(spec, patches, device):
+def unsafe_in_bf16(spec: NetworkSpec, patches: Iterable[Sequence[int]], device: torch.device) -> bool:
     """Whether a training of the network of ``spec`` on one of these patches would write beyond its memory in bfloat16."""
     return device.type == "cpu" and has_amx() and any(has_thin_stage(spec, patch) for patch in patches)
 
 
-def has_amx():
+def has_amx() -> bool:
     """Whether the processor multiplies matrices of bfloat16 by itself (Intel's AMX)."""
     return bool(_capabilities().get("amx_bf16"))
 
 
-def _capabilities():
+def _capabilities() -> dict[str, Any]:
     """What torch knows of the processor: name -> value; empty where torch is too old to tell."""
     return getattr(torch.cpu, "get_capabilities", dict)()
 
 
-def has_thin_stage(spec, patch):
+def has_thin_stage(spec: NetworkSpec, patch: Sequence[int]) -> bool:
     """Whether some stage has large planes in fewer than 16 slices, where torch 2.13 writes beyond its memory.
 
     Seen with the backward pass of a single convolution under bfloat16 on a processor with AMX: planes of 96 x 96 and more in
@@ -127,7 +133,7 @@ def has_thin_stage(spec, patch):
     return False
 
 
-def keep_memory():
+def keep_memory() -> bool:
     """Tell glibc to keep the memory of large tensors instead of returning it after every step; True if it was told.
 
     Returning and refaulting it costs a CPU training from a twentieth to half of its time, by machine (EXPERIMENTS.md).
@@ -140,7 +146,7 @@ def keep_memory():
     return all(told)
 
 
-def peak_memory_mib(device):
+def peak_memory_mib(device: torch.device) -> int | None:
     """The most memory this process has had so far: tensors on a CUDA device, else the process as a whole; None if unknown."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)

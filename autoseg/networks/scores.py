@@ -6,22 +6,26 @@ then computes logits piece by piece, and need not keep them. Networks that enlar
 such layer and go on returning logits.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-__all__ = ["Head", "Scores", "finest_head", "postpone_logits"]
+__all__ = ["Head", "Logits", "Output", "Scores", "finest_head", "postpone_logits"]
 
 
 class Head(nn.Conv3d):
     """A 1 x 1 x 1 convolution from features to logits; where ``postponed`` is set, to Scores."""
 
-    def __init__(self, inputs, outputs):
+    bias: nn.Parameter
+
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 1)
         self.postponed = False
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> Logits:  # type: ignore[override]
         return Scores(x, self.weight, self.bias) if self.postponed else super().forward(x)
 
 
@@ -39,31 +43,35 @@ class Scores:
     bias: torch.Tensor
 
     @property
-    def shape(self):
+    def shape(self) -> torch.Size:
         return torch.Size((len(self.features), len(self.weight), *self.features.shape[2:]))
 
-    def logits(self):
+    def logits(self) -> torch.Tensor:
         """All of them, in the number format of the features."""
         weight, bias = (tensor.to(self.features.dtype) for tensor in (self.weight, self.bias))
         weights = weight.flatten(1).expand(len(self.features), -1, -1)
         return torch.baddbmm(bias[:, None], weights, self.features.flatten(2)).unflatten(2, self.features.shape[2:])
 
-    def float(self):
+    def float(self) -> Scores:
         """The same in float32."""
         return replace(self, features=self.features.float())
 
-    def slabs(self, elements):
+    def slabs(self, elements: int) -> list[Scores]:
         """Parts along z of about so many logits each."""
         thickness = max(1, elements * self.shape[2] // max(1, self.shape.numel()))
         return [replace(self, features=part) for part in self.features.split(thickness, dim=2)]
 
 
-def finest_head(network):
+Logits = torch.Tensor | Scores  # (B, K, z, y, x)
+Output = Logits | list[Logits] | tuple[Logits | list[Logits], torch.Tensor]  # of one scale or every scale; with the image
+
+
+def finest_head(network: nn.Module) -> Head | None:
     """The Head that the finest logits of ``network`` come from, None where they come from another kind of layer."""
     return next((module for module in network.modules() if isinstance(module, Head)), None)
 
 
-def postpone_logits(network):
+def postpone_logits(network: nn.Module) -> None:
     """Make ``network`` return Scores at every scale, in place."""
     for module in network.modules():
         if isinstance(module, Head):

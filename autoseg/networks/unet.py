@@ -10,6 +10,9 @@ Adapted to 3D, small and anisotropic patches, as nnU-Net configures it (Isensee 
 - instance normalisation, leaky rectifiers, and logits at every resolution for deep supervision.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import nn
 
 from autoseg.networks.blocks import (
@@ -22,7 +25,9 @@ from autoseg.networks.blocks import (
 )
 from autoseg.networks.decoder import Decoder
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import with_restored
+from autoseg.networks.heads import Slices, with_restored
+from autoseg.networks.scores import Output
+from planners.plan import NetworkSpec
 
 __all__ = ["UNet", "build_residual_unet", "build_unet"]
 
@@ -34,7 +39,7 @@ class UNet(nn.Module):
     logits at each scale of deep supervision, finest first.
     """
 
-    def __init__(self, spec, encoder, gates=()):
+    def __init__(self, spec: NetworkSpec, encoder: Encoder, gates: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.spec = spec
         self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
@@ -42,19 +47,19 @@ class UNet(nn.Module):
         self.decoder = Decoder(spec, gates)
         initialise(self)
 
-    def forward(self, x, every_scale=False, restore=False):
+    def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
         logits, finest = self.decoder(self.encoder(x), every_scale)
         return with_restored(self, image, finest, logits, restore)
 
 
-def build_unet(spec):
+def build_unet(spec: NetworkSpec) -> UNet:
     """The plain U-Net: ``encoder_blocks`` convolutions per stage, the first one strided."""
     return UNet(spec, Encoder(spec, conv_stack))
 
 
-def build_residual_unet(spec):
+def build_residual_unet(spec: NetworkSpec) -> UNet:
     """The residual U-Net ("ResEnc"): a stem convolution, then ``encoder_blocks`` residual blocks per stage.
 
     Residual learning is of He et al., CVPR 2016 (arXiv 1512.03385), this encoder of nnU-Net (Isensee et al., MICCAI 2024,
