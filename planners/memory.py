@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from planners.axes import Triple, triple
 from planners.plan import AttentionStage, NetworkSpec
 
-__all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "count_parameters"]
+__all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "count_parameters", "prefers_lazy_logits"]
 
 # Dilated networks: the numbers of autoseg/networks/dilated.py, deeplabv3.py and pspnet.py
 STAGES, FINEST_STRIDE, ATROUS_WIDTH, PYRAMID_WIDTH = 6, 8, 256, 512
@@ -53,9 +53,13 @@ def count_elements(
         inputs, outputs: channels to count at either end; None for the network's own, those that are kept.
     """
     inputs = spec.in_channels if inputs is None else inputs
-    postponed = spec.name in POSTPONING and spec.out_channels > spec.features[0]
-    outputs = outputs if outputs is not None else 0 if postponed else spec.out_channels
+    outputs = outputs if outputs is not None else 0 if prefers_lazy_logits(spec) else spec.out_channels
     return sum(layer.elements for layer in _layers(spec, patch_size)) + (inputs + outputs) * math.prod(patch_size)
+
+
+def prefers_lazy_logits(spec: NetworkSpec, networks: int = 1) -> bool:
+    """Whether so many networks together have fewer features than logits, so that making logits piece by piece saves memory."""
+    return spec.name in POSTPONING and networks * spec.features[0] < spec.out_channels
 
 
 def count_operations(spec: NetworkSpec, patch_size: Sequence[int]) -> int:

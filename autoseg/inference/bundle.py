@@ -172,12 +172,13 @@ def load_bundle(path):
     )
 
 
-def load_networks(bundle, folds=None):
+def load_networks(bundle, folds=None, *, lazy_logits=False):
     """The networks of a model, ready to predict on the CPU.
 
     Args:
         bundle: the Bundle.
         folds: names (or numbers) of folds; None for all of them.
+        lazy_logits: as in NetworkSpec.
 
     Returns:
         Fold name -> nn.Module in evaluation mode, in the order asked for.
@@ -190,7 +191,8 @@ def load_networks(bundle, folds=None):
     if missing or not names:
         wanted = f"no fold {missing[0]!r}" if missing else "no fold to predict with"
         raise ModelError(f"{bundle.name}: {wanted}. The model has: {', '.join(bundle.folds) or 'none'}")
-    return {name: _load_network(bundle, name) for name in names}
+    spec = replace(bundle.plan.network, lazy_logits=lazy_logits)
+    return {name: _load_network(bundle, name, spec) for name in names}
 
 
 def export_model(folder, zip_path):
@@ -208,9 +210,9 @@ def export_model(folder, zip_path):
     return zip_path
 
 
-def _load_network(bundle, fold):
+def _load_network(bundle, fold, spec):
     try:
-        network = build_network(bundle.plan.network)
+        network = build_network(spec)
     except AutosegError as fault:
         raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
     state = bundle.folds[fold]()

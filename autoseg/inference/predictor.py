@@ -23,12 +23,12 @@ from autoseg.imaging.resample import axis_orders
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.sliding_window import predict_logits
-from autoseg.networks import finest_head, postpone_logits
-from autoseg.networks.machine import choose_device, faster_in_bf16, give_to_onednn
+from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.preprocess.case import prepare_volume, spacing_of
 from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
+from planners.memory import prefers_lazy_logits
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
 
@@ -120,19 +120,18 @@ class Predictor:
         self.resample_channels = resample_channels
         self.fold_agreement = fold_agreement
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if mirror else ()
-        networks = load_networks(self.bundle, folds)
+        several = len(self.bundle.folds if folds is None else folds)
+        self._lazy = prefers_lazy_logits(self.bundle.plan.network, several)
+        networks = load_networks(self.bundle, folds, lazy_logits=self._lazy)
         self.folds = tuple(networks)
         self._device_lock = threading.Lock()
         self.networks = [network.to(self.device) for network in networks.values()]
-        self._heads = _fewer_than_logits([finest_head(network) for network in self.networks])
-        for network in self.networks if self._heads else ():
-            postpone_logits(network)
-        if precision == "auto":
-            precision = "bf16" if faster_in_bf16(self.networks[0], self._probe_shape(), self.device) else "fp32"
-        self.precision = precision
-        if self.device.type == "cpu" and precision == "fp32":
-            for network in self.networks:
-                give_to_onednn(network)
+        spec, patches = self.bundle.plan.network, [self._trial_patch()]
+        first, *others = self.networks
+        self.applied = prepare_for(self.device, first, spec, patches, precision=precision)
+        self.precision = self.applied.precision
+        for network in others:
+            prepare_for(self.device, network, spec, patches, precision=self.precision)
 
     @property
     def restores(self):
@@ -188,7 +187,7 @@ class Predictor:
         start, notes = time.perf_counter(), []
         how = {"mirror_axes": self.mirror_axes, "on_note": notes.append}
         several = self.fold_agreement and len(self.networks) > 1
-        if self._heads:
+        if self._lazy:
             logits, agreed = self._composed(prepared.data, how, several)
         elif several:
             logits, agreed = self._fold_by_fold(prepared.data, how)
@@ -215,16 +214,19 @@ class Predictor:
 
     def _composed(self, data, how, several):
         """(ComposedLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
+        heads = []
 
         def features(tiles):
-            return torch.cat([network(tiles).features for network in self.networks], dim=1)
+            scores = [network(tiles) for network in self.networks]
+            heads[:] = [(one.weight, one.bias) for one in scores]  # every time the same
+            return torch.cat([one.features for one in scores], dim=1)
 
         found, agreed = self.over_windows([features], data, **how), None
         if several:
-            ends = np.cumsum([head.in_channels for head in self._heads])
-            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), self._heads, strict=True)]
+            ends = np.cumsum([weight.shape[1] for weight, _ in heads])
+            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
             agreed = self._agreement([votes_of(fold, has_regions=self.bundle.labels.has_regions) for fold in folds])
-        return _compose(found, self._heads), agreed
+        return _compose(found, heads), agreed
 
     def _agreement(self, votes):
         labels = self.bundle.labels
@@ -295,23 +297,17 @@ class Predictor:
         spacing_to, rule = spacing_of(prepared.native, self.bundle.plan), self.bundle.plan.resampling
         return axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
 
-    def _probe_shape(self):
-        """(C, z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
+    def _trial_patch(self):
+        """(z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
         spec = self.bundle.plan.network
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
-        return (spec.in_channels, *(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges))
-
-
-def _fewer_than_logits(heads):
-    """The last layers of all networks if what they read has fewer channels, all together, than what each gives; else ()."""
-    fewer = None not in heads and sum(head.in_channels for head in heads) < heads[0].out_channels
-    return tuple(heads) if fewer else ()
+        return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 
 
 def _compose(features, heads):
-    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x), one after the other, and Heads."""
-    weights = [head.weight.detach().flatten(1).cpu().numpy() for head in heads]
-    bias = np.mean([head.bias.detach().cpu().numpy() for head in heads], axis=0)
+    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x) in a row, and their last layers."""
+    weights = [weight.detach().flatten(1).cpu().numpy() for weight, _ in heads]
+    bias = np.mean([bias.detach().cpu().numpy() for _, bias in heads], axis=0)
     return ComposedLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoseg.errors import ModelError, PlanError
+from autoseg.networks.channels_last import lies_channels_last, normalise_channels_last
 from planners.axes import Triple, triple
 from planners.plan import NetworkSpec
 
@@ -82,7 +83,7 @@ class InstanceNorm(nn.InstanceNorm3d):
     """Instance normalisation with trained scale and shift; the statistics of one voxel are left alone.
 
     A single voxel has no spread: normalising it would replace it by a constant (PyTorch refuses). There only the
-    scale and shift act, so a bottleneck of one voxel still passes information.
+    scale and shift act, so a bottleneck of one voxel still passes information. Maps keep their order of memory.
     """
 
     def __init__(self, channels: int) -> None:
@@ -92,6 +93,8 @@ class InstanceNorm(nn.InstanceNorm3d):
         if x.shape[2:].numel() == 1:
             shape = (1, -1, 1, 1, 1)
             return x * self.weight.reshape(shape) + self.bias.reshape(shape)
+        if lies_channels_last(x) and x.dtype == self.weight.dtype:
+            return normalise_channels_last(x, self.weight, self.bias, self.eps)
         return super().forward(x)
 
 

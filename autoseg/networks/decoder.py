@@ -35,7 +35,7 @@ class Decoder(nn.Module):
         )
         self.gates = nn.ModuleList(gates)
         scales = max(1, len(levels)) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(Head(features[s], spec.out_channels) for s in range(scales))
+        self.heads = nn.ModuleList(Head(features[s], spec.out_channels, lazy=spec.lazy_logits) for s in range(scales))
 
     def forward(self, features: list[torch.Tensor], every_scale: bool = False) -> tuple[Logits | list[Logits], torch.Tensor]:
         """Logits from the encoder's features.

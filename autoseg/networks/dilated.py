@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import SLOPE, ConvBlock, InputScaling, check_patch, initialise, residual_stack
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import Slices, with_restored
+from autoseg.networks.heads import Slices, restoration_head, with_restored
 from autoseg.networks.scores import Output
 from planners.axes import Triple, triple
 from planners.plan import NetworkSpec
@@ -104,6 +104,7 @@ class DilatedNetwork(nn.Module):
         self.context = context(inputs, width, spec.kernels[:STAGES][-1])
         self.head = nn.Conv3d(width, spec.out_channels, 1)
         initialise(self)
+        self.restoration = restoration_head(spec)
 
     def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
@@ -111,4 +112,4 @@ class DilatedNetwork(nn.Module):
         features = self.encoder(x)
         logits = self.head(self.context(features[-1]))
         logits = functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
-        return with_restored(self, image, features[0], [logits] if every_scale else logits, restore)
+        return with_restored(self.restoration, image, features[0], [logits] if every_scale else logits, restore)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import Slices, with_restored
+from autoseg.networks.heads import Slices, restoration_head, with_restored
 from autoseg.networks.scores import Output
 from planners.axes import Triple, triple
 from planners.plan import NetworkSpec
@@ -81,6 +81,7 @@ class FCN(nn.Module):
             for up in ups:
                 kernel = interpolation_kernel(up.stride)
                 up.weight.copy_(torch.eye(spec.out_channels)[..., None, None, None] * kernel)
+        self.restoration = restoration_head(spec)
 
     def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
@@ -91,7 +92,7 @@ class FCN(nn.Module):
         for s in reversed(range(len(self.ups))):
             logits = self.ups[s](logits) + self.scores[s](features[s])
         logits = functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
-        return with_restored(self, image, encoded[0], [logits] if every_scale else logits, restore)
+        return with_restored(self.restoration, image, encoded[0], [logits] if every_scale else logits, restore)
 
 
 def build_fcn(spec: NetworkSpec) -> nn.Module:

@@ -18,12 +18,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from autoseg.errors import ModelError
 from autoseg.networks.blocks import SLOPE, InputScaling, convolution
 from autoseg.networks.scores import Logits, Output
 from planners.axes import Triple
 from planners.plan import NetworkSpec
 
-__all__ = ["RestorationHead", "Slices", "with_restored"]
+__all__ = ["RestorationHead", "Slices", "restoration_head", "restoration_parameters", "with_restored"]
 
 WIDTH = 64  # channels of the body
 BLOCKS = 4
@@ -37,7 +38,7 @@ Slices = bool | torch.Tensor  # whether to restore, or the (B, 3) thickness of t
 class RestorationHead(nn.Module):
     """Down, residual blocks, up, and two convolutions on the fine grid.
 
-    ``detached`` stops its gradients, so that the features serve the segmentation alone.
+    Where ``spec.restoration_detached`` its gradients stop here, so that the features serve the segmentation alone.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -54,7 +55,7 @@ class RestorationHead(nn.Module):
             self.correct = convolution(MIXED, channels, kernel)
         for parameter in self.correct.parameters():
             nn.init.zeros_(parameter)
-        self.detached = False
+        self.detached = spec.restoration_detached
 
     def forward(self, image: torch.Tensor, features: torch.Tensor, slices: torch.Tensor | None = None) -> torch.Tensor:
         """The restored image, float32.
@@ -105,8 +106,13 @@ class Residual(nn.Module):
         return x + self.second(functional.leaky_relu(self.first(x), SLOPE, inplace=True))
 
 
+def restoration_head(spec: NetworkSpec) -> RestorationHead | None:
+    """The head that ``spec`` asks for, or None. It is the last part of a network to be made, see the top of this file."""
+    return RestorationHead(spec) if spec.restoration else None
+
+
 def with_restored(
-    network: nn.Module, image: torch.Tensor, features: torch.Tensor, logits: Logits | list[Logits], restore: Slices
+    head: RestorationHead | None, image: torch.Tensor, features: torch.Tensor, logits: Logits | list[Logits], restore: Slices
 ) -> Output:
     """What a network returns: its logits, or these and the restored image.
 
@@ -114,4 +120,12 @@ def with_restored(
     """
     if restore is False:
         return logits
-    return logits, network.restoration(image, features, None if restore is True else restore)
+    if head is None:
+        raise ModelError("this network has no head that restores images: its spec says restoration false")
+    return logits, head(image, features, None if restore is True else restore)
+
+
+def restoration_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """The weights of the head that restores, empty where ``network`` has none."""
+    heads = [module for module in network.modules() if isinstance(module, RestorationHead)]
+    return [parameter for head in heads for parameter in head.parameters()]

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoseg.networks.blocks import ConvBlock, InputScaling, check_patch, conv_stack, initialise
-from autoseg.networks.heads import Slices, with_restored
+from autoseg.networks.heads import Slices, restoration_head, with_restored
 from autoseg.networks.scores import Head, Output
 from planners.axes import Triple
 from planners.plan import NetworkSpec
@@ -67,8 +67,9 @@ class SegNet(nn.Module):
             conv_stack(features[s], features[s], kernels[s], blocks=spec.decoder_blocks[s]) for s in levels
         )
         scales = max(1, len(levels)) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(Head(features[s], spec.out_channels) for s in range(scales))
+        self.heads = nn.ModuleList(Head(features[s], spec.out_channels, lazy=spec.lazy_logits) for s in range(scales))
         initialise(self)
+        self.restoration = restoration_head(spec)
 
     def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
@@ -84,7 +85,7 @@ class SegNet(nn.Module):
             x = self.decoder[s](unpool(self.narrow[s](x), places.pop(), self.spec.strides[s + 1]))
             if s == 0 or (every_scale and s < len(self.heads)):
                 outputs.append(self.heads[s](x))
-        return with_restored(self, image, x, outputs[::-1] if every_scale else outputs[-1], restore)
+        return with_restored(self.restoration, image, x, outputs[::-1] if every_scale else outputs[-1], restore)
 
 
 def build_segnet(spec: NetworkSpec) -> nn.Module:

@@ -5,6 +5,8 @@ Gates start at zero, so a fresh network gives the very logits of its backbone an
 names of the backbone's weights are those of ``unet`` or ``residual_unet``.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -19,14 +21,16 @@ BACKBONES = {"plain": build_unet, "residual": build_residual_unet}
 
 def build_self_attention_unet(spec: NetworkSpec) -> nn.Module:
     """The backbone that ``spec.backbone`` names, with a block for each entry of ``spec.attention``."""
-    network = BACKBONES[spec.backbone](spec)
+    return BACKBONES[spec.backbone](spec, _blocks(spec))
+
+
+def _blocks(spec: NetworkSpec) -> Iterator[tuple[int, nn.Module]]:
+    """(stage, block), each made when it is asked for."""
     axes = tuple(axis for axis in range(3) if any(kernel[axis] > 1 for kernel in spec.kernels))
     for entry in spec.attention:
         width = spec.features[entry.stage]
         slot = entry.kind == "slot"
-        block = SlotAttention(width, entry.heads, entry.slots) if slot else FullAttention(width, entry.heads, axes)
-        network.encoder.stages[entry.stage].append(block)  # type: ignore[operator]
-    return network
+        yield entry.stage, SlotAttention(width, entry.heads, entry.slots) if slot else FullAttention(width, entry.heads, axes)
 
 
 def close_gates(network: nn.Module) -> None:

@@ -24,7 +24,7 @@ from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
 from autoseg.networks import NETWORKS, attention_blocks, close_gates
 from autoseg.networks.cost import NetworkCost, match_operations, measure_cost
-from autoseg.networks.machine import choose_device
+from autoseg.networks.devices import choose_device
 from autoseg.pipeline.prepare import case_digests
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.training import (

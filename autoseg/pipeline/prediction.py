@@ -14,7 +14,7 @@ from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
-from autoseg.networks.machine import keep_memory
+from autoseg.networks.cpu import keep_memory
 from autoseg.pipeline.attention_export import attention_exporters
 from autoseg.pipeline.dicom_export import dicom_exporters
 from autoseg.pipeline.evaluation import all_failures, evaluate, references_in

@@ -16,7 +16,7 @@ from autoseg.inference.bundle import load_bundle, refuse_other_model, save_bundl
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
 from autoseg.networks import NETWORKS, build_network
-from autoseg.networks.machine import choose_device, peak_memory_mib
+from autoseg.networks.devices import choose_device, peak_memory_mib
 from autoseg.pipeline.evaluation import all_failures
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.prepare import (

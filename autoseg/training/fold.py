@@ -13,8 +13,8 @@ import torch
 
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import TrainingError
-from autoseg.networks import Scores, build_network, finest_head, postpone_logits
-from autoseg.networks.machine import keep_memory, unsafe_in_bf16
+from autoseg.networks import Scores, build_network
+from autoseg.networks.devices import prepare_for
 from autoseg.preprocess.store import loaded, open_case
 from autoseg.training.batches import make_batch
 from autoseg.training.checkpoint import LoopState, read_state
@@ -23,6 +23,7 @@ from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
 from autoseg.training.recipe import Recipe, is_plain, patch_stage, steps_of_an_epoch, with_batch_size
+from planners.memory import prefers_lazy_logits
 from planners.plan import Plan
 from planners.records import digest
 
@@ -83,21 +84,14 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
         TrainingError: see ``loop.fit``; AutosegError for a damaged prepared case.
     """
     prepared, folder = Path(prepared), Path(folder)
-    if device.type == "cpu":
-        keep_memory()
-    torch.backends.cudnn.benchmark = device.type == "cuda"  # patches keep their size for long
     recipe = with_batch_size(task.recipe, task.plan, device.type)
     task = replace(task, recipe=recipe)
     refuse_too_large(task.plan.network, task.plan.patch_size, recipe.batch_size, device, bf16=recipe.bf16 is not False)
     torch.manual_seed(task.seed)
-    network = build_network(task.plan.network)
+    lazy, detached = prefers_lazy_logits(task.plan.network), recipe.restoration_detach
+    network = build_network(replace(task.plan.network, lazy_logits=lazy, restoration_detached=detached))
     if start_weights:
         say(load_matching(network, start_weights))
-    if task.plan.network.restoration:
-        network.restoration.detached = recipe.restoration_detach
-    head = finest_head(network)
-    if head is not None and head.in_channels < head.out_channels:
-        postpone_logits(network)
     network.to(device).train()
 
     cases = [open_case(prepared / name) for name in task.training]
@@ -136,7 +130,7 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
         network,
         batch,
         _validation_patches(task, prepared, recipe),
-        _in_a_safe_format(recipe, task.plan, device, say),
+        recipe,
         task.length,
         loss=loss,
         score=partial(patch_dice, labels=task.labels),
@@ -144,6 +138,7 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
         identity=digest(task),
         checkpoint=folder / "checkpoint.safetensors",
         on_check=on_check,
+        prepare=partial(prepare_for, device, spec=task.plan.network, patches=_patches(recipe, task.plan), training=True),
         say=say,
     )
     rows = read_history(history)
@@ -151,14 +146,10 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     return TrainedFold(weights, state, rows[-1] if rows else {})
 
 
-def _in_a_safe_format(recipe, plan, device, say):
-    """The recipe, in float32 where bfloat16 would harm; not part of what a checkpoint belongs to, but of this machine."""
+def _patches(recipe: Recipe, plan: Plan) -> list[tuple[int, int, int]]:
+    """The (z, y, x) voxels of the patches that a training passes through, the last ones at its end."""
     begins = (0.0, *(stage.until for stage in recipe.patch_stages))
-    patches = [patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)[0] for fraction in begins]
-    if recipe.bf16 is False or not unsafe_in_bf16(plan.network, patches, device):
-        return recipe
-    say("float32, because torch writes beyond its memory when it trains thin patches in bfloat16 on this processor")
-    return replace(recipe, bf16=False)
+    return [patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)[0] for fraction in begins]
 
 
 def load_matching(network, weights):

@@ -21,8 +21,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autoseg.engines import default_workers
 from autoseg.errors import TrainingError
-from autoseg.networks.channels_last import put_channels_last
-from autoseg.networks.machine import faster_in_bf16, give_to_onednn
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
@@ -48,7 +46,20 @@ class Length:
 
 
 def fit(
-    network, batch, validation, recipe, length, *, loss, score, device, identity, checkpoint, on_check=None, say=lambda t: None
+    network,
+    batch,
+    validation,
+    recipe,
+    length,
+    *,
+    loss,
+    score,
+    device,
+    identity,
+    checkpoint,
+    prepare,
+    on_check=None,
+    say=lambda t: None,
 ):
     """Train until the length is used up or the validation loss has settled.
 
@@ -65,6 +76,7 @@ def fit(
         device: torch.device.
         identity: digest of what is trained; a checkpoint of another identity is refused.
         checkpoint: path; resumed from where it exists.
+        prepare: function (network=…, precision=…) -> Applied: ``prepare_for`` with what it needs to know besides.
         on_check: called with each row of history.
         say: called with sentences for the log.
 
@@ -83,15 +95,15 @@ def fit(
                 "another --name, or start it anew with --fresh"
             )
         averaged = {name: t.to(device) for name, t in averaged.items()}
-        state = replace(state, bf16=state.bf16 and recipe.bf16 is not False)  # it may come from another machine
+        precision = "bf16" if state.bf16 and recipe.bf16 is not False else "fp32"  # it may come from another machine
         say(f"resuming at step {state.step} after {state.seconds / 60:.1f} min")
     else:
-        state = _begin(network, batch, recipe, length, device, identity)
+        precision = {None: "auto", True: "bf16", False: "fp32"}[recipe.bf16]
+        state = LoopState(identity=identity, steps_expected=length.steps or 1, bf16=False)
         averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if recipe.ema else {}
-    say("bfloat16" if state.bf16 else "float32")
-    if device.type == "cpu" and not state.bf16:
-        put_channels_last(network)
-        give_to_onednn(network)
+    applied = prepare(network=network, precision=precision)
+    say(str(applied))
+    state = replace(state, bf16=applied.bf16)
 
     voxels = _voxels_of_a_batch(batch, recipe) if length.seconds and not state.finished else []
     run = partial(_loss, network, loss=loss, recipe=recipe, device=device, bf16=state.bf16)
@@ -133,14 +145,6 @@ def fit(
         raise KeyboardInterrupt
     weights = averaged or network.state_dict()
     return state, {name: t.detach().to("cpu", copy=True).contiguous() for name, t in weights.items()}
-
-
-def _begin(network, batch, recipe, length, device, identity):
-    """The first state, with the number format from a probe."""
-    bf16 = recipe.bf16
-    if bf16 is None:
-        bf16 = faster_in_bf16(network, batch(0, 1.0, 0)[0].shape[1:], device, training=True)
-    return LoopState(identity=identity, steps_expected=length.steps or 1, bf16=bf16)
 
 
 def _voxels_of_a_batch(batch, recipe):
