@@ -18,7 +18,7 @@ from machine import about
 from autoseg.networks import build_network
 from autoseg.networks.blocks import InstanceNorm
 from autoseg.networks.channels_last import put_channels_last
-from autoseg.networks.machine import keep_memory
+from autoseg.networks.cpu import keep_memory
 from autoseg.workspace import write_json
 from planners import NetworkSpec
 

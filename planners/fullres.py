@@ -1,15 +1,17 @@
 """The default planner: a 3D network at the full resolution of the data set."""
 
 from planners.assemble import make_plan
+from planners.fingerprint import Fingerprint
 from planners.lowres import coarsen, explain_lowres, pays_off
 from planners.patch import fit_patch
-from planners.plan import Decision
+from planners.plan import Budget, Decision, Plan
+from planners.presets import Preset
 from planners.spacing import choose_grid, is_flat, say
 
 __all__ = ["plan_fullres"]
 
 
-def plan_fullres(fingerprint, budget, preset):
+def plan_fullres(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Plan:
     """A 3D plan on the target grid of the data set.
 
     2D data get a plan too, with patches of depth 1 and a warning.
@@ -41,7 +43,7 @@ def plan_fullres(fingerprint, budget, preset):
     )
 
 
-def _batch_dice(has_lowres):
+def _batch_dice(has_lowres: bool) -> Decision:
     """Patches that see a small part of the body often lack a structure; a Dice of their own would then be noise."""
     rule = "pooled over the batch where patches see so little of a case that a low-resolution plan pays off"
     return Decision("batch Dice", "yes" if has_lowres else "no", rule)

@@ -4,9 +4,12 @@ import math
 from dataclasses import replace
 
 from planners.assemble import make_plan
-from planners.patch import fit_patch
-from planners.plan import Decision
-from planners.spacing import choose_grid, say
+from planners.axes import triple
+from planners.fingerprint import Fingerprint
+from planners.patch import Fit, fit_patch
+from planners.plan import Budget, Decision, Plan
+from planners.presets import Preset
+from planners.spacing import Grid, choose_grid, say
 
 __all__ = ["coarsen", "explain_lowres", "pays_off", "plan_lowres"]
 
@@ -16,7 +19,7 @@ NEAR = 2.0  # axes finer than the coarsest by more than this grow first; nnU-Net
 WORTHWHILE = 2.0  # fewer voxels than the full grid, or the plan is dropped; nnU-Net
 
 
-def coarsen(fingerprint, budget, preset, grid, fit):
+def coarsen(fingerprint: Fingerprint, budget: Budget, preset: Preset, grid: Grid, fit: Fit) -> tuple[Grid, Fit]:
     """Grow the spacing until a patch covers a quarter of the median case.
 
     Args:
@@ -32,12 +35,12 @@ def coarsen(fingerprint, budget, preset, grid, fit):
     return grid, fit
 
 
-def pays_off(full, coarse):
+def pays_off(full: Grid | Plan, coarse: Grid | Plan) -> bool:
     """Whether the coarse grid (or plan) has so few voxels that it is worth training on besides the full one."""
     return _reduction(full, coarse) >= WORTHWHILE
 
 
-def explain_lowres(full, fit, coarse):
+def explain_lowres(full: Grid, fit: Fit, coarse: Grid) -> Decision:
     """The decision whether there is a low-resolution plan. ``fit`` is that of full resolution."""
     share = math.prod(fit.patch) / math.prod(full.median_shape)
     return Decision(
@@ -49,7 +52,7 @@ def explain_lowres(full, fit, coarse):
     )
 
 
-def plan_lowres(fingerprint, budget, preset):
+def plan_lowres(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Plan:
     """A 3D plan on a coarser grid.
 
     Returned also where it does not pay off (then nearly or exactly the full-resolution one), with a warning.
@@ -78,16 +81,16 @@ def plan_lowres(fingerprint, budget, preset):
     )
 
 
-def _coarser(full, spacing_mm, n_cases):
+def _coarser(full: Grid, spacing_mm: tuple[float, float, float], n_cases: int) -> tuple[Grid, float]:
     """The next grid, and the voxels of its median case before rounding."""
     fine = [max(spacing_mm) / mm > NEAR for mm in spacing_mm]
-    spacing = tuple(mm * STEP if grows or not any(fine) else mm for mm, grows in zip(spacing_mm, fine, strict=True))
+    spacing = triple(mm * STEP if grows or not any(fine) else mm for mm, grows in zip(spacing_mm, fine, strict=True))
     shape = [n * before / mm for n, before, mm in zip(full.median_shape, full.spacing_mm, spacing, strict=True)]
-    rounded = tuple(float(max(1, round(n))) for n in shape)
+    rounded = triple(float(max(1, round(n))) for n in shape)
     voxels = math.prod(shape)
     return replace(full, spacing_mm=spacing, median_shape=rounded, n_voxels=voxels * n_cases), voxels
 
 
-def _reduction(full, coarse):
+def _reduction(full: Grid | Plan, coarse: Grid | Plan) -> float:
     """Times fewer voxels, from the spacings: the coarse shape is rounded."""
     return math.prod(coarse.spacing_mm) / math.prod(full.spacing_mm)

@@ -6,14 +6,17 @@ Every tuple with one entry per axis is in *network order*: the axes of the canon
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
+from planners.axes import Triple, triple
 from planners.names import fault_of_name
 from planners.records import schema_number
 
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
 SCHEMA = 1
+RUN = {"since": 2, "counts": False}  # of a field that came later and is no part of what a network is
 WIDTH_STEP = 8  # of scaled widths: what vector units and tensor cores like
 
 
@@ -90,7 +93,7 @@ class AttentionStage:
     heads: int
     slots: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in ("slot", "full"):
             raise ValueError(f"attention kind must be slot or full, found {self.kind!r}")
         if self.stage < 0 or self.heads < 1 or (self.slots < 1) == (self.kind == "slot"):
@@ -113,14 +116,19 @@ class NetworkSpec:
         backbone: ``plain`` or ``residual``: the encoder of ``self_attention_unet``.
         attention: where ``self_attention_unet`` has self-attention; the other networks ignore both.
         restoration: a second head restores the image; set by a training that teaches it.
+        lazy_logits: the last layer is left to whoever needs the logits (``autoseg/networks/scores.py``), where the network has
+            one on the grid of the image.
+        restoration_detached: the restoration teaches its own head alone, and no feature that the segmentation uses.
+
+    The last two are how a network is run, set by whoever builds it: they change no weight, and no result of a prediction.
     """
 
     name: str
     in_channels: int
     out_channels: int
     features: tuple[int, ...]
-    strides: tuple[tuple[int, int, int], ...]
-    kernels: tuple[tuple[int, int, int], ...]
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
     encoder_blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     deep_supervision: bool = True
@@ -129,8 +137,10 @@ class NetworkSpec:
     backbone: str = "plain"
     attention: tuple[AttentionStage, ...] = ()
     restoration: bool = False
+    lazy_logits: bool = field(default=False, metadata=RUN)
+    restoration_detached: bool = field(default=False, metadata=RUN)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.backbone not in ("plain", "residual"):
             raise ValueError(f"backbone must be plain or residual, found {self.backbone!r}")
         lengths = {len(entry) for entry in (self.features, self.strides, self.kernels, self.encoder_blocks)}
@@ -149,14 +159,14 @@ class NetworkSpec:
                 )
 
     @property
-    def divisor(self):
+    def divisor(self) -> Triple:
         """(3,) voxels that a patch edge must be a multiple of: the product of the strides."""
         divisor = [1, 1, 1]
         for stride in self.strides:
             divisor = [d * s for d, s in zip(divisor, stride, strict=True)]
-        return tuple(divisor)
+        return triple(divisor)
 
-    def refusal(self, patch):
+    def refusal(self, patch: Sequence[int]) -> str:
         """Why the strides cannot take a patch of (3,) voxels, and the nearest that they can; empty where they can."""
         divisor = self.divisor
         if all(edge > 0 and edge % step == 0 for edge, step in zip(patch, divisor, strict=True)):
@@ -167,7 +177,7 @@ class NetworkSpec:
             f"Use {nearest}, or change the strides"
         )
 
-    def scaled(self, factor):
+    def scaled(self, factor: float) -> "NetworkSpec":
         """The same network with ``factor`` times the features: multiples of 8 that the heads of attention can share.
 
         Heads become fewer or more with the features, so that each keeps its size.
@@ -208,10 +218,10 @@ class Plan:
     dataset: str
     planner: str
     preset: str
-    axis_order: tuple[int, int, int]
+    axis_order: Triple
     spacing_mm: tuple[float, float, float]
     median_shape: tuple[float, float, float]
-    patch_size: tuple[int, int, int]
+    patch_size: Triple
     batch_size: int
     batch_dice: bool
     normalization: tuple[ChannelNormalization, ...]
@@ -224,7 +234,7 @@ class Plan:
     fingerprint_digest: str = ""
     schema: int = schema_number(SCHEMA)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if fault := fault_of_name(self.name):
             raise ValueError(f"name must be a plain file name, found {self.name!r}: {fault}")
         if sorted(self.axis_order) != [0, 1, 2]:
@@ -243,7 +253,7 @@ class Plan:
         if refusal := self.network.refusal(self.patch_size):
             raise ValueError(f"patch_size: {refusal}")
 
-    def explain(self):
+    def explain(self) -> str:
         """The decisions as lines of text, one paragraph each; warnings are marked."""
         lines = []
         for decision in self.decisions:

@@ -30,7 +30,7 @@ from autoseg.errors import AutosegError, ModelError
 from autoseg.networks import build_network
 from autoseg.workspace import write_json
 from planners.names import fault_of_name
-from planners.plan import Plan
+from planners.plan import NetworkSpec, Plan
 from planners.records import RecordError, added, digest, from_json, schema_number, to_json
 
 __all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
@@ -206,12 +206,15 @@ def load_bundle(path: str | Path) -> Bundle:
     )
 
 
-def load_networks(bundle: Bundle, folds: Iterable[str | int] | None = None) -> dict[str, torch.nn.Module]:
+def load_networks(
+    bundle: Bundle, folds: Iterable[str | int] | None = None, *, lazy_logits: bool = False
+) -> dict[str, torch.nn.Module]:
     """The networks of a model, ready to predict on the CPU.
 
     Args:
         bundle: the Bundle.
         folds: names (or numbers) of folds; None for all of them.
+        lazy_logits: as in NetworkSpec.
 
     Returns:
         Fold name -> nn.Module in evaluation mode, in the order asked for.
@@ -224,7 +227,8 @@ def load_networks(bundle: Bundle, folds: Iterable[str | int] | None = None) -> d
     if missing or not names:
         wanted = f"no fold {missing[0]!r}" if missing else "no fold to predict with"
         raise ModelError(f"{bundle.name}: {wanted}. The model has: {', '.join(bundle.folds) or 'none'}")
-    return {name: _load_network(bundle, name) for name in names}
+    spec = replace(bundle.plan.network, lazy_logits=lazy_logits)
+    return {name: _load_network(bundle, name, spec) for name in names}
 
 
 def export_model(folder: str | Path, zip_path: str | Path) -> Path:
@@ -242,9 +246,9 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     return zip_path
 
 
-def _load_network(bundle: Bundle, fold: str) -> torch.nn.Module:
+def _load_network(bundle: Bundle, fold: str, spec: NetworkSpec) -> torch.nn.Module:
     try:
-        network: torch.nn.Module = build_network(bundle.plan.network)
+        network: torch.nn.Module = build_network(spec)
     except AutosegError as fault:
         raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
     state = bundle.folds[fold]()

@@ -14,7 +14,7 @@ from autoseg.evaluation import Report
 from autoseg.inference.bundle import Bundle, save_bundle
 from autoseg.inference.predictor import Predictor
 from autoseg.names import remove_folder
-from autoseg.networks.machine import peak_memory_mib
+from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.pipeline.reporting import try_report
 from autoseg.pipeline.restoration import restoration_table, validate_restoration

@@ -20,7 +20,8 @@ from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import Predict, predict_cohort
-from autoseg.networks.machine import choose_device, keep_memory
+from autoseg.networks.cpu import keep_memory
+from autoseg.networks.devices import choose_device
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.measurements import TABLE, write_measurements

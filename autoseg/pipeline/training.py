@@ -13,7 +13,7 @@ from autoseg.errors import ModelError, TrainingError
 from autoseg.inference.bundle import refuse_other_model
 from autoseg.names import plain_name
 from autoseg.networks import build_network
-from autoseg.networks.machine import choose_device
+from autoseg.networks.devices import choose_device
 from autoseg.options import Runtime, TrainOptions
 from autoseg.pipeline.fold import FoldResult, Run, train_one
 from autoseg.pipeline.folds import ALL, count_folds, draw_splits, fold_names

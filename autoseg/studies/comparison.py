@@ -18,7 +18,7 @@ from autoseg.errors import AutosegError
 from autoseg.evaluation.comparison import Comparison, Contender, average_trainings, compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
 from autoseg.networks import NETWORKS
-from autoseg.networks.machine import choose_device
+from autoseg.networks.devices import choose_device
 from autoseg.options import CompareOptions, Runtime
 from autoseg.pipeline.folds import ALL, count_folds, draw_splits, fold_names
 from autoseg.pipeline.ready import choose_recipe, length_of, ready_to_train

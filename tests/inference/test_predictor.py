@@ -220,11 +220,11 @@ def test_impossible_options_are_refused(tmp_path, tools, options):
 def test_precision_is_chosen_by_a_trial_on_a_small_patch(tmp_path, tools, monkeypatch):
     trials = []
 
-    def trial(network, patch, device):
+    def trial(network, patch, device, training):
         trials.append(patch)
         return True
 
-    monkeypatch.setattr("autoseg.inference.predictor.faster_in_bf16", trial)
+    monkeypatch.setattr("autoseg.networks.precision.faster_in_bf16", trial)
     network = dataclasses.replace(tools["make_plan"]().network, strides=((1, 1, 1), (1, 2, 2)))
     plan = tools["make_plan"](patch_size=(1, 160, 16), network=network)
     bundle = tools["write_model"](tmp_path / "m", plan)

@@ -1,12 +1,15 @@
-"""Patches that a processor cannot train in bfloat16 without harm, processors without it, and convolutions in float32."""
+"""What is done for a device: number formats that do harm or gain nothing, convolutions by oneDNN, and that it is said."""
 
 import copy
 
 import pytest
 import torch
 
-from autoseg.networks import build_network, machine
+from autoseg.networks import build_network, cpu, precision
+from autoseg.networks.scores import Head
 from planners import NetworkSpec
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -20,14 +23,14 @@ from planners import NetworkSpec
     ],
 )
 def test_thin_patches_are_told_from_sound_ones(strides, patch, thin, monkeypatch):
-    n, cpu = len(strides), torch.device("cpu")
+    n = len(strides)
     spec = NetworkSpec("unet", 1, 2, (4,) * n, tuple(strides), ((3, 3, 3),) * n, (1,) * n, (1,) * (n - 1))
-    monkeypatch.setattr(machine, "has_amx", lambda: True)
-    assert machine.unsafe_in_bf16(spec, [patch], cpu) == thin
-    assert machine.unsafe_in_bf16(spec, [(40, 56, 40), patch], cpu) == thin
-    assert not machine.unsafe_in_bf16(spec, [patch], torch.device("cuda"))
-    monkeypatch.setattr(machine, "has_amx", lambda: False)
-    assert not machine.unsafe_in_bf16(spec, [patch], cpu)
+    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    assert precision.unsafe_in_bf16(spec, [patch], CPU) == thin
+    assert precision.unsafe_in_bf16(spec, [(40, 56, 40), patch], CPU) == thin
+    assert not precision.unsafe_in_bf16(spec, [patch], torch.device("cuda"))
+    monkeypatch.setattr(precision, "has_amx", lambda: False)
+    assert not precision.unsafe_in_bf16(spec, [patch], CPU)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,7 @@ def test_bfloat16_is_not_even_tried_where_it_is_imitated(known, tried, monkeypat
     network = torch.nn.Conv3d(1, 1, 1)
     network.register_forward_hook(lambda *call: seen.append(call))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
-    found = machine.faster_in_bf16(network, (1, 4, 4, 4), torch.device("cpu"))
+    found = precision.faster_in_bf16(network, (1, 4, 4, 4), torch.device("cpu"))
     assert bool(seen) == tried
     assert tried or not found
 
@@ -59,7 +62,7 @@ def test_onednn_computes_small_single_samples_as_torch_does(kernel, monkeypatch)
     weights, found = {name: t.clone() for name, t in network.state_dict().items()}, []
     for given in (False, True):
         if given:
-            machine.give_to_onednn(network)
+            assert cpu.use_onednn(network) == 5
         for size in ((1, 1, 16, 16, 16), (2, 1, 16, 16, 16), (1, 1, 24, 64, 64)):
             torch.manual_seed(1)
             loss = network(torch.randn(size))[:, 0].square().mean()
@@ -67,11 +70,10 @@ def test_onednn_computes_small_single_samples_as_torch_does(kernel, monkeypatch)
     for before, after in zip(found[:3], found[3:], strict=True):
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True) if a is not None)
     assert handed
-    assert all(shape[0] == 1 and shape[:4].numel() <= machine.SMALL for shape in handed)
+    assert all(shape[0] == 1 and shape[:4].numel() <= cpu.SMALL for shape in handed)
     assert (1, 1, 16, 16, 16) in handed  # the small one whole
     assert (1, 8, 12, 32, 32) in handed  # of the large one what is coarse
-    given = [module for module in network.modules() if isinstance(module, machine._ByOneDNN)]
-    assert len(given) == 5
+    assert {type(module) for module in network.modules() if isinstance(module, torch.nn.Conv3d)} == {torch.nn.Conv3d, Head}
     assert all(torch.equal(t, weights[name]) for name, t in network.state_dict().items())
     with torch.inference_mode():
         assert torch.allclose(network(torch.ones(1, 1, 16, 16, 16)), copy.deepcopy(network)(torch.ones(1, 1, 16, 16, 16)))
