@@ -178,7 +178,7 @@ def load_networks(bundle, folds=None, *, lazy_logits=False):
     Args:
         bundle: the Bundle.
         folds: names (or numbers) of folds; None for all of them.
-        lazy_logits: as in NetworkSpec.
+        lazy_logits: as ``build_network`` takes it.
 
     Returns:
         Fold name -> nn.Module in evaluation mode, in the order asked for.
@@ -191,8 +191,7 @@ def load_networks(bundle, folds=None, *, lazy_logits=False):
     if missing or not names:
         wanted = f"no fold {missing[0]!r}" if missing else "no fold to predict with"
         raise ModelError(f"{bundle.name}: {wanted}. The model has: {', '.join(bundle.folds) or 'none'}")
-    spec = replace(bundle.plan.network, lazy_logits=lazy_logits)
-    return {name: _load_network(bundle, name, spec) for name in names}
+    return {name: _load_network(bundle, name, lazy_logits) for name in names}
 
 
 def export_model(folder, zip_path):
@@ -210,9 +209,9 @@ def export_model(folder, zip_path):
     return zip_path
 
 
-def _load_network(bundle, fold, spec):
+def _load_network(bundle, fold, lazy_logits):
     try:
-        network = build_network(spec)
+        network = build_network(bundle.plan.network, lazy_logits=lazy_logits)
     except AutosegError as fault:
         raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
     state = bundle.folds[fold]()

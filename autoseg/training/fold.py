@@ -23,7 +23,7 @@ from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
 from autoseg.training.recipe import Recipe, is_plain, patch_stage, steps_of_an_epoch, with_batch_size
-from planners.memory import prefers_lazy_logits
+from planners.cost import prefers_lazy_logits
 from planners.plan import Plan
 from planners.records import digest
 
@@ -89,7 +89,7 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
     refuse_too_large(task.plan.network, task.plan.patch_size, recipe.batch_size, device, bf16=recipe.bf16 is not False)
     torch.manual_seed(task.seed)
     lazy, detached = prefers_lazy_logits(task.plan.network), recipe.restoration_detach
-    network = build_network(replace(task.plan.network, lazy_logits=lazy, restoration_detached=detached))
+    network = build_network(task.plan.network, lazy_logits=lazy, restoration_detached=detached)
     if start_weights:
         say(load_matching(network, start_weights))
     network.to(device).train()
