@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from planners.change import with_network
+from planners.cost import count_elements, count_operations, count_parameters
 from planners.fingerprint import ChannelStats, Fingerprint
 from planners.fullres import plan_fullres
 from planners.lowres import pays_off, plan_lowres
-from planners.memory import count_elements, count_operations, count_parameters
 from planners.plan import AttentionStage, Budget, ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
 from planners.presets import PRESETS, Preset, get_preset, unknown_name
 from planners.records import RecordError, digest, from_json, to_json

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from planners.memory import attention_layers, count_elements, count_operations
+from planners.cost import attention_layers, count_elements, count_operations
 from planners.plan import AttentionStage, Decision, NetworkSpec
 
 __all__ = ["WHAT", "add_attention", "explain_attention"]

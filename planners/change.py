@@ -6,7 +6,7 @@ from dataclasses import replace
 from planners.attention import NAME as SELF_ATTENTION
 from planners.attention import WHAT as ABOUT_ATTENTION
 from planners.attention import add_attention, explain_attention
-from planners.memory import count_elements
+from planners.cost import count_elements
 from planners.patch import BATCH_2D, BATCH_3D
 from planners.plan import Decision, NetworkSpec, Plan
 from planners.presets import PRESETS

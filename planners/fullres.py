@@ -2,11 +2,10 @@
 
 from planners.assemble import make_plan
 from planners.fingerprint import Fingerprint
-from planners.lowres import coarsen, explain_lowres, pays_off
-from planners.patch import fit_patch
+from planners.lowres import choose_resolutions, pays_off
 from planners.plan import Budget, Decision, Plan
 from planners.presets import Preset
-from planners.spacing import choose_grid, is_flat, say
+from planners.spacing import is_flat, say
 
 __all__ = ["plan_fullres"]
 
@@ -15,31 +14,22 @@ def plan_fullres(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Pl
     """A 3D plan on the target grid of the data set.
 
     2D data get a plan too, with patches of depth 1 and a warning.
-
-    Args:
-        fingerprint: ``Fingerprint``.
-        budget: ``Budget``.
-        preset: ``Preset``.
-
-    Returns:
-        Plan
     """
-    grid, decisions = choose_grid(fingerprint)
-    fit = fit_patch(fingerprint, budget, preset, grid)
-    coarse, _ = coarsen(fingerprint, budget, preset, grid, fit)
+    found = choose_resolutions(fingerprint, budget, preset)
+    decisions = found.about_full
     if is_flat(fingerprint):
         rule = "the typical case is a single slice: slices_2d plans for such data"
-        numbers = f"median case {say(grid.median_shape)} voxels"
+        numbers = f"median case {say(found.full.median_shape)} voxels"
         decisions += (Decision("3D for 2D data", "patches of depth 1", rule, numbers, warning=True),)
     return make_plan(
         "fullres_3d",
         fingerprint,
         budget,
         preset,
-        grid,
-        fit,
-        batch_dice=_batch_dice(pays_off(grid, coarse)),
-        decisions=(*decisions, explain_lowres(grid, fit, coarse)),
+        found.full,
+        found.full_fit,
+        batch_dice=_batch_dice(pays_off(found.full, found.low)),
+        decisions=(*decisions, found.about_low),
     )
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from planners.attention import add_attention, explain_attention
 from planners.axes import Triple, triple
+from planners.cost import count_elements, count_parameters
 from planners.fingerprint import Fingerprint
-from planners.memory import count_elements, count_parameters
 from planners.plan import Budget, Decision, NetworkSpec
 from planners.presets import Preset
 from planners.spacing import Grid, say
@@ -58,14 +58,14 @@ def fit_patch(fingerprint: Fingerprint, budget: Budget, preset: Preset, grid: Gr
     capacity = _capacity(budget, preset, slices)
     least = preset.least_batch_2d if slices else LEAST_BATCH
     # nnU-Net counts every entry of ``labels``, also background of regions and ignore, and no input
-    ends = {"inputs": 0, "outputs": fingerprint.n_labels} if budget.parity else {}
+    inputs, outputs = (0, fingerprint.n_labels) if budget.parity else (None, None)
     topology = choose_topology(grid.spacing_mm, _first_patch(grid, slices))
     network = _network(fingerprint, preset, budget, topology, slices)
-    elements = count_elements(network, topology.patch, **ends)
+    elements = count_elements(network, topology.patch, inputs=inputs, outputs=outputs)
     while elements * least > capacity and (smaller := _smaller(topology, grid)):
         topology = smaller
         network = _network(fingerprint, preset, budget, topology, slices)
-        elements = count_elements(network, topology.patch, **ends)
+        elements = count_elements(network, topology.patch, inputs=inputs, outputs=outputs)
     batch, limit = _batch(budget, preset, capacity / elements, grid.n_voxels / math.prod(topology.patch), slices)
     return Fit(topology.patch, batch, network, elements, capacity, limit)
 

@@ -7,7 +7,7 @@ Every tuple with one entry per axis is in *network order*: the axes of the canon
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from planners.axes import Triple, triple
 from planners.names import fault_of_name
@@ -16,7 +16,6 @@ from planners.records import schema_number
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
 SCHEMA = 1
-RUN = {"since": 2, "counts": False}  # of a field that came later and is no part of what a network is
 WIDTH_STEP = 8  # of scaled widths: what vector units and tensor cores like
 
 
@@ -116,11 +115,6 @@ class NetworkSpec:
         backbone: ``plain`` or ``residual``: the encoder of ``self_attention_unet``.
         attention: where ``self_attention_unet`` has self-attention; the other networks ignore both.
         restoration: a second head restores the image; set by a training that teaches it.
-        lazy_logits: the last layer is left to whoever needs the logits (``autoseg/networks/scores.py``), where the network has
-            one on the grid of the image.
-        restoration_detached: the restoration teaches its own head alone, and no feature that the segmentation uses.
-
-    The last two are how a network is run, set by whoever builds it: they change no weight, and no result of a prediction.
     """
 
     name: str
@@ -137,8 +131,6 @@ class NetworkSpec:
     backbone: str = "plain"
     attention: tuple[AttentionStage, ...] = ()
     restoration: bool = False
-    lazy_logits: bool = field(default=False, metadata=RUN)
-    restoration_detached: bool = field(default=False, metadata=RUN)
 
     def __post_init__(self) -> None:
         if self.backbone not in ("plain", "residual"):
@@ -208,7 +200,7 @@ class Plan:
         mirror_axes: network axes along which left and right may be exchanged (augmentation and test-time mirroring).
         iterations: default length of a training.
         network: the default network.
-        memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/memory.py``.
+        memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/cost.py``.
         decisions: why.
         fingerprint_digest: of the fingerprint it was made from.
         schema: of this file format; a field that is ``added`` here or in what a plan is made of raises it.

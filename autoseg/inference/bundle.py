@@ -30,7 +30,7 @@ from autoseg.errors import AutosegError, ModelError
 from autoseg.networks import build_network
 from autoseg.workspace import write_json
 from planners.names import fault_of_name
-from planners.plan import NetworkSpec, Plan
+from planners.plan import Plan
 from planners.records import RecordError, added, digest, from_json, schema_number, to_json
 
 __all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
@@ -214,7 +214,7 @@ def load_networks(
     Args:
         bundle: the Bundle.
         folds: names (or numbers) of folds; None for all of them.
-        lazy_logits: as in NetworkSpec.
+        lazy_logits: as ``build_network`` takes it.
 
     Returns:
         Fold name -> nn.Module in evaluation mode, in the order asked for.
@@ -227,8 +227,7 @@ def load_networks(
     if missing or not names:
         wanted = f"no fold {missing[0]!r}" if missing else "no fold to predict with"
         raise ModelError(f"{bundle.name}: {wanted}. The model has: {', '.join(bundle.folds) or 'none'}")
-    spec = replace(bundle.plan.network, lazy_logits=lazy_logits)
-    return {name: _load_network(bundle, name, spec) for name in names}
+    return {name: _load_network(bundle, name, lazy_logits) for name in names}
 
 
 def export_model(folder: str | Path, zip_path: str | Path) -> Path:
@@ -246,9 +245,9 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     return zip_path
 
 
-def _load_network(bundle: Bundle, fold: str, spec: NetworkSpec) -> torch.nn.Module:
+def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
     try:
-        network: torch.nn.Module = build_network(spec)
+        network: torch.nn.Module = build_network(bundle.plan.network, lazy_logits=lazy_logits)
     except AutosegError as fault:
         raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
     state = bundle.folds[fold]()

@@ -34,7 +34,7 @@ from autoseg.preprocess.case import prepare_volume, spacing_of
 from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes
-from planners.memory import prefers_lazy_logits
+from planners.cost import prefers_lazy_logits
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import conv_stack
 from autoseg.networks.encoder import Encoder
+from autoseg.networks.heads import Ends
 from autoseg.networks.unet import UNet
 from planners.axes import Triple
 from planners.plan import NetworkSpec
@@ -52,12 +53,12 @@ class AttentionGate(nn.Module):
         return skip * self.weights(skip, below)
 
 
-def build_attention_gate_unet(spec: NetworkSpec) -> nn.Module:
+def build_attention_gate_unet(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """The plain U-Net with gates on all skips but the finest."""
     features, strides = spec.features, spec.strides
     skips = len(features) - 1
     gates = [AttentionGate(features[s], features[s + 1], strides[s + 1]) for s in range(min(1, max(0, skips - 1)), skips)]
-    network = UNet(spec, Encoder(spec, conv_stack), gates)
+    network = UNet(spec, ends, Encoder(spec, conv_stack), gates)
     for gate in gates:
         nn.init.zeros_(gate.score.weight)
         nn.init.constant_(gate.score.bias, OPEN)  # type: ignore[arg-type]

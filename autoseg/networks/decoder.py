@@ -21,9 +21,10 @@ class Decoder(nn.Module):
     Args:
         spec: NetworkSpec.
         gates: modules ``gate(skip, below) -> skip`` for the coarsest skip connections, the finest of these first.
+        lazy_logits: Scores in place of logits.
     """
 
-    def __init__(self, spec: NetworkSpec, gates: Sequence[nn.Module] = ()) -> None:
+    def __init__(self, spec: NetworkSpec, gates: Sequence[nn.Module] = (), *, lazy_logits: bool = False) -> None:
         super().__init__()
         features = spec.features
         levels = range(len(features) - 1)
@@ -35,7 +36,7 @@ class Decoder(nn.Module):
         )
         self.gates = nn.ModuleList(gates)
         scales = max(1, len(levels)) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(Head(features[s], spec.out_channels, lazy=spec.lazy_logits) for s in range(scales))
+        self.heads = nn.ModuleList(Head(features[s], spec.out_channels, lazy=lazy_logits) for s in range(scales))
 
     def forward(self, features: list[torch.Tensor], every_scale: bool = False) -> tuple[Logits | list[Logits], torch.Tensor]:
         """Logits from the encoder's features.

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import SLOPE, ConvBlock, InstanceNorm, convolution
 from autoseg.networks.dilated import DilatedNetwork, ImageBranch
+from autoseg.networks.heads import Ends
 from planners.axes import Triple, triple
 from planners.plan import NetworkSpec
 
@@ -66,6 +67,6 @@ class AtrousPyramid(nn.Module):
         return functional.leaky_relu(joined + self.image(x), SLOPE)
 
 
-def build_deeplabv3(spec: NetworkSpec) -> nn.Module:
+def build_deeplabv3(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """DeepLabv3 on the plan's residual encoder; logits are computed on a grid up to 8 times coarser and enlarged."""
-    return DilatedNetwork(spec, AtrousPyramid, WIDTH)
+    return DilatedNetwork(spec, AtrousPyramid, WIDTH, ends)

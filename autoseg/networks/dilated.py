@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import SLOPE, ConvBlock, InputScaling, check_patch, initialise, residual_stack
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import Slices, restoration_head, with_restored
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
 from autoseg.networks.scores import Output
 from planners.axes import Triple, triple
 from planners.plan import NetworkSpec
@@ -94,7 +94,7 @@ class DilatedNetwork(nn.Module):
         widest: upper limit of ``outputs``, which otherwise is the width of the encoder.
     """
 
-    def __init__(self, spec: NetworkSpec, context: Callable[[int, int, Triple], nn.Module], widest: int) -> None:
+    def __init__(self, spec: NetworkSpec, context: Callable[[int, int, Triple], nn.Module], widest: int, ends: Ends) -> None:
         super().__init__()
         self.spec = spec
         self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
@@ -104,7 +104,7 @@ class DilatedNetwork(nn.Module):
         self.context = context(inputs, width, spec.kernels[:STAGES][-1])
         self.head = nn.Conv3d(width, spec.out_channels, 1)
         initialise(self)
-        self.restoration = restoration_head(spec)
+        self.restoration = restoration_head(spec, ends)
 
     def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)

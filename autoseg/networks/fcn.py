@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import Slices, restoration_head, with_restored
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
 from autoseg.networks.scores import Output
 from planners.axes import Triple, triple
 from planners.plan import NetworkSpec
@@ -65,7 +65,7 @@ class FCN(nn.Module):
     ``spec.decoder_blocks`` and ``spec.deep_supervision`` have no effect.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, ends: Ends) -> None:
         super().__init__()
         self.spec = spec
         self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
@@ -81,7 +81,7 @@ class FCN(nn.Module):
             for up in ups:
                 kernel = interpolation_kernel(up.stride)
                 up.weight.copy_(torch.eye(spec.out_channels)[..., None, None, None] * kernel)
-        self.restoration = restoration_head(spec)
+        self.restoration = restoration_head(spec, ends)
 
     def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
@@ -95,6 +95,6 @@ class FCN(nn.Module):
         return with_restored(self.restoration, image, encoded[0], [logits] if every_scale else logits, restore)
 
 
-def build_fcn(spec: NetworkSpec) -> nn.Module:
+def build_fcn(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """FCN-8s on the plan's plain encoder."""
-    return FCN(spec)
+    return FCN(spec, ends)

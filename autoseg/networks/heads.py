@@ -14,6 +14,8 @@ as zero. In training the clipping passes gradients on, else a voxel that left [0
 weights are drawn from a copy of the random state: a network has the same other weights with and without it.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -24,7 +26,7 @@ from autoseg.networks.scores import Logits, Output
 from planners.axes import Triple
 from planners.plan import NetworkSpec
 
-__all__ = ["RestorationHead", "Slices", "restoration_head", "restoration_parameters", "with_restored"]
+__all__ = ["Ends", "RestorationHead", "Slices", "restoration_head", "restoration_parameters", "with_restored"]
 
 WIDTH = 64  # channels of the body
 BLOCKS = 4
@@ -35,13 +37,26 @@ DETAIL = 10.0  # brings it near the size of the features
 Slices = bool | torch.Tensor  # whether to restore, or the (B, 3) thickness of the slices that are to be restored
 
 
+@dataclass(frozen=True)
+class Ends:
+    """How a network ends, chosen by whoever builds it: neither changes a weight, or what a prediction finds.
+
+    Attributes:
+        lazy_logits: Scores in place of logits, where the last layer lies on the grid of the image (``scores``).
+        restoration_detached: the restoration teaches its own head alone, and no feature that the segmentation uses.
+    """
+
+    lazy_logits: bool = False
+    restoration_detached: bool = False
+
+
 class RestorationHead(nn.Module):
     """Down, residual blocks, up, and two convolutions on the fine grid.
 
-    Where ``spec.restoration_detached`` its gradients stop here, so that the features serve the segmentation alone.
+    Where it is ``detached`` its gradients stop here, so that the features serve the segmentation alone.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, *, detached: bool = False) -> None:
         super().__init__()
         deep = any(kernel[0] > 1 for kernel in spec.kernels)  # else a 2D network
         kernel, stride = ((3, 3, 3), (2, 2, 2)) if deep else ((1, 3, 3), (1, 2, 2))
@@ -55,7 +70,7 @@ class RestorationHead(nn.Module):
             self.correct = convolution(MIXED, channels, kernel)
         for parameter in self.correct.parameters():
             nn.init.zeros_(parameter)
-        self.detached = spec.restoration_detached
+        self.detached = detached
 
     def forward(self, image: torch.Tensor, features: torch.Tensor, slices: torch.Tensor | None = None) -> torch.Tensor:
         """The restored image, float32.
@@ -106,9 +121,9 @@ class Residual(nn.Module):
         return x + self.second(functional.leaky_relu(self.first(x), SLOPE, inplace=True))
 
 
-def restoration_head(spec: NetworkSpec) -> RestorationHead | None:
+def restoration_head(spec: NetworkSpec, ends: Ends) -> RestorationHead | None:
     """The head that ``spec`` asks for, or None. It is the last part of a network to be made, see the top of this file."""
-    return RestorationHead(spec) if spec.restoration else None
+    return RestorationHead(spec, detached=ends.restoration_detached) if spec.restoration else None
 
 
 def with_restored(

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import SLOPE, ConvBlock
 from autoseg.networks.dilated import DilatedNetwork, ImageBranch
+from autoseg.networks.heads import Ends
 from planners.axes import Triple, triple
 from planners.plan import NetworkSpec
 
@@ -54,6 +55,6 @@ class PyramidPooling(nn.Module):
         return functional.leaky_relu(self.join(torch.cat(maps, dim=1)) + self.image(x), SLOPE)
 
 
-def build_pspnet(spec: NetworkSpec) -> nn.Module:
+def build_pspnet(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """PSPNet on the plan's residual encoder; logits are computed on a grid up to 8 times coarser and enlarged."""
-    return DilatedNetwork(spec, PyramidPooling, WIDTH)
+    return DilatedNetwork(spec, PyramidPooling, WIDTH, ends)

@@ -1,7 +1,7 @@
 """The last layer of a network, from features to logits, which may be left to whoever needs them.
 
 With many structures the logits of a patch are the largest thing in memory by far, while the features they are made of are
-few. So a network with lazy logits (``NetworkSpec.lazy_logits``) returns ``Scores`` in their place: the features and the layer.
+few. So a network with lazy logits returns ``Scores`` in their place: the features and the layer.
 What comes next then computes logits piece by piece, and need not keep them. Networks that enlarge their logits (FCN, DeepLab,
 PSPNet) have no such layer and go on returning logits.
 """

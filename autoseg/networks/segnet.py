@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoseg.networks.blocks import ConvBlock, InputScaling, check_patch, conv_stack, initialise
-from autoseg.networks.heads import Slices, restoration_head, with_restored
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
 from autoseg.networks.scores import Head, Output
 from planners.axes import Triple
 from planners.plan import NetworkSpec
@@ -52,7 +52,7 @@ class SegNet(nn.Module):
     an encoder only.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, ends: Ends) -> None:
         super().__init__()
         self.spec = spec
         features, kernels = spec.features, spec.kernels
@@ -67,9 +67,9 @@ class SegNet(nn.Module):
             conv_stack(features[s], features[s], kernels[s], blocks=spec.decoder_blocks[s]) for s in levels
         )
         scales = max(1, len(levels)) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(Head(features[s], spec.out_channels, lazy=spec.lazy_logits) for s in range(scales))
+        self.heads = nn.ModuleList(Head(features[s], spec.out_channels, lazy=ends.lazy_logits) for s in range(scales))
         initialise(self)
-        self.restoration = restoration_head(spec)
+        self.restoration = restoration_head(spec, ends)
 
     def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
@@ -88,6 +88,6 @@ class SegNet(nn.Module):
         return with_restored(self.restoration, image, x, outputs[::-1] if every_scale else outputs[-1], restore)
 
 
-def build_segnet(spec: NetworkSpec) -> nn.Module:
+def build_segnet(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """SegNet with the plan's stages."""
-    return SegNet(spec)
+    return SegNet(spec, ends)

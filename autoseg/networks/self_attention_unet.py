@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from autoseg.networks.attention import FullAttention, SlotAttention, attention_blocks
+from autoseg.networks.heads import Ends
 from autoseg.networks.unet import UNet, build_residual_unet, build_unet
 from planners.plan import NetworkSpec
 
@@ -19,9 +20,9 @@ __all__ = ["attention_maps", "build_self_attention_unet", "close_gates", "slot_b
 BACKBONES = {"plain": build_unet, "residual": build_residual_unet}
 
 
-def build_self_attention_unet(spec: NetworkSpec) -> nn.Module:
+def build_self_attention_unet(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """The backbone that ``spec.backbone`` names, with a block for each entry of ``spec.attention``."""
-    return BACKBONES[spec.backbone](spec, _blocks(spec))
+    return BACKBONES[spec.backbone](spec, ends, _blocks(spec))
 
 
 def _blocks(spec: NetworkSpec) -> Iterator[tuple[int, nn.Module]]:

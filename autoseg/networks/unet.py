@@ -25,7 +25,7 @@ from autoseg.networks.blocks import (
 )
 from autoseg.networks.decoder import Decoder
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import Slices, restoration_head, with_restored
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
 from autoseg.networks.scores import Output
 from planners.plan import NetworkSpec
 
@@ -48,6 +48,7 @@ class UNet(nn.Module):
     def __init__(
         self,
         spec: NetworkSpec,
+        ends: Ends,
         encoder: Encoder,
         gates: Sequence[nn.Module] = (),
         attention: Iterable[tuple[int, nn.Module]] = (),
@@ -56,11 +57,11 @@ class UNet(nn.Module):
         self.spec = spec
         self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
         self.encoder = encoder
-        self.decoder = Decoder(spec, gates)
+        self.decoder = Decoder(spec, gates, lazy_logits=ends.lazy_logits)
         initialise(self)
         for stage, block in attention:
             encoder.stages[stage].append(block)  # type: ignore[operator]
-        self.restoration = restoration_head(spec)
+        self.restoration = restoration_head(spec, ends)
 
     def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
@@ -69,16 +70,16 @@ class UNet(nn.Module):
         return with_restored(self.restoration, image, finest, logits, restore)
 
 
-def build_unet(spec: NetworkSpec, attention: Iterable[tuple[int, nn.Module]] = ()) -> UNet:
+def build_unet(spec: NetworkSpec, ends: Ends, attention: Iterable[tuple[int, nn.Module]] = ()) -> UNet:
     """The plain U-Net: ``encoder_blocks`` convolutions per stage, the first one strided."""
-    return UNet(spec, Encoder(spec, conv_stack), attention=attention)
+    return UNet(spec, ends, Encoder(spec, conv_stack), attention=attention)
 
 
-def build_residual_unet(spec: NetworkSpec, attention: Iterable[tuple[int, nn.Module]] = ()) -> UNet:
+def build_residual_unet(spec: NetworkSpec, ends: Ends, attention: Iterable[tuple[int, nn.Module]] = ()) -> UNet:
     """The residual U-Net ("ResEnc"): a stem convolution, then ``encoder_blocks`` residual blocks per stage.
 
     Residual learning is of He et al., CVPR 2016 (arXiv 1512.03385), this encoder of nnU-Net (Isensee et al., MICCAI 2024,
     arXiv 2404.09556); the decoder is that of ``build_unet``. Blocks: ``blocks.ResidualBlock``.
     """
     stem = ConvBlock(spec.in_channels, spec.features[0], spec.kernels[0])
-    return UNet(spec, Encoder(spec, residual_stack, stem=stem, inputs=spec.features[0]), attention=attention)
+    return UNet(spec, ends, Encoder(spec, residual_stack, stem=stem, inputs=spec.features[0]), attention=attention)

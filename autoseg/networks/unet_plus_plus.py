@@ -21,7 +21,7 @@ from torch import nn
 
 from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import Slices, restoration_head, with_restored
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
 from autoseg.networks.scores import Head, Output
 from planners.plan import NetworkSpec
 
@@ -35,7 +35,7 @@ class UNetPlusPlus(nn.Module):
     single stage has a head on the encoder's features.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, ends: Ends) -> None:
         super().__init__()
         self.spec = spec
         features, strides = spec.features, spec.strides
@@ -56,9 +56,9 @@ class UNetPlusPlus(nn.Module):
             for i in range(depth)
         )
         scales = max(1, depth) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(Head(features[0], spec.out_channels, lazy=spec.lazy_logits) for _ in range(scales))
+        self.heads = nn.ModuleList(Head(features[0], spec.out_channels, lazy=ends.lazy_logits) for _ in range(scales))
         initialise(self)
-        self.restoration = restoration_head(spec)
+        self.restoration = restoration_head(spec, ends)
 
     def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
@@ -72,6 +72,6 @@ class UNetPlusPlus(nn.Module):
         return with_restored(self.restoration, image, rows[0][-1], logits if every_scale else logits[0], restore)
 
 
-def build_unet_plus_plus(spec: NetworkSpec) -> nn.Module:
+def build_unet_plus_plus(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """UNet++ with the plan's stages and a plain encoder."""
-    return UNetPlusPlus(spec)
+    return UNetPlusPlus(spec, ends)

@@ -33,7 +33,7 @@ from autoseg.training.monitor import append_history, plot_history, read_history,
 from autoseg.training.recipe import Recipe, is_plain, patch_stage, steps_of_an_epoch
 from autoseg.training.settle import Training
 from autoseg.training.transfer import Start, Transfer, load_matching
-from planners.memory import prefers_lazy_logits
+from planners.cost import prefers_lazy_logits
 from planners.plan import Plan
 from planners.records import digest
 
@@ -154,7 +154,7 @@ def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Tran
     """The network to train, with what it takes over."""
     torch.manual_seed(task.seed)
     lazy, detached = prefers_lazy_logits(task.plan.network), task.recipe.restoration_detach
-    network = build_network(replace(task.plan.network, lazy_logits=lazy, restoration_detached=detached))
+    network = build_network(task.plan.network, lazy_logits=lazy, restoration_detached=detached)
     transfer = load_matching(network, start.load(), start.source) if start else None
     if transfer:
         logger.info("%s", transfer)

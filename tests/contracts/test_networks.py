@@ -72,7 +72,7 @@ def test_scales_start_with_the_finest_and_get_coarser(spec):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_lazy_logits_are_those_of_the_network(spec, bf16):
     network = build_network(replace(spec, restoration=True)).eval()
-    lazy = build_network(replace(spec, restoration=True, lazy_logits=True)).eval()
+    lazy = build_network(replace(spec, restoration=True), lazy_logits=True).eval()
     lazy.load_state_dict(network.state_dict())
     x = torch.rand(2, 2, 8, 16, 16)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -223,7 +223,7 @@ def test_a_fresh_restoration_is_the_input_and_a_trained_one_stays_in_range(spec)
 def test_restoration_teaches_the_features_unless_it_is_detached(spec):
     x = torch.rand(2, 2, 8, 16, 16)
     for detached in (False, True):
-        network = build_network(replace(spec, restoration=True, restoration_detached=detached))
+        network = build_network(replace(spec, restoration=True), restoration_detached=detached)
         torch.nn.init.normal_(network.restoration.correct.weight)
         network(x, restore=True)[1].square().sum().backward()
         taught = [n for n, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]

@@ -164,7 +164,7 @@ def test_many_structures_are_predicted_through_fewer_features(tmp_path, tools, m
     bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
     options = {"device": "cpu", "precision": precision, "fold_agreement": True}
     fewer = of(bundle, **options)
-    monkeypatch.setattr("autoseg.inference.predictor._fewer_than_logits", lambda heads: ())
+    monkeypatch.setattr("autoseg.inference.predictor.prefers_lazy_logits", lambda spec, networks: False)
     plain = of(bundle, **options)
     volume, _ = tools["ball_volume"](rows=FLIPPED)
     noisy = Volume(volume.data + np.random.default_rng(0).normal(0, 0.2, volume.data.shape).astype(np.float32), volume.geometry)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from autoseg.networks import build_network, cpu, precision
+from autoseg.networks import NETWORKS, build_network, cpu, devices, precision
 from autoseg.networks.scores import Head
 from planners import NetworkSpec
 
@@ -77,3 +77,50 @@ def test_onednn_computes_small_single_samples_as_torch_does(kernel, monkeypatch)
     assert all(torch.equal(t, weights[name]) for name, t in network.state_dict().items())
     with torch.inference_mode():
         assert torch.allclose(network(torch.ones(1, 1, 16, 16, 16)), copy.deepcopy(network)(torch.ones(1, 1, 16, 16, 16)))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("training", [False, True])
+def test_what_was_done_for_a_device_is_said_and_changes_no_class_and_no_weight(name, training, monkeypatch):
+    monkeypatch.setattr(devices, "keep_memory", lambda: True)
+    spec = NetworkSpec(name, 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (1, 1), (1,))
+    network = build_network(spec)
+    kinds, weights = [type(module) for module in network.modules()], copy.deepcopy(network.state_dict())
+    done = devices.prepare_for(CPU, network, spec, [(16, 16, 16)], precision="fp32", training=training)
+    assert (done.device, done.precision, done.why, done.bf16) == ("cpu", "fp32", "as asked for", False)
+    hooked = [module for module in network.modules() if module._forward_pre_hooks]
+    assert done.onednn == len(hooked) > 0
+    last = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and not m.weight.is_contiguous()]
+    assert done.channels_last == len(last)
+    assert bool(last) == training == done.memory_kept
+    assert kinds == [type(module) for module in network.modules()]
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
+
+
+def test_in_bfloat16_nothing_is_done_to_the_network(monkeypatch):
+    monkeypatch.setattr(devices, "keep_memory", lambda: True)
+    spec = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (1, 1), (1,))
+    network = build_network(spec)
+    done = devices.prepare_for(CPU, network, spec, [(64, 64, 64)], precision="bf16", training=True)
+    assert (done.onednn, done.channels_last, done.bf16) == (0, 0, True)
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_a_network_that_is_prepared_twice_computes_the_same():
+    torch.manual_seed(0)
+    spec = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (1, 1), (1,))
+    network, x, found = build_network(spec), torch.rand(1, 1, 16, 16, 16), []
+    for _ in range(2):
+        devices.prepare_for(CPU, network, spec, [(16, 16, 16)], precision="fp32")
+        found.append(network(x))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_faster_format_is_tried_on_the_last_patch(fast, monkeypatch):
+    tried = []
+    monkeypatch.setattr(precision, "faster_in_bf16", lambda network, patch, device, training: tried.append(patch) or fast)
+    spec = NetworkSpec("unet", 3, 2, (4,), ((1, 1, 1),), ((3, 3, 3),), (1,), ())
+    chosen = precision.choose_precision("auto", CPU, None, spec, [(8, 8, 8), (16, 16, 16)], training=False)
+    assert (chosen.name == "bf16") == fast
+    assert tried == [(3, 16, 16, 16)]

@@ -192,7 +192,7 @@ def test_the_averaged_weights_are_returned(tmp_path):
 
 def restoring(detached):
     torch.manual_seed(0)
-    return build_network(replace(SPEC, restoration=True, restoration_detached=detached)).train()
+    return build_network(replace(SPEC, restoration=True), restoration_detached=detached).train()
 
 
 def with_clean(step, fraction, left=0):
