@@ -24,10 +24,18 @@ from autoseg.atomic import replacing
 from autoseg.data.findings import Finding, findings_table
 from autoseg.data.layouts import LAYOUTS
 from autoseg.data.layouts.found import PATHS, FoundCase, Source, error
-from autoseg.data.layouts.reading import combine, label_values, read_image, see_cases
+from autoseg.data.layouts.reading import combine, label_values, mask_of, read_image, see_cases
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError
-from autoseg.imaging.files import FORMATS, ending_of, read_file, read_geometry, read_label_volume, write_label_volume
+from autoseg.imaging.files import (
+    FORMATS,
+    ending_of,
+    is_slicer_segmentation,
+    read_file,
+    read_geometry,
+    read_label_volume,
+    write_label_volume,
+)
 from autoseg.imaging.raw import digest_of, read_bytes
 from autoseg.imaging.volume import LabelVolume
 from autoseg.names import inside
@@ -290,7 +298,8 @@ def _parts(seen, ending, values, mode):
 
     def part(source, target, make=_write_volume):
         key = digest_of(json.dumps([seen.digests[source.path], source.volume, target, mode]).encode())
-        if source.volume is not None or (mode != "reference" and not source.path.name.lower().endswith(ending)):
+        other = not source.path.name.lower().endswith(ending) or is_slicer_segmentation(source.path)  # which may be cropped
+        if source.volume is not None or (mode != "reference" and other):
             return Part((source.path,), target, key, partial(make, source))
         return Part((source.path,), None if mode == "reference" else target, key)
 
@@ -321,9 +330,7 @@ def _write_label(image, source, path):
 def _write_combined(masks, values, image, path):
     """The label map of structures in separate files, on the grid of the image."""
     geometry = read_file(image).geometry
-    codes, combinations = combine(
-        ((name, read_file(file, as_label=True, onto=geometry).data[0] != 0) for name, file in masks), geometry.shape
-    )
+    codes, combinations = combine(((name, mask_of(file, name, geometry).data[0] != 0) for name, file in masks), geometry.shape)
     table = np.array([values[frozenset(combination)] for combination in combinations])
     write_label_volume(LabelVolume(table[codes], geometry), path, like=image)
 
