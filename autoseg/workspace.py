@@ -16,7 +16,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
@@ -24,6 +24,8 @@ from autoseg.names import plain_name
 from planners.records import RecordError, from_json, to_json
 
 __all__ = ["Workspace", "read_json", "read_record", "write_json", "write_text"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,12 @@ class Workspace:
         return tuple(sorted(path.parent for path in self.folder.glob("models/[!.]*/model.json")))
 
 
-def write_text(path, text):
+def write_text(path: Path | str, text: str) -> None:
     with replacing(path) as draft:
         draft.write_text(text)
 
 
-def write_json(path, value):
+def write_json(path: Path | str, value: Any) -> None:
     """Records, dictionaries, lists, numbers and strings as JSON; NaN is refused."""
     write_text(path, json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
 
@@ -128,9 +130,9 @@ def read_json(path: str | Path, error: type[AutosegError] = AutosegError) -> Any
         raise error(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
 
 
-def read_record(cls, path):
-    """A record from its file; errors name the file and the place in it."""
+def read_record(cls: type[T], path: Path | str, *, strict: bool = True) -> T:
+    """A record from its file; errors name the file and the place in it. ``strict`` as in ``from_json``."""
     try:
-        return from_json(cls, read_json(path), where=str(path))
+        return from_json(cls, read_json(path), where=str(path), strict=strict)
     except RecordError as fault:
         raise AutosegError(str(fault)) from fault

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 from planners.names import fault_of_name
+from planners.records import schema_number
 
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
@@ -200,7 +201,7 @@ class Plan:
         memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/memory.py``.
         decisions: why.
         fingerprint_digest: of the fingerprint it was made from.
-        schema: of this file format.
+        schema: of this file format; a field that is ``added`` here or in what a plan is made of raises it.
     """
 
     name: str
@@ -221,7 +222,7 @@ class Plan:
     memory_elements: int
     decisions: tuple[Decision, ...] = ()
     fingerprint_digest: str = ""
-    schema: int = SCHEMA
+    schema: int = schema_number(SCHEMA)
 
     def __post_init__(self):
         if fault := fault_of_name(self.name):

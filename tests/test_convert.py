@@ -9,18 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autoseg import pipeline
 from autoseg.cli import main
 from autoseg.data.check import check_dataset
+from autoseg.data.conversion import writing
 from autoseg.data.dataset import read_dataset
 from autoseg.data.splits import read_splits
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
-from autoseg.pipeline import conversion, convert
+from autoseg.options import ConvertOptions, Runtime
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPE, SPACING_MM = (4, 6, 8), (3.0, 1.0, 1.5)
+
+
+def convert(layout, source, target, *, options=None, mode="reference", skip_bad=False, workers=None):
+    """``autoseg.pipeline.convert`` with options by name."""
+    how = ConvertOptions(link=mode == "link", copy=mode == "copy", skip_bad=skip_bad, **(options or {}))
+    return pipeline.convert(layout, source, target, how, Runtime(workers=workers))
 
 
 def put_image(path, seed=0, channels=1):
@@ -356,55 +364,54 @@ def test_with_skip_bad_the_good_cases_are_converted_and_the_status_tells(source,
 def test_an_interrupted_conversion_goes_on_where_it_was(source, tmp_path, monkeypatch, mode):
     fill_acdc(source, cine=True)
     freeze(source)
-    make, made = conversion._make, []
+    make, made = writing.make_part, []
 
-    def stop_in_the_middle(part, target):
+    def stop_in_the_middle(part, *more):
         if len(made) == 8:
             raise KeyboardInterrupt
         made.append(part.target)
-        return make(part, target)
+        return make(part, *more)
 
-    monkeypatch.setattr(conversion, "_make", stop_in_the_middle)
+    monkeypatch.setattr(writing, "make_part", stop_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
         convert("acdc", source, tmp_path / "out", mode=mode, options={"cine": True}, workers=1)
     assert not (tmp_path / "out" / "dataset.json").exists()
     record = tmp_path / "out" / "conversion.jsonl"
     record.write_text(record.read_text() + '{"file": "imagesTr/pati')  # cut short by the kill
-    monkeypatch.setattr(conversion, "_make", make)
+    monkeypatch.setattr(writing, "make_part", make)
     done = convert("acdc", source, tmp_path / "out", mode=mode, options={"cine": True})
-    assert done.kept == 7, "all files of the five cases that were whole"
+    assert done.made.kept == 7, "all files of the five cases that were whole"
     assert len(check(tmp_path / "out").test) == 11
     files = state(tmp_path / "out" / "imagesTr")
     again = convert("acdc", source, tmp_path / "out", mode=mode, options={"cine": True})
-    assert (again.written, again.kept) == (0, done.written + done.kept)
+    assert (again.made.written, again.made.kept) == (0, done.made.written + done.made.kept)
     assert state(tmp_path / "out" / "imagesTr") == files
 
 
-def test_a_file_that_was_damaged_since_is_made_again_and_an_edited_dataset_json_is_kept(source, tmp_path):
+def test_a_file_that_was_damaged_since_is_made_again_and_an_edited_dataset_json_is_kept(source, tmp_path, caplog):
     fill_brats(source)
     convert("brats", source, tmp_path / "out", mode="copy")
     image = tmp_path / "out" / "imagesTr" / "BraTS20_Training_001_0002.nii.gz"
     image.write_bytes(image.read_bytes()[:-9])
     edited = description(tmp_path / "out") | {"name": "mine"}
     (tmp_path / "out" / "dataset.json").write_text(json.dumps(edited))
-    said = []
-    assert convert("brats", source, tmp_path / "out", mode="copy", say=said.append).written == 1
+    assert convert("brats", source, tmp_path / "out", mode="copy").made.written == 1
     check(tmp_path / "out")
     assert description(tmp_path / "out") == edited
-    assert any("was edited" in sentence for sentence in said)
+    assert "was edited" in caplog.text
 
 
-def test_where_nothing_can_be_linked_files_are_copied_and_that_is_said(source, tmp_path, monkeypatch):
+def test_where_nothing_can_be_linked_files_are_copied_and_that_is_said(source, tmp_path, monkeypatch, caplog):
     fill_brats(source)
+    caplog.set_level("INFO", logger="autoseg")
 
     def refuse(*arguments):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    said = []
-    convert("brats", source, tmp_path / "out", mode="link", say=said.append)
+    convert("brats", source, tmp_path / "out", mode="link")
     check(tmp_path / "out")
-    assert "10 files were copied, because they cannot be linked from where they are" in said
+    assert "10 files were copied, because they cannot be linked from where they are" in caplog.text
 
 
 def test_a_target_in_the_source_or_of_something_else_is_refused(source, tmp_path):
@@ -416,7 +423,7 @@ def test_a_target_in_the_source_or_of_something_else_is_refused(source, tmp_path
     with pytest.raises(DatasetError, match="expected an empty folder"):
         convert("brats", source, tmp_path / "other")
     convert("brats", source, tmp_path / "out")
-    with pytest.raises(DatasetError, match="same conversion"):
+    with pytest.raises(DatasetError, match="same command"):
         convert("brats", source, tmp_path / "out", mode="copy")
 
 
@@ -453,7 +460,7 @@ def test_the_original_arrangement_of_acdc_gives_the_given_data_set_voxel_for_vox
         keys = ("ED", "ES", "Group", "Height", "NbFrame", "Weight")
         (place / "Info.cfg").write_text("".join(f"{key}: {info[case.patient][key]}\n" for key in keys))
     done = convert("acdc", source, tmp_path / "out")
-    assert (done.training, done.findings) == (len(chosen), done.findings)
+    assert (done.made.training, done.findings) == (len(chosen), done.findings)
     converted = {case.id: case for case in check(tmp_path / "out").training}
     assert set(converted) == {case.id for case in chosen}
     for case in chosen[::6]:

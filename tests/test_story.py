@@ -14,6 +14,7 @@ import autoseg
 from autoseg.cli import main
 from autoseg.imaging.files import read_file, read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.volume import LabelVolume, Volume, orient
+from autoseg.options import InferenceOptions
 from autoseg.page.viewer import find_viewer
 from autoseg.phantoms import write_phantoms
 
@@ -212,7 +213,9 @@ def test_written_surfaces_are_scored_against_the_reference(place, tmp_path, caps
 
 def test_a_flipped_scan_gets_the_same_mask_at_the_same_place(place):
     predictor = autoseg.Predictor(
-        place / "workspace" / "models" / "Abdomen_fullres_3d_self_attention_unet", device="cpu", precision="fp32"
+        place / "workspace" / "models" / "Abdomen_fullres_3d_self_attention_unet",
+        InferenceOptions(precision="fp32"),
+        device="cpu",
     )
     scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_010_0000.nii.gz")
     turned = ((2, 0, 1), (0, 2))
@@ -289,7 +292,7 @@ def test_only_long_trainings_are_mirrored_and_their_models_predict_so(place, cap
 def test_scans_can_be_predicted_from_an_array_without_files(place):
     model = autoseg.load_bundle(place / "workspace" / "models" / "Abdomen_fullres_3d_self_attention_unet")
     scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_012_0000.nii.gz")
-    prediction = autoseg.Predictor(model, device="cpu", mirror=False).predict(scan, probabilities=True)
+    prediction = autoseg.Predictor(model, InferenceOptions(mirror=False), device="cpu").predict(scan, probabilities=True)
     assert prediction.labels.data.shape == scan.geometry.shape
     assert np.allclose(prediction.probabilities.astype(np.float32).sum(axis=0), 1, atol=0.01)
 

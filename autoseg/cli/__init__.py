@@ -9,7 +9,7 @@ import argparse
 import importlib
 import sys
 
-from autoseg.cli.common import add_common
+from autoseg.cli.common import add_common, install_log
 from autoseg.errors import AutosegError
 
 __all__ = ["main"]
@@ -37,6 +37,7 @@ def main(argv=None):
     if args.verb is None:
         parser.print_help()
         return 2
+    install_log(args.quiet)
     try:
         return args.run(args) or 0
     except AutosegError as fault:

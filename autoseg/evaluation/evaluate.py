@@ -99,6 +99,7 @@ def evaluate_folder(
     Raises:
         FileError: a folder is missing, or there is no reference.
     """
+    list(METRICS.values())  # one that cannot be imported is told before the work
     predicted = Path(predicted)
     found = _cases_in(predicted, ending)
     if isinstance(reference, dict):

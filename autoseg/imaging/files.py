@@ -1,4 +1,5 @@
-"""Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``; ``FORMATS`` says which ending is whose.
+"""Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``, as ``nifti`` has them; ``FORMATS`` says
+which ending is whose.
 Where the numbers of an image may mean something else as labels, it also has ``read_labels``.
 
 A scan can also be a ``DicomSeries``, or a file or folder that holds exactly one; DICOM needs the optional package pydicom.
@@ -50,6 +51,7 @@ __all__ = [
     "write_volume",
 ]
 
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 FORMATS = Registry(
     "file format",
     {
@@ -59,15 +61,10 @@ FORMATS = Registry(
         ".nhdr": itk,
         ".mha": itk,
         ".mhd": itk,
-        ".png": pictures,
-        ".tif": pictures,
-        ".tiff": pictures,
-        ".jpg": pictures,
-        ".jpeg": pictures,
+        **dict.fromkeys(PICTURES, pictures),
     },
 )
 SEGMENTATION = ".dcm"  # by which DICOM label maps are found in a folder; whether a file is DICOM its content tells
-PICTURES = tuple(ending for ending, file_format in FORMATS.items() if file_format is pictures)
 
 AnyPath = str | PathLike[str]
 Image = AnyPath | DicomSeries

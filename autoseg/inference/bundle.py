@@ -13,14 +13,16 @@ import re
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
@@ -29,12 +31,16 @@ from autoseg.networks import build_network
 from autoseg.workspace import write_json
 from planners.names import fault_of_name
 from planners.plan import Plan
-from planners.records import RecordError, digest, from_json, to_json
+from planners.records import RecordError, added, digest, from_json, schema_number, to_json
 
 __all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
 
+State = Mapping[str, torch.Tensor]  # of a network, by name
+Read = Callable[[str], bytes]  # a member of a model, by name
+
 MODEL = "model.json"
 FORMAT = "autoseg model 1"
+SCHEMA = 2  # 2: what each fold learned from
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
 LOCK_SECONDS = 60.0  # a fold is added in far less
@@ -43,11 +49,16 @@ MAX_RATIO = 100  # uncompressed / compressed bytes of a zip member; random weigh
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What ``model.json`` says about the weights of one fold."""
+    """What ``model.json`` says about the weights of one fold.
+
+    ``learned_from`` are digests of the training cases that the fold learned from, empty where the model does not say. No
+    prediction depends on it, so it is no part of the model's identity.
+    """
 
     fold: str
     digest: str
     bytes: int
+    learned_from: tuple[str, ...] = added(2, (), counts=False)
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,9 @@ class ModelRecord:
     file_ending: str
     weights: tuple[WeightFile, ...] = ()
     format: str = FORMAT
+    schema: int = schema_number(SCHEMA, since=2)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(f"expected the format {FORMAT!r}, found {self.format!r}; a newer autoseg may read it")
         if not self.file_ending.startswith(".") or fault_of_name(f"case{self.file_ending}"):
@@ -86,8 +98,9 @@ class Bundle:
         channels: image channels in order.
         file_ending: of the training data, such as ``.nii.gz``.
         folds: fold name -> function without arguments that returns the state dict, checked.
+        learned_from: fold name -> digests of the training cases that it learned from; empty where the model does not say.
         info: versions, provenance, validation scores; plain JSON.
-        digest: sixteen hexadecimal digits of everything above but ``info``, weights included: the identity of the model.
+        digest: sixteen hexadecimal digits of all that predictions depend on, weights included: the identity of the model.
         name: where it was loaded from, for messages.
     """
 
@@ -95,13 +108,24 @@ class Bundle:
     labels: LabelSchema
     channels: tuple[str, ...]
     file_ending: str
-    folds: Mapping[str, Callable[[], dict]]
-    info: dict = field(default_factory=dict)
+    folds: Mapping[str, Callable[[], State]]
+    learned_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     name: str = "model"
 
 
-def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_ending=".nii.gz"):
+def save_bundle(
+    folder: str | Path,
+    *,
+    plan: Plan,
+    labels: LabelSchema,
+    channels: Iterable[str],
+    weights: Mapping[Any, State],
+    learned_from: Mapping[Any, Iterable[str]] | None = None,
+    info: dict[str, Any] | None = None,
+    file_ending: str = ".nii.gz",
+) -> Bundle:
     """Write a model, or add folds to one; each file appears whole or not at all.
 
     Folds that the folder has already are kept, those named again are replaced. ``info`` is merged into the stored one,
@@ -111,6 +135,7 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
         folder: created where it is missing.
         plan, labels, channels, file_ending: as in ``Bundle``.
         weights: fold name (or number) -> state dict of ``build_network(plan.network)``.
+        learned_from: fold name (or number), of ``weights`` -> digests of the training cases that it learned from.
         info: JSON values.
 
     Returns:
@@ -119,14 +144,17 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
     Raises:
         ModelError: the folder holds a model with another plan, labels, channels or file ending, or stays locked.
     """
-    folder, weights = Path(folder), {str(fold): state for fold, state in weights.items()}
-    record = _checked_record(plan, labels, channels, file_ending, weights, folder)
+    folder, states = Path(folder), {str(fold): state for fold, state in weights.items()}
+    cases = {str(fold): tuple(digests) for fold, digests in (learned_from or {}).items()}
+    record = _checked_record(plan, labels, channels, file_ending, states, folder)
+    for fold in sorted(cases.keys() - states.keys()):
+        raise ModelError(f"{folder}: it is told what fold {fold!r} learned from, but has no weights of it to save")
     with _locked(folder):
         record, stored_info = _stored_like(record, folder)
         entries = {entry.fold: entry for entry in record.weights}
-        for fold, state in weights.items():
+        for fold, state in states.items():
             data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
-            entries[fold] = WeightFile(fold, _bytes_digest(data), len(data))
+            entries[fold] = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()))
             with replacing(folder / _weight_name(fold)) as draft:
                 draft.write_bytes(data)
         record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
@@ -134,7 +162,9 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
         return load_bundle(folder)
 
 
-def refuse_other_model(folder, *, plan, labels, channels, file_ending=".nii.gz"):
+def refuse_other_model(
+    folder: str | Path, *, plan: Plan, labels: LabelSchema, channels: Iterable[str], file_ending: str = ".nii.gz"
+) -> None:
     """Raise the ModelError that ``save_bundle`` would, before hours go into weights that the folder cannot take.
 
     Nothing happens where the folder holds no model yet.
@@ -144,7 +174,7 @@ def refuse_other_model(folder, *, plan, labels, channels, file_ending=".nii.gz")
         _stored_like(_checked_record(plan, labels, channels, file_ending, (), folder), folder)
 
 
-def load_bundle(path):
+def load_bundle(path: str | Path) -> Bundle:
     """Open a model: a folder, or a zip of one (as ``export_model`` writes it, or with one folder around it).
 
     Raises:
@@ -161,21 +191,22 @@ def load_bundle(path):
     for entry in record.weights:
         found = sizes.get(_weight_name(entry.fold))
         if found != entry.bytes:
-            found = "no such file" if found is None else f"{found} bytes"
-            raise ModelError(f"{path}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {found}")
+            there = "no such file" if found is None else f"{found} bytes"
+            raise ModelError(f"{path}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {there}")
     return Bundle(
         plan=record.plan,
         labels=record.labels,
         channels=record.channels,
         file_ending=record.file_ending,
         folds={entry.fold: partial(_load_weights, read, entry, path) for entry in record.weights},
+        learned_from={entry.fold: entry.learned_from for entry in record.weights},
         info=info,
         digest=digest(record),
         name=str(path),
     )
 
 
-def load_networks(bundle, folds=None):
+def load_networks(bundle: Bundle, folds: Iterable[str | int] | None = None) -> dict[str, torch.nn.Module]:
     """The networks of a model, ready to predict on the CPU.
 
     Args:
@@ -196,7 +227,7 @@ def load_networks(bundle, folds=None):
     return {name: _load_network(bundle, name) for name in names}
 
 
-def export_model(folder, zip_path):
+def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     """Write a model as one zip; ``load_bundle`` reads it as it is. Weights are checked first. Returns the path.
 
     Equal models make equal files: members are stored uncompressed, in order, without times.
@@ -211,9 +242,9 @@ def export_model(folder, zip_path):
     return zip_path
 
 
-def _load_network(bundle, fold):
+def _load_network(bundle: Bundle, fold: str) -> torch.nn.Module:
     try:
-        network = build_network(bundle.plan.network)
+        network: torch.nn.Module = build_network(bundle.plan.network)
     except AutosegError as fault:
         raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
     state = bundle.folds[fold]()
@@ -224,7 +255,7 @@ def _load_network(bundle, fold):
     return network.eval()
 
 
-def _load_weights(read, entry, path):
+def _load_weights(read: Read, entry: WeightFile, path: Path) -> State:
     name = _weight_name(entry.fold)
     data = read(name)
     found = _bytes_digest(data)
@@ -239,7 +270,7 @@ def _load_weights(read, entry, path):
         raise ModelError(f"{path}: {name} is not a safetensors file: {fault}") from fault
 
 
-def _parse_model(data, where):
+def _parse_model(data: bytes, where: str | Path) -> tuple[ModelRecord, dict[str, Any]]:
     """(ModelRecord, info) from the bytes of a model.json."""
     try:
         content = json.loads(data)
@@ -253,7 +284,9 @@ def _parse_model(data, where):
         raise ModelError(str(fault)) from fault
 
 
-def _checked_record(plan, labels, channels, file_ending, weights, folder):
+def _checked_record(
+    plan: Plan, labels: LabelSchema, channels: Iterable[str], file_ending: str, weights: Iterable[str], folder: Path
+) -> ModelRecord:
     try:
         record = ModelRecord(plan, labels, tuple(channels), file_ending)
         replace(record, weights=tuple(WeightFile(fold, "", 0) for fold in weights))
@@ -263,7 +296,7 @@ def _checked_record(plan, labels, channels, file_ending, weights, folder):
 
 
 @contextmanager
-def _locked(folder):
+def _locked(folder: Path) -> Iterator[None]:
     """One process at a time: a file that only one can make. It is left behind only where its process was killed."""
     path, end = folder / f"{MODEL}.lock", time.monotonic() + LOCK_SECONDS
     while True:
@@ -286,7 +319,7 @@ def _locked(folder):
         path.unlink(missing_ok=True)
 
 
-def _stored_like(new, folder):
+def _stored_like(new: ModelRecord, folder: Path) -> tuple[ModelRecord, dict[str, Any]]:
     """(ModelRecord, info) that the folder holds, refused where they are of another model; (new, {}) where there is none."""
     if not (folder / MODEL).is_file():
         return new, {}
@@ -301,7 +334,7 @@ def _stored_like(new, folder):
     return stored, info
 
 
-def _folder_members(path):
+def _folder_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each file by name, function that reads one) of a folder."""
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
@@ -309,7 +342,7 @@ def _folder_members(path):
     return {file.name: file.stat().st_size for file in files}, lambda name: (path / name).read_bytes()
 
 
-def _zip_members(path):
+def _zip_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each member by name, function that reads one) of a zip, after refusing what no model contains."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -333,7 +366,7 @@ def _zip_members(path):
     return sizes, partial(_read_member, path, heads[0])
 
 
-def _read_member(path, head, name):
+def _read_member(path: Path, head: str, name: str) -> bytes:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.read(head + name)  # reads at most the declared size, then checks the CRC
@@ -341,14 +374,14 @@ def _read_member(path, head, name):
         raise ModelError(f"{path}: {name} cannot be read from the archive: {fault}") from fault
 
 
-def _weight_name(fold):
+def _weight_name(fold: str) -> str:
     return f"fold_{fold}.safetensors"
 
 
-def _bytes_digest(data):
+def _bytes_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _merged(old, new):
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     both = {key: _merged(old[key], new[key]) for key in new if isinstance(old.get(key), dict) and isinstance(new[key], dict)}
     return {**old, **new, **both}

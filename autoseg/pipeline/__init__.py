@@ -17,6 +17,7 @@ _HOMES = {
     "report": "reporting",
     "compare": "comparison",
     "describe_model": "models",
+    "find_model": "models",
     "export_model": "models",
     "import_model": "models",
     "demo": "demonstration",

@@ -20,19 +20,19 @@ from autoseg.errors import AutosegError, TrainingError
 from autoseg.evaluation.comparison import Comparison, Contender, average_trainings, compare_scores
 from autoseg.evaluation.comparison_report import as_markdown, write_comparison
 from autoseg.inference.bundle import load_bundle
-from autoseg.inference.predictor import Predictor
 from autoseg.names import remove_folder
-from autoseg.networks import NETWORKS, attention_blocks, close_gates
+from autoseg.networks import NETWORKS
 from autoseg.networks.cost import NetworkCost, match_operations, measure_cost
 from autoseg.networks.machine import choose_device
+from autoseg.options import InferenceOptions, Runtime
 from autoseg.pipeline.prepare import case_digests
 from autoseg.pipeline.quiet import mute, silent
+from autoseg.pipeline.scoring import predict_and_score
 from autoseg.pipeline.training import (
     choose_network,
     choose_recipe,
     draw_splits,
     fold_names,
-    predict_and_score,
     ready_to_train,
 )
 from autoseg.pipeline.versions import machine, versions
@@ -284,16 +284,15 @@ def _with_closed_gates(study, entrant, say, progress):
     """The Contender that a trained network is with its gates closed; None for a network without gates."""
     bundle = load_bundle(study.workspace.model(f"{study.spec.name}_{entrant.run}"))
     options = read_json(entrant.folder / "validation" / "run.json")
-    predictor = Predictor(bundle, folds=[study.fold], device=str(study.device), precision=options["precision"])
-    if not any(attention_blocks(network) for network in predictor.networks):
+    if not bundle.plan.network.attention:
         return None
-    for network in predictor.networks:
-        close_gates(network)
+    inference = InferenceOptions(folds=(study.fold,), precision=options["precision"], closed_gates=True)
     say(f"{entrant.name}: predicting with closed gates")
     target = entrant.folder / "validation_gates_closed"
     if study.fresh:
         remove_folder(target, owner=entrant.folder)
-    predict_and_score(predictor, study.spec, study.split.validation, target, workers=study.workers, progress=progress)
+    runtime = Runtime(device=str(study.device), workers=study.workers, progress=progress)
+    predict_and_score(Path(bundle.name), study.spec, study.split.validation, target, inference, runtime)
     return Contender(f"{entrant.name}, gates closed", _scores(read_json(target / "metrics.json")))
 
 

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.options import PredictOptions, Runtime, SurfaceOptions
 from autoseg.phantoms import write_phantoms
 from autoseg.pipeline.prediction import Predicted, predict
 from autoseg.pipeline.prepare import plan_and_preprocess
@@ -62,12 +63,8 @@ def demo(folder, *, seconds=120.0, device="auto", fresh=False, say=mute, progres
     predicted = predict(
         raw / "imagesTs",
         folder / "predictions",
-        workspace,
-        model=trained[0].model,
-        surfaces=("stl", "glb"),
-        reference=raw / "labelsTs",
-        device=device,
-        say=say,
-        progress=progress,
+        trained[0].model,
+        PredictOptions(surfaces=SurfaceOptions(("stl", "glb")), reference=str(raw / "labelsTs")),
+        Runtime(device=device, progress=progress),
     )
     return Demo(folder, predicted, time.monotonic() - begun)

@@ -55,6 +55,7 @@ def import_model(path, workspace, *, name=None):
         labels=bundle.labels,
         channels=bundle.channels,
         weights=weights,
+        learned_from=bundle.learned_from,
         info=bundle.info,
         file_ending=bundle.file_ending,
     )

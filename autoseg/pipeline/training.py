@@ -9,15 +9,13 @@ import torch
 from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.data.splits import FOLDS, checked_splits, make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
-from autoseg.evaluation import Report, evaluate_folder, write_report
-from autoseg.imaging.pictures import label_ending
+from autoseg.evaluation import Report
 from autoseg.inference.bundle import load_bundle, refuse_other_model, save_bundle
-from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
 from autoseg.names import plain_name, remove_folder
 from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.machine import choose_device, peak_memory_mib
-from autoseg.pipeline.evaluation import all_failures
+from autoseg.options import InferenceOptions, Runtime
 from autoseg.pipeline.models import find_model
 from autoseg.pipeline.prepare import (
     case_digests,
@@ -31,6 +29,7 @@ from autoseg.pipeline.prepare import (
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reporting import try_report
 from autoseg.pipeline.restoration import restoration_table, validate_restoration
+from autoseg.pipeline.scoring import predict_and_score
 from autoseg.pipeline.versions import versions
 from autoseg.preprocess.normalize import UNIT_SCHEMES
 from autoseg.preprocess.store import open_case
@@ -41,7 +40,7 @@ from autoseg.training.losses import LOSSES
 from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.recipe import RECIPES, Recipe, changed, is_mirrored, steps_of_an_epoch, with_batch_size
 from autoseg.workspace import read_json, read_record, write_json
-from planners import PLANNERS, NetworkSpec, Plan, with_network
+from planners import NetworkSpec, Plan, planner_names, with_network
 from planners.change import CHANGED
 from planners.records import digest
 
@@ -51,7 +50,6 @@ __all__ = [
     "choose_network",
     "choose_recipe",
     "fold_names",
-    "predict_and_score",
     "ready_to_train",
     "train",
 ]
@@ -314,27 +312,20 @@ def _write_run_record(path, task, device):
 
 def _validate(run, task, bundle, fold, target, progress):
     """Predict, restore and score the cases a fold held back; (Report, failures, what was found about restoration)."""
-    predictor = Predictor(bundle, folds=[fold], device=str(run.device), scratch=target)
-    report, failures = predict_and_score(predictor, run.spec, task.validation, target, workers=run.workers, progress=progress)
+    inference = InferenceOptions(folds=(fold,))
+    runtime = Runtime(device=str(run.device), workers=run.workers, progress=progress)
+    report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime)
     restoration = None
-    if predictor.restores:
+    if task.plan.network.restoration:
+        predictor = Predictor(bundle, inference, device=str(run.device), scratch=target)
         restoration = validate_restoration(predictor, run.prepared, task.validation, target / "restoration.json")
     return report, failures, restoration
-
-
-def predict_and_score(predictor, spec, names, target, *, workers=None, progress=silent):
-    """Predict the training cases of these names into a folder, score them there; (Report, failures as sentences)."""
-    ending, cases = label_ending(spec.file_ending), [case for case in spec.training if case.id in names]
-    done = predict_cohort(predictor, cases, target, ending=ending, on_done=progress("predict", len(cases)))
-    report = evaluate_folder({case.id: case.label for case in cases}, target, spec.labels, ending=ending, workers=workers)
-    write_report(report, target)
-    return report, all_failures(done, report)
 
 
 def ready_to_train(spec, workspace, plan, workers, say, progress):
     """The plan of a data set and its scans; whatever is missing is made now."""
     known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
-    if plan and plan not in known | set(PLANNERS):
+    if plan and plan not in known | set(planner_names()):
         raise PlanError(f"no plan called {plan!r} for {spec.name}. There are: {', '.join(sorted(known)) or 'none yet'}")
     if not known or (plan and plan not in known):
         say(f"{spec.name} has no such plan yet: planning")

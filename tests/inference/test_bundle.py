@@ -11,6 +11,8 @@ import torch
 from autoseg.errors import ModelError
 from autoseg.inference.bundle import export_model, load_bundle, load_networks, refuse_other_model, save_bundle
 from autoseg.networks import build_network
+from autoseg.pipeline.models import import_model
+from autoseg.workspace import Workspace
 
 
 @pytest.fixture
@@ -213,7 +215,8 @@ def test_a_damaged_zip_is_refused(model, tmp_path):
 def test_a_model_needs_no_training_code_and_no_pickle(model):
     code = (
         "import sys; from autoseg.inference.predictor import Predictor; from autoseg.inference import cohort;"
-        f"Predictor({str(model)!r}, device='cpu', precision='fp32');"
+        "from autoseg.options import InferenceOptions;"
+        f"Predictor({str(model)!r}, InferenceOptions(precision='fp32'), device='cpu');"
         "print([name for name in sys.modules if name.startswith(('autoseg.training', 'autoseg.pipeline', 'batchgenerators'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=".", check=True)
@@ -245,3 +248,20 @@ def test_another_model_is_refused_before_a_training(model, tmp_path, tools):
     refuse_other_model(tmp_path / "none yet", **same)
     with pytest.raises(ModelError, match="another channels"):
         refuse_other_model(model, **same | {"channels": ("CT",)})
+
+
+def test_what_each_fold_learned_from_travels_with_the_model_and_is_no_part_of_its_identity(model, tools, tmp_path):
+    bundle = load_bundle(model)
+    assert bundle.learned_from == {"0": (), "1": ()}
+    same = {"plan": bundle.plan, "labels": bundle.labels, "channels": bundle.channels}
+    weights = {fold: load() for fold, load in bundle.folds.items()}
+    named = save_bundle(model, **same, weights={1: weights["1"]}, learned_from={1: ["aa", "bb"]})
+    assert named.learned_from == {"0": (), "1": ("aa", "bb")}
+    assert named.digest == bundle.digest
+    assert save_bundle(model, **same, weights={}).learned_from == named.learned_from
+    workspace = Workspace(tmp_path / "workspace")
+    copy = import_model(export_model(model, tmp_path / "model.zip"), workspace)
+    assert load_bundle(copy).learned_from == named.learned_from
+    with pytest.raises(ModelError, match="what fold '2' learned from, but has no weights"):
+        save_bundle(model, **same, weights={"1": weights["1"]}, learned_from={"2": ["cc"]})
+    assert load_bundle(model).learned_from == named.learned_from
