@@ -637,3 +637,63 @@ def test_bids_tables_that_contradict_each_other_are_refused(source, tmp_path):
         (place / f"sub-{subject}_dseg.tsv").write_text(f"index\tname\n1\t{names}\n2\toedema\n")
     with pytest.raises(DatasetError, match="expected 1 to be lesion as for other maps, found vein"):
         convert("bids", source, tmp_path / "out")
+
+
+SLICER = (
+    "NRRD0005",
+    "type: unsigned char",
+    "dimension: 4",
+    "sizes: 2 6 4 3",
+    "space: left-posterior-superior",
+    "space directions: none (1.5,0,0) (0,1,0) (0,0,3)",
+    "kinds: list domain domain domain",
+    "space origin: (-1.5,-1,0)",
+    "encoding: raw",
+    "Segment0_ID:=a",
+    "Segment0_Name:=liver",
+    "Segment0_LabelValue:=1",
+    "Segment0_Layer:=0",
+    "Segment1_ID:=b",
+    "Segment1_Name:=tumour",
+    "Segment1_LabelValue:=1",
+    "Segment1_Layer:=1",
+)
+
+
+@pytest.mark.parametrize("mode", ["reference", "copy"])
+def test_overlapping_layers_of_slicer_beside_the_scan_become_regions(source, tmp_path, mode):
+    layers = np.zeros((3, 4, 6, 2), np.uint8)  # cropped: begins at voxel (0, 1, 1) of the scan
+    layers[1:, 1:3, 1:4, 0], layers[2, 1:3, 2:4, 1] = 1, 1
+    put_image(source / "P1.nrrd")
+    grid = read_volume(source / "P1.nrrd").geometry  # x to the right: as in LPS its direction is turned
+    steps, first = grid.affine[:3, :3] * [[-1], [-1], [1]], grid.to_world([[0, 1, 1]])[0] * [-1, -1, 1]
+    along = ["({},{},{})".format(*steps[:, axis]) for axis in (2, 1, 0)]
+    lines = [f"space directions: none {' '.join(along)}" if line.startswith("space dir") else line for line in SLICER]
+    lines = ["space origin: ({},{},{})".format(*first) if line.startswith("space origin") else line for line in lines]
+    (source / "P1.seg.nrrd").write_bytes("\n".join([*lines, "", ""]).encode() + layers.tobytes())
+    convert("folders", source, tmp_path / "out", options={"labels": source, "channels": ["CT"]}, mode=mode)
+    dataset = check(tmp_path / "out")
+    assert (dataset.labels.structures, dataset.labels.has_regions) == (("liver", "tumour"), True)
+    labels = read_label_volume(dataset.training[0].label).data
+    expected = np.zeros((*SHAPE, 2), bool)
+    expected[:3, 1:5, 1:7] = layers != 0
+    for number in range(2):
+        np.testing.assert_array_equal(dataset.labels.mask(labels, number), expected[..., number])
+
+
+@pytest.mark.parametrize("mode", ["reference", "copy"])
+def test_a_cropped_segmentation_of_slicer_gives_its_names_and_lies_on_the_scan(source, tmp_path, mode):
+    put_image(source / "scans" / "P1.nrrd")
+    data, grid = put_label(source / "whole.nrrd"), read_volume(source / "scans" / "P1.nrrd").geometry
+    part = LabelVolume(data[1:, 1:, 1:], grid.cropped((1, 1, 1), [n - 1 for n in SHAPE]))
+    write_label_volume(part, source / "part.nrrd")
+    names = ["Segment0_ID:=a", "Segment0_Name:=liver", "Segment0_LabelValue:=1"]
+    names += ["Segment1_ID:=b", "Segment1_Name:=vein", "Segment1_LabelValue:=2", "", ""]
+    content = (source / "part.nrrd").read_bytes().replace(b"\n\n", ("\n" + "\n".join(names)).encode(), 1)
+    (source / "truth").mkdir()
+    (source / "truth" / "P1.seg.nrrd").write_bytes(content)
+    options = {"labels": source / "truth", "channels": ["CT"]}
+    convert("folders", source / "scans", tmp_path / "out", options=options, mode=mode)
+    dataset = check(tmp_path / "out")
+    assert dataset.labels.groups == {"liver": (1,), "vein": (2,)}
+    np.testing.assert_array_equal(read_label_volume(dataset.training[0].label, onto=grid).data, data)

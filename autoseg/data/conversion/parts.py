@@ -17,8 +17,16 @@ import numpy as np
 
 from autoseg.atomic import replacing
 from autoseg.data.layouts.found import Source
-from autoseg.data.layouts.reading import SeenCase, combine, read_image
-from autoseg.imaging.files import FORMATS, ending_of, read_file, read_geometry, read_label_volume, write_label_volume
+from autoseg.data.layouts.reading import SeenCase, combine, mask_of, read_image
+from autoseg.imaging.files import (
+    FORMATS,
+    ending_of,
+    is_slicer_segmentation,
+    read_file,
+    read_geometry,
+    read_label_volume,
+    write_label_volume,
+)
 from autoseg.imaging.raw import digest_of
 from autoseg.imaging.volume import LabelVolume
 from autoseg.ledger import Journal
@@ -62,7 +70,8 @@ def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mod
 
     def part(source: Source, target: str, make: Callable[[Source, Path], None] = _write_volume) -> Part:
         key = digest_of(json.dumps([seen.digests[source.path], source.volume, target, mode]).encode())
-        if source.volume is not None or (mode != "reference" and not source.path.name.lower().endswith(ending)):
+        other = not source.path.name.lower().endswith(ending) or is_slicer_segmentation(source.path)  # which may be cropped
+        if source.volume is not None or (mode != "reference" and other):
             return Part((source.path,), target, key, partial(make, source))
         return Part((source.path,), None if mode == "reference" else target, key)
 
@@ -108,9 +117,7 @@ def _write_label(image: Path, source: Source, path: Path) -> None:
 def _write_combined(masks: tuple[tuple[str, Path], ...], values: Mapping[Combination, int], image: Path, path: Path) -> None:
     """The label map of structures in separate files, on the grid of the image."""
     geometry = read_file(image).geometry
-    codes, combinations = combine(
-        ((name, read_file(file, as_label=True, onto=geometry).data[0] != 0) for name, file in masks), geometry.shape
-    )
+    codes, combinations = combine(((name, mask_of(file, name, geometry).data[0] != 0) for name, file in masks), geometry.shape)
     table = np.array([values[frozenset(combination)] for combination in combinations])
     write_label_volume(LabelVolume(table[codes], geometry), path, like=image)
 
