@@ -11,12 +11,15 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 
@@ -24,7 +27,10 @@ from autoseg.errors import FileError
 from autoseg.imaging.dicom_patient import PATIENT_TAGS, disguise
 from autoseg.imaging.dicom_series import SAME_DIRECTION, SAME_PLACE_MM, DicomSeries, Plane
 
-__all__ = ["Found", "find_series", "header_of", "planes_of"]
+__all__ = ["Found", "Header", "find_series", "header_of", "planes_of"]
+
+Header = dict[str, Any]  # element by keyword
+Member = tuple[Path, Header]  # a file of a series
 
 # what may tell apart images of one place, the likeliest first
 TRAITS = (
@@ -79,7 +85,7 @@ class Found:
     left_out: tuple[str, ...]
 
 
-def find_series(source):
+def find_series(source: str | os.PathLike[str]) -> Found:
     """Every volume in a file, a folder or a tree.
 
     Args:
@@ -97,7 +103,9 @@ def find_series(source):
         source = source.parent
     folder = source if source.is_dir() else source.parent
     paths = [Path(base, name) for base, _, names in os.walk(source) for name in names] if source.is_dir() else [source]
-    groups, others, unreadable = defaultdict(list), Counter(), []
+    groups: dict[str, list[Member]] = defaultdict(list)
+    others: Counter[str] = Counter()
+    unreadable: list[str] = []
     for path in sorted(paths):
         header = header_of(path)
         if header is None:
@@ -111,7 +119,8 @@ def find_series(source):
         if not groups:
             raise FileError(f"{source}: expected a DICOM image, found {', '.join(others) or 'something else'}. Give a scan.")
         _refuse_part(source, next(iter(groups)))
-    series, left_out = [], [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
+    series: list[DicomSeries] = []
+    left_out = [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
     if unreadable:
         left_out.append(
             f"{len(unreadable)} files that are damaged or no DICOM files in spite of their names, such as {unreadable[0]}"
@@ -123,7 +132,7 @@ def find_series(source):
     return Found(_with_unique_names(series), tuple(left_out))
 
 
-def header_of(path):
+def header_of(path: Path) -> Header | None:
     """Element by keyword, of those that matter here; None where the file is not DICOM or too damaged to tell."""
     try:
         return _elements(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS))
@@ -131,9 +140,9 @@ def header_of(path):
         return None
 
 
-def _elements(dataset):
+def _elements(dataset: Dataset) -> Header:
     """{keyword: value} of the elements that have a value; None where it cannot be read, such as the number '1,5'."""
-    found = {}
+    found: Header = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that are odd but can be read
         for tag in dataset.keys():  # noqa: SIM118 - iterating reads the values
@@ -147,7 +156,7 @@ def _elements(dataset):
     return found
 
 
-def _refuse_part(path, uid):
+def _refuse_part(path: Path, uid: str) -> None:
     """One slice of several is hardly ever what somebody means."""
     others = [other for other in path.parent.iterdir() if other != path and other.is_file()]
     others = [other for other in others if (header := header_of(other)) and header.get("SeriesInstanceUID") == uid]
@@ -157,12 +166,12 @@ def _refuse_part(path, uid):
         )
 
 
-def _volumes(members, source):
+def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], list[str]]:
     """(list of DicomSeries, sentences about what was left out) of the files of one series."""
     folder, disguised = Path(os.path.commonpath([path.parent for path, _ in members])), disguise(members)
     number, uid = map(members[0][1].get, ("SeriesNumber", "SeriesInstanceUID"))
     title = f"series {'without number' if number is None else number} ({f'UID ...{uid[-8:]}' if uid else 'no UID'}) in "
-    planes = []
+    planes: list[Plane] = []
     for i, (path, header) in enumerate(members, start=1):
         planes += planes_of(path, header, path.name if disguised(path.name) == path.name else f"file {i}")
     unique = list({(plane.uid, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
@@ -192,18 +201,18 @@ def _volumes(members, source):
     ], []
 
 
-def _name(folder, number, source, disguised):
+def _name(folder: Path, number: Any, source: Path, disguised: Callable[[str], str]) -> tuple[str, bool]:
     """(name of a series, made of folders and its number, or of its only file; whether a part of it was replaced)."""
     numbers = [] if number is None else [f"s{number}"]
     words = [source.stem] if source.is_file() else [*(folder.relative_to(source).parts or [source.resolve().name]), *numbers]
     shown = [disguised(word) for word in words]
     is_alias = shown != words
     if is_alias:  # once is enough; and of several files that are called alike each has its number
-        shown = dict.fromkeys([*shown, *map(disguised, numbers)])
+        shown = list(dict.fromkeys([*shown, *map(disguised, numbers)]))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(shown)).strip("-._") or "series", is_alias
 
 
-def _no_volume(planes, alike):
+def _no_volume(planes: list[Plane], alike: list[list[Plane]]) -> str | None:
     """Why images, which ``alike`` groups by size and direction, cannot be a volume at all; None where they may be one."""
     if not planes:
         return "localisers"
@@ -214,7 +223,7 @@ def _no_volume(planes, alike):
     return None
 
 
-def planes_of(path, header, called=None):
+def planes_of(path: Path, header: Header, called: str | None = None) -> Iterator[Plane]:
     """The images of a file; messages call it by its name, or as it is ``called``."""
     frames = int(header.get("NumberOfFrames") or 1)
     own, shared = header, _macros(header.get("SharedFunctionalGroupsSequence", ()))
@@ -242,7 +251,7 @@ def planes_of(path, header, called=None):
         )
 
 
-def _problem(values):
+def _problem(values: Header) -> str:
     if "MOSAIC" in str(values.get("ImageType", "")).upper():
         return "expected one slice, found the slices of a whole volume laid out in one image (a mosaic)"
     if values.get("PhotometricInterpretation") == "PALETTE COLOR":
@@ -255,7 +264,7 @@ def _problem(values):
     return ""
 
 
-def _macros(groups):
+def _macros(groups: Iterable[Dataset]) -> Header:
     """Elements of the functional groups of a frame, by keyword; each group is a sequence of one item."""
     macros = [
         value for group in groups for value in _elements(group).values() if isinstance(value, Sequence) and len(value) == 1
@@ -263,9 +272,9 @@ def _macros(groups):
     return {key: value for macro in macros for key, value in _elements(macro[0]).items() if key in _PLANE_TAGS}
 
 
-def _numbers(values, key, count):
+def _numbers(values: Mapping[str, Any], key: str, count: int) -> tuple[float, ...] | None:
     """So many finite numbers, or None."""
-    value = values.get(key)
+    value: Any = values.get(key)
     try:
         numbers = tuple(float(v) for v in (value if count > 1 else [value]))
     except (TypeError, ValueError):
@@ -273,7 +282,7 @@ def _numbers(values, key, count):
     return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
 
-def _directions(values):
+def _directions(values: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Six direction cosines of two unit vectors at right angles, or None."""
     numbers = _numbers(values, "ImageOrientationPatient", 6)
     if numbers is None:
@@ -282,9 +291,9 @@ def _directions(values):
     return numbers if np.abs(pair @ pair.T - np.eye(2)).max() < 1e-3 else None
 
 
-def _alike(planes):
+def _alike(planes: Iterable[Plane]) -> list[list[Plane]]:
     """Groups of the same size, spacing and direction, in order of appearance; planes without a place are one group."""
-    groups = []
+    groups: list[tuple[tuple[float, ...], list[Plane]]] = []
     for plane in planes:
         numbers = (*plane.shape, plane.samples, *(plane.spacing_mm or ()), *(plane.orientation or ()))
         for first, group in groups:
@@ -296,12 +305,12 @@ def _alike(planes):
     return [group for _, group in groups]
 
 
-def _told_apart(planes):
+def _told_apart(planes: list[Plane]) -> list[tuple[list[Plane], str]]:
     """[(planes, what they have in common)] of volumes that lie at the same places; one where nothing tells them apart."""
     if any(plane.position is None or plane.orientation is None for plane in planes) or not _repeats(planes):
         return [(planes, "")]
     for names in (*itertools.combinations(TRAITS, 1), *itertools.combinations(TRAITS, 2)):
-        groups = defaultdict(list)
+        groups: dict[tuple[str, ...], list[Plane]] = defaultdict(list)
         for plane in planes:
             traits = dict(plane.traits)
             groups[tuple(traits.get(name, "") for name in names)].append(plane)
@@ -313,7 +322,7 @@ def _told_apart(planes):
     return [(planes, "")]
 
 
-def _rank(text):
+def _rank(text: str) -> tuple[int, float, str]:
     """Numbers by their value, before other texts."""
     try:
         return (0, float(text), "")
@@ -321,27 +330,27 @@ def _rank(text):
         return (1, 0.0, text)
 
 
-def _repeats(planes):
+def _repeats(planes: list[Plane]) -> bool:
     return bool((np.diff(sorted(plane.depth_mm for plane in planes)) < SAME_PLACE_MM).any())
 
 
-def _sorted(planes):
+def _sorted(planes: list[Plane]) -> tuple[Plane, ...]:
     """Along the normal; planes without a place in the order of their files."""
     has_place = all(plane.position and plane.orientation for plane in planes)
     return tuple(sorted(planes, key=lambda plane: (plane.depth_mm if has_place else 0.0, str(plane.path), plane.frame)))
 
 
-def _letters():
+def _letters() -> Iterator[str]:
     alphabet = "abcdefghijklmnopqrstuvwxyz"
     return itertools.chain(alphabet, ("".join(pair) for pair in itertools.product(alphabet, repeat=2)))
 
 
-def _with_unique_names(series):
+def _with_unique_names(series: list[DicomSeries]) -> tuple[DicomSeries, ...]:
     """Sorted by name; where names are the same, the end of a digest of the images' identifiers is added."""
     count = Counter(one.name for one in series)
     named = [one if count[one.name] == 1 else replace(one, name=f"{one.name}_{_mark(one)}") for one in series]
     return tuple(sorted(named, key=lambda one: one.name))
 
 
-def _mark(series):
+def _mark(series: DicomSeries) -> str:
     return hashlib.blake2b("".join(sorted({plane.uid for plane in series.planes})).encode(), digest_size=3).hexdigest()

@@ -5,16 +5,21 @@ may stand, and the grid begins and ends with the structures. ``crop.laid_on`` br
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.pixels import iter_pixels
-from pydicom.pixels.utils import get_expected_length
+from numpy.typing import NDArray
+from pydicom.dataset import FileDataset
+from pydicom.pixels.utils import get_expected_length, iter_pixels
 
 from autoseg.errors import FileError, GeometryError
 from autoseg.imaging.dicom_find import header_of, planes_of
-from autoseg.imaging.dicom_series import DicomSeries, stack_of
+from autoseg.imaging.dicom_series import DicomSeries, Plane, stack_of
+from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
 
 __all__ = ["kind_of", "read_segments", "segment_names"]
@@ -22,12 +27,12 @@ __all__ = ["kind_of", "read_segments", "segment_names"]
 NEAR_MULTIPLE = 0.1  # of a slice
 
 
-def kind_of(path):
+def kind_of(path: Path) -> str:
     """The modality of a DICOM file, such as SEG; "" where it says none."""
     return str((header_of(path) or {}).get("Modality", ""))
 
 
-def segment_names(path):
+def segment_names(path: Path) -> dict[str, int]:
     """{name: segment number}; a name that occurs twice is followed by the number. Segment 0 is background.
 
     {} of a file that is no segmentation object.
@@ -43,7 +48,7 @@ def segment_names(path):
     }
 
 
-def read_segments(path):
+def read_segments(path: Path) -> tuple[NDArray[Any], Geometry, tuple[str, ...], str]:
     """See ``files.read_file``; returns (data (1, Z, Y, X), geometry, notes, digest).
 
     Fractions count from one half.
@@ -53,7 +58,7 @@ def read_segments(path):
         GeometryError: frames without a place, or no stack of parallel slices.
     """
     ds, names = _dataset(path), {number: name for name, number in segment_names(path).items()}
-    planes = list(planes_of(path, header_of(path)))
+    planes = list(planes_of(path, header_of(path) or {}))
     if any(plane.position is None or plane.orientation is None for plane in planes):
         raise GeometryError(f"{path}: expected frames with a place in the patient, found some without. Export it as NIfTI.")
     slots, filled = _filled(planes, _spacing_mm(ds))
@@ -66,13 +71,13 @@ def read_segments(path):
     return data[None], stack.geometry, stack.notes, digest_of(read_bytes(path))
 
 
-def _dataset(path):
+def _dataset(path: Path) -> FileDataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pydicom.dcmread(path)
 
 
-def _spacing_mm(ds):
+def _spacing_mm(ds: FileDataset) -> float | None:
     """SpacingBetweenSlices, or None."""
     for group in (*ds.get("SharedFunctionalGroupsSequence", ()), *ds.get("PerFrameFunctionalGroupsSequence", ())[:1]):
         for measures in group.get("PixelMeasuresSequence", ()):
@@ -81,7 +86,7 @@ def _spacing_mm(ds):
     return None
 
 
-def _filled(planes, spacing_mm):
+def _filled(planes: list[Plane], spacing_mm: float | None) -> tuple[NDArray[np.intp], tuple[Plane, ...]]:
     """(number of the slice of each frame, one Plane for each slice), slices that have no frame included."""
     depths = np.array([plane.depth_mm for plane in planes])
     gaps = np.diff(np.unique(depths.round(2)))
@@ -99,7 +104,7 @@ def _filled(planes, spacing_mm):
     return slots, tuple(replace(planes[i], position=tuple(place)) for i, place in zip(nearest, places, strict=True))
 
 
-def _numbers(path, ds):
+def _numbers(path: Path, ds: FileDataset) -> Iterator[NDArray[Any]]:
     """(rows, columns) segment numbers of each frame."""
     shared = ds.get("SharedFunctionalGroupsSequence", ())
     highest = float(ds.get("MaximumFractionalValue", 1))
@@ -118,7 +123,7 @@ def _numbers(path, ds):
         yield inside * np.uint16(number)
 
 
-def _decoded(path, ds):
+def _decoded(path: Path, ds: FileDataset) -> Iterator[NDArray[Any]]:
     """Pixels of each frame. Of bits that are missing at the end pydicom would make up some."""
     try:
         if not ds.file_meta.TransferSyntaxUID.is_compressed and len(ds.PixelData) < (expected := get_expected_length(ds)):
@@ -128,7 +133,7 @@ def _decoded(path, ds):
         raise FileError(f"{path}: the frames cannot be decoded: {str(error).strip(' .')}. {REMEDY}") from error
 
 
-def _paint(layer, numbers, names, path):
+def _paint(layer: NDArray[Any], numbers: NDArray[Any], names: dict[int, str], path: Path) -> None:
     """Put the segment numbers of a frame on the slice; refuse a voxel that has one already."""
     inside = numbers != 0
     if unknown := set(np.unique(numbers).tolist()) - {0, *names}:

@@ -10,6 +10,9 @@ import itertools
 import re
 import unicodedata
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from pydicom.multival import MultiValue
 
@@ -26,7 +29,7 @@ _ALIKE = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ı": "i"})  # letters 
 _SPELT_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 
 
-def disguise(members):
+def disguise(members: Sequence[tuple[Path, Mapping[str, Any]]]) -> Callable[[str], str]:
     """A function from a name to itself, or to an alias where the patient can be read from it.
 
     The alias, such as ``patient-27a1303c``, is a digest of the study's identifier, so the series of a study stay together and
@@ -45,14 +48,14 @@ def disguise(members):
     secret = str(secret).encode() if secret else path.read_bytes()
     alias = f"patient-{hashlib.blake2b(secret, digest_size=4).hexdigest()}"
 
-    def disguised(name):
+    def disguised(name: str) -> str:
         spellings = _spellings(name) | _spellings(_NEW_WORD.sub("_", name))
         return alias if any(map(gives_away.search, spellings)) else name
 
     return disguised
 
 
-def _phrases(header):
+def _phrases(header: Mapping[str, Any]) -> Iterator[str]:
     """What to look for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names in other letters than the file says
@@ -67,21 +70,21 @@ def _phrases(header):
         yield from (written + month + day, day + month + written, month + day + written)
 
 
-def _texts(header, keywords):
+def _texts(header: Mapping[str, Any], keywords: Iterable[str]) -> Iterator[str]:
     """The spellings of all values that elements have."""
     for value in map(header.get, keywords):
         for text in value if isinstance(value, MultiValue) else [value or ""]:
             yield from _spellings(str(text))
 
 
-def _spellings(text):
+def _spellings(text: str) -> set[str]:
     """In small letters without accents, umlauts as one letter and as two."""
     text = unicodedata.normalize("NFKC", text).casefold()
     forms = [unicodedata.normalize("NFKD", text.translate(table)) for table in (_ALIKE, _SPELT_OUT)]
     return {"".join(sign for sign in form if not unicodedata.combining(sign)) for form in forms}
 
 
-def _pattern(phrase):
+def _pattern(phrase: str) -> str:
     """Of a phrase: found also where other signs stand between its words or digits, but not within a longer number, and a
     short one not within a longer word."""
     pieces = re.findall(rf"\d|{_LETTER}+", phrase)

@@ -1,19 +1,29 @@
 """Voxels of a DICOM series, through pydicom and the codecs that it finds installed."""
 
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.pixels import pixel_array
+from numpy.typing import NDArray
+from pydicom.dataset import FileDataset
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import generate_uid
 
 from autoseg.errors import FileError
 from autoseg.imaging.dicom_find import find_series
 from autoseg.imaging.dicom_label import kind_of, read_segments, segment_names
-from autoseg.imaging.dicom_series import DicomSeries, stack_of
+from autoseg.imaging.dicom_series import DicomSeries, Plane, stack_of
+from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
+from autoseg.imaging.volume import LabelVolume
 
 __all__ = ["headers_of", "only_series", "read", "read_geometry", "read_labels", "segment_names", "unique_identifier"]
+
+# voxels (C, Z, Y, X), their grid, notes, digest
+Content = tuple[NDArray[Any], Geometry, tuple[str, ...], str]
 
 # what derived objects repeat: must have a value, and may be empty
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -31,7 +41,7 @@ _MAY_BE_EMPTY = (
 )
 
 
-def read(source):
+def read(source: DicomSeries | Path) -> Content:
     """See ``files.read_file``; returns (data, geometry, notes, digest).
 
     Slope and intercept of each slice are applied: integers stay integers where all slopes are 1, else float32. Values are the
@@ -42,29 +52,32 @@ def read(source):
     """
     series = only_series(source)
     stack = stack_of(series)
-    data = None
+    data: NDArray[Any] | None = None
     for z, plane in enumerate(series.planes):
         values = _values(series, plane)
         if data is None:
             data = np.empty((plane.samples, len(series.planes), *plane.shape), _type(series, values.dtype))
         data[:, z] = _rescaled(values, plane, data.dtype)
+    assert data is not None
     return data, stack.geometry, stack.notes, digest_of(*(digest_of(read_bytes(path)).encode() for path in series.paths))
 
 
-def read_labels(source):
+def read_labels(source: DicomSeries | Path) -> Content:
     """As ``read``; of a segmentation object the numbers of its segments."""
-    kind = kind_of(source) if not isinstance(source, DicomSeries) and source.is_file() else ""
+    if isinstance(source, DicomSeries):
+        return read(source)
+    kind = kind_of(source) if source.is_file() else ""
     if kind == "RTSTRUCT":
         raise FileError(f"{source}: expected labels of voxels, found contours (RTSTRUCT). Export them as SEG or NIfTI.")
     return read_segments(source) if kind == "SEG" else read(source)
 
 
-def read_geometry(source):
+def read_geometry(source: DicomSeries | Path) -> Geometry:
     """The grid alone; no voxels are read."""
     return stack_of(only_series(source)).geometry
 
 
-def only_series(source):
+def only_series(source: DicomSeries | Path) -> DicomSeries:
     """The series itself, or the only one in a file or folder.
 
     Raises:
@@ -80,7 +93,7 @@ def only_series(source):
     return found.series[0]
 
 
-def headers_of(series):
+def headers_of(series: DicomSeries) -> list[FileDataset]:
     """Everything but the voxels of each file, in the order of the planes, for objects that refer to it.
 
     Texts are decoded and will be written as UTF-8; elements that such objects repeat exist, if need be empty. Images without a
@@ -110,13 +123,13 @@ def headers_of(series):
     return headers
 
 
-def unique_identifier(series, labels, model, kind):
+def unique_identifier(series: DicomSeries, labels: LabelVolume, model: str, kind: str) -> Callable[[str], str]:
     """A function from a word to a UID: the same for the same images, labels and model, and for no others."""
     about = [kind, model, *(plane.uid for plane in series.planes), digest_of(np.ascontiguousarray(labels.data).view(np.uint8))]
     return lambda word: generate_uid(entropy_srcs=[word, *about])
 
 
-def _values(series, plane):
+def _values(series: DicomSeries, plane: Plane) -> NDArray[Any]:
     """(samples, rows, columns) as stored."""
     try:
         with warnings.catch_warnings():
@@ -133,7 +146,7 @@ def _values(series, plane):
     return np.moveaxis(array, -1, 0) if plane.samples > 1 else array[None]
 
 
-def _type(series, stored):
+def _type(series: DicomSeries, stored: np.dtype[Any]) -> np.dtype[Any]:
     """An integer type that surely holds every rescaled value, where all of them are whole; else float32."""
     is_whole = all(plane.slope == 1 and plane.intercept.is_integer() for plane in series.planes)
     if stored.kind not in "iu" or not is_whole:
@@ -141,7 +154,10 @@ def _type(series, stored):
     return np.dtype(np.int32 if stored.itemsize <= 2 else np.int64)
 
 
-def _rescaled(values, plane, kind):
-    if kind.kind == "f":
-        return values * plane.slope + plane.intercept  # float64
-    return np.add(values, int(plane.intercept), dtype=kind)
+def _rescaled(values: NDArray[Any], plane: Plane, kind: np.dtype[Any]) -> NDArray[Any]:
+    rescaled: NDArray[Any] = (
+        values * plane.slope + plane.intercept  # float64
+        if kind.kind == "f"
+        else np.add(values, int(plane.intercept), dtype=kind)
+    )
+    return rescaled

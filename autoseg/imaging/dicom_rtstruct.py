@@ -6,8 +6,11 @@ round the hole and back (a keyhole), so that each contour stands for itself. As 
 """
 
 import datetime
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
 from scipy import ndimage
@@ -19,6 +22,8 @@ from autoseg.imaging.colours import structure_colours
 from autoseg.imaging.dicom_codes import code_structure
 from autoseg.imaging.dicom_read import headers_of, unique_identifier
 from autoseg.imaging.dicom_seg import coded
+from autoseg.imaging.dicom_series import DicomSeries, Plane
+from autoseg.imaging.volume import LabelVolume
 
 __all__ = ["outlines", "write_rtstruct"]
 
@@ -40,7 +45,15 @@ _REPEATED = (
 )
 
 
-def write_rtstruct(path, series, labels, structures, *, model, version):
+def write_rtstruct(
+    path: Path,
+    series: DicomSeries,
+    labels: LabelVolume,
+    structures: Mapping[str, Sequence[int]],
+    *,
+    model: str,
+    version: str,
+) -> None:
     """Write a structure set; arguments and errors as of ``dicom_seg.write_seg``."""
     headers = headers_of(series)
     header_of = dict(zip(series.paths, headers, strict=True))
@@ -61,7 +74,7 @@ def write_rtstruct(path, series, labels, structures, *, model, version):
         ds.save_as(draft, enforce_file_format=True)
 
 
-def outlines(mask):
+def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """Closed polygons around the parts of a mask, holes cut out through keyholes.
 
     Args:
@@ -84,7 +97,7 @@ def outlines(mask):
     return polygons
 
 
-def _with_keyhole(polygon, loops):
+def _with_keyhole(polygon: NDArray[np.float64], loops: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Join the nearest of the loops to a polygon and take it from the list."""
     tree = cKDTree(polygon)
     near = [tree.query(loop) for loop in loops]  # (distances, indices) of each loop's points
@@ -95,20 +108,20 @@ def _with_keyhole(polygon, loops):
     return np.concatenate([polygon[: here + 1], loop[there:], loop[: there + 1], polygon[here:]])
 
 
-def _without_needless_points(polygon):
+def _without_needless_points(polygon: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points in the middle of a straight line left out; coordinates are multiples of one half, so this is exact."""
     before, after = polygon - np.roll(polygon, 1, axis=0), np.roll(polygon, -1, axis=0) - polygon
     turns = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0] != 0
-    return polygon[turns | ((before * after).sum(axis=1) <= 0)]
+    kept: NDArray[np.float64] = polygon[turns | ((before * after).sum(axis=1) <= 0)]
+    return kept
 
 
-def _contours(mask, planes, images):
+def _contours(mask: NDArray[np.bool_], planes: Sequence[Plane], images: Sequence[Dataset]) -> list[Dataset]:
     """Items of a ContourSequence."""
     contours = []
     for layer, plane, image in zip(mask, planes, images, strict=True):
-        along, down = np.reshape(plane.orientation, (2, 3)) * np.reshape(plane.spacing_mm[::-1], (2, 1))
         for polygon in outlines(layer) if layer.any() else ():
-            points_mm = np.add(plane.position, polygon @ [down, along])
+            points_mm = np.asarray(plane.position) + polygon @ np.stack(plane.steps_mm)
             contour = Dataset()
             contour.ContourImageSequence = [image]
             contour.ContourGeometricType = "CLOSED_PLANAR"
@@ -118,7 +131,7 @@ def _contours(mask, planes, images):
     return contours
 
 
-def _structure_set(header, identify, model, version):
+def _structure_set(header: Dataset, identify: Callable[[str], str], model: str, version: str) -> Dataset:
     """The object without its structures."""
     now = datetime.datetime.now()
     ds = Dataset()
@@ -138,7 +151,9 @@ def _structure_set(header, identify, model, version):
     return ds
 
 
-def _structure(number, name, colour, contours, frame):
+def _structure(
+    number: int, name: str, colour: Sequence[int], contours: list[Dataset], frame: str
+) -> tuple[Dataset, Dataset, Dataset]:
     """(item of StructureSetROISequence, of ROIContourSequence, of RTROIObservationsSequence)."""
     roi = Dataset()
     roi.ROINumber, roi.ReferencedFrameOfReferenceUID = number, frame
@@ -154,7 +169,7 @@ def _structure(number, name, colour, contours, frame):
     return roi, shape, observation
 
 
-def _reference(header, plane):
+def _reference(header: Dataset, plane: Plane) -> Dataset:
     """The image that a contour lies on."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
@@ -163,7 +178,7 @@ def _reference(header, plane):
     return item
 
 
-def _referenced_frame(header, images):
+def _referenced_frame(header: Dataset, images: list[Dataset]) -> Dataset:
     series = Dataset()
     series.SeriesInstanceUID, series.ContourImageSequence = header.SeriesInstanceUID, images
     study = Dataset()

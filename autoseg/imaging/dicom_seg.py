@@ -4,22 +4,38 @@ DICOM asks that the object names the patient and the study of its images, so it 
 """
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
-from pydicom.dataset import Dataset
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.imaging.colours import structure_colours
 from autoseg.imaging.dicom_codes import code_structure
 from autoseg.imaging.dicom_read import headers_of, unique_identifier
+from autoseg.imaging.dicom_series import DicomSeries
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
 
 __all__ = ["write_seg"]
 
 
-def write_seg(path, series, labels, structures, *, model, version):
+def write_seg(
+    path: Path,
+    series: DicomSeries,
+    labels: LabelVolume,
+    structures: Mapping[str, Sequence[int]],
+    *,
+    model: str,
+    version: str,
+) -> None:
     """Write a segmentation object.
 
     Args:
@@ -63,9 +79,11 @@ def write_seg(path, series, labels, structures, *, model, version):
         segmentation.save_as(draft)
 
 
-def _state_geometry(headers, series, geometry):
+def _state_geometry(headers: list[FileDataset], series: DicomSeries, geometry: Geometry) -> None:
     """Correct the headers, which highdicom copies: one orientation, and slices as thick as they are apart."""
     plane = series.planes[0]
+    assert plane.spacing_mm is not None
+    assert plane.orientation is not None
     depths = [one.depth_mm for one in series.planes]
     distance = (depths[-1] - depths[0]) / (len(depths) - 1) if len(depths) > 1 else geometry.spacing_mm[0]
     measures = highdicom.PixelMeasuresSequence(plane.spacing_mm, distance, distance)
@@ -79,7 +97,7 @@ def _state_geometry(headers, series, geometry):
             header.update(orientation[0])
 
 
-def _masks(series, labels, groups, frames):
+def _masks(series: DicomSeries, labels: LabelVolume, groups: Sequence[Sequence[int]], frames: int) -> NDArray[Any]:
     """Segment numbers (planes, rows, columns), or where structures overlap a mask for each (planes, rows, columns, segments).
 
     Planes are in the order of the images: that of the files, or of the frames of a single file; frames that are not of
@@ -99,7 +117,9 @@ def _masks(series, labels, groups, frames):
     return ordered
 
 
-def _descriptions(structures, model, version, identify):
+def _descriptions(
+    structures: Mapping[str, Sequence[int]], model: str, version: str, identify: Callable[[str], str]
+) -> list[highdicom.seg.SegmentDescription]:
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=f"autoseg, {model}"[:64], family=codes.DCM.ArtificialIntelligence, version=version
     )
@@ -124,7 +144,7 @@ def _descriptions(structures, model, version, identify):
     return descriptions
 
 
-def coded(code):
+def coded(code: Code) -> Dataset:
     """A code as an item of a sequence."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.errors import FileError, GeometryError
 from autoseg.imaging.geometry import Geometry
@@ -57,14 +58,24 @@ class Plane:
     traits: tuple[tuple[str, str], ...] = ()
 
     @property
-    def normal(self):
+    def normal(self) -> NDArray[np.float64]:
         """(3,) unit vector across the plane."""
+        assert self.orientation is not None
         return np.cross(self.orientation[:3], self.orientation[3:])
 
     @property
-    def depth_mm(self):
+    def depth_mm(self) -> float:
         """Where the plane lies along its normal."""
-        return float(self.normal @ self.position)
+        assert self.position is not None
+        return float(self.normal @ np.asarray(self.position))
+
+    @property
+    def steps_mm(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Vectors (3,) from a pixel to the next one down its column, and to the next one along its row."""
+        assert self.orientation is not None
+        assert self.spacing_mm is not None
+        along, down = np.reshape(self.orientation, (2, 3))
+        return down * self.spacing_mm[0], along * self.spacing_mm[1]
 
 
 @dataclass(frozen=True)
@@ -87,11 +98,11 @@ class DicomSeries:
     origin: Path | None = None
 
     @property
-    def paths(self):
+    def paths(self) -> tuple[Path, ...]:
         """The files, each once."""
         return tuple(dict.fromkeys(plane.path for plane in self.planes))
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.title
 
 
@@ -103,7 +114,7 @@ class Stack:
     notes: tuple[str, ...]
 
 
-def stack_of(series):
+def stack_of(series: DicomSeries) -> Stack:
     """The grid that the planes of a series fill.
 
     The distance of slices is taken from their positions, never from ``SliceThickness`` or ``SpacingBetweenSlices``, except for
@@ -133,12 +144,11 @@ def stack_of(series):
             notes.append("Two slices only: nothing shows whether one between them is missing.")
         if tilt := _tilt_note(first, positions, step):
             notes.append(tilt)
-    down, along = np.reshape(first.orientation, (2, 3))[::-1] * np.reshape(first.spacing_mm, (2, 1))
-    affine = np.column_stack([step, down, along, positions[0]]) * TO_RAS[:, None]
+    affine = np.column_stack([step, *first.steps_mm, positions[0]]) * TO_RAS[:, None]
     return Stack(Geometry.from_affine((len(positions), *first.shape), affine), tuple(notes))
 
 
-def _refuse_unusable(series):
+def _refuse_unusable(series: DicomSeries) -> None:
     for plane in series.planes:
         needed = {
             "ImagePositionPatient": plane.position,
@@ -155,7 +165,7 @@ def _refuse_unusable(series):
             raise FileError(f"{series}: {plane.called}: {plane.problem}. Export the original images of the scanner.")
 
 
-def _refuse_unlike_planes(series):
+def _refuse_unlike_planes(series: DicomSeries) -> None:
     for what in ("shape", "samples", "spacing_mm", "orientation"):
         values = np.array([getattr(plane, what) for plane in series.planes])
         if (np.abs(values - values[0]) > SAME_DIRECTION).any():
@@ -169,7 +179,7 @@ def _refuse_unlike_planes(series):
 _WORDS = {"shape": "size", "samples": "kind", "spacing_mm": "pixel spacing", "orientation": "orientation"}
 
 
-def _refuse_repeated_places(series):
+def _refuse_repeated_places(series: DicomSeries) -> None:
     gaps = np.diff([plane.depth_mm for plane in series.planes])
     repeated = int((gaps < SAME_PLACE_MM).sum())
     if repeated:
@@ -181,7 +191,7 @@ def _refuse_repeated_places(series):
         )
 
 
-def _refuse_uneven_places(series, positions, step):
+def _refuse_uneven_places(series: DicomSeries, positions: NDArray[np.float64], step: NDArray[np.float64]) -> None:
     even = positions[0] + np.arange(len(positions))[:, None] * step
     tolerance = max(EVEN_MM, EVEN_SHARE * float(np.linalg.norm(step)))
     apart = float(np.linalg.norm(positions - even, axis=1).max())
@@ -209,7 +219,7 @@ def _refuse_uneven_places(series, positions, step):
     )
 
 
-def _tilt_note(first, positions, step):
+def _tilt_note(first: Plane, positions: NDArray[np.float64], step: NDArray[np.float64]) -> str | None:
     """What to say where slices are shifted sideways, or None."""
     sideways = step - first.normal * (first.normal @ step)
     shift = float(np.linalg.norm(sideways)) * (len(positions) - 1)
@@ -222,6 +232,6 @@ def _tilt_note(first, positions, step):
     )
 
 
-def _label(plane):
+def _label(plane: Plane) -> str:
     """The file, and where needed the frame, for messages."""
     return f"{plane.called}[{plane.frame}]" if plane.frame else plane.called
