@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 
 from autoseg.errors import FileError
+from autoseg.imaging.dicom_file import open_dataset
 from autoseg.imaging.dicom_patient import PATIENT_TAGS, disguise
-from autoseg.imaging.dicom_series import SAME_DIRECTION, SAME_PLACE_MM, DicomSeries, Plane
+from autoseg.imaging.dicom_series import FINEST_MM, DicomSeries, Plane, depths_mm, repeats
+from autoseg.imaging.tree import files_under
 
 __all__ = ["Found", "Header", "find_series", "header_of", "planes_of"]
 
@@ -74,6 +74,8 @@ _FILE_TAGS = (
     "PerFrameFunctionalGroupsSequence",
 )
 _TAGS = [*_FILE_TAGS, *_PLANE_TAGS, *PATIENT_TAGS]
+FARTHEST_MM, LARGEST = 1e6, 1e30  # a kilometre, and slopes: what is beyond is damaged
+NEAR = 0.02  # of a direction (a degree) or a pixel size: what lies nearer is not another volume but rounded, or a fault
 NO_SCANS = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "DOC", "REG", "FID", "RWV", "PLAN"}
 
 
@@ -89,8 +91,8 @@ def find_series(source: str | os.PathLike[str]) -> Found:
     """Every volume in a file, a folder or a tree.
 
     Args:
-        source: path of a folder, whose subfolders are looked through too; of a DICOMDIR, which stands for its folder; or of
-            one DICOM file, which must be complete by itself.
+        source: path of a folder, whose subfolders and links to folders are looked through too; of a DICOMDIR, which stands for
+            its folder; or of one DICOM file, which must be complete by itself.
 
     Returns:
         Found
@@ -102,19 +104,19 @@ def find_series(source: str | os.PathLike[str]) -> Found:
     if source.name.upper() == "DICOMDIR":
         source = source.parent
     folder = source if source.is_dir() else source.parent
-    paths = [Path(base, name) for base, _, names in os.walk(source) for name in names] if source.is_dir() else [source]
+    paths = files_under(source) if source.is_dir() else [source]
     groups: dict[str, list[Member]] = defaultdict(list)
     others: Counter[str] = Counter()
     unreadable: list[str] = []
-    for path in sorted(paths):
+    for path in paths:
         header = header_of(path)
         if header is None:
             unreadable += [path.name] if path.suffix.lower() in (".dcm", ".ima") else []
             continue
-        if header.get("Modality") in NO_SCANS or not (header.get("Rows") and header.get("Columns")):
+        if str(header.get("Modality")) in NO_SCANS or not (_whole(header, "Rows") and _whole(header, "Columns")):
             others[str(header.get("Modality") or "no modality")] += "SOPClassUID" in header  # a DICOMDIR has none
             continue
-        groups[header.get("SeriesInstanceUID") or str(path.parent)].append((path, header))
+        groups[str(header.get("SeriesInstanceUID") or path.parent)].append((path, header))
     if source != folder:
         if not groups:
             raise FileError(f"{source}: expected a DICOM image, found {', '.join(others) or 'something else'}. Give a scan.")
@@ -134,10 +136,23 @@ def find_series(source: str | os.PathLike[str]) -> Found:
 
 def header_of(path: Path) -> Header | None:
     """Element by keyword, of those that matter here; None where the file is not DICOM or too damaged to tell."""
-    try:
-        return _elements(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS))
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError):
+    if not _begins_as_dicom(path):
         return None
+    try:
+        return _elements(open_dataset(path, stop_before_pixels=True, specific_tags=_TAGS))
+    except FileError:
+        return None
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    """Whether a file has the signature; pipes and the like are not even opened."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _elements(dataset: Dataset) -> Header:
@@ -148,7 +163,7 @@ def _elements(dataset: Dataset) -> Header:
         for tag in dataset.keys():  # noqa: SIM118 - iterating reads the values
             try:
                 element = dataset[tag]
-            except (ValueError, TypeError, OverflowError, NotImplementedError):
+            except Exception:  # pydicom raises what it likes
                 found[keyword_for_tag(tag)] = None
                 continue
             if element.value not in (None, ""):
@@ -159,7 +174,7 @@ def _elements(dataset: Dataset) -> Header:
 def _refuse_part(path: Path, uid: str) -> None:
     """One slice of several is hardly ever what somebody means."""
     others = [other for other in path.parent.iterdir() if other != path and other.is_file()]
-    others = [other for other in others if (header := header_of(other)) and header.get("SeriesInstanceUID") == uid]
+    others = [other for other in others if (header := header_of(other)) and str(header.get("SeriesInstanceUID")) == uid]
     if others:
         raise FileError(
             f"{path}: is one of {len(others) + 1} files of its series. Give the folder, or put this file into one of its own."
@@ -169,23 +184,23 @@ def _refuse_part(path: Path, uid: str) -> None:
 def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], list[str]]:
     """(list of DicomSeries, sentences about what was left out) of the files of one series."""
     folder, disguised = Path(os.path.commonpath([path.parent for path, _ in members])), disguise(members)
-    number, uid = map(members[0][1].get, ("SeriesNumber", "SeriesInstanceUID"))
+    number, uid = _whole(members[0][1], "SeriesNumber"), str(members[0][1].get("SeriesInstanceUID") or "")
+    inner = (source.name,) if source.is_file() else folder.relative_to(source).parts or (source.resolve().name,)
     title = f"series {'without number' if number is None else number} ({f'UID ...{uid[-8:]}' if uid else 'no UID'}) in "
+    title += "/".join(map(disguised, inner))
     planes: list[Plane] = []
     for i, (path, header) in enumerate(members, start=1):
         planes += planes_of(path, header, path.name if disguised(path.name) == path.name else f"file {i}")
-    unique = list({(plane.uid, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
+    unique = list({(plane.uid or plane.path, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
     notes = [f"{len(planes) - len(unique)} copies of images were left out."] if len(unique) < len(planes) else []
     planes = [plane for plane in unique if "LOCALIZER" not in dict(plane.traits).get("ImageType", "").upper()]
     alike = _alike(planes)
     if reason := _no_volume(planes, alike):
-        return [], [f"{title}{folder}: {len(unique)} images left out: {reason}"]
+        return [], [f"{title}: {len(unique)} images left out: {reason}"]
     name, is_alias = _name(folder, number, source, disguised)
     if is_alias:
         notes.append("Is called after its study, since its folder, file or number gives away the patient.")
-    place = Path(*map(disguised, folder.parts))
-    origin = (source if source.is_file() else folder) if is_alias or place != folder else None
-    title += str(place)
+    origin = (source if source.is_file() else folder) if is_alias else None
     if len(planes) < len(unique):
         notes.append(f"{len(unique) - len(planes)} localisers were left out.")
     if stray := sum(len(group) == 1 for group in alike) if len(alike) > 1 else 0:
@@ -201,7 +216,7 @@ def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], li
     ], []
 
 
-def _name(folder: Path, number: Any, source: Path, disguised: Callable[[str], str]) -> tuple[str, bool]:
+def _name(folder: Path, number: int | None, source: Path, disguised: Callable[[str], str]) -> tuple[str, bool]:
     """(name of a series, made of folders and its number, or of its only file; whether a part of it was replaced)."""
     numbers = [] if number is None else [f"s{number}"]
     words = [source.stem] if source.is_file() else [*(folder.relative_to(source).parts or [source.resolve().name]), *numbers]
@@ -225,27 +240,30 @@ def _no_volume(planes: list[Plane], alike: list[list[Plane]]) -> str | None:
 
 def planes_of(path: Path, header: Header, called: str | None = None) -> Iterator[Plane]:
     """The images of a file; messages call it by its name, or as it is ``called``."""
-    frames = int(header.get("NumberOfFrames") or 1)
-    own, shared = header, _macros(header.get("SharedFunctionalGroupsSequence", ()))
-    each = header.get("PerFrameFunctionalGroupsSequence", ())
+    rows, columns = _whole(header, "Rows") or 0, _whole(header, "Columns") or 0
+    own, shared = header, _macros(_items(header, "SharedFunctionalGroupsSequence"))
+    each = _items(header, "PerFrameFunctionalGroupsSequence")
+    frames = min(_whole(header, "NumberOfFrames") or 1, max(1, len(each), path.stat().st_size))  # no file holds more
     if frames > 1 and not each:  # where the frames lie is not said, or in words of one maker
         own = {key: value for key, value in own.items() if key != "ImagePositionPatient"}
     for frame in range(frames):
         values = {**own, **shared, **(_macros([each[frame]]) if frame < len(each) else {})}
         spacing, thickness = _numbers(values, "PixelSpacing", 2), _numbers(values, "SliceThickness", 1)
+        position = _numbers(values, "ImagePositionPatient", 3)
         yield Plane(
             path=path,
             frame=frame,
             called=called or path.name,
             uid=str(own.get("SOPInstanceUID", "")),
-            shape=(int(own["Rows"]), int(own["Columns"])),
-            position=_numbers(values, "ImagePositionPatient", 3),
+            shape=(rows, columns),
+            position=position if position and max(map(abs, position)) < FARTHEST_MM else None,
             orientation=_directions(values),
-            spacing_mm=spacing if spacing and min(spacing) > 0 else None,
-            thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
+            spacing_mm=spacing if spacing and FINEST_MM < min(spacing) <= max(spacing) < FARTHEST_MM else None,
+            thickness_mm=thickness[0] if thickness and FINEST_MM < thickness[0] < FARTHEST_MM else None,
             slope=(_numbers(values, "RescaleSlope", 1) or (1.0,))[0],
             intercept=(_numbers(values, "RescaleIntercept", 1) or (0.0,))[0],
-            samples=int(own.get("SamplesPerPixel") or 1),
+            samples=_whole(own, "SamplesPerPixel") or 1,
+            is_inverted=own.get("PhotometricInterpretation") == "MONOCHROME1",
             problem=_problem(values),
             traits=tuple((key, str(values[key])) for key in TRAITS if values.get(key) is not None),
         )
@@ -258,8 +276,9 @@ def _problem(values: Header) -> str:
         return "expected intensities, found numbers of colours in a palette"
     if values.get("ModalityLUTSequence"):
         return "expected a slope and an intercept, found a table of values (ModalityLUTSequence)"
-    for key, senseless in (("RescaleSlope", (None, (0.0,))), ("RescaleIntercept", (None,))):
-        if key in values and _numbers(values, key, 1) in senseless:
+    for key, senseless in (("RescaleSlope", 0.0), ("RescaleIntercept", None)):
+        number = (_numbers(values, key, 1) or (None,))[0]
+        if key in values and (number is None or number == senseless or abs(number) > LARGEST):
             return f"expected a usable {key}, found {values[key]}"
     return ""
 
@@ -270,6 +289,18 @@ def _macros(groups: Iterable[Dataset]) -> Header:
         value for group in groups for value in _elements(group).values() if isinstance(value, Sequence) and len(value) == 1
     ]
     return {key: value for macro in macros for key, value in _elements(macro[0]).items() if key in _PLANE_TAGS}
+
+
+def _items(values: Mapping[str, Any], key: str) -> Sequence | tuple[()]:
+    """The items of a sequence; none where it is missing or damaged."""
+    value = values.get(key)
+    return value if isinstance(value, Sequence) else ()
+
+
+def _whole(values: Mapping[str, Any], key: str) -> int | None:
+    """A whole number, or None."""
+    number = _numbers(values, key, 1)
+    return int(number[0]) if number and number[0].is_integer() else None
 
 
 def _numbers(values: Mapping[str, Any], key: str, count: int) -> tuple[float, ...] | None:
@@ -292,29 +323,48 @@ def _directions(values: Mapping[str, Any]) -> tuple[float, ...] | None:
 
 
 def _alike(planes: Iterable[Plane]) -> list[list[Plane]]:
-    """Groups of the same size, spacing and direction, in order of appearance; planes without a place are one group."""
-    groups: list[tuple[tuple[float, ...], list[Plane]]] = []
+    """Groups of one size and of nearly one spacing and direction, in order of appearance; whether they fill a grid in spite of
+    such differences is for ``stack_of`` to say. Planes without a place are groups of their own kind."""
+    groups: list[list[Plane]] = []
     for plane in planes:
-        numbers = (*plane.shape, plane.samples, *(plane.spacing_mm or ()), *(plane.orientation or ()))
-        for first, group in groups:
-            if len(first) == len(numbers) and np.abs(np.subtract(first, numbers)).max() <= SAME_DIRECTION:
-                group.append(plane)
-                break
+        group = next((group for group in groups if _is_near(plane, group[0])), None)
+        if group is None:
+            groups.append([plane])
         else:
-            groups.append((numbers, [plane]))
-    return [group for _, group in groups]
+            group.append(plane)
+    return groups
+
+
+def _is_near(plane: Plane, other: Plane) -> bool:
+    if (plane.shape, plane.samples) != (other.shape, other.samples):
+        return False
+    for own, its, largest in (
+        (plane.spacing_mm, other.spacing_mm, NEAR * min(other.spacing_mm or (1,))),
+        (plane.orientation, other.orientation, NEAR),
+    ):
+        if own is None or its is None:
+            if own is not its:
+                return False
+        elif np.abs(np.subtract(own, its)).max() > largest:
+            return False
+    return True
 
 
 def _told_apart(planes: list[Plane]) -> list[tuple[list[Plane], str]]:
     """[(planes, what they have in common)] of volumes that lie at the same places; one where nothing tells them apart."""
-    if any(plane.position is None or plane.orientation is None for plane in planes) or not _repeats(planes):
+    if not all(plane.position and plane.orientation and plane.spacing_mm for plane in planes) or not _repeats(planes):
         return [(planes, "")]
+    depths = {id(plane): depth for plane, depth in zip(planes, depths_mm(planes), strict=True)}
+
+    def is_stack(group: list[Plane]) -> bool:
+        return len(group) > 1 and not repeats(np.array(sorted(depths[id(plane)] for plane in group)), group[0]).any()
+
     for names in (*itertools.combinations(TRAITS, 1), *itertools.combinations(TRAITS, 2)):
         groups: dict[tuple[str, ...], list[Plane]] = defaultdict(list)
         for plane in planes:
             traits = dict(plane.traits)
             groups[tuple(traits.get(name, "") for name in names)].append(plane)
-        if len(groups) > 1 and all(len(group) > 1 and not _repeats(group) for group in groups.values()):
+        if len(groups) > 1 and all(map(is_stack, groups.values())):
             return [
                 (group, f" ({', '.join(f'{name} {value}' for name, value in zip(names, values, strict=True))})")
                 for values, group in sorted(groups.items(), key=lambda item: [_rank(value) for value in item[0]])
@@ -331,13 +381,15 @@ def _rank(text: str) -> tuple[int, float, str]:
 
 
 def _repeats(planes: list[Plane]) -> bool:
-    return bool((np.diff(sorted(plane.depth_mm for plane in planes)) < SAME_PLACE_MM).any())
+    return bool(repeats(np.sort(depths_mm(planes)), planes[0]).any())
 
 
 def _sorted(planes: list[Plane]) -> tuple[Plane, ...]:
     """Along the normal; planes without a place in the order of their files."""
-    has_place = all(plane.position and plane.orientation for plane in planes)
-    return tuple(sorted(planes, key=lambda plane: (plane.depth_mm if has_place else 0.0, str(plane.path), plane.frame)))
+    has_place = all(plane.position and plane.orientation and plane.spacing_mm for plane in planes)
+    depths = depths_mm(planes) if has_place else np.zeros(len(planes))
+    order = sorted(zip(depths, planes, strict=True), key=lambda item: (item[0], str(item[1].path), item[1].frame))
+    return tuple(plane for _, plane in order)
 
 
 def _letters() -> Iterator[str]:

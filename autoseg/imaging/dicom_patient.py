@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as DicomSequence
 
 __all__ = ["PATIENT_TAGS", "disguise"]
 
@@ -22,6 +23,7 @@ _NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
 _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber")
 PATIENT_TAGS = (*_NAMES, *_NUMBERS, "OtherPatientIDsSequence", "PatientBirthDate", "PatientIdentityRemoved", "StudyInstanceUID")
 SHORTEST = 3  # letters and digits of what is looked for
+MOST_WORDS = 16  # of a name that are paired: no name has more, a damaged header may
 SHORT = 5  # with fewer it must be a word of its own: Tom is not in 'anatomical'
 _LETTER, _BETWEEN = r"[^\W\d_]", r"[\W_]*"
 _NEW_WORD = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -40,7 +42,9 @@ def disguise(members: Sequence[tuple[Path, Mapping[str, Any]]]) -> Callable[[str
         members: (path, header) of each file of a series.
     """
     named = [header for _, header in members if header.get("PatientIdentityRemoved") != "YES"]
-    phrases = {phrase for header in named for phrase in _phrases(header)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names in other letters than the file says
+        phrases = {phrase for header in named for phrase in _phrases(header)}
     patterns = [_pattern(phrase) for phrase in phrases if len(re.sub(r"[\W_]", "", phrase)) >= SHORTEST]
     gives_away = re.compile("|".join(patterns) or "(?!)")
     path, header = members[0]
@@ -57,12 +61,11 @@ def disguise(members: Sequence[tuple[Path, Mapping[str, Any]]]) -> Callable[[str
 
 def _phrases(header: Mapping[str, Any]) -> Iterator[str]:
     """What to look for."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names in other letters than the file says
-        for name in _texts(header, _NAMES):
-            words = re.findall(r"[^\W_]+", name)
-            yield from (*words, *map(" ".join, itertools.permutations(words, 2)))
-    for source in (header, *(header.get("OtherPatientIDsSequence") or ())):
+    for name in _texts(header, _NAMES):
+        words = re.findall(r"[^\W_]+", name)
+        yield from (*words, *map(" ".join, itertools.permutations(words[:MOST_WORDS], 2)))
+    others = header.get("OtherPatientIDsSequence")
+    for source in (header, *(others if isinstance(others, DicomSequence) else ())):
         yield from _texts(source, _NUMBERS)
     born = re.sub(r"\D", "", str(header.get("PatientBirthDate") or ""))
     year, month, day = born[:4], born[4:6], born[6:]

@@ -74,12 +74,14 @@ class FileContent:
         geometry: the grid.
         notes: sentences about choices that reading took, such as which of two voxel sizes was believed.
         digest: 16 hexadecimal digits, BLAKE2b of the bytes on disk.
+        is_part: of labels: the file leaves empty voxels at the borders out, so that nobody knows where the scan ended.
     """
 
     data: np.ndarray
     geometry: Geometry
     notes: tuple[str, ...]
     digest: str
+    is_part: bool = False
 
 
 def ending_of(path):
@@ -116,9 +118,10 @@ def paths_of(image):
 def digest_on_disk(image):
     """The ``digest`` that ``read_file`` returns, without looking into the files, except for headers whose voxels lie apart."""
     apart = (".mhd", ".nhdr")
-    paths = paths_of(image)
-    digests = [read_file(p).digest if p.name.lower().endswith(apart) else digest_of(read_bytes(p)) for p in paths]
-    return digest_of("".join(digests).encode()) if isinstance(image, DicomSeries) else digests[0]
+    if isinstance(image, DicomSeries):
+        return _dicom().digest_of_series(image)
+    path = Path(image)
+    return read_file(path).digest if path.name.lower().endswith(apart) else digest_of(read_bytes(path))
 
 
 def series_in(source):
@@ -143,7 +146,7 @@ def read_file(path, *, as_label=False, onto=None):
     with _blamed_on(path):
         content = FileContent(*read(_as_image(path)))
     if onto is not None and is_dicom(path) and (laid := laid_on(content.data[0], content.geometry, onto)) is not None:
-        content = replace(content, data=laid[None], geometry=onto)
+        content = replace(content, data=laid[None], geometry=onto, is_part=False)
     return content
 
 
@@ -212,7 +215,7 @@ def read_label_volume(path, onto=None):
                 f"{path}: expected whole numbers as labels, found {data[odd][0]} and {odd.sum() - 1} more. Round or redo them."
             )
         data = data.astype(_label_type(data, path))
-    return LabelVolume(data, content.geometry)
+    return LabelVolume(data, content.geometry, content.is_part)
 
 
 def write_label_volume(volume, path, like=None, description=""):

@@ -1,6 +1,7 @@
 """DICOM results beside the labels, for scans that came as DICOM."""
 
 import importlib
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from autoseg.inference.cohort import Exporter
 from autoseg.registry import Registry
 
 __all__ = ["DICOM_RESULTS", "dicom_exporters"]
+
+logger = logging.getLogger(__name__)
 
 # name -> module and function; imported when asked for, since they need optional packages
 DICOM_RESULTS = Registry(
@@ -23,7 +26,8 @@ DICOM_RESULTS = Registry(
 
 
 def dicom_exporters(kinds, cases, bundle, folder):
-    """An Exporter for each kind, which writes ``CASE_KIND.dcm``.
+    """An Exporter for each kind, which writes ``CASE_KIND.dcm``, and ``KIND_notes`` into the record of the case where values of
+    the images' headers had to be left empty.
 
     Raises:
         AutosegError: an unknown kind; scans that are not DICOM, which such results have to refer to; missing packages.
@@ -43,8 +47,10 @@ def dicom_exporters(kinds, cases, bundle, folder):
 
     def write(kind, case, prediction, prepared, logits):
         path = Path(folder) / f"{case.id}_{kind}.dcm"
-        writers[kind](path, case.images[0], prediction.labels, **how)
-        return [path], {}
+        notes = writers[kind](path, case.images[0], prediction.labels, **how)
+        for note in notes:
+            logger.warning("%s, %s: %s", case.id, kind, note)
+        return [path], {f"{kind}_notes": notes} if notes else {}
 
     return [Exporter(kind, (f"_{kind}.dcm",), partial(write, kind)) for kind in kinds]
 
