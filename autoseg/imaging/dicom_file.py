@@ -54,7 +54,7 @@ def is_deflated(path: Path) -> bool:
     """Whether all after the file meta information is compressed as a whole."""
     with path.open("rb") as file:
         start = file.read(_PREAMBLE + 1024)
-    return start[128:132] == b"DICM" and DeflatedExplicitVRLittleEndian.encode() + b"\0" in start
+    return start[128:132] == b"DICM" and DeflatedExplicitVRLittleEndian.encode() in start
 
 
 def _unpacks_to_more(path: Path, limit: int) -> bool:

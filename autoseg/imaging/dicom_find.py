@@ -87,12 +87,13 @@ class Found:
     left_out: tuple[str, ...]
 
 
-def find_series(source: str | os.PathLike[str]) -> Found:
+def find_series(source: str | os.PathLike[str], *, inverts: bool = False) -> Found:
     """Every volume in a file, a folder or a tree.
 
     Args:
         source: path of a folder, whose subfolders and links to folders are looked through too; of a DICOMDIR, which stands for
             its folder; or of one DICOM file, which must be complete by itself.
+        inverts: values of MONOCHROME1 are turned round, see ``DicomSeries``.
 
     Returns:
         Found
@@ -131,7 +132,8 @@ def find_series(source: str | os.PathLike[str]) -> Found:
         found, note = _volumes(members, source)
         series += found
         left_out += note
-    return Found(_with_unique_names(series), tuple(left_out))
+    named = _with_unique_names([replace(one, inverts=True) for one in series] if inverts else series)
+    return Found(named, tuple(left_out))
 
 
 def header_of(path: Path) -> Header | None:

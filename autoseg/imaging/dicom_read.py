@@ -52,7 +52,8 @@ def digest_of_series(series: DicomSeries) -> str:
         FileError: a file that cannot be read, which is called as the series calls it.
     """
     try:
-        digest: str = digest_of(*(digest_of(read_bytes(path)).encode() for path in series.paths))
+        turned = [b"inverts"] if series.inverts and any(plane.is_inverted for plane in series.planes) else []
+        digest: str = digest_of(*(digest_of(read_bytes(path)).encode() for path in series.paths), *turned)
     except FileError as fault:
         raise FileError(f"{series}: {_called(str(fault), series)}") from fault
     return digest

@@ -124,9 +124,9 @@ def digest_on_disk(image):
     return read_file(path).digest if path.name.lower().endswith(apart) else digest_of(read_bytes(path))
 
 
-def series_in(source):
+def series_in(source, *, inverts=False):
     """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
-    return _dicom().find_series(source)
+    return _dicom().find_series(source, inverts=inverts)
 
 
 def read_file(path, *, as_label=False, onto=None):
