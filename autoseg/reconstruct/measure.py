@@ -32,7 +32,7 @@ class Measurement:
         components: pieces whose voxels touch by a face, an edge or a corner.
         centroid_lps_mm, box_lower_lps_mm, box_upper_lps_mm: (x, y, z); the box is around the outer faces of the voxels.
         touches_border: whether a voxel lies at the border of the image, so that the structure may go on beyond. An axis of
-            one voxel has no border.
+            one voxel has no border. None where it lies at the border of what is stored, and nobody knows where the image ended.
         surface_area_mm2, mesh_volume_mm3: of the surface, where one was made.
         mesh_volume_difference_percent: the mesh's volume less that of the voxels, of that of the voxels.
         longest_diameter_mm: between two points of the surface.
@@ -163,7 +163,7 @@ def _of_mask(labels: LabelVolume, values: Sequence[int], box: Box) -> dict[str, 
         "centroid_lps_mm": _point(geometry.to_world([middle])[0] * _LPS),
         "box_lower_lps_mm": _point(points.min(axis=0) - half),
         "box_upper_lps_mm": _point(points.max(axis=0) + half),
-        "touches_border": border,
+        "touches_border": None if border and labels.is_part else border,
     }
 
 
