@@ -8,13 +8,10 @@ in memory and never unpacked, so the names inside it cannot point anywhere.
 
 import hashlib
 import json
-import os
 import re
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,6 +22,7 @@ import safetensors.torch
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
+from autoseg.locks import model_lock
 from autoseg.networks import build_network
 from autoseg.workspace import write_json
 from planners.plan import Plan
@@ -36,7 +34,6 @@ MODEL = "model.json"
 FORMAT = "autoseg model 1"
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
-LOCK_SECONDS = 60.0  # a fold is added in far less
 MAX_RATIO = 100  # uncompressed / compressed bytes of a zip member; random weights stay below 1.2, a bomb is near 1000
 
 
@@ -118,7 +115,7 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
     """
     folder, weights = Path(folder), {str(fold): state for fold, state in weights.items()}
     record = _checked_record(plan, labels, channels, file_ending, weights, folder)
-    with _locked(folder):
+    with model_lock(folder):
         record, stored_info = _stored_like(record, folder)
         entries = {entry.fold: entry for entry in record.weights}
         for fold, state in weights.items():
@@ -259,30 +256,6 @@ def _checked_record(plan, labels, channels, file_ending, weights, folder):
     return record
 
 
-@contextmanager
-def _locked(folder):
-    """One process at a time: a file that only one can make. It is left behind only where its process was killed."""
-    path, end = folder / f"{MODEL}.lock", time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-            break
-        except FileExistsError:
-            if time.monotonic() > end:
-                raise ModelError(
-                    f"{path}: another process has been writing this model for {LOCK_SECONDS:.0f} s. "
-                    "If none is running any more delete that file, then give the same command again"
-                ) from None
-            time.sleep(0.05)
-        except OSError as fault:
-            raise ModelError(f"{folder}: cannot be written: {fault.strerror or fault}") from fault
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
 def _stored_like(new, folder):
     """(ModelRecord, info) that the folder holds, refused where they are of another model; (new, {}) where there is none."""
     if not (folder / MODEL).is_file():
@@ -302,7 +275,7 @@ def _folder_members(path):
     """(size of each file by name, function that reads one) of a folder."""
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
-    files = [file for file in path.iterdir() if file.suffix in (".json", ".safetensors")]  # a lock may vanish any moment
+    files = [file for file in path.iterdir() if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
     return {file.name: file.stat().st_size for file in files}, lambda name: (path / name).read_bytes()
 
 

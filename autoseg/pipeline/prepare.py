@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from autoseg.data.measure import measure_fingerprint
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError, PlanError
+from autoseg.locks import prepare_lock
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.preprocess.case import prepare_case
 from autoseg.preprocess.store import is_stored, preparation_digest, store_case
@@ -136,21 +138,24 @@ def plan_and_preprocess(
     verified = verify(dataset, workspace, workers=workers, progress=progress, keep=False, fresh=fresh)
     spec = verified.dataset
     refuse_on_errors(verified)
-    fingerprint = measure_fingerprint(spec, verified.scans)
-    budget = Budget(gpu_memory_gb=memory_gb, parity=parity)
-    plan, plans, kept = _plans(workspace, fingerprint, planner, preset, budget, fresh)
-    if not dry_run:
-        folder = workspace.fingerprints(spec.name)
-        workspace.remember_dataset(spec.folder, spec.name)
-        write_json(folder / "scan.json", verified.scans)
-        write_json(folder / "findings.json", verified.findings)
-        write_json(folder / "fingerprint.json", fingerprint)
-        for made in plans:
-            if made.name not in kept:
-                _write_plan(workspace.plan(spec.name, made.name), made)
-    done, ready, failed = 0, 0, ()
-    if preprocess and not dry_run:
-        done, ready, failed = prepare(spec, verified.scans, plan, workspace, workers=workers, fresh=fresh, progress=progress)
+    with nullcontext() if dry_run else prepare_lock(workspace.prepared(spec.name, "any").parent):
+        fingerprint = measure_fingerprint(spec, verified.scans)
+        budget = Budget(gpu_memory_gb=memory_gb, parity=parity)
+        plan, plans, kept = _plans(workspace, fingerprint, planner, preset, budget, fresh)
+        if not dry_run:
+            folder = workspace.fingerprints(spec.name)
+            workspace.remember_dataset(spec.folder, spec.name)
+            write_json(folder / "scan.json", verified.scans)
+            write_json(folder / "findings.json", verified.findings)
+            write_json(folder / "fingerprint.json", fingerprint)
+            for made in plans:
+                if made.name not in kept:
+                    _write_plan(workspace.plan(spec.name, made.name), made)
+        done, ready, failed = 0, 0, ()
+        if preprocess and not dry_run:
+            done, ready, failed = prepare(
+                spec, verified.scans, plan, workspace, workers=workers, fresh=fresh, progress=progress
+            )
     return Planned(
         dataset=spec,
         fingerprint=fingerprint,

@@ -15,6 +15,7 @@ from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle, refuse_other_model, save_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.inference.predictor import Predictor
+from autoseg.locks import prepare_lock, run_lock
 from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.machine import choose_device, peak_memory_mib
 from autoseg.pipeline.evaluation import all_failures
@@ -176,7 +177,7 @@ def train(
     _check_model(run, fresh, say)
     results = []
     for name in folds:
-        with told_when_short_of_memory():
+        with run_lock(run.folder / f"fold_{name}"), told_when_short_of_memory():
             results.append(_train_one(run, name, splits, fresh, say, progress))
         on_fold(results[-1])
     return results
@@ -341,7 +342,8 @@ def ready_to_train(spec, workspace, plan, workers, say, progress):
     the_plan = read_record(Plan, workspace.plan(spec.name, plan or default_plan(known)))
     verified = verify(spec.folder, workspace, workers=workers, keep=False)
     refuse_on_errors(verified)
-    _, _, failed = prepare(spec, verified.scans, the_plan, workspace, workers=workers, progress=progress)
+    with prepare_lock(workspace.prepared(spec.name, the_plan.name).parent):
+        _, _, failed = prepare(spec, verified.scans, the_plan, workspace, workers=workers, progress=progress)
     if failed:
         raise DatasetError("cases could not be prepared:\n  " + "\n  ".join(failed))
     return the_plan, verified.scans
