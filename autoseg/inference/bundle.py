@@ -24,7 +24,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
-from autoseg.workspace import write_json
+from autoseg.workspace import unsealed, write_json
 from planners.plan import Plan
 from planners.records import RecordError, digest, from_json, to_json
 
@@ -124,7 +124,7 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
             with replacing(folder / _weight_name(fold)) as draft:
                 draft.write_bytes(data)
         record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
-        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})})
+        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})}, seal=True)
         return load_bundle(folder)
 
 
@@ -236,9 +236,11 @@ def _load_weights(read, entry, path):
 def _parse_model(data, where):
     """(ModelRecord, info) from the bytes of a model.json."""
     try:
-        content = json.loads(data)
+        content = unsealed(json.loads(data), where)
     except (json.JSONDecodeError, UnicodeDecodeError) as fault:
         raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
+    except AutosegError as fault:
+        raise ModelError(str(fault)) from fault
     if not isinstance(content, dict) or not isinstance(info := content.pop("info", {}), dict):
         raise ModelError(f"{where}: expected an object, and an object as its 'info'")
     try:

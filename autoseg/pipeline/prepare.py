@@ -1,6 +1,7 @@
 """Verify, measure, plan, prepare: from a raw folder to cases that a network can be trained on."""
 
 import itertools
+import logging
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from autoseg.errors import AutosegError, DatasetError, PlanError
 from autoseg.locks import prepare_lock
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.preprocess.case import prepare_case
-from autoseg.preprocess.store import is_stored, preparation_digest, store_case
+from autoseg.preprocess.store import is_stored, is_whole, preparation_digest, store_case
 from autoseg.workspace import read_json, read_record, write_json
 from planners import Budget, Fingerprint, Plan
 from planners.records import RecordError, from_json, to_json
@@ -33,6 +34,9 @@ __all__ = [
     "refuse_on_errors",
     "verify",
 ]
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def verify(dataset, workspace, *, workers=None, progress=silent, keep=True, fres
     if keep:
         workspace.remember_dataset(spec.folder, spec.name)
         if scans != known:
-            write_json(store, scans)
+            write_json(store, {"cases": scans}, seal=True)
         write_json(workspace.fingerprints(spec.name) / "findings.json", findings)
     return Verified(spec, scans, findings)
 
@@ -145,7 +149,7 @@ def plan_and_preprocess(
         if not dry_run:
             folder = workspace.fingerprints(spec.name)
             workspace.remember_dataset(spec.folder, spec.name)
-            write_json(folder / "scan.json", verified.scans)
+            write_json(folder / "scan.json", {"cases": verified.scans}, seal=True)
             write_json(folder / "findings.json", verified.findings)
             write_json(folder / "fingerprint.json", fingerprint)
             for made in plans:
@@ -153,9 +157,8 @@ def plan_and_preprocess(
                     _write_plan(workspace.plan(spec.name, made.name), made)
         done, ready, failed = 0, 0, ()
         if preprocess and not dry_run:
-            done, ready, failed = prepare(
-                spec, verified.scans, plan, workspace, workers=workers, fresh=fresh, progress=progress
-            )
+            how = {"workers": workers, "fresh": fresh, "look": True, "progress": progress}
+            done, ready, failed = prepare(spec, verified.scans, plan, workspace, **how)
     return Planned(
         dataset=spec,
         fingerprint=fingerprint,
@@ -175,15 +178,28 @@ def _some(names, most=12):
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, progress=silent):
+def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, look=False, progress=silent):
     """Prepare every training case that is not there yet, or was made from something else.
+
+    Args:
+        look: also at every byte of those that are there, and prepare damaged ones anew.
 
     Returns:
         (number of cases made, number that were ready, failures as text); a case that fails does not stop the others.
     """
     folder = workspace.prepared(spec.name, plan.name)
     digests = case_digests(spec, scans, plan)
-    todo = [case for case in spec.training if fresh or not is_stored(folder / case.id, digests[case.id])]
+
+    def is_ready(case):
+        if fresh or not is_stored(folder / case.id, digests[case.id]):
+            return False
+        if whole := not look or is_whole(folder / case.id):
+            return whole
+        logger.warning("%s: the prepared case was damaged and is prepared anew", case.id)
+        return False
+
+    ready = map_cases(is_ready, spec.training, workers=workers, name=lambda case: case.id)
+    todo = [case for case, found in zip(spec.training, ready, strict=True) if not found.value]
 
     def make(case):
         store_case(folder / case.id, prepare_case(case, spec.labels, plan), digests[case.id])
@@ -240,13 +256,14 @@ def _plans(workspace, fingerprint, wanted, preset, budget, fresh):
 
 
 def known_scans(path):
-    """The scans in a ``scan.json``, () where there is none."""
+    """The scans in a ``scan.json``, () where there is none, or a damaged one."""
     if not path.is_file():
         return ()
     try:
-        return tuple(from_json(CaseScan, scan) for scan in read_json(path))
-    except (RecordError, AutosegError):
-        return ()  # of an earlier version: scan again
+        found = read_json(path)
+        return tuple(from_json(CaseScan, scan) for scan in (found["cases"] if isinstance(found, dict) else found))
+    except (RecordError, AutosegError, KeyError, TypeError):
+        return ()  # damaged, or of a version that wrote other records: scan again
 
 
 def refuse_on_errors(verified):

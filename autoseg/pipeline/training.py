@@ -308,7 +308,7 @@ def _write_run_record(path, task, device):
         "versions": versions(),
         "memory_mib": max(filter(None, memory), default=None),
     }
-    write_json(path, record)
+    write_json(path, record, seal=True)
 
 
 def _validate(run, task, bundle, fold, target, progress):
@@ -366,7 +366,7 @@ def draw_splits(spec, workspace):
             return splits
         folds = [{"train": list(s.training), "val": list(s.validation)} for s in splits]
         stored = {"patients": patients, "folds": folds}
-        write_json(path, stored)
+        write_json(path, stored, seal=True)
     return tuple(Split(tuple(fold["train"]), tuple(fold["val"])) for fold in stored["folds"])
 
 
