@@ -24,7 +24,7 @@ from autoseg.atomic import replacing
 from autoseg.errors import AutosegError, DatasetError
 from planners.records import RecordError, from_json, to_json
 
-__all__ = ["Workspace", "read_json", "read_record", "unsealed", "write_json", "write_text"]
+__all__ = ["BrokenSeal", "Workspace", "read_json", "read_record", "unsealed", "write_json", "write_text"]
 
 SEAL = "seal"  # key of a sealed object
 
@@ -127,20 +127,24 @@ def read_json(path: Path) -> Any:
         raise AutosegError(f"{path}: not readable as JSON: {fault}") from fault
 
 
-def unsealed(content: Any, where: object) -> Any:
-    """The content of a JSON file without its seal, which is checked; what has none is handed back as it is.
+class BrokenSeal(AutosegError):
+    """A record is not what was sealed; ``content`` is what it says now."""
 
-    Raises:
-        AutosegError: it is not what was sealed.
-    """
+    def __init__(self, where: object, content: dict[str, Any]) -> None:
+        super().__init__(
+            f"{where}: is not what autoseg wrote. Where it was edited on purpose delete its {SEAL!r}; where it is damaged copy "
+            "it again from where it comes from, or move it away to have it made anew"
+        )
+        self.content = content
+
+
+def unsealed(content: Any, where: object) -> Any:
+    """The content of a JSON file without its seal; what has none is handed back as it is. BrokenSeal: the seal does not fit."""
     if not isinstance(content, dict) or SEAL not in content:
         return content
     rest = {key: value for key, value in content.items() if key != SEAL}
     if content[SEAL] != _seal(rest):
-        raise AutosegError(
-            f"{where}: is not what autoseg wrote. Where it was edited on purpose delete its {SEAL!r}; where it is damaged copy "
-            "it again from where it comes from, or move it away to have it made anew"
-        )
+        raise BrokenSeal(where, rest)
     return rest
 
 

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.pipeline import conversion, convert
 
+ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPE, SPACING_MM = (4, 6, 8), (3.0, 1.0, 1.5)
 
@@ -535,3 +538,30 @@ def test_a_cine_series_with_fewer_frames_than_info_says_is_an_error(source, tmp_
     fill_acdc(source)
     with pytest.raises(DatasetError, match="expected at least 4 volumes, found 3"):
         convert("acdc", source, tmp_path / "out", options={"cine": True})
+
+
+def test_a_conversion_that_was_killed_in_its_first_write_goes_on(source, tmp_path):
+    fill_brats(source)
+    code = (
+        "import os, signal, sys; from pathlib import Path; from autoseg.atomic import replacing\n"
+        "with replacing(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    record = tmp_path / "out" / "conversion.jsonl"
+    subprocess.run([sys.executable, "-c", code, record], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert [path.name[:9] for path in record.parent.iterdir()] == [".writing-"]
+    convert("brats", source, tmp_path / "out", mode="copy")
+    check(tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".writing-*"))
+
+
+def test_the_record_is_the_same_after_an_interruption_and_its_own_dataset_json_is_no_edited_one(source, tmp_path):
+    fill_brats(source)
+    convert("brats", source, tmp_path / "out", mode="copy", workers=1)
+    record = tmp_path / "out" / "conversion.jsonl"
+    lines = record.read_text().splitlines(keepends=True)
+    assert lines[1:] == sorted(lines[1:])
+    record.write_text("".join([lines[0], *(line for line in reversed(lines[3:]) if "dataset.json" not in line)]))
+    said = []
+    convert("brats", source, tmp_path / "out", mode="copy", say=said.append)
+    assert record.read_text() == "".join(lines)
+    assert not any("was edited" in sentence for sentence in said)

@@ -185,7 +185,7 @@ def predict_cohort(
                 on_done(outcome)
     finally:
         result = CohortResult(tuple(outcomes), time.perf_counter() - start)
-        write_json(run_file, _run_record(job, result, shard), seal=True)
+        write_json(run_file, _run_record(job, result, shard))
     return result
 
 
@@ -279,7 +279,7 @@ def _finish(job, outcome, work, inferred):
         logits, about = inferred
         prediction = job.predictor.decode(logits, work.prepared, probabilities=job.probabilities, **about)
         marker = {"made_by": MADE_BY, "case": case.id, "identity": work.identity}
-        write_json(job.marker(case), {**marker, "state": "writing", "outputs": earlier}, seal=True)
+        write_json(job.marker(case), {**marker, "state": "writing", "outputs": earlier})
         write_label_volume(prediction.labels, job.labels(case), like=case.images[0])
         files, more = [job.labels(case)], {}
         if job.probabilities:
@@ -293,7 +293,7 @@ def _finish(job, outcome, work, inferred):
         labels = job.predictor.bundle.labels
         names = {name: v[0] if len(v) == 1 else v for name, v in zip(labels.structures, labels.values, strict=True)}
         how = {"labels": names, "seconds": prediction.seconds, "notes": list(prediction.notes), **_machine(job)}
-        write_json(job.marker(case), {**more, **marker, "state": "done", "outputs": outputs, **how}, seal=True)
+        write_json(job.marker(case), {**more, **marker, "state": "done", "outputs": outputs, **how})
         return CaseOutcome(case.id, "done", "; ".join(prediction.notes), outputs, prediction.seconds)
     except Exception as fault:  # noqa: BLE001 - one bad case must not stop the others
         return _failed(case, fault)

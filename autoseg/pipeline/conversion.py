@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.atomic import replacing
+from autoseg.atomic import remove_leftovers, replacing
 from autoseg.data.findings import findings_table
 from autoseg.data.layouts import LAYOUTS
 from autoseg.data.layouts.found import Source
@@ -31,7 +31,8 @@ from autoseg.imaging.files import FORMATS, ending_of, read_file, read_geometry, 
 from autoseg.imaging.raw import digest_of, read_bytes
 from autoseg.imaging.volume import LabelVolume
 from autoseg.pipeline.quiet import mute, silent
-from autoseg.workspace import write_json, write_text
+from autoseg.workspace import read_json, write_json, write_text
+from planners.records import to_json
 
 __all__ = ["Converted", "convert"]
 
@@ -88,6 +89,10 @@ class Target:
         """Write the record anew, without a last line that a kill has cut short."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / RECORD, _as_lines([self.about, *self.record.values()]))
+
+    def end(self, files):
+        """Write the record anew, of these files and in the order of their names, whatever order they were made in."""
+        write_text(self.folder / RECORD, _as_lines([self.about, *(self.record[name] for name in sorted(files))]))
 
     def append(self, entries):
         with open(self.folder / RECORD, "a", encoding="utf-8") as lines:
@@ -180,6 +185,7 @@ def _open_target(folder, source, about):
     if source.resolve() in (real, *real.parents):
         raise DatasetError(f"{folder} lies in {source}, which is never written to. Choose a folder outside")
     target = Target(folder, about)
+    remove_leftovers(folder)  # a kill in the first writes leaves nothing else
     if not folder.exists() or not any(folder.iterdir()):
         return target
     lines = _lines(folder / RECORD)
@@ -257,6 +263,7 @@ def _write(made, found, good, description, values, bad, findings, workers, say, 
     if any(case.part == "val" for case in whole):
         names = {part: sorted(case.id for case in whole if case.part == part) for part in ("train", "val")}
         _write_json(made, "splits.json", [names], say)
+    made.end({*(entry["file"] for entry in entries), *({"dataset.json", "splits.json"} & set(made.record))})
     training = sum(case.part != "test" for case in whole)
     return Converted(made.folder, training, len(whole) - training, sum(written), written.count(False), bad, failures, findings)
 
@@ -382,7 +389,8 @@ def _listed(case, parts, folder):
 def _write_json(made, name, value, say):
     """Write a JSON file of the data set; one that somebody edited since stays as it is."""
     path, old = made.folder / name, made.record.get(name)
-    if path.is_file() and (old is None or digest_of(read_bytes(path)) != old["digest"]):
+    ours = not path.is_file() or read_json(path) == to_json(value)  # a kill may have come before the record
+    if not ours and (old is None or digest_of(read_bytes(path)) != old["digest"]):
         say(f"{path} was edited and stays as it is")
         return
     write_json(path, value)

@@ -141,7 +141,7 @@ def predict(
     if share:
         write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))
     table = f"measurements_{index}_of_{count}.csv" if count > 1 else "measurements.csv"
-    write_measurements(Path(target), (*done.cases("done"), *done.cases("skipped")), table)
+    write_measurements(Path(target), [one.case for one in done.outcomes if one.status != "failed"], table)
     report = None
     if scored:
         about = {"schema": bundle.labels, "cases": scored, "images": {case.id: case.images for case in share}}

@@ -205,7 +205,7 @@ def _reconstruct_case(case, path, target, settings, names, workers, fresh):
         if not fresh and name not in earlier and (target / name).exists():
             raise AutosegError(f"{target / name}: {FOREIGN}")
     about = {"made_by": MADE_BY, "case": case, "source": str(path.absolute()), "identity": identity}
-    write_json(marker, {**about, "state": "writing", "outputs": planned | earlier}, seal=True)
+    write_json(marker, {**about, "state": "writing", "outputs": planned | earlier})
     made, meshes = [], None
     if settings["formats"]:
         how = {"iterations": LABELS["iterations"], "decimate": settings["decimate"], "workers": workers}
@@ -219,7 +219,7 @@ def _reconstruct_case(case, path, target, settings, names, workers, fresh):
     measured = as_json(measure_structures(volume, groups, meshes=meshes, workers=workers))
     outputs = {file.relative_to(target).as_posix(): digest_of(file.read_bytes()) for file in made}
     remove_outputs(target, {name: digest for name, digest in earlier.items() if name not in outputs})
-    write_json(marker, {**about, "state": "done", "outputs": outputs, "labels": groups, "measurements": measured}, seal=True)
+    write_json(marker, {**about, "state": "done", "outputs": outputs, "labels": groups, "measurements": measured})
     return False, sum(one["voxels"] > 0 for one in measured)
 
 

@@ -62,4 +62,4 @@ def record_surface_scores(folder, report):
         rows = [row for row in report.rows if row.case == case]
         scores = [{"structure": row.structure, **{name: row[name] for name in SURFACE_SCORES}} for row in rows]
         path = folder / f"{case}.json"
-        write_json(path, {**read_json(path), "surface_scores": scores}, seal=True)
+        write_json(path, {**read_json(path), "surface_scores": scores})

@@ -308,7 +308,7 @@ def _write_run_record(path, task, device):
         "versions": versions(),
         "memory_mib": max(filter(None, memory), default=None),
     }
-    write_json(path, record, seal=True)
+    write_json(path, record)
 
 
 def _validate(run, task, bundle, fold, target, progress):
