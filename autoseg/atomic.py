@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from autoseg.errors import FileError
+from autoseg.room import check_writable, told_when_full
 
 __all__ = ["remove_leftovers", "replacing"]
 
@@ -24,16 +25,24 @@ LOCK = ".lock"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, needed_bytes: int = 0) -> Iterator[Path]:
     """A path of the same name in a fresh folder beside ``path``; what is written there moves into place at the end.
 
     If the body fails nothing is left behind and an earlier file stays as it was. Missing parent folders are made.
+
+    Args:
+        needed_bytes: that will be written at least, where that is known; looked for first.
+
+    Raises:
+        FileError: it cannot be written; where the disk is full with what is needed and free.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _tidied(path.parent.resolve())
-        with _draft_folder(path.parent) as folder:
+        if needed_bytes:
+            check_writable(path.parent, needed_bytes)
+        with _draft_folder(path.parent) as folder, told_when_full(path.parent, needed_bytes):
             yield folder / path.name
             parts = [part for part in folder.iterdir() if part.name != LOCK]
             for part in sorted(parts, key=lambda part: part.name == path.name):  # a header after its data file

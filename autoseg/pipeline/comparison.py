@@ -36,6 +36,7 @@ from autoseg.pipeline.training import (
     ready_to_train,
 )
 from autoseg.pipeline.versions import machine, versions
+from autoseg.room import check_writable
 from autoseg.training.checkpoint import read_state
 from autoseg.training.loop import Length
 from autoseg.training.memory import told_when_short_of_memory
@@ -161,6 +162,8 @@ def compare(
         fresh=fresh,
     )
     seeds = range(seed, seed + repeats)
+    folder = Path(target) if target else workspace.folder / "comparisons" / _study_name(study, seeds, names, match_flops)
+    check_writable(folder)
     trained, closed, failed, entrants = {}, {}, {}, {}
     operations = _entrant(study, names[0], None).cost.operations if match_flops else None
     for one in (replace(study, seed=number) for number in seeds):  # all networks with one seed, then with the next
@@ -185,7 +188,6 @@ def compare(
     gates_closed = {name: merge(found) for name, found in closed.items()}
     comparison = compare_scores(contenders, margin=margin, failed=failed, gates_closed=gates_closed)
     about = _about(study, seeds, list(entrants.values()), match_flops, margin)
-    folder = Path(target) if target else workspace.folder / "comparisons" / _study_name(study, seeds, names, match_flops)
     write_comparison(comparison, about, folder)
     failures = [f"{name}: {reason}" for name, reason in failed.items()]
     failures += [f"{c.name}: {failure}" for c in contenders for failure in c.failures]

@@ -31,6 +31,7 @@ from autoseg.imaging.files import FORMATS, ending_of, read_file, read_geometry, 
 from autoseg.imaging.raw import digest_of, read_bytes
 from autoseg.imaging.volume import LabelVolume
 from autoseg.pipeline.quiet import mute, silent
+from autoseg.room import check_writable, told_when_full
 from autoseg.workspace import read_json, write_json, write_text
 from planners.records import to_json
 
@@ -95,7 +96,7 @@ class Target:
         write_text(self.folder / RECORD, _as_lines([self.about, *(self.record[name] for name in sorted(files))]))
 
     def append(self, entries):
-        with open(self.folder / RECORD, "a", encoding="utf-8") as lines:
+        with told_when_full(self.folder), open(self.folder / RECORD, "a", encoding="utf-8") as lines:
             lines.write(_as_lines(entries))
         self.record.update({entry["file"]: entry for entry in entries})
 
@@ -137,6 +138,7 @@ def convert(
     found = _find(layout, source, options)
     about = {"layout": layout, "source": str(source), "mode": mode, "options": {name: str(options[name]) for name in options}}
     made = _open_target(target, source, about)
+    check_writable(target)
     say(f"{len(found.cases)} cases found; reading them")
     groups = [tuple(group) for _, group in groupby(found.cases, key=lambda case: case.images[0].path)]
     outcomes = map_cases(

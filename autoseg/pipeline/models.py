@@ -5,6 +5,7 @@ from pathlib import Path
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
 from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.room import check_writable
 from autoseg.workspace import read_json
 
 __all__ = ["describe_model", "export_model", "find_model", "import_model"]
@@ -38,6 +39,7 @@ def export_model(model, path, workspace):
     found = find_model(model, workspace)
     if found.is_file():
         raise AutosegError(f"{found} is one file already; copy it")
+    check_writable(Path(path).parent)
     return bundles.export_model(found, path)
 
 

@@ -23,6 +23,7 @@ from autoseg.pipeline.models import find_model
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reconstruction import reconstruction_exporter, surface_settings, write_measurements
 from autoseg.pipeline.surface_scores import record_surface_scores
+from autoseg.room import check_writable
 
 __all__ = ["Predicted", "predict"]
 
@@ -106,6 +107,7 @@ def predict(
     references = references_in(reference) if reference else {}
     if reference:
         refuse_foreign_summary(report_folder)
+    check_writable(Path(target))
     bundle = load_bundle(find_model(model, workspace))
     cases, ending = _find_cases(Path(source), bundle, say)
     ending = label_ending(ending)

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from autoseg.errors import AutosegError, DatasetError, PlanError
 from autoseg.locks import prepare_lock
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.preprocess.case import prepare_case
-from autoseg.preprocess.store import is_stored, is_whole, preparation_digest, store_case
+from autoseg.preprocess.store import MOST_COMPRESSED, is_stored, is_whole, preparation_digest, store_case
+from autoseg.room import check_writable
 from autoseg.workspace import read_json, read_record, write_json
 from planners import Budget, Fingerprint, Plan
 from planners.records import RecordError, from_json, to_json
@@ -63,6 +65,8 @@ def verify(dataset, workspace, *, workers=None, progress=silent, keep=True, fres
         DatasetError: no such data set, or its dataset.json is wrong. Defects of cases are findings, not errors.
     """
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
+    if keep:
+        check_writable(workspace.folder)
     store = workspace.fingerprints(spec.name) / "scan.json"
     known = () if fresh else known_scans(store)
     scans = scan_dataset(spec, workers=workers, known=known, on_done=progress("verify", len(spec.training)))
@@ -139,6 +143,8 @@ def plan_and_preprocess(
         DatasetError: the data set has errors (all of them in the message). PlanError: a planner or preset that does not exist.
     """
     begun = time.monotonic()
+    if not dry_run:
+        check_writable(workspace.folder)
     verified = verify(dataset, workspace, workers=workers, progress=progress, keep=False, fresh=fresh)
     spec = verified.dataset
     refuse_on_errors(verified)
@@ -201,12 +207,22 @@ def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, look=Fal
     ready = map_cases(is_ready, spec.training, workers=workers, name=lambda case: case.id)
     todo = [case for case, found in zip(spec.training, ready, strict=True) if not found.value]
 
+    if todo:
+        names = {case.id for case in todo}
+        check_writable(folder, sum(_voxels(scan, plan) for scan in scans if scan.case in names) * 4 // MOST_COMPRESSED)
+
     def make(case):
         store_case(folder / case.id, prepare_case(case, spec.labels, plan), digests[case.id])
 
     outcomes = map_cases(make, todo, workers=workers, name=lambda case: case.id, on_done=progress("prepare", len(todo)))
     failed = tuple(f"{o.name}: {o.error}" for o in outcomes if o.error is not None)
     return len(todo) - len(failed), len(spec.training) - len(todo), failed
+
+
+def _voxels(scan, plan):
+    """Numbers in the prepared image of a case, roughly."""
+    edges_mm = (edge * spacing for edge, spacing in zip(scan.shape, scan.spacing_mm, strict=True))
+    return int(len(scan.channels) * math.prod(edges_mm) / math.prod(plan.spacing_mm))
 
 
 def default_plan(names):

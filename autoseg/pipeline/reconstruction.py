@@ -35,6 +35,7 @@ from autoseg.pipeline.surface_scores import SCENE, SIDECAR
 from autoseg.reconstruct.confidence import entropies
 from autoseg.reconstruct.measure import as_json, csv_rows, measure_structures
 from autoseg.reconstruct.surface import Smoothing, isotropic_labels, surfaces_from_labels, surfaces_from_scores
+from autoseg.room import check_writable
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
@@ -164,6 +165,7 @@ def reconstruct(
     names = _names(source, labels)
     if not fresh:
         _refuse_foreign_table(target / TABLE)
+    check_writable(target)
     say(f"{len(cases)} label maps")
 
     def work(case):

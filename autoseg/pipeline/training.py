@@ -35,6 +35,7 @@ from autoseg.pipeline.restoration import restoration_table, validate_restoration
 from autoseg.pipeline.versions import versions
 from autoseg.preprocess.normalize import UNIT_SCHEMES
 from autoseg.preprocess.store import open_case
+from autoseg.room import check_writable
 from autoseg.training.augment import PRESETS
 from autoseg.training.fold import FoldTask, load_matching, train_fold
 from autoseg.training.loop import Length
@@ -176,6 +177,8 @@ def train(
     )
     _check_model(run, fresh, say)
     results = []
+    check_writable(run.folder)
+    check_writable(run.model)
     for name in folds:
         with run_lock(run.folder / f"fold_{name}"), told_when_short_of_memory():
             results.append(_train_one(run, name, splits, fresh, say, progress))

@@ -15,7 +15,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +25,7 @@ import numpy as np
 
 from autoseg.errors import AutosegError
 
-__all__ = ["CheckedArray", "Damage", "FileSums", "array_sums", "file_sums", "read_checked", "refuse_unless_sound"]
+__all__ = ["CheckedArray", "Damage", "FileSums", "read_checked", "refuse_unless_sound", "write_array", "write_checked"]
 
 SHORTEST_CHUNK = 64  # bytes; a shorter one may be a constant, which has no bytes of its own: it counts as part of the frame
 
@@ -67,23 +67,23 @@ class Damage(AutosegError):
         )
 
 
-def array_sums(path: Path) -> FileSums:
-    """The sums of a blosc2 file that has just been written."""
-    content, chunks, end = path.read_bytes(), [], 0
-    array = blosc2.open(str(path), mode="r")  # has to outlive its ``schunk``, which is freed with it
+def write_array(path: Path, array: blosc2.NDArray) -> FileSums:
+    """Write a compressed array that lies in memory; returns the sums of its file."""
+    content, chunks, end = array.to_cframe(), [], 0
     for number in range(array.schunk.nchunks):
         chunk = array.schunk.get_chunk(number)
         offset = content.find(chunk, end) if len(chunk) > SHORTEST_CHUNK else -1
         chunks.append((offset, len(chunk), zlib.crc32(chunk)) if offset >= 0 else (0, 0, 0))
         end = max(end, offset + len(chunk))
+    path.write_bytes(content)
     sums = FileSums(path.name, len(content), 0, tuple(chunks))
     frame = zlib.crc32(b"".join(content[offset : offset + length] for offset, length in sums.gaps()))
-    return FileSums(path.name, len(content), frame, tuple(chunks))
+    return replace(sums, frame=frame)
 
 
-def file_sums(path: Path) -> FileSums:
-    """The sums of any other file."""
-    content = path.read_bytes()
+def write_checked(path: Path, content: bytes) -> FileSums:
+    """Write any other file; returns its sums."""
+    path.write_bytes(content)
     return FileSums(path.name, len(content), zlib.crc32(content))
 
 

@@ -22,14 +22,34 @@ import numpy as np
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
 from autoseg.preprocess.case import PreparedCase
-from autoseg.preprocess.checked import CheckedArray, Damage, FileSums, array_sums, file_sums, read_checked, refuse_unless_sound
+from autoseg.preprocess.checked import (
+    CheckedArray,
+    Damage,
+    FileSums,
+    read_checked,
+    refuse_unless_sound,
+    write_array,
+    write_checked,
+)
+from autoseg.room import told_when_full
 from autoseg.workspace import read_record, write_json
 from planners.plan import Plan
 from planners.records import digest
 
-__all__ = ["LoadedCase", "StoredCase", "is_stored", "is_whole", "loaded", "open_case", "preparation_digest", "store_case"]
+__all__ = [
+    "MOST_COMPRESSED",
+    "LoadedCase",
+    "StoredCase",
+    "is_stored",
+    "is_whole",
+    "loaded",
+    "open_case",
+    "preparation_digest",
+    "store_case",
+]
 
 VERSION = 1  # of what preparing means: raise it when the same inputs give other arrays
+MOST_COMPRESSED = 8  # times smaller than in memory; more only where nearly all of an image is one value
 BLOCK, CHUNK = 32, 128  # voxels; 32^3 float32 is 128 KiB, which fits a core's cache
 
 
@@ -154,18 +174,31 @@ def store_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _write_array(folder / "image.b2nd", prepared.image)
-    _write_array(folder / "codes.b2nd", prepared.codes)
+    try:
+        with told_when_full(folder, prepared.image.nbytes // MOST_COMPRESSED):
+            _write_case(folder, prepared, made_from)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # it would only take room
+        raise
+
+
+def _write_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
     codes = sorted(prepared.sites)
     voxels = [prepared.sites[code] for code in codes]
-    np.save(folder / "sites.npy", np.concatenate(voxels) if voxels else np.zeros((0, 3), np.int32))
+    sites = io.BytesIO()
+    np.save(sites, np.concatenate(voxels) if voxels else np.zeros((0, 3), np.int32))
+    files = (
+        write_array(folder / "image.b2nd", _compressed(prepared.image)),
+        write_array(folder / "codes.b2nd", _compressed(prepared.codes)),
+        write_checked(folder / "sites.npy", sites.getvalue()),
+    )
     record = CaseRecord(
         case=prepared.case,
         geometry=prepared.geometry,
         codes=tuple(int(code) for code in codes),
         sites=tuple(len(v) for v in voxels),
         made_from=made_from,
-        files=(array_sums(folder / "image.b2nd"), array_sums(folder / "codes.b2nd"), file_sums(folder / "sites.npy")),
+        files=files,
     )
     write_json(folder / "case.json", record, seal=True)
 
@@ -211,12 +244,11 @@ def _open_sites(path: Path, stamp: tuple[int, int, int]) -> dict[int, np.ndarray
         raise Damage(path.parent, f"{path.name}: {fault}") from fault
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
+def _compressed(array: np.ndarray) -> blosc2.NDArray:
     lead = (1,) * (array.ndim - 3)
-    blosc2.asarray(
+    return blosc2.asarray(
         np.ascontiguousarray(array),
-        urlpath=str(path),
-        mode="w",
+        contiguous=True,
         chunks=lead + tuple(min(n, CHUNK) for n in array.shape[-3:]),
         blocks=lead + tuple(min(n, BLOCK) for n in array.shape[-3:]),
         cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1),

@@ -81,7 +81,7 @@ def save_checkpoint(
             tensors |= {f"optimizer.{i}.{name}": t for name, t in remembered.items() if t is not None}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps(to_json(state))
-    with replacing(path) as draft:
+    with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as draft:
         save_file(tensors, draft, metadata={"state": text, "digest": _digest(text, tensors), "state_digest": _digest(text, {})})
 
 
