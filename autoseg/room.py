@@ -1,19 +1,22 @@
-"""Room on the disk and the right to write there: found out before the work, and told with numbers where it ends."""
+"""Room on the disk and in memory, and the right to write: found out before the work, told with numbers where it ends."""
 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from autoseg.errors import AutosegError, FileError
 
-__all__ = ["as_size", "check_writable", "told_when_full"]
+__all__ = ["as_size", "check_writable", "free_memory", "is_want_of_memory", "memory_limit", "told_when_full"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+MEMORY = Path("/proc/meminfo")
 ALMOST_NOTHING = 64 * 2**20  # bytes; with less than this free, an error of a library that wrote is taken for want of room
 
 
@@ -52,6 +55,54 @@ def told_when_full(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
         if not is_full:
             raise
         raise _no_room(folder, needed_bytes) from fault
+
+
+def memory_limit() -> int | None:
+    """Bytes of memory that this process may come to use: of the machine, its container and its address space, the least.
+
+    None where nobody tells (Windows).
+    """
+    limits = [_number(Path(path)) for path in CONTAINER_LIMITS]
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limits.append(_free_addresses())
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free for this process now; None where nobody tells."""
+    found = [memory_limit(), _free_addresses()]
+    with suppress(OSError):
+        found += [int(line.split()[1]) * 1024 for line in MEMORY.read_text().splitlines() if line.startswith("MemAvailable:")]
+    return min((size for size in found if size is not None), default=None)
+
+
+def is_want_of_memory(fault: BaseException) -> bool:
+    """Whether an exception says that memory is short; torch has a class for GPUs and none for CPUs."""
+    told = str(fault)
+    return isinstance(fault, MemoryError) or (
+        isinstance(fault, RuntimeError) and ("allocate" in told or "out of memory" in told)
+    )
+
+
+def _free_addresses() -> int | None:
+    """Bytes that may still be mapped under a limit of the address space (``ulimit -v``); None where there is none."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is no such file or a word in it, such as ``max``."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def as_size(n_bytes: int) -> str:
