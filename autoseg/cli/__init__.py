@@ -7,9 +7,12 @@ interrupted.
 
 import argparse
 import importlib
+import signal
 import sys
+from contextlib import contextmanager
 
 from autoseg.cli.common import add_common
+from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
 __all__ = ["main"]
@@ -38,7 +41,8 @@ def main(argv=None):
         parser.print_help()
         return 2
     try:
-        return args.run(args) or 0
+        with _asked_to_stop():
+            return args.run(args) or 0
     except AutosegError as fault:
         if args.debug:
             raise
@@ -64,6 +68,20 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _asked_to_stop():
+    """Whatever asks a command to stop interrupts it, once: then it is ending already, and only a person may press again."""
+    told = []
+
+    def interrupt(number, frame):
+        told.append(number)
+        if len(told) == 1 or number == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    with on_stop_signals(interrupt):
+        yield
 
 
 def _parser(argv):

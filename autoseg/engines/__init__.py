@@ -13,14 +13,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Outcome", "default_workers", "map_cases", "run_command"]
+__all__ = ["STOP_SIGNALS", "Outcome", "default_workers", "map_cases", "on_stop_signals", "run_command"]
+
+# what asks a command to stop: a person, the system, and a queue of jobs before it kills (not on Windows)
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,12 @@ def run_command(arguments, *, on_line):
         int: the exit status; the negative number of the signal that killed it.
 
     Raises:
-        KeyboardInterrupt: somebody asked this process to stop (interrupt or terminate); the command was asked too, and
+        KeyboardInterrupt: somebody asked this process to stop (``STOP_SIGNALS``); the command was asked too, and
             has ended in its own orderly way.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "autoseg", *map(str, arguments)],
+        [sys.executable, "-m", "autoseg.engines.child", *map(str, arguments)],
+        stdin=subprocess.PIPE,  # which the command watches: it ends with this process, also where that is killed
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -120,17 +124,24 @@ def run_command(arguments, *, on_line):
 def _handing_on_stop_signals(process):
     """A list that is not empty once this process was asked to stop; ``process`` is asked as well."""
     stopped = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
 
     def stop(number, frame):
         stopped.append(number)
         process.terminate()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_stop_signals(stop):
         yield stopped
+
+
+@contextmanager
+def on_stop_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Call ``handler(number, frame)`` for each of ``STOP_SIGNALS``, as long as it lasts; in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -7,8 +7,6 @@ validation batches, the recipe, the length, the device. A resumed training goes 
 """
 
 import math
-import signal
-import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +17,7 @@ from functools import partial
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from autoseg.engines import default_workers
+from autoseg.engines import default_workers, on_stop_signals
 from autoseg.errors import TrainingError
 from autoseg.networks.channels_last import put_channels_last
 from autoseg.networks.machine import faster_in_bf16, give_to_onednn
@@ -255,18 +253,10 @@ def _check(network, averaged, validation, loss, score, recipe, length, device, s
 
 @contextmanager
 def _stop_signals():
-    """A list that is not empty once somebody asked to stop (interrupt or terminate), so that the step in hand is finished."""
+    """A list that is not empty once somebody asked to stop, so that the step in hand is finished."""
     stopped = []
-    if threading.current_thread() is not threading.main_thread():
+    with on_stop_signals(lambda number, frame: stopped.append(number)):
         yield stopped
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda received, frame: stopped.append(received)) for number in signals]
-    try:
-        yield stopped
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 class _Ahead:
