@@ -29,6 +29,7 @@ from autoseg.engines import map_cases
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.ledger import Journal
 from autoseg.options import ConvertOptions, Runtime
+from autoseg.room import check_writable
 
 __all__ = ["Converted", "convert"]
 
@@ -85,6 +86,7 @@ def convert(
     """
     source, target = Path(os.path.abspath(source)), Path(os.path.abspath(target))
     options, runtime = options or ConvertOptions(), runtime or Runtime()
+    check_writable(target)
     found, chosen = _find(layout, source, options)
     mode = "link" if options.link else "copy" if options.copy else "reference"
     about = {"layout": layout, "source": str(source), "mode": mode, "options": {name: str(chosen[name]) for name in chosen}}

@@ -14,6 +14,7 @@ from autoseg.imaging.files import FORMATS, PICTURES, SEGMENTATION, read_label_vo
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reporting import try_report
 from autoseg.pipeline.surface_scores import surface_scorer
+from autoseg.room import check_writable
 from autoseg.workspace import read_json
 
 __all__ = ["all_failures", "evaluate", "references_in"]
@@ -59,6 +60,7 @@ def evaluate(
     if not predicted.is_dir():
         raise AutosegError(f"{predicted}: there is no such folder. Correct the path")
     refuse_foreign_summary(target)
+    check_writable(Path(target))
     ending = ending or _ending_of_most(predicted, references)
     if cases is not None:
         references = {case: path for case, path in references.items() if case in cases}

@@ -17,6 +17,7 @@ from autoseg.errors import PlanError
 from autoseg.options import PlanOptions, Runtime
 from autoseg.pipeline.prepare import PreparedCases, prepare
 from autoseg.pipeline.verification import look_through, store_scans
+from autoseg.room import check_writable
 from autoseg.workspace import Workspace, read_json, read_record, write_json
 from planners import Budget, Fingerprint, Plan
 from planners.records import to_json
@@ -73,6 +74,8 @@ def plan_and_preprocess(
         DatasetError: the data set has errors (all of them in the message). PlanError: a planner or preset that does not exist.
     """
     begun, options, runtime = time.monotonic(), options or PlanOptions(), runtime or Runtime()
+    if not options.dry_run:
+        check_writable(workspace.folder)
     verified = look_through(read_dataset(workspace.dataset_folder(str(dataset))), workspace, runtime)
     verified.refuse_errors()
     spec = verified.dataset
@@ -87,7 +90,7 @@ def plan_and_preprocess(
                 _write_plan(workspace.plan(spec.name, made.name), made)
     cases = PreparedCases()
     if options.preprocess and not options.dry_run:
-        cases = prepare(spec, verified.scans, plan, workspace, runtime)
+        cases = prepare(spec, verified.scans, plan, workspace, runtime, look=True)
     folder, seconds = workspace.prepared(spec.name, plan.name), time.monotonic() - begun
     return Planned(spec, verified.scans, fingerprint, plan, plans, kept, cases, folder, seconds)
 

@@ -28,6 +28,7 @@ from autoseg.outputs import asked_outputs
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.pipeline.evaluation import all_failures, evaluate, references_in
 from autoseg.pipeline.surface_scores import record_surface_scores
+from autoseg.room import check_writable
 
 __all__ = ["Predicted", "predict"]
 
@@ -85,6 +86,7 @@ def predict(
     index, count = options.shard
     part = f"_{index}_of_{count}" if count > 1 else ""
     scores = target / f"metrics{part}" if part else target
+    check_writable(target)
     references = references_in(options.reference) if options.reference else {}
     if options.reference:
         refuse_foreign_summary(scores)

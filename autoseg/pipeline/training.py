@@ -11,6 +11,7 @@ from autoseg.data.dataset import read_dataset
 from autoseg.data.splits import Split
 from autoseg.errors import ModelError, TrainingError
 from autoseg.inference.bundle import refuse_other_model
+from autoseg.locks import run_lock
 from autoseg.names import plain_name
 from autoseg.networks import build_network
 from autoseg.networks.devices import choose_device
@@ -19,6 +20,7 @@ from autoseg.pipeline.fold import FoldResult, Run, train_one
 from autoseg.pipeline.folds import ALL, count_folds, draw_splits, fold_names
 from autoseg.pipeline.ready import Ready, choose_recipe, known_network, length_of, ready_to_train
 from autoseg.pipeline.starting import image_digests, open_model, start_of
+from autoseg.room import check_writable
 from autoseg.training.fold import task_of
 from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.settle import Training, settle
@@ -60,10 +62,12 @@ def train(
     on_training(run.training)
     if options.dry_run:
         return []
+    check_writable(run.folder)
+    check_writable(run.model)
     _check_model(run)
     results = []
     for name in run.tasks:
-        with told_when_short_of_memory():
+        with run_lock(run.folder / f"fold_{name}"), told_when_short_of_memory():
             results.append(train_one(run, name))
         on_fold(results[-1])
     return results
