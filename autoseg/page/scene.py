@@ -109,12 +109,12 @@ def read_scene(case: PageCase) -> Scene | None:
     masks = [np.ascontiguousarray(crop(data, lower, upper)) for data in masks]
     grey = None if fits[1] is None else _grey(crop(orient(fits[1].data[0], order, flips), lower, upper))
     predicted = masks[0] if case.predicted else None
-    reference = masks[-1] if case.reference and (len(masks) == 2 or not case.predicted) else None
-    for name, data in ((case.called, predicted), ("reference", reference)):
+    truth = masks[-1] if case.reference and (len(masks) == 2 or not case.predicted) else None
+    for name, data in ((case.called, predicted), ("reference", truth)):
         if data is not None and not data.any():
             notes.append(f"{name}: no voxel is labelled")
     shape = [b - a for a, b in zip(lower, upper, strict=True)]
-    return Scene(grey, reference, predicted, geometry.cropped(lower, shape), tuple(notes), case.called)
+    return Scene(grey, truth, predicted, geometry.cropped(lower, shape), tuple(notes), case.called)
 
 
 def try_scene(case: PageCase) -> tuple[Scene | None, str]:

@@ -13,7 +13,7 @@ from autoseg.data.dataset import Case
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.evaluation.report_files import refuse_foreign_summary
+from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
@@ -23,9 +23,10 @@ from autoseg.networks.machine import choose_device, keep_memory
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.measurements import TABLE, write_measurements
-from autoseg.pipeline.evaluation import all_failures, evaluate, references_in
+from autoseg.pipeline.evaluation import Known, all_failures, evaluate, references_in
 from autoseg.pipeline.scans import find_cases
 from autoseg.pipeline.surface_scores import record_surface_scores
+from autoseg.places import PAGE, refuse_foreign, require_writable
 
 __all__ = ["Predicted", "predict"]
 
@@ -84,8 +85,11 @@ def predict(
     part = f"_{index}_of_{count}" if count > 1 else ""
     scores = target / f"metrics{part}" if part else target
     references = references_in(options.reference) if options.reference else {}
-    if options.reference:
-        refuse_foreign_summary(scores)
+    if not runtime.fresh:
+        refuse_foreign(target / TABLE.replace(".", f"{part}."), TABLE)
+        if options.reference:
+            refuse_foreign_report(scores)
+            refuse_foreign(scores / PAGE)
     bundle, device = load_bundle(model), choose_device(runtime.device)
     cases, ending = find_cases(source, bundle)
     ending = label_ending(ending)
@@ -94,6 +98,7 @@ def predict(
     if options.reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{options.reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     _refuse_dicom_results(options.write, cases)
+    require_writable(target)
     if device.type == "cpu":
         keep_memory()
     step = Predict(
@@ -113,16 +118,8 @@ def predict(
     write_measurements(target, done.cases("done", "skipped"), TABLE.replace(".", f"{part}."))
     report = None
     if scored:
-        report = evaluate(
-            options.reference,
-            target,
-            scores,
-            schema=bundle.labels,
-            cases=scored,
-            images={case.id: case.images for case in share},
-            ending=ending,
-            workers=runtime.workers,
-        )
+        known = Known(bundle.labels, ending, scored, {case.id: case.images for case in share})
+        report = evaluate(options.reference, target, scores, runtime=runtime, known=known)
         if options.surfaces.formats:
             record_surface_scores(target, report)
     failed = all_failures(done, report)

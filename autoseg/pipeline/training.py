@@ -294,7 +294,7 @@ def _train_one(run, fold, splits, fresh, say, progress):
     report, failures, restoration = None, (), None
     if task.validation:
         report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation", progress)
-    try_report(folder, workers=run.workers, say=say)
+    try_report(folder, runtime=Runtime(workers=run.workers))
     return FoldResult(fold, folder, run.model, report, failures, state.step, state.seconds, restoration)
 
 
