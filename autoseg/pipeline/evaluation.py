@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoseg.data.labelmaps import label_maps, schema_of
 from autoseg.data.labels import LabelSchema
@@ -15,11 +15,13 @@ from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.evaluate import check_tolerance
 from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.imaging.files import FORMATS, SEGMENTATION
-from autoseg.inference.cohort import CohortResult
 from autoseg.options import EvaluateOptions, ReportOptions, Runtime
 from autoseg.pipeline.reporting import try_report
 from autoseg.pipeline.surface_scores import surface_scorer
 from autoseg.places import PAGE, refuse_foreign, require_writable
+
+if TYPE_CHECKING:
+    from autoseg.inference.cohort import CohortResult  # with torch, which scores need not
 
 __all__ = ["Known", "all_failures", "evaluate", "references_in"]
 
