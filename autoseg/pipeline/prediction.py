@@ -14,7 +14,7 @@ from autoseg.data.sources import Inputs, find_inputs
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.evaluation.report_files import refuse_foreign_summary
+from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.label_tables import write_label_tables
@@ -26,8 +26,9 @@ from autoseg.networks.devices import choose_device
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.measurements import TABLE, write_measurements
-from autoseg.pipeline.evaluation import all_failures, evaluate, references_in
+from autoseg.pipeline.evaluation import Known, all_failures, evaluate, references_in
 from autoseg.pipeline.surface_scores import record_surface_scores
+from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
 __all__ = ["Predicted", "predict"]
@@ -88,8 +89,11 @@ def predict(
     scores = target / f"metrics{part}" if part else target
     check_writable(target)
     references = references_in(options.reference) if options.reference else {}
-    if options.reference:
-        refuse_foreign_summary(scores)
+    if not runtime.fresh:
+        refuse_foreign(target / TABLE.replace(".", f"{part}."), TABLE)
+        if options.reference:
+            refuse_foreign_report(scores)
+            refuse_foreign(scores / PAGE)
     bundle, device = load_bundle(model), choose_device(runtime.device)
     inverts = options.invert_monochrome1
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
@@ -119,16 +123,8 @@ def predict(
     write_measurements(target, done.cases("done", "skipped"), TABLE.replace(".", f"{part}."))
     report = None
     if scored:
-        report = evaluate(
-            options.reference,
-            target,
-            scores,
-            schema=bundle.labels,
-            cases=scored,
-            images={case.id: case.images for case in share},
-            ending=ending,
-            workers=runtime.workers,
-        )
+        known = Known(bundle.labels, ending, scored, {case.id: case.images for case in share})
+        report = evaluate(options.reference, target, scores, runtime=runtime, known=known)
         if options.surfaces.formats:
             record_surface_scores(target, report)
     failed = all_failures(done, report)
