@@ -16,8 +16,8 @@ from autoseg.evaluation.evaluate import check_tolerance
 from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.imaging.files import FORMATS, SEGMENTATION
 from autoseg.options import EvaluateOptions, ReportOptions, Runtime
+from autoseg.outputs.surface_scores import surface_scorer
 from autoseg.pipeline.reporting import try_report
-from autoseg.pipeline.surface_scores import surface_scorer
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from autoseg.data.dataset import Case
-from autoseg.data.sources import Inputs, find_inputs
+from autoseg.data.sources import find_inputs, tell
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
 from autoseg.evaluation.report_files import refuse_foreign_report
-from autoseg.imaging.dicom_results import DICOM_RESULTS
-from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
@@ -25,9 +21,10 @@ from autoseg.networks.cpu import keep_memory
 from autoseg.networks.devices import choose_device
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
+from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.measurements import TABLE, write_measurements
+from autoseg.outputs.surface_scores import record_surface_scores
 from autoseg.pipeline.evaluation import Known, all_failures, evaluate, references_in
-from autoseg.pipeline.surface_scores import record_surface_scores
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
@@ -97,13 +94,13 @@ def predict(
     bundle, device = load_bundle(model), choose_device(runtime.device)
     inverts = options.invert_monochrome1
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
-    _say(inputs)
+    tell(inputs)
     cases, ending = inputs.cases, label_ending(inputs.ending)
     share = cases[index::count]
     scored = {case.id for case in share if case.id in references}
     if options.reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{options.reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
-    _refuse_dicom_results(options.write, cases)
+    refuse_other_scans(options.write, cases)
     if device.type == "cpu":
         keep_memory()
     step = Predict(
@@ -130,22 +127,3 @@ def predict(
     failed = all_failures(done, report)
     counts = len(done.cases("done")), len(done.cases("skipped"))
     return Predicted(target, *counts, failed, time.monotonic() - begun, report)
-
-
-def _say(inputs: Inputs) -> None:
-    """What was left out, which no one may overlook, and what is only for the eyes of whoever sits here."""
-    for sentence in (*(f"left out: {reason}" for reason in inputs.left_out), *inputs.notes):
-        logger.warning("%s", sentence)
-    for sentence in inputs.told:
-        logger.info("%s", sentence)
-
-
-def _refuse_dicom_results(kinds: Sequence[str], cases: Sequence[Case]) -> None:
-    """AutosegError where results that refer to DICOM images are asked for, and a scan did not come as DICOM."""
-    wanted = [kind for kind in kinds if kind in DICOM_RESULTS]
-    others = [case.id for case in cases if not isinstance(case.images[0], DicomSeries)] if wanted else []
-    if others:
-        raise AutosegError(
-            f"--write {','.join(wanted)}: such results refer to the DICOM images of a scan, and {others[0]} did not come as "
-            "DICOM. Give the folder of its series as input, or leave --write out"
-        )
