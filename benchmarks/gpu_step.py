@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from autoseg.pipeline.quiet import silent
 from machine import about
 
 from autoseg.data.dataset import read_dataset
 from autoseg.networks import build_network
-from autoseg.networks.machine import choose_device
-from autoseg.pipeline.quiet import silent
+from autoseg.networks.devices import choose_device
 from autoseg.pipeline.training import choose_network, ready_to_train
 from autoseg.preprocess.store import open_case
 from autoseg.training.batches import make_batch

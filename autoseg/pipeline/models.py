@@ -9,6 +9,7 @@ from typing import Any
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
 from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.room import check_writable
 from autoseg.workspace import Workspace, read_json
 from planners.names import fault_of_name
 
@@ -43,6 +44,7 @@ def export_model(model: str | PathLike[str], path: Path, workspace: Workspace) -
     found = find_model(model, workspace)
     if found.is_file():
         raise AutosegError(f"{found} is one file already; copy it")
+    check_writable(Path(path).parent)
     return bundles.export_model(found, path)
 
 

@@ -18,8 +18,8 @@ import torch
 from autoseg.data.labels import LabelSchema
 from autoseg.data.splits import Split
 from autoseg.errors import TrainingError
-from autoseg.networks import Scores, build_network, finest_head, postpone_logits
-from autoseg.networks.machine import keep_memory, unsafe_in_bf16
+from autoseg.networks import Scores, build_network
+from autoseg.networks.devices import Applied, prepare_for
 from autoseg.preprocess.cases import TrainingCase, voxels_of
 from autoseg.preprocess.store import loaded, open_case
 from autoseg.training.batch import Batch
@@ -33,6 +33,7 @@ from autoseg.training.monitor import append_history, plot_history, read_history,
 from autoseg.training.recipe import Recipe, is_plain, patch_stage, steps_of_an_epoch
 from autoseg.training.settle import Training
 from autoseg.training.transfer import Start, Transfer, load_matching
+from planners.cost import prefers_lazy_logits
 from planners.plan import Plan
 from planners.records import digest
 
@@ -123,9 +124,6 @@ def train_fold(
     """
     if task.recipe.batch_size is None:
         raise TrainingError("expected a recipe with its batch size settled, found none. Settle the training first")
-    if device.type == "cpu":
-        keep_memory()
-    torch.backends.cudnn.benchmark = device.type == "cuda"  # patches keep their size for long
     bf16 = task.recipe.bf16 is not False
     refuse_too_large(task.plan.network, task.plan.patch_size, task.recipe.batch_size, device, bf16=bf16)
     network, transfer = _network(task, start)
@@ -136,13 +134,14 @@ def train_fold(
         regions=task.labels.structure_codes if task.labels.has_regions else (),
     )
     job = Job(
-        recipe=_in_a_safe_format(task.recipe, task.plan, device),
+        recipe=task.recipe,
         length=task.length,
         loss=loss,
         score=partial(patch_dice, labels=task.labels),
         device=device,
         identity=digest(task),
         checkpoint=folder / CHECKPOINT,
+        prepare=partial(_prepare, task, device),
     )
     trim_history(folder / HISTORY, _step_reached(folder))
     batches, validation = _batches(task, prepared, device), _validation_patches(task, prepared)
@@ -154,15 +153,11 @@ def train_fold(
 def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Transfer | None]:
     """The network to train, with what it takes over."""
     torch.manual_seed(task.seed)
-    network = build_network(task.plan.network)
+    lazy, detached = prefers_lazy_logits(task.plan.network), task.recipe.restoration_detach
+    network = build_network(task.plan.network, lazy_logits=lazy, restoration_detached=detached)
     transfer = load_matching(network, start.load(), start.source) if start else None
     if transfer:
         logger.info("%s", transfer)
-    if task.plan.network.restoration:
-        network.restoration.detached = task.recipe.restoration_detach
-    head = finest_head(network)
-    if head is not None and head.in_channels < head.out_channels:
-        postpone_logits(network)
     return network, transfer
 
 
@@ -199,14 +194,12 @@ class _Monitor:
         )
 
 
-def _in_a_safe_format(recipe: Recipe, plan: Plan, device: torch.device) -> Recipe:
-    """The recipe, in float32 where bfloat16 would harm; not part of what a checkpoint belongs to, but of this machine."""
+def _prepare(task: FoldTask, device: torch.device, network: torch.nn.Module, precision: str) -> Applied:
+    """The network as the device likes it, with the patches that this training passes through; the last ones at its end."""
+    plan, recipe = task.plan, task.recipe
     begins = (0.0, *(stage.until for stage in recipe.patch_stages))
     patches = [patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)[0] for fraction in begins]
-    if recipe.bf16 is False or not unsafe_in_bf16(plan.network, patches, device):
-        return recipe
-    logger.info("float32, because torch writes beyond its memory when it trains thin patches in bfloat16 on this processor")
-    return replace(recipe, bf16=False)
+    return prepare_for(device, network, plan.network, patches, precision=precision, training=True)
 
 
 def patch_dice(results: Iterable[tuple[torch.Tensor | Scores, torch.Tensor]], labels: LabelSchema) -> dict[str, float | None]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,10 +23,9 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from autoseg.engines import default_workers
+from autoseg.engines import default_workers, on_stop_signals
 from autoseg.errors import TrainingError
-from autoseg.networks.channels_last import put_channels_last
-from autoseg.networks.machine import faster_in_bf16, give_to_onednn
+from autoseg.networks.devices import Applied
 from autoseg.training.batch import Batch
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from autoseg.training.length import Length
@@ -70,6 +67,7 @@ class Job:
         device: where the network is.
         identity: digest of what is trained; a checkpoint of another identity is refused.
         checkpoint: file that is written, and resumed from where it exists.
+        prepare: (network, precision) -> Applied: ``prepare_for`` with what it needs to know besides.
     """
 
     recipe: Recipe
@@ -79,6 +77,7 @@ class Job:
     device: torch.device
     identity: str
     checkpoint: Path
+    prepare: Callable[[torch.nn.Module, str], Applied]
 
 
 def fit(
@@ -106,11 +105,10 @@ def fit(
     """
     recipe, length, device = job.recipe, job.length, job.device
     optimizers = build_optimizers(network, recipe)
-    state, averaged = _begin(network, batch, job, optimizers)
-    logger.info("bfloat16" if state.bf16 else "float32")
-    if device.type == "cpu" and not state.bf16:
-        put_channels_last(network)
-        give_to_onednn(network)
+    state, averaged, precision = _begin(network, job, optimizers)
+    applied = job.prepare(network, precision)
+    logger.info("%s", applied)
+    state = replace(state, bf16=applied.bf16)
 
     voxels = _voxels_of_a_batch(batch, recipe) if length.seconds and not state.finished else []
     passes = Passes(lambda ready, weight: _loss(network, ready, weight, job, state.bf16), list(network.parameters()), device)
@@ -152,17 +150,13 @@ def fit(
     return state, {name: t.detach().to("cpu", copy=True).contiguous() for name, t in weights.items()}
 
 
-def _begin(
-    network: torch.nn.Module, batch: MakeBatch, job: Job, optimizers: Mapping[str, torch.optim.Optimizer]
-) -> tuple[LoopState, State]:
-    """(state, averaged weights): those of the checkpoint, which fills network and optimisers too, else fresh ones."""
-    recipe = job.recipe
+def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.optim.Optimizer]) -> tuple[LoopState, State, str]:
+    """(state, averaged weights, precision) of the checkpoint, which fills network and optimisers too, else fresh ones."""
+    wanted = {None: "auto", True: "bf16", False: "fp32"}[job.recipe.bf16]
     if not job.checkpoint.is_file():
-        bf16 = recipe.bf16
-        if bf16 is None:  # the number format from a probe
-            bf16 = faster_in_bf16(network, batch(0, 1.0, 0).images.shape[1:], job.device, training=True)
-        state = LoopState(identity=job.identity, steps_expected=job.length.steps or 1, bf16=bf16)
-        return state, {name: t.detach().clone() for name, t in network.state_dict().items()} if recipe.ema else {}
+        state = LoopState(identity=job.identity, steps_expected=job.length.steps or 1, bf16=False)
+        averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if job.recipe.ema else {}
+        return state, averaged, wanted
     state, averaged = load_checkpoint(job.checkpoint, network, optimizers.values())
     if state.identity != job.identity:
         raise TrainingError(
@@ -170,8 +164,8 @@ def _begin(
             "another --name, or start it anew with --fresh"
         )
     logger.info("resuming at step %d after %.1f min", state.step, state.seconds / 60)
-    state = replace(state, bf16=state.bf16 and recipe.bf16 is not False)  # it may come from another machine
-    return state, {name: t.to(job.device) for name, t in averaged.items()}
+    precision = "bf16" if state.bf16 and wanted != "fp32" else "fp32"  # it may come from another machine
+    return state, {name: t.to(job.device) for name, t in averaged.items()}, precision
 
 
 def _voxels_of_a_batch(batch: MakeBatch, recipe: Recipe) -> list[tuple[float, int]]:
@@ -294,18 +288,10 @@ def _check(
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that is not empty once somebody asked to stop (interrupt or terminate), so that the step in hand is finished."""
+    """A list that is not empty once somebody asked to stop, so that the step in hand is finished."""
     stopped: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    with on_stop_signals(lambda number, frame: stopped.append(number)):
         yield stopped
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda received, frame: stopped.append(received)) for number in signals]
-    try:
-        yield stopped
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 class _Ahead:

@@ -1,6 +1,5 @@
 """What a fold is trained with on the machine at hand."""
 
-import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,9 +7,10 @@ import pytest
 import torch
 
 from autoseg.data.labels import LabelSchema
-from autoseg.networks import Scores, machine
+from autoseg.networks import Scores, precision
+from autoseg.networks.precision import choose_precision
 from autoseg.training import fold
-from autoseg.training.fold import FoldTask, _in_a_safe_format, patch_dice, train_fold
+from autoseg.training.fold import FoldTask, patch_dice, train_fold
 from autoseg.training.loop import Length
 from autoseg.training.recipe import PatchStage, Recipe
 from planners import NetworkSpec
@@ -19,19 +19,28 @@ CPU = torch.device("cpu")
 FLAT = NetworkSpec("unet", 1, 2, (4, 4), ((1, 1, 1), (1, 2, 2)), ((3, 3, 3),) * 2, (1, 1), (1,))
 
 
-@pytest.mark.parametrize("asked", [None, True])
-def test_no_patch_of_a_training_is_thin_in_bfloat16_where_that_harms_whatever_was_asked_for(asked, monkeypatch, caplog):
-    monkeypatch.setattr(machine, "has_amx", lambda: True)
-    recipe = Recipe(bf16=asked, patch_stages=())
-    thin, sound = (SimpleNamespace(network=FLAT, patch_size=size) for size in ((8, 128, 128), (16, 128, 128)))
-    with caplog.at_level(logging.INFO):
-        assert _in_a_safe_format(recipe, thin, CPU).bf16 is False
-    assert "float32" in caplog.messages[0]
-    assert _in_a_safe_format(recipe, sound, CPU) == recipe
+@pytest.mark.parametrize("asked", ["auto", "bf16"])
+def test_no_patch_of_a_training_is_thin_in_bfloat16_where_that_harms_whatever_was_asked_for(asked, monkeypatch):
+    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    monkeypatch.setattr(precision, "faster_in_bf16", lambda *args, **named: True)
+
+    def choose(device, network, spec, patches, *, precision, training):
+        return choose_precision(precision, device, network, spec, patches, training=training)
+
+    monkeypatch.setattr(fold, "prepare_for", choose)
+
+    def chosen(recipe, size):
+        plan = SimpleNamespace(network=FLAT, patch_size=size)
+        return fold._prepare(SimpleNamespace(plan=plan, recipe=recipe), CPU, None, asked)
+
+    recipe, thin, sound = Recipe(patch_stages=()), (8, 128, 128), (16, 128, 128)
+    assert chosen(recipe, thin).name == "fp32"
+    assert "beyond its memory" in chosen(recipe, thin).why
+    assert chosen(recipe, sound).name == "bf16"
     smaller_at_first = replace(recipe, patch_stages=(PatchStage(0.4, 0.8, 1),))  # 13 slices at first
-    assert _in_a_safe_format(smaller_at_first, sound, CPU).bf16 is False
-    monkeypatch.setattr(machine, "has_amx", lambda: False)
-    assert _in_a_safe_format(smaller_at_first, thin, CPU) == smaller_at_first
+    assert chosen(smaller_at_first, sound).name == "fp32"
+    monkeypatch.setattr(precision, "has_amx", lambda: False)
+    assert chosen(smaller_at_first, thin).name == "bf16"
 
 
 @pytest.mark.parametrize("regions", [False, True])

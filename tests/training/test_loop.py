@@ -8,6 +8,7 @@ import torch
 
 from autoseg.errors import TrainingError
 from autoseg.networks import build_network
+from autoseg.networks.devices import prepare_for
 from autoseg.training.batch import Batch, Lesson
 from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.loop import Job, Length, _steps_expected, fit
@@ -63,9 +64,14 @@ def run(
             device=torch.device("cpu"),
             identity=identity,
             checkpoint=folder / "checkpoint.safetensors",
+            prepare=_prepare,
         ),
         on_check=[].append if rows is None else rows.append,
     )
+
+
+def _prepare(network, precision):
+    return prepare_for(torch.device("cpu"), network, SPEC, [(16, 16, 16)], precision=precision, training=True)
 
 
 def _plain(step):
@@ -192,9 +198,7 @@ def test_the_averaged_weights_are_returned(tmp_path):
 
 def restoring(detached):
     torch.manual_seed(0)
-    network = build_network(replace(SPEC, restoration=True)).train()
-    network.restoration.detached = detached
-    return network
+    return build_network(replace(SPEC, restoration=True), restoration_detached=detached).train()
 
 
 def with_clean(step, fraction, left=0):

@@ -13,9 +13,10 @@ from autoseg.data.scan import CaseScan
 from autoseg.errors import DatasetError, PlanError, TrainingError
 from autoseg.networks import NETWORKS
 from autoseg.options import PlanOptions, Runtime, TrainingOptions
-from autoseg.pipeline.planning import default_plan, plan_and_preprocess
+from autoseg.pipeline.planning import plan_and_preprocess
 from autoseg.pipeline.prepare import case_digests, prepare
 from autoseg.pipeline.verification import look_through
+from autoseg.plans import default_plan
 from autoseg.preprocess.cases import voxels_of
 from autoseg.preprocess.store import open_case
 from autoseg.training.augment import PRESETS
@@ -23,7 +24,7 @@ from autoseg.training.length import Length
 from autoseg.training.losses import LOSSES
 from autoseg.training.recipe import RECIPES, Recipe, changed
 from autoseg.workspace import Workspace, read_json, read_record
-from planners import PLANNERS, NetworkSpec, Plan
+from planners import NetworkSpec, Plan, planner_names
 from planners.records import digest
 
 __all__ = ["Ready", "choose_recipe", "known_network", "length_of", "ready_to_train"]
@@ -81,7 +82,7 @@ def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, ru
         PlanError: there is no such plan. DatasetError: the data set has errors, or a case could not be prepared.
     """
     known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
-    if plan and plan not in known | set(PLANNERS):
+    if plan and plan not in known | set(planner_names()):
         raise PlanError(f"no plan called {plan!r} for {spec.name}. There are: {', '.join(sorted(known)) or 'none yet'}")
     runtime = Runtime(workers=runtime.workers, progress=runtime.progress)  # a fresh training has no need of fresh cases
     if not known or (plan and plan not in known):
