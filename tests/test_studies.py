@@ -14,10 +14,10 @@ from autoseg.evaluation.report import summarise
 from autoseg.networks import build_network
 from autoseg.networks.cost import measure_cost
 from autoseg.options import Runtime
-from autoseg.pipeline.ready import Ready
 from autoseg.studies import process
 from autoseg.studies.contender import is_finished
 from autoseg.studies.entrant import Study, enter
+from autoseg.studies.ready import Ready
 from autoseg.training.checkpoint import LoopState, save_checkpoint
 from autoseg.training.length import Length
 from autoseg.training.recipe import Recipe
