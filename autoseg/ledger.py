@@ -7,20 +7,23 @@ same command skips what is done, makes anew what is ours and does not fit any mo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autoseg.errors import AutosegError
 from autoseg.names import inside, plain_name
-from autoseg.workspace import read_json, write_json
+from autoseg.workspace import read_json, write_json, write_text
 from planners.records import to_json
 
-__all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Ledger", "file_digest", "remove_outputs"]
+__all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", "file_digest", "remove_outputs"]
 
 DONE, WRITING = "done", "writing"
+DRAFT = ".writing-"  # how the folders of files in the making begin, see atomic
 FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"
 EDITED = "was edited after it had been made. Move it away, or ask for a fresh start (--fresh)"
 
@@ -137,6 +140,73 @@ class Ledger:
         outputs = found.get("outputs")
         outputs = outputs if isinstance(outputs, dict) else {}
         return Entry(self.made_by, found.get("identity"), str(found.get("state")), outputs, found)
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The entries of one large piece of work that makes many files: lines of JSON in one file, which only grows.
+
+    The first line says what all of it is ``about``: that of another work is not ours. An entry has its ``file``, the ``key`` of
+    what that depends on, and its ``digest``.
+    """
+
+    path: Path
+    about: Mapping[str, Any]
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path, about: Mapping[str, Any], error: type[AutosegError] = AutosegError) -> Journal:
+        """The journal, nothing written yet.
+
+        Raises:
+            AutosegError: the folder holds something that this work did not make.
+        """
+        lines = list(_lines(path))
+        there = [one for one in path.parent.iterdir() if not one.name.startswith(DRAFT)] if path.parent.exists() else []
+        if there and (not lines or lines[0] != about):
+            raise error(
+                f"{path.parent}: expected an empty folder, or one that the same command began; found another. "
+                "Choose a new folder, or empty this one"
+            )
+        for line in lines[1:]:
+            inside(path.parent, line["file"])  # which may be taken away
+        return cls(path, about, {line["file"]: line for line in lines[1:]})
+
+    def begin(self) -> None:
+        """Write the file anew, without a last line that a kill has cut short."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, _as_lines([self.about, *self.entries.values()]))
+
+    def claim(self, file: str, key: str) -> bool:
+        """Whether a file is there as it was made, from what it would be made of now."""
+        entry, path = self.entries.get(file, {}), self.path.parent / file
+        return entry.get("key") == key and path.is_file() and file_digest(path) == entry["digest"]
+
+    def is_edited(self, file: str) -> bool:
+        """Whether a file is there, and not as it was made."""
+        entry, path = self.entries.get(file), self.path.parent / file
+        return path.is_file() and (entry is None or file_digest(path) != entry["digest"])
+
+    def entry(self, file: str, key: str, **more: Any) -> dict[str, Any]:
+        """The entry of a file that is there."""
+        return {"file": file, "key": key, "digest": file_digest(self.path.parent / file), **more}
+
+    def append(self, entries: Iterable[dict[str, Any]]) -> None:
+        entries = list(entries)
+        with self.path.open("a", encoding="utf-8") as lines:
+            lines.write(_as_lines(entries))
+        self.entries.update({entry["file"]: entry for entry in entries})
+
+
+def _as_lines(entries: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(entry) + "\n" for entry in entries)
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The lines of a journal; the last one may be cut short."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
 
 
 def file_digest(path: Path) -> str:

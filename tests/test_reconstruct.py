@@ -10,9 +10,10 @@ import SimpleITK
 import trimesh
 
 from autoseg.cli import main
-from autoseg.imaging.files import read_label_volume, write_label_volume, write_volume
+from autoseg.imaging import nifti
+from autoseg.imaging.files import read_label_volume, write_label_volume
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.imaging.volume import LabelVolume
 from autoseg.pipeline.evaluation import evaluate
 
 
@@ -111,7 +112,8 @@ def test_empty_flat_and_tiny_maps_are_handled_and_said(maps, capsys):
 def test_cubic_volumes_beside_label_maps_are_no_label_maps(maps):
     geometry = Geometry.from_spacing((3, 3, 3), (1.0, 1.0, 1.0))
     for suffix in ("_iso", "_iso_cubic"):
-        write_volume(Volume(np.full((1, 3, 3, 3), 0.5, np.float32), geometry), maps / f"a{suffix}.nii.gz")
+        data = np.full((3, 3, 3), 0.5, np.float32)
+        nifti.write(maps / f"a{suffix}.nii.gz", data, geometry, description="derived: scan on cubic voxels by splines")
     assert run(maps) == 0
     assert not list((maps.parent / "out").glob("a_iso*"))
 

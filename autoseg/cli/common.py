@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+from autoseg.imaging.surface_formats import SURFACE_FORMATS
+
 __all__ = [
     "Progress",
     "add_common",
@@ -17,6 +19,7 @@ __all__ = [
     "duration",
     "install_log",
     "positive",
+    "print_findings",
     "runtime_of",
     "speaker",
     "workspace_of",
@@ -36,7 +39,7 @@ def add_common(parser):
 def add_surfaces(parser, default=""):
     """How surfaces of structures are written."""
     told = f"default {default}; none for none" if default else "default: none"
-    parser.add_argument("--surfaces", default=default, metavar="stl,glb", help=f"stl, ply, obj, vtp, glb; {told}")
+    parser.add_argument("--surfaces", default=default, metavar="stl,glb", help=f"{', '.join(SURFACE_FORMATS)}; {told}")
     parser.add_argument("--decimate", type=float, default=0.0, metavar="SHARE", help="take away this share of their triangles")
     parser.add_argument("--coordinates", default="lps", choices=["lps", "ras"], help="of surface files (default lps)")
 
@@ -54,7 +57,10 @@ def add_training(parser):
     length.add_argument("--time", type=duration, metavar="30m", help="train that long, by the clock")
     length.add_argument("--iterations", type=positive, metavar="N", help="train so many steps; default: the plan's")
     parser.add_argument(
-        "--recipe", default="autoseg", metavar="FILE", help="autoseg (default), parity (nnU-Net's), or a JSON file"
+        "--recipe",
+        default="autoseg",
+        metavar="FILE",
+        help="autoseg (default), parity (nnU-Net's), another name, or a JSON file",
     )
     parser.add_argument(
         "--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="change one setting of the recipe"
@@ -143,6 +149,19 @@ class _Sentences(logging.Formatter):
 def speaker(args):
     """A function that prints a sentence to standard error, or nothing with ``--quiet``."""
     return (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def print_findings(findings, file, summary):
+    """Print a summary, and write findings as JSON to a file where one is named; for ``-`` print these instead."""
+    from autoseg.workspace import write_json
+    from planners.records import to_json
+
+    if file == "-":
+        print(json.dumps(to_json(findings), indent=1))
+        return
+    if file:
+        write_json(file, findings)
+    print(summary())
 
 
 class Progress:

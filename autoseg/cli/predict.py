@@ -7,6 +7,8 @@ from pathlib import Path
 
 from autoseg.cli.common import runtime_of, workspace_of
 from autoseg.cli.flags import add_flags, options_from
+from autoseg.imaging.dicom_results import DICOM_RESULTS
+from autoseg.imaging.surface_formats import SURFACE_FORMATS
 from autoseg.options import PredictOptions, Runtime
 
 
@@ -14,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--input", required=True, metavar="IN", help="a scan, a folder of cases, or DICOM files")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
     parser.add_argument("-m", "--model", metavar="MODEL", help="model folder, zip or name; default: the workspace's only one")
-    add_flags(parser, PredictOptions)
+    written = f"{','.join(DICOM_RESULTS)}: DICOM results too, of DICOM scans"
+    add_flags(parser, PredictOptions, help={"write": written, "formats": f"{', '.join(SURFACE_FORMATS)}; default: none"})
     add_flags(parser, Runtime, help={"fresh": "predict again what is done, over foreign files too"})
 
 

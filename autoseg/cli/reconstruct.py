@@ -7,13 +7,15 @@ from pathlib import Path
 
 from autoseg.cli.common import runtime_of
 from autoseg.cli.flags import add_flags, options_from
+from autoseg.imaging.surface_formats import SURFACE_FORMATS
 from autoseg.options import ReconstructOptions, Runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--input", required=True, metavar="SEGMENTATIONS", help="a label map, or a folder of them")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
-    add_flags(parser, ReconstructOptions)
+    known = f"{', '.join(SURFACE_FORMATS)}; default stl,glb; none for none"
+    add_flags(parser, ReconstructOptions, help={"formats": known})
     add_flags(parser, Runtime, only=("workers", "fresh"), help={"fresh": "replace files of other programs in the way"})
 
 

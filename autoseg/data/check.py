@@ -127,6 +127,12 @@ def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Itera
     """Declared values that no label file holds."""
     labels = dataset.labels
     found = {value for scan in scans for value, _ in scan.label_counts}
+    if labels.has_regions:  # a value that no file has may be what a region is painted with
+        for name, group in labels.groups.items():
+            if found and not found & set(group):
+                message = f"region {name}: expected one of its values {sorted(group)} in some case, found none in {len(scans)}"
+                yield Finding("warning", "", "label-never-present", message, "Take the region out of labels if it is not used.")
+        return
     for value in (*labels.declared_values, *(() if labels.ignore is None else (labels.ignore,))):
         if found and value not in found:
             names = [name for name, group in labels.groups.items() if value in group]

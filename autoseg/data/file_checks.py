@@ -17,7 +17,7 @@ from autoseg.data.dataset import Case, image_name
 from autoseg.data.findings import Finding
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import SAME_GRID_MM, FileContent
+from autoseg.imaging.files import FileContent
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY
 
@@ -106,7 +106,7 @@ def check_grids(case: str, first: FileContent | None, others: Iterable[tuple[Pat
         if file is None or first is None:
             continue
         voxels = _distance_voxels(first.geometry, file.geometry)
-        if voxels > SHIFTED_GRID or (is_channel and not file.geometry.matches(first.geometry, SAME_GRID_MM)):
+        if voxels > SHIFTED_GRID or (is_channel and not file.geometry.is_same_grid(first.geometry)):
             severity, code = "error", "grid-mismatch"
             remedy = "If the voxels do correspond, copy the header of the image; else resample one onto the other."
         elif voxels > SAME_GRID:

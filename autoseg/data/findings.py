@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -34,16 +35,18 @@ class Finding:
 def findings_table(findings: Sequence[Finding]) -> str:
     """Lines of text, one paragraph for each kind of finding, and a count at the end.
 
-    Findings that share severity, code and remedy are one paragraph: the first message in full, the other cases by name.
+    Findings that share severity, code and remedy, and whose messages differ in numbers, cases and files alone, are one
+    paragraph: the first message in full, the other cases by name.
     """
     if not findings:
         return "no findings: every file was read and nothing is wrong"
+    cases = {finding.case for finding in findings}
 
-    def kind(finding: Finding) -> tuple[int, str, str]:
-        return (SEVERITIES.index(finding.severity), finding.code, finding.remedy)
+    def kind(finding: Finding) -> tuple[int, str, str, str]:
+        return (SEVERITIES.index(finding.severity), finding.code, finding.remedy, _pattern(finding.message, cases))
 
     lines = []
-    for (severity, code, remedy), group in groupby(sorted(findings, key=kind), key=kind):
+    for (severity, code, remedy, _), group in groupby(sorted(findings, key=kind), key=kind):
         first, *rest = group
         lines.append(f"{SEVERITIES[severity]}  {code}  {_subject(first)}{first.message}")
         if rest:
@@ -53,6 +56,15 @@ def findings_table(findings: Sequence[Finding]) -> str:
         lines.append(f"         -> {remedy}")
     counts = {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}
     return "\n".join([*lines, ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items())])
+
+
+def _pattern(message: str, cases: Container[str]) -> str:
+    """A message without what differs from case to case: numbers, and names of cases and of their files."""
+
+    def common(word: re.Match[str]) -> str:
+        return "#" if re.search(r"\d", word[0]) or word[0].partition(".")[0] in cases else word[0]
+
+    return re.sub(r"[\w.-]+", common, message)
 
 
 def _file_or_case(finding: Finding) -> str:

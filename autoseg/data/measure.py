@@ -67,10 +67,10 @@ def _pool(name: str, channels: Sequence[ChannelScan]) -> ChannelStats:
     means = np.array([channel.mean for channel in labelled])
     low, median, high = _quantiles([channel.sketch for channel in labelled], [0.005, 0.5, 0.995])
     varied = [channel for channel in channels if channel.unit_std > 0]
-    unit = {
-        "unit_mean": float(np.mean([channel.unit_mean for channel in varied])),
-        "unit_std": float(np.mean([channel.unit_std for channel in varied])),
-    }
+    unit = {}
+    if varied:
+        unit["unit_mean"] = float(np.mean([channel.unit_mean for channel in varied]))
+        unit["unit_std"] = float(np.mean([channel.unit_std for channel in varied]))
     return ChannelStats(
         name=name,
         mean=float(means.mean()),
@@ -80,7 +80,7 @@ def _pool(name: str, channels: Sequence[ChannelScan]) -> ChannelStats:
         maximum=max(channel.maximum for channel in labelled),
         percentile_00_5=low,
         percentile_99_5=high,
-        **(unit if varied else {}),
+        **unit,
     )
 
 

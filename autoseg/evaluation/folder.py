@@ -14,6 +14,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.engines import Outcome, map_cases, reason_of
 from autoseg.errors import FileError
 from autoseg.evaluation.evaluate import Found, Tolerance, check_tolerance, evaluate_case
+from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.reconstruction import brier
 from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles, summarise
 from autoseg.evaluation.values import unknown_values
@@ -55,6 +56,7 @@ def evaluate_folder(
         AutosegError: a tolerance that is no length.
     """
     check_tolerance(tolerance_mm)
+    list(METRICS.values())  # one that cannot be imported is told before the work
     predicted = Path(predicted)
     found = _cases_in(predicted, ending)
     extra: list[str] = []

@@ -1,4 +1,5 @@
-"""Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``; ``FORMATS`` says which ending is whose.
+"""Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``, as ``nifti`` has them; ``FORMATS`` says
+which ending is whose.
 Where the numbers of an image may mean something else as labels, it also has ``read_labels``.
 
 A scan can also be a ``DicomSeries``, or a file or folder that holds exactly one; DICOM needs the optional package pydicom.
@@ -36,10 +37,12 @@ __all__ = [
     "ending_of",
     "is_dicom",
     "is_slicer_segmentation",
+    "layers_of",
     "paths_of",
     "read_file",
     "read_geometry",
     "read_label_volume",
+    "read_segment",
     "read_volume",
     "segment_names",
     "series_in",
@@ -48,6 +51,7 @@ __all__ = [
     "write_volume",
 ]
 
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 FORMATS = Registry(
     "file format",
     {
@@ -57,22 +61,19 @@ FORMATS = Registry(
         ".nhdr": itk,
         ".mha": itk,
         ".mhd": itk,
-        ".png": pictures,
-        ".tif": pictures,
-        ".tiff": pictures,
-        ".jpg": pictures,
-        ".jpeg": pictures,
+        **dict.fromkeys(PICTURES, pictures),
     },
 )
 SEGMENTATION = ".dcm"  # by which DICOM label maps are found in a folder; whether a file is DICOM its content tells
-PICTURES = tuple(ending for ending, file_format in FORMATS.items() if file_format is pictures)
 
 AnyPath = str | PathLike[str]
 Image = AnyPath | DicomSeries
 
-SAME_GRID_MM = 1e-2  # headers store single precision, some only a few digits
+# how far a scale in the header may leave labels off whole numbers: steps of 16 bits over their range, yet less than what maps
+# have that were interpolated
+NEARLY_WHOLE, FARTHEST_OFF = 1e-3, 0.1
 _SLICER = ".seg"
-_LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32)
+_LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32, np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +85,14 @@ class FileContent:
         geometry: the grid.
         notes: sentences about choices that reading took, such as which of two voxel sizes was believed.
         digest: 16 hexadecimal digits, BLAKE2b of the bytes on disk.
+        is_part: of labels: the file leaves empty voxels at the borders out, so that nobody knows where the scan ended.
     """
 
     data: np.ndarray
     geometry: Geometry
     notes: tuple[str, ...]
     digest: str
+    is_part: bool = False
 
 
 def ending_of(path: AnyPath) -> str:
@@ -144,14 +147,15 @@ def paths_of(image: Image) -> tuple[Path, ...]:
 def digest_on_disk(image: Image) -> str:
     """The ``digest`` that ``read_file`` returns, without looking into the files, except for headers whose voxels lie apart."""
     apart = (".mhd", ".nhdr")
-    paths = paths_of(image)
-    digests = [read_file(p).digest if p.name.lower().endswith(apart) else digest_of(read_bytes(p)) for p in paths]
-    return digest_of("".join(digests).encode()) if isinstance(image, DicomSeries) else digests[0]
+    if isinstance(image, DicomSeries):
+        return _dicom().digest_of_series(image)
+    path = Path(image)
+    return read_file(path).digest if path.name.lower().endswith(apart) else digest_of(read_bytes(path))
 
 
-def series_in(source: AnyPath) -> Any:
+def series_in(source: AnyPath, *, inverts: bool = False) -> Any:
     """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
-    return _dicom().find_series(source)
+    return _dicom().find_series(source, inverts=inverts)
 
 
 def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = None) -> FileContent:
@@ -160,8 +164,8 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
     Args:
         as_label: the numbers are label values: those of a palette rather than its colours, of a DICOM segmentation those of its
             segments; never approximate.
-        onto: grid of the scan that labels belong to. A DICOM segmentation, which leaves out empty slices, is laid on it if its
-            voxels are voxels of the scan; other files stay as they are.
+        onto: grid of the scan that labels belong to. A segmentation of DICOM or 3D Slicer, which leaves out what is empty, is
+            laid on it if its voxels are voxels of the scan; other files stay as they are.
 
     Raises:
         FileError: missing, unknown ending, cut short, damaged in a way that checksums or sizes show, not an image.
@@ -170,15 +174,48 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
     read = getattr(file_format, "read_labels", file_format.read) if as_label else file_format.read
     with _blamed_on(path):
         content = FileContent(*read(_as_image(path)))
-    if onto is not None and is_dicom(path) and (laid := laid_on(content.data[0], content.geometry, onto)) is not None:
-        content = replace(content, data=laid[None], geometry=onto)
+        content.geometry.refuse_implausible()
+    if as_label:
+        content = _whole(content)
+    if onto is not None and _is_cropped(path) and (laid := laid_on(content.data[0], content.geometry, onto)) is not None:
+        content = replace(content, data=laid[None], geometry=onto, is_part=False)
     return content
+
+
+def read_segment(path: AnyPath, name: str, onto: Geometry | None = None) -> FileContent:
+    """One structure of a segmentation of 3D Slicer as a map of 0 and 1; ``name`` as ``segment_names`` has it."""
+    with _blamed_on(path):
+        content = FileContent(*itk.read_segment(path, name))
+    laid = None if onto is None else laid_on(content.data[0], content.geometry, onto)
+    return content if laid is None or onto is None else replace(content, data=laid[None], geometry=onto)
+
+
+def _is_cropped(path: Image) -> bool:
+    """Whether a label map may leave out what is empty."""
+    return is_dicom(path) or (not isinstance(path, DicomSeries) and is_slicer_segmentation(path))
+
+
+def _whole(content: FileContent) -> FileContent:
+    """Label values that rounding alone keeps from being whole numbers, as a scale in the header does, are rounded."""
+    if content.data.dtype.kind != "f":
+        return content
+    worst, lowest, highest = 0.0, 0.0, 0.0
+    for part in content.data:
+        if not np.isfinite(part).all():
+            return content
+        lowest, highest = min(lowest, float(part.min())), max(highest, float(part.max()))
+        worst = max(worst, float(np.abs(part - np.rint(part)).max()))
+    if not 0 < worst <= min(FARTHEST_OFF, max(NEARLY_WHOLE, (highest - lowest) / 2**16)):
+        return content
+    note = f"Label values are up to {worst:.2g} off whole numbers, as a scale in the header makes them; they are rounded."
+    return replace(content, data=np.rint(content.data), notes=(*content.notes, note))
 
 
 def read_geometry(path: Image) -> Geometry:
     """The grid of a file, without its voxels."""
     with _blamed_on(path):
         geometry: Geometry = _format_of(path).read_geometry(_as_image(path))
+        geometry.refuse_implausible()
     return geometry
 
 
@@ -202,7 +239,7 @@ def read_volume(
     notes = [note for content in contents for note in content.notes]
     arrays = [content.data for content in contents]
     for i, content in enumerate(contents):
-        if content.geometry.matches(first, SAME_GRID_MM):
+        if content.geometry.is_same_grid(first):
             continue
         if not resample:
             raise GeometryError(
@@ -222,9 +259,16 @@ def read_volume(
 
 
 def segment_names(path: AnyPath) -> dict[str, int]:
-    """{name: label value} that a DICOM segmentation tells; {} of other files."""
-    names: dict[str, int] = _dicom().segment_names(Path(path)) if is_dicom(path) else {}
+    """{name: label value} that a segmentation of DICOM or 3D Slicer tells; {} of other files."""
+    if not is_dicom(path):
+        return itk.segment_names(path) if Path(path).name.lower().endswith((".nrrd", ".nhdr")) else {}
+    names: dict[str, int] = _dicom().segment_names(Path(path))
     return names
+
+
+def layers_of(path: AnyPath) -> int:
+    """How many layers a segmentation of 3D Slicer has, of which each may overlap the others."""
+    return itk.layers_of(path)
 
 
 def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:
@@ -242,10 +286,11 @@ def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:
         odd |= data != np.rint(data)
         if odd.any():
             raise FileError(
-                f"{path}: expected whole numbers as labels, found {data[odd][0]} and {odd.sum() - 1} more. Round or redo them."
+                f"{path}: expected whole numbers as labels, found {data[odd][0]} and {odd.sum() - 1} more. If it was "
+                "resampled, do that again with nearest neighbour; else save it as whole numbers, without a scale in the header."
             )
         data = data.astype(_label_type(data, path))
-    return LabelVolume(data, content.geometry)
+    return LabelVolume(data, content.geometry, content.is_part)
 
 
 def write_label_volume(volume: LabelVolume, path: AnyPath, like: Image | None = None, description: str = "") -> None:
@@ -272,7 +317,7 @@ def _write(array: np.ndarray, geometry: Geometry, path: AnyPath, like: Image | N
     file_format = FORMATS[ending_of(path)]
     if like is not None:
         grid = read_geometry(like)
-        if not grid.matches(geometry, SAME_GRID_MM):
+        if not grid.is_same_grid(geometry):
             raise GeometryError(
                 f"{path}: expected the grid of {like}\n  there {grid}\n  here  {geometry}\n"
                 f"{_difference(grid, geometry)}Bring the result back to the grid of the scan before it is written."

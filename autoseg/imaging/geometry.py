@@ -18,10 +18,21 @@ from numpy.typing import ArrayLike
 
 from autoseg.errors import GeometryError
 
-__all__ = ["Geometry", "Ints", "Triple"]
+__all__ = ["Geometry", "Ints", "Triple", "spans_space"]
 
 Triple = tuple[float, float, float]
+FLAT = 1e-9  # of a cube: the box between three directions that span no more is flat
+SAME_GRID_MM, SAME_GRID_VOXELS = 1e-2, 0.05  # headers store single precision, some only a few digits
+PLAUSIBLE_MM = 1e-6, 1e4  # edges of voxels, from atoms to houses
+FARTHEST_MM = 1e7  # from the origin
 Ints = Sequence[int] | np.ndarray  # one for each axis
+
+
+def spans_space(steps: np.ndarray) -> bool:
+    """Whether the columns of a (3, 3) matrix are three directions of their own, whatever the unit of their lengths."""
+    with np.errstate(all="ignore"):
+        directions = steps / np.linalg.norm(steps, axis=0)
+        return bool(np.isfinite(directions).all() and abs(np.linalg.det(directions)) > FLAT)
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Geometry:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise GeometryError(f"expected a grid of three axes with at least one voxel each, found shape {self.shape}")
         affine = np.array(self.rows, float)
-        if affine.shape != (3, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-12:
+        if affine.shape != (3, 4) or not np.isfinite(affine).all() or not spans_space(affine[:, :3]):
             raise GeometryError(f"expected three directions that span space, found the affine {self.rows}")
 
     @classmethod
@@ -152,6 +163,21 @@ class Geometry:
             raise GeometryError(f"expected cubic voxels with an edge above 0 mm, found {spacing_mm}")
         edge = spacing_mm or min(self.spacing_mm)
         return self.resized([max(1, round(n * size / edge)) for n, size in zip(self.shape, self.spacing_mm, strict=True)])
+
+    def is_same_grid(self, other: Geometry) -> bool:
+        """Whether voxels of one index are the same in both, but for rounding in headers: to 0.01 mm, less for small voxels."""
+        return self.matches(other, min(SAME_GRID_MM, SAME_GRID_VOXELS * min(self.spacing_mm)))
+
+    def refuse_implausible(self) -> None:
+        """``GeometryError`` where nothing has such voxels: what follows would take for ever or mean nothing."""
+        least, most = PLAUSIBLE_MM
+        reach = float(np.abs(self.to_world(np.array([(0, 0, 0), self.shape]))).max())
+        if not (least <= min(self.spacing_mm) and max(self.spacing_mm) <= most and reach <= FARTHEST_MM):
+            sizes = " x ".join(f"{size:.3g}" for size in self.spacing_mm)
+            raise GeometryError(
+                f"expected voxels of {least:g} to {most:g} mm within {FARTHEST_MM:g} mm of the origin, found {sizes} mm up to "
+                f"{reach:.3g} mm away. Look at unit and voxel size in the header"
+            )
 
     def matches(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
         """Same shape, and every corner at the same place to ``tolerance_mm``."""

@@ -22,10 +22,19 @@ import numpy as np
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError
 from autoseg.imaging.colours import Colour, structure_colours
+from autoseg.imaging.surface_formats import SURFACE_FORMATS, SurfaceFormat
 from autoseg.names import as_file_name
-from autoseg.registry import Registry
 
-__all__ = ["COORDINATES", "SURFACE_FORMATS", "SurfaceMesh", "file_names", "read_mesh", "write_mesh", "write_scene"]
+__all__ = [
+    "COORDINATES",
+    "SURFACE_FORMATS",
+    "SurfaceFormat",
+    "SurfaceMesh",
+    "file_names",
+    "read_mesh",
+    "write_mesh",
+    "write_scene",
+]
 
 COORDINATES = ("lps", "ras")
 _HALF_TURN = np.array([-1.0, -1.0, 1.0])  # between RAS and LPS
@@ -113,7 +122,7 @@ def write_mesh(mesh: SurfaceMesh, path: str | Path, *, coordinates: str = "lps",
         coordinates: of the file, ``"lps"`` or ``"ras"``.
         colour: (r, g, b) in 0 to 255, for PLY and OBJ.
     """
-    content = SURFACE_FORMATS[Path(path).suffix[1:].lower()](mesh, coordinates, colour)
+    content = SURFACE_FORMATS[Path(path).suffix[1:].lower()].write(mesh, coordinates, colour)
     with replacing(path) as draft:
         draft.write_bytes(content)
 
@@ -125,16 +134,7 @@ def read_mesh(path: Path, structure: str, *, coordinates: str, name: str = "") -
         coordinates: of the file, ``"lps"`` or ``"ras"``.
         name: of the surface within a GLB.
     """
-    import trimesh
-
-    if path.suffix == ".vtp":
-        arrays = dict(re.findall(r'<DataArray [^>]*Name="(\w+)"[^>]*>([^<]*)<', path.read_text()))
-        points, corners = (base64.b64decode(arrays[array])[8:] for array in ("Points", "connectivity"))
-        vertices, faces = np.frombuffer(points, "<f4").reshape(-1, 3), np.frombuffer(corners, "<i8").reshape(-1, 3)
-    else:
-        shape: Any = trimesh.load(path, process=False)
-        shape = shape.geometry[name] if isinstance(shape, trimesh.Scene) else shape
-        vertices, faces = shape.vertices, shape.faces
+    vertices, faces = SURFACE_FORMATS[path.suffix[1:].lower()].read(path, name)
     turn = _HALF_TURN if coordinates == "lps" else 1.0
     return SurfaceMesh(np.asarray(vertices, float) * turn, np.asarray(faces, np.int32), structure)
 
@@ -224,4 +224,19 @@ def _glb(mesh: SurfaceMesh, coordinates: str, colour: Colour) -> bytes:
     return content
 
 
-SURFACE_FORMATS = Registry("surface format", {"stl": _stl, "ply": _ply, "obj": _obj, "glb": _glb, "vtp": _vtp})
+def _read_by_trimesh(path: Path, name: str) -> tuple[Any, Any]:
+    import trimesh
+
+    shape: Any = trimesh.load(path, process=False)
+    shape = shape.geometry[name] if isinstance(shape, trimesh.Scene) else shape
+    return shape.vertices, shape.faces
+
+
+def _read_vtp(path: Path, name: str) -> tuple[Any, Any]:
+    arrays = dict(re.findall(r'<DataArray [^>]*Name="(\w+)"[^>]*>([^<]*)<', path.read_text()))
+    points, faces = (base64.b64decode(arrays[array])[8:] for array in ("Points", "connectivity"))
+    return np.frombuffer(points, "<f4").reshape(-1, 3), np.frombuffer(faces, "<i8").reshape(-1, 3)
+
+
+STL, PLY, OBJ, GLB = (SurfaceFormat(write, _read_by_trimesh) for write in (_stl, _ply, _obj, _glb))
+VTP = SurfaceFormat(_vtp, _read_vtp)

@@ -6,6 +6,7 @@ other; ``grid_of`` states the rule, and each departure from the plain case becom
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import logging
 import math
@@ -19,8 +20,8 @@ from nibabel.spatialimages import HeaderDataError
 
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
-from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_bytes
+from autoseg.imaging.geometry import Geometry, spans_space
+from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_bytes, refuse_beyond_memory
 
 __all__ = ["description", "grid_of", "read", "read_geometry", "write"]
 
@@ -36,13 +37,13 @@ def read(path: AnyPath) -> Content:
     """See ``files.read_file``; returns (data, geometry, notes, digest). The data may be read-only."""
     raw = read_bytes(path)
     digest = digest_of(raw)
-    content, problem = inflate(raw) if raw.startswith(_GZIP_MAGIC) else (raw, None)
+    content, problem = _unpacked(raw, path) if raw.startswith(_GZIP_MAGIC) else (raw, None)
     del raw
     if problem and len(content) < min(_HEADERS):
         raise FileError(f"{path}: expected a NIfTI header, found {len(content)} good bytes; {problem}. {REMEDY}")
     header = _header_of(content, path)
     start = header.get_data_offset()
-    expected = start + header.get_data_dtype().itemsize * math.prod(_size(header))
+    expected = start + _n_bytes(header)
     if problem or len(content) != expected:
         kind = "decompressed bytes" if isinstance(content, bytearray) else "bytes"
         raise FileError(
@@ -99,6 +100,22 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
                 _write_parts(packed, header, values)
         else:
             _write_parts(plain, header, values)
+
+
+def _unpacked(raw: bytes, path: AnyPath) -> tuple[bytearray, str | None]:
+    """As ``inflate``, no further than the header says that there are voxels."""
+    most = None
+    with contextlib.suppress(FileError, zlib.error):  # a damaged beginning is told by those who look at all of it
+        header = _header_of(zlib.decompressobj(31).decompress(raw, max(_HEADERS)), path)
+        most = int(header.get_data_offset()) + _n_bytes(header)
+    if most is not None:
+        refuse_beyond_memory(most, path)
+    return inflate(raw, most)
+
+
+def _n_bytes(header: Any) -> int:
+    """Of the voxels."""
+    return int(header.get_data_dtype().itemsize) * math.prod(_size(header))
 
 
 def _write_parts(stream: IO[bytes] | gzip.GzipFile, header: Any, values: np.ndarray) -> None:
@@ -195,7 +212,7 @@ def _best_form(header: Any, notes: list[str]) -> np.ndarray | None:
             matrix = getattr(header, f"get_{name}")()
         except (HeaderDataError, ValueError):  # a quaternion longer than 1
             matrix = np.full((4, 4), np.nan)
-        if np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) > 1e-12:
+        if np.isfinite(matrix).all() and spans_space(matrix[:3, :3]):
             usable.append(matrix)
         else:
             notes.append(f"The {name} of the header is not an invertible matrix and is ignored.")

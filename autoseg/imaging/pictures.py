@@ -1,8 +1,8 @@
 """Pictures in two dimensions (.png, .tif, .tiff, .jpg, .jpeg) through Pillow: one slice, pixels of 1 mm.
 
 Grey pictures have one channel and colours three. Axes are named as ITK names them: x to the left, y to the back, origin 0.
-Pillow cuts colours of 16 bits down to 8, so those are left to SimpleITK. As labels the numbers of a palette count, not its
-colours, and JPEG is refused, because it changes numbers.
+Pillow cuts colours of 16 bits down to 8 and misreads some TIFF, so those are left to SimpleITK. As labels the numbers of a
+palette count, not its colours, and JPEG is refused, because it changes numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ __all__ = ["label_ending", "read", "read_geometry", "read_labels", "write"]
 _KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _GREYS = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
 _WRITTEN = {"PNG": (np.uint8, np.uint16), "TIFF": (np.uint8, np.uint16, np.int32, np.float32), "JPEG": ()}
-_BITS, _TURN = 258, 274  # tags of TIFF, the second one of Exif too
+_BITS, _MEANING, _TURN, _PLANES, _SIGN = 258, 262, 274, 284, 339  # tags of TIFF, the third one of Exif too
+_WHITE_IS_ZERO, _APART, _SIGNED = 0, 2, 2  # what three of them say
 
 
 def read(path: AnyPath) -> Content:
@@ -47,6 +48,8 @@ def read_labels(path: AnyPath) -> Content:
         notes: tuple[str, ...] = ("The label has a palette: its numbers count, not its colours.",)
     else:
         pixels, notes = _opaque_pixels(path, raw, picture)
+    if picture.mode == "L" and getattr(picture, "tag_v2", {}).get(_MEANING) == _WHITE_IS_ZERO:
+        pixels, notes = 255 - pixels, ("The file says that white is zero; the numbers of a label are read as they are stored.",)
     if pixels.ndim == 3:
         odd = (pixels != pixels[..., :1]).any(axis=-1)
         if odd.any():
@@ -104,6 +107,9 @@ def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray,
     mode, has_alpha = picture.mode, picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info
     if _is_deep_colour(raw, picture):
         pixels = _deep_colours(path)
+    elif _is_beyond_pillow(picture):
+        with _blamed_on(path, "a complete TIFF picture"):
+            pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
     elif has_alpha:
         pixels = _decoded(path, picture, "LA" if mode in ("L", "LA") else "RGBA")
     elif mode == "P":
@@ -113,12 +119,33 @@ def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray,
         pixels = _decoded(path, picture).astype(_GREYS.get(mode, np.uint8), copy=False)
     else:
         raise FileError(f"{path}: expected greys or RGB, found {mode}. Convert the picture to RGB.")
+    notes = _said(picture, pixels)
     if pixels.shape[2:] in ((), (3,)):
-        return pixels, ()
+        return pixels, notes
     if (pixels[..., -1] < np.iinfo(pixels.dtype).max).any():
         raise FileError(f"{path}: expected an opaque picture, found transparent pixels. Save it without transparency.")
     colours = pixels[..., :-1]
-    return (colours[..., 0] if colours.shape[2] == 1 else colours), ("The picture is opaque; its alpha channel is left out.",)
+    notes = (*notes, "The picture is opaque; its alpha channel is left out.")
+    return (colours[..., 0] if colours.shape[2] == 1 else colours), notes
+
+
+def _is_beyond_pillow(picture: Any) -> bool:
+    """A TIFF of greys that Pillow decodes wrongly: it takes 32 bits as signed, 8 bits as unsigned, and swaps unpacked bytes."""
+    tags = getattr(picture, "tag_v2", {})
+    is_signed = tags.get(_SIGN, (1,))[0] == _SIGNED
+    return bool(tags) and (picture.mode in ("I", "F") or (picture.mode == "L" and is_signed))
+
+
+def _said(picture: Any, pixels: np.ndarray) -> tuple[str, ...]:
+    """What a TIFF says that its writer may not have meant."""
+    tags = getattr(picture, "tag_v2", {})
+    notes = []
+    if pixels.ndim == 3 and tags.get(_PLANES) == _APART:
+        notes.append("The file says that its planes are colours, not slices; they are read as channels.")
+    if tags.get(_MEANING) == _WHITE_IS_ZERO:
+        turned = "turned round, as they are meant to be seen" if pixels.dtype == np.uint8 else "read as they are stored"
+        notes.append(f"The file says that white is zero; its numbers are {turned}.")
+    return tuple(notes)
 
 
 def _is_deep_colour(raw: bytes, picture: Any) -> bool:
@@ -155,10 +182,19 @@ def _blamed_on(path: AnyPath, expected: str) -> Iterator[None]:
             f"{path}: expected a picture of moderate size, found: {str(error).rstrip('.')}. Cut it into tiles."
         ) from error
     except UnidentifiedImageError as error:
+        if _is_tiff(path):
+            found = "found a damaged one or a rare kind"
+            raise FileError(
+                f"{path}: expected a TIFF picture, {found}. Copy it again, or save it as PNG or .nii.gz."
+            ) from error
         raise FileError(f"{path}: expected {expected}, found something else. {REMEDY}") from error
     except Exception as error:
         found = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise FileError(f"{path}: expected {expected}, found: {found[0]}. {REMEDY}") from error
+
+
+def _is_tiff(path: AnyPath) -> bool:
+    return read_bytes(path, 4) in (b"II*\0", b"MM\0*")
 
 
 def _channels(pixels: np.ndarray) -> np.ndarray:

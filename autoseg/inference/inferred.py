@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ class Inferred:
     seconds: dict[str, float]
     restore: Callable[[np.ndarray, Any], np.ndarray] | None = None
     attention: Callable[[int], Iterator[StageMaps]] = lambda per_head: iter(())
-    scratch: str | PathLike[str] | None = None
+    scratch: str | Path | None = None
     from_logits: bool = True
     _surfaces: dict[float, list[SurfaceMesh | None]] = field(default_factory=dict)
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,16 @@ from autoseg.imaging.resample import axis_orders
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction, Prepared
-from autoseg.inference.sliding_window import predict_logits
+from autoseg.inference.sliding_window import Views, predict_logits
 from autoseg.inference.slot_maps import stage_maps
-from autoseg.networks import attention_blocks, close_gates, finest_head, postpone_logits, slot_blocks
-from autoseg.networks.machine import choose_device, faster_in_bf16, give_to_onednn
+from autoseg.networks import attention_blocks, close_gates, slot_blocks
+from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
 from autoseg.preprocess.case import prepare_volume, spacing_of
 from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes
+from planners.cost import prefers_lazy_logits
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
 
@@ -42,8 +42,11 @@ logger = logging.getLogger(__name__)
 
 PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough for a second on a laptop
 
-Scan = Volume | str | PathLike[str] | DicomSeries | Sequence[Any]
+Image = str | Path | DicomSeries
+Scan = Volume | Image | Sequence[Image]
 Tiles = Callable[[torch.Tensor], torch.Tensor]
+Head = tuple[torch.Tensor, torch.Tensor]  # weight and bias of a last layer
+Look = Callable[[Sequence[Tiles], np.ndarray], np.ndarray]
 
 
 class Predictor:
@@ -66,11 +69,11 @@ class Predictor:
 
     def __init__(
         self,
-        model: Bundle | str | PathLike[str],
+        model: Bundle | str | Path,
         options: InferenceOptions | None = None,
         *,
         device: str = "auto",
-        scratch: str | PathLike[str] | None = None,
+        scratch: str | Path | None = None,
     ) -> None:
         self.options = options = options or InferenceOptions()
         if not 0 < options.step <= 1:
@@ -81,20 +84,18 @@ class Predictor:
         self.device = choose_device(device)
         self.scratch = scratch
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if options.mirror else ()
-        networks = load_networks(self.bundle, options.folds)
+        several = len(self.bundle.folds if options.folds is None else options.folds)
+        self._lazy = prefers_lazy_logits(self.bundle.plan.network, several)
+        networks = load_networks(self.bundle, options.folds, lazy_logits=self._lazy)
         self._device_lock = threading.Lock()
         self.networks = [network.to(self.device) for network in networks.values()]
         for network in self.networks if options.closed_gates else ():
             close_gates(network)
-        self._heads = _fewer_than_logits([finest_head(network) for network in self.networks])
-        for network in self.networks if self._heads else ():
-            postpone_logits(network)
-        precision = options.precision
-        if precision == "auto":
-            precision = "bf16" if faster_in_bf16(self.networks[0], self._probe_shape(), self.device) else "fp32"
-        if self.device.type == "cpu" and precision == "fp32":
-            for network in self.networks:
-                give_to_onednn(network)
+        spec, patches = self.bundle.plan.network, [self._trial_patch()]
+        first, *others = self.networks
+        applied = prepare_for(self.device, first, spec, patches, precision=options.precision)
+        for network in others:
+            prepare_for(self.device, network, spec, patches, precision=applied.precision)
         self.facts = ModelFacts(
             name=self.bundle.name,
             digest=self.bundle.digest,
@@ -105,7 +106,7 @@ class Predictor:
             compares_folds=options.fold_agreement,
             gates={stage: block.gate.abs().max().item() for stage, block in slot_blocks(self.networks[0]).items()},
             device=str(self.device),
-            precision=precision,
+            precision=applied.precision,
         )
 
     @property
@@ -136,9 +137,8 @@ class Predictor:
         """Read a scan, where it is a path, and bring it to the network grid."""
         start = time.perf_counter()
         notes: list[str] = []
-        volume = scan
-        if not isinstance(volume, Volume):
-            volume = read_volume(scan, resample=self.options.resample_channels, on_note=notes.append)
+        resample = self.options.resample_channels
+        volume = scan if isinstance(scan, Volume) else read_volume(scan, resample=resample, on_note=notes.append)
         expected = self.bundle.channels
         if len(volume.data) != len(expected):
             names = ", ".join(expected)
@@ -159,9 +159,14 @@ class Predictor:
         start = time.perf_counter()
         notes: list[str] = []
         several = self.options.fold_agreement and len(self.networks) > 1
-        look = partial(self.over_windows, mirror_axes=self.mirror_axes, on_note=notes.append)
+
+        def look(functions: Sequence[Tiles], data: np.ndarray) -> np.ndarray:
+            found, told = self._over_windows(functions, data, self.mirror_axes)
+            notes.extend(told)
+            return found
+
         agreed = None
-        if self._heads:
+        if self._lazy:
             logits, agreed = self._composed(prepared.data, look, several)
         elif several:
             logits, agreed = self._fold_by_fold(prepared.data, look)
@@ -171,7 +176,7 @@ class Predictor:
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
         return Answer(logits, time.perf_counter() - start, tuple(notes), agreed)
 
-    def _fold_by_fold(self, data: np.ndarray, look: Callable[..., np.ndarray]) -> tuple[Any, tuple[float | None, ...]]:
+    def _fold_by_fold(self, data: np.ndarray, look: Look) -> tuple[Any, tuple[float | None, ...]]:
         """(logits averaged over the folds, agreement of the folds on each structure)."""
         votes, total = [], None
         for network in self.networks:
@@ -186,20 +191,22 @@ class Predictor:
                 mean += head
         return total, self._agreement(votes)
 
-    def _composed(
-        self, data: np.ndarray, look: Callable[..., np.ndarray], several: bool
-    ) -> tuple[Any, tuple[float | None, ...] | None]:
+    def _composed(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
         """(ComposedLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
 
+        heads: list[Head] = []
+
         def features(tiles: torch.Tensor) -> torch.Tensor:
-            return torch.cat([network(tiles).features for network in self.networks], dim=1)
+            scores = [network(tiles) for network in self.networks]
+            heads[:] = [(one.weight, one.bias) for one in scores]  # every time the same
+            return torch.cat([one.features for one in scores], dim=1)
 
         found, agreed = look([features], data), None
         if several:
-            ends = np.cumsum([head.in_channels for head in self._heads])
-            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), self._heads, strict=True)]
+            ends = np.cumsum([weight.shape[1] for weight, _ in heads])
+            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
             agreed = self._agreement([votes_of(fold, has_regions=self.bundle.labels.has_regions) for fold in folds])
-        return _compose(found, self._heads), agreed
+        return _compose(found, heads), agreed
 
     def _agreement(self, votes: list[np.ndarray]) -> tuple[float | None, ...]:
         labels = self.bundle.labels
@@ -221,43 +228,38 @@ class Predictor:
         if not self.facts.restores:
             raise ModelError(f"{self.bundle.name}: was trained without restoration_weight and does not restore images")
         networks = [_Restoring(network, slices) for network in self.networks]
-        return self.over_windows(networks, data, mirror_axes=self.mirror_axes)
+        return self.over_windows(networks, data, self.mirror_axes)
 
-    def over_windows(
-        self,
-        functions: Sequence[Tiles],
-        data: np.ndarray,
-        *,
-        mirror_axes: Sequence[int] = (),
-        on_note: Callable[[str], object] | None = None,
-    ) -> np.ndarray:
+    def over_windows(self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int] = ()) -> np.ndarray:
         """Any ``functions`` of (B, C, *patch), not only the networks, as ``predict_logits`` takes them over a whole volume.
 
         One call at a time uses the device; others wait, so threads need not share its memory.
 
         Args:
             data: (C, z, y, x) float32 on the network grid.
-            on_note: called with a sentence where the work went another way than usual; it is logged otherwise.
 
         Returns:
             (K, z, y, x) float32: what the functions return, K channels, blended with the weights of the windows.
         """
-        plan = self.bundle.plan
-        with self._device_lock:
-            found: np.ndarray = predict_logits(
-                functions,
-                data,
-                patch_size=plan.patch_size,
-                step=self.options.step,
-                mirror_axes=mirror_axes,
-                device=self.device,
-                autocast=torch.bfloat16 if self.facts.precision == "bf16" else None,
-                batch_views=1 if self.device.type == "cpu" else plan.batch_size,
-                pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
-                scratch=self.scratch,
-                on_note=on_note or logger.warning,
-            )
+        found, notes = self._over_windows(functions, data, mirror_axes)
+        for note in notes:
+            logger.warning(note)
         return found
+
+    def _over_windows(
+        self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int]
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        plan = self.bundle.plan
+        views = Views(
+            patch_size=plan.patch_size,
+            step=self.options.step,
+            mirror_axes=tuple(mirror_axes),
+            batch=1 if self.device.type == "cpu" else plan.batch_size,
+            pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
+        )
+        autocast = torch.bfloat16 if self.facts.precision == "bf16" else None
+        with self._device_lock:
+            return predict_logits(functions, data, views, device=self.device, autocast=autocast, scratch=self.scratch)
 
     def decode(self, answer: Answer, prepared: Prepared) -> Inferred:
         """What the networks said, with labels on the scan's own grid."""
@@ -291,23 +293,17 @@ class Predictor:
             axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
         )
 
-    def _probe_shape(self) -> tuple[int, ...]:
-        """(C, z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
+    def _trial_patch(self) -> tuple[int, ...]:
+        """(z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
         spec = self.bundle.plan.network
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
-        return (spec.in_channels, *(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges))
+        return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 
 
-def _fewer_than_logits(heads: list[Any]) -> tuple[Any, ...]:
-    """The last layers of all networks if what they read has fewer channels, all together, than what each gives; else ()."""
-    fewer = None not in heads and sum(head.in_channels for head in heads) < heads[0].out_channels
-    return tuple(heads) if fewer else ()
-
-
-def _compose(features: np.ndarray, heads: Sequence[Any]) -> ComposedLogits:
-    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x), one after the other, and Heads."""
-    weights = [head.weight.detach().flatten(1).cpu().numpy() for head in heads]
-    bias = np.mean([head.bias.detach().cpu().numpy() for head in heads], axis=0)
+def _compose(features: np.ndarray, heads: Sequence[Head]) -> ComposedLogits:
+    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x) in a row, and their last layers."""
+    weights = [weight.detach().flatten(1).cpu().numpy() for weight, _ in heads]
+    bias = np.mean([bias.detach().cpu().numpy() for _, bias in heads], axis=0)
     return ComposedLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
 
 
@@ -327,5 +323,5 @@ def _names(scan: Scan) -> str:
     """The scan, for messages."""
     if isinstance(scan, Volume):
         return "the volume"
-    images = [scan] if isinstance(scan, str | PathLike | DicomSeries) else scan
+    images: Sequence[Image] = [scan] if isinstance(scan, str | Path | DicomSeries) else scan
     return ", ".join(image.name if isinstance(image, DicomSeries) else Path(image).name for image in images)

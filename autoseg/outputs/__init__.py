@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.inference.cohort import Output
 from autoseg.options import PredictOptions
 from autoseg.outputs.attention import AttentionMaps
@@ -36,7 +37,7 @@ def _isotropic(options: PredictOptions, ending: str) -> Output | None:
 
 
 # name -> function of the options and the ending of label files; in this order they are written
-OUTPUTS: Registry = Registry(
+OUTPUTS: Registry[Make] = Registry(
     "output",
     {
         "labels": lambda options, ending: Labels(ending),
@@ -61,7 +62,8 @@ def asked_outputs(options: PredictOptions, ending: str) -> tuple[Output, ...]:
     Raises:
         AutosegError: a name in ``write`` that is no output, a surface format that is none.
     """
-    for name in options.write:
+    of_others = [name for name in options.write if name not in OUTPUTS and name in DICOM_RESULTS]
+    for name in set(options.write) - set(of_others):
         OUTPUTS[name]  # says what there is
     made = (OUTPUTS[name](options, ending) for name in OUTPUTS)
-    return tuple(output for output in made if output is not None)
+    return (*(output for output in made if output is not None), *(DicomResult(name) for name in of_others))

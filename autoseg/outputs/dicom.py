@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +11,20 @@ from typing import Any
 from autoseg import __version__
 from autoseg.data.dataset import Case
 from autoseg.errors import AutosegError
+from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 
 __all__ = ["DicomResult"]
 
-# imported when asked for, since they need optional packages
-WRITERS = {
-    "seg": ("autoseg.imaging.dicom_seg", "write_seg"),
-    "rtstruct": ("autoseg.imaging.dicom_rtstruct", "write_rtstruct"),
-}
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DicomResult:
-    """``CASE_KIND.dcm`` of a ``name`` that is a key of ``WRITERS``."""
+    """``CASE_KIND.dcm`` of a ``name`` that is a key of ``DICOM_RESULTS``; ``KIND_notes`` in the record where values of the
+    images' headers had to be left empty."""
 
     name: str
 
@@ -49,7 +47,7 @@ class DicomResult:
                 f"--write {self.name}: such results refer to the DICOM images of a scan, and {case.id} did not come as "
                 "DICOM. Give the folder of its series as input, or leave --write out"
             )
-        self._writer()(
+        notes = self._writer()(
             path,
             series,
             found.labels,
@@ -57,12 +55,12 @@ class DicomResult:
             model=f"{Path(model.name).name} {model.digest}",
             version=__version__,
         )
-        return Written((path,))
+        for note in notes or ():
+            logger.warning("%s, %s: %s", case.id, self.name, note)
+        return Written((path,), {f"{self.name}_notes": notes} if notes else {})
 
     def _writer(self) -> Callable[..., Any]:
-        module, function = WRITERS[self.name]
         try:
-            writer: Callable[..., Any] = getattr(importlib.import_module(module), function)
+            return DICOM_RESULTS[self.name]
         except ImportError as error:
             raise AutosegError(f"{error.name} is not installed, and DICOM needs it: pip install autoseg[dicom]") from error
-        return writer

@@ -19,6 +19,7 @@ import numpy as np
 from autoseg.data.labels import LabelSchema
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.surface_formats import SURFACE_FORMATS
 from autoseg.imaging.volume import LabelVolume
 from autoseg.page.markup import colour_of
 from autoseg.page.scene import Scene
@@ -32,7 +33,6 @@ __all__ = ["find_viewer", "pack_case", "pack_scene", "pack_surfaces", "packed"]
 LONGEST = 160  # voxels along an axis; finer scans are thinned out
 MOST_FACES, MOST_OF_CASE = 20_000, 200_000  # of a surface, and of all of a case together; more are decimated
 FINENESS = (1.0, 0.7, 0.5, 0.35, 0.25)  # of these limits, tried in turn where a case must take less room
-MESHES = (".obj", ".stl", ".ply")  # of several the last is read
 
 
 def find_viewer() -> bytes | None:
@@ -122,9 +122,11 @@ def _meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
     """{file name without ending: trimesh.Trimesh}, as the files have them."""
     import trimesh  # slow to import, needed where surfaces exist
 
-    files = {path.stem: path for ending in MESHES for path in sorted(folder.glob(f"[!.]*{ending}"))}
+    endings = [ending for ending in reversed(SURFACE_FORMATS.names()) if ending != "glb"]  # of several files the last is read
+    files = {path.stem: path for ending in endings for path in sorted(folder.glob(f"[!.]*.{ending}"))}
     if files:
-        meshes = {stem: trimesh.load_mesh(path, process=False) for stem, path in files.items()}
+        shapes = {stem: SURFACE_FORMATS[path.suffix[1:]].read(path, "") for stem, path in files.items()}
+        meshes = {stem: trimesh.Trimesh(*shape, process=False) for stem, shape in shapes.items()}
         for mesh in meshes.values():
             mesh.merge_vertices()  # STL has three for each triangle
         return meshes

@@ -10,21 +10,23 @@ from os import PathLike
 from pathlib import Path
 
 from autoseg.data.dataset import Case
+from autoseg.data.sources import Inputs, find_inputs
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
 from autoseg.evaluation.report_files import refuse_foreign_report
+from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import Predict, predict_cohort
-from autoseg.networks.machine import choose_device, keep_memory
+from autoseg.networks.cpu import keep_memory
+from autoseg.networks.devices import choose_device
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.pipeline.evaluation import Known, all_failures, evaluate, references_in
-from autoseg.pipeline.scans import find_cases
 from autoseg.pipeline.surface_scores import record_surface_scores
 from autoseg.places import PAGE, refuse_foreign, require_writable
 
@@ -91,8 +93,10 @@ def predict(
             refuse_foreign_report(scores)
             refuse_foreign(scores / PAGE)
     bundle, device = load_bundle(model), choose_device(runtime.device)
-    cases, ending = find_cases(source, bundle)
-    ending = label_ending(ending)
+    inverts = options.invert_monochrome1
+    inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
+    _say(inputs)
+    cases, ending = inputs.cases, label_ending(inputs.ending)
     share = cases[index::count]
     scored = {case.id for case in share if case.id in references}
     if options.reference and not any(case.id in references for case in cases):
@@ -127,9 +131,17 @@ def predict(
     return Predicted(target, *counts, failed, time.monotonic() - begun, report)
 
 
+def _say(inputs: Inputs) -> None:
+    """What was left out, which no one may overlook, and what is only for the eyes of whoever sits here."""
+    for sentence in (*(f"left out: {reason}" for reason in inputs.left_out), *inputs.notes):
+        logger.warning("%s", sentence)
+    for sentence in inputs.told:
+        logger.info("%s", sentence)
+
+
 def _refuse_dicom_results(kinds: Sequence[str], cases: Sequence[Case]) -> None:
     """AutosegError where results that refer to DICOM images are asked for, and a scan did not come as DICOM."""
-    wanted = [kind for kind in kinds if kind in ("seg", "rtstruct")]
+    wanted = [kind for kind in kinds if kind in DICOM_RESULTS]
     others = [case.id for case in cases if not isinstance(case.images[0], DicomSeries)] if wanted else []
     if others:
         raise AutosegError(

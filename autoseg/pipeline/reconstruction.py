@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from autoseg.data.labels import read_labels
+from autoseg.data.labelmaps import find_label_maps, named_labels
 from autoseg.engines import LocalEngine, reason_of
-from autoseg.errors import AutosegError, DatasetError
-from autoseg.imaging.files import stem_of
+from autoseg.errors import AutosegError
+from autoseg.imaging.files import FORMATS, stem_of
 from autoseg.ledger import FOREIGN
 from autoseg.options import ReconstructOptions, Runtime
 from autoseg.outputs.from_labels import Reconstruct
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.surfaces import check_surfaces
-from autoseg.pipeline.evaluation import references_in
-from autoseg.workspace import read_json
 
 __all__ = ["Reconstructed", "reconstruct"]
 
@@ -76,7 +74,7 @@ def reconstruct(
         raise AutosegError(f"{target}: holds the label maps. Results need a folder of their own")
     if (target / TABLE).exists() and not runtime.fresh and not (target / TABLE).read_bytes().startswith(HEADING):
         raise AutosegError(f"{target / TABLE}: {FOREIGN}")
-    step = Reconstruct(target, options, _names(source, options.labels), runtime.workers, runtime.fresh)
+    step = Reconstruct(target, options, _names(source, cases, options.labels), runtime.workers, runtime.fresh)
     logger.info("%d label maps", len(cases))
     outcomes = LocalEngine(1).map(
         step, cases.items(), name=lambda item: item[0], on_done=runtime.progress("reconstruct", len(cases))
@@ -91,26 +89,23 @@ def reconstruct(
 
 
 def _label_maps(source: Path) -> dict[str, Path]:
-    """{case: path}; cubic versions of other maps, and of their scans, are left out."""
+    """{case: path} of one map, or of a folder of them; what is left out is said."""
     if source.is_file():
         return {stem_of(source): source}
-    found = references_in(source)
-    cubic = {f"{case}{suffix}" for case in found for suffix in ("_iso", "_iso_cubic")}
-    return {case: path for case, path in found.items() if case not in cubic}
+    found = find_label_maps(source)
+    for sentence in found.left_out:
+        logger.warning("left out: %s", sentence)
+    if not found.maps:
+        raise AutosegError(
+            f"{source}: no label files in it; expected one of {', '.join(FORMATS)}. Give the folder that holds them"
+        )
+    return found.maps
 
 
-def _names(source: Path, labels: str | None) -> tuple[tuple[str | None, tuple[int, ...]], ...] | None:
-    """((structure, values), ...) of a dataset.json, or None."""
-    folder = source if source.is_dir() else source.parent
-    places = [Path(labels)] if labels else [folder / "dataset.json", folder.parent / "dataset.json"]
-    for path in places:
-        if path.is_file():
-            description = read_json(path)
-            if not isinstance(description, dict) or not isinstance(description.get("labels"), dict):
-                raise DatasetError(f"{path}: no labels in it; expected a dataset.json")
-            schema = read_labels(description["labels"], description.get("regions_class_order"))
-            ignored = () if schema.ignore is None else ((None, (schema.ignore,)),)
-            return (*zip(schema.structures, schema.values, strict=True), *ignored)
-    if labels:
-        raise AutosegError(f"{labels}: there is no such file")
-    return None
+def _names(source: Path, maps: dict[str, Path], labels: str | None) -> tuple[tuple[str | None, tuple[int, ...]], ...] | None:
+    """((structure, values), ...) where a file names them for all maps, or None."""
+    schema = named_labels(source if source.is_dir() else source.parent, maps, labels=labels)
+    if schema is None:
+        return None
+    ignored = () if schema.ignore is None else ((None, (schema.ignore,)),)
+    return (*zip(schema.structures, schema.values, strict=True), *ignored)

@@ -78,7 +78,7 @@ def work(place: Path) -> None:
     edited["network"] |= {"features": [4, 8], "attention": [{"stage": 1, "kind": "slot", "heads": 1, "slots": 4}]}
     plan_file.write_text(json.dumps(edited, indent=1) + "\n")
     call(place, "train", 0)
-    sys.stderr, stream = StopAt(STOP), sys.stderr  # type: ignore[assignment]
+    sys.stderr, stream = StopAt(STOP), sys.stderr
     call(place, "train", 130, fold="1")
     sys.stderr = stream
     call(place, "predict", 0)

@@ -20,7 +20,7 @@ from autoseg.errors import DatasetError
 
 __all__ = ["find"]
 
-NAME = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?((?:_[^_]+)*)_([A-Za-z0-9]+)\.nii(?:\.gz)?")
+NAME = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?((?:_[^_]+)*)_([A-Za-z0-9]+)(?i:\.nii(?:\.gz)?)")
 
 
 Images = Mapping[str, Mapping[str, list[Path]]]  # session -> suffix -> files

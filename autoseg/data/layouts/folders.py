@@ -25,6 +25,7 @@ from autoseg.imaging.files import (
     ending_of,
     is_dicom,
     is_slicer_segmentation,
+    layers_of,
     read_file,
     segment_names,
     stem_of,
@@ -217,7 +218,7 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
             continue
         sources = _channels_of(case, by_stem)
         used |= {source.path for source in sources}
-        masks = tuple((_stem(file), file) for file in _images_in(path, _is_map)) if path.is_dir() else ()
+        masks = tuple((_stem(file), file) for file in _images_in(path, _is_map)) if path.is_dir() else _layers(path)
         if path.is_dir() and not masks:
             findings.append(error(case, "missing-label", f"expected files of structures in {path}, found none", "Add them."))
             continue
@@ -229,6 +230,11 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
         message = "an image without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
     return _with_patients(cases), findings
+
+
+def _layers(path: Path) -> tuple[tuple[str, Path], ...]:
+    """The segments of a segmentation of 3D Slicer that has several layers, since they overlap; () of other files."""
+    return tuple((name, path) for name in segment_names(path)) if is_slicer_segmentation(path) and layers_of(path) > 1 else ()
 
 
 def _with_patients(cases: list[FoundCase]) -> list[FoundCase]:

@@ -7,8 +7,9 @@ ordinary label map.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import numpy as np
 from autoseg.data.file_checks import check_channels, check_grids, check_intensities, count_label, unreadable
 from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import FoundCase, Source, error
-from autoseg.imaging.files import FileContent, ending_of, read_file
+from autoseg.imaging.files import FileContent, ending_of, is_slicer_segmentation, read_file, read_segment, segment_names
 from autoseg.imaging.geometry import Geometry
 
-__all__ = ["SeenCase", "combine", "label_values", "read_image", "see_cases"]
+__all__ = ["SeenCase", "combine", "label_values", "mask_of", "read_image", "see_cases"]
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,22 @@ def read_image(
 
     Args:
         contents: {path: FileContent} of files that were read before; this one is added.
-        as_label, onto: as for ``read_file``.
     """
     contents = {} if contents is None else contents
     if source.path not in contents:
-        contents[source.path] = read_file(source.path, as_label=as_label, onto=onto)
+        contents[source.path] = read_file(source.path)
     content = contents[source.path]
     if source.volume is None:
         return content
     if source.volume >= len(content.data):
         raise ValueError(f"expected at least {source.volume + 1} volumes, found {len(content.data)}")
     return replace(content, data=content.data[source.volume : source.volume + 1])
+
+
+def mask_of(path: Path, name: str, onto: Geometry) -> FileContent:
+    """The file of one structure, laid on a grid: anything but 0 counts; of a segmentation of 3D Slicer its segment ``name``."""
+    several = is_slicer_segmentation(path) and name in segment_names(path)
+    return read_segment(path, name, onto) if several else read_file(path, as_label=True, onto=onto)
 
 
 def combine(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
@@ -124,15 +130,14 @@ def label_values(
 def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileContent]) -> SeenCase:
     findings: list[Finding] = []
 
-    def read(source: Source, shared: dict[Path, FileContent] | None = None, onto: Geometry | None = None) -> FileContent | None:
-        """A channel, or a label where a grid is named to lay it on."""
+    def read(source: Source, what: Callable[[], FileContent]) -> FileContent | None:
         try:
-            return read_image(source, shared, as_label=onto is not None, onto=onto)
+            return what()
         except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
             findings.append(unreadable(case.id, source.path, fault))
             return None
 
-    found = [(source.path, read(source, contents)) for source in case.images]
+    found = [(source.path, read(source, partial(read_image, source, contents))) for source in case.images]
     images = [image for _, image in found if image]
     digests = {path: image.digest for path, image in found if image}
     for path, image in found:
@@ -142,9 +147,9 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
     findings += check_channels(case.id, channels, ending_of(case.images[0].path), images)
     findings += check_grids(case.id, images[0], ((path, image, True) for path, image in found))
 
-    def sound(path: Path) -> tuple[np.ndarray, tuple[int, ...]] | None:
-        """(data (Z, Y, X), values) of a label file; None where something is wrong with it."""
-        if (label := read(Source(path), onto=images[0].geometry)) is None:
+    def sound(path: Path, name: str = "") -> tuple[np.ndarray, tuple[int, ...]] | None:
+        """(data (Z, Y, X), values) of a label file, or of one structure; None where something is wrong with it."""
+        if (label := read(Source(path), partial(mask_of, path, name, images[0].geometry))) is None:
             return None
         digests[path] = label.digest
         counts, wrong = count_label(case.id, path, label.data)
@@ -155,7 +160,7 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
         return None if any(finding.severity == "error" for finding in wrong) else (label.data[0], values)
 
     label = sound(case.label) if case.label else None
-    masks = ((name, part[0] != 0) for name, path in case.masks if (part := sound(path)))
+    masks = ((name, part[0] != 0) for name, path in case.masks if (part := sound(path, name)))
     combinations = combine(masks, images[0].geometry.shape)[1] if case.masks else ()
     return SeenCase(case, tuple(findings), label[1] if label else (), combinations, digests)
 
