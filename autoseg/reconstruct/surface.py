@@ -31,7 +31,7 @@ from scipy import ndimage, sparse
 
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError
-from autoseg.imaging.crop import crop, nonzero_box
+from autoseg.imaging.crop import crop, nonzero_box, value_boxes
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
 from autoseg.imaging.volume import LabelVolume
@@ -157,13 +157,12 @@ def isotropic_labels(labels, spacing_mm=None):
 
 def label_boxes(data, groups):
     """{structure: (lower, upper) of the voxels that have one of its values, or None}, in one pass over the labels."""
-    first = min(1, int(data.min(initial=1))) or 1  # find_objects knows positive labels alone
-    found = ndimage.find_objects(data if first == 1 else np.subtract(data, first - 1, dtype=np.int32))
+    found = value_boxes(data)
     boxes = {}
     for structure, values in groups.items():
-        parts = [found[v - first] for v in values if 0 <= v - first < len(found) and found[v - first] is not None]
-        ends = [[(part[axis].start, part[axis].stop) for part in parts] for axis in range(3)]
-        boxes[structure] = tuple(zip(*[(min(e)[0], max(b for _, b in e)) for e in ends], strict=True)) if parts else None
+        parts = [found[value] for value in values if value in found]
+        lower, upper = (zip(*ends, strict=True) for ends in zip(*parts, strict=True)) if parts else ((), ())
+        boxes[structure] = (tuple(map(min, lower)), tuple(map(max, upper))) if parts else None
     return boxes
 
 

@@ -1,10 +1,13 @@
 """Arrangements of files that ``autoseg convert`` understands. A layout is a function, see ``found.py``."""
 
+from collections.abc import Callable
+
+from autoseg.data.layouts.found import FoundDataset
 from autoseg.registry import Later, Registry
 
 __all__ = ["LAYOUTS"]
 
-LAYOUTS = Registry(
+LAYOUTS: Registry[Callable[..., FoundDataset]] = Registry(
     "layout",
     {
         "acdc": Later("autoseg.data.layouts.acdc:find"),
