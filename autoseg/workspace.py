@@ -5,7 +5,7 @@ A workspace is one folder::
     fingerprints/DATASET/   dataset.json (where the raw folder is), scan.json, fingerprint.json, findings.json, splits.json
     plans/DATASET/          PLAN.json, readable and editable
     prepared/DATASET/PLAN/  one folder per case
-    runs/DATASET/RUN/       fold_K/ with run.json, checkpoint, history, curves, validation
+    runs/DATASET/RUN/       fold_K/ with fold.json, checkpoint, history, curves, validation
     models/                 finished models, one folder each
     comparisons/            tables of ``compare``, one folder each
 
@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
 from autoseg.names import plain_name
-from planners.records import RecordError, from_json, to_json
+from planners.records import OPTIONAL, REST, RecordError, called, from_json, to_json
 
-__all__ = ["Workspace", "read_json", "read_record", "write_json", "write_text"]
+__all__ = ["OPTIONAL", "REST", "Workspace", "as_text", "called", "read_json", "read_record", "write_json", "write_text"]
 
 T = TypeVar("T")
 
@@ -106,7 +106,12 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_json(path: Path | str, value: Any) -> None:
     """Records, dictionaries, lists, numbers and strings as JSON; NaN is refused."""
-    write_text(path, json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
+    write_text(path, as_text(value))
+
+
+def as_text(value: Any) -> str:
+    """What ``write_json`` writes."""
+    return json.dumps(to_json(value), indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path, error: type[AutosegError] = AutosegError) -> Any:

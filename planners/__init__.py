@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from planners.change import with_network
+from planners.cost import count_elements, count_operations, count_parameters
 from planners.fingerprint import ChannelStats, Fingerprint
 from planners.fullres import plan_fullres
 from planners.lowres import pays_off, plan_lowres
-from planners.memory import count_elements, count_operations, count_parameters
 from planners.plan import AttentionStage, Budget, ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
 from planners.presets import PRESETS, Preset, get_preset, unknown_name
 from planners.records import RecordError, digest, from_json, to_json
@@ -58,14 +58,14 @@ class Planner:
 
     name: str
     preset: Preset
-    function: Callable
+    function: Callable[[Fingerprint, Budget, Preset], Plan]
 
-    def plan(self, fingerprint, budget=Budget()):  # noqa: B008 - a frozen value
+    def plan(self, fingerprint: Fingerprint, budget: Budget = Budget()) -> Plan:  # noqa: B008 - a frozen value
         """The ``Plan`` for a data set within a budget; the same input gives the same plan."""
         return self.function(fingerprint, budget, self.preset)
 
 
-def get_planner(name, preset="classic"):
+def get_planner(name: str, preset: str = "classic") -> Planner:
     """The planner of that name with the constants of a preset.
 
     Names that are not in ``PLANNERS`` are looked up among the entry points of the group ``autoseg.planner.v1``.
@@ -100,7 +100,7 @@ def _load(entry: EntryPoint) -> Callable[..., Plan]:
     return function
 
 
-def plan_all(fingerprint, budget=Budget(), preset="classic"):  # noqa: B008 - a frozen value
+def plan_all(fingerprint: Fingerprint, budget: Budget = Budget(), preset: str = "classic") -> tuple[Plan, ...]:  # noqa: B008 - a frozen value
     """Every plan that pays off for a data set.
 
     Returns:

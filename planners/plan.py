@@ -6,8 +6,10 @@ Every tuple with one entry per axis is in *network order*: the axes of the canon
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from planners.axes import Triple, triple
 from planners.names import fault_of_name
 from planners.records import schema_number
 
@@ -90,7 +92,7 @@ class AttentionStage:
     heads: int
     slots: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in ("slot", "full"):
             raise ValueError(f"attention kind must be slot or full, found {self.kind!r}")
         if self.stage < 0 or self.heads < 1 or (self.slots < 1) == (self.kind == "slot"):
@@ -119,8 +121,8 @@ class NetworkSpec:
     in_channels: int
     out_channels: int
     features: tuple[int, ...]
-    strides: tuple[tuple[int, int, int], ...]
-    kernels: tuple[tuple[int, int, int], ...]
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
     encoder_blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     deep_supervision: bool = True
@@ -130,7 +132,7 @@ class NetworkSpec:
     attention: tuple[AttentionStage, ...] = ()
     restoration: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.backbone not in ("plain", "residual"):
             raise ValueError(f"backbone must be plain or residual, found {self.backbone!r}")
         lengths = {len(entry) for entry in (self.features, self.strides, self.kernels, self.encoder_blocks)}
@@ -149,14 +151,14 @@ class NetworkSpec:
                 )
 
     @property
-    def divisor(self):
+    def divisor(self) -> Triple:
         """(3,) voxels that a patch edge must be a multiple of: the product of the strides."""
         divisor = [1, 1, 1]
         for stride in self.strides:
             divisor = [d * s for d, s in zip(divisor, stride, strict=True)]
-        return tuple(divisor)
+        return triple(divisor)
 
-    def refusal(self, patch):
+    def refusal(self, patch: Sequence[int]) -> str:
         """Why the strides cannot take a patch of (3,) voxels, and the nearest that they can; empty where they can."""
         divisor = self.divisor
         if all(edge > 0 and edge % step == 0 for edge, step in zip(patch, divisor, strict=True)):
@@ -167,7 +169,7 @@ class NetworkSpec:
             f"Use {nearest}, or change the strides"
         )
 
-    def scaled(self, factor):
+    def scaled(self, factor: float) -> "NetworkSpec":
         """The same network with ``factor`` times the features: multiples of 8 that the heads of attention can share.
 
         Heads become fewer or more with the features, so that each keeps its size.
@@ -198,7 +200,7 @@ class Plan:
         mirror_axes: network axes along which left and right may be exchanged (augmentation and test-time mirroring).
         iterations: default length of a training.
         network: the default network.
-        memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/memory.py``.
+        memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/cost.py``.
         decisions: why.
         fingerprint_digest: of the fingerprint it was made from.
         schema: of this file format; a field that is ``added`` here or in what a plan is made of raises it.
@@ -208,10 +210,10 @@ class Plan:
     dataset: str
     planner: str
     preset: str
-    axis_order: tuple[int, int, int]
+    axis_order: Triple
     spacing_mm: tuple[float, float, float]
     median_shape: tuple[float, float, float]
-    patch_size: tuple[int, int, int]
+    patch_size: Triple
     batch_size: int
     batch_dice: bool
     normalization: tuple[ChannelNormalization, ...]
@@ -224,7 +226,7 @@ class Plan:
     fingerprint_digest: str = ""
     schema: int = schema_number(SCHEMA)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if fault := fault_of_name(self.name):
             raise ValueError(f"name must be a plain file name, found {self.name!r}: {fault}")
         if sorted(self.axis_order) != [0, 1, 2]:
@@ -243,7 +245,7 @@ class Plan:
         if refusal := self.network.refusal(self.patch_size):
             raise ValueError(f"patch_size: {refusal}")
 
-    def explain(self):
+    def explain(self) -> str:
         """The decisions as lines of text, one paragraph each; warnings are marked."""
         lines = []
         for decision in self.decisions:

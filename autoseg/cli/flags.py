@@ -41,8 +41,9 @@ def add_flags(
                 groups[flag.group] = parser.add_mutually_exclusive_group()
             letters = [(short or {})[field.name]] if field.name in (short or {}) else []
             place = groups.get(flag.group, parser)
+            given = list(default) if flag.many else default  # argparse appends to a copy
             place.add_argument(
-                *letters, flag.name, dest=field.name, default=default, help=meaning[field.name], **_how(flag, default)
+                *letters, flag.name, dest=field.name, default=given, help=meaning[field.name], **_how(flag, default)
             )
 
 

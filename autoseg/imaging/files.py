@@ -85,12 +85,14 @@ class FileContent:
         geometry: the grid.
         notes: sentences about choices that reading took, such as which of two voxel sizes was believed.
         digest: 16 hexadecimal digits, BLAKE2b of the bytes on disk.
+        is_part: of labels: the file leaves empty voxels at the borders out, so that nobody knows where the scan ended.
     """
 
     data: np.ndarray
     geometry: Geometry
     notes: tuple[str, ...]
     digest: str
+    is_part: bool = False
 
 
 def ending_of(path: AnyPath) -> str:
@@ -145,14 +147,16 @@ def paths_of(image: Image) -> tuple[Path, ...]:
 def digest_on_disk(image: Image) -> str:
     """The ``digest`` that ``read_file`` returns, without looking into the files, except for headers whose voxels lie apart."""
     apart = (".mhd", ".nhdr")
-    paths = paths_of(image)
-    digests = [read_file(p).digest if p.name.lower().endswith(apart) else digest_of(read_bytes(p)) for p in paths]
-    return digest_of("".join(digests).encode()) if isinstance(image, DicomSeries) else digests[0]
+    if isinstance(image, DicomSeries):
+        digest: str = _dicom().digest_of_series(image)
+        return digest
+    path = Path(image)
+    return read_file(path).digest if path.name.lower().endswith(apart) else digest_of(read_bytes(path))
 
 
-def series_in(source: AnyPath) -> Any:
+def series_in(source: AnyPath, *, inverts: bool = False) -> Any:
     """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
-    return _dicom().find_series(source)
+    return _dicom().find_series(source, inverts=inverts)
 
 
 def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = None) -> FileContent:
@@ -175,7 +179,7 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
     if as_label:
         content = _whole(content)
     if onto is not None and _is_cropped(path) and (laid := laid_on(content.data[0], content.geometry, onto)) is not None:
-        content = replace(content, data=laid[None], geometry=onto)
+        content = replace(content, data=laid[None], geometry=onto, is_part=False)
     return content
 
 
@@ -287,7 +291,7 @@ def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:
                 "resampled, do that again with nearest neighbour; else save it as whole numbers, without a scale in the header."
             )
         data = data.astype(_label_type(data, path))
-    return LabelVolume(data, content.geometry)
+    return LabelVolume(data, content.geometry, content.is_part)
 
 
 def write_label_volume(volume: LabelVolume, path: AnyPath, like: Image | None = None, description: str = "") -> None:

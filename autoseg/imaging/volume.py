@@ -27,10 +27,14 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelVolume:
-    """Label values: ``data`` (Z, Y, X) integers on ``geometry``; read-only by habit."""
+    """Label values: ``data`` (Z, Y, X) integers on ``geometry``; read-only by habit.
+
+    ``is_part``: the grid ends where a file ended that leaves empty voxels out, not where the scan did.
+    """
 
     data: np.ndarray
     geometry: Geometry
+    is_part: bool = False
 
     def __post_init__(self) -> None:
         if self.data.shape != self.geometry.shape:

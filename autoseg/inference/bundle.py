@@ -206,12 +206,15 @@ def load_bundle(path: str | Path) -> Bundle:
     )
 
 
-def load_networks(bundle: Bundle, folds: Iterable[str | int] | None = None) -> dict[str, torch.nn.Module]:
+def load_networks(
+    bundle: Bundle, folds: Iterable[str | int] | None = None, *, lazy_logits: bool = False
+) -> dict[str, torch.nn.Module]:
     """The networks of a model, ready to predict on the CPU.
 
     Args:
         bundle: the Bundle.
         folds: names (or numbers) of folds; None for all of them.
+        lazy_logits: as ``build_network`` takes it.
 
     Returns:
         Fold name -> nn.Module in evaluation mode, in the order asked for.
@@ -224,7 +227,7 @@ def load_networks(bundle: Bundle, folds: Iterable[str | int] | None = None) -> d
     if missing or not names:
         wanted = f"no fold {missing[0]!r}" if missing else "no fold to predict with"
         raise ModelError(f"{bundle.name}: {wanted}. The model has: {', '.join(bundle.folds) or 'none'}")
-    return {name: _load_network(bundle, name) for name in names}
+    return {name: _load_network(bundle, name, lazy_logits) for name in names}
 
 
 def export_model(folder: str | Path, zip_path: str | Path) -> Path:
@@ -242,9 +245,9 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     return zip_path
 
 
-def _load_network(bundle: Bundle, fold: str) -> torch.nn.Module:
+def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
     try:
-        network: torch.nn.Module = build_network(bundle.plan.network)
+        network: torch.nn.Module = build_network(bundle.plan.network, lazy_logits=lazy_logits)
     except AutosegError as fault:
         raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
     state = bundle.folds[fold]()

@@ -27,13 +27,14 @@ from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction, Prepared
 from autoseg.inference.sliding_window import Views, predict_logits
 from autoseg.inference.slot_maps import stage_maps
-from autoseg.networks import attention_blocks, close_gates, finest_head, postpone_logits, slot_blocks
-from autoseg.networks.machine import choose_device, faster_in_bf16, give_to_onednn
+from autoseg.networks import attention_blocks, close_gates, slot_blocks
+from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
 from autoseg.preprocess.case import prepare_volume, spacing_of
 from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes
+from planners.cost import prefers_lazy_logits
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
 
@@ -44,6 +45,7 @@ PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough
 Image = str | Path | DicomSeries
 Scan = Volume | Image | Sequence[Image]
 Tiles = Callable[[torch.Tensor], torch.Tensor]
+Head = tuple[torch.Tensor, torch.Tensor]  # weight and bias of a last layer
 Look = Callable[[Sequence[Tiles], np.ndarray], np.ndarray]
 
 
@@ -82,20 +84,18 @@ class Predictor:
         self.device = choose_device(device)
         self.scratch = scratch
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if options.mirror else ()
-        networks = load_networks(self.bundle, options.folds)
+        several = len(self.bundle.folds if options.folds is None else options.folds)
+        self._lazy = prefers_lazy_logits(self.bundle.plan.network, several)
+        networks = load_networks(self.bundle, options.folds, lazy_logits=self._lazy)
         self._device_lock = threading.Lock()
         self.networks = [network.to(self.device) for network in networks.values()]
         for network in self.networks if options.closed_gates else ():
             close_gates(network)
-        self._heads = _fewer_than_logits([finest_head(network) for network in self.networks])
-        for network in self.networks if self._heads else ():
-            postpone_logits(network)
-        precision = options.precision
-        if precision == "auto":
-            precision = "bf16" if faster_in_bf16(self.networks[0], self._probe_shape(), self.device) else "fp32"
-        if self.device.type == "cpu" and precision == "fp32":
-            for network in self.networks:
-                give_to_onednn(network)
+        spec, patches = self.bundle.plan.network, [self._trial_patch()]
+        first, *others = self.networks
+        applied = prepare_for(self.device, first, spec, patches, precision=options.precision)
+        for network in others:
+            prepare_for(self.device, network, spec, patches, precision=applied.precision)
         self.facts = ModelFacts(
             name=self.bundle.name,
             digest=self.bundle.digest,
@@ -106,7 +106,7 @@ class Predictor:
             compares_folds=options.fold_agreement,
             gates={stage: block.gate.abs().max().item() for stage, block in slot_blocks(self.networks[0]).items()},
             device=str(self.device),
-            precision=precision,
+            precision=applied.precision,
         )
 
     @property
@@ -166,7 +166,7 @@ class Predictor:
             return found
 
         agreed = None
-        if self._heads:
+        if self._lazy:
             logits, agreed = self._composed(prepared.data, look, several)
         elif several:
             logits, agreed = self._fold_by_fold(prepared.data, look)
@@ -194,15 +194,19 @@ class Predictor:
     def _composed(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
         """(ComposedLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
 
+        heads: list[Head] = []
+
         def features(tiles: torch.Tensor) -> torch.Tensor:
-            return torch.cat([network(tiles).features for network in self.networks], dim=1)
+            scores = [network(tiles) for network in self.networks]
+            heads[:] = [(one.weight, one.bias) for one in scores]  # every time the same
+            return torch.cat([one.features for one in scores], dim=1)
 
         found, agreed = look([features], data), None
         if several:
-            ends = np.cumsum([head.in_channels for head in self._heads])
-            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), self._heads, strict=True)]
+            ends = np.cumsum([weight.shape[1] for weight, _ in heads])
+            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
             agreed = self._agreement([votes_of(fold, has_regions=self.bundle.labels.has_regions) for fold in folds])
-        return _compose(found, self._heads), agreed
+        return _compose(found, heads), agreed
 
     def _agreement(self, votes: list[np.ndarray]) -> tuple[float | None, ...]:
         labels = self.bundle.labels
@@ -289,23 +293,17 @@ class Predictor:
             axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
         )
 
-    def _probe_shape(self) -> tuple[int, ...]:
-        """(C, z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
+    def _trial_patch(self) -> tuple[int, ...]:
+        """(z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
         spec = self.bundle.plan.network
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
-        return (spec.in_channels, *(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges))
+        return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 
 
-def _fewer_than_logits(heads: list[Any]) -> tuple[Any, ...]:
-    """The last layers of all networks if what they read has fewer channels, all together, than what each gives; else ()."""
-    fewer = None not in heads and sum(head.in_channels for head in heads) < heads[0].out_channels
-    return tuple(heads) if fewer else ()
-
-
-def _compose(features: np.ndarray, heads: Sequence[Any]) -> ComposedLogits:
-    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x), one after the other, and Heads."""
-    weights = [head.weight.detach().flatten(1).cpu().numpy() for head in heads]
-    bias = np.mean([head.bias.detach().cpu().numpy() for head in heads], axis=0)
+def _compose(features: np.ndarray, heads: Sequence[Head]) -> ComposedLogits:
+    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x) in a row, and their last layers."""
+    weights = [weight.detach().flatten(1).cpu().numpy() for weight, _ in heads]
+    bias = np.mean([bias.detach().cpu().numpy() for _, bias in heads], axis=0)
     return ComposedLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
 
 

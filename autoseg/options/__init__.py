@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from autoseg.errors import AutosegError
 from autoseg.options.fields import option
 from autoseg.options.parsing import (
     duration,
@@ -116,12 +117,16 @@ class TrainOptions:
         training: length, recipe and seed
         name: name of the run; default: plan and network
         start: start with the weights of a model
+        dry_run: settle the training and show it; start nothing, write nothing
+        explain: print what was settled, with the rule and numbers of each decision
     """
 
     network: Any = option(None, text, "NAME")
     training: TrainingOptions = TrainingOptions()
     name: str | None = option(None, text, "RUN")
     start: str | None = option(None, path, "MODEL", name="--from")
+    dry_run: bool = option(False)
+    explain: bool = option(False)
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,12 @@ class SurfaceOptions:
     decimate: float = option(0.0, float, "SHARE")
     coordinates: str = option("lps", text, choices=("lps", "ras"))
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.decimate < 1:
+            raise AutosegError(
+                f"decimate: expected the share of triangles to take away, from 0 to below 1, found {self.decimate}"
+            )
+
 
 @dataclass(frozen=True)
 class PredictOptions:
@@ -196,6 +207,7 @@ class PredictOptions:
         surfaces: whose surfaces are written, and how
         isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels; without MM as fine as
             the finest spacing
+        invert_monochrome1: turn DICOM images of MONOCHROME1 round, as converters that use ITK do
         reference: score the results against the labels there
         shard: the i-th of N shares of the cases, counted from 0
     """
@@ -206,6 +218,7 @@ class PredictOptions:
     write: tuple[str, ...] = option((), names, "KINDS")
     surfaces: SurfaceOptions = SurfaceOptions()
     isotropic: float | None = option(None, edge_mm, "MM", bare=0.0)
+    invert_monochrome1: bool = option(False)
     reference: str | None = option(None, path, "DIR")
     shard: tuple[int, int] = option((0, 1), shard, "i/N")
 

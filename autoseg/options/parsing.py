@@ -45,7 +45,7 @@ def edge_mm(value: str) -> float:
     """A length above 0."""
     number = _number(value)
     if not 0 < number < math.inf:
-        raise ValueError(f"expected a length above 0 in mm, found {value!r}")
+        raise ValueError(f"expected the edge of a voxel in mm, found {value!r}")
     return number
 
 

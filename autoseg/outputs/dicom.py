@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,13 @@ from autoseg.inference.inferred import Inferred, ModelFacts
 
 __all__ = ["DicomResult"]
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class DicomResult:
-    """``CASE_KIND.dcm`` of a ``name`` that is a key of ``DICOM_RESULTS``."""
+    """``CASE_KIND.dcm`` of a ``name`` that is a key of ``DICOM_RESULTS``; ``KIND_notes`` in the record where values of the
+    images' headers had to be left empty."""
 
     name: str
 
@@ -43,7 +47,7 @@ class DicomResult:
                 f"--write {self.name}: such results refer to the DICOM images of a scan, and {case.id} did not come as "
                 "DICOM. Give the folder of its series as input, or leave --write out"
             )
-        self._writer()(
+        notes = self._writer()(
             path,
             series,
             found.labels,
@@ -51,9 +55,11 @@ class DicomResult:
             model=f"{Path(model.name).name} {model.digest}",
             version=__version__,
         )
-        return Written((path,))
+        for note in notes or ():
+            logger.warning("%s, %s: %s", case.id, self.name, note)
+        return Written((path,), {f"{self.name}_notes": notes} if notes else {})
 
-    def _writer(self) -> Callable[..., object]:
+    def _writer(self) -> Callable[..., Any]:
         try:
             return DICOM_RESULTS[self.name]
         except ImportError as error:

@@ -15,7 +15,7 @@ from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.confidence import entropies
 from autoseg.reconstruct.measure import as_json, csv_rows, measure_structures
-from autoseg.workspace import read_json
+from autoseg.records import read_case
 
 __all__ = ["TABLE", "Measurements", "write_measurements"]
 
@@ -55,6 +55,6 @@ class Measurements:
 
 def write_measurements(folder: Path, cases: Iterable[str], name: str = TABLE) -> None:
     """One table of the measurements that stand in the ``CASE.json`` of these cases."""
-    records = {case: read_json(folder / f"{case}.json").get("measurements", ()) for case in cases}
+    records = {case: record.measurements for case in cases if (record := read_case(folder / f"{case}.json"))}
     with replacing(folder / name) as draft, draft.open("w", newline="") as file:
         csv.writer(file).writerows(csv_rows(records))

@@ -16,13 +16,13 @@ from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.surface import Smoothing
+from autoseg.records.surfaces import MANIFEST, SCENE, SurfaceEntry, SurfaceManifest
 from autoseg.workspace import write_json
 
-__all__ = ["FROM_LABELS", "FROM_SCORES", "SCENE", "SIDECAR", "Surfaces", "check_surfaces", "surface_files", "write_surfaces"]
+__all__ = ["FROM_LABELS", "FROM_SCORES", "Surfaces", "check_surfaces", "surface_files", "write_surfaces"]
 
 logger = logging.getLogger(__name__)
 
-SCENE, SIDECAR = "scene.glb", "surfaces.json"  # in a folder CASE_surfaces
 FROM_SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": 10}
 FROM_LABELS = {"from": "label map, shape-based interpolation, around the volume of the voxels", "iterations": 20}
 
@@ -78,28 +78,28 @@ def write_surfaces(
     """
     coordinates, formats = options.coordinates, options.formats
     files: list[Path] = []
-    about: list[dict[str, Any]] = []
+    about: list[SurfaceEntry] = []
     named = zip(structures, meshes, file_names(structures), structure_colours(structures), strict=True)
     for structure, mesh, name, colour in named:
         paths = [folder / f"{name}.{ending}" for ending in formats if ending != "glb"] if mesh else []
         for path in paths:
             write_mesh(mesh, path, coordinates=coordinates, colour=colour)
-        size = {"vertices": len(mesh.vertices_mm), "faces": len(mesh.faces)} if mesh else {}
+        size = (len(mesh.vertices_mm), len(mesh.faces)) if mesh else (None, None)
         note = mesh.note if mesh else "no voxels"
         if mesh and note:
             logger.warning("%s, %s: %s", folder.name, structure, note)
-        about.append({"structure": structure, "files": [path.name for path in paths], "colour": colour, **size, "note": note})
+        about.append(SurfaceEntry(structure, tuple(path.name for path in paths), colour, *size, note))
         files += paths
     if "glb" in formats and any(meshes):
         files.append(folder / SCENE)
         write_scene(meshes, files[-1], coordinates=coordinates)
-    how = {"formats": list(formats), "decimate": options.decimate, "coordinates": coordinates.upper(), "unit": "mm"}
-    write_json(folder / SIDECAR, {**how, "method": method, "structures": about})
-    return [*files, folder / SIDECAR]
+    manifest = SurfaceManifest(tuple(formats), options.decimate, coordinates.upper(), "mm", method, tuple(about))
+    write_json(folder / MANIFEST, manifest)
+    return [*files, folder / MANIFEST]
 
 
 def surface_files(folder: Path, structures: Sequence[str], formats: Sequence[str]) -> list[Path]:
     """Every file that ``write_surfaces`` may write."""
     single = [ending for ending in formats if ending != "glb"]
     names = [f"{name}.{ending}" for name in file_names(structures) for ending in single]
-    return [folder / name for name in (*names, SCENE, SIDECAR)] if formats else []
+    return [folder / name for name in (*names, SCENE, MANIFEST)] if formats else []

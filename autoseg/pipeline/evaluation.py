@@ -9,7 +9,7 @@ from autoseg.data.dataset import read_dataset
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.evaluation import evaluate_folder, write_report
-from autoseg.evaluation.report import refuse_foreign_summary
+from autoseg.evaluation.report_files import refuse_foreign_summary
 from autoseg.imaging.files import FORMATS, PICTURES, SEGMENTATION, read_label_volume, segment_names
 from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.reporting import try_report

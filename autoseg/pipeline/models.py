@@ -1,17 +1,21 @@
 """Find, describe, export and import models."""
 
+from __future__ import annotations
+
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
 from autoseg.inference.bundle import load_bundle, save_bundle
-from autoseg.workspace import read_json
+from autoseg.workspace import Workspace, read_json
 from planners.names import fault_of_name
 
 __all__ = ["describe_model", "export_model", "find_model", "import_model"]
 
 
-def find_model(model, workspace):
+def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
     """The path of a model given as path, as name or run's name in the workspace, or None for the only one there."""
     if model is not None:
         if Path(model).exists():
@@ -34,7 +38,7 @@ def find_model(model, workspace):
     return known[0]
 
 
-def export_model(model, path, workspace):
+def export_model(model: str | PathLike[str], path: Path, workspace: Workspace) -> Path:
     """Write a model as one zip; returns its path."""
     found = find_model(model, workspace)
     if found.is_file():
@@ -42,7 +46,7 @@ def export_model(model, path, workspace):
     return bundles.export_model(found, path)
 
 
-def import_model(path, workspace, *, name=None):
+def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -> Path:
     """Check a model file and copy it into the workspace; returns the folder. Refuses a name that is taken."""
     target = workspace.model(path.stem if name is None else name)
     bundle = load_bundle(path)
@@ -62,7 +66,7 @@ def import_model(path, workspace, *, name=None):
     return target
 
 
-def describe_model(model, workspace):
+def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str, Any]:
     """What a model is, as a dictionary for people and programs."""
     bundle = load_bundle(find_model(model, workspace))
     return {

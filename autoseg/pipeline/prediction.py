@@ -10,22 +10,23 @@ from os import PathLike
 from pathlib import Path
 
 from autoseg.data.dataset import Case
+from autoseg.data.sources import Inputs, find_inputs
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.evaluation.report import refuse_foreign_summary
+from autoseg.evaluation.report_files import refuse_foreign_summary
 from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import Predict, predict_cohort
-from autoseg.networks.machine import choose_device, keep_memory
+from autoseg.networks.cpu import keep_memory
+from autoseg.networks.devices import choose_device
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.pipeline.evaluation import all_failures, evaluate, references_in
-from autoseg.pipeline.scans import find_cases
 from autoseg.pipeline.surface_scores import record_surface_scores
 
 __all__ = ["Predicted", "predict"]
@@ -88,8 +89,10 @@ def predict(
     if options.reference:
         refuse_foreign_summary(scores)
     bundle, device = load_bundle(model), choose_device(runtime.device)
-    cases, ending = find_cases(source, bundle)
-    ending = label_ending(ending)
+    inverts = options.invert_monochrome1
+    inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
+    _say(inputs)
+    cases, ending = inputs.cases, label_ending(inputs.ending)
     share = cases[index::count]
     scored = {case.id for case in share if case.id in references}
     if options.reference and not any(case.id in references for case in cases):
@@ -129,6 +132,14 @@ def predict(
     failed = all_failures(done, report)
     counts = len(done.cases("done")), len(done.cases("skipped"))
     return Predicted(target, *counts, failed, time.monotonic() - begun, report)
+
+
+def _say(inputs: Inputs) -> None:
+    """What was left out, which no one may overlook, and what is only for the eyes of whoever sits here."""
+    for sentence in (*(f"left out: {reason}" for reason in inputs.left_out), *inputs.notes):
+        logger.warning("%s", sentence)
+    for sentence in inputs.told:
+        logger.info("%s", sentence)
 
 
 def _refuse_dicom_results(kinds: Sequence[str], cases: Sequence[Case]) -> None:

@@ -38,7 +38,7 @@ class FoldTaskRecord:
     plan: Plan
     labels: LabelSchema
     recipe: dict[str, Any]
-    length: dict[str, float | None]
+    length: dict[str, int | float | None]
     seed: int
     training: tuple[str, ...]
     validation: tuple[str, ...]
@@ -64,7 +64,7 @@ class FoldRecord:
     device: str = ""
     batch_size: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    memory_mib: float | None = None
+    memory_mib: int | float | None = None
     transfer: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
     more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from autoseg.errors import TrainingError
-from planners.memory import count_elements
+from planners.cost import count_elements
 
 __all__ = ["refuse_too_large", "told_when_short_of_memory"]
 

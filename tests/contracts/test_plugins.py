@@ -54,10 +54,10 @@ def used(kind):
     USED.add(kind)
 
 
-def guest_net(spec):
+def guest_net(spec, ends):
     from autoseg.networks.unet import build_unet
     used("network")
-    return build_unet(spec)
+    return build_unet(spec, ends)
 
 
 def guest_plan(fingerprint, budget, preset):

@@ -164,7 +164,7 @@ def test_many_structures_are_predicted_through_fewer_features(tmp_path, tools, m
     bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
     options = {"device": "cpu", "precision": precision, "fold_agreement": True}
     fewer = of(bundle, **options)
-    monkeypatch.setattr("autoseg.inference.predictor._fewer_than_logits", lambda heads: ())
+    monkeypatch.setattr("autoseg.inference.predictor.prefers_lazy_logits", lambda spec, networks: False)
     plain = of(bundle, **options)
     volume, _ = tools["ball_volume"](rows=FLIPPED)
     noisy = Volume(volume.data + np.random.default_rng(0).normal(0, 0.2, volume.data.shape).astype(np.float32), volume.geometry)
@@ -220,11 +220,11 @@ def test_impossible_options_are_refused(tmp_path, tools, options):
 def test_precision_is_chosen_by_a_trial_on_a_small_patch(tmp_path, tools, monkeypatch):
     trials = []
 
-    def trial(network, patch, device):
+    def trial(network, patch, device, training):
         trials.append(patch)
         return True
 
-    monkeypatch.setattr("autoseg.inference.predictor.faster_in_bf16", trial)
+    monkeypatch.setattr("autoseg.networks.precision.faster_in_bf16", trial)
     network = dataclasses.replace(tools["make_plan"]().network, strides=((1, 1, 1), (1, 2, 2)))
     plan = tools["make_plan"](patch_size=(1, 160, 16), network=network)
     bundle = tools["write_model"](tmp_path / "m", plan)

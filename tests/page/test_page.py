@@ -14,7 +14,7 @@ import pytest
 from autoseg.cli import main
 from autoseg.errors import AutosegError
 from autoseg.evaluation.markdown import RECONSTRUCTION_COLUMNS
-from autoseg.evaluation.stored import read_report
+from autoseg.evaluation.report import read_report
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
@@ -22,7 +22,7 @@ from autoseg.page import viewer
 from autoseg.page.markup import colour_of, number, scrubbed
 from autoseg.page.panel import FEWEST, fill_panel
 from autoseg.page.pictures import draw_planes
-from autoseg.page.plots import draw_distribution, draw_lines
+from autoseg.page.plots import Curve, Spread, draw_distribution, draw_lines
 from autoseg.page.scene import PageCase, Scene, read_scene
 from autoseg.pipeline import evaluate, reconstruct, report
 from autoseg.workspace import write_json
@@ -90,8 +90,8 @@ def test_a_second_table_has_the_errors_of_masks_as_volumes_with_intervals(place,
         found = report.summary("kidney", metric)
         ends = f"[{found.low:.{digits}f}, {found.high:.{digits}f}]"
         assert f'{found.mean:.{digits}f} <span class="interval">{ends}</span>' in row
-    together = {metric: mean for metric, mean, _ in report.foreground_mean}
-    assert f"MSE {together['mse_mask_fg']:.5f} at a share of {together['foreground_share_fg']:.5f}" in source
+    error, share = report.mean_of("mse_mask_fg"), report.mean_of("foreground_share_fg")
+    assert f"MSE {error:.5f} at a share of {share:.5f}" in source
 
 
 def test_names_become_text_and_never_markup(page, source):
@@ -267,7 +267,7 @@ def test_large_volumes_are_thinned_out_and_stay_in_place():
 
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [1.0] * 9, [0.5, 0.9, 0.95, 0.96, 70.0]])
 def test_a_distribution_has_a_mark_for_every_case_within_its_frame(values):
-    drawn = draw_distribution("m", [("s", [(f"c{i}", v, "#a") for i, v in enumerate(values)], np.mean(values), None, None)])
+    drawn = draw_distribution("m", [Spread("s", [(f"c{i}", v, "#a") for i, v in enumerate(values)], np.mean(values))])
     marks = [float(x) for x in re.findall(r'(?:cx="|class="dot" d="M)([\d.]+)', drawn)]
     assert len(marks) == len(values)
     assert all(0 < x < 470 for x in marks)
@@ -275,8 +275,8 @@ def test_a_distribution_has_a_mark_for_every_case_within_its_frame(values):
 
 
 def test_curves_with_gaps_and_of_one_check_are_drawn():
-    assert 'd="M' in draw_lines("loss", [5], [("a", "first", [0.3]), ("b", "second", [None])])
-    assert draw_lines("loss", [1, 2], [("a", "first", [None, None])]) == ""
+    assert 'd="M' in draw_lines("loss", [5], [Curve("a", "first", [0.3]), Curve("b", "second", [None])])
+    assert draw_lines("loss", [1, 2], [Curve("a", "first", [None, None])]) == ""
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,13 @@ a few slices at a time (autoseg/networks/scores.py), and memory does not grow wi
 """
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-__all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "count_parameters"]
+from planners.axes import Triple, triple
+from planners.plan import AttentionStage, NetworkSpec
+
+__all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "count_parameters", "prefers_lazy_logits"]
 
 # Dilated networks: the numbers of autoseg/networks/dilated.py, deeplabv3.py and pspnet.py
 STAGES, FINEST_STRIDE, ATROUS_WIDTH, PYRAMID_WIDTH = 6, 8, 256, 512
@@ -38,7 +42,9 @@ class Layer:
     elements: int
 
 
-def count_elements(spec, patch_size, *, inputs=None, outputs=None):
+def count_elements(
+    spec: NetworkSpec, patch_size: Sequence[int], *, inputs: int | None = None, outputs: int | None = None
+) -> int:
     """Elements of feature maps that training keeps for one sample; int.
 
     Args:
@@ -47,12 +53,16 @@ def count_elements(spec, patch_size, *, inputs=None, outputs=None):
         inputs, outputs: channels to count at either end; None for the network's own, those that are kept.
     """
     inputs = spec.in_channels if inputs is None else inputs
-    postponed = spec.name in POSTPONING and spec.out_channels > spec.features[0]
-    outputs = outputs if outputs is not None else 0 if postponed else spec.out_channels
+    outputs = outputs if outputs is not None else 0 if prefers_lazy_logits(spec) else spec.out_channels
     return sum(layer.elements for layer in _layers(spec, patch_size)) + (inputs + outputs) * math.prod(patch_size)
 
 
-def count_operations(spec, patch_size):
+def prefers_lazy_logits(spec: NetworkSpec, networks: int = 1) -> bool:
+    """Whether so many networks together have fewer features than logits, so that making logits piece by piece saves memory."""
+    return spec.name in POSTPONING and networks * spec.features[0] < spec.out_channels
+
+
+def count_operations(spec: NetworkSpec, patch_size: Sequence[int]) -> int:
     """Multiply-adds of convolutions and attention in one forward pass of one sample, with all heads; int.
 
     The restoration head counts where the spec has one, on the same patch, as in prediction; it is taught with smaller ones.
@@ -60,12 +70,12 @@ def count_operations(spec, patch_size):
     return sum(layer.operations for layer in _layers(spec, patch_size))
 
 
-def count_parameters(spec):
+def count_parameters(spec: NetworkSpec) -> int:
     """Trainable numbers; int."""
     return sum(layer.parameters for layer in _layers(spec, spec.divisor))
 
 
-def attention_layers(entry, width, voxels):
+def attention_layers(entry: AttentionStage, width: int, voxels: int) -> Iterator[Layer]:
     """The two steps of one ``AttentionStage`` on a grid of so many voxels: projections, attention."""
     inner = width // 2
     d = inner // entry.heads
@@ -79,12 +89,12 @@ def attention_layers(entry, width, voxels):
         yield Layer(operations, scores * d + describe, (4 * scores + inner) * voxels // 2)
 
 
-def _layers(spec, patch_size):
+def _layers(spec: NetworkSpec, patch_size: Sequence[int]) -> list[Layer]:
     layers = list(LAYERS.get(spec.name, _unet)(spec, patch_size))
     return [*layers, *_restoration(spec, patch_size)] if spec.restoration else layers
 
 
-def _restoration(spec, patch_size):
+def _restoration(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     """The second head, as in autoseg/networks/heads.py; without normalisations every map is kept once."""
     deep = any(kernel[0] > 1 for kernel in spec.kernels)
     kernel, stride = ((3, 3, 3), (2, 2, 2)) if deep else ((1, 3, 3), (1, 2, 2))
@@ -104,7 +114,7 @@ def _restoration(spec, patch_size):
     yield Layer(0, 0, (on_fine * voxels + on_coarse * coarse) // 2)
 
 
-def _volumes(strides, patch_size):
+def _volumes(strides: Sequence[Triple], patch_size: Sequence[int]) -> list[int]:
     """Voxels of each stage."""
     volumes, volume = [], math.prod(patch_size)
     for stride in strides:
@@ -113,37 +123,37 @@ def _volumes(strides, patch_size):
     return volumes
 
 
-def _convolution(kernel, before, width, voxels, *, bias=True, norm=True):
+def _convolution(kernel: Sequence[int], before: int, width: int, voxels: int, *, bias: bool = True, norm: bool = True) -> Layer:
     """A convolution, with the scale and shift of the normalisation behind it."""
     weights = math.prod(kernel) * before * width
     return Layer(weights * voxels, weights + (bias + 2 * norm) * width, width * voxels)
 
 
-def _stack(kernel, before, width, voxels, blocks):
+def _stack(kernel: Triple, before: int, width: int, voxels: int, blocks: int) -> Iterator[Layer]:
     yield _convolution(kernel, before, width, voxels)
     for _ in range(blocks - 1):
         yield _convolution(kernel, width, width, voxels)
 
 
-def _head(width, classes, voxels):
+def _head(width: int, classes: int, voxels: int) -> Layer:
     """Its map is counted at the end of the network, once."""
     return replace(_convolution((1,), width, classes, voxels, norm=False), elements=0)
 
 
-def _up(below, width, stride, voxels):
+def _up(below: int, width: int, stride: Triple, voxels: int) -> Layer:
     """A transposed convolution with bias, its kernel the stride; ``voxels`` of its result."""
     weights = math.prod(stride) * below * width
     return Layer(below * width * voxels, weights + width, width * voxels)
 
 
-def _plain_encoder(spec, volumes):
+def _plain_encoder(spec: NetworkSpec, volumes: Sequence[int]) -> Iterator[Layer]:
     before = spec.in_channels
     for kernel, blocks, width, voxels in zip(spec.kernels, spec.encoder_blocks, spec.features, volumes, strict=True):
         yield from _stack(kernel, before, width, voxels, blocks)
         before = width
 
 
-def _residual_encoder(spec, volumes):
+def _residual_encoder(spec: NetworkSpec, volumes: Sequence[int]) -> Iterator[Layer]:
     """Shortcuts that change the width have a 1 x 1 x 1 convolution without bias and a normalisation."""
     before = spec.features[0]
     yield _convolution(spec.kernels[0], spec.in_channels, before, volumes[0])
@@ -157,7 +167,7 @@ def _residual_encoder(spec, volumes):
         before = width
 
 
-def _decoder(spec, volumes):
+def _decoder(spec: NetworkSpec, volumes: Sequence[int]) -> Iterator[Layer]:
     """Every stage has a head under deep supervision, else the finest alone."""
     for s, blocks in enumerate(spec.decoder_blocks):
         width = spec.features[s]
@@ -167,26 +177,26 @@ def _decoder(spec, volumes):
         yield _head(spec.features[s], spec.out_channels, volumes[s])
 
 
-def _unet(spec, patch_size):
+def _unet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     volumes = _volumes(spec.strides, patch_size)
     yield from _plain_encoder(spec, volumes)
     yield from _decoder(spec, volumes)
 
 
-def _residual_unet(spec, patch_size):
+def _residual_unet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     volumes = _volumes(spec.strides, patch_size)
     yield from _residual_encoder(spec, volumes)
     yield from _decoder(spec, volumes)
 
 
-def _self_attention_unet(spec, patch_size):
+def _self_attention_unet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     yield from (_residual_unet if spec.backbone == "residual" else _unet)(spec, patch_size)
     volumes = _volumes(spec.strides, patch_size)
     for entry in spec.attention:
         yield from attention_layers(entry, spec.features[entry.stage], volumes[entry.stage])
 
 
-def _attention_gate_unet(spec, patch_size):
+def _attention_gate_unet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     """Gates on all skips but the finest, at the grid below."""
     yield from _unet(spec, patch_size)
     volumes = _volumes(spec.strides, patch_size)
@@ -199,7 +209,7 @@ def _attention_gate_unet(spec, patch_size):
         yield _convolution((1,), middle, 1, coarse, norm=False)
 
 
-def _unet_plus_plus(spec, patch_size):
+def _unet_plus_plus(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     """Node (i, j) keeps its j + 1 inputs side by side; where a U-Net does so with two, one is counted."""
     volumes, depth = _volumes(spec.strides, patch_size), len(spec.features) - 1
     yield from _plain_encoder(spec, volumes)
@@ -213,7 +223,7 @@ def _unet_plus_plus(spec, patch_size):
         yield replace(_head(spec.features[0], spec.out_channels, volumes[0]), elements=0)
 
 
-def _fcn(spec, patch_size):
+def _fcn(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     """Scores of the coarse stages, enlarged by transposed convolutions whose kernel is twice the stride."""
     volumes, classes = _volumes(spec.strides, patch_size), spec.out_channels
     yield from _plain_encoder(spec, volumes)
@@ -228,7 +238,7 @@ def _fcn(spec, patch_size):
             yield Layer(weights * volumes[s], weights, classes * volumes[s - 1])
 
 
-def _segnet(spec, patch_size):
+def _segnet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     """Pooled maps and their indices, of eight bytes, as much as two maps in float32; unpooled maps."""
     volumes, features = _volumes(spec.strides, patch_size), spec.features
     yield from _plain_encoder(spec, volumes)
@@ -241,25 +251,32 @@ def _segnet(spec, patch_size):
         yield _head(features[s], spec.out_channels, volumes[s])
 
 
-def _dilated_encoder(spec, patch_size):
-    """(layers, voxels of the coarsest grid): at most STAGES stages, strides up to FINEST_STRIDE, the last one dilated."""
+def _dilated_encoder(spec: NetworkSpec, patch_size: Sequence[int]) -> tuple[list[Layer], int, NetworkSpec]:
+    """(layers, voxels of the coarsest grid, their spec): at most STAGES stages, strides to FINEST_STRIDE, the last dilated."""
     strides, kept, reached = spec.strides[:STAGES], [], (1, 1, 1)
     for stage, stride in enumerate(strides):
         last = len(strides) > 2 and stage == len(strides) - 1
-        stays = tuple(1 if last or r * s > FINEST_STRIDE else s for r, s in zip(reached, stride, strict=True))
-        reached = tuple(r * k for r, k in zip(reached, stays, strict=True))
+        stays = triple(1 if last or r * s > FINEST_STRIDE else s for r, s in zip(reached, stride, strict=True))
+        reached = triple(r * k for r, k in zip(reached, stays, strict=True))
         kept.append(stays)
-    short = {name: getattr(spec, name)[:STAGES] for name in ("features", "kernels", "encoder_blocks")}
-    short = replace(spec, strides=tuple(kept), decoder_blocks=spec.decoder_blocks[: STAGES - 1], attention=(), **short)
+    short = replace(
+        spec,
+        features=spec.features[:STAGES],
+        strides=tuple(kept),
+        kernels=spec.kernels[:STAGES],
+        encoder_blocks=spec.encoder_blocks[:STAGES],
+        decoder_blocks=spec.decoder_blocks[: STAGES - 1],
+        attention=(),
+    )
     volumes = _volumes(kept, patch_size)
     return list(_residual_encoder(short, volumes)), volumes[-1], short
 
 
-def _image_branch(inputs, middle, outputs):
+def _image_branch(inputs: int, middle: int, outputs: int) -> Layer:
     return Layer(0, (inputs + 1) * middle + middle * outputs, 0)
 
 
-def _deeplabv3(spec, patch_size):
+def _deeplabv3(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     layers, voxels, short = _dilated_encoder(spec, patch_size)
     yield from layers
     inputs, kernel = short.features[-1], short.kernels[-1]
@@ -272,7 +289,7 @@ def _deeplabv3(spec, patch_size):
     yield _head(width, spec.out_channels, voxels)
 
 
-def _pspnet(spec, patch_size):
+def _pspnet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
     layers, voxels, short = _dilated_encoder(spec, patch_size)
     yield from layers
     inputs, kernel = short.features[-1], short.kernels[-1]
@@ -285,7 +302,7 @@ def _pspnet(spec, patch_size):
     yield _head(width, spec.out_channels, voxels)
 
 
-LAYERS = {
+LAYERS: dict[str, Callable[[NetworkSpec, Sequence[int]], Iterator[Layer]]] = {
     "self_attention_unet": _self_attention_unet,
     "unet": _unet,
     "residual_unet": _residual_unet,
