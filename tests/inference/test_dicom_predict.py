@@ -199,3 +199,5 @@ def test_results_and_page_do_not_name_the_patient(place, tools, draw, capsys):
     assert "called after its study" in texts["report.html"]
     for name, text in texts.items():
         assert not re.search("xylander|quirin|990017", text), name
+    for name in ("run.json", f"{case}.json"):
+        assert str(place / "in").lower() not in texts[name], name
