@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import planners
+from autoseg.atomic import remove_leftovers
 from autoseg.data.check import Finding, check_dataset
 from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.data.findings import findings_table
@@ -199,6 +200,7 @@ def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, look=Fal
     def is_ready(case):
         if fresh or not is_stored(folder / case.id, digests[case.id]):
             return False
+        remove_leftovers(folder / case.id)  # of a kill right after the case was whole
         if whole := not look or is_whole(folder / case.id):
             return whole
         logger.warning("%s: the prepared case was damaged and is prepared anew", case.id)
