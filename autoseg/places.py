@@ -1,18 +1,17 @@
-"""Places to write to, looked at before the work: whether they can be written, and whether what lies there already is ours.
+"""Whether what lies where we want to write is ours.
 
 Files that are written under fixed names into a folder of the user's choice are known to be ours by how they begin.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from autoseg.errors import FileError
 from autoseg.ledger import FOREIGN
 
-__all__ = ["FINDINGS", "MODEL", "OURS", "PAGE", "refuse_foreign", "require_writable"]
+__all__ = ["FINDINGS", "MODEL", "OURS", "PAGE", "refuse_foreign"]
 
 HEAD = 1 << 16  # bytes that are looked at
 PAGE, FINDINGS, MODEL = "report.html", "findings", "model"  # the last two have names that the user chooses
@@ -41,15 +40,3 @@ def refuse_foreign(path: Path, kind: str = "") -> None:
             if OURS[kind or path.name](file.read(HEAD)):
                 return
     raise FileError(f"{path}: {FOREIGN}")
-
-
-def require_writable(folder: Path) -> None:
-    """Make the folder, and raise FileError where that fails or nothing can be written into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as fault:
-        raise FileError(
-            f"{folder}: cannot be written: {fault.strerror or fault}. Give another folder, or change its rights"
-        ) from fault

@@ -21,14 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.data.findings import findings_table
     from autoseg.pipeline import verify
-    from autoseg.places import FINDINGS, refuse_foreign, require_writable
+    from autoseg.places import FINDINGS, refuse_foreign
+    from autoseg.room import check_writable
     from autoseg.workspace import write_json
     from planners.records import to_json
 
     if args.json and args.json != "-":
         if not args.fresh:
             refuse_foreign(Path(args.json), FINDINGS)
-        require_writable(Path(args.json).absolute().parent)
+        check_writable(Path(args.json).absolute().parent)
     findings = verify(args.dataset, workspace_of(args), runtime_of(args)).findings
     if args.json == "-":
         print(json.dumps(to_json(findings), indent=1))

@@ -10,6 +10,7 @@ from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
 from autoseg.inference.bundle import load_bundle, save_bundle
 from autoseg.places import MODEL, refuse_foreign
+from autoseg.room import check_writable
 from autoseg.workspace import Workspace, read_json
 from planners.names import fault_of_name
 
@@ -46,6 +47,7 @@ def export_model(model: str | PathLike[str], path: Path, workspace: Workspace, *
         raise AutosegError(f"{found} is one file already; copy it")
     if not fresh:
         refuse_foreign(path, MODEL)
+    check_writable(Path(path).parent)
     return bundles.export_model(found, path)
 
 
