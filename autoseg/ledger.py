@@ -15,15 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autoseg.atomic import remove_leftovers
 from autoseg.errors import AutosegError
 from autoseg.names import inside, plain_name
+from autoseg.room import told_when_full
 from autoseg.workspace import read_json, write_json, write_text
 from planners.records import to_json
 
 __all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", "file_digest", "remove_outputs"]
 
 DONE, WRITING = "done", "writing"
-DRAFT = ".writing-"  # how the folders of files in the making begin, see atomic
 FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"
 EDITED = "was edited after it had been made. Move it away, or ask for a fresh start (--fresh)"
 
@@ -161,9 +162,9 @@ class Journal:
         Raises:
             AutosegError: the folder holds something that this work did not make.
         """
+        remove_leftovers(path.parent)  # a kill in the first writes leaves nothing else
         lines = list(_lines(path))
-        there = [one for one in path.parent.iterdir() if not one.name.startswith(DRAFT)] if path.parent.exists() else []
-        if there and (not lines or lines[0] != about):
+        if path.parent.exists() and any(path.parent.iterdir()) and (not lines or lines[0] != about):
             raise error(
                 f"{path.parent}: expected an empty folder, or one that the same command began; found another. "
                 "Choose a new folder, or empty this one"
@@ -176,6 +177,10 @@ class Journal:
         """Write the file anew, without a last line that a kill has cut short."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, _as_lines([self.about, *self.entries.values()]))
+
+    def end(self, files: Iterable[str]) -> None:
+        """Write the file anew, of these entries and in the order of their names, whatever order they were made in."""
+        write_text(self.path, _as_lines([self.about, *(self.entries[name] for name in sorted(files))]))
 
     def claim(self, file: str, key: str) -> bool:
         """Whether a file is there as it was made, from what it would be made of now."""
@@ -193,7 +198,7 @@ class Journal:
 
     def append(self, entries: Iterable[dict[str, Any]]) -> None:
         entries = list(entries)
-        with self.path.open("a", encoding="utf-8") as lines:
+        with told_when_full(self.path.parent), self.path.open("a", encoding="utf-8") as lines:
             lines.write(_as_lines(entries))
         self.entries.update({entry["file"]: entry for entry in entries})
 

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -697,3 +699,30 @@ def test_a_cropped_segmentation_of_slicer_gives_its_names_and_lies_on_the_scan(s
     dataset = check(tmp_path / "out")
     assert dataset.labels.groups == {"liver": (1,), "vein": (2,)}
     np.testing.assert_array_equal(read_label_volume(dataset.training[0].label, onto=grid).data, data)
+
+
+def test_a_conversion_that_was_killed_in_its_first_write_goes_on(source, tmp_path):
+    fill_brats(source)
+    code = (
+        "import os, signal, sys; from pathlib import Path; from autoseg.atomic import replacing\n"
+        "with replacing(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    record = tmp_path / "out" / "conversion.jsonl"
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code, record], env={**os.environ, "PYTHONPATH": str(root)}, check=False)
+    assert [path.name[:9] for path in record.parent.iterdir()] == [".writing-"]
+    convert("brats", source, tmp_path / "out", mode="copy")
+    check(tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".writing-*"))
+
+
+def test_the_record_is_the_same_after_an_interruption_and_its_own_dataset_json_is_no_edited_one(source, tmp_path, caplog):
+    fill_brats(source)
+    convert("brats", source, tmp_path / "out", mode="copy", workers=1)
+    record = tmp_path / "out" / "conversion.jsonl"
+    lines = record.read_text().splitlines(keepends=True)
+    assert lines[1:] == sorted(lines[1:])
+    record.write_text("".join([lines[0], *(line for line in reversed(lines[3:]) if "dataset.json" not in line)]))
+    convert("brats", source, tmp_path / "out", mode="copy")
+    assert record.read_text() == "".join(lines)
+    assert "was edited" not in caplog.text

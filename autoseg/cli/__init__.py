@@ -5,11 +5,18 @@ output. Exit status: 0 all done; 1 some cases failed, the others were finished; 
 interrupted.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib
+import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from autoseg.cli.common import add_common, install_log
+from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
 __all__ = ["main"]
@@ -29,7 +36,7 @@ VERBS = {
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = _parser(argv)
@@ -39,7 +46,8 @@ def main(argv=None):
         return 2
     install_log(args.quiet)
     try:
-        return args.run(args) or 0
+        with _asked_to_stop():
+            return args.run(args) or 0
     except AutosegError as fault:
         if args.debug:
             raise
@@ -53,12 +61,35 @@ def main(argv=None):
             raise
         print(f"{fault.filename or 'a file'}: {fault.strerror or fault}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as fault:
+        from autoseg.room import as_size, free_memory, is_want_of_memory
+
+        if args.debug or not is_want_of_memory(fault):
+            raise
+        line, free = (str(fault).splitlines() or ["no more memory"])[0], free_memory()
+        there = "" if free is None else f"; {as_size(free)} are free"
+        print(f"out of memory: {line}{there}. Close other programs, or give fewer --workers", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
 
 
-def _parser(argv):
+@contextmanager
+def _asked_to_stop() -> Iterator[None]:
+    """Whatever asks a command to stop interrupts it, once: then it is ending already, and only a person may press again."""
+    told: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        told.append(number)
+        if len(told) == 1 or number == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    with on_stop_signals(interrupt):
+        yield
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="autoseg",
         description="Self-configuring segmentation of medical images: a folder of scans in, masks and a report out.",
@@ -78,7 +109,7 @@ def _parser(argv):
 
 
 class _Version(argparse.Action):
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: argparse.ArgumentParser, *more: Any, **options: Any) -> None:
         from autoseg import __version__
 
         print(f"autoseg {__version__}")

@@ -1,10 +1,11 @@
 """Who does the work: threads of this process for cases, a process of its own for a whole command."""
 
 from autoseg.engines.local import LocalEngine, default_workers, map_cases
-from autoseg.engines.processes import run_command
+from autoseg.engines.processes import STOP_SIGNALS, on_stop_signals, run_command
 from autoseg.engines.steps import Engine, Outcome, Pipelined, Runner, Step, reason_of
 
 __all__ = [
+    "STOP_SIGNALS",
     "Engine",
     "LocalEngine",
     "Outcome",
@@ -13,6 +14,7 @@ __all__ = [
     "Step",
     "default_workers",
     "map_cases",
+    "on_stop_signals",
     "reason_of",
     "run_command",
 ]

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["run_command"]
+__all__ = ["STOP_SIGNALS", "on_stop_signals", "run_command"]
+
+# what asks a command to stop: a person, the system, and a queue of jobs before it kills (not on Windows)
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 def run_command(arguments: Iterable[Any], *, on_line: Callable[[str], object]) -> int:
@@ -26,11 +29,12 @@ def run_command(arguments: Iterable[Any], *, on_line: Callable[[str], object]) -
         int: the exit status; the negative number of the signal that killed it.
 
     Raises:
-        KeyboardInterrupt: somebody asked this process to stop (interrupt or terminate); the command was asked too, and
+        KeyboardInterrupt: somebody asked this process to stop (``STOP_SIGNALS``); the command was asked too, and
             has ended in its own orderly way.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "autoseg", *map(str, arguments)],
+        [sys.executable, "-m", "autoseg.engines.child", *map(str, arguments)],
+        stdin=subprocess.PIPE,  # which the command watches: it ends with this process, also where that is killed
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -49,17 +53,24 @@ def run_command(arguments: Iterable[Any], *, on_line: Callable[[str], object]) -
 def _handing_on_stop_signals(process: subprocess.Popen[str]) -> Iterator[list[int]]:
     """A list that is not empty once this process was asked to stop; ``process`` is asked as well."""
     stopped: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
 
     def stop(number: int, frame: Any) -> None:
         stopped.append(number)
         process.terminate()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_stop_signals(stop):
         yield stopped
+
+
+@contextmanager
+def on_stop_signals(handler: Callable[[int, Any], object]) -> Iterator[None]:
+    """Call ``handler(number, frame)`` for each of ``STOP_SIGNALS``, as long as it lasts; in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

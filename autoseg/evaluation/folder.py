@@ -4,7 +4,7 @@ drops out unseen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from autoseg.evaluation.evaluate import Found, Tolerance, check_tolerance, evalu
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.reconstruction import brier
 from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles, summarise
-from autoseg.imaging.files import read_label_volume
+from autoseg.evaluation.values import unknown_values
+from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
 
-__all__ = ["More", "evaluate_folder"]
+__all__ = ["More", "ending_of_most", "evaluate_folder"]
 
 More = Callable[[str, LabelVolume], list[tuple[Found, ...]]]
 
@@ -69,18 +70,69 @@ def evaluate_folder(
     chances = {case: path for case in references if (path := predicted / f"{case}_probabilities.npz").is_file()}
     step = _Score(references, predicted, labels, ending, tolerance_mm, chances, more)
     outcomes = map_cases(step.run, references, workers=workers, on_done=on_done)
+    scored = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     return summarise(
-        [row for outcome in outcomes if outcome.error is None for row in outcome.value],
+        [row for one in scored.values() for row in one.rows],
         labels,
         failures=[Failure(outcome.name, reason_of(outcome.error)) for outcome in outcomes if outcome.error is not None],
         files={case: ScoredFiles(str(path), str(step.prediction(case))) for case, path in references.items()},
         not_scored=extra,
+        notes=_notes(scored, labels),
     )
 
 
 @dataclass(frozen=True)
+class _Scored:
+    """The rows of a case, and the values in its two label maps that are no structure."""
+
+    rows: tuple[CaseMetrics, ...]
+    others: tuple[frozenset[int], frozenset[int]]
+
+
+def _notes(scored: Mapping[str, _Scored], labels: LabelSchema) -> list[str]:
+    """What the values of the label maps give to think about, in sentences.
+
+    A value that no structure has counts as background, and a structure that only one side ever has is scored as missed or
+    invented: both are what it looks like where two tools number the structures differently.
+    """
+    notes = []
+    sides = ("references", "predictions")
+    for side, kind in enumerate(sides):
+        cases = {case: one.others[side] for case, one in scored.items() if one.others[side]}
+        if values := sorted(set().union(*cases.values())):
+            some = f"{len(cases)} of {len(scored)} {kind} hold {_some(values)}"
+            notes.append(f"{some}, which no structure has and which count as background")
+    there: list[set[str]] = [set(), set()]
+    for row in (row for one in scored.values() for row in one.rows):
+        there[0] |= {row.structure} if row.counts.n_reference else set()
+        there[1] |= {row.structure} if row.counts.n_predicted else set()
+    for side, kind in enumerate(sides):
+        alone = [
+            f"{name} (value{'s' * (len(group) > 1)} {', '.join(map(str, group))})"
+            for name, group in zip(labels.structures, labels.values, strict=True)
+            if name in there[side] - there[1 - side]
+        ]
+        if alone:
+            notes.append(f"in {kind} alone: {_some(alone)}")
+    both_sides = any(note.startswith("in ref") for note in notes) and any("predictions" in note for note in notes)
+    return [*notes, REMEDY] if both_sides else notes
+
+
+REMEDY = (
+    "where another tool numbers the structures otherwise, renumber its maps, or name the structures as it numbers them in a "
+    "dataset.json and give it with --labels"
+)
+
+
+def _some(names: Iterable[object], limit: int = 10) -> str:
+    """The first names and how many more there are."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
+
+
+@dataclass(frozen=True)
 class _Score:
-    """The rows of a case from its files."""
+    """Scores a case from its files."""
 
     references: Mapping[str, Path]
     predicted: Path
@@ -96,7 +148,7 @@ class _Score:
     def prediction(self, case: str) -> Path:
         return self.predicted / f"{case}{self.ending}"
 
-    def run(self, case: str) -> tuple[CaseMetrics, ...]:
+    def run(self, case: str) -> _Scored:
         pair = self.references[case], self.prediction(case)
         for path, kind in zip(pair, ("reference", "prediction"), strict=True):
             if not path.is_file():
@@ -111,7 +163,7 @@ class _Score:
             rows = tuple(row.with_more([one]) for row, one in zip(rows, added, strict=True))
         if self.more:
             rows = tuple(row.with_more(values) for row, values in zip(rows, self.more(case, truth), strict=True))
-        return rows
+        return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)))
 
 
 def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> list[Found]:
@@ -135,3 +187,14 @@ def _cases_in(folder: Path, ending: str) -> list[str]:
         raise FileError(f"{folder}: expected a folder of label maps, found none")
     names = (path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return sorted(name[: -len(ending)] for name in names if name.endswith(ending))
+
+
+def ending_of_most(predicted: Path, references: Mapping[str, Path]) -> str:
+    """The ending that most predictions have; of equals that of the references."""
+
+    def count(ending: str) -> tuple[int, int]:
+        same = [path.name.endswith(ending) for path in references.values()]
+        return sum((predicted / f"{case}{ending}").is_file() for case in references), sum(same)
+
+    endings: list[str] = [*FORMATS, SEGMENTATION]
+    return max(endings, key=count)

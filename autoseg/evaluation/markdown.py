@@ -45,7 +45,7 @@ def as_markdown(report: Report) -> str:
     parts = [_heading(report)]
     if report.rows:
         parts += [_means(report, COLUMNS), _legend(report), _reconstruction(report), _surfaces(report)]
-        parts += [_undefined(report), _worst(report)]
+        parts += [_undefined(report), _noted(report), _worst(report)]
     return "\n\n".join(part for part in [*parts, _failures(report)] if part) + "\n"
 
 
@@ -158,6 +158,11 @@ def _undefined(report: Report) -> str:
         for one in undefined_values(report)
     ]
     return "\n".join(["Undefined values and stand-ins:", "", *lines]) if lines else ""
+
+
+def _noted(report: Report) -> str:
+    """What is to be known of the values in the label maps."""
+    return "\n".join(["Values:", "", *(f"- {note}" for note in report.notes)]) if report.notes else ""
 
 
 def _worst(report: Report) -> str:

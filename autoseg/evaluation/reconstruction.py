@@ -141,7 +141,7 @@ def degrade(kind: str, volume: np.ndarray, spacing_mm: Sequence[float], case: st
     """
     rng = np.random.default_rng([zlib.crc32(case.encode()), *kind.encode()])
     degraded = DEGRADATIONS[kind](np.asarray(volume, np.float32), spacing_mm, rng)
-    return None if degraded is None else degraded.astype(np.float32)
+    return None if degraded is None else np.asarray(degraded, np.float32)
 
 
 def _noise(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.random.Generator) -> np.ndarray:
@@ -161,12 +161,12 @@ def _thick_slices(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.rando
     coarse = fine.reshape(-1, SLICE_FACTOR, *fine.shape[1:]).mean(axis=1)
     coarse = coarse + rng.normal(0, 0.02, coarse.shape)
     matrix = axis_matrix(len(coarse), n, 1 / SLICE_FACTOR, (1 - SLICE_FACTOR) / (2 * SLICE_FACTOR), 3)
-    return np.moveaxis(np.tensordot(matrix, coarse, axes=1), 0, axis)
+    return np.asarray(np.moveaxis(np.tensordot(matrix, coarse, axes=1), 0, axis))
 
 
 def _blur(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.random.Generator) -> np.ndarray:
     """D3: a Gaussian of one voxel."""
-    return ndimage.gaussian_filter(volume, [float(n > 1) for n in volume.shape], mode="nearest")
+    return np.asarray(ndimage.gaussian_filter(volume, [float(n > 1) for n in volume.shape], mode="nearest"))
 
 
 Degradation = Callable[[np.ndarray, Sequence[float], np.random.Generator], np.ndarray | None]
@@ -222,4 +222,4 @@ def _ssim_map(first: np.ndarray, second: np.ndarray, window: Sequence[int] | Non
     mean_x, mean_y = smooth(x), smooth(y)
     both, squares = mean_x * mean_y, mean_x**2 + mean_y**2
     covariance, variances = smooth(x * y) - both, smooth(x * x + y * y) - squares
-    return ((2 * both + C1) * (2 * covariance + C2)) / ((squares + C1) * (variances + C2))
+    return np.asarray(((2 * both + C1) * (2 * covariance + C2)) / ((squares + C1) * (variances + C2)))

@@ -14,46 +14,57 @@ from typing import Any
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.evaluation.report import REPORT_FILE, CaseMetrics, Report
+from autoseg.ledger import FOREIGN
+from autoseg.places import refuse_foreign
 from autoseg.workspace import as_text
 
-__all__ = ["refuse_foreign_summary", "write_report"]
+__all__ = ["FILES", "refuse_foreign_report", "write_report"]
 
+FILES = ("metrics.csv", REPORT_FILE, "metrics.md", "summary.json")
 NNUNET = ("Dice", "IoU", "FP", "TP", "FN", "TN", "n_pred", "n_ref")
 
 
-def write_report(report: Report, folder: Path | str) -> tuple[Path, ...]:
+def write_report(report: Report, folder: Path | str, *, fresh: bool = False) -> tuple[Path, ...]:
     """Write metrics.csv, metrics.json, metrics.md and summary.json to a folder, which is made if it is missing.
 
     Each file is complete or, after an interruption, as it was. ``summary.json`` has the layout of nnU-Net's, where what
     is undefined is the token NaN: not JSON, but what scripts for it expect; the other files have empty cells and null.
 
+    Args:
+        fresh: write over files of these names that other programs made.
+
     Returns:
         tuple of the paths.
 
     Raises:
-        FileError: see ``refuse_foreign_summary``.
+        FileError: such files are there.
     """
     folder = Path(folder)
-    refuse_foreign_summary(folder)
-    texts = {
-        "metrics.csv": _as_csv(report),
-        REPORT_FILE: as_text(report),
-        "metrics.md": "# Evaluation\n\n" + report.table(),
-        "summary.json": json.dumps(_as_nnunet(report), indent=4, sort_keys=True) + "\n",
-    }
-    for name, text in texts.items():
+    if not fresh:
+        refuse_foreign_report(folder)
+    texts = (
+        _as_csv(report),
+        as_text(report),
+        "# Evaluation\n\n" + report.table(),
+        json.dumps(_as_nnunet(report), indent=4, sort_keys=True) + "\n",
+    )
+    for name, text in zip(FILES, texts, strict=True):
         with replacing(folder / name) as draft:
             draft.write_text(text, encoding="utf-8", newline="")
-    return tuple(folder / name for name in texts)
+    return tuple(folder / name for name in FILES)
 
 
-def refuse_foreign_summary(folder: Path | str) -> None:
-    """Raise FileError where a folder holds the summary.json of another program: ours has a metrics.json beside it."""
-    path = Path(folder) / "summary.json"
+def refuse_foreign_report(folder: Path | str) -> None:
+    """Raise FileError where a folder holds files of these names that other programs made.
+
+    Nothing in it tells our summary.json from nnU-Net's: ours has a metrics.json beside it.
+    """
+    folder = Path(folder)
+    for name in FILES[:-1]:
+        refuse_foreign(folder / name)
+    path = folder / FILES[-1]
     if path.exists() and not path.with_name(REPORT_FILE).exists():
-        raise FileError(
-            f"{path}: was made by another program and would be overwritten. Give another folder for the report (-o)"
-        )
+        raise FileError(f"{path}: {FOREIGN}")
 
 
 def _as_csv(report: Report) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from autoseg.data.labels import LabelSchema
 
-__all__ = ["count_structures", "count_values"]
+__all__ = ["count_structures", "count_values", "unknown_values"]
 
 
 def count_values(data: np.ndarray) -> dict[int, int]:
@@ -25,3 +25,10 @@ def count_structures(data: np.ndarray, labels: LabelSchema) -> list[int]:
     """Voxels of each structure of a (Z, Y, X) label map; one of overlapping regions counts for each of them."""
     found: Mapping[int, int] = count_values(data)
     return [sum(found.get(value, 0) for value in set(group)) for group in labels.values]
+
+
+def unknown_values(data: np.ndarray, labels: LabelSchema) -> frozenset[int]:
+    """The values of a label map that are neither background, nor a structure's, nor to be ignored."""
+    known = [*labels.declared_values, *([] if labels.ignore is None else [labels.ignore])]
+    rest = data[~np.isin(data, known)]
+    return frozenset(np.unique(rest).tolist()) if rest.size else frozenset()

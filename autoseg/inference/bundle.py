@@ -8,13 +8,10 @@ in memory and never unpacked, so the names inside it cannot point anywhere.
 
 import hashlib
 import json
-import os
 import re
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -27,8 +24,9 @@ import torch
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
+from autoseg.locks import model_lock
 from autoseg.networks import build_network
-from autoseg.workspace import write_json
+from autoseg.workspace import unsealed, write_json
 from planners.names import fault_of_name
 from planners.plan import Plan
 from planners.records import RecordError, added, digest, from_json, schema_number, to_json
@@ -43,7 +41,6 @@ FORMAT = "autoseg model 1"
 SCHEMA = 2  # 2: what each fold learned from
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
-LOCK_SECONDS = 60.0  # a fold is added in far less
 MAX_RATIO = 100  # uncompressed / compressed bytes of a zip member; random weights stay below 1.2, a bomb is near 1000
 
 
@@ -149,7 +146,7 @@ def save_bundle(
     record = _checked_record(plan, labels, channels, file_ending, states, folder)
     for fold in sorted(cases.keys() - states.keys()):
         raise ModelError(f"{folder}: it is told what fold {fold!r} learned from, but has no weights of it to save")
-    with _locked(folder):
+    with model_lock(folder):
         record, stored_info = _stored_like(record, folder)
         entries = {entry.fold: entry for entry in record.weights}
         for fold, state in states.items():
@@ -158,7 +155,7 @@ def save_bundle(
             with replacing(folder / _weight_name(fold)) as draft:
                 draft.write_bytes(data)
         record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
-        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})})
+        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})}, seal=True)
         return load_bundle(folder)
 
 
@@ -276,9 +273,11 @@ def _load_weights(read: Read, entry: WeightFile, path: Path) -> State:
 def _parse_model(data: bytes, where: str | Path) -> tuple[ModelRecord, dict[str, Any]]:
     """(ModelRecord, info) from the bytes of a model.json."""
     try:
-        content = json.loads(data)
+        content = unsealed(json.loads(data), where)
     except (json.JSONDecodeError, UnicodeDecodeError) as fault:
         raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
+    except AutosegError as fault:
+        raise ModelError(str(fault)) from fault
     if not isinstance(content, dict) or not isinstance(info := content.pop("info", {}), dict):
         raise ModelError(f"{where}: expected an object, and an object as its 'info'")
     try:
@@ -296,30 +295,6 @@ def _checked_record(
     except ValueError as fault:
         raise ModelError(f"{folder}: {fault}") from fault
     return record
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time: a file that only one can make. It is left behind only where its process was killed."""
-    path, end = folder / f"{MODEL}.lock", time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-            break
-        except FileExistsError:
-            if time.monotonic() > end:
-                raise ModelError(
-                    f"{path}: another process has been writing this model for {LOCK_SECONDS:.0f} s. "
-                    "If none is running any more delete that file, then give the same command again"
-                ) from None
-            time.sleep(0.05)
-        except OSError as fault:
-            raise ModelError(f"{folder}: cannot be written: {fault.strerror or fault}") from fault
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _stored_like(new: ModelRecord, folder: Path) -> tuple[ModelRecord, dict[str, Any]]:
@@ -341,7 +316,7 @@ def _folder_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each file by name, function that reads one) of a folder."""
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
-    files = [file for file in path.iterdir() if file.suffix in (".json", ".safetensors")]  # a lock may vanish any moment
+    files = [file for file in path.iterdir() if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
     return {file.name: file.stat().st_size for file in files}, lambda name: (path / name).read_bytes()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from autoseg.data.scan import Finding
+from autoseg.data.findings import Finding
 from autoseg.evaluation.restored import RESTORED_COLUMNS, RestorationResult, RestoredColumn, RestoredMean
 from autoseg.page.markup import Table, colour_of, interval, number, scrubbed, text
 from autoseg.page.plots import Curve, draw_lines

@@ -11,7 +11,7 @@ import numpy as np
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.crop import crop, nonzero_box
-from autoseg.imaging.files import SAME_GRID_MM, read_label_volume, read_volume
+from autoseg.imaging.files import read_label_volume, read_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import orient
 from autoseg.records import CaseRecord
@@ -98,9 +98,9 @@ def read_scene(case: PageCase) -> Scene | None:
     if not case.images:
         notes.append("the scan was not found")
     for name, volume in (("reference", reference), ("scan", scan)):
-        if volume is not None and not volume.geometry.matches(grid, SAME_GRID_MM):
+        if volume is not None and not volume.geometry.is_same_grid(grid):
             notes.append(f"the {name} lies on another grid and is not shown")
-    fits = [volume if volume is None or volume.geometry.matches(grid, SAME_GRID_MM) else None for volume in (reference, scan)]
+    fits = [volume if volume is None or volume.geometry.is_same_grid(grid) else None for volume in (reference, scan)]
     order, flips = grid.canonical()
     geometry = grid.oriented(order, flips)
     masks = [mask.data] + ([fits[0].data] if fits[0] is not None else [])
@@ -109,12 +109,12 @@ def read_scene(case: PageCase) -> Scene | None:
     masks = [np.ascontiguousarray(crop(data, lower, upper)) for data in masks]
     grey = None if fits[1] is None else _grey(crop(orient(fits[1].data[0], order, flips), lower, upper))
     predicted = masks[0] if case.predicted else None
-    reference = masks[-1] if case.reference and (len(masks) == 2 or not case.predicted) else None
-    for name, data in ((case.called, predicted), ("reference", reference)):
+    truth = masks[-1] if case.reference and (len(masks) == 2 or not case.predicted) else None
+    for name, data in ((case.called, predicted), ("reference", truth)):
         if data is not None and not data.any():
             notes.append(f"{name}: no voxel is labelled")
     shape = [b - a for a, b in zip(lower, upper, strict=True)]
-    return Scene(grey, reference, predicted, geometry.cropped(lower, shape), tuple(notes), case.called)
+    return Scene(grey, truth, predicted, geometry.cropped(lower, shape), tuple(notes), case.called)
 
 
 def try_scene(case: PageCase) -> tuple[Scene | None, str]:

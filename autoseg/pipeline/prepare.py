@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoseg.data.dataset import DatasetSpec
 from autoseg.data.scan import CaseScan
-from autoseg.engines import LocalEngine
+from autoseg.engines import LocalEngine, map_cases, reason_of
+from autoseg.locks import prepare_lock
 from autoseg.options import Runtime
 from autoseg.preprocess.step import Prepare
-from autoseg.preprocess.store import preparation_digest
+from autoseg.preprocess.store import MOST_COMPRESSED, preparation_digest
+from autoseg.room import check_writable
 from autoseg.workspace import Workspace
 from planners import Plan
 
@@ -26,17 +29,37 @@ class PreparedCases:
     failures: tuple[str, ...] = ()
 
 
-def prepare(spec: DatasetSpec, scans: Sequence[CaseScan], plan: Plan, workspace: Workspace, runtime: Runtime) -> PreparedCases:
+def prepare(
+    spec: DatasetSpec, scans: Sequence[CaseScan], plan: Plan, workspace: Workspace, runtime: Runtime, *, look: bool = False
+) -> PreparedCases:
     """Prepare every training case that is not there yet, or was made from something else.
 
-    A case that fails does not stop the others.
+    A case that fails does not stop the others. One command at a time prepares a data set; another waits.
+
+    Args:
+        look: also at every byte of those that are there, and prepare damaged ones anew.
     """
     step = Prepare(workspace.prepared(spec.name, plan.name), plan, spec.labels, case_digests(spec, scans, plan))
-    todo = [case for case in spec.training if runtime.fresh or not step.is_done(case)]
-    engine, on_done = LocalEngine(runtime.workers), runtime.progress("prepare", len(todo))
-    outcomes = engine.map(step, todo, name=lambda case: case.id, on_done=on_done)
-    failures = tuple(f"{o.name}: {o.error}" for o in outcomes if o.error is not None)
+    with prepare_lock(step.folder.parent):
+        done = map_cases(
+            lambda case: not runtime.fresh and step.is_done(case, look=look), spec.training, workers=runtime.workers
+        )
+        todo = [case for case, found in zip(spec.training, done, strict=True) if not found.value]
+        if todo:
+            names = {case.id for case in todo}
+            check_writable(step.folder, sum(_numbers(s, plan) for s in scans if s.case in names) * 4 // MOST_COMPRESSED)
+        engine, on_done = LocalEngine(runtime.workers), runtime.progress("prepare", len(todo))
+        outcomes = engine.map(step, todo, name=lambda case: case.id, on_done=on_done)
+    failures = tuple(f"{o.name}: {reason_of(o.error)}" for o in outcomes if o.error is not None)
     return PreparedCases(len(todo) - len(failures), len(spec.training) - len(todo), failures)
+
+
+def _numbers(scan: CaseScan, plan: Plan) -> int:
+    """In the prepared image of a case, roughly."""
+    if scan.shape is None or scan.spacing_mm is None:
+        return 0
+    edges_mm = (edge * spacing for edge, spacing in zip(scan.shape, scan.spacing_mm, strict=True))
+    return int(len(scan.channels) * math.prod(edges_mm) / math.prod(plan.spacing_mm))
 
 
 def case_digests(spec: DatasetSpec, scans: Sequence[CaseScan], plan: Plan) -> dict[str, str]:

@@ -17,6 +17,7 @@ from autoseg.options import ReconstructOptions, Runtime
 from autoseg.outputs.from_labels import Reconstruct
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.surfaces import check_surfaces
+from autoseg.room import check_writable
 
 __all__ = ["Reconstructed", "reconstruct"]
 
@@ -69,6 +70,7 @@ def reconstruct(
     begun, source, target = time.monotonic(), Path(source), Path(target)
     options, runtime = options or ReconstructOptions(), runtime or Runtime()
     options = replace(options, surfaces=check_surfaces(options.surfaces))
+    check_writable(target)
     cases = _label_maps(source)
     if target.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise AutosegError(f"{target}: holds the label maps. Results need a folder of their own")

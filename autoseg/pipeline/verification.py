@@ -12,6 +12,7 @@ from autoseg.data.findings import findings_table
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.options import Runtime
+from autoseg.room import check_writable
 from autoseg.workspace import Workspace, read_json, write_json
 from planners.records import RecordError, from_json
 
@@ -46,6 +47,7 @@ def verify(dataset: str | PathLike[str], workspace: Workspace, runtime: Runtime 
         DatasetError: no such data set, or its dataset.json is wrong. Defects of cases are findings, not errors.
     """
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
+    check_writable(workspace.folder)
     verified = look_through(spec, workspace, runtime or Runtime())
     workspace.remember_dataset(spec.folder, spec.name)
     store_scans(verified, workspace)
@@ -64,15 +66,16 @@ def store_scans(verified: Verified, workspace: Workspace) -> None:
     """Write scans and findings where ``look_through`` and people find them."""
     folder = workspace.fingerprints(verified.dataset.name)
     if verified.scans != known_scans(folder / "scan.json"):
-        write_json(folder / "scan.json", verified.scans)
+        write_json(folder / "scan.json", {"cases": verified.scans}, seal=True)
     write_json(folder / "findings.json", verified.findings)
 
 
 def known_scans(path: Path) -> tuple[CaseScan, ...]:
-    """The scans in a ``scan.json``, () where there is none."""
+    """The scans in a ``scan.json``, () where there is none, or a damaged one."""
     if not path.is_file():
         return ()
     try:
-        return tuple(from_json(CaseScan, scan) for scan in read_json(path))
-    except (RecordError, AutosegError):
-        return ()  # of an earlier version: scan again
+        found = read_json(path)
+        return tuple(from_json(CaseScan, scan) for scan in (found["cases"] if isinstance(found, dict) else found))
+    except (RecordError, AutosegError, KeyError, TypeError):
+        return ()  # damaged, or of a version that wrote other records: scan again

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.atomic import remove_leftovers
 from autoseg.data.dataset import Case
 from autoseg.data.labels import LabelSchema
 from autoseg.names import plain_name
 from autoseg.preprocess.case import prepare_case
-from autoseg.preprocess.store import is_stored, store_case
+from autoseg.preprocess.store import is_stored, is_whole, store_case
 from planners.plan import Plan
 
 __all__ = ["Prepare"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,16 @@ class Prepare:
     labels: LabelSchema
     digests: dict[str, str]
 
-    def is_done(self, case: Case) -> bool:
-        """Whether the case lies there, made from the same."""
-        return is_stored(self.folder / case.id, self.digests[case.id])
+    def is_done(self, case: Case, *, look: bool = False) -> bool:
+        """Whether the case lies there, made from the same; with ``look`` whether every byte of it is what was written."""
+        folder = self.folder / case.id
+        remove_leftovers(folder)  # of a kill right after the case was whole
+        if not is_stored(folder, self.digests[case.id]):
+            return False
+        if not look or is_whole(folder):
+            return True
+        logger.warning("%s: the prepared case was damaged and is prepared anew", case.id)
+        return False
 
     def setup(self) -> Prepare:
         return self

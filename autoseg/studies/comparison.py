@@ -20,13 +20,14 @@ from autoseg.evaluation.comparison_report import About, as_markdown, write_compa
 from autoseg.networks import NETWORKS
 from autoseg.networks.devices import choose_device
 from autoseg.options import CompareOptions, Runtime
-from autoseg.pipeline.folds import ALL, count_folds, draw_splits, fold_names
-from autoseg.pipeline.ready import choose_recipe, length_of, ready_to_train
-from autoseg.pipeline.training import tell
+from autoseg.room import check_writable
 from autoseg.studies.about import describe, study_name
 from autoseg.studies.contender import is_finished, read_contender, with_closed_gates
 from autoseg.studies.entrant import Entrant, Study, enter
+from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
 from autoseg.studies.process import recipe_words, train_apart
+from autoseg.studies.ready import choose_recipe, length_of, ready_to_train
+from autoseg.studies.settled import tell
 from autoseg.training.memory import told_when_short_of_memory
 from autoseg.workspace import Workspace
 
@@ -88,14 +89,15 @@ def compare(
         NETWORKS[name]  # an unknown name is an error that lists the known ones
     study = _study(dataset, str(fold), workspace, options, runtime)
     seeds = range(study.seed, study.seed + options.repeats)
+    target = options.target
+    folder = Path(target) if target else workspace.comparison(study_name(study, seeds, names, options.match_flops))
+    check_writable(folder)
     found = _train_all(study, names, seeds, match=options.match_flops)
     merge = average_trainings if options.repeats > 1 else lambda trainings: trainings[study.seed]
     contenders = [merge(found.trained[name]) for name in names if name in found.trained]
     closed = {name: merge(trainings) for name, trainings in found.closed.items()}
     comparison = compare_scores(contenders, margin=options.margin, failed=found.failed, gates_closed=closed)
     about = describe(study, seeds, list(found.entrants.values()), options)
-    target = options.target
-    folder = Path(target) if target else workspace.comparison(study_name(study, seeds, names, options.match_flops))
     write_comparison(comparison, about, folder)
     failures = [f"{name}: {reason}" for name, reason in found.failed.items()]
     failures += [f"{c.name}: {failure}" for c in contenders for failure in c.failures]

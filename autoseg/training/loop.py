@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +23,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from autoseg.engines import default_workers
+from autoseg.engines import default_workers, on_stop_signals
 from autoseg.errors import TrainingError
 from autoseg.networks.devices import Applied
 from autoseg.training.batch import Batch
@@ -290,18 +288,10 @@ def _check(
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that is not empty once somebody asked to stop (interrupt or terminate), so that the step in hand is finished."""
+    """A list that is not empty once somebody asked to stop, so that the step in hand is finished."""
     stopped: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    with on_stop_signals(lambda number, frame: stopped.append(number)):
         yield stopped
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda received, frame: stopped.append(received)) for number in signals]
-    try:
-        yield stopped
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 class _Ahead:

@@ -70,10 +70,17 @@ def read_block(
     """
     lower = np.asarray(centre) - np.asarray(size) // 2
     box = [[int(a), int(a + n)] for a, n in zip(lower, size, strict=True)]
-    image = crop_and_pad_nd(case.image, box, pad_value=outside[0] if len(set(outside)) == 1 else np.nan)
+    image = _crop_and_pad(case.image, box, outside[0] if len(set(outside)) == 1 else np.nan)
     if len(set(outside)) > 1:
         image = np.where(np.isnan(image), np.reshape(outside, (-1, 1, 1, 1)).astype(np.float32), image)
-    return image.astype(np.float32, copy=False), crop_and_pad_nd(case.codes, box, pad_value=outside_code)
+    return image.astype(np.float32, copy=False), _crop_and_pad(case.codes, box, outside_code)
+
+
+def _crop_and_pad(array, box, value):
+    """The voxels of a box as a numpy array; ``value`` beyond the array, of which no more is read."""
+    inside = [slice(max(0, low), max(0, low, min(high, edge))) for (low, high), edge in zip(box, array.shape[-3:], strict=True)]
+    shifted = [[low - part.start, high - part.start] for (low, high), part in zip(box, inside, strict=True)]
+    return crop_and_pad_nd(array[(..., *inside)], shifted, pad_value=value)
 
 
 def _pick(rng: np.random.Generator, arrays: Sequence[np.ndarray]) -> np.ndarray:

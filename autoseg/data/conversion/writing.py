@@ -15,7 +15,8 @@ from autoseg.engines import LocalEngine, Outcome, reason_of
 from autoseg.errors import DatasetError
 from autoseg.ledger import Journal
 from autoseg.options import Runtime
-from autoseg.workspace import write_json
+from autoseg.workspace import read_json, write_json
+from planners.records import to_json
 
 __all__ = ["Made", "write_dataset"]
 
@@ -83,6 +84,7 @@ def write_dataset(
     _write_json(journal, "dataset.json", about.of(whole, parts))
     if any(case.part == "val" for case in whole):
         _write_json(journal, "splits.json", [{p: sorted(c.id for c in whole if c.part == p) for p in ("train", "val")}])
+    journal.end({*(entry["file"] for entry, _ in entries), *({"dataset.json", "splits.json"} & set(journal.entries))})
     training = sum(case.part != "test" for case in whole)
     new = [is_new for _, is_new in entries]
     return Made(training, len(whole) - training, sum(new), new.count(False), failures)
@@ -97,7 +99,8 @@ def _remove_stale(journal: Journal, wanted: set[str]) -> None:
 def _write_json(journal: Journal, name: str, value: Any) -> None:
     """Write a JSON file of the data set; one that somebody edited since stays as it is."""
     path: Path = journal.path.parent / name
-    if journal.is_edited(name):
+    is_same = path.is_file() and read_json(path) == to_json(value)  # a kill may have come before the record
+    if journal.is_edited(name) and not is_same:
         logger.warning("%s was edited and stays as it is", path)
         return
     write_json(path, value)

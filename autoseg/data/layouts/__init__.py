@@ -1,9 +1,14 @@
 """Arrangements of files that ``autoseg convert`` understands. A layout is a function, see ``found.py``."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from autoseg.data.layouts.found import FoundDataset
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from autoseg.registry import Later, Registry
+
+if TYPE_CHECKING:
+    from autoseg.data.layouts.found import FoundDataset
 
 __all__ = ["LAYOUTS"]
 

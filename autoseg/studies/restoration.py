@@ -59,8 +59,9 @@ def _rows(predictor: Predictor, case: StoredCase) -> list[RestoredRow]:
     roi, spacing_mm = case.codes[:] > 0, case.geometry.spacing_mm
     rows = []
     for kind in DEGRADATIONS:
-        channels = [degrade(kind, channel, spacing_mm, f"{case.case}/{c}") for c, channel in enumerate(clean)]
-        if channels[0] is None:  # too few slices to be made thick
+        made = [degrade(kind, channel, spacing_mm, f"{case.case}/{c}") for c, channel in enumerate(clean)]
+        channels = [channel for channel in made if channel is not None]
+        if not channels:  # too few slices to be made thick
             continue
         degraded = np.stack(channels)
         axis = slice_axis(clean.shape[1:], spacing_mm)

@@ -52,7 +52,7 @@ def draw_splits(spec: DatasetSpec, scans: Sequence[CaseScan], workspace: Workspa
         splits = make_splits(spec.training, present=present)
         folds = [{"train": list(s.training), "val": list(s.validation)} for s in splits]
         if keep and present is not None:
-            write_json(path, {"patients": patients, "folds": folds})
+            write_json(path, {"patients": patients, "folds": folds}, seal=True)
     if len(splits) < FOLDS:
         logger.info("%d patients are as many folds, each with one patient held back; five or more make five folds", len(splits))
     return splits
