@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export = actions.add_parser("export", help="write a model as one zip")
     export.add_argument("model", help="name or folder")
     export.add_argument("file", help="zip to write")
+    export.add_argument("--fresh", action="store_true", help="write over a file of another program")
     install = actions.add_parser("import", help="check a model file and add it to the workspace")
     install.add_argument("file", help="zip or folder")
     install.add_argument("--name", help="default: the file's name")
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
     workspace = workspace_of(args)
     if args.action == "export":
-        print(export_model(args.model, Path(args.file), workspace))
+        print(export_model(args.model, Path(args.file), workspace, fresh=args.fresh))
     elif args.action == "import":
         print(import_model(Path(args.file), workspace, name=args.name))
     else:

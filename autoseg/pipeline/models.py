@@ -9,6 +9,7 @@ from typing import Any
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
 from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.places import MODEL, refuse_foreign
 from autoseg.room import check_writable
 from autoseg.workspace import Workspace, read_json
 from planners.names import fault_of_name
@@ -39,11 +40,13 @@ def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
     return known[0]
 
 
-def export_model(model: str | PathLike[str], path: Path, workspace: Workspace) -> Path:
-    """Write a model as one zip; returns its path."""
+def export_model(model: str | PathLike[str], path: Path, workspace: Workspace, *, fresh: bool = False) -> Path:
+    """Write a model as one zip; returns its path. What lies there and is no model stays, unless asked for a ``fresh`` start."""
     found = find_model(model, workspace)
     if found.is_file():
         raise AutosegError(f"{found} is one file already; copy it")
+    if not fresh:
+        refuse_foreign(path, MODEL)
     check_writable(Path(path).parent)
     return bundles.export_model(found, path)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from autoseg.data.labelmaps import references_in
 from autoseg.data.sources import find_inputs, tell
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
-from autoseg.evaluation import Report
 from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
@@ -23,36 +22,15 @@ from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.measurements import TABLE, write_measurements
+from autoseg.outputs.predicted import Predicted
 from autoseg.outputs.surface_scores import record_surface_scores
-from autoseg.pipeline.evaluation import Known, all_failures, evaluate, references_in
+from autoseg.pipeline.evaluation import Known, all_failures, evaluate
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
 __all__ = ["Predicted", "predict"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What a prediction did: outcomes of all cases, and the report where there was a reference.
-
-    ``failures`` are sentences about cases that could not be predicted, or could not be scored.
-    """
-
-    folder: Path
-    done: int
-    skipped: int
-    failures: tuple[str, ...]
-    seconds: float
-    report: Report | None = None
-
-    def summary(self) -> str:
-        lines = [f"{self.done} predicted, {self.skipped} were done already, {len(self.failures)} failed, {self.seconds:.1f} s"]
-        lines += [f"failed: {failure}" for failure in self.failures]
-        if self.report is not None:
-            lines += ["", self.report.table()]
-        return "\n".join([*lines, f"results: {self.folder}"])
 
 
 def predict(

@@ -106,7 +106,7 @@ def train_one(run: Run, fold: str) -> FoldResult:
     report, failures, restoration = None, (), None
     if task.validation:
         report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
-    try_report(folder, runtime=Runtime(workers=run.runtime.workers))
+    try_report(folder, runtime=Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh))
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
 
 
@@ -122,6 +122,7 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
         versions=versions(),
         memory_mib=max(filter(None, memory), default=None),
         transfer=to_json(trained.transfer) if trained.transfer else None,
+        decisions=run.training.decisions,
     )
     write_fold(folder, record)
 
