@@ -133,7 +133,7 @@ def hippocampi(data):
                 (raw / part / path.name).symlink_to(path)
         about = json.loads((data / "dataset.json").read_text()) | {"numTraining": 20}
         (raw / "dataset.json").write_text(json.dumps(about))
-        return road("Hippocampus", "004", f"{raw}/imagesTr", f"{raw}/labelsTr", 30, "", "stl,glb")
+        return road("Hippocampus", "004", f"{raw}/imagesTr", f"{raw}/labelsTr", 30, "--set checks=5", "stl,glb")
 
     return commands
 
@@ -199,7 +199,7 @@ def values(path):
 
 def flat(value, key=""):
     if isinstance(value, dict | list):
-        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(map(called, value)):
             yield from flat(part, f"{key}/{name}")
     else:
         yield key, value
