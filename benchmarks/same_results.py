@@ -43,7 +43,13 @@ def on_one_side(old, new):
 
 
 def within(share):
-    return lambda old, new: ABSENT not in (old, new) and abs(float(old) - float(new)) <= share * max(abs(float(old)), 1)
+    def may(old, new):
+        try:
+            return abs(float(old) - float(new)) <= share * max(abs(float(old)), 1)
+        except (TypeError, ValueError):
+            return False  # a text, or nothing
+
+    return may
 
 
 def done_before(old, new):
