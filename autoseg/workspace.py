@@ -123,7 +123,7 @@ def read_json(path: Path) -> Any:
         return unsealed(json.loads(Path(path).read_text()), path)
     except FileNotFoundError:
         raise AutosegError(f"{path}: there is no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+    except (ValueError, RecursionError) as fault:  # no JSON or no text, numbers of endless digits, endless depth
         raise AutosegError(f"{path}: not readable as JSON: {fault}") from fault
 
 

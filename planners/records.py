@@ -8,6 +8,7 @@ fields, and says where in the file the fault is. That is what lets a person edit
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 
@@ -66,7 +67,7 @@ def _build(kind, value, where):
     if origin is tuple:
         return _build_tuple(typing.get_args(kind), value, where)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _finite(value, where)
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if kind in (str, bool) and isinstance(value, kind):
@@ -102,6 +103,16 @@ def _build_tuple(kinds, value, where):
     if len(kinds) != len(value):
         raise RecordError(f"{where}: expected {len(kinds)} entries, found {len(value)}")
     return tuple(_build(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+
+
+def _finite(value: int | float, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RecordError(f"{where}: expected a finite number, found {number}")
+    return number
 
 
 def _name(kind):

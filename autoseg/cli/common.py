@@ -109,6 +109,8 @@ def setting(text):
         return key, json.loads(value)
     except json.JSONDecodeError:
         return key, value
+    except (ValueError, RecursionError) as fault:  # endless digits, endless depth
+        raise argparse.ArgumentTypeError(f"{key}: {fault}") from fault
 
 
 def speaker(args):

@@ -4,6 +4,7 @@ This file puts the parts together (batches, validation patches, loss, history) a
 """
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from autoseg.networks.machine import keep_memory, unsafe_in_bf16
 from autoseg.preprocess.store import loaded, open_case
 from autoseg.training.batches import make_batch
 from autoseg.training.checkpoint import LoopState, read_state
-from autoseg.training.loop import Length, fit
+from autoseg.training.loop import Length, NotFinite, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
@@ -29,6 +30,7 @@ from planners.records import digest
 __all__ = ["FoldTask", "TrainedFold", "train_fold"]
 
 KEPT_BYTES = 2**30  # of cases in memory: a GPU takes patches faster than blocks can be unpacked
+KEPT_STEPS = 64  # whose cases are remembered; more than are ever made ahead
 CURVES_SECONDS = 20  # between two drawings of the curves, each of which takes a third of a second
 
 
@@ -105,10 +107,14 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
         cases = loaded(cases, KEPT_BYTES)
     epoch = steps_of_an_epoch(recipe, task.plan, cases)
 
+    drawn_from = {}
+
     def batch(step, fraction, left):
         plain = is_plain(recipe, fraction, left / epoch)
         where = device if device.type == "cuda" else "cpu"
-        return make_batch(cases, task.plan, recipe, task.labels, task.seed, step, fraction, plain, where)
+        drawn_from[step] = drawn = _Drawn(cases)
+        drawn_from.pop(step - KEPT_STEPS, None)
+        return make_batch(drawn, task.plan, recipe, task.labels, task.seed, step, fraction, plain, where)
 
     loss = partial(
         LOSSES[recipe.loss],
@@ -132,23 +138,48 @@ def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda
             f"loss {row['train_loss']:.3f} validation {row['validation_loss']:.3f} Dice {dice}"
         )
 
-    state, weights = fit(
-        network,
-        batch,
-        _validation_patches(task, prepared, recipe),
-        _in_a_safe_format(recipe, task.plan, device, say),
-        task.length,
-        loss=loss,
-        score=partial(patch_dice, labels=task.labels),
-        device=device,
-        identity=digest(task),
-        checkpoint=folder / "checkpoint.safetensors",
-        on_check=on_check,
-        say=say,
-    )
+    with _naming_cases(drawn_from):
+        state, weights = fit(
+            network,
+            batch,
+            _validation_patches(task, prepared, recipe),
+            _in_a_safe_format(recipe, task.plan, device, say),
+            task.length,
+            loss=loss,
+            score=partial(patch_dice, labels=task.labels),
+            device=device,
+            identity=digest(task),
+            checkpoint=folder / "checkpoint.safetensors",
+            on_check=on_check,
+            say=say,
+        )
     rows = read_history(history)
     plot_history(rows, folder / "curves.png")
     return TrainedFold(weights, state, rows[-1] if rows else {})
+
+
+class _Drawn:
+    """Prepared cases that note which of them were asked for."""
+
+    def __init__(self, cases):
+        self.cases, self.names = cases, []
+
+    def __len__(self):
+        return len(self.cases)
+
+    def __getitem__(self, number):
+        self.names.append(self.cases[number].case)
+        return self.cases[number]
+
+
+@contextmanager
+def _naming_cases(drawn_from):
+    """Name the cases of the batch after which something was not a number; ``drawn_from`` is {step: _Drawn}."""
+    try:
+        yield
+    except NotFinite as fault:
+        names = drawn_from[fault.step].names if fault.step in drawn_from else ()
+        raise TrainingError(f"{fault}\nThe batch of that step: {', '.join(dict.fromkeys(names)) or 'not known'}") from fault
 
 
 def _in_a_safe_format(recipe, plan, device, say):

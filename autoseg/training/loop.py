@@ -25,12 +25,25 @@ from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpo
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
 from autoseg.training.passes import Passes
-from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_for, over_at, restoration_weight
+from autoseg.training.recipe import Recipe, ema_decay, learning_rate_factor, momentum_for, over_at, restoration_weight
 
-__all__ = ["Length", "fit"]
+__all__ = ["Length", "NotFinite", "fit"]
 
 ACCELERATOR_THREADS = 3  # that make batches
 CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the length is a time
+
+
+class NotFinite(TrainingError):
+    """A loss or a weight is not a number any more: ``step`` is the one whose batch it came with."""
+
+    def __init__(self, step: int, what: str, recipe: Recipe) -> None:
+        self.step = step
+        rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate", "attention_rate")}
+        lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
+        super().__init__(
+            f"step {step}: {what}. The last checkpoint is whole; start anew with lower learning rates, such as {lower} "
+            "--fresh, and run autoseg verify on the data"
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,8 @@ def fit(
         (LoopState, weights): the weights to use, a state dictionary on the CPU (averaged ones if the recipe averages).
 
     Raises:
-        TrainingError: the loss is not a number, or the checkpoint belongs to other settings.
+        NotFinite: a loss or a weight is not a number; the last checkpoint before is kept.
+        TrainingError: the checkpoint belongs to other settings.
     """
     optimizers = build_optimizers(network, recipe)
     if checkpoint.is_file():
@@ -122,10 +136,10 @@ def fit(
                     on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-                save_checkpoint(checkpoint, state, network, averaged, optimizers.values())
+                _save_finite(checkpoint, state, network, averaged, optimizers, recipe)
                 saved = time.monotonic()
     _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-    save_checkpoint(checkpoint, state, network, averaged, optimizers.values())
+    _save_finite(checkpoint, state, network, averaged, optimizers, recipe)
     if stopped:
         say(f"stopped at step {state.step}; the same command goes on from there")
         raise KeyboardInterrupt
@@ -186,12 +200,15 @@ def _refuse_unless_finite(losses, step, recipe):
     """Losses of one step or none."""
     for value in (tensor.item() for tensor in losses):
         if not math.isfinite(value):
-            rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate", "attention_rate")}
-            lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
-            raise TrainingError(
-                f"step {step}: the loss is {value}. The last checkpoint is whole; start anew with lower learning rates, "
-                f"such as {lower} --fresh, and run autoseg verify on the data"
-            )
+            raise NotFinite(step, f"the loss is {value}", recipe)
+
+
+def _save_finite(checkpoint, state, network, averaged, optimizers, recipe):
+    """Write the checkpoint, unless a weight is not a number: the last one, which is good, stays then."""
+    for name, tensor in (*network.state_dict().items(), *averaged.items()):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise NotFinite(max(0, state.step - 1), f"the weights of {name} are not finite", recipe)
+    save_checkpoint(checkpoint, state, network, averaged, optimizers.values())
 
 
 def _average(averaged, network, decay):
@@ -224,6 +241,8 @@ def _check(network, averaged, validation, loss, score, recipe, length, device, s
     network.load_state_dict(trained)
     network.train()
     value = sum(losses) / len(losses)
+    if not math.isfinite(value):
+        raise NotFinite(max(0, state.step - 1), f"the validation loss is {value}", recipe)
     smoothed = value if state.smoothed is None else 0.5 * (state.smoothed + value)
     better = state.best is None or smoothed < state.best - 1e-3 * abs(state.best)
     since_best = 0 if better else state.since_best + 1
