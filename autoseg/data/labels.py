@@ -6,7 +6,7 @@ is an output channel of the network: without regions, head k is code k (softmax,
 is region r (sigmoid), and a region is a set of codes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class LabelSchema:
         has_regions: structures are regions that may overlap: sigmoid heads.
         paint_values: the value written for each structure; later structures overwrite earlier ones, see ``paint_codes``.
         ignore: label value of voxels without annotation, or None.
+        overwrite: a later region always replaces what is painted, also where another value means both together.
     """
 
     structures: tuple[str, ...]
@@ -36,6 +37,7 @@ class LabelSchema:
     has_regions: bool
     paint_values: tuple[int, ...]
     ignore: int | None = None
+    overwrite: bool = field(default=False, metadata={"since": 2})
 
     @property
     def declared_values(self):
@@ -59,9 +61,11 @@ class LabelSchema:
         """What painting each structure makes of each code: (structures, codes), for ``logits_to_codes``.
 
         The code of exactly the structures that were found so far, if a value means them together: so overlap is kept and the
-        order is no matter. Otherwise the structure's own value.
+        order is no matter. Otherwise, and always with ``overwrite``, the structure's own value.
         """
         n_codes, own = len(self.declared_values), [self.declared_values.index(value) for value in self.paint_values]
+        if self.overwrite:
+            return tuple((code,) * n_codes for code in own)
         members = [frozenset(r for r, codes in enumerate(self.structure_codes) if c in codes) for c in range(n_codes)]
         code_of = {group: code for code, group in reversed(list(enumerate(members)))}  # the lowest of equal ones,
         code_of |= {members[code]: code for code in own}  # but rather one that is painted

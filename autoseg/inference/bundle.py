@@ -12,16 +12,16 @@ import os
 import re
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import safetensors
 import safetensors.torch
 
+from autoseg.archive import read_member, safe_members
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
@@ -37,7 +37,6 @@ FORMAT = "autoseg model 1"
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
 LOCK_SECONDS = 60.0  # a fold is added in far less
-MAX_RATIO = 100  # uncompressed / compressed bytes of a zip member; random weights stay below 1.2, a bomb is near 1000
 
 
 @dataclass(frozen=True)
@@ -308,34 +307,13 @@ def _folder_members(path):
 
 def _zip_members(path):
     """(size of each member by name, function that reads one) of a zip, after refusing what no model contains."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except zipfile.BadZipFile as fault:
-        raise ModelError(f"{path}: neither a model folder nor an undamaged zip: {fault}") from fault
-    names = [info.filename for info in infos]
-    if len(set(names)) < len(names):
-        raise ModelError(f"{path}: two members of the archive share a name")
-    for info in infos:
-        parts = PurePosixPath(info.filename.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in info.filename:
-            raise ModelError(f"{path}: the member {info.filename!r} points outside the archive; do not trust this file")
-        if info.file_size > MAX_RATIO * max(info.compress_size, 1024):
-            raise ModelError(f"{path}: the member {info.filename!r} claims {info.file_size} bytes from {info.compress_size}")
-    heads = [name[: -len(MODEL)] for name in names if name.split("/")[-1] == MODEL and name.count("/") < 2]
+    members = safe_members(path, path)
+    heads = [name[: -len(MODEL)] for name in members if name.split("/")[-1] == MODEL and name.count("/") < 2]
     heads = [head for head in heads if head != "__MACOSX/"]
     if len(heads) != 1:
         raise ModelError(f"{path}: expected one {MODEL} in it, found {len(heads)}")
-    sizes = {info.filename.removeprefix(heads[0]): info.file_size for info in infos}
-    return sizes, partial(_read_member, path, heads[0])
-
-
-def _read_member(path, head, name):
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(head + name)  # reads at most the declared size, then checks the CRC
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError, OSError) as fault:
-        raise ModelError(f"{path}: {name} cannot be read from the archive: {fault}") from fault
+    sizes = {name.removeprefix(heads[0]): size for name, size in members.items()}
+    return sizes, lambda name: read_member(path, heads[0] + name, path)
 
 
 def _weight_name(fold):

@@ -271,6 +271,7 @@ class Predictor:
                 autocast=torch.bfloat16 if self.precision == "bf16" else None,
                 batch_views=1 if self.device.type == "cpu" else plan.batch_size,
                 pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
+                peak=plan.window_peak,
                 scratch=self.scratch,
                 on_note=on_note,
             )

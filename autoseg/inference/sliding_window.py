@@ -42,15 +42,16 @@ def window_starts(length, patch, step):
     if last <= 0:
         return (0,)
     n_steps = math.ceil(last / max(1.0, patch * step))
-    return tuple(round(i * last / n_steps) for i in range(n_steps + 1))
+    return tuple(round(last / n_steps * i) for i in range(n_steps + 1))
 
 
-def window_weights(length, patch, starts):
+def window_weights(length, patch, starts, peak="middle"):
     """(windows, patch) float32: share of each window at each of its voxels along one axis.
 
-    Positive; the shares of all windows at a voxel of the axis add up to one.
+    Positive; the shares of all windows at a voxel of the axis add up to one. ``peak`` is that of ``Plan.window_peak``.
     """
-    gaussian = np.exp(-0.5 * ((np.arange(patch) - (patch - 1) / 2) / (patch / 8)) ** 2)  # at the rim above 3e-4
+    centre = (patch - 1) / 2 if peak == "middle" else patch // 2
+    gaussian = np.exp(-0.5 * ((np.arange(patch) - centre) / (patch / 8)) ** 2)  # at the rim above 3e-4
     total = np.zeros(max(length, patch))
     for start in starts:
         total[start : start + patch] += gaussian
@@ -68,6 +69,7 @@ def predict_logits(
     autocast=None,
     batch_views=1,
     pad_value=0.0,
+    peak="middle",
     scratch=None,
     on_note=logger.warning,
 ):
@@ -83,6 +85,7 @@ def predict_logits(
         autocast: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None for float32.
         batch_views: views per call of a network.
         pad_value: number, or one per channel, put around a small volume.
+        peak: see ``window_weights``.
         scratch: folder for logits that are too large for memory; None for the system's temporary folder.
         on_note: called with a sentence if device memory was short and the work was repeated in smaller pieces. That changes
             no result but by rounding.
@@ -97,7 +100,7 @@ def predict_logits(
     patch = tuple(int(edge) for edge in patch_size)
     data, inner = _pad(data, patch, pad_value)
     flips = [axes for n in range(len(mirror_axes) + 1) for axes in itertools.combinations(mirror_axes, n)]
-    windows = _windows(data.shape[1:], patch, step)
+    windows = _windows(data.shape[1:], patch, step, peak)
     attempts = dict.fromkeys([(batch_views, device), (1, device), (1, torch.device("cpu"))])
     for batch, store in attempts:
         try:
@@ -114,12 +117,12 @@ def predict_logits(
     )
 
 
-def _windows(shape, patch, step):
+def _windows(shape, patch, step, peak):
     """[(index into a (C, z, y, x) array, weights)] of every window; weights are three vectors whose product counts."""
     axes = []
     for axis, (length, edge) in enumerate(zip(shape, patch, strict=True)):
         starts = window_starts(length, edge, step)
-        weights = torch.from_numpy(window_weights(length, edge, starts))
+        weights = torch.from_numpy(window_weights(length, edge, starts, peak))
         form = [-1 if a == axis else 1 for a in range(3)]
         axes.append([(slice(start, start + edge), weight.reshape(form)) for start, weight in zip(starts, weights, strict=True)])
     return [((slice(None), *(place for place, _ in window)), [w for _, w in window]) for window in itertools.product(*axes)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
 from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.interop.nnunet import is_nnunet, read_nnunet
 from autoseg.workspace import read_json
 
 __all__ = ["describe_model", "export_model", "find_model", "import_model"]
@@ -42,20 +43,27 @@ def export_model(model, path, workspace):
 
 
 def import_model(path, workspace, *, name=None):
-    """Check a model file and copy it into the workspace; returns the folder. Refuses a name that is taken."""
-    bundle = load_bundle(path)
-    target = workspace.model(name or path.stem)
+    """Check a model file and copy it into the workspace; returns the folder. Refuses a name that is taken.
+
+    A trained model of nnU-Net 2 (results folder, exported zip, or a fold) becomes one of ours; see ``interop.nnunet``.
+    """
+    if is_nnunet(path):
+        model = read_nnunet(path)
+        name, weights = name or model.name, model.weights
+    else:
+        model = load_bundle(path)
+        name, weights = name or path.stem, {fold: load() for fold, load in model.folds.items()}
+    target = workspace.model(name)
     if target.exists():
         raise AutosegError(f"{target} exists already; choose another --name")
-    weights = {fold: load() for fold, load in bundle.folds.items()}
     save_bundle(
         target,
-        plan=bundle.plan,
-        labels=bundle.labels,
-        channels=bundle.channels,
+        plan=model.plan,
+        labels=model.labels,
+        channels=model.channels,
         weights=weights,
-        info=bundle.info,
-        file_ending=bundle.file_ending,
+        info=model.info,
+        file_ending=model.file_ending,
     )
     return target
 

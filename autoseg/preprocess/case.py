@@ -66,7 +66,7 @@ def prepare_volume(volume, plan):
 
 def spacing_of(native, plan):
     """Millimetres between the voxels of a scan's own grid along the axes (z, y, x) of the network."""
-    order, _ = native.canonical()
+    order, _ = _axes(native, plan)
     return tuple(native.spacing_mm[order[axis]] for axis in plan.axis_order)
 
 
@@ -121,7 +121,7 @@ def prepare_case(case, labels, plan):
 
 def network_grid(geometry, plan):
     """The grid at the plan's spacing that covers the same box; shape rounded as nnU-Net does."""
-    target = [max(1, round(n * s / t)) for n, s, t in zip(geometry.shape, geometry.spacing_mm, plan.spacing_mm, strict=True)]
+    target = [max(1, round(s / t * n)) for n, s, t in zip(geometry.shape, geometry.spacing_mm, plan.spacing_mm, strict=True)]
     if plan.patch_size[0] == 1:  # slices keep their distance
         target[0] = geometry.shape[0]
     return geometry.resized(target)
@@ -152,16 +152,21 @@ def find_sites(codes, seed):
 
 
 def _oriented(array, geometry, plan):
-    """In canonical orientation and the plan's axis order; a view, its geometry, and (order, flips) that did it."""
-    order, flips = geometry.canonical()
+    """In the plan's orientation and axis order; a view, its geometry, and (order, flips) that did it."""
+    order, flips = _axes(geometry, plan)
     to_network = tuple(order[axis] for axis in plan.axis_order)
     flips = tuple(plan.axis_order.index(axis) for axis in flips)
     return orient(array, to_network, flips), geometry.oriented(to_network, flips), (to_network, flips)
 
 
+def _axes(geometry, plan):
+    """(order, flips) that bring an array to the plan's orientation."""
+    return geometry.canonical() if plan.orientation == "canonical" else ((0, 1, 2), ())
+
+
 def _resampled(data, geometry, plan):
     grid = network_grid(geometry, plan)
-    return resample_image(data, geometry, grid, _orders(geometry, plan, "image")), grid
+    return resample_image(data, geometry, grid, _orders(geometry, plan, "image"), clip=plan.resampling.clip), grid
 
 
 def _orders(geometry, plan, kind):
