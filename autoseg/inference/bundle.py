@@ -26,6 +26,7 @@ from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
 from autoseg.networks import build_network
+from autoseg.reconstruct.components import KeepLargest
 from autoseg.workspace import write_json
 from planners.plan import Plan
 from planners.records import RecordError, digest, from_json, to_json
@@ -58,6 +59,7 @@ class ModelRecord:
     file_ending: str
     weights: tuple[WeightFile, ...] = ()
     format: str = FORMAT
+    postprocessing: tuple[KeepLargest, ...] = field(default=(), metadata={"since": 2})
 
     def __post_init__(self):
         if self.format != FORMAT:
@@ -85,6 +87,7 @@ class Bundle:
         info: versions, provenance, validation scores; plain JSON.
         digest: sixteen hexadecimal digits of everything above but ``info``, weights included: the identity of the model.
         name: where it was loaded from, for messages.
+        postprocessing: rules for the final labels, in order.
     """
 
     plan: Plan
@@ -95,9 +98,10 @@ class Bundle:
     info: dict = field(default_factory=dict)
     digest: str = ""
     name: str = "model"
+    postprocessing: tuple[KeepLargest, ...] = ()
 
 
-def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_ending=".nii.gz"):
+def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_ending=".nii.gz", postprocessing=()):
     """Write a model, or add folds to one; each file appears whole or not at all.
 
     Folds that the folder has already are kept, those named again are replaced. ``info`` is merged into the stored one,
@@ -105,7 +109,7 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
 
     Args:
         folder: created where it is missing.
-        plan, labels, channels, file_ending: as in ``Bundle``.
+        plan, labels, channels, file_ending, postprocessing: as in ``Bundle``.
         weights: fold name (or number) -> state dict of ``build_network(plan.network)``.
         info: JSON values.
 
@@ -113,10 +117,11 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
         The Bundle, loaded from the folder.
 
     Raises:
-        ModelError: the folder holds a model with another plan, labels, channels or file ending, or stays locked.
+        ModelError: the folder holds a model with another plan, labels, channels, file ending or postprocessing, or stays
+            locked.
     """
     folder, weights = Path(folder), {str(fold): state for fold, state in weights.items()}
-    record = _checked_record(plan, labels, channels, file_ending, weights, folder)
+    record = _checked_record(plan, labels, channels, file_ending, weights, folder, postprocessing)
     with _locked(folder):
         record, stored_info = _stored_like(record, folder)
         entries = {entry.fold: entry for entry in record.weights}
@@ -168,6 +173,7 @@ def load_bundle(path):
         info=info,
         digest=digest(record),
         name=str(path),
+        postprocessing=record.postprocessing,
     )
 
 
@@ -249,9 +255,9 @@ def _parse_model(data, where):
         raise ModelError(str(fault)) from fault
 
 
-def _checked_record(plan, labels, channels, file_ending, weights, folder):
+def _checked_record(plan, labels, channels, file_ending, weights, folder, postprocessing=()):
     try:
-        record = ModelRecord(plan, labels, tuple(channels), file_ending)
+        record = ModelRecord(plan, labels, tuple(channels), file_ending, postprocessing=tuple(postprocessing))
         replace(record, weights=tuple(WeightFile(fold, "", 0) for fold in weights))
     except ValueError as fault:
         raise ModelError(f"{folder}: {fault}") from fault
@@ -287,7 +293,7 @@ def _stored_like(new, folder):
     if not (folder / MODEL).is_file():
         return new, {}
     stored, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
-    for name in ("plan", "labels", "channels", "file_ending"):
+    for name in ("plan", "labels", "channels", "file_ending", "postprocessing"):
         if getattr(stored, name) != getattr(new, name):
             raise ModelError(
                 f"{folder}: holds a model with another {name}\n"

@@ -26,6 +26,7 @@ from autoseg.inference.sliding_window import predict_logits
 from autoseg.networks import finest_head, postpone_logits
 from autoseg.networks.machine import choose_device, faster_in_bf16, give_to_onednn
 from autoseg.preprocess.case import prepare_volume, spacing_of
+from autoseg.reconstruct.components import keep_largest
 from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
@@ -283,7 +284,7 @@ class Predictor:
         how = {"orders": self._logits_orders(prepared), "has_regions": labels.has_regions}
         paint = labels.paint_codes if labels.has_regions else None
         codes = logits_to_codes(logits, prepared.grid, prepared.native, paint_codes=paint, **how)
-        values = np.array(labels.declared_values, np.int32)[codes]
+        values = keep_largest(np.array(labels.declared_values, np.int32)[codes], self.bundle.postprocessing)
         chances = None
         if probabilities:
             chances = probabilities_to_native(logits, prepared.grid, prepared.native, scratch=self.scratch, **how)

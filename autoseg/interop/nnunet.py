@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,16 @@ from autoseg.data.labels import LabelSchema
 from autoseg.errors import ModelError
 from autoseg.interop.checkpoint import read_checkpoint
 from autoseg.interop.nnunet_plans import channel_names, label_schema, settle_configuration, translate_plan
+from autoseg.interop.nnunet_postprocessing import postprocessing_rules
 from autoseg.interop.nnunet_weights import from_nnunet
+from autoseg.reconstruct.components import KeepLargest
 from planners.plan import Plan
 
 __all__ = ["Imported", "is_nnunet", "read_nnunet"]
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")  # the first that a fold has
 FOLD = re.compile(r"fold_(\d{1,3}|all)")
+RULES = re.compile(r"crossval_results_folds_([0-9a-z_]+)/postprocessing\.(json|pkl)")
 MAX_JSON_BYTES = 64 * 2**20
 
 
@@ -43,6 +46,7 @@ class Imported:
     file_ending: str
     weights: dict[str, dict[str, torch.Tensor]]
     info: dict[str, Any]
+    postprocessing: tuple[KeepLargest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,20 @@ class _Files:
         if not isinstance(content, dict):
             raise ModelError(f"{where}: expected an object, found a {type(content).__name__}")
         return content
+
+    def postprocessing(self, folds: Collection[str], values: Collection[int]) -> tuple[KeepLargest, ...]:
+        """The rules that cross-validation chose: of exactly these folds, or where there is one such choice only."""
+        stems = sorted({name.rpartition(".")[0] for name in self.names if RULES.fullmatch(name)})
+        of_these = [stem for stem in stems if stem.endswith(f"_folds_{'_'.join(sorted(folds))}/postprocessing")]
+        chosen = of_these or stems
+        if len(chosen) != 1:
+            return ()
+        name = next(name for ending in ("json", "pkl") if (name := f"{chosen[0]}.{ending}") in self.names)
+        where = f"{self.name}/{name}"
+        if name.endswith(".json"):
+            return postprocessing_rules(self.json(name), values, where)
+        data = self.get(name)
+        return postprocessing_rules(data if isinstance(data, bytes) else data.read_bytes(), values, where)
 
     def folds(self) -> dict[str, str]:
         """Fold -> the checkpoint to take of it."""
@@ -163,7 +181,8 @@ def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
         }
     }
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{plan.dataset or files.name}_{plan.name}")
-    return Imported(name, plan, labels, channels, ending, weights, info)
+    rules = files.postprocessing(weights, labels.declared_values)
+    return Imported(name, plan, labels, channels, ending, weights, info, rules)
 
 
 def _about(checkpoint: Any, where: str) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def import_model(path, workspace, *, name=None):
         weights=weights,
         info=model.info,
         file_ending=model.file_ending,
+        postprocessing=model.postprocessing,
     )
     return target
 
@@ -81,5 +82,6 @@ def describe_model(model, workspace):
         "network": bundle.plan.network.name,
         "spacing_mm": list(bundle.plan.spacing_mm),
         "patch_size": list(bundle.plan.patch_size),
+        "postprocessing": [f"largest piece of {list(rule.values)}" for rule in bundle.postprocessing],
         "info": bundle.info,
     }

@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import pickle
 import shutil
+import sys
+import types
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +24,7 @@ from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
 from autoseg.interop.nnunet import is_nnunet, read_nnunet
 from autoseg.pipeline import import_model
+from autoseg.reconstruct.components import KeepLargest, keep_largest
 from autoseg.workspace import Workspace
 
 _spec = importlib.util.spec_from_file_location("nnunet_material", Path(__file__).with_name("material.py"))
@@ -315,6 +319,82 @@ def test_only_results_of_nnunet_are_taken_for_such(tmp_path, results):
     assert not is_nnunet(model)
     (tmp_path / "other.zip").write_bytes(b"hello")
     assert not is_nnunet(tmp_path / "other.zip")
+
+
+def remove_all_but_largest_component_from_segmentation():
+    """Stands for nnU-Net's function, under its name."""
+
+
+remove_all_but_largest_component_from_segmentation.__module__ = "nnunetv2.postprocessing.remove_connected_components"
+
+
+def as_pickle(functions, arguments, monkeypatch):
+    for name in ("nnunetv2", "nnunetv2.postprocessing", "nnunetv2.postprocessing.remove_connected_components"):
+        monkeypatch.setitem(sys.modules, name, module := types.ModuleType(name))
+    module.remove_all_but_largest_component_from_segmentation = remove_all_but_largest_component_from_segmentation
+    return pickle.dumps((functions, arguments))
+
+
+@pytest.mark.parametrize("ending", ["json", "pkl"])
+def test_the_rules_of_cross_validation_come_along(tmp_path, results, ending, monkeypatch):
+    rule = remove_all_but_largest_component_from_segmentation
+    arguments = [{"labels_or_regions": [1, 2]}, {"labels_or_regions": np.int64(2) if ending == "pkl" else 2}]
+    folder = results / "crossval_results_folds_0_1_2_3_4"
+    folder.mkdir()
+    if ending == "json":
+        content = {"postprocessing_fns": [rule.__name__] * 2, "postprocessing_kwargs": arguments}
+        (folder / "postprocessing.json").write_text(json.dumps(content))
+    else:
+        (folder / "postprocessing.pkl").write_bytes(as_pickle([rule] * 2, arguments, monkeypatch))
+    expected = (KeepLargest((1, 2)), KeepLargest((2,)))
+    assert read_nnunet(results).postprocessing == expected
+    path = import_model(as_zip(results, tmp_path / "it.zip"), Workspace(tmp_path / "ws"))
+    bundle = load_bundle(path)
+    assert bundle.postprocessing == expected
+    data = np.random.default_rng(0).normal(size=(1, 20, 18, 24)).astype(np.float32)
+    volume = Volume(data, Geometry.from_spacing((20, 18, 24), (1.0, 1.0, 1.0)))
+    how = {"device": "cpu", "precision": "fp32", "mirror": False}
+    without = Predictor(replace(bundle, postprocessing=()), **how).predict(volume).labels.data
+    found = Predictor(bundle, **how).predict(volume).labels.data
+    assert np.array_equal(found, keep_largest(without, expected))
+    assert not np.array_equal(found, without)
+
+
+def test_of_two_cross_validations_that_of_the_same_folds_counts(results):
+    rule = "remove_all_but_largest_component_from_segmentation"
+    for folds, label in (("0", 1), ("0_1", 2)):
+        folder = results / f"crossval_results_folds_{folds}"
+        folder.mkdir()
+        content = {"postprocessing_fns": [rule], "postprocessing_kwargs": [{"labels_or_regions": label}]}
+        (folder / "postprocessing.json").write_text(json.dumps(content))
+    assert read_nnunet(results).postprocessing == (KeepLargest((1,)),)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"postprocessing_fns": ["fill_holes"], "postprocessing_kwargs": [{}]}, "only remove_all_but_largest"),
+        ({"postprocessing_fns": [], "postprocessing_kwargs": [{}]}, "as many sets of arguments"),
+        ({}, "as many sets of arguments"),
+        (
+            {
+                "postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],
+                "postprocessing_kwargs": [{"labels_or_regions": [7]}],
+            },
+            r"the model has \[0, 1, 2\]",
+        ),
+    ],
+)
+def test_other_rules_are_refused(results, content, message):
+    folder = results / "crossval_results_folds_0"
+    folder.mkdir()
+    (folder / "postprocessing.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=message):
+        read_nnunet(results)
+    (folder / "postprocessing.json").unlink()
+    (folder / "postprocessing.pkl").write_bytes(pickle.dumps(([len], [{}])))
+    with pytest.raises(ModelError, match="holds builtins.len, which is not plain data"):
+        read_nnunet(results)
 
 
 # Slow and obvious: one window, one case, by scikit-image and scipy, as nnU-Net's description says
