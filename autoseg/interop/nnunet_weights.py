@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -17,7 +18,7 @@ from autoseg.interop.checkpoint import StoredTensor
 from autoseg.networks import build_network
 from planners.plan import NetworkSpec
 
-__all__ = ["expected_weights", "from_nnunet", "theirs"]
+__all__ = ["expected_weights", "from_nnunet", "theirs", "to_nnunet"]
 
 COPIES = re.compile(r"decoder\.encoder\.|.*\.all_modules\.")
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of parallel and of compiled networks
@@ -93,3 +94,23 @@ def from_nnunet(
                 "changes the network? Such models are not supported"
             )
     return state
+
+
+def to_nnunet(spec: NetworkSpec, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """nnU-Net's state dict of our network, its copies included; the inverse of ``from_nnunet``.
+
+    nnU-Net always has the heads of deep supervision: where our network has none they are zeros, which prediction does not use.
+    """
+    flat = all(kernel[0] == 1 for kernel in spec.kernels)
+    whole = replace(spec, deep_supervision=True)
+    found: dict[str, torch.Tensor] = {}
+    for name, like in expected_weights(whole).items():
+        if there := theirs(name, spec):
+            tensor = state[name] if name in state else torch.zeros(like.shape)
+            found[there] = (tensor[:, :, 0] if flat and tensor.ndim == 5 else tensor).detach().cpu().contiguous()
+    for name, tensor in list(found.items()):
+        copy = name.replace(".conv.", ".all_modules.0.").replace(".norm.", ".all_modules.1.")
+        found[copy] = tensor
+        if name.startswith("encoder."):
+            found |= {f"decoder.{name}": tensor, f"decoder.{copy}": tensor}
+    return found

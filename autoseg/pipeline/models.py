@@ -4,9 +4,12 @@ from pathlib import Path
 
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
-from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.inference.bundle import load_bundle, load_networks, save_bundle
 from autoseg.interop.nnunet import is_nnunet, read_nnunet
+from autoseg.interop.nnunet_export import write_nnunet
+from autoseg.interop.onnx_export import write_onnx
 from autoseg.workspace import read_json
+from planners.records import to_json
 
 __all__ = ["describe_model", "export_model", "find_model", "import_model"]
 
@@ -34,12 +37,35 @@ def find_model(model, workspace):
     return known[0]
 
 
-def export_model(model, path, workspace):
-    """Write a model as one zip; returns its path."""
+def export_model(model, path, workspace, *, format="autoseg"):
+    """Write a model for somebody else; returns the path.
+
+    Args:
+        path: zip, ``.onnx`` file, or folder to write.
+        format: ``autoseg`` for one zip, ``onnx`` for one file and a JSON beside it, ``nnunet`` for a results folder that
+            nnU-Net 2 predicts with.
+    """
     found = find_model(model, workspace)
-    if found.is_file():
-        raise AutosegError(f"{found} is one file already; copy it")
-    return bundles.export_model(found, path)
+    if format == "autoseg":
+        if found.is_file():
+            raise AutosegError(f"{found} is one file already; copy it")
+        return bundles.export_model(found, path)
+    bundle = load_bundle(found)
+    if format == "onnx":
+        about = {"model": bundle.digest, "folds": list(bundle.folds), "channels": list(bundle.channels)}
+        about["postprocessing"] = [to_json(rule) for rule in bundle.postprocessing]
+        return write_onnx(path, list(load_networks(bundle).values()), plan=bundle.plan, labels=bundle.labels, about=about)
+    if format != "nnunet":
+        raise AutosegError(f"no format of models called {format!r}. Known: autoseg, nnunet, onnx")
+    return write_nnunet(
+        path,
+        plan=bundle.plan,
+        labels=bundle.labels,
+        channels=bundle.channels,
+        file_ending=bundle.file_ending,
+        weights={fold: load() for fold, load in bundle.folds.items()},
+        postprocessing=bundle.postprocessing,
+    )
 
 
 def import_model(path, workspace, *, name=None):

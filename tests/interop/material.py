@@ -5,7 +5,7 @@ import json
 import numpy as np
 import torch
 
-from autoseg.interop.nnunet_weights import theirs
+from autoseg.interop.nnunet_weights import to_nnunet
 from autoseg.networks import build_network
 from planners.plan import NetworkSpec
 
@@ -27,22 +27,6 @@ def random_state(spec, seed=0):
     torch.manual_seed(seed)
     state = build_network(spec).state_dict()
     return {key: value if key.startswith("scaling") else value + 0.1 * torch.randn_like(value) for key, value in state.items()}
-
-
-def as_theirs(spec, state):
-    """The state dict as nnU-Net stores it, with the copies that it keeps."""
-    flat = all(kernel[0] == 1 for kernel in spec.kernels)
-    found = torch.nn.Module().state_dict()  # an OrderedDict with metadata, as of every network
-    for name, tensor in state.items():
-        if there := theirs(name, spec):
-            found[there] = tensor[:, :, 0] if flat and tensor.ndim == 5 else tensor
-    for name, tensor in list(found.items()):
-        copy = name.replace(".conv.", ".all_modules.0.").replace(".norm.", ".all_modules.1.")
-        found[copy] = tensor
-        if name.startswith("encoder."):
-            found[f"decoder.{name}"] = tensor
-            found[f"decoder.{copy}"] = tensor
-    return found
 
 
 def configuration_of(spec, flat=False, **changes):
@@ -152,6 +136,8 @@ def write_results(folder, spec, entry, *, name="3d_fullres", folds=("0",), plans
     for seed, fold in enumerate(folds):
         states[fold] = random_state(spec, seed)
         (folder / f"fold_{fold}").mkdir(exist_ok=True)
-        content = checkpoint_of(as_theirs(spec, states[fold]), name, **checkpoint)
+        weights = torch.nn.Module().state_dict()  # an OrderedDict with metadata, as of every network
+        weights.update(to_nnunet(spec, states[fold]))
+        content = checkpoint_of(weights, name, **checkpoint)
         torch.save(content, folder / f"fold_{fold}" / "checkpoint_final.pth")
     return states
