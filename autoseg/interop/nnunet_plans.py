@@ -36,6 +36,7 @@ READERS = {  # how scans lie in memory: as in their file, or turned to the axes 
     "Tiff3DIO": "stored",
     "NibabelIOWithReorient": "canonical",
 }
+RESAMPLERS = ("resample_data_or_seg_to_shape", "resample_torch_fornnunet")  # splines; linear interpolation of torch
 MEASURED = "foreground_intensity_properties_per_channel"
 COARSE_RATIO = 3.0  # nnU-Net's anisotropy threshold
 ITERATIONS = 250_000  # 1000 epochs of 250 steps
@@ -280,15 +281,17 @@ def _resampling(found: Json, where: str) -> Resampling:
 def _resampler(found: Json, kind: str, where: str) -> tuple[int, int]:
     """(order, order along a coarse axis) of ``resampling_fn_`` data, seg or probabilities."""
     key = f"resampling_fn_{kind}"
-    default = "resample_data_or_seg_to_shape"
-    name, how = found.get(key, default), found.get(f"{key}_kwargs") or {}
-    order, coarse = how.get("order", 3), how.get("order_z", 0)
-    if how.get("force_separate_z", False) is False:
-        coarse = order  # never apart
-    elif how["force_separate_z"] is True:
-        name = f"{name} with force_separate_z"
-    if name != default or how.get("separate_z_anisotropy_threshold", COARSE_RATIO) != COARSE_RATIO:
-        raise ModelError(f"{where}: {key} is {name}, which is not known here. Known: {default}")
+    name, how = found.get(key, RESAMPLERS[0]), found.get(f"{key}_kwargs") or {}
+    by_torch = name == RESAMPLERS[1]
+    order, coarse = (1, 0) if by_torch else (how.get("order", 3), how.get("order_z", 0))
+    apart = how.get("force_separate_z", None if by_torch else False)
+    if apart is False:
+        coarse = order
+    other = apart is True or how.get("separate_z_anisotropy_threshold", COARSE_RATIO) != COARSE_RATIO
+    if by_torch:
+        other |= (how.get("mode", "linear"), how.get("aniso_axis_mode", "nearest-exact")) != ("linear", "nearest-exact")
+    if name not in RESAMPLERS or other:
+        raise ModelError(f"{where}: {key} is {name} with {dict(how)!r:.120}, not known here. Known: {', '.join(RESAMPLERS)}")
     if order not in range(6) or coarse not in range(6):
         raise ModelError(f"{where}: {key}: expected spline orders from 0 to 5, found {order!r} and {coarse!r}")
     return order, coarse

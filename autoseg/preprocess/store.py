@@ -93,6 +93,8 @@ def loaded(cases, most_bytes):
 def preparation_digest(file_digests, labels, plan):
     """Sixteen hexadecimal digits of all that a prepared case depends on: files, label values, parts of the plan, VERSION."""
     parts = (plan.axis_order, plan.spacing_mm, plan.normalization, plan.resampling, plan.patch_size[0] == 1)
+    if plan.orientation != "canonical":
+        parts = (*parts, plan.orientation)
     return digest([VERSION, file_digests, labels, parts])
 
 

@@ -19,6 +19,7 @@ from skimage.transform import resize
 from autoseg.cli import main
 from autoseg.errors import ModelError
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.resample import resample_image
 from autoseg.imaging.volume import Volume
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
@@ -116,6 +117,23 @@ def test_how_scans_are_prepared_comes_from_the_plans(tmp_path):
     assert found.channels == ("MRI0", "MRI1", "MRI2")
 
 
+def test_the_resampling_of_torch_is_linear(results):
+    names = {f"resampling_fn_{kind}": "resample_torch_fornnunet" for kind in ("data", "seg", "probabilities")}
+    how = {f"{name}_kwargs": {"is_seg": False, "force_separate_z": False} for name in names}
+    rule = read_nnunet(configured(results, **names, **how)).plan.resampling
+    assert (rule.image_order, rule.coarse_image_order, rule.logits_order, rule.coarse_logits_order) == (1, 1, 1, 1)
+    how = {f"{name}_kwargs": {"is_seg": False} for name in names}
+    rule = read_nnunet(configured(results, **names, **how)).plan.resampling
+    assert (rule.image_order, rule.coarse_image_order) == (1, 0)
+    data = np.random.default_rng(0).normal(size=(1, 9, 14, 11)).astype(np.float32)
+    grid = Geometry.from_spacing((9, 14, 11), (1.0, 1.0, 1.0))
+    for shape in ((12, 7, 20), (9, 15, 11)):
+        expected = torch.nn.functional.interpolate(torch.tensor(data)[None], shape, mode="trilinear")[0].numpy()
+        assert resample_image(data, grid, grid.resized(shape), (1, 1, 1), clip=True) == pytest.approx(expected, abs=1e-5)
+        expected = torch.nn.functional.interpolate(torch.tensor(data)[None], shape, mode="nearest-exact")[0].numpy()
+        assert np.array_equal(resample_image(data, grid, grid.resized(shape), (0, 0, 0)), expected)
+
+
 def test_regions_are_painted_one_over_the_other(tmp_path):
     labels = {"background": 0, "a": [1, 3], "b": [2, 3], "ignore": 4}
     spec = material.spec_of(classes=2)
@@ -197,7 +215,8 @@ def test_a_zip_of_two_configurations_names_them(tmp_path, results):
         ({"previous_stage": "3d_lowres"}, "second stage of a cascade"),
         ({"normalization_schemes": ["MyNormalization"]}, "MyNormalization is not known"),
         ({"normalization_schemes": []}, "1 channels, but 0 normalization_schemes"),
-        ({"resampling_fn_data": "resample_torch_fornnunet"}, "resampling_fn_data is resample_torch_fornnunet"),
+        ({"resampling_fn_data": "no_resampling_data_or_seg_to_shape"}, "resampling_fn_data is no_resampling"),
+        ({"resampling_fn_data_kwargs": {"order": 3, "force_separate_z": True}}, "with {'order': 3, 'force_separate_z': True}"),
         ({"resampling_fn_probabilities_kwargs": {"order": 9}}, "spline orders from 0 to 5"),
         ({"patch_size": [15, 16, 16]}, "multiples of"),
         ({"patch_size": "large"}, "expected patch_size as a list"),
