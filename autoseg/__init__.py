@@ -4,6 +4,9 @@ The public names, imported when first used, so that ``import autoseg`` needs no 
 """
 
 import importlib
+import logging
+
+logging.getLogger("autoseg").addHandler(logging.NullHandler())  # silent as a library; the command line shows it
 
 __version__ = "0.1.0"
 

@@ -4,7 +4,16 @@ Each message names the case or file, what was expected, what was found, and the 
 message without a traceback and ends with status 2.
 """
 
-__all__ = ["AutosegError", "DatasetError", "FileError", "GeometryError", "ModelError", "PlanError", "TrainingError"]
+__all__ = ["shown", "AutosegError", "DatasetError", "FileError", "GeometryError", "ModelError", "PlanError", "TrainingError"]
+
+
+def shown(value: object, most: int = 100) -> str:
+    """A value for a message, cut where it is long: numbers of thousands of digits, whole documents."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print whole numbers beyond some digits
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 class AutosegError(Exception):

@@ -1,39 +1,121 @@
-"""A dictionary that explains itself when a name is wrong, and that other distributions can add to."""
+"""Names that explain themselves when one is wrong, and that other installed packages can add to.
+
+A package brings a thing by an entry point of the group ``autoseg.KIND.v1``: the kind in small letters, ``_`` for blanks, and
+the version of what is expected of such a thing.
+"""
+
+from __future__ import annotations
 
 import difflib
-from importlib.metadata import entry_points
+from collections.abc import Iterator, Mapping, MutableMapping
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from autoseg.errors import AutosegError
 
-__all__ = ["Registry"]
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["Later", "Registry"]
+
+T = TypeVar("T")
 
 
-class Registry(dict):
-    """Names to functions of one kind.
+class Later(str):
+    """Where an entry is, as ``module:name``; imported when it is asked for."""
 
-    ``registry[name]`` raises an ``AutosegError`` that lists what is known. Names that are not in the literal are looked
-    up among the entry points of the group ``autoseg.KIND``, so that a package can bring its own.
+
+class Registry(MutableMapping[str, T], Generic[T]):
+    """Names to things of one kind: those of the literal, in its order, then those that installed packages bring.
+
+    Iterating, ``in`` and ``names`` import nothing; what is looked up is imported then. A name of the literal is never replaced.
+    ``registry[name]`` raises an ``AutosegError`` that lists what is known, or names the package that cannot be imported.
 
     >>> colours = Registry("colour", {"red": 1, "green": 2})
     >>> colours["red"]
     1
     """
 
-    def __init__(self, kind, entries):
-        super().__init__(entries)
+    def __init__(self, kind: str, entries: Mapping[str, T | Later]) -> None:
         self.kind = kind
+        self._entries = dict(entries)
 
-    def __missing__(self, name):
-        for entry in entry_points(group=f"autoseg.{self.kind}"):
-            if entry.name == name:
-                self[name] = entry.load()
-                return self[name]
-        close = difflib.get_close_matches(str(name), self, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise AutosegError(f"no {self.kind} called {name!r}.{hint} Known: {', '.join(sorted(self))}")
+    @property
+    def group(self) -> str:
+        """Of the entry points: ``autoseg.file_format.v1`` for file formats."""
+        return f"autoseg.{self.kind.lower().replace(' ', '_')}.v1"
 
-    def add(self, name, entry):
+    def names(self) -> tuple[str, ...]:
+        """All names; nothing is imported."""
+        return tuple(self)
+
+    def add(self, name: str, entry: T) -> None:
         """Add an entry at run time; refuses a name that is taken."""
         if name in self:
             raise AutosegError(f"a {self.kind} called {name!r} exists already")
         self[name] = entry
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            self._entries[name] = self._imported(name)
+        entry = self._entries[name]
+        if isinstance(entry, Later):
+            module, _, attribute = entry.partition(":")
+            self._entries[name] = entry = cast(T, getattr(import_module(module), attribute))
+        return entry
+
+    def __setitem__(self, name: str, entry: T) -> None:
+        self._entries[name] = entry
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in _brought(self.group)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._entries, *_brought(self.group))))
+
+    def __len__(self) -> int:
+        return len(self._entries.keys() | _brought(self.group).keys())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry, ``default`` where there is none of that name."""
+        return self[name] if name in self else default  # noqa: SIM401 - this is what get is
+
+    def _imported(self, name: str) -> T:
+        """What an installed package brings under this name."""
+        entries = _brought(self.group).get(name, ())
+        if not entries:
+            close = difflib.get_close_matches(str(name), self, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise AutosegError(f"no {self.kind} called {name!r}.{hint} Known: {', '.join(sorted(self))}")
+        whose = [f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value for entry in entries]
+        if len(entries) > 1:
+            raise AutosegError(f"the {self.kind} {name!r} is brought by {' and by '.join(whose)}. Uninstall one of them")
+        try:
+            return cast(T, entries[0].load())
+        except Exception as fault:
+            raise AutosegError(
+                f"the {self.kind} {name!r} of the installed package {whose[0]} cannot be loaded: {type(fault).__name__}: "
+                f"{fault}. Repair, update or uninstall that package"
+            ) from fault
+
+
+@cache
+def _brought(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """Name -> the entry points of a group with that name, usually one."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for entry in _installed().select(group=group):
+        if entry not in found.get(entry.name, ()):
+            found[entry.name] = (*found.get(entry.name, ()), entry)
+    return found
+
+
+@cache
+def _installed() -> Any:
+    """All entry points; looked up once, and not before somebody asks."""
+    from importlib.metadata import entry_points
+
+    return entry_points()

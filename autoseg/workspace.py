@@ -5,46 +5,77 @@ A workspace is one folder::
     fingerprints/DATASET/   dataset.json (where the raw folder is), scan.json, fingerprint.json, findings.json, splits.json
     plans/DATASET/          PLAN.json, readable and editable
     prepared/DATASET/PLAN/  one folder per case
-    runs/DATASET/RUN/       fold_K/ with run.json, checkpoint, history, curves, validation
+    runs/DATASET/RUN/       fold_K/ with fold.json, checkpoint, history, curves, validation
     models/                 finished models, one folder each
+    comparisons/            tables of ``compare``, one folder each
 
 Files are written beside their place and moved there in one step, so that a file that exists is whole.
 """
 
+from __future__ import annotations
+
+import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from autoseg.atomic import replacing
-from autoseg.errors import AutosegError, DatasetError
-from planners.records import RecordError, from_json, to_json
+from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
+from autoseg.names import plain_name
+from planners.records import OPTIONAL, REST, RecordError, called, from_json, to_json
 
-__all__ = ["Workspace", "read_json", "read_record", "write_json", "write_text"]
+__all__ = [
+    "OPTIONAL",
+    "REST",
+    "BrokenSeal",
+    "Workspace",
+    "as_text",
+    "called",
+    "read_json",
+    "read_record",
+    "unsealed",
+    "write_json",
+    "write_text",
+]
+
+SEAL = "seal"  # key of a sealed object
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder and the places in it. Nothing is created before something is written."""
+    """The folder and the places in it. Nothing is created before something is written.
+
+    A place is named by plain file names; any other name, which might lead out of the folder, is an AutosegError.
+    """
 
     folder: Path
 
-    def fingerprints(self, dataset):
-        return self.folder / "fingerprints" / dataset
+    def fingerprints(self, dataset: str) -> Path:
+        return self._of(dataset, "fingerprints")
 
-    def plan(self, dataset, name):
-        return self.folder / "plans" / dataset / f"{name}.json"
+    def plan(self, dataset: str, name: str) -> Path:
+        return self._of(dataset, "plans") / f"{plain_name(name, what='plan', error=PlanError)}.json"
 
-    def prepared(self, dataset, plan):
-        return self.folder / "prepared" / dataset / plan
+    def prepared(self, dataset: str, plan: str) -> Path:
+        return self._of(dataset, "prepared") / plain_name(plan, what="plan", error=PlanError)
 
-    def run(self, dataset, name):
-        return self.folder / "runs" / dataset / name
+    def run(self, dataset: str, name: str) -> Path:
+        return self._of(dataset, "runs") / plain_name(name, what="run", error=TrainingError)
 
-    def model(self, name):
-        return self.folder / "models" / name
+    def model(self, name: str) -> Path:
+        return self.folder / "models" / plain_name(name, what="model", error=ModelError)
 
-    def remember_dataset(self, folder, name):
+    def comparison(self, name: str) -> Path:
+        return self.folder / "comparisons" / plain_name(name, what="comparison")
+
+    def _of(self, dataset: str, kind: str) -> Path:
+        return self.folder / kind / plain_name(dataset, what="data set", error=DatasetError)
+
+    def remember_dataset(self, folder: Path, name: str) -> None:
         """Store where the raw folder of a data set is, so that its name or number will do from now on.
 
         Raises:
@@ -57,9 +88,9 @@ class Workspace:
                 raise DatasetError(
                     f"this workspace knows {name!r} as {known}, found {folder}. Rename one folder, or use --workspace"
                 )
-        write_json(path, {"folder": str(folder)})
+        write_json(path, {"folder": str(folder)}, seal=True)
 
-    def dataset_folder(self, text):
+    def dataset_folder(self, text: str) -> Path:
         """The raw folder that a user means by a path, a name or a number.
 
         Raises:
@@ -80,34 +111,85 @@ class Workspace:
             "Give the path of the data-set folder first: autoseg plan_and_preprocess PATH"
         )
 
-    def models(self):
+    def models(self) -> tuple[Path, ...]:
         """The finished models, sorted by name."""
         return tuple(sorted(path.parent for path in self.folder.glob("models/[!.]*/model.json")))
 
 
-def write_text(path, text):
+def write_text(path: Path | str, text: str) -> None:
     with replacing(path) as draft:
         draft.write_text(text)
 
 
-def write_json(path, value):
-    """Records, dictionaries, lists, numbers and strings as JSON; NaN is refused."""
-    write_text(path, json.dumps(to_json(value), indent=1, allow_nan=False) + "\n")
+def write_json(path: Path | str, value: Any, *, seal: bool = False) -> None:
+    """Records, dictionaries, lists, numbers and strings as JSON; NaN is refused.
+
+    Args:
+        seal: put a digest of all the others among the keys of an object, so that ``read_json`` notices damage. For files
+            that no person edits.
+    """
+    content = to_json(value)
+    if seal:
+        content = json.loads(json.dumps(content, allow_nan=False))  # as it is read back: keys are strings
+        content[SEAL] = _seal(content)
+    write_text(path, as_text(content))
 
 
-def read_json(path):
-    """Raises AutosegError where the file is missing or damaged."""
+def as_text(value: Any) -> str:
+    """What ``write_json`` writes."""
+    return json.dumps(to_json(value), indent=1, allow_nan=False) + "\n"
+
+
+def read_json(path: str | Path, error: type[AutosegError] = AutosegError) -> Any:
+    """What a JSON file holds, without its seal; a byte order mark does no harm.
+
+    Raises:
+        AutosegError, or the ``error`` named: the file is missing, damaged or nested too deeply, or holds what is no text or a
+            whole number of thousands of digits. BrokenSeal: it is not what was sealed.
+    """
     try:
-        return json.loads(Path(path).read_text())
+        text = Path(path).read_text(encoding="utf-8-sig")
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # half a pair of surrogates is no text, and could be written nowhere
+            json.dumps(content, ensure_ascii=False).encode()
+        return unsealed(content, path)
     except FileNotFoundError:
-        raise AutosegError(f"{path}: there is no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-        raise AutosegError(f"{path}: not readable as JSON: {fault}") from fault
+        raise error(f"{path}: there is no such file") from None
+    except RecursionError:
+        raise error(f"{path}: not readable as JSON: nested too deeply. Correct it there") from None
+    except (OSError, ValueError) as fault:  # of JSON, of UTF-8, of whole numbers with too many digits
+        raise error(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
 
 
-def read_record(cls, path):
-    """A record from its file; errors name the file and the place in it."""
+class BrokenSeal(AutosegError):
+    """A record is not what was sealed; ``content`` is what it says now."""
+
+    def __init__(self, where: object, content: dict[str, Any]) -> None:
+        super().__init__(
+            f"{where}: is not what autoseg wrote. Where it was edited on purpose delete its {SEAL!r}; where it is damaged copy "
+            "it again from where it comes from, or move it away to have it made anew"
+        )
+        self.content = content
+
+
+def unsealed(content: Any, where: object) -> Any:
+    """The content of a JSON file without its seal; what has none is handed back as it is. BrokenSeal: the seal does not fit."""
+    if not isinstance(content, dict) or SEAL not in content:
+        return content
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    if content[SEAL] != _seal(rest):
+        raise BrokenSeal(where, rest)
+    return rest
+
+
+def _seal(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def read_record(cls: type[T], path: Path | str, *, strict: bool = True) -> T:
+    """A record from its file; errors name the file and the place in it. ``strict`` as in ``from_json``."""
     try:
-        return from_json(cls, read_json(path), where=str(path))
+        return from_json(cls, read_json(path), where=str(path), strict=strict)
     except RecordError as fault:
         raise AutosegError(str(fault)) from fault

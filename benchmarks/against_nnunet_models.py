@@ -26,6 +26,7 @@ from autoseg.imaging.files import read_label_volume
 from autoseg.inference.bundle import load_bundle, save_bundle
 from autoseg.inference.predictor import Predictor
 from autoseg.interop.nnunet import read_nnunet
+from autoseg.options import InferenceOptions
 from autoseg.workspace import read_json, write_json
 
 IN_FLOAT32 = """
@@ -84,7 +85,7 @@ def lines(python, results, images, folder, float32):
     for mirror in (True, False):
         out = folder / f"nnunet_{mirror}"
         theirs(python, top, sorted(model.weights), images, out, mirror, float32)
-        predictor = Predictor(bundle, device="cpu", precision="fp32", mirror=mirror)
+        predictor = Predictor(bundle, InferenceOptions(precision="fp32", mirror=mirror), device="cpu")
         rows = np.array([compare(case, predictor, out, model.file_ending) for case in cases])
         yield {
             "model": f"{model.plan.dataset} {top.name}",

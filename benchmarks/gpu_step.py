@@ -21,7 +21,7 @@ from machine import about
 
 from autoseg.data.dataset import read_dataset
 from autoseg.networks import build_network
-from autoseg.networks.machine import choose_device
+from autoseg.networks.devices import choose_device
 from autoseg.pipeline.quiet import silent
 from autoseg.pipeline.training import choose_network, ready_to_train
 from autoseg.preprocess.store import open_case

@@ -7,7 +7,6 @@ The validation cases are predicted once more from their files, to be timed alone
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -17,7 +16,9 @@ from pathlib import Path
 
 from machine import about
 
-from autoseg.workspace import read_json, write_json
+from autoseg.evaluation import read_report
+from autoseg.records import read_checks, read_fold
+from autoseg.workspace import write_json
 
 
 def measured(*arguments):
@@ -48,21 +49,20 @@ def main():
     for folder in (scans, out):
         shutil.rmtree(folder, ignore_errors=True)
     scans.mkdir()
-    cases = json.loads((run / "run.json").read_text())["task"]["validation"]
+    cases = read_fold(run).task.validation
     for case in cases:
         shutil.copy(args.data_set / "imagesTr" / f"{case}_0000.nii.gz", scans)
     predicted = measured("predict", "-i", scans, "-o", out, *workspace)
-    metrics = read_json(run / "validation" / "metrics.json")
-    last = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
+    report, last = read_report(run / "validation" / "metrics.json"), read_checks(run / "history.jsonl")[-1]
     write_json(
         args.out,
         {
             "machine": machine,
             "training_time": args.time,
             "plan_and_preprocess": planned,
-            "train": {**trained, "steps": last["step"]},
+            "train": {**trained, "steps": last.step},
             "predict": {**predicted, "cases": len(cases)},
-            "scores": {s["structure"]: s["mean"] for s in metrics["structures"] if s["metric"] == "dice"},
+            "scores": {name: report.summary(name, "dice").mean for name in report.labels.structures},
         },
     )
     print(args.out.read_text())

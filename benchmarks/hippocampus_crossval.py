@@ -30,6 +30,7 @@ from autoseg.data.splits import FOLDS
 from autoseg.engines import map_cases, run_command
 from autoseg.evaluation import mean_interval, paired_difference
 from autoseg.pipeline import plan_and_preprocess, train
+from autoseg.records import read_fold
 from autoseg.workspace import Workspace, read_json, write_json
 
 VARIANTS = ("ConvolutionalEncoder", "ResidualEncoderM", "ResidualEncoderL")
@@ -182,12 +183,12 @@ def main():
     folds, seconds = by_the_clock(workspace.run(name, run) / "clock.json", train_all)
     failures = [failure for fold in folds for failure in fold.failures]
     ours = our_dice(folds)
-    record = read_json(folds[0].folder / "run.json")
+    record = read_fold(folds[0].folder)
     result = {
         "machine": machine,
         "data_set": name,
-        "device": record["device"],
-        "network": record["task"]["plan"]["network"]["name"],
+        "device": record.device,
+        "network": record.task.plan.network.name,
         **length,
         "at_once": args.at_once,
         "settings": args.set,

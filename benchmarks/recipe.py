@@ -21,6 +21,7 @@ from autoseg.pipeline import plan_and_preprocess, train
 from autoseg.training.losses import deep_supervision_loss, dice_cross_entropy
 from autoseg.training.recipe import Recipe, changed, patch_stage, with_batch_size
 from autoseg.workspace import Workspace, write_json
+from planners.records import to_json
 
 STAGE = {"until": 0.7, "scale": 0.8, "batch_factor": 1}
 ARMS = {  # settings of the recipe
@@ -119,8 +120,10 @@ def main():
             "cases": dice,
         }
         if result.restoration:
-            found = result.restoration["summary"]
-            row["restored"] = {kind: {key: found[kind][key] for key in ("ssim", "ssim_gain", "skill")} for kind in found}
+            found = result.restoration.summary
+            row["restored"] = to_json(
+                {kind: {key: found[kind][key] for key in ("ssim", "ssim_gain", "skill")} for kind in found}
+            )
         stored["arms"][f"{name}, {args.steps} steps of base, seed {args.seed}"] = row
         write_json(args.out, {"machine": about(), "arms": stored["arms"]})
         of_base = stored["arms"].get(f"base, {args.steps} steps of base, seed {args.seed}")

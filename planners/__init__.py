@@ -9,13 +9,13 @@ Needs numpy and the standard library, nothing else. A planner is a function of a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from planners.change import with_network
+from planners.cost import count_elements, count_operations, count_parameters
 from planners.fingerprint import ChannelStats, Fingerprint
 from planners.fullres import plan_fullres
 from planners.lowres import pays_off, plan_lowres
-from planners.memory import count_elements, count_operations, count_parameters
 from planners.plan import AttentionStage, Budget, ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
 from planners.presets import PRESETS, Preset, get_preset, unknown_name
 from planners.records import RecordError, digest, from_json, to_json
@@ -44,6 +44,7 @@ __all__ = [
     "from_json",
     "get_planner",
     "plan_all",
+    "planner_names",
     "to_json",
     "with_network",
 ]
@@ -57,30 +58,49 @@ class Planner:
 
     name: str
     preset: Preset
-    function: Callable
+    function: Callable[[Fingerprint, Budget, Preset], Plan]
 
-    def plan(self, fingerprint, budget=Budget()):  # noqa: B008 - a frozen value
+    def plan(self, fingerprint: Fingerprint, budget: Budget = Budget()) -> Plan:  # noqa: B008 - a frozen value
         """The ``Plan`` for a data set within a budget; the same input gives the same plan."""
         return self.function(fingerprint, budget, self.preset)
 
 
-def get_planner(name, preset="classic"):
+def get_planner(name: str, preset: str = "classic") -> Planner:
     """The planner of that name with the constants of a preset.
 
-    Names that are not in ``PLANNERS`` are looked up among the entry points of the group ``autoseg.planner``.
+    Names that are not in ``PLANNERS`` are looked up among the entry points of the group ``autoseg.planner.v1``.
 
     Raises:
-        ValueError: no such planner or preset; names those that exist.
+        ValueError: no such planner or preset; names those that exist. The package that brings the planner cannot be imported.
     """
-    if name in PLANNERS:
-        return Planner(name, get_preset(preset), PLANNERS[name])
-    brought = {entry.name: entry for entry in entry_points(group="autoseg.planner")}
-    if name not in brought:
-        raise ValueError(unknown_name("planner", name, [*PLANNERS, *brought]))
-    return Planner(name, get_preset(preset), brought[name].load())
+    if name not in planner_names():
+        raise ValueError(unknown_name("planner", name, planner_names()))
+    function = PLANNERS[name] if name in PLANNERS else _load(_brought()[name])
+    return Planner(name, get_preset(preset), function)
 
 
-def plan_all(fingerprint, budget=Budget(), preset="classic"):  # noqa: B008 - a frozen value
+def planner_names() -> tuple[str, ...]:
+    """The planners there are: those of ``PLANNERS``, and those that installed packages bring."""
+    return tuple(dict.fromkeys((*PLANNERS, *_brought())))
+
+
+def _brought() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="autoseg.planner.v1")}
+
+
+def _load(entry: EntryPoint) -> Callable[..., Plan]:
+    try:
+        function: Callable[..., Plan] = entry.load()
+    except Exception as fault:
+        whose = entry.dist.name if entry.dist else entry.value
+        raise ValueError(
+            f"the planner {entry.name!r} of the installed package {whose} cannot be loaded: {type(fault).__name__}: {fault}. "
+            "Repair, update or uninstall that package"
+        ) from fault
+    return function
+
+
+def plan_all(fingerprint: Fingerprint, budget: Budget = Budget(), preset: str = "classic") -> tuple[Plan, ...]:  # noqa: B008 - a frozen value
     """Every plan that pays off for a data set.
 
     Returns:

@@ -1,13 +1,17 @@
 """A ``Plan`` from its parts: what every planner decides alike once grid, patch and batch are settled."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from planners.channels import choose_normalization
+from planners.fingerprint import Fingerprint
 from planners.mirror import choose_mirror_axes
-from planners.patch import explain_fit
-from planners.plan import Decision, Plan, Resampling
+from planners.patch import Fit, explain_fit
+from planners.plan import Budget, Decision, Plan, Resampling
+from planners.presets import Preset
 from planners.records import digest
+from planners.spacing import Grid
 
 __all__ = ["make_plan"]
 
@@ -15,7 +19,17 @@ PASSES = 100  # through the data's voxels in a training: README.md, "Length of a
 LEAST_ITERATIONS, MOST_ITERATIONS = 10_000, 250_000  # the upper end is nnU-Net's 1000 epochs of 250
 
 
-def make_plan(name, fingerprint, budget, preset, grid, fit, *, batch_dice, decisions):
+def make_plan(
+    name: str,
+    fingerprint: Fingerprint,
+    budget: Budget,
+    preset: Preset,
+    grid: Grid,
+    fit: Fit,
+    *,
+    batch_dice: Decision,
+    decisions: Iterable[Decision],
+) -> Plan:
     """Assemble a plan.
 
     Args:
@@ -66,7 +80,7 @@ def make_plan(name, fingerprint, budget, preset, grid, fit, *, batch_dice, decis
     )
 
 
-def _iterations(grid, fit, budget):
+def _iterations(grid: Grid, fit: Fit, budget: Budget) -> tuple[int, Decision]:
     """(iterations, why), in thousands."""
     if budget.parity:
         return MOST_ITERATIONS, Decision("iterations", f"{MOST_ITERATIONS}", "nnU-Net's 1000 epochs of 250")
@@ -76,7 +90,7 @@ def _iterations(grid, fit, budget):
     return iterations, Decision("iterations", f"{iterations}", rule, f"one pass is {steps:.1f} batches")
 
 
-def _explain_resampling(rule):
+def _explain_resampling(rule: Resampling) -> Decision:
     return Decision(
         "resampling",
         f"images by splines of order {rule.image_order}, labels {rule.label_order}, predictions {rule.logits_order}",

@@ -5,10 +5,11 @@ attention linearly (``autoseg/networks/attention.py``).
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from planners.memory import attention_layers, count_elements, count_operations
-from planners.plan import AttentionStage, Decision
+from planners.cost import attention_layers, count_elements, count_operations
+from planners.plan import AttentionStage, Decision, NetworkSpec
 
 __all__ = ["WHAT", "add_attention", "explain_attention"]
 
@@ -20,7 +21,7 @@ TOTAL, FULL = 0.04, 0.015  # shares of the backbone's operations: all blocks tog
 HEAD, SLOTS = 32, 32  # channels of a head; slots for each head
 
 
-def add_attention(spec, patch):
+def add_attention(spec: NetworkSpec, patch: Sequence[int]) -> NetworkSpec:
     """A U-Net as the backbone of a self-attention U-Net.
 
     Args:
@@ -38,7 +39,7 @@ def add_attention(spec, patch):
     return replace(spec, attention=tuple(chosen))
 
 
-def explain_attention(spec, patch):
+def explain_attention(spec: NetworkSpec, patch: Sequence[int]) -> Decision:
     """The decision about self-attention."""
     backbone = replace(spec, attention=())
     operations, elements = count_operations(backbone, patch), count_elements(backbone, patch)
@@ -60,7 +61,7 @@ def explain_attention(spec, patch):
     )
 
 
-def _stages(spec, patch):
+def _stages(spec: NetworkSpec, patch: Sequence[int]) -> Iterator[int]:
     """Indices of the stages that may attend, the finest first; those of a single voxel have nothing to look at."""
     begin = COARSE_IN_SMALL if max(patch) <= SMALL else COARSE
     for stage in range(len(spec.features)):
@@ -69,7 +70,7 @@ def _stages(spec, patch):
             yield stage
 
 
-def _entry(spec, patch, stage, limit):
+def _entry(spec: NetworkSpec, patch: Sequence[int], stage: int, limit: float) -> AttentionStage | None:
     """Full attention where it is cheap or no dearer than slots, else slots; None for features that no head divides."""
     heads = _heads(spec.features[stage])
     if heads is None:
@@ -79,7 +80,7 @@ def _entry(spec, patch, stage, limit):
     return full if _operations(spec, patch, full) <= most else slot
 
 
-def _heads(width):
+def _heads(width: int) -> int | None:
     """Heads that share half of ``width`` features, HEAD channels each or the nearest less; multiples of 8 if possible."""
     inner = width // 2
     sizes = [d for d in range(min(HEAD, inner), 1, -1) if d % 2 == 0 and width % 2 == 0 and inner % d == 0]
@@ -87,10 +88,10 @@ def _heads(width):
     return inner // sizes[0] if sizes else None
 
 
-def _voxels(spec, patch, stage):
+def _voxels(spec: NetworkSpec, patch: Sequence[int], stage: int) -> int:
     return math.prod(patch) // math.prod(math.prod(stride) for stride in spec.strides[: stage + 1])
 
 
-def _operations(spec, patch, entry):
+def _operations(spec: NetworkSpec, patch: Sequence[int], entry: AttentionStage) -> int:
     voxels = _voxels(spec, patch, entry.stage)
     return sum(layer.operations for layer in attention_layers(entry, spec.features[entry.stage], voxels))

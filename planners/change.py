@@ -6,9 +6,9 @@ from dataclasses import replace
 from planners.attention import NAME as SELF_ATTENTION
 from planners.attention import WHAT as ABOUT_ATTENTION
 from planners.attention import add_attention, explain_attention
-from planners.memory import count_elements
+from planners.cost import count_elements
 from planners.patch import BATCH_2D, BATCH_3D
-from planners.plan import Decision
+from planners.plan import Decision, NetworkSpec, Plan
 from planners.presets import PRESETS
 
 __all__ = ["CHANGED", "refit", "with_network"]
@@ -17,7 +17,7 @@ CHANGED = "network in place of the plan's"
 RESIDUAL = ("residual_unet", "deeplabv3", "pspnet")  # whose ``encoder_blocks`` are residual blocks
 
 
-def with_network(plan, name):
+def with_network(plan: Plan, name: str) -> Plan:
     """The plan with the network of that name, and a Decision that says what changed; that about self-attention is renewed.
 
     The patch stays. Blocks are those of the kind of network: residual ones 1, 3, 4, 6, 6, ... in the encoder with 1 convolution
@@ -63,14 +63,14 @@ def with_network(plan, name):
     return replace(changed, decisions=decisions)
 
 
-def refit(plan, network):
+def refit(plan: Plan, network: NetworkSpec) -> Plan:
     """The plan with another NetworkSpec on its patch, what that takes, and the batch, no larger than before, that fits."""
     elements = count_elements(network, plan.patch_size)
     batch = min(plan.batch_size, max(1, math.floor(_capacity(plan) / elements)))
     return replace(plan, network=network, batch_size=batch, memory_elements=elements)
 
 
-def _capacity(plan):
+def _capacity(plan: Plan) -> float:
     """Elements that fit into the card of the plan's preset, or those of the plan's own batch where they are more."""
     own = plan.memory_elements * plan.batch_size
     if plan.preset not in PRESETS:

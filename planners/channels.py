@@ -7,6 +7,7 @@ them zero mean and unit variance. In parity mode nnU-Net's schemes by channel na
 
 import re
 
+from planners.fingerprint import ChannelStats, Fingerprint
 from planners.plan import ChannelNormalization, Decision
 
 __all__ = ["choose_normalization", "words"]
@@ -20,12 +21,14 @@ AIR = -500.0  # values below this are scanner units of CT: air is -1000, fat -10
 MASK_BELOW = 0.75  # of the original volume left by cropping; nnU-Net
 
 
-def words(name):
+def words(name: str) -> list[str]:
     """The lower-case words of a name: 'RightParotid' and 'right_parotid' alike give ['right', 'parotid']."""
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+", name)]
 
 
-def choose_normalization(fingerprint, *, parity):
+def choose_normalization(
+    fingerprint: Fingerprint, *, parity: bool
+) -> tuple[tuple[ChannelNormalization, ...], tuple[Decision, ...]]:
     """One ``ChannelNormalization`` per channel, and the decisions behind them.
 
     Returns:
@@ -35,7 +38,7 @@ def choose_normalization(fingerprint, *, parity):
     return tuple(scheme for scheme, _ in chosen), tuple(decision for _, decision in chosen)
 
 
-def _choose(channel, relative_crop, parity):
+def _choose(channel: ChannelStats, relative_crop: float, parity: bool) -> tuple[ChannelNormalization, Decision]:
     scheme, rule, warning = _nnunet_scheme(channel) if parity else _own_scheme(channel)
     lower, upper = channel.percentile_00_5, channel.percentile_99_5
     if upper <= lower:  # a constant channel
@@ -60,12 +63,12 @@ def _choose(channel, relative_crop, parity):
     return normalization, Decision(f"normalisation of {channel.name!r}", scheme, rule, numbers, warning)
 
 
-def _nnunet_scheme(channel):
+def _nnunet_scheme(channel: ChannelStats) -> tuple[str, str, bool]:
     name = channel.name.lower()
     return {"ct": "ct_zscore", **BY_NAME}.get(name, "zscore"), "nnU-Net's scheme for a channel of this name", False
 
 
-def _own_scheme(channel):
+def _own_scheme(channel: ChannelStats) -> tuple[str, str, bool]:
     """(scheme, rule, warning)."""
     name, said = channel.name.lower(), set(words(channel.name))
     if name in BY_NAME:

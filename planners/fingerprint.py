@@ -60,6 +60,6 @@ class Fingerprint:
     has_ignore: bool = False
     source_digest: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not len(self.cases) == len(self.shapes) == len(self.spacings_mm) > 0:
             raise ValueError("cases, shapes and spacings_mm must be of one length and not empty")

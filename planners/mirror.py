@@ -4,6 +4,9 @@ Mirroring turns a left kidney into a right one, and the front half of an organ i
 such words only, the axis of these words is left out, or the network would be taught that the names are interchangeable.
 """
 
+from collections.abc import Sequence
+
+from planners.axes import Triple
 from planners.channels import words
 from planners.plan import Decision
 from planners.spacing import AXES
@@ -19,7 +22,7 @@ OPPOSITES = {
 INSIDE_WORDS = ("left", "right")  # as in 'leftatrium'
 
 
-def find_pairs(structures, axis="x"):
+def find_pairs(structures: Sequence[str], axis: str = "x") -> tuple[tuple[str, str], ...]:
     """Pairs of names that differ only in their side along an axis.
 
     Sides are the words of ``OPPOSITES``, and 'left' and 'right' also inside a word.
@@ -36,7 +39,7 @@ def find_pairs(structures, axis="x"):
     return tuple(pairs)
 
 
-def choose_mirror_axes(structures, axis_order, patch):
+def choose_mirror_axes(structures: Sequence[str], axis_order: Triple, patch: Sequence[int]) -> tuple[tuple[int, ...], Decision]:
     """Network axes that may be mirrored, and why.
 
     An axis of one voxel has nothing to mirror.
@@ -54,13 +57,13 @@ def choose_mirror_axes(structures, axis_order, patch):
     named = ", ".join(AXES[axis_order[axis]] for axis in axes) or "none"
     if not pairs:
         return axes, Decision("mirroring", named, "all axes: no structures are told apart by their side only")
-    found = [pair for some in pairs.values() for pair in some]
-    shown = "; ".join(f"{a} / {b}" for a, b in found[:5]) + ("; ..." if len(found) > 5 else "")
+    all_pairs = [pair for some in pairs.values() for pair in some]
+    shown = "; ".join(f"{a} / {b}" for a, b in all_pairs[:5]) + ("; ..." if len(all_pairs) > 5 else "")
     rule = f"not along {', '.join(pairs)}, since structures are told apart by their side there, which mirroring would confuse"
     return axes, Decision("mirroring", named, rule, shown)
 
 
-def _other_side(word, axis):
+def _other_side(word: str, axis: str) -> str:
     for first, second in OPPOSITES[axis]:
         if word in (first, second):
             return second if word == first else first

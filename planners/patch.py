@@ -5,13 +5,17 @@ edge that covers most of the case. What memory is left then goes into the batch,
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from planners.attention import add_attention, explain_attention
-from planners.memory import count_elements, count_parameters
-from planners.plan import Decision, NetworkSpec
-from planners.spacing import say
-from planners.topology import MIN_EDGE, choose_features, choose_topology
+from planners.axes import Triple, triple
+from planners.cost import count_elements, count_parameters
+from planners.fingerprint import Fingerprint
+from planners.plan import Budget, Decision, NetworkSpec
+from planners.presets import Preset
+from planners.spacing import Grid, say
+from planners.topology import MIN_EDGE, Topology, choose_features, choose_topology
 
 __all__ = ["Fit", "explain_fit", "fit_patch"]
 
@@ -30,7 +34,7 @@ class Fit:
     batch from being larger.
     """
 
-    patch: tuple[int, int, int]
+    patch: Triple
     batch_size: int
     network: NetworkSpec
     elements: int
@@ -38,7 +42,7 @@ class Fit:
     limit: str
 
 
-def fit_patch(fingerprint, budget, preset, grid, *, slices=False):
+def fit_patch(fingerprint: Fingerprint, budget: Budget, preset: Preset, grid: Grid, *, slices: bool = False) -> Fit:
     """The largest patch within the budget, its network and its batch.
 
     Args:
@@ -54,19 +58,19 @@ def fit_patch(fingerprint, budget, preset, grid, *, slices=False):
     capacity = _capacity(budget, preset, slices)
     least = preset.least_batch_2d if slices else LEAST_BATCH
     # nnU-Net counts every entry of ``labels``, also background of regions and ignore, and no input
-    ends = {"inputs": 0, "outputs": fingerprint.n_labels} if budget.parity else {}
+    inputs, outputs = (0, fingerprint.n_labels) if budget.parity else (None, None)
     topology = choose_topology(grid.spacing_mm, _first_patch(grid, slices))
     network = _network(fingerprint, preset, budget, topology, slices)
-    elements = count_elements(network, topology.patch, **ends)
+    elements = count_elements(network, topology.patch, inputs=inputs, outputs=outputs)
     while elements * least > capacity and (smaller := _smaller(topology, grid)):
         topology = smaller
         network = _network(fingerprint, preset, budget, topology, slices)
-        elements = count_elements(network, topology.patch, **ends)
+        elements = count_elements(network, topology.patch, inputs=inputs, outputs=outputs)
     batch, limit = _batch(budget, preset, capacity / elements, grid.n_voxels / math.prod(topology.patch), slices)
     return Fit(topology.patch, batch, network, elements, capacity, limit)
 
 
-def explain_fit(fit, grid, preset, budget):
+def explain_fit(fit: Fit, grid: Grid, preset: Preset, budget: Budget) -> Iterator[Decision]:
     """Decisions about patch, network and batch."""
     gb = _memory_gb(budget, preset)
     numbers = f"{fit.elements / 1e6:.4g} M elements per sample, {fit.capacity / 1e6:.4g} M fit into {gb:g} GB"
@@ -98,29 +102,29 @@ def explain_fit(fit, grid, preset, budget):
         )
 
 
-def _capacity(budget, preset, slices):
+def _capacity(budget: Budget, preset: Preset, slices: bool) -> float:
     """Elements of a whole batch that fit into the budget."""
     reference = preset.elements_2d * BATCH_2D if slices else preset.elements_3d * BATCH_3D
     return reference * _memory_gb(budget, preset) / preset.memory_gb
 
 
-def _memory_gb(budget, preset):
+def _memory_gb(budget: Budget, preset: Preset) -> float:
     gb = preset.memory_gb if budget.gpu_memory_gb is None else budget.gpu_memory_gb
     if gb <= 0:
         raise ValueError(f"Budget.gpu_memory_gb must be positive, found {gb}")
     return gb
 
 
-def _first_patch(grid, slices):
+def _first_patch(grid: Grid, slices: bool) -> tuple[float, float, float]:
     """A cube (or square) in millimetres with the volume of CUBE voxels, at most the median case."""
     axes = (1, 2) if slices else (0, 1, 2)
     volume_mm = (SQUARE if slices else CUBE) * math.prod(grid.spacing_mm[axis] for axis in axes)
     edge_mm = volume_mm ** (1 / len(axes))
     wanted = [max(1, round(edge_mm / grid.spacing_mm[axis])) if axis in axes else 1 for axis in range(3)]
-    return tuple(min(edge, median) for edge, median in zip(wanted, grid.median_shape, strict=True))
+    return triple(min(edge, median) for edge, median in zip(wanted, grid.median_shape, strict=True))
 
 
-def _smaller(topology, grid):
+def _smaller(topology: Topology, grid: Grid) -> Topology | None:
     """The topology of the next smaller patch, or None. The edge that covers most of the median case goes first."""
     cover = [edge / median for edge, median in zip(topology.patch, grid.median_shape, strict=True)]
     for axis in sorted(range(3), key=lambda axis: (cover[axis], axis), reverse=True):
@@ -136,13 +140,13 @@ def _smaller(topology, grid):
     return None
 
 
-def _shortened(topology, grid, axis, step):
+def _shortened(topology: Topology, grid: Grid, axis: int, step: int) -> Topology:
     patch = list(topology.patch)
     patch[axis] -= step
     return choose_topology(grid.spacing_mm, patch)
 
 
-def _network(fingerprint, preset, budget, topology, slices):
+def _network(fingerprint: Fingerprint, preset: Preset, budget: Budget, topology: Topology, slices: bool) -> NetworkSpec:
     """The preset's network; in default mode with self-attention."""
     stages = len(topology.strides)
     blocks = preset.encoder_blocks
@@ -160,7 +164,7 @@ def _network(fingerprint, preset, budget, topology, slices):
     return spec if budget.parity else add_attention(spec, topology.patch)
 
 
-def _batch(budget, preset, by_memory, patches_in_data, slices):
+def _batch(budget: Budget, preset: Preset, by_memory: float, patches_in_data: float, slices: bool) -> tuple[int, str]:
     """(batch size, what limits it)."""
     share = preset.data_share if budget.parity else DATA_SHARE
     limits = {
@@ -170,7 +174,7 @@ def _batch(budget, preset, by_memory, patches_in_data, slices):
     if not budget.parity:
         reference = BATCH_2D if slices else BATCH_3D
         limits[f"at most {HARD_LIMIT} times the reference batch of {reference}"] = HARD_LIMIT * reference
-    limit = min(limits, key=limits.get)
+    limit = min(limits, key=limits.__getitem__)
     least = LEAST_BATCH if budget.parity or by_memory >= LEAST_BATCH else 1
     if limits[limit] < least:
         return least, f"never fewer than {least}, although {limit}"

@@ -6,11 +6,16 @@ Every tuple with one entry per axis is in *network order*: the axes of the canon
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from planners.axes import Triple, triple
+from planners.names import fault_of_name
+from planners.records import added, schema_number
 
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
-SCHEMA = 1
+SCHEMA = 2  # 2: what models of nnU-Net do otherwise
 WIDTH_STEP = 8  # of scaled widths: what vector units and tensor cores like
 
 
@@ -56,7 +61,7 @@ class ChannelNormalization:
     use_mask: bool = False
     input_mean: float = 0.0
     input_std: float = 1.0
-    fill_holes: bool = field(default=False, metadata={"since": 2})
+    fill_holes: bool = added(2, False)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Resampling:
     coarse_label_order: int = 0
     coarse_logits_order: int = 1
     coarse_ratio: float = 3.0
-    clip: bool = field(default=False, metadata={"since": 2})
+    clip: bool = added(2, False)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class AttentionStage:
     heads: int
     slots: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in ("slot", "full"):
             raise ValueError(f"attention kind must be slot or full, found {self.kind!r}")
         if self.stage < 0 or self.heads < 1 or (self.slots < 1) == (self.kind == "slot"):
@@ -120,8 +125,8 @@ class NetworkSpec:
     in_channels: int
     out_channels: int
     features: tuple[int, ...]
-    strides: tuple[tuple[int, int, int], ...]
-    kernels: tuple[tuple[int, int, int], ...]
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
     encoder_blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     deep_supervision: bool = True
@@ -131,7 +136,7 @@ class NetworkSpec:
     attention: tuple[AttentionStage, ...] = ()
     restoration: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.backbone not in ("plain", "residual"):
             raise ValueError(f"backbone must be plain or residual, found {self.backbone!r}")
         lengths = {len(entry) for entry in (self.features, self.strides, self.kernels, self.encoder_blocks)}
@@ -150,14 +155,14 @@ class NetworkSpec:
                 )
 
     @property
-    def divisor(self):
+    def divisor(self) -> Triple:
         """(3,) voxels that a patch edge must be a multiple of: the product of the strides."""
         divisor = [1, 1, 1]
         for stride in self.strides:
             divisor = [d * s for d, s in zip(divisor, stride, strict=True)]
-        return tuple(divisor)
+        return triple(divisor)
 
-    def refusal(self, patch):
+    def refusal(self, patch: Sequence[int]) -> str:
         """Why the strides cannot take a patch of (3,) voxels, and the nearest that they can; empty where they can."""
         divisor = self.divisor
         if all(edge > 0 and edge % step == 0 for edge, step in zip(patch, divisor, strict=True)):
@@ -168,7 +173,7 @@ class NetworkSpec:
             f"Use {nearest}, or change the strides"
         )
 
-    def scaled(self, factor):
+    def scaled(self, factor: float) -> "NetworkSpec":
         """The same network with ``factor`` times the features: multiples of 8 that the heads of attention can share.
 
         Heads become fewer or more with the features, so that each keeps its size.
@@ -199,10 +204,10 @@ class Plan:
         mirror_axes: network axes along which left and right may be exchanged (augmentation and test-time mirroring).
         iterations: default length of a training.
         network: the default network.
-        memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/memory.py``.
+        memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/cost.py``.
         decisions: why.
         fingerprint_digest: of the fingerprint it was made from.
-        schema: of this file format.
+        schema: of this file format; a field that is ``added`` here or in what a plan is made of raises it.
         orientation: ``canonical``: scans are turned to head, front and right first; ``stored``: taken as their file has them.
         window_peak: where the weight of a window of prediction is largest: in its ``middle``, or at a ``voxel``, the one behind
             the middle where that lies between two.
@@ -212,10 +217,10 @@ class Plan:
     dataset: str
     planner: str
     preset: str
-    axis_order: tuple[int, int, int]
+    axis_order: Triple
     spacing_mm: tuple[float, float, float]
     median_shape: tuple[float, float, float]
-    patch_size: tuple[int, int, int]
+    patch_size: Triple
     batch_size: int
     batch_dice: bool
     normalization: tuple[ChannelNormalization, ...]
@@ -226,15 +231,17 @@ class Plan:
     memory_elements: int
     decisions: tuple[Decision, ...] = ()
     fingerprint_digest: str = ""
-    schema: int = SCHEMA
-    orientation: str = field(default="canonical", metadata={"since": 2})
-    window_peak: str = field(default="middle", metadata={"since": 2})
+    schema: int = schema_number(SCHEMA)
+    orientation: str = added(2, "canonical")
+    window_peak: str = added(2, "middle")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.orientation not in ("canonical", "stored"):
             raise ValueError(f"orientation must be canonical or stored, found {self.orientation!r}")
         if self.window_peak not in ("middle", "voxel"):
             raise ValueError(f"window_peak must be middle or voxel, found {self.window_peak!r}")
+        if fault := fault_of_name(self.name):
+            raise ValueError(f"name must be a plain file name, found {self.name!r}: {fault}")
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError(f"axis_order must be a permutation of 0, 1, 2, found {self.axis_order}")
         if min(self.spacing_mm) <= 0:
@@ -251,7 +258,7 @@ class Plan:
         if refusal := self.network.refusal(self.patch_size):
             raise ValueError(f"patch_size: {refusal}")
 
-    def explain(self):
+    def explain(self) -> str:
         """The decisions as lines of text, one paragraph each; warnings are marked."""
         lines = []
         for decision in self.decisions:

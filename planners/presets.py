@@ -5,6 +5,7 @@ reference memory with the reference batch; nnU-Net's authors found these constan
 weights, optimiser and workspace is left. Other amounts of memory scale them linearly.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 __all__ = ["PRESETS", "Preset", "get_preset", "unknown_name"]
@@ -46,13 +47,13 @@ PRESETS = {
 }
 
 
-def get_preset(name):
+def get_preset(name: str) -> Preset:
     """The preset of that name; ValueError with the known names otherwise."""
     if name not in PRESETS:
         raise ValueError(unknown_name("preset", name, PRESETS))
     return PRESETS[name]
 
 
-def unknown_name(kind, name, known):
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The sentence for a name that is not there."""
     return f"no {kind} called {name!r}. Known: {', '.join(sorted(known))}"

@@ -1,8 +1,16 @@
 """Frozen dataclasses as JSON and back, strictly.
 
-A *record* is a frozen dataclass whose fields are numbers, strings, booleans, ``None``, other records, or tuples of
-these. ``to_json`` turns one into plain dictionaries and lists; ``from_json`` rebuilds it, refuses unknown and missing
-fields, and says where in the file the fault is. That is what lets a person edit a plan by hand without fear.
+A *record* is a frozen dataclass whose fields are numbers, strings, booleans, ``None``, other records, tuples of these, or
+dictionaries by name. ``to_json`` turns one into plain dictionaries and lists; ``from_json`` rebuilds it, refuses unknown and
+missing fields, and says where in the file the fault is. That is what lets a person edit a plan by hand without fear.
+
+What is known of a field beyond its type stands in its ``metadata``: ``called("name")`` for a name in the file that is not that
+of the field, ``OPTIONAL`` for one that is left out of the file while it has its default, ``REST`` for the dictionary that
+holds whatever else the file has.
+
+Records grow, and what was written stays valid. A later field is declared with ``added``: an older file, which lacks it, opens
+with its default, and at its default it is no part of ``identity``, so digests stay as they were. The field declared with
+``schema_number`` says how new a file is: older ones open, newer ones are refused.
 """
 
 import dataclasses
@@ -10,61 +18,147 @@ import hashlib
 import json
 import types
 import typing
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar
 
-__all__ = ["RecordError", "digest", "from_json", "to_json"]
+__all__ = [
+    "OPTIONAL",
+    "REST",
+    "RecordError",
+    "added",
+    "called",
+    "digest",
+    "from_json",
+    "identity",
+    "schema_number",
+    "to_json",
+]
+
+T = TypeVar("T")
+OPTIONAL: Mapping[str, Any] = {"optional": True}
+REST: Mapping[str, Any] = {"rest": True}
+
+
+def called(name: str) -> Mapping[str, Any]:
+    """Metadata of a field that has another name in the file."""
+    return {"called": name}
 
 
 class RecordError(ValueError):
     """A JSON value does not fit the record it should become; the message says where."""
 
 
-def to_json(record):
+def added(since: int, default: T, *, counts: bool = True) -> T:
+    """A field of a record that came with schema ``since`` (2 or more).
+
+    Args:
+        since: the number that the ``schema`` of the file was raised to.
+        default: what older files mean by its absence. It never changes: another meaning is another field.
+        counts: False where nothing depends on the field, which then is no part of the identity whatever its value.
+    """
+    return dataclasses.field(default=default, metadata={"since": since, "counts": counts})
+
+
+def schema_number(current: int, since: int = 1) -> int:
+    """The field that holds the version of the file; ``from_json`` refuses a higher one and takes any other as ``current``.
+
+    It is no part of equality. In the identity it stands as 1, or not at all where the record got it with schema ``since`` 2.
+    """
+    return dataclasses.field(default=current, compare=False, metadata={"since": since, "counts": False, "schema": current})
+
+
+def to_json(record: Any) -> Any:
     """The record as dictionaries, lists, numbers and strings (a fresh structure, safe to change)."""
-    if dataclasses.is_dataclass(record):
-        return {field.name: to_json(getattr(record, field.name)) for field in dataclasses.fields(record)}
-    if isinstance(record, tuple | list):
-        return [to_json(item) for item in record]
-    if isinstance(record, dict):
-        return {key: to_json(value) for key, value in record.items()}
-    return record
+    return _plain(record, whole=True)
 
 
-def from_json(cls, data, where=""):
+def identity(record: Any) -> Any:
+    """``to_json`` without what an older version would not have written: equal for records that mean the same."""
+    return _plain(record, whole=False)
+
+
+def _plain(value: Any, *, whole: bool) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _fields_to_json(value, whole)
+    if isinstance(value, tuple | list):
+        return [_plain(item, whole=whole) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item, whole=whole) for key, item in value.items()}
+    return value
+
+
+def _fields_to_json(record: Any, whole: bool) -> dict[str, Any]:
+    """The fields that a file holds, or those of the identity."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(record):
+        value, about = getattr(record, field.name), field.metadata
+        if about.get("rest"):
+            found |= _plain(value, whole=whole)
+        elif not _is_left_out(field, value, whole):
+            found[_key(field)] = 1 if not whole and "schema" in about else _plain(value, whole=whole)
+    return found
+
+
+def _is_left_out(field: dataclasses.Field[Any], value: Any, whole: bool) -> bool:
+    about = field.metadata
+    if about.get("optional") and value == _default(field):
+        return True
+    return not whole and about.get("since", 1) > 1 and (value == _default(field) or not about.get("counts", True))
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata.get("called", field.name))
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field; MISSING where it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def from_json(cls: type[T], data: Any, where: str = "", *, strict: bool = True) -> T:
     """Rebuild a record of class ``cls`` from what ``to_json`` returned.
 
     Args:
         cls: the frozen dataclass.
         data: a dictionary as read from JSON.
         where: prefix of the location named in errors, such as a file name.
+        strict: refuse unknown fields, as in what people edit; else they are passed over, as in results that a newer version
+            may have written.
 
     Raises:
-        RecordError: unknown field, missing field without default, or a value of the wrong kind.
+        RecordError: a newer schema, unknown field, missing field without default, or a value of the wrong kind.
     """
-    return _build(cls, data, where or cls.__name__)
+    found: T = _build(cls, data, where or cls.__name__, strict)
+    return found
 
 
-def digest(record):
-    """Sixteen hexadecimal digits that change whenever the record does (BLAKE2b of its canonical JSON)."""
-    text = json.dumps(to_json(record), sort_keys=True, separators=(",", ":"))
+def digest(record: Any) -> str:
+    """Sixteen hexadecimal digits that change whenever the ``identity`` does (BLAKE2b of its canonical JSON)."""
+    text = json.dumps(identity(record), sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _build(kind, value, where):
+def _build(kind: Any, value: Any, where: str, strict: bool) -> Any:
     origin = typing.get_origin(kind)
     if dataclasses.is_dataclass(kind):
-        return _build_record(kind, value, where)
+        return _build_record(kind, value, where, strict)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in typing.get_args(kind):
             return None
         options = [option for option in typing.get_args(kind) if option is not type(None)]
         for option in options[:-1]:
             try:
-                return _build(option, value, where)
+                return _build(option, value, where, strict)
             except RecordError:
                 continue
-        return _build(options[-1], value, where)
+        return _build(options[-1], value, where, strict)
     if origin is tuple:
-        return _build_tuple(typing.get_args(kind), value, where)
+        return _build_tuple(typing.get_args(kind), value, where, strict)
+    if origin is dict:
+        return _build_dict(typing.get_args(kind), value, where, strict)
+    if kind is Any:
+        return value
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
@@ -74,35 +168,60 @@ def _build(kind, value, where):
     raise RecordError(f"{where}: expected {_name(kind)}, found {value!r}")
 
 
-def _build_record(cls, data, where):
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _build_record(cls: Any, data: Any, where: str, strict: bool) -> Any:
     if not isinstance(data, dict):
         raise RecordError(f"{where}: expected an object with the fields of {cls.__name__}, found {data!r}")
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = _hints(cls)
+    fields = {_key(field): field for field in dataclasses.fields(cls)}
+    numbers = {key: field.metadata["schema"] for key, field in fields.items() if "schema" in field.metadata}
+    for key, known in numbers.items():
+        _refuse_newer(data.get(key, known), known, f"{where}.{key}")
+    data = {**data, **numbers}  # it will be written as new as it is now
+    rest = next((key for key, field in fields.items() if field.metadata.get("rest")), None)
+    if rest is not None:
+        others = {key: value for key, value in data.items() if key == rest or key not in fields}
+        data = {key: value for key, value in data.items() if key not in others} | {rest: others}
     unknown = sorted(set(data) - set(fields))
-    if unknown:
+    if unknown and strict:
         raise RecordError(f"{where}: unknown field {unknown[0]!r}. Known: {', '.join(fields)}")
     values = {}
-    for name, field in fields.items():
-        if name in data:
-            values[name] = _build(hints[name], data[name], f"{where}.{name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise RecordError(f"{where}: the field {name!r} is missing")
+    for key, field in fields.items():
+        if key in data:
+            values[field.name] = _build(hints[field.name], data[key], f"{where}.{key}", strict)
+        elif _default(field) is dataclasses.MISSING:
+            raise RecordError(f"{where}: the field {key!r} is missing")
     try:
         return cls(**values)
     except ValueError as fault:
         raise RecordError(f"{where}: {fault}") from fault
 
 
-def _build_tuple(kinds, value, where):
+def _refuse_newer(found: Any, known: int, where: str) -> None:
+    if _build(int, found, where, True) > known:
+        raise RecordError(f"{where}: written in schema {found} by a newer version, and this one reads up to {known}. Update it")
+
+
+def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str, strict: bool) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise RecordError(f"{where}: expected a list, found {value!r}")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         kinds = (kinds[0],) * len(value)
     if len(kinds) != len(value):
         raise RecordError(f"{where}: expected {len(kinds)} entries, found {len(value)}")
-    return tuple(_build(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+    pairs = enumerate(zip(kinds, value, strict=True))
+    return tuple(_build(kind, item, f"{where}[{i}]", strict) for i, (kind, item) in pairs)
 
 
-def _name(kind):
+def _build_dict(kinds: tuple[Any, ...], value: Any, where: str, strict: bool) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RecordError(f"{where}: expected an object, found {value!r}")
+    return {str(key): _build(kinds[1], item, f"{where}.{key}", strict) for key, item in value.items()}
+
+
+def _name(kind: Any) -> str:
     return getattr(kind, "__name__", str(kind))

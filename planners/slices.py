@@ -1,14 +1,16 @@
 """2D: patches of depth 1 in the plane of the finer axes, each scan keeping its own distance between slices."""
 
 from planners.assemble import make_plan
+from planners.fingerprint import Fingerprint
 from planners.patch import fit_patch
-from planners.plan import Decision
+from planners.plan import Budget, Decision, Plan
+from planners.presets import Preset
 from planners.spacing import choose_grid, say
 
 __all__ = ["plan_slices"]
 
 
-def plan_slices(fingerprint, budget, preset):
+def plan_slices(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Plan:
     """A plan for single slices.
 
     Args:

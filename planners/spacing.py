@@ -4,10 +4,13 @@ The rule is the median voxel size, with one exception for thick slices. Where a 
 has scans far from the rest, no single voxel size fits; that is said in a ``Decision`` with the numbers.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from planners.axes import Triple, triple
+from planners.fingerprint import Fingerprint
 from planners.plan import Decision
 
 __all__ = ["ANISOTROPY", "Grid", "choose_grid", "is_flat", "say"]
@@ -26,13 +29,13 @@ class Grid:
     ``median_shape`` is the median case there (halves are possible), ``n_voxels`` its voxels times the number of cases.
     """
 
-    axis_order: tuple[int, int, int]
+    axis_order: Triple
     spacing_mm: tuple[float, float, float]
     median_shape: tuple[float, float, float]
     n_voxels: float
 
 
-def choose_grid(fingerprint):
+def choose_grid(fingerprint: Fingerprint) -> tuple[Grid, tuple[Decision, ...]]:
     """Target grid of a data set.
 
     Returns:
@@ -45,8 +48,8 @@ def choose_grid(fingerprint):
     median = np.median(resized, axis=0)
     grid = Grid(
         axis_order=order,
-        spacing_mm=tuple(float(spacing[axis]) for axis in order),
-        median_shape=tuple(float(median[axis]) for axis in order),
+        spacing_mm=triple(float(spacing[axis]) for axis in order),
+        median_shape=triple(float(median[axis]) for axis in order),
         n_voxels=float(np.prod(median)) * len(shapes),
     )
     axes = Decision(
@@ -58,17 +61,17 @@ def choose_grid(fingerprint):
     return grid, (decision, axes, *_warn_of_two_kinds(spacings), *_warn_of_outliers(fingerprint.cases, spacings))
 
 
-def is_flat(fingerprint):
+def is_flat(fingerprint: Fingerprint) -> bool:
     """Whether the typical case is a single slice: 2D data."""
     return bool((np.median(np.array(fingerprint.shapes), axis=0) == 1).any())
 
 
-def say(numbers):
+def say(numbers: Iterable[float]) -> str:
     """Numbers for people: four significant digits, joined by ' x '."""
     return " x ".join(f"{number:.4g}" for number in numbers)
 
 
-def _target_spacing(spacings, median_shape):
+def _target_spacing(spacings: np.ndarray, median_shape: np.ndarray) -> tuple[np.ndarray, Decision]:
     """(3,) mm in canonical order, and why."""
     target = np.median(spacings, axis=0)
     coarse = int(np.argmax(target))
@@ -88,14 +91,14 @@ def _target_spacing(spacings, median_shape):
     return target, Decision("spacing", f"{say(target)} mm (z y x)", rule, numbers)
 
 
-def _axis_order(spacing, median_shape):
+def _axis_order(spacing: np.ndarray, median_shape: np.ndarray) -> Triple:
     """A single-slice axis first, else the coarsest; the others stay in order."""
     flat = np.flatnonzero(median_shape == 1)
     first = int(flat[0]) if flat.size else int(np.argmax(spacing))
-    return (first, *(axis for axis in range(3) if axis != first))
+    return triple((first, *(axis for axis in range(3) if axis != first)))
 
 
-def _warn_of_two_kinds(spacings):
+def _warn_of_two_kinds(spacings: np.ndarray) -> Iterator[Decision]:
     """One warning for each axis whose spacings fall into two well separated groups."""
     for axis in range(3):
         groups = _two_groups(spacings[:, axis])
@@ -111,7 +114,7 @@ def _warn_of_two_kinds(spacings):
             )
 
 
-def _two_groups(values):
+def _two_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """(finer, coarser) sorted values on either side of the widest gap, or None where there are not two kinds."""
     values = np.sort(values)
     ratios = values[1:] / values[:-1]
@@ -123,7 +126,7 @@ def _two_groups(values):
     return values[:cut], values[cut:]
 
 
-def _warn_of_outliers(cases, spacings):
+def _warn_of_outliers(cases: Sequence[str], spacings: np.ndarray) -> Iterator[Decision]:
     """A warning that names the scans whose voxel size is far from the median, unless they are a kind of their own."""
     ratio = spacings / np.median(spacings, axis=0)
     ratio = np.maximum(ratio, 1 / ratio)

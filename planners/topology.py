@@ -6,7 +6,10 @@ up.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from planners.axes import Triple, triple
 
 __all__ = ["Topology", "choose_features", "choose_topology"]
 
@@ -19,13 +22,13 @@ WIDTH, MAX_WIDTH_3D, MAX_WIDTH_2D = 32, 320, 512  # features of the first stage,
 class Topology:
     """One stride and kernel for each stage; ``patch``, the edges asked for, rounded up to multiples of ``divisor``."""
 
-    patch: tuple[int, int, int]
-    divisor: tuple[int, int, int]
-    strides: tuple[tuple[int, int, int], ...]
-    kernels: tuple[tuple[int, int, int], ...]
+    patch: Triple
+    divisor: Triple
+    strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...]
 
 
-def choose_topology(spacing_mm, patch):
+def choose_topology(spacing_mm: Sequence[float], patch: Sequence[float]) -> Topology:
     """Strides and kernels for patches of about this size.
 
     An axis of one voxel is left alone: stride and kernel 1. There are two stages at least, also for images too small to
@@ -48,20 +51,20 @@ def choose_topology(spacing_mm, patch):
         for axis in halved:
             mm[axis] *= 2
             size[axis] = math.ceil(size[axis] / 2)
-        kernels.append(tuple(kernel))
-        strides.append(tuple(2 if axis in halved else 1 for axis in range(3)))
-    kernels.append(tuple(3 if axis in wide else 1 for axis in range(3)))
-    divisor = tuple(math.prod(stride[axis] for stride in strides) for axis in range(3))
-    padded = tuple(math.ceil(edge / d) * d for edge, d in zip(patch, divisor, strict=True))
+        kernels.append(triple(kernel))
+        strides.append(triple(2 if axis in halved else 1 for axis in range(3)))
+    kernels.append(triple(3 if axis in wide else 1 for axis in range(3)))
+    divisor = triple(math.prod(stride[axis] for stride in strides) for axis in range(3))
+    padded = triple(math.ceil(edge / d) * d for edge, d in zip(patch, divisor, strict=True))
     return Topology(padded, divisor, tuple(strides), tuple(kernels))
 
 
-def choose_features(n_stages, slices):
+def choose_features(n_stages: int, slices: bool) -> tuple[int, ...]:
     """(n_stages,) widths: doubling, up to 320, or 512 for 2D slices."""
     return tuple(min(WIDTH * 2**stage, MAX_WIDTH_2D if slices else MAX_WIDTH_3D) for stage in range(n_stages))
 
 
-def _axes_to_halve(size, mm):
+def _axes_to_halve(size: Sequence[float], mm: Sequence[float]) -> list[int]:
     large = [axis for axis in range(3) if size[axis] >= 2 * MIN_EDGE]
     if not large:
         return []

@@ -105,7 +105,7 @@ def random_values(shape=(5, 6, 7), seed=0):
     return np.random.default_rng(seed).integers(-1000, 1000, shape).astype(np.int16)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw():
     """The helpers above, for test files that cannot import this one."""
 

@@ -11,6 +11,19 @@ RULES = [
     ("planners/**/*.py", {"autoseg", "torch", "scipy"}, "planners decide from numbers alone"),
     ("autoseg/imaging/*.py", {"torch", "planners", "vtk", "autoseg.data"}, "imaging is plain numpy"),
     ("autoseg/data/**/*.py", {"torch", "autoseg.training", "autoseg.inference"}, "reading data needs no network"),
+    (
+        "autoseg/records/*.py",
+        {
+            "torch",
+            "autoseg.imaging",
+            "autoseg.evaluation",
+            "autoseg.preprocess",
+            "autoseg.training",
+            "autoseg.inference",
+            "autoseg.page",
+        },
+        "a record is a value, whoever writes or reads it",
+    ),
     ("autoseg/preprocess/*.py", {"torch", "autoseg.training", "autoseg.inference"}, "preparing data needs no network"),
     (
         "autoseg/reconstruct/*.py",
@@ -20,7 +33,7 @@ RULES = [
     ("autoseg/evaluation/*.py", {"torch", "planners", "autoseg.inference"}, "anybody's masks can be scored"),
     (
         "autoseg/page/*.py",
-        {"torch", "planners", "autoseg.training", "autoseg.inference", "autoseg.reconstruct", "autoseg.pipeline"},
+        {"torch", "autoseg.training", "autoseg.inference", "autoseg.networks", "autoseg.reconstruct", "autoseg.pipeline"},
         "a page shows values, whoever made them",
     ),
     ("autoseg/networks/*.py", {"autoseg.data", "autoseg.training", "autoseg.imaging"}, "networks know no files"),

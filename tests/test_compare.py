@@ -83,7 +83,7 @@ def test_repeats_train_with_the_next_seeds_and_keep_what_there_is(place, capsys)
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/fold_0/checkpoint.safetensors")}
     try:
         assert call(place, "--networks", "self_attention_unet,fcn", "--repeats", "2", "-o", str(place / "twice")) == 0
-        seeds = sorted(json.loads(path.read_text())["task"]["seed"] for path in runs.glob("*/fold_0/run.json"))
+        seeds = sorted(json.loads(path.read_text())["task"]["seed"] for path in runs.glob("*/fold_0/fold.json"))
     finally:
         for path in runs.iterdir():
             if not any(path in known.parents for known in before):
@@ -122,14 +122,14 @@ def test_restored_intensities_are_read_where_a_run_has_them(place):
 
 def test_whether_a_network_was_mirrored_is_read_from_its_run(place):
     (fold,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_fcn_*/fold_0")
-    before = (fold / "run.json").read_text()
+    before = (fold / "fold.json").read_text()
     record = json.loads(before)
     record["task"]["plan"]["mirror_axes"] = [0]
-    (fold / "run.json").write_text(json.dumps(record))
+    (fold / "fold.json").write_text(json.dumps(record))
     try:
         assert call(place, "--networks", "self_attention_unet,fcn", "-o", str(place / "mirrored")) == 0
     finally:
-        (fold / "run.json").write_text(before)
+        (fold / "fold.json").write_text(before)
     stored = json.loads((place / "mirrored" / "comparison.json").read_text())
     assert [network["cost"]["mirrored"] for network in stored["networks"]] == ["no", "yes"]
 
@@ -137,15 +137,15 @@ def test_whether_a_network_was_mirrored_is_read_from_its_run(place):
 def test_a_network_that_fails_is_named_and_the_others_go_on(place, capsys):
     (broken,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_self_attention_unet_*/fold_0")
     (broken / "validation" / "metrics.json").unlink()
-    (broken / "run.json").unlink()
-    (broken / "run.json").mkdir()  # in the way of the record
+    (broken / "fold.json").unlink()
+    (broken / "fold.json").mkdir()  # in the way of the record
     try:
         assert call(place, "--networks", "self_attention_unet,fcn", "-o", str(place / "broken")) == 1
     finally:
-        (broken / "run.json").rmdir()
+        (broken / "fold.json").rmdir()
     text = capsys.readouterr().out
     assert "- self_attention_unet: not trained: FileError: " in text
-    assert "run.json: cannot be written" in text
+    assert "fold.json: cannot be written" in text
     assert "fcn stands alone" in text
 
 

@@ -4,23 +4,33 @@ import csv
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from autoseg import pipeline
 from autoseg.cli import main
 from autoseg.data.check import check_dataset
+from autoseg.data.conversion import writing
 from autoseg.data.dataset import read_dataset
 from autoseg.data.splits import read_splits
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
-from autoseg.pipeline import conversion, convert
+from autoseg.options import ConvertOptions, Runtime
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPE, SPACING_MM = (4, 6, 8), (3.0, 1.0, 1.5)
+
+
+def convert(layout, source, target, *, options=None, mode="reference", skip_bad=False, workers=None):
+    """``autoseg.pipeline.convert`` with options by name."""
+    how = ConvertOptions(link=mode == "link", copy=mode == "copy", skip_bad=skip_bad, **(options or {}))
+    return pipeline.convert(layout, source, target, how, Runtime(workers=workers))
 
 
 def put_image(path, seed=0, channels=1):
@@ -192,7 +202,7 @@ def test_lits_is_found_in_both_batches_and_the_tumour_is_part_of_the_liver(sourc
     assert [case.id for case in dataset.training] == ["lits_000", "lits_027", "lits_028", "lits_130"]
     assert [case.id for case in dataset.test] == ["lits_test_000"]
     assert (dataset.channels, dataset.file_ending) == (("CT",), ".nii")
-    assert dict(zip(dataset.labels.structures, dataset.labels.values, strict=True)) == {"liver": (1, 2), "tumour": (2,)}
+    assert dataset.labels.groups == {"liver": (1, 2), "tumour": (2,)}
 
 
 @pytest.mark.parametrize("mode", ["reference", "link"])
@@ -237,7 +247,7 @@ def test_two_folders_are_matched_by_name_and_values_get_the_names_of_a_table(sou
     options = {"labels": source / "truth", "channels": ("T1", "CT"), "names": source / "names.csv", "ignore": 255}
     convert("folders", source / "scans", tmp_path / "out", options=options)
     dataset = check(tmp_path / "out")
-    assert dict(zip(dataset.labels.structures, dataset.labels.values, strict=True)) == {"vein 3": (3,), "vein 7": (7,)}
+    assert dataset.labels.groups == {"vein 3": (3,), "vein 7": (7,)}
     assert (dataset.labels.ignore, dataset.channels) == (255, ("T1", "CT"))
     assert [case.id for case in dataset.test] == ["p9"]
 
@@ -356,55 +366,54 @@ def test_with_skip_bad_the_good_cases_are_converted_and_the_status_tells(source,
 def test_an_interrupted_conversion_goes_on_where_it_was(source, tmp_path, monkeypatch, mode):
     fill_acdc(source, cine=True)
     freeze(source)
-    make, made = conversion._make, []
+    make, made = writing.make_part, []
 
-    def stop_in_the_middle(part, target):
+    def stop_in_the_middle(part, *more):
         if len(made) == 8:
             raise KeyboardInterrupt
         made.append(part.target)
-        return make(part, target)
+        return make(part, *more)
 
-    monkeypatch.setattr(conversion, "_make", stop_in_the_middle)
+    monkeypatch.setattr(writing, "make_part", stop_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
         convert("acdc", source, tmp_path / "out", mode=mode, options={"cine": True}, workers=1)
     assert not (tmp_path / "out" / "dataset.json").exists()
     record = tmp_path / "out" / "conversion.jsonl"
     record.write_text(record.read_text() + '{"file": "imagesTr/pati')  # cut short by the kill
-    monkeypatch.setattr(conversion, "_make", make)
+    monkeypatch.setattr(writing, "make_part", make)
     done = convert("acdc", source, tmp_path / "out", mode=mode, options={"cine": True})
-    assert done.kept == 7, "all files of the five cases that were whole"
+    assert done.made.kept == 7, "all files of the five cases that were whole"
     assert len(check(tmp_path / "out").test) == 11
     files = state(tmp_path / "out" / "imagesTr")
     again = convert("acdc", source, tmp_path / "out", mode=mode, options={"cine": True})
-    assert (again.written, again.kept) == (0, done.written + done.kept)
+    assert (again.made.written, again.made.kept) == (0, done.made.written + done.made.kept)
     assert state(tmp_path / "out" / "imagesTr") == files
 
 
-def test_a_file_that_was_damaged_since_is_made_again_and_an_edited_dataset_json_is_kept(source, tmp_path):
+def test_a_file_that_was_damaged_since_is_made_again_and_an_edited_dataset_json_is_kept(source, tmp_path, caplog):
     fill_brats(source)
     convert("brats", source, tmp_path / "out", mode="copy")
     image = tmp_path / "out" / "imagesTr" / "BraTS20_Training_001_0002.nii.gz"
     image.write_bytes(image.read_bytes()[:-9])
     edited = description(tmp_path / "out") | {"name": "mine"}
     (tmp_path / "out" / "dataset.json").write_text(json.dumps(edited))
-    said = []
-    assert convert("brats", source, tmp_path / "out", mode="copy", say=said.append).written == 1
+    assert convert("brats", source, tmp_path / "out", mode="copy").made.written == 1
     check(tmp_path / "out")
     assert description(tmp_path / "out") == edited
-    assert any("was edited" in sentence for sentence in said)
+    assert "was edited" in caplog.text
 
 
-def test_where_nothing_can_be_linked_files_are_copied_and_that_is_said(source, tmp_path, monkeypatch):
+def test_where_nothing_can_be_linked_files_are_copied_and_that_is_said(source, tmp_path, monkeypatch, caplog):
     fill_brats(source)
+    caplog.set_level("INFO", logger="autoseg")
 
     def refuse(*arguments):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    said = []
-    convert("brats", source, tmp_path / "out", mode="link", say=said.append)
+    convert("brats", source, tmp_path / "out", mode="link")
     check(tmp_path / "out")
-    assert "10 files were copied, because they cannot be linked from where they are" in said
+    assert "10 files were copied, because they cannot be linked from where they are" in caplog.text
 
 
 def test_a_target_in_the_source_or_of_something_else_is_refused(source, tmp_path):
@@ -416,7 +425,7 @@ def test_a_target_in_the_source_or_of_something_else_is_refused(source, tmp_path
     with pytest.raises(DatasetError, match="expected an empty folder"):
         convert("brats", source, tmp_path / "other")
     convert("brats", source, tmp_path / "out")
-    with pytest.raises(DatasetError, match="same conversion"):
+    with pytest.raises(DatasetError, match="same command"):
         convert("brats", source, tmp_path / "out", mode="copy")
 
 
@@ -453,7 +462,7 @@ def test_the_original_arrangement_of_acdc_gives_the_given_data_set_voxel_for_vox
         keys = ("ED", "ES", "Group", "Height", "NbFrame", "Weight")
         (place / "Info.cfg").write_text("".join(f"{key}: {info[case.patient][key]}\n" for key in keys))
     done = convert("acdc", source, tmp_path / "out")
-    assert (done.training, done.findings) == (len(chosen), done.findings)
+    assert (done.made.training, done.findings) == (len(chosen), done.findings)
     converted = {case.id: case for case in check(tmp_path / "out").training}
     assert set(converted) == {case.id for case in chosen}
     for case in chosen[::6]:
@@ -535,3 +544,185 @@ def test_a_cine_series_with_fewer_frames_than_info_says_is_an_error(source, tmp_
     fill_acdc(source)
     with pytest.raises(DatasetError, match="expected at least 4 volumes, found 3"):
         convert("acdc", source, tmp_path / "out", options={"cine": True})
+
+
+def test_relative_paths_of_options_are_found_from_the_data_set(source, tmp_path, monkeypatch):
+    for number in range(3):
+        put_image(source / "SCANS" / f"P{number}.nii.gz")
+        put_label(source / "LABELS" / f"P{number}.nii.gz")
+    (source / "names.csv").write_text("value,name\n1,liver\n2,vein\n")
+    monkeypatch.chdir(source)
+    assert main(["convert", "folders", "SCANS", "D", "--labels", "LABELS", "--channels", "CT", "--names", "names.csv"]) == 0
+    assert description(source / "D")["dataset"]["P0"]["label"] == "../LABELS/P0.nii.gz"
+    monkeypatch.chdir(tmp_path)
+    assert check(source / "D").labels.structures == ("liver", "vein")
+    convert(
+        "folders",
+        source / "SCANS",
+        source / "D",
+        options={"labels": source / "LABELS", "channels": ["CT"], "names": source / "names.csv"},
+    )
+
+
+def test_numbers_of_cases_are_no_channels(source, tmp_path):
+    for number in range(1, 8):
+        put_image(source / "scans" / f"PANC_{number:04d}.nii.gz")
+        if number not in (3, 6):
+            put_label(source / "truth" / f"PANC_{number:04d}{'_seg' * (number > 4)}.nii.gz")
+    convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})
+    dataset = check(tmp_path / "out")
+    assert [case.id for case in dataset.training] == [f"PANC_{number:04d}" for number in (1, 2, 4, 5, 7)]
+    assert [case.id for case in dataset.test] == ["PANC_0003", "PANC_0006"]
+
+
+def test_unlabelled_cases_keep_their_channels(source, tmp_path):
+    for case in ("a", "b", "c"):
+        for channel in range(2):
+            put_image(source / "scans" / f"{case}_{channel:04d}.nii.gz")
+    put_label(source / "truth" / "a.nii.gz")
+    convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})
+    dataset = read_dataset(tmp_path / "out")
+    assert [(case.id, len(case.images)) for case in dataset.test] == [("b", 2), ("c", 2)]
+
+
+@pytest.mark.parametrize("capital", [False, True])
+def test_endings_in_capital_letters_are_endings(source, tmp_path, capital):
+    for number in range(2):
+        for path in (source / "scans" / f"P{number}.nii.gz", source / "truth" / f"P{number}.nii.gz"):
+            (put_image if path.parent.name == "scans" else put_label)(path)
+            path.rename(path.with_name(path.name.upper() if capital else path.name))
+    for mode in ("reference", "copy"):
+        convert("folders", source / "scans", tmp_path / mode, options={"labels": source / "truth"}, mode=mode)
+        assert [case.id for case in check(tmp_path / mode).training] == ["P0", "P1"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "index\tcolor\tname\n1\t#ff0000\tlesion\n2\t#00ff00\toedema\n",
+        "index\tabbreviation\tname\n1.0\tL\tlesion\n2\tO\toedema\n",
+        "name\tindex\nlesion\t1\noedema\t2\n",
+    ],
+)
+def test_names_of_values_are_read_by_the_titles_of_columns(source, tmp_path, lines):
+    put_image(source / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    put_label(source / "derivatives" / "manual" / "sub-01" / "anat" / "sub-01_dseg.nii.gz")
+    (source / "derivatives" / "manual" / "dseg.tsv").write_text(lines)
+    convert("bids", source, tmp_path / "out")
+    assert check(tmp_path / "out").labels.groups == {"lesion": (1,), "oedema": (2,)}
+
+
+def test_a_table_whose_columns_nobody_names_is_refused(source, tmp_path):
+    put_image(source / "scans" / "a.nii.gz")
+    put_label(source / "scans" / "a_seg.nii.gz")
+    (source / "names.csv").write_text("nr,colour,text\n1,#ff0000,lesion\n")
+    options = {"labels": source / "scans", "names": source / "names.csv"}
+    with pytest.raises(DatasetError, match="columns called index and name"):
+        convert("folders", source / "scans", tmp_path / "out", options=options)
+
+
+def test_a_bids_table_names_the_maps_that_have_all_parts_of_its_name(source, tmp_path):
+    maps = source / "derivatives" / "reader"
+    put_image(source / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    put_label(maps / "sub-01" / "anat" / "sub-01_desc-aseg_dseg.nii.gz")
+    (maps / "desc-aparcaseg_dseg.tsv").write_text("index\tname\n1\twrong\n2\ttoo\n")
+    (maps / "desc-aseg_dseg.tsv").write_text("index\tname\n1\tlesion\n2\toedema\n")
+    convert("bids", source, tmp_path / "out")
+    assert check(tmp_path / "out").labels.structures == ("lesion", "oedema")
+
+
+def test_bids_tables_that_contradict_each_other_are_refused(source, tmp_path):
+    for subject, names in (("01", "lesion"), ("02", "vein")):
+        put_image(source / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz")
+        place = source / "derivatives" / "reader" / f"sub-{subject}" / "anat"
+        put_label(place / f"sub-{subject}_dseg.nii.gz")
+        (place / f"sub-{subject}_dseg.tsv").write_text(f"index\tname\n1\t{names}\n2\toedema\n")
+    with pytest.raises(DatasetError, match="expected 1 to be lesion as for other maps, found vein"):
+        convert("bids", source, tmp_path / "out")
+
+
+SLICER = (
+    "NRRD0005",
+    "type: unsigned char",
+    "dimension: 4",
+    "sizes: 2 6 4 3",
+    "space: left-posterior-superior",
+    "space directions: none (1.5,0,0) (0,1,0) (0,0,3)",
+    "kinds: list domain domain domain",
+    "space origin: (-1.5,-1,0)",
+    "encoding: raw",
+    "Segment0_ID:=a",
+    "Segment0_Name:=liver",
+    "Segment0_LabelValue:=1",
+    "Segment0_Layer:=0",
+    "Segment1_ID:=b",
+    "Segment1_Name:=tumour",
+    "Segment1_LabelValue:=1",
+    "Segment1_Layer:=1",
+)
+
+
+@pytest.mark.parametrize("mode", ["reference", "copy"])
+def test_overlapping_layers_of_slicer_beside_the_scan_become_regions(source, tmp_path, mode):
+    layers = np.zeros((3, 4, 6, 2), np.uint8)  # cropped: begins at voxel (0, 1, 1) of the scan
+    layers[1:, 1:3, 1:4, 0], layers[2, 1:3, 2:4, 1] = 1, 1
+    put_image(source / "P1.nrrd")
+    grid = read_volume(source / "P1.nrrd").geometry  # x to the right: as in LPS its direction is turned
+    steps, first = grid.affine[:3, :3] * [[-1], [-1], [1]], grid.to_world([[0, 1, 1]])[0] * [-1, -1, 1]
+    along = ["({},{},{})".format(*steps[:, axis]) for axis in (2, 1, 0)]
+    lines = [f"space directions: none {' '.join(along)}" if line.startswith("space dir") else line for line in SLICER]
+    lines = ["space origin: ({},{},{})".format(*first) if line.startswith("space origin") else line for line in lines]
+    (source / "P1.seg.nrrd").write_bytes("\n".join([*lines, "", ""]).encode() + layers.tobytes())
+    convert("folders", source, tmp_path / "out", options={"labels": source, "channels": ["CT"]}, mode=mode)
+    dataset = check(tmp_path / "out")
+    assert (dataset.labels.structures, dataset.labels.has_regions) == (("liver", "tumour"), True)
+    labels = read_label_volume(dataset.training[0].label).data
+    expected = np.zeros((*SHAPE, 2), bool)
+    expected[:3, 1:5, 1:7] = layers != 0
+    for number in range(2):
+        np.testing.assert_array_equal(dataset.labels.mask(labels, number), expected[..., number])
+
+
+@pytest.mark.parametrize("mode", ["reference", "copy"])
+def test_a_cropped_segmentation_of_slicer_gives_its_names_and_lies_on_the_scan(source, tmp_path, mode):
+    put_image(source / "scans" / "P1.nrrd")
+    data, grid = put_label(source / "whole.nrrd"), read_volume(source / "scans" / "P1.nrrd").geometry
+    part = LabelVolume(data[1:, 1:, 1:], grid.cropped((1, 1, 1), [n - 1 for n in SHAPE]))
+    write_label_volume(part, source / "part.nrrd")
+    names = ["Segment0_ID:=a", "Segment0_Name:=liver", "Segment0_LabelValue:=1"]
+    names += ["Segment1_ID:=b", "Segment1_Name:=vein", "Segment1_LabelValue:=2", "", ""]
+    content = (source / "part.nrrd").read_bytes().replace(b"\n\n", ("\n" + "\n".join(names)).encode(), 1)
+    (source / "truth").mkdir()
+    (source / "truth" / "P1.seg.nrrd").write_bytes(content)
+    options = {"labels": source / "truth", "channels": ["CT"]}
+    convert("folders", source / "scans", tmp_path / "out", options=options, mode=mode)
+    dataset = check(tmp_path / "out")
+    assert dataset.labels.groups == {"liver": (1,), "vein": (2,)}
+    np.testing.assert_array_equal(read_label_volume(dataset.training[0].label, onto=grid).data, data)
+
+
+def test_a_conversion_that_was_killed_in_its_first_write_goes_on(source, tmp_path):
+    fill_brats(source)
+    code = (
+        "import os, signal, sys; from pathlib import Path; from autoseg.atomic import replacing\n"
+        "with replacing(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    record = tmp_path / "out" / "conversion.jsonl"
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code, record], env={**os.environ, "PYTHONPATH": str(root)}, check=False)
+    assert [path.name[:9] for path in record.parent.iterdir()] == [".writing-"]
+    convert("brats", source, tmp_path / "out", mode="copy")
+    check(tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".writing-*"))
+
+
+def test_the_record_is_the_same_after_an_interruption_and_its_own_dataset_json_is_no_edited_one(source, tmp_path, caplog):
+    fill_brats(source)
+    convert("brats", source, tmp_path / "out", mode="copy", workers=1)
+    record = tmp_path / "out" / "conversion.jsonl"
+    lines = record.read_text().splitlines(keepends=True)
+    assert lines[1:] == sorted(lines[1:])
+    record.write_text("".join([lines[0], *(line for line in reversed(lines[3:]) if "dataset.json" not in line)]))
+    convert("brats", source, tmp_path / "out", mode="copy")
+    assert record.read_text() == "".join(lines)
+    assert "was edited" not in caplog.text

@@ -1,10 +1,16 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from autoseg.engines import map_cases, run_command
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -57,3 +63,65 @@ def test_who_stops_the_caller_stops_the_command(tmp_path):
     assert lines[0] == "drawing 30 phantoms of an abdomen"
     assert len(lines) < 5  # it did not go on
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+CALLER = """
+import sys
+from autoseg.engines import run_command
+
+run_command(["demo", "--folder", sys.argv[1], "--device", "cpu"], on_line=lambda line: print(line, flush=True))
+"""
+
+
+def children_of(pid):
+    """Process numbers of the children of a process (Linux)."""
+    return [int(number) for task in Path(f"/proc/{pid}/task").iterdir() for number in (task / "children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are listed by Linux")
+def test_a_command_ends_with_the_process_that_started_it(tmp_path):
+    command = [sys.executable, "-c", CALLER, tmp_path / "demo"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True) as caller:
+        assert caller.stdout.readline() == "drawing 30 phantoms of an abdomen\n"
+        (child,) = children_of(caller.pid)
+        caller.kill()
+        caller.wait()
+        end = time.monotonic() + 120
+        while Path(f"/proc/{child}").exists() and "\nState:\tZ" not in Path(f"/proc/{child}/status").read_text():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+VERB = """
+import sys, time
+from autoseg import cli
+from autoseg.cli import verify
+
+
+def work(args):
+    try:
+        print("working", flush=True)
+        time.sleep(600)
+    finally:
+        time.sleep(0.5)
+        print("ended in order", flush=True)
+
+
+verify.run = work
+sys.exit(cli.main(["verify", "X"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_whatever_asks_to_stop_ends_a_command_in_order(name):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", VERB], env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes) as process:
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(getattr(signal, name))
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM if name != "SIGINT" else signal.SIGUSR1)  # a queue of jobs may ask twice
+        out, told = process.communicate(timeout=120)
+    assert out == "ended in order\n"
+    assert told == "interrupted; the same command goes on from here\n"
+    assert process.returncode == 130

@@ -23,7 +23,7 @@ def test_a_training_on_the_gpu_learns_and_its_model_predicts_the_same_on_both(tm
     raw, workspace = write_phantoms(tmp_path / "Dataset007_Abdomen", training=10, test=2), ["--workspace", str(tmp_path / "w")]
     assert main(["train", str(raw), "0", "--iterations", "400", "--device", "cuda", *workspace]) == 0
     run = tmp_path / "w" / "runs" / "Abdomen" / "fullres_3d_self_attention_unet" / "fold_0"
-    assert json.loads((run / "run.json").read_text())["device"] == "cuda"
+    assert json.loads((run / "fold.json").read_text())["device"] == "cuda"
     metrics = json.loads((run / "validation" / "metrics.json").read_text())
     assert np.mean([s["mean"] for s in metrics["structures"] if s["metric"] == "dice"]) > 0.8
     masks = {}

@@ -13,7 +13,7 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.files import read_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
-from autoseg.pipeline.isotropic import isotropic_exporters
+from autoseg.outputs.isotropic import Isotropic
 from autoseg.preprocess.case import prepare_volume, scanner_units
 from planners.plan import ChannelNormalization, NetworkSpec, Plan, Resampling
 
@@ -43,13 +43,18 @@ def export(tmp_path, scan, *, restores, spacing_mm=0.0, scheme="robust", **plann
     """Write the volumes of a scan whose network changes nothing; (record, geometry and data of each file)."""
     write_volume(scan, tmp_path / "a_0000.nii.gz")
     volume = read_volume([tmp_path / "a_0000.nii.gz"])
-    bundle = SimpleNamespace(plan=plan(scheme, **planned))
-    predictor = SimpleNamespace(bundle=bundle, restores=restores, restore=lambda data, slices: data, resample_channels=False)
-    (exporter,) = isotropic_exporters(predictor, tmp_path, spacing_mm)
-    prepared = SimpleNamespace(**dict(zip(("data", "grid"), prepare_volume(volume, bundle.plan), strict=True)))
+    planned = plan(scheme, **planned)
+    written = write(tmp_path, volume, planned, (lambda data, slices: data) if restores else None, spacing_mm)
+    return written.record["isotropic"], {path.name: (read_volume(path), nibabel.load(path)) for path in written.files}
+
+
+def write(tmp_path, volume, planned, restore, spacing_mm=0.0):
+    """What the output writes of the scan ``a`` for a model with that plan and restoration."""
+    data, grid = prepare_volume(volume, planned)
+    prepared = SimpleNamespace(data=data, grid=grid)
+    found = SimpleNamespace(prepared=prepared, restore=restore, model=SimpleNamespace(plan=planned))
     case = SimpleNamespace(id="a", images=[tmp_path / "a_0000.nii.gz"])
-    files, record = exporter.write(case, None, prepared, None)
-    return record["isotropic"], {path.name: (read_volume(path), nibabel.load(path)) for path in files}
+    return Isotropic(spacing_mm).write(case, found, tmp_path)
 
 
 def zoomed(scan, shape):
@@ -79,13 +84,8 @@ def test_the_network_is_told_how_thick_the_slices_are(tmp_path, turned):
     scan = smooth_scan(turned)
     write_volume(scan, tmp_path / "a_0000.nii.gz")
     for planned_mm, expected in (((1.0, 1.0, 1.0), [n / min(SPACING_MM) for n in SPACING_MM]), (SPACING_MM, [1.0] * 3)):
-        bundle = SimpleNamespace(plan=plan("rescale", planned_mm))
         restore = lambda data, slices: (heard.append(slices), data)[1]  # noqa: E731
-        predictor = SimpleNamespace(bundle=bundle, restores=True, restore=restore, resample_channels=False)
-        data, grid = prepare_volume(scan, bundle.plan)
-        (exporter,) = isotropic_exporters(predictor, tmp_path, 0.0)
-        case = SimpleNamespace(id="a", images=[tmp_path / "a_0000.nii.gz"])
-        _, record = exporter.write(case, None, SimpleNamespace(data=data, grid=grid), None)
+        record = write(tmp_path, scan, plan("rescale", planned_mm), restore).record
         assert heard.pop() == pytest.approx(expected)
         assert bool(record["isotropic"]["note"]) == (planned_mm == SPACING_MM)  # nothing was learned of such slices
 
@@ -106,13 +106,9 @@ def test_a_network_that_changes_nothing_gives_the_interpolated_scan_in_its_own_u
 def test_where_the_network_has_the_scans_own_grid_nothing_is_moved_or_scaled(tmp_path):
     scan = smooth_scan(False)
     write_volume(scan, tmp_path / "a_0000.nii.gz")
-    bundle = SimpleNamespace(plan=plan("rescale", SPACING_MM))
-    predictor = SimpleNamespace(bundle=bundle, restores=True, restore=lambda data, slices: data, resample_channels=False)
-    data, grid = prepare_volume(scan, bundle.plan)
-    assert grid.shape == SHAPE
-    (exporter,) = isotropic_exporters(predictor, tmp_path, 0.0)
-    case = SimpleNamespace(id="a", images=[tmp_path / "a_0000.nii.gz"])
-    exporter.write(case, None, SimpleNamespace(data=data, grid=grid), None)
+    planned = plan("rescale", SPACING_MM)
+    assert prepare_volume(scan, planned)[1].shape == SHAPE
+    write(tmp_path, scan, planned, lambda data, slices: data)
     restored = read_volume(tmp_path / "a_iso.nii.gz").data[0]
     np.testing.assert_allclose(restored, zoomed(scan, restored.shape), atol=0.05)  # of a range of 600
 

@@ -10,9 +10,10 @@ import SimpleITK
 import trimesh
 
 from autoseg.cli import main
-from autoseg.imaging.files import read_label_volume, write_label_volume, write_volume
+from autoseg.imaging import nifti
+from autoseg.imaging.files import read_label_volume, write_label_volume
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.imaging.volume import LabelVolume
 from autoseg.pipeline.evaluation import evaluate
 
 
@@ -111,7 +112,8 @@ def test_empty_flat_and_tiny_maps_are_handled_and_said(maps, capsys):
 def test_cubic_volumes_beside_label_maps_are_no_label_maps(maps):
     geometry = Geometry.from_spacing((3, 3, 3), (1.0, 1.0, 1.0))
     for suffix in ("_iso", "_iso_cubic"):
-        write_volume(Volume(np.full((1, 3, 3, 3), 0.5, np.float32), geometry), maps / f"a{suffix}.nii.gz")
+        data = np.full((3, 3, 3), 0.5, np.float32)
+        nifti.write(maps / f"a{suffix}.nii.gz", data, geometry, description="derived: scan on cubic voxels by splines")
     assert run(maps) == 0
     assert not list((maps.parent / "out").glob("a_iso*"))
 
@@ -133,7 +135,7 @@ def test_files_of_others_stay(maps, capsys):
     (out / "c_surfaces").mkdir(parents=True)
     (out / "a.json").write_text("{}")
     assert run(maps) == 1
-    assert capsys.readouterr().out.count("was not made by this command") == 2
+    assert capsys.readouterr().out.count("was not made by this program") == 2
     assert (out / "a.json").read_text() == "{}"
     assert run(maps, "--fresh") == 0
     assert main(["reconstruct", "-i", str(maps), "-o", str(maps)]) == 2
@@ -196,8 +198,8 @@ def test_what_somebody_has_changed_or_put_there_stays(maps, capsys):
     assert run(maps, "--surfaces", "stl,ply") == 1
     said = capsys.readouterr().out
     assert "1 label maps reconstructed" in said
-    assert "label_2.stl: was changed after it had been made" in said
-    assert "label_2.ply: exists and was not made by this command" in said
+    assert "label_2.stl: was edited after it had been made" in said
+    assert "label_2.ply: exists and was not made by this program" in said
     assert [path.read_bytes() for path in mine] == [b"mine"] * 2
     assert run(maps, "--surfaces", "stl,ply", "--fresh") == 0
     assert all(len(path.read_bytes()) > 1000 for path in mine)

@@ -1,15 +1,16 @@
 """What is measured of a model that restores images."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from autoseg.evaluation.restored import RestorationResult
 from autoseg.imaging.geometry import Geometry
 from autoseg.pipeline.restoration import restoration_table, validate_restoration
 from autoseg.preprocess.case import PreparedCase, find_sites
 from autoseg.preprocess.store import open_case, store_case
+from autoseg.workspace import read_record
 
 
 @pytest.fixture
@@ -26,22 +27,22 @@ def prepared(tmp_path):
 def test_a_model_that_does_nothing_gains_nothing(prepared, tmp_path):
     idle = SimpleNamespace(restore=lambda data, slices: data.copy())
     result = validate_restoration(idle, prepared, ("c0", "c1", "c2"), tmp_path / "restoration.json")
-    assert json.loads((tmp_path / "restoration.json").read_text()) == result
-    assert len(result["rows"]) == 9
-    for found in result["summary"].values():
-        assert found["skill"]["mean"] == found["skill_roi"]["mean"] == found["ssim_gain"]["mean"] == 0
+    assert read_record(RestorationResult, tmp_path / "restoration.json") == result
+    assert len(result.rows) == 9
+    for found in result.summary.values():
+        assert found["skill"].mean == found["skill_roi"].mean == found["ssim_gain"].mean == 0
         assert found["mse"] == found["bar_mse"]
-    assert result["rows"][0]["slice_axis"] == 2
-    assert result["rows"][0]["ssim_window"] == [11, 11, 11]
+    assert result.rows[0].slice_axis == 2
+    assert result.rows[0].ssim_window == (11, 11, 11)
 
 
 def test_a_half_way_model_has_three_quarters_of_the_skill(prepared, tmp_path):
     clean = open_case(prepared / "c0").image[:]
     half = SimpleNamespace(restore=lambda data, slices: (data + clean) / 2)
     result = validate_restoration(half, prepared, ("c0", "missing"), tmp_path / "restoration.json")
-    assert result["summary"]["blur"]["skill"]["mean"] == pytest.approx(0.75, abs=0.02)
-    assert result["summary"]["blur"]["skill"]["interval"] == [None, None]
-    assert list(result["failures"]) == ["missing"]
+    assert result.summary["blur"]["skill"].mean == pytest.approx(0.75, abs=0.02)
+    assert result.summary["blur"]["skill"].interval == (None, None)
+    assert list(result.failures) == ["missing"]
     table = restoration_table(result)
     assert "| thick slices | 1 | 0.0" in table
     assert "| blur, structures alone | 1 | " in table

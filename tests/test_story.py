@@ -14,8 +14,10 @@ import autoseg
 from autoseg.cli import main
 from autoseg.imaging.files import read_file, read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.volume import LabelVolume, Volume, orient
+from autoseg.options import InferenceOptions
 from autoseg.page.viewer import find_viewer
 from autoseg.phantoms import write_phantoms
+from autoseg.records import read_surface_scores
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def call(place, *arguments):
 def test_every_stage_left_what_it_should(place):
     workspace = place / "workspace"
     run = workspace / "runs" / "Abdomen" / "fullres_3d_self_attention_unet" / "fold_0"
-    for name in ("checkpoint.safetensors", "history.jsonl", "curves.png", "run.json"):
+    for name in ("checkpoint.safetensors", "history.jsonl", "curves.png", "fold.json"):
         assert (run / name).stat().st_size > 0
     for name in ("metrics.csv", "metrics.json", "metrics.md", "summary.json"):
         assert (run / "validation" / name).stat().st_size > 0
@@ -68,13 +70,13 @@ def test_every_stage_left_what_it_should(place):
     assert restored["failures"] == {}
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
-    assert json.loads((run / "run.json").read_text())["task"]["recipe"]["learning_rate"] == 0.03
+    assert json.loads((run / "fold.json").read_text())["task"]["recipe"]["learning_rate"] == 0.03
 
 
 def test_a_fold_ends_with_a_page_about_data_plan_training_and_the_cases_held_back(place):
     fold = place / "workspace" / "runs" / "Abdomen" / "fullres_3d_self_attention_unet" / "fold_0"
     page = (fold / "report.html").read_text(encoding="utf-8")
-    task = json.loads((fold / "run.json").read_text())["task"]
+    task = json.loads((fold / "fold.json").read_text())["task"]
     assert "<dt>patches in a batch</dt><dd>2</dd>" in page
     assert "<dt>planned batch</dt><dd>3</dd>" in page
     for title in ("Training", "Plan and its reasons", "Recipe", "Data set", "Restored images", "Scores", "Cases"):
@@ -188,6 +190,7 @@ def test_written_surfaces_are_scored_against_the_reference(place, tmp_path, caps
         write_label_volume(LabelVolume(data, labels.geometry), references / f"{case}.nii.gz")
     arguments = ["predict", "-i", str(raw / "imagesTs"), "-o", str(out), "--no-mirror", "--surfaces", "stl,glb"]
     assert call(place, *arguments) == 0
+    records = {name: (out / f"{name}.json").read_bytes() for name in ("phantom_010", "phantom_011", "phantom_012")}
     capsys.readouterr()
     assert call(place, *arguments, "--reference", str(references)) == 0
     assert "3 were done already" in capsys.readouterr().out
@@ -199,20 +202,21 @@ def test_written_surfaces_are_scored_against_the_reference(place, tmp_path, caps
     assert 0 < scores["surface_nsd"] < 1
     assert "surface_masd_mm" in (out / "metrics.csv").read_text().splitlines()[0]
     assert "The written surfaces against those" in (out / "metrics.md").read_text()
-    kept = {one["structure"]: one for one in json.loads((out / "phantom_010.json").read_text())["surface_scores"]}
+    kept = {one["structure"]: one for one in read_surface_scores(out, "phantom_010")}
     assert kept["liver"] == {"structure": "liver", **scores}
-    others = [
-        one for one in json.loads((out / "phantom_011.json").read_text())["surface_scores"] if one["structure"] != "liver"
-    ]
+    others = [one for one in read_surface_scores(out, "phantom_011") if one["structure"] != "liver"]
     assert {one["surface_nsd"] for one in others} == {None}
-    assert "surface_scores" not in json.loads((out / "phantom_012.json").read_text())
+    assert read_surface_scores(out, "phantom_012") == ()
+    assert {name: (out / f"{name}.json").read_bytes() for name in records} == records  # what is done is never rewritten
     assert call(place, *arguments) == 0
     assert "3 were done already" in capsys.readouterr().out
 
 
 def test_a_flipped_scan_gets_the_same_mask_at_the_same_place(place):
     predictor = autoseg.Predictor(
-        place / "workspace" / "models" / "Abdomen_fullres_3d_self_attention_unet", device="cpu", precision="fp32"
+        place / "workspace" / "models" / "Abdomen_fullres_3d_self_attention_unet",
+        InferenceOptions(precision="fp32"),
+        device="cpu",
     )
     scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_010_0000.nii.gz")
     turned = ((2, 0, 1), (0, 2))
@@ -289,7 +293,7 @@ def test_only_long_trainings_are_mirrored_and_their_models_predict_so(place, cap
 def test_scans_can_be_predicted_from_an_array_without_files(place):
     model = autoseg.load_bundle(place / "workspace" / "models" / "Abdomen_fullres_3d_self_attention_unet")
     scan = read_volume(place / "Dataset007_Abdomen" / "imagesTs" / "phantom_012_0000.nii.gz")
-    prediction = autoseg.Predictor(model, device="cpu", mirror=False).predict(scan, probabilities=True)
+    prediction = autoseg.Predictor(model, InferenceOptions(mirror=False), device="cpu").predict(scan, probabilities=True)
     assert prediction.labels.data.shape == scan.geometry.shape
     assert np.allclose(prediction.probabilities.astype(np.float32).sum(axis=0), 1, atol=0.01)
 

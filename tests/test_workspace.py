@@ -1,8 +1,17 @@
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
-from autoseg.atomic import replacing
+from autoseg.atomic import remove_leftovers, replacing
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.workspace import Workspace, read_json, write_json
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_file_that_was_not_finished_leaves_the_old_one(tmp_path):
@@ -52,3 +61,51 @@ def test_two_folders_cannot_share_a_name(tmp_path):
     workspace.remember_dataset(tmp_path / "1", "Heart")
     with pytest.raises(DatasetError, match="knows 'Heart' as"):
         workspace.remember_dataset(tmp_path / "2", "Heart")
+
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from autoseg.atomic import replacing
+
+with replacing(Path(sys.argv[1])) as draft:
+    draft.write_text("half")
+    os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+"""
+
+
+def test_what_a_killed_writer_left_is_taken_away_by_the_next(tmp_path):
+    command = [sys.executable, "-c", WRITER, tmp_path / "value.json", "SIGKILL"]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    (tmp_path / ".writing-empty").mkdir()  # killed before it held its folder
+    assert len(list(tmp_path.glob(".writing-*/value.json"))) == 1
+    write_json(tmp_path / "value.json", {"a": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_what_a_living_writer_is_at_stays(tmp_path):
+    command = [sys.executable, "-c", WRITER, tmp_path / "value.json", "SIGSTOP"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        write_json(tmp_path / "value.json", {"a": 1})
+        remove_leftovers(tmp_path)
+        assert len(list(tmp_path.glob(".writing-*/value.json"))) == 1
+    finally:
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=60) == 0
+    assert (tmp_path / "value.json").read_text() == "half"  # the last one wins
+    assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_threads_that_write_side_by_side_leave_nothing(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: (write_json(tmp_path / f"{n % 5}.json", n), remove_leftovers(tmp_path)), range(60)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n}.json" for n in range(5)]
+
+
+def test_a_folder_of_somebody_else_is_no_leftover(tmp_path):
+    (tmp_path / ".writing-novel").mkdir()
+    (tmp_path / ".writing-novel" / "chapter.txt").write_text("mine")
+    write_json(tmp_path / "value.json", {"a": 1})
+    assert (tmp_path / ".writing-novel" / "chapter.txt").read_text() == "mine"

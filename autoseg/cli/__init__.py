@@ -7,9 +7,12 @@ interrupted.
 
 import argparse
 import importlib
+import signal
 import sys
+from contextlib import contextmanager
 
-from autoseg.cli.common import add_common
+from autoseg.cli.common import add_common, install_log
+from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
 __all__ = ["main"]
@@ -37,8 +40,10 @@ def main(argv=None):
     if args.verb is None:
         parser.print_help()
         return 2
+    install_log(args.quiet)
     try:
-        return args.run(args) or 0
+        with _asked_to_stop():
+            return args.run(args) or 0
     except AutosegError as fault:
         if args.debug:
             raise
@@ -52,9 +57,32 @@ def main(argv=None):
             raise
         print(f"{fault.filename or 'a file'}: {fault.strerror or fault}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as fault:
+        from autoseg.room import as_size, free_memory, is_want_of_memory
+
+        if args.debug or not is_want_of_memory(fault):
+            raise
+        line, free = (str(fault).splitlines() or ["no more memory"])[0], free_memory()
+        there = "" if free is None else f"; {as_size(free)} are free"
+        print(f"out of memory: {line}{there}. Close other programs, or give fewer --workers", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _asked_to_stop():
+    """Whatever asks a command to stop interrupts it, once: then it is ending already, and only a person may press again."""
+    told = []
+
+    def interrupt(number, frame):
+        told.append(number)
+        if len(told) == 1 or number == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    with on_stop_signals(interrupt):
+        yield
 
 
 def _parser(argv):

@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import logging
 import os
 import re
 import sys
 from pathlib import Path
+
+from autoseg.imaging.surface_formats import SURFACE_FORMATS
 
 __all__ = [
     "Progress",
@@ -14,7 +17,10 @@ __all__ = [
     "add_surfaces",
     "add_training",
     "duration",
+    "install_log",
     "positive",
+    "print_findings",
+    "runtime_of",
     "speaker",
     "workspace_of",
 ]
@@ -33,7 +39,7 @@ def add_common(parser):
 def add_surfaces(parser, default=""):
     """How surfaces of structures are written."""
     told = f"default {default}; none for none" if default else "default: none"
-    parser.add_argument("--surfaces", default=default, metavar="stl,glb", help=f"stl, ply, obj, vtp, glb; {told}")
+    parser.add_argument("--surfaces", default=default, metavar="stl,glb", help=f"{', '.join(SURFACE_FORMATS)}; {told}")
     parser.add_argument("--decimate", type=float, default=0.0, metavar="SHARE", help="take away this share of their triangles")
     parser.add_argument("--coordinates", default="lps", choices=["lps", "ras"], help="of surface files (default lps)")
 
@@ -51,7 +57,10 @@ def add_training(parser):
     length.add_argument("--time", type=duration, metavar="30m", help="train that long, by the clock")
     length.add_argument("--iterations", type=positive, metavar="N", help="train so many steps; default: the plan's")
     parser.add_argument(
-        "--recipe", default="autoseg", metavar="FILE", help="autoseg (default), parity (nnU-Net's), or a JSON file"
+        "--recipe",
+        default="autoseg",
+        metavar="FILE",
+        help="autoseg (default), parity (nnU-Net's), another name, or a JSON file",
     )
     parser.add_argument(
         "--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="change one setting of the recipe"
@@ -65,6 +74,16 @@ def workspace_of(args):
     from autoseg.workspace import Workspace  # with numpy: too slow for --help
 
     return Workspace(Path(args.workspace or os.environ.get("AUTOSEG_WORKSPACE") or "autoseg_workspace").absolute())
+
+
+def runtime_of(args):
+    """The Runtime that the arguments say, with progress on standard error."""
+    from dataclasses import replace
+
+    from autoseg.cli.flags import options_from
+    from autoseg.options import Runtime
+
+    return replace(options_from(args, Runtime), progress=Progress(args))
 
 
 def duration(text):
@@ -111,9 +130,38 @@ def setting(text):
         return key, value
 
 
+def install_log(quiet=False):
+    """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Sentences())
+    log = logging.getLogger("autoseg")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+class _Sentences(logging.Formatter):
+    """The message, with ``warning: `` before it where it is one."""
+
+    def format(self, record):
+        return f"warning: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage()
+
+
 def speaker(args):
     """A function that prints a sentence to standard error, or nothing with ``--quiet``."""
     return (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def print_findings(findings, file, summary):
+    """Print a summary, and write findings as JSON to a file where one is named; for ``-`` print these instead."""
+    from autoseg.workspace import write_json
+    from planners.records import to_json
+
+    if file == "-":
+        print(json.dumps(to_json(findings), indent=1))
+        return
+    if file:
+        write_json(file, findings)
+    print(summary())
 
 
 class Progress:

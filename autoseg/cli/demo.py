@@ -1,31 +1,27 @@
 """``autoseg demo``: made-up scans, planned, trained, predicted and scored on this machine."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from autoseg.cli.common import Progress, duration, speaker
+import argparse
+
+from autoseg.cli.common import duration, runtime_of
+from autoseg.cli.flags import add_flags
+from autoseg.options import Runtime
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", default="autoseg_demo", metavar="DIR", help="where everything goes (default ./autoseg_demo)"
     )
     parser.add_argument(
         "--time", type=duration, default=duration("2m"), metavar="2m", help="length of the training (default 2m)"
     )
-    parser.add_argument("--fresh", action="store_true", help="train anew, over an earlier demo in the folder")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    add_flags(parser, Runtime, only=["device", "fresh"], help={"fresh": "train anew, over an earlier demo in the folder"})
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import demo
 
-    result = demo(
-        Path(args.folder),
-        seconds=args.time,
-        device=args.device,
-        fresh=args.fresh,
-        say=speaker(args),
-        progress=Progress(args),
-    )
+    result = demo(args.folder, args.time, runtime_of(args))
     print(result.summary())
     return 1 if result.failures else 0

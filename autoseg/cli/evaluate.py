@@ -1,38 +1,30 @@
 """``autoseg evaluate``: predictions of any tool against references."""
 
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
 
-from autoseg.cli.common import Progress, positive, speaker
+from autoseg.cli.common import runtime_of
+from autoseg.cli.flags import add_flags, options_from
+from autoseg.options import EvaluateOptions, Runtime
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", required=True, metavar="DIR", help="folder of reference labels")
     parser.add_argument("--predicted", required=True, metavar="DIR", help="folder of predicted labels, same file names")
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="folder for report.html, metrics.csv, .json, .md and summary.json"
     )
-    parser.add_argument("--labels", metavar="JSON", help="a dataset.json; default: beside the folders, else every value found")
-    parser.add_argument(
-        "--tolerance-mm", type=float, metavar="X", help="of NSD; default: the larger of 1 mm and the voxel size"
-    )
-    parser.add_argument("--partial", action="store_true", help="score the cases that were predicted; others are no failures")
-    parser.add_argument("--workers", type=positive, help="threads")
+    add_flags(parser, EvaluateOptions)
+    add_flags(parser, Runtime, only=("workers", "fresh"), help={"fresh": "write over files of other programs"})
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import evaluate
 
-    report = evaluate(
-        Path(args.reference),
-        Path(args.predicted),
-        Path(args.output),
-        labels=args.labels,
-        tolerance_mm=args.tolerance_mm,
-        partial=args.partial,
-        workers=args.workers,
-        say=speaker(args),
-        progress=Progress(args),
-    )
+    options = options_from(args, EvaluateOptions)
+    report = evaluate(Path(args.reference), Path(args.predicted), Path(args.output), options, runtime_of(args))
     print((Path(args.output) / "metrics.json").read_text() if args.json else report.table())
     return 1 if report.failures else 0

@@ -1,12 +1,15 @@
 """``autoseg model``: a model as one file, for others and from others, and what is in it."""
 
+from __future__ import annotations
+
+import argparse
 import json
 from pathlib import Path
 
 from autoseg.cli.common import add_common, workspace_of
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     export = actions.add_parser("export", help="write a model as one zip, as ONNX, or for nnU-Net")
     export.add_argument("model", help="name or folder")
@@ -22,7 +25,7 @@ def add_arguments(parser):
         add_common(action)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     from autoseg.pipeline import describe_model, export_model, import_model
 
     workspace = workspace_of(args)

@@ -1,27 +1,25 @@
 """``autoseg plan_and_preprocess``: verify, fingerprint, plan, prepare."""
 
+from __future__ import annotations
+
+import argparse
 import sys
 
-from autoseg.cli.common import Progress, positive, speaker, workspace_of
+from autoseg.cli.common import runtime_of, workspace_of
+from autoseg.cli.flags import add_flags, options_from
 from autoseg.errors import AutosegError
+from autoseg.options import PlanOptions, Runtime
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("datasets", nargs="+", metavar="DATASET", help="folder, name or number of a data set")
-    parser.add_argument(
-        "--planner", metavar="NAME", help="the plan to prepare the cases for; default: fullres_3d, or slices_2d for 2D images"
-    )
-    parser.add_argument("--preset", default="classic", metavar="NAME", help="classic (default), or residual encoders m, l, xl")
-    parser.add_argument("--memory-gb", type=float, metavar="X", help="graphics memory to plan for; default: the preset's own")
-    parser.add_argument("--parity", action="store_true", help="decide as nnU-Net does, to the number")
+    add_flags(parser, PlanOptions)
     parser.add_argument("--explain", action="store_true", help="print each decision with its rule and numbers")
-    parser.add_argument("--dry-run", action="store_true", help="measure and plan, write nothing")
-    parser.add_argument("--no-preprocess", action="store_true", help="stop after planning")
-    parser.add_argument("--workers", type=positive, help="threads; default: one per core, eight at most")
-    parser.add_argument("--fresh", action="store_true", help="measure, plan and prepare anew, over edited plans too")
+    meant = {"fresh": "measure, plan and prepare anew, over edited plans too"}
+    add_flags(parser, Runtime, only=["workers", "fresh"], help=meant)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     status = 0
     for dataset in args.datasets:
         try:
@@ -34,23 +32,10 @@ def run(args):
     return status
 
 
-def _run_one(args, dataset):
+def _run_one(args: argparse.Namespace, dataset: str) -> int:
     from autoseg.pipeline import plan_and_preprocess
 
-    planned = plan_and_preprocess(
-        dataset,
-        workspace_of(args),
-        planner=args.planner,
-        preset=args.preset,
-        memory_gb=args.memory_gb,
-        parity=args.parity,
-        preprocess=not (args.no_preprocess or args.dry_run),
-        dry_run=args.dry_run,
-        workers=args.workers,
-        fresh=args.fresh,
-        say=speaker(args),
-        progress=Progress(args),
-    )
+    planned = plan_and_preprocess(dataset, workspace_of(args), options_from(args, PlanOptions), runtime_of(args))
     print(planned.summary())
     if args.explain:
         print(planned.plan.explain())

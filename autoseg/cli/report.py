@@ -1,33 +1,24 @@
 """``autoseg report``: the HTML page of a run, of predictions, of reconstructions, or of an evaluation."""
 
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
 
-from autoseg.cli.common import Progress, positive
+from autoseg.cli.common import runtime_of
+from autoseg.cli.flags import add_flags, options_from
+from autoseg.options import ReportOptions, Runtime
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     told = "a run's fold (runs/NAME/RUN/fold_0), predictions, reconstructions, or an evaluation"
     parser.add_argument("path", metavar="PATH", help=told)
-    parser.add_argument(
-        "--images", metavar="DIR", help="folder of the scans; default: imagesTr beside the references' labelsTr"
-    )
-    parser.add_argument("--reference", metavar="DIR", help="folder of reference labels; default: those that were scored")
-    parser.add_argument(
-        "--predicted", metavar="DIR", help="folder of predicted labels; default: PATH, or those that were scored"
-    )
-    parser.add_argument("--workers", type=positive, help="threads")
+    add_flags(parser, ReportOptions)
+    add_flags(parser, Runtime, only=("workers", "fresh"), help={"fresh": "write over a report.html of another program"})
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import report
 
-    done = report(
-        Path(args.path),
-        images=args.images,
-        reference=args.reference,
-        predicted=args.predicted,
-        workers=args.workers,
-        progress=Progress(args),
-    )
-    print(done.summary())
+    print(report(Path(args.path), options_from(args, ReportOptions), runtime_of(args)).summary())
     return 0

@@ -1,39 +1,38 @@
 """``autoseg train``: one fold, several, or all cases; then its validation cases predicted and scored."""
 
-from autoseg.cli.common import Progress, add_training, speaker, workspace_of
+from __future__ import annotations
+
+import argparse
+
+from autoseg.cli.common import runtime_of, workspace_of
+from autoseg.cli.flags import add_flags, options_from
+from autoseg.options import Runtime, TrainOptions
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
     parser.add_argument("fold", metavar="FOLD", help="a fold (0 to 4), several (0,1,2), or all (every case, none held back)")
-    parser.add_argument("--network", metavar="NAME", help="default: the plan's; also a JSON file like a plan's network entry")
-    add_training(parser)
-    parser.add_argument("--name", metavar="RUN", help="name of the run; default: plan and network")
-    parser.add_argument("--from", dest="start", metavar="MODEL", help="start with the weights of a model")
-    parser.add_argument("--fresh", action="store_true", help="start anew, over an earlier run of this name")
+    add_flags(parser, TrainOptions)
+    meant = {"fresh": "start anew, over an earlier run of this name", "workers": "threads for preparing and scoring"}
+    add_flags(parser, Runtime, help=meant)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import train
 
+    options = options_from(args, TrainOptions)
     folds = train(
         args.dataset,
         args.fold,
         workspace_of(args),
-        plan=args.plan,
-        network=args.network,
-        seconds=args.time,
-        iterations=args.iterations,
-        recipe=args.recipe,
-        settings=dict(args.set),
-        device=args.device,
-        seed=args.seed,
-        name=args.name,
-        start=args.start,
-        fresh=args.fresh,
-        workers=args.workers,
-        say=speaker(args),
-        progress=Progress(args),
+        options,
+        runtime_of(args),
+        on_training=lambda training: _show(training.explain(decisions=options.explain), options),
         on_fold=lambda fold: print(fold.summary(), flush=True),
     )
     return 1 if any(fold.failures for fold in folds) else 0
+
+
+def _show(text: str, options: TrainOptions) -> None:
+    if options.dry_run or options.explain:
+        print(text, flush=True)

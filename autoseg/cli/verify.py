@@ -1,23 +1,28 @@
 """``autoseg verify``: every defect of every case, as a table and as JSON."""
 
+from __future__ import annotations
+
+import argparse
 import json
 
-from autoseg.cli.common import Progress, positive, workspace_of
+from autoseg.cli.common import runtime_of, workspace_of
+from autoseg.cli.flags import add_flags
+from autoseg.options import Runtime
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
     parser.add_argument("--json", metavar="FILE", help="write the findings there too ('-' for standard output)")
-    parser.add_argument("--workers", type=positive, help="threads; default: one per core, eight at most")
+    add_flags(parser, Runtime, only=["workers"])
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     from autoseg.data.findings import findings_table
     from autoseg.pipeline import verify
     from autoseg.workspace import write_json
     from planners.records import to_json
 
-    findings = verify(args.dataset, workspace_of(args), workers=args.workers, progress=Progress(args)).findings
+    findings = verify(args.dataset, workspace_of(args), runtime_of(args)).findings
     if args.json == "-":
         print(json.dumps(to_json(findings), indent=1))
     else:

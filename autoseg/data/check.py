@@ -5,26 +5,32 @@ says nothing, and by more than five times the spread (the median absolute deviat
 that data of several kinds are not reported case by case. Fewer than ``FEW`` cases have no median to speak of.
 """
 
+from __future__ import annotations
+
 from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from autoseg.data.dataset import guess_patient, image_name
-from autoseg.data.scan import Finding, scan_dataset
+from autoseg.data.dataset import DatasetSpec, guess_patient, image_name
+from autoseg.data.findings import SEVERITIES, Finding
+from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.data.splits import make_splits, own_splits, read_splits, structures_present
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, shown
 from autoseg.imaging.raw import digest_of
 
 __all__ = ["Finding", "check_dataset"]
 
-SEVERITIES = ("error", "warning", "note")
 FEW = 5
 SPREADS = 5.0
 SPACING_FACTOR = 2.5  # slices of 5 and of 10 mm are both common in one study
 INTENSITY_FACTOR = 10.0
 
 
-def check_dataset(dataset, scans=None, *, workers=1):
+def check_dataset(
+    dataset: DatasetSpec, scans: Sequence[CaseScan] | None = None, *, workers: int | None = 1
+) -> tuple[Finding, ...]:
     """Every finding about a data set; () when all is well.
 
     Args:
@@ -47,15 +53,15 @@ def check_dataset(dataset, scans=None, *, workers=1):
     return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.code, f.case, f.message)))
 
 
-def _check_files(dataset):
+def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
     """The number of cases, and files that belong to none."""
     found = len(dataset.training)
     if dataset.num_training not in (None, found):
-        message = f"numTraining: expected {dataset.num_training} cases, found {found}"
+        message = f"numTraining: expected {shown(dataset.num_training)} cases, found {found}"
         yield Finding("warning", "", "case-count", message, "Add what is missing, or correct numTraining.")
     if dataset.listed:
         return
-    known = {path for case in dataset.training for path in (*case.images, case.label)}
+    known = {path for case in dataset.training for path in (*case.image_paths, case.label)}
     cases = {case.id for case in dataset.training}
     for path in _unknown_files(dataset.folder / "imagesTr", known):
         match = image_name(dataset.file_ending).fullmatch(path.name)
@@ -66,21 +72,21 @@ def _check_files(dataset):
         elif not match or int(match[2]) >= len(dataset.channels):
             yield _stray(path)
     for path in _unknown_files(dataset.folder / "labelsTr", known):
-        if not path.name.endswith(dataset.file_ending):
+        if not path.name.lower().endswith(dataset.file_ending):
             yield _stray(path)
 
 
-def _unknown_files(folder, known):
+def _unknown_files(folder: Path, known: Container[Path | None]) -> list[Path]:
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return [path for path in files if path not in known and not path.name.startswith(".")]
 
 
-def _stray(path):
+def _stray(path: Path) -> Finding:
     message = f"{path.parent.name}/{path.name} belongs to no case"
     return Finding("warning", "", "stray-file", message, "Rename it by the rule, or move it away.")
 
 
-def _check_patients(dataset):
+def _check_patients(dataset: DatasetSpec) -> Iterator[Finding]:
     guessed = [case for case in dataset.training if case.patient == guess_patient(case.id) != case.id]
     patients = {case.patient for case in dataset.training}
     if guessed and len(patients) < len(dataset.training):
@@ -98,7 +104,7 @@ def _check_patients(dataset):
         yield Finding("note", "", "patients-guessed", message, 'If not so, name them under "patients" in dataset.json.')
 
 
-def _check_folds(dataset, scans):
+def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
     """Own folds that cannot be used; and what is special about drawn ones."""
     if path := own_splits(dataset.folder):
         try:
@@ -117,19 +123,25 @@ def _check_folds(dataset, scans):
         yield Finding("note", "", "stratified-folds", message, remedy)
 
 
-def _check_labels_used(dataset, scans):
+def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
     """Declared values that no label file holds."""
     labels = dataset.labels
     found = {value for scan in scans for value, _ in scan.label_counts}
+    if labels.has_regions:  # a value that no file has may be what a region is painted with
+        for name, group in labels.groups.items():
+            if found and not found & set(group):
+                message = f"region {name}: expected one of its values {sorted(group)} in some case, found none in {len(scans)}"
+                yield Finding("warning", "", "label-never-present", message, "Take the region out of labels if it is not used.")
+        return
     for value in (*labels.declared_values, *(() if labels.ignore is None else (labels.ignore,))):
         if found and value not in found:
-            names = [name for name, group in zip(labels.structures, labels.values, strict=True) if value in group]
+            names = [name for name, group in labels.groups.items() if value in group]
             name = ", ".join(names) or ("ignore" if value == labels.ignore else "background")
             message = f"label {value} ({name}): expected in some case, found in none of {len(scans)}"
             yield Finding("warning", "", "label-never-present", message, "Take it out of labels if it is not used.")
 
 
-def _check_orientation(scans):
+def _check_orientation(scans: Sequence[CaseScan]) -> Iterator[Finding]:
     letters = Counter(scan.orientation for scan in scans if scan.orientation)
     usual = letters.most_common(1)[0][0] if letters else ""
     for scan in scans:
@@ -139,18 +151,20 @@ def _check_orientation(scans):
             yield Finding("warning", scan.case, "orientation-differs", message, remedy)
 
 
-def _check_spacing(scans):
+def _check_spacing(scans: Sequence[CaseScan]) -> Iterator[Finding]:
     if len(scans) < FEW:
         return
-    logs = np.log([scan.spacing_mm for scan in scans])  # (cases, 3)
+    measured = [(scan.case, scan.spacing_mm) for scan in scans if scan.spacing_mm]
+    logs = np.log([spacing for _, spacing in measured])  # (cases, 3)
     usual = " x ".join(f"{v:.3g}" for v in np.exp(np.median(logs, axis=0)))
-    for scan, odd in zip(scans, _stands_out(logs, np.log(SPACING_FACTOR)).any(axis=1), strict=True):
-        if odd:
-            message = f"expected about {usual} mm (z, y, x), found {' x '.join(f'{v:.3g}' for v in scan.spacing_mm)}"
-            yield Finding("warning", scan.case, "spacing-outlier", message, "Look whether the header is right.")
+    outliers = _stands_out(logs, np.log(SPACING_FACTOR))
+    for (case, spacing), odd in zip(measured, outliers, strict=True):
+        if odd.any():
+            message = f"expected about {usual} mm (z, y, x), found {' x '.join(f'{v:.3g}' for v in spacing)}"
+            yield Finding("warning", case, "spacing-outlier", message, "Look whether the header is right.")
 
 
-def _check_intensities(name, number, scans):
+def _check_intensities(name: str, number: int, scans: Sequence[CaseScan]) -> Iterator[Finding]:
     """The range of a channel against the other cases; where that is usual, the mean of its foreground."""
     rows = [(scan.case, scan.channels[number]) for scan in scans]
     rows = [(case, channel) for case, channel in rows if channel.voxels and channel.high > channel.low]
@@ -173,9 +187,9 @@ def _check_intensities(name, number, scans):
             yield Finding("warning", case, "intensity-level", message, "Look whether unit and offset are the same.")
 
 
-def _check_duplicates(scans):
+def _check_duplicates(scans: Sequence[CaseScan]) -> Iterator[Finding]:
     """The same voxels twice: in two cases, or in two channels of one."""
-    first = {}
+    first: dict[tuple[str, ...], CaseScan] = {}
     for scan in scans:
         images, label = scan.contents[:-1], scan.contents[-1:]
         if not images or "" in images:
@@ -194,7 +208,7 @@ def _check_duplicates(scans):
             yield Finding("error", scan.case, "duplicate-image", message, "Keep the right one of the two.")
 
 
-def _check_test_cases(dataset, scans):
+def _check_test_cases(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
     """Test images that are training images, byte for byte; test cases of patients who also teach."""
     learnt_from = {case.patient: case.id for case in dataset.training}
     for case in dataset.test:
@@ -203,15 +217,16 @@ def _check_test_cases(dataset, scans):
             yield Finding("warning", case.id, "test-patient-in-training", message, "Leave all cases of the patient out.")
     training = {scan.digests[0]: scan.case for scan in scans if scan.digests}
     for case in dataset.test:
-        path = case.images[0]
+        path = case.image_paths[0]
         digest = digest_of(path.read_bytes()) if path.is_file() else ""
         if digest and digest in training:
             message = f"the test image {path.name} is also that of training case {training[digest]}"
             yield Finding("warning", case.id, "test-in-training", message, "Take it out of one of the two.")
 
 
-def _stands_out(values, least):
+def _stands_out(values: np.ndarray, least: float) -> np.ndarray:
     """Where values (cases, ...) are further than ``least`` and than ``SPREADS`` scaled MADs from their median; bool."""
     distance = np.abs(values - np.median(values, axis=0))
     spread = 1.4826 * np.median(distance, axis=0)  # equals the standard deviation for a normal distribution
-    return distance > np.maximum(least, SPREADS * spread)
+    odd: np.ndarray = distance > np.maximum(least, SPREADS * spread)
+    return odd

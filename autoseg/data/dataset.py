@@ -7,17 +7,32 @@ key ``patients``, case -> patient, keeps scans of one patient in one fold; witho
 optional key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoseg.data.labels import LabelSchema, read_labels
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, shown
 from autoseg.imaging.dicom_series import DicomSeries
+from autoseg.imaging.files import is_slicer_segmentation, paths_of
+from autoseg.names import plain_name
+from autoseg.workspace import read_json
 
-__all__ = ["Case", "DatasetSpec", "cases_in", "guess_patient", "guess_patients", "image_name", "read_dataset"]
+__all__ = [
+    "Case",
+    "DatasetSpec",
+    "cases_in",
+    "guess_patient",
+    "guess_patients",
+    "image_name",
+    "numbers_are_channels",
+    "read_dataset",
+]
 
 ENOUGH_PATIENTS = 5  # one for each fold
 
@@ -27,6 +42,7 @@ REPEAT = re.compile(
     r"[_-](frame|phase|time|tp|visit|session|ses|scan|day|week|month|ed|es)[_-]?\d*$|(?<=^BraTS-[A-Z]{3}-\d{5})-\d{3}$",
     re.IGNORECASE,
 )
+NUMBER = re.compile(r"(.+)_(\d{4})")  # a name without its ending: the case, and what may be the channel
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,11 @@ class Case:
     patient: str
     images: tuple[Path | DicomSeries, ...]
     label: Path | None
+
+    @property
+    def image_paths(self) -> tuple[Path, ...]:
+        """The files of the images."""
+        return tuple(path for image in self.images for path in paths_of(image))
 
 
 @dataclass(frozen=True)
@@ -69,7 +90,7 @@ class DatasetSpec:
     listed: bool = False
 
 
-def read_dataset(folder):
+def read_dataset(folder: str | Path) -> DatasetSpec:
     """Read ``dataset.json`` and list the cases of a data-set folder.
 
     Args:
@@ -83,13 +104,16 @@ def read_dataset(folder):
             files follow none of the naming rules.
     """
     folder = Path(os.path.abspath(folder))
+    name = plain_name(re.sub(r"^Dataset\d+_", "", folder.name), what="data set", where=f"folder {folder}", error=DatasetError)
     description = _read_json(folder)
     try:
         channels = _channel_names(description.get("channel_names", description.get("modality")))
         labels = read_labels(_object(description, "labels"), description.get("regions_class_order"))
         ending = description.get("file_ending")
         if not isinstance(ending, str) or not ending.startswith("."):
-            raise DatasetError(f'"file_ending" must be a text such as ".nii.gz", found {ending!r}')
+            raise DatasetError(f'"file_ending" must be a text such as ".nii.gz", found {shown(ending)}')
+        ending = ending.lower()
+        plain_name(f"case{ending}", what='a file with the "file_ending"', error=DatasetError)
         patients = _object({"patients": {}} | description, "patients")
         listing = _object(description, "dataset") if "dataset" in description else None
         cases = _listed_cases(folder, listing, patients, "dataset") if listing else ()
@@ -104,7 +128,7 @@ def read_dataset(folder):
     training, test = _leave_out(folder, cases, test, left_out)
     declared = description.get("numTraining")
     return DatasetSpec(
-        name=re.sub(r"^Dataset\d+_", "", folder.name),
+        name=name,
         folder=folder,
         channels=channels,
         labels=labels,
@@ -116,20 +140,57 @@ def read_dataset(folder):
     )
 
 
-def cases_in(folder, ending, n_channels):
+def cases_in(folder: str | Path, ending: str, n_channels: int) -> tuple[Case, ...]:
     """The cases of a folder of images, ``CASE_0000.EXT`` and so on; for prediction. Empty where there are none.
 
     A folder of plain ``CASE.EXT`` files is read too, each with all channels; ``scan_1001.EXT`` is such a name if one is needed.
+    Segmentations of 3D Slicer (``CASE.seg.nrrd``) are no images.
+
+    Raises:
+        DatasetError: one channel is needed, and the numbers may be those of channels as well as of cases.
     """
     folder = Path(folder)
-    cases = _found_cases(folder, None, ending, n_channels, {}, labelled=False)
-    if not cases:
-        names = sorted(path.name[: -len(ending)] for path in _files(folder) if path.name.endswith(ending))
-        cases = tuple(Case(name, name, (folder / f"{name}{ending}",), None) for name in names)
-    return cases
+    names = {path.name[: -len(ending)]: path for path in _ending_in(folder, ending) if not is_slicer_segmentation(path)}
+    if numbers_are_channels(names, n_channels, where=str(folder)):
+        return _found_cases(folder, None, ending, n_channels, {}, labelled=False)
+    return tuple(Case(name, name, (path,), None) for name, path in sorted(names.items()))
 
 
-def guess_patient(case_id):
+def numbers_are_channels(names: Iterable[str], n_channels: int, where: str = "") -> bool:
+    """Whether ``_0000``, ``_0001`` ... at the end of names are numbers of channels, rather than of cases.
+
+    They are where some begin at 0, unless one channel is wanted and there are further numbers: then only where several
+    cases have the same ones, of which the first is taken.
+
+    Args:
+        names: of files without their endings.
+        where: the folder, for the message.
+
+    Raises:
+        DatasetError: one channel is wanted, and they may be either.
+    """
+    stems: dict[str, set[int]] = {}
+    for name in names:
+        if match := NUMBER.fullmatch(name):
+            stems.setdefault(match[1], set()).add(int(match[2]))
+    if not any(0 in numbers for numbers in stems.values()):
+        return False
+    further = {stem: numbers for stem, numbers in stems.items() if max(numbers) > 0}
+    if n_channels > 1 or not further:
+        return True
+    if any(numbers != set(range(len(numbers))) for numbers in stems.values()):
+        return False  # with gaps: numbers of cases
+    if len(stems) > 1 and len({len(numbers) for numbers in stems.values()}) == 1:
+        return True
+    stem, numbers = next(iter(further.items()))
+    raise DatasetError(
+        f"{where}: expected one channel, found {stem}_0000 to {stem}_{max(numbers):04d}: these may be {len(numbers)} channels "
+        f"of one case or {len(numbers)} cases. For cases name them {stem}_0000_0000, {stem}_0001_0000 and so on; "
+        "of channels move those beyond _0000 away"
+    )
+
+
+def guess_patient(case_id: str) -> str:
     """The identifier without a trailing frame, phase or visit: 'patient001_frame12' belongs to 'patient001'.
 
     Only where a number is left that can tell patients apart: 'brain_scan_12' stays as it is.
@@ -138,7 +199,7 @@ def guess_patient(case_id):
     return patient if re.search(r"\d", patient) else case_id
 
 
-def guess_patients(case_ids):
+def guess_patients(case_ids: Iterable[str]) -> dict[str, str]:
     """{case: patient} by ``guess_patient``; each case by itself where that would leave too few patients to fill the folds.
 
     'study2_scan_001' and its like are then one study of many patients rather than many scans of one.
@@ -148,21 +209,18 @@ def guess_patients(case_ids):
     return {case: case for case in guessed} if too_few else guessed
 
 
-def image_name(ending):
-    """The pattern of an image file's name: group 1 is the case, group 2 the channel."""
-    return re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+def image_name(ending: str) -> re.Pattern[str]:
+    """The pattern of an image file's name, its ending in small or capital letters: group 1 is the case, group 2 the channel."""
+    return re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}", re.IGNORECASE)
 
 
-def _read_json(folder):
+def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise DatasetError(f"{folder}: there is no such data-set folder. Correct the path")
     if not path.is_file():
         raise DatasetError(f"{folder}: no dataset.json in it. README and dataset_json_examples/ show how to write one")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as fault:
-        raise DatasetError(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
+    description = read_json(path, DatasetError)
     if not isinstance(description, dict):
         raise DatasetError(
             f"{path}: expected an object {{...}}, found {type(description).__name__}. Write one as dataset_json_examples/ shows"
@@ -170,35 +228,35 @@ def _read_json(folder):
     return description
 
 
-def _object(description, key):
+def _object(description: dict[str, Any], key: str) -> dict[str, Any]:
     value = description.get(key)
     if not isinstance(value, dict):
-        raise DatasetError(f'"{key}" must be an object {{...}}, found {value!r}')
+        raise DatasetError(f'"{key}" must be an object {{...}}, found {shown(value)}')
     return value
 
 
-def _channel_names(channels):
+def _channel_names(channels: object) -> tuple[str, ...]:
     numbers = [str(number) for number in range(len(channels))] if isinstance(channels, dict) else []
-    if not numbers or set(channels) != set(numbers):
+    if not isinstance(channels, dict) or not numbers or set(channels) != set(numbers):
         raise DatasetError(
-            f'"channel_names" must number the channels from 0, such as {{"0": "T1", "1": "FLAIR"}}; found {channels!r}'
+            f'"channel_names" must number the channels from 0, such as {{"0": "T1", "1": "FLAIR"}}; found {shown(channels)}'
         )
     return tuple(str(channels[number]) for number in numbers)
 
 
-def _require_names(folder, ending):
+def _require_names(folder: Path, ending: str) -> None:
     """Refuse a folder where no file follows the rules; a single odd file is for ``check_dataset`` to report."""
     for path in (folder / "imagesTr", folder / "labelsTr"):
         if not path.is_dir():
             present = ", ".join(sorted(other.name for other in _files(folder) if other.is_dir())) or "none"
             raise DatasetError(f"{folder}: expected a folder {path.name}, found {present}. Rename it or make one")
         names = sorted(file.name for file in _files(path))
-        if not any(name.endswith(ending) for name in names):
+        if not _ending_in(path, ending):
             raise DatasetError(
                 f"{path}: expected files that end in {ending!r}, the file_ending of dataset.json; found "
                 f"{f'{len(names)} others such as {names[0]}' if names else 'none'}. Correct file_ending or convert them"
             )
-    names = sorted(file.name for file in _files(folder / "imagesTr") if file.name.endswith(ending))
+    names = [file.name for file in _ending_in(folder / "imagesTr", ending)]
     if not any(image_name(ending).fullmatch(name) for name in names):
         raise DatasetError(
             f"{folder / 'imagesTr'}: expected images named CASE_0000{ending} (case, four digits of the channel), found "
@@ -206,42 +264,53 @@ def _require_names(folder, ending):
         )
 
 
-def _found_cases(images, labels, ending, n_channels, patients, labelled=True):
+def _found_cases(
+    images: Path, labels: Path | None, ending: str, n_channels: int, patients: dict[str, str], labelled: bool = True
+) -> tuple[Case, ...]:
     """Every case that has an image or a label, whether complete or not.
 
     A number is that of a channel only where there are so many channels: with one, ``scan_1001`` is no file of ``scan``.
     Where the folder holds nothing but ``_0000`` files, each is taken to hold all channels (colour pictures, 4D files).
     """
-    matches = [match for path in _files(images) if (match := image_name(ending).fullmatch(path.name))]
-    matches = [match for match in matches if int(match[2]) < n_channels]
-    found = {match[1] for match in matches}
-    in_one_file = bool(matches) and all(match[2] == "0000" for match in matches)
-    label_names = {path.name for path in _files(labels) if path.name.endswith(ending)} if labels else set()
-    if labelled:
-        found |= {name[: -len(ending)] for name in label_names}
+    pattern = image_name(ending)
+    there = {(match[1], int(match[2])): path for path in _files(images) if (match := pattern.fullmatch(path.name))}
+    there = {key: path for key, path in there.items() if key[1] < n_channels}
+    in_one_file = bool(there) and all(number == 0 for _, number in there)
+    maps = {path.name[: -len(ending)]: path for path in _ending_in(labels, ending)} if labels else {}
+    found = {case for case, _ in there} | (set(maps) if labelled else set())
     patients = guess_patients(found - set(patients)) | patients
     return tuple(
         Case(
             id=case,
             patient=str(patients[case]),
-            images=tuple(images / f"{case}_{n:04d}{ending}" for n in range(1 if in_one_file else n_channels)),
-            label=labels / f"{case}{ending}" if labelled or f"{case}{ending}" in label_names else None,
+            images=tuple(
+                there.get((case, n), images / f"{case}_{n:04d}{ending}") for n in range(1 if in_one_file else n_channels)
+            ),
+            label=maps.get(case, labels / f"{case}{ending}" if labels and labelled else None),
         )
         for case in sorted(found)
     )
 
 
-def _listed_cases(folder, listing, patients, key):
+def _ending_in(folder: Path, ending: str) -> list[Path]:
+    """The files of a folder with an ending; of two that differ in its letters alone the one in small letters comes last."""
+    return sorted(path for path in _files(folder) if path.name.lower().endswith(ending.lower()))
+
+
+def _listed_cases(folder: Path, listing: dict[str, Any], patients: dict[str, str], key: str) -> tuple[Case, ...]:
     """The cases listed under ``key`` of dataset.json; under ``test`` they need no label."""
     cases = []
     named = {case: entry["patient"] for case, entry in listing.items() if isinstance(entry, dict) and "patient" in entry}
     patients = guess_patients(set(listing) - set(patients) - set(named)) | patients | named
     for case, entry in sorted(listing.items()):
+        plain_name(case, what=f'"{key}": case', error=DatasetError)
         images = entry.get("images") if isinstance(entry, dict) else None
         label = entry.get("label") if images else None
         needed = [label] if key == "dataset" or label is not None else []
         if not isinstance(images, list) or not images or not all(isinstance(path, str) for path in (*images, *needed)):
             raise DatasetError(f'"{key}": case {case!r} needs "images", a list of paths, and "label", a path')
+        if any("\0" in path for path in (*images, *needed)):
+            raise DatasetError(f'"{key}": case {case!r} has a path with a zero byte, which no file has. Correct it')
         cases.append(
             Case(
                 id=case,
@@ -253,7 +322,7 @@ def _listed_cases(folder, listing, patients, key):
     return tuple(cases)
 
 
-def _test_entries(test):
+def _test_entries(test: object) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(files listed as under ``dataset``, names of training cases to leave out) of the key ``test``.
 
     A list of paths, as the Decathlon writes it, says nothing: what lies in imagesTs is a test case anyway.
@@ -261,11 +330,13 @@ def _test_entries(test):
     if isinstance(test, dict):
         return test, ()
     if not isinstance(test, list) or not all(isinstance(name, str) for name in test):
-        raise DatasetError(f'"test" must be a list of cases, or an object as "dataset" is; found {test!r}')
+        raise DatasetError(f'"test" must be a list of cases, or an object as "dataset" is; found {shown(test)}')
     return {}, tuple(name for name in test if "/" not in name)
 
 
-def _leave_out(folder, cases, test, names):
+def _leave_out(
+    folder: Path, cases: tuple[Case, ...], test: tuple[Case, ...], names: tuple[str, ...]
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """(training, test): the cases ``names`` are moved from one to the other."""
     if unknown := sorted(set(names) - {case.id for case in (*cases, *test)}):
         raise DatasetError(
@@ -278,5 +349,5 @@ def _leave_out(folder, cases, test, names):
     return training, tuple(sorted(test, key=lambda case: case.id))
 
 
-def _files(folder):
+def _files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []

@@ -1,42 +1,77 @@
-"""Findings as text: the worst first, equal ones of many cases together."""
+"""What a person should know about the data, and as text: the worst first, equal ones of many cases together."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
-__all__ = ["findings_table"]
+__all__ = ["SEVERITIES", "Finding", "findings_table"]
 
 SEVERITIES = ("error", "warning", "note")
 NAMED = 5  # cases named in a line; JSON has them all
 
 
-def findings_table(findings):
+@dataclass(frozen=True)
+class Finding:
+    """Something a person should know about the data.
+
+    Attributes:
+        severity: ``error`` (training would be wrong or stop), ``warning`` or ``note``.
+        case: identifier, or "" for the whole data set.
+        code: kebab-case name of the kind of finding.
+        message: what was expected and what was found.
+        remedy: what to do about it.
+    """
+
+    severity: str
+    case: str
+    code: str
+    message: str
+    remedy: str
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
     """Lines of text, one paragraph for each kind of finding, and a count at the end.
 
-    Findings that share severity, code and remedy are one paragraph: the first message in full, the other cases by name.
+    Findings that share severity, code and remedy, and whose messages differ in numbers, cases and files alone, are one
+    paragraph: the first message in full, the other cases by name.
     """
     if not findings:
         return "no findings: every file was read and nothing is wrong"
+    cases = {finding.case for finding in findings}
 
-    def kind(finding):
-        return (SEVERITIES.index(finding.severity), finding.code, finding.remedy)
+    def kind(finding: Finding) -> tuple[int, str, str, str]:
+        return (SEVERITIES.index(finding.severity), finding.code, finding.remedy, _pattern(finding.message, cases))
 
     lines = []
-    for (severity, code, remedy), group in groupby(sorted(findings, key=kind), key=kind):
-        group = list(group)
-        lines.append(f"{SEVERITIES[severity]}  {code}  {_subject(group[0])}{group[0].message}")
-        if len(group) > 1:
-            others = ", ".join(_file_or_case(finding) for finding in group[1 : NAMED + 1])
-            more = f" and {len(group) - 1 - NAMED} more" if len(group) - 1 > NAMED else ""
+    for (severity, code, remedy, _), group in groupby(sorted(findings, key=kind), key=kind):
+        first, *rest = group
+        lines.append(f"{SEVERITIES[severity]}  {code}  {_subject(first)}{first.message}")
+        if rest:
+            others = ", ".join(_file_or_case(finding) for finding in rest[:NAMED])
+            more = f" and {len(rest) - NAMED} more" if len(rest) > NAMED else ""
             lines.append(f"         the same in {others}{more}")
         lines.append(f"         -> {remedy}")
     counts = {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}
     return "\n".join([*lines, ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items())])
 
 
-def _file_or_case(finding):
+def _pattern(message: str, cases: Container[str]) -> str:
+    """A message without what differs from case to case: numbers, and names of cases and of their files."""
+
+    def common(word: re.Match[str]) -> str:
+        return "#" if re.search(r"\d", word[0]) or word[0].partition(".")[0] in cases else word[0]
+
+    return re.sub(r"[\w.-]+", common, message)
+
+
+def _file_or_case(finding: Finding) -> str:
     """The file that a message begins with, which tells a case's image from its label; else the case."""
     file, colon, _ = finding.message.partition(": ")
     return file if colon and "." in file and " " not in file else finding.case or "the data set"
 
 
-def _subject(finding):
+def _subject(finding: Finding) -> str:
     return f"{finding.case}: " if finding.case else ""

@@ -6,17 +6,23 @@ is an output channel of the network: without regions, head k is code k (softmax,
 is region r (sigmoid), and a region is a set of codes.
 """
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from autoseg.errors import DatasetError
+from autoseg.errors import DatasetError, shown
+from planners.records import added
 
 __all__ = ["IGNORE", "LabelSchema", "read_labels"]
 
 IGNORE = -1
 UNDECLARED = -2  # only while encoding
-LOWEST, HIGHEST = -(2**15), 2**16 - 1  # what 16 bits hold: a label file can always be written small
+LARGEST_TABLE = 2**20  # of label values that are encoded by a table
+LOWEST, HIGHEST = -(2**31), 2**31 - 1  # what a label file can be written with
 
 
 @dataclass(frozen=True)
@@ -37,27 +43,32 @@ class LabelSchema:
     has_regions: bool
     paint_values: tuple[int, ...]
     ignore: int | None = None
-    overwrite: bool = field(default=False, metadata={"since": 2})
+    overwrite: bool = added(2, False)
 
     @property
-    def declared_values(self):
+    def declared_values(self) -> tuple[int, ...]:
         """Every value that may stand in a file, without ``ignore``: 0 first, then ascending; entry c has code c."""
         found = {value for group in self.values for value in group} | set(self.paint_values)
         return (0, *sorted(found - {0}))
 
     @property
-    def n_heads(self):
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """{structure: the label values that belong to it}, in head order."""
+        return dict(zip(self.structures, self.values, strict=True))
+
+    @property
+    def n_heads(self) -> int:
         """Output channels of a network: regions, or background and structures."""
         return len(self.structures) + (0 if self.has_regions else 1)
 
     @property
-    def structure_codes(self):
+    def structure_codes(self) -> tuple[tuple[int, ...], ...]:
         """For each structure the codes that belong to it."""
         code = {value: i for i, value in enumerate(self.declared_values)}
         return tuple(tuple(sorted(code[value] for value in group)) for group in self.values)
 
     @property
-    def paint_codes(self):
+    def paint_codes(self) -> tuple[tuple[int, ...], ...]:
         """What painting each structure makes of each code: (structures, codes), for ``logits_to_codes``.
 
         The code of exactly the structures that were found so far, if a value means them together: so overlap is kept and the
@@ -71,7 +82,7 @@ class LabelSchema:
         code_of |= {members[code]: code for code in own}  # but rather one that is painted
         return tuple(tuple(code_of.get(group | {r}, own[r]) for group in members) for r in range(len(own)))
 
-    def encode(self, values):
+    def encode(self, values: np.ndarray) -> np.ndarray:
         """Label values to codes.
 
         Args:
@@ -89,26 +100,38 @@ class LabelSchema:
         lowest, highest = min(known), max(known)
         if np.size(values) and (np.min(values) < lowest or np.max(values) > highest):
             raise DatasetError(self._undeclared(values))
+        if highest - lowest >= LARGEST_TABLE:
+            return self._searched(values, known)
         table = np.full(highest - lowest + 1, UNDECLARED, np.int16)  # a negative value indexes from the end
         for value, code in known.items():
             table[value] = code
-        codes = table[values]
+        codes: np.ndarray = table[values]
         if (codes == UNDECLARED).any():
             raise DatasetError(self._undeclared(values))
         return codes
 
-    def mask(self, values, structure):
+    def _searched(self, values: np.ndarray, known: Mapping[int, int]) -> np.ndarray:
+        """``encode`` with memory by the number of labels, for values that lie far apart."""
+        ascending = np.array(sorted(known), np.int64)
+        codes = np.array([known[value] for value in ascending.tolist()], np.int16)
+        places = np.searchsorted(ascending, values)  # none beyond the last: the largest value is known
+        if (ascending[places] != values).any():
+            raise DatasetError(self._undeclared(values))
+        found: np.ndarray = codes[places]
+        return found
+
+    def mask(self, values: np.ndarray, structure: int) -> np.ndarray:
         """Boolean array: where the label *values* belong to structure number ``structure``."""
         return np.isin(values, self.values[structure])
 
-    def _undeclared(self, values):
+    def _undeclared(self, values: np.ndarray) -> str:
         unknown = [value for value in np.unique(values).tolist() if value not in (*self.declared_values, self.ignore)]
         listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         known = list(self.declared_values)
         return f"label values [{listed}] are not declared in dataset.json, which has {known}. Name them there"
 
 
-def read_labels(entries, region_order=None):
+def read_labels(entries: Mapping[str, Any], region_order: object = None) -> LabelSchema:
     """The schema from the ``labels`` of a dataset.json.
 
     Args:
@@ -149,12 +172,12 @@ def read_labels(entries, region_order=None):
     )
 
 
-def _region_order(regions, order):
+def _region_order(regions: Mapping[str, tuple[int, ...]], order: object) -> tuple[int, ...]:
     """The value painted for each region; it must belong to the region, or what is written could not be read back."""
     if not isinstance(order, list | tuple) or len(order) != len(regions):
         raise DatasetError(
             f"regions_class_order: expected {len(regions)} values in dataset.json, one for each of "
-            f"{', '.join(regions)}; found {order!r}"
+            f"{', '.join(regions)}; found {shown(order)}"
         )
     order = _integers("regions_class_order", list(order))
     for (name, group), value in zip(regions.items(), order, strict=True):
@@ -166,14 +189,14 @@ def _region_order(regions, order):
     return order
 
 
-def _integers(name, value):
+def _integers(name: object, value: object) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     if str(name).lstrip("-").isdigit() and isinstance(value, str):
         raise DatasetError(
             f'labels: dataset.json has the older form {{"{name}": "{value}"}}; turn it round, {{"{value}": {name}}}'
         )
     if not values or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
-        raise DatasetError(f"labels: {name!r} must be an integer or a list of them in dataset.json, found {value!r}")
+        raise DatasetError(f"labels: {name!r} must be an integer or a list of them in dataset.json, found {shown(value)}")
     if min(values) < LOWEST or max(values) > HIGHEST:
-        raise DatasetError(f"labels: {name!r} must lie in {LOWEST}...{HIGHEST} in dataset.json, found {value!r}")
+        raise DatasetError(f"labels: {name!r} must lie in {LOWEST}...{HIGHEST} in dataset.json, found {shown(value)}")
     return tuple(values)

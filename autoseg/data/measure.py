@@ -5,19 +5,24 @@ the equally weighted mixture; its quantiles come from the sketches, each value c
 lies around it. Nothing but numbers per case is kept, so memory does not grow with the images.
 """
 
+from __future__ import annotations
+
 import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from autoseg.data.dataset import DatasetSpec
 from autoseg.data.findings import findings_table
-from autoseg.data.scan import LEVELS, scan_dataset
+from autoseg.data.intensities import LEVELS, ChannelScan
+from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.errors import DatasetError
 from planners.fingerprint import ChannelStats, Fingerprint
 
 __all__ = ["measure_fingerprint"]
 
 
-def measure_fingerprint(dataset, scans=None):
+def measure_fingerprint(dataset: DatasetSpec, scans: Iterable[CaseScan] | None = None) -> Fingerprint:
     """The data set in numbers, for a planner.
 
     Args:
@@ -28,31 +33,31 @@ def measure_fingerprint(dataset, scans=None):
     Raises:
         DatasetError: a case with an error, or without a scan; no case with labelled foreground.
     """
-    scans = {scan.case: scan for scan in (scan_dataset(dataset) if scans is None else scans)}
-    missing = sorted({case.id for case in dataset.training} - set(scans))
+    known = {scan.case: scan for scan in (scan_dataset(dataset) if scans is None else scans)}
+    missing = sorted({case.id for case in dataset.training} - set(known))
     if missing:
         raise DatasetError(f"case {missing[0]!r} and {len(missing) - 1} more were not scanned; scan the data set again")
-    scans = [scans[case] for case in sorted(case.id for case in dataset.training)]
-    errors = [finding for scan in scans for finding in scan.findings if finding.severity == "error"]
+    used = [known[case] for case in sorted(case.id for case in dataset.training)]
+    errors = [finding for scan in used for finding in scan.findings if finding.severity == "error"]
     if errors:
         raise DatasetError(f"{dataset.folder}: expected cases without errors; found\n{findings_table(errors)}")
     labels = dataset.labels
     return Fingerprint(
         dataset=dataset.name,
-        cases=tuple(scan.case for scan in scans),
-        shapes=tuple(scan.shape for scan in scans),
-        spacings_mm=tuple(scan.spacing_mm for scan in scans),
-        channels=tuple(_pool(name, [scan.channels[i] for scan in scans]) for i, name in enumerate(dataset.channels)),
+        cases=tuple(scan.case for scan in used),
+        shapes=tuple(scan.shape for scan in used if scan.shape),
+        spacings_mm=tuple(scan.spacing_mm for scan in used if scan.spacing_mm),
+        channels=tuple(_pool(name, [scan.channels[i] for scan in used]) for i, name in enumerate(dataset.channels)),
         structures=labels.structures,
         n_labels=1 + len(labels.structures) + (labels.ignore is not None),
-        relative_crop=float(np.median([scan.relative_crop for scan in scans])),
+        relative_crop=float(np.median([scan.relative_crop for scan in used])),
         has_regions=labels.has_regions,
         has_ignore=labels.ignore is not None,
-        source_digest=hashlib.blake2b("".join(scan.key for scan in scans).encode(), digest_size=8).hexdigest(),
+        source_digest=hashlib.blake2b("".join(scan.key for scan in used).encode(), digest_size=8).hexdigest(),
     )
 
 
-def _pool(name, channels):
+def _pool(name: str, channels: Sequence[ChannelScan]) -> ChannelStats:
     """``ChannelStats`` of the ``ChannelScan`` of all cases."""
     labelled = [channel for channel in channels if channel.voxels]
     if not labelled:
@@ -62,10 +67,10 @@ def _pool(name, channels):
     means = np.array([channel.mean for channel in labelled])
     low, median, high = _quantiles([channel.sketch for channel in labelled], [0.005, 0.5, 0.995])
     varied = [channel for channel in channels if channel.unit_std > 0]
-    unit = {
-        "unit_mean": float(np.mean([channel.unit_mean for channel in varied])),
-        "unit_std": float(np.mean([channel.unit_std for channel in varied])),
-    }
+    unit = {}
+    if varied:
+        unit["unit_mean"] = float(np.mean([channel.unit_mean for channel in varied]))
+        unit["unit_std"] = float(np.mean([channel.unit_std for channel in varied]))
     return ChannelStats(
         name=name,
         mean=float(means.mean()),
@@ -75,14 +80,15 @@ def _pool(name, channels):
         maximum=max(channel.maximum for channel in labelled),
         percentile_00_5=low,
         percentile_99_5=high,
-        **(unit if varied else {}),
+        **unit,
     )
 
 
-def _quantiles(sketches, levels):
+def _quantiles(sketches: Sequence[Sequence[float]], levels: Sequence[float]) -> list[float]:
     """Quantiles of the equally weighted mixture of the distributions that the sketches stand for; list of float."""
     values = np.concatenate(sketches)
     order = np.argsort(values, kind="stable")
     share = np.diff((LEVELS[1:] + LEVELS[:-1]) / 2, prepend=0, append=1)  # of its case, for each value of a sketch
     weights = (np.tile(share, len(sketches)) / len(sketches))[order]
-    return np.interp(levels, np.cumsum(weights) - weights / 2, values[order]).tolist()
+    quantiles: list[float] = np.interp(levels, np.cumsum(weights) - weights / 2, values[order]).tolist()
+    return quantiles

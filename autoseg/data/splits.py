@@ -8,16 +8,22 @@ Chance may leave a fold without a structure that few patients have. Only then th
 but the patients with the rarest structure are dealt out first, then those with the next.
 """
 
-import json
+from __future__ import annotations
+
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from autoseg.errors import DatasetError
+from autoseg.data.dataset import Case
+from autoseg.data.labels import LabelSchema
+from autoseg.data.scan import CaseScan
+from autoseg.errors import DatasetError, shown
+from autoseg.workspace import read_json
 
-__all__ = ["FOLDS", "Split", "make_splits", "own_splits", "read_splits", "structures_present"]
+__all__ = ["FOLDS", "Split", "checked_splits", "make_splits", "own_splits", "read_splits", "structures_present"]
 
 FOLDS = 5
 OWN = ("splits.json", "splits_final.json")  # the second is nnU-Net's name for the same
@@ -31,7 +37,9 @@ class Split:
     validation: tuple[str, ...]
 
 
-def make_splits(cases, n_folds=FOLDS, seed=12345, present=None):
+def make_splits(
+    cases: Sequence[Case], n_folds: int = FOLDS, seed: int = 12345, present: Mapping[str, frozenset[str]] | None = None
+) -> tuple[Split, ...]:
     """Seeded folds.
 
     Args:
@@ -66,7 +74,7 @@ def make_splits(cases, n_folds=FOLDS, seed=12345, present=None):
     return tuple(_split(groups, set(part)) for part in parts)
 
 
-def read_splits(path, cases):
+def read_splits(path: str | Path, cases: Iterable[Case]) -> tuple[Split, ...]:
     """The user's own folds: a JSON list of ``{"train": [case, ...], "val": [case, ...]}``. Cases may be left out.
 
     Raises:
@@ -74,10 +82,12 @@ def read_splits(path, cases):
             empty part.
     """
     path = Path(path)
-    try:
-        folds = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as fault:
-        raise DatasetError(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
+    folds = read_json(path, DatasetError)
+    return checked_splits(folds, cases, path)
+
+
+def checked_splits(folds: object, cases: Iterable[Case], path: Path) -> tuple[Split, ...]:
+    """The folds of a file, checked as ``read_splits`` says; a name that is of no case goes no further."""
     if not isinstance(folds, list) or not folds:
         raise DatasetError(
             f'{path}: expected a list of {{"train": [...], "val": [...]}}, found {type(folds).__name__}. Correct it there'
@@ -86,7 +96,9 @@ def read_splits(path, cases):
     return tuple(_read_fold(f"{path}: fold {i}", fold, patients) for i, fold in enumerate(folds))
 
 
-def structures_present(cases, scans, labels):
+def structures_present(
+    cases: Sequence[Case], scans: Iterable[CaseScan], labels: LabelSchema
+) -> dict[str, frozenset[str]] | None:
     """{case: frozenset of structures}, for ``make_splits``; None where the label of a case has not been read.
 
     Args:
@@ -97,16 +109,16 @@ def structures_present(cases, scans, labels):
     values = {scan.case: {value for value, _ in scan.label_counts} for scan in scans if scan.label_counts}
     if any(case.id not in values for case in cases):
         return None
-    named = list(zip(labels.structures, labels.values, strict=True))
-    return {case.id: frozenset(name for name, group in named if values[case.id] & set(group)) for case in cases}
+    groups = labels.groups.items()
+    return {case.id: frozenset(name for name, group in groups if values[case.id] & set(group)) for case in cases}
 
 
-def own_splits(folder):
+def own_splits(folder: str | Path) -> Path | None:
     """The file of the user's own folds in a data-set folder, or None."""
     return next((Path(folder) / name for name in OWN if (Path(folder) / name).is_file()), None)
 
 
-def _is_fair(parts, found):
+def _is_fair(parts: list[list[int]], found: list[frozenset[str]]) -> bool:
     """Whether every structure of enough patients is in each part, and every other that can be is in two at least."""
     patients = Counter(structure for group in found for structure in group)
     for structure, n in patients.items():
@@ -116,11 +128,12 @@ def _is_fair(parts, found):
     return True
 
 
-def _stratify(order, sizes, found):
+def _stratify(order: list[int], sizes: list[int], found: list[frozenset[str]]) -> list[list[int]]:
     """Parts of the given sizes: the patients of the rarest structure are dealt out first, to where it is rarest so far."""
-    parts, left = [[] for _ in sizes], list(order)
+    parts: list[list[int]] = [[] for _ in sizes]
+    left = list(order)
 
-    def deal(patients, structure=None):
+    def deal(patients: list[int], structure: str | None = None) -> None:
         for patient in patients:
             free = [k for k, size in enumerate(sizes) if len(parts[k]) < size]
             have = {k: sum(structure in found[i] for i in parts[k]) for k in free}
@@ -134,17 +147,17 @@ def _stratify(order, sizes, found):
     return parts
 
 
-def _split(groups, held_back):
+def _split(groups: list[list[str]], held_back: set[int]) -> Split:
     training = sorted(case for i, group in enumerate(groups) if i not in held_back for case in group)
     return Split(tuple(training), tuple(sorted(case for i in held_back for case in groups[i])))
 
 
-def _read_fold(where, fold, patients):
+def _read_fold(where: str, fold: object, patients: Mapping[str, str]) -> Split:
     parts = []
     for key in ("train", "val"):
         names = fold.get(key) if isinstance(fold, dict) else None
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise DatasetError(f"{where}: expected a list of cases under {key!r}, found {names!r}. Correct it there")
+            raise DatasetError(f"{where}: expected a list of cases under {key!r}, found {shown(names)}. Correct it there")
         if unknown := sorted(set(names) - set(patients)):
             listed = ", ".join(unknown[:4]) + (", ..." if len(unknown) > 4 else "")
             raise DatasetError(f"{where}: expected cases of this data set under {key!r}, found {listed}. Correct the names")

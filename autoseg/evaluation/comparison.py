@@ -9,9 +9,14 @@ A method that was trained several times is the mean of its trainings, case by ca
 over cases and over trainings, each of which can mislead alone.
 """
 
-import statistics
-from dataclasses import dataclass, field
+from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from autoseg.evaluation.restored import RestoredRow
 from autoseg.evaluation.statistics import (
     Difference,
     is_equivalent,
@@ -28,6 +33,7 @@ __all__ = [
     "SHARE",
     "Comparison",
     "Contender",
+    "Cost",
     "Interval",
     "Scale",
     "average_trainings",
@@ -47,7 +53,7 @@ class Scale:
     digits: int = 2
     more_is_better: bool = True
 
-    def text(self, value, sign=""):
+    def text(self, value: float | None, sign: str = "") -> str:
         return "–" if value is None else f"{round(self.factor * value, self.digits) + 0.0:{sign}.{self.digits}f}"
 
 
@@ -65,6 +71,36 @@ RECONSTRUCTION = {
 }
 SCALES = SEGMENTATION | RECONSTRUCTION
 SHARE = {"foreground_share": Scale("share of the image", digits=5)}  # the errors of masks hang on it
+Scores = Mapping[tuple[str, str], Mapping[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method took; None for what is not known.
+
+    Attributes:
+        parameters, operations: of the network; operations are those of one forward pass over one patch.
+        steps, seconds, seconds_per_step: of its training.
+        memory_mib: the most that its training needed.
+        predict_seconds: of the networks, for a validation case.
+        device, precision: that it was trained on and in.
+        mirrored: ``yes`` or ``no``.
+        features: of each stage.
+        batch_size: patches in a batch.
+    """
+
+    parameters: float | None = None
+    operations: float | None = None
+    steps: float | None = None
+    seconds: float | None = None
+    seconds_per_step: float | None = None
+    memory_mib: float | None = None
+    predict_seconds: float | None = None
+    device: str | None = None
+    precision: str | None = None
+    mirrored: str | None = None
+    features: tuple[int, ...] | None = None
+    batch_size: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,37 +110,37 @@ class Contender:
     Attributes:
         name: for people.
         scores: (case, structure) -> metric -> value, None where undefined.
-        restored: rows of ``evaluation.restored``; empty where the method restores no intensities.
-        cost: what it took, by name, such as ``parameters`` and ``seconds_per_step``; None for what is not known.
+        restored: a row for each case and degradation; empty where the method restores no intensities.
+        cost: what it took.
         failures: sentences about cases that it could not do.
         trainings: seed -> what that training came to, where these are means over several; else empty.
     """
 
     name: str
-    scores: dict
-    restored: tuple[dict, ...] = ()
-    cost: dict = field(default_factory=dict)
+    scores: Scores
+    restored: tuple[RestoredRow, ...] = ()
+    cost: Cost = Cost()
     failures: tuple[str, ...] = ()
-    trainings: dict[int, "Contender"] = field(default_factory=dict)
+    trainings: Mapping[int, Contender] = field(default_factory=dict)
 
-    def by_case(self, metric):
+    def by_case(self, metric: str) -> dict[str, float | None]:
         """Case -> mean over the structures, or the degradations, in which the metric is defined; None where it is in none."""
-        rows = [(case, values) for (case, _), values in self.scores.items()]
+        rows: list[tuple[str, Mapping[str, float | None]]] = [(case, values) for (case, _), values in self.scores.items()]
         if metric in ("mse", "ssim"):
-            rows = [(row["case"], row) for row in self.restored]
-        found = {}
+            rows = [(row.case, row.values) for row in self.restored]
+        found: dict[str, list[float | None]] = {}
         for case, values in rows:
             found.setdefault(case, []).append(values.get(metric))
         defined = {case: [value for value in values if value is not None] for case, values in found.items()}
         return {case: statistics.fmean(values) if values else None for case, values in defined.items()}
 
-    def mean_of(self, metric):
+    def mean_of(self, metric: str) -> float | None:
         """Mean over the cases in which the metric is defined; None where it is in none."""
         values = [value for value in self.by_case(metric).values() if value is not None]
         return statistics.fmean(values) if values else None
 
 
-def average_trainings(trainings):
+def average_trainings(trainings: Mapping[int, Contender]) -> Contender:
     """One Contender from several trainings of a method: means of scores, restored intensities and costs.
 
     Args:
@@ -112,21 +148,22 @@ def average_trainings(trainings):
             number, such as the device, is that of the first training.
     """
     several = list(trainings.values())
-    restored = {}
+    restored: dict[tuple[str, str], list[RestoredRow]] = {}
     for row in (row for contender in several for row in contender.restored):
-        restored.setdefault((row["case"], row["degradation"]), []).append(row)
+        restored.setdefault((row.case, row.degradation), []).append(row)
     keys = dict.fromkeys(key for contender in several for key in contender.scores)
+    costs = [{name.name: getattr(contender.cost, name.name) for name in fields(Cost)} for contender in several]
     return Contender(
         name=several[0].name,
         scores={key: _mean_values([c.scores[key] for c in several if key in c.scores]) for key in keys},
-        restored=tuple(map(_mean_values, restored.values())),
-        cost=_mean_values([contender.cost for contender in several]),
+        restored=tuple(replace(rows[0], values=_mean_values([row.values for row in rows])) for rows in restored.values()),
+        cost=Cost(**_mean_values(costs)),
         failures=tuple(f"seed {seed}, {failure}" for seed, c in trainings.items() for failure in c.failures),
         trainings=trainings,
     )
 
 
-def _mean_values(several):
+def _mean_values(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Name -> mean of a value in several dictionaries."""
     means = {}
     for name in dict.fromkeys(name for values in several for name in values):
@@ -170,10 +207,10 @@ class Comparison:
     gates_closed: dict[str, tuple[Contender, Difference]]
 
     @property
-    def reference(self):
+    def reference(self) -> str:
         return self.contenders[0].name
 
-    def sentences(self):
+    def sentences(self) -> list[str]:
         """What the data support, one sentence for each metric that decides, then one for each network with gates."""
         if not self.contenders:
             return ["No network was trained, so nothing can be said."]
@@ -187,11 +224,11 @@ class Comparison:
             for name, (_, difference) in self.gates_closed.items()
         ]
 
-    def _is_known(self, metric):
+    def _is_known(self, metric: str) -> bool:
         return any(difference.n for difference in self.differences[metric].values())
 
-    def _sentence(self, metric):
-        groups = {}
+    def _sentence(self, metric: str) -> str:
+        groups: dict[str, list[str]] = {}
         for name, difference in self.differences[metric].items():
             trainings = self.over_trainings.get(metric, {}).get(name)
             kind = verdict(difference, metric, self.margin if metric == "dice" else 0.0, trainings)
@@ -220,7 +257,7 @@ GATES = {
 }
 
 
-def verdict(difference, metric, margin, trainings=None):
+def verdict(difference: Difference, metric: str, margin: float, trainings: Difference | None = None) -> str:
     """better, worse, equivalent, no_worse, open or unknown: of the first of two methods.
 
     A difference counts where the corrected p value is below 0.05 and the interval excludes zero. With ``trainings``, the
@@ -230,17 +267,18 @@ def verdict(difference, metric, margin, trainings=None):
     if difference.p_value is None or difference.low is None:
         return "unknown"
     both = [difference] if trainings is None else [difference, trainings]
-    if any(found.low is None for found in both):
+    ends = [(found.low, found.high) for found in both if found.low is not None and found.high is not None]
+    if len(ends) < len(both):
         return "open"
-    if difference.p_value < LEVEL and (all(found.low > 0 for found in both) or all(found.high < 0 for found in both)):
+    if difference.p_value < LEVEL and (all(low > 0 for low, _ in ends) or all(high < 0 for _, high in ends)):
         return "better" if (difference.low > 0) == SCALES[metric].more_is_better else "worse"
     if all(is_equivalent(found, margin) for found in both):
         return "equivalent"
-    no_worse = margin and SCALES[metric].more_is_better and all(found.low > -margin for found in both)
+    no_worse = margin and SCALES[metric].more_is_better and all(low > -margin for low, _ in ends)
     return "no_worse" if no_worse else "open"
 
 
-def _evidence(metric, difference, trainings=None):
+def _evidence(metric: str, difference: Difference, trainings: Difference | None = None) -> str:
     scale = SCALES[metric]
     if difference.low is None:
         return f"{difference.n} cases"
@@ -253,16 +291,25 @@ def _evidence(metric, difference, trainings=None):
     return f"{evidence}; over {trainings.n} trainings {interval_text(scale, trainings)}"
 
 
-def interval_text(scale, found):
+def interval_text(scale: Scale, found: Interval | Difference) -> str:
     """The ends of an Interval or a Difference in brackets; nothing where there are none."""
     return "" if found.low is None else f"[{scale.text(found.low)}, {scale.text(found.high)}]"
 
 
-def p_text(p_value):
+def p_text(p_value: float | None) -> str:
+    """A p value; nothing where there is none."""
+    if p_value is None:
+        return ""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def compare_scores(contenders, *, margin, failed=None, gates_closed=None):
+def compare_scores(
+    contenders: Sequence[Contender],
+    *,
+    margin: float,
+    failed: Mapping[str, str] | None = None,
+    gates_closed: Mapping[str, Contender] | None = None,
+) -> Comparison:
     """A Comparison of contenders that scored the same cases.
 
     Args:
@@ -273,9 +320,9 @@ def compare_scores(contenders, *, margin, failed=None, gates_closed=None):
     """
     values = {c.name: {metric: c.by_case(metric) for metric in SHARE | SCALES} for c in contenders}
     means = {name: {metric: _interval(cases.values()) for metric, cases in found.items()} for name, found in values.items()}
-    first, *others = values or [None]
+    first = next(iter(values), "")
     differences, over_trainings = {}, {}
-    for metric in SCALES if others else ():
+    for metric in SCALES if len(values) > 1 else ():
         cases = sorted(set().union(*(found[metric] for found in values.values())))
         columns = {name: [found[metric].get(case) for case in cases] for name, found in values.items()}
         differences[metric] = wilcoxon_holm(columns.pop(first), columns)
@@ -287,7 +334,7 @@ def compare_scores(contenders, *, margin, failed=None, gates_closed=None):
         differences=differences,
         over_trainings=over_trainings,
         margin=margin,
-        failed=failed or {},
+        failed=dict(failed or {}),
         gates_closed={
             name: (closed, _dice_difference(values[name]["dice"], closed.by_case("dice")))
             for name, closed in (gates_closed or {}).items()
@@ -295,17 +342,17 @@ def compare_scores(contenders, *, margin, failed=None, gates_closed=None):
     )
 
 
-def _dice_difference(first, second):
+def _dice_difference(first: Mapping[str, float | None], second: Mapping[str, float | None]) -> Difference:
     cases = sorted(first)
     return paired_difference([first[case] for case in cases], [second.get(case) for case in cases])
 
 
-def _over_trainings(first, second, metric):
+def _over_trainings(first: Contender, second: Contender, metric: str) -> Difference:
     """Difference by seeds that both were trained with."""
     seeds = [seed for seed in first.trainings if seed in second.trainings]
     return paired_trainings(*([c.trainings[seed].mean_of(metric) for seed in seeds] for c in (first, second)))
 
 
-def _interval(values):
+def _interval(values: Iterable[float | None]) -> Interval:
     defined = [value for value in values if value is not None]
     return Interval(len(defined), statistics.fmean(defined) if defined else None, *mean_interval(defined))

@@ -1,18 +1,104 @@
 """A comparison as files: comparison.md, .csv and .json, cases.csv, and cost.png, accuracy against cost."""
 
+from __future__ import annotations
+
 import csv
 import io
-import json
 import statistics
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from autoseg.atomic import replacing
-from autoseg.evaluation.comparison import RECONSTRUCTION, SCALES, SEGMENTATION, SHARE, Scale, interval_text, p_text
+from autoseg.evaluation.comparison import (
+    RECONSTRUCTION,
+    SCALES,
+    SEGMENTATION,
+    SHARE,
+    Comparison,
+    Contender,
+    Cost,
+    Interval,
+    Scale,
+    interval_text,
+    p_text,
+)
 from autoseg.evaluation.markdown import markdown_table
-from autoseg.evaluation.restored import RESTORED_HEADINGS, restored_cells, summarise_restored
+from autoseg.evaluation.restored import RESTORED_HEADINGS, RestoredRow, restored_cells, summarise_restored
+from autoseg.evaluation.statistics import Difference
+from autoseg.workspace import REST, as_text
 
-__all__ = ["as_json", "as_markdown", "write_comparison"]
+__all__ = ["About", "ComparisonRecord", "as_markdown", "as_record", "write_comparison"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What all contenders share.
+
+    Attributes:
+        title: of the comparison.
+        conditions: the same in sentences.
+        more: whatever else is to be stored, as JSON.
+    """
+
+    title: str
+    conditions: tuple[str, ...]
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """One of several trainings of a contender: what it took, and its mean over cases for each metric."""
+
+    cost: Cost
+    means: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class NetworkRecord:
+    """A contender: ``cases`` has a dictionary for each case and structure, with the value of each metric."""
+
+    name: str
+    cost: Cost
+    means: dict[str, Interval]
+    failures: tuple[str, ...]
+    trainings: dict[str, TrainingRecord]
+    cases: tuple[dict[str, Any], ...]
+    restored: tuple[RestoredRow, ...]
+
+
+@dataclass(frozen=True)
+class GatesRecord:
+    """A network with its attention switched off: Dice by case, and what that takes from it."""
+
+    dice: dict[str, float | None]
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """``comparison.json``: everything that is known of a comparison.
+
+    Attributes:
+        about: title, conditions and what else all contenders share.
+        support: what the data support, in sentences.
+        margin: of equivalence, in Dice.
+        networks: the contenders.
+        failed: name -> why it has no scores.
+        differences, over_trainings: metric -> name -> Difference; the second over pairs of trainings.
+        gates_closed: by name, for networks with attention.
+    """
+
+    about: dict[str, Any] = field(metadata=REST)
+    support: tuple[str, ...]
+    margin: float
+    networks: tuple[NetworkRecord, ...]
+    failed: dict[str, str]
+    differences: dict[str, dict[str, Difference]]
+    over_trainings: dict[str, dict[str, Difference]]
+    gates_closed: dict[str, GatesRecord]
+
 
 COST = {
     "parameters": Scale("parameters, M", 1e-6),
@@ -27,12 +113,12 @@ COST = {
 FILES = ("comparison.md", "comparison.csv", "cases.csv", "comparison.json")
 
 
-def write_comparison(comparison, about, folder):
+def write_comparison(comparison: Comparison, about: About, folder: Path | str) -> tuple[Path, ...]:
     """Write the five files to a folder, each whole or not at all.
 
     Args:
         comparison: Comparison.
-        about: what all contenders share, as JSON: ``title`` and ``conditions`` (sentences) and whatever else is to be stored.
+        about: what all contenders share.
         folder: is made where it is missing.
 
     Returns:
@@ -43,7 +129,7 @@ def write_comparison(comparison, about, folder):
         as_markdown(comparison, about) + "\n![Accuracy against cost](cost.png)\n",
         _contenders_csv(comparison),
         _cases_csv(comparison),
-        json.dumps(as_json(comparison, about), indent=1, allow_nan=False) + "\n",
+        as_text(as_record(comparison, about)),
     )
     for name, text in zip(FILES, texts, strict=True):
         with replacing(folder / name) as draft:
@@ -53,9 +139,9 @@ def write_comparison(comparison, about, folder):
     return tuple(folder / name for name in (*FILES, "cost.png"))
 
 
-def as_markdown(comparison, about):
+def as_markdown(comparison: Comparison, about: About) -> str:
     """Conditions, what the data support, both tables, cost, paired differences, failures; ends with a newline."""
-    parts = [f"# {about['title']}", " ".join(about["conditions"]), "\n".join(f"- {line}" for line in comparison.sentences())]
+    parts = [f"# {about.title}", " ".join(about.conditions), "\n".join(f"- {line}" for line in comparison.sentences())]
     if comparison.contenders:
         parts += ["## Segmentation", _means(comparison, SEGMENTATION)]
         parts += ["Means over cases of the mean over structures, with 95 % bootstrap intervals."]
@@ -79,7 +165,7 @@ def as_markdown(comparison, about):
     return "\n\n".join(parts) + "\n"
 
 
-def _means(comparison, columns):
+def _means(comparison: Comparison, columns: Mapping[str, Scale]) -> str:
     lines = [["network", "cases", *(scale.heading for scale in columns.values())]]
     for contender in comparison.contenders:
         found = {metric: comparison.means[contender.name][metric] for metric in columns}
@@ -89,7 +175,7 @@ def _means(comparison, columns):
     return markdown_table(lines)
 
 
-def _restored(comparison):
+def _restored(comparison: Comparison) -> list[str]:
     """Every degradation, where intensities were restored."""
     rows = []
     for contender in comparison.contenders:
@@ -99,7 +185,7 @@ def _restored(comparison):
     return [markdown_table([("network", *RESTORED_HEADINGS), *rows]), legend] if rows else []
 
 
-def _trainings(comparison):
+def _trainings(comparison: Comparison) -> str:
     """Mean Dice of each training, and the difference over trainings."""
     dice = SEGMENTATION["dice"]
     seeds = sorted({seed for contender in comparison.contenders for seed in contender.trainings})
@@ -119,16 +205,16 @@ def _trainings(comparison):
     return f"{markdown_table(lines)}\n\n{legend}"
 
 
-def _cell(scale, interval, n):
+def _cell(scale: Scale, interval: Interval, n: int) -> str:
     cell = f"{scale.text(interval.mean)} {interval_text(scale, interval)}".strip()
     return cell if interval.n in (0, n) else f"{cell}, {interval.n} cases"
 
 
-def _cost(comparison):
+def _cost(comparison: Comparison) -> str:
     lines = [["network", *(scale.heading for scale in COST.values()), "format", "mirrored"]]
     for contender in comparison.contenders:
-        numbers = [scale.text(contender.cost.get(name)) for name, scale in COST.items()]
-        lines.append([contender.name, *numbers, *(contender.cost.get(word, "–") for word in ("precision", "mirrored"))])
+        numbers = [scale.text(getattr(contender.cost, name)) for name, scale in COST.items()]
+        lines.append([contender.name, *numbers, contender.cost.precision or "–", contender.cost.mirrored or "–"])
     legend = (
         "GFLOP: convolutions and matrix products of one forward pass over one patch, multiplication and addition as two. "
         "Seconds per step: all of the training's time, its checks too. Memory: of the training process on a CPU, "
@@ -138,7 +224,7 @@ def _cost(comparison):
     return f"{markdown_table(lines)}\n\n{legend}"
 
 
-def _differences(comparison):
+def _differences(comparison: Comparison) -> str:
     metrics = [metric for metric, found in comparison.differences.items() if any(difference.n for difference in found.values())]
     lines = [["minus", *(SCALES[metric].heading for metric in metrics)]]
     for contender in comparison.contenders[1:]:
@@ -151,13 +237,13 @@ def _differences(comparison):
     return f"{markdown_table(lines)}\n\n{legend}"
 
 
-def _difference(scale, difference):
+def _difference(scale: Scale, difference: Difference) -> str:
     if difference.low is None:
         return "–"
     return f"{scale.text(difference.mean, '+')} {interval_text(scale, difference)}, {p_text(difference.p_value)}"
 
 
-def _gates_closed(comparison):
+def _gates_closed(comparison: Comparison) -> str:
     dice = SEGMENTATION["dice"]
     lines = [["network", "Dice as trained, %", "Dice with closed gates, %", "difference"]]
     for name, (closed, difference) in comparison.gates_closed.items():
@@ -166,15 +252,15 @@ def _gates_closed(comparison):
     return markdown_table(lines)
 
 
-def _contenders_csv(comparison):
+def _contenders_csv(comparison: Comparison) -> str:
     """One line per network; what is not known is empty."""
     header = ["network", *COST]
     for metric in SHARE | SCALES:
         header += [metric, f"{metric}_n", f"{metric}_low", f"{metric}_high"]
         header += [f"{metric}_{part}" for part in ("difference", "difference_low", "difference_high", "p_holm")]
-    lines = []
+    lines: list[list[Any]] = []
     for contender in comparison.contenders:
-        line = [contender.name, *(contender.cost.get(name) for name in COST)]
+        line: list[Any] = [contender.name, *(getattr(contender.cost, name) for name in COST)]
         for metric in SHARE | SCALES:
             mean = comparison.means[contender.name][metric]
             other = comparison.differences.get(metric, {}).get(contender.name)
@@ -185,61 +271,58 @@ def _contenders_csv(comparison):
     return _csv([*header, "error"], lines)
 
 
-def _cases_csv(comparison):
+def _cases_csv(comparison: Comparison) -> str:
     """One line per network, training, case and structure; what is undefined is empty, as is the seed of a single training."""
     metrics = list(dict.fromkeys(m for c in comparison.contenders for values in c.scores.values() for m in values))
-    trainings = [(c.name, seed, one) for c in comparison.contenders for seed, one in (c.trainings or {None: c}).items()]
+    trainings: list[tuple[str, int | None, Contender]] = []
+    for c in comparison.contenders:
+        trainings += [(c.name, seed, one) for seed, one in c.trainings.items()] or [(c.name, None, c)]
     return _csv(
         ["network", "seed", "case", "structure", *metrics],
         [[name, seed, *key, *map(values.get, metrics)] for name, seed, one in trainings for key, values in one.scores.items()],
     )
 
 
-def _csv(header, lines):
+def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerows([header, *lines])
     return text.getvalue()
 
 
-def as_json(comparison, about):
-    """Everything, as JSON values."""
-    return {
-        **about,
-        "support": comparison.sentences(),
-        "margin": comparison.margin,
-        "networks": [
-            {
-                "name": c.name,
-                "cost": c.cost,
-                "means": {metric: asdict(interval) for metric, interval in comparison.means[c.name].items()},
-                "failures": list(c.failures),
-                "trainings": {
-                    str(seed): {"cost": one.cost, "means": {metric: one.mean_of(metric) for metric in SHARE | SCALES}}
-                    for seed, one in c.trainings.items()
-                },
-                "cases": [{"case": case, "structure": structure, **v} for (case, structure), v in c.scores.items()],
-                "restored": list(c.restored),
-            }
-            for c in comparison.contenders
-        ],
-        "failed": comparison.failed,
-        "differences": {
-            metric: {name: asdict(difference) for name, difference in found.items()}
-            for metric, found in comparison.differences.items()
-        },
-        "over_trainings": {
-            metric: {name: asdict(difference) for name, difference in found.items()}
-            for metric, found in comparison.over_trainings.items()
-        },
-        "gates_closed": {
-            name: {"dice": closed.by_case("dice"), "difference": asdict(difference)}
+def as_record(comparison: Comparison, about: About) -> ComparisonRecord:
+    """Everything, as ``comparison.json`` has it."""
+    return ComparisonRecord(
+        about={"title": about.title, "conditions": list(about.conditions), **about.more},
+        support=tuple(comparison.sentences()),
+        margin=comparison.margin,
+        networks=tuple(_network(contender, comparison.means[contender.name]) for contender in comparison.contenders),
+        failed=comparison.failed,
+        differences=comparison.differences,
+        over_trainings=comparison.over_trainings,
+        gates_closed={
+            name: GatesRecord(closed.by_case("dice"), difference)
             for name, (closed, difference) in comparison.gates_closed.items()
         },
-    }
+    )
 
 
-def _plot(comparison, path):
+def _network(contender: Contender, means: dict[str, Interval]) -> NetworkRecord:
+    return NetworkRecord(
+        name=contender.name,
+        cost=contender.cost,
+        means=means,
+        failures=contender.failures,
+        trainings={
+            str(seed): TrainingRecord(one.cost, {metric: one.mean_of(metric) for metric in SHARE | SCALES})
+            for seed, one in contender.trainings.items()
+        },
+        cases=tuple({"case": case, "structure": structure, **v} for (case, structure), v in contender.scores.items()),
+        restored=contender.restored,
+    )
+
+
+def _plot(comparison: Comparison, path: Path) -> None:
     """Mean Dice with its interval against operations per patch and against seconds per step, as PNG."""
     from matplotlib.figure import Figure  # slow to import, needed once in a while
     from matplotlib.ticker import NullFormatter
@@ -249,8 +332,8 @@ def _plot(comparison, path):
     panels = figure.subplots(1, 2, sharey=True)
     for panel, cost in zip(panels, ("operations", "seconds_per_step"), strict=True):
         for i, contender in enumerate(comparison.contenders):
-            dice, x = comparison.means[contender.name]["dice"], contender.cost.get(cost)
-            if dice.low is None or not x:
+            dice, x = comparison.means[contender.name]["dice"], getattr(contender.cost, cost)
+            if dice.mean is None or dice.low is None or dice.high is None or not x:
                 continue
             y, ends = 100 * dice.mean, [[100 * (dice.mean - dice.low)], [100 * (dice.high - dice.mean)]]
             look = {"color": f"C{i % 10}", "marker": markers[i % len(markers)], "markersize": 8, "capsize": 3}

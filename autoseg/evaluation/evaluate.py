@@ -1,59 +1,52 @@
-"""Scoring predicted label maps against references, one case or a folder of them.
+"""Scoring the predicted label map of one case against its reference.
 
 Needs the two label maps and what their values mean, and nothing of how the prediction came about: any tool's output can
-be scored. A case that cannot be scored is reported as a failure; it neither stops the others nor drops out unseen.
+be scored.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
 
-from autoseg.engines import map_cases
-from autoseg.errors import FileError, GeometryError
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import AutosegError, GeometryError
 from autoseg.evaluation.metrics import METRICS, MaskPair, PairMetric, default_tolerance_mm, explain, image_diagonal_mm
-from autoseg.evaluation.overlap import Counts, count_voxels, foreground_share
-from autoseg.evaluation.reconstruction import brier, mask_mse
-from autoseg.evaluation.report import Failure, summarise
-from autoseg.imaging.files import read_label_volume
+from autoseg.evaluation.overlap import count_voxels, foreground_share
+from autoseg.evaluation.reconstruction import mask_mse
+from autoseg.evaluation.report import CaseMetrics
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
 
-__all__ = ["CaseMetrics", "evaluate_case", "evaluate_folder"]
+__all__ = ["Tolerance", "check_tolerance", "evaluate_case"]
 
 AFFINE_TOLERANCE = 1e-3  # mm per voxel, and mm for the position: float32 headers of two tools differ by less
+LARGEST_TABLE = 2**16  # label values that need no renumbering: a table of so many boxes is small
+Tolerance = float | Mapping[str, float] | None
+Box = tuple[slice, ...]
+Found = tuple[str, float | None, str]  # name of a metric, its value, why that is missing or a stand-in
 
 
-@dataclass(frozen=True)
-class CaseMetrics:
-    """All metrics of one structure in one case.
-
-    Attributes:
-        case, structure: their names.
-        values: (name, value, reason) of each metric, in the order of METRICS; then ``mse_mask_fg`` and
-            ``foreground_share_fg``, of all structures as one mask, the same in each row of a case; then ``brier`` where the
-            prediction has probabilities, and what ``more`` of ``evaluate_folder`` adds. ``value`` is a number or None;
-            ``reason`` says why it is None, or why a number stands in for a missing one; '' otherwise.
-        counts: voxels in and out of the two masks.
-        tolerance_mm: tolerance of the surface Dice.
-    """
-
-    case: str
-    structure: str
-    values: tuple[tuple[str, float | None, str], ...]
-    counts: Counts
-    tolerance_mm: float
-
-    def __getitem__(self, name):
-        """The value of a metric, or None where it is undefined; KeyError for an unknown name."""
-        return {metric: value for metric, value, _ in self.values}[name]
-
-    def reason(self, name):
-        """Why the value of a metric is undefined or a stand-in; '' otherwise."""
-        return {metric: reason for metric, _, reason in self.values}[name]
+def check_tolerance(tolerance_mm: Tolerance) -> None:
+    """Raise AutosegError for a tolerance that is no length."""
+    for value in tolerance_mm.values() if isinstance(tolerance_mm, Mapping) else (tolerance_mm,):
+        if value is not None and not 0 <= value < math.inf:
+            raise AutosegError(f"tolerance_mm: expected a length in mm, 0 or more, found {value}. Give another --tolerance-mm")
 
 
-def evaluate_case(*, reference, predicted, labels, case="", tolerance_mm=None):
+def evaluate_case(
+    *,
+    reference: LabelVolume,
+    predicted: LabelVolume,
+    labels: LabelSchema,
+    case: str = "",
+    tolerance_mm: Tolerance = None,
+) -> tuple[CaseMetrics, ...]:
     """Every metric of every structure of one case.
 
     Args:
@@ -69,73 +62,73 @@ def evaluate_case(*, reference, predicted, labels, case="", tolerance_mm=None):
 
     Raises:
         GeometryError: the grids differ.
+        AutosegError: a tolerance that is no length.
     """
+    check_tolerance(tolerance_mm)
     _check_grids(reference.geometry, predicted.geometry, case)
-    boxes = [_boxes(volume.data, labels) for volume in (reference, predicted)]
-    together = _together(reference.data, predicted.data, labels)
-    return tuple(
-        _measure(_pair(reference, predicted, labels, number, boxes, tolerance_mm), case, structure, together)
-        for number, structure in enumerate(labels.structures)
-    )
+    maps = _Maps(reference.data, predicted.data, labels, reference.geometry, tolerance_mm)
+    together = _together(maps)
+    return tuple(_measure(maps.pair(number), case, name, together) for number, name in enumerate(labels.structures))
 
 
-def evaluate_folder(
-    reference, predicted, labels, *, ending=".nii.gz", tolerance_mm=None, workers=None, on_done=None, more=None
-):
-    """Score a folder of predictions against references; files of one case have one name.
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """The two label maps of a case; what all structures share is worked out once."""
 
-    Args:
-        reference: folder with CASE + ending, or a dictionary of case -> path where only these cases are meant.
-        predicted: folder with CASE + ending; where there is a CASE_probabilities.npz, as ``autoseg predict`` writes it, too,
-            its Brier score is added.
-        labels, tolerance_mm: as for ``evaluate_case``.
-        workers: threads; None for one per core.
-        on_done: called with the Outcome of each case as it ends.
-        more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
+    reference: np.ndarray
+    predicted: np.ndarray
+    labels: LabelSchema
+    geometry: Geometry
+    tolerance_mm: Tolerance
 
-    Returns:
-        Report. A missing or unreadable file, or a wrong grid, is a Failure of its case.
+    @cached_property
+    def ignored(self) -> np.ndarray | None:
+        """(Z, Y, X) bool, voxels without annotation; None where there can be none."""
+        return None if self.labels.ignore is None else self.reference == self.labels.ignore
 
-    Raises:
-        FileError: a folder is missing, or there is no reference.
-    """
-    predicted = Path(predicted)
-    found = _cases_in(predicted, ending)
-    if isinstance(reference, dict):
-        references, extra = {case: Path(path) for case, path in reference.items()}, []
-    else:
-        references = {case: Path(reference) / f"{case}{ending}" for case in _cases_in(Path(reference), ending)}
-        extra = sorted(set(found) - set(references))
-    if not references:
-        raise FileError(f"{reference}: expected reference files that end with {ending}, found none")
-    pairs = {case: (path, predicted / f"{case}{ending}") for case, path in references.items()}
+    @cached_property
+    def n_voxels(self) -> int:
+        """Voxels that count."""
+        return self.reference.size - (0 if self.ignored is None else int(np.count_nonzero(self.ignored)))
 
-    chances = {case: path for case in pairs if (path := predicted / f"{case}_probabilities.npz").is_file()}
+    @cached_property
+    def boxes(self) -> list[dict[int, Box | None]]:
+        """Of the reference and of the prediction, where each label value lies."""
+        return [_boxes(data, self.labels) for data in (self.reference, self.predicted)]
 
-    def score(case):
-        for path, kind in zip(pairs[case], ("reference", "prediction"), strict=True):
-            if not path.is_file():
-                raise FileError(f"case {case!r}: no {kind}; expected {path}. Add it, or score with --partial what there is")
-        guess = read_label_volume(pairs[case][1])
-        truth = read_label_volume(pairs[case][0], onto=guess.geometry)
-        if truth.geometry.shape != guess.geometry.shape:
-            guess = read_label_volume(pairs[case][1], onto=truth.geometry)
-        rows = evaluate_case(reference=truth, predicted=guess, labels=labels, case=case, tolerance_mm=tolerance_mm)
-        rows = _with_brier(rows, chances.get(case), truth.data, labels) if chances else rows
-        added = more(case, truth) if more else [()] * len(rows)
-        return tuple(replace(row, values=(*row.values, *values)) for row, values in zip(rows, added, strict=True))
+    def pair(self, number: int) -> MaskPair:
+        """MaskPair of structure ``number``: cut to what either mask fills and one voxel around it."""
+        shape, spacing = self.geometry.shape, self.geometry.spacing_mm
+        parts = [part for box in self.boxes for value in self.labels.values[number] if (part := box[value]) is not None]
+        inside = tuple(
+            slice(
+                max(0, min((p[axis].start for p in parts), default=0) - 1),
+                max((p[axis].stop for p in parts), default=0) + 1,
+            )
+            for axis in range(3)
+        )
+        masks = [self.labels.mask(data[inside], number) for data in (self.reference, self.predicted)]
+        ignored = None if self.ignored is None else self.ignored[inside]
+        if ignored is not None:
+            masks = [mask & ~ignored for mask in masks]
+        of_structure = self.tolerance_mm
+        if isinstance(of_structure, Mapping):
+            of_structure = of_structure.get(self.labels.structures[number])
+        lower = tuple(side.start for side in inside)
+        return MaskPair(
+            reference=masks[0],
+            predicted=masks[1],
+            spacing_mm=spacing,
+            diagonal_mm=image_diagonal_mm(shape, spacing),
+            tolerance_mm=default_tolerance_mm(shape, spacing) if of_structure is None else float(of_structure),
+            n_voxels=self.n_voxels,
+            ignored=ignored,
+            lower=lower,
+            image_shape=shape,
+        )
 
-    outcomes = map_cases(score, pairs, workers=workers, on_done=on_done)
-    return summarise(
-        [row for outcome in outcomes if outcome.error is None for row in outcome.value],
-        labels,
-        failures=[Failure(outcome.name, str(outcome.error)) for outcome in outcomes if outcome.error is not None],
-        files=[(case, str(truth), str(guess)) for case, (truth, guess) in pairs.items()],
-        not_scored=extra,
-    )
 
-
-def _check_grids(reference, predicted, case):
+def _check_grids(reference: Geometry, predicted: Geometry, case: str) -> None:
     same = reference.shape == predicted.shape
     if not (same and np.allclose(reference.affine, predicted.affine, rtol=0, atol=AFFINE_TOLERANCE)):
         shifted = same and np.allclose(reference.spacing_mm, predicted.spacing_mm, atol=AFFINE_TOLERANCE)
@@ -148,91 +141,57 @@ def _check_grids(reference, predicted, case):
         )
 
 
-def _position(geometry):
+def _position(geometry: Geometry) -> tuple[float, ...]:
     return tuple(round(float(v), 3) for v in geometry.to_world([[0, 0, 0]])[0])
 
 
-def _boxes(data, labels):
-    """The box of each label value, in one pass over the image: value -> slices, or None for a value that is absent."""
-    wanted = {value for group in labels.values for value in group}
-    boxes = ndimage.find_objects(data, max_label=max(*wanted, 1))
-    whole = tuple(slice(0, n) for n in data.shape)
-    return {value: boxes[value - 1] if value > 0 else whole for value in wanted}
+def _boxes(data: np.ndarray, labels: LabelSchema) -> dict[int, Box | None]:
+    """The box of each label value, in one pass over the image: value -> slices, or None for a value that is absent.
+
+    Values are renumbered where a table up to the largest would be out of proportion, such as for those of brain atlases.
+    """
+    wanted = sorted({value for group in labels.values for value in group})
+    if wanted[0] > 0 and wanted[-1] <= LARGEST_TABLE:
+        boxes = ndimage.find_objects(data, max_label=wanted[-1])
+        return {value: boxes[value - 1] for value in wanted}
+    boxes = ndimage.find_objects(_renumbered(data, wanted), max_label=len(wanted))
+    return dict(zip(wanted, boxes, strict=True))
 
 
-def _pair(reference, predicted, labels, number, boxes, tolerance_mm):
-    """MaskPair of structure ``number``: cut to what either mask fills and one voxel around it."""
-    shape, spacing = reference.geometry.shape, reference.geometry.spacing_mm
-    parts = [box[value] for box in boxes for value in labels.values[number] if box[value] is not None]
-    inside = tuple(
-        slice(
-            max(0, min((p[axis].start for p in parts), default=0) - 1),
-            max((p[axis].stop for p in parts), default=0) + 1,
-        )
-        for axis in range(3)
-    )
-    masks = [labels.mask(volume.data[inside], number) for volume in (reference, predicted)]
-    ignored, n_voxels = None, reference.data.size
-    if labels.ignore is not None:
-        everywhere = reference.data == labels.ignore
-        ignored, n_voxels = everywhere[inside], n_voxels - int(np.count_nonzero(everywhere))
-        masks = [mask & ~ignored for mask in masks]
-    chosen = tolerance_mm.get(labels.structures[number]) if isinstance(tolerance_mm, Mapping) else tolerance_mm
-    return MaskPair(
-        reference=masks[0],
-        predicted=masks[1],
-        spacing_mm=spacing,
-        diagonal_mm=image_diagonal_mm(shape, spacing),
-        tolerance_mm=default_tolerance_mm(shape, spacing) if chosen is None else float(chosen),
-        n_voxels=n_voxels,
-        ignored=ignored,
-        lower=tuple(side.start for side in inside),
-        image_shape=shape,
-    )
+def _renumbered(data: np.ndarray, wanted: list[int]) -> np.ndarray:
+    """int32 array: 1 for the first of the ``wanted`` values (ascending), and so on; 0 for any other."""
+    values = np.asarray(wanted, np.int64)
+    codes = np.zeros(data.shape, np.int32)
+    for plane, found in zip(data, codes, strict=True):  # one by one: a search needs eight bytes a voxel
+        place = np.searchsorted(values, plane.astype(np.int64)).clip(max=len(values) - 1)
+        found[...] = np.where(values[place] == plane, place + 1, 0)
+    return codes
 
 
-def _together(reference, predicted, labels):
+def _together(maps: _Maps) -> list[Found]:
     """The values of all structures as one mask."""
-    declared = sorted({value for group in labels.values for value in group})
-    masks = [np.isin(data, declared) for data in (reference, predicted)]
-    if labels.ignore is not None:
-        counted = reference != labels.ignore
-        masks = [mask[counted] for mask in masks]
-    counts = count_voxels(*masks)
+    declared = sorted({value for group in maps.labels.values for value in group})
+    truth, guess = (np.isin(data, declared) for data in (maps.reference, maps.predicted))
+    if maps.ignored is not None:
+        truth, guess = truth[~maps.ignored], guess[~maps.ignored]
+    counts = count_voxels(truth, guess)
     error, share = mask_mse(counts), foreground_share(counts)
     return [("mse_mask_fg", error, "" if error is not None else "both empty"), ("foreground_share_fg", share, "")]
 
 
-def _with_brier(rows, path, reference, labels):
-    """The rows of a case with the Brier score of its probabilities; undefined where ``path`` is None."""
-    if path is None:
-        return tuple(replace(row, values=(*row.values, ("brier", None, "no probabilities"))) for row in rows)
-    with np.load(path, allow_pickle=False) as stored:
-        heads = stored["probabilities"]
-    if heads.shape != (labels.n_heads, *reference.shape):
-        raise FileError(f"{path}: expected an array of {(labels.n_heads, *reference.shape)}, found {heads.shape}")
-    ignored = None if labels.ignore is None else reference == labels.ignore
-    background = labels.n_heads - len(labels.structures)
-    return tuple(
-        replace(row, values=(*row.values, ("brier", brier(heads[background + n], labels.mask(reference, n), ignored), "")))
-        for n, row in enumerate(rows)
-    )
-
-
-def _measure(pair, case, structure, together):
-    values = []
+def _measure(pair: MaskPair, case: str, structure: str, together: list[Found]) -> CaseMetrics:
+    values: dict[str, float | None] = {}
+    reasons = {}
     for name, metric in METRICS.items():
         if isinstance(metric, PairMetric):
             value = metric.measure(pair)
         else:
             value = metric(pair.reference, pair.predicted, pair.spacing_mm)
-        values.append((name, value, explain(name, value, pair)))
-    return CaseMetrics(case, structure, (*values, *together), pair.counts, pair.tolerance_mm)
-
-
-def _cases_in(folder, ending):
-    """Names of the cases in a folder, sorted."""
-    if not folder.is_dir():
-        raise FileError(f"{folder}: expected a folder of label maps, found none")
-    names = (path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(name[: -len(ending)] for name in names if name.endswith(ending))
+        reason = explain(name, value, pair)
+        if value is not None and not math.isfinite(value):  # of a metric of another package: JSON has no such numbers
+            value, reason = None, "not a number"
+        values[name] = None if value is None else float(value)
+        if reason:
+            reasons[name] = reason
+    row = CaseMetrics(case, structure, values, reasons, pair.tolerance_mm, pair.counts)
+    return row.with_more(together)

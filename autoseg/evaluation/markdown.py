@@ -4,9 +4,15 @@ Every mean stands beside the number of cases it is over where that is not all of
 stands in for and what failed is listed below it by name.
 """
 
-from autoseg.evaluation.metrics import unit_of
+from __future__ import annotations
 
-__all__ = ["as_markdown", "markdown_table", "mask_columns", "mask_legend"]
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from autoseg.evaluation.metrics import unit_of
+from autoseg.evaluation.report import Mean, Report, Summary
+
+__all__ = ["as_markdown", "markdown_table", "mask_columns", "mask_legend", "undefined_values"]
 
 COLUMNS = {
     "dice": "Dice",
@@ -34,49 +40,46 @@ WORST_COLUMNS = ("dice", "nsd", "hd95_mm", "volume_error_ml")
 N_WORST = 5
 
 
-def as_markdown(report):
+def as_markdown(report: Report) -> str:
     """Means with intervals, what is undefined, the cases of lowest Dice, the failures; ends with a newline."""
     parts = [_heading(report)]
     if report.rows:
         parts += [_means(report, COLUMNS), _legend(report), _reconstruction(report), _surfaces(report)]
-        parts += [_undefined(report), _worst(report)]
+        parts += [_undefined(report), _noted(report), _worst(report)]
     return "\n\n".join(part for part in [*parts, _failures(report)] if part) + "\n"
 
 
-def _heading(report):
+def _heading(report: Report) -> str:
     failed = f"; {len(report.failures)} could not be scored" if report.failures else ""
     return f"{_cases(len(report.cases))} scored{failed}."
 
 
-def _means(report, columns):
+def _means(report: Report, columns: Mapping[str, str]) -> str:
     lines = [["structure", "cases", *columns.values()]]
     for structure in report.labels.structures:
         found = [report.summary(structure, metric) for metric in columns]
         lines.append([structure, str(found[0].n_cases), *map(_mean_cell, found)])
-    means = {metric: (mean, n) for metric, mean, n in report.foreground_mean}
     if len(report.labels.structures) > 1:
-        cells = [_foreground_cell(metric, *means[metric], len(report.labels.structures)) for metric in columns]
+        cells = [_foreground_cell(metric, report.foreground_mean[metric], len(report.labels.structures)) for metric in columns]
         lines.append(["mean of structures", "", *cells])
     return markdown_table(lines)
 
 
-def _reconstruction(report):
+def _reconstruction(report: Report) -> str:
     """The masks as volumes: a table of its own, with the share that the errors hang on."""
     return f"{_means(report, mask_columns(report))}\n\nThe masks as volumes of 0 and 1. {mask_legend(report)}"
 
 
-def mask_columns(report):
+def mask_columns(report: Report) -> dict[str, str]:
     """Those of ``RECONSTRUCTION_COLUMNS`` that were measured."""
-    measured = {metric for metric, _, _ in report.foreground_mean}
-    return {metric: title for metric, title in RECONSTRUCTION_COLUMNS.items() if metric in measured}
+    return {metric: title for metric, title in RECONSTRUCTION_COLUMNS.items() if metric in report.foreground_mean}
 
 
-def mask_legend(report):
+def mask_legend(report: Report) -> str:
     """What the numbers of masks as volumes mean, and those of all structures as one mask."""
-    means = {metric: mean for metric, mean, _ in report.foreground_mean}
     together = ""
-    if means.get("mse_mask_fg") is not None:
-        error, share = (_number(means[metric], "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
+    if report.mean_of("mse_mask_fg") is not None:
+        error, share = (_number(report.mean_of(metric), "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
         together = f" All structures as one mask: MSE {error} at a share of {share}."
     return (
         f"The error of equal-sized masks is twice their share times (1 - Dice), so "
@@ -84,9 +87,9 @@ def mask_legend(report):
     )
 
 
-def _surfaces(report):
+def _surfaces(report: Report) -> str:
     """The surfaces that were written, where there are any: a table of its own, since they are no voxels."""
-    if not SURFACE_COLUMNS.keys() <= {metric for metric, _, _ in report.foreground_mean}:
+    if not SURFACE_COLUMNS.keys() <= report.foreground_mean.keys():
         return ""
     return (
         f"{_means(report, SURFACE_COLUMNS)}\n\nThe written surfaces against those of the reference's label maps, triangle by "
@@ -94,7 +97,7 @@ def _surfaces(report):
     )
 
 
-def _mean_cell(summary):
+def _mean_cell(summary: Summary) -> str:
     if summary.mean is None:
         return f"undefined, 0 of {_cases(summary.n_cases)}"
     cell = _number(summary.mean, summary.metric)
@@ -103,13 +106,14 @@ def _mean_cell(summary):
     return cell if summary.n == summary.n_cases else f"{cell}, {summary.n} of {_cases(summary.n_cases)}"
 
 
-def _foreground_cell(metric, mean, n, n_structures):
-    cell = _number(mean, metric)
+def _foreground_cell(metric: str, mean: Mean, n_structures: int) -> str:
+    cell, n = _number(mean.mean, metric), mean.n_structures
     return cell if n in (0, n_structures) else f"{cell}, {n} of {n_structures} structures"
 
 
-def _legend(report):
-    tolerances = {s: sorted({r.tolerance_mm for r in report.rows if r.structure == s}) for s in report.labels.structures}
+def _legend(report: Report) -> str:
+    rows = report.by_structure
+    tolerances = {s: sorted({row.tolerance_mm for row in rows.get(s, ())}) for s in report.labels.structures}
     if len({tuple(found) for found in tolerances.values()}) == 1:
         tolerance = _range(next(iter(tolerances.values())))
     else:
@@ -120,29 +124,50 @@ def _legend(report):
     )
 
 
-def _range(tolerances):
+def _range(tolerances: Sequence[float]) -> str:
     ends = dict.fromkeys(f"{t:.4g}" for t in (tolerances[0], tolerances[-1]))
     return " to ".join(ends) + " mm" + (" (by case)" if len(ends) > 1 else "")
 
 
-def _undefined(report):
-    """For each structure and reason the cases and metrics it concerns."""
-    found = {}
+@dataclass(frozen=True)
+class Undefined:
+    """A structure and a reason why values are undefined, or why numbers stand in for them; the metrics and cases it is of."""
+
+    structure: str
+    reason: str
+    kind: str
+    metrics: tuple[str, ...]
+    cases: tuple[str, ...]
+
+
+def undefined_values(report: Report) -> list[Undefined]:
+    """For each structure and reason the metrics and cases it concerns, in the order in which they come."""
+    found: dict[tuple[str, str, str], tuple[dict[str, None], dict[str, None]]] = {}
     for row in report.rows:
-        for name, value, reason in row.values:
-            if reason:
-                kind = "undefined" if value is None else "stand-in"
-                metrics, cases = found.setdefault((row.structure, reason, kind), ({}, {}))
-                metrics[name], cases[row.case] = None, None
+        for name, reason in row.reasons.items():
+            kind = "undefined" if row[name] is None else "stand-in"
+            metrics, cases = found.setdefault((row.structure, reason, kind), ({}, {}))
+            metrics[name], cases[row.case] = None, None
+    return [Undefined(*key, tuple(metrics), tuple(cases)) for key, (metrics, cases) in found.items()]
+
+
+def _undefined(report: Report) -> str:
     lines = [
-        f"- {structure}, {reason}: {kind} {', '.join(metrics)} in {len(cases)} of {_cases(len(report.cases))} ({_some(cases)})"
-        for (structure, reason, kind), (metrics, cases) in found.items()
+        f"- {one.structure}, {one.reason}: {one.kind} {', '.join(one.metrics)} in {len(one.cases)} of "
+        f"{_cases(len(report.cases))} ({_some(one.cases)})"
+        for one in undefined_values(report)
     ]
     return "\n".join(["Undefined values and stand-ins:", "", *lines]) if lines else ""
 
 
-def _worst(report):
-    scored = sorted((row for row in report.rows if row["dice"] is not None), key=lambda row: row["dice"])[:N_WORST]
+def _noted(report: Report) -> str:
+    """What is to be known of the values in the label maps."""
+    return "\n".join(["Values:", "", *(f"- {note}" for note in report.notes)]) if report.notes else ""
+
+
+def _worst(report: Report) -> str:
+    defined = [(dice, row) for row in report.rows if (dice := row["dice"]) is not None]
+    scored = [row for _, row in sorted(defined, key=lambda pair: pair[0])[:N_WORST]]
     if not scored:
         return ""
     lines = [["lowest Dice", "structure", *(COLUMNS[metric] for metric in WORST_COLUMNS)]]
@@ -150,7 +175,7 @@ def _worst(report):
     return markdown_table(lines)
 
 
-def _failures(report):
+def _failures(report: Report) -> str:
     lines = [f"- {failure.case}: {' '.join(failure.reason.split())}" for failure in report.failures]
     text = ["Not scored, and in no mean:", "", *lines] if lines else []
     if report.not_scored:
@@ -159,17 +184,17 @@ def _failures(report):
     return "\n".join(text)
 
 
-def _some(names, limit=5):
+def _some(names: Iterable[str], limit: int = 5) -> str:
     """The first names and how many more there are."""
     names = list(names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def _cases(n):
+def _cases(n: int) -> str:
     return f"{n} case" if n == 1 else f"{n} cases"
 
 
-def _number(value, metric):
+def _number(value: float | None, metric: str) -> str:
     if value is None:
         return "undefined"
     if metric in FINE:
@@ -178,7 +203,8 @@ def _number(value, metric):
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
 
 
-def markdown_table(lines):
+def markdown_table(lines: Iterable[Sequence[str]]) -> str:
+    """Lines of cells, the first of them the heading, as a table of Markdown."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -9,12 +9,16 @@ millimetre on surfaces as they are made here. Percentiles and shares are known t
 These are other numbers than ``hd95_mm`` and so on, which know voxels alone; hence their prefix.
 """
 
+from __future__ import annotations
+
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from autoseg.evaluation.surfaces import SurfaceDistances, hausdorff, mean_surface_distance, surface_dice
+from autoseg.imaging.mesh import SurfaceMesh
 
 __all__ = ["SURFACE_SCORES", "TOLERANCE_MM", "score_surfaces", "surface_distances"]
 
@@ -22,12 +26,12 @@ POINTS, CANDIDATES = 10_000, 12
 TOLERANCE_MM = 1.0  # of the normalised surface distance
 
 
-def _mean_of_both_directions(found):
+def _mean_of_both_directions(found: SurfaceDistances) -> float:
     directed = ((found.from_reference_mm, found.reference_areas), (found.from_predicted_mm, found.predicted_areas))
     return float(np.mean([np.average(distances, weights=areas) for distances, areas in directed]))
 
 
-SURFACE_SCORES = {
+SURFACE_SCORES: dict[str, Callable[[SurfaceDistances], float]] = {
     "surface_assd_mm": mean_surface_distance,
     "surface_masd_mm": _mean_of_both_directions,
     "surface_hd95_mm": lambda found: hausdorff(found, 95.0),
@@ -35,7 +39,9 @@ SURFACE_SCORES = {
 }
 
 
-def score_surfaces(reference, predicted, *, case=""):
+def score_surfaces(
+    reference: SurfaceMesh | None, predicted: SurfaceMesh | None, *, case: str = ""
+) -> tuple[tuple[str, float | None, str], ...]:
     """((name, value, reason), ...) of ``SURFACE_SCORES`` for two SurfaceMeshes, either of which may be None.
 
     The mean distance over both surfaces together (ASSD) and of the two directions (MASD), the larger of both directions'
@@ -46,14 +52,14 @@ def score_surfaces(reference, predicted, *, case=""):
         case: identifier; with the structure's name the random numbers hang on it.
     """
     missing = [name for name, mesh in (("reference", reference), ("prediction", predicted)) if mesh is None]
-    if missing:
+    if reference is None or predicted is None:
         reason = f"no surface of the {' and the '.join(missing)}"
         return tuple((name, None, reason) for name in SURFACE_SCORES)
     found = surface_distances(reference, predicted, case=case)
     return tuple((name, read(found), "") for name, read in SURFACE_SCORES.items())
 
 
-def surface_distances(reference, predicted, *, case=""):
+def surface_distances(reference: SurfaceMesh, predicted: SurfaceMesh, *, case: str = "") -> SurfaceDistances:
     """SurfaceDistances of two SurfaceMeshes, from each point of one to the other."""
     rng = np.random.default_rng([zlib.crc32(name.encode()) for name in (case, reference.structure)])
     points, trees = zip(*(_spread(mesh, rng) for mesh in (reference, predicted)), strict=True)
@@ -66,7 +72,7 @@ def surface_distances(reference, predicted, *, case=""):
     )
 
 
-def _spread(mesh, rng):
+def _spread(mesh: SurfaceMesh, rng: np.random.Generator) -> tuple[np.ndarray, tuple[cKDTree, np.ndarray]]:
     """(points (POINTS, 3), (tree of these and the triangles' middles, the triangle of each))."""
     corners = mesh.vertices_mm[mesh.faces]
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
@@ -78,11 +84,12 @@ def _spread(mesh, rng):
     return points, (tree, np.concatenate([face, np.arange(len(areas))]))
 
 
-def _distances(points, mesh, tree, owner):
+def _distances(points: np.ndarray, mesh: SurfaceMesh, tree: cKDTree, owner: np.ndarray) -> np.ndarray:
     """(N,) mm from points to the triangles of a mesh."""
     from trimesh.triangles import closest_point  # half a second
 
     _, near = tree.query(points, CANDIDATES)
     triangles = mesh.vertices_mm[mesh.faces[owner[near.ravel()]]]
     points = np.repeat(points, CANDIDATES, axis=0)
-    return np.linalg.norm(closest_point(triangles, points) - points, axis=1).reshape(-1, CANDIDATES).min(axis=1)
+    away = np.linalg.norm(closest_point(triangles, points) - points, axis=1)
+    return np.asarray(away.reshape(-1, CANDIDATES).min(axis=1))

@@ -21,7 +21,9 @@ ssim_mask, _roi     undefined                   of what was found            of 
 ==================  ==========================  ===========================  ==============================
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,7 +36,7 @@ from autoseg.registry import Registry
 __all__ = ["METRICS", "MaskPair", "PairMetric", "default_tolerance_mm", "explain", "image_diagonal_mm", "unit_of"]
 
 
-def default_tolerance_mm(shape, spacing_mm):
+def default_tolerance_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
     """Tolerance of the surface Dice where none is given: the largest voxel edge, at least 1 mm.
 
     An axis of one voxel is not counted: nothing can be off along it.
@@ -42,7 +44,7 @@ def default_tolerance_mm(shape, spacing_mm):
     return max(1.0, *(s for s, n in zip(spacing_mm, shape, strict=True) if n > 1), 0.0)
 
 
-def image_diagonal_mm(shape, spacing_mm):
+def image_diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
     """From one corner of the image to the opposite one; axes of one voxel are not counted."""
     return float(np.linalg.norm([s * n for s, n in zip(spacing_mm, shape, strict=True) if n > 1]))
 
@@ -64,16 +66,16 @@ class MaskPair:
 
     reference: np.ndarray
     predicted: np.ndarray
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Sequence[float]
     diagonal_mm: float
     tolerance_mm: float
     n_voxels: int | None = None
     ignored: np.ndarray | None = None
-    lower: tuple[int, int, int] = (0, 0, 0)
-    image_shape: tuple[int, int, int] | None = None
+    lower: Sequence[int] = (0, 0, 0)
+    image_shape: Sequence[int] | None = None
 
     @classmethod
-    def of_images(cls, reference, predicted, spacing_mm):
+    def of_images(cls, reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequence[float]) -> MaskPair:
         """A pair of whole images with the default tolerance.
 
         Raises:
@@ -90,17 +92,17 @@ class MaskPair:
         )
 
     @cached_property
-    def counts(self):
+    def counts(self) -> overlap.Counts:
         """Voxel counts over the whole image."""
         return overlap.count_voxels(self.reference, self.predicted, self.n_voxels)
 
     @cached_property
-    def surfaces(self):
+    def surfaces(self) -> surfaces.SurfaceDistances | None:
         """SurfaceDistances, or None when a mask has no surface."""
         return surfaces.measure_surfaces(self.reference, self.predicted, self.spacing_mm, ignored=self.ignored)
 
     @cached_property
-    def similarity(self):
+    def similarity(self) -> tuple[float | None, float | None]:
         """SSIM over the whole image, where ignored voxels are background, and around the structure."""
         shape = self.image_shape or self.reference.shape
         return reconstruction.mask_ssim(self.reference, self.predicted, lower=self.lower, shape=shape)
@@ -110,22 +112,22 @@ class MaskPair:
 class PairMetric:
     """A metric that reads a ``MaskPair``; called with two masks of whole images it makes the pair itself."""
 
-    measure: Callable
+    measure: Callable[[MaskPair], float | None]
 
-    def __call__(self, reference, predicted, spacing_mm):
+    def __call__(self, reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequence[float]) -> float | None:
         return self.measure(MaskPair.of_images(reference, predicted, spacing_mm))
 
 
-def _surface_dice(pair):
+def _surface_dice(pair: MaskPair) -> float | None:
     if pair.surfaces is not None:
         return surfaces.surface_dice(pair.surfaces, pair.tolerance_mm)
     return 0.0 if (pair.counts.n_reference == 0) != (pair.counts.n_predicted == 0) else None
 
 
-def _distance(read):
+def _distance(read: Callable[[surfaces.SurfaceDistances], float]) -> PairMetric:
     """A metric in mm: what ``read`` finds in the surfaces; the image's diagonal for a structure that was missed."""
 
-    def measure(pair):
+    def measure(pair: MaskPair) -> float | None:
         if pair.surfaces is not None:
             return read(pair.surfaces)
         return pair.diagonal_mm if _missed(pair) else None
@@ -133,7 +135,7 @@ def _distance(read):
     return PairMetric(measure)
 
 
-def _missed(pair):
+def _missed(pair: MaskPair) -> bool:
     return pair.counts.n_reference > 0 and pair.counts.n_predicted == 0
 
 
@@ -160,12 +162,12 @@ METRICS = Registry(
 )
 
 
-def unit_of(name):
+def unit_of(name: str) -> str:
     """'mm', 'mL' or '' for the name of a metric."""
     return {"mm": "mm", "ml": "mL"}.get(name.rpartition("_")[2], "")
 
 
-def explain(name, value, pair):
+def explain(name: str, value: float | None, pair: MaskPair) -> str:
     """Why a value is undefined or stands in for one that is; '' for an ordinary value."""
     if value is not None and not (_missed(pair) and unit_of(name) == "mm"):
         return ""

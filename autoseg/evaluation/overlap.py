@@ -4,6 +4,8 @@ Dice and IoU order cases identically (IoU = Dice / (2 - Dice)), so a gain in bot
 is zero is undefined, returned as ``None``.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,17 +30,17 @@ class Counts:
     tn: int
 
     @property
-    def n_reference(self):
+    def n_reference(self) -> int:
         """Voxels of the reference."""
         return self.tp + self.fn
 
     @property
-    def n_predicted(self):
+    def n_predicted(self) -> int:
         """Voxels of the prediction."""
         return self.tp + self.fp
 
 
-def count_voxels(reference, predicted, n_voxels=None):
+def count_voxels(reference: np.ndarray, predicted: np.ndarray, n_voxels: int | None = None) -> Counts:
     """The four counts of two bool arrays of one shape, cut out of an image with ``n_voxels`` that count."""
     n_voxels = reference.size if n_voxels is None else n_voxels
     tp = int(np.count_nonzero(reference & predicted))
@@ -47,30 +49,30 @@ def count_voxels(reference, predicted, n_voxels=None):
     return Counts(tp=tp, fp=fp, fn=fn, tn=n_voxels - tp - fn - fp)
 
 
-def dice(counts):
+def dice(counts: Counts) -> float | None:
     """Shared voxels over the mean size of the masks, in [0, 1]; ``None`` when both are empty."""
     return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
 
 
-def iou(counts):
+def iou(counts: Counts) -> float | None:
     """Shared voxels over voxels in either mask, in [0, 1]; ``None`` when both are empty."""
     return _ratio(counts.tp, counts.tp + counts.fp + counts.fn)
 
 
-def precision(counts):
+def precision(counts: Counts) -> float | None:
     """Share of the prediction that is right, in [0, 1]; ``None`` when the prediction is empty."""
     return _ratio(counts.tp, counts.n_predicted)
 
 
-def recall(counts):
+def recall(counts: Counts) -> float | None:
     """Share of the reference that was found (sensitivity), in [0, 1]; ``None`` when the reference is empty."""
     return _ratio(counts.tp, counts.n_reference)
 
 
-def foreground_share(counts):
+def foreground_share(counts: Counts) -> float | None:
     """The reference's part of all voxels that count, in [0, 1]; ``None`` when there are none."""
     return _ratio(counts.n_reference, counts.n_reference + counts.fp + counts.tn)
 
 
-def _ratio(part, whole):
+def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None

@@ -13,12 +13,16 @@ data_range=1``. Its mean is over the voxels whose window lies within the volume,
 than 11 voxels the window has the largest odd size that fits, which neither of the two allows (``ssim_window`` tells).
 """
 
+from __future__ import annotations
+
 import math
 import zlib
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy import ndimage
 
+from autoseg.evaluation.overlap import Counts
 from autoseg.imaging.resample import axis_matrix
 
 __all__ = [
@@ -41,12 +45,12 @@ C1, C2 = 0.01**2, 0.03**2
 SLICE_FACTOR = 3  # voxels per thick slice
 
 
-def ssim_window(shape):
+def ssim_window(shape: Sequence[int]) -> tuple[int, ...]:
     """Voxels of the window along each axis of a volume: 11, or the largest odd number that fits."""
     return tuple(min(WINDOW, n - 1 + n % 2) for n in shape)
 
 
-def ssim(first, second, roi=None):
+def ssim(first: np.ndarray, second: np.ndarray, roi: np.ndarray | None = None) -> float | None:
     """Structural similarity of two volumes in [0, 1], at most 1.
 
     Args:
@@ -62,26 +66,28 @@ def ssim(first, second, roi=None):
     return float(values[_inner(values.shape)].mean())
 
 
-def mse(first, second, roi=None):
+def mse(first: np.ndarray, second: np.ndarray, roi: np.ndarray | None = None) -> float | None:
     """Mean squared difference of two arrays, within ``roi`` if there is one; ``None`` for an empty ``roi``."""
     squares = np.square(np.subtract(first, second, dtype=np.float64))
     squares = squares if roi is None else squares[roi]
     return float(squares.mean()) if squares.size else None
 
 
-def psnr(error):
+def psnr(error: float | None) -> float | None:
     """Peak signal-to-noise ratio in dB of a mean squared error, for a data range of 1; ``None`` for no error at all."""
     return -10 * math.log10(error) if error else None
 
 
-def mask_mse(counts):
+def mask_mse(counts: Counts) -> float | None:
     """Mean squared difference of two masks over the whole image, from their voxel counts; ``None`` when both are empty."""
     if counts.n_reference + counts.n_predicted == 0:
         return None
     return (counts.fp + counts.fn) / (counts.tp + counts.fp + counts.fn + counts.tn)
 
 
-def mask_ssim(reference, predicted, *, lower, shape):
+def mask_ssim(
+    reference: np.ndarray, predicted: np.ndarray, *, lower: Sequence[int], shape: Sequence[int]
+) -> tuple[float | None, float | None]:
     """SSIM of two masks over the whole image, and over the surroundings of the structure.
 
     Args:
@@ -100,28 +106,28 @@ def mask_ssim(reference, predicted, *, lower, shape):
     start = [max(0, low - reach) for low in lower]
     stop = [min(n, low + edge + reach) for n, low, edge in zip(shape, lower, reference.shape, strict=True)]
     before = [(low - a, b - low - n) for low, a, b, n in zip(lower, start, stop, reference.shape, strict=True)]
-    masks = [np.pad(mask, before) for mask in (reference, predicted)]
-    missing = 1 - _ssim_map(*masks, window=ssim_window(shape))
+    truth, guess = (np.pad(mask, before) for mask in (reference, predicted))
+    missing = 1 - _ssim_map(truth, guess, window=ssim_window(shape))
     inner = _inner(shape)
     part = tuple(slice(max(0, i.start - a), max(0, min(b, i.stop) - a)) for i, a, b in zip(inner, start, stop, strict=True))
     n_inner = math.prod(i.stop - i.start for i in inner)
-    (box,) = ndimage.find_objects((masks[0] if reference.any() else masks[1]).view(np.uint8))
+    (box,) = ndimage.find_objects((truth if reference.any() else guess).view(np.uint8))
     around = tuple(slice(max(0, side.start - reach), side.stop + reach) for side in box)
     return 1 - float(missing[part].sum()) / n_inner, 1 - float(missing[around].mean())
 
 
-def brier(probability, reference, ignored=None):
+def brier(probability: np.ndarray, reference: np.ndarray, ignored: np.ndarray | None = None) -> float | None:
     """Mean squared difference of a structure's probability and its mask, (Z, Y, X) each, over voxels not ``ignored``."""
     return mse(probability, reference, None if ignored is None else ~ignored)
 
 
-def slice_axis(shape, spacing_mm):
+def slice_axis(shape: Sequence[int], spacing_mm: Sequence[float]) -> int | None:
     """The axis along which slices are made thick: the coarsest, of equals the last; ``None`` where none is long enough."""
     long = [axis for axis in range(3) if shape[axis] >= 2 * SLICE_FACTOR]
     return max(long, key=lambda axis: (round(spacing_mm[axis], 3), axis), default=None)
 
 
-def degrade(kind, volume, spacing_mm, case):
+def degrade(kind: str, volume: np.ndarray, spacing_mm: Sequence[float], case: str) -> np.ndarray | None:
     """A volume made worse on purpose, the same for the same case whatever else is done.
 
     Args:
@@ -135,15 +141,15 @@ def degrade(kind, volume, spacing_mm, case):
     """
     rng = np.random.default_rng([zlib.crc32(case.encode()), *kind.encode()])
     degraded = DEGRADATIONS[kind](np.asarray(volume, np.float32), spacing_mm, rng)
-    return None if degraded is None else degraded.astype(np.float32)
+    return None if degraded is None else np.asarray(degraded, np.float32)
 
 
-def _noise(volume, spacing_mm, rng):
+def _noise(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.random.Generator) -> np.ndarray:
     """D1: normal noise of standard deviation 0.05."""
     return volume + rng.normal(0, 0.05, volume.shape)
 
 
-def _thick_slices(volume, spacing_mm, rng):
+def _thick_slices(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.random.Generator) -> np.ndarray | None:
     """D2: the means of three slices each, noise of 0.02, and cubic interpolation back."""
     axis = slice_axis(volume.shape, spacing_mm)
     if axis is None:
@@ -155,18 +161,21 @@ def _thick_slices(volume, spacing_mm, rng):
     coarse = fine.reshape(-1, SLICE_FACTOR, *fine.shape[1:]).mean(axis=1)
     coarse = coarse + rng.normal(0, 0.02, coarse.shape)
     matrix = axis_matrix(len(coarse), n, 1 / SLICE_FACTOR, (1 - SLICE_FACTOR) / (2 * SLICE_FACTOR), 3)
-    return np.moveaxis(np.tensordot(matrix, coarse, axes=1), 0, axis)
+    return np.asarray(np.moveaxis(np.tensordot(matrix, coarse, axes=1), 0, axis))
 
 
-def _blur(volume, spacing_mm, rng):
+def _blur(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.random.Generator) -> np.ndarray:
     """D3: a Gaussian of one voxel."""
-    return ndimage.gaussian_filter(volume, [float(n > 1) for n in volume.shape], mode="nearest")
+    return np.asarray(ndimage.gaussian_filter(volume, [float(n > 1) for n in volume.shape], mode="nearest"))
 
 
-DEGRADATIONS = {"noise": _noise, "thick_slices": _thick_slices, "blur": _blur}
+Degradation = Callable[[np.ndarray, Sequence[float], np.random.Generator], np.ndarray | None]
+DEGRADATIONS: dict[str, Degradation] = {"noise": _noise, "thick_slices": _thick_slices, "blur": _blur}
 
 
-def compare_intensities(clean, restored, degraded, roi):
+def compare_intensities(
+    clean: np.ndarray, restored: np.ndarray, degraded: np.ndarray, roi: np.ndarray
+) -> dict[str, float | None]:
     """What restoring a volume gained.
 
     Args:
@@ -178,32 +187,32 @@ def compare_intensities(clean, restored, degraded, roi):
         seven once more with ``_roi`` for the foreground alone. Means over channels; None where undefined.
     """
     clean, restored, degraded = (np.clip(array, 0, 1) for array in (clean, restored, degraded))
-    result = {}
+    result: dict[str, float | None] = {}
     for suffix, where in (("", None), ("_roi", roi)):
         for prefix, found in (("", restored), ("bar_", degraded)):
             result[f"{prefix}mse{suffix}"] = error = _mean(mse(a, b, where) for a, b in zip(clean, found, strict=True))
             result[f"{prefix}psnr{suffix}"] = psnr(error)
             result[f"{prefix}ssim{suffix}"] = _mean(ssim(a, b, where) for a, b in zip(clean, found, strict=True))
-        bar = result[f"bar_mse{suffix}"]
-        result[f"skill{suffix}"] = 1 - result[f"mse{suffix}"] / bar if bar else None
+        error, bar = result[f"mse{suffix}"], result[f"bar_mse{suffix}"]
+        result[f"skill{suffix}"] = 1 - error / bar if bar and error is not None else None
     return result
 
 
-def _mean(values):
-    values = list(values)
-    return None if None in values else float(np.mean(values))
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = list(values)
+    return None if None in found else float(np.mean([value for value in found if value is not None]))
 
 
-def _inner(shape):
+def _inner(shape: Sequence[int]) -> tuple[slice, ...]:
     """Slices of the voxels whose window lies within a volume."""
     return tuple(slice(size // 2, n - size // 2) for size, n in zip(ssim_window(shape), shape, strict=True))
 
 
-def _ssim_map(first, second, window=None):
+def _ssim_map(first: np.ndarray, second: np.ndarray, window: Sequence[int] | None = None) -> np.ndarray:
     """(Z, Y, X) float64; volumes go on mirrored beyond their faces."""
     window = window or ssim_window(first.shape)
 
-    def smooth(array):
+    def smooth(array: np.ndarray) -> np.ndarray:
         for axis, size in enumerate(window):
             if size > 1:
                 array = ndimage.gaussian_filter1d(array, SIGMA, axis, mode="reflect", radius=size // 2)
@@ -213,4 +222,4 @@ def _ssim_map(first, second, window=None):
     mean_x, mean_y = smooth(x), smooth(y)
     both, squares = mean_x * mean_y, mean_x**2 + mean_y**2
     covariance, variances = smooth(x * y) - both, smooth(x * x + y * y) - squares
-    return ((2 * both + C1) * (2 * covariance + C2)) / ((squares + C1) * (variances + C2))
+    return np.asarray(((2 * both + C1) * (2 * covariance + C2)) / ((squares + C1) * (variances + C2)))

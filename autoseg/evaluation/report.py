@@ -1,27 +1,66 @@
-"""What an evaluation found, for people and for programs.
+"""What an evaluation found, as a value: every number of every case, and what they come to.
 
 A ``Report`` keeps every number of every case and, for each structure and metric, the mean with its interval and the
 number of cases it is over. A value that is undefined is counted with its reason, a case that could not be scored is a
-failure; both are printed beside the means they are missing from.
+failure; both are printed beside the means they are missing from. It is stored as ``metrics.json``.
 """
 
-import csv
-import io
-import json
-import math
+from __future__ import annotations
+
 import statistics
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
-from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
-from autoseg.errors import FileError
-from autoseg.evaluation.markdown import as_markdown
+from autoseg.errors import AutosegError, FileError
 from autoseg.evaluation.metrics import METRICS
+from autoseg.evaluation.overlap import Counts
 from autoseg.evaluation.statistics import mean_interval
+from autoseg.workspace import OPTIONAL, called, read_record
 
-__all__ = ["Failure", "Report", "Summary", "refuse_foreign_summary", "summarise", "write_report"]
+__all__ = ["REPORT_FILE", "CaseMetrics", "Failure", "Mean", "Report", "ScoredFiles", "Summary", "read_report", "summarise"]
+
+REPORT_FILE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class CaseMetrics:
+    """All metrics of one structure in one case.
+
+    Attributes:
+        case, structure: their names.
+        values: of each metric, in the order of METRICS; then ``mse_mask_fg`` and ``foreground_share_fg``, of all structures
+            as one mask, the same in each row of a case; then ``brier`` where the prediction has probabilities, and what
+            ``more`` of ``evaluate_folder`` adds. None where undefined.
+        reasons: why a value is None, or why a number stands in for a missing one; ordinary values have none.
+        tolerance_mm: tolerance of the surface Dice.
+        counts: voxels in and out of the two masks.
+    """
+
+    case: str
+    structure: str
+    values: dict[str, float | None]
+    reasons: dict[str, str]
+    tolerance_mm: float = field(metadata=called("nsd_tolerance_mm"))
+    counts: Counts = field(metadata=called("voxels"))
+
+    def __getitem__(self, name: str) -> float | None:
+        """The value of a metric, or None where it is undefined; KeyError for an unknown name."""
+        return self.values[name]
+
+    def reason(self, name: str) -> str:
+        """Why the value of a metric is undefined or a stand-in; '' otherwise."""
+        return self.reasons.get(name, "")
+
+    def with_more(self, found: Iterable[tuple[str, float | None, str]]) -> CaseMetrics:
+        """The row with further (name, value, reason)."""
+        found = list(found)
+        values = {name: value for name, value, _ in found}
+        reasons = {name: reason for name, _, reason in found if reason}
+        return replace(self, values={**self.values, **values}, reasons={**self.reasons, **reasons})
 
 
 @dataclass(frozen=True)
@@ -56,63 +95,124 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """A mean over those structures that have one themselves; None where there is none."""
+
+    mean: float | None
+    n_structures: int
+
+
+@dataclass(frozen=True)
+class ScoredFiles:
+    """The paths of the two label maps of a case."""
+
+    reference: str
+    predicted: str
+
+
+@dataclass(frozen=True)
 class Report:
     """An evaluation of many cases.
 
     Attributes:
         labels: LabelSchema of the structures.
-        rows: CaseMetrics of every case and structure.
         summaries: one Summary per structure and metric.
-        foreground_mean: (metric, mean over structures of their means, structures that have one).
+        foreground_mean: metric -> mean over structures of their means.
+        rows: CaseMetrics of every case and structure.
         failures: cases that could not be scored; they are in no mean.
-        files: (case, reference file, prediction file).
+        files: case -> its files.
         not_scored: predictions without a reference.
+        notes: sentences about values that the label maps hold and that are no structure.
     """
 
     labels: LabelSchema
-    rows: tuple
-    summaries: tuple[Summary, ...]
-    foreground_mean: tuple[tuple[str, float | None, int], ...]
+    summaries: tuple[Summary, ...] = field(metadata=called("structures"))
+    foreground_mean: dict[str, Mean]
+    rows: tuple[CaseMetrics, ...] = field(metadata=called("cases"))
     failures: tuple[Failure, ...] = ()
-    files: tuple[tuple[str, str, str], ...] = ()
+    files: dict[str, ScoredFiles] = field(default_factory=dict)
     not_scored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
-    def cases(self):
+    def cases(self) -> tuple[str, ...]:
         """Names of the cases scored."""
-        return tuple(dict.fromkeys(row.case for row in self.rows))
+        return tuple(self.by_case)
 
-    def summary(self, structure, metric):
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that were measured."""
+        return tuple(self.foreground_mean)
+
+    @cached_property
+    def by_case(self) -> Mapping[str, tuple[CaseMetrics, ...]]:
+        """The rows of each case."""
+        return _grouped(self.rows, "case")
+
+    @cached_property
+    def by_structure(self) -> Mapping[str, tuple[CaseMetrics, ...]]:
+        """The rows of each structure."""
+        return _grouped(self.rows, "structure")
+
+    @cached_property
+    def _summaries(self) -> Mapping[tuple[str, str], Summary]:
+        return {(summary.structure, summary.metric): summary for summary in self.summaries}
+
+    def summary(self, structure: str, metric: str) -> Summary:
         """The Summary of one structure and metric; KeyError for an unknown name."""
-        return {(s.structure, s.metric): s for s in self.summaries}[structure, metric]
+        return self._summaries[structure, metric]
 
-    def table(self):
+    def mean_of(self, metric: str) -> float | None:
+        """The mean over structures of a metric; None where it is undefined or was not measured."""
+        return self.foreground_mean[metric].mean if metric in self.foreground_mean else None
+
+    def table(self) -> str:
         """The report as Markdown: means with intervals, what is undefined, the worst cases, the failures."""
+        from autoseg.evaluation.markdown import as_markdown  # which reads reports
+
         return as_markdown(self)
 
 
-def summarise(rows, labels, *, failures=(), files=(), not_scored=()):
+def _grouped(rows: Iterable[CaseMetrics], name: str) -> dict[str, tuple[CaseMetrics, ...]]:
+    found: dict[str, list[CaseMetrics]] = {}
+    for row in rows:
+        found.setdefault(getattr(row, name), []).append(row)
+    return {key: tuple(group) for key, group in found.items()}
+
+
+def summarise(
+    rows: Sequence[CaseMetrics],
+    labels: LabelSchema,
+    *,
+    failures: Iterable[Failure] = (),
+    files: Mapping[str, ScoredFiles] | None = None,
+    not_scored: Iterable[str] = (),
+    notes: Iterable[str] = (),
+) -> Report:
     """A Report of CaseMetrics from any number of cases; see Report for the arguments."""
-    names = [name for name, _, _ in rows[0].values] if rows else list(METRICS)
+    names = list(rows[0].values) if rows else list(METRICS)
+    by_structure = _grouped(rows, "structure")
     summaries = tuple(
-        _summarise_metric(structure, name, [row for row in rows if row.structure == structure])
-        for structure in labels.structures
-        for name in names
+        _summarise_metric(structure, name, by_structure.get(structure, ())) for structure in labels.structures for name in names
     )
-    means = {name: [s.mean for s in summaries if s.metric == name and s.mean is not None] for name in names}
+    means: dict[str, list[float]] = {name: [] for name in names}
+    for summary in summaries:
+        if summary.mean is not None:
+            means[summary.metric].append(summary.mean)
     return Report(
         labels=labels,
-        rows=tuple(rows),
         summaries=summaries,
-        foreground_mean=tuple((n, statistics.fmean(found) if found else None, len(found)) for n, found in means.items()),
+        foreground_mean={n: Mean(statistics.fmean(found) if found else None, len(found)) for n, found in means.items()},
+        rows=tuple(rows),
         failures=tuple(failures),
-        files=tuple(files),
+        files=dict(files or {}),
         not_scored=tuple(not_scored),
+        notes=tuple(notes),
     )
 
 
-def _summarise_metric(structure, metric, rows):
-    values = [row[metric] for row in rows if row[metric] is not None]
+def _summarise_metric(structure: str, metric: str, rows: Sequence[CaseMetrics]) -> Summary:
+    values = [value for row in rows if (value := row[metric]) is not None]
     low, high = mean_interval(values)
     return Summary(
         structure=structure,
@@ -123,125 +223,17 @@ def _summarise_metric(structure, metric, rows):
         median=statistics.median(values) if values else None,
         low=low,
         high=high,
-        reasons=tuple(Counter(row.reason(metric) for row in rows if row.reason(metric)).items()),
+        reasons=tuple(Counter(reason for row in rows if (reason := row.reason(metric))).items()),
     )
 
 
-def write_report(report, folder):
-    """Write metrics.csv, metrics.json, metrics.md and summary.json to a folder, which is made if it is missing.
-
-    Each file is complete or, after an interruption, as it was. ``summary.json`` has the layout of nnU-Net's, where what
-    is undefined is the token NaN: not JSON, but what scripts for it expect; the other files have empty cells and null.
-
-    Returns:
-        tuple of the paths.
+def read_report(path: Path | str) -> Report:
+    """The Report in a metrics.json.
 
     Raises:
-        FileError: see ``refuse_foreign_summary``.
+        FileError: missing, damaged, or of a version that did not store the labels.
     """
-    folder = Path(folder)
-    refuse_foreign_summary(folder)
-    texts = {
-        "metrics.csv": _as_csv(report),
-        "metrics.json": json.dumps(_as_json(report), indent=1, allow_nan=False) + "\n",
-        "metrics.md": "# Evaluation\n\n" + report.table(),
-        "summary.json": json.dumps(_as_nnunet(report), indent=4, sort_keys=True) + "\n",
-    }
-    for name, text in texts.items():
-        with replacing(folder / name) as draft:
-            draft.write_text(text, encoding="utf-8", newline="")
-    return tuple(folder / name for name in texts)
-
-
-def refuse_foreign_summary(folder):
-    """Raise FileError where a folder holds the summary.json of another program: ours has a metrics.json beside it."""
-    path = Path(folder) / "summary.json"
-    if path.exists() and not path.with_name("metrics.json").exists():
-        raise FileError(
-            f"{path}: was made by another program and would be overwritten. Give another folder for the report (-o)"
-        )
-
-
-def _as_csv(report):
-    """One line per case and structure; undefined values are empty and explained in ``note``."""
-    metrics = [metric for metric, _, _ in report.foreground_mean]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["case", "structure", *metrics, "nsd_tolerance_mm", "tp", "fp", "fn", "tn", "note"])
-    for row in report.rows:
-        note = "; ".join(f"{name}: {reason}" for name, _, reason in row.values if reason)
-        counts = row.counts
-        values = [row[metric] for metric in metrics]
-        table.writerow([row.case, row.structure, *values, row.tolerance_mm, counts.tp, counts.fp, counts.fn, counts.tn, note])
-    for failure in report.failures:
-        note = "not scored: " + " ".join(failure.reason.split())
-        table.writerow([failure.case, *[""] * (len(metrics) + 6), note])
-    return text.getvalue()
-
-
-def _as_json(report):
-    files = {case: {"reference": reference, "predicted": predicted} for case, reference, predicted in report.files}
-    return {
-        "labels": asdict(report.labels),
-        "structures": [asdict(summary) for summary in report.summaries],
-        "foreground_mean": {metric: {"mean": mean, "n_structures": n} for metric, mean, n in report.foreground_mean},
-        "cases": [
-            {
-                "case": row.case,
-                "structure": row.structure,
-                "values": {name: value for name, value, _ in row.values},
-                "reasons": {name: reason for name, _, reason in row.values if reason},
-                "nsd_tolerance_mm": row.tolerance_mm,
-                "voxels": asdict(row.counts),
-            }
-            for row in report.rows
-        ],
-        "failures": [asdict(failure) for failure in report.failures],
-        "files": files,
-        "not_scored": list(report.not_scored),
-    }
-
-
-def _as_nnunet(report):
-    """The numbers that nnU-Net's summary.json has, by label value; regions by the text of their tuple."""
-    labels = {s: str(v[0] if len(v) == 1 else v) for s, v in zip(report.labels.structures, report.labels.values, strict=True)}
-    per_case = {case: {} for case in report.cases}
-    for row in report.rows:
-        per_case[row.case][labels[row.structure]] = _nnunet_metrics(row)
-    names = ("Dice", "IoU", "FP", "TP", "FN", "TN", "n_pred", "n_ref")
-    mean = {
-        label: {name: _mean_of_defined([case[label][name] for case in per_case.values()]) for name in names}
-        for label in labels.values()
-    }
-    files = {case: found for case, *found in report.files}
-    return {
-        "foreground_mean": {name: statistics.fmean(of_label[name] for of_label in mean.values()) for name in names},
-        "mean": mean,
-        "metric_per_case": [
-            {
-                "reference_file": files.get(case, ("", ""))[0],
-                "prediction_file": files.get(case, ("", ""))[1],
-                "metrics": metrics,
-            }
-            for case, metrics in per_case.items()
-        ],
-    }
-
-
-def _nnunet_metrics(row):
-    counts = row.counts
-    return {
-        "Dice": math.nan if row["dice"] is None else row["dice"],
-        "IoU": math.nan if row["iou"] is None else row["iou"],
-        "FP": counts.fp,
-        "TP": counts.tp,
-        "FN": counts.fn,
-        "TN": counts.tn,
-        "n_pred": counts.n_predicted,
-        "n_ref": counts.n_reference,
-    }
-
-
-def _mean_of_defined(values):
-    found = [value for value in values if not math.isnan(value)]
-    return statistics.fmean(found) if found else math.nan
+    try:
+        return read_record(Report, path, strict=False)
+    except AutosegError as fault:
+        raise FileError(f"{path}: not the metrics.json of `autoseg evaluate` ({fault}). Score the predictions again") from fault

@@ -1,60 +1,149 @@
-"""What restorations of many cases come to: means over cases, and these as the rows of a table.
+"""What restorations of many cases come to: means over cases, and these as the rows of a table."""
 
-A *row* is what ``compare_intensities`` found for a case and a degradation, with their names in ``case`` and ``degradation``.
-"""
+from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from autoseg.evaluation.reconstruction import DEGRADATIONS
 from autoseg.evaluation.statistics import mean_interval
+from autoseg.workspace import REST
 
-__all__ = ["RESTORED_HEADINGS", "restored_cells", "summarise_restored"]
+__all__ = [
+    "RESTORED_COLUMNS",
+    "RESTORED_FILE",
+    "RESTORED_HEADINGS",
+    "RestorationResult",
+    "RestoredColumn",
+    "RestoredMean",
+    "RestoredRow",
+    "restored_cells",
+    "summarise_restored",
+]
 
+RESTORED_FILE = "restoration.json"
 NUMBERS = ("mse", "psnr", "ssim", "bar_mse", "bar_psnr", "bar_ssim", "skill")
-RESTORED_HEADINGS = ("degraded by", "cases", "MSE", "without", "SSIM", "without", "gain", "PSNR, dB", "without", "skill")
-DIGITS = {"mse": 5, "bar_mse": 5, "psnr": 1, "bar_psnr": 1, "ssim": 3, "bar_ssim": 3, "skill": 2}
 
 
-def summarise_restored(rows):
+@dataclass(frozen=True)
+class RestoredRow:
+    """A case, degraded in one way and restored.
+
+    Attributes:
+        values: what ``compare_intensities`` found, by name; None where undefined.
+        slice_axis: along which slices were made thick; None where no axis is long enough.
+        ssim_window: voxels of the window along each axis.
+    """
+
+    case: str
+    degradation: str
+    values: dict[str, Any] = field(default_factory=dict, metadata=REST)
+    slice_axis: int | None = None
+    ssim_window: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class RestoredMean:
+    """A mean over ``n`` cases with its 95 % bootstrap interval; None where there are too few."""
+
+    mean: float | None
+    interval: tuple[float | None, float | None]
+    n: int
+
+
+Summaries = Mapping[str, Mapping[str, RestoredMean]]
+
+
+@dataclass(frozen=True)
+class RestorationResult:
+    """``restoration.json``: how well a model restores the images that its fold held back.
+
+    Attributes:
+        rows: one for each case and degradation.
+        failures: case -> why it could not be restored.
+        summary: see ``summarise_restored``.
+    """
+
+    rows: tuple[RestoredRow, ...]
+    failures: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, dict[str, RestoredMean]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RestoredColumn:
+    """A column of the table of restorations.
+
+    Attributes:
+        metric: whose mean it shows; with ``interval`` in plain tables too, where there is room for one alone.
+        title: where it stands alone; ``heading`` where that before it says which number it is of.
+        digits: after the point.
+        signed: a plus before what is above 0, where an interval stands beside it.
+    """
+
+    metric: str
+    title: str
+    heading: str
+    digits: int
+    signed: bool = False
+    interval: bool = False
+
+
+RESTORED_COLUMNS = (
+    RestoredColumn("mse", "MSE", "MSE", 5),
+    RestoredColumn("bar_mse", "MSE without the head", "without", 5),
+    RestoredColumn("ssim", "SSIM", "SSIM", 3),
+    RestoredColumn("bar_ssim", "SSIM without the head", "without", 3),
+    RestoredColumn("ssim_gain", "gain in SSIM", "gain", 3, signed=True, interval=True),
+    RestoredColumn("psnr", "PSNR, dB", "PSNR, dB", 1),
+    RestoredColumn("bar_psnr", "PSNR without the head, dB", "without", 1),
+    RestoredColumn("skill", "skill", "skill", 2, signed=True),
+)
+RESTORED_HEADINGS = ("degraded by", "cases", *(column.heading for column in RESTORED_COLUMNS))
+
+
+def summarise_restored(rows: Iterable[RestoredRow]) -> dict[str, dict[str, RestoredMean]]:
     """For each degradation and number its mean over the cases where it is defined.
 
     Returns:
         Dictionary degradation -> number (those of ``compare_intensities``, and ``ssim_gain``, over the bar; ``_roi`` for the
-        structures alone) -> ``mean``, its 95 % bootstrap ``interval``, both None where there are too few, and ``n``.
+        structures alone) -> RestoredMean.
     """
-    return {kind: _summary([row for row in rows if row["degradation"] == kind]) for kind in DEGRADATIONS}
+    rows = list(rows)
+    return {kind: _summary([row.values for row in rows if row.degradation == kind]) for kind in DEGRADATIONS}
 
 
-def _summary(rows):
-    found = {}
+def _summary(rows: Sequence[Mapping[str, float | None]]) -> dict[str, RestoredMean]:
+    found: dict[str, list[float | None]] = {}
     for suffix in ("", "_roi"):
         found |= {f"{name}{suffix}": [row.get(f"{name}{suffix}") for row in rows] for name in NUMBERS}
         pairs = zip(found[f"ssim{suffix}"], found[f"bar_ssim{suffix}"], strict=True)
-        found[f"ssim_gain{suffix}"] = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+        found[f"ssim_gain{suffix}"] = [None if a is None or b is None else a - b for a, b in pairs]
     return {name: _mean([value for value in values if value is not None]) for name, values in found.items()}
 
 
-def _mean(values):
-    mean = statistics.fmean(values) if values else None
-    return {"mean": mean, "interval": list(mean_interval(values)), "n": len(values)}
+def _mean(values: Sequence[float]) -> RestoredMean:
+    return RestoredMean(statistics.fmean(values) if values else None, mean_interval(values), len(values))
 
 
-def restored_cells(summary, *, structures=True):
+def restored_cells(summary: Summaries, *, structures: bool = True) -> list[list[str]]:
     """A list of texts below ``RESTORED_HEADINGS`` for each degradation that there is: of the image, then of its structures."""
     parts = (("", ""), ("_roi", ", structures alone")) if structures else (("", ""),)
     rows = []
     for kind, found in summary.items():
         for suffix, where in parts:
-            if not found[f"ssim{suffix}"]["n"]:
-                continue
-            text = {name: _text(found[f"{name}{suffix}"]["mean"], digits) for name, digits in DIGITS.items()}
-            gain, (low, high) = found[f"ssim_gain{suffix}"]["mean"], found[f"ssim_gain{suffix}"]["interval"]
-            gained = _text(gain, 3, "+") + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
-            cells = [kind.replace("_", " ") + where, str(found[f"ssim{suffix}"]["n"]), text["mse"], text["bar_mse"]]
-            cells += [text["ssim"], text["bar_ssim"], gained, text["psnr"], text["bar_psnr"], text["skill"]]
-            rows.append(cells)
+            if n := found[f"ssim{suffix}"].n:
+                cells = [_cell(found[f"{column.metric}{suffix}"], column) for column in RESTORED_COLUMNS]
+                rows.append([kind.replace("_", " ") + where, str(n), *cells])
     return rows
 
 
-def _text(value, digits, sign=""):
-    return "–" if value is None else f"{value:{sign}.{digits}f}"
+def _cell(found: RestoredMean, column: RestoredColumn) -> str:
+    if found.mean is None:
+        return "–"
+    sign, (low, high) = "+" if column.signed and column.interval else "", found.interval
+    cell = f"{found.mean:{sign}.{column.digits}f}"
+    if not column.interval or low is None:
+        return cell
+    return f"{cell} [{low:{sign}.{column.digits}f}, {high:{sign}.{column.digits}f}]"

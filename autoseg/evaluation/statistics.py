@@ -7,6 +7,9 @@ Holm. Both speak of other cases with the same two models; whether other training
 only several trainings of each can tell.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,6 +21,7 @@ __all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_diffe
 
 RESAMPLES = 10_000
 SEED = 20_240_101
+Values = Sequence[float | None]  # of one metric, case by case; None where undefined
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Difference:
     p_value: float | None
 
 
-def mean_interval(values, *, level=0.95, resamples=RESAMPLES, seed=SEED):
+def mean_interval(
+    values: Sequence[float] | np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
+) -> tuple[float, float] | tuple[None, None]:
     """BCa bootstrap interval of the mean (Efron 1987).
 
     Args:
@@ -65,14 +71,16 @@ def mean_interval(values, *, level=0.95, resamples=RESAMPLES, seed=SEED):
     return float(values.mean() + scale * low), float(values.mean() + scale * high)
 
 
-@lru_cache(maxsize=2)
-def _draws(n, resamples, seed):
+@lru_cache(maxsize=16)
+def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
     """(resamples, n) float32: the share of each case in each resample. Many columns of a report have the same n."""
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples)
     return (drawn / n).astype(np.float32)
 
 
-def paired_difference(first, second, *, level=0.95, resamples=RESAMPLES, seed=SEED):
+def paired_difference(
+    first: Values, second: Values, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
+) -> Difference:
     """Compare two methods on the same cases.
 
     Args:
@@ -95,7 +103,7 @@ def paired_difference(first, second, *, level=0.95, resamples=RESAMPLES, seed=SE
     )
 
 
-def paired_trainings(first, second, *, level=0.95):
+def paired_trainings(first: Values, second: Values, *, level: float = 0.95) -> Difference:
     """Compare two methods by several trainings of each, the interval from Student's t.
 
     Args:
@@ -108,7 +116,7 @@ def paired_trainings(first, second, *, level=0.95):
     differences = np.array([a - b for a, b in pairs])
     mean = float(differences.mean()) if pairs else None
     low = high = p_value = None
-    if len(pairs) > 1 and np.ptp(differences) < 1e-12:  # Student's t is not defined
+    if mean is not None and len(pairs) > 1 and np.ptp(differences) < 1e-12:  # Student's t is not defined
         low, high, p_value = mean, mean, float(abs(mean) < 1e-12)
     elif len(pairs) > 1:
         test = ttest_1samp(differences, 0.0)
@@ -117,21 +125,21 @@ def paired_trainings(first, second, *, level=0.95):
     return Difference(len(pairs), len(first) - len(pairs), mean, low, high, p_value)
 
 
-def holm(p_values):
+def holm(p_values: Sequence[float]) -> list[float]:
     """P values corrected for being several (Holm 1979): each may be compared with the level that was meant for one.
 
     Returns:
         list of floats in the order given, at most 1.
     """
-    p_values = np.asarray(p_values, float)
-    order = np.argsort(p_values)
-    corrected = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    result = np.empty(len(p_values))
+    given = np.asarray(p_values, float)
+    order = np.argsort(given)
+    corrected = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
+    result = np.empty(len(given))
     result[order] = np.minimum(corrected, 1.0)
-    return result.tolist()
+    return [float(value) for value in result]
 
 
-def wilcoxon_holm(reference, others):
+def wilcoxon_holm(reference: Values, others: Mapping[str, Values]) -> dict[str, Difference]:
     """One method against several on the same cases, the p values corrected for being several.
 
     Args:
@@ -142,11 +150,12 @@ def wilcoxon_holm(reference, others):
         name -> Difference, ``reference`` minus that method, its ``p_value`` corrected after Holm.
     """
     found = {name: paired_difference(reference, values) for name, values in others.items()}
-    tested = [name for name, difference in found.items() if difference.p_value is not None]
-    corrected = holm([found[name].p_value for name in tested])
+    tested = {name: difference.p_value for name, difference in found.items() if difference.p_value is not None}
+    corrected = holm(list(tested.values()))
     return found | {name: replace(found[name], p_value=p) for name, p in zip(tested, corrected, strict=True)}
 
 
-def is_equivalent(difference, margin):
+def is_equivalent(difference: Difference, margin: float) -> bool:
     """Whether the whole interval lies within ``margin`` of zero: two one-sided tests, at half the level of the interval."""
-    return difference.low is not None and -margin < difference.low and difference.high < margin
+    low, high = difference.low, difference.high
+    return low is not None and high is not None and -margin < low and high < margin

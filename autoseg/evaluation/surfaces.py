@@ -12,7 +12,10 @@ What lies outside the image is background, so a mask that touches the border has
 a plane: cells have four corners, surfels are pieces of contour and their areas are lengths in mm.
 """
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,6 +24,7 @@ from scipy.spatial import KDTree
 
 __all__ = ["SurfaceDistances", "hausdorff", "mean_surface_distance", "measure_surfaces", "surface_dice", "surfel_areas"]
 
+Corner = tuple[int, ...]  # of a cell, 0 or 1 along each axis
 ROUNDING_MM = 1e-6  # a distance of one voxel is within a tolerance of one voxel, however both were rounded
 
 
@@ -41,7 +45,9 @@ class SurfaceDistances:
     predicted_areas: np.ndarray
 
 
-def measure_surfaces(reference, predicted, spacing_mm, *, ignored=None):
+def measure_surfaces(
+    reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequence[float], *, ignored: np.ndarray | None = None
+) -> SurfaceDistances | None:
     """All surface distances of two masks, in both directions.
 
     Args:
@@ -54,12 +60,11 @@ def measure_surfaces(reference, predicted, spacing_mm, *, ignored=None):
         SurfaceDistances, or ``None`` when one of the masks has no surface.
     """
     flat = [axis for axis, n in enumerate(reference.shape) if n == 1][:1]
-    masks = [None if m is None else m.squeeze(tuple(flat)) for m in (reference, predicted, ignored)]
+    masks = [mask.squeeze(tuple(flat)) for mask in (reference, predicted)]
+    unknown = None if ignored is None else ignored.squeeze(tuple(flat))
     spacing = np.delete(np.array(spacing_mm, float), flat)
     table = surfel_areas(tuple(spacing))
-    (reference_cells, reference_areas), (predicted_cells, predicted_areas) = (
-        _surfels(mask, masks[2], table) for mask in masks[:2]
-    )
+    (reference_cells, reference_areas), (predicted_cells, predicted_areas) = (_surfels(mask, unknown, table) for mask in masks)
     if not (len(reference_cells) and len(predicted_cells)):
         return None
     return SurfaceDistances(
@@ -70,7 +75,7 @@ def measure_surfaces(reference, predicted, spacing_mm, *, ignored=None):
     )
 
 
-def hausdorff(distances, percent=100.0):
+def hausdorff(distances: SurfaceDistances, percent: float = 100.0) -> float:
     """Percentile of the distance between two surfaces, in mm; the larger of both directions.
 
     The smallest distance within which ``percent`` of a surface's area lies; 100 is the classic Hausdorff distance.
@@ -81,14 +86,14 @@ def hausdorff(distances, percent=100.0):
     )
 
 
-def mean_surface_distance(distances):
+def mean_surface_distance(distances: SurfaceDistances) -> float:
     """Average symmetric surface distance in mm: the mean over the area of both surfaces together."""
     lengths = distances.from_reference_mm @ distances.reference_areas
     lengths += distances.from_predicted_mm @ distances.predicted_areas
     return float(lengths / (distances.reference_areas.sum() + distances.predicted_areas.sum()))
 
 
-def surface_dice(distances, tolerance_mm):
+def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float:
     """Normalised surface distance: the share of both surfaces within ``tolerance_mm`` of the other, in [0, 1]."""
     limit = tolerance_mm + ROUNDING_MM
     near = distances.reference_areas[distances.from_reference_mm <= limit].sum()
@@ -96,20 +101,21 @@ def surface_dice(distances, tolerance_mm):
     return float(near / (distances.reference_areas.sum() + distances.predicted_areas.sum()))
 
 
-def _percentile(values, weights, percent):
+def _percentile(values: np.ndarray, weights: np.ndarray, percent: float) -> float:
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
     position = np.searchsorted(reached, percent / 100 * reached[-1])
     return float(values[order[min(position, len(values) - 1)]])
 
 
-def _nearest(cells, others, spacing):
+def _nearest(cells: np.ndarray, others: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """(N,) distance in mm from each cell to the nearest of the others; both (N, ndim) integer grid positions."""
     tree = KDTree(others * spacing)
-    return tree.query(cells * spacing)[0]
+    distances, _ = tree.query(cells * spacing)
+    return np.asarray(distances)
 
 
-def _surfels(mask, ignored, table):
+def _surfels(mask: np.ndarray, ignored: np.ndarray | None, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions (N, ndim) and areas (N,) of the surfels of a mask; no surfels for an empty mask."""
     box = _bounding_box(mask) if ignored is None else tuple(slice(0, n) for n in mask.shape)
     codes = _cell_codes(mask[box])
@@ -119,7 +125,7 @@ def _surfels(mask, ignored, table):
     return np.stack(found, axis=1) + [part.start for part in box], table[codes[found]]
 
 
-def _bounding_box(mask):
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     """Slices of the smallest box that holds the mask; empty slices for an empty mask."""
     box = []
     for axis in range(mask.ndim):
@@ -128,7 +134,7 @@ def _bounding_box(mask):
     return tuple(box)
 
 
-def _cell_codes(mask):
+def _cell_codes(mask: np.ndarray) -> np.ndarray:
     """Code of every cell that touches the mask's array: one more along each axis than there are voxels, uint8.
 
     Bit b is the corner ``_corners(ndim)[b]``; cell i lies between voxels i - 1 and i.
@@ -140,7 +146,7 @@ def _cell_codes(mask):
     return codes
 
 
-def surfel_areas(spacing_mm):
+def surfel_areas(spacing_mm: Sequence[float]) -> np.ndarray:
     """Area of the surface within a cell, for each code.
 
     Args:
@@ -153,16 +159,16 @@ def surfel_areas(spacing_mm):
     return np.bincount(codes, _sizes(simplices * np.array(spacing_mm)), minlength=2 ** len(_corners(len(spacing_mm))))
 
 
-def _sizes(simplices):
+def _sizes(simplices: np.ndarray) -> np.ndarray:
     """(N,) lengths of segments (N, 2, 2) or areas of triangles (N, 3, 3)."""
     edges = simplices[:, 1:] - simplices[:, :1]
     if edges.shape[1] == 1:
-        return np.linalg.norm(edges[:, 0], axis=-1)
-    return np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=-1) / 2
+        return np.asarray(np.linalg.norm(edges[:, 0], axis=-1))
+    return np.asarray(np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=-1) / 2)
 
 
 @cache
-def _pieces(ndim):
+def _pieces(ndim: int) -> tuple[np.ndarray, np.ndarray]:
     """The surface within each cell, on the unit cell.
 
     The side with fewer corners is taken as the inside and falls apart into groups of corners joined by cell edges;
@@ -187,25 +193,25 @@ def _pieces(ndim):
 
 
 @cache
-def _corners(ndim):
+def _corners(ndim: int) -> tuple[Corner, ...]:
     return tuple(itertools.product((0, 1), repeat=ndim))
 
 
-def _joined(a, b):
+def _joined(a: Corner, b: Corner) -> bool:
     """Whether two corners are the ends of one cell edge."""
     return sum(x != y for x, y in zip(a, b, strict=True)) == 1
 
 
-def _connected(corners):
+def _connected(corners: Iterable[Corner]) -> list[set[Corner]]:
     """Groups of corners joined by edges, as a list of sets."""
-    groups = []
+    groups: list[set[Corner]] = []
     for corner in sorted(corners):
         touching = [group for group in groups if any(_joined(corner, other) for other in group)]
         groups = [group for group in groups if group not in touching] + [{corner}.union(*touching)]
     return groups
 
 
-def _cut_polygon(group, corners):
+def _cut_polygon(group: set[Corner], corners: Sequence[Corner]) -> np.ndarray:
     """Middles of the edges that leave a group of corners, in order: neighbours lie on one face of the cell."""
     ends = [(a, b) for a in sorted(group) for b in corners if b not in group and _joined(a, b)]
     points = [np.add(a, b) / 2 for a, b in ends]
@@ -216,7 +222,7 @@ def _cut_polygon(group, corners):
     return np.array(polygon)
 
 
-def _flattest_triangles(polygon):
+def _flattest_triangles(polygon: np.ndarray) -> np.ndarray:
     """(T, 3, 3) triangles of a polygon.
 
     Five or six middles need not lie in one plane, and the area depends on the cut. Of all triangulations the largest on
@@ -226,7 +232,7 @@ def _flattest_triangles(polygon):
     return max(ways, key=lambda triangles: round(_sizes(triangles).sum(), 9))
 
 
-def _triangulations(first, last):
+def _triangulations(first: int, last: int) -> list[list[tuple[int, int, int]]]:
     """All ways to cut the polygon of vertices first..last into triangles, as lists of index triples."""
     if last - first < 2:
         return [[]]

@@ -61,7 +61,7 @@ class StructureCode:
     side: Code | None = None
 
 
-def code_structure(name):
+def code_structure(name: str) -> StructureCode:
     """The codes for the name of a structure, however it is spelled: 'Left Kidney', 'kidney_left', 'LeftKidney'."""
     words = [word.lower() for word in re.findall(r"[A-Z]*[a-z]+|[A-Z]+|\d+", name)]
     if found := _look_up("".join(words)):
@@ -78,7 +78,7 @@ def code_structure(name):
     return StructureCode(codes.SCT.AnatomicalStructure, codes.SCT.AnatomicalStructure, side)
 
 
-def _look_up(spelling):
+def _look_up(spelling: str) -> StructureCode | None:
     spelling = SAME.get(spelling, spelling)
     for group, category in GROUPS:
         for keyword, code in group.concepts.items():

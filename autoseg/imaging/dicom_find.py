@@ -11,20 +11,26 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.datadict import keyword_for_tag
-from pydicom.errors import InvalidDicomError
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from autoseg.errors import FileError
+from autoseg.imaging.dicom_file import open_dataset
 from autoseg.imaging.dicom_patient import PATIENT_TAGS, disguise
-from autoseg.imaging.dicom_series import SAME_DIRECTION, SAME_PLACE_MM, DicomSeries, Plane
+from autoseg.imaging.dicom_series import FINEST_MM, DicomSeries, Plane, depths_mm, repeats
+from autoseg.imaging.tree import files_under
 
-__all__ = ["Found", "find_series", "header_of", "planes_of"]
+__all__ = ["Found", "Header", "find_series", "header_of", "planes_of"]
+
+Header = dict[str, Any]  # element by keyword
+Member = tuple[Path, Header]  # a file of a series
 
 # what may tell apart images of one place, the likeliest first
 TRAITS = (
@@ -68,6 +74,8 @@ _FILE_TAGS = (
     "PerFrameFunctionalGroupsSequence",
 )
 _TAGS = [*_FILE_TAGS, *_PLANE_TAGS, *PATIENT_TAGS]
+FARTHEST_MM, LARGEST = 1e6, 1e30  # a kilometre, and slopes: what is beyond is damaged
+NEAR = 0.02  # of a direction (a degree) or a pixel size: what lies nearer is not another volume but rounded, or a fault
 NO_SCANS = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "DOC", "REG", "FID", "RWV", "PLAN"}
 
 
@@ -79,12 +87,13 @@ class Found:
     left_out: tuple[str, ...]
 
 
-def find_series(source):
+def find_series(source: str | os.PathLike[str], *, inverts: bool = False) -> Found:
     """Every volume in a file, a folder or a tree.
 
     Args:
-        source: path of a folder, whose subfolders are looked through too; of a DICOMDIR, which stands for its folder; or of
-            one DICOM file, which must be complete by itself.
+        source: path of a folder, whose subfolders and links to folders are looked through too; of a DICOMDIR, which stands for
+            its folder; or of one DICOM file, which must be complete by itself.
+        inverts: values of MONOCHROME1 are turned round, see ``DicomSeries``.
 
     Returns:
         Found
@@ -96,22 +105,25 @@ def find_series(source):
     if source.name.upper() == "DICOMDIR":
         source = source.parent
     folder = source if source.is_dir() else source.parent
-    paths = [Path(base, name) for base, _, names in os.walk(source) for name in names] if source.is_dir() else [source]
-    groups, others, unreadable = defaultdict(list), Counter(), []
-    for path in sorted(paths):
+    paths = files_under(source) if source.is_dir() else [source]
+    groups: dict[str, list[Member]] = defaultdict(list)
+    others: Counter[str] = Counter()
+    unreadable: list[str] = []
+    for path in paths:
         header = header_of(path)
         if header is None:
             unreadable += [path.name] if path.suffix.lower() in (".dcm", ".ima") else []
             continue
-        if header.get("Modality") in NO_SCANS or not (header.get("Rows") and header.get("Columns")):
+        if str(header.get("Modality")) in NO_SCANS or not (_whole(header, "Rows") and _whole(header, "Columns")):
             others[str(header.get("Modality") or "no modality")] += "SOPClassUID" in header  # a DICOMDIR has none
             continue
-        groups[header.get("SeriesInstanceUID") or str(path.parent)].append((path, header))
+        groups[str(header.get("SeriesInstanceUID") or path.parent)].append((path, header))
     if source != folder:
         if not groups:
             raise FileError(f"{source}: expected a DICOM image, found {', '.join(others) or 'something else'}. Give a scan.")
         _refuse_part(source, next(iter(groups)))
-    series, left_out = [], [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
+    series: list[DicomSeries] = []
+    left_out = [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
     if unreadable:
         left_out.append(
             f"{len(unreadable)} files that are damaged or no DICOM files in spite of their names, such as {unreadable[0]}"
@@ -120,26 +132,40 @@ def find_series(source):
         found, note = _volumes(members, source)
         series += found
         left_out += note
-    return Found(_with_unique_names(series), tuple(left_out))
+    named = _with_unique_names([replace(one, inverts=True) for one in series] if inverts else series)
+    return Found(named, tuple(left_out))
 
 
-def header_of(path):
+def header_of(path: Path) -> Header | None:
     """Element by keyword, of those that matter here; None where the file is not DICOM or too damaged to tell."""
+    if not _begins_as_dicom(path):
+        return None
     try:
-        return _elements(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS))
-    except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError):
+        return _elements(open_dataset(path, stop_before_pixels=True, specific_tags=_TAGS))
+    except FileError:
         return None
 
 
-def _elements(dataset):
+def _begins_as_dicom(path: Path) -> bool:
+    """Whether a file has the signature; pipes and the like are not even opened."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _elements(dataset: Dataset) -> Header:
     """{keyword: value} of the elements that have a value; None where it cannot be read, such as the number '1,5'."""
-    found = {}
+    found: Header = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that are odd but can be read
         for tag in dataset.keys():  # noqa: SIM118 - iterating reads the values
             try:
                 element = dataset[tag]
-            except (ValueError, TypeError, OverflowError, NotImplementedError):
+            except Exception:  # pydicom raises what it likes
                 found[keyword_for_tag(tag)] = None
                 continue
             if element.value not in (None, ""):
@@ -147,36 +173,36 @@ def _elements(dataset):
     return found
 
 
-def _refuse_part(path, uid):
+def _refuse_part(path: Path, uid: str) -> None:
     """One slice of several is hardly ever what somebody means."""
     others = [other for other in path.parent.iterdir() if other != path and other.is_file()]
-    others = [other for other in others if (header := header_of(other)) and header.get("SeriesInstanceUID") == uid]
+    others = [other for other in others if (header := header_of(other)) and str(header.get("SeriesInstanceUID")) == uid]
     if others:
         raise FileError(
             f"{path}: is one of {len(others) + 1} files of its series. Give the folder, or put this file into one of its own."
         )
 
 
-def _volumes(members, source):
+def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], list[str]]:
     """(list of DicomSeries, sentences about what was left out) of the files of one series."""
     folder, disguised = Path(os.path.commonpath([path.parent for path, _ in members])), disguise(members)
-    number, uid = map(members[0][1].get, ("SeriesNumber", "SeriesInstanceUID"))
+    number, uid = _whole(members[0][1], "SeriesNumber"), str(members[0][1].get("SeriesInstanceUID") or "")
+    inner = (source.name,) if source.is_file() else folder.relative_to(source).parts or (source.resolve().name,)
     title = f"series {'without number' if number is None else number} ({f'UID ...{uid[-8:]}' if uid else 'no UID'}) in "
-    planes = []
+    title += "/".join(map(disguised, inner))
+    planes: list[Plane] = []
     for i, (path, header) in enumerate(members, start=1):
         planes += planes_of(path, header, path.name if disguised(path.name) == path.name else f"file {i}")
-    unique = list({(plane.uid, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
+    unique = list({(plane.uid or plane.path, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
     notes = [f"{len(planes) - len(unique)} copies of images were left out."] if len(unique) < len(planes) else []
     planes = [plane for plane in unique if "LOCALIZER" not in dict(plane.traits).get("ImageType", "").upper()]
     alike = _alike(planes)
     if reason := _no_volume(planes, alike):
-        return [], [f"{title}{folder}: {len(unique)} images left out: {reason}"]
+        return [], [f"{title}: {len(unique)} images left out: {reason}"]
     name, is_alias = _name(folder, number, source, disguised)
     if is_alias:
         notes.append("Is called after its study, since its folder, file or number gives away the patient.")
-    place = Path(*map(disguised, folder.parts))
-    origin = (source if source.is_file() else folder) if is_alias or place != folder else None
-    title += str(place)
+    origin = (source if source.is_file() else folder) if is_alias else None
     if len(planes) < len(unique):
         notes.append(f"{len(unique) - len(planes)} localisers were left out.")
     if stray := sum(len(group) == 1 for group in alike) if len(alike) > 1 else 0:
@@ -192,18 +218,18 @@ def _volumes(members, source):
     ], []
 
 
-def _name(folder, number, source, disguised):
+def _name(folder: Path, number: int | None, source: Path, disguised: Callable[[str], str]) -> tuple[str, bool]:
     """(name of a series, made of folders and its number, or of its only file; whether a part of it was replaced)."""
     numbers = [] if number is None else [f"s{number}"]
     words = [source.stem] if source.is_file() else [*(folder.relative_to(source).parts or [source.resolve().name]), *numbers]
     shown = [disguised(word) for word in words]
     is_alias = shown != words
     if is_alias:  # once is enough; and of several files that are called alike each has its number
-        shown = dict.fromkeys([*shown, *map(disguised, numbers)])
+        shown = list(dict.fromkeys([*shown, *map(disguised, numbers)]))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(shown)).strip("-._") or "series", is_alias
 
 
-def _no_volume(planes, alike):
+def _no_volume(planes: list[Plane], alike: list[list[Plane]]) -> str | None:
     """Why images, which ``alike`` groups by size and direction, cannot be a volume at all; None where they may be one."""
     if not planes:
         return "localisers"
@@ -214,48 +240,52 @@ def _no_volume(planes, alike):
     return None
 
 
-def planes_of(path, header, called=None):
+def planes_of(path: Path, header: Header, called: str | None = None) -> Iterator[Plane]:
     """The images of a file; messages call it by its name, or as it is ``called``."""
-    frames = int(header.get("NumberOfFrames") or 1)
-    own, shared = header, _macros(header.get("SharedFunctionalGroupsSequence", ()))
-    each = header.get("PerFrameFunctionalGroupsSequence", ())
+    rows, columns = _whole(header, "Rows") or 0, _whole(header, "Columns") or 0
+    own, shared = header, _macros(_items(header, "SharedFunctionalGroupsSequence"))
+    each = _items(header, "PerFrameFunctionalGroupsSequence")
+    frames = min(_whole(header, "NumberOfFrames") or 1, max(1, len(each), path.stat().st_size))  # no file holds more
     if frames > 1 and not each:  # where the frames lie is not said, or in words of one maker
         own = {key: value for key, value in own.items() if key != "ImagePositionPatient"}
     for frame in range(frames):
         values = {**own, **shared, **(_macros([each[frame]]) if frame < len(each) else {})}
         spacing, thickness = _numbers(values, "PixelSpacing", 2), _numbers(values, "SliceThickness", 1)
+        position = _numbers(values, "ImagePositionPatient", 3)
         yield Plane(
             path=path,
             frame=frame,
             called=called or path.name,
             uid=str(own.get("SOPInstanceUID", "")),
-            shape=(int(own["Rows"]), int(own["Columns"])),
-            position=_numbers(values, "ImagePositionPatient", 3),
+            shape=(rows, columns),
+            position=position if position and max(map(abs, position)) < FARTHEST_MM else None,
             orientation=_directions(values),
-            spacing_mm=spacing if spacing and min(spacing) > 0 else None,
-            thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
+            spacing_mm=spacing if spacing and FINEST_MM < min(spacing) <= max(spacing) < FARTHEST_MM else None,
+            thickness_mm=thickness[0] if thickness and FINEST_MM < thickness[0] < FARTHEST_MM else None,
             slope=(_numbers(values, "RescaleSlope", 1) or (1.0,))[0],
             intercept=(_numbers(values, "RescaleIntercept", 1) or (0.0,))[0],
-            samples=int(own.get("SamplesPerPixel") or 1),
+            samples=_whole(own, "SamplesPerPixel") or 1,
+            is_inverted=own.get("PhotometricInterpretation") == "MONOCHROME1",
             problem=_problem(values),
             traits=tuple((key, str(values[key])) for key in TRAITS if values.get(key) is not None),
         )
 
 
-def _problem(values):
+def _problem(values: Header) -> str:
     if "MOSAIC" in str(values.get("ImageType", "")).upper():
         return "expected one slice, found the slices of a whole volume laid out in one image (a mosaic)"
     if values.get("PhotometricInterpretation") == "PALETTE COLOR":
         return "expected intensities, found numbers of colours in a palette"
     if values.get("ModalityLUTSequence"):
         return "expected a slope and an intercept, found a table of values (ModalityLUTSequence)"
-    for key, senseless in (("RescaleSlope", (None, (0.0,))), ("RescaleIntercept", (None,))):
-        if key in values and _numbers(values, key, 1) in senseless:
+    for key, senseless in (("RescaleSlope", 0.0), ("RescaleIntercept", None)):
+        number = (_numbers(values, key, 1) or (None,))[0]
+        if key in values and (number is None or number == senseless or abs(number) > LARGEST):
             return f"expected a usable {key}, found {values[key]}"
     return ""
 
 
-def _macros(groups):
+def _macros(groups: Iterable[Dataset]) -> Header:
     """Elements of the functional groups of a frame, by keyword; each group is a sequence of one item."""
     macros = [
         value for group in groups for value in _elements(group).values() if isinstance(value, Sequence) and len(value) == 1
@@ -263,9 +293,21 @@ def _macros(groups):
     return {key: value for macro in macros for key, value in _elements(macro[0]).items() if key in _PLANE_TAGS}
 
 
-def _numbers(values, key, count):
-    """So many finite numbers, or None."""
+def _items(values: Mapping[str, Any], key: str) -> Sequence | tuple[()]:
+    """The items of a sequence; none where it is missing or damaged."""
     value = values.get(key)
+    return value if isinstance(value, Sequence) else ()
+
+
+def _whole(values: Mapping[str, Any], key: str) -> int | None:
+    """A whole number, or None."""
+    number = _numbers(values, key, 1)
+    return int(number[0]) if number and number[0].is_integer() else None
+
+
+def _numbers(values: Mapping[str, Any], key: str, count: int) -> tuple[float, ...] | None:
+    """So many finite numbers, or None."""
+    value: Any = values.get(key)
     try:
         numbers = tuple(float(v) for v in (value if count > 1 else [value]))
     except (TypeError, ValueError):
@@ -273,7 +315,7 @@ def _numbers(values, key, count):
     return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
 
 
-def _directions(values):
+def _directions(values: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Six direction cosines of two unit vectors at right angles, or None."""
     numbers = _numbers(values, "ImageOrientationPatient", 6)
     if numbers is None:
@@ -282,30 +324,49 @@ def _directions(values):
     return numbers if np.abs(pair @ pair.T - np.eye(2)).max() < 1e-3 else None
 
 
-def _alike(planes):
-    """Groups of the same size, spacing and direction, in order of appearance; planes without a place are one group."""
-    groups = []
+def _alike(planes: Iterable[Plane]) -> list[list[Plane]]:
+    """Groups of one size and of nearly one spacing and direction, in order of appearance; whether they fill a grid in spite of
+    such differences is for ``stack_of`` to say. Planes without a place are groups of their own kind."""
+    groups: list[list[Plane]] = []
     for plane in planes:
-        numbers = (*plane.shape, plane.samples, *(plane.spacing_mm or ()), *(plane.orientation or ()))
-        for first, group in groups:
-            if len(first) == len(numbers) and np.abs(np.subtract(first, numbers)).max() <= SAME_DIRECTION:
-                group.append(plane)
-                break
+        group = next((group for group in groups if _is_near(plane, group[0])), None)
+        if group is None:
+            groups.append([plane])
         else:
-            groups.append((numbers, [plane]))
-    return [group for _, group in groups]
+            group.append(plane)
+    return groups
 
 
-def _told_apart(planes):
+def _is_near(plane: Plane, other: Plane) -> bool:
+    if (plane.shape, plane.samples) != (other.shape, other.samples):
+        return False
+    for own, its, largest in (
+        (plane.spacing_mm, other.spacing_mm, NEAR * min(other.spacing_mm or (1,))),
+        (plane.orientation, other.orientation, NEAR),
+    ):
+        if own is None or its is None:
+            if own is not its:
+                return False
+        elif np.abs(np.subtract(own, its)).max() > largest:
+            return False
+    return True
+
+
+def _told_apart(planes: list[Plane]) -> list[tuple[list[Plane], str]]:
     """[(planes, what they have in common)] of volumes that lie at the same places; one where nothing tells them apart."""
-    if any(plane.position is None or plane.orientation is None for plane in planes) or not _repeats(planes):
+    if not all(plane.position and plane.orientation and plane.spacing_mm for plane in planes) or not _repeats(planes):
         return [(planes, "")]
+    depths = {id(plane): depth for plane, depth in zip(planes, depths_mm(planes), strict=True)}
+
+    def is_stack(group: list[Plane]) -> bool:
+        return len(group) > 1 and not repeats(np.array(sorted(depths[id(plane)] for plane in group)), group[0]).any()
+
     for names in (*itertools.combinations(TRAITS, 1), *itertools.combinations(TRAITS, 2)):
-        groups = defaultdict(list)
+        groups: dict[tuple[str, ...], list[Plane]] = defaultdict(list)
         for plane in planes:
             traits = dict(plane.traits)
             groups[tuple(traits.get(name, "") for name in names)].append(plane)
-        if len(groups) > 1 and all(len(group) > 1 and not _repeats(group) for group in groups.values()):
+        if len(groups) > 1 and all(map(is_stack, groups.values())):
             return [
                 (group, f" ({', '.join(f'{name} {value}' for name, value in zip(names, values, strict=True))})")
                 for values, group in sorted(groups.items(), key=lambda item: [_rank(value) for value in item[0]])
@@ -313,7 +374,7 @@ def _told_apart(planes):
     return [(planes, "")]
 
 
-def _rank(text):
+def _rank(text: str) -> tuple[int, float, str]:
     """Numbers by their value, before other texts."""
     try:
         return (0, float(text), "")
@@ -321,27 +382,29 @@ def _rank(text):
         return (1, 0.0, text)
 
 
-def _repeats(planes):
-    return bool((np.diff(sorted(plane.depth_mm for plane in planes)) < SAME_PLACE_MM).any())
+def _repeats(planes: list[Plane]) -> bool:
+    return bool(repeats(np.sort(depths_mm(planes)), planes[0]).any())
 
 
-def _sorted(planes):
+def _sorted(planes: list[Plane]) -> tuple[Plane, ...]:
     """Along the normal; planes without a place in the order of their files."""
-    has_place = all(plane.position and plane.orientation for plane in planes)
-    return tuple(sorted(planes, key=lambda plane: (plane.depth_mm if has_place else 0.0, str(plane.path), plane.frame)))
+    has_place = all(plane.position and plane.orientation and plane.spacing_mm for plane in planes)
+    depths = depths_mm(planes) if has_place else np.zeros(len(planes))
+    order = sorted(zip(depths, planes, strict=True), key=lambda item: (item[0], str(item[1].path), item[1].frame))
+    return tuple(plane for _, plane in order)
 
 
-def _letters():
+def _letters() -> Iterator[str]:
     alphabet = "abcdefghijklmnopqrstuvwxyz"
     return itertools.chain(alphabet, ("".join(pair) for pair in itertools.product(alphabet, repeat=2)))
 
 
-def _with_unique_names(series):
+def _with_unique_names(series: list[DicomSeries]) -> tuple[DicomSeries, ...]:
     """Sorted by name; where names are the same, the end of a digest of the images' identifiers is added."""
     count = Counter(one.name for one in series)
     named = [one if count[one.name] == 1 else replace(one, name=f"{one.name}_{_mark(one)}") for one in series]
     return tuple(sorted(named, key=lambda one: one.name))
 
 
-def _mark(series):
+def _mark(series: DicomSeries) -> str:
     return hashlib.blake2b("".join(sorted({plane.uid for plane in series.planes})).encode(), digest_size=3).hexdigest()

@@ -1,93 +1,142 @@
 """A DICOM segmentation object as a label map: the value of a voxel is the number of its segment.
 
-Frames lie where their positions say; writers leave empty ones out, so between two frames an empty slice
-may stand, and the grid begins and ends with the structures. ``crop.laid_on`` brings it to that of the scan.
+Frames lie where their positions say; writers leave empty ones out, so between two frames an empty slice may stand, and the grid
+begins and ends with what is stored: nobody knows where the scan ends. ``crop.laid_on`` brings it to that of the scan.
 """
 
-import warnings
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.pixels import iter_pixels
-from pydicom.pixels.utils import get_expected_length
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.pixels.utils import get_expected_length, iter_pixels
+from pydicom.sr.codedict import codes
 
-from autoseg.errors import FileError, GeometryError
+from autoseg.errors import AutosegError, FileError, GeometryError
+from autoseg.imaging.dicom_file import open_dataset
 from autoseg.imaging.dicom_find import header_of, planes_of
-from autoseg.imaging.dicom_series import DicomSeries, stack_of
+from autoseg.imaging.dicom_series import DicomSeries, Plane, depths_mm, repeats, stack_of
+from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
 
 __all__ = ["kind_of", "read_segments", "segment_names"]
 
 NEAR_MULTIPLE = 0.1  # of a slice
+MOST_SLICES = 1 << 15  # of a plausible scan
 
 
-def kind_of(path):
+@dataclass(frozen=True)
+class _Segment:
+    """``value`` is its number in the label map: its own, or the first free one where its own is 0, our background."""
+
+    name: str
+    value: int
+
+
+def kind_of(path: Path) -> str:
     """The modality of a DICOM file, such as SEG; "" where it says none."""
     return str((header_of(path) or {}).get("Modality", ""))
 
 
-def segment_names(path):
-    """{name: segment number}; a name that occurs twice is followed by the number. Segment 0 is background.
+def segment_names(path: Path) -> dict[str, int]:
+    """{name: value in the label map}, in the order of the values, without the background.
 
-    {} of a file that is no segmentation object.
+    A name that occurs twice is followed by the number. {} of a file that is no segmentation object.
     """
     if kind_of(path) != "SEG":
         return {}
-    labels = {int(s.SegmentNumber): str(s.get("SegmentLabel") or "") for s in _dataset(path).get("SegmentSequence", ())}
-    taken = list(labels.values())
-    return {
-        name if name and taken.count(name) == 1 else f"{name or 'segment'} {number}": number
-        for number, name in sorted(labels.items())
-        if number
-    }
+    with _blamed_on(path):
+        segments = _segments(open_dataset(path, stop_before_pixels=True))
+    taken = [segment.name for segment in segments.values()]
+    found = {}
+    for number, segment in sorted(segments.items(), key=lambda item: item[1].value):
+        is_clear = segment.name and taken.count(segment.name) == 1
+        found[segment.name if is_clear else f"{segment.name or 'segment'} {number}"] = segment.value
+    return found
 
 
-def read_segments(path):
-    """See ``files.read_file``; returns (data (1, Z, Y, X), geometry, notes, digest).
+def read_segments(path: Path) -> tuple[NDArray[Any], Geometry, tuple[str, ...], str, bool]:
+    """See ``files.read_file``; returns (data (1, Z, Y, X), geometry, notes, digest, True: the grid is that of a part).
 
     Fractions count from one half.
 
     Raises:
-        FileError: segments that overlap; voxels that cannot be decoded.
+        FileError: segments that overlap; frames that do not say whose they are; voxels that cannot be decoded.
         GeometryError: frames without a place, or no stack of parallel slices.
     """
-    ds, names = _dataset(path), {number: name for name, number in segment_names(path).items()}
-    planes = list(planes_of(path, header_of(path)))
-    if any(plane.position is None or plane.orientation is None for plane in planes):
-        raise GeometryError(f"{path}: expected frames with a place in the patient, found some without. Export it as NIfTI.")
-    slots, filled = _filled(planes, _spacing_mm(ds))
-    stack = stack_of(DicomSeries(path.stem, str(path), filled))
-    data = np.zeros(stack.geometry.shape, np.uint8 if max(names, default=0) < 256 else np.uint16)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd values in elements that nobody here needs
-        for z, numbers in zip(slots, _numbers(path, ds), strict=True):
-            _paint(data[z], numbers, names, path)
-    return data[None], stack.geometry, stack.notes, digest_of(read_bytes(path))
+    with _blamed_on(path):
+        ds, names = open_dataset(path), {value: name for name, value in segment_names(path).items()}
+        planes = list(planes_of(path, header_of(path) or {}))
+        if not planes or not all(plane.position and plane.orientation and plane.spacing_mm for plane in planes):
+            raise GeometryError(f"{path}: expected frames with a place in the patient, found some without. Export it as NIfTI.")
+        slots, filled = _filled(planes, _spacing_mm(ds), path)
+        stack = stack_of(DicomSeries(path.stem, str(path), filled))
+        segments, notes, data = _segments(ds), [*stack.notes], None
+        for z, values in zip(slots, _frames(path, ds, segments), strict=True):
+            if data is None:
+                data = np.zeros(stack.geometry.shape, np.min_scalar_type(max([255, *names])))
+            _paint(data[z], values, names, path)
+        assert data is not None
+    if 0 in segments:
+        notes.append(f"Segment 0 ({segments[0].name}) has the value {segments[0].value} here, since 0 is background.")
+    return data[None], stack.geometry, tuple(notes), digest_of(read_bytes(path)), True
 
 
-def _dataset(path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pydicom.dcmread(path)
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """What pydicom and the elements of a damaged object raise becomes a fault of the file."""
+    try:
+        yield
+    except AutosegError:
+        raise
+    except Exception as error:
+        reason = str(error).strip(" .") or type(error).__name__
+        raise FileError(f"{path}: expected a segmentation object, found one that is damaged: {reason}. {REMEDY}") from error
 
 
-def _spacing_mm(ds):
+def _segments(ds: FileDataset) -> dict[int, _Segment]:
+    """{segment number: _Segment} of all but the background.
+
+    Background is what pixels of the padding value are, and what is coded as such. A segment that has the number 0 and is
+    neither is a structure as any other.
+    """
+    padding, background = ds.get("PixelPaddingValue"), codes.DCM.Background
+    names = {
+        int(item.SegmentNumber): str(item.get("SegmentLabel") or "").strip()
+        for item in ds.get("SegmentSequence") or ()
+        if item.SegmentNumber != padding
+        and not any(code.get("CodeValue") == background.value for code in item.get("SegmentedPropertyTypeCodeSequence") or ())
+    }
+    return {number: _Segment(name, number or max(names) + 1) for number, name in names.items()}
+
+
+def _spacing_mm(ds: FileDataset) -> float | None:
     """SpacingBetweenSlices, or None."""
-    for group in (*ds.get("SharedFunctionalGroupsSequence", ()), *ds.get("PerFrameFunctionalGroupsSequence", ())[:1]):
-        for measures in group.get("PixelMeasuresSequence", ()):
+    shared, each = ds.get("SharedFunctionalGroupsSequence") or (), ds.get("PerFrameFunctionalGroupsSequence") or ()
+    for group in (*shared, *each[:1]):
+        for measures in group.get("PixelMeasuresSequence") or ():
             if measures.get("SpacingBetweenSlices"):
                 return abs(float(measures.SpacingBetweenSlices))
     return None
 
 
-def _filled(planes, spacing_mm):
+def _filled(planes: list[Plane], spacing_mm: float | None, path: Path) -> tuple[NDArray[np.intp], tuple[Plane, ...]]:
     """(number of the slice of each frame, one Plane for each slice), slices that have no frame included."""
-    depths = np.array([plane.depth_mm for plane in planes])
-    gaps = np.diff(np.unique(depths.round(2)))
+    depths = depths_mm(planes)
+    order = np.argsort(depths, kind="stable")
+    same = repeats(depths[order], planes[0], spacing_mm or np.inf)
+    gaps = np.diff(depths[order][np.r_[True, ~same]])
     step = gaps.min() if gaps.size else spacing_mm or 1.0
     if spacing_mm and np.abs(gaps / spacing_mm - np.rint(gaps / spacing_mm)).max(initial=0) < NEAR_MULTIPLE:
         step = min(step, spacing_mm)
+    if np.ptp(depths) / step > MOST_SLICES:
+        raise GeometryError(
+            f"{path}: expected frames of a stack, found some {np.ptp(depths):.4g} mm apart in steps of {step:.4g} mm. {REMEDY}"
+        )
     slots = np.rint((depths - depths.min()) / step).astype(int)
     known, first = np.unique(slots, return_index=True)
     places = np.array([planes[i].position for i in first])
@@ -99,26 +148,42 @@ def _filled(planes, spacing_mm):
     return slots, tuple(replace(planes[i], position=tuple(place)) for i, place in zip(nearest, places, strict=True))
 
 
-def _numbers(path, ds):
-    """(rows, columns) segment numbers of each frame."""
-    shared = ds.get("SharedFunctionalGroupsSequence", ())
-    highest = float(ds.get("MaximumFractionalValue", 1))
+def _frames(path: Path, ds: FileDataset, segments: dict[int, _Segment]) -> Iterator[NDArray[Any]]:
+    """(rows, columns) values of the label map in each frame."""
+    shared = ds.get("SharedFunctionalGroupsSequence") or ()
+    highest = float(ds.get("MaximumFractionalValue") or 1)
     kind, padding = ds.get("SegmentationType"), ds.get("PixelPaddingValue")
+    largest = max((segment.value for segment in segments.values()), default=0)
     frames = zip(_decoded(path, ds), ds.PerFrameFunctionalGroupsSequence, strict=True)
-    for pixels, group in frames:
+    for frame, (pixels, group) in enumerate(frames, start=1):
         if kind == "LABELMAP":
-            yield np.where(pixels == padding, 0, pixels) if padding is not None else pixels
+            values = pixels.astype(np.promote_types(pixels.dtype, np.min_scalar_type(largest)))
+            if 0 in segments:
+                values[pixels == 0] = segments[0].value
+            if padding is not None:
+                values[pixels == padding] = 0
+            yield values
             continue
-        (number,) = {
-            int(one.ReferencedSegmentNumber)
-            for part in (*shared, group)
-            for one in part.get("SegmentIdentificationSequence", ())
-        }
+        value = segments[_segment_of(path, frame, [*shared, group], segments)].value
         inside = pixels >= highest / 2 if kind == "FRACTIONAL" else pixels != 0
-        yield inside * np.uint16(number)
+        yield inside * np.min_scalar_type(value).type(value)
 
 
-def _decoded(path, ds):
+def _segment_of(path: Path, frame: int, groups: list[Dataset], segments: dict[int, _Segment]) -> int:
+    """The number of the segment that a frame belongs to; of an object with one segment it need not be said."""
+    numbers = {int(one.ReferencedSegmentNumber) for group in groups for one in group.get("SegmentIdentificationSequence") or ()}
+    if not numbers and len(segments) == 1:
+        return next(iter(segments))
+    if len(numbers) != 1 or not numbers <= set(segments):
+        listed = ", ".join(map(str, sorted(numbers))) or "none"
+        raise FileError(
+            f"{path}: expected one of the segments {', '.join(map(str, sorted(segments)))} for frame {frame}, found {listed}. "
+            "Export it again, or as NIfTI."
+        )
+    return next(iter(numbers))
+
+
+def _decoded(path: Path, ds: FileDataset) -> Iterator[NDArray[Any]]:
     """Pixels of each frame. Of bits that are missing at the end pydicom would make up some."""
     try:
         if not ds.file_meta.TransferSyntaxUID.is_compressed and len(ds.PixelData) < (expected := get_expected_length(ds)):
@@ -128,16 +193,16 @@ def _decoded(path, ds):
         raise FileError(f"{path}: the frames cannot be decoded: {str(error).strip(' .')}. {REMEDY}") from error
 
 
-def _paint(layer, numbers, names, path):
-    """Put the segment numbers of a frame on the slice; refuse a voxel that has one already."""
-    inside = numbers != 0
-    if unknown := set(np.unique(numbers).tolist()) - {0, *names}:
+def _paint(layer: NDArray[Any], values: NDArray[Any], names: dict[int, str], path: Path) -> None:
+    """Put the values of a frame on the slice; refuse a voxel that has another one already."""
+    inside = values != 0
+    if unknown := set(np.unique(values).tolist()) - {0, *names}:
         raise FileError(f"{path}: expected segments {sorted(names)}, found voxels of {sorted(unknown)}. {REMEDY}")
-    twice = inside & (layer != 0) & (layer != numbers)
+    twice = inside & (layer != 0) & (layer != values)
     if twice.any():
-        pair = names[int(layer[twice][0])], names[int(numbers[twice][0])]
+        pair = names[int(layer[twice][0])], names[int(values[twice][0])]
         raise FileError(
             f"{path}: expected one segment per voxel, found {pair[0]} and {pair[1]} in one. Export each segment as an "
             "object of its own: `autoseg convert folders` takes a folder of them for each case."
         )
-    layer[inside] = numbers[inside]
+    layer[inside] = values[inside]

@@ -10,8 +10,12 @@ import itertools
 import re
 import unicodedata
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as DicomSequence
 
 __all__ = ["PATIENT_TAGS", "disguise"]
 
@@ -19,6 +23,7 @@ _NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
 _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber")
 PATIENT_TAGS = (*_NAMES, *_NUMBERS, "OtherPatientIDsSequence", "PatientBirthDate", "PatientIdentityRemoved", "StudyInstanceUID")
 SHORTEST = 3  # letters and digits of what is looked for
+MOST_WORDS = 16  # of a name that are paired: no name has more, a damaged header may
 SHORT = 5  # with fewer it must be a word of its own: Tom is not in 'anatomical'
 _LETTER, _BETWEEN = r"[^\W\d_]", r"[\W_]*"
 _NEW_WORD = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -26,7 +31,7 @@ _ALIKE = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ı": "i"})  # letters 
 _SPELT_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 
 
-def disguise(members):
+def disguise(members: Sequence[tuple[Path, Mapping[str, Any]]]) -> Callable[[str], str]:
     """A function from a name to itself, or to an alias where the patient can be read from it.
 
     The alias, such as ``patient-27a1303c``, is a digest of the study's identifier, so the series of a study stay together and
@@ -37,7 +42,9 @@ def disguise(members):
         members: (path, header) of each file of a series.
     """
     named = [header for _, header in members if header.get("PatientIdentityRemoved") != "YES"]
-    phrases = {phrase for header in named for phrase in _phrases(header)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names in other letters than the file says
+        phrases = {phrase for header in named for phrase in _phrases(header)}
     patterns = [_pattern(phrase) for phrase in phrases if len(re.sub(r"[\W_]", "", phrase)) >= SHORTEST]
     gives_away = re.compile("|".join(patterns) or "(?!)")
     path, header = members[0]
@@ -45,21 +52,20 @@ def disguise(members):
     secret = str(secret).encode() if secret else path.read_bytes()
     alias = f"patient-{hashlib.blake2b(secret, digest_size=4).hexdigest()}"
 
-    def disguised(name):
+    def disguised(name: str) -> str:
         spellings = _spellings(name) | _spellings(_NEW_WORD.sub("_", name))
         return alias if any(map(gives_away.search, spellings)) else name
 
     return disguised
 
 
-def _phrases(header):
+def _phrases(header: Mapping[str, Any]) -> Iterator[str]:
     """What to look for."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names in other letters than the file says
-        for name in _texts(header, _NAMES):
-            words = re.findall(r"[^\W_]+", name)
-            yield from (*words, *map(" ".join, itertools.permutations(words, 2)))
-    for source in (header, *(header.get("OtherPatientIDsSequence") or ())):
+    for name in _texts(header, _NAMES):
+        words = re.findall(r"[^\W_]+", name)
+        yield from (*words, *map(" ".join, itertools.permutations(words[:MOST_WORDS], 2)))
+    others = header.get("OtherPatientIDsSequence")
+    for source in (header, *(others if isinstance(others, DicomSequence) else ())):
         yield from _texts(source, _NUMBERS)
     born = re.sub(r"\D", "", str(header.get("PatientBirthDate") or ""))
     year, month, day = born[:4], born[4:6], born[6:]
@@ -67,21 +73,21 @@ def _phrases(header):
         yield from (written + month + day, day + month + written, month + day + written)
 
 
-def _texts(header, keywords):
+def _texts(header: Mapping[str, Any], keywords: Iterable[str]) -> Iterator[str]:
     """The spellings of all values that elements have."""
     for value in map(header.get, keywords):
         for text in value if isinstance(value, MultiValue) else [value or ""]:
             yield from _spellings(str(text))
 
 
-def _spellings(text):
+def _spellings(text: str) -> set[str]:
     """In small letters without accents, umlauts as one letter and as two."""
     text = unicodedata.normalize("NFKC", text).casefold()
     forms = [unicodedata.normalize("NFKD", text.translate(table)) for table in (_ALIKE, _SPELT_OUT)]
     return {"".join(sign for sign in form if not unicodedata.combining(sign)) for form in forms}
 
 
-def _pattern(phrase):
+def _pattern(phrase: str) -> str:
     """Of a phrase: found also where other signs stand between its words or digits, but not within a longer number, and a
     short one not within a longer word."""
     pieces = re.findall(rf"\d|{_LETTER}+", phrase)

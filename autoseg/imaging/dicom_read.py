@@ -1,70 +1,87 @@
 """Voxels of a DICOM series, through pydicom and the codecs that it finds installed."""
 
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.pixels import pixel_array
-from pydicom.uid import generate_uid
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import pixel_array
 
 from autoseg.errors import FileError
+from autoseg.imaging.dicom_file import pixel_source
 from autoseg.imaging.dicom_find import find_series
 from autoseg.imaging.dicom_label import kind_of, read_segments, segment_names
-from autoseg.imaging.dicom_series import DicomSeries, stack_of
+from autoseg.imaging.dicom_series import DicomSeries, Plane, stack_of
+from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
 
-__all__ = ["headers_of", "only_series", "read", "read_geometry", "read_labels", "segment_names", "unique_identifier"]
+__all__ = ["digest_of_series", "find_series", "only_series", "read", "read_geometry", "read_labels", "segment_names"]
 
-# what derived objects repeat: must have a value, and may be empty
-_NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-_MAY_BE_EMPTY = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-)
+# voxels (C, Z, Y, X), their grid, notes, digest
+Content = tuple[NDArray[Any], Geometry, tuple[str, ...], str]
 
 
-def read(source):
+def read(source: DicomSeries | Path) -> Content:
     """See ``files.read_file``; returns (data, geometry, notes, digest).
 
     Slope and intercept of each slice are applied: integers stay integers where all slopes are 1, else float32. Values are the
-    stored ones also where the image is meant to be shown inverted. Colour images have three channels.
+    stored ones also where the image is meant to be shown inverted, which is said; see ``DicomSeries.inverts``. Colour images
+    have three channels.
 
     Args:
         source: DicomSeries, or the path of a file or folder that holds exactly one.
     """
     series = only_series(source)
     stack = stack_of(series)
-    data = None
-    for z, plane in enumerate(series.planes):
-        values = _values(series, plane)
+    data: NDArray[Any] | None = None
+    for z, (plane, values) in enumerate(_stored(series)):
         if data is None:
             data = np.empty((plane.samples, len(series.planes), *plane.shape), _type(series, values.dtype))
         data[:, z] = _rescaled(values, plane, data.dtype)
-    return data, stack.geometry, stack.notes, digest_of(*(digest_of(read_bytes(path)).encode() for path in series.paths))
+    assert data is not None
+    return data, stack.geometry, stack.notes, digest_of_series(series)
 
 
-def read_labels(source):
-    """As ``read``; of a segmentation object the numbers of its segments."""
-    kind = kind_of(source) if not isinstance(source, DicomSeries) and source.is_file() else ""
+def digest_of_series(series: DicomSeries) -> str:
+    """The digest that ``read`` returns, without looking into the files.
+
+    Raises:
+        FileError: a file that cannot be read, which is called as the series calls it.
+    """
+    try:
+        turned = [b"inverts"] if series.inverts and any(plane.is_inverted for plane in series.planes) else []
+        digest: str = digest_of(*(digest_of(read_bytes(path)).encode() for path in series.paths), *turned)
+    except FileError as fault:
+        raise FileError(f"{series}: {_called(str(fault), series)}") from fault
+    return digest
+
+
+def _called(text: str, series: DicomSeries) -> str:
+    """A message without the paths of files, which may give away the patient."""
+    for plane in series.planes:
+        text = text.replace(str(plane.path), plane.called)
+    return text
+
+
+def read_labels(source: DicomSeries | Path) -> Content | tuple[NDArray[Any], Geometry, tuple[str, ...], str, bool]:
+    """As ``read``; of a segmentation object the numbers of its segments, and that its grid is that of a part."""
+    if isinstance(source, DicomSeries):
+        return read(source)
+    kind = kind_of(source) if source.is_file() else ""
     if kind == "RTSTRUCT":
         raise FileError(f"{source}: expected labels of voxels, found contours (RTSTRUCT). Export them as SEG or NIfTI.")
     return read_segments(source) if kind == "SEG" else read(source)
 
 
-def read_geometry(source):
+def read_geometry(source: DicomSeries | Path) -> Geometry:
     """The grid alone; no voxels are read."""
     return stack_of(only_series(source)).geometry
 
 
-def only_series(source):
+def only_series(source: DicomSeries | Path) -> DicomSeries:
     """The series itself, or the only one in a file or folder.
 
     Raises:
@@ -80,68 +97,54 @@ def only_series(source):
     return found.series[0]
 
 
-def headers_of(series):
-    """Everything but the voxels of each file, in the order of the planes, for objects that refer to it.
-
-    Texts are decoded and will be written as UTF-8; elements that such objects repeat exist, if need be empty. Images without a
-    frame of reference (some anonymisers remove it) get one that follows from their series.
-
-    Raises:
-        FileError: an identifier is missing that such objects must repeat.
-    """
-    headers = []
-    for path, called in {plane.path: plane.called for plane in series.planes}.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            header.decode()
-        missing = [name for name in _NEEDED if not header.get(name)]
-        if missing:
+def _stored(series: DicomSeries) -> Iterator[tuple[Plane, NDArray[Any]]]:
+    """Each plane with its values (samples, rows, columns) as stored, or turned round where the series asks for it."""
+    path: Path | None = None
+    source: Path | Dataset = Path()
+    header = Dataset()
+    for plane in series.planes:
+        try:
+            if plane.path != path:
+                path, source = plane.path, pixel_source(plane.path, plane.called)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd values in elements that nobody here needs
+                array = pixel_array(source, index=plane.frame, ds_out=header)
+        except Exception as error:  # codecs raise what they like
+            reason = _called(str(error).strip(" ."), series) or type(error).__name__
             raise FileError(
-                f"{series}: {called} has no {', '.join(missing)}, which DICOM results must repeat. Ask for NIfTI only."
-            )
-        if not header.get("FrameOfReferenceUID"):
-            header.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame of reference", header.SeriesInstanceUID])
-        header.SpecificCharacterSet = "ISO_IR 192"
-        for name in _MAY_BE_EMPTY:
-            if name not in header:
-                setattr(header, name, "")
-        headers.append(header)
-    return headers
+                f"{series}: the voxels of {plane.called} cannot be decoded: {reason}. {REMEDY} If it is a codec that is "
+                "missing: pip install autoseg[dicom]"
+            ) from error
+        expected = (*plane.shape, plane.samples) if plane.samples > 1 else plane.shape
+        if array.shape != expected:
+            raise FileError(f"{series}: {plane.called}: expected voxels of shape {expected}, found {array.shape}. {REMEDY}")
+        if series.inverts and plane.is_inverted:
+            array = _turned_round(array, source if isinstance(source, Dataset) else header)
+        yield plane, np.moveaxis(array, -1, 0) if plane.samples > 1 else array[None]
 
 
-def unique_identifier(series, labels, model, kind):
-    """A function from a word to a UID: the same for the same images, labels and model, and for no others."""
-    about = [kind, model, *(plane.uid for plane in series.planes), digest_of(np.ascontiguousarray(labels.data).view(np.uint8))]
-    return lambda word: generate_uid(entropy_srcs=[word, *about])
+def _turned_round(values: NDArray[Any], header: Dataset) -> NDArray[Any]:
+    """The largest value that the stored bits allow becomes the smallest, and so on."""
+    bits = int(header.get("BitsStored") or 8 * values.itemsize)
+    last = (1 << bits) - 1 if values.dtype.kind == "u" else -1
+    turned: NDArray[Any] = last - values
+    return turned
 
 
-def _values(series, plane):
-    """(samples, rows, columns) as stored."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd values in elements that nobody here needs
-            array = pixel_array(plane.path, index=plane.frame)
-    except Exception as error:  # codecs raise what they like
-        raise FileError(
-            f"{series}: the voxels of {plane.called} cannot be decoded: {str(error).strip() or type(error).__name__}. "
-            f"{REMEDY} If it is a codec that is missing: pip install autoseg[dicom]"
-        ) from error
-    expected = (*plane.shape, plane.samples) if plane.samples > 1 else plane.shape
-    if array.shape != expected:
-        raise FileError(f"{series}: {plane.called}: expected voxels of shape {expected}, found {array.shape}. {REMEDY}")
-    return np.moveaxis(array, -1, 0) if plane.samples > 1 else array[None]
-
-
-def _type(series, stored):
+def _type(series: DicomSeries, stored: np.dtype[Any]) -> np.dtype[Any]:
     """An integer type that surely holds every rescaled value, where all of them are whole; else float32."""
-    is_whole = all(plane.slope == 1 and plane.intercept.is_integer() for plane in series.planes)
+    is_whole = all(
+        plane.slope == 1 and plane.intercept.is_integer() and abs(plane.intercept) < 2**30 for plane in series.planes
+    )
     if stored.kind not in "iu" or not is_whole:
         return np.dtype(np.float32)
     return np.dtype(np.int32 if stored.itemsize <= 2 else np.int64)
 
 
-def _rescaled(values, plane, kind):
-    if kind.kind == "f":
-        return values * plane.slope + plane.intercept  # float64
-    return np.add(values, int(plane.intercept), dtype=kind)
+def _rescaled(values: NDArray[Any], plane: Plane, kind: np.dtype[Any]) -> NDArray[Any]:
+    rescaled: NDArray[Any] = (
+        values * plane.slope + plane.intercept  # float64
+        if kind.kind == "f"
+        else np.add(values, int(plane.intercept), dtype=kind)
+    )
+    return rescaled

@@ -6,19 +6,24 @@ round the hole and back (a keyhole), so that each contour stands for itself. As 
 """
 
 import datetime
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from scipy import ndimage
-from scipy.spatial import cKDTree
 from skimage.measure import find_contours
 
 from autoseg.atomic import replacing
 from autoseg.imaging.colours import structure_colours
 from autoseg.imaging.dicom_codes import code_structure
-from autoseg.imaging.dicom_read import headers_of, unique_identifier
+from autoseg.imaging.dicom_headers import headers_of, plain_text, series_number, unique_identifier
 from autoseg.imaging.dicom_seg import coded
+from autoseg.imaging.dicom_series import DicomSeries, Plane, grid_plane
+from autoseg.imaging.volume import LabelVolume
 
 __all__ = ["outlines", "write_rtstruct"]
 
@@ -40,29 +45,42 @@ _REPEATED = (
 )
 
 
-def write_rtstruct(path, series, labels, structures, *, model, version):
-    """Write a structure set; arguments and errors as of ``dicom_seg.write_seg``."""
-    headers = headers_of(series)
+def write_rtstruct(
+    path: Path,
+    series: DicomSeries,
+    labels: LabelVolume,
+    structures: Mapping[str, Sequence[int]],
+    *,
+    model: str,
+    version: str,
+) -> tuple[str, ...]:
+    """Write a structure set; arguments, result and errors as of ``dicom_seg.write_seg``."""
+    headers, notes = headers_of(series)
     header_of = dict(zip(series.paths, headers, strict=True))
+    steps_mm = np.stack(grid_plane(series.planes).steps_mm)
     identify = unique_identifier(series, labels, model, "RTSTRUCT")
-    ds = _structure_set(headers[0], identify, model, version)
-    images = [_reference(header_of[plane.path], plane) for plane in series.planes]
-    ds.ReferencedFrameOfReferenceSequence = [_referenced_frame(headers[0], images)]
-    ds.StructureSetROISequence, ds.ROIContourSequence, ds.RTROIObservationsSequence = [], [], []
-    for number, (name, colour) in enumerate(zip(structures, structure_colours(structures), strict=True), start=1):
-        contours = _contours(np.isin(labels.data, structures[name]), series.planes, images)
-        for sequence, item in zip(
-            (ds.StructureSetROISequence, ds.ROIContourSequence, ds.RTROIObservationsSequence),
-            _structure(number, name, colour, contours, headers[0].FrameOfReferenceUID),
-            strict=True,
-        ):
-            sequence.append(item)
-    with replacing(path) as draft:
-        ds.save_as(draft, enforce_file_format=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of identifiers that pydicom finds unlikely, and images are known by
+        ds = _structure_set(headers[0], identify, model, version)
+        images = [_reference(header_of[plane.path], plane) for plane in series.planes]
+        ds.ReferencedFrameOfReferenceSequence = [_referenced_frame(headers[0], images)]
+        ds.StructureSetROISequence, ds.ROIContourSequence, ds.RTROIObservationsSequence = [], [], []
+        for number, (name, colour) in enumerate(zip(structures, structure_colours(structures), strict=True), start=1):
+            contours = _contours(np.isin(labels.data, structures[name]), series.planes, images, steps_mm)
+            roi, shape, observation = _structure(number, name, colour, contours, headers[0].FrameOfReferenceUID)
+            ds.StructureSetROISequence.append(roi)
+            ds.ROIContourSequence.append(shape)
+            ds.RTROIObservationsSequence.append(observation)
+        with replacing(path) as draft:
+            ds.save_as(draft, enforce_file_format=True)
+    return notes
 
 
-def outlines(mask):
+def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """Closed polygons around the parts of a mask, holes cut out through keyholes.
+
+    No edge of a polygon runs through the centre of a voxel, those of keyholes included, so every test of what lies within (even
+    and odd, winding number) finds exactly the voxels of the mask.
 
     Args:
         mask: (rows, columns) bool.
@@ -74,75 +92,103 @@ def outlines(mask):
     parts, _ = ndimage.label(mask)
     polygons = []
     for number, box in enumerate(ndimage.find_objects(parts), start=1):
-        part = np.pad(parts[box] == number, 1).astype(float)
-        loops = [loop[:-1] for loop in find_contours(part, 0.5)]
-        loops.sort(key=lambda loop: np.ptp(loop[:, 0]))  # the outer one is the tallest
-        polygon = loops.pop()
-        while loops:
-            polygon = _with_keyhole(polygon, loops)
+        part = np.pad(parts[box] == number, 1)
+        loops = [loop[:-1] for loop in find_contours(part.astype(float), 0.5)]  # type: ignore[no-untyped-call]
+        loops.sort(key=lambda loop: -np.ptp(loop[:, 0]))  # the outer one is the tallest
+        polygon = loops[0] if len(loops) == 1 else _with_keyholes(loops, part)
         polygons.append(_without_needless_points(polygon) + [box[0].start - 1, box[1].start - 1])
     return polygons
 
 
-def _with_keyhole(polygon, loops):
-    """Join the nearest of the loops to a polygon and take it from the list."""
-    tree = cKDTree(polygon)
-    near = [tree.query(loop) for loop in loops]  # (distances, indices) of each loop's points
-    nearest = int(np.argmin([distances.min() for distances, _ in near]))
-    loop, (distances, indices) = loops.pop(nearest), near[nearest]
-    there = int(distances.argmin())
-    here = int(indices[there])
-    return np.concatenate([polygon[: here + 1], loop[there:], loop[: there + 1], polygon[here:]])
+def _with_keyholes(loops: list[NDArray[np.float64]], part: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """One closed polygon of the outer loop, which comes first, and those of the holes.
+
+    From the leftmost of its topmost points each hole is joined to what lies next on its left: the channel runs half-way between
+    two rows of voxels, through voxels of the part alone, to a point of another loop. That loop begins higher, or as high and
+    further left, so all ways end at the outer one.
+    """
+    points = np.concatenate(loops)
+    ends = np.cumsum([len(loop) for loop in loops])
+    follower = np.arange(1, len(points) + 1)
+    follower[ends - 1] = ends - [len(loop) for loop in loops]
+    index_of = {(row, column): index for index, (row, column) in enumerate(np.rint(2 * points).astype(int).tolist())}
+    both = part[:-1] & part[1:]  # half-way between two rows: whether the part is on both sides
+    wall = np.maximum.accumulate(np.where(both, -1, np.arange(part.shape[1])), axis=1)  # the nearest on the left where not
+    more, after = points.tolist(), follower.tolist()
+    for loop in loops[1:]:
+        top = loop[:, 0].min()
+        row, column = int(top), int(loop[loop[:, 0] == top, 1].min())
+        left = int(wall[row, column - 1])
+        is_beside = not (part[row, left] or part[row + 1, left])  # else the other loop crosses here, between the two rows
+        there = index_of[2 * row, 2 * left + 1] if is_beside else index_of[2 * row + 1, 2 * left]
+        here = index_of[2 * row + 1, 2 * column]
+        corner = [top, left + 1.0]
+        # there, corner, here again, round the hole, here, corner again, there again
+        begin = len(more)
+        more += [corner, more[here], corner, more[there]]
+        after += [begin + 1, after[here], begin + 3, after[there]]
+        after[here], after[there] = begin + 2, begin
+    walk = [0]
+    while (index := after[walk[-1]]) != 0:
+        walk.append(index)
+    joined: NDArray[np.float64] = np.array([more[index] for index in walk])
+    return joined
 
 
-def _without_needless_points(polygon):
+def _without_needless_points(polygon: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points in the middle of a straight line left out; coordinates are multiples of one half, so this is exact."""
     before, after = polygon - np.roll(polygon, 1, axis=0), np.roll(polygon, -1, axis=0) - polygon
     turns = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0] != 0
-    return polygon[turns | ((before * after).sum(axis=1) <= 0)]
+    kept: NDArray[np.float64] = polygon[turns | ((before * after).sum(axis=1) <= 0)]
+    return kept
 
 
-def _contours(mask, planes, images):
+def _contours(
+    mask: NDArray[np.bool_], planes: Sequence[Plane], images: Sequence[Dataset], steps_mm: NDArray[np.float64]
+) -> list[Dataset]:
     """Items of a ContourSequence."""
+    digits = int(np.clip(4 - np.floor(np.log10(np.linalg.norm(steps_mm, axis=1).min())), 4, 9))
     contours = []
     for layer, plane, image in zip(mask, planes, images, strict=True):
-        along, down = np.reshape(plane.orientation, (2, 3)) * np.reshape(plane.spacing_mm[::-1], (2, 1))
         for polygon in outlines(layer) if layer.any() else ():
-            points_mm = np.add(plane.position, polygon @ [down, along])
+            points_mm = np.asarray(plane.position) + polygon @ steps_mm
             contour = Dataset()
             contour.ContourImageSequence = [image]
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(points_mm)
-            contour.ContourData = [f"{value:.4f}" for value in points_mm.ravel()]  # a decimal string has 16 characters
+            contour.ContourData = [f"{value:.{digits}f}" for value in points_mm.ravel()]  # of 16 characters at most
             contours.append(contour)
     return contours
 
 
-def _structure_set(header, identify, model, version):
+def _structure_set(header: Dataset, identify: Callable[[str], str], model: str, version: str) -> Dataset:
     """The object without its structures."""
     now = datetime.datetime.now()
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    # in explicit VR a decimal string ends at 64 kB, which an outline of 2 300 points fills; in implicit VR it does not
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     ds.SOPClassUID, ds.SOPInstanceUID = RTStructureSetStorage, identify("instance")
     for name in _REPEATED:
         setattr(ds, name, header.get(name))
     ds.Modality, ds.SeriesInstanceUID, ds.InstanceNumber = "RTSTRUCT", identify("series"), 1
-    ds.SeriesNumber, ds.SeriesDescription = 2000 + int(header.get("SeriesNumber") or 0), "autoseg segmentation"
+    ds.SeriesNumber, ds.SeriesDescription = series_number(header, 2000), "autoseg segmentation"
     ds.Manufacturer = ds.ManufacturerModelName = "autoseg"
     ds.SoftwareVersions, ds.OperatorsName = version, ""
-    ds.StructureSetLabel, ds.StructureSetName = "autoseg", f"autoseg, {model}"[:64]
+    ds.StructureSetLabel, ds.StructureSetName = "autoseg", plain_text(f"autoseg, {model}")
     ds.StructureSetDate = ds.InstanceCreationDate = now.strftime("%Y%m%d")
     ds.StructureSetTime = ds.InstanceCreationTime = now.strftime("%H%M%S")
     ds.ApprovalStatus = "UNAPPROVED"
     return ds
 
 
-def _structure(number, name, colour, contours, frame):
+def _structure(
+    number: int, name: str, colour: Sequence[int], contours: list[Dataset], frame: str
+) -> tuple[Dataset, Dataset, Dataset]:
     """(item of StructureSetROISequence, of ROIContourSequence, of RTROIObservationsSequence)."""
     roi = Dataset()
     roi.ROINumber, roi.ReferencedFrameOfReferenceUID = number, frame
-    roi.ROIName, roi.ROIGenerationAlgorithm = name[:64], "AUTOMATIC"
+    roi.ROIName, roi.ROIGenerationAlgorithm = plain_text(name), "AUTOMATIC"
     shape = Dataset()
     shape.ReferencedROINumber, shape.ROIDisplayColor = number, list(colour)
     if contours:
@@ -154,7 +200,7 @@ def _structure(number, name, colour, contours, frame):
     return roi, shape, observation
 
 
-def _reference(header, plane):
+def _reference(header: Dataset, plane: Plane) -> Dataset:
     """The image that a contour lies on."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
@@ -163,7 +209,7 @@ def _reference(header, plane):
     return item
 
 
-def _referenced_frame(header, images):
+def _referenced_frame(header: Dataset, images: list[Dataset]) -> Dataset:
     series = Dataset()
     series.SeriesInstanceUID, series.ContourImageSequence = header.SeriesInstanceUID, images
     study = Dataset()

@@ -4,22 +4,40 @@ DICOM asks that the object names the patient and the study of its images, so it 
 """
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import highdicom
 import numpy as np
-from pydicom.dataset import Dataset
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.imaging.colours import structure_colours
 from autoseg.imaging.dicom_codes import code_structure
-from autoseg.imaging.dicom_read import headers_of, unique_identifier
+from autoseg.imaging.dicom_headers import headers_of, plain_text, series_number, unique_identifier
+from autoseg.imaging.dicom_series import DicomSeries, depths_mm, grid_plane
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
 
 __all__ = ["write_seg"]
 
+T = TypeVar("T")
 
-def write_seg(path, series, labels, structures, *, model, version):
+
+def write_seg(
+    path: Path,
+    series: DicomSeries,
+    labels: LabelVolume,
+    structures: Mapping[str, Sequence[int]],
+    *,
+    model: str,
+    version: str,
+) -> tuple[str, ...]:
     """Write a segmentation object.
 
     Args:
@@ -29,10 +47,13 @@ def write_seg(path, series, labels, structures, *, model, version):
         model: what made the labels, such as the name and digest of a model.
         version: of autoseg.
 
+    Returns:
+        Sentences about values of the images' headers that were left empty.
+
     Raises:
-        FileError: the images lack what such an object must repeat.
+        FileError: the images lack what such an object must repeat, or hold what it may not.
     """
-    headers = headers_of(series)
+    headers, notes = headers_of(series)
     if len(headers) > 1 and any(plane.frame for plane in series.planes):
         raise FileError(
             f"{series}: a segmentation object refers to one file of many frames, found {len(headers)}. Use rtstruct"
@@ -40,15 +61,15 @@ def write_seg(path, series, labels, structures, *, model, version):
     first = headers[0]
     _state_geometry(headers, series, labels.geometry)
     identify = unique_identifier(series, labels, model, "SEG")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names of patients that it finds unlikely
-        segmentation = highdicom.seg.Segmentation(
+    try:
+        segmentation = _quietly(
+            highdicom.seg.Segmentation,
             source_images=headers,
             pixel_array=_masks(series, labels, tuple(structures.values()), frames=int(first.get("NumberOfFrames") or 1)),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=_descriptions(structures, model, version, identify),
             series_instance_uid=identify("series"),
-            series_number=1000 + int(first.get("SeriesNumber") or 0),
+            series_number=series_number(first, 1000),
             sop_instance_uid=identify("instance"),
             instance_number=1,
             manufacturer="autoseg",
@@ -56,18 +77,33 @@ def write_seg(path, series, labels, structures, *, model, version):
             software_versions=version,
             device_serial_number="none",
             content_label="SEGMENTATION",
-            content_description=f"autoseg, {model}"[:64],
+            content_description=plain_text(f"autoseg, {model}"),
             series_description="autoseg segmentation",
         )
+    except Exception as error:  # of headers that highdicom does not take; it raises what it likes
+        reason = str(error).strip(" .") or type(error).__name__
+        raise FileError(
+            f"{series}: no segmentation object can refer to these images: {reason}. Ask for rtstruct or for NIfTI only."
+        ) from error
     with replacing(path) as draft:
-        segmentation.save_as(draft)
+        _quietly(segmentation.save_as, draft)
+    return notes
 
 
-def _state_geometry(headers, series, geometry):
+def _quietly(make: Callable[..., T], *args: Any, **options: Any) -> T:
+    """A call without the warnings of names and identifiers that pydicom finds unlikely."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make(*args, **options)
+
+
+def _state_geometry(headers: list[FileDataset], series: DicomSeries, geometry: Geometry) -> None:
     """Correct the headers, which highdicom copies: one orientation, and slices as thick as they are apart."""
-    plane = series.planes[0]
-    depths = [one.depth_mm for one in series.planes]
-    distance = (depths[-1] - depths[0]) / (len(depths) - 1) if len(depths) > 1 else geometry.spacing_mm[0]
+    plane = grid_plane(series.planes)
+    assert plane.spacing_mm is not None
+    assert plane.orientation is not None
+    depths = depths_mm(series.planes)
+    distance = float(depths[-1] - depths[0]) / (len(depths) - 1) if len(depths) > 1 else geometry.spacing_mm[0]
     measures = highdicom.PixelMeasuresSequence(plane.spacing_mm, distance, distance)
     orientation = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
     for header in headers:
@@ -79,7 +115,7 @@ def _state_geometry(headers, series, geometry):
             header.update(orientation[0])
 
 
-def _masks(series, labels, groups, frames):
+def _masks(series: DicomSeries, labels: LabelVolume, groups: Sequence[Sequence[int]], frames: int) -> NDArray[Any]:
     """Segment numbers (planes, rows, columns), or where structures overlap a mask for each (planes, rows, columns, segments).
 
     Planes are in the order of the images: that of the files, or of the frames of a single file; frames that are not of
@@ -99,22 +135,24 @@ def _masks(series, labels, groups, frames):
     return ordered
 
 
-def _descriptions(structures, model, version, identify):
+def _descriptions(
+    structures: Mapping[str, Sequence[int]], model: str, version: str, identify: Callable[[str], str]
+) -> list[highdicom.seg.SegmentDescription]:
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=f"autoseg, {model}"[:64], family=codes.DCM.ArtificialIntelligence, version=version
+        name=plain_text(f"autoseg, {model}"), family=codes.DCM.ArtificialIntelligence, version=version
     )
     descriptions = []
     for number, (name, colour) in enumerate(zip(structures, structure_colours(structures), strict=True), start=1):
         code = code_structure(name)
         description = highdicom.seg.SegmentDescription(
             segment_number=number,
-            segment_label=name[:64],
+            segment_label=plain_text(name),
             segmented_property_category=code.category,
             segmented_property_type=code.kind,
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
             tracking_uid=identify(f"segment {number}"),
-            tracking_id=name[:64],
+            tracking_id=plain_text(name),
             display_color=highdicom.color.CIELabColor.from_rgb(*colour),
         )
         if code.side:
@@ -124,7 +162,7 @@ def _descriptions(structures, model, version, identify):
     return descriptions
 
 
-def coded(code):
+def coded(code: Code) -> Dataset:
     """A code as an item of a sequence."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning

@@ -1,14 +1,19 @@
-"""Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``; ``FORMATS`` says which ending is whose.
+"""Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``, as ``nifti`` has them; ``FORMATS`` says
+which ending is whose.
 Where the numbers of an image may mean something else as labels, it also has ``read_labels``.
 
 A scan can also be a ``DicomSeries``, or a file or folder that holds exactly one; DICOM needs the optional package pydicom.
 Arrays come out as (C, Z, Y, X) and geometry as RAS+ millimetres, whatever the file holds; the formats alone know more.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +32,17 @@ __all__ = [
     "PICTURES",
     "SEGMENTATION",
     "FileContent",
+    "description_of",
     "digest_on_disk",
     "ending_of",
     "is_dicom",
+    "is_slicer_segmentation",
+    "layers_of",
     "paths_of",
     "read_file",
     "read_geometry",
     "read_label_volume",
+    "read_segment",
     "read_volume",
     "segment_names",
     "series_in",
@@ -42,6 +51,7 @@ __all__ = [
     "write_volume",
 ]
 
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 FORMATS = Registry(
     "file format",
     {
@@ -51,18 +61,19 @@ FORMATS = Registry(
         ".nhdr": itk,
         ".mha": itk,
         ".mhd": itk,
-        ".png": pictures,
-        ".tif": pictures,
-        ".tiff": pictures,
-        ".jpg": pictures,
-        ".jpeg": pictures,
+        **dict.fromkeys(PICTURES, pictures),
     },
 )
 SEGMENTATION = ".dcm"  # by which DICOM label maps are found in a folder; whether a file is DICOM its content tells
-PICTURES = tuple(ending for ending, file_format in FORMATS.items() if file_format is pictures)
 
-SAME_GRID_MM = 1e-2  # headers store single precision, some only a few digits
-_LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32)
+AnyPath = str | PathLike[str]
+Image = AnyPath | DicomSeries
+
+# how far a scale in the header may leave labels off whole numbers: steps of 16 bits over their range, yet less than what maps
+# have that were interpolated
+NEARLY_WHOLE, FARTHEST_OFF = 1e-3, 0.1
+_SLICER = ".seg"
+_LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32, np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,30 +85,50 @@ class FileContent:
         geometry: the grid.
         notes: sentences about choices that reading took, such as which of two voxel sizes was believed.
         digest: 16 hexadecimal digits, BLAKE2b of the bytes on disk.
+        is_part: of labels: the file leaves empty voxels at the borders out, so that nobody knows where the scan ended.
     """
 
     data: np.ndarray
     geometry: Geometry
     notes: tuple[str, ...]
     digest: str
+    is_part: bool = False
 
 
-def ending_of(path):
+def ending_of(path: AnyPath) -> str:
     """The known ending of a file name in lower case, the longest that fits: '.nii.gz' rather than '.gz'."""
     name = Path(path).name.lower()
     fitting = [ending for ending in FORMATS if name.endswith(ending)]
     if not fitting:
         raise FileError(f"{path}: expected a name that ends in one of {', '.join(sorted(FORMATS))}. Convert the file.")
-    return max(fitting, key=len)
+    longest: str = max(fitting, key=len)
+    return longest
 
 
-def stem_of(path):
-    """The name of a file without its known ending, ``.dcm`` included."""
+def stem_of(path: AnyPath) -> str:
+    """The name of a file without its known ending, ``.dcm`` and ``.seg.nrrd`` included."""
     name = Path(path).name
-    return Path(path).stem if name.lower().endswith(SEGMENTATION) else name[: -len(ending_of(path))]
+    if name.lower().endswith(SEGMENTATION):
+        return Path(path).stem
+    stem = name[: -len(ending_of(path))]
+    return stem[: -len(_SLICER)] if is_slicer_segmentation(path) else stem
 
 
-def is_dicom(image):
+def is_slicer_segmentation(path: AnyPath) -> bool:
+    """Whether a file is called as 3D Slicer calls its segmentations, ``CASE.seg.nrrd``."""
+    return Path(path).name.lower().endswith((f"{_SLICER}.nrrd", f"{_SLICER}.nhdr"))
+
+
+def description_of(path: AnyPath) -> str:
+    """The text that ``write_label_volume`` put into the header; "" where there is none, or no header that can be read."""
+    file_format = FORMATS[ending_of(path)]
+    try:
+        return str(file_format.description(Path(path))) if hasattr(file_format, "description") else ""
+    except AutosegError:
+        return ""
+
+
+def is_dicom(image: Image) -> bool:
     """Whether an image is read as DICOM: a series, a folder, or a file without a known ending that begins as such files do."""
     if isinstance(image, DicomSeries) or Path(image).is_dir():
         return True
@@ -108,32 +139,33 @@ def is_dicom(image):
         return file.read(132)[128:] == b"DICM"
 
 
-def paths_of(image):
+def paths_of(image: Image) -> tuple[Path, ...]:
     """The files of an image: one, or those of a DICOM series."""
     return image.paths if isinstance(image, DicomSeries) else (Path(image),)
 
 
-def digest_on_disk(image):
+def digest_on_disk(image: Image) -> str:
     """The ``digest`` that ``read_file`` returns, without looking into the files, except for headers whose voxels lie apart."""
     apart = (".mhd", ".nhdr")
-    paths = paths_of(image)
-    digests = [read_file(p).digest if p.name.lower().endswith(apart) else digest_of(read_bytes(p)) for p in paths]
-    return digest_of("".join(digests).encode()) if isinstance(image, DicomSeries) else digests[0]
+    if isinstance(image, DicomSeries):
+        return _dicom().digest_of_series(image)
+    path = Path(image)
+    return read_file(path).digest if path.name.lower().endswith(apart) else digest_of(read_bytes(path))
 
 
-def series_in(source):
+def series_in(source: AnyPath, *, inverts: bool = False) -> Any:
     """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
-    return _dicom().find_series(source)
+    return _dicom().find_series(source, inverts=inverts)
 
 
-def read_file(path, *, as_label=False, onto=None):
+def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = None) -> FileContent:
     """Everything in one file.
 
     Args:
         as_label: the numbers are label values: those of a palette rather than its colours, of a DICOM segmentation those of its
             segments; never approximate.
-        onto: grid of the scan that labels belong to. A DICOM segmentation, which leaves out empty slices, is laid on it if its
-            voxels are voxels of the scan; other files stay as they are.
+        onto: grid of the scan that labels belong to. A segmentation of DICOM or 3D Slicer, which leaves out what is empty, is
+            laid on it if its voxels are voxels of the scan; other files stay as they are.
 
     Raises:
         FileError: missing, unknown ending, cut short, damaged in a way that checksums or sizes show, not an image.
@@ -142,18 +174,54 @@ def read_file(path, *, as_label=False, onto=None):
     read = getattr(file_format, "read_labels", file_format.read) if as_label else file_format.read
     with _blamed_on(path):
         content = FileContent(*read(_as_image(path)))
-    if onto is not None and is_dicom(path) and (laid := laid_on(content.data[0], content.geometry, onto)) is not None:
-        content = replace(content, data=laid[None], geometry=onto)
+        content.geometry.refuse_implausible()
+    if as_label:
+        content = _whole(content)
+    if onto is not None and _is_cropped(path) and (laid := laid_on(content.data[0], content.geometry, onto)) is not None:
+        content = replace(content, data=laid[None], geometry=onto, is_part=False)
     return content
 
 
-def read_geometry(path):
+def read_segment(path: AnyPath, name: str, onto: Geometry | None = None) -> FileContent:
+    """One structure of a segmentation of 3D Slicer as a map of 0 and 1; ``name`` as ``segment_names`` has it."""
+    with _blamed_on(path):
+        content = FileContent(*itk.read_segment(path, name))
+    laid = None if onto is None else laid_on(content.data[0], content.geometry, onto)
+    return content if laid is None or onto is None else replace(content, data=laid[None], geometry=onto)
+
+
+def _is_cropped(path: Image) -> bool:
+    """Whether a label map may leave out what is empty."""
+    return is_dicom(path) or (not isinstance(path, DicomSeries) and is_slicer_segmentation(path))
+
+
+def _whole(content: FileContent) -> FileContent:
+    """Label values that rounding alone keeps from being whole numbers, as a scale in the header does, are rounded."""
+    if content.data.dtype.kind != "f":
+        return content
+    worst, lowest, highest = 0.0, 0.0, 0.0
+    for part in content.data:
+        if not np.isfinite(part).all():
+            return content
+        lowest, highest = min(lowest, float(part.min())), max(highest, float(part.max()))
+        worst = max(worst, float(np.abs(part - np.rint(part)).max()))
+    if not 0 < worst <= min(FARTHEST_OFF, max(NEARLY_WHOLE, (highest - lowest) / 2**16)):
+        return content
+    note = f"Label values are up to {worst:.2g} off whole numbers, as a scale in the header makes them; they are rounded."
+    return replace(content, data=np.rint(content.data), notes=(*content.notes, note))
+
+
+def read_geometry(path: Image) -> Geometry:
     """The grid of a file, without its voxels."""
     with _blamed_on(path):
-        return _format_of(path).read_geometry(_as_image(path))
+        geometry: Geometry = _format_of(path).read_geometry(_as_image(path))
+        geometry.refuse_implausible()
+    return geometry
 
 
-def read_volume(paths, *, resample=False, on_note=None):
+def read_volume(
+    paths: Image | Iterable[Image], *, resample: bool = False, on_note: Callable[[str], object] | None = None
+) -> Volume:
     """The image in one file, or in a sequence of files with one or more channels each, as float32.
 
     Args:
@@ -171,7 +239,7 @@ def read_volume(paths, *, resample=False, on_note=None):
     notes = [note for content in contents for note in content.notes]
     arrays = [content.data for content in contents]
     for i, content in enumerate(contents):
-        if content.geometry.matches(first, SAME_GRID_MM):
+        if content.geometry.is_same_grid(first):
             continue
         if not resample:
             raise GeometryError(
@@ -183,18 +251,27 @@ def read_volume(paths, *, resample=False, on_note=None):
         notes.append(
             f"{_as_image(paths[i]).name}: {content.geometry}, resampled onto the grid of {_as_image(paths[0]).name}, {first}."
         )
-    for note in notes if on_note else ():
-        on_note(note)
+    for note in notes:
+        if on_note:
+            on_note(note)
     data = np.empty((sum(len(array) for array in arrays), *first.shape), np.float32)
     return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first)
 
 
-def segment_names(path):
-    """{name: label value} that a DICOM segmentation tells; {} of other files."""
-    return _dicom().segment_names(Path(path)) if is_dicom(path) else {}
+def segment_names(path: AnyPath) -> dict[str, int]:
+    """{name: label value} that a segmentation of DICOM or 3D Slicer tells; {} of other files."""
+    if not is_dicom(path):
+        return itk.segment_names(path) if Path(path).name.lower().endswith((".nrrd", ".nhdr")) else {}
+    names: dict[str, int] = _dicom().segment_names(Path(path))
+    return names
 
 
-def read_label_volume(path, onto=None):
+def layers_of(path: AnyPath) -> int:
+    """How many layers a segmentation of 3D Slicer has, of which each may overlap the others."""
+    return itk.layers_of(path)
+
+
+def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:
     """The label values in a file. Real numbers are taken if all of them are whole. ``onto`` as for ``read_file``.
 
     Raises:
@@ -209,13 +286,14 @@ def read_label_volume(path, onto=None):
         odd |= data != np.rint(data)
         if odd.any():
             raise FileError(
-                f"{path}: expected whole numbers as labels, found {data[odd][0]} and {odd.sum() - 1} more. Round or redo them."
+                f"{path}: expected whole numbers as labels, found {data[odd][0]} and {odd.sum() - 1} more. If it was "
+                "resampled, do that again with nearest neighbour; else save it as whole numbers, without a scale in the header."
             )
         data = data.astype(_label_type(data, path))
-    return LabelVolume(data, content.geometry)
+    return LabelVolume(data, content.geometry, content.is_part)
 
 
-def write_label_volume(volume, path, like=None, description=""):
+def write_label_volume(volume: LabelVolume, path: AnyPath, like: Image | None = None, description: str = "") -> None:
     """Write labels in the smallest integer type that holds them; the file is complete or absent.
 
     Args:
@@ -230,32 +308,32 @@ def write_label_volume(volume, path, like=None, description=""):
     _write(volume.data.astype(_label_type(volume.data, path), copy=False), volume.geometry, path, like, description)
 
 
-def write_volume(volume, path, like=None):
+def write_volume(volume: Volume, path: AnyPath, like: Image | None = None) -> None:
     """Write intensities, float32; several channels become a 4D NIfTI or a vector image. ``like`` as for labels."""
     _write(volume.data.astype(np.float32, copy=False), volume.geometry, path, like)
 
 
-def _write(array, geometry, path, like, description=""):
+def _write(array: np.ndarray, geometry: Geometry, path: AnyPath, like: Image | None, description: str = "") -> None:
     file_format = FORMATS[ending_of(path)]
     if like is not None:
         grid = read_geometry(like)
-        if not grid.matches(geometry, SAME_GRID_MM):
+        if not grid.is_same_grid(geometry):
             raise GeometryError(
                 f"{path}: expected the grid of {like}\n  there {grid}\n  here  {geometry}\n"
                 f"{_difference(grid, geometry)}Bring the result back to the grid of the scan before it is written."
             )
-        like = Path(like) if _format_of(like) is file_format else None
+        like = _as_image(like) if _format_of(like) is file_format else None
     more = {"description": description} if description and file_format is not pictures else {}
     file_format.write(Path(path), array, geometry, like, **more)
 
 
-def _format_of(image):
+def _format_of(image: Image) -> Any:
     """The module that reads an image."""
     with _blamed_on(image):
-        return _dicom() if is_dicom(image) else FORMATS[ending_of(image)]
+        return _dicom() if isinstance(image, DicomSeries) or is_dicom(image) else FORMATS[ending_of(image)]
 
 
-def _dicom():
+def _dicom() -> Any:
     try:
         from autoseg.imaging import dicom_read
     except ImportError as error:
@@ -264,7 +342,7 @@ def _dicom():
 
 
 @contextmanager
-def _blamed_on(image):
+def _blamed_on(image: Image) -> Iterator[None]:
     """What knows no file, such as a grid that makes no sense, is a fault of the one that is read."""
     try:
         yield
@@ -275,16 +353,16 @@ def _blamed_on(image):
         raise FileError(f"{image}: {fault}{remedy}") from fault
 
 
-def _as_image(image):
+def _as_image(image: Image) -> Path | DicomSeries:
     return image if isinstance(image, DicomSeries) else Path(image)
 
 
-def _difference(a, b):
+def _difference(a: Geometry, b: Geometry) -> str:
     """How far apart grids of equal shape lie, as a sentence, since the printed form may be the same."""
     return f"Corners lie up to {a.distance_mm(b):.3g} mm apart. " if a.shape == b.shape else ""
 
 
-def _label_type(values, path):
+def _label_type(values: np.ndarray, path: Image) -> type[np.integer[Any]]:
     """The first of ``_LABEL_TYPES`` that holds all values; uint8 for none."""
     lowest, highest = (values.min(), values.max()) if values.size else (0, 0)
     for kind in _LABEL_TYPES:

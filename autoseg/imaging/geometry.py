@@ -6,14 +6,33 @@ method of the same name here, which returns the new grid. The way back from any 
 nothing else. File formats hand over and take arrays in (z, y, x); no other module converts between axis orders.
 """
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from autoseg.errors import GeometryError
 
-__all__ = ["Geometry"]
+__all__ = ["Geometry", "Ints", "Triple", "spans_space"]
+
+Triple = tuple[float, float, float]
+FLAT = 1e-9  # of a cube: the box between three directions that span no more is flat
+SAME_GRID_MM, SAME_GRID_VOXELS = 1e-2, 0.05  # headers store single precision, some only a few digits
+PLAUSIBLE_MM = 1e-6, 1e4  # edges of voxels, from atoms to houses
+FARTHEST_MM = 1e7  # from the origin
+Ints = Sequence[int] | np.ndarray  # one for each axis
+
+
+def spans_space(steps: np.ndarray) -> bool:
+    """Whether the columns of a (3, 3) matrix are three directions of their own, whatever the unit of their lengths."""
+    with np.errstate(all="ignore"):
+        directions = steps / np.linalg.norm(steps, axis=0)
+        return bool(np.isfinite(directions).all() and abs(np.linalg.det(directions)) > FLAT)
 
 
 @dataclass(frozen=True)
@@ -28,63 +47,67 @@ class Geometry:
     shape: tuple[int, int, int]
     rows: tuple[tuple[float, float, float, float], ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise GeometryError(f"expected a grid of three axes with at least one voxel each, found shape {self.shape}")
         affine = np.array(self.rows, float)
-        if affine.shape != (3, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:, :3])) < 1e-12:
+        if affine.shape != (3, 4) or not np.isfinite(affine).all() or not spans_space(affine[:, :3]):
             raise GeometryError(f"expected three directions that span space, found the affine {self.rows}")
 
     @classmethod
-    def from_affine(cls, shape, affine):
+    def from_affine(cls, shape: Ints, affine: ArrayLike) -> Geometry:
         """From a (3 or 4, 4) matrix that maps (index_z, index_y, index_x, 1) to RAS+ millimetres."""
-        rows = np.asarray(affine, float)[:3]
-        return cls(tuple(int(n) for n in shape), tuple(tuple(float(v) for v in row) for row in rows))
+        rows: Any = tuple(tuple(float(v) for v in row) for row in np.asarray(affine, float)[:3])
+        size: Any = tuple(int(n) for n in shape)
+        return cls(size, rows)
 
     @classmethod
-    def from_spacing(cls, shape, spacing_mm):
+    def from_spacing(cls, shape: Ints, spacing_mm: Sequence[float]) -> Geometry:
         """The canonical grid at the origin: z to the head, y to the front, x to the right."""
         z, y, x = spacing_mm
         return cls.from_affine(shape, [[0, 0, x, 0], [0, y, 0, 0], [z, 0, 0, 0]])
 
     @property
-    def affine(self):
+    def affine(self) -> np.ndarray:
         """(4, 4) float64, index (z, y, x) to RAS+ mm; a fresh array."""
         return np.vstack([np.array(self.rows, float), [0, 0, 0, 1]])
 
     @property
-    def spacing_mm(self):
+    def spacing_mm(self) -> Triple:
         """Voxel size along the array axes (z, y, x)."""
-        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+        z, y, x = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return z, y, x
 
     @property
-    def directions(self):
+    def directions(self) -> np.ndarray:
         """(3, 3) float64; column a is the unit vector of array axis a in RAS+."""
         return self.affine[:3, :3] / self.spacing_mm
 
     @property
-    def orientation(self):
+    def orientation(self) -> str:
         """Three letters: towards which side of the patient array axes z, y, x run, such as 'SAR'."""
         signs = self._nearest_axes()
         return "".join("RAS"[world] if sign > 0 else "LPI"[world] for world, sign in signs)
 
-    def to_world(self, index_zyx):
+    def to_world(self, index_zyx: ArrayLike) -> np.ndarray:
         """(N, 3) indices to (N, 3) RAS+ millimetres."""
         affine = self.affine
-        return np.asarray(index_zyx, float) @ affine[:3, :3].T + affine[:3, 3]
+        points: np.ndarray = np.asarray(index_zyx, float) @ affine[:3, :3].T + affine[:3, 3]
+        return points
 
-    def to_index(self, point_mm):
+    def to_index(self, point_mm: ArrayLike) -> np.ndarray:
         """(N, 3) RAS+ millimetres to (N, 3) indices (z, y, x), not rounded."""
         affine = self.affine
-        return np.linalg.solve(affine[:3, :3], (np.asarray(point_mm, float) - affine[:3, 3]).T).T
+        indices: np.ndarray = np.linalg.solve(affine[:3, :3], (np.asarray(point_mm, float) - affine[:3, 3]).T).T
+        return indices
 
-    def cropped(self, lower, shape):
+    def cropped(self, lower: Ints, shape: Ints) -> Geometry:
         """The part that begins at index ``lower`` (may be negative: then it is padded) and has ``shape`` voxels."""
         affine = self.affine
-        affine[:3, 3] = self.to_world([lower])[0]
+        affine[:3, 3] = self.to_world(np.array([lower]))[0]
         return Geometry.from_affine(shape, affine)
 
-    def resized(self, shape):
+    def resized(self, shape: Ints) -> Geometry:
         """The grid that covers the same box with another number of voxels.
 
         Outer faces stay put, so the spacing follows from the shapes and is only near the spacing that was asked for.
@@ -95,13 +118,13 @@ class Geometry:
         affine[:3, :3] *= ratio
         return Geometry.from_affine(shape, affine)
 
-    def transposed(self, order):
+    def transposed(self, order: Sequence[int]) -> Geometry:
         """The grid of ``array.transpose(order)``."""
         affine = self.affine
         affine[:3, :3] = affine[:3, list(order)]
         return Geometry.from_affine([self.shape[axis] for axis in order], affine)
 
-    def flipped(self, axes):
+    def flipped(self, axes: Sequence[int]) -> Geometry:
         """The grid of ``numpy.flip(array, axes)``."""
         affine = self.affine
         last = np.zeros(3)
@@ -112,7 +135,7 @@ class Geometry:
             affine[:3, axis] *= -1
         return Geometry.from_affine(self.shape, affine)
 
-    def canonical(self):
+    def canonical(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """How to bring an array of this grid to the canonical orientation.
 
         Returns:
@@ -124,11 +147,11 @@ class Geometry:
         flips = tuple(i for i, axis in enumerate(order) if nearest[axis][1] < 0)
         return order, flips
 
-    def oriented(self, order, flips):
+    def oriented(self, order: Sequence[int], flips: Sequence[int]) -> Geometry:
         """``transposed(order)`` and then ``flipped(flips)``."""
         return self.transposed(order).flipped(flips)
 
-    def isotropic(self, spacing_mm=None):
+    def isotropic(self, spacing_mm: float | None = None) -> Geometry:
         """The grid of cubic voxels over the same box; as fine as the finest spacing where ``spacing_mm`` is None.
 
         The edge is met to the nearest whole number of voxels along each axis.
@@ -141,11 +164,26 @@ class Geometry:
         edge = spacing_mm or min(self.spacing_mm)
         return self.resized([max(1, round(n * size / edge)) for n, size in zip(self.shape, self.spacing_mm, strict=True)])
 
-    def matches(self, other, tolerance_mm=1e-3):
+    def is_same_grid(self, other: Geometry) -> bool:
+        """Whether voxels of one index are the same in both, but for rounding in headers: to 0.01 mm, less for small voxels."""
+        return self.matches(other, min(SAME_GRID_MM, SAME_GRID_VOXELS * min(self.spacing_mm)))
+
+    def refuse_implausible(self) -> None:
+        """``GeometryError`` where nothing has such voxels: what follows would take for ever or mean nothing."""
+        least, most = PLAUSIBLE_MM
+        reach = float(np.abs(self.to_world(np.array([(0, 0, 0), self.shape]))).max())
+        if not (least <= min(self.spacing_mm) and max(self.spacing_mm) <= most and reach <= FARTHEST_MM):
+            sizes = " x ".join(f"{size:.3g}" for size in self.spacing_mm)
+            raise GeometryError(
+                f"expected voxels of {least:g} to {most:g} mm within {FARTHEST_MM:g} mm of the origin, found {sizes} mm up to "
+                f"{reach:.3g} mm away. Look at unit and voxel size in the header"
+            )
+
+    def matches(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
         """Same shape, and every corner at the same place to ``tolerance_mm``."""
         return self.shape == other.shape and self.distance_mm(other) <= tolerance_mm
 
-    def distance_mm(self, other):
+    def distance_mm(self, other: Geometry) -> float:
         """How far apart a voxel of one grid and the voxel of the same index in another can lie, along x, y or z.
 
         Looked up at the corners of this grid, where the difference of two affines is largest.
@@ -153,12 +191,12 @@ class Geometry:
         corners = np.array(list(itertools.product(*[(0, n - 1) for n in self.shape])))
         return float(np.abs(self.to_world(corners) - other.to_world(corners)).max())
 
-    def __str__(self):
+    def __str__(self) -> str:
         size = "x".join(str(n) for n in self.shape)
         spacing = "x".join(f"{s:.4g}" for s in self.spacing_mm)
         return f"{size} voxels of {spacing} mm (z, y, x), {self.orientation}"
 
-    def _nearest_axes(self):
+    def _nearest_axes(self) -> list[tuple[int, int]]:
         """For each array axis (world axis, sign), each world axis taken once, the best total alignment.
 
         Of equals (turned by 45 degrees, say, and known to float32) the canonical order comes first, so that a grid that was

@@ -1,10 +1,15 @@
 """NRRD and MetaImage (.nrrd, .nhdr, .mha, .mhd) through SimpleITK. The only file that knows ITK's axes: LPS and (x, y, z).
 
-SimpleITK raises when voxels are missing, but reads on where compressed ones are damaged, so those streams are checked here.
+SimpleITK takes the header's word for the number of voxels, and reads on where compressed ones are damaged, so both are checked
+here; ``itk_header`` has what it passes over.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -12,40 +17,178 @@ import SimpleITK
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, digest_of, inflate, read_bytes
+from autoseg.imaging.itk_header import Header, Segment, header_of
+from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, refuse_beyond_memory
 
-__all__ = ["read", "read_geometry", "write"]
+__all__ = ["description", "layers_of", "read", "read_geometry", "read_labels", "read_segment", "segment_names", "write"]
 
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
-_HEADER_END = re.compile(rb"^ElementDataFile[^\n]*\n|\n\r?\n", re.MULTILINE)
-_DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:) *([^\r\n]*?) *\r?$", re.MULTILINE | re.IGNORECASE)
 _ITK_SAYS = re.compile(r"ITK ERROR: \w+\(\w+\): ([^.]+)")
-_IS_PACKED = re.compile(rb"^(?:CompressedData *= *True|encoding: *gz(?:ip)?) *\r?$", re.MULTILINE | re.IGNORECASE)
 
 
-def read(path):
-    """See ``files.read_file``; returns (data, geometry, notes, digest)."""
-    digest = _checked_digest(Path(path))
+def read(path: AnyPath) -> Content:
+    """See ``files.read_file``; returns (data, geometry, notes, digest).
+
+    Slope and offset of a MetaImage's intensities are applied, lengths in other units are converted to mm.
+    """
+    content, _ = _read(Path(path))
+    return content
+
+
+def read_labels(path: AnyPath) -> Content:
+    """As ``read``; of a segmentation of 3D Slicer one map whose values are told by ``segment_names``.
+
+    Raises:
+        FileError: segments in several layers that overlap.
+    """
+    (data, geometry, notes, digest), header = _read(Path(path))
+    segments = header.segments()
+    if not segments or len(data) == 1:
+        return data, geometry, notes, digest
+    merged = np.zeros(geometry.shape, np.uint16)
+    for value, segment in enumerate(segments, 1):
+        mask = _mask(data, segment, header)
+        if (others := np.unique(merged[mask])).any():
+            other = segments[int(others[-1]) - 1].name
+            raise FileError(
+                f"{path}: expected segments that do not overlap, found {other} and {segment.name} in the same voxels. Export "
+                "each as a file of its own, or convert the data with `autoseg convert folders`, which makes regions of them."
+            )
+        merged[mask] = value
+    return merged[None], geometry, (*notes, "Segments lie in several layers; they are numbered in their order."), digest
+
+
+def segment_names(path: AnyPath) -> dict[str, int]:
+    """{name: label value} of a segmentation of 3D Slicer, {} of other files; a name that occurs twice is followed by the value.
+
+    Of segments in several layers the values are their numbers, as ``read_labels`` has them.
+    """
+    header, _ = header_of(Path(path), voxels=False)
+    segments = header.segments()
+    taken, layers = [segment.name for segment in segments], layers_of(path)
+    values = [segment.value if layers < 2 else number for number, segment in enumerate(segments, 1)]
+    names = zip(taken, values, strict=True)
+    return {name if taken.count(name) == 1 else f"{name} {value}": value for name, value in names}
+
+
+def layers_of(path: AnyPath) -> int:
+    """How many layers a segmentation of 3D Slicer has; 1 of other files."""
+    return len({segment.layer for segment in header_of(Path(path), voxels=False)[0].segments()} | {0})
+
+
+def read_segment(path: AnyPath, name: str) -> Content:
+    """One segment of a segmentation of 3D Slicer as a map of 0 and 1, also where others overlap it.
+
+    Args:
+        name: as ``segment_names`` has it.
+    """
+    (data, geometry, notes, digest), header = _read(Path(path))
+    segment = header.segments()[list(segment_names(path)).index(name)]
+    return _mask(data, segment, header).astype(np.uint8)[None], geometry, notes, digest
+
+
+def read_geometry(path: AnyPath) -> Geometry:
+    """The grid alone; no voxels are read."""
+    header, _ = header_of(Path(path), voxels=False)
+    return _grid_of(_information(path), header)[0]
+
+
+def _read(path: Path) -> tuple[Content, Header]:
+    header, raw = header_of(path)
+    geometry, notes = _grid_of(_information(path), header)
+    unpacked = _checked(header)
+    if unpacked is not None and header.lacks_packed_size:
+        array = np.frombuffer(unpacked, f"{header.order}{header.kind}").reshape(*geometry.shape, header.channels)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        data: np.ndarray = np.moveaxis(array, -1, 0)
+        notes.append("The header does not say how long the compressed voxels are; all bytes behind it are taken.")
+    else:
+        data = _decoded(path)
+    slope, offset = header.intensity()
+    if (slope, offset) != (1.0, 0.0):
+        data = (data.astype(np.float64) * slope + offset).astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
+        notes.append(f"Intensities are the stored numbers times {slope:g} plus {offset:g}, as the header says.")
+    digest = digest_of(raw, header.payload) if header.apart else digest_of(raw)
+    return (np.ascontiguousarray(data.reshape(-1, *geometry.shape)), geometry, tuple(notes), digest), header
+
+
+def _decoded(path: Path) -> np.ndarray:
+    """(C, Z, Y, X) or (Z, Y, X), or one axis less of a slice, as SimpleITK reads it."""
     try:
         image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
         raise FileError(f"{path}: expected a complete image, found: {_told(error)} {REMEDY}") from error
-    array = SimpleITK.GetArrayFromImage(image)
+    array: np.ndarray = SimpleITK.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = np.moveaxis(array, -1, 0)
         array = array[:, None] if image.GetDimension() == 2 else array
     if array.dtype.kind not in "iuf":
         raise FileError(f"{path}: expected integers or real numbers, found {array.dtype}. Convert the file.")
-    geometry = _geometry_of(image)
-    return np.ascontiguousarray(array.reshape(-1, *geometry.shape)), geometry, (), digest
+    return array
 
 
-def read_geometry(path):
-    """The grid alone; no voxels are read."""
-    return _geometry_of(_information(path))
+def _mask(data: np.ndarray, segment: Segment, header: Header) -> np.ndarray:
+    """(Z, Y, X) bool of a segment in the layers (L, Z, Y, X)."""
+    if segment.layer >= len(data):
+        raise FileError(
+            f"{header.path}: expected {segment.name} in layer {segment.layer}, found {len(data)} layers. Save it anew."
+        )
+    mask: np.ndarray = data[segment.layer] == segment.value
+    return mask
 
 
-def write(path, array, geometry, like=None, description=""):
+def _grid_of(image: Any, header: Header) -> tuple[Geometry, list[str]]:
+    """The grid in mm, and sentences about what SimpleITK passes over."""
+    spacing, origin = list(image.GetSpacing()), list(image.GetOrigin())
+    notes = []
+    if ranges := [] if header.is_meta else header.axis_ranges()[-len(spacing) :]:
+        for axis, found in enumerate(ranges):
+            if found is not None:
+                origin[axis], spacing[axis] = found
+        notes.append("Voxel sizes are taken from axis mins and axis maxs, since the header has no spacings.")
+    if unit := header.unit():
+        name, factor = unit
+        spacing, origin = [factor * v for v in spacing], [factor * v for v in origin]
+        notes.append(f"Lengths in the header are in {name}; they are converted to mm.")
+    return _geometry_of(image, spacing, origin), notes
+
+
+def _checked(header: Header) -> bytearray | None:
+    """The unpacked voxels of a compressed file.
+
+    Raises:
+        FileError: fewer or more bytes than the header announces, or damaged ones: SimpleITK would read on.
+    """
+    path, expected = header.path, header.n_bytes
+    if header.is_packed:
+        payload = header.payload
+        for _ in range(max(0, header.skipped("line skip"))):
+            payload = payload[bytes(payload).find(b"\n") + 1 :]
+        skipped = 0 if header.is_meta else max(0, header.skipped("byte skip"))
+        refuse_beyond_memory(expected, path)
+        out, problem = inflate(payload, most=skipped + expected)
+        if problem:
+            raise FileError(f"{path}: expected a complete compressed image, found {len(out)} good bytes; {problem}. {REMEDY}")
+        if len(out) != skipped + expected:
+            raise FileError(
+                f"{path}: expected {expected} bytes of voxels as the header says, found {len(out) - skipped} in the compressed "
+                f"data. {REMEDY}"
+            )
+        return out[skipped:] if skipped else out
+    least = expected // int(header.kind[1]) if header.is_text else expected  # a digit for each number at least
+    if len(header.payload) < least and header.fields.get("encoding", "raw").lower() not in ("bzip2", "bz2"):
+        raise FileError(f"{path}: expected {least} bytes of voxels as the header says, found {len(header.payload)}. {REMEDY}")
+    refuse_beyond_memory(expected, path)
+    return None
+
+
+def description(path: AnyPath) -> str:
+    """The text in the header's field of this name."""
+    header = _information(path)
+    return str(header.GetMetaData("description")) if header.HasMetaDataKey("description") else ""
+
+
+def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None = None, description: str = "") -> None:
     """Write (Z, Y, X) or (C, Z, Y, X) voxels, compressed; with ``like``, on exactly the grid numbers of that file.
 
     Args:
@@ -74,7 +217,7 @@ def write(path, array, geometry, like=None, description=""):
             raise FileError(f"{path}: cannot be written: {_told(error)} Look at the rights and the room there.") from error
 
 
-def _information(path):
+def _information(path: AnyPath) -> Any:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -84,46 +227,25 @@ def _information(path):
     return reader
 
 
-def _geometry_of(image):
+def _geometry_of(image: Any, spacing_mm: Sequence[float], origin_mm: Sequence[float]) -> Geometry:
     """The grid of a SimpleITK image or reader of two to four dimensions; one slice gets a thickness of 1 mm."""
     n = image.GetDimension()
     k = min(n, 3)
     size, spacing, origin, direction = np.ones(3, int), np.ones(3), np.zeros(3), np.eye(3)
-    size[:k], spacing[:k], origin[:k] = image.GetSize()[:k], image.GetSpacing()[:k], image.GetOrigin()[:k]
+    size[:k], spacing[:k], origin[:k] = image.GetSize()[:k], spacing_mm[:k], origin_mm[:k]
     direction[:k, :k] = np.reshape(image.GetDirection(), (n, n))[:k, :k]
     columns = (direction * spacing)[:, ::-1]  # one for each of z, y, x
     return Geometry.from_affine(size[::-1], np.column_stack([columns, origin]) * _TO_RAS[:, None])
 
 
-def _itk_grid(geometry):
+def _itk_grid(geometry: Geometry) -> tuple[list[float], Sequence[float], list[float]]:
     """(origin, spacing, direction) as SimpleITK takes them."""
     origin = geometry.affine[:3, 3] * _TO_RAS
     direction = geometry.directions[:, ::-1] * _TO_RAS[:, None]
     return origin.tolist(), geometry.spacing_mm[::-1], direction.ravel().tolist()
 
 
-def _checked_digest(path):
-    """Digest of all bytes that belong to the image; ``FileError`` if they are compressed and damaged."""
-    raw = read_bytes(path)
-    end = _HEADER_END.search(raw)
-    header, payload = (raw[: end.end()], memoryview(raw)[end.end() :]) if end else (raw, b"")
-    named = _DATA_FILE.search(header)
-    is_apart = named and named[1].upper() != b"LOCAL"
-    if is_apart:
-        apart = path.parent / named[1].decode(errors="replace")
-        if not apart.is_file():
-            raise FileError(
-                f"{path}: expected its voxels in one file beside it, {apart.name}, found none. Copy both, or write .mha."
-            )
-        payload = read_bytes(apart)
-    if _IS_PACKED.search(header) and b"skip:" not in header:  # NRRD may say that the stream begins later
-        out, problem = inflate(payload)
-        if problem:
-            raise FileError(f"{path}: expected a complete compressed image, found {len(out)} good bytes; {problem}. {REMEDY}")
-    return digest_of(raw, payload) if is_apart else digest_of(raw)
-
-
-def _told(error):
+def _told(error: Exception) -> str:
     """What SimpleITK says is wrong, without where in its sources; its own reasons come last, those of ITK with its ERROR."""
     said = _ITK_SAYS.search(str(error))
     last = str(error).strip().splitlines()[-1].replace("sitk::ERROR: ", "")

@@ -1,5 +1,8 @@
 """Names and colours of label values, as the viewers want them: ``labels.txt`` for ITK-SNAP, ``labels.ctbl`` for 3D Slicer."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
 
 from autoseg.atomic import replacing
@@ -10,7 +13,7 @@ __all__ = ["write_label_tables"]
 SIGN = "# written by autoseg"
 
 
-def write_label_tables(folder, names):
+def write_label_tables(folder: str | Path, names: Mapping[int, str]) -> None:
     """Write both tables into a folder; one that somebody else wrote stays.
 
     Args:

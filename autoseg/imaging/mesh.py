@@ -6,21 +6,35 @@ words 3D Slicer looks for: in the STL header, a comment of PLY and OBJ, field da
 with y up: a GLB keeps millimetres in its meshes, and the transform of its root node turns and shrinks them.
 """
 
+from __future__ import annotations
+
 import base64
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError
-from autoseg.imaging.colours import structure_colours
-from autoseg.registry import Registry
+from autoseg.imaging.colours import Colour, structure_colours
+from autoseg.imaging.surface_formats import SURFACE_FORMATS, SurfaceFormat
+from autoseg.names import as_file_name
 
-__all__ = ["COORDINATES", "SURFACE_FORMATS", "SurfaceMesh", "file_names", "read_mesh", "write_mesh", "write_scene"]
+__all__ = [
+    "COORDINATES",
+    "SURFACE_FORMATS",
+    "SurfaceFormat",
+    "SurfaceMesh",
+    "file_names",
+    "read_mesh",
+    "write_mesh",
+    "write_scene",
+]
 
 COORDINATES = ("lps", "ras")
 _HALF_TURN = np.array([-1.0, -1.0, 1.0])  # between RAS and LPS
@@ -44,36 +58,36 @@ class SurfaceMesh:
     note: str = ""
 
     @cached_property
-    def _normals_mm2(self):
+    def _normals_mm2(self) -> np.ndarray:
         """(F, 3) normals, outward, twice as long as the triangle is large."""
         a, b, c = (self.vertices_mm[self.faces[:, corner]] for corner in range(3))
         return np.cross(b - a, c - a)
 
-    @property
-    def area_mm2(self):
-        return float(np.linalg.norm(self._normals_mm2, axis=1).sum() / 2)
+    @cached_property
+    def _shape(self) -> Any:
+        """As trimesh measures it, about its own middle: far from the origin digits would be lost."""
+        return _trimesh(self.vertices_mm - self.vertices_mm.mean(axis=0), self.faces)
 
     @property
-    def volume_mm3(self):
+    def area_mm2(self) -> float:
+        return float(self._shape.area)
+
+    @property
+    def volume_mm3(self) -> float:
         """Enclosed volume; negative where the winding is wrong."""
-        from_middle = self.vertices_mm[self.faces[:, 0]] - self.vertices_mm.mean(axis=0)
-        return float(np.einsum("ij,ij->", from_middle, self._normals_mm2) / 6)
+        return float(self._shape.volume)
 
-    @cached_property
-    def is_watertight(self):
+    @property
+    def is_watertight(self) -> bool:
         """Whether each edge belongs to two triangles, which run along it in opposite directions."""
-        start, end = (self.faces[:, corners].ravel().astype(np.int64) for corners in ([0, 1, 2], [1, 2, 0]))
-        forth, back = (np.sort(a * len(self.vertices_mm) + b) for a, b in ((start, end), (end, start)))
-        return bool((forth == back).all() and (np.diff(forth) > 0).all())
+        return bool(self._shape.is_watertight and self._shape.is_winding_consistent)
 
-    @cached_property
-    def euler_number(self):
+    @property
+    def euler_number(self) -> int:
         """Vertices - edges + faces: 2 for a ball, 2 more for each further piece, 2 less for each handle."""
-        edges = np.sort(self.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1).astype(np.int64)
-        n_edges = len(np.unique(edges[:, 0] * len(self.vertices_mm) + edges[:, 1]))
-        return len(np.unique(self.faces)) - n_edges + len(self.faces)
+        return int(self._shape.euler_number)
 
-    def moved_outward(self, distance_mm):
+    def moved_outward(self, distance_mm: float) -> SurfaceMesh:
         """Every vertex moved along its normal, the mean of the normals of its triangles."""
         normals = np.zeros_like(self.vertices_mm)
         for corner in range(3):
@@ -82,68 +96,61 @@ class SurfaceMesh:
         lengths = np.linalg.norm(normals, axis=1, keepdims=True)
         return replace(self, vertices_mm=self.vertices_mm + distance_mm * normals / np.maximum(lengths, 1e-12))
 
-    def vertices_in(self, coordinates):
+    def vertices_in(self, coordinates: str) -> np.ndarray:
         """(V, 3) vertices in ``"lps"`` or ``"ras"`` millimetres."""
         if coordinates not in COORDINATES:
             raise AutosegError(f"coordinates of surfaces: expected {' or '.join(COORDINATES)}, found {coordinates!r}")
         return self.vertices_mm * (_HALF_TURN if coordinates == "lps" else 1.0)
 
 
-def file_names(structures):
+def file_names(structures: Iterable[str]) -> list[str]:
     """A file name without ending for each structure: letters, digits, dots, dashes and underscores, no name twice."""
-    names = []
+    names: list[str] = []
     for number, structure in enumerate(structures, 1):
-        name = re.sub(r"[^\w.-]+", "_", structure).strip("._") or "structure"
+        name = as_file_name(structure, "structure")
         taken = {other.lower() for other in names}  # some file systems see no difference
-        names.append(f"{name}_{number}" if name.lower() in taken else name)
+        while name.lower() in taken:
+            name = f"{name}_{number}"
+        names.append(name)
     return names
 
 
-def write_mesh(mesh, path, *, coordinates="lps", colour=(200, 200, 200)):
+def write_mesh(mesh: SurfaceMesh, path: str | Path, *, coordinates: str = "lps", colour: Colour = (200, 200, 200)) -> None:
     """Write one surface; the ending of ``path`` names the format. The file is complete or absent.
 
     Args:
         coordinates: of the file, ``"lps"`` or ``"ras"``.
         colour: (r, g, b) in 0 to 255, for PLY and OBJ.
     """
-    content = SURFACE_FORMATS[Path(path).suffix[1:].lower()](mesh, coordinates, colour)
+    content = SURFACE_FORMATS[Path(path).suffix[1:].lower()].write(mesh, coordinates, colour)
     with replacing(path) as draft:
         draft.write_bytes(content)
 
 
-def read_mesh(path, structure, *, coordinates, name=""):
+def read_mesh(path: Path, structure: str, *, coordinates: str, name: str = "") -> SurfaceMesh:
     """A SurfaceMesh from a file of ``write_mesh`` or ``write_scene``. Triangles from an STL share no corners.
 
     Args:
         coordinates: of the file, ``"lps"`` or ``"ras"``.
         name: of the surface within a GLB.
     """
-    import trimesh
-
-    if path.suffix == ".vtp":
-        arrays = dict(re.findall(r'<DataArray [^>]*Name="(\w+)"[^>]*>([^<]*)<', path.read_text()))
-        points, faces = (base64.b64decode(arrays[array])[8:] for array in ("Points", "connectivity"))
-        vertices, faces = (np.frombuffer(points, "<f4").reshape(-1, 3), np.frombuffer(faces, "<i8").reshape(-1, 3))
-    else:
-        shape = trimesh.load(path, process=False)
-        shape = shape.geometry[name] if isinstance(shape, trimesh.Scene) else shape
-        vertices, faces = shape.vertices, shape.faces
+    vertices, faces = SURFACE_FORMATS[path.suffix[1:].lower()].read(path, name)
     turn = _HALF_TURN if coordinates == "lps" else 1.0
     return SurfaceMesh(np.asarray(vertices, float) * turn, np.asarray(faces, np.int32), structure)
 
 
-def write_scene(meshes, path, *, coordinates="lps"):
+def write_scene(meshes: Sequence[SurfaceMesh | None], path: str | Path, *, coordinates: str = "lps") -> None:
     """Write surfaces as one GLB with a colour and a name for each.
 
     None stands for a structure that is not there: the colours of the others stay what they are.
     """
-    there = [pair for pair in zip(meshes, structure_colours(meshes), strict=True) if pair[0] is not None]
-    content = _scene(*zip(*there, strict=True), coordinates).export(file_type="glb")
+    there = [(mesh, colour) for mesh, colour in zip(meshes, structure_colours(meshes), strict=True) if mesh is not None]
+    content = _scene([mesh for mesh, _ in there], [colour for _, colour in there], coordinates).export(file_type="glb")
     with replacing(path) as draft:
         draft.write_bytes(content)
 
 
-def _scene(meshes, paints, coordinates):
+def _scene(meshes: Sequence[SurfaceMesh], paints: Sequence[Colour], coordinates: str) -> Any:
     """A trimesh Scene: meshes in mm below a root node that makes metres of them."""
     import trimesh
 
@@ -151,46 +158,48 @@ def _scene(meshes, paints, coordinates):
     to_lps = np.diag([*_HALF_TURN, 1.0]) if coordinates == "ras" else np.eye(4)
     scene.graph.update(frame_from="world", frame_to="patient", matrix=_GLTF @ to_lps)
     for mesh, name, colour in zip(meshes, file_names([mesh.structure for mesh in meshes]), paints, strict=True):
-        shape = _trimesh(mesh, coordinates)
+        shape = _trimesh(mesh.vertices_in(coordinates), mesh.faces)
         material = trimesh.visual.material.PBRMaterial(name=name, baseColorFactor=[*colour, 255], roughnessFactor=0.6)
         shape.visual = trimesh.visual.TextureVisuals(material=material)
         scene.add_geometry(shape, geom_name=name, node_name=name, parent_node_name="patient")
     return scene
 
 
-def _trimesh(mesh, coordinates):
+def _trimesh(vertices: np.ndarray, faces: np.ndarray) -> Any:
     import trimesh  # half a second
 
-    return trimesh.Trimesh(mesh.vertices_in(coordinates), mesh.faces, process=False)
+    return trimesh.Trimesh(vertices, faces, process=False)
 
 
-def _said(mesh, coordinates):
+def _said(mesh: SurfaceMesh, coordinates: str) -> str:
     name = mesh.structure.encode("ascii", "replace").decode()
     return f"SPACE={coordinates.upper()} unit=mm structure={' '.join(name.split())}"
 
 
-def _stl(mesh, coordinates, colour):
-    content = _trimesh(mesh, coordinates).export(file_type="stl")
+def _stl(mesh: SurfaceMesh, coordinates: str, colour: Colour) -> bytes:
+    content: bytes = _trimesh(mesh.vertices_in(coordinates), mesh.faces).export(file_type="stl")
     return _said(mesh, coordinates).encode()[:80].ljust(80) + content[80:]
 
 
-def _ply(mesh, coordinates, colour):
-    shape = _trimesh(mesh, coordinates)
+def _ply(mesh: SurfaceMesh, coordinates: str, colour: Colour) -> bytes:
+    shape = _trimesh(mesh.vertices_in(coordinates), mesh.faces)
     shape.visual.vertex_colors = np.tile(np.array([*colour, 255], np.uint8), (len(mesh.vertices_mm), 1))
-    start, end = shape.export(file_type="ply").split(b"\nelement", 1)
+    content: bytes = shape.export(file_type="ply")
+    start, end = content.split(b"\nelement", 1)
     return start + b"\ncomment " + _said(mesh, coordinates).encode() + b"\nelement" + end
 
 
-def _obj(mesh, coordinates, colour):
-    shape = _trimesh(mesh, coordinates)
+def _obj(mesh: SurfaceMesh, coordinates: str, colour: Colour) -> bytes:
+    shape = _trimesh(mesh.vertices_in(coordinates), mesh.faces)
     shape.visual.vertex_colors = np.tile(np.array([*colour, 255], np.uint8), (len(mesh.vertices_mm), 1))
-    return shape.export(file_type="obj", header=_said(mesh, coordinates)).encode()
+    content: str = shape.export(file_type="obj", header=_said(mesh, coordinates))
+    return content.encode()
 
 
-def _vtp(mesh, coordinates, colour):
+def _vtp(mesh: SurfaceMesh, coordinates: str, colour: Colour) -> bytes:
     """XML PolyData, arrays inline as base64 with their length in bytes (UInt64) before them."""
 
-    def array(kind, values, **attributes):
+    def array(kind: str, values: np.ndarray, **attributes: object) -> str:
         content = np.ascontiguousarray(values)
         coded = base64.b64encode(np.uint64(content.nbytes).tobytes() + content.tobytes()).decode()
         more = "".join(f" {key}={quoteattr(str(value))}" for key, value in attributes.items())
@@ -210,8 +219,24 @@ def _vtp(mesh, coordinates, colour):
     ).encode()
 
 
-def _glb(mesh, coordinates, colour):
-    return _scene([mesh], [colour], coordinates).export(file_type="glb")
+def _glb(mesh: SurfaceMesh, coordinates: str, colour: Colour) -> bytes:
+    content: bytes = _scene([mesh], [colour], coordinates).export(file_type="glb")
+    return content
 
 
-SURFACE_FORMATS = Registry("surface format", {"stl": _stl, "ply": _ply, "obj": _obj, "glb": _glb, "vtp": _vtp})
+def _read_by_trimesh(path: Path, name: str) -> tuple[Any, Any]:
+    import trimesh
+
+    shape: Any = trimesh.load(path, process=False)
+    shape = shape.geometry[name] if isinstance(shape, trimesh.Scene) else shape
+    return shape.vertices, shape.faces
+
+
+def _read_vtp(path: Path, name: str) -> tuple[Any, Any]:
+    arrays = dict(re.findall(r'<DataArray [^>]*Name="(\w+)"[^>]*>([^<]*)<', path.read_text()))
+    points, faces = (base64.b64decode(arrays[array])[8:] for array in ("Points", "connectivity"))
+    return np.frombuffer(points, "<f4").reshape(-1, 3), np.frombuffer(faces, "<i8").reshape(-1, 3)
+
+
+STL, PLY, OBJ, GLB = (SurfaceFormat(write, _read_by_trimesh) for write in (_stl, _ply, _obj, _glb))
+VTP = SurfaceFormat(_vtp, _read_vtp)

@@ -4,10 +4,15 @@ A header can say where the voxels are in three ways: sform, qform, and voxel siz
 other; ``grid_of`` states the rule, and each departure from the plain case becomes a sentence (a note).
 """
 
+from __future__ import annotations
+
+import contextlib
 import gzip
 import logging
 import math
 import zlib
+from pathlib import Path
+from typing import IO, Any
 
 import nibabel
 import numpy as np
@@ -15,12 +20,12 @@ from nibabel.spatialimages import HeaderDataError
 
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
-from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, digest_of, inflate, read_bytes
+from autoseg.imaging.geometry import Geometry, spans_space
+from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_bytes, refuse_beyond_memory
 
-__all__ = ["grid_of", "read", "read_geometry", "write"]
+__all__ = ["description", "grid_of", "read", "read_geometry", "write"]
 
-_HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
+_HEADERS: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNIT_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
 _SILENT = logging.getLogger("autoseg.imaging.nifti")
@@ -28,17 +33,17 @@ _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 
-def read(path):
+def read(path: AnyPath) -> Content:
     """See ``files.read_file``; returns (data, geometry, notes, digest). The data may be read-only."""
     raw = read_bytes(path)
     digest = digest_of(raw)
-    content, problem = inflate(raw) if raw.startswith(_GZIP_MAGIC) else (raw, None)
+    content, problem = _unpacked(raw, path) if raw.startswith(_GZIP_MAGIC) else (raw, None)
     del raw
     if problem and len(content) < min(_HEADERS):
         raise FileError(f"{path}: expected a NIfTI header, found {len(content)} good bytes; {problem}. {REMEDY}")
     header = _header_of(content, path)
     start = header.get_data_offset()
-    expected = start + header.get_data_dtype().itemsize * math.prod(_size(header))
+    expected = start + _n_bytes(header)
     if problem or len(content) != expected:
         kind = "decompressed bytes" if isinstance(content, bytearray) else "bytes"
         raise FileError(
@@ -48,12 +53,17 @@ def read(path):
     return _voxels(content, start, header, path), geometry, notes, digest
 
 
-def read_geometry(path):
+def read_geometry(path: AnyPath) -> Geometry:
     """The grid alone; only the beginning of the file is read."""
     return grid_of(_read_header(path), path)[0]
 
 
-def grid_of(header, path):
+def description(path: AnyPath) -> str:
+    """The text in the header."""
+    return bytes(_read_header(path)["descrip"]).rstrip(b"\0").decode("ascii", "replace")
+
+
+def grid_of(header: Any, path: AnyPath) -> tuple[Geometry, tuple[str, ...]]:
     """The grid that a header describes.
 
     1. Directions and origin come from the sform if its code is above 0 and it is invertible, else from the qform under the
@@ -72,7 +82,7 @@ def grid_of(header, path):
     return Geometry.from_affine(_size(header)[2::-1], affine[:3, [2, 1, 0, 3]]), notes
 
 
-def write(path, array, geometry, like=None, description=""):
+def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None = None, description: str = "") -> None:
     """Write (Z, Y, X) or (C, Z, Y, X) voxels.
 
     Args:
@@ -92,13 +102,30 @@ def write(path, array, geometry, like=None, description=""):
             _write_parts(plain, header, values)
 
 
-def _write_parts(stream, header, values):
+def _unpacked(raw: bytes, path: AnyPath) -> tuple[bytearray, str | None]:
+    """As ``inflate``, no further than the header says that there are voxels."""
+    most = None
+    with contextlib.suppress(FileError, zlib.error):  # a damaged beginning is told by those who look at all of it
+        header = _header_of(zlib.decompressobj(31).decompress(raw, max(_HEADERS)), path)
+        most = int(header.get_data_offset()) + _n_bytes(header)
+    if most is not None:
+        refuse_beyond_memory(most, path)
+    return inflate(raw, most)
+
+
+def _n_bytes(header: Any) -> int:
+    """Of the voxels."""
+    return int(header.get_data_dtype().itemsize) * math.prod(_size(header))
+
+
+def _write_parts(stream: IO[bytes] | gzip.GzipFile, header: Any, values: np.ndarray) -> None:
     stream.write(header.binaryblock)
     stream.write(bytes(4))  # no extensions
-    stream.write(values.reshape(-1).view(np.uint8))
+    content: Any = values.reshape(-1).view(np.uint8)
+    stream.write(content)
 
 
-def _read_header(path):
+def _read_header(path: AnyPath) -> Any:
     try:
         with open(path, "rb") as plain:
             is_packed = plain.read(2) == _GZIP_MAGIC
@@ -108,7 +135,7 @@ def _read_header(path):
         raise FileError(f"{path}: expected a NIfTI header, found: {error}. {REMEDY}") from error
 
 
-def _header_of(content, path):
+def _header_of(content: bytes | bytearray, path: AnyPath) -> Any:
     """The header as it stands in the file, after the checks without which nothing else makes sense."""
     start = bytes(content[:4])
     kind = _HEADERS.get(int.from_bytes(start, "little")) or _HEADERS.get(int.from_bytes(start, "big"))
@@ -128,7 +155,7 @@ def _header_of(content, path):
     return header
 
 
-def _repaired(header, path):
+def _repaired(header: Any, path: AnyPath) -> Any:
     """A copy in which nibabel has mended what it can; ``FileError`` for what it cannot."""
     header = header.copy()
     try:
@@ -140,16 +167,17 @@ def _repaired(header, path):
     return header
 
 
-def _size(header):
+def _size(header: Any) -> tuple[int, int, int, int]:
     """(X, Y, Z, C): the axes of the file, the ones after z merged."""
     n_axes = int(header["dim"][0])
     size = [*(int(n) for n in header["dim"][1 : n_axes + 1]), 1, 1, 1][: max(3, n_axes)]
-    return (*size[:3], math.prod(size[3:]))
+    x, y, z, *more = size
+    return x, y, z, math.prod(more)
 
 
-def _affine_of(header, path):
+def _affine_of(header: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]:
     """((4, 4) matrix from (x, y, z) indices to RAS+ mm, notes) after the rule of ``grid_of``."""
-    notes = []
+    notes: list[str] = []
     is_stated = (header["pixdim"][1:4] > 0).all()
     header = _repaired(header, path)  # pixdim of 0 is 1 from here
     pixdim = np.array(header["pixdim"][1:4], float)
@@ -174,7 +202,7 @@ def _affine_of(header, path):
     return affine, tuple(notes)
 
 
-def _best_form(header, notes):
+def _best_form(header: Any, notes: list[str]) -> np.ndarray | None:
     """The (4, 4) matrix of the first form that is usable, or None."""
     usable = []
     for name in ("sform", "qform"):
@@ -184,7 +212,7 @@ def _best_form(header, notes):
             matrix = getattr(header, f"get_{name}")()
         except (HeaderDataError, ValueError):  # a quaternion longer than 1
             matrix = np.full((4, 4), np.nan)
-        if np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) > 1e-12:
+        if np.isfinite(matrix).all() and spans_space(matrix[:3, :3]):
             usable.append(matrix)
         else:
             notes.append(f"The {name} of the header is not an invertible matrix and is ignored.")
@@ -195,14 +223,14 @@ def _best_form(header, notes):
     return usable[0] if usable else None
 
 
-def _odd_size(content, expected):
+def _odd_size(content: bytes | bytearray, expected: int) -> str:
     return "the file is cut short" if len(content) < expected else "the header and the voxels do not belong together"
 
 
-def _voxels(content, start, header, path):
+def _voxels(content: bytes | bytearray, start: int, header: Any, path: AnyPath) -> np.ndarray:
     """(C, Z, Y, X) in native byte order, slope and intercept applied."""
     dtype, size = header.get_data_dtype(), _size(header)
-    array = np.frombuffer(content, dtype, offset=start).reshape(size[::-1])
+    array: np.ndarray = np.frombuffer(content, dtype, offset=start).reshape(size[::-1])
     if dtype.names:  # colours
         parts = len(dtype.names)
         array = np.moveaxis(array.view(dtype[0]).reshape(*size[::-1], parts), -1, 1).reshape(-1, *size[2::-1])
@@ -212,12 +240,13 @@ def _voxels(content, start, header, path):
     if slope is not None and (slope, intercept) != (1, 0):
         wide = np.float32 if array.dtype.kind in "iu" and array.dtype.itemsize <= 2 else np.float64
         with np.errstate(all="ignore"):
-            return array.astype(wide) * wide(slope) + wide(intercept)
+            scaled: np.ndarray = array.astype(wide) * wide(slope) + wide(intercept)
+            return scaled
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _new_header(array, geometry):
-    header = (nibabel.Nifti2Header if max(array.shape) > 32767 else nibabel.Nifti1Header)()
+def _new_header(array: np.ndarray, geometry: Geometry) -> Any:
+    header = _HEADERS[540 if max(array.shape) > 32767 else 348]()
     affine = geometry.affine[:, [2, 1, 0, 3]]
     header.set_data_dtype(array.dtype)
     _set_size(header, array.shape, 3)
@@ -229,7 +258,7 @@ def _new_header(array, geometry):
     return header
 
 
-def _like_header(array, like):
+def _like_header(array: np.ndarray, like: Path) -> Any:
     header = _read_header(like)
     if header.endianness != "<":
         header = header.as_byteswapped("<")
@@ -240,7 +269,7 @@ def _like_header(array, like):
     return header
 
 
-def _set_size(header, shape, n_axes):
+def _set_size(header: Any, shape: tuple[int, ...], n_axes: int) -> None:
     """Sizes, offset and scaling for (C, Z, Y, X) or (Z, Y, X) voxels; a file of one slice stays two-dimensional."""
     channels = shape[:-3] if shape[0] > 1 else ()
     n_axes = 4 if channels else min(n_axes, 3)

@@ -1,13 +1,17 @@
 """Pictures in two dimensions (.png, .tif, .tiff, .jpg, .jpeg) through Pillow: one slice, pixels of 1 mm.
 
 Grey pictures have one channel and colours three. Axes are named as ITK names them: x to the left, y to the back, origin 0.
-Pillow cuts colours of 16 bits down to 8, so those are left to SimpleITK. As labels the numbers of a palette count, not its
-colours, and JPEG is refused, because it changes numbers.
+Pillow cuts colours of 16 bits down to 8 and misreads some TIFF, so those are left to SimpleITK. As labels the numbers of a
+palette count, not its colours, and JPEG is refused, because it changes numbers.
 """
 
+from __future__ import annotations
+
 import io
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -16,32 +20,36 @@ from PIL import Image, UnidentifiedImageError
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
+from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, read_bytes
 
 __all__ = ["label_ending", "read", "read_geometry", "read_labels", "write"]
 
 _KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _GREYS = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
 _WRITTEN = {"PNG": (np.uint8, np.uint16), "TIFF": (np.uint8, np.uint16, np.int32, np.float32), "JPEG": ()}
-_BITS, _TURN = 258, 274  # tags of TIFF, the second one of Exif too
+_BITS, _MEANING, _TURN, _PLANES, _SIGN = 258, 262, 274, 284, 339  # tags of TIFF, the third one of Exif too
+_WHITE_IS_ZERO, _APART, _SIGNED = 0, 2, 2  # what three of them say
 
 
-def read(path):
+def read(path: AnyPath) -> Content:
     """See ``files.read_file``; returns (data, geometry, notes, digest)."""
     raw, picture = _open(path)
     pixels, notes = _opaque_pixels(path, raw, picture)
     return _channels(pixels), _geometry(picture), notes, digest_of(raw)
 
 
-def read_labels(path):
+def read_labels(path: AnyPath) -> Content:
     """As ``read``, but one channel of label values, or a ``FileError`` where the picture does not say which they are."""
     raw, picture = _open(path)
     if picture.format == "JPEG":
         raise FileError(f"{path}: expected labels exact to the number, found JPEG, which changes them. Draw them anew as PNG.")
     if picture.mode == "P":
-        pixels, notes = _decoded(path, picture), ("The label has a palette: its numbers count, not its colours.",)
+        pixels = _decoded(path, picture)
+        notes: tuple[str, ...] = ("The label has a palette: its numbers count, not its colours.",)
     else:
         pixels, notes = _opaque_pixels(path, raw, picture)
+    if picture.mode == "L" and getattr(picture, "tag_v2", {}).get(_MEANING) == _WHITE_IS_ZERO:
+        pixels, notes = 255 - pixels, ("The file says that white is zero; the numbers of a label are read as they are stored.",)
     if pixels.ndim == 3:
         odd = (pixels != pixels[..., :1]).any(axis=-1)
         if odd.any():
@@ -53,17 +61,17 @@ def read_labels(path):
     return _channels(pixels), _geometry(picture), notes, digest_of(raw)
 
 
-def read_geometry(path):
+def read_geometry(path: AnyPath) -> Geometry:
     """The grid alone; the pixels are not decoded."""
     return _geometry(_open(path)[1])
 
 
-def label_ending(ending):
+def label_ending(ending: str) -> str:
     """The ending for labels of a picture with this one: another only where the format changes numbers."""
     return ".png" if _KINDS.get(ending) == "JPEG" else ending
 
 
-def write(path, array, geometry, like=None):
+def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
     """Write (Y, X) pixels with leading axes of 1: PNG takes 8 and 16 bits, TIFF also int32 and float32.
 
     ``geometry`` and ``like`` leave no trace, since all pixels are 1 mm.
@@ -79,7 +87,7 @@ def write(path, array, geometry, like=None):
         picture.save(target, format=kind, **({"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {}))
 
 
-def _open(path):
+def _open(path: AnyPath) -> tuple[bytes, Any]:
     """(bytes, picture of which size and mode are known), after the checks that need no pixels."""
     raw, kind = read_bytes(path), _KINDS[Path(path).suffix.lower()]
     with _blamed_on(path, f"a {kind} picture"):
@@ -94,11 +102,14 @@ def _open(path):
     return raw, picture
 
 
-def _opaque_pixels(path, raw, picture):
+def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     """((Y, X) or (Y, X, 3) pixels, notes); a palette is replaced by its colours."""
     mode, has_alpha = picture.mode, picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info
     if _is_deep_colour(raw, picture):
         pixels = _deep_colours(path)
+    elif _is_beyond_pillow(picture):
+        with _blamed_on(path, "a complete TIFF picture"):
+            pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
     elif has_alpha:
         pixels = _decoded(path, picture, "LA" if mode in ("L", "LA") else "RGBA")
     elif mode == "P":
@@ -108,22 +119,43 @@ def _opaque_pixels(path, raw, picture):
         pixels = _decoded(path, picture).astype(_GREYS.get(mode, np.uint8), copy=False)
     else:
         raise FileError(f"{path}: expected greys or RGB, found {mode}. Convert the picture to RGB.")
+    notes = _said(picture, pixels)
     if pixels.shape[2:] in ((), (3,)):
-        return pixels, ()
+        return pixels, notes
     if (pixels[..., -1] < np.iinfo(pixels.dtype).max).any():
         raise FileError(f"{path}: expected an opaque picture, found transparent pixels. Save it without transparency.")
     colours = pixels[..., :-1]
-    return (colours[..., 0] if colours.shape[2] == 1 else colours), ("The picture is opaque; its alpha channel is left out.",)
+    notes = (*notes, "The picture is opaque; its alpha channel is left out.")
+    return (colours[..., 0] if colours.shape[2] == 1 else colours), notes
 
 
-def _is_deep_colour(raw, picture):
+def _is_beyond_pillow(picture: Any) -> bool:
+    """A TIFF of greys that Pillow decodes wrongly: it takes 32 bits as signed, 8 bits as unsigned, and swaps unpacked bytes."""
+    tags = getattr(picture, "tag_v2", {})
+    is_signed = tags.get(_SIGN, (1,))[0] == _SIGNED
+    return bool(tags) and (picture.mode in ("I", "F") or (picture.mode == "L" and is_signed))
+
+
+def _said(picture: Any, pixels: np.ndarray) -> tuple[str, ...]:
+    """What a TIFF says that its writer may not have meant."""
+    tags = getattr(picture, "tag_v2", {})
+    notes = []
+    if pixels.ndim == 3 and tags.get(_PLANES) == _APART:
+        notes.append("The file says that its planes are colours, not slices; they are read as channels.")
+    if tags.get(_MEANING) == _WHITE_IS_ZERO:
+        turned = "turned round, as they are meant to be seen" if pixels.dtype == np.uint8 else "read as they are stored"
+        notes.append(f"The file says that white is zero; its numbers are {turned}.")
+    return tuple(notes)
+
+
+def _is_deep_colour(raw: bytes, picture: Any) -> bool:
     """Whether Pillow would cut the numbers of this picture down to 8 bits."""
     if picture.mode in _GREYS or picture.format == "JPEG":
         return False
     return raw[24] > 8 if picture.format == "PNG" else max(picture.tag_v2.get(_BITS, (1,))) > 8
 
 
-def _deep_colours(path):
+def _deep_colours(path: AnyPath) -> np.ndarray:
     """(Y, X, 3 or 4) uint16."""
     with _blamed_on(path, "colours of 16 bits"):
         pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
@@ -134,14 +166,14 @@ def _deep_colours(path):
     return pixels
 
 
-def _decoded(path, picture, mode=None):
+def _decoded(path: AnyPath, picture: Any, mode: str | None = None) -> np.ndarray:
     """The pixels as an array, (Y, X) or (Y, X, channels), converted to another mode of Pillow where one is named."""
     with _blamed_on(path, f"a complete {picture.format} picture"):
         return np.asarray(picture.convert(mode) if mode else picture)
 
 
 @contextmanager
-def _blamed_on(path, expected):
+def _blamed_on(path: AnyPath, expected: str) -> Iterator[None]:
     """Whatever a decoder trips over is a fault of the file."""
     try:
         yield
@@ -150,17 +182,26 @@ def _blamed_on(path, expected):
             f"{path}: expected a picture of moderate size, found: {str(error).rstrip('.')}. Cut it into tiles."
         ) from error
     except UnidentifiedImageError as error:
+        if _is_tiff(path):
+            found = "found a damaged one or a rare kind"
+            raise FileError(
+                f"{path}: expected a TIFF picture, {found}. Copy it again, or save it as PNG or .nii.gz."
+            ) from error
         raise FileError(f"{path}: expected {expected}, found something else. {REMEDY}") from error
     except Exception as error:
         found = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise FileError(f"{path}: expected {expected}, found: {found[0]}. {REMEDY}") from error
 
 
-def _channels(pixels):
+def _is_tiff(path: AnyPath) -> bool:
+    return read_bytes(path, 4) in (b"II*\0", b"MM\0*")
+
+
+def _channels(pixels: np.ndarray) -> np.ndarray:
     """(C, 1, Y, X) from (Y, X) or (Y, X, C)."""
     return np.ascontiguousarray(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0)[:, None])
 
 
-def _geometry(picture):
+def _geometry(picture: Any) -> Geometry:
     width, height = picture.size
     return Geometry.from_affine((1, height, width), [[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0]])

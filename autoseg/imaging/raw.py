@@ -4,23 +4,37 @@ Compressed formats carry a checksum that common readers never reach: they stop a
 end of the stream and says what is wrong with it.
 """
 
+from __future__ import annotations
+
+import contextlib
 import hashlib
 import zlib
+from os import PathLike
 from pathlib import Path
 
-from autoseg.errors import FileError
+import numpy as np
 
-__all__ = ["REMEDY", "digest_of", "inflate", "read_bytes"]
+from autoseg.errors import FileError
+from autoseg.imaging.geometry import Geometry
+
+__all__ = ["REMEDY", "AnyPath", "Content", "digest_of", "free_memory", "inflate", "read_bytes", "refuse_beyond_memory"]
 
 REMEDY = "Copy or export the file again."
+AnyPath = str | PathLike[str]
+Content = tuple[np.ndarray, Geometry, tuple[str, ...], str]  # what the readers of formats return, see ``files.FileContent``
 _PIECE = 1 << 20
+_AT_ONCE = 1 << 24  # bytes that are unpacked in one go
 _ANY_HEADER = 47  # window bits: zlib finds out whether the stream is one of gzip or of zlib
 
 
-def read_bytes(path):
-    """All bytes of a file; ``FileError`` where there are none to be had."""
+def read_bytes(path: AnyPath, most: int | None = None) -> bytes:
+    """All bytes of a file, or the first ones; ``FileError`` where there are none to be had."""
     try:
-        raw = Path(path).read_bytes()
+        if most is None:
+            raw = Path(path).read_bytes()
+        else:
+            with open(path, "rb") as file:
+                raw = file.read(most)
     except OSError as error:
         raise FileError(f"{path}: expected a readable file, found: {error.strerror}. Look at its path and rights.") from error
     if not raw:
@@ -28,7 +42,7 @@ def read_bytes(path):
     return raw
 
 
-def digest_of(*parts):
+def digest_of(*parts: bytes | bytearray | memoryview) -> str:
     """16 hexadecimal digits, BLAKE2b of the parts one after the other."""
     state = hashlib.blake2b(digest_size=8)
     for part in parts:
@@ -36,26 +50,57 @@ def digest_of(*parts):
     return state.hexdigest()
 
 
-def inflate(raw):
+def inflate(raw: bytes | memoryview, most: int | None = None) -> tuple[bytearray, str | None]:
     """Decompress to the end; CRC and length of gzip, or the checksum of zlib, are compared.
 
     Args:
         raw: bytes of one or several streams of gzip or zlib; zeros behind the last one are padding.
+        most: bytes that there should be; soon behind them it stops, so that a small file cannot fill the memory.
 
     Returns:
         (bytearray, problem): what could be decompressed, and what is wrong as a phrase, or None.
     """
     out, stream, rest = bytearray(), zlib.decompressobj(_ANY_HEADER), memoryview(raw)
     try:
-        while len(rest):
-            out += stream.decompress(rest[:_PIECE])
+        while True:
+            piece = rest[:_PIECE]
+            out += stream.decompress(piece, _AT_ONCE)
+            if most is not None and len(out) > most + _AT_ONCE:
+                return out, "more follow, so header and voxels do not belong together"
             if not stream.eof:
-                rest = rest[_PIECE:]
+                rest = rest[len(piece) - len(stream.unconsumed_tail) :]
+                if not len(piece):
+                    break
                 continue
-            rest = rest[len(rest[:_PIECE]) - len(stream.unused_data) :]
+            rest = rest[len(piece) - len(stream.unused_data) :]
             if not any(rest[:_PIECE]):
                 break
             stream = zlib.decompressobj(_ANY_HEADER)
     except zlib.error as error:
         return out, f"the compressed bytes are damaged ({error})"
     return out, None if stream.eof else "the compressed stream ends too early"
+
+
+def refuse_beyond_memory(n_bytes: int, path: AnyPath) -> None:
+    """``FileError`` where voxels would not fit into the memory that is free: asked before anything is allocated."""
+    if (free := free_memory()) is not None and n_bytes > free:
+        raise FileError(
+            f"{path}: expected voxels that fit into memory, found {n_bytes / 2**30:.3g} GiB by its header; "
+            f"{free / 2**30:.3g} GiB are free. Look whether the header is right, or use a machine with more memory."
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take; None where the system does not say."""
+    free = None
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        said = Path("/proc/meminfo").read_text()
+        free = 1024 * int(said.split("MemAvailable:")[1].split()[0])
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            free = max(0, limit - used) if free is None else max(0, min(free, limit - used))
+    return free

@@ -8,13 +8,17 @@ An *axis map* is what happens along one axis: a 1-D array of integers (output i 
 order where the points fall on voxels) or a 2-D float32 matrix (output is matrix @ input).
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
 
 from autoseg.errors import GeometryError
-from autoseg.imaging.crop import crop, nonzero_box
+from autoseg.imaging.crop import Box, crop, nonzero_box
+from autoseg.imaging.geometry import Geometry
 
 __all__ = [
     "apply_maps",
@@ -35,7 +39,9 @@ _DRIFT = 0.05  # voxels; how far axes of grids that share directions may run apa
 _TIE = 1e-5  # of weights between 0 and 1, above their rounding in float32
 
 
-def axis_orders(spacing_from, spacing_to, order, coarse_order, coarse_ratio):
+def axis_orders(
+    spacing_from: Sequence[float], spacing_to: Sequence[float], order: int, coarse_order: int, coarse_ratio: float
+) -> tuple[int, ...]:
     """Spline order for each axis: thick slices are not mixed with smooth interpolation.
 
     The grid at hand is looked at first and then the one to come. In the first of them whose coarsest spacing exceeds
@@ -52,12 +58,12 @@ def axis_orders(spacing_from, spacing_to, order, coarse_order, coarse_ratio):
 
 
 @lru_cache(maxsize=24)
-def axis_matrix(n_from, n_to, scale, offset, order):
+def axis_matrix(n_from: int, n_to: int, scale: float, offset: float, order: int) -> np.ndarray:
     """(n_to, n_from) float32, read-only: row i has the weights of the samples at index ``scale * i + offset``.
 
     Equal to SciPy's ``zoom`` and ``affine_transform`` with ``mode="nearest"``, prefilter included, but for weights below 1e-7.
     """
-    matrix = ndimage.affine_transform(
+    matrix: np.ndarray = ndimage.affine_transform(
         np.eye(n_from), np.array([scale, 1.0]), (offset, 0.0), (n_to, n_from), order=order, mode="nearest"
     ).astype(np.float32)
     matrix[np.abs(matrix) < _NEGLIGIBLE] = 0
@@ -65,7 +71,7 @@ def axis_matrix(n_from, n_to, scale, offset, order):
     return matrix
 
 
-def grid_mapping(geometry, onto):
+def grid_mapping(geometry: Geometry, onto: Geometry) -> tuple[np.ndarray, np.ndarray]:
     """Index i along an axis of ``onto`` is index ``scale * i + offset`` of ``geometry``.
 
     Returns:
@@ -85,13 +91,13 @@ def grid_mapping(geometry, onto):
     return scale, geometry.to_index(onto.to_world([[0, 0, 0]]))[0]
 
 
-def axis_maps(geometry, onto, orders):
+def axis_maps(geometry: Geometry, onto: Geometry, orders: Sequence[int]) -> tuple[np.ndarray, ...]:
     """The three axis maps from one grid onto another; ``orders`` are spline orders, 0 to 5, for each axis."""
     grids = zip(geometry.shape, onto.shape, *grid_mapping(geometry, onto), orders, strict=True)
     return tuple(_axis_map(n_from, n_to, scale, offset, order) for n_from, n_to, scale, offset, order in grids)
 
 
-def part_of(axis_map, start, stop):
+def part_of(axis_map: np.ndarray, start: int, stop: int) -> tuple[slice, np.ndarray]:
     """Only the outputs from ``start`` to ``stop``: (slice of the inputs they need, the map from those)."""
     rows = axis_map[start:stop]
     used = rows if rows.ndim == 1 else np.flatnonzero(rows.any(axis=0))
@@ -99,7 +105,7 @@ def part_of(axis_map, start, stop):
     return inputs, (rows - inputs.start if rows.ndim == 1 else rows[:, inputs])
 
 
-def apply_maps(array, maps):
+def apply_maps(array: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
     """Send the last three axes of an array through axis maps.
 
     The axis that shrinks most comes first, so intermediate arrays stay small. Float32 where a matrix takes part, otherwise
@@ -112,7 +118,9 @@ def apply_maps(array, maps):
     return array
 
 
-def resample_image(data, geometry, onto, orders, *, clip=False):
+def resample_image(
+    data: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int], *, clip: bool = False
+) -> np.ndarray:
     """Intensities on another grid that shares directions.
 
     A NaN spreads to the lines through it. Nothing is smoothed before it is thinned out.
@@ -134,7 +142,7 @@ def resample_image(data, geometry, onto, orders, *, clip=False):
     return result
 
 
-def resample_anywhere(data, geometry, onto, order=3):
+def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry, order: int = 3) -> np.ndarray:
     """Intensities on any other grid, also one that is rotated against their own; slower than ``resample_image``.
 
     Outside their own grid stands the smallest value of the channel. Nothing is smoothed before it is thinned out.
@@ -154,7 +162,7 @@ def resample_anywhere(data, geometry, onto, order=3):
     return result
 
 
-def resample_codes(codes, geometry, onto, orders):
+def resample_codes(codes: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int]) -> np.ndarray:
     """Label codes on another grid that shares directions.
 
     Each code's mask is interpolated and the largest wins, the lowest code where they tie. Negative codes (voxels to
@@ -189,18 +197,20 @@ def resample_codes(codes, geometry, onto, orders):
     return result
 
 
-def _axis_map(n_from, n_to, scale, offset, order):
+def _axis_map(n_from: int, n_to: int, scale: float, offset: float, order: int) -> np.ndarray:
     """An index map where the points fall on voxels or the order is 0, else a matrix."""
     scale, offset = round(float(scale), 9), round(float(offset), 9)  # grids computed in two ways share one matrix
-    points = np.clip(scale * np.arange(n_to) + offset, 0, n_from - 1)
+    points: np.ndarray = np.clip(scale * np.arange(n_to) + offset, 0, n_from - 1)
     if order == 0:
-        return np.floor(points + 0.5 + _ON_VOXEL).astype(np.intp).clip(max=n_from - 1)
+        nearest: np.ndarray = np.floor(points + 0.5 + _ON_VOXEL).astype(np.intp).clip(max=n_from - 1)
+        return nearest
     if np.abs(points - np.rint(points)).max() < _ON_VOXEL:
-        return np.rint(points).astype(np.intp)
+        on_voxels: np.ndarray = np.rint(points).astype(np.intp)
+        return on_voxels
     return axis_matrix(n_from, n_to, scale, offset, order)
 
 
-def _within_range(channel, maps, orders):
+def _within_range(channel: np.ndarray, maps: Sequence[np.ndarray], orders: Sequence[int]) -> np.ndarray:
     """``apply_maps``, the axes of the highest order first; what leaves the range of the input along these is clipped."""
     smooth = tuple(axis for axis, order in enumerate(orders) if order == max(orders))
     stay = [np.arange(n) for n in channel.shape]
@@ -210,11 +220,11 @@ def _within_range(channel, maps, orders):
     return apply_maps(result, [stay[axis] if axis in smooth else maps[axis] for axis in range(3)])
 
 
-def _is_identity(axis_map, n_from):
+def _is_identity(axis_map: np.ndarray, n_from: int) -> bool:
     return axis_map.ndim == 1 and len(axis_map) == n_from and bool((axis_map == np.arange(n_from)).all())
 
 
-def _apply(array, axis_map, axis):
+def _apply(array: np.ndarray, axis_map: np.ndarray, axis: int) -> np.ndarray:
     if _is_identity(axis_map, array.shape[axis]):
         return array
     if axis_map.ndim == 1:
@@ -232,9 +242,11 @@ def _apply(array, axis_map, axis):
     return result.reshape(*array.shape[:axis], len(axis_map), *array.shape[axis + 1 :])
 
 
-def _from_box(maps, box):
+def _from_box(maps: Sequence[np.ndarray], box: Box) -> tuple[tuple[np.ndarray, ...], Box]:
     """Maps that start from a box of the input, and the box of the outputs that feel it."""
-    parts, lower, upper = [], [], []
+    parts: list[np.ndarray] = []
+    lower: list[int] = []
+    upper: list[int] = []
     for axis_map, start, stop in zip(maps, *box, strict=True):
         if axis_map.ndim == 1:
             felt = np.flatnonzero((axis_map >= start) & (axis_map < stop))
@@ -248,7 +260,7 @@ def _from_box(maps, box):
     return tuple(parts), (lower, upper)
 
 
-def _boxes(codes):
+def _boxes(codes: np.ndarray) -> Iterator[tuple[int, Box]]:
     """(code, box) for every code that occurs, without 0, ascending."""
     shift = 1 - int(codes.min())
     for position, box in enumerate(ndimage.find_objects(np.add(codes, shift, dtype=np.int32))):

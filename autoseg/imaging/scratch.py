@@ -1,20 +1,24 @@
 """Arrays that may be too large for memory, such as one score per voxel and structure."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import mmap
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 __all__ = ["LARGEST_IN_MEMORY", "scratch_zeros"]
 
 LARGEST_IN_MEMORY = 2**30  # bytes
 
 
-def scratch_zeros(shape, dtype=np.float32, folder=None):
+def scratch_zeros(shape: Sequence[int], dtype: DTypeLike = np.float32, folder: str | Path | None = None) -> np.ndarray:
     """Zeros: in memory up to ``LARGEST_IN_MEMORY``, beyond that in a file, where there is room for it.
 
     The file has no name and goes with the array, also where the process is killed (on Windows its name is left until then). The
@@ -33,7 +37,7 @@ def scratch_zeros(shape, dtype=np.float32, folder=None):
     return np.zeros(shape, dtype)
 
 
-def _mapped(n_bytes, folder):
+def _mapped(n_bytes: int, folder: str | Path | None) -> mmap.mmap:
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:

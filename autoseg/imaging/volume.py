@@ -1,5 +1,8 @@
 """Voxels together with the place they have in the patient."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,36 +20,41 @@ class Volume:
     data: np.ndarray
     geometry: Geometry
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.data.ndim != 4 or self.data.shape[1:] != self.geometry.shape:
             raise GeometryError(f"an array of shape {self.data.shape} does not fill a grid of {self.geometry}")
 
 
 @dataclass(frozen=True, eq=False)
 class LabelVolume:
-    """Label values: ``data`` (Z, Y, X) integers on ``geometry``; read-only by habit."""
+    """Label values: ``data`` (Z, Y, X) integers on ``geometry``; read-only by habit.
+
+    ``is_part``: the grid ends where a file ended that leaves empty voxels out, not where the scan did.
+    """
 
     data: np.ndarray
     geometry: Geometry
+    is_part: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.data.shape != self.geometry.shape:
             raise GeometryError(f"an array of shape {self.data.shape} does not fill a grid of {self.geometry}")
 
 
-def orient(array, order, flips):
+def orient(array: np.ndarray, order: Sequence[int], flips: Sequence[int]) -> np.ndarray:
     """Transpose and flip the last three axes of an array; a view.
 
     ``order`` and ``flips`` as ``Geometry.canonical`` returns them; leading axes (channels) stay.
     """
     lead = array.ndim - 3
     axes = (*range(lead), *(lead + axis for axis in order))
-    return np.flip(array.transpose(axes), [lead + axis for axis in flips])
+    return np.flip(array.transpose(axes), tuple(lead + axis for axis in flips))
 
 
-def orient_back(array, order, flips):
+def orient_back(array: np.ndarray, order: Sequence[int], flips: Sequence[int]) -> np.ndarray:
     """Undo ``orient``; a view."""
     lead = array.ndim - 3
-    flipped = np.flip(array, [lead + axis for axis in flips])
-    axes = (*range(lead), *(lead + axis for axis in np.argsort(order)))
-    return flipped.transpose(axes)
+    flipped = np.flip(array, tuple(lead + axis for axis in flips))
+    axes = (*range(lead), *(lead + axis for axis in np.argsort(order).tolist()))
+    turned_back: np.ndarray = flipped.transpose(axes)
+    return turned_back

@@ -8,45 +8,54 @@ in memory and never unpacked, so the names inside it cannot point anywhere.
 
 import hashlib
 import json
-import os
 import re
-import time
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 
 from autoseg.archive import read_member, safe_members
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
+from autoseg.locks import model_lock
 from autoseg.networks import build_network
 from autoseg.reconstruct.components import KeepLargest
-from autoseg.workspace import write_json
+from autoseg.workspace import unsealed, write_json
+from planners.names import fault_of_name
 from planners.plan import Plan
-from planners.records import RecordError, digest, from_json, to_json
+from planners.records import RecordError, added, digest, from_json, schema_number, to_json
 
 __all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
 
+State = Mapping[str, torch.Tensor]  # of a network, by name
+Read = Callable[[str], bytes]  # a member of a model, by name
+
 MODEL = "model.json"
 FORMAT = "autoseg model 1"
+SCHEMA = 2  # 2: what each fold learned from, rules for the final labels
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
-LOCK_SECONDS = 60.0  # a fold is added in far less
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What ``model.json`` says about the weights of one fold."""
+    """What ``model.json`` says about the weights of one fold.
+
+    ``learned_from`` are digests of the training cases that the fold learned from, empty where the model does not say. No
+    prediction depends on it, so it is no part of the model's identity.
+    """
 
     fold: str
     digest: str
     bytes: int
+    learned_from: tuple[str, ...] = added(2, (), counts=False)
 
 
 @dataclass(frozen=True)
@@ -59,11 +68,14 @@ class ModelRecord:
     file_ending: str
     weights: tuple[WeightFile, ...] = ()
     format: str = FORMAT
-    postprocessing: tuple[KeepLargest, ...] = field(default=(), metadata={"since": 2})
+    postprocessing: tuple[KeepLargest, ...] = added(2, ())
+    schema: int = schema_number(SCHEMA, since=2)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(f"expected the format {FORMAT!r}, found {self.format!r}; a newer autoseg may read it")
+        if not self.file_ending.startswith(".") or fault_of_name(f"case{self.file_ending}"):
+            raise ValueError(f"file_ending must be such as .nii.gz, found {self.file_ending!r}")
         network = self.plan.network
         if network.in_channels != len(self.channels):
             raise ValueError(f"the network takes {network.in_channels} channels, but the model names {self.channels}")
@@ -84,8 +96,9 @@ class Bundle:
         channels: image channels in order.
         file_ending: of the training data, such as ``.nii.gz``.
         folds: fold name -> function without arguments that returns the state dict, checked.
+        learned_from: fold name -> digests of the training cases that it learned from; empty where the model does not say.
         info: versions, provenance, validation scores; plain JSON.
-        digest: sixteen hexadecimal digits of everything above but ``info``, weights included: the identity of the model.
+        digest: sixteen hexadecimal digits of all that predictions depend on, weights included: the identity of the model.
         name: where it was loaded from, for messages.
         postprocessing: rules for the final labels, in order.
     """
@@ -94,14 +107,26 @@ class Bundle:
     labels: LabelSchema
     channels: tuple[str, ...]
     file_ending: str
-    folds: Mapping[str, Callable[[], dict]]
-    info: dict = field(default_factory=dict)
+    folds: Mapping[str, Callable[[], State]]
+    learned_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     name: str = "model"
     postprocessing: tuple[KeepLargest, ...] = ()
 
 
-def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_ending=".nii.gz", postprocessing=()):
+def save_bundle(
+    folder: str | Path,
+    *,
+    plan: Plan,
+    labels: LabelSchema,
+    channels: Iterable[str],
+    weights: Mapping[Any, State],
+    learned_from: Mapping[Any, Iterable[str]] | None = None,
+    info: dict[str, Any] | None = None,
+    file_ending: str = ".nii.gz",
+    postprocessing: Iterable[KeepLargest] = (),
+) -> Bundle:
     """Write a model, or add folds to one; each file appears whole or not at all.
 
     Folds that the folder has already are kept, those named again are replaced. ``info`` is merged into the stored one,
@@ -111,6 +136,7 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
         folder: created where it is missing.
         plan, labels, channels, file_ending, postprocessing: as in ``Bundle``.
         weights: fold name (or number) -> state dict of ``build_network(plan.network)``.
+        learned_from: fold name (or number), of ``weights`` -> digests of the training cases that it learned from.
         info: JSON values.
 
     Returns:
@@ -120,22 +146,27 @@ def save_bundle(folder, *, plan, labels, channels, weights, info=None, file_endi
         ModelError: the folder holds a model with another plan, labels, channels, file ending or postprocessing, or stays
             locked.
     """
-    folder, weights = Path(folder), {str(fold): state for fold, state in weights.items()}
-    record = _checked_record(plan, labels, channels, file_ending, weights, folder, postprocessing)
-    with _locked(folder):
+    folder, states = Path(folder), {str(fold): state for fold, state in weights.items()}
+    cases = {str(fold): tuple(digests) for fold, digests in (learned_from or {}).items()}
+    record = _checked_record(plan, labels, channels, file_ending, states, folder, postprocessing)
+    for fold in sorted(cases.keys() - states.keys()):
+        raise ModelError(f"{folder}: it is told what fold {fold!r} learned from, but has no weights of it to save")
+    with model_lock(folder):
         record, stored_info = _stored_like(record, folder)
         entries = {entry.fold: entry for entry in record.weights}
-        for fold, state in weights.items():
+        for fold, state in states.items():
             data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
-            entries[fold] = WeightFile(fold, _bytes_digest(data), len(data))
+            entries[fold] = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()))
             with replacing(folder / _weight_name(fold)) as draft:
                 draft.write_bytes(data)
         record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
-        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})})
+        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})}, seal=True)
         return load_bundle(folder)
 
 
-def refuse_other_model(folder, *, plan, labels, channels, file_ending=".nii.gz"):
+def refuse_other_model(
+    folder: str | Path, *, plan: Plan, labels: LabelSchema, channels: Iterable[str], file_ending: str = ".nii.gz"
+) -> None:
     """Raise the ModelError that ``save_bundle`` would, before hours go into weights that the folder cannot take.
 
     Nothing happens where the folder holds no model yet.
@@ -145,7 +176,7 @@ def refuse_other_model(folder, *, plan, labels, channels, file_ending=".nii.gz")
         _stored_like(_checked_record(plan, labels, channels, file_ending, (), folder), folder)
 
 
-def load_bundle(path):
+def load_bundle(path: str | Path) -> Bundle:
     """Open a model: a folder, or a zip of one (as ``export_model`` writes it, or with one folder around it).
 
     Raises:
@@ -162,14 +193,15 @@ def load_bundle(path):
     for entry in record.weights:
         found = sizes.get(_weight_name(entry.fold))
         if found != entry.bytes:
-            found = "no such file" if found is None else f"{found} bytes"
-            raise ModelError(f"{path}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {found}")
+            there = "no such file" if found is None else f"{found} bytes"
+            raise ModelError(f"{path}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {there}")
     return Bundle(
         plan=record.plan,
         labels=record.labels,
         channels=record.channels,
         file_ending=record.file_ending,
         folds={entry.fold: partial(_load_weights, read, entry, path) for entry in record.weights},
+        learned_from={entry.fold: entry.learned_from for entry in record.weights},
         info=info,
         digest=digest(record),
         name=str(path),
@@ -177,12 +209,15 @@ def load_bundle(path):
     )
 
 
-def load_networks(bundle, folds=None):
+def load_networks(
+    bundle: Bundle, folds: Iterable[str | int] | None = None, *, lazy_logits: bool = False
+) -> dict[str, torch.nn.Module]:
     """The networks of a model, ready to predict on the CPU.
 
     Args:
         bundle: the Bundle.
         folds: names (or numbers) of folds; None for all of them.
+        lazy_logits: as ``build_network`` takes it.
 
     Returns:
         Fold name -> nn.Module in evaluation mode, in the order asked for.
@@ -195,10 +230,10 @@ def load_networks(bundle, folds=None):
     if missing or not names:
         wanted = f"no fold {missing[0]!r}" if missing else "no fold to predict with"
         raise ModelError(f"{bundle.name}: {wanted}. The model has: {', '.join(bundle.folds) or 'none'}")
-    return {name: _load_network(bundle, name) for name in names}
+    return {name: _load_network(bundle, name, lazy_logits) for name in names}
 
 
-def export_model(folder, zip_path):
+def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     """Write a model as one zip; ``load_bundle`` reads it as it is. Weights are checked first. Returns the path.
 
     Equal models make equal files: members are stored uncompressed, in order, without times.
@@ -213,9 +248,9 @@ def export_model(folder, zip_path):
     return zip_path
 
 
-def _load_network(bundle, fold):
+def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
     try:
-        network = build_network(bundle.plan.network)
+        network: torch.nn.Module = build_network(bundle.plan.network, lazy_logits=lazy_logits)
     except AutosegError as fault:
         raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
     state = bundle.folds[fold]()
@@ -226,7 +261,7 @@ def _load_network(bundle, fold):
     return network.eval()
 
 
-def _load_weights(read, entry, path):
+def _load_weights(read: Read, entry: WeightFile, path: Path) -> State:
     name = _weight_name(entry.fold)
     data = read(name)
     found = _bytes_digest(data)
@@ -241,12 +276,14 @@ def _load_weights(read, entry, path):
         raise ModelError(f"{path}: {name} is not a safetensors file: {fault}") from fault
 
 
-def _parse_model(data, where):
+def _parse_model(data: bytes, where: str | Path) -> tuple[ModelRecord, dict[str, Any]]:
     """(ModelRecord, info) from the bytes of a model.json."""
     try:
-        content = json.loads(data)
+        content = unsealed(json.loads(data), where)
     except (json.JSONDecodeError, UnicodeDecodeError) as fault:
         raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
+    except AutosegError as fault:
+        raise ModelError(str(fault)) from fault
     if not isinstance(content, dict) or not isinstance(info := content.pop("info", {}), dict):
         raise ModelError(f"{where}: expected an object, and an object as its 'info'")
     try:
@@ -255,7 +292,15 @@ def _parse_model(data, where):
         raise ModelError(str(fault)) from fault
 
 
-def _checked_record(plan, labels, channels, file_ending, weights, folder, postprocessing=()):
+def _checked_record(
+    plan: Plan,
+    labels: LabelSchema,
+    channels: Iterable[str],
+    file_ending: str,
+    weights: Iterable[str],
+    folder: Path,
+    postprocessing: Iterable[KeepLargest] = (),
+) -> ModelRecord:
     try:
         record = ModelRecord(plan, labels, tuple(channels), file_ending, postprocessing=tuple(postprocessing))
         replace(record, weights=tuple(WeightFile(fold, "", 0) for fold in weights))
@@ -264,31 +309,7 @@ def _checked_record(plan, labels, channels, file_ending, weights, folder, postpr
     return record
 
 
-@contextmanager
-def _locked(folder):
-    """One process at a time: a file that only one can make. It is left behind only where its process was killed."""
-    path, end = folder / f"{MODEL}.lock", time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-            break
-        except FileExistsError:
-            if time.monotonic() > end:
-                raise ModelError(
-                    f"{path}: another process has been writing this model for {LOCK_SECONDS:.0f} s. "
-                    "If none is running any more delete that file, then give the same command again"
-                ) from None
-            time.sleep(0.05)
-        except OSError as fault:
-            raise ModelError(f"{folder}: cannot be written: {fault.strerror or fault}") from fault
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _stored_like(new, folder):
+def _stored_like(new: ModelRecord, folder: Path) -> tuple[ModelRecord, dict[str, Any]]:
     """(ModelRecord, info) that the folder holds, refused where they are of another model; (new, {}) where there is none."""
     if not (folder / MODEL).is_file():
         return new, {}
@@ -303,15 +324,15 @@ def _stored_like(new, folder):
     return stored, info
 
 
-def _folder_members(path):
+def _folder_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each file by name, function that reads one) of a folder."""
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
-    files = [file for file in path.iterdir() if file.suffix in (".json", ".safetensors")]  # a lock may vanish any moment
+    files = [file for file in path.iterdir() if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
     return {file.name: file.stat().st_size for file in files}, lambda name: (path / name).read_bytes()
 
 
-def _zip_members(path):
+def _zip_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each member by name, function that reads one) of a zip, after refusing what no model contains."""
     members = safe_members(path, path)
     heads = [name[: -len(MODEL)] for name in members if name.split("/")[-1] == MODEL and name.count("/") < 2]
@@ -322,14 +343,14 @@ def _zip_members(path):
     return sizes, lambda name: read_member(path, heads[0] + name, path)
 
 
-def _weight_name(fold):
+def _weight_name(fold: str) -> str:
     return f"fold_{fold}.safetensors"
 
 
-def _bytes_digest(data):
+def _bytes_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _merged(old, new):
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     both = {key: _merged(old[key], new[key]) for key in new if isinstance(old.get(key), dict) and isinstance(new[key], dict)}
     return {**old, **new, **both}

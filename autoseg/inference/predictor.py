@@ -5,12 +5,15 @@ grid; reading, numpy), ``infer`` (the networks; the only step that uses the devi
 native grid; numpy). ``predict`` is the three in a row.
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 import time
-from dataclasses import dataclass
-from os import PathLike
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +21,21 @@ import torch
 from autoseg.errors import FileError, ModelError
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import read_volume
-from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import axis_orders
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
-from autoseg.inference.sliding_window import predict_logits
-from autoseg.networks import finest_head, postpone_logits
-from autoseg.networks.machine import choose_device, faster_in_bf16, give_to_onednn
+from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction, Prepared
+from autoseg.inference.sliding_window import Views, predict_logits
+from autoseg.inference.slot_maps import stage_maps
+from autoseg.networks import attention_blocks, close_gates, slot_blocks
+from autoseg.networks.devices import choose_device, prepare_for
+from autoseg.options import InferenceOptions
 from autoseg.preprocess.case import prepare_volume, spacing_of
 from autoseg.reconstruct.components import keep_largest
 from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
-from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
+from autoseg.reconstruct.native import logits_to_codes
+from planners.cost import prefers_lazy_logits
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
 
@@ -37,42 +43,11 @@ logger = logging.getLogger(__name__)
 
 PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough for a second on a laptop
 
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and the ``native`` grid it came from.
-
-    ``notes`` are sentences about choices that reading took.
-    """
-
-    data: np.ndarray
-    grid: Geometry
-    native: Geometry
-    seconds: float
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a model says about a scan.
-
-    Attributes:
-        labels: label values (not codes) on the scan's own grid.
-        probabilities: (K, Z, Y, X) float16 on that grid, one per head of the network: background and structures, which add
-            up to one, or regions, each in [0, 1]. None where not asked for.
-        model: ``Bundle.digest`` of the model.
-        seconds: of each step: ``prepare``, ``infer``, ``decode``.
-        notes: sentences about what went another way than usual.
-        fold_agreement: for each structure how far the folds agree, see ``confidence.agreement``; None where not asked for, or
-            of one fold.
-    """
-
-    labels: LabelVolume
-    probabilities: np.ndarray | None
-    model: str
-    seconds: dict[str, float]
-    notes: tuple[str, ...] = ()
-    fold_agreement: tuple[float | None, ...] | None = None
+Image = str | Path | DicomSeries
+Scan = Volume | Image | Sequence[Image]
+Tiles = Callable[[torch.Tensor], torch.Tensor]
+Head = tuple[torch.Tensor, torch.Tensor]  # weight and bias of a last layer
+Look = Callable[[Sequence[Tiles], np.ndarray], np.ndarray]
 
 
 class Predictor:
@@ -80,15 +55,11 @@ class Predictor:
 
     Args:
         model: a Bundle, or the path of a model's folder or zip.
-        folds: names of folds, whose logits are averaged; None for all that the model has.
+        options: InferenceOptions. With ``mirror`` 2 to the number of mirrored axes views are averaged; ``step`` lies in (0, 1].
+            To compare the folds they go over the scan one after the other, which takes memory for a second set of logits,
+            and changes no logit but by rounding. ``precision`` ``auto`` is bf16 on a GPU that has it, and on a CPU where a
+            short trial finds it faster; results differ by rounding, so say ``fp32`` where two machines must agree.
         device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
-        mirror: average over the mirrorings that the plan allows; 2 to the number of axes times the work.
-        step: distance of neighbouring windows as a part of the window, in (0, 1].
-        resample_channels: bring channels that lie on other grids onto that of the first, instead of refusing them.
-        fold_agreement: measure how far the folds agree. They then go over the scan one after the other, which takes memory for
-            a second set of logits, and changes no logit but by rounding.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 on a GPU that has it, and on a CPU where a short trial finds it faster.
-            Results differ by rounding, so say ``fp32`` where two machines must agree.
         scratch: folder for what is too large for memory while a scan is predicted (many structures, large volumes); None for
             the system's temporary folder.
 
@@ -99,53 +70,52 @@ class Predictor:
 
     def __init__(
         self,
-        model,
+        model: Bundle | str | Path,
+        options: InferenceOptions | None = None,
         *,
-        folds=None,
-        device="auto",
-        mirror=True,
-        step=0.5,
-        resample_channels=False,
-        fold_agreement=False,
-        precision="auto",
-        scratch=None,
-    ):
-        if not 0 < step <= 1:
-            raise ModelError(f"step must be above 0 and at most 1, found {step}")
-        if precision not in ("auto", "fp32", "bf16"):
-            raise ModelError(f"precision must be auto, fp32 or bf16, found {precision!r}")
+        device: str = "auto",
+        scratch: str | Path | None = None,
+    ) -> None:
+        self.options = options = options or InferenceOptions()
+        if not 0 < options.step <= 1:
+            raise ModelError(f"step must be above 0 and at most 1, found {options.step}")
+        if options.precision not in ("auto", "fp32", "bf16"):
+            raise ModelError(f"precision must be auto, fp32 or bf16, found {options.precision!r}")
         self.bundle = model if isinstance(model, Bundle) else load_bundle(model)
         self.device = choose_device(device)
         self.scratch = scratch
-        self.step = float(step)
-        self.resample_channels = resample_channels
-        self.fold_agreement = fold_agreement
-        self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if mirror else ()
-        networks = load_networks(self.bundle, folds)
-        self.folds = tuple(networks)
+        self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if options.mirror else ()
+        several = len(self.bundle.folds if options.folds is None else options.folds)
+        self._lazy = prefers_lazy_logits(self.bundle.plan.network, several)
+        networks = load_networks(self.bundle, options.folds, lazy_logits=self._lazy)
         self._device_lock = threading.Lock()
         self.networks = [network.to(self.device) for network in networks.values()]
-        self._heads = _fewer_than_logits([finest_head(network) for network in self.networks])
-        for network in self.networks if self._heads else ():
-            postpone_logits(network)
-        if precision == "auto":
-            precision = "bf16" if faster_in_bf16(self.networks[0], self._probe_shape(), self.device) else "fp32"
-        self.precision = precision
-        if self.device.type == "cpu" and precision == "fp32":
-            for network in self.networks:
-                give_to_onednn(network)
+        for network in self.networks if options.closed_gates else ():
+            close_gates(network)
+        spec, patches = self.bundle.plan.network, [self._trial_patch()]
+        first, *others = self.networks
+        applied = prepare_for(self.device, first, spec, patches, precision=options.precision)
+        for network in others:
+            prepare_for(self.device, network, spec, patches, precision=applied.precision)
+        self.facts = ModelFacts(
+            name=self.bundle.name,
+            digest=self.bundle.digest,
+            labels=self.bundle.labels,
+            plan=self.bundle.plan,
+            folds=tuple(networks),
+            restores=self.bundle.plan.network.restoration,
+            compares_folds=options.fold_agreement,
+            gates={stage: block.gate.abs().max().item() for stage, block in slot_blocks(self.networks[0]).items()},
+            device=str(self.device),
+            precision=applied.precision,
+        )
 
     @property
-    def restores(self):
-        """Whether the model has learned to restore images."""
-        return self.bundle.plan.network.restoration
+    def has_gates(self) -> bool:
+        """Whether a network has self-attention, whose gates can be closed."""
+        return any(attention_blocks(network) for network in self.networks)
 
-    def options(self):
-        """What, besides the model and the scan, the result depends on; JSON. Without the precision, which only rounds."""
-        asked = {name: True for name in ("resample_channels", "fold_agreement") if getattr(self, name)}
-        return {"folds": list(self.folds), "mirror_axes": list(self.mirror_axes), "step": self.step, **asked}
-
-    def predict(self, scan, *, probabilities=False):
+    def predict(self, scan: Scan, *, probabilities: bool = False) -> Prediction:
         """Labels of one scan.
 
         Args:
@@ -160,14 +130,16 @@ class Predictor:
             FileError, GeometryError: as ``read_volume``.
         """
         prepared = self.prepare(scan)
-        logits, about = self.infer(prepared)
-        return self.decode(logits, prepared, probabilities=probabilities, **about)
+        found = self.decode(self.infer(prepared), prepared)
+        chances = found.probabilities() if probabilities else None
+        return Prediction(found.labels, chances, self.facts.digest, found.seconds, found.notes, found.answer.agreement)
 
-    def prepare(self, scan):
-        """Read a scan, where it is a path, and bring it to the network grid; returns ``Prepared``."""
-        start, notes = time.perf_counter(), []
-        how = {"resample": self.resample_channels, "on_note": notes.append}
-        volume = scan if isinstance(scan, Volume) else read_volume(scan, **how)
+    def prepare(self, scan: Scan) -> Prepared:
+        """Read a scan, where it is a path, and bring it to the network grid."""
+        start = time.perf_counter()
+        notes: list[str] = []
+        resample = self.options.resample_channels
+        volume = scan if isinstance(scan, Volume) else read_volume(scan, resample=resample, on_note=notes.append)
         expected = self.bundle.channels
         if len(volume.data) != len(expected):
             names = ", ".join(expected)
@@ -180,30 +152,36 @@ class Predictor:
             raise FileError(f"{_names(scan)}: holds values that are not finite numbers. `autoseg verify` lists such scans")
         return Prepared(data, grid, volume.geometry, time.perf_counter() - start, tuple(notes))
 
-    def infer(self, prepared):
-        """The networks' averaged logits (K, z, y, x) float32 on the network grid, and what ``decode`` takes besides: the
-        seconds they took, notes, and the agreement of the folds.
+    def infer(self, prepared: Prepared) -> Answer:
+        """The networks' averaged logits (K, z, y, x) float32 on the network grid.
 
         Where all networks together have fewer features than heads, the logits are ComposedLogits of these.
         """
-        start, notes = time.perf_counter(), []
-        how = {"mirror_axes": self.mirror_axes, "on_note": notes.append}
-        several = self.fold_agreement and len(self.networks) > 1
-        if self._heads:
-            logits, agreed = self._composed(prepared.data, how, several)
+        start = time.perf_counter()
+        notes: list[str] = []
+        several = self.options.fold_agreement and len(self.networks) > 1
+
+        def look(functions: Sequence[Tiles], data: np.ndarray) -> np.ndarray:
+            found, told = self._over_windows(functions, data, self.mirror_axes)
+            notes.extend(told)
+            return found
+
+        agreed = None
+        if self._lazy:
+            logits, agreed = self._composed(prepared.data, look, several)
         elif several:
-            logits, agreed = self._fold_by_fold(prepared.data, how)
+            logits, agreed = self._fold_by_fold(prepared.data, look)
         else:
-            logits, agreed = self.over_windows(self.networks, prepared.data, **how), None
+            logits = look(self.networks, prepared.data)
         if not all_finite(logits):
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
-        return logits, {"seconds": time.perf_counter() - start, "notes": tuple(notes), "fold_agreement": agreed}
+        return Answer(logits, time.perf_counter() - start, tuple(notes), agreed)
 
-    def _fold_by_fold(self, data, how):
+    def _fold_by_fold(self, data: np.ndarray, look: Look) -> tuple[Any, tuple[float | None, ...]]:
         """(logits averaged over the folds, agreement of the folds on each structure)."""
         votes, total = [], None
         for network in self.networks:
-            logits = self.over_windows([network], data, **how)
+            logits = look([network], data)
             votes.append(votes_of(logits, has_regions=self.bundle.labels.has_regions))
             for head in logits:
                 head /= len(self.networks)
@@ -214,24 +192,28 @@ class Predictor:
                 mean += head
         return total, self._agreement(votes)
 
-    def _composed(self, data, how, several):
+    def _composed(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
         """(ComposedLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
 
-        def features(tiles):
-            return torch.cat([network(tiles).features for network in self.networks], dim=1)
+        heads: list[Head] = []
 
-        found, agreed = self.over_windows([features], data, **how), None
+        def features(tiles: torch.Tensor) -> torch.Tensor:
+            scores = [network(tiles) for network in self.networks]
+            heads[:] = [(one.weight, one.bias) for one in scores]  # every time the same
+            return torch.cat([one.features for one in scores], dim=1)
+
+        found, agreed = look([features], data), None
         if several:
-            ends = np.cumsum([head.in_channels for head in self._heads])
-            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), self._heads, strict=True)]
+            ends = np.cumsum([weight.shape[1] for weight, _ in heads])
+            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
             agreed = self._agreement([votes_of(fold, has_regions=self.bundle.labels.has_regions) for fold in folds])
-        return _compose(found, self._heads), agreed
+        return _compose(found, heads), agreed
 
-    def _agreement(self, votes):
+    def _agreement(self, votes: list[np.ndarray]) -> tuple[float | None, ...]:
         labels = self.bundle.labels
         return tuple(agreement(votes, len(labels.structures), has_regions=labels.has_regions))
 
-    def restore(self, data, slices=(1.0, 1.0, 1.0)):
+    def restore(self, data: np.ndarray, slices: Sequence[float] = (1.0, 1.0, 1.0)) -> np.ndarray:
         """An image restored.
 
         Args:
@@ -244,12 +226,12 @@ class Predictor:
         Raises:
             ModelError: the model does not restore images.
         """
-        if not self.restores:
+        if not self.facts.restores:
             raise ModelError(f"{self.bundle.name}: was trained without restoration_weight and does not restore images")
         networks = [_Restoring(network, slices) for network in self.networks]
-        return self.over_windows(networks, data, mirror_axes=self.mirror_axes)
+        return self.over_windows(networks, data, self.mirror_axes)
 
-    def over_windows(self, functions, data, *, mirror_axes=(), on_note=logger.warning):
+    def over_windows(self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int] = ()) -> np.ndarray:
         """Any ``functions`` of (B, C, *patch), not only the networks, as ``predict_logits`` takes them over a whole volume.
 
         One call at a time uses the device; others wait, so threads need not share its memory.
@@ -260,77 +242,88 @@ class Predictor:
         Returns:
             (K, z, y, x) float32: what the functions return, K channels, blended with the weights of the windows.
         """
+        found, notes = self._over_windows(functions, data, mirror_axes)
+        for note in notes:
+            logger.warning(note)
+        return found
+
+    def _over_windows(
+        self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int]
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
         plan = self.bundle.plan
+        views = Views(
+            patch_size=plan.patch_size,
+            step=self.options.step,
+            mirror_axes=tuple(mirror_axes),
+            batch=1 if self.device.type == "cpu" else plan.batch_size,
+            pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
+            peak=plan.window_peak,
+        )
+        autocast = torch.bfloat16 if self.facts.precision == "bf16" else None
         with self._device_lock:
-            return predict_logits(
-                functions,
-                data,
-                patch_size=plan.patch_size,
-                step=self.step,
-                mirror_axes=mirror_axes,
-                device=self.device,
-                autocast=torch.bfloat16 if self.precision == "bf16" else None,
-                batch_views=1 if self.device.type == "cpu" else plan.batch_size,
-                pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
-                peak=plan.window_peak,
-                scratch=self.scratch,
-                on_note=on_note,
-            )
+            return predict_logits(functions, data, views, device=self.device, autocast=autocast, scratch=self.scratch)
 
-    def decode(self, logits, prepared, *, probabilities=False, seconds=0.0, notes=(), fold_agreement=None):
-        """Logits on the network grid to a Prediction on the scan's grid; the last three are those of ``infer``."""
+    def decode(self, answer: Answer, prepared: Prepared) -> Inferred:
+        """What the networks said, with labels on the scan's own grid."""
         start = time.perf_counter()
-        labels = self.bundle.labels
-        how = {"orders": self._logits_orders(prepared), "has_regions": labels.has_regions}
-        paint = labels.paint_codes if labels.has_regions else None
-        codes = logits_to_codes(logits, prepared.grid, prepared.native, paint_codes=paint, **how)
+        labels, orders = self.bundle.labels, self._logits_orders(prepared)
+        codes = logits_to_codes(
+            answer.logits,
+            prepared.grid,
+            prepared.native,
+            paint_codes=labels.paint_codes if labels.has_regions else None,
+            orders=orders,
+            has_regions=labels.has_regions,
+        )
         values = keep_largest(np.array(labels.declared_values, np.int32)[codes], self.bundle.postprocessing)
-        chances = None
-        if probabilities:
-            chances = probabilities_to_native(logits, prepared.grid, prepared.native, scratch=self.scratch, **how)
-        took = {"prepare": prepared.seconds, "infer": seconds, "decode": time.perf_counter() - start}
-        volume, notes = LabelVolume(values, prepared.native), (*prepared.notes, *notes)
-        return Prediction(volume, chances, self.bundle.digest, took, notes, fold_agreement)
+        return Inferred(
+            labels=LabelVolume(values, prepared.native),
+            prepared=prepared,
+            answer=answer,
+            model=self.facts,
+            orders=orders,
+            seconds={"prepare": prepared.seconds, "infer": answer.seconds, "decode": time.perf_counter() - start},
+            restore=self.restore if self.facts.restores else None,
+            attention=partial(stage_maps, self, prepared.data),
+            scratch=self.scratch,
+        )
 
-    def _logits_orders(self, prepared):
+    def _logits_orders(self, prepared: Prepared) -> tuple[int, ...]:
         """Spline order for each network axis on the way to the native grid."""
         spacing_to, rule = spacing_of(prepared.native, self.bundle.plan), self.bundle.plan.resampling
-        return axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
+        return tuple(
+            axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
+        )
 
-    def _probe_shape(self):
-        """(C, z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
+    def _trial_patch(self) -> tuple[int, ...]:
+        """(z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
         spec = self.bundle.plan.network
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
-        return (spec.in_channels, *(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges))
+        return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 
 
-def _fewer_than_logits(heads):
-    """The last layers of all networks if what they read has fewer channels, all together, than what each gives; else ()."""
-    fewer = None not in heads and sum(head.in_channels for head in heads) < heads[0].out_channels
-    return tuple(heads) if fewer else ()
-
-
-def _compose(features, heads):
-    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x), one after the other, and Heads."""
-    weights = [head.weight.detach().flatten(1).cpu().numpy() for head in heads]
-    bias = np.mean([head.bias.detach().cpu().numpy() for head in heads], axis=0)
+def _compose(features: np.ndarray, heads: Sequence[Head]) -> ComposedLogits:
+    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x) in a row, and their last layers."""
+    weights = [weight.detach().flatten(1).cpu().numpy() for weight, _ in heads]
+    bias = np.mean([bias.detach().cpu().numpy() for _, bias in heads], axis=0)
     return ComposedLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
 
 
 class _Restoring(torch.nn.Module):
     """A network that returns the restored image instead of logits."""
 
-    def __init__(self, network, slices):
+    def __init__(self, network: torch.nn.Module, slices: Sequence[float]) -> None:
         super().__init__()
         self.network, self.slices = network, torch.tensor(slices)
 
-    def forward(self, x):
-        return self.network(x, restore=self.slices.expand(len(x), 3))[1]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        restored: torch.Tensor = self.network(x, restore=self.slices.expand(len(x), 3))[1]
+        return restored
 
 
-def _names(scan):
+def _names(scan: Scan) -> str:
     """The scan, for messages."""
     if isinstance(scan, Volume):
         return "the volume"
-    images = [scan] if isinstance(scan, str | PathLike | DicomSeries) else scan
+    images: Sequence[Image] = [scan] if isinstance(scan, str | Path | DicomSeries) else scan
     return ", ".join(image.name if isinstance(image, DicomSeries) else Path(image).name for image in images)

@@ -9,9 +9,13 @@ A *view* is one window seen in one mirroring. Views, not windows, are what is ba
 Logits of a large volume with many structures lie in a temporary file, so that memory holds those of one batch of views.
 """
 
+from __future__ import annotations
+
 import itertools
-import logging
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,12 +23,13 @@ import torch
 from autoseg.errors import ModelError
 from autoseg.imaging.scratch import scratch_zeros
 
-__all__ = ["predict_logits", "window_starts", "window_weights"]
+__all__ = ["Views", "predict_logits", "window_starts", "window_weights"]
 
-logger = logging.getLogger(__name__)
+Network = Callable[[torch.Tensor], torch.Tensor]
+Window = tuple[tuple[slice, ...], list[torch.Tensor]]  # index into a (C, z, y, x) array, and three vectors of weights
 
 
-def window_starts(length, patch, step):
+def window_starts(length: int, patch: int, step: float) -> tuple[int, ...]:
     """First index of each window along one axis: evenly spread, the first at 0, the last ending at ``length``.
 
     Args:
@@ -45,7 +50,7 @@ def window_starts(length, patch, step):
     return tuple(round(last / n_steps * i) for i in range(n_steps + 1))
 
 
-def window_weights(length, patch, starts, peak="middle"):
+def window_weights(length: int, patch: int, starts: Sequence[int], peak: str = "middle") -> np.ndarray:
     """(windows, patch) float32: share of each window at each of its voxels along one axis.
 
     Positive; the shares of all windows at a voxel of the axis add up to one. ``peak`` is that of ``Plan.window_peak``.
@@ -58,57 +63,72 @@ def window_weights(length, patch, starts, peak="middle"):
     return np.stack([gaussian / total[start : start + patch] for start in starts]).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Views:
+    """Which windows of a volume networks see, and how.
+
+    Attributes:
+        patch_size: (z, y, x) voxels of a window.
+        step: see ``window_starts``.
+        mirror_axes: axes 0 to 2 of the volume; all combinations of flips are averaged, none included.
+        batch: views per call of a network.
+        pad_value: number, or one per channel, put around a small volume.
+        peak: see ``window_weights``.
+    """
+
+    patch_size: tuple[int, ...]
+    step: float = 0.5
+    mirror_axes: tuple[int, ...] = ()
+    batch: int = 1
+    pad_value: float | Sequence[float] = 0.0
+    peak: str = "middle"
+
+
 def predict_logits(
-    networks,
-    data,
+    networks: Sequence[Network],
+    data: np.ndarray,
+    views: Views,
     *,
-    patch_size,
-    step=0.5,
-    mirror_axes=(),
-    device="cpu",
-    autocast=None,
-    batch_views=1,
-    pad_value=0.0,
-    peak="middle",
-    scratch=None,
-    on_note=logger.warning,
-):
+    device: torch.device | str = "cpu",
+    autocast: torch.dtype | None = None,
+    scratch: str | Path | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Logits of a whole volume: the mean over networks and mirrorings, windows blended.
 
     Args:
         networks: modules on ``device`` in evaluation mode, (B, C, *patch) to (B, K, *patch).
         data: (C, z, y, x) float32 on the network grid; untouched. A volume smaller than the window is padded on both sides.
-        patch_size: (z, y, x) voxels of a window.
-        step: see ``window_starts``.
-        mirror_axes: axes 0 to 2 of the volume; all combinations of flips are averaged, none included.
+        views: what the networks see.
         device: where networks and, memory permitting, the accumulated logits are.
         autocast: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None for float32.
-        batch_views: views per call of a network.
-        pad_value: number, or one per channel, put around a small volume.
-        peak: see ``window_weights``.
         scratch: folder for logits that are too large for memory; None for the system's temporary folder.
-        on_note: called with a sentence if device memory was short and the work was repeated in smaller pieces. That changes
-            no result but by rounding.
 
     Returns:
-        (K, z, y, x) float32 array; beyond ``LARGEST_IN_MEMORY`` bytes it is mapped from a file, see ``scratch_zeros``.
+        (K, z, y, x) float32 array; beyond ``LARGEST_IN_MEMORY`` bytes it is mapped from a file, see ``scratch_zeros``. And a
+        sentence for each time that device memory was short and the work was repeated in smaller pieces, which changes no
+        result but by rounding.
 
     Raises:
         ModelError: device memory does not suffice for one view.
     """
     device = torch.device(device)
-    patch = tuple(int(edge) for edge in patch_size)
-    data, inner = _pad(data, patch, pad_value)
-    flips = [axes for n in range(len(mirror_axes) + 1) for axes in itertools.combinations(mirror_axes, n)]
-    windows = _windows(data.shape[1:], patch, step, peak)
-    attempts = dict.fromkeys([(batch_views, device), (1, device), (1, torch.device("cpu"))])
+    patch = tuple(int(edge) for edge in views.patch_size)
+    data, inner = _pad(data, patch, views.pad_value)
+    axes = views.mirror_axes
+    flips = [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
+    windows = _windows(data.shape[1:], patch, views.step, views.peak)
+    attempts = dict.fromkeys([(views.batch, device), (1, device), (1, torch.device("cpu"))])
+    notes: list[str] = []
     for batch, store in attempts:
         try:
             with torch.inference_mode(), torch.autocast(device.type, autocast, enabled=autocast is not None):
-                logits = _accumulate(networks, data, windows, flips, batch, device, store, scratch)
-                return _on_host(logits[inner], scratch)
+                total = _zeros_for(data.shape[1:], store, scratch)
+                logits = _accumulate(networks, torch.from_numpy(data).to(store), windows, flips, batch, device, total)
+                return _on_host(logits[inner], scratch), tuple(notes)
         except torch.cuda.OutOfMemoryError:
-            on_note(f"{device} memory was short with {batch} views at once and logits on {store}; went on with less at a time")
+            notes.append(
+                f"{device} memory was short with {batch} views at once and logits on {store}; went on with less at a time"
+            )
         if device.type == "cuda":
             torch.cuda.empty_cache()
     raise ModelError(
@@ -117,9 +137,14 @@ def predict_logits(
     )
 
 
-def _windows(shape, patch, step, peak):
+def _zeros_for(shape: Sequence[int], store: torch.device, scratch: str | Path | None) -> Callable[[int], torch.Tensor]:
+    """A function of the number of heads that gives zeros of so many volumes."""
+    return lambda heads: _zeros((heads, *shape), store, scratch)
+
+
+def _windows(shape: Sequence[int], patch: Sequence[int], step: float, peak: str) -> list[Window]:
     """[(index into a (C, z, y, x) array, weights)] of every window; weights are three vectors whose product counts."""
-    axes = []
+    axes: list[list[tuple[slice, torch.Tensor]]] = []
     for axis, (length, edge) in enumerate(zip(shape, patch, strict=True)):
         starts = window_starts(length, edge, step)
         weights = torch.from_numpy(window_weights(length, edge, starts, peak))
@@ -128,12 +153,19 @@ def _windows(shape, patch, step, peak):
     return [((slice(None), *(place for place, _ in window)), [w for _, w in window]) for window in itertools.product(*axes)]
 
 
-def _accumulate(networks, data, windows, flips, batch, device, store, scratch):
-    """(K, z, y, x) float32 tensor on ``store``: the weighted sum over all views.
+def _accumulate(
+    networks: Sequence[Network],
+    image: torch.Tensor,
+    windows: list[Window],
+    flips: list[tuple[int, ...]],
+    batch: int,
+    device: torch.device,
+    zeros: Callable[[int], torch.Tensor],
+) -> torch.Tensor:
+    """(K, z, y, x) float32 tensor where ``image`` is: the weighted sum over all views.
 
     Heads are added one by one, so that next to what the networks return there is never a second array of that size.
     """
-    image = torch.from_numpy(data).to(store)
     total = None
     views = list(itertools.product(windows, flips))
     for first in range(0, len(views), batch):
@@ -143,41 +175,44 @@ def _accumulate(networks, data, windows, flips, batch, device, store, scratch):
         for network in networks[1:]:
             logits = logits.float() + network(tiles).float()
         if total is None:
-            total = _zeros((logits.shape[1], *data.shape[1:]), store, scratch)
+            total = zeros(logits.shape[1])
         _add(total, chunk, logits, len(flips) * len(networks))
         del logits  # with many structures it would be the largest thing beside the next ones
+    assert total is not None, "a volume has at least one window"
     return total
 
 
-def _add(total, chunk, logits, n):
+def _add(total: torch.Tensor, chunk: list[tuple[Window, tuple[int, ...]]], logits: torch.Tensor, n: int) -> None:
     for ((place, (z, y, x)), axes), heads in zip(chunk, logits, strict=True):
         weight = (z * y * x / n).to(total.device)
         for target, head in zip(total[place], heads, strict=True):
             target.addcmul_(_flip(head.to(total.device).float(), axes), weight)
 
 
-def _zeros(shape, device, scratch):
+def _zeros(shape: Sequence[int], device: torch.device, scratch: str | Path | None) -> torch.Tensor:
     if device.type == "cpu":
         return torch.from_numpy(scratch_zeros(shape, folder=scratch))
     return torch.zeros(shape, device=device)
 
 
-def _on_host(logits, scratch):
+def _on_host(logits: torch.Tensor, scratch: str | Path | None) -> np.ndarray:
     """(K, z, y, x) float32 array of a tensor; a view of it where it is on the CPU."""
     if logits.device.type == "cpu":
-        return logits.numpy()
+        found: np.ndarray = logits.numpy()
+        return found
     result = _zeros(logits.shape, torch.device("cpu"), scratch)
     for target, head in zip(result, logits, strict=True):
         target.copy_(head)
-    return result.numpy()
+    copied: np.ndarray = result.numpy()
+    return copied
 
 
-def _flip(array, axes):
+def _flip(array: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
     """An array whose last three axes are those of the volume, mirrored along ``axes`` of these."""
     return array.flip([axis - 3 for axis in axes]) if axes else array
 
 
-def _pad(data, patch, pad_value):
+def _pad(data: np.ndarray, patch: Sequence[int], pad_value: float | Sequence[float]) -> tuple[np.ndarray, tuple[slice, ...]]:
     """The volume in the middle of one that is at least a window large, and the index where it lies in it."""
     shape = [max(length, edge) for length, edge in zip(data.shape[1:], patch, strict=True)]
     lower = [(new - old) // 2 for new, old in zip(shape, data.shape[1:], strict=True)]

@@ -5,8 +5,12 @@ in the middle window. A map sums to one over its window; times the number of vox
 windows are blended as logits are. All is of the first fold, without mirroring: the slots of another fold are other slots.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +18,10 @@ import torch
 from autoseg.imaging.resample import axis_matrix
 from autoseg.networks import attention_maps, slot_blocks
 
-__all__ = ["ChosenSlot", "blended_maps", "choose_slots"]
+if TYPE_CHECKING:
+    from autoseg.inference.predictor import Predictor
+
+__all__ = ["ChosenSlot", "StageMaps", "blended_maps", "choose_slots", "stage_maps"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,22 @@ class ChosenSlot:
     entropy: float
 
 
-def choose_slots(predictor, data, per_head):
+@dataclass(frozen=True, eq=False)
+class StageMaps:
+    """Where the chosen ``slots`` of a ``stage`` look: ``maps`` (slots, z, y, x) float32 on the network grid."""
+
+    stage: int
+    slots: tuple[ChosenSlot, ...]
+    maps: np.ndarray
+
+
+def stage_maps(predictor: Predictor, data: np.ndarray, per_head: int) -> Iterator[StageMaps]:
+    """The StageMaps of each stage with slots, one after the other; arguments as of ``choose_slots``."""
+    for stage, chosen in choose_slots(predictor, data, per_head).items():
+        yield StageMaps(stage, chosen, blended_maps(predictor, data, stage, chosen))
+
+
+def choose_slots(predictor: Predictor, data: np.ndarray, per_head: int) -> dict[int, tuple[ChosenSlot, ...]]:
     """Of each head the slots whose maps are least even.
 
     Args:
@@ -37,9 +59,10 @@ def choose_slots(predictor, data, per_head):
     Returns:
         {stage: (ChosenSlot, ...)}, head by head, the least even first.
     """
-    network, seen = predictor.networks[0], {}
+    network = predictor.networks[0]
+    seen: dict[int, torch.Tensor] = {}
 
-    def look(tiles):
+    def look(tiles: torch.Tensor) -> torch.Tensor:
         seen.update(attention_maps(network, tiles))
         return tiles
 
@@ -56,20 +79,20 @@ def choose_slots(predictor, data, per_head):
     return chosen
 
 
-def blended_maps(predictor, data, stage, chosen):
+def blended_maps(predictor: Predictor, data: np.ndarray, stage: int, chosen: tuple[ChosenSlot, ...]) -> np.ndarray:
     """The maps of ChosenSlots of a stage, (slots, z, y, x) float32 on the grid of ``data``; 1 is the mean of a window."""
     network = predictor.networks[0]
     slots = slot_blocks(network)[stage].slots.shape[1]
     rows = [one.head * slots + one.slot for one in chosen]
 
-    def look(tiles):
+    def look(tiles: torch.Tensor) -> torch.Tensor:
         maps = attention_maps(network, tiles)[stage][:, rows].float()
         return enlarged(maps * maps[0, 0].numel(), tiles.shape[2:])
 
     return predictor.over_windows([look], data)
 
 
-def enlarged(maps, shape):
+def enlarged(maps: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """(B, K, z, y, x) maps of a stage on the grid of its patch, linear.
 
     Voxel i along an axis of stride s looks at voxels around s * i of the patch, since convolutions are padded alike on both

@@ -14,7 +14,7 @@ from typing import Any
 
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError, ModelError
-from planners.memory import count_elements
+from planners.cost import count_elements
 from planners.plan import ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
 
 __all__ = ["channel_names", "label_schema", "settle_configuration", "translate_plan"]

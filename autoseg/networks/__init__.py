@@ -4,10 +4,16 @@ Every network keeps one contract, tested for each name in ``NETWORKS``: ``networ
 on the grid of ``x`` (B, C, Z, Y, X), ``network(x, every_scale=True)`` a list of logits, finest first, for deep
 supervision. Its first operation is ``(x - input_mean) / input_std``. No shape of a weight depends on the patch. Where the spec
 says ``restoration``, ``network(x, restore=True)`` is a pair: the logits, and the restored ``x``, on its scale and in [0, 1]
-(``heads``). After ``postpone_logits`` features and the last layer stand in for the logits (``scores``).
+(``heads``). Built with ``lazy_logits`` features and the last layer may stand in for the logits (``scores``). All that a
+caller needs to know of a network is in its spec; nobody asks a network for more than ``forward``, which is all that a wrapper
+for several devices shows.
 
-To add one: a function ``build(spec) -> Module`` and its line below.
+To add one: a function ``build(spec, ends) -> Module`` and its line below.
 """
+
+from collections.abc import Iterator
+
+from torch import nn
 
 from autoseg.errors import PlanError
 from autoseg.networks.attention import attention_blocks
@@ -15,25 +21,26 @@ from autoseg.networks.attention_gate_unet import build_attention_gate_unet
 from autoseg.networks.blocks import check_patch
 from autoseg.networks.deeplabv3 import build_deeplabv3
 from autoseg.networks.fcn import build_fcn
-from autoseg.networks.heads import RestorationHead
+from autoseg.networks.heads import Ends, restoration_parameters
 from autoseg.networks.pspnet import build_pspnet
-from autoseg.networks.scores import Scores, finest_head, postpone_logits
+from autoseg.networks.scores import Scores
 from autoseg.networks.segnet import build_segnet
 from autoseg.networks.self_attention_unet import attention_maps, build_self_attention_unet, close_gates, slot_blocks
 from autoseg.networks.unet import build_residual_unet, build_unet
 from autoseg.networks.unet_plus_plus import build_unet_plus_plus
 from autoseg.registry import Registry
+from planners.plan import NetworkSpec
 
 __all__ = [
     "NETWORKS",
+    "Ends",
     "Scores",
     "attention_blocks",
     "attention_maps",
     "build_network",
     "check_patch",
     "close_gates",
-    "finest_head",
-    "postpone_logits",
+    "restoration_parameters",
     "slot_blocks",
 ]
 
@@ -53,8 +60,11 @@ NETWORKS = Registry(
 )
 
 
-def build_network(spec):
+def build_network(spec: NetworkSpec, *, lazy_logits: bool = False, restoration_detached: bool = False) -> nn.Module:
     """The network that ``spec`` describes, with fresh weights from torch's random state.
+
+    Args:
+        lazy_logits, restoration_detached: see Ends.
 
     Raises:
         AutosegError: no network of that name; the message lists the known ones.
@@ -63,13 +73,11 @@ def build_network(spec):
     build = NETWORKS[spec.name]
     for problem in _problems(spec):
         raise PlanError(f"network {spec.name!r} cannot be built: {problem}. Correct the plan's network entry")
-    network = build(spec)
-    if spec.restoration:
-        network.restoration = RestorationHead(spec)
+    network: nn.Module = build(spec, Ends(lazy_logits, restoration_detached))
     return network
 
 
-def _problems(spec):
+def _problems(spec: NetworkSpec) -> Iterator[str]:
     """What is wrong with the numbers, as sentences."""
     counts = (spec.in_channels, spec.out_channels, *spec.features, *spec.encoder_blocks, *spec.decoder_blocks)
     if not spec.features or min(counts) < 1:

@@ -31,6 +31,8 @@ time in bfloat16, 0.84 to 1.12 times in float32. Full attention uses it, since i
 products for 1280 voxels, 1.05 to 1.27 times for 175, where either takes few milliseconds (``benchmarks/attention.py``).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -40,17 +42,17 @@ __all__ = ["FullAttention", "GatedAttention", "SlotAttention", "attention_blocks
 BASE = 100  # longest wavelength of the rotations, in units of 2 pi voxels; the shortest is 1
 
 
-def rms_normalise(x, dim):
+def rms_normalise(x: torch.Tensor, dim: int) -> torch.Tensor:
     """``x`` divided by its root mean square along ``dim``."""
     return x * torch.rsqrt(x.square().mean(dim, keepdim=True) + 1e-6).to(x.dtype)
 
 
-def softmax(scores, dim):
+def softmax(scores: torch.Tensor, dim: int) -> torch.Tensor:
     """In float32, returned in the format of ``scores``."""
     return torch.softmax(scores, dim, dtype=torch.float32).to(scores.dtype)
 
 
-def project(weight, maps):
+def project(weight: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """(outputs, inputs) weights times (B, inputs, N) maps."""
     return torch.bmm(weight.expand(len(maps), -1, -1), maps)
 
@@ -65,7 +67,7 @@ class GatedAttention(nn.Module):
         heads: attentions side by side.
     """
 
-    def __init__(self, width, heads):
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads, self.d = heads, width // 2 // heads
         self.project = nn.Linear(width, 3 * heads * self.d, bias=False)
@@ -73,11 +75,16 @@ class GatedAttention(nn.Module):
         self.scale = nn.Parameter(torch.ones(self.d))  # of the scores, per channel
         self.gate = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x):
-        y = self.attend(*self.heads_of(x), x.shape[2:]).flatten(1, 2)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.heads_of(x)
+        y = self.attend(q, k, v, x.shape[2:]).flatten(1, 2)
         return x + project(self.gate[:, None] * self.merge.weight, y).unflatten(2, x.shape[2:])
 
-    def heads_of(self, x):
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
+        """What the voxels read, (B, heads, d, N)."""
+        raise NotImplementedError
+
+    def heads_of(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Queries, keys and values, (B, heads, d, N) each, normalised."""
         return rms_normalise(project(self.project.weight, x.flatten(2)).unflatten(1, (3, self.heads, self.d)), 3).unbind(1)
 
@@ -85,21 +92,21 @@ class GatedAttention(nn.Module):
 class SlotAttention(GatedAttention):
     """Slots gather descriptors over the voxels, voxels read them; ``slots`` of them for each head."""
 
-    def __init__(self, width, heads, slots):
+    def __init__(self, width: int, heads: int, slots: int) -> None:
         super().__init__(width, heads)
         self.slots = nn.Parameter(torch.randn(heads, slots, self.d))
         self.describe = nn.Linear(self.d, 2 * self.d, bias=False)
 
-    def weights(self, k):
+    def weights(self, k: torch.Tensor) -> torch.Tensor:
         """(B, heads, slots, N): where each slot looks; the sum over voxels is 1."""
         return softmax(self.slots * self.d**-0.5 @ k, 3)
 
-    def attend(self, q, k, v, grid):
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
         keys, values = self.describe(self.weights(k) @ v.transpose(2, 3)).chunk(2, 3)
         keys = rms_normalise(keys, 3) * (self.scale * self.d**-0.5)
         return values.transpose(2, 3) @ softmax(keys @ q, 2)
 
-    def maps(self, x):
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
         """(B, heads * slots, z, y, x): ``weights`` on the grid of the features ``x`` that enter the block."""
         _, k, _ = self.heads_of(x)
         return self.weights(k).flatten(1, 2).unflatten(2, x.shape[2:])
@@ -108,19 +115,20 @@ class SlotAttention(GatedAttention):
 class FullAttention(GatedAttention):
     """Every voxel looks at every voxel; ``axes`` are those of more than one voxel, the only ones with positions."""
 
-    def __init__(self, width, heads, axes):
+    def __init__(self, width: int, heads: int, axes: tuple[int, ...]) -> None:
         super().__init__(width, heads)
         self.axes = axes
 
-    def attend(self, q, k, v, grid):
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
         angles = rotary_angles(grid, self.axes, self.d // 2, q.device)
         cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
         q, k = rotate(q * self.scale[:, None].to(q.dtype), cos, sin), rotate(k, cos, sin)
-        y = functional.scaled_dot_product_attention(*(t.transpose(2, 3).contiguous() for t in (q, k, v)))
+        q, k, v = (t.transpose(2, 3).contiguous() for t in (q, k, v))
+        y = functional.scaled_dot_product_attention(q, k, v)
         return y.transpose(2, 3)
 
 
-def rotary_angles(grid, axes, pairs, device=None):
+def rotary_angles(grid: Sequence[int], axes: Sequence[int], pairs: int, device: torch.device | None = None) -> torch.Tensor:
     """(pairs, N) angles of the voxels of a grid: for each of ``axes`` an equal share of pairs of channels, the rest zero."""
     share = pairs // max(1, len(axes))
     frequencies = BASE ** (-torch.arange(share, device=device) / max(1, share))
@@ -132,12 +140,12 @@ def rotary_angles(grid, axes, pairs, device=None):
     return torch.cat(rows).flatten(1)
 
 
-def rotate(x, cos, sin):
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """(B, heads, d, N) with channels i and i + d / 2 turned as a pair."""
     first, second = x.chunk(2, 2)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), 2)
 
 
-def attention_blocks(network):
+def attention_blocks(network: nn.Module) -> list[GatedAttention]:
     """The blocks of self-attention in ``network``, in its order."""
     return [module for module in network.modules() if isinstance(module, GatedAttention)]

@@ -19,7 +19,10 @@ from torch.nn import functional
 
 from autoseg.networks.blocks import conv_stack
 from autoseg.networks.encoder import Encoder
+from autoseg.networks.heads import Ends
 from autoseg.networks.unet import UNet
+from planners.axes import Triple
+from planners.plan import NetworkSpec
 
 __all__ = ["AttentionGate", "build_attention_gate_unet"]
 
@@ -34,29 +37,29 @@ class AttentionGate(nn.Module):
         stride: (3,) between their grids.
     """
 
-    def __init__(self, skip, below, stride):
+    def __init__(self, skip: int, below: int, stride: Triple) -> None:
         super().__init__()
         middle = max(1, skip // 2)
         self.from_skip = nn.Conv3d(skip, middle, stride, stride, bias=False)
         self.from_below = nn.Conv3d(below, middle, 1)
         self.score = nn.Conv3d(middle, 1, 1)
 
-    def weights(self, skip, below):
+    def weights(self, skip: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
         """(B, 1, Z, Y, X) in (0, 1), on the grid of ``skip``."""
         score = self.score(functional.relu(self.from_skip(skip) + self.from_below(below)))
         return functional.interpolate(torch.sigmoid(score), size=skip.shape[2:], mode="trilinear", align_corners=False)
 
-    def forward(self, skip, below):
+    def forward(self, skip: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
         return skip * self.weights(skip, below)
 
 
-def build_attention_gate_unet(spec):
+def build_attention_gate_unet(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """The plain U-Net with gates on all skips but the finest."""
     features, strides = spec.features, spec.strides
     skips = len(features) - 1
     gates = [AttentionGate(features[s], features[s + 1], strides[s + 1]) for s in range(min(1, max(0, skips - 1)), skips)]
-    network = UNet(spec, Encoder(spec, conv_stack), gates)
+    network = UNet(spec, ends, Encoder(spec, conv_stack), gates)
     for gate in gates:
         nn.init.zeros_(gate.score.weight)
-        nn.init.constant_(gate.score.bias, OPEN)
+        nn.init.constant_(gate.score.bias, OPEN)  # type: ignore[arg-type]
     return network

@@ -6,11 +6,16 @@ those of nnU-Net's two default networks (Isensee et al., Nature Methods 2021; MI
 parameter.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from autoseg.errors import ModelError, PlanError
+from autoseg.networks.channels_last import lies_channels_last, normalise_channels_last
+from planners.axes import Triple, triple
+from planners.plan import NetworkSpec
 
 __all__ = [
     "ConvBlock",
@@ -27,7 +32,7 @@ __all__ = [
 SLOPE = 0.01  # of the leaky rectifier, and the gain that the initial weights assume
 
 
-def check_patch(spec, patch):
+def check_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:
     """Refuse a patch (three edges in voxels) that the strides of ``spec`` do not divide.
 
     Raises:
@@ -37,7 +42,7 @@ def check_patch(spec, patch):
         raise PlanError(f"network {spec.name!r}: the patch does not fit: {refusal}")
 
 
-def initialise(network):
+def initialise(network: nn.Module) -> nn.Module:
     """Kaiming-normal weights for every convolution of ``network``, biases zero; returns ``network``."""
     for module in network.modules():
         if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
@@ -57,12 +62,15 @@ class InputScaling(nn.Module):
     Empty ``mean`` or ``std`` stand for zeros and ones.
     """
 
-    def __init__(self, channels, mean=(), std=()):
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, channels: int, mean: Sequence[float] = (), std: Sequence[float] = ()) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([float(m) for m in mean] or [0.0] * channels).reshape(-1, 1, 1, 1))
         self.register_buffer("std", torch.tensor([float(s) for s in std] or [1.0] * channels).reshape(-1, 1, 1, 1))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim != 5 or x.shape[1] != len(self.mean):
             raise ModelError(
                 f"the network expects (batch, {len(self.mean)} channels, z, y, x), found shape {tuple(x.shape)}. "
@@ -75,34 +83,38 @@ class InstanceNorm(nn.InstanceNorm3d):
     """Instance normalisation with trained scale and shift; the statistics of one voxel are left alone.
 
     A single voxel has no spread: normalising it would replace it by a constant (PyTorch refuses). There only the
-    scale and shift act, so a bottleneck of one voxel still passes information.
+    scale and shift act, so a bottleneck of one voxel still passes information. Maps keep their order of memory.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-5, affine=True)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[2:].numel() == 1:
             shape = (1, -1, 1, 1, 1)
             return x * self.weight.reshape(shape) + self.bias.reshape(shape)
+        if lies_channels_last(x) and x.dtype == self.weight.dtype:
+            return normalise_channels_last(x, self.weight, self.bias, self.eps)
         return super().forward(x)
 
 
-def convolution(inputs, outputs, kernel, stride=(1, 1, 1), bias=True):
+def convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), bias: bool = True) -> nn.Conv3d:
     """A convolution that keeps the grid but for its stride; ``kernel`` has odd entries."""
-    return nn.Conv3d(inputs, outputs, kernel, stride, padding=tuple(k // 2 for k in kernel), bias=bias)
+    return nn.Conv3d(inputs, outputs, kernel, stride, padding=triple(k // 2 for k in kernel), bias=bias)
 
 
 class ConvBlock(nn.Module):
     """Convolution, instance normalisation, leaky rectifier (left out with ``activate=False``)."""
 
-    def __init__(self, inputs, outputs, kernel, stride=(1, 1, 1), *, bias=True, activate=True):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), *, bias: bool = True, activate: bool = True
+    ) -> None:
         super().__init__()
         self.conv = convolution(inputs, outputs, kernel, stride, bias)
         self.norm = InstanceNorm(outputs)
         self.activate = activate
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.norm(self.conv(x))
         return functional.leaky_relu(x, SLOPE, inplace=True) if self.activate else x
 
@@ -114,31 +126,33 @@ class ResidualBlock(nn.Module):
     changes, a 1 x 1 x 1 convolution follows.
     """
 
-    def __init__(self, inputs, outputs, kernel, stride=(1, 1, 1)):
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
         self.first = ConvBlock(inputs, outputs, kernel, stride)
         self.second = ConvBlock(outputs, outputs, kernel, activate=False)
-        shortcut = []
+        shortcut: list[nn.Module] = []
         if max(stride) > 1:
             shortcut.append(nn.AvgPool3d(stride, stride))
         if inputs != outputs:
             shortcut.append(ConvBlock(inputs, outputs, (1, 1, 1), bias=False, activate=False))
         self.shortcut = nn.Sequential(*shortcut)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.leaky_relu(self.second(self.first(x)) + self.shortcut(x), SLOPE, inplace=True)
 
 
-def conv_stack(inputs, outputs, kernel, stride=(1, 1, 1), *, blocks):
+def conv_stack(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), *, blocks: int) -> nn.Sequential:
     """``blocks`` convolution blocks in a row; the first changes width and grid."""
     return _stack(ConvBlock, inputs, outputs, kernel, stride, blocks)
 
 
-def residual_stack(inputs, outputs, kernel, stride=(1, 1, 1), *, blocks):
+def residual_stack(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), *, blocks: int) -> nn.Sequential:
     """``blocks`` residual blocks in a row; the first changes width and grid."""
     return _stack(ResidualBlock, inputs, outputs, kernel, stride, blocks)
 
 
-def _stack(block, inputs, outputs, kernel, stride, blocks):
+def _stack(
+    block: Callable[..., nn.Module], inputs: int, outputs: int, kernel: Triple, stride: Triple, blocks: int
+) -> nn.Sequential:
     rest = [block(outputs, outputs, kernel) for _ in range(blocks - 1)]
     return nn.Sequential(block(inputs, outputs, kernel, stride), *rest)

@@ -1,4 +1,4 @@
-"""What a network costs: its weights, and the operations of one pass over a patch.
+"""What a network costs: its weights, and the operations of one pass over a patch; those of a head that restores too.
 
 Networks are built on torch's *meta* device, which knows shapes and no numbers, so that counting takes neither memory nor
 time. Counted are convolutions and matrix products, those within attention too; a multiplication with its addition is two
@@ -6,12 +6,14 @@ operations. Normalisation, activations, pooling and interpolation are left out: 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.networks import build_network
+from planners.plan import NetworkSpec
 
 __all__ = ["NetworkCost", "match_operations", "measure_cost"]
 
@@ -24,7 +26,7 @@ class NetworkCost:
     operations: int
 
 
-def measure_cost(spec, patch):
+def measure_cost(spec: NetworkSpec, patch: Sequence[int]) -> NetworkCost:
     """NetworkCost of the network of ``spec`` on a patch of (3,) voxels.
 
     Raises:
@@ -34,18 +36,18 @@ def measure_cost(spec, patch):
         network = build_network(spec).eval()
         image = torch.empty(1, spec.in_channels, *patch)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(image)
+        network(image, restore=spec.restoration)
     return NetworkCost(sum(p.numel() for p in network.parameters()), counter.get_total_flops())
 
 
-def match_operations(spec, patch, operations):
+def match_operations(spec: NetworkSpec, patch: Sequence[int], operations: float) -> NetworkSpec:
     """The spec with every width scaled alike, so that a forward pass costs as nearly as it can ``operations``.
 
     Widths are multiples of 8, and of what the heads of attention share among them. The scale is found by halving an
     interval, with a real count at each trial.
     """
 
-    def excess(candidate):
+    def excess(candidate: NetworkSpec) -> float:
         return math.log(measure_cost(candidate, patch).operations / operations)
 
     low, high = 1 / max(spec.features), 1.0

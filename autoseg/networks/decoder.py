@@ -1,10 +1,13 @@
 """The ascending half of a U-Net: back to the image's grid, with logits at every resolution on the way."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from autoseg.networks.blocks import conv_stack
-from autoseg.networks.scores import Head
+from autoseg.networks.scores import Head, Logits
+from planners.plan import NetworkSpec
 
 __all__ = ["Decoder"]
 
@@ -18,9 +21,10 @@ class Decoder(nn.Module):
     Args:
         spec: NetworkSpec.
         gates: modules ``gate(skip, below) -> skip`` for the coarsest skip connections, the finest of these first.
+        lazy_logits: Scores in place of logits.
     """
 
-    def __init__(self, spec, gates=()):
+    def __init__(self, spec: NetworkSpec, gates: Sequence[nn.Module] = (), *, lazy_logits: bool = False) -> None:
         super().__init__()
         features = spec.features
         levels = range(len(features) - 1)
@@ -32,9 +36,9 @@ class Decoder(nn.Module):
         )
         self.gates = nn.ModuleList(gates)
         scales = max(1, len(levels)) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(Head(features[s], spec.out_channels) for s in range(scales))
+        self.heads = nn.ModuleList(Head(features[s], spec.out_channels, lazy=lazy_logits) for s in range(scales))
 
-    def forward(self, features, every_scale=False):
+    def forward(self, features: list[torch.Tensor], every_scale: bool = False) -> tuple[Logits | list[Logits], torch.Tensor]:
         """Logits from the encoder's features.
 
         Args:
@@ -53,6 +57,6 @@ class Decoder(nn.Module):
                 outputs.append(self.heads[s](x))
         return (outputs[::-1] if every_scale else outputs[-1]), x
 
-    def _gated(self, s, skip, below):
+    def _gated(self, s: int, skip: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
         ungated = len(self.stages) - len(self.gates)
         return skip if s < ungated else self.gates[s - ungated](skip, below)

@@ -13,12 +13,17 @@ Adapted to 3D, small and anisotropic patches:
 - the backbone is the plan's residual encoder (``dilated``), without the paper's multi-grid rates inside a stage.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from autoseg.networks.blocks import SLOPE, ConvBlock, InstanceNorm, convolution
 from autoseg.networks.dilated import DilatedNetwork, ImageBranch
+from autoseg.networks.heads import Ends
+from planners.axes import Triple, triple
+from planners.plan import NetworkSpec
 
 __all__ = ["AtrousPyramid", "build_deeplabv3", "fitting_rate"]
 
@@ -26,21 +31,21 @@ RATES = (6, 12, 18)
 WIDTH = 256  # of the paper
 
 
-def fitting_rate(rate, grid):
+def fitting_rate(rate: int, grid: Sequence[int]) -> Triple:
     """(3,) dilation along each axis of a grid (three edges in voxels): ``rate``, or less on a small grid, at least 1."""
-    return tuple(max(1, min(rate, rate * edge // (2 * RATES[-1]))) for edge in grid)
+    return triple(max(1, min(rate, rate * edge // (2 * RATES[-1]))) for edge in grid)
 
 
 class AtrousBlock(nn.Module):
     """A convolution block whose dilation fits the grid it meets."""
 
-    def __init__(self, inputs, outputs, kernel, rate):
+    def __init__(self, inputs: int, outputs: int, kernel: Triple, rate: int) -> None:
         super().__init__()
         self.rate = rate
         self.conv = convolution(inputs, outputs, kernel)
         self.norm = InstanceNorm(outputs)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         rate = fitting_rate(self.rate, x.shape[2:])
         padding = tuple(d * (k // 2) for d, k in zip(rate, self.conv.kernel_size, strict=True))
         x = functional.conv3d(x, self.conv.weight, self.conv.bias, padding=padding, dilation=rate)
@@ -50,18 +55,18 @@ class AtrousBlock(nn.Module):
 class AtrousPyramid(nn.Module):
     """Atrous spatial pyramid pooling: (B, inputs, z, y, x) -> (B, outputs, z, y, x)."""
 
-    def __init__(self, inputs, outputs, kernel):
+    def __init__(self, inputs: int, outputs: int, kernel: Triple) -> None:
         super().__init__()
         self.branches = nn.ModuleList([ConvBlock(inputs, outputs, (1, 1, 1))])
         self.branches.extend(AtrousBlock(inputs, outputs, kernel, rate) for rate in RATES)
         self.join = ConvBlock(len(self.branches) * outputs, outputs, (1, 1, 1), activate=False)
         self.image = ImageBranch(inputs, outputs, outputs)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         joined = self.join(torch.cat([branch(x) for branch in self.branches], dim=1))
         return functional.leaky_relu(joined + self.image(x), SLOPE)
 
 
-def build_deeplabv3(spec):
+def build_deeplabv3(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """DeepLabv3 on the plan's residual encoder; logits are computed on a grid up to 8 times coarser and enlarged."""
-    return DilatedNetwork(spec, AtrousPyramid, WIDTH)
+    return DilatedNetwork(spec, AtrousPyramid, WIDTH, ends)

@@ -11,14 +11,19 @@ all the same, so that structures of a few voxels survive. Axes that the plan doe
 dilated.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
 from torch.nn import functional
 
 from autoseg.networks.blocks import SLOPE, ConvBlock, InputScaling, check_patch, initialise, residual_stack
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import with_restored
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
+from autoseg.networks.scores import Output
+from planners.axes import Triple, triple
+from planners.plan import NetworkSpec
 
 __all__ = ["DilatedNetwork", "ImageBranch", "dilated_strides"]
 
@@ -26,20 +31,22 @@ STAGES = 6  # of ResNet: a stem and five halvings
 FINEST_STRIDE = 8  # where the strides end
 
 
-def dilated_strides(strides):
+def dilated_strides(strides: Sequence[Triple]) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
     """The strides that are kept, and the dilation of each stage: two tuples of triples as long as ``strides``."""
-    kept, rates, reached, rate = [], [], (1, 1, 1), (1, 1, 1)
+    kept, rates = [], []
+    reached: Triple = (1, 1, 1)
+    rate: Triple = (1, 1, 1)
     for stage, stride in enumerate(strides):
         last = len(strides) > 2 and stage == len(strides) - 1
-        stays = tuple(1 if last or r * s > FINEST_STRIDE else s for r, s in zip(reached, stride, strict=True))
-        rate = tuple(d * s // k for d, s, k in zip(rate, stride, stays, strict=True))
-        reached = tuple(r * k for r, k in zip(reached, stays, strict=True))
+        stays = triple(1 if last or r * s > FINEST_STRIDE else s for r, s in zip(reached, stride, strict=True))
+        rate = triple(d * s // k for d, s, k in zip(rate, stride, stays, strict=True))
+        reached = triple(r * k for r, k in zip(reached, stays, strict=True))
         kept.append(stays)
         rates.append(rate)
     return tuple(kept), tuple(rates)
 
 
-def _encoder(spec):
+def _encoder(spec: NetworkSpec) -> Encoder:
     """The residual encoder of the first STAGES stages, dilated."""
     strides, rates = dilated_strides(spec.strides[:STAGES])
     short = replace(
@@ -57,7 +64,7 @@ def _encoder(spec):
         for module in stage.modules():
             if isinstance(module, nn.Conv3d):
                 module.dilation = rate
-                module.padding = tuple(d * (k // 2) for d, k in zip(rate, module.kernel_size, strict=True))
+                module.padding = triple(d * (k // 2) for d, k in zip(rate, module.kernel_size, strict=True))
     return encoder
 
 
@@ -69,12 +76,12 @@ class ImageBranch(nn.Module):
     concatenated before one, as in the papers with their batch normalisation, it would have no effect at all.
     """
 
-    def __init__(self, inputs, middle, outputs):
+    def __init__(self, inputs: int, middle: int, outputs: int) -> None:
         super().__init__()
         self.squeeze = nn.Conv3d(inputs, middle, 1)
         self.spread = nn.Conv3d(middle, outputs, 1, bias=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.spread(functional.leaky_relu(self.squeeze(x.mean((2, 3, 4), keepdim=True)), SLOPE))
 
 
@@ -87,7 +94,7 @@ class DilatedNetwork(nn.Module):
         widest: upper limit of ``outputs``, which otherwise is the width of the encoder.
     """
 
-    def __init__(self, spec, context, widest):
+    def __init__(self, spec: NetworkSpec, context: Callable[[int, int, Triple], nn.Module], widest: int, ends: Ends) -> None:
         super().__init__()
         self.spec = spec
         self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
@@ -97,11 +104,12 @@ class DilatedNetwork(nn.Module):
         self.context = context(inputs, width, spec.kernels[:STAGES][-1])
         self.head = nn.Conv3d(width, spec.out_channels, 1)
         initialise(self)
+        self.restoration = restoration_head(spec, ends)
 
-    def forward(self, x, every_scale=False, restore=False):
+    def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
         features = self.encoder(x)
         logits = self.head(self.context(features[-1]))
         logits = functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
-        return with_restored(self, image, features[0], [logits] if every_scale else logits, restore)
+        return with_restored(self.restoration, image, features[0], [logits] if every_scale else logits, restore)

@@ -1,6 +1,11 @@
 """The descending half of a U-Net: one stage per resolution, each handing its features to the decoder."""
 
+from collections.abc import Callable
+
+import torch
 from torch import nn
+
+from planners.plan import NetworkSpec
 
 __all__ = ["Encoder"]
 
@@ -15,7 +20,9 @@ class Encoder(nn.Module):
         inputs: channels that enter the first stage; those of the image unless a stem changes them.
     """
 
-    def __init__(self, spec, stack, *, stem=None, inputs=None):
+    def __init__(
+        self, spec: NetworkSpec, stack: Callable[..., nn.Module], *, stem: nn.Module | None = None, inputs: int | None = None
+    ) -> None:
         super().__init__()
         widths = (spec.in_channels if inputs is None else inputs, *spec.features)
         self.stem = nn.Identity() if stem is None else stem
@@ -24,7 +31,7 @@ class Encoder(nn.Module):
             for s in range(len(spec.features))
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(B, C, Z, Y, X) -> list of feature maps, finest first."""
         x = self.stem(x)
         features = []

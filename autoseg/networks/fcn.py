@@ -14,13 +14,18 @@ Adapted to 3D, small and anisotropic patches:
 - trained in one go. As in the paper, scores of finer stages start at zero.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import with_restored
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
+from autoseg.networks.scores import Output
+from planners.axes import Triple, triple
+from planners.plan import NetworkSpec
 
 __all__ = ["FCN", "build_fcn", "finest_scored", "interpolation_kernel"]
 
@@ -28,17 +33,18 @@ FINEST_STRIDE = 8
 SCORED = 3  # stages, at least
 
 
-def finest_scored(strides):
+def finest_scored(strides: Sequence[Triple]) -> int:
     """Index of the finest stage with scores."""
-    reached, coarse = (1, 1, 1), len(strides)
+    reached: Triple = (1, 1, 1)
+    coarse = len(strides)
     for stage, stride in enumerate(strides):
-        reached = tuple(r * s for r, s in zip(reached, stride, strict=True))
+        reached = triple(r * s for r, s in zip(reached, stride, strict=True))
         if max(reached) >= FINEST_STRIDE:
             coarse = min(coarse, stage)
     return max(0, min(coarse, len(strides) - SCORED))
 
 
-def interpolation_kernel(stride):
+def interpolation_kernel(stride: Sequence[int]) -> torch.Tensor:
     """(kz, ky, kx) weights with which a transposed convolution of that stride interpolates linearly."""
     kernel = torch.ones(1, 1, 1)
     for axis, step in enumerate(stride):
@@ -48,9 +54,9 @@ def interpolation_kernel(stride):
     return kernel
 
 
-def _enlargement(classes, stride):
-    size = [2 * step - step % 2 for step in stride]
-    return nn.ConvTranspose3d(classes, classes, size, stride, padding=[step // 2 for step in stride], bias=False)
+def _enlargement(classes: int, stride: Triple) -> nn.ConvTranspose3d:
+    size, padding = triple(2 * step - step % 2 for step in stride), triple(step // 2 for step in stride)
+    return nn.ConvTranspose3d(classes, classes, size, stride, padding, bias=False)
 
 
 class FCN(nn.Module):
@@ -59,23 +65,25 @@ class FCN(nn.Module):
     ``spec.decoder_blocks`` and ``spec.deep_supervision`` have no effect.
     """
 
-    def __init__(self, spec):
+    def __init__(self, spec: NetworkSpec, ends: Ends) -> None:
         super().__init__()
         self.spec = spec
         self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
         self.encoder = Encoder(spec, conv_stack)
         self.finest = finest_scored(spec.strides)
-        self.scores = nn.ModuleList(nn.Conv3d(width, spec.out_channels, 1) for width in spec.features[self.finest :])
-        self.ups = nn.ModuleList(_enlargement(spec.out_channels, stride) for stride in spec.strides[self.finest + 1 :])
+        scores = [nn.Conv3d(width, spec.out_channels, 1) for width in spec.features[self.finest :]]
+        ups = [_enlargement(spec.out_channels, stride) for stride in spec.strides[self.finest + 1 :]]
+        self.scores, self.ups = nn.ModuleList(scores), nn.ModuleList(ups)
         initialise(self)
-        for score in self.scores[:-1]:
+        for score in scores[:-1]:
             nn.init.zeros_(score.weight)
         with torch.no_grad():
-            for up in self.ups:
+            for up in ups:
                 kernel = interpolation_kernel(up.stride)
                 up.weight.copy_(torch.eye(spec.out_channels)[..., None, None, None] * kernel)
+        self.restoration = restoration_head(spec, ends)
 
-    def forward(self, x, every_scale=False, restore=False):
+    def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
         encoded = self.encoder(x)
@@ -84,9 +92,9 @@ class FCN(nn.Module):
         for s in reversed(range(len(self.ups))):
             logits = self.ups[s](logits) + self.scores[s](features[s])
         logits = functional.interpolate(logits, size=x.shape[2:], mode="trilinear", align_corners=False)
-        return with_restored(self, image, encoded[0], [logits] if every_scale else logits, restore)
+        return with_restored(self.restoration, image, encoded[0], [logits] if every_scale else logits, restore)
 
 
-def build_fcn(spec):
+def build_fcn(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """FCN-8s on the plan's plain encoder."""
-    return FCN(spec)
+    return FCN(spec, ends)

@@ -14,13 +14,19 @@ as zero. In training the clipping passes gradients on, else a voxel that left [0
 weights are drawn from a copy of the random state: a network has the same other weights with and without it.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from torch.nn import functional
 
+from autoseg.errors import ModelError
 from autoseg.networks.blocks import SLOPE, InputScaling, convolution
+from autoseg.networks.scores import Logits, Output
+from planners.axes import Triple
+from planners.plan import NetworkSpec
 
-__all__ = ["RestorationHead", "with_restored"]
+__all__ = ["Ends", "RestorationHead", "Slices", "restoration_head", "restoration_parameters", "with_restored"]
 
 WIDTH = 64  # channels of the body
 BLOCKS = 4
@@ -28,13 +34,29 @@ MIXED = 8  # channels on the fine grid
 DETAIL = 10.0  # brings it near the size of the features
 
 
+Slices = bool | torch.Tensor  # whether to restore, or the (B, 3) thickness of the slices that are to be restored
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How a network ends, chosen by whoever builds it: neither changes a weight, or what a prediction finds.
+
+    Attributes:
+        lazy_logits: Scores in place of logits, where the last layer lies on the grid of the image (``scores``).
+        restoration_detached: the restoration teaches its own head alone, and no feature that the segmentation uses.
+    """
+
+    lazy_logits: bool = False
+    restoration_detached: bool = False
+
+
 class RestorationHead(nn.Module):
     """Down, residual blocks, up, and two convolutions on the fine grid.
 
-    ``detached`` stops its gradients, so that the features serve the segmentation alone.
+    Where it is ``detached`` its gradients stop here, so that the features serve the segmentation alone.
     """
 
-    def __init__(self, spec):
+    def __init__(self, spec: NetworkSpec, *, detached: bool = False) -> None:
         super().__init__()
         deep = any(kernel[0] > 1 for kernel in spec.kernels)  # else a 2D network
         kernel, stride = ((3, 3, 3), (2, 2, 2)) if deep else ((1, 3, 3), (1, 2, 2))
@@ -46,11 +68,11 @@ class RestorationHead(nn.Module):
             self.up = nn.ConvTranspose3d(WIDTH, MIXED, stride, stride)
             self.mix = convolution(MIXED + 2 * channels + spec.features[0], MIXED, kernel)
             self.correct = convolution(MIXED, channels, kernel)
-        nn.init.zeros_(self.correct.weight)
-        nn.init.zeros_(self.correct.bias)
-        self.detached = False
+        for parameter in self.correct.parameters():
+            nn.init.zeros_(parameter)
+        self.detached = detached
 
-    def forward(self, image, features, slices=None):
+    def forward(self, image: torch.Tensor, features: torch.Tensor, slices: torch.Tensor | None = None) -> torch.Tensor:
         """The restored image, float32.
 
         Args:
@@ -69,13 +91,13 @@ class RestorationHead(nn.Module):
         delta = torch.empty_like(image)
         for axis in sorted(set(axes)):
             chosen = slice(None) if len(set(axes)) == 1 else [i for i, other in enumerate(axes) if other == axis]
-            turned = (tensor[chosen].transpose(axis + 2, -1) for tensor in (image, fine))
-            delta[chosen] = self._correction(*turned, voxels[chosen]).float().transpose(axis + 2, -1)
+            turned, turned_fine = (tensor[chosen].transpose(axis + 2, -1) for tensor in (image, fine))
+            delta[chosen] = self._correction(turned, turned_fine, voxels[chosen]).float().transpose(axis + 2, -1)
         restored = image + delta
         clipped = restored.clamp(0, 1)
         return restored + (clipped - restored).detach() if self.training else clipped
 
-    def _correction(self, image, fine, voxels):
+    def _correction(self, image: torch.Tensor, fine: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
         shape, stride = image.shape[2:], self.down.stride
         odd = [beyond for edge, step in zip(shape, stride, strict=True) for beyond in (-edge % step, 0)][::-1]
         thickness = voxels.log2().reshape(-1, 1, 1, 1, 1).expand(-1, 1, *shape)
@@ -89,21 +111,36 @@ class RestorationHead(nn.Module):
 class Residual(nn.Module):
     """Two convolutions added to their input, without normalisation, which would take away what intensities mean."""
 
-    def __init__(self, kernel):
+    def __init__(self, kernel: Triple) -> None:
         super().__init__()
         self.first, self.second = (convolution(WIDTH, WIDTH, kernel) for _ in range(2))
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.second(functional.leaky_relu(self.first(x), SLOPE, inplace=True))
 
 
-def with_restored(network, image, features, logits, restore):
+def restoration_head(spec: NetworkSpec, ends: Ends) -> RestorationHead | None:
+    """The head that ``spec`` asks for, or None. It is the last part of a network to be made, see the top of this file."""
+    return RestorationHead(spec, detached=ends.restoration_detached) if spec.restoration else None
+
+
+def with_restored(
+    head: RestorationHead | None, image: torch.Tensor, features: torch.Tensor, logits: Logits | list[Logits], restore: Slices
+) -> Output:
     """What a network returns: its logits, or these and the restored image.
 
     ``restore`` is False, True, or the (B, 3) thickness of the slices, as ``RestorationHead`` takes it.
     """
     if restore is False:
         return logits
-    return logits, network.restoration(image, features, None if restore is True else restore)
+    if head is None:
+        raise ModelError("this network has no head that restores images: its spec says restoration false")
+    return logits, head(image, features, None if restore is True else restore)
+
+
+def restoration_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """The weights of the head that restores, empty where ``network`` has none."""
+    heads = [module for module in network.modules() if isinstance(module, RestorationHead)]
+    return [parameter for head in heads for parameter in head.parameters()]

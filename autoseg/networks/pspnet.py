@@ -13,12 +13,17 @@ Adapted to 3D, small and anisotropic patches:
   out, as the other networks have neither.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from autoseg.networks.blocks import SLOPE, ConvBlock
 from autoseg.networks.dilated import DilatedNetwork, ImageBranch
+from autoseg.networks.heads import Ends
+from planners.axes import Triple, triple
+from planners.plan import NetworkSpec
 
 __all__ = ["PyramidPooling", "build_pspnet", "fitting_parts"]
 
@@ -26,22 +31,22 @@ PARTS = (2, 3, 6)  # besides the whole
 WIDTH = 512  # of the paper
 
 
-def fitting_parts(parts, grid):
+def fitting_parts(parts: int, grid: Sequence[int]) -> Triple:
     """(3,) parts along each axis of a grid (three edges in voxels): ``parts``, or as many as there are voxels."""
-    return tuple(min(parts, edge) for edge in grid)
+    return triple(min(parts, edge) for edge in grid)
 
 
 class PyramidPooling(nn.Module):
     """Features and the means of their regions, joined: (B, inputs, z, y, x) -> (B, outputs, z, y, x)."""
 
-    def __init__(self, inputs, outputs, kernel):
+    def __init__(self, inputs: int, outputs: int, kernel: Triple) -> None:
         super().__init__()
         share = max(1, inputs // (len(PARTS) + 1))
         self.regions = nn.ModuleList(ConvBlock(inputs, share, (1, 1, 1)) for _ in PARTS)
         self.join = ConvBlock(inputs + len(PARTS) * share, outputs, kernel, activate=False)
         self.image = ImageBranch(inputs, share, outputs)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         grid = x.shape[2:]
         maps = [x]
         for region, parts in zip(self.regions, PARTS, strict=True):
@@ -50,6 +55,6 @@ class PyramidPooling(nn.Module):
         return functional.leaky_relu(self.join(torch.cat(maps, dim=1)) + self.image(x), SLOPE)
 
 
-def build_pspnet(spec):
+def build_pspnet(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """PSPNet on the plan's residual encoder; logits are computed on a grid up to 8 times coarser and enlarged."""
-    return DilatedNetwork(spec, PyramidPooling, WIDTH)
+    return DilatedNetwork(spec, PyramidPooling, WIDTH, ends)

@@ -1,28 +1,32 @@
 """The last layer of a network, from features to logits, which may be left to whoever needs them.
 
 With many structures the logits of a patch are the largest thing in memory by far, while the features they are made of are
-few. So a network whose logits are postponed returns ``Scores`` in their place: the features and the layer. What comes next
-then computes logits piece by piece, and need not keep them. Networks that enlarge their logits (FCN, DeepLab, PSPNet) have no
-such layer and go on returning logits.
+few. So a network with lazy logits returns ``Scores`` in their place: the features and the layer.
+What comes next then computes logits piece by piece, and need not keep them. Networks that enlarge their logits (FCN, DeepLab,
+PSPNet) have no such layer and go on returning logits.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-__all__ = ["Head", "Scores", "finest_head", "postpone_logits"]
+__all__ = ["Head", "Logits", "Output", "Scores"]
 
 
 class Head(nn.Conv3d):
-    """A 1 x 1 x 1 convolution from features to logits; where ``postponed`` is set, to Scores."""
+    """A 1 x 1 x 1 convolution from features to logits; a ``lazy`` one to Scores."""
 
-    def __init__(self, inputs, outputs):
+    bias: nn.Parameter
+
+    def __init__(self, inputs: int, outputs: int, *, lazy: bool = False) -> None:
         super().__init__(inputs, outputs, 1)
-        self.postponed = False
+        self.lazy = lazy
 
-    def forward(self, x):
-        return Scores(x, self.weight, self.bias) if self.postponed else super().forward(x)
+    def forward(self, x: torch.Tensor) -> Logits:  # type: ignore[override]
+        return Scores(x, self.weight, self.bias) if self.lazy else super().forward(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,32 +43,24 @@ class Scores:
     bias: torch.Tensor
 
     @property
-    def shape(self):
+    def shape(self) -> torch.Size:
         return torch.Size((len(self.features), len(self.weight), *self.features.shape[2:]))
 
-    def logits(self):
+    def logits(self) -> torch.Tensor:
         """All of them, in the number format of the features."""
         weight, bias = (tensor.to(self.features.dtype) for tensor in (self.weight, self.bias))
         weights = weight.flatten(1).expand(len(self.features), -1, -1)
         return torch.baddbmm(bias[:, None], weights, self.features.flatten(2)).unflatten(2, self.features.shape[2:])
 
-    def float(self):
+    def float(self) -> Scores:
         """The same in float32."""
         return replace(self, features=self.features.float())
 
-    def slabs(self, elements):
+    def slabs(self, elements: int) -> list[Scores]:
         """Parts along z of about so many logits each."""
         thickness = max(1, elements * self.shape[2] // max(1, self.shape.numel()))
         return [replace(self, features=part) for part in self.features.split(thickness, dim=2)]
 
 
-def finest_head(network):
-    """The Head that the finest logits of ``network`` come from, None where they come from another kind of layer."""
-    return next((module for module in network.modules() if isinstance(module, Head)), None)
-
-
-def postpone_logits(network):
-    """Make ``network`` return Scores at every scale, in place."""
-    for module in network.modules():
-        if isinstance(module, Head):
-            module.postponed = True
+Logits = torch.Tensor | Scores  # (B, K, z, y, x)
+Output = Logits | list[Logits] | tuple[Logits | list[Logits], torch.Tensor]  # of one scale or every scale; with the image

@@ -16,22 +16,25 @@ Adapted to 3D, small and anisotropic patches:
 
 import math
 
+import torch
 from torch import nn
 from torch.nn import functional
 
 from autoseg.networks.blocks import ConvBlock, InputScaling, check_patch, conv_stack, initialise
-from autoseg.networks.heads import with_restored
-from autoseg.networks.scores import Head
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
+from autoseg.networks.scores import Head, Output
+from planners.axes import Triple
+from planners.plan import NetworkSpec
 
 __all__ = ["SegNet", "build_segnet", "pool", "unpool"]
 
 
-def pool(x, stride):
+def pool(x: torch.Tensor, stride: Triple) -> tuple[torch.Tensor, torch.Tensor]:
     """The maximum of each window of (B, C, Z, Y, X), and where it was: ``unpool`` takes both."""
     return functional.max_pool3d(x, stride, stride, return_indices=True)
 
 
-def unpool(x, places, stride):
+def unpool(x: torch.Tensor, places: torch.Tensor, stride: Triple) -> torch.Tensor:
     """The values of (B, C, z, y, x) at the places of the maxima, zeros elsewhere.
 
     Equal to ``functional.max_unpool3d``, which cannot be traced (torch 2.13) and needs a kernel on every device. Windows do
@@ -49,7 +52,7 @@ class SegNet(nn.Module):
     an encoder only.
     """
 
-    def __init__(self, spec):
+    def __init__(self, spec: NetworkSpec, ends: Ends) -> None:
         super().__init__()
         self.spec = spec
         features, kernels = spec.features, spec.kernels
@@ -64,10 +67,11 @@ class SegNet(nn.Module):
             conv_stack(features[s], features[s], kernels[s], blocks=spec.decoder_blocks[s]) for s in levels
         )
         scales = max(1, len(levels)) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(Head(features[s], spec.out_channels) for s in range(scales))
+        self.heads = nn.ModuleList(Head(features[s], spec.out_channels, lazy=ends.lazy_logits) for s in range(scales))
         initialise(self)
+        self.restoration = restoration_head(spec, ends)
 
-    def forward(self, x, every_scale=False, restore=False):
+    def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
         x = self.encoder[0](x)
@@ -81,9 +85,9 @@ class SegNet(nn.Module):
             x = self.decoder[s](unpool(self.narrow[s](x), places.pop(), self.spec.strides[s + 1]))
             if s == 0 or (every_scale and s < len(self.heads)):
                 outputs.append(self.heads[s](x))
-        return with_restored(self, image, x, outputs[::-1] if every_scale else outputs[-1], restore)
+        return with_restored(self.restoration, image, x, outputs[::-1] if every_scale else outputs[-1], restore)
 
 
-def build_segnet(spec):
+def build_segnet(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """SegNet with the plan's stages."""
-    return SegNet(spec)
+    return SegNet(spec, ends)

@@ -5,54 +5,60 @@ Gates start at zero, so a fresh network gives the very logits of its backbone an
 names of the backbone's weights are those of ``unet`` or ``residual_unet``.
 """
 
+from collections.abc import Iterator
+
 import torch
+from torch import nn
 
 from autoseg.networks.attention import FullAttention, SlotAttention, attention_blocks
-from autoseg.networks.unet import build_residual_unet, build_unet
+from autoseg.networks.heads import Ends
+from autoseg.networks.unet import UNet, build_residual_unet, build_unet
+from planners.plan import NetworkSpec
 
 __all__ = ["attention_maps", "build_self_attention_unet", "close_gates", "slot_blocks"]
 
 BACKBONES = {"plain": build_unet, "residual": build_residual_unet}
 
 
-def build_self_attention_unet(spec):
+def build_self_attention_unet(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """The backbone that ``spec.backbone`` names, with a block for each entry of ``spec.attention``."""
-    network = BACKBONES[spec.backbone](spec)
+    return BACKBONES[spec.backbone](spec, ends, _blocks(spec))
+
+
+def _blocks(spec: NetworkSpec) -> Iterator[tuple[int, nn.Module]]:
+    """(stage, block), each made when it is asked for."""
     axes = tuple(axis for axis in range(3) if any(kernel[axis] > 1 for kernel in spec.kernels))
     for entry in spec.attention:
         width = spec.features[entry.stage]
         slot = entry.kind == "slot"
-        block = SlotAttention(width, entry.heads, entry.slots) if slot else FullAttention(width, entry.heads, axes)
-        network.encoder.stages[entry.stage].append(block)
-    return network
+        yield entry.stage, SlotAttention(width, entry.heads, entry.slots) if slot else FullAttention(width, entry.heads, axes)
 
 
-def close_gates(network):
+def close_gates(network: nn.Module) -> None:
     """Set the gates of all self-attention in ``network`` to zero, in place: the backbone alone remains."""
     for block in attention_blocks(network):
         torch.nn.init.zeros_(block.gate)
 
 
 @torch.no_grad()
-def attention_maps(network, x):
+def attention_maps(network: nn.Module, x: torch.Tensor) -> dict[int, torch.Tensor]:
     """Where the slots look, a dictionary of stage -> (B, heads * slots, z, y, x) on the grid of that stage.
 
     Each map is positive and its sum over the voxels is 1. Empty for networks without slot attention. The network is left alone,
     so that another thread may use it meanwhile; the decoder is not needed.
     """
     found = {}
-    if slot_blocks(network):
+    if isinstance(network, UNet) and slot_blocks(network):
         x = network.encoder.stem(network.scaling(x))
         for stage, layers in enumerate(network.encoder.stages):
-            for layer in layers:
+            for layer in layers.children():
                 if isinstance(layer, SlotAttention):
                     found[stage] = layer.maps(x)
                 x = layer(x)
     return found
 
 
-def slot_blocks(network):
+def slot_blocks(network: nn.Module) -> dict[int, SlotAttention]:
     """{stage: SlotAttention} of a network, empty where it has none."""
-    blocks = [block for block in attention_blocks(network) if isinstance(block, SlotAttention)]
-    stages = [entry.stage for entry in network.spec.attention if entry.kind == "slot"] if blocks else []
-    return dict(zip(stages, blocks, strict=True))
+    stages = enumerate(network.encoder.stages) if isinstance(network, UNet) else ()
+    return {number: block for number, blocks in stages for block in blocks.children() if isinstance(block, SlotAttention)}

@@ -10,6 +10,9 @@ Adapted to 3D, small and anisotropic patches, as nnU-Net configures it (Isensee 
 - instance normalisation, leaky rectifiers, and logits at every resolution for deep supervision.
 """
 
+from collections.abc import Iterable, Sequence
+
+import torch
 from torch import nn
 
 from autoseg.networks.blocks import (
@@ -22,7 +25,9 @@ from autoseg.networks.blocks import (
 )
 from autoseg.networks.decoder import Decoder
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import with_restored
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
+from autoseg.networks.scores import Output
+from planners.plan import NetworkSpec
 
 __all__ = ["UNet", "build_residual_unet", "build_unet"]
 
@@ -32,33 +37,49 @@ class UNet(nn.Module):
 
     ``network(x)`` gives logits (B, K, Z, Y, X) on the grid of ``x``; ``network(x, every_scale=True)`` the list of
     logits at each scale of deep supervision, finest first.
+
+    Args:
+        encoder: from the image to the features of each stage.
+        gates: as the Decoder takes them.
+        attention: (stage, block) for blocks behind the stages of the encoder. They are taken one by one once all else has its
+            weights, so a generator makes a network that has the same other weights with and without them.
     """
 
-    def __init__(self, spec, encoder, gates=()):
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        ends: Ends,
+        encoder: Encoder,
+        gates: Sequence[nn.Module] = (),
+        attention: Iterable[tuple[int, nn.Module]] = (),
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
         self.encoder = encoder
-        self.decoder = Decoder(spec, gates)
+        self.decoder = Decoder(spec, gates, lazy_logits=ends.lazy_logits)
         initialise(self)
+        for stage, block in attention:
+            encoder.stages[stage].append(block)  # type: ignore[operator]
+        self.restoration = restoration_head(spec, ends)
 
-    def forward(self, x, every_scale=False, restore=False):
+    def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
         logits, finest = self.decoder(self.encoder(x), every_scale)
-        return with_restored(self, image, finest, logits, restore)
+        return with_restored(self.restoration, image, finest, logits, restore)
 
 
-def build_unet(spec):
+def build_unet(spec: NetworkSpec, ends: Ends, attention: Iterable[tuple[int, nn.Module]] = ()) -> UNet:
     """The plain U-Net: ``encoder_blocks`` convolutions per stage, the first one strided."""
-    return UNet(spec, Encoder(spec, conv_stack))
+    return UNet(spec, ends, Encoder(spec, conv_stack), attention=attention)
 
 
-def build_residual_unet(spec):
+def build_residual_unet(spec: NetworkSpec, ends: Ends, attention: Iterable[tuple[int, nn.Module]] = ()) -> UNet:
     """The residual U-Net ("ResEnc"): a stem convolution, then ``encoder_blocks`` residual blocks per stage.
 
     Residual learning is of He et al., CVPR 2016 (arXiv 1512.03385), this encoder of nnU-Net (Isensee et al., MICCAI 2024,
     arXiv 2404.09556); the decoder is that of ``build_unet``. Blocks: ``blocks.ResidualBlock``.
     """
     stem = ConvBlock(spec.in_channels, spec.features[0], spec.kernels[0])
-    return UNet(spec, Encoder(spec, residual_stack, stem=stem, inputs=spec.features[0]))
+    return UNet(spec, ends, Encoder(spec, residual_stack, stem=stem, inputs=spec.features[0]), attention=attention)

@@ -21,8 +21,9 @@ from torch import nn
 
 from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.encoder import Encoder
-from autoseg.networks.heads import with_restored
-from autoseg.networks.scores import Head
+from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
+from autoseg.networks.scores import Head, Output
+from planners.plan import NetworkSpec
 
 __all__ = ["UNetPlusPlus", "build_unet_plus_plus"]
 
@@ -34,7 +35,7 @@ class UNetPlusPlus(nn.Module):
     single stage has a head on the encoder's features.
     """
 
-    def __init__(self, spec):
+    def __init__(self, spec: NetworkSpec, ends: Ends) -> None:
         super().__init__()
         self.spec = spec
         features, strides = spec.features, spec.strides
@@ -55,21 +56,22 @@ class UNetPlusPlus(nn.Module):
             for i in range(depth)
         )
         scales = max(1, depth) if spec.deep_supervision else 1
-        self.heads = nn.ModuleList(Head(features[0], spec.out_channels) for _ in range(scales))
+        self.heads = nn.ModuleList(Head(features[0], spec.out_channels, lazy=ends.lazy_logits) for _ in range(scales))
         initialise(self)
+        self.restoration = restoration_head(spec, ends)
 
-    def forward(self, x, every_scale=False, restore=False):
+    def forward(self, x: torch.Tensor, every_scale: bool = False, restore: Slices = False) -> Output:
         image, x = x, self.scaling(x)
         check_patch(self.spec, x.shape[2:])
         rows = [[features] for features in self.encoder(x)]
         for j in range(1, len(rows)):
             for i in range(len(rows) - j):
-                up = self.ups[i][j - 1](rows[i + 1][j - 1])
-                rows[i].append(self.nodes[i][j - 1](torch.cat((*rows[i], up), dim=1)))
+                up = self.ups[i][j - 1](rows[i + 1][j - 1])  # type: ignore[index]
+                rows[i].append(self.nodes[i][j - 1](torch.cat((*rows[i], up), dim=1)))  # type: ignore[index]
         logits = [head(rows[0][-1 - k]) for k, head in enumerate(self.heads if every_scale else self.heads[:1])]
-        return with_restored(self, image, rows[0][-1], logits if every_scale else logits[0], restore)
+        return with_restored(self.restoration, image, rows[0][-1], logits if every_scale else logits[0], restore)
 
 
-def build_unet_plus_plus(spec):
+def build_unet_plus_plus(spec: NetworkSpec, ends: Ends) -> nn.Module:
     """UNet++ with the plan's stages and a plain encoder."""
-    return UNetPlusPlus(spec)
+    return UNetPlusPlus(spec, ends)

@@ -1,23 +1,41 @@
-"""Small pieces of HTML. Every text passes through ``text``, so that no name in a data set can become markup."""
+"""Small pieces of HTML, and numbers and sentences as people read them."""
 
-import html
+from __future__ import annotations
+
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
 
 from autoseg.imaging.colours import structure_colours
+from autoseg.page.rendering import text
 
-__all__ = ["colour_of", "interval", "number", "scrubbed", "swatch", "table", "text"]
-
+__all__ = ["Table", "colour_of", "interval", "number", "scrubbed", "swatch", "text"]
 
 _FOLDERS = re.compile(r"""(?<![\w<.])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/]|~[\\/])(?:[^\\/\s'",;:()]+[\\/])*(?=[^\\/\s])""")
 
 
-def text(value):
-    """Any value as text of an element or of an attribute in quotation marks."""
-    return html.escape(str(value), quote=True)
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        heads: titles of the columns.
+        rows: cells, texts or HTML; the first of each row is its heading.
+        numeric_from: the column from which on cells are set as numbers, to the right.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    css: str = ""
+    numeric_from: int = 1
 
 
-def scrubbed(sentence, folders=()):
+def scrubbed(sentence: str, folders: Iterable[str | Path] = ()) -> str:
     """A sentence without the folders of this machine: of a path only the last name is left.
 
     Args:
@@ -29,7 +47,7 @@ def scrubbed(sentence, folders=()):
     return _FOLDERS.sub("", sentence)
 
 
-def number(value, digits=3):
+def number(value: Any, digits: int = 3) -> str:
     """A number for people: integers whole, others with so many digits; a dash for None; anything else as it is."""
     if value is None:
         return "–"
@@ -42,36 +60,17 @@ def number(value, digits=3):
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def interval(low, high):
+def interval(low: str, high: str) -> Markup:
     """The ends of an interval, as texts, to stand beside a mean."""
-    return f' <span class="interval">[{low}, {high}]</span>'
+    return Markup(f' <span class="interval">[{text(low)}, {text(high)}]</span>')
 
 
-def table(heads, rows, caption="", css="", numeric_from=1):
-    """A table.
-
-    Args:
-        heads: titles of the columns, plain texts.
-        rows: cells as HTML; the first of each row is its heading.
-        numeric_from: the column from which on cells are set as numbers, to the right.
-    """
-    kind = [' class="n"' if i >= numeric_from else "" for i in range(len(heads))]
-    head = "".join(f'<th scope="col"{k}>{text(h)}</th>' for h, k in zip(heads, kind, strict=True))
-    lines = []
-    for first, *others in rows:
-        cells = "".join(f"<td{k}>{cell}</td>" for cell, k in zip(others, kind[1:], strict=True))
-        lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    title = f"<caption>{text(caption)}</caption>" if caption else ""
-    body = "\n".join(lines)
-    name = f' class="{css}"' if css else ""
-    return f'<div class="scroll"><table{name}>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-
-
-def colour_of(index):
+def colour_of(index: int) -> str:
     """The colour of structure number ``index``, as #rrggbb."""
-    return "#{:02x}{:02x}{:02x}".format(*structure_colours(range(index + 1))[index])
+    colours = structure_colours(range(1 << max(3, index.bit_length())))  # of a few numbers: each choice takes its time
+    return "#{:02x}{:02x}{:02x}".format(*colours[index])
 
 
-def swatch(index, name):
+def swatch(index: int, name: str) -> Markup:
     """The name of a structure with a spot of its colour."""
-    return f'<i class="swatch" style="background:{colour_of(index)}"></i>{text(name)}'
+    return Markup(f'<i class="swatch" style="background:{colour_of(index)}"></i>{text(name)}')

@@ -4,22 +4,35 @@ A page has a size that it keeps to, whatever the scans are. Pictures may take so
 coarser where they need more; what they, the tables and the viewer leave is for the panel, which shows as many cases as fit.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from string import Template
+from pathlib import Path
+
+from markupsafe import Markup
 
 from autoseg import __version__
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
-from autoseg.engines import map_cases
+from autoseg.engines import Outcome, map_cases
 from autoseg.evaluation.report import Report
-from autoseg.page.cases import case_article, order_of_cases, overview, summary_sections
-from autoseg.page.markup import colour_of, swatch, text
+from autoseg.page.cases import case_article, order_of_cases, overview
+from autoseg.page.markup import colour_of, swatch
 from autoseg.page.panel import Panel, block, fill_panel, value_of
 from autoseg.page.pictures import draw_planes
-from autoseg.page.runs import RunRecord, facts, run_sections
+from autoseg.page.rendering import render, static
+from autoseg.page.runs import (
+    RunRecord,
+    data_section,
+    plan_section,
+    recipe_section,
+    restoration_section,
+    training_section,
+)
 from autoseg.page.scene import PageCase, try_scene
+from autoseg.page.scores import scores_section
 from autoseg.page.viewer import find_viewer, packed
 
 __all__ = ["Page", "write_page"]
@@ -27,6 +40,7 @@ __all__ = ["Page", "write_page"]
 MOST_PICTURED = 60  # cases with pictures, the worst ones
 MOST_CHARACTERS = 28_000_000  # of a page
 PICTURES = 12_000_000  # of these, for pictures
+NOTHING = LabelSchema((), (), False, ())
 
 
 @dataclass(frozen=True)
@@ -45,14 +59,65 @@ class Page:
 
     title: str
     facts: tuple[tuple[str, str], ...] = ()
-    labels: LabelSchema | None = None
+    labels: LabelSchema = NOTHING
     report: Report | None = None
     cases: tuple[PageCase, ...] = ()
     run: RunRecord | None = None
     folders: tuple[str, ...] = ()
 
 
-def write_page(page, path, *, workers=None, on_done=None):
+Addresses = Mapping[str, str]  # of the cases that are on the page: '#id'
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its heading, the name that links lead to, and ``html(page, addresses)``, '' for what is not there."""
+
+    title: str
+    id: str
+    html: Callable[[Page, Addresses], Markup]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A section as it stands on the page."""
+
+    title: str
+    id: str
+    html: Markup
+
+
+def _of_run(draw: Callable[[RunRecord], Markup]) -> Callable[[Page, Addresses], Markup]:
+    return lambda page, addresses: draw(page.run) if page.run else Markup()
+
+
+def _data(page: Page, addresses: Addresses) -> Markup:
+    run = page.run
+    return data_section(run.fingerprint, run.findings, page.folders) if run and run.fingerprint else Markup()
+
+
+def _restored(page: Page, addresses: Addresses) -> Markup:
+    run = page.run
+    return restoration_section(run.restoration, page.folders) if run and run.restoration else Markup()
+
+
+def _scores(page: Page, addresses: Addresses) -> Markup:
+    return scores_section(page.report, addresses, page.folders) if page.report else Markup()
+
+
+SECTIONS = (  # in their order; the cases come last, since they take the room that these leave
+    Section("Training", "training", _of_run(training_section)),
+    Section("Plan and its reasons", "plan", _of_run(plan_section)),
+    Section("Recipe", "recipe", _of_run(recipe_section)),
+    Section("Data set", "data", _data),
+    Section("Restored images", "restoration", _restored),
+    Section("Scores", "scores", _scores),
+)
+
+
+def write_page(
+    page: Page, path: Path, *, workers: int | None = None, on_done: Callable[[Outcome], object] | None = None
+) -> tuple[str, ...]:
     """Write a Page as one HTML file; it appears whole or not at all.
 
     Args:
@@ -63,14 +128,58 @@ def write_page(page, path, *, workers=None, on_done=None):
     """
     html, notes = _render(page, workers, on_done)
     with replacing(path) as draft:
-        draft.write_text(html, encoding="utf-8")
+        draft.write_text(html + "\n", encoding="utf-8")
     return notes
 
 
-def _render(page, workers, on_done):
+def _render(page: Page, workers: int | None, on_done: Callable[[Outcome], object] | None) -> tuple[str, tuple[str, ...]]:
     cases = order_of_cases(page.cases, page.report)
     pictured = cases[:MOST_PICTURED]
     addresses = {case.id: f"#case-{number}" for number, case in enumerate(pictured, 1)}
+    articles, n_coarse = _articles(page, pictured, addresses, workers, on_done)
+    shown = [Shown(one.title, one.id, html) for one in SECTIONS if (html := one.html(page, addresses))]
+    listed = overview(cases, page.report, addresses)
+    viewer = find_viewer() if cases else None
+    viewer_block = block("viewer", packed(viewer)) if viewer else Markup()
+    panel = Panel()
+    if viewer:
+        used = sum(map(len, [viewer_block, listed, articles, *(one.html for one in shown)]))
+        panel = fill_panel(pictured, page.labels, MOST_CHARACTERS - used, workers)
+    scored = bool(page.report and page.report.rows)
+    notes = _notes(len(cases), scored, viewer is not None, panel, n_coarse)
+    if cases:
+        shown.append(Shown("Cases", "cases", _cases_section(page, cases, notes, scored, listed, articles)))
+    html = render(
+        "page.html",
+        title=page.title,
+        style=static("style.css"),
+        glue=static("glue.js"),
+        facts=page.facts,
+        sections=shown,
+        data=_script_data(page, pictured, panel),
+        blocks=Markup("\n".join([*panel.blocks, viewer_block] if panel.entries else [])),
+        version=__version__,
+        with_panel=bool(panel.entries),
+        with_review=bool(cases),
+    )
+    return html, notes
+
+
+def _script_data(page: Page, pictured: Sequence[PageCase], panel: Panel) -> Markup:
+    """What the script of the page reads, as JSON that cannot end its element."""
+    colours = [[name, colour_of(number)] for number, name in enumerate(page.labels.structures)]
+    data = {"title": page.title, "cases": [case.id for case in pictured], "panel": panel.entries, "structures": colours}
+    return Markup(json.dumps(data).replace("<", "\\u003c"))
+
+
+def _articles(
+    page: Page,
+    pictured: Sequence[PageCase],
+    addresses: Addresses,
+    workers: int | None,
+    on_done: Callable[[Outcome], object] | None,
+) -> tuple[Markup, int]:
+    """The articles of the cases, and how many of them have pictures that had to be coarser."""
     drawn = map_cases(
         lambda case: _draw(page, case, addresses[case.id], PICTURES / len(pictured)),
         pictured,
@@ -78,58 +187,27 @@ def _render(page, workers, on_done):
         name=lambda case: case.id,
         on_done=on_done,
     )
-    articles, coarse = zip(*map(value_of, drawn), strict=True) if drawn else ((), ())
-    sections = run_sections(page.run, page.folders) if page.run else []
-    if page.report is not None:
-        sections.append(("Scores", "scores", summary_sections(page.report, addresses, page.folders)))
-    table = _folded(overview(cases, page.report, addresses), len(cases))
-    viewer = find_viewer() if cases else None
-    panel, viewer_block = Panel(), ""
-    if viewer:
-        viewer_block = block("viewer", packed(viewer))
-        used = sum(map(len, [viewer_block, table, *articles, *(html for *_, html in sections)]))
-        panel = fill_panel(pictured, page.labels, MOST_CHARACTERS - used, workers)
-    notes = _notes(cases, viewer, panel, sum(coarse), bool(page.report and page.report.rows))
-    if cases:
-        sections.append(("Cases", "cases", _cases_section(page, cases, notes, table + "".join(articles))))
-    colours = [[name, colour_of(number)] for number, name in enumerate(page.labels.structures)] if page.labels else []
-    data = {"title": page.title, "cases": [case.id for case in pictured], "panel": panel.entries, "structures": colours}
-    own = files("autoseg.page")
-    links = "".join(f'<a href="#{name}">{text(title)}</a>' for title, name, _ in sections)
-    body = "".join(f'<section id="{name}"><h2>{text(title)}</h2>{html}</section>' for title, name, html in sections)
-    html = Template((own / "template.html").read_text("utf-8")).substitute(
-        title=text(page.title),
-        style=(own / "style.css").read_text("utf-8"),
-        glue=(own / "glue.js").read_text("utf-8"),
-        facts=facts(page.facts),
-        links=links,
-        sections=body,
-        data=json.dumps(data).replace("<", "\\u003c"),
-        blocks="\n".join([*panel.blocks, viewer_block] if panel.entries else []),
-        version=text(__version__),
-        panel=(own / "panel.html").read_text("utf-8") if panel.entries else "",
-        review=(own / "review.html").read_text("utf-8") if cases else "",
-    )
-    return html, notes
+    found = [value_of(outcome) for outcome in drawn]
+    return Markup("".join(article for article, _ in found)), sum(coarse for _, coarse in found)
 
 
-def _draw(page, case, address, most):
+def _draw(page: Page, case: PageCase, address: str, most: float) -> tuple[Markup, bool]:
     """(the article of a case, whether its pictures, of at most ``most`` characters, had to be coarser for that)."""
     scene, fault = try_scene(case)
-    pictures, coarse = draw_planes(scene, page.labels, case.id, most) if scene else ("", False)
+    pictures, coarse = draw_planes(scene, page.labels, case.id, most) if scene else (Markup(), False)
     article = case_article(case, scene, page.report, page.labels, address, pictures=pictures, fault=fault, folders=page.folders)
     return article, coarse
 
 
-def _notes(cases, viewer, panel, n_coarse, scored):
+def _notes(n_cases: int, scored: bool, has_viewer: bool, panel: Panel, n_coarse: int) -> tuple[str, ...]:
     notes, chosen = [], "worst" if scored else "first"
-    if len(cases) > MOST_PICTURED:
-        notes.append(f"Pictures are of the {MOST_PICTURED} {chosen} of {len(cases)} cases.")
+    if n_cases > MOST_PICTURED:
+        notes.append(f"Pictures are of the {MOST_PICTURED} {chosen} of {n_cases} cases.")
     if n_coarse:
         notes.append(
             f"The pictures of {n_coarse} case{'s' * (n_coarse != 1)} are coarser than they could be, to keep the file small."
         )
-    if cases and viewer is None:
+    if n_cases and not has_viewer:
         notes.append(
             "Without the panel in three dimensions: the Python package ipyniivue, which brings the viewer, is missing."
         )
@@ -141,28 +219,17 @@ def _notes(cases, viewer, panel, n_coarse, scored):
     return tuple(notes)
 
 
-def _cases_section(page, cases, notes, listed):
-    legend = "".join(f"<span>{swatch(i, name)}</span>" for i, name in enumerate(page.labels.structures))
+def _cases_section(
+    page: Page, cases: Sequence[PageCase], notes: Sequence[str], scored: bool, listed: Markup, articles: Markup
+) -> Markup:
     both = any(case.reference for case in cases) and any(case.predicted for case in cases)
-    lines = f'<span><i class="line predicted"></i>{cases[0].called}, in the colour of the structure</span>'
-    lines += '<span><i class="line reference"></i>reference</span>' if both else ""
-    how = (
-        "Each plane goes through the slice where prediction and reference differ most; "
-        if both
-        else "Each plane goes through the slice with most of the structures; "
-    )
-    order = "The worst come first, by mean Dice. " if page.report and page.report.rows else ""
-    said = "".join(f"<p>{text(note)}</p>" for note in notes)
-    return (
-        f"<p>{order}{how}R and L are the patient's right and left, A and P front and back, S and I head and feet.</p>{said}"
-        f'<p class="legend">{legend}{lines}</p>'
-        f"{listed}"
-    )
-
-
-def _folded(html, n_cases):
-    return (
-        f"<details{' open' if n_cases <= 12 else ''}><summary>All {n_cases} cases in a table</summary>{html}</details>"
-        if html
-        else ""
+    return render(
+        "cases.html",
+        scored=scored,
+        both=both,
+        notes=notes,
+        structures=[swatch(i, name) for i, name in enumerate(page.labels.structures)],
+        called=cases[0].called,
+        overview=listed,
+        articles=articles,
     )

@@ -1,9 +1,16 @@
 """The cases that the panel in three dimensions shows: the first ones, as many as there is room for on the page."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
 
-from autoseg.engines import map_cases
-from autoseg.page.scene import try_scene
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from autoseg.data.labels import LabelSchema
+from autoseg.engines import Outcome, map_cases
+from autoseg.page.scene import PageCase, try_scene
 from autoseg.page.viewer import pack_case
 
 __all__ = ["Panel", "block", "fill_panel", "value_of"]
@@ -22,19 +29,19 @@ class Panel:
         n_left_out: cases that no room was left for.
     """
 
-    entries: list = field(default_factory=list)
-    blocks: list = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    blocks: list[Markup] = field(default_factory=list)
     n_coarse: int = 0
     n_left_out: int = 0
 
 
-def fill_panel(cases, labels, most, workers=None):
+def fill_panel(cases: Sequence[PageCase], labels: LabelSchema, most: float, workers: int | None = None) -> Panel:
     """The Panel of the first of these PageCases that fit into ``most`` characters; those without a picture are passed over."""
     panel, share = Panel(), most / min(len(cases), FEWEST)
     numbered = list(enumerate(cases))
     for start in range(0, len(cases), FEWEST):  # a few at a time, as of large scans no more will fit
         few = numbered[start : start + FEWEST]
-        for outcome in map_cases(lambda item: _pack(*item, labels, share), few, workers=workers):
+        for outcome in map_cases(lambda item: _pack(item[0], item[1], labels, share), few, workers=workers):
             entry, blocks, coarse = value_of(outcome)
             most -= sum(map(len, blocks))
             if most < 0:
@@ -46,7 +53,7 @@ def fill_panel(cases, labels, most, workers=None):
     return panel
 
 
-def _pack(number, case, labels, most):
+def _pack(number: int, case: PageCase, labels: LabelSchema, most: float) -> tuple[dict[str, Any] | None, list[Markup], bool]:
     """(entry for the script or None without a picture, blocks of data, whether they had to be coarser)."""
     scene, _ = try_scene(case)
     if scene is None:
@@ -62,12 +69,12 @@ def _pack(number, case, labels, most):
     return {"case": case.id, "volumes": ids, "surfaces": meshes, "point": point}, blocks, coarse
 
 
-def block(name, data):
+def block(name: str, data: str) -> Markup:
     """Data in base64 as an element that the browser does not look into."""
-    return f'<script type="application/octet-stream" id="{name}">{data}</script>'
+    return Markup(f'<script type="application/octet-stream" id="{name}">{data}</script>')
 
 
-def value_of(outcome):
+def value_of(outcome: Outcome) -> Any:
     """The value of an Outcome; its error is raised."""
     if outcome.error is not None:
         raise outcome.error

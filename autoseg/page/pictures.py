@@ -5,15 +5,22 @@ goes where prediction and reference differ most, or, without one of them, where 
 made smaller by PNG, and a ragged mask has long contours: where they need more room than they may take, both get coarser.
 """
 
+from __future__ import annotations
+
 import base64
 import io
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from contourpy import contour_generator
+from markupsafe import Markup
 from PIL import Image
 
+from autoseg.data.labels import LabelSchema
 from autoseg.page.markup import colour_of, text
+from autoseg.page.scene import Scene
 
 __all__ = ["draw_planes"]
 
@@ -28,7 +35,7 @@ STEPS = (1, 2, 4, 8, 16)  # contours are of every so many voxels
 SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 
 
-def draw_planes(scene, labels, title, most=math.inf):
+def draw_planes(scene: Scene, labels: LabelSchema, title: str, most: float = math.inf) -> tuple[Markup, bool]:
     """The planes of a Scene; planes of one voxel's thickness, as of a 2D image, are left out.
 
     Args:
@@ -43,15 +50,15 @@ def draw_planes(scene, labels, title, most=math.inf):
     shown = [axis for axis in range(3) if min(n for i, n in enumerate(shape) if i != axis) > 1]
     slices = scene.slices
     planes = [_plane(scene, labels, axis, slices[axis], title, most / len(shown)) for axis in shown]
-    return f'<div class="planes">{"".join(html for html, _ in planes)}</div>', any(coarse for _, coarse in planes)
+    return Markup(f'<div class="planes">{"".join(html for html, _ in planes)}</div>'), any(coarse for _, coarse in planes)
 
 
-def _plane(scene, labels, axis, index, title, most):
+def _plane(scene: Scene, labels: LabelSchema, axis: int, index: int, title: str, most: float) -> tuple[str, bool]:
     name, marks = PLANES[axis]
     rows_mm, columns_mm = [s for i, s in enumerate(scene.geometry.spacing_mm) if i != axis]
 
-    def cut(data):
-        return np.take(data, index, axis)[::-1, ::-1]
+    def cut(data: np.ndarray) -> np.ndarray:
+        return np.asarray(np.take(data, index, axis)[::-1, ::-1])
 
     n_rows, n_columns = [n for i, n in enumerate(scene.geometry.shape) if i != axis]
     width, height = n_columns * columns_mm, n_rows * rows_mm
@@ -77,11 +84,11 @@ def _plane(scene, labels, axis, index, title, most):
     return html, coarse_lines or coarse_image
 
 
-def _kinds(scene):
+def _kinds(scene: Scene) -> list[str]:
     return [k for k, data in ((scene.called, scene.predicted), ("reference", scene.reference)) if data is not None]
 
 
-def _image(grey, width, height, most):
+def _image(grey: np.ndarray, width: float, height: float, most: float) -> tuple[str, bool]:
     """The slice (rows, columns) uint8 as an SVG element of so many mm, and whether it was made smaller for ``most``."""
     whole, longest = Image.fromarray(np.ascontiguousarray(grey)), LONGEST
     while True:
@@ -97,14 +104,16 @@ def _image(grey, width, height, most):
     return f'<image {at} href="data:image/png;base64,{data}"/>', longest < LONGEST
 
 
-def _contours(slices, labels, most):
+def _contours(slices: Sequence[tuple[str, np.ndarray]], labels: LabelSchema, most: float) -> tuple[str, bool]:
     """Contours of (css class, (rows, columns) label values) as SVG paths in pixels, and whether coarser for ``most``."""
     for step in STEPS:
         paths = []
         for css, data in slices:
             thin = data[::step, ::step]
-            for number in range(len(labels.structures)):
-                if outline := _outline(labels.mask(thin, number), step):
+            here = set(np.unique(thin).tolist())
+            for number, values in enumerate(labels.values):
+                if not here.isdisjoint(values):
+                    outline = _outline(labels.mask(thin, number), step)
                     colour = f' stroke="{colour_of(number)}"' if css == "predicted" else ""
                     paths.append(f'<path class="{css}"{colour} d="{outline}"/>')
         if sum(map(len, paths)) <= most:
@@ -112,9 +121,7 @@ def _contours(slices, labels, most):
     return "".join(paths), step > 1
 
 
-def _outline(mask, step):
-    """Contours of a (rows, columns) bool mask of every ``step``-th pixel, as an SVG path in pixels; '' for an empty one."""
-    if not mask.any():
-        return ""
-    lines = contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(0.5)
+def _outline(mask: np.ndarray, step: int) -> str:
+    """Contours of a (rows, columns) bool mask of every ``step``-th pixel, as an SVG path in pixels."""
+    lines: Any = contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(0.5)  # (n, 2) arrays: x and y
     return "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in step * (line[:-1] - 1) + 0.5) + "z" for line in lines)

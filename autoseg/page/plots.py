@@ -1,105 +1,150 @@
 """Plots as inline SVG: they scale, print, take the colours of the page, and say the numbers of each mark in its title."""
 
+from __future__ import annotations
+
 import math
 import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
 
 from autoseg.page.markup import number, text
 
-__all__ = ["draw_distribution", "draw_lines"]
+__all__ = ["Curve", "Spread", "draw_distribution", "draw_lines"]
 
 WIDTH, LEFT, RIGHT = 470, 124, 14
-CURVES = 390  # width of a plot of curves
+CURVES, HEIGHT = 390, 230  # of a plot of curves
+SIDE, TOP, BASE = 46, 12, 190  # where its frame begins, and ends at the bottom
 ROW, AXIS = 46, 36
 MOST_DOTS = 3000  # in a plot; beyond that only boxes
+Scale = Callable[[float], float]  # a value to its place in the picture
 FAR = 6.0  # times the spread of the middle half: farther values stand at the edge, marked as such
 
 
-def draw_distribution(title, rows, *, low=None, high=None, digits=3):
+@dataclass(frozen=True)
+class Spread:
+    """The values of one structure.
+
+    Attributes:
+        dots: (case, value, address of the case) of each.
+        mean, low, high: with the ends of its 95 % interval; None where there are too few values.
+    """
+
+    structure: str
+    dots: Sequence[tuple[str, float, str]]
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def values(self) -> list[float]:
+        return [value for _, value, _ in self.dots]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over the steps; ``style`` is a class of the style sheet, or a colour as #rrggbb."""
+
+    name: str
+    style: str
+    values: Sequence[float | None]
+
+
+def draw_distribution(
+    title: str, rows: Sequence[Spread], *, low: float | None = None, high: float | None = None, digits: int = 3
+) -> Markup:
     """Every case as a dot, the middle half as a box, the mean with its 95 % interval; one row per structure.
 
     Args:
         title: of the axis, with the unit.
-        rows: (structure, [(case, value, address)], mean, low, high) of each structure; values are defined.
+        rows: one for each structure.
         low, high: ends of the axis where they are known, such as 0 and 1.
+
+    Returns:
+        SVG; '' without a value.
     """
-    values = [value for _, dots, *_ in rows for _, value, _ in dots]
-    if not values:
-        return ""
-    ends = [_ends([value for _, value, _ in dots], low, high) for _, dots, *_ in rows if dots]
+    n_values = sum(len(row.dots) for row in rows)
+    if not n_values:
+        return Markup()
+    ends = [_ends(row.values, low, high) for row in rows if row.dots]
     ticks = _ticks(min(a for a, _ in ends), max(b for _, b in ends))
     first, last = ticks[0], ticks[-1]
 
-    def x(value):
+    def x(value: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (min(max(value, first), last) - first) / (last - first)
 
     height = ROW * len(rows) + AXIS
     parts = [_grid(ticks, x, height, title)]
-    for i, (structure, dots, mean, mean_low, mean_high) in enumerate(rows):
+    for i, row in enumerate(rows):
         y = ROW * i + ROW / 2 + 2
-        parts.append(f'<text class="name" x="{LEFT - 10}" y="{y + 4}">{text(_short(structure))}</text>')
-        if dots:
-            parts.append(_box([value for _, value, _ in dots], x, y))
-            if len(values) <= MOST_DOTS:
-                parts += [_dot(k, *dot, x, y, first, last, digits) for k, dot in enumerate(dots)]
-            parts.append(_mean(mean, mean_low, mean_high, x, y, digits))
+        parts.append(f'<text class="name" x="{LEFT - 10}" y="{y + 4}">{text(_short(row.structure))}</text>')
+        if row.dots:
+            parts.append(_box(row.values, x, y))
+            if n_values <= MOST_DOTS:
+                parts += [_dot(k, dot, x, y, (first, last), digits) for k, dot in enumerate(row.dots)]
+            parts.append(_mean(row, x, y, digits))
     label = f"{title}: distribution over cases for {len(rows)} structures"
     return _svg(height, label, "".join(parts))
 
 
-def draw_lines(title, steps, curves, *, low=None, high=None):
-    """Curves over the steps of a training.
+def draw_lines(
+    title: str, steps: Sequence[int], curves: Sequence[Curve], *, low: float | None = None, high: float | None = None
+) -> Markup:
+    """Curves over the steps of a training; '' without a value.
 
     Args:
         steps: (n,) numbers.
-        curves: (name, css class or colour, [n values or None]) of each.
+        curves: each with n values.
     """
-    found = [v for _, _, values in curves for v in values if v is not None]
+    found = [value for curve in curves for value in curve.values if value is not None]
     if not found:
-        return ""
+        return Markup()
     bottom = min(found) if low is None else low
     ticks = _ticks(bottom, max(found) if high is None else high)
-    left, height, top, base = 46, 230, 12, 190
     span = max(steps[-1] - steps[0], 1)
 
-    def at(step, value):
-        x = left + (CURVES - left - RIGHT) * (step - steps[0]) / span
-        y = base - (base - top) * (min(max(value, ticks[0]), ticks[-1]) - ticks[0]) / (ticks[-1] - ticks[0])
-        return f"{x:.1f} {y:.1f}"
+    def x(step: float) -> float:
+        return SIDE + (CURVES - SIDE - RIGHT) * (step - steps[0]) / span
+
+    def y(value: float) -> float:
+        return BASE - (BASE - TOP) * (min(max(value, ticks[0]), ticks[-1]) - ticks[0]) / (ticks[-1] - ticks[0])
 
     parts = []
     for tick in ticks:
-        y = base - (base - top) * (tick - ticks[0]) / (ticks[-1] - ticks[0])
-        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{CURVES - RIGHT}"/>')
-        parts.append(f'<text class="name" x="{left - 8}" y="{y + 4:.1f}">{_plain(tick)}</text>')
+        parts.append(f'<path class="grid" d="M{SIDE} {y(tick):.1f}H{CURVES - RIGHT}"/>')
+        parts.append(f'<text class="name" x="{SIDE - 8}" y="{y(tick) + 4:.1f}">{_plain(tick)}</text>')
     for step in (steps[0], (steps[0] + steps[-1]) // 2, steps[-1]) if len(steps) > 1 else steps[:1]:
-        x = left + (CURVES - left - RIGHT) * (step - steps[0]) / span
         end = ' style="text-anchor:end"' if step == steps[-1] else ""  # long numbers stay inside the figure
-        parts.append(f'<text class="tick"{end} x="{x:.1f}" y="{base + 18}">{step:,}</text>')
-    parts.append(f'<text class="tick" x="{(left + CURVES - RIGHT) / 2}" y="{base + 36}">step</text>')
-    for name, style, values in curves:
-        points = [at(step, value) for step, value in zip(steps, values, strict=True) if value is not None]
-        if points:
-            colour = f'stroke="{style}" style="stroke:{_inked(style)}"' if style.startswith("#") else f'class="{style}"'
-            last = next(value for value in reversed(values) if value is not None)
-            parts.append(
-                f'<path {colour} d="M{"L".join(points)}"><title>{text(name)}: {number(last)} at the end</title></path>'
-            )
-    legend = "".join(_legend(name, style) for name, style, _ in curves) if len(curves) > 1 else ""
-    figure = _svg(height, f"{title} over the steps of the training", "".join(parts), css="curves", width=CURVES)
-    return f'<figure class="plot"><figcaption>{text(title)}</figcaption>{figure}<p class="legend">{legend}</p></figure>'
+        parts.append(f'<text class="tick"{end} x="{x(step):.1f}" y="{BASE + 18}">{step:,}</text>')
+    parts.append(f'<text class="tick" x="{(SIDE + CURVES - RIGHT) / 2}" y="{BASE + 36}">step</text>')
+    for curve in curves:
+        pairs = [(step, value) for step, value in zip(steps, curve.values, strict=True) if value is not None]
+        if pairs:
+            line = "L".join(f"{x(step):.1f} {y(value):.1f}" for step, value in pairs)
+            said = f"{text(curve.name)}: {number(pairs[-1][1])} at the end"
+            parts.append(f'<path {_stroke(curve.style)} d="M{line}"><title>{said}</title></path>')
+    legend = "".join(_legend(curve) for curve in curves) if len(curves) > 1 else ""
+    figure = _svg(HEIGHT, f"{title} over the steps of the training", "".join(parts), css="curves", width=CURVES)
+    return Markup(f'<figure class="plot"><figcaption>{text(title)}</figcaption>{figure}<p class="legend">{legend}</p></figure>')
 
 
-def _inked(colour):
+def _stroke(style: str) -> str:
+    return f'stroke="{style}" style="stroke:{_inked(style)}"' if style.startswith("#") else f'class="{style}"'
+
+
+def _inked(colour: str) -> str:
     """A colour of a structure with some ink, so that it stands out on the paper too."""
     return f"color-mix(in srgb, {colour} 72%, var(--ink))"
 
 
-def _legend(name, style):
+def _legend(curve: Curve) -> str:
+    style = curve.style
     line = f'class="line" style="border-color:{_inked(style)}"' if style.startswith("#") else f'class="line {style}"'
-    return f"<span><i {line}></i>{text(name)}</span>"
+    return f"<span><i {line}></i>{text(curve.name)}</span>"
 
 
-def _ends(values, low, high):
+def _ends(values: list[float], low: float | None, high: float | None) -> tuple[float, float]:
     """The range that one structure needs on the axis, its far values aside."""
     if len(values) >= 4:
         q1, _, q3 = statistics.quantiles(values, n=4, method="inclusive")
@@ -109,7 +154,7 @@ def _ends(values, low, high):
     return (ends[0] if low is None else max(low, ends[0])), (ends[1] if high is None else high)
 
 
-def _ticks(first, last):
+def _ticks(first: float, last: float) -> list[float]:
     """Two to seven round numbers that enclose two numbers."""
     if last - first < 1e-6:
         first, last = first - 0.1 * abs(first), last + (0.0 if first else 1.0)
@@ -118,7 +163,7 @@ def _ticks(first, last):
     return [round(k * step, 10) for k in range(math.floor(first / step + 1e-9), math.ceil(last / step - 1e-9) + 1)]
 
 
-def _grid(ticks, x, height, title):
+def _grid(ticks: Sequence[float], x: Scale, height: int, title: str) -> str:
     parts = []
     for tick in ticks:
         css = "grid zero" if tick == 0 and ticks[0] < 0 else "grid"
@@ -128,11 +173,11 @@ def _grid(ticks, x, height, title):
     return "".join(parts)
 
 
-def _plain(value):
+def _plain(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
-def _box(values, x, y):
+def _box(values: Sequence[float], x: Scale, y: float) -> str:
     if len(values) < 4:
         return ""
     q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
@@ -142,7 +187,8 @@ def _box(values, x, y):
     )
 
 
-def _dot(k, case, value, address, x, y, first, last, digits):
+def _dot(k: int, dot: tuple[str, float, str], x: Scale, y: float, ends: tuple[float, float], digits: int) -> str:
+    (case, value, address), (first, last) = dot, ends
     y += 16 * ((k * 0.618034) % 1 - 0.5)  # the same scatter for the same case, whatever its value
     beyond = value < first or value > last
     if beyond:
@@ -154,10 +200,11 @@ def _dot(k, case, value, address, x, y, first, last, digits):
     return f'<a href="{text(address)}"><title>{text(case)}: {number(float(value), digits)}{note}</title>{mark}</a>'
 
 
-def _mean(mean, low, high, x, y, digits):
+def _mean(row: Spread, x: Scale, y: float, digits: int) -> str:
+    mean, low, high = row.mean, row.low, row.high
     if mean is None:
         return ""
-    interval = "" if low is None else f'<path class="interval" d="M{x(low):.1f} {y + 15}H{x(high):.1f}"/>'
+    interval = "" if low is None or high is None else f'<path class="interval" d="M{x(low):.1f} {y + 15}H{x(high):.1f}"/>'
     said = number(mean, digits) + ("" if low is None else f" [{number(low, digits)}, {number(high, digits)}]")
     return (
         f"<g><title>mean {said}</title>{interval}"
@@ -165,9 +212,9 @@ def _mean(mean, low, high, x, y, digits):
     )
 
 
-def _short(name, most=18):
+def _short(name: str, most: int = 18) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _svg(height, label, body, css="distribution", width=WIDTH):
-    return f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}">{body}</svg>'
+def _svg(height: int, label: str, body: str, css: str = "distribution", width: int = WIDTH) -> Markup:
+    return Markup(f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}">{body}</svg>')

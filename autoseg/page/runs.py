@@ -1,124 +1,134 @@
 """The part about a training: curves, the plan with its reasons, the recipe, the data set, and how well it restores images."""
 
+from __future__ import annotations
+
 import statistics
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from autoseg.page.markup import colour_of, interval, number, scrubbed, table, text
-from autoseg.page.plots import draw_lines
+from markupsafe import Markup
 
-__all__ = ["RunRecord", "run_sections"]
+from autoseg.data.findings import Finding
+from autoseg.evaluation.restored import RESTORED_COLUMNS, RestorationResult, RestoredColumn, RestoredMean
+from autoseg.page.markup import Table, colour_of, interval, number, scrubbed, text
+from autoseg.page.plots import Curve, draw_lines
+from autoseg.page.rendering import render
+from autoseg.records import Check, FoldRecord
+from planners.fingerprint import Fingerprint
+from planners.plan import Decision
+
+__all__ = ["RunRecord", "data_section", "plan_section", "recipe_section", "restoration_section", "training_section"]
+
+AXES = ("towards the head (z)", "towards the front (y)", "towards the right (x)")
+INTENSITIES = {  # of a channel: title of its column
+    "mean": "mean",
+    "std": "standard deviation",
+    "percentile_00_5": "0.5 %",
+    "percentile_99_5": "99.5 %",
+    "minimum": "lowest",
+    "maximum": "highest",
+}
+RESTORED = ("ssim", "bar_ssim", "ssim_gain", "mse", "bar_mse", "skill")  # the columns that there is room for
+MOST_FINDINGS = 40
+FEW_FINDINGS = 8  # shown at once; more are folded
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is stored about a fold, as JSON holds it.
+    """What is stored about a fold.
 
     Attributes:
-        run: run.json: task (plan, labels, recipe, length, seed, cases), device, batch size, versions.
-        history: a dictionary per check.
-        fingerprint, findings: of the data set; {} and () where they are not found.
-        restoration: restoration.json; {} where the network does not restore images.
+        fold: what was trained, where and with what.
+        history: its checks.
+        fingerprint, findings: of the data set; None and () where they are not found.
+        restoration: None where the network does not restore images.
     """
 
-    run: dict
-    history: tuple[dict, ...]
-    fingerprint: dict
-    findings: tuple[dict, ...]
-    restoration: dict = field(default_factory=dict)
+    fold: FoldRecord
+    history: tuple[Check, ...] = ()
+    fingerprint: Fingerprint | None = None
+    findings: tuple[Finding, ...] = ()
+    restoration: RestorationResult | None = None
 
 
-def run_sections(record, folders):
-    """[(title, id, html)] of a RunRecord."""
-    task = record.run["task"]
-    sections = [("Training", "training", _facts(record) + _curves(record.history))]
-    sections.append(("Plan and its reasons", "plan", _plan(task["plan"])))
-    sections.append(("Recipe", "recipe", _recipe(task)))
-    if record.fingerprint:
-        sections.append(("Data set", "data", _data(record.fingerprint, record.findings, folders)))
-    if record.restoration:
-        sections.append(("Restored images", "restoration", _restoration(record.restoration, folders)))
-    return sections
-
-
-def facts(pairs):
-    """A list of names and values."""
-    items = "".join(
-        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in pairs if value not in (None, "")
+def training_section(record: RunRecord) -> Markup:
+    """What was trained, and its curves."""
+    fold, task, last = record.fold, record.fold.task, record.history[-1] if record.history else None
+    facts = (
+        ("data set", task.plan.dataset),
+        ("network", task.plan.network.name),
+        ("steps", number(last.step if last else None)),
+        ("time", f"{last.seconds / 60:.1f} min" if last else None),
+        ("cases to learn from", len(task.training)),
+        ("held back", len(task.validation)),
+        ("device", fold.device),
+        ("patches in a batch", fold.batch_size),
+        ("seed", task.seed),
+        ("autoseg", fold.versions.get("autoseg")),
+        ("torch", fold.versions.get("torch")),
     )
-    return f'<dl class="facts">{items}</dl>'
+    return render("training.html", facts=facts, checked=bool(record.history), **_curves(record.history))
 
 
-def _facts(record):
-    task, last = record.run["task"], record.history[-1] if record.history else {}
-    versions = record.run.get("versions", {})
-    return facts(
-        [
-            ("data set", task["plan"]["dataset"]),
-            ("network", task["plan"]["network"]["name"]),
-            ("steps", number(last.get("step"))),
-            ("time", f"{last['seconds'] / 60:.1f} min" if last else None),
-            ("cases to learn from", len(task["training"])),
-            ("held back", len(task["validation"])),
-            ("device", record.run.get("device")),
-            ("patches in a batch", record.run.get("batch_size")),
-            ("seed", task["seed"]),
-            ("autoseg", versions.get("autoseg")),
-            ("torch", versions.get("torch")),
-        ]
-    )
-
-
-def _curves(history):
-    if not history:
-        return "<p>No check was written yet.</p>"
-    steps = [row["step"] for row in history]
+def _curves(history: Sequence[Check]) -> dict[str, Markup]:
+    """The plots of the training section."""
+    steps = [check.step for check in history]
     losses = [
-        ("training", "first", [row.get("train_loss") for row in history]),
-        ("validation patches", "second", [row.get("validation_loss") for row in history]),
+        Curve("training", "first", [check.train_loss for check in history]),
+        Curve("validation patches", "second", [check.validation_loss for check in history]),
     ]
-    names = list(history[-1].get("patch_dice", {}))
-    dice = [(name, colour_of(i), [row["patch_dice"].get(name) for row in history]) for i, name in enumerate(names)]
-    rate = [("learning rate", "first", [row.get("learning_rate") for row in history])]
-    plots = [draw_lines("Loss", steps, losses), draw_lines("Dice on validation patches", steps, dice, low=0.0, high=1.0)]
-    return f'<div class="plots three">{"".join(plots)}{draw_lines("Learning rate", steps, rate, low=0.0)}</div>'
+    names = list(history[-1].patch_dice) if history else []
+    dice = [Curve(name, colour_of(i), [check.patch_dice.get(name) for check in history]) for i, name in enumerate(names)]
+    rate = [Curve("learning rate", "first", [check.learning_rate for check in history])]
+    return {
+        "loss": draw_lines("Loss", steps, losses),
+        "dice": draw_lines("Dice on validation patches", steps, dice, low=0.0, high=1.0),
+        "rate": draw_lines("Learning rate", steps, rate, low=0.0),
+    }
 
 
-def _by_axis(values, digits="g"):
+def plan_section(record: RunRecord) -> Markup:
+    """The plan, and the reason of each of its decisions."""
+    plan = record.fold.task.plan
+    facts = (
+        ("plan", plan.name),
+        ("planner", f"{plan.planner}, preset {plan.preset}"),
+        ("spacing", f"{_by_axis(plan.spacing_mm, '.3g')} mm"),
+        ("patch", f"{_by_axis(plan.patch_size)} voxels"),
+        ("planned batch", plan.batch_size),
+        ("features", ", ".join(map(str, plan.network.features))),
+        ("normalisation", ", ".join(f"{how.channel}: {how.scheme}" for how in plan.normalization)),
+    )
+    rows = [[_what(decision), decision.chosen, _why(decision)] for decision in plan.decisions]
+    decisions = Table(["decision", "chosen", "because"], rows, css="prose", numeric_from=9)
+    return render("plan.html", facts=facts, decisions=decisions)
+
+
+def _what(decision: Decision) -> Markup:
+    mark = '<span class="warn">look at this</span> ' if decision.warning else ""
+    return Markup(f"{mark}{text(decision.what)}")
+
+
+def _why(decision: Decision) -> Markup:
+    numbers = f'<br><span class="of">{text(decision.numbers)}</span>' if decision.numbers else ""
+    return Markup(f"{text(decision.rule)}{numbers}")
+
+
+def _by_axis(values: Iterable[float], digits: str = "g") -> str:
     return " × ".join(f"{value:{digits}}" for value in values)
 
 
-def _plan(plan):
-    network = plan["network"]
-    summary = facts(
-        [
-            ("plan", plan["name"]),
-            ("planner", f"{plan['planner']}, preset {plan['preset']}"),
-            ("spacing", f"{_by_axis(plan['spacing_mm'], '.3g')} mm"),
-            ("patch", f"{_by_axis(plan['patch_size'])} voxels"),
-            ("planned batch", plan["batch_size"]),
-            ("features", ", ".join(map(str, network["features"]))),
-            ("normalisation", ", ".join(f"{how['channel']}: {how['scheme']}" for how in plan["normalization"])),
-        ]
-    )
-    rows = []
-    for decision in plan["decisions"]:
-        mark = '<span class="warn">look at this</span> ' if decision.get("warning") else ""
-        why = text(decision["rule"]) + (
-            f'<br><span class="of">{text(decision["numbers"])}</span>' if decision.get("numbers") else ""
-        )
-        rows.append([f"{mark}{text(decision['what'])}", text(decision["chosen"]), why])
-    return summary + table(["decision", "chosen", "because"], rows, css="prose", numeric_from=9)
-
-
-def _recipe(task):
-    shown = [[text(name.replace("_", " ")), text(_value(value))] for name, value in task["recipe"].items()]
-    length = ", ".join(f"{value:g} {name}" for name, value in task["length"].items() if value)
-    shown.append(["length asked for", text(length)])
+def recipe_section(record: RunRecord) -> Markup:
+    """Every setting, in two columns."""
+    task = record.fold.task
+    shown = [[name.replace("_", " "), _value(value)] for name, value in task.recipe.items()]
+    shown.append(["length asked for", ", ".join(f"{value:g} {name}" for name, value in task.length.items() if value)])
     half = -(-len(shown) // 2)
-    return f'<div class="columns">{"".join(table(["setting", "value"], part) for part in (shown[:half], shown[half:]))}</div>'
+    return render("recipe.html", settings=[Table(["setting", "value"], part) for part in (shown[:half], shown[half:])])
 
 
-def _value(value):
+def _value(value: Any) -> str:
     if isinstance(value, list):
         return "; ".join(_value(part) for part in value) or "–"
     if isinstance(value, dict):
@@ -126,89 +136,63 @@ def _value(value):
     return f"{value:g}" if isinstance(value, float) else number(value)
 
 
-def _data(fingerprint, findings, folders):
-    axes = list(zip(*fingerprint["spacings_mm"], strict=True)), list(zip(*fingerprint["shapes"], strict=True))
-    sizes = [[side, _spread(axes[0][i]), _spread(axes[1][i])] for i, side in enumerate(AXES)]
-    keys = ("mean", "std", "percentile_00_5", "percentile_99_5", "minimum", "maximum")
-    titles = ("channel", "mean", "standard deviation", "0.5 %", "99.5 %", "lowest", "highest")
-    channels = [[text(c["name"]), *(number(float(c[key]), 1) for key in keys)] for c in fingerprint["channels"]]
-    parts = [
-        facts(
-            [
-                ("name", fingerprint["dataset"]),
-                ("training cases", len(fingerprint["cases"])),
-                ("channels", ", ".join(c["name"] for c in fingerprint["channels"])),
-                ("structures", ", ".join(fingerprint["structures"])),
-                ("part left by cropping", f"{100 * fingerprint.get('relative_crop', 1):.0f} % of the voxels, median"),
-            ]
-        ),
-        table(["axis", "voxel size, mm: median (range)", "voxels: median (range)"], sizes, "Sizes after cropping"),
-        table(titles, channels, "Intensities in the labelled structures"),
-        "<h3>Findings</h3>",
+def data_section(fingerprint: Fingerprint, findings: Sequence[Finding], folders: Sequence[str]) -> Markup:
+    """The data set in numbers, and what was found when it was checked."""
+    spacings, shapes = zip(*fingerprint.spacings_mm, strict=True), zip(*fingerprint.shapes, strict=True)
+    sizes = [[side, _spread(mm), _spread(n)] for side, mm, n in zip(AXES, spacings, shapes, strict=True)]
+    channels = [
+        [channel.name, *(number(float(getattr(channel, name)), 1) for name in INTENSITIES)] for channel in fingerprint.channels
     ]
-    lines = [_finding(finding, folders) for finding in findings[:MOST_FINDINGS]]
-    listed = table(["finding", "case", "what", "remedy"], lines, css="prose", numeric_from=9)
-    if len(findings) > FEW_FINDINGS:
-        listed = f"<details><summary>{len(findings)} findings</summary>{listed}</details>"
-    parts.append(listed if findings else "<p>None.</p>")
-    if len(findings) > MOST_FINDINGS:
-        parts.append(f'<p class="small">And {len(findings) - MOST_FINDINGS} more, in findings.json.</p>')
-    return "".join(parts)
-
-
-RESTORED = {  # title of a column: (number, the sign of its mean, digits)
-    "SSIM": ("ssim", False, 3),
-    "SSIM without the head": ("bar_ssim", False, 3),
-    "gain in SSIM": ("ssim_gain", True, 3),
-    "MSE": ("mse", False, 5),
-    "MSE without the head": ("bar_mse", False, 5),
-    "skill": ("skill", True, 2),
-}
-
-
-def _restoration(result, folders):
-    """A row for each way to degrade; the summary of restoration.json."""
-    rows = []
-    for kind, found in result["summary"].items():
-        cells = [_restored(found[name], signed, digits) for name, signed, digits in RESTORED.values()]
-        rows.append([text(kind.replace("_", " ")), number(found["ssim"]["n"]), *cells])
-    failed = [
-        f"<li><strong>{text(case)}</strong>: {text(scrubbed(why, folders))}</li>" for case, why in result["failures"].items()
-    ]
-    return (
-        "<p>The network restores images too. The scans that were held back were degraded on purpose, restored, and compared "
-        "with what they had been, intensities from 0 to 1.</p>"
-        f"{table(['degraded by', 'cases', *RESTORED], rows)}"
-        '<p class="small">Means over cases with 95 % bootstrap intervals. Without the head: the best that is there without a '
-        "network, which is cubic interpolation of thick slices, and the noisy or blurred image as it is. Skill: the part of "
-        "its squared error that is gone, 0 for none, 1 for all, below 0 where the network makes it worse.</p>"
-        + (f'<h3>Not restored</h3><ul class="bad-list">{"".join(failed)}</ul>' if failed else "")
+    facts = (
+        ("name", fingerprint.dataset),
+        ("training cases", len(fingerprint.cases)),
+        ("channels", ", ".join(channel.name for channel in fingerprint.channels)),
+        ("structures", ", ".join(fingerprint.structures)),
+        ("part left by cropping", f"{100 * fingerprint.relative_crop:.0f} % of the voxels, median"),
+    )
+    listed = [_finding(finding, folders) for finding in findings[:MOST_FINDINGS]]
+    return render(
+        "data.html",
+        facts=facts,
+        sizes=Table(["axis", "voxel size, mm: median (range)", "voxels: median (range)"], sizes, "Sizes after cropping"),
+        channels=Table(["channel", *INTENSITIES.values()], channels, "Intensities in the labelled structures"),
+        findings=Table(["finding", "case", "what", "remedy"], listed, css="prose", numeric_from=9),
+        n_findings=len(findings),
+        folded=len(findings) > FEW_FINDINGS,
+        n_more=len(findings) - MOST_FINDINGS,
     )
 
 
-def _restored(found, signed, digits):
-    def said(value):
-        return ("+" if signed and value > 0 else "") + number(value, digits)
-
-    if found["mean"] is None:
-        return number(None)
-    low, high = found["interval"]
-    return said(found["mean"]) + ("" if low is None else interval(said(low), said(high)))
-
-
-AXES = ("towards the head (z)", "towards the front (y)", "towards the right (x)")
-MOST_FINDINGS = 40
-FEW_FINDINGS = 8  # shown at once; more are folded
-
-
-def _spread(values):
+def _spread(values: Sequence[float]) -> str:
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.4g} ({low:.4g} to {high:.4g})"
 
 
-def _finding(finding, folders):
-    said = [scrubbed(str(finding.get(key, "")), folders) for key in ("case", "message", "remedy")]
-    return [
-        f'<span class="{text(finding["severity"])}">{text(finding["severity"])}</span> {text(finding["code"])}',
-        *map(text, said),
-    ]
+def _finding(finding: Finding, folders: Sequence[str]) -> list[str]:
+    severity = text(finding.severity)
+    code = Markup(f'<span class="{severity}">{severity}</span> {text(finding.code)}')
+    return [code, *(scrubbed(said, folders) for said in (finding.case, finding.message, finding.remedy))]
+
+
+def restoration_section(result: RestorationResult, folders: Sequence[str]) -> Markup:
+    """A row for each way to degrade."""
+    columns = sorted((c for c in RESTORED_COLUMNS if c.metric in RESTORED), key=lambda column: RESTORED.index(column.metric))
+    rows: list[list[str]] = []
+    for kind, found in result.summary.items():
+        cells = [_restored(found[column.metric], column) for column in columns]
+        rows.append([kind.replace("_", " "), number(found["ssim"].n), *cells])
+    return render(
+        "restoration.html",
+        restored=Table(["degraded by", "cases", *(column.title for column in columns)], rows),
+        failures=[(case, scrubbed(why, folders)) for case, why in result.failures.items()],
+    )
+
+
+def _restored(found: RestoredMean, column: RestoredColumn) -> str:
+    def said(value: float) -> str:
+        return ("+" if column.signed and value > 0 else "") + number(value, column.digits)
+
+    if found.mean is None:
+        return number(None)
+    low, high = found.interval
+    return text(said(found.mean)) + ("" if low is None or high is None else interval(said(low), said(high)))

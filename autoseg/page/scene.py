@@ -1,6 +1,9 @@
 """What is looked at of one case: scan and masks in the patient's orientation, cut to the part that matters."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -8,9 +11,10 @@ import numpy as np
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.crop import crop, nonzero_box
-from autoseg.imaging.files import SAME_GRID_MM, read_label_volume, read_volume
+from autoseg.imaging.files import read_label_volume, read_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import orient
+from autoseg.records import CaseRecord
 
 __all__ = ["PageCase", "Scene", "read_scene", "try_scene"]
 
@@ -23,7 +27,7 @@ class PageCase:
 
     Attributes:
         images: one file per channel; the first is shown.
-        record: the object in CASE.json.
+        record: what CASE.json says.
         surfaces: folder with a mesh per structure.
         called: what ``predicted`` is, in a word: also the labels of another tool may be shown.
     """
@@ -32,7 +36,7 @@ class PageCase:
     images: tuple[Path, ...] = ()
     reference: Path | None = None
     predicted: Path | None = None
-    record: dict = field(default_factory=dict)
+    record: CaseRecord = CaseRecord()
     surfaces: Path | None = None
     called: str = "prediction"
 
@@ -57,21 +61,28 @@ class Scene:
     called: str = "prediction"
 
     @cached_property
-    def difference(self):
+    def difference(self) -> np.ndarray:
         """(Z, Y, X) bool: where the two masks differ; where the only one is, if there is one."""
         if self.reference is None or self.predicted is None:
-            return (self.predicted if self.reference is None else self.reference) != 0
-        return self.reference != self.predicted
+            return np.asarray(self.shown != 0)
+        return np.asarray(self.reference != self.predicted)
+
+    @property
+    def shown(self) -> np.ndarray:
+        """The prediction, the reference where there is none."""
+        data = self.reference if self.predicted is None else self.predicted
+        assert data is not None, "a scene has a mask"
+        return data
 
     @cached_property
-    def slices(self):
+    def slices(self) -> tuple[int, ...]:
         """Index along each axis of the slice with most ``difference``; the middle one of equals."""
         counts = [self.difference.sum(axis=tuple(i for i in range(3) if i != axis)) for axis in range(3)]
         fullest = [np.flatnonzero(count == count.max()) for count in counts]
         return tuple(int(best[len(best) // 2]) for best in fullest)
 
 
-def read_scene(case):
+def read_scene(case: PageCase) -> Scene | None:
     """The Scene of a PageCase, or None without a mask. A scan or reference on another grid is left out, with a note.
 
     Raises:
@@ -87,9 +98,9 @@ def read_scene(case):
     if not case.images:
         notes.append("the scan was not found")
     for name, volume in (("reference", reference), ("scan", scan)):
-        if volume is not None and not volume.geometry.matches(grid, SAME_GRID_MM):
+        if volume is not None and not volume.geometry.is_same_grid(grid):
             notes.append(f"the {name} lies on another grid and is not shown")
-    fits = [volume if volume is None or volume.geometry.matches(grid, SAME_GRID_MM) else None for volume in (reference, scan)]
+    fits = [volume if volume is None or volume.geometry.is_same_grid(grid) else None for volume in (reference, scan)]
     order, flips = grid.canonical()
     geometry = grid.oriented(order, flips)
     masks = [mask.data] + ([fits[0].data] if fits[0] is not None else [])
@@ -98,15 +109,15 @@ def read_scene(case):
     masks = [np.ascontiguousarray(crop(data, lower, upper)) for data in masks]
     grey = None if fits[1] is None else _grey(crop(orient(fits[1].data[0], order, flips), lower, upper))
     predicted = masks[0] if case.predicted else None
-    reference = masks[-1] if case.reference and (len(masks) == 2 or not case.predicted) else None
-    for name, data in ((case.called, predicted), ("reference", reference)):
+    truth = masks[-1] if case.reference and (len(masks) == 2 or not case.predicted) else None
+    for name, data in ((case.called, predicted), ("reference", truth)):
         if data is not None and not data.any():
             notes.append(f"{name}: no voxel is labelled")
     shape = [b - a for a, b in zip(lower, upper, strict=True)]
-    return Scene(grey, reference, predicted, geometry.cropped(lower, shape), tuple(notes), case.called)
+    return Scene(grey, truth, predicted, geometry.cropped(lower, shape), tuple(notes), case.called)
 
 
-def try_scene(case):
+def try_scene(case: PageCase) -> tuple[Scene | None, str]:
     """(Scene of a PageCase or None, why it could not be read)."""
     try:
         return read_scene(case), ""
@@ -114,18 +125,18 @@ def try_scene(case):
         return None, str(found)
 
 
-def _box(masks, geometry):
+def _box(masks: np.ndarray, geometry: Geometry) -> tuple[Sequence[int], Sequence[int]]:
     """(lower, upper) of the masks (n, Z, Y, X), with a margin and within the image; the whole of it without a mask."""
     lower, upper = nonzero_box(masks)
     box = []
     for a, b, n, spacing in zip(lower, upper, geometry.shape, geometry.spacing_mm, strict=True):
         margin = round(max(MARGIN_MM, 0.25 * (b - a) * spacing) / spacing)
         box.append((max(0, a - margin), min(n, b + margin)))
-    return tuple(zip(*box, strict=True))
+    return [a for a, _ in box], [b for _, b in box]
 
 
-def _grey(data):
+def _grey(data: np.ndarray) -> np.ndarray:
     """(Z, Y, X) as uint8, between the percentiles 0.5 and 99.5 of the finite voxels."""
     data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = np.percentile(data[:: max(1, data.shape[0] // 64)], (0.5, 99.5))
-    return np.clip((data - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip((data - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.uint8))

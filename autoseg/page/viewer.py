@@ -4,42 +4,55 @@ The viewer is NiiVue as the Python package ``ipyniivue`` brings it, read when a 
 no panel. Everything is compressed and in base64, decoded when somebody opens the panel, so that the page opens at once.
 """
 
+from __future__ import annotations
+
 import base64
 import gzip
 import importlib.util
-import json
 import struct
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autoseg.data.labels import LabelSchema
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.surface_formats import SURFACE_FORMATS
 from autoseg.imaging.volume import LabelVolume
 from autoseg.page.markup import colour_of
+from autoseg.page.scene import Scene
+from autoseg.records import read_surface_manifest
+
+if TYPE_CHECKING:
+    import trimesh
 
 __all__ = ["find_viewer", "pack_case", "pack_scene", "pack_surfaces", "packed"]
 
 LONGEST = 160  # voxels along an axis; finer scans are thinned out
 MOST_FACES, MOST_OF_CASE = 20_000, 200_000  # of a surface, and of all of a case together; more are decimated
 FINENESS = (1.0, 0.7, 0.5, 0.35, 0.25)  # of these limits, tried in turn where a case must take less room
-MESHES = (".obj", ".stl", ".ply")  # of several the last is read
 
 
-def find_viewer():
+def find_viewer() -> bytes | None:
     """The viewer's JavaScript module, or None where it is not installed."""
     spec = importlib.util.find_spec("ipyniivue")
     path = Path(spec.origin).parent / "static" / "widget.js" if spec and spec.origin else None
     return path.read_bytes() if path and path.is_file() else None
 
 
-def packed(data, compress=True):
+def packed(data: bytes, compress: bool = True) -> str:
     """Bytes as text for a page: base64, of the gzip where asked for."""
     return base64.b64encode(gzip.compress(data, 9, mtime=0) if compress else data).decode()
 
 
-def pack_case(scene, folder, labels, most):
+Surface = tuple[str, str, str]  # structure, colour as '#rrggbb', mesh in base64
+
+
+def pack_case(
+    scene: Scene, folder: Path | None, labels: LabelSchema, most: float
+) -> tuple[dict[str, str], list[Surface], bool]:
     """``pack_scene`` and ``pack_surfaces``, as fine as ``most`` characters allow, a quarter of it at least.
 
     Returns:
@@ -52,7 +65,7 @@ def pack_case(scene, folder, labels, most):
     return volumes, surfaces, fineness < 1
 
 
-def pack_scene(scene, labels, fineness=1.0):
+def pack_scene(scene: Scene, labels: LabelSchema, fineness: float = 1.0) -> dict[str, str]:
     """{'scan', 'prediction' (as ``scene.called``), 'reference': NIfTI in base64}, what there is; structure i is i + 1."""
     steps = [-(-n // int(LONGEST * fineness)) for n in scene.geometry.shape]
     affine = scene.geometry.affine
@@ -72,15 +85,15 @@ def pack_scene(scene, labels, fineness=1.0):
     return found
 
 
-def _numbered(values, labels):
+def _numbered(values: np.ndarray, labels: LabelSchema) -> np.ndarray:
     """Label values to structure numbers from 1; of regions that overlap the later one, as they are painted."""
-    numbers = np.zeros(values.shape, np.uint16)
-    for number in range(len(labels.structures)):
-        numbers[labels.mask(values, number)] = number + 1
-    return numbers
+    number_of = {value: number for number, group in enumerate(labels.values, 1) for value in group}
+    found, place = np.unique(values, return_inverse=True)
+    numbers = np.array([number_of.get(value, 0) for value in found.tolist()], np.uint16)
+    return np.asarray(numbers[place.reshape(values.shape)])
 
 
-def pack_surfaces(folder, labels, fineness=1.0):
+def pack_surfaces(folder: Path | None, labels: LabelSchema, fineness: float = 1.0) -> list[Surface]:
     """[(structure, '#rrggbb', mesh in base64)] of the meshes in a folder; [] where trimesh is not installed.
 
     ``surfaces.json`` in it names the structures and says in which coordinates the files are, LPS where it does not. Of
@@ -88,9 +101,10 @@ def pack_surfaces(folder, labels, fineness=1.0):
     """
     if folder is None or importlib.util.find_spec("trimesh") is None:
         return []
-    about = json.loads((folder / "surfaces.json").read_text()) if (folder / "surfaces.json").is_file() else {}
-    names = {Path(file).stem: entry["structure"] for entry in about.get("structures", ()) for file in entry["files"]}
-    turn = np.float32([1, 1, 1] if about.get("coordinates", "LPS").upper() == "RAS" else [-1, -1, 1])  # the winding stays
+    about = read_surface_manifest(folder)
+    names = {Path(file).stem: entry.structure for entry in about.structures for file in entry.files}
+    turn = np.array([1, 1, 1] if about.coordinates.upper() == "RAS" else [-1, -1, 1], np.float32)  # the winding stays
+    numbers = {name: number for number, name in enumerate(labels.structures)}
     found = []
     meshes = _meshes(folder)
     most = int(fineness**2 * min(MOST_FACES, MOST_OF_CASE // max(1, len(meshes))))
@@ -98,27 +112,29 @@ def pack_surfaces(folder, labels, fineness=1.0):
         if len(mesh.faces) > most and importlib.util.find_spec("fast_simplification"):
             mesh = mesh.simplify_quadric_decimation(face_count=most)
         name = names.get(stem, stem)
-        number = labels.structures.index(name) if name in labels.structures else len(labels.structures)
+        number = numbers.get(name, len(numbers))
         block = packed(as_mz3(np.asarray(mesh.vertices, np.float32) * turn, np.asarray(mesh.faces)))
         found.append((name, colour_of(number), block))
     return found
 
 
-def _meshes(folder):
+def _meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
     """{file name without ending: trimesh.Trimesh}, as the files have them."""
     import trimesh  # slow to import, needed where surfaces exist
 
-    files = {path.stem: path for ending in MESHES for path in sorted(folder.glob(f"[!.]*{ending}"))}
+    endings = [ending for ending in reversed(SURFACE_FORMATS.names()) if ending != "glb"]  # of several files the last is read
+    files = {path.stem: path for ending in endings for path in sorted(folder.glob(f"[!.]*.{ending}"))}
     if files:
-        meshes = {stem: trimesh.load(path, force="mesh", process=False) for stem, path in files.items()}
+        shapes = {stem: SURFACE_FORMATS[path.suffix[1:]].read(path, "") for stem, path in files.items()}
+        meshes = {stem: trimesh.Trimesh(*shape, process=False) for stem, shape in shapes.items()}
         for mesh in meshes.values():
             mesh.merge_vertices()  # STL has three for each triangle
         return meshes
     scene = folder / "scene.glb"  # whose root node turns millimetres into metres: the meshes below it are what is wanted
-    return dict(trimesh.load(scene, process=False).geometry) if scene.is_file() else {}
+    return dict(trimesh.load_scene(scene, process=False).geometry) if scene.is_file() else {}
 
 
-def as_mz3(vertices, faces):
+def as_mz3(vertices: np.ndarray, faces: np.ndarray) -> bytes:
     """A mesh in Surf Ice's MZ3: header, (n, 3) int32 corners of faces, (m, 3) float32 positions; little-endian.
 
     The format: magic 0x5A4D, 16 bits of what follows (1 faces, 2 vertices), their numbers and the bytes to skip.

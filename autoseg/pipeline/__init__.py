@@ -4,28 +4,32 @@ Each stage is the same three beats: is the artefact there and made from these in
 it, then write it. Every verb of the command line is one function here; none of them prints.
 """
 
+from __future__ import annotations
+
 import importlib
+from typing import Any
 
 _HOMES = {
-    "convert": "conversion",
-    "verify": "prepare",
-    "plan_and_preprocess": "prepare",
-    "train": "training",
-    "predict": "prediction",
-    "reconstruct": "reconstruction",
-    "evaluate": "evaluation",
-    "report": "reporting",
-    "compare": "comparison",
-    "describe_model": "models",
-    "export_model": "models",
-    "import_model": "models",
-    "demo": "demonstration",
+    "convert": "autoseg.pipeline.conversion",
+    "verify": "autoseg.pipeline.verification",
+    "plan_and_preprocess": "autoseg.pipeline.planning",
+    "train": "autoseg.pipeline.training",
+    "predict": "autoseg.pipeline.prediction",
+    "reconstruct": "autoseg.pipeline.reconstruction",
+    "evaluate": "autoseg.pipeline.evaluation",
+    "report": "autoseg.pipeline.reporting",
+    "compare": "autoseg.studies.comparison",
+    "describe_model": "autoseg.pipeline.models",
+    "find_model": "autoseg.pipeline.models",
+    "export_model": "autoseg.pipeline.models",
+    "import_model": "autoseg.pipeline.models",
+    "demo": "autoseg.pipeline.demonstration",
 }
 
 __all__ = list(_HOMES)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'autoseg.pipeline' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"autoseg.pipeline.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,17 +1,23 @@
 """The whole road on made-up scans."""
 
+from __future__ import annotations
+
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
+from autoseg.options import PredictOptions, Runtime, SurfaceOptions, TrainingOptions, TrainOptions
 from autoseg.phantoms import write_phantoms
+from autoseg.pipeline.planning import plan_and_preprocess
 from autoseg.pipeline.prediction import Predicted, predict
-from autoseg.pipeline.prepare import plan_and_preprocess
-from autoseg.pipeline.quiet import mute, silent
 from autoseg.pipeline.training import train
 from autoseg.workspace import Workspace
 
 __all__ = ["Demo", "demo"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,13 @@ class Demo:
     seconds: float
 
     @property
-    def failures(self):
+    def failures(self) -> tuple[str, ...]:
         return self.predicted.failures
 
-    def summary(self):
+    def summary(self) -> str:
+        report = self.predicted.report
         return (
-            f"{self.predicted.report.table()}\n\n"
+            f"{report.table() if report else ''}\n\n"
             f"scans and labels   {self.folder / 'Dataset900_Phantoms'}\n"
             f"plan, run, model   {self.folder / 'workspace'}\n"
             f"masks and metrics  {self.predicted.folder}\n"
@@ -39,35 +46,22 @@ class Demo:
         )
 
 
-def demo(folder, *, seconds=120.0, device="auto", fresh=False, say=mute, progress=silent):
+def demo(folder: str | PathLike[str], seconds: float = 120.0, runtime: Runtime | None = None) -> Demo:
     """Made-up scans, planned, trained and predicted; the way a user's own data would go.
 
     Args:
         folder: for everything it makes; an unfinished demo there is continued.
         seconds: length of the training.
-        fresh: train anew, whatever is there.
-
-    Returns:
-        Demo
+        runtime: where and how; ``fresh`` trains anew, whatever is there.
     """
-    begun = time.monotonic()
-    folder = Path(folder).absolute()
+    begun, folder, runtime = time.monotonic(), Path(folder).absolute(), runtime or Runtime()
     raw, workspace = folder / "Dataset900_Phantoms", Workspace(folder / "workspace")
     if not (raw / "dataset.json").is_file():
-        say("drawing 30 phantoms of an abdomen")
+        logger.info("drawing 30 phantoms of an abdomen")
         write_phantoms(raw)
-    planned = plan_and_preprocess(raw, workspace, say=say, progress=progress)
-    say(planned.summary())
-    trained = train(raw, "0", workspace, seconds=seconds, device=device, fresh=fresh, say=say, progress=progress)
-    predicted = predict(
-        raw / "imagesTs",
-        folder / "predictions",
-        workspace,
-        model=trained[0].model,
-        surfaces=("stl", "glb"),
-        reference=raw / "labelsTs",
-        device=device,
-        say=say,
-        progress=progress,
-    )
+    as_found = replace(runtime, fresh=False)  # only the training is made anew
+    logger.info("%s", plan_and_preprocess(raw, workspace, runtime=as_found).summary())
+    trained = train(raw, "0", workspace, TrainOptions(training=TrainingOptions(seconds=seconds)), runtime)
+    options = PredictOptions(surfaces=SurfaceOptions(("stl", "glb")), reference=str(raw / "labelsTs"))
+    predicted = predict(raw / "imagesTs", folder / "predictions", trained[0].model, options, as_found)
     return Demo(folder, predicted, time.monotonic() - begun)

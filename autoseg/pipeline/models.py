@@ -1,25 +1,31 @@
 """Find, describe, export and import models."""
 
+from __future__ import annotations
+
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
-from autoseg.inference.bundle import load_bundle, load_networks, save_bundle
-from autoseg.interop.nnunet import is_nnunet, read_nnunet
+from autoseg.inference.bundle import Bundle, load_bundle, load_networks, save_bundle
+from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
 from autoseg.interop.nnunet_export import write_nnunet
 from autoseg.interop.onnx_export import write_onnx
-from autoseg.workspace import read_json
+from autoseg.room import check_writable
+from autoseg.workspace import Workspace, read_json
+from planners.names import fault_of_name
 from planners.records import to_json
 
 __all__ = ["describe_model", "export_model", "find_model", "import_model"]
 
 
-def find_model(model, workspace):
+def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
     """The path of a model given as path, as name or run's name in the workspace, or None for the only one there."""
     if model is not None:
         if Path(model).exists():
             return Path(model)
-        if workspace.model(str(model)).is_dir():
+        if not fault_of_name(str(model)) and workspace.model(str(model)).is_dir():
             return workspace.model(str(model))
     known = workspace.models()
     names = ", ".join(path.name for path in known) or "none"
@@ -37,7 +43,7 @@ def find_model(model, workspace):
     return known[0]
 
 
-def export_model(model, path, workspace, *, format="autoseg"):
+def export_model(model: str | PathLike[str], path: Path, workspace: Workspace, *, format: str = "autoseg") -> Path:
     """Write a model for somebody else; returns the path.
 
     Args:
@@ -45,18 +51,23 @@ def export_model(model, path, workspace, *, format="autoseg"):
         format: ``autoseg`` for one zip, ``onnx`` for one file and a JSON beside it, ``nnunet`` for a results folder that
             nnU-Net 2 predicts with.
     """
+    if format not in ("autoseg", "nnunet", "onnx"):
+        raise AutosegError(f"no format of models called {format!r}. Known: autoseg, nnunet, onnx")
     found = find_model(model, workspace)
+    if format == "autoseg" and found.is_file():
+        raise AutosegError(f"{found} is one file already; copy it")
+    check_writable(Path(path).parent)
     if format == "autoseg":
-        if found.is_file():
-            raise AutosegError(f"{found} is one file already; copy it")
         return bundles.export_model(found, path)
     bundle = load_bundle(found)
     if format == "onnx":
-        about = {"model": bundle.digest, "folds": list(bundle.folds), "channels": list(bundle.channels)}
-        about["postprocessing"] = [to_json(rule) for rule in bundle.postprocessing]
+        about = {
+            "model": bundle.digest,
+            "folds": list(bundle.folds),
+            "channels": list(bundle.channels),
+            "postprocessing": to_json(bundle.postprocessing),
+        }
         return write_onnx(path, list(load_networks(bundle).values()), plan=bundle.plan, labels=bundle.labels, about=about)
-    if format != "nnunet":
-        raise AutosegError(f"no format of models called {format!r}. Known: autoseg, nnunet, onnx")
     return write_nnunet(
         path,
         plan=bundle.plan,
@@ -68,18 +79,16 @@ def export_model(model, path, workspace, *, format="autoseg"):
     )
 
 
-def import_model(path, workspace, *, name=None):
+def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -> Path:
     """Check a model file and copy it into the workspace; returns the folder. Refuses a name that is taken.
 
     A trained model of nnU-Net 2 (results folder, exported zip, or a fold) becomes one of ours; see ``interop.nnunet``.
     """
-    if is_nnunet(path):
-        model = read_nnunet(path)
-        name, weights = name or model.name, model.weights
-    else:
-        model = load_bundle(path)
-        name, weights = name or path.stem, {fold: load() for fold, load in model.folds.items()}
-    target = workspace.model(name)
+    if name is not None:
+        workspace.model(name)  # refused before hundreds of megabytes are read
+    model: Bundle | Imported = read_nnunet(path) if is_nnunet(path) else load_bundle(path)
+    own_name = model.name if isinstance(model, Imported) else path.stem
+    target = workspace.model(own_name if name is None else name)
     if target.exists():
         raise AutosegError(f"{target} exists already; choose another --name")
     save_bundle(
@@ -87,7 +96,8 @@ def import_model(path, workspace, *, name=None):
         plan=model.plan,
         labels=model.labels,
         channels=model.channels,
-        weights=weights,
+        weights=model.weights if isinstance(model, Imported) else {fold: load() for fold, load in model.folds.items()},
+        learned_from={} if isinstance(model, Imported) else model.learned_from,
         info=model.info,
         file_ending=model.file_ending,
         postprocessing=model.postprocessing,
@@ -95,7 +105,7 @@ def import_model(path, workspace, *, name=None):
     return target
 
 
-def describe_model(model, workspace):
+def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str, Any]:
     """What a model is, as a dictionary for people and programs."""
     bundle = load_bundle(find_model(model, workspace))
     return {

@@ -1,254 +1,67 @@
-"""Verify, measure, plan, prepare: from a raw folder to cases that a network can be trained on."""
+"""Prepare the cases of a data set by a plan."""
 
-import itertools
-import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from __future__ import annotations
 
-import planners
-from autoseg.data.check import Finding, check_dataset
-from autoseg.data.dataset import DatasetSpec, read_dataset
-from autoseg.data.findings import findings_table
-from autoseg.data.measure import measure_fingerprint
-from autoseg.data.scan import CaseScan, scan_dataset
-from autoseg.engines import map_cases
-from autoseg.errors import AutosegError, DatasetError, PlanError
-from autoseg.pipeline.quiet import mute, silent
-from autoseg.preprocess.case import prepare_case
-from autoseg.preprocess.store import is_stored, preparation_digest, store_case
-from autoseg.workspace import read_json, read_record, write_json
-from planners import Budget, Fingerprint, Plan
-from planners.records import RecordError, from_json, to_json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-__all__ = [
-    "Planned",
-    "Verified",
-    "case_digests",
-    "default_plan",
-    "known_scans",
-    "plan_and_preprocess",
-    "prepare",
-    "refuse_on_errors",
-    "verify",
-]
+from autoseg.data.dataset import DatasetSpec
+from autoseg.data.scan import CaseScan
+from autoseg.engines import LocalEngine, map_cases, reason_of
+from autoseg.locks import prepare_lock
+from autoseg.options import Runtime
+from autoseg.preprocess.step import Prepare
+from autoseg.preprocess.store import MOST_COMPRESSED, preparation_digest
+from autoseg.room import check_writable
+from autoseg.workspace import Workspace
+from planners import Plan
+
+__all__ = ["PreparedCases", "case_digests", "prepare"]
 
 
 @dataclass(frozen=True)
-class Verified:
-    """A data set that has been looked through: every case's scan, and all findings."""
+class PreparedCases:
+    """How many cases were ``made``, how many were ``ready``, and sentences about those that failed."""
 
-    dataset: DatasetSpec
-    scans: tuple[CaseScan, ...]
-    findings: tuple[Finding, ...]
-
-
-def verify(dataset, workspace, *, workers=None, progress=silent, keep=True, fresh=False):
-    """Look through every file of a data set once.
-
-    Args:
-        dataset: folder, or a name or number that the workspace knows.
-        workspace: Workspace; scans of unchanged files are taken from it and, with ``keep``, stored in it.
-        fresh: read every file again.
-
-    Returns:
-        Verified
-
-    Raises:
-        DatasetError: no such data set, or its dataset.json is wrong. Defects of cases are findings, not errors.
-    """
-    spec = read_dataset(workspace.dataset_folder(str(dataset)))
-    store = workspace.fingerprints(spec.name) / "scan.json"
-    known = () if fresh else known_scans(store)
-    scans = scan_dataset(spec, workers=workers, known=known, on_done=progress("verify", len(spec.training)))
-    findings = check_dataset(spec, scans)
-    if keep:
-        workspace.remember_dataset(spec.folder, spec.name)
-        if scans != known:
-            write_json(store, scans)
-        write_json(workspace.fingerprints(spec.name) / "findings.json", findings)
-    return Verified(spec, scans, findings)
+    made: int = 0
+    ready: int = 0
+    failures: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Planned:
-    """The fingerprint and plans of a data set, and what was prepared."""
-
-    dataset: DatasetSpec
-    fingerprint: Fingerprint
-    plan: Plan
-    plans: tuple[Plan, ...]
-    kept: tuple[str, ...]
-    prepared: int
-    reused: int
-    failures: tuple[str, ...]
-    folder: Path
-    seconds: float
-
-    def summary(self):
-        spacing = " x ".join(f"{s:.3g}" for s in self.plan.spacing_mm)
-        patch = " x ".join(str(n) for n in self.plan.patch_size)
-        lines = [
-            f"{self.dataset.name}: {len(self.fingerprint.cases)} cases, {len(self.dataset.channels)} channels, "
-            f"structures {_some(self.dataset.labels.structures)}",
-            f"plan {self.plan.name}: spacing {spacing} mm, patch {patch}, batch {self.plan.batch_size}, network "
-            f"{self.plan.network.name} with {len(self.plan.network.features)} stages",
-            "plans: " + ", ".join(p.name + (" (kept as edited)" if p.name in self.kept else "") for p in self.plans),
-            f"prepared {self.prepared} cases, {self.reused} were ready, {self.seconds:.1f} s: {self.folder}",
-            *(f"failed: {failure}" for failure in self.failures),
-        ]
-        return "\n".join(lines)
-
-
-def plan_and_preprocess(
-    dataset,
-    workspace,
-    *,
-    planner=None,
-    preset="classic",
-    memory_gb=None,
-    parity=False,
-    preprocess=True,
-    dry_run=False,
-    workers=None,
-    fresh=False,
-    say=mute,
-    progress=silent,
-):
-    """Verify, measure, plan and prepare a data set; what is done already is not repeated.
-
-    Args:
-        dataset, workspace: as in ``verify``.
-        planner: name of the plan to prepare the cases for; None for ``default_plan``.
-        preset: ``classic``, ``m``, ``l`` or ``xl``.
-        memory_gb: graphics memory to plan for; None for the preset's own.
-        parity: decide as nnU-Net does, to the number.
-        preprocess: False stops after planning.
-        dry_run: write nothing.
-        fresh: make everything anew, in place of plans that were edited too (they stay as NAME.json.old1 and so on).
-
-    Returns:
-        Planned
-
-    Raises:
-        DatasetError: the data set has errors (all of them in the message). PlanError: a planner or preset that does not exist.
-    """
-    begun = time.monotonic()
-    verified = verify(dataset, workspace, workers=workers, progress=progress, keep=False, fresh=fresh)
-    spec = verified.dataset
-    refuse_on_errors(verified)
-    fingerprint = measure_fingerprint(spec, verified.scans)
-    budget = Budget(gpu_memory_gb=memory_gb, parity=parity)
-    plan, plans, kept = _plans(workspace, fingerprint, planner, preset, budget, fresh)
-    if not dry_run:
-        folder = workspace.fingerprints(spec.name)
-        workspace.remember_dataset(spec.folder, spec.name)
-        write_json(folder / "scan.json", verified.scans)
-        write_json(folder / "findings.json", verified.findings)
-        write_json(folder / "fingerprint.json", fingerprint)
-        for made in plans:
-            if made.name not in kept:
-                _write_plan(workspace.plan(spec.name, made.name), made)
-    done, ready, failed = 0, 0, ()
-    if preprocess and not dry_run:
-        done, ready, failed = prepare(spec, verified.scans, plan, workspace, workers=workers, fresh=fresh, progress=progress)
-    return Planned(
-        dataset=spec,
-        fingerprint=fingerprint,
-        plan=plan,
-        plans=plans,
-        kept=kept,
-        prepared=done,
-        reused=ready,
-        failures=failed,
-        folder=workspace.prepared(spec.name, plan.name),
-        seconds=time.monotonic() - begun,
-    )
-
-
-def _some(names, most=12):
-    """Names for a line of text, the first ones where there are many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def prepare(spec, scans, plan, workspace, *, workers=None, fresh=False, progress=silent):
+def prepare(
+    spec: DatasetSpec, scans: Sequence[CaseScan], plan: Plan, workspace: Workspace, runtime: Runtime, *, look: bool = False
+) -> PreparedCases:
     """Prepare every training case that is not there yet, or was made from something else.
 
-    Returns:
-        (number of cases made, number that were ready, failures as text); a case that fails does not stop the others.
+    A case that fails does not stop the others. One command at a time prepares a data set; another waits.
+
+    Args:
+        look: also at every byte of those that are there, and prepare damaged ones anew.
     """
-    folder = workspace.prepared(spec.name, plan.name)
-    digests = case_digests(spec, scans, plan)
-    todo = [case for case in spec.training if fresh or not is_stored(folder / case.id, digests[case.id])]
-
-    def make(case):
-        store_case(folder / case.id, prepare_case(case, spec.labels, plan), digests[case.id])
-
-    outcomes = map_cases(make, todo, workers=workers, name=lambda case: case.id, on_done=progress("prepare", len(todo)))
-    failed = tuple(f"{o.name}: {o.error}" for o in outcomes if o.error is not None)
-    return len(todo) - len(failed), len(spec.training) - len(todo), failed
-
-
-def default_plan(names):
-    """The plan that a data set is prepared for and trained with when none is named.
-
-    Raises:
-        PlanError: neither of the two is among ``names``.
-    """
-    for name in ("fullres_3d", "slices_2d"):
-        if name in names:
-            return name
-    raise PlanError(f"there are several plans, say which one is meant with --plan: {', '.join(sorted(names))}")
+    step = Prepare(workspace.prepared(spec.name, plan.name), plan, spec.labels, case_digests(spec, scans, plan))
+    with prepare_lock(step.folder.parent):
+        done = map_cases(
+            lambda case: not runtime.fresh and step.is_done(case, look=look), spec.training, workers=runtime.workers
+        )
+        todo = [case for case, found in zip(spec.training, done, strict=True) if not found.value]
+        if todo:
+            names = {case.id for case in todo}
+            check_writable(step.folder, sum(_numbers(s, plan) for s in scans if s.case in names) * 4 // MOST_COMPRESSED)
+        engine, on_done = LocalEngine(runtime.workers), runtime.progress("prepare", len(todo))
+        outcomes = engine.map(step, todo, name=lambda case: case.id, on_done=on_done)
+    failures = tuple(f"{o.name}: {reason_of(o.error)}" for o in outcomes if o.error is not None)
+    return PreparedCases(len(todo) - len(failures), len(spec.training) - len(todo), failures)
 
 
-def _write_plan(path, plan):
-    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old1, 2, ..."""
-    if path.is_file() and (stored := read_json(path)) != to_json(plan):
-        write_json(next(old for n in itertools.count(1) if not (old := path.with_name(f"{path.name}.old{n}")).exists()), stored)
-    write_json(path, plan)
+def _numbers(scan: CaseScan, plan: Plan) -> int:
+    """In the prepared image of a case, roughly."""
+    if scan.shape is None or scan.spacing_mm is None:
+        return 0
+    edges_mm = (edge * spacing for edge, spacing in zip(scan.shape, scan.spacing_mm, strict=True))
+    return int(len(scan.channels) * math.prod(edges_mm) / math.prod(plan.spacing_mm))
 
 
-def _plans(workspace, fingerprint, wanted, preset, budget, fresh):
-    """Plans by name, and the names of those that are kept as they are stored, because a person may have edited them.
-
-    Another preset or budget makes a plan of another name (``fullres_3d_m``, ``fullres_3d_4gb``), so none replaces another.
-    """
-    names = [preset] if preset != "classic" else []
-    names += [f"{budget.gpu_memory_gb:g}gb"] if budget.gpu_memory_gb is not None else []
-    names += ["parity"] if budget.parity else []
-    try:
-        made = list(planners.plan_all(fingerprint, budget, preset))
-        if wanted and wanted not in [plan.name for plan in made]:
-            made.append(planners.get_planner(wanted, preset).plan(fingerprint, budget))
-    except ValueError as fault:
-        raise PlanError(str(fault)) from fault
-    default = wanted or default_plan([plan.name for plan in made])
-    plans = {plan.name: replace(plan, name="_".join([plan.name, *names])) for plan in made}
-    kept = {}
-    for key, plan in plans.items():
-        path = workspace.plan(fingerprint.dataset, plan.name)
-        if path.is_file() and not fresh:
-            stored = read_record(Plan, path)
-            if stored.fingerprint_digest == plan.fingerprint_digest and stored != plan:
-                kept[key] = stored
-    plans |= kept
-    return plans[default], tuple(plans.values()), tuple(plan.name for plan in kept.values())
-
-
-def known_scans(path):
-    """The scans in a ``scan.json``, () where there is none."""
-    if not path.is_file():
-        return ()
-    try:
-        return tuple(from_json(CaseScan, scan) for scan in read_json(path))
-    except (RecordError, AutosegError):
-        return ()  # of an earlier version: scan again
-
-
-def refuse_on_errors(verified):
-    errors = [finding for finding in verified.findings if finding.severity == "error"]
-    if errors:
-        raise DatasetError(f"{verified.dataset.folder} has {len(errors)} errors; nothing was written\n{findings_table(errors)}")
-
-
-def case_digests(spec, scans, plan):
+def case_digests(spec: DatasetSpec, scans: Sequence[CaseScan], plan: Plan) -> dict[str, str]:
+    """Case -> digest of all that its prepared form depends on."""
     return {scan.case: preparation_digest(scan.digests, spec.labels, plan) for scan in scans}

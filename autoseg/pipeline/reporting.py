@@ -1,28 +1,40 @@
 """The HTML page of a run, of predictions, of reconstructions or of an evaluation."""
 
-import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from __future__ import annotations
 
-import numpy as np
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 from autoseg import __version__
-from autoseg.data.dataset import image_name, read_dataset
+from autoseg.data.dataset import Case, image_name, read_dataset
+from autoseg.data.findings import Finding
+from autoseg.data.labelmaps import completed, label_maps
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
-from autoseg.evaluation.stored import read_report
-from autoseg.imaging.files import FORMATS, digest_on_disk, paths_of, read_label_volume
+from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_report
+from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
+from autoseg.evaluation.values import count_values
+from autoseg.imaging.files import FORMATS, digest_on_disk, ending_of, paths_of, read_label_volume
+from autoseg.options import ReportOptions, Runtime
 from autoseg.page import MOST_PICTURED, Page, PageCase, write_page
 from autoseg.page.runs import RunRecord
-from autoseg.pipeline.quiet import mute, silent
-from autoseg.training.monitor import read_history
-from autoseg.workspace import read_json
+from autoseg.places import PAGE, refuse_foreign
+from autoseg.records import CaseRecord, CohortRecord, FoldRecord, read_case, read_checks, read_cohort, read_fold
+from autoseg.room import check_writable
+from autoseg.workspace import read_json, read_record
+from planners.fingerprint import Fingerprint
 from planners.records import from_json
 
 __all__ = ["Reported", "report", "try_report"]
 
-PAGE = "report.html"
-RECONSTRUCT = "autoseg reconstruct"  # what its markers say that they were made by
+logger = logging.getLogger(__name__)
+
+RECONSTRUCT = "autoseg reconstruct"  # what its records say that they were made by
 
 
 @dataclass(frozen=True)
@@ -33,78 +45,96 @@ class Reported:
     notes: tuple[str, ...]
     seconds: float
 
-    def summary(self):
+    def summary(self) -> str:
         size = self.path.stat().st_size / 2**20
         return "\n".join([*self.notes, f"{self.path} ({size:.1f} MiB, {self.seconds:.1f} s)"])
 
 
-def report(path, *, images=None, reference=None, predicted=None, workers=None, progress=silent):
+def report(path: str | PathLike[str], options: ReportOptions | None = None, runtime: Runtime | None = None) -> Reported:
     """Write ``report.html`` into the folder of a fold of a run, of predictions, of reconstructions, or of an evaluation.
 
     Args:
         path: ``runs/NAME/RUN/fold_N``, a folder with predictions or with metrics.json or both, or what ``reconstruct`` wrote.
-        images: folder of the scans, or {case: paths}; None for the imagesTr (or imagesTs) beside the references' labelsTr, or
-            beside that of the maps that were reconstructed.
-        reference, predicted: folders of label maps; None for those that the metrics, or the reconstructions, name.
+        options: where the page finds what it shows. ``images`` is a folder, or {case: paths}; None for the imagesTr (or
+            imagesTs) beside the references' labelsTr, or beside that of the maps that were reconstructed. ``reference`` and
+            ``predicted`` are folders of label maps; None for those that the metrics, or the reconstructions, name.
+        runtime: ``fresh`` writes over a report.html that another program made.
 
     Returns:
         Reported
 
     Raises:
-        AutosegError: the folder holds none of these, or what is in it cannot be read.
+        AutosegError: the folder holds none of these, what is in it cannot be read, or the page cannot be written.
     """
-    begun = time.monotonic()
-    folder = Path(path)
+    begun, folder = time.monotonic(), Path(path)
+    options, runtime = options or ReportOptions(), runtime or Runtime()
     if not folder.is_dir():
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
-    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    page = _of_run(folder, record) if "task" in record else _of_results(folder, record, images, reference, predicted)
-    notes = write_page(page, folder / PAGE, workers=workers, on_done=progress("draw", min(len(page.cases), MOST_PICTURED)))
+    if not runtime.fresh:
+        refuse_foreign(folder / PAGE)
+    fold = read_fold(folder)
+    page = _of_run(folder, fold) if fold else _of_results(folder, _Sources(options))
+    check_writable(folder)
+    on_done = runtime.progress("draw", min(len(page.cases), MOST_PICTURED))
+    notes = write_page(page, folder / PAGE, workers=runtime.workers, on_done=on_done)
     return Reported(folder / PAGE, notes, time.monotonic() - begun)
 
 
-def try_report(path, *, say=mute, **options):
+def try_report(path: str | PathLike[str], options: ReportOptions | None = None, runtime: Runtime | None = None) -> Path | None:
     """``report`` as the last step of other work: what goes wrong is said, and the work stays done.
 
     Returns:
         path of the page, or None.
     """
     try:
-        done = report(path, **options)
-        say(f"page: {done.path}")
-        return done.path
+        done = report(path, options, runtime)
     except Exception as fault:  # noqa: BLE001 - results that are written must not be lost to a picture
-        say(f"no {PAGE} in {path}: {fault if isinstance(fault, AutosegError) else repr(fault)}")
+        logger.warning("no %s in %s: %s", PAGE, path, fault if isinstance(fault, AutosegError) else repr(fault))
         return None
+    logger.info("page: %s", done.path)
+    return done.path
 
 
-def _of_run(folder, record):
+def _of_run(folder: Path, fold: FoldRecord) -> Page:
     """The Page of a fold: the training, its data set, and the cases that it held back."""
-    task, workspace = record["task"], folder.absolute().parents[3]
-    labels = from_json(LabelSchema, task["labels"])
-    about = workspace / "fingerprints" / task["plan"]["dataset"]
-    fingerprint, findings, home = (
-        read_json(path) if (path := about / name).is_file() else {}
-        for name in ("fingerprint.json", "findings.json", "dataset.json")
+    plan, workspace, results = fold.task.plan, folder.absolute().parents[3], folder / "validation"
+    about = workspace / "fingerprints" / plan.dataset
+    home = read_json(about / "dataset.json").get("folder") if (about / "dataset.json").is_file() else None
+    scored = read_report(results / REPORT_FILE) if (results / REPORT_FILE).is_file() else None
+    known = _cases_of_dataset(home, set(fold.task.validation))
+    cases = []
+    guesses = label_maps(results) if scored else {}
+    for name in fold.task.validation if scored else ():
+        case = known.get(name)
+        cases.append(_case(name, results, case.images if case else (), case.label if case else None, guesses.get(name)))
+    run = RunRecord(
+        fold=fold,
+        history=read_checks(folder / "history.jsonl"),
+        fingerprint=_if_there(Fingerprint, about / "fingerprint.json"),
+        findings=_findings(about / "findings.json"),
+        restoration=_if_there(RestorationResult, results / RESTORED_FILE),
     )
-    held_back, results = task["validation"], folder / "validation"
-    scored = read_report(results / "metrics.json") if (results / "metrics.json").is_file() else None
-    restored = read_json(results / "restoration.json") if (results / "restoration.json").is_file() else {}
-    known = _cases_of_dataset(home.get("folder"), held_back)
-    files = {name: (known[name].images, known[name].label) if name in known else ((), None) for name in held_back}
-    cases = [_case(name, results, *paths) for name, paths in files.items()] if scored else []
-    plan = task["plan"]
     return Page(
-        title=f"{plan['dataset']}: {plan['name']}, {plan['network']['name']}, {folder.name.replace('_', ' ')}",
-        labels=labels,
+        title=f"{plan.dataset}: {plan.name}, {plan.network.name}, {folder.name.replace('_', ' ')}",
+        labels=fold.task.labels,
         report=scored,
         cases=tuple(cases),
-        run=RunRecord(record, tuple(read_history(folder / "history.jsonl")), fingerprint, tuple(findings or ()), restored),
-        folders=_folders([home.get("folder"), folder, workspace], scored),
+        run=run,
+        folders=_folders([folder, workspace, *([home] if home else [])], scored),
     )
 
 
-def _cases_of_dataset(folder, names):
+def _if_there(cls: Any, path: Path) -> Any:
+    """The record in a file; None where there is no such file."""
+    return read_record(cls, path, strict=False) if path.is_file() else None
+
+
+def _findings(path: Path) -> tuple[Finding, ...]:
+    found = read_json(path) if path.is_file() else []
+    return tuple(from_json(Finding, one, str(path), strict=False) for one in found)
+
+
+def _cases_of_dataset(folder: str | None, names: Set[str]) -> dict[str, Case]:
     """{name: Case} of the data set, {} where it has gone."""
     try:
         return {case.id: case for case in read_dataset(Path(folder)).training if case.id in names} if folder else {}
@@ -112,65 +142,111 @@ def _cases_of_dataset(folder, names):
         return {}
 
 
-def _of_results(folder, record, images, reference, predicted):
+@dataclass(frozen=True)
+class _Sources:
+    """Where the files of the cases are found; each folder is looked through once."""
+
+    options: ReportOptions
+    maps: dict[Path, dict[str, Path]] = field(default_factory=dict)
+    scans: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
+
+    def map_of(self, case: str, folder: str | PathLike[str] | None, otherwise: Path | None) -> Path | None:
+        """The label map of a case in a folder, else the path given; None where neither is a file."""
+        if folder is not None and (found := self._maps_in(Path(folder)).get(case)):
+            return found
+        return otherwise if otherwise is not None and otherwise.is_file() else None
+
+    def _maps_in(self, folder: Path) -> dict[str, Path]:
+        if folder not in self.maps:
+            self.maps[folder] = label_maps(folder) if folder.is_dir() else {}
+        return self.maps[folder]
+
+    def images_of(self, case: str, labels: Path | None) -> Sequence[Any]:
+        """The scan's files, one per channel; () where they are not found."""
+        images = self.options.images
+        if isinstance(images, Mapping):
+            return tuple(images.get(case, ()))
+        if images is None and labels is not None and labels.parent.name.startswith("labels"):
+            images = labels.parent.with_name(labels.parent.name.replace("labels", "images"))
+        if images is None:
+            return ()
+        folder = Path(images)
+        if folder not in self.scans:
+            self.scans[folder] = _scans_in(folder) if folder.is_dir() else {}
+        return tuple(sorted(self.scans[folder].get(case, ())))
+
+    @property
+    def places(self) -> list[str | PathLike[str]]:
+        """The folders, those of the scans too, of which one may be a DicomSeries."""
+        known = [place for place in (self.options.reference, self.options.predicted) if place is not None]
+        images = self.options.images
+        if isinstance(images, Mapping):
+            return [*known, *{path.parent for case in images.values() for image in case for path in paths_of(image)}]
+        return [*known] if images is None else [*known, images]
+
+
+def _scans_in(folder: Path) -> dict[str, list[Path]]:
+    """{case: its files} of the scans in a folder: ``CASE_0000.EXT`` and so on, else ``CASE.EXT``."""
+    found: dict[str, dict[tuple[str, bool], list[Path]]] = {}  # by ending, and whether a channel has a file of its own
+    for path in folder.iterdir():
+        if path.name.lower().endswith(tuple(FORMATS)):
+            ending = ending_of(path)
+            found.setdefault(path.name[: -len(ending)], {})[ending, False] = [path]
+            if match := image_name(ending).fullmatch(path.name):
+                found.setdefault(match[1], {}).setdefault((ending, True), []).append(path)
+    return {case: kinds[max(kinds, key=lambda kind: (len(kind[0]), kind[1]))] for case, kinds in found.items()}
+
+
+def _of_results(folder: Path, sources: _Sources) -> Page:
     """The Page of a folder with predictions, metrics, or both; else of reconstructions."""
-    scored = read_report(folder / "metrics.json") if (folder / "metrics.json").is_file() else None
-    files = {case: paths for case, *paths in scored.files} if scored else {}
-    names = list(files) or sorted(_label_files(folder))
+    scored = read_report(folder / REPORT_FILE) if (folder / REPORT_FILE).is_file() else None
+    names = list(scored.files if scored and scored.files else label_maps(folder))
     if not names:
-        return _of_reconstructions(folder, images, reference, predicted)
-    cases = []
-    for name in names:
-        truth, guess = (Path(path) for path in files.get(name, ("", "")))
-        truth = _find(name, reference, truth if files else None)
-        cases.append(
-            _case(name, folder, _images(name, images, truth), truth, _find(name, predicted or folder, guess if files else None))
-        )
-    labels = scored.labels if scored else _labels(record, [case.predicted for case in cases])
-    model = Path(record.get("model", {}).get("name", "")).name  # which may be the path that was given
-    failed = {failure.case for failure in scored.failures} if scored else ()
-    kind = "Predictions" if model or not scored else "Evaluation"
+        return _of_reconstructions(folder, sources)
+    cases = [_result(name, folder, sources, scored.files.get(name) if scored else None) for name in names]
+    record = read_cohort(folder)
+    model = Path(record.model.name).name  # which may be the path that was given
     facts = (
         ("model", model),
         ("scored", str(len(scored.cases)) if scored else ""),
-        ("failed", str(len(failed)) if failed else ""),
+        ("failed", str(len({failure.case for failure in scored.failures})) if scored and scored.failures else ""),
+        ("device", record.device),
+        ("autoseg", record.versions.get("autoseg", __version__)),
     )
+    kind = "Predictions" if model or not scored else "Evaluation"
     return Page(
         title=f"{kind} of {len(cases)} case{'s' * (len(cases) != 1)}",
-        facts=(
-            *facts,
-            ("device", record.get("device", "")),
-            ("autoseg", record.get("versions", {}).get("autoseg", __version__)),
-        ),
-        labels=labels,
+        facts=facts,
+        labels=scored.labels if scored else _labels(record, cases),
         report=scored,
         cases=tuple(cases),
-        folders=_folders([folder, reference, predicted, *_places(images)], scored),
+        folders=_folders([folder, *sources.places], scored),
     )
 
 
-def _of_reconstructions(folder, images, reference, predicted):
+def _result(name: str, folder: Path, sources: _Sources, files: ScoredFiles | None) -> PageCase:
+    """A case that was scored, or only predicted."""
+    options = sources.options
+    truth = sources.map_of(name, options.reference, Path(files.reference) if files else None)
+    guess = sources.map_of(name, options.predicted or folder, Path(files.predicted) if files else None)
+    return _case(name, folder, sources.images_of(name, truth), truth, guess)
+
+
+def _of_reconstructions(folder: Path, sources: _Sources) -> Page:
     """The Page of what ``reconstruct`` wrote; the label maps are where they were, or in the folder ``predicted``."""
-    records = {path.stem: read_json(path) for path in sorted(folder.glob("[!.]*.json"))}
-    records = {case: record for case, record in records.items() if _is_reconstruction(record)}
+    found = {path.stem: read_case(path) for path in sorted(folder.glob("[!.]*.json"))}
+    records = {name: record for name, record in found.items() if record and record.made_by == RECONSTRUCT and record.is_done}
     if not records:
         raise AutosegError(
-            f"{folder}: neither a run's fold, nor predictions, nor reconstructions, nor metrics.json in it. "
+            f"{folder}: neither a run's fold, nor predictions, nor reconstructions, nor {REPORT_FILE} in it. "
             "Expected RUN/fold_N, or the output folder of `autoseg predict`, `autoseg reconstruct` or `autoseg evaluate`"
         )
-    cases, groups, places = [], {}, [folder, reference, predicted, images]
-    for name, record in records.items():
-        source = Path(record["source"])
-        found = _find(name, predicted, source)
-        notes = [f"{source.name}: the label map is not where it was; --predicted DIR names its folder"] if found is None else []
-        if found and digest_on_disk(found) != record["identity"]["input"]["digest"]:
-            notes.append(f"{found.name}: is not the label map that surfaces and measurements were made of")
-        truth = _find(name, reference, None)
-        case = _case(name, folder, _images(name, images, truth or found), truth, found, home=folder)
-        cases.append(replace(case, record={**record, "notes": notes}, called="labels"))
-        places.append(source.parent)
-        groups = {**record["labels"], **groups}
-    values = tuple(tuple(group) for group in groups.values())
+    cases = [_reconstructed(name, folder, record, sources) for name, record in records.items()]
+    groups: dict[str, tuple[int, ...]] = {}
+    for record in records.values():
+        groups = {**record.groups, **groups}
+    values = tuple(groups.values())
+    places = [folder, *sources.places, *(Path(record.source).parent for record in records.values())]
     return Page(
         title=f"Reconstruction of {len(cases)} label map{'s' * (len(cases) != 1)}",
         facts=(("autoseg", __version__),),
@@ -180,80 +256,53 @@ def _of_reconstructions(folder, images, reference, predicted):
     )
 
 
-def _is_reconstruction(record):
-    return isinstance(record, dict) and record.get("made_by") == RECONSTRUCT and record.get("state") == "done"
+def _reconstructed(name: str, folder: Path, record: CaseRecord, sources: _Sources) -> PageCase:
+    """A label map and what was made of it, with a note where the map has gone or changed."""
+    source = Path(record.source)
+    found = sources.map_of(name, sources.options.predicted, source)
+    notes = []
+    if found is None:
+        notes.append(f"{source.name}: the label map is not where it was; --predicted DIR names its folder")
+    elif digest_on_disk(found) not in record.inputs.values():
+        notes.append(f"{found.name}: is not the label map that surfaces and measurements were made of")
+    truth = sources.map_of(name, sources.options.reference, None)
+    case = _case(name, folder, sources.images_of(name, truth or found), truth, found, home=folder)
+    return replace(case, record=replace(record, notes=tuple(notes)), called="labels")
 
 
-def _case(name, folder, images=(), reference=None, predicted=None, home=None):
+def _case(
+    name: str,
+    folder: Path,
+    images: Sequence[Any] = (),
+    reference: Path | None = None,
+    predicted: Path | None = None,
+    home: Path | None = None,
+) -> PageCase:
     """A PageCase with what lies in ``home``, else beside its prediction."""
-    predicted = predicted or _label_files(folder, name).get(name)
     home = home or (predicted.parent if predicted else folder)
-    marker, surfaces = home / f"{name}.json", home / f"{name}_surfaces"
-    record = read_json(marker) if marker.is_file() else {}
+    surfaces = home / f"{name}_surfaces"
     return PageCase(
         id=name,
         images=tuple(images),
         reference=reference,
         predicted=predicted,
-        record=record if isinstance(record, dict) else {},
+        record=read_case(home / f"{name}.json") or CaseRecord(),
         surfaces=surfaces if surfaces.is_dir() else None,
     )
 
 
-def _label_files(folder, name=None):
-    """{case: path} of the label maps in a folder; ``CASE_iso`` and ``CASE_iso_cubic`` are scans on cubic voxels."""
-    found = {}
-    for ending in sorted(FORMATS, key=len):
-        for path in sorted(folder.glob(f"[!.]*{ending}")) if name is None else [folder / f"{name}{ending}"]:
-            if path.is_file() and not path.name.endswith((f"_iso{ending}", f"_iso_cubic{ending}")):
-                found[path.name[: -len(ending)]] = path
-    return found
-
-
-def _find(name, folder, path):
-    """The label map of a case in a folder, else the path given; None where neither is a file."""
-    if folder is not None and (found := _label_files(Path(folder), name).get(name)):
-        return found
-    return path if path is not None and path.is_file() else None
-
-
-def _images(name, images, reference):
-    """The scan's files, one per channel; () where they are not found."""
-    if isinstance(images, dict):
-        return images.get(name, ())
-    if images is None and reference is not None and reference.parent.name.startswith("labels"):
-        images = reference.parent.with_name(reference.parent.name.replace("labels", "images"))
-    if images is None or not Path(images).is_dir():
-        return ()
-    for ending in sorted(FORMATS, key=len, reverse=True):
-        paths = [
-            path for path in Path(images).iterdir() if (match := image_name(ending).fullmatch(path.name)) and match[1] == name
-        ]
-        paths = paths or [path for path in [Path(images) / f"{name}{ending}"] if path.is_file()]
-        if paths:
-            return tuple(sorted(paths))
-    return ()
-
-
-def _places(images):
-    """The folders of the scans, of which one may be a DicomSeries."""
-    if not isinstance(images, dict):
-        return [images]
-    return {path.parent for case in images.values() for image in case for path in paths_of(image)}
-
-
-def _labels(record, paths):
+def _labels(record: CohortRecord, cases: Iterable[PageCase]) -> LabelSchema:
     """The structures that the model was made for, else one for every value found."""
-    if "labels" in record:
-        return from_json(LabelSchema, record["labels"])
-    values = sorted({int(value) for path in paths for value in np.unique(read_label_volume(path).data)} - {0})
-    return LabelSchema(tuple(f"label {v}" for v in values), tuple((v,) for v in values), False, tuple(values))
+    if record.labels:
+        return record.labels
+    maps = (read_label_volume(case.predicted).data for case in cases if case.predicted)
+    return completed(None, {value for data in maps for value in count_values(data)})
 
 
-def _folders(known, scored):
+def _folders(known: Iterable[str | PathLike[str]], scored: Report | None) -> tuple[str, ...]:
     """Folders whose names may stand in messages, with those that they lie in."""
-    paths = [Path(path).parent for _, *pair in (scored.files if scored else ()) for path in pair]
-    for entry in known:
-        paths += [Path(part) for part in ([entry] if isinstance(entry, str | Path) else entry or ())]
+    paths = [Path(place) for place in known]
+    for files in scored.files.values() if scored else ():
+        paths += [Path(files.reference).parent, Path(files.predicted).parent]
     every = {form for path in paths for form in (path, path.absolute())}
     return tuple(sorted({str(folder) for path in every for folder in (path, *path.parents) if folder.name}))

@@ -4,9 +4,14 @@ The protocol is that of ``evaluation.reconstruction``, on the network's grid, wh
 slices and blur, each with random numbers of its own that hang on the case alone. Written as ``restoration.json``.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 
-from autoseg.engines import map_cases
+from autoseg.engines import map_cases, reason_of
 from autoseg.evaluation.markdown import markdown_table
 from autoseg.evaluation.reconstruction import (
     DEGRADATIONS,
@@ -16,14 +21,21 @@ from autoseg.evaluation.reconstruction import (
     slice_axis,
     ssim_window,
 )
-from autoseg.evaluation.restored import RESTORED_HEADINGS, restored_cells, summarise_restored
-from autoseg.preprocess.store import open_case
+from autoseg.evaluation.restored import (
+    RESTORED_HEADINGS,
+    RestorationResult,
+    RestoredRow,
+    restored_cells,
+    summarise_restored,
+)
+from autoseg.inference.predictor import Predictor
+from autoseg.preprocess.store import StoredCase, open_case
 from autoseg.workspace import write_json
 
 __all__ = ["restoration_table", "validate_restoration"]
 
 
-def validate_restoration(predictor, prepared, cases, path):
+def validate_restoration(predictor: Predictor, prepared: Path, cases: Iterable[str], path: Path) -> RestorationResult:
     """Degrade, restore and compare every case; writes ``path`` and returns what it holds.
 
     Args:
@@ -32,39 +44,35 @@ def validate_restoration(predictor, prepared, cases, path):
         cases: their identifiers.
 
     Returns:
-        Dictionary: ``rows``, one per case and degradation; ``summary``, for each degradation and number (and for
-        ``ssim_gain``, over the bar) its mean over cases with a 95 % interval and ``n``; ``failures``.
+        RestorationResult
     """
     outcomes = map_cases(lambda case: _rows(predictor, open_case(prepared / case)), cases, workers=1)
-    rows = [row for outcome in outcomes if outcome.error is None for row in outcome.value]
-    result = {
-        "rows": rows,
-        "failures": {outcome.name: str(outcome.error) for outcome in outcomes if outcome.error is not None},
-        "summary": summarise_restored(rows),
-    }
+    rows = tuple(row for outcome in outcomes if outcome.error is None for row in outcome.value)
+    failures = {outcome.name: reason_of(outcome.error) for outcome in outcomes if outcome.error is not None}
+    result = RestorationResult(rows, failures, summarise_restored(rows))
     write_json(path, result)
     return result
 
 
-def _rows(predictor, case):
+def _rows(predictor: Predictor, case: StoredCase) -> list[RestoredRow]:
     clean = np.clip(case.image[:], 0, 1)
     roi, spacing_mm = case.codes[:] > 0, case.geometry.spacing_mm
     rows = []
     for kind in DEGRADATIONS:
-        channels = [degrade(kind, channel, spacing_mm, f"{case.case}/{c}") for c, channel in enumerate(clean)]
-        if channels[0] is None:  # too few slices to be made thick
+        made = [degrade(kind, channel, spacing_mm, f"{case.case}/{c}") for c, channel in enumerate(clean)]
+        channels = [channel for channel in made if channel is not None]
+        if not channels:  # too few slices to be made thick
             continue
         degraded = np.stack(channels)
         axis = slice_axis(clean.shape[1:], spacing_mm)
         slices = [float(SLICE_FACTOR) if kind == "thick_slices" and axis == other else 1.0 for other in range(3)]
         found = compare_intensities(clean, predictor.restore(degraded, slices), degraded, roi)
-        about = {"slice_axis": axis, "ssim_window": list(ssim_window(clean.shape[1:]))}
-        rows.append({"case": case.case, "degradation": kind, **found, **about})
+        rows.append(RestoredRow(case.case, kind, found, axis, ssim_window(clean.shape[1:])))
     return rows
 
 
-def restoration_table(result):
+def restoration_table(result: RestorationResult) -> str:
     """The summary as Markdown."""
-    lines = [markdown_table([RESTORED_HEADINGS, *restored_cells(result["summary"])])]
-    lines += [f"not restored: {case}: {reason}" for case, reason in result["failures"].items()]
+    lines = [markdown_table([RESTORED_HEADINGS, *restored_cells(result.summary)])]
+    lines += [f"not restored: {case}: {reason}" for case, reason in result.failures.items()]
     return "\n".join(["Restored validation images, against the best without a network:", "", *lines])

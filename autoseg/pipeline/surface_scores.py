@@ -3,63 +3,79 @@
 A surface of the reference is made as ``autoseg reconstruct`` makes it; the prediction's is read from its file.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.data.labels import LabelSchema
 from autoseg.evaluation.meshes import SURFACE_SCORES, score_surfaces
-from autoseg.imaging.mesh import file_names, read_mesh
+from autoseg.evaluation.report import Report
+from autoseg.imaging.mesh import SurfaceMesh, file_names, read_mesh
+from autoseg.imaging.volume import LabelVolume
+from autoseg.names import inside
 from autoseg.reconstruct.surface import surfaces_from_labels
-from autoseg.workspace import read_json, write_json
+from autoseg.records.surfaces import MANIFEST, SCENE, read_surface_manifest, write_surface_scores
 
-__all__ = ["SCENE", "SIDECAR", "record_surface_scores", "surface_scorer"]
+__all__ = ["record_surface_scores", "surface_scorer"]
 
-SCENE, SIDECAR = "scene.glb", "surfaces.json"  # in a folder CASE_surfaces
+Found = tuple[str, float | None, str]
 
 
-def surface_scorer(predicted, cases, labels):
+def surface_scorer(predicted: Path, cases: Iterable[str], labels: LabelSchema) -> SurfaceScorer | None:
     """What scores the surfaces of a case for ``evaluate_folder``; None where no case has surfaces.
 
     Args:
         predicted: folder of the predictions, with the folders ``CASE_surfaces``.
         cases: their names.
         labels: LabelSchema.
-
-    Returns:
-        ``more(case, reference)``, which gives for each structure ((name, value, reason), ...); None.
     """
-    sidecars = {case: path for case in cases if (path := predicted / f"{case}_surfaces" / SIDECAR).is_file()}
+    folders = {case: folder for case in cases if ((folder := predicted / f"{case}_surfaces") / MANIFEST).is_file()}
+    return SurfaceScorer(folders, labels) if folders else None
 
-    def undefined(reason):
-        return [tuple((name, None, reason) for name in SURFACE_SCORES)] * len(labels.structures)
 
-    def more(case, reference):
-        if case not in sidecars or (labels.ignore is not None and (reference.data == labels.ignore).any()):
-            return undefined("voxels to ignore have no surface" if case in sidecars else "no surfaces were made")
+@dataclass(frozen=True)
+class SurfaceScorer:
+    """Scores the surfaces of a case: ``scorer(case, reference)`` gives for each structure ((name, value, reason), ...)."""
+
+    folders: dict[str, Path]
+    labels: LabelSchema
+
+    def __call__(self, case: str, reference: LabelVolume) -> list[tuple[Found, ...]]:
+        labels, folder = self.labels, self.folders.get(case)
+        if folder is None:
+            return self._undefined("no surfaces were made")
+        if labels.ignore is not None and (reference.data == labels.ignore).any():
+            return self._undefined("voxels to ignore have no surface")
         try:
-            written = _read_surfaces(sidecars[case])
+            written = _read_surfaces(folder)
         except Exception as fault:  # noqa: BLE001 - readers raise what they like; the scores of the voxels must not be lost
-            return undefined(f"its surfaces cannot be read ({type(fault).__name__}: {fault}); make them anew")
+            return self._undefined(f"its surfaces cannot be read ({type(fault).__name__}: {fault}); make them anew")
         groups = dict(zip(labels.structures, labels.values, strict=True))
-        truths = surfaces_from_labels(reference, groups, workers=1)
-        pairs = zip(truths, labels.structures, strict=True)
+        pairs = zip(surfaces_from_labels(reference, groups, workers=1), labels.structures, strict=True)
         return [score_surfaces(truth, written.get(structure), case=case) for truth, structure in pairs]
 
-    return more if sidecars else None
+    def _undefined(self, reason: str) -> list[tuple[Found, ...]]:
+        return [tuple((name, None, reason) for name in SURFACE_SCORES)] * len(self.labels.structures)
 
 
-def _read_surfaces(sidecar):
-    """{structure: SurfaceMesh} of a ``CASE_surfaces``, from the first file of each that is there, else from the scene."""
-    about, found = read_json(sidecar), {}
-    there = [one for one in about["structures"] if "faces" in one]
-    structures = [one["structure"] for one in there]
-    for one, structure, name in zip(there, structures, file_names(structures), strict=True):
-        files = [sidecar.parent / file for file in (*one["files"], SCENE)]
+def _read_surfaces(folder: Path) -> dict[str, SurfaceMesh]:
+    """The meshes of a ``CASE_surfaces``, from the first file of each that is there, else from the scene."""
+    about, found = read_surface_manifest(folder), {}
+    there = [one for one in about.structures if one.faces is not None]
+    for one, name in zip(there, file_names([one.structure for one in there]), strict=True):
+        files = [inside(folder, file) for file in (*one.files, SCENE)]
         if path := next((file for file in files if file.is_file()), None):
-            found[structure] = read_mesh(path, structure, coordinates=about["coordinates"].lower(), name=name)
+            found[one.structure] = read_mesh(path, one.structure, coordinates=about.coordinates.lower(), name=name)
     return found
 
 
-def record_surface_scores(folder, report):
-    """Add the surface scores of a report to the ``CASE.json`` of its cases, as ``surface_scores``, by structure."""
-    for case in report.cases:
-        rows = [row for row in report.rows if row.case == case]
-        scores = [{"structure": row.structure, **{name: row[name] for name in SURFACE_SCORES}} for row in rows]
-        path = folder / f"{case}.json"
-        write_json(path, {**read_json(path), "surface_scores": scores})
+def record_surface_scores(folder: Path, report: Report) -> None:
+    """Write the surface scores of a report beside the surfaces of its cases, by structure; nothing where it has none."""
+    if not SURFACE_SCORES.keys() <= report.foreground_mean.keys():
+        return
+    for case, rows in report.by_case.items():
+        if (folder / f"{case}_surfaces").is_dir():
+            scores = tuple({"structure": row.structure, **{name: row[name] for name in SURFACE_SCORES}} for row in rows)
+            write_surface_scores(folder, case, scores)

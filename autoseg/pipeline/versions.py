@@ -1,9 +1,12 @@
 """Versions of what matters for a result, and the machine it was made on; for records."""
 
+from __future__ import annotations
+
 import datetime
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -13,7 +16,7 @@ from autoseg import __version__
 __all__ = ["machine", "versions"]
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Name -> version, with the system."""
     return {
         "autoseg": __version__,
@@ -24,7 +27,7 @@ def versions():
     }
 
 
-def machine(device):
+def machine(device: torch.device) -> dict[str, Any]:
     """The date, the processor that ``device`` (torch.device) is, and the cores beside it."""
     name = platform.processor() or platform.machine()
     if device.type == "cuda":

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoseg.data.labels import IGNORE
+from autoseg.data.dataset import Case
+from autoseg.data.labels import IGNORE, LabelSchema
 from autoseg.errors import AutosegError, GeometryError
 from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.files import read_label_volume, read_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import axis_orders, resample_codes, resample_image
-from autoseg.imaging.volume import orient
+from autoseg.imaging.volume import Volume, orient
 from autoseg.preprocess.normalize import normalize, unit_range
+from planners.plan import Plan
 
 __all__ = ["PreparedCase", "network_grid", "prepare_case", "prepare_volume", "scanner_units", "spacing_of"]
 
@@ -43,7 +45,7 @@ class PreparedCase:
     sites: dict[int, np.ndarray]
 
 
-def prepare_volume(volume, plan):
+def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
     """Bring a scan to the network's grid and scale.
 
     Args:
@@ -64,13 +66,13 @@ def prepare_volume(volume, plan):
     return _resampled(normalize(data, plan.normalization), geometry, plan)
 
 
-def spacing_of(native, plan):
+def spacing_of(native: Geometry, plan: Plan) -> tuple[float, ...]:
     """Millimetres between the voxels of a scan's own grid along the axes (z, y, x) of the network."""
     order, _ = _axes(native, plan)
     return tuple(native.spacing_mm[order[axis]] for axis in plan.axis_order)
 
 
-def scanner_units(image, volume, plan):
+def scanner_units(image: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray:
     """Intensities in [0, 1] on the network's scale, back in the units of the scan that they come from.
 
     What the scale clipped stays clipped.
@@ -92,7 +94,7 @@ def scanner_units(image, volume, plan):
     return (lower + image * (upper - lower)).astype(np.float32)
 
 
-def prepare_case(case, labels, plan):
+def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
     """Read and prepare a training case.
 
     Args:
@@ -119,7 +121,7 @@ def prepare_case(case, labels, plan):
     return PreparedCase(case.id, image, codes, grid, find_sites(codes, seed=zlib.crc32(case.id.encode())))
 
 
-def network_grid(geometry, plan):
+def network_grid(geometry: Geometry, plan: Plan) -> Geometry:
     """The grid at the plan's spacing that covers the same box; shape rounded as nnU-Net does."""
     target = [max(1, round(s / t * n)) for n, s, t in zip(geometry.shape, geometry.spacing_mm, plan.spacing_mm, strict=True)]
     if plan.patch_size[0] == 1:  # slices keep their distance
@@ -127,7 +129,7 @@ def network_grid(geometry, plan):
     return geometry.resized(target)
 
 
-def find_sites(codes, seed):
+def find_sites(codes: np.ndarray, seed: int) -> dict[int, np.ndarray]:
     """Voxels of every code, where a patch may be centred.
 
     Up to ``SITES_PER_CODE`` or one in a hundred of a code's voxels, whichever is more, drawn without replacement.
@@ -151,7 +153,9 @@ def find_sites(codes, seed):
     return sites
 
 
-def _oriented(array, geometry, plan):
+def _oriented(
+    array: np.ndarray, geometry: Geometry, plan: Plan
+) -> tuple[np.ndarray, Geometry, tuple[tuple[int, ...], tuple[int, ...]]]:
     """In the plan's orientation and axis order; a view, its geometry, and (order, flips) that did it."""
     order, flips = _axes(geometry, plan)
     to_network = tuple(order[axis] for axis in plan.axis_order)
@@ -159,17 +163,17 @@ def _oriented(array, geometry, plan):
     return orient(array, to_network, flips), geometry.oriented(to_network, flips), (to_network, flips)
 
 
-def _axes(geometry, plan):
+def _axes(geometry: Geometry, plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(order, flips) that bring an array to the plan's orientation."""
     return geometry.canonical() if plan.orientation == "canonical" else ((0, 1, 2), ())
 
 
-def _resampled(data, geometry, plan):
+def _resampled(data: np.ndarray, geometry: Geometry, plan: Plan) -> tuple[np.ndarray, Geometry]:
     grid = network_grid(geometry, plan)
     return resample_image(data, geometry, grid, _orders(geometry, plan, "image"), clip=plan.resampling.clip), grid
 
 
-def _orders(geometry, plan, kind):
+def _orders(geometry: Geometry, plan: Plan, kind: str) -> tuple[int, ...]:
     rule = plan.resampling
     return axis_orders(
         geometry.spacing_mm,

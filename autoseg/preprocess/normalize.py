@@ -5,11 +5,14 @@ plan. ``ct`` and ``robust`` bring intensities to [0, 1], which is also what the 
 network then begins with the affine ``(x - input_mean) / input_std``. The others are nnU-Net's (its names in brackets).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
 from autoseg.errors import AutosegError
 from autoseg.registry import Registry
+from planners.plan import ChannelNormalization
 
 __all__ = ["NORMALIZATIONS", "UNIT_SCHEMES", "normalize", "outside_value", "unit_range"]
 
@@ -17,17 +20,17 @@ TINY = 1e-8
 UNIT_SCHEMES = ("ct", "robust", "rescale", "rgb")  # those that end in [0, 1]
 
 
-def ct(channel, inside, how):
+def ct(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> np.ndarray:
     """Clipped to the data set's foreground percentiles 0.5 and 99.5 and scaled to [0, 1]."""
     return _unit(channel, *unit_range(channel, inside, how))
 
 
-def robust(channel, inside, how):
+def robust(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> np.ndarray:
     """Clipped to the scan's own percentiles 0.5 and 99.5 of the voxels inside and scaled to [0, 1]."""
     return _unit(channel, *unit_range(channel, inside, how))
 
 
-def zscore(channel, inside, how):
+def zscore(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> np.ndarray:
     """Mean 0 and standard deviation 1 [ZScoreNormalization]; with ``use_mask`` inside only, 0 elsewhere."""
     voxels = channel[inside] if how.use_mask else channel
     if not voxels.size:
@@ -36,17 +39,17 @@ def zscore(channel, inside, how):
     return np.where(inside, scaled, 0).astype(np.float32) if how.use_mask else scaled.astype(np.float32)
 
 
-def ct_zscore(channel, inside, how):
+def ct_zscore(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> np.ndarray:
     """Clipped to the foreground percentiles, then the foreground's mean and deviation [CTNormalization]."""
     return ((np.clip(channel, how.lower, how.upper) - how.mean) / max(how.std, TINY)).astype(np.float32)
 
 
-def rescale(channel, inside, how):
+def rescale(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> np.ndarray:
     """The scan's own minimum and maximum to 0 and 1 [RescaleTo01Normalization]."""
     return _unit(channel, *unit_range(channel, inside, how))
 
 
-def rgb(channel, inside, how):
+def rgb(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> np.ndarray:
     """0 to 255 to 0 to 1 [RGBTo01Normalization]; raises AutosegError outside that range."""
     if channel.min() < 0 or channel.max() > 255:
         raise AutosegError(
@@ -56,7 +59,7 @@ def rgb(channel, inside, how):
     return (channel / 255).astype(np.float32)
 
 
-def none(channel, inside, how):
+def none(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> np.ndarray:
     """As they are [NoNormalization]."""
     return channel.astype(np.float32)
 
@@ -67,7 +70,7 @@ NORMALIZATIONS = Registry(
 )
 
 
-def unit_range(channel, inside, how):
+def unit_range(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> tuple[float, float]:
     """(lower, upper): the intensities that a scheme of ``UNIT_SCHEMES`` brings to 0 and 1, in scanner units.
 
     Raises:
@@ -77,7 +80,8 @@ def unit_range(channel, inside, how):
         return how.lower, how.upper
     if how.scheme == "robust":
         voxels = channel[inside] if not inside.all() else channel.ravel()
-        return tuple(float(v) for v in np.percentile(voxels, (0.5, 99.5))) if voxels.size else (0.0, 0.0)
+        lower, upper = np.percentile(voxels, (0.5, 99.5)) if voxels.size else (0.0, 0.0)
+        return float(lower), float(upper)
     if how.scheme == "rescale":
         return float(channel.min()), float(channel.max())
     if how.scheme == "rgb":
@@ -85,7 +89,7 @@ def unit_range(channel, inside, how):
     raise AutosegError(f"channel {how.channel!r}: {how.scheme} does not bring intensities to [0, 1]")
 
 
-def normalize(data, schemes):
+def normalize(data: np.ndarray, schemes: Sequence[ChannelNormalization]) -> np.ndarray:
     """All channels of a cropped scan.
 
     Args:
@@ -101,11 +105,11 @@ def normalize(data, schemes):
     return np.stack([NORMALIZATIONS[how.scheme](one, filled if how.fill_holes else inside, how) for one, how in channels])
 
 
-def outside_value(schemes):
+def outside_value(schemes: Sequence[ChannelNormalization]) -> np.ndarray:
     """(C,) float32: what stands where a patch hangs over the scan; the network's first operation makes it zero."""
     return np.array([how.input_mean for how in schemes], np.float32)
 
 
-def _unit(channel, lower, upper):
+def _unit(channel: np.ndarray, lower: float, upper: float) -> np.ndarray:
     scale = 1 / max(float(upper) - float(lower), TINY)
     return ((np.clip(channel, lower, upper) - lower) * scale).astype(np.float32)

@@ -1,32 +1,60 @@
 """Prepared cases on disk: compressed in blocks, so that a patch is read without the rest.
 
 One folder per case: ``image.b2nd`` and ``codes.b2nd`` (blosc2), ``sites.npy``, and ``case.json``, which is written last and
-holds the digest of everything the case was made from. A folder without it, or with another digest, is made anew; that is
-all there is to resuming, skipping and noticing a changed plan.
+holds the digest of everything the case was made from, the sums of the other files (``checked``), and a digest of its own.
+A folder without it, or made from something else, is made anew; that is all there is to resuming, skipping and noticing a
+changed plan.
 """
 
-import os
-import shutil
-from contextlib import contextmanager
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
-from autoseg.workspace import read_json, write_json
-from planners.records import digest, from_json
+from autoseg.names import remove_folder
+from autoseg.preprocess.case import PreparedCase
+from autoseg.preprocess.checked import (
+    CheckedArray,
+    Damage,
+    FileSums,
+    read_checked,
+    refuse_unless_sound,
+    write_array,
+    write_checked,
+)
+from autoseg.room import told_when_full
+from autoseg.workspace import read_record, write_json
+from planners.plan import Plan
+from planners.records import digest
 
-__all__ = ["LoadedCase", "StoredCase", "is_stored", "loaded", "open_case", "preparation_digest", "store_case"]
+__all__ = [
+    "MOST_COMPRESSED",
+    "LoadedCase",
+    "StoredCase",
+    "is_stored",
+    "is_whole",
+    "loaded",
+    "open_case",
+    "preparation_digest",
+    "store_case",
+]
 
 VERSION = 1  # of what preparing means: raise it when the same inputs give other arrays
+OURS = {"image.b2nd", "codes.b2nd", "sites.npy", "case.json"}
+MOST_COMPRESSED = 8  # times smaller than in memory; more only where nearly all of an image is one value
 BLOCK, CHUNK = 32, 128  # voxels; 32^3 float32 is 128 KiB, which fits a core's cache
 
 
-def _kept_open():
+def _kept_open() -> int:
     """Cases of which both arrays stay open, at most: half of the files that this process may have open."""
     try:
         from resource import RLIMIT_NOFILE, getrlimit
@@ -40,11 +68,35 @@ KEPT_OPEN = _kept_open()
 
 
 @dataclass(frozen=True)
+class CaseRecord:
+    """``case.json``.
+
+    Attributes:
+        case: identifier.
+        geometry: grid of the prepared voxels.
+        codes, sites: codes that ``sites.npy`` lists voxels of, and how many of each, one after the other.
+        made_from: ``preparation_digest``.
+        files: sums of the other files; empty in cases of a version that wrote none, which are not checked.
+    """
+
+    case: str
+    geometry: Geometry
+    codes: tuple[int, ...]
+    sites: tuple[int, ...]
+    made_from: str
+    files: tuple[FileSums, ...] = ()
+
+    def sums(self, name: str) -> FileSums | None:
+        return next((sums for sums in self.files if sums.name == name), None)
+
+
+@dataclass(frozen=True)
 class StoredCase:
     """A prepared case whose voxels stay on disk until they are asked for.
 
-    ``image`` (C, z, y, x) and ``codes`` (z, y, x) are blosc2 arrays: slicing one reads the blocks it touches. ``sites`` maps a
-    code to its (N, 3) voxels. Only the ``KEPT_OPEN`` cases used last keep their files open, however many there are.
+    ``image`` (C, z, y, x) and ``codes`` (z, y, x) are ``CheckedArray``: slicing one reads the blocks it touches. ``sites``
+    maps a code to its (N, 3) voxels. Only the ``KEPT_OPEN`` cases used last keep their files open, however many there are.
+    What is damaged raises ``Damage``, an AutosegError, when it is read.
     """
 
     case: str
@@ -52,19 +104,19 @@ class StoredCase:
     geometry: Geometry
 
     @property
-    def image(self):
-        return _open_array(self.folder / "image.b2nd")
+    def image(self) -> CheckedArray:
+        return _open_array(*_stamped(self.folder / "image.b2nd"))
 
     @property
-    def codes(self):
-        return _open_array(self.folder / "codes.b2nd")
+    def codes(self) -> CheckedArray:
+        return _open_array(*_stamped(self.folder / "codes.b2nd"))
 
     @property
-    def sites(self):
-        return _open_sites(self.folder)
+    def sites(self) -> dict[int, np.ndarray]:
+        return _open_sites(*_stamped(self.folder / "sites.npy"))
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int, int]:
         return self.geometry.shape
 
 
@@ -76,105 +128,146 @@ class LoadedCase:
     geometry: Geometry
     image: np.ndarray
     codes: np.ndarray
-    sites: dict
+    sites: dict[int, np.ndarray]
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int, int]:
         return self.geometry.shape
 
 
-def loaded(cases, most_bytes):
+def loaded(cases: Sequence[StoredCase], most_bytes: int) -> Sequence[StoredCase] | list[LoadedCase]:
     """The cases with their voxels in memory, where those need at most ``most_bytes`` together; else as they are."""
     if sum(array.nbytes for case in cases for array in (case.image, case.codes)) > most_bytes:
         return cases
     return [LoadedCase(case.case, case.geometry, case.image[...], case.codes[...], case.sites) for case in cases]
 
 
-def preparation_digest(file_digests, labels, plan):
+def preparation_digest(file_digests: Any, labels: Any, plan: Plan) -> str:
     """Sixteen hexadecimal digits of all that a prepared case depends on: files, label values, parts of the plan, VERSION."""
-    parts = (plan.axis_order, plan.spacing_mm, plan.normalization, plan.resampling, plan.patch_size[0] == 1)
+    parts: tuple[object, ...] = (plan.axis_order, plan.spacing_mm, plan.normalization, plan.resampling, plan.patch_size[0] == 1)
     if plan.orientation != "canonical":
         parts = (*parts, plan.orientation)
     return digest([VERSION, file_digests, labels, parts])
 
 
-def is_stored(folder, made_from):
-    """Whether ``folder`` holds a whole case with that digest."""
-    path = Path(folder) / "case.json"
-    if not path.is_file():
-        return False
+def is_stored(folder: Path, made_from: str) -> bool:
+    """Whether ``folder`` holds a case with that digest; its arrays are not looked at."""
     try:
-        return read_json(path).get("made_from") == made_from
+        return _record(Path(folder)).made_from == made_from
     except AutosegError:
         return False
 
 
-def store_case(folder, prepared, made_from):
-    """Write a ``PreparedCase``; what was in ``folder`` is replaced, ``case.json`` comes last."""
+def is_whole(folder: Path) -> bool:
+    """Whether every byte of a stored case is what was written; of a case without sums, whether all of it can be read."""
     folder = Path(folder)
-    _open_array.cache_clear()
-    _open_sites.cache_clear()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    _write_array(folder / "image.b2nd", prepared.image)
-    _write_array(folder / "codes.b2nd", prepared.codes)
+    try:
+        for sums in _record(folder).files:
+            refuse_unless_sound(folder / sums.name, sums)
+        if not _record(folder).files:
+            case = open_case(folder)
+            case.image[...], case.codes[...], case.sites  # noqa: B018 - a fault is raised
+    except (AutosegError, OSError):
+        return False
+    return True
+
+
+def store_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
+    """Write a ``PreparedCase``; a case that was in ``folder`` is replaced, ``case.json`` comes last.
+
+    Raises:
+        AutosegError: the folder holds something else, which stays as it is.
+    """
+    folder = Path(folder)
+    _make_room(folder)
+    try:
+        with told_when_full(folder, prepared.image.nbytes // MOST_COMPRESSED):
+            _write_case(folder, prepared, made_from)
+    except BaseException:
+        remove_folder(folder, owner=folder.parent)  # it would only take room
+        raise
+
+
+def _write_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
     codes = sorted(prepared.sites)
     voxels = [prepared.sites[code] for code in codes]
-    np.save(folder / "sites.npy", np.concatenate(voxels) if voxels else np.zeros((0, 3), np.int32))
-    write_json(
-        folder / "case.json",
-        {
-            "case": prepared.case,
-            "geometry": prepared.geometry,
-            "codes": codes,
-            "sites": [len(v) for v in voxels],
-            "made_from": made_from,
-        },
+    sites = io.BytesIO()
+    np.save(sites, np.concatenate(voxels) if voxels else np.zeros((0, 3), np.int32))
+    files = (
+        write_array(folder / "image.b2nd", _compressed(prepared.image)),
+        write_array(folder / "codes.b2nd", _compressed(prepared.codes)),
+        write_checked(folder / "sites.npy", sites.getvalue()),
     )
+    record = CaseRecord(
+        case=prepared.case,
+        geometry=prepared.geometry,
+        codes=tuple(int(code) for code in codes),
+        sites=tuple(len(v) for v in voxels),
+        made_from=made_from,
+        files=files,
+    )
+    write_json(folder / "case.json", record, seal=True)
 
 
-def open_case(folder):
+def open_case(folder: Path) -> StoredCase:
     """Open a stored case.
 
     Raises:
         AutosegError: ``case.json`` is missing or damaged. A damaged array raises it when it is used; says to prepare again.
     """
-    folder = Path(folder)
-    about = read_json(folder / "case.json")
-    return StoredCase(case=about["case"], folder=folder, geometry=from_json(Geometry, about["geometry"]))
+    record = _record(Path(folder))
+    return StoredCase(case=record.case, folder=Path(folder), geometry=record.geometry)
+
+
+def _record(folder: Path) -> CaseRecord:
+    try:
+        return read_record(CaseRecord, folder / "case.json")
+    except AutosegError as fault:
+        raise Damage(folder, str(fault)) from fault
+
+
+def _stamped(path: Path) -> tuple[Path, tuple[int, int, int]]:
+    """The path, and what tells a file from one that took its place."""
+    try:
+        about = path.stat()
+    except OSError as fault:
+        raise Damage(path.parent, f"{path.name}: {fault.strerror}") from fault
+    return path, (about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+def _make_room(folder: Path) -> None:
+    """An empty folder: only files of a prepared case are taken away."""
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    for entry in entries:
+        if entry.name not in OURS and not entry.name.startswith(".writing-"):
+            raise AutosegError(
+                f"{folder}: expected a prepared case or nothing, found {entry.name}, which would be lost. Move it away"
+            )
+    if entries:
+        remove_folder(folder, owner=folder.parent)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 @lru_cache(2 * KEPT_OPEN)
-def _open_array(path):
-    with _blamed_on(path.parent):
-        return blosc2.open(str(path), mode="r", mmap_mode=None if os.name == "nt" else "r")  # Windows cannot replace it then
+def _open_array(path: Path, stamp: tuple[int, int, int]) -> CheckedArray:
+    return CheckedArray(path, _record(path.parent).sums(path.name))
 
 
 @lru_cache(KEPT_OPEN)
-def _open_sites(folder):
-    about = read_json(folder / "case.json")
-    with _blamed_on(folder):
-        pieces = np.split(np.load(folder / "sites.npy", allow_pickle=False), np.cumsum(about["sites"])[:-1])
-        return dict(zip(about["codes"], pieces, strict=True)) if about["codes"] else {}
-
-
-@contextmanager
-def _blamed_on(folder):
+def _open_sites(path: Path, stamp: tuple[int, int, int]) -> dict[int, np.ndarray]:
+    record, content = _record(path.parent), read_checked(path, _record(path.parent).sums(path.name))
     try:
-        yield
-    except (OSError, RuntimeError, ValueError) as fault:
-        raise AutosegError(
-            f"{folder}: the prepared case cannot be opened ({fault}). If it is damaged, delete the folder and run "
-            "autoseg plan_and_preprocess"
-        ) from fault
+        pieces = np.split(np.load(io.BytesIO(content), allow_pickle=False), np.cumsum(record.sites)[:-1])
+        return dict(zip(record.codes, pieces, strict=True)) if record.codes else {}
+    except (OSError, EOFError, ValueError) as fault:  # of a version that wrote no sums
+        raise Damage(path.parent, f"{path.name}: {fault}") from fault
 
 
-def _write_array(path, array):
+def _compressed(array: np.ndarray) -> blosc2.NDArray:
     lead = (1,) * (array.ndim - 3)
-    blosc2.asarray(
+    return blosc2.asarray(
         np.ascontiguousarray(array),
-        urlpath=str(path),
-        mode="w",
+        contiguous=True,
         chunks=lead + tuple(min(n, CHUNK) for n in array.shape[-3:]),
         blocks=lead + tuple(min(n, BLOCK) for n in array.shape[-3:]),
         cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1),

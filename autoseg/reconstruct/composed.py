@@ -4,11 +4,15 @@ A network's last layer is linear, and so is what follows on the way to the scan:
 folds, splines. All that can be done with features, and the layer comes last, head by head and slab by slab.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-__all__ = ["ComposedLogits", "all_finite", "slabs_along_z"]
+__all__ = ["ComposedLogits", "Logits", "all_finite", "slabs_along_z"]
 
 _ELEMENTS = 1 << 22  # of logits that are in memory at once
 
@@ -25,17 +29,18 @@ class ComposedLogits:
         bias: (K,) float32.
     """
 
-    def __init__(self, features, weights, bias):
+    def __init__(self, features: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> None:
         self.features, self.weights, self.bias = features, weights, bias
         self.shape = (len(weights), *features.shape[1:])
         self.ndim = len(self.shape)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.weights)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         head, *place = key if isinstance(key, tuple) else (key,)
-        features = self.features[(slice(None), *place)]
+        where = (slice(None), *place)
+        features = self.features[where]
         if isinstance(head, slice):
             return ComposedLogits(features, self.weights[head], self.bias[head])
         logit = np.full(features.shape[1:], self.bias[head])
@@ -43,29 +48,31 @@ class ComposedLogits:
             logit += weight * feature
         return logit
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         step = max(1, _ELEMENTS // max(1, math.prod(self.shape[1:])))
         for first in range(0, len(self), step):
             yield from np.asarray(self[first : first + step])
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         logits = self.weights @ self.features.reshape(len(self.features), -1)
         logits += self.bias[:, None]
         return logits.reshape(self.shape).astype(dtype or np.float32, copy=False)
 
-    def reshape(self, n_heads, *shape):
+    def reshape(self, n_heads: int, *shape: int) -> ComposedLogits:
         """The same heads on another shape of voxels."""
         return ComposedLogits(self.features.reshape(len(self.features), *shape), self.weights, self.bias)
 
 
-def all_finite(logits):
+Logits = np.ndarray | ComposedLogits  # (K, z, y, x)
+
+
+def all_finite(logits: Logits) -> bool:
     """Whether all of (K, z, y, x) logits are finite; of ComposedLogits whether what they are made of is."""
-    composed = isinstance(logits, ComposedLogits)
-    parts = (*logits.features, logits.weights, logits.bias) if composed else logits
+    parts = (*logits.features, logits.weights, logits.bias) if isinstance(logits, ComposedLogits) else logits
     return all(np.isfinite(part).all() for part in parts)
 
 
-def slabs_along_z(logits):
+def slabs_along_z(logits: Logits) -> Iterator[tuple[slice, Logits]]:
     """Yield (slice of z, (K, z, y, x) logits there), slab after slab, each so thin that many heads are made in one go."""
     thickness = max(1, _ELEMENTS // 32 // math.prod(logits.shape[2:]))
     for start in range(0, logits.shape[1], thickness):

@@ -1,11 +1,12 @@
 """How sure a model is of each structure: the entropy of its answer, and how far its folds agree."""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 from scipy import ndimage
 
-from autoseg.reconstruct.composed import slabs_along_z
+from autoseg.reconstruct.composed import Logits, slabs_along_z
 
 __all__ = ["agreement", "entropies", "votes_of"]
 
@@ -13,7 +14,7 @@ _CHUNK = 1 << 22  # probabilities that are in memory at a time
 _NEAR = 2  # voxels around structures where the entropy is looked at
 
 
-def entropies(logits, *, has_regions=False):
+def entropies(logits: Logits, *, has_regions: bool = False) -> list[tuple[float | None, float | None]]:
     """How unsure the network is of each structure.
 
     Args:
@@ -30,7 +31,7 @@ def entropies(logits, *, has_regions=False):
     return [_mean_entropy(codes == head, entropy) for head in range(1, len(logits))]
 
 
-def votes_of(logits, *, has_regions=False):
+def votes_of(logits: Logits, *, has_regions: bool = False) -> np.ndarray:
     """What one fold says of every voxel, in little memory, for ``agreement``.
 
     Args:
@@ -47,7 +48,7 @@ def votes_of(logits, *, has_regions=False):
     return bits
 
 
-def agreement(votes, n_structures, *, has_regions=False):
+def agreement(votes: Sequence[np.ndarray], n_structures: int, *, has_regions: bool = False) -> list[float | None]:
     """How far folds agree on each structure: the mean of the Dice of every two of them.
 
     Args:
@@ -58,7 +59,7 @@ def agreement(votes, n_structures, *, has_regions=False):
         Two folds that have none do not count.
     """
 
-    def counts(one, other):
+    def counts(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Voxels of each structure that both have."""
         if not has_regions:
             return np.bincount(one[one == other], minlength=n_structures + 1)[1:]
@@ -74,7 +75,7 @@ def agreement(votes, n_structures, *, has_regions=False):
     return [float(np.nanmean(column)) if found else None for column, found in zip(dice.T, there, strict=True)]
 
 
-def _winners(logits):
+def _winners(logits: Logits) -> np.ndarray:
     """(z, y, x) int16: the head with the largest logit, the lowest of equal ones."""
     codes = np.zeros(logits.shape[1:], np.int16)
     for part, heads in slabs_along_z(logits):
@@ -85,7 +86,7 @@ def _winners(logits):
     return codes
 
 
-def _entropy(logits, inside):
+def _entropy(logits: Logits, inside: np.ndarray) -> np.ndarray:
     """(z, y, x) float32, the entropy near ``inside`` over log K; 0 elsewhere."""
     result = np.zeros(inside.shape, np.float32)
     near = np.flatnonzero(ndimage.binary_dilation(inside, iterations=_NEAR))
@@ -101,7 +102,7 @@ def _entropy(logits, inside):
     return result
 
 
-def _mean_entropy(mask, entropy):
+def _mean_entropy(mask: np.ndarray, entropy: np.ndarray) -> tuple[float | None, float | None]:
     found = ndimage.find_objects(mask.view(np.uint8))
     if not found:
         return None, None

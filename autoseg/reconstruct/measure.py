@@ -4,15 +4,19 @@ Volumes come from voxels, areas from the mesh: counting faces of voxels gives ha
 not have the volume of the voxels. Points are LPS millimetres, as in DICOM; names of fields say so.
 """
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from autoseg.engines import map_cases
-from autoseg.reconstruct.surface import label_boxes, mask_in
+from autoseg.imaging.mesh import SurfaceMesh
+from autoseg.imaging.volume import LabelVolume
+from autoseg.reconstruct.surface import Box, label_boxes, mask_in
 
 __all__ = ["Measurement", "as_json", "csv_rows", "measure_structures"]
 
@@ -28,7 +32,7 @@ class Measurement:
         components: pieces whose voxels touch by a face, an edge or a corner.
         centroid_lps_mm, box_lower_lps_mm, box_upper_lps_mm: (x, y, z); the box is around the outer faces of the voxels.
         touches_border: whether a voxel lies at the border of the image, so that the structure may go on beyond. An axis of
-            one voxel has no border.
+            one voxel has no border. None where it lies at the border of what is stored, and nobody knows where the image ended.
         surface_area_mm2, mesh_volume_mm3: of the surface, where one was made.
         mesh_volume_difference_percent: the mesh's volume less that of the voxels, of that of the voxels.
         longest_diameter_mm: between two points of the surface.
@@ -62,7 +66,16 @@ class Measurement:
     note: str = ""
 
 
-def measure_structures(labels, groups, *, meshes=None, entropies=None, agreements=None, remark="", workers=None):
+def measure_structures(
+    labels: LabelVolume,
+    groups: Mapping[str, Sequence[int]],
+    *,
+    meshes: Sequence[SurfaceMesh | None] | None = None,
+    entropies: Sequence[tuple[float | None, float | None]] | None = None,
+    agreements: Sequence[float | None] | None = None,
+    remark: str = "",
+    workers: int | None = None,
+) -> tuple[Measurement, ...]:
     """Measure every structure of a label map.
 
     Args:
@@ -83,20 +96,23 @@ def measure_structures(labels, groups, *, meshes=None, entropies=None, agreement
     agreements = [None] * len(groups) if agreements is None else agreements
     remarks = [remark] if remark else []
 
-    def measure(job):
+    def measure(
+        job: tuple[tuple[str, Sequence[int]], SurfaceMesh | None, tuple[float | None, float | None], float | None],
+    ) -> Measurement:
         (structure, values), mesh, (inside, border), agreed = job
-        if boxes[structure] is None:
+        box = boxes[structure]
+        if box is None:
             note = "; ".join(["no voxels", *remarks])
             return Measurement(structure, 0, 0.0, 0.0, 0, fold_agreement=agreed, note=note)
-        numbers = {**_of_mask(labels, values, boxes[structure]), **(_of_mesh(mesh) if mesh else {})}
+        numbers = {**_of_mask(labels, values, box), **(_of_mesh(mesh) if mesh else {})}
         if mesh:
             numbers["mesh_volume_difference_percent"] = 100 * (numbers["mesh_volume_mm3"] / numbers["volume_mm3"] - 1)
         notes = ["cut by the border of the image"] if numbers["touches_border"] else []
         if 1 in labels.data.shape:
             notes.append("one slice: its thickness is that of a voxel")
         notes += [mesh.note] if mesh and mesh.note else []
-        unsure = {"entropy": inside, "border_entropy": border, "fold_agreement": agreed}
-        return Measurement(structure, **numbers, **unsure, note="; ".join([*notes, *remarks]))
+        note = "; ".join([*notes, *remarks])
+        return Measurement(structure, **numbers, entropy=inside, border_entropy=border, fold_agreement=agreed, note=note)
 
     jobs = zip(groups.items(), meshes, entropies, agreements, strict=True)
     outcomes = map_cases(measure, jobs, workers=workers)
@@ -106,7 +122,7 @@ def measure_structures(labels, groups, *, meshes=None, entropies=None, agreement
     return tuple(outcome.value for outcome in outcomes)
 
 
-def csv_rows(cases):
+def csv_rows(cases: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[list[Any]]:
     """Header and rows of a table from {case: measurements as in JSON}; points take three columns."""
     names = [field.name for field in fields(Measurement)]
     columns = [[f"{name[:-7]}_{axis}_lps_mm" for axis in "xyz"] if name.endswith("_lps_mm") else [name] for name in names]
@@ -120,12 +136,12 @@ def csv_rows(cases):
             yield [case, *(round(cell, 4) if isinstance(cell, float) else cell for cell in chain(*cells))]
 
 
-def as_json(measurements):
+def as_json(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:
     """Measurements as a list of dictionaries."""
     return [asdict(one) for one in measurements]
 
 
-def _of_mask(labels, values, box):
+def _of_mask(labels: LabelVolume, values: Sequence[int], box: Box) -> dict[str, Any]:
     mask, lower = mask_in(labels.data, values, box, 0)
     geometry = labels.geometry.cropped(lower, mask.shape)
     voxels = int(np.count_nonzero(mask))
@@ -147,11 +163,11 @@ def _of_mask(labels, values, box):
         "centroid_lps_mm": _point(geometry.to_world([middle])[0] * _LPS),
         "box_lower_lps_mm": _point(points.min(axis=0) - half),
         "box_upper_lps_mm": _point(points.max(axis=0) + half),
-        "touches_border": border,
+        "touches_border": None if border and labels.is_part else border,
     }
 
 
-def _of_mesh(mesh):
+def _of_mesh(mesh: SurfaceMesh) -> dict[str, Any]:
     volume, area = mesh.volume_mm3, mesh.area_mm2
     return {
         "surface_area_mm2": area,
@@ -163,7 +179,7 @@ def _of_mesh(mesh):
     }
 
 
-def _longest_diameter(points):
+def _longest_diameter(points: np.ndarray) -> float:
     """The largest distance between two of the points (N, 3); it lies between corners of their convex hull."""
     corners = points[ConvexHull(points).vertices]
     corners = corners - corners.mean(axis=0)
@@ -175,5 +191,5 @@ def _longest_diameter(points):
     return longest**0.5
 
 
-def _point(values):
+def _point(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(float(v) for v in values)

@@ -6,13 +6,17 @@ at a time against the best so far: memory is the result and a slab, however many
 interpolated, and the heads made of them there.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
+
 import numpy as np
 
 from autoseg.errors import GeometryError
+from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import apply_maps, axis_maps, grid_mapping, part_of
 from autoseg.imaging.scratch import scratch_zeros
 from autoseg.imaging.volume import orient
-from autoseg.reconstruct.composed import ComposedLogits
+from autoseg.reconstruct.composed import ComposedLogits, Logits
 
 __all__ = ["image_to_native", "logits_to_codes", "maps_to_native", "probabilities_to_native"]
 
@@ -20,7 +24,16 @@ _FEATURES = 1 << 23  # numbers on the native grid that are in memory at once
 _FACE = 1e-3  # voxels; a point this far outside the outer face of the grid is still inside
 
 
-def logits_to_codes(logits, geometry, native, *, orders=(1, 1, 1), has_regions=False, paint_codes=None, slab_voxels=1 << 22):
+def logits_to_codes(
+    logits: Logits,
+    geometry: Geometry,
+    native: Geometry,
+    *,
+    orders: Sequence[int] = (1, 1, 1),
+    has_regions: bool = False,
+    paint_codes: Sequence[Sequence[int]] | None = None,
+    slab_voxels: int = 1 << 22,
+) -> np.ndarray:
     """The winning code of every voxel of the scan.
 
     Logits are interpolated first and decided afterwards. Voxels outside the faces of the network's grid are background.
@@ -46,7 +59,7 @@ def logits_to_codes(logits, geometry, native, *, orders=(1, 1, 1), has_regions=F
         for head, logit in enumerate(heads):
             if has_regions:
                 inside = logit > 0
-                codes[inside] = np.take(paint_codes[head], codes[inside])
+                codes[inside] = np.take(paint_codes[head], codes[inside])  # type: ignore[index]
             elif best is None:
                 best = logit.copy()  # it may be a view of the input
             else:
@@ -57,8 +70,15 @@ def logits_to_codes(logits, geometry, native, *, orders=(1, 1, 1), has_regions=F
 
 
 def probabilities_to_native(
-    logits, geometry, native, *, orders=(1, 1, 1), has_regions=False, slab_voxels=1 << 22, scratch=None
-):
+    logits: Logits,
+    geometry: Geometry,
+    native: Geometry,
+    *,
+    orders: Sequence[int] = (1, 1, 1),
+    has_regions: bool = False,
+    slab_voxels: int = 1 << 22,
+    scratch: PathLike[str] | str | None = None,
+) -> np.ndarray:
     """Probability of each head in every voxel of the scan: softmax, or sigmoid for regions.
 
     Arguments and errors as ``logits_to_codes``. Outside the network's grid background is certain: 1 for head 0 of a softmax,
@@ -85,7 +105,14 @@ def probabilities_to_native(
     return result
 
 
-def maps_to_native(maps, geometry, native, *, slab_voxels=1 << 22, scratch=None):
+def maps_to_native(
+    maps: np.ndarray,
+    geometry: Geometry,
+    native: Geometry,
+    *,
+    slab_voxels: int = 1 << 22,
+    scratch: PathLike[str] | str | None = None,
+) -> tuple[np.ndarray, list[float]]:
     """Maps such as those of attention in every voxel of the scan, each as 255ths of its largest value; linear interpolation.
 
     Args:
@@ -103,7 +130,9 @@ def maps_to_native(maps, geometry, native, *, slab_voxels=1 << 22, scratch=None)
     return result, largest
 
 
-def image_to_native(image, geometry, around, native, *, slab_voxels=1 << 22):
+def image_to_native(
+    image: np.ndarray, geometry: Geometry, around: np.ndarray, native: Geometry, *, slab_voxels: int = 1 << 22
+) -> np.ndarray:
     """Intensities in every voxel of another grid, by cubic splines.
 
     Args:
@@ -121,7 +150,9 @@ def image_to_native(image, geometry, around, native, *, slab_voxels=1 << 22):
     return result
 
 
-def _slabs(result, logits, geometry, native, orders, slab_voxels):
+def _slabs(
+    result: np.ndarray, logits: Logits, geometry: Geometry, native: Geometry, orders: Sequence[int], slab_voxels: int
+) -> Iterator[tuple[np.ndarray, Iterable[np.ndarray]]]:
     """Yield (target, heads) for slab after slab.
 
     ``target`` is a view of ``result`` (on the native grid) turned to the axes of ``geometry``, ``heads`` an iterator over the
@@ -137,20 +168,20 @@ def _slabs(result, logits, geometry, native, orders, slab_voxels):
     first, *others = axis_maps(geometry, turned, orders)
     others = [part_of(m, a, b) for m, a, b in zip(others, lower[1:], upper[1:], strict=True)]
     plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
-    composed = isinstance(logits, ComposedLogits)
-    if composed:
-        slab_voxels = min(slab_voxels, _FEATURES // len(logits.features))
+    composed = logits if isinstance(logits, ComposedLogits) else None
+    if composed is not None:
+        slab_voxels = min(slab_voxels, _FEATURES // len(composed.features))
     thickness = max(1, slab_voxels // plane)
     for start in range(lower[0], upper[0], thickness):
         stop = min(start + thickness, upper[0])
         needed, maps = zip(part_of(first, start, stop), *others, strict=True)
         target = orient(result, order, flips)[..., start:stop, lower[1] : upper[1], lower[2] : upper[2]]
-        sources = logits.features if composed else logits
+        sources = logits if composed is None else composed.features
         there = (apply_maps(source[needed].astype(np.float32), maps) for source in sources)
-        yield target, (ComposedLogits(np.stack(list(there)), logits.weights, logits.bias) if composed else there)
+        yield target, there if composed is None else ComposedLogits(np.stack(list(there)), composed.weights, composed.bias)
 
 
-def _turn(native, geometry):
+def _turn(native: Geometry, geometry: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(order, flips) that give an array on ``native`` the axes of ``geometry``."""
     along = np.linalg.solve(geometry.directions, native.directions)  # (axis of geometry, axis of native)
     order = tuple(int(axis) for axis in np.abs(along).argmax(axis=1))
@@ -159,7 +190,7 @@ def _turn(native, geometry):
     return order, tuple(i for i, axis in enumerate(order) if along[i, axis] < 0)
 
 
-def _inside(geometry, onto):
+def _inside(geometry: Geometry, onto: Geometry) -> tuple[list[int], list[int]]:
     """(lower, upper): the voxels of ``onto`` whose centres lie within the outer faces of ``geometry``."""
     lower, upper = [], []
     for n_from, n_to, scale, offset in zip(geometry.shape, onto.shape, *grid_mapping(geometry, onto), strict=True):

@@ -24,7 +24,11 @@ errors of volume and area in percent:
   cut the luck for ellipsoids to a third, but were no better than counting for real organs with every third or fifth slice kept.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -32,12 +36,13 @@ from scipy import ndimage, sparse
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError
 from autoseg.imaging.crop import crop, nonzero_box
+from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
 from autoseg.imaging.volume import LabelVolume
-from autoseg.reconstruct.composed import slabs_along_z
+from autoseg.reconstruct.composed import Logits, slabs_along_z
 
-__all__ = ["Smoothing", "isotropic_labels", "label_boxes", "mask_in", "surfaces_from_labels", "surfaces_from_scores"]
+__all__ = ["Box", "Smoothing", "isotropic_labels", "label_boxes", "mask_in", "surfaces_from_labels", "surfaces_from_scores"]
 
 COARSE = 1.5  # spacing over the finest spacing, above which an axis is interpolated
 FAR = 2.0  # the same ratio, above which a label map needs distances: its outlines move by more than a blurred edge is wide
@@ -51,6 +56,9 @@ SAID = 0.05  # of the volume of its voxels: a surface that encloses more or less
 PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of his two steps
 NOT_DECIMATED = "the surface would not be closed, or have other holes"
 
+Box = tuple[Sequence[int], Sequence[int]]  # (lower, upper) voxels, upper not included
+Key = TypeVar("Key")
+
 
 @dataclass(frozen=True)
 class Smoothing:
@@ -59,14 +67,23 @@ class Smoothing:
     iterations: int
     decimate: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.decimate < 1:
             raise AutosegError(
                 f"decimate: expected the share of triangles to take away, from 0 to below 1, found {self.decimate}"
             )
 
 
-def surfaces_from_scores(logits, geometry, structures, *, has_regions=False, iterations=10, decimate=0.0, workers=None):
+def surfaces_from_scores(
+    logits: Logits,
+    geometry: Geometry,
+    structures: Sequence[str],
+    *,
+    has_regions: bool = False,
+    iterations: int = 10,
+    decimate: float = 0.0,
+    workers: int | None = None,
+) -> list[SurfaceMesh | None]:
     """The surface of every structure, from the logits of a network.
 
     Args:
@@ -83,7 +100,7 @@ def surfaces_from_scores(logits, geometry, structures, *, has_regions=False, ite
     first = 0 if has_regions else 1
     fields = _Regions(logits) if has_regions else _Winners(logits)
 
-    def surface(number):
+    def surface(number: int) -> SurfaceMesh | None:
         box = fields.box(number + first)
         if box is None:
             return None
@@ -95,7 +112,14 @@ def surfaces_from_scores(logits, geometry, structures, *, has_regions=False, ite
     return _all(surface, range(len(structures)), workers)
 
 
-def surfaces_from_labels(labels, groups, *, iterations=20, decimate=0.0, workers=None):
+def surfaces_from_labels(
+    labels: LabelVolume,
+    groups: Mapping[str, Sequence[int]],
+    *,
+    iterations: int = 20,
+    decimate: float = 0.0,
+    workers: int | None = None,
+) -> list[SurfaceMesh | None]:
     """The surface of every structure of a label map, of any tool.
 
     Args:
@@ -110,10 +134,11 @@ def surfaces_from_labels(labels, groups, *, iterations=20, decimate=0.0, workers
     smoothing = Smoothing(iterations, decimate)
     parts = label_boxes(labels.data, groups)
 
-    def surface(structure):
-        if parts[structure] is None:
+    def surface(structure: str) -> SurfaceMesh | None:
+        box = parts[structure]
+        if box is None:
             return None
-        mask, lower = mask_in(labels.data, groups[structure], parts[structure], MARGIN)
+        mask, lower = mask_in(labels.data, groups[structure], box, MARGIN)
         grid = labels.geometry.cropped(lower, mask.shape)
         volume = np.count_nonzero(mask) * abs(np.linalg.det(grid.affine))
         field = field_of_mask(mask, grid.spacing_mm)
@@ -122,7 +147,7 @@ def surfaces_from_labels(labels, groups, *, iterations=20, decimate=0.0, workers
     return _all(surface, groups, workers)
 
 
-def isotropic_labels(labels, spacing_mm=None):
+def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> LabelVolume:
     """A label map on cubic voxels over the same box, by the fields that surfaces are made from.
 
     Where the field of all labels together is positive the largest of theirs wins, be it negative: labels that touch leave no
@@ -141,6 +166,7 @@ def isotropic_labels(labels, spacing_mm=None):
     result, best = np.zeros(shape, labels.data.dtype), np.full(shape, -np.inf, np.float32)
     values = [int(value) for value in np.unique(labels.data) if value != 0]
     for value, box in label_boxes(labels.data, {value: (value,) for value in values}).items():
+        assert box is not None  # values are those that are there
         mask, lower = mask_in(labels.data, (value,), box, MARGIN)
         every, _ = mask_in(labels.data, values, box, MARGIN)
         source = old.cropped(lower, mask.shape)
@@ -155,19 +181,20 @@ def isotropic_labels(labels, spacing_mm=None):
     return LabelVolume(result, grid)
 
 
-def label_boxes(data, groups):
+def label_boxes(data: np.ndarray, groups: Mapping[Key, Sequence[int]]) -> dict[Key, Box | None]:
     """{structure: (lower, upper) of the voxels that have one of its values, or None}, in one pass over the labels."""
     first = min(1, int(data.min(initial=1))) or 1  # find_objects knows positive labels alone
     found = ndimage.find_objects(data if first == 1 else np.subtract(data, first - 1, dtype=np.int32))
-    boxes = {}
+    boxes: dict[Key, Box | None] = {}
     for structure, values in groups.items():
         parts = [found[v - first] for v in values if 0 <= v - first < len(found) and found[v - first] is not None]
-        ends = [[(part[axis].start, part[axis].stop) for part in parts] for axis in range(3)]
-        boxes[structure] = tuple(zip(*[(min(e)[0], max(b for _, b in e)) for e in ends], strict=True)) if parts else None
+        lower = tuple(min((part[axis].start for part in parts), default=0) for axis in range(3))
+        upper = tuple(max((part[axis].stop for part in parts), default=0) for axis in range(3))
+        boxes[structure] = (lower, upper) if parts else None
     return boxes
 
 
-def mask_in(data, values, box, margin):
+def mask_in(data: np.ndarray, values: Sequence[int], box: Box, margin: int) -> tuple[np.ndarray, list[int]]:
     """(mask, lower): where labels have one of the values, in a box widened by ``margin`` voxels, False beyond the image."""
     lower, upper = ([a - margin for a in box[0]], [b + margin for b in box[1]])
     mask = np.zeros([b - a for a, b in zip(lower, upper, strict=True)], bool)
@@ -178,14 +205,14 @@ def mask_in(data, values, box, margin):
     return mask, lower
 
 
-def field_of_mask(mask, spacing_mm):
+def field_of_mask(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """A smooth field, float32, positive exactly in the voxels of a mask (Z, Y, X); in voxels of the finest axis, about."""
     thin = _thin_pieces(mask)
     parts = [(part, part is thin) for part in (mask & ~thin, thin) if part.any()]
     return np.maximum.reduce([_field_of_part(part, spacing_mm, is_thin) for part, is_thin in parts])
 
 
-def _field_of_part(mask, spacing_mm, thin):
+def _field_of_part(mask: np.ndarray, spacing_mm: Sequence[float], thin: bool) -> np.ndarray:
     finest = min(spacing_mm)
     ratios = np.array(spacing_mm) / finest
     sigma = BLUR
@@ -200,7 +227,7 @@ def _field_of_part(mask, spacing_mm, thin):
     return np.where(mask, np.maximum(field, blurred), np.minimum(field, blurred))
 
 
-def _thin_pieces(mask):
+def _thin_pieces(mask: np.ndarray) -> np.ndarray:
     """The pieces of a mask, connected over faces, edges or corners, that are thin."""
     pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     thin = np.zeros_like(mask)
@@ -210,13 +237,21 @@ def _thin_pieces(mask):
     return thin
 
 
-def _is_thin(mask):
+def _is_thin(mask: np.ndarray) -> bool:
     """Whether along some axis no two voxels of a mask are neighbours."""
     lines = (np.moveaxis(mask, axis, 0) for axis in range(3))
     return not all((line[1:] & line[:-1]).any() for line in lines)
 
 
-def surface_of_field(field, geometry, finer, structure, smoothing, *, volume_mm3=None):
+def surface_of_field(
+    field: np.ndarray,
+    geometry: Geometry,
+    finer: Geometry,
+    structure: str,
+    smoothing: Smoothing,
+    *,
+    volume_mm3: float | None = None,
+) -> SurfaceMesh:
     """The surface where a field is zero.
 
     Args:
@@ -249,7 +284,7 @@ def surface_of_field(field, geometry, finer, structure, smoothing, *, volume_mm3
     return mesh if abs(mesh.volume_mm3 / voxels_mm3 - 1) <= SAID else _with_ratio(mesh, voxels_mm3)
 
 
-def _with_ratio(mesh, voxels_mm3):
+def _with_ratio(mesh: SurfaceMesh, voxels_mm3: float) -> SurfaceMesh:
     said = f"the surface encloses {mesh.volume_mm3 / voxels_mm3:.0%} of the volume of the voxels"
     return replace(mesh, note="; ".join(filter(None, [mesh.note, said])))
 
@@ -257,7 +292,7 @@ def _with_ratio(mesh, voxels_mm3):
 class _Winners:
     """Fields of classes that compete: the logit less the largest of the others."""
 
-    def __init__(self, logits):
+    def __init__(self, logits: Logits) -> None:
         self.logits = logits
         self.best, self.second = np.full((2, *logits.shape[1:]), -np.inf, np.float32)
         self.codes = np.zeros(logits.shape[1:], np.int16)
@@ -269,11 +304,11 @@ class _Winners:
                 np.maximum(best, logit, out=best)
         self.boxes = ndimage.find_objects(self.codes, max_label=len(logits) - 1)
 
-    def box(self, head):
+    def box(self, head: int) -> Box | None:
         found = self.boxes[head - 1]
         return found and ([part.start for part in found], [part.stop for part in found])
 
-    def margin(self, head, lower, upper):
+    def margin(self, head: int, lower: Sequence[int], upper: Sequence[int]) -> np.ndarray:
         wins = crop(self.codes, lower, upper) == head
         others = np.where(wins, crop(self.second, lower, upper), crop(self.best, lower, upper))
         return _in_box(self.logits, head, lower, upper) - others
@@ -282,22 +317,23 @@ class _Winners:
 class _Regions:
     """Fields of regions that may overlap: their logits."""
 
-    def __init__(self, logits):
+    def __init__(self, logits: Logits) -> None:
         self.logits = logits
 
-    def box(self, head):
+    def box(self, head: int) -> Box | None:
         inside = self.logits[head] > 0
         return nonzero_box(inside[None]) if inside.any() else None
 
-    def margin(self, head, lower, upper):
+    def margin(self, head: int, lower: Sequence[int], upper: Sequence[int]) -> np.ndarray:
         return _in_box(self.logits, head, lower, upper)
 
 
-def _in_box(logits, head, lower, upper):
-    return logits[(head, *(slice(a, b) for a, b in zip(lower, upper, strict=True)))]
+def _in_box(logits: Logits, head: int, lower: Sequence[int], upper: Sequence[int]) -> np.ndarray:
+    where: tuple[int | slice, ...] = (head, *(slice(a, b) for a, b in zip(lower, upper, strict=True)))
+    return logits[where]
 
 
-def _all(surface, items, workers):
+def _all(surface: Callable[[Any], SurfaceMesh | None], items: Iterable[Any], workers: int | None) -> list[SurfaceMesh | None]:
     outcomes = map_cases(surface, items, workers=workers)
     for outcome in outcomes:
         if outcome.error is not None:
@@ -305,13 +341,13 @@ def _all(surface, items, workers):
     return [outcome.value for outcome in outcomes]
 
 
-def _widened(box, shape):
+def _widened(box: Box, shape: Sequence[int]) -> tuple[list[int], list[int]]:
     """The box with ``MARGIN`` more voxels on each side, as far as the image goes."""
     lower, upper = box
     return [max(0, a - MARGIN) for a in lower], [min(n, b + MARGIN) for b, n in zip(upper, shape, strict=True)]
 
 
-def _close(values, finer, geometry):
+def _close(values: np.ndarray, finer: Geometry, geometry: Geometry) -> None:
     """Make a field zero, in place, at the outer faces of all but the outermost voxels of ``geometry``, and negative beyond.
 
     Where it is positive at the last sample within, it goes on from there in a straight line through zero at the face.
@@ -327,7 +363,7 @@ def _close(values, finer, geometry):
                 planes[i] = np.where(planes[last] > 0, through_zero, np.minimum(planes[last], planes[i]))
 
 
-def _refined(field, geometry, finer):
+def _refined(field: np.ndarray, geometry: Geometry, finer: Geometry) -> np.ndarray:
     """A field on another grid, by cubic splines; between voxels of one sign it has that sign, however splines swing."""
     if finer.shape == geometry.shape:
         return field
@@ -339,7 +375,7 @@ def _refined(field, geometry, finer):
     return values
 
 
-def _finer(geometry, small=0):
+def _finer(geometry: Geometry, small: int = 0) -> Geometry:
     """The grid to contour on: cubic but for ``COARSE``, of half the edge for structures thinner than ``small`` voxels."""
     size = np.array(geometry.shape) * geometry.spacing_mm
     edge = min(geometry.spacing_mm)
@@ -352,12 +388,12 @@ def _finer(geometry, small=0):
     return geometry.resized([int(n) for n in shape])
 
 
-def _orders(shape):
+def _orders(shape: Sequence[int]) -> tuple[int, ...]:
     """Cubic along every axis that has enough voxels for it."""
     return tuple(3 if n > 3 else 1 for n in shape)
 
 
-def _taubin(mesh, iterations):
+def _taubin(mesh: SurfaceMesh, iterations: int) -> np.ndarray:
     """(V, 3) vertices after Taubin's filter: steps towards the mean of the neighbours and, a little further, back."""
     n = len(mesh.vertices_mm)
     start, end = (mesh.faces[:, corners].ravel() for corners in ([0, 1, 2], [1, 2, 0]))
@@ -370,7 +406,7 @@ def _taubin(mesh, iterations):
     return points + middle
 
 
-def _enclosing(mesh, volume_mm3, most_mm):
+def _enclosing(mesh: SurfaceMesh, volume_mm3: float, most_mm: float) -> SurfaceMesh:
     """The mesh moved along its normals until it encloses a volume; by ``most_mm`` at most in each of ``STEPS`` steps."""
     for _ in range(STEPS):
         missing = volume_mm3 - mesh.volume_mm3
@@ -380,7 +416,7 @@ def _enclosing(mesh, volume_mm3, most_mm):
     return mesh
 
 
-def _decimated(mesh, share, most_mm):
+def _decimated(mesh: SurfaceMesh, share: float, most_mm: float) -> SurfaceMesh:
     """Fewer triangles where the surface is flat (quadric error), around the same volume; less of them, and a note, where that
     would open the surface or change its holes."""
     if not share or len(mesh.faces) < 100:

@@ -9,15 +9,32 @@ them. Such a patch is copied after what changes the scale of intensities, which 
 Voxels beyond the scan have a code of their own on that way, so that they are known.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from autoseg.data.labels import LabelSchema
+from autoseg.preprocess.cases import TrainingCase
 from autoseg.preprocess.normalize import outside_value
-from autoseg.training.augment import PRESETS, Setting, apply, draw, mirrored_only, split, with_degradations
-from autoseg.training.recipe import patch_stage
+from autoseg.training.augment import (
+    PRESETS,
+    Augmentation,
+    Drawn,
+    Setting,
+    apply,
+    draw,
+    mirrored_only,
+    split,
+    with_degradations,
+)
+from autoseg.training.batch import Batch, Lesson
+from autoseg.training.recipe import Recipe, patch_stage
 from autoseg.training.sampling import draw_centre, forced_foreground, read_block
+from planners.plan import Plan
 
 __all__ = ["make_batch", "restored_patch"]
 
@@ -25,25 +42,34 @@ BEYOND = -2  # code of voxels beyond the scan, while a sample is made
 RESTORED_EDGE = 32  # voxels of a patch that teaches restoration: many small ones teach more than few large ones
 RESTORED_EDGE_2D = 128
 
+Finish = Callable[[torch.Tensor, torch.Tensor, Drawn], tuple[torch.Tensor, ...]]  # (image, codes, drawn) -> of a sample
 
-def make_batch(cases, plan, recipe, labels, seed, step, fraction, plain=False, device="cpu"):
+
+def make_batch(
+    cases: Sequence[TrainingCase],
+    plan: Plan,
+    recipe: Recipe,
+    labels: LabelSchema,
+    seed: int,
+    step: int,
+    fraction: float,
+    plain: bool = False,
+    device: torch.device | str = "cpu",
+) -> Batch:
     """The batch of one step.
 
     Args:
-        cases: list of StoredCase to draw from, uniformly and with replacement.
-        plan: Plan.
-        recipe: Recipe with its batch size settled.
-        labels: LabelSchema.
+        cases: to draw from, uniformly and with replacement.
+        recipe: with its batch size settled.
         seed, step: what the batch is drawn from.
         fraction: share of the training that is over, for the stage of the patch size.
         plain: samples of the segmentation are mirrored and no more.
         device: where samples are augmented; noise differs from one kind of device to another.
 
     Returns:
-        (images (B, C, Z, Y, X) float32, codes (B, Z, Y, X) int16) on ``device``. In the steps that teach restoration three
-        more: degraded images (B, C, z, y, x), the same before they were degraded, in [0, 1], NaN beyond the scan, and (B, 3)
-        how many voxels their slices are thick along (z, y, x).
+        The Batch, on ``device``, with a lesson in the steps that teach restoration.
     """
+    assert recipe.batch_size, "the batch size is settled"
     rng = np.random.default_rng([seed, step])
     patch, factor = patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)
     size = recipe.batch_size * factor
@@ -57,7 +83,7 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction, plain=False, d
     )
     preset = PRESETS[recipe.augmentation]
 
-    def samples(preset, setting, filling, finish):
+    def samples(preset: Augmentation, setting: Setting, filling: int, finish: Finish) -> list[torch.Tensor]:
         """``size`` samples; ``filling`` is the code beyond the scan."""
         made = []
         for position in range(size):
@@ -68,22 +94,22 @@ def make_batch(cases, plan, recipe, labels, seed, step, fraction, plain=False, d
             block = read_block(case, centre, drawn.source_size, outside, filling)
             image, codes = (torch.from_numpy(array).to(device) for array in block)
             made.append(finish(image, codes, drawn))
-        return tuple(torch.stack(tensors) for tensors in zip(*made, strict=True))
+        return [torch.stack(tensors) for tensors in zip(*made, strict=True)]
 
-    batch = samples(mirrored_only(preset) if plain else preset, setting, 0, apply)
-    if recipe.restoration_weight > 0 and step % recipe.restoration_every == 0:
-        small = replace(setting, patch_size=restored_patch(plan.patch_size, plan.network.divisor))
-        batch += samples(with_degradations(preset), small, BEYOND, _degraded)
-    return batch
+    images, codes = samples(mirrored_only(preset) if plain else preset, setting, 0, apply)
+    if not recipe.restoration_weight or step % recipe.restoration_every:
+        return Batch(images, codes)
+    small = replace(setting, patch_size=restored_patch(plan.patch_size, plan.network.divisor))
+    return Batch(images, codes, Lesson(*samples(with_degradations(preset), small, BEYOND, _degraded)))
 
 
-def restored_patch(patch, divisor):
+def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, ...]:
     """(z, y, x) of the patches that teach restoration: no edge far beyond ``RESTORED_EDGE``, each a multiple of ``divisor``."""
     most = RESTORED_EDGE if patch[0] > 1 else RESTORED_EDGE_2D
     return tuple(min(edge, -(-most // step) * step) for edge, step in zip(patch, divisor, strict=True))
 
 
-def _degraded(image, codes, drawn):
+def _degraded(image: torch.Tensor, codes: torch.Tensor, drawn: Drawn) -> tuple[torch.Tensor, ...]:
     """(degraded image, clean image, thickness of its slices) of one sample."""
     before, after = split(drawn)
     image, codes = apply(image, codes, before)

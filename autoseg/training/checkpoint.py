@@ -2,12 +2,19 @@
 
 The file is safetensors with a JSON header: loading it runs no code. It is written beside its place and moved, so the last
 whole checkpoint always survives. Random numbers need no place in it: every step seeds its own.
+
+The header holds a digest of the state, and of every tensor, so that a flipped bit is an error rather than another model.
 """
 
+from __future__ import annotations
+
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -49,7 +56,13 @@ class LoopState:
     finished: bool = False
 
 
-def save_checkpoint(path, state, network, averaged, optimizers):
+def save_checkpoint(
+    path: Path,
+    state: LoopState,
+    network: torch.nn.Module,
+    averaged: dict[str, torch.Tensor],
+    optimizers: Iterable[torch.optim.Optimizer],
+) -> None:
     """Write the checkpoint.
 
     Args:
@@ -61,16 +74,20 @@ def save_checkpoint(path, state, network, averaged, optimizers):
     """
     tensors = {f"weights.{name}": t for name, t in network.state_dict().items()}
     tensors |= {f"averaged.{name}": t for name, t in averaged.items()}
+    optimizers = list(optimizers)
     for i, parameter in enumerate(network.parameters()):
         for optimizer in optimizers:
             remembered = optimizer.state.get(parameter, {})
             tensors |= {f"optimizer.{i}.{name}": t for name, t in remembered.items() if t is not None}
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with replacing(path) as draft:
-        save_file(tensors, draft, metadata={"state": json.dumps(to_json(state))})
+    text = json.dumps(to_json(state))
+    with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as draft:
+        save_file(tensors, draft, metadata={"state": text, "digest": _digest(text, tensors), "state_digest": _digest(text, {})})
 
 
-def load_checkpoint(path, network, optimizers):
+def load_checkpoint(
+    path: Path, network: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]
+) -> tuple[LoopState, dict[str, torch.Tensor]]:
     """Put a checkpoint back.
 
     Returns:
@@ -81,8 +98,11 @@ def load_checkpoint(path, network, optimizers):
     """
     try:
         with safe_open(path, framework="pt") as file:
-            state = from_json(LoopState, json.loads(file.metadata()["state"]))
+            about = file.metadata()
+            state = _state(about)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+        if about.get("digest") not in (None, _digest(about["state"], tensors)):  # None: of a version that wrote none
+            raise ValueError("it is not what was written")
         network.load_state_dict(_part(tensors, "weights."))
     except (SafetensorError, OSError, KeyError, TypeError, RuntimeError, ValueError) as fault:
         raise TrainingError(
@@ -96,16 +116,33 @@ def load_checkpoint(path, network, optimizers):
     return state, _part(tensors, "averaged.")
 
 
-def read_state(path):
+def read_state(path: Path) -> LoopState | None:
     """The LoopState of a checkpoint, or None where there is none."""
     if not Path(path).is_file():
         return None
     try:
         with safe_open(path, framework="np") as file:
-            return from_json(LoopState, json.loads(file.metadata()["state"]))
+            return _state(file.metadata())
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as fault:
         raise TrainingError(f"{path}: the checkpoint is damaged ({fault}). Start the run anew with --fresh") from fault
 
 
-def _part(tensors, prefix):
+def _state(about: dict[str, str]) -> LoopState:
+    """The LoopState in the header of a file. ValueError: it is not what was written."""
+    if about.get("state_digest") not in (None, _digest(about["state"], {})):
+        raise ValueError("its state is not what was written")
+    state: LoopState = from_json(LoopState, json.loads(about["state"]))
+    return state
+
+
+def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Of a text, and of the names, types, shapes and bytes of tensors, in hexadecimal digits."""
+    found = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}

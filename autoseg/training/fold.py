@@ -3,7 +3,11 @@
 This file puts the parts together (batches, validation patches, loss, history) and hands them to ``loop.fit``.
 """
 
+from __future__ import annotations
+
+import logging
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,22 +16,32 @@ import numpy as np
 import torch
 
 from autoseg.data.labels import LabelSchema
+from autoseg.data.splits import Split
 from autoseg.errors import TrainingError
-from autoseg.networks import Scores, build_network, finest_head, postpone_logits
-from autoseg.networks.machine import keep_memory, unsafe_in_bf16
+from autoseg.networks import Scores, build_network
+from autoseg.networks.devices import Applied, prepare_for
+from autoseg.preprocess.cases import TrainingCase, voxels_of
 from autoseg.preprocess.store import loaded, open_case
+from autoseg.training.batch import Batch
 from autoseg.training.batches import make_batch
 from autoseg.training.checkpoint import LoopState, read_state
-from autoseg.training.loop import Length, fit
+from autoseg.training.length import Length
+from autoseg.training.loop import Job, MakeBatch, Row, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
-from autoseg.training.recipe import Recipe, is_plain, patch_stage, steps_of_an_epoch, with_batch_size
+from autoseg.training.recipe import Recipe, is_plain, patch_stage, steps_of_an_epoch
+from autoseg.training.settle import Training
+from autoseg.training.transfer import Start, Transfer, load_matching
+from planners.cost import prefers_lazy_logits
 from planners.plan import Plan
 from planners.records import digest
 
-__all__ = ["FoldTask", "TrainedFold", "train_fold"]
+__all__ = ["FoldTask", "TrainedFold", "task_of", "train_fold"]
 
+logger = logging.getLogger(__name__)
+
+CHECKPOINT, HISTORY, CURVES = "checkpoint.safetensors", "history.jsonl", "curves.png"
 KEPT_BYTES = 2**30  # of cases in memory: a GPU takes patches faster than blocks can be unpacked
 CURVES_SECONDS = 20  # between two drawings of the curves, each of which takes a third of a second
 
@@ -39,10 +53,11 @@ class FoldTask:
     Attributes:
         plan: with the network to be trained.
         labels: meaning of the codes.
-        recipe, length, seed: how.
+        recipe: with its batch size settled.
+        length, seed: how long, and from which random numbers.
         training, validation: identifiers of the prepared cases.
         prepared_digest: of the prepared cases.
-        start: digest of the model the weights come from, or empty.
+        start: identity of the weights it starts with, or empty.
     """
 
     plan: Plan
@@ -56,128 +71,141 @@ class FoldTask:
     start: str = ""
 
 
+def task_of(training: Training, labels: LabelSchema, seed: int, split: Split, prepared: str, start: str = "") -> FoldTask:
+    """The FoldTask of a settled training.
+
+    Args:
+        split: the cases to learn from, and those held back.
+        prepared: digest of the prepared cases.
+        start: identity of the weights it starts with.
+    """
+    return FoldTask(
+        plan=training.plan,
+        labels=labels,
+        recipe=training.recipe,
+        length=training.length,
+        seed=seed,
+        training=split.training,
+        validation=split.validation,
+        prepared_digest=prepared,
+        start=start,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class TrainedFold:
-    """Weights (a state dictionary on the CPU), the state in which the training ended, and the last line of history."""
+    """What came of it.
 
-    weights: dict
+    Attributes:
+        weights: a state dictionary on the CPU.
+        state: in which the training ended.
+        transfer: what was taken over from another model; None where it started anew.
+    """
+
+    weights: dict[str, torch.Tensor]
     state: LoopState
-    last_check: dict
+    transfer: Transfer | None = None
 
 
-def train_fold(task, *, prepared, folder, device, start_weights=None, say=lambda text: None):
+def train_fold(
+    task: FoldTask, *, prepared: Path, folder: Path, device: torch.device, start: Start | None = None
+) -> TrainedFold:
     """Train, or go on with, the fold whose working files are in ``folder``.
 
     Args:
-        task: FoldTask.
+        task: what to train.
         prepared: folder of the prepared cases.
         folder: for ``checkpoint.safetensors``, ``history.jsonl`` and ``curves.png``.
-        device: torch.device.
-        start_weights: state dictionary to begin with; tensors of another name or shape are left as they are.
-        say: called with sentences for the log.
-
-    Returns:
-        TrainedFold
+        device: to train on.
+        start: weights to begin with.
 
     Raises:
         TrainingError: see ``loop.fit``; AutosegError for a damaged prepared case.
     """
-    prepared, folder = Path(prepared), Path(folder)
-    if device.type == "cpu":
-        keep_memory()
-    torch.backends.cudnn.benchmark = device.type == "cuda"  # patches keep their size for long
-    recipe = with_batch_size(task.recipe, task.plan, device.type)
-    task = replace(task, recipe=recipe)
-    refuse_too_large(task.plan.network, task.plan.patch_size, recipe.batch_size, device, bf16=recipe.bf16 is not False)
-    torch.manual_seed(task.seed)
-    network = build_network(task.plan.network)
-    if start_weights:
-        say(load_matching(network, start_weights))
-    if task.plan.network.restoration:
-        network.restoration.detached = recipe.restoration_detach
-    head = finest_head(network)
-    if head is not None and head.in_channels < head.out_channels:
-        postpone_logits(network)
+    if task.recipe.batch_size is None:
+        raise TrainingError("expected a recipe with its batch size settled, found none. Settle the training first")
+    bf16 = task.recipe.bf16 is not False
+    refuse_too_large(task.plan.network, task.plan.patch_size, task.recipe.batch_size, device, bf16=bf16)
+    network, transfer = _network(task, start)
     network.to(device).train()
-
-    cases = [open_case(prepared / name) for name in task.training]
-    if device.type == "cuda":
-        cases = loaded(cases, KEPT_BYTES)
-    epoch = steps_of_an_epoch(recipe, task.plan, cases)
-
-    def batch(step, fraction, left):
-        plain = is_plain(recipe, fraction, left / epoch)
-        where = device if device.type == "cuda" else "cpu"
-        return make_batch(cases, task.plan, recipe, task.labels, task.seed, step, fraction, plain, where)
-
     loss = partial(
-        LOSSES[recipe.loss],
+        LOSSES[task.recipe.loss],
         batch_dice=task.plan.batch_dice,
         regions=task.labels.structure_codes if task.labels.has_regions else (),
     )
-    history = folder / "history.jsonl"
-    trim_history(history, _step_reached(folder))
-
-    drawn = -CURVES_SECONDS
-
-    def on_check(row):
-        nonlocal drawn
-        append_history(history, row)
-        if time.monotonic() - drawn > CURVES_SECONDS:
-            plot_history(read_history(history), folder / "curves.png")
-            drawn = time.monotonic()
-        dice = " ".join(f"{name} {value:.3f}" for name, value in row["patch_dice"].items() if value is not None)
-        say(
-            f"{row['fraction']:4.0%} step {row['step']} {row['seconds'] / 60:.1f} min "
-            f"loss {row['train_loss']:.3f} validation {row['validation_loss']:.3f} Dice {dice}"
-        )
-
-    state, weights = fit(
-        network,
-        batch,
-        _validation_patches(task, prepared, recipe),
-        _in_a_safe_format(recipe, task.plan, device, say),
-        task.length,
+    job = Job(
+        recipe=task.recipe,
+        length=task.length,
         loss=loss,
         score=partial(patch_dice, labels=task.labels),
         device=device,
         identity=digest(task),
-        checkpoint=folder / "checkpoint.safetensors",
-        on_check=on_check,
-        say=say,
+        checkpoint=folder / CHECKPOINT,
+        prepare=partial(_prepare, task, device),
     )
-    rows = read_history(history)
-    plot_history(rows, folder / "curves.png")
-    return TrainedFold(weights, state, rows[-1] if rows else {})
+    trim_history(folder / HISTORY, _step_reached(folder))
+    batches, validation = _batches(task, prepared, device), _validation_patches(task, prepared)
+    state, weights = fit(network, batches, validation, job, on_check=_Monitor(folder))
+    plot_history(read_history(folder / HISTORY), folder / CURVES)
+    return TrainedFold(weights, state, transfer)
 
 
-def _in_a_safe_format(recipe, plan, device, say):
-    """The recipe, in float32 where bfloat16 would harm; not part of what a checkpoint belongs to, but of this machine."""
+def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Transfer | None]:
+    """The network to train, with what it takes over."""
+    torch.manual_seed(task.seed)
+    lazy, detached = prefers_lazy_logits(task.plan.network), task.recipe.restoration_detach
+    network = build_network(task.plan.network, lazy_logits=lazy, restoration_detached=detached)
+    transfer = load_matching(network, start.load(), start.source) if start else None
+    if transfer:
+        logger.info("%s", transfer)
+    return network, transfer
+
+
+def _batches(task: FoldTask, prepared: Path, device: torch.device) -> MakeBatch:
+    """What makes the batch of a step."""
+    cases: Sequence[TrainingCase] = [open_case(prepared / name) for name in task.training]
+    if device.type == "cuda":
+        cases = loaded(cases, KEPT_BYTES)
+    epoch = steps_of_an_epoch(task.recipe, task.plan, voxels_of(case.shape for case in cases))
+    where = device if device.type == "cuda" else "cpu"
+
+    def batch(step: int, fraction: float, left: float) -> Batch:
+        plain = is_plain(task.recipe, fraction, left / epoch)
+        return make_batch(cases, task.plan, task.recipe, task.labels, task.seed, step, fraction, plain, where)
+
+    return batch
+
+
+class _Monitor:
+    """Takes each row of history: writes it, logs it, and draws the curves now and then."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.drawn = folder, -float(CURVES_SECONDS)
+
+    def __call__(self, row: Row) -> None:
+        append_history(self.folder / HISTORY, row)
+        if time.monotonic() - self.drawn > CURVES_SECONDS:
+            plot_history(read_history(self.folder / HISTORY), self.folder / CURVES)
+            self.drawn = time.monotonic()
+        dice = " ".join(f"{name} {value:.3f}" for name, value in row["patch_dice"].items() if value is not None)
+        logger.info(
+            f"{row['fraction']:4.0%} step {row['step']} {row['seconds'] / 60:.1f} min "
+            f"loss {row['train_loss']:.3f} validation {row['validation_loss']:.3f} Dice {dice}"
+        )
+
+
+def _prepare(task: FoldTask, device: torch.device, network: torch.nn.Module, precision: str) -> Applied:
+    """The network as the device likes it, with the patches that this training passes through; the last ones at its end."""
+    plan, recipe = task.plan, task.recipe
     begins = (0.0, *(stage.until for stage in recipe.patch_stages))
     patches = [patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)[0] for fraction in begins]
-    if recipe.bf16 is False or not unsafe_in_bf16(plan.network, patches, device):
-        return recipe
-    say("float32, because torch writes beyond its memory when it trains thin patches in bfloat16 on this processor")
-    return replace(recipe, bf16=False)
+    return prepare_for(device, network, plan.network, patches, precision=precision, training=True)
 
 
-def load_matching(network, weights):
-    """Copy the tensors that fit by name and shape into ``network``; a sentence that says how many did.
-
-    Raises:
-        TrainingError: none fits.
-    """
-    own = network.state_dict()
-    fitting = {name: t for name, t in weights.items() if name in own and own[name].shape == t.shape}
-    if not fitting:
-        raise TrainingError("none of the model's weights fits this network. Use --network and --plan as it was trained with")
-    network.load_state_dict(own | fitting)
-    return f"starting from {len(fitting)} of {len(own)} tensors of the given model; the others are new"
-
-
-def patch_dice(results, labels):
+def patch_dice(results: Iterable[tuple[torch.Tensor | Scores, torch.Tensor]], labels: LabelSchema) -> dict[str, float | None]:
     """Dice of each structure over all validation patches together; None where it is in neither."""
-    both, total = {}, {}
+    both: dict[str, int] = {}
+    total: dict[str, int] = {}
     for logits, codes in (part for whole in results for part in in_slabs(*whole)):
         logits = logits.logits() if isinstance(logits, Scores) else logits
         valid = codes >= 0
@@ -190,17 +218,18 @@ def patch_dice(results, labels):
     return {name: 2 * both[name] / total[name] if total[name] else None for name in labels.structures}
 
 
-def _validation_patches(task, prepared, recipe):
+def _validation_patches(task: FoldTask, prepared: Path) -> list[Batch]:
     """One fixed patch, without augmentation, from each of a few validation cases (of training cases where there are none)."""
     names = task.validation or task.training
-    chosen = [names[i] for i in np.linspace(0, len(names) - 1, min(recipe.check_cases, len(names))).round().astype(int)]
-    plain = replace(recipe, augmentation="none", batch_size=1, foreground=1.0, patch_stages=(), restoration_weight=0.0)
+    most = min(task.recipe.check_cases, len(names))
+    chosen = [names[i] for i in np.linspace(0, len(names) - 1, most).round().astype(int)]
+    plain = replace(task.recipe, augmentation="none", batch_size=1, foreground=1.0, patch_stages=(), restoration_weight=0.0)
     return [
         make_batch([open_case(prepared / name)], task.plan, plain, task.labels, task.seed, step, 1.0)
         for step, name in enumerate(chosen)
     ]
 
 
-def _step_reached(folder):
-    state = read_state(folder / "checkpoint.safetensors")
+def _step_reached(folder: Path) -> int:
+    state = read_state(folder / CHECKPOINT)
     return state.step if state else 0

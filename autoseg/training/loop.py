@@ -6,67 +6,96 @@ validation batches, the recipe, the length, the device. A resumed training goes 
 ``step`` is always the same batch.
 """
 
+from __future__ import annotations
+
+import logging
 import math
-import signal
-import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from autoseg.engines import default_workers
+from autoseg.engines import default_workers, on_stop_signals
 from autoseg.errors import TrainingError
-from autoseg.networks.channels_last import put_channels_last
-from autoseg.networks.machine import faster_in_bf16, give_to_onednn
+from autoseg.networks.devices import Applied
+from autoseg.training.batch import Batch
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
+from autoseg.training.length import Length
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
 from autoseg.training.passes import Passes
-from autoseg.training.recipe import ema_decay, learning_rate_factor, momentum_for, over_at, restoration_weight
+from autoseg.training.recipe import (
+    Recipe,
+    ema_decay,
+    learning_rate_factor,
+    momentum_for,
+    over_at,
+    restoration_weight,
+)
 
-__all__ = ["Length", "fit"]
+__all__ = ["Job", "Length", "fit"]
+
+logger = logging.getLogger(__name__)
 
 ACCELERATOR_THREADS = 3  # that make batches
 CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the length is a time
 
+State = dict[str, torch.Tensor]  # of a network, by name
+Row = dict[str, Any]  # a line of history
+MakeBatch = Callable[[int, float, float], Batch]  # (step, fraction of the training, steps left) -> batch
+Loss = Callable[[Any, torch.Tensor], torch.Tensor]  # (logits, codes) -> scalar
+Score = Callable[[Iterable[tuple[Any, torch.Tensor]]], dict[str, float | None]]  # (logits, codes) one by one -> by name
 
-@dataclass(frozen=True)
-class Length:
-    """How long to train: so many ``seconds``, or so many ``steps``; one of them is None."""
 
-    seconds: float | None = None
-    steps: int | None = None
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a training is besides its network and its batches.
 
-    def fraction(self, state):
-        """Share of the length that is used up."""
-        return state.step / self.steps if self.steps else state.seconds / self.seconds
+    Attributes:
+        recipe: how to train.
+        length: how long.
+        loss: of logits and codes.
+        score: of validation results, which are used up one by one; for the history.
+        device: where the network is.
+        identity: digest of what is trained; a checkpoint of another identity is refused.
+        checkpoint: file that is written, and resumed from where it exists.
+        prepare: (network, precision) -> Applied: ``prepare_for`` with what it needs to know besides.
+    """
+
+    recipe: Recipe
+    length: Length
+    loss: Loss
+    score: Score
+    device: torch.device
+    identity: str
+    checkpoint: Path
+    prepare: Callable[[torch.nn.Module, str], Applied]
 
 
 def fit(
-    network, batch, validation, recipe, length, *, loss, score, device, identity, checkpoint, on_check=None, say=lambda t: None
-):
+    network: torch.nn.Module,
+    batch: MakeBatch,
+    validation: Sequence[Batch],
+    job: Job,
+    on_check: Callable[[Row], object] = lambda row: None,
+) -> tuple[LoopState, State]:
     """Train until the length is used up or the validation loss has settled.
 
     Args:
-        network: module on ``device``; ``network(x, every_scale=True)`` gives the logits of every scale.
-        batch: function (step, fraction, steps left) -> (images (B, C, Z, Y, X), codes (B, Z, Y, X)), on the CPU or
-            on ``device``, and what ``make_batch`` adds where images are to be restored; a failure ends the training with its
-            cause, although it runs in a thread.
-        validation: list of (images, codes), measured at every check.
-        recipe: Recipe.
-        length: Length.
-        loss: function (logits, codes) -> scalar tensor.
-        score: function (iterable of (logits, codes), used up) -> dictionary name -> value or None, for the history.
-        device: torch.device.
-        identity: digest of what is trained; a checkpoint of another identity is refused.
-        checkpoint: path; resumed from where it exists.
+        network: module on the job's device; ``network(x, every_scale=True)`` gives the logits of every scale.
+        batch: makes the batch of a step, on the CPU or on the device; a failure ends the training with its cause, although it
+            runs in a thread.
+        validation: measured at every check.
+        job: the rest.
         on_check: called with each row of history.
-        say: called with sentences for the log.
 
     Returns:
         (LoopState, weights): the weights to use, a state dictionary on the CPU (averaged ones if the recipe averages).
@@ -74,38 +103,25 @@ def fit(
     Raises:
         TrainingError: the loss is not a number, or the checkpoint belongs to other settings.
     """
+    recipe, length, device = job.recipe, job.length, job.device
     optimizers = build_optimizers(network, recipe)
-    if checkpoint.is_file():
-        state, averaged = load_checkpoint(checkpoint, network, optimizers.values())
-        if state.identity != identity:
-            raise TrainingError(
-                f"{checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
-                "another --name, or start it anew with --fresh"
-            )
-        averaged = {name: t.to(device) for name, t in averaged.items()}
-        state = replace(state, bf16=state.bf16 and recipe.bf16 is not False)  # it may come from another machine
-        say(f"resuming at step {state.step} after {state.seconds / 60:.1f} min")
-    else:
-        state = _begin(network, batch, recipe, length, device, identity)
-        averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if recipe.ema else {}
-    say("bfloat16" if state.bf16 else "float32")
-    if device.type == "cpu" and not state.bf16:
-        put_channels_last(network)
-        give_to_onednn(network)
+    state, averaged, precision = _begin(network, job, optimizers)
+    applied = job.prepare(network, precision)
+    logger.info("%s", applied)
+    state = replace(state, bf16=applied.bf16)
 
     voxels = _voxels_of_a_batch(batch, recipe) if length.seconds and not state.finished else []
-    run = partial(_loss, network, loss=loss, recipe=recipe, device=device, bf16=state.bf16)
-    passes = Passes(run, list(network.parameters()), device, say)
-    losses, since, saved = [], time.monotonic() - state.seconds, time.monotonic()
+    passes = Passes(lambda ready, weight: _loss(network, ready, weight, job, state.bf16), list(network.parameters()), device)
+    losses: list[torch.Tensor] = []
+    since, saved = time.monotonic() - state.seconds, time.monotonic()
     begun, checking = time.monotonic(), 0.0
-    with _Ahead(batch, recipe, length, state, device) as ahead, _stop_signals() as stopped:
+    with _Ahead(batch, job, state) as ahead, _stop_signals() as stopped:
         while not state.finished and not stopped:
             rate = learning_rate_factor(recipe, length.fraction(state), state.cooldown)
             if rate is None:
                 state = replace(state, finished=True)
                 break
-            weight = restoration_weight(recipe, length.fraction(state))
-            losses.append(_step(passes, optimizers, ahead.take(state), recipe, rate, weight, device, state))
+            losses.append(_step(passes, optimizers, ahead.take(state), rate, job, state))
             _refuse_unless_finite(losses[-2:-1], state.step - 1, recipe)  # the last one may still be in the making
             _average(averaged, network, ema_decay(state.steps_expected, state.step))
             state = replace(state, step=state.step + 1, seconds=time.monotonic() - since)
@@ -115,41 +131,50 @@ def fit(
             if reached >= (state.checks + 1) / recipe.checks and affordable:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 checking -= time.monotonic()
-                row, state = _check(network, averaged, validation, loss, score, recipe, length, device, state)
+                row, state = _check(network, averaged, validation, job, state)
                 checking += time.monotonic()
                 row |= {"train_loss": torch.stack(losses).mean().item(), "learning_rate": recipe.learning_rate * rate}
                 row |= {"momentum": momentum_for(recipe, state.steps_expected)}
                 losses, state = [], replace(state, seconds=time.monotonic() - since)
-                if on_check:
-                    on_check(row)
+                on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-                save_checkpoint(checkpoint, state, network, averaged, optimizers.values())
+                save_checkpoint(job.checkpoint, state, network, averaged, optimizers.values())
                 saved = time.monotonic()
     _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-    save_checkpoint(checkpoint, state, network, averaged, optimizers.values())
+    save_checkpoint(job.checkpoint, state, network, averaged, optimizers.values())
     if stopped:
-        say(f"stopped at step {state.step}; the same command goes on from there")
+        logger.info("stopped at step %d; the same command goes on from there", state.step)
         raise KeyboardInterrupt
     weights = averaged or network.state_dict()
     return state, {name: t.detach().to("cpu", copy=True).contiguous() for name, t in weights.items()}
 
 
-def _begin(network, batch, recipe, length, device, identity):
-    """The first state, with the number format from a probe."""
-    bf16 = recipe.bf16
-    if bf16 is None:
-        bf16 = faster_in_bf16(network, batch(0, 1.0, 0)[0].shape[1:], device, training=True)
-    return LoopState(identity=identity, steps_expected=length.steps or 1, bf16=bf16)
+def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.optim.Optimizer]) -> tuple[LoopState, State, str]:
+    """(state, averaged weights, precision) of the checkpoint, which fills network and optimisers too, else fresh ones."""
+    wanted = {None: "auto", True: "bf16", False: "fp32"}[job.recipe.bf16]
+    if not job.checkpoint.is_file():
+        state = LoopState(identity=job.identity, steps_expected=job.length.steps or 1, bf16=False)
+        averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if job.recipe.ema else {}
+        return state, averaged, wanted
+    state, averaged = load_checkpoint(job.checkpoint, network, optimizers.values())
+    if state.identity != job.identity:
+        raise TrainingError(
+            f"{job.checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
+            "another --name, or start it anew with --fresh"
+        )
+    logger.info("resuming at step %d after %.1f min", state.step, state.seconds / 60)
+    precision = "bf16" if state.bf16 and wanted != "fp32" else "fp32"  # it may come from another machine
+    return state, {name: t.to(job.device) for name, t in averaged.items()}, precision
 
 
-def _voxels_of_a_batch(batch, recipe):
+def _voxels_of_a_batch(batch: MakeBatch, recipe: Recipe) -> list[tuple[float, int]]:
     """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training."""
     ends = [*(stage.until for stage in recipe.patch_stages), 1.0]
-    return [(end, batch(0, begin, 0)[0].numel()) for begin, end in zip([0.0, *ends], ends, strict=False)]
+    return [(end, batch(0, begin, 0).images.numel()) for begin, end in zip([0.0, *ends], ends, strict=False)]
 
 
-def _steps_expected(length, state, voxels):
+def _steps_expected(length: Length, state: LoopState, voxels: Sequence[tuple[float, int]]) -> int:
     """Steps of the whole training: those given, or as many as its seconds allow at the pace so far, if voxels cost alike."""
     if length.steps:
         return length.steps
@@ -161,30 +186,36 @@ def _steps_expected(length, state, voxels):
     return max(state.step, round(state.step * whole / done))
 
 
-def _loss(network, tensors, weight, *, loss, recipe, device, bf16):
+def _loss(network: torch.nn.Module, batch: Batch, weight: float, job: Job, bf16: bool) -> torch.Tensor:
     """The loss of a batch: that of the segmentation, and ``weight`` times that of the restoration where there is one."""
-    images, codes, *restoring = tensors
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        logits = network(images, every_scale=recipe.deep_supervision)
-    total = deep_supervision_loss(loss, logits if recipe.deep_supervision else [logits], codes)
-    if restoring:
-        degraded, clean, slices = restoring
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            _, restored = network(degraded, restore=slices)
-        total = total + weight * restoration_loss(restored, clean)
+    every_scale, kind = job.recipe.deep_supervision, job.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=bf16):
+        logits = network(batch.images, every_scale=every_scale)
+    total: torch.Tensor = deep_supervision_loss(job.loss, logits if every_scale else [logits], batch.codes)
+    if batch.lesson is not None:
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16):
+            _, restored = network(batch.lesson.degraded, restore=batch.lesson.slices)
+        total = total + weight * restoration_loss(restored, batch.lesson.clean)
     return total
 
 
-def _step(passes, optimizers, tensors, recipe, rate, weight, device, state):
+def _step(
+    passes: Passes,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    batch: Batch,
+    rate: float,
+    job: Job,
+    state: LoopState,
+) -> torch.Tensor:
     """One optimiser step; the loss as a tensor, which a GPU may still be computing."""
-    set_pace(optimizers, recipe, rate, state.steps_expected)
-    tensors = [tensor.to(device, non_blocking=True) for tensor in tensors]
-    total = passes(tensors, weight, same=len(tensors) == 2)  # restoring depends on what the slices are like
-    descend(optimizers, recipe, weight)
+    weight = restoration_weight(job.recipe, job.length.fraction(state))
+    set_pace(optimizers, job.recipe, rate, state.steps_expected)
+    total = passes(batch.to(job.device), weight)
+    descend(optimizers, job.recipe, weight)
     return total
 
 
-def _refuse_unless_finite(losses, step, recipe):
+def _refuse_unless_finite(losses: Sequence[torch.Tensor], step: int, recipe: Recipe) -> None:
     """Losses of one step or none."""
     for value in (tensor.item() for tensor in losses):
         if not math.isfinite(value):
@@ -196,7 +227,7 @@ def _refuse_unless_finite(losses, step, recipe):
             )
 
 
-def _average(averaged, network, decay):
+def _average(averaged: State, network: torch.nn.Module, decay: float) -> None:
     """Move the averaged tensors (a dictionary by name) towards those of the network; whole numbers are copied."""
     now = network.state_dict()
     moving = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
@@ -207,30 +238,32 @@ def _average(averaged, network, decay):
 
 
 @torch.no_grad()
-def _check(network, averaged, validation, loss, score, recipe, length, device, state):
+def _check(
+    network: torch.nn.Module, averaged: State, validation: Sequence[Batch], job: Job, state: LoopState
+) -> tuple[Row, LoopState]:
     """Validation loss with the averaged weights, and what follows from it for the length."""
     trained = {name: t.detach().clone() for name, t in network.state_dict().items()}
     network.load_state_dict(averaged or trained)
     network.eval()
-    losses = []
+    losses: list[float] = []
 
-    def results():  # one after the other: with many labels even the logits of a few patches fill the memory
-        for images, codes in validation:
-            with torch.autocast(device.type, torch.bfloat16, enabled=state.bf16):
-                logits = network(images.to(device)).float()
-            codes = codes.to(device)
-            losses.append(loss(logits, codes).item())
+    def results() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        # one after the other: with many labels even the logits of a few patches fill the memory
+        for batch in validation:
+            with torch.autocast(job.device.type, torch.bfloat16, enabled=state.bf16):
+                logits = network(batch.images.to(job.device)).float()
+            codes = batch.codes.to(job.device)
+            losses.append(job.loss(logits, codes).item())
             yield logits, codes
 
-    dice = score(results())
+    dice = job.score(results())
     network.load_state_dict(trained)
     network.train()
     value = sum(losses) / len(losses)
     smoothed = value if state.smoothed is None else 0.5 * (state.smoothed + value)
     better = state.best is None or smoothed < state.best - 1e-3 * abs(state.best)
     since_best = 0 if better else state.since_best + 1
-    fraction = length.fraction(state)
-    cooldown = state.cooldown
+    recipe, fraction, cooldown = job.recipe, job.length.fraction(state), state.cooldown
     settled = recipe.patience is not None and since_best >= recipe.patience
     if settled and cooldown is None and fraction < recipe.hold:
         cooldown = fraction
@@ -254,19 +287,11 @@ def _check(network, averaged, validation, loss, score, recipe, length, device, s
 
 
 @contextmanager
-def _stop_signals():
-    """A list that is not empty once somebody asked to stop (interrupt or terminate), so that the step in hand is finished."""
-    stopped = []
-    if threading.current_thread() is not threading.main_thread():
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that is not empty once somebody asked to stop, so that the step in hand is finished."""
+    stopped: list[int] = []
+    with on_stop_signals(lambda number, frame: stopped.append(number)):
         yield stopped
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda received, frame: stopped.append(received)) for number in signals]
-    try:
-        yield stopped
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 class _Ahead:
@@ -277,44 +302,44 @@ class _Ahead:
     because they wait for the interpreter (EXPERIMENTS.md). What they have a CUDA device do goes before the training.
     """
 
-    def __init__(self, batch, recipe, length, state, device):
-        self.batch, self.recipe, self.length, self.device = batch, recipe, length, device
-        threads = 1 if device.type == "cpu" else min(ACCELERATOR_THREADS, default_workers())
+    def __init__(self, batch: MakeBatch, job: Job, state: LoopState) -> None:
+        self.batch, self.job = batch, job
+        threads = 1 if job.device.type == "cpu" else min(ACCELERATOR_THREADS, default_workers())
         self.depth = 1 + threads
-        self.pool = ThreadPoolExecutor(threads, initializer=_begin_thread, initargs=(device,))
+        self.pool = ThreadPoolExecutor(threads, initializer=_begin_thread, initargs=(job.device,))
         self.next, self.cooldown = state.step, state.cooldown
-        self.pending = deque()
+        self.pending = deque[Future[Batch]]()
 
-    def __enter__(self):
+    def __enter__(self) -> _Ahead:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
-    def take(self, state):
+    def take(self, state: LoopState) -> Batch:
         if state.cooldown != self.cooldown:  # patches are whole from now on
             self.cooldown, self.next = state.cooldown, state.step
             self.pending.clear()
         while len(self.pending) < self.depth:
             ahead = replace(state, step=self.next)  # by steps the fraction is that batch's own, by time it is now's
-            fraction = self.length.fraction(ahead)
-            left = state.steps_expected * (over_at(self.recipe, state.cooldown) - fraction)
+            fraction = self.job.length.fraction(ahead)
+            left = state.steps_expected * (over_at(self.job.recipe, state.cooldown) - fraction)
             fraction = fraction if state.cooldown is None else 1.0
             self.pending.append(self.pool.submit(self._make, self.next, fraction, left))
             self.next += 1
-        tensors = self.pending.popleft().result()
-        for tensor in (t for t in tensors if t.is_cuda):
-            tensor.record_stream(torch.cuda.current_stream(self.device))  # its memory is in use until the training read it
-        return tensors
+        batch = self.pending.popleft().result()
+        for tensor in (t for t in batch.tensors if t.is_cuda):
+            tensor.record_stream(torch.cuda.current_stream(self.job.device))  # its memory is in use until the training read it
+        return batch
 
-    def _make(self, step, fraction, left):
-        tensors = self.batch(step, fraction, left)
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()  # of this thread: the batch is complete
-        return tensors
+    def _make(self, step: int, fraction: float, left: float) -> Batch:
+        batch = self.batch(step, fraction, left)
+        if self.job.device.type == "cuda":
+            torch.cuda.current_stream(self.job.device).synchronize()  # of this thread: the batch is complete
+        return batch
 
 
-def _begin_thread(device):
+def _begin_thread(device: torch.device) -> None:
     torch.set_num_threads(1)  # for this thread
     if device.type == "cuda":
         torch.cuda.set_stream(torch.cuda.Stream(device, priority=-1))

@@ -1,12 +1,12 @@
 """A want of memory, as an error with its remedy: before the training where it is certain, else when it comes."""
 
-import os
 from contextlib import contextmanager
 
 import torch
 
 from autoseg.errors import TrainingError
-from planners.memory import count_elements
+from autoseg.room import as_size, free_memory, is_want_of_memory, memory_limit
+from planners.cost import count_elements
 
 __all__ = ["refuse_too_large", "told_when_short_of_memory"]
 
@@ -42,10 +42,7 @@ def _bytes_of(device):
     """Memory of a device; None where it cannot be asked."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
+    return memory_limit()
 
 
 @contextmanager
@@ -53,8 +50,9 @@ def told_when_short_of_memory():
     """Whatever kind of error says that memory is short becomes a TrainingError with what to do."""
     try:
         yield
-    except (MemoryError, RuntimeError) as fault:  # torch has a class for GPUs and none for CPUs
-        if isinstance(fault, RuntimeError) and "allocate" not in str(fault) and "out of memory" not in str(fault):
+    except (MemoryError, RuntimeError) as fault:
+        if not is_want_of_memory(fault):
             raise
-        line = (str(fault).splitlines() or ["no more memory"])[0]
-        raise TrainingError(f"out of memory: {line}\n{REMEDY}") from fault
+        line, free = (str(fault).splitlines() or ["no more memory"])[0], free_memory()
+        there = "" if free is None else f"; the machine has {as_size(free)} free"
+        raise TrainingError(f"out of memory: {line}{there}\n{REMEDY}") from fault

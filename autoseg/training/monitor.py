@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from autoseg.atomic import replacing
+from autoseg.room import told_when_full
 
 __all__ = ["append_history", "plot_history", "read_history", "trim_history"]
 
@@ -12,7 +13,7 @@ def append_history(path, row):
     """Add one check (a flat dictionary) to ``history.jsonl``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with told_when_full(path.parent), path.open("a") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
 

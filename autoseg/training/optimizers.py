@@ -2,7 +2,7 @@
 
 import torch
 
-from autoseg.networks import attention_blocks
+from autoseg.networks import attention_blocks, restoration_parameters
 from autoseg.training.muon import Muon
 from autoseg.training.recipe import momentum_for
 
@@ -22,7 +22,7 @@ def build_optimizers(network, recipe):
         ``attention`` (Adam); else they are with the others, without decay. The first ones only where recipe and network have
         them.
     """
-    head = {id(p) for p in network.restoration.parameters()} if hasattr(network, "restoration") else set()
+    head = {id(p) for p in restoration_parameters(network)}
     looks = {id(p) for block in attention_blocks(network) for p in block.parameters()}
     moved, spared = {name: [] for name in RATES}, []
     for p in network.parameters():

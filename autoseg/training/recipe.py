@@ -5,11 +5,16 @@ stays until ``hold``, and falls to zero with ``(1 - t) ** power``. When the vali
 over, what is left of the patch stages is skipped, the fall begins at once and is shortened in proportion: the early stopping.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from autoseg.errors import TrainingError
 from autoseg.registry import Registry
+from planners.plan import Plan
 from planners.records import RecordError, from_json, to_json
 
 __all__ = [
@@ -17,7 +22,6 @@ __all__ = [
     "PatchStage",
     "Recipe",
     "changed",
-    "is_mirrored",
     "is_plain",
     "learning_rate_factor",
     "momentum_for",
@@ -25,10 +29,7 @@ __all__ = [
     "patch_stage",
     "restoration_weight",
     "steps_of_an_epoch",
-    "with_batch_size",
 ]
-
-MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (EXPERIMENTS.md, 2026-11-27)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class PatchStage:
     scale: float
     batch_factor: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.until <= 1 or not 0 < self.scale <= 1 or self.batch_factor < 1:
             raise ValueError("a patch stage needs until and scale in (0, 1] and a batch_factor of at least 1")
 
@@ -115,7 +116,7 @@ class Recipe:
     checkpoint_minutes: float = 3.0
     bf16: bool | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
             raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
         for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes", "cpu_width", "restoration_rate"):
@@ -153,7 +154,7 @@ PARITY = Recipe(
 RECIPES = Registry("recipe", {"autoseg": Recipe(), "parity": PARITY})
 
 
-def changed(recipe, settings):
+def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """A recipe with other values, as from ``--set key=value`` or a JSON file.
 
     Args:
@@ -169,7 +170,7 @@ def changed(recipe, settings):
         raise TrainingError(f"{fault}. The settings of a recipe are: {names}") from fault
 
 
-def learning_rate_factor(recipe, fraction, cooldown=None):
+def learning_rate_factor(recipe: Recipe, fraction: float, cooldown: float | None = None) -> float | None:
     """The learning rate at ``fraction`` of the training, as a share of its maximum; None when the training is over.
 
     ``cooldown`` is the fraction at which the fall begins, by default ``recipe.hold``. It ends in proportion: begun at half of
@@ -186,42 +187,28 @@ def learning_rate_factor(recipe, fraction, cooldown=None):
     return (1 - (fraction - start) / (end - start)) ** recipe.power
 
 
-def over_at(recipe, cooldown=None):
+def over_at(recipe: Recipe, cooldown: float | None = None) -> float:
     """The fraction at which the training is over, as for ``learning_rate_factor``."""
     return 1.0 if cooldown is None or recipe.hold == 0 else min(cooldown, recipe.hold) / recipe.hold
 
 
-def steps_of_an_epoch(recipe, plan, cases):
-    """How many steps (a fraction) hold as many voxels as ``cases``, each with a ``shape``; the batch size is settled."""
-    return sum(math.prod(case.shape) for case in cases) / (recipe.batch_size * math.prod(plan.patch_size))
+def steps_of_an_epoch(recipe: Recipe, plan: Plan, voxels: int) -> float:
+    """How many steps (a fraction) hold so many ``voxels``; the batch size is settled."""
+    assert recipe.batch_size, "the batch size is settled"
+    return voxels / (recipe.batch_size * math.prod(plan.patch_size))
 
 
-def is_plain(recipe, fraction, epochs_left):
+def is_plain(recipe: Recipe, fraction: float, epochs_left: float) -> bool:
     """Whether a sample is mirrored at most: ``epochs_left`` are how often those to come hold the voxels of all cases."""
     return fraction >= recipe.hold and epochs_left < recipe.plain_epochs
 
 
-def is_mirrored(recipe, epochs, device_type):
-    """Whether a training mirrors, and so do predictions with its model.
-
-    Mirrored anatomy, which no scan has, is one more thing to learn. Short trainings have no time for it, while it keeps long
-    ones from learning their cases by heart.
-
-    Args:
-        epochs: how often the training holds the voxels of all cases; None where only its time is known, which is taken to be
-            short on a CPU and long elsewhere.
-    """
-    if recipe.mirror is not None:
-        return recipe.mirror
-    return device_type != "cpu" if epochs is None else epochs >= MIRRORED_EPOCHS
-
-
-def restoration_weight(recipe, fraction):
+def restoration_weight(recipe: Recipe, fraction: float) -> float:
     """Weight of the restoration at ``fraction`` of the training."""
     return recipe.restoration_weight * min(1.0, fraction / (recipe.restoration_warmup or 1e-9))
 
 
-def momentum_for(recipe, steps):
+def momentum_for(recipe: Recipe, steps: int) -> float:
     """Momentum whose memory is about one two-hundredth of the training: 0.9 up to 2000 steps, 0.95 at 4000, at most 0.98.
 
     0.99 remembers a hundred steps and raises the effective rate a hundredfold, too much for a short training (EXPERIMENTS.md).
@@ -229,23 +216,22 @@ def momentum_for(recipe, steps):
     return min(0.98, max(0.9, 1 - 200 / max(steps, 1))) if recipe.momentum is None else recipe.momentum
 
 
-def ema_decay(steps, step):
+def ema_decay(steps: int, step: int) -> float:
     """Decay of the averaged weights after ``step`` of ``steps``: about a tenth of a percent of memory at the end."""
     return min(0.999, max(0.9, 1 - 12 / max(steps, 1)), (1 + step) / (10 + step))
 
 
-def patch_stage(recipe, fraction, patch, divisor):
+def patch_stage(
+    recipe: Recipe, fraction: float, patch: Sequence[int], divisor: Sequence[int]
+) -> tuple[tuple[int, int, int], int]:
     """(patch, batch factor) at a fraction of the training; edges stay multiples of ``divisor`` and within ``patch``."""
     for stage in recipe.patch_stages:
         if fraction < stage.until:
             edges = [max(d, round(p * stage.scale / d) * d) for p, d in zip(patch, divisor, strict=True)]
-            return tuple(min(e, p) for e, p in zip(edges, patch, strict=True)), stage.batch_factor
-    return tuple(patch), 1
+            return _triple(min(e, p) for e, p in zip(edges, patch, strict=True)), stage.batch_factor
+    return _triple(patch), 1
 
 
-def with_batch_size(recipe, plan, device_type):
-    """The recipe with the batch size settled for a device."""
-    if recipe.batch_size is not None:
-        return recipe
-    most = recipe.cpu_batch_size if device_type == "cpu" else None
-    return replace(recipe, batch_size=min(plan.batch_size, most or plan.batch_size))
+def _triple(edges: Iterable[int]) -> tuple[int, int, int]:
+    z, y, x = edges
+    return z, y, x

@@ -6,13 +6,19 @@ case is smaller than what is read. Where some voxels are to be ignored, every ot
 instead.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+
+from autoseg.preprocess.cases import TrainingCase
 
 __all__ = ["draw_centre", "forced_foreground", "read_block"]
 
 
-def forced_foreground(rng, position, batch_size, share):
+def forced_foreground(rng: np.random.Generator, position: int, batch_size: int, share: float) -> bool:
     """Whether the sample at ``position`` of a batch is centred on foreground: the last ones, ``share`` of them.
 
     A batch of one is by chance, drawn from ``rng``; others leave it alone.
@@ -22,12 +28,12 @@ def forced_foreground(rng, position, batch_size, share):
     return position >= round(batch_size * (1 - share))
 
 
-def draw_centre(rng, case, patch, groups, foreground):
+def draw_centre(
+    rng: np.random.Generator, case: TrainingCase, patch: Sequence[int], groups: Sequence[Sequence[int]], foreground: bool
+) -> np.ndarray:
     """The voxel at the centre of a patch.
 
     Args:
-        rng: ``numpy.random.Generator``.
-        case: ``StoredCase``.
         patch: (3,) edges of the patch.
         groups: for each structure the codes that belong to it.
         foreground: centre it on a structure, where the case has one.
@@ -42,17 +48,18 @@ def draw_centre(rng, case, patch, groups, foreground):
     annotated = [voxels for voxels in case.sites.values() if len(voxels)]
     if 0 in case.sites and annotated:  # listed only where some voxels are to be ignored
         return _pick(rng, annotated)
-    shape, patch = np.array(case.shape), np.array(patch)
+    shape, size = np.array(case.shape), np.array(patch)
     # a patch stays inside where it fits; where the case is smaller, the case stays inside the patch
-    low, high = np.minimum(0, shape - patch), np.maximum(0, shape - patch)
-    return rng.integers(low, high, endpoint=True) + patch // 2
+    low, high = np.minimum(0, shape - size), np.maximum(0, shape - size)
+    return rng.integers(low, high, endpoint=True) + size // 2
 
 
-def read_block(case, centre, size, outside, outside_code=0):
+def read_block(
+    case: TrainingCase, centre: np.ndarray, size: Sequence[int], outside: Sequence[float], outside_code: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """A block of a stored case; only the compressed blocks that it touches are read.
 
     Args:
-        case: ``StoredCase``.
         centre: (3,) voxel; the block begins at ``centre - size // 2``.
         size: (3,) voxels.
         outside: (C,) value beyond the case.
@@ -63,13 +70,20 @@ def read_block(case, centre, size, outside, outside_code=0):
     """
     lower = np.asarray(centre) - np.asarray(size) // 2
     box = [[int(a), int(a + n)] for a, n in zip(lower, size, strict=True)]
-    image = crop_and_pad_nd(case.image, box, pad_value=outside[0] if len(set(outside)) == 1 else np.nan)
+    image = _crop_and_pad(case.image, box, outside[0] if len(set(outside)) == 1 else np.nan)
     if len(set(outside)) > 1:
         image = np.where(np.isnan(image), np.reshape(outside, (-1, 1, 1, 1)).astype(np.float32), image)
-    return image.astype(np.float32, copy=False), crop_and_pad_nd(case.codes, box, pad_value=outside_code)
+    return image.astype(np.float32, copy=False), _crop_and_pad(case.codes, box, outside_code)
 
 
-def _pick(rng, arrays):
+def _crop_and_pad(array, box, value):
+    """The voxels of a box as a numpy array; ``value`` beyond the array, of which no more is read."""
+    inside = [slice(max(0, low), max(0, low, min(high, edge))) for (low, high), edge in zip(box, array.shape[-3:], strict=True)]
+    shifted = [[low - part.start, high - part.start] for (low, high), part in zip(box, inside, strict=True)]
+    return crop_and_pad_nd(array[(..., *inside)], shifted, pad_value=value)
+
+
+def _pick(rng: np.random.Generator, arrays: Sequence[np.ndarray]) -> np.ndarray:
     position = rng.integers(sum(len(a) for a in arrays))
     for array in arrays:
         if position < len(array):

@@ -1,4 +1,4 @@
-"""What planners/memory.py says a network costs, against the network itself."""
+"""What planners/cost.py says a network costs, against the network itself."""
 
 import math
 from dataclasses import replace
@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoseg.networks import NETWORKS, build_network, finest_head, postpone_logits
+from autoseg.networks import NETWORKS, Scores, build_network
 from planners import NetworkSpec, count_elements, count_operations, count_parameters
 from planners.attention import add_attention
-from planners.memory import POSTPONING
+from planners.cost import POSTPONING
 
 CUBES = NetworkSpec(
     name="unet",
@@ -89,12 +89,11 @@ def test_a_hundred_structures_take_no_more_than_two(built):
     spec, patch, _ = built
     many = replace(spec, out_channels=140)
     with torch.device("meta"):
-        network, x = build_network(many), torch.empty(1, spec.in_channels, *patch)
-    assert (finest_head(network) is not None) == (spec.name in POSTPONING)
+        network, x = build_network(many, lazy_logits=True), torch.empty(1, spec.in_channels, *patch)
+    assert isinstance(network(x), Scores) == (spec.name in POSTPONING)
     if spec.name not in POSTPONING:
         assert count_elements(many, patch) >= count_elements(spec, patch) + 137 * math.prod(patch)
         return
-    postpone_logits(network)
     found, expected = kept(network, x), COPIES * count_elements(many, patch)
     assert expected < COPIES * count_elements(spec, patch)
     assert expected / TOLERANCE < found < expected * TOLERANCE

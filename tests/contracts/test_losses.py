@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autoseg.evaluation.reconstruction import _ssim_map
+from autoseg.networks import Scores
 from autoseg.training.losses import LOSSES, _ssim, region_targets, restoration_loss
 
 REGIONS = ((1, 2), (2,))
@@ -87,6 +88,22 @@ def test_computed_in_float32_under_autocast(case):
         result = loss(logits, codes())
     assert result.dtype == torch.float32
     torch.testing.assert_close(result, loss(logits.float(), codes()))
+
+
+def test_logits_that_are_still_to_be_computed_have_the_same_loss_and_gradients(case):
+    loss, heads, _ = case
+    made_of = [torch.randn(2, 5, 4, 6, 6), torch.randn(heads, 5, 1, 1, 1), torch.randn(heads)]
+    target = codes()
+    target[0, :, 5] = -1
+    found = []
+    for form in (lambda scores: scores, Scores.logits):
+        tensors = [tensor.clone().requires_grad_() for tensor in made_of]
+        value = loss(form(Scores(*tensors)), target, batch_dice=True)
+        value.backward()
+        found.append([value.detach(), *(tensor.grad for tensor in tensors)])
+    for scores, logits in zip(*found, strict=True):
+        torch.testing.assert_close(scores, logits)
+    assert found[0][0] > 0
 
 
 def test_inputs_stay_untouched(case):

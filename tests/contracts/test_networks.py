@@ -7,8 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autoseg.errors import PlanError
-from autoseg.networks import NETWORKS, Scores, build_network, finest_head, postpone_logits
+from autoseg.errors import ModelError, PlanError
+from autoseg.networks import NETWORKS, Scores, attention_blocks, build_network, restoration_parameters
+from autoseg.networks.devices import prepare_for
+from autoseg.training.optimizers import build_optimizers
+from autoseg.training.recipe import Recipe
 from planners.plan import AttentionStage, NetworkSpec
 
 SPEC = NetworkSpec(
@@ -67,19 +70,22 @@ def test_scales_start_with_the_finest_and_get_coarser(spec):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_postponed_logits_are_those_of_the_network(spec, bf16):
+def test_lazy_logits_are_those_of_the_network(spec, bf16):
     network = build_network(replace(spec, restoration=True)).eval()
-    x, head = torch.rand(2, 2, 8, 16, 16), finest_head(network)
+    lazy = build_network(replace(spec, restoration=True), lazy_logits=True).eval()
+    lazy.load_state_dict(network.state_dict())
+    x = torch.rand(2, 2, 8, 16, 16)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         expected = network(x, every_scale=True)
-        postpone_logits(network)
-        found, restored = network(x, every_scale=True, restore=True)
-        finest = network(x)
+        found, restored = lazy(x, every_scale=True, restore=True)
+        finest = lazy(x)
     assert torch.equal(restored, x)
-    assert (head is None) == (spec.name in ("fcn", "deeplabv3", "pspnet"))  # their logits are enlarged afterwards
-    if head is not None:
-        assert all(isinstance(scores, Scores) for scores in (*found, finest))
-        assert finest.weight is head.weight
+    assert isinstance(finest, Scores) == (
+        spec.name not in ("fcn", "deeplabv3", "pspnet")
+    )  # their logits are enlarged afterwards
+    if isinstance(finest, Scores):
+        assert all(isinstance(scores, Scores) for scores in found)
+        assert any(finest.weight is parameter for parameter in lazy.parameters())
         assert [scores.shape for scores in found] == [logits.shape for logits in expected]
         parts = [scores.slabs(500) for scores in found]
         assert len(parts[0]) > 1
@@ -215,16 +221,39 @@ def test_a_fresh_restoration_is_the_input_and_a_trained_one_stays_in_range(spec)
 
 
 def test_restoration_teaches_the_features_unless_it_is_detached(spec):
-    network = build_network(replace(spec, restoration=True))
-    torch.nn.init.normal_(network.restoration.correct.weight)
     x = torch.rand(2, 2, 8, 16, 16)
     for detached in (False, True):
-        network.zero_grad()
-        network.restoration.detached = detached
+        network = build_network(replace(spec, restoration=True), restoration_detached=detached)
+        torch.nn.init.normal_(network.restoration.correct.weight)
         network(x, restore=True)[1].square().sum().backward()
         taught = [n for n, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
         assert any(n.startswith("restoration.mix") for n in taught)
         assert detached == all(n.startswith("restoration.") for n in taught)
+
+
+def test_a_network_that_does_not_restore_says_so(spec):
+    with pytest.raises(ModelError, match="no head that restores"):
+        build_network(spec)(torch.rand(1, 2, 8, 16, 16), restore=True)
+
+
+def test_a_wrapper_that_shows_nothing_but_forward_hides_nothing_from_the_training(spec):
+    class Wrapped(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *inputs, **options):
+            return self.module(*inputs, **options)
+
+    network = build_network(replace(spec, restoration=True))
+    wrapped = Wrapped(network)
+    assert restoration_parameters(wrapped) == list(network.restoration.parameters())
+    assert attention_blocks(wrapped) == attention_blocks(network)
+    parts = [[p for group in o.param_groups for p in group["params"]] for o in build_optimizers(wrapped, Recipe()).values()]
+    known = [[p for group in o.param_groups for p in group["params"]] for o in build_optimizers(network, Recipe()).values()]
+    assert [[id(p) for p in part] for part in parts] == [[id(p) for p in part] for part in known]
+    prepare_for(torch.device("cpu"), wrapped, spec, [(8, 16, 16)], precision="fp32")
+    assert wrapped(torch.rand(1, 2, 8, 16, 16), restore=True)[1].shape == (1, 2, 8, 16, 16)
 
 
 def test_thick_slices_are_restored_alike_along_whichever_axis_they_lie(spec):

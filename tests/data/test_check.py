@@ -2,8 +2,9 @@ import shutil
 
 import numpy as np
 
-from autoseg.data.check import Finding, check_dataset
-from autoseg.data.findings import findings_table
+from autoseg.data.check import check_dataset
+from autoseg.data.findings import Finding, findings_table
+from autoseg.data.measure import measure_fingerprint
 from autoseg.imaging.files import read_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
@@ -188,3 +189,45 @@ def test_folds_are_stratified_where_chance_leaves_out_a_structure_and_that_is_to
         folder.add(f"case_{number}", label=np.pad(np.ones((2, 2, 2), np.uint8), ((1, 3), (2, 4), (2, 6))))
     codes = [finding.code for finding in check_dataset(folder.read())]
     assert codes == ["stratified-folds"]
+
+
+def test_each_message_of_one_kind_is_told_once():
+    about = ("note", "reader-note", "Correct the header if this is not meant.")
+    metres = "Lengths in the header are in metres; they are converted to mm."
+    lost = "The sform of the header is not an invertible matrix and is ignored."
+    found = [Finding(about[0], case, about[1], text, about[2]) for case in ("anna", "bert", "carl") for text in (metres, lost)]
+    table = findings_table(found)
+    assert table.count(metres) == table.count(lost) == 1
+    assert table.count("the same in bert, carl") == 2
+
+
+def test_messages_that_differ_in_numbers_and_files_alone_are_one_paragraph():
+    found = [
+        Finding(
+            "error", case, "undeclared-label", f"{case}.nii.gz: expected values among [0, 1], found {n} in {n} voxels", "Name."
+        )
+        for n, case in enumerate(("anna", "bert", "carl"), 7)
+    ]
+    assert findings_table(found).count("undeclared-label") == 1
+
+
+def test_a_value_that_regions_are_painted_with_is_not_to_be_taken_out(make_folder):
+    folder = make_folder(2)  # its files hold 1 and 2
+    folder.json["labels"] = {"background": 0, "organ": [1, 2, 3], "vein": [2, 3]}
+    folder.json["regions_class_order"] = [1, 3]
+    assert "label-never-present" not in {finding.code for finding in check_dataset(folder.read())}
+    folder.json["labels"]["gland"] = [4, 5]
+    folder.json["regions_class_order"] = [1, 3, 4]
+    found = [finding.message for finding in check_dataset(folder.read()) if finding.code == "label-never-present"]
+    assert found == ["region gland: expected one of its values [4, 5] in some case, found none in 2"]
+
+
+def test_a_channel_that_is_constant_in_all_cases_gives_findings_and_no_warnings(make_folder):
+    folder = make_folder(3, n_channels=2)
+    for number in range(1, 4):
+        path = folder.image_path(f"case_{number}", 1)
+        volume = read_volume(path)
+        write_volume(Volume(np.zeros_like(volume.data), volume.geometry), path)
+    found = check_dataset(folder.read())  # warnings are errors
+    assert [finding.code for finding in found].count("constant-image") == 3
+    measure_fingerprint(folder.read())

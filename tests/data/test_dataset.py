@@ -2,7 +2,9 @@ import json
 
 import pytest
 
+from autoseg.data.check import check_dataset
 from autoseg.data.dataset import cases_in, guess_patient, guess_patients, read_dataset
+from autoseg.data.splits import read_splits
 from autoseg.errors import DatasetError
 
 PLAIN = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
@@ -157,7 +159,85 @@ def test_a_number_is_a_channel_only_where_there_are_so_many(tmp_path):
         (tmp_path / name).touch()
     assert [case.id for case in cases_in(tmp_path, ".nii.gz", 1)] == ["scan_1001", "scan_1002"]
     (tmp_path / "scan_0000.nii.gz").touch()
-    assert [case.images for case in cases_in(tmp_path, ".nii.gz", 1)] == [(tmp_path / "scan_0000.nii.gz",)]
+    assert [case.id for case in cases_in(tmp_path, ".nii.gz", 1)] == ["scan_0000", "scan_1001", "scan_1002"]
+
+
+def test_what_may_be_channels_or_cases_is_refused_and_nothing_is_left_out(tmp_path):
+    for number in range(5):
+        (tmp_path / f"img_{number:04d}.nii.gz").touch()
+    with pytest.raises(DatasetError, match="img_0000 to img_0004: these may be 5 channels of one case or 5 cases"):
+        cases_in(tmp_path, ".nii.gz", 1)
+    (case,) = cases_in(tmp_path, ".nii.gz", 5)
+    assert (case.id, len(case.images)) == ("img", 5)
+    for number in range(5):
+        (tmp_path / f"other_{number:04d}.nii.gz").touch()
+    found = cases_in(tmp_path, ".nii.gz", 1)  # several with the same numbers: the first channel of each
+    assert [case.images[0].name for case in found] == ["img_0000.nii.gz", "other_0000.nii.gz"]
+
+
+def test_endings_in_capital_letters_are_endings(tmp_path):
+    for name in ("P0_0000.NII.GZ", "P1_0000.Nii.gz", "P2_0000.nii.gz"):
+        (tmp_path / name).touch()
+    found = cases_in(tmp_path, ".nii.gz", 1)
+    assert [(case.id, case.images[0].is_file()) for case in found] == [("P0", True), ("P1", True), ("P2", True)]
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "Q.NRRD").touch()
+    assert [case.id for case in cases_in(tmp_path / "plain", ".nrrd", 1)] == ["Q"]
+    files = ["imagesTr/a_0000.NII.GZ", "labelsTr/a.Nii.gz"]
+    (case,) = read_dataset(make(tmp_path / "set", files)).training
+    assert case.images[0].is_file()
+    assert case.label.is_file()
+
+
+def test_segmentations_of_slicer_are_no_scans(tmp_path):
+    for name in ("P1.nrrd", "P1.seg.nrrd"):
+        (tmp_path / name).touch()
+    assert [case.id for case in cases_in(tmp_path, ".nrrd", 1)] == ["P1"]
+
+
+DAMAGED = {
+    "nested deeply": "[" * 100_000,
+    "digits without end": '{"labels": {"a": ' + "1" * 5000 + "}}",
+    "half a surrogate": '{"channel_names": {"0": "\\ud800"}, "labels": {"a": 1}, "file_ending": ".nii.gz"}',
+    "no UTF-8": b"\xff\xfe{}",
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("name", ["dataset.json", "splits.json"])
+def test_a_damaged_document_is_refused_by_its_name(tmp_path, text, name):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DatasetError, match=f"{name}: not readable as JSON") as caught:
+        read_dataset(tmp_path) if name == "dataset.json" else read_splits(tmp_path / name, ())
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": {"a": 10**3000}},
+        {"labels": {"a": [10**3000, 1]}},
+        {"labels": {"a": 1e999}},
+        {"labels": {"a": {"b": 1}}},
+        {"labels": {"a": [1, 2]}, "regions_class_order": [10**3000]},
+        {"channel_names": {"0": "CT", "1": 10**3000, "3": "x"}},
+        {"file_ending": 10**3000},
+        {"dataset": {"a": {"images": ["\0"], "label": "x"}}},
+        {"test": 10**3000},
+    ],
+)
+def test_values_without_sense_are_refused_in_a_short_sentence(tmp_path, change):
+    folder = make(tmp_path, ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"], PLAIN | change)
+    with pytest.raises(DatasetError, match="dataset.json") as caught:
+        read_dataset(folder)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_count_of_cases_without_sense_is_a_short_finding(tmp_path):
+    folder = make(tmp_path, ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"], PLAIN | {"numTraining": 10**3000})
+    dataset = read_dataset(folder)
+    (finding,) = [finding for finding in check_dataset(dataset, []) if finding.code == "case-count"]
+    assert len(finding.message) < 300
 
 
 @pytest.mark.parametrize("name", ["study2_scan_{:03d}", "cohort1_day_{}"])

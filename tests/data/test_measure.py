@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoseg.data.intensities import _sketch
 from autoseg.data.measure import _quantiles, measure_fingerprint
-from autoseg.data.scan import _sketch, scan_dataset
+from autoseg.data.scan import scan_dataset
 from autoseg.errors import DatasetError
 from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume
 from autoseg.imaging.volume import LabelVolume

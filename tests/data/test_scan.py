@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from autoseg.data.scan import CaseScan, _moments, scan_case, scan_dataset
+from autoseg.data.intensities import _moments
+from autoseg.data.scan import CaseScan, scan_case, scan_dataset
 from autoseg.imaging.files import read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
@@ -272,7 +273,7 @@ def test_channel_statistics_equal_those_of_numpy(make_folder, kind):
 
 def test_moments_survive_a_mean_far_from_zero_and_many_blocks(monkeypatch):
     values = 1e7 + np.random.default_rng(0).normal(0, 1, (50, 7, 9))
-    monkeypatch.setattr("autoseg.data.scan.BLOCK", 200)
+    monkeypatch.setattr("autoseg.data.intensities.BLOCK", 200)
     assert _moments(values) == pytest.approx((values.mean(), values.var()), rel=1e-9)
     assert _moments(values.ravel(), 1e7, 1e7 + 1) == pytest.approx(
         (np.clip(values, 1e7, 1e7 + 1).mean(), np.clip(values, 1e7, 1e7 + 1).var()), rel=1e-9

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation import Difference
-from autoseg.evaluation.comparison import Contender, average_trainings, compare_scores, verdict
-from autoseg.evaluation.comparison_report import as_json, as_markdown, write_comparison
+from autoseg.evaluation.comparison import Contender, Cost, average_trainings, compare_scores, verdict
+from autoseg.evaluation.comparison_report import About, as_markdown, as_record, write_comparison
+from autoseg.evaluation.restored import RestoredRow
+from planners.records import to_json
 
-ABOUT = {"title": "Networks compared", "conditions": ["Ten minutes each."]}
+ABOUT = About("Networks compared", ("Ten minutes each.",))
 
 
 def contender(name, dice, **more):
@@ -26,10 +28,10 @@ def three():
     """Against ``first``: ``low`` is lower in every case, ``same`` differs by noise far below the margin."""
     rng = np.random.default_rng(0)
     base = rng.beta(20, 3, 30)
-    cost = {"operations": 3e9, "seconds_per_step": 0.5, "steps": 100, "precision": "float32", "mirrored": "yes"}
+    cost = Cost(operations=3e9, seconds_per_step=0.5, steps=100, precision="float32", mirrored="yes")
     return [
         contender("first", base, cost=cost),
-        contender("low", base - rng.uniform(0.01, 0.03, 30), cost={**cost, "operations": 1e9}),
+        contender("low", base - rng.uniform(0.01, 0.03, 30), cost=replace(cost, operations=1e9)),
         contender("same", base + rng.normal(0, 1e-4, 30), cost=cost),
     ]
 
@@ -82,14 +84,14 @@ def test_equivalence_must_hold_over_trainings_too():
 
 
 def test_several_trainings_are_averaged_case_by_case():
-    costs = [{"steps": 100, "parameters": 7, "device": "cpu"}, {"steps": 110, "parameters": 7, "device": "cpu"}]
-    rows = [{"case": "case00", "degradation": "noise", "mse": mse, "ssim": None} for mse in (0.01, 0.03)]
+    costs = [Cost(steps=steps, parameters=7, device="cpu", features=(2, 4)) for steps in (100, 110)]
+    rows = [RestoredRow("case00", "noise", {"mse": mse, "ssim": None}) for mse in (0.01, 0.03)]
     one = contender("x", [0.8, 0.6], cost=costs[0], restored=(rows[0],))
     two = contender("x", [0.9, None], cost=costs[1], restored=(rows[1],), failures=("case01: no",))
     found = average_trainings({4: one, 5: two})
     assert found.by_case("dice") == pytest.approx({"case00": 0.85, "case01": 0.6})
-    assert found.restored == ({"case": "case00", "degradation": "noise", "mse": pytest.approx(0.02), "ssim": None},)
-    assert found.cost == {"steps": 105, "parameters": 7, "device": "cpu"}
+    assert found.restored == (RestoredRow("case00", "noise", {"mse": pytest.approx(0.02), "ssim": None}),)
+    assert found.cost == Cost(steps=105, parameters=7, device="cpu", features=(2, 4))
     assert found.failures == ("seed 5, case01: no",)
     assert found.trainings == {4: one, 5: two}
 
@@ -117,7 +119,7 @@ def test_trainings_that_contradict_each_other_are_shown_and_forbid_a_verdict(tmp
     rows = list(csv.DictReader(write_comparison(comparison, ABOUT, tmp_path)[2].read_text().splitlines()))
     assert [row["seed"] for row in rows] == (["0"] * 30 + ["1"] * 30) * 2
     assert float(rows[30]["dice"]) == both[0].trainings[1].scores["case00", "liver"]["dice"]
-    stored = as_json(comparison, ABOUT)
+    stored = to_json(as_record(comparison, ABOUT))
     assert stored["networks"][0]["trainings"]["1"]["means"]["dice"] == pytest.approx(means[1] / 100)
     assert stored["over_trainings"]["dice"]["other"]["low"] == over_trainings.low
 
@@ -189,7 +191,7 @@ def test_the_files_hold_every_number_and_every_failure(three, tmp_path):
 def test_reconstruction_has_its_own_table_and_sentence(three):
     for number, one in enumerate(three):
         found = {"mse": 0.01 * (1 + number), "ssim": 0.9, "bar_ssim": 0.8}
-        rows = [{"case": f"case{i:02d}", "degradation": "noise", **found} for i in range(30)]
+        rows = [RestoredRow(f"case{i:02d}", "noise", found) for i in range(30)]
         three[number] = one = replace(one, restored=tuple(rows))
         for values in one.scores.values():
             values |= {"mse_mask": 0.05 * (1 - values["dice"]), "foreground_share": 0.025}

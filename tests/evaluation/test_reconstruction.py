@@ -178,7 +178,7 @@ def test_probabilities_in_the_folder_add_a_brier_score(tmp_path):
         for case in "ab":
             write_label_volume(volume(data), tmp_path / name / f"{case}.nii.gz")
     report = evaluate_folder(tmp_path / "reference", tmp_path / "predicted", LABELS)
-    assert "brier" not in [name for name, _, _ in report.foreground_mean]
+    assert "brier" not in report.metrics
     chances = np.stack([reference == 0, 0.5 * (reference == 1), 1.0 * (reference == 2)]).astype(np.float16)
     np.savez_compressed(tmp_path / "predicted" / "a_probabilities.npz", probabilities=chances)
     report = evaluate_folder(tmp_path / "reference", tmp_path / "predicted", LABELS)

@@ -8,6 +8,7 @@ import pytest
 from autoseg.data.labels import read_labels
 from autoseg.errors import FileError
 from autoseg.evaluation import Failure, evaluate_case, summarise, write_report
+from autoseg.evaluation.report import ScoredFiles
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
 
@@ -37,7 +38,7 @@ def report():
         rows,
         LABELS,
         failures=[Failure("f", "case 'f': no prediction;\nexpected x")],
-        files=[("a", "r/a.nii.gz", "p/a.nii.gz")],
+        files={"a": ScoredFiles("r/a.nii.gz", "p/a.nii.gz")},
         not_scored=["g_iso"],
     )
 
@@ -57,9 +58,9 @@ def test_a_summary_says_how_many_cases_it_is_over(report):
 
 
 def test_the_foreground_mean_is_over_structures(report):
-    mean, n = {metric: (mean, n) for metric, mean, n in report.foreground_mean}["dice"]
-    assert n == 2
-    assert mean == pytest.approx((report.summary("head", "dice").mean + 0.5) / 2)
+    found = report.foreground_mean["dice"]
+    assert found.n_structures == 2
+    assert found.mean == report.mean_of("dice") == pytest.approx((report.summary("head", "dice").mean + 0.5) / 2)
 
 
 def test_the_table_counts_what_is_missing_and_names_the_worst(report):
@@ -153,7 +154,7 @@ def test_a_failed_write_leaves_the_old_report(report, tmp_path, monkeypatch):
 
 def test_the_summary_of_another_program_is_kept(report, tmp_path):
     (tmp_path / "summary.json").write_text("theirs")
-    with pytest.raises(FileError, match=r"summary\.json: was made by another program.*Give another folder"):
+    with pytest.raises(FileError, match=r"summary\.json: exists and was not made by this program.*choose another folder"):
         write_report(report, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     write_report(report, tmp_path / "ours")

@@ -211,3 +211,35 @@ def test_real_pictures_are_as_pillow_has_them():
     path = min(DATA.glob("imagesTr/*.png"))
     assert np.array_equal(read_file(path).data[:, 0], np.moveaxis(np.asarray(Image.open(path)), -1, 0))
     assert set(np.unique(read_label_volume(DATA / "labelsTr" / path.name).data)) == {0, 1}
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "f4"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_numbers_of_tiff_are_those_that_were_written_or_it_is_refused(tmp_path, kind, order, compression):
+    numbers = np.array([[0, 1, 2], [100, 120, 7]], kind)
+    if kind[0] != "f":
+        about = np.iinfo(numbers.dtype)
+        numbers[1] = [about.max, about.min, about.max // 2 + 1]  # 2**31 of uint32
+    tifffile.imwrite(tmp_path / "a.tif", numbers, byteorder=order, compression=compression, photometric="minisblack")
+    if (kind, order) == ("u4", ">"):
+        with pytest.raises(FileError, match="found a damaged one or a rare kind"):
+            read_file(tmp_path / "a.tif")
+        return
+    np.testing.assert_array_equal(read_file(tmp_path / "a.tif").data[0, 0], numbers)
+    np.testing.assert_array_equal(read_label_volume(tmp_path / "a.tif").data[0], numbers)
+
+
+def test_a_tiff_of_three_slices_that_says_they_are_colours_is_said_so(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 5, 6), np.uint8))
+    found = read_file(tmp_path / "a.tif")
+    assert found.data.shape == (3, 1, 5, 6)
+    assert found.notes == ("The file says that its planes are colours, not slices; they are read as channels.",)
+
+
+def test_where_white_is_zero_an_image_is_turned_round_and_a_label_is_not(tmp_path):
+    numbers = np.array([[0, 1, 2]], np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", numbers, photometric="miniswhite")
+    assert read_file(tmp_path / "a.tif").data[0, 0].tolist() == [[255, 254, 253]]
+    assert "turned round" in read_file(tmp_path / "a.tif").notes[0]
+    assert read_label_volume(tmp_path / "a.tif").data[0].tolist() == [[0, 1, 2]]

@@ -1,7 +1,9 @@
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +12,10 @@ import torch
 
 from autoseg.errors import ModelError
 from autoseg.inference.bundle import export_model, load_bundle, load_networks, refuse_other_model, save_bundle
+from autoseg.locks import model_lock
 from autoseg.networks import build_network
+from autoseg.pipeline.models import import_model
+from autoseg.workspace import Workspace
 
 
 @pytest.fixture
@@ -26,6 +31,7 @@ def state_of(plan, seed):
 
 def edit(model, change):
     content = json.loads((model / "model.json").read_text())
+    del content["seal"]  # edited on purpose
     change(content)
     (model / "model.json").write_text(json.dumps(content))
 
@@ -213,7 +219,8 @@ def test_a_damaged_zip_is_refused(model, tmp_path):
 def test_a_model_needs_no_training_code_and_no_pickle(model):
     code = (
         "import sys; from autoseg.inference.predictor import Predictor; from autoseg.inference import cohort;"
-        f"Predictor({str(model)!r}, device='cpu', precision='fp32');"
+        "from autoseg.options import InferenceOptions;"
+        f"Predictor({str(model)!r}, InferenceOptions(precision='fp32'), device='cpu');"
         "print([name for name in sys.modules if name.startswith(('autoseg.training', 'autoseg.pipeline', 'batchgenerators'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=".", check=True)
@@ -230,13 +237,30 @@ def test_folds_that_are_added_at_one_moment_are_all_kept(tmp_path, tools):
     assert not list(folder.glob("*.lock"))
 
 
-def test_a_lock_that_stays_is_named(model, tools, monkeypatch):
-    monkeypatch.setattr("autoseg.inference.bundle.LOCK_SECONDS", 0.1)
+def test_a_killed_writer_leaves_no_lock_behind(model, tools):
+    same = {"plan": tools["make_plan"](), "labels": tools["labels"], "channels": ("MRI",)}
+    holder = (
+        "import os, signal; from pathlib import Path; from autoseg.locks import model_lock\n"
+        f"with model_lock(Path({str(model)!r})):\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", holder], check=False).returncode == -signal.SIGKILL
+    begun = time.monotonic()
+    assert save_bundle(model, **same, weights={}).folds
+    assert time.monotonic() - begun < 30  # it waited for nobody
+
+
+def test_a_lock_file_of_an_earlier_version_stops_nobody(model, tools):
     (model / "model.json.lock").touch()
     same = {"plan": tools["make_plan"](), "labels": tools["labels"], "channels": ("MRI",)}
-    with pytest.raises(ModelError, match=r"model\.json\.lock: .* delete that file"):
-        save_bundle(model, **same, weights={})
-    assert (model / "model.json.lock").exists()
+    assert save_bundle(model, **same, weights={}).folds
+
+
+def test_a_model_that_another_writes_for_long_is_refused(model, tools, monkeypatch):
+    monkeypatch.setattr("autoseg.locks.MODEL_SECONDS", 0.1)
+    same = {"plan": tools["make_plan"](), "labels": tools["labels"], "channels": ("MRI",)}
+    refused = pytest.raises(ModelError, match="another process is writing this model")
+    with ThreadPoolExecutor(1) as pool, model_lock(model), refused:
+        pool.submit(save_bundle, model, **same, weights={}).result()
 
 
 def test_another_model_is_refused_before_a_training(model, tmp_path, tools):
@@ -245,3 +269,20 @@ def test_another_model_is_refused_before_a_training(model, tmp_path, tools):
     refuse_other_model(tmp_path / "none yet", **same)
     with pytest.raises(ModelError, match="another channels"):
         refuse_other_model(model, **same | {"channels": ("CT",)})
+
+
+def test_what_each_fold_learned_from_travels_with_the_model_and_is_no_part_of_its_identity(model, tools, tmp_path):
+    bundle = load_bundle(model)
+    assert bundle.learned_from == {"0": (), "1": ()}
+    same = {"plan": bundle.plan, "labels": bundle.labels, "channels": bundle.channels}
+    weights = {fold: load() for fold, load in bundle.folds.items()}
+    named = save_bundle(model, **same, weights={1: weights["1"]}, learned_from={1: ["aa", "bb"]})
+    assert named.learned_from == {"0": (), "1": ("aa", "bb")}
+    assert named.digest == bundle.digest
+    assert save_bundle(model, **same, weights={}).learned_from == named.learned_from
+    workspace = Workspace(tmp_path / "workspace")
+    copy = import_model(export_model(model, tmp_path / "model.zip"), workspace)
+    assert load_bundle(copy).learned_from == named.learned_from
+    with pytest.raises(ModelError, match="what fold '2' learned from, but has no weights"):
+        save_bundle(model, **same, weights={"1": weights["1"]}, learned_from={"2": ["cc"]})
+    assert load_bundle(model).learned_from == named.learned_from

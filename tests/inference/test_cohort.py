@@ -1,20 +1,58 @@
 import json
 import threading
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from autoseg.data.dataset import cases_in
+from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import read_file, read_label_volume, write_label_volume
 from autoseg.imaging.volume import LabelVolume
-from autoseg.inference.cohort import Exporter, predict_cohort
+from autoseg.inference.cohort import Predict, PredictRunner, Written, predict_cohort
 from autoseg.inference.predictor import Predictor
+from autoseg.options import InferenceOptions
+from autoseg.outputs.labels import Labels
+from autoseg.outputs.probabilities import Probabilities
+
+PLAIN = InferenceOptions(precision="fp32", mirror=False)
+
+
+@dataclass(frozen=True)
+class Loaded(Predict):
+    """The step with a predictor that the test holds in its hands."""
+
+    predictor: Any = None
+
+    def setup(self):
+        return PredictRunner(self, self.predictor)
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An output made of a function (case, found) -> (files, record)."""
+
+    make: Any
+    name: str = "extra"
+    suffixes: tuple = ()
+    options: Any = None
+
+    @property
+    def identity(self):
+        return {"export": {self.name: self.options}}
+
+    def check(self, model):
+        pass
+
+    def write(self, case, found, folder):
+        return Written(*self.make(case, found))
 
 
 @pytest.fixture
 def predictor(tmp_path, tools, threshold_plan):
-    return Predictor(tools["write_model"](tmp_path / "model", threshold_plan), device="cpu", precision="fp32", mirror=False)
+    return Predictor(tools["write_model"](tmp_path / "model", threshold_plan), PLAIN, device="cpu")
 
 
 @pytest.fixture
@@ -23,9 +61,17 @@ def scans(tmp_path, tools):
     return tools["write_scans"](tmp_path / "in", 3)
 
 
-def run(predictor, scans, **options):
-    options = {"ending": ".nii.gz", **options}
-    return predict_cohort(predictor, cases_in(scans, ".nii.gz", 1), scans.parent / "out", **options)
+def run(predictor, scans, *, cases=None, outputs=(), workers=2, on_done=None, **options):
+    step = Loaded(
+        model=predictor.bundle.name,
+        folder=scans.parent / "out",
+        outputs=(Labels(".nii.gz"), *outputs),
+        inference=predictor.options,
+        predictor=predictor,
+        **options,
+    )
+    cases = cases_in(scans, ".nii.gz", 1) if cases is None else cases
+    return predict_cohort(step, cases, engine=LocalEngine(workers), on_done=on_done)
 
 
 def record_of(scans, name):
@@ -34,7 +80,7 @@ def record_of(scans, name):
 
 def test_every_scan_gets_labels_a_marker_and_the_run_a_record(predictor, scans):
     seen = []
-    result = run(predictor, scans, on_done=lambda outcome: seen.append((outcome.case, threading.current_thread())))
+    result = run(predictor, scans, on_done=lambda outcome: seen.append((outcome.name, threading.current_thread())))
     assert result.cases("done") == ("a", "b", "c")
     assert result.failures == ()
     assert seen == [(case, threading.main_thread()) for case in "abc"]
@@ -100,10 +146,10 @@ def test_changed_inputs_model_or_options_are_done_again(predictor, scans, tools,
     run(predictor, scans)
     (scans / "a_0000.nii.gz").write_bytes((scans / "b_0000.nii.gz").read_bytes())
     assert run(predictor, scans).cases("done") == ("a",)
-    other_step = Predictor(predictor.bundle, device="cpu", precision="fp32", mirror=False, step=1.0)
+    other_step = Predictor(predictor.bundle, replace(PLAIN, step=1.0), device="cpu")
     assert run(other_step, scans).cases("done") == ("a", "b", "c")
     model = tools["write_model"](tmp_path / "model", threshold_plan, seeds=(0, 1))
-    other_model = Predictor(model, device="cpu", precision="fp32", mirror=False, step=1.0, folds=[0])
+    other_model = Predictor(model, replace(PLAIN, step=1.0, folds=("0",)), device="cpu")
     assert run(other_model, scans).cases("done") == ("a", "b", "c")
 
 
@@ -123,7 +169,7 @@ def test_an_interruption_between_output_and_marker_is_redone(predictor, scans, m
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(predictor, scans, exporters=[Exporter("none", (), interrupted)])
+        run(predictor, scans, outputs=[Extra(interrupted)])
     assert (scans.parent / "out/a.nii.gz").exists()
     assert record_of(scans, "a")["state"] == "writing"
     assert (scans.parent / "out/run.json").exists()
@@ -153,7 +199,7 @@ def test_foreign_and_edited_files_are_kept_unless_asked_for_a_fresh_start(predic
 
 def test_results_need_a_folder_of_their_own(predictor, scans):
     with pytest.raises(AutosegError, match="holds the scans"):
-        predict_cohort(predictor, cases_in(scans, ".nii.gz", 1), scans / "../in", ending=".nii.gz")
+        predict_cohort(Predict(predictor.bundle.name, scans / "../in", (Labels(".nii.gz"),)), cases_in(scans, ".nii.gz", 1))
 
 
 def test_shards_share_the_work_without_overlap(predictor, scans):
@@ -166,7 +212,7 @@ def test_shards_share_the_work_without_overlap(predictor, scans):
 
 
 def test_probabilities_are_an_npz_without_pickle(predictor, scans):
-    run(predictor, scans, probabilities=True)
+    run(predictor, scans, outputs=[Probabilities()])
     out = scans.parent / "out"
     with np.load(out / "a_probabilities.npz", allow_pickle=False) as content:
         chances = content["probabilities"]
@@ -174,29 +220,27 @@ def test_probabilities_are_an_npz_without_pickle(predictor, scans):
     assert chances.dtype == np.float16
     assert chances.shape == (2, *labels.shape)
     np.testing.assert_array_equal(7 * chances.argmax(axis=0), labels)
-    assert run(predictor, scans, probabilities=True).cases("skipped") == ("a", "b", "c")
+    assert run(predictor, scans, outputs=[Probabilities()]).cases("skipped") == ("a", "b", "c")
     (out / "a_probabilities.npz").unlink()
-    assert run(predictor, scans, probabilities=True).cases("done") == ("a",)
+    assert run(predictor, scans, outputs=[Probabilities()]).cases("done") == ("a",)
 
 
-def test_exporters_add_to_the_marker_and_their_failure_is_the_cases(predictor, scans):
-    def measure(case, prediction, prepared, logits):
+def test_outputs_add_to_the_record_and_their_failure_is_the_cases(predictor, scans):
+    def measure(case, found):
         if case.id == "b":
             raise AutosegError("no surface")
-        np.testing.assert_array_equal(logits[1] > 0, prediction.labels.data == 7)  # one grid here
-        assert logits.shape[1:] == prepared.grid.shape
-        return [], {"voxels": int((prediction.labels.data == 7).sum())}
+        np.testing.assert_array_equal(found.answer.logits[1] > 0, found.labels.data == 7)  # one grid here
+        assert found.answer.logits.shape[1:] == found.prepared.grid.shape
+        return (), {"voxels": int((found.labels.data == 7).sum())}
 
-    result = run(
-        predictor, scans, exporters=[Exporter("measure", (), measure), Exporter("more", (), lambda *_: ([], {"more": 1}))]
-    )
+    result = run(predictor, scans, outputs=[Extra(measure), Extra(lambda *_: ((), {"more": 1}), "more")])
     assert result.failures == (("b", "no surface"),)
     assert record_of(scans, "b")["state"] == "writing"
     assert record_of(scans, "a")["voxels"] == 257  # lattice points within 4 voxels of the middle
     assert record_of(scans, "a")["more"] == 1
 
 
-def folder_exporter(out, names, options=None):
+def folder_output(out, names, options=None):
     """Writes files CASE_extra/NAME."""
 
     def write(case, *_):
@@ -204,31 +248,31 @@ def folder_exporter(out, names, options=None):
         folder.mkdir(exist_ok=True)
         for name in names:
             (folder / name).write_text(case.id)
-        return [folder / name for name in names], {}
+        return tuple(folder / name for name in names), {}
 
-    return Exporter("extra", ("_extra",), write, options or {})
+    return Extra(write, "extra", ("_extra",), options or {})
 
 
-def test_what_exporters_write_is_output_as_labels_are(predictor, scans):
+def test_what_outputs_write_counts_as_labels_do(predictor, scans):
     out = scans.parent / "out"
-    extra = [folder_exporter(out, ["x", "y"])]
+    extra = [folder_output(out, ["x", "y"])]
     assert run(predictor, scans).cases("done") == ("a", "b", "c")
-    assert run(predictor, scans, exporters=extra).cases("done") == ("a", "b", "c")  # asked for more than there was
+    assert run(predictor, scans, outputs=extra).cases("done") == ("a", "b", "c")  # asked for more than there was
     assert set(record_of(scans, "a")["outputs"]) == {"a.nii.gz", "a_extra/x", "a_extra/y"}
-    assert run(predictor, scans, exporters=extra).cases("skipped") == ("a", "b", "c")
+    assert run(predictor, scans, outputs=extra).cases("skipped") == ("a", "b", "c")
     (out / "b_extra" / "x").write_text("damaged")
     (out / "c_extra" / "y").unlink()
-    assert run(predictor, scans, exporters=extra).cases("done") == ("b", "c")
-    other = [folder_exporter(out, ["x"], {"only": "x"})]
+    assert run(predictor, scans, outputs=extra).cases("done") == ("b", "c")
+    other = [folder_output(out, ["x"], {"only": "x"})]
     (out / "a_extra" / "y").write_text("edited by a person")
-    assert run(predictor, scans, exporters=other).cases("done") == ("a", "b", "c")
+    assert run(predictor, scans, outputs=other).cases("done") == ("a", "b", "c")
     assert [(out / f"{case}_extra" / "y").exists() for case in "abc"] == [True, False, False]  # no leftovers of ours
 
 
 def test_a_foreign_folder_in_the_place_of_an_export_stays(predictor, scans):
     out = scans.parent / "out"
     (out / "a_extra").mkdir(parents=True)
-    ((case, message),) = run(predictor, scans, exporters=[folder_exporter(out, ["x"])]).failures
+    ((case, message),) = run(predictor, scans, outputs=[folder_output(out, ["x"])]).failures
     assert case == "a"
     assert "was not made by this program" in message
     assert not list((out / "a_extra").iterdir())
@@ -272,7 +316,7 @@ def test_a_scan_called_run_does_not_overwrite_the_record(predictor, scans):
 
 
 def test_no_scans_are_no_error(predictor, tmp_path):
-    result = predict_cohort(predictor, (), tmp_path / "out", ending=".nii.gz")
+    result = run(predictor, tmp_path / "in", cases=())
     assert result.outcomes == ()
     assert (tmp_path / "out/run.json").is_file()
 

@@ -100,7 +100,7 @@ def test_dicom_results_need_dicom_and_a_known_name(place, tools, draw, capsys):
     assert "a did not come as DICOM. Give the folder of its series" in capsys.readouterr().err
     folder = draw.write_series(place / "in", ball(tools)[0], **SCALED)
     assert predict(place, folder, "--write", "sge") == 2
-    assert "no DICOM result called 'sge'. Did you mean 'seg'?" in capsys.readouterr().err
+    assert "no output called 'sge'. Did you mean 'seg'?" in capsys.readouterr().err
     assert not (place / "out").exists()
 
 

@@ -9,7 +9,9 @@ from autoseg.imaging.files import write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
 from autoseg.inference.bundle import export_model
+from autoseg.inference.cohort import depends_on
 from autoseg.inference.predictor import Predictor
+from autoseg.options import InferenceOptions
 from autoseg.reconstruct.composed import ComposedLogits
 from planners.plan import Resampling
 
@@ -19,9 +21,14 @@ COS, SIN = np.cos(np.radians(20)), np.sin(np.radians(20))
 OBLIQUE = [[0, -SIN, COS, 3], [0, -COS, -SIN, 50], [1, 0, 0, -20]]
 
 
+def of(model, *, device="cpu", scratch=None, **options):
+    """A Predictor of these options; in float32 where they do not say otherwise."""
+    return Predictor(model, InferenceOptions(**{"precision": "fp32", **options}), device=device, scratch=scratch)
+
+
 @pytest.fixture
 def threshold(tmp_path, tools, threshold_plan):
-    return Predictor(tools["write_model"](tmp_path / "threshold", threshold_plan), device="cpu", precision="fp32")
+    return of(tools["write_model"](tmp_path / "threshold", threshold_plan))
 
 
 @pytest.mark.parametrize("rows", [None, FLIPPED, OBLIQUE], ids=["canonical", "flipped", "oblique"])
@@ -39,7 +46,7 @@ def test_labels_come_back_on_the_grid_of_the_scan(threshold, tools, rows):
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (3.5, 0.8, 0.9)])
 def test_anisotropic_scans_find_the_ball_again(tmp_path, tools, threshold_plan, axis_order, spacing):
     plan = dataclasses.replace(threshold_plan, axis_order=axis_order)
-    predictor = Predictor(tools["write_model"](tmp_path / "m", plan), device="cpu", precision="fp32", mirror=False)
+    predictor = of(tools["write_model"](tmp_path / "m", plan), mirror=False)
     shape = (12, 34, 28)
     index = np.indices(shape) - np.reshape(shape, (3, 1, 1, 1)) // 2
     mask = ((index * np.reshape(spacing, (3, 1, 1, 1))) ** 2).sum(axis=0) <= 9**2
@@ -79,7 +86,7 @@ def test_regions_are_painted_in_order_with_their_values(tmp_path, tools, thresho
     labels = LabelSchema(("whole", "core"), ((2, 5), (5,)), True, (2, 5))
     network = dataclasses.replace(threshold_plan.network, out_channels=2)
     plan = dataclasses.replace(threshold_plan, network=network)
-    predictor = Predictor(tools["write_model"](tmp_path / "m", plan, labels=labels), device="cpu", precision="fp32")
+    predictor = of(tools["write_model"](tmp_path / "m", plan, labels=labels))
     volume, mask = tools["ball_volume"]()
     prediction = predictor.predict(volume, probabilities=True)
     np.testing.assert_array_equal(prediction.labels.data, 5 * mask)  # head 0 is 0: below one half everywhere
@@ -91,8 +98,8 @@ def test_files_volume_and_zip_agree(tmp_path, tools):
     volume, _ = tools["ball_volume"](rows=OBLIQUE)
     write_volume(volume, tmp_path / "scan.nii.gz")
     options = {"device": "cpu", "precision": "fp32"}
-    by_value = Predictor(bundle, **options).predict(volume)
-    zipped = Predictor(export_model(tmp_path / "model", tmp_path / "model.zip"), **options)
+    by_value = of(bundle, **options).predict(volume)
+    zipped = of(export_model(tmp_path / "model", tmp_path / "model.zip"), **options)
     for scan in (tmp_path / "scan.nii.gz", [tmp_path / "scan.nii.gz"]):
         labels = zipped.predict(scan).labels
         assert labels.geometry.matches(volume.geometry, 1e-3)
@@ -101,20 +108,20 @@ def test_files_volume_and_zip_agree(tmp_path, tools):
 
 
 def test_predicting_twice_gives_the_same_bits(tmp_path, tools):
-    predictor = Predictor(tools["write_model"](tmp_path / "m", tools["make_plan"]()), device="cpu", precision="fp32")
+    predictor = of(tools["write_model"](tmp_path / "m", tools["make_plan"]()))
     prepared = predictor.prepare(tools["ball_volume"]()[0])
-    np.testing.assert_array_equal(predictor.infer(prepared)[0], predictor.infer(prepared)[0])
+    np.testing.assert_array_equal(predictor.infer(prepared).logits, predictor.infer(prepared).logits)
 
 
 def test_folds_are_averaged_and_can_be_chosen(tmp_path, tools):
     bundle = tools["write_model"](tmp_path / "m", tools["make_plan"](), seeds=(0, 1))
     options = {"device": "cpu", "precision": "fp32"}
-    one, two, both = (Predictor(bundle, folds=folds, **options) for folds in ([0], ["1"], None))
+    one, two, both = (of(bundle, folds=folds, **options) for folds in ([0], ["1"], None))
     prepared = one.prepare(tools["ball_volume"]()[0])
-    mean = (one.infer(prepared)[0] + two.infer(prepared)[0]) / 2
-    np.testing.assert_allclose(both.infer(prepared)[0], mean, atol=1e-5)
-    assert both.folds == ("0", "1")
-    assert both.options()["folds"] == ["0", "1"]
+    mean = (one.infer(prepared).logits + two.infer(prepared).logits) / 2
+    np.testing.assert_allclose(both.infer(prepared).logits, mean, atol=1e-5)
+    assert both.facts.folds == ("0", "1")
+    assert depends_on(bundle, both.options, ())["folds"] == ["0", "1"]
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -125,23 +132,24 @@ def test_the_agreement_of_folds_is_the_mean_dice_of_what_they_say_alone(tmp_path
     labels = many if regions else LabelSchema(("a", "b"), ((1,), (2,)), False, (1, 2))
     bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
     options = {"device": "cpu", "precision": "fp32"}
-    plain = Predictor(bundle, **options)
-    asked = Predictor(bundle, fold_agreement=True, **options)
+    plain = of(bundle, **options)
+    asked = of(bundle, fold_agreement=True, **options)
     prepared = plain.prepare(tools["ball_volume"]()[0])
     alone = []
     for fold in range(3):
-        logits, about = Predictor(bundle, folds=[fold], fold_agreement=True, **options).infer(prepared)
-        assert about["fold_agreement"] is None
+        answer = of(bundle, folds=[fold], fold_agreement=True, **options).infer(prepared)
+        logits = answer.logits
+        assert answer.agreement is None
         alone.append(logits > 0 if regions else np.arange(1, 3).reshape(-1, 1, 1, 1) == logits.argmax(axis=0))
     pairs = [(alone[i], alone[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     dice = [[2 * (a & b).sum() / max(1, a.sum() + b.sum()) for a, b in zip(*pair, strict=True)] for pair in pairs]
-    logits, about = asked.infer(prepared)
-    np.testing.assert_allclose(about["fold_agreement"], np.mean(dice, axis=0), rtol=1e-6)
-    assert 0 < min(about["fold_agreement"]) < 1  # random weights
-    np.testing.assert_allclose(logits, plain.infer(prepared)[0], atol=1e-5)
-    assert plain.infer(prepared)[1]["fold_agreement"] is None
-    assert asked.predict(tools["ball_volume"]()[0]).fold_agreement == about["fold_agreement"]
-    assert asked.options() == plain.options() | {"fold_agreement": True}
+    answer = asked.infer(prepared)
+    np.testing.assert_allclose(answer.agreement, np.mean(dice, axis=0), rtol=1e-6)
+    assert 0 < min(answer.agreement) < 1  # random weights
+    np.testing.assert_allclose(answer.logits, plain.infer(prepared).logits, atol=1e-5)
+    assert plain.infer(prepared).agreement is None
+    assert asked.predict(tools["ball_volume"]()[0]).fold_agreement == answer.agreement
+    assert depends_on(bundle, asked.options, ()) == depends_on(bundle, plain.options, ()) | {"fold_agreement": True}
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -155,13 +163,13 @@ def test_many_structures_are_predicted_through_fewer_features(tmp_path, tools, m
     labels = LabelSchema(tuple(map(str, values)), tuple((v,) for v in values), regions, values)
     bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
     options = {"device": "cpu", "precision": precision, "fold_agreement": True}
-    fewer = Predictor(bundle, **options)
-    monkeypatch.setattr("autoseg.inference.predictor._fewer_than_logits", lambda heads: ())
-    plain = Predictor(bundle, **options)
+    fewer = of(bundle, **options)
+    monkeypatch.setattr("autoseg.inference.predictor.prefers_lazy_logits", lambda spec, networks: False)
+    plain = of(bundle, **options)
     volume, _ = tools["ball_volume"](rows=FLIPPED)
     noisy = Volume(volume.data + np.random.default_rng(0).normal(0, 0.2, volume.data.shape).astype(np.float32), volume.geometry)
     prepared = plain.prepare(noisy)
-    (composed, _), (logits, _) = fewer.infer(prepared), plain.infer(prepared)
+    composed, logits = fewer.infer(prepared).logits, plain.infer(prepared).logits
     assert isinstance(composed, ComposedLogits)
     assert len(composed.features) == 3 * plan.network.features[0] < heads
     near = 1e-4 if precision == "fp32" else 3e-2
@@ -179,9 +187,9 @@ def test_features_replace_logits_only_where_they_are_fewer(tmp_path, tools):
     plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=5))
     labels = LabelSchema(tuple("abcd"), ((1,), (2,), (3,), (4,)), False, (1, 2, 3, 4))
     bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1), labels=labels)
-    prepared = Predictor(bundle, device="cpu", precision="fp32").prepare(tools["ball_volume"]()[0])
+    prepared = of(bundle).prepare(tools["ball_volume"]()[0])
     for folds, kind in ((None, np.ndarray), ([0], ComposedLogits)):  # 2 x 4 and 4 features
-        assert type(Predictor(bundle, folds=folds, device="cpu", precision="fp32").infer(prepared)[0]) is kind
+        assert type(of(bundle, folds=folds).infer(prepared).logits) is kind
 
 
 def test_another_number_of_channels_names_those_expected(tmp_path, tools, threshold):
@@ -206,35 +214,35 @@ def test_values_that_are_not_finite_are_refused(threshold, tools):
 def test_impossible_options_are_refused(tmp_path, tools, options):
     bundle = tools["write_model"](tmp_path / "m", tools["make_plan"]())
     with pytest.raises(AutosegError):
-        Predictor(bundle, **{"device": "cpu", "precision": "fp32", **options})
+        of(bundle, **options)
 
 
 def test_precision_is_chosen_by_a_trial_on_a_small_patch(tmp_path, tools, monkeypatch):
     trials = []
 
-    def trial(network, patch, device):
+    def trial(network, patch, device, training):
         trials.append(patch)
         return True
 
-    monkeypatch.setattr("autoseg.inference.predictor.faster_in_bf16", trial)
+    monkeypatch.setattr("autoseg.networks.precision.faster_in_bf16", trial)
     network = dataclasses.replace(tools["make_plan"]().network, strides=((1, 1, 1), (1, 2, 2)))
     plan = tools["make_plan"](patch_size=(1, 160, 16), network=network)
     bundle = tools["write_model"](tmp_path / "m", plan)
-    assert Predictor(bundle, device="cpu").precision == "bf16"
+    assert of(bundle, precision="auto").facts.precision == "bf16"
     assert trials == [(1, 1, 48, 16)]
 
 
 def test_a_two_dimensional_model_predicts_slice_by_slice(tmp_path, tools, threshold_plan):
     network = dataclasses.replace(threshold_plan.network, strides=((1, 1, 1), (1, 2, 2)))
     plan = dataclasses.replace(threshold_plan, patch_size=(1, 16, 16), mirror_axes=(1, 2), network=network)
-    predictor = Predictor(tools["write_model"](tmp_path / "m", plan), device="cpu", precision="fp32")
+    predictor = of(tools["write_model"](tmp_path / "m", plan))
     volume, mask = tools["ball_volume"](rows=FLIPPED)
     np.testing.assert_array_equal(predictor.predict(volume).labels.data, 7 * mask)
 
 
 def test_what_is_too_large_for_memory_changes_nothing(tmp_path, tools, monkeypatch):
     bundle, (volume, _) = tools["write_model"](tmp_path / "m", tools["make_plan"]()), tools["ball_volume"](rows=FLIPPED)
-    predictor = Predictor(bundle, device="cpu", precision="fp32", scratch=tmp_path / "scratch")
+    predictor = of(bundle, scratch=tmp_path / "scratch")
     expected = predictor.predict(volume, probabilities=True)
     monkeypatch.setattr("autoseg.imaging.scratch.LARGEST_IN_MEMORY", 0)
     found = predictor.predict(volume, probabilities=True)

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from autoseg.errors import ModelError
-from autoseg.inference.sliding_window import predict_logits, window_starts, window_weights
+from autoseg.inference import sliding_window
+from autoseg.inference.sliding_window import Views, window_starts, window_weights
+
+
+def predict_logits(networks, data, *, autocast=None, scratch=None, notes=None, **views):
+    """The logits; sentences are added to ``notes``."""
+    logits, told = sliding_window.predict_logits(networks, data, Views(**views), autocast=autocast, scratch=scratch)
+    (notes if notes is not None else []).extend(told)
+    return logits
 
 
 class Identity(torch.nn.Module):
@@ -107,7 +115,7 @@ def test_weight_is_a_gaussian_of_an_eighth_of_the_window():
 )
 def test_identity_network_returns_the_input(shape, patch, step, mirror_axes, batch_views):
     data = random_data((2, *shape))
-    logits = predict_logits([Identity()], data, patch_size=patch, step=step, mirror_axes=mirror_axes, batch_views=batch_views)
+    logits = predict_logits([Identity()], data, patch_size=patch, step=step, mirror_axes=mirror_axes, batch=batch_views)
     assert logits.dtype == np.float32
     assert logits.shape == data.shape
     np.testing.assert_allclose(logits, data, atol=1e-5)
@@ -159,14 +167,14 @@ def test_a_small_volume_is_padded_with_the_channels_own_value_on_both_sides():
 
 def test_views_are_batched_across_windows_and_flips():
     network = Counting()
-    predict_logits([network], random_data((1, 12, 8, 8)), patch_size=(8, 8, 8), mirror_axes=(0,), batch_views=3)
+    predict_logits([network], random_data((1, 12, 8, 8)), patch_size=(8, 8, 8), mirror_axes=(0,), batch=3)
     assert network.batches == [3, 1]
 
 
 def test_short_memory_is_told_and_changes_nothing():
     notes, data = [], random_data((1, 12, 8, 8))
     network = Counting(most=1)
-    logits = predict_logits([network], data, patch_size=(8, 8, 8), batch_views=4, on_note=notes.append)
+    logits = predict_logits([network], data, patch_size=(8, 8, 8), batch=4, notes=notes)
     np.testing.assert_allclose(logits, data, atol=1e-5)
     assert len(notes) == 1
     assert "4 views" in notes[0]
@@ -174,7 +182,7 @@ def test_short_memory_is_told_and_changes_nothing():
 
 def test_memory_for_not_even_one_window_is_an_error_with_a_way_out():
     with pytest.raises(ModelError, match="device cpu"):
-        predict_logits([Counting(most=0)], random_data((1, 8, 8, 8)), patch_size=(8, 8, 8), on_note=lambda note: None)
+        predict_logits([Counting(most=0)], random_data((1, 8, 8, 8)), patch_size=(8, 8, 8))
 
 
 def test_bf16_is_used_when_asked_and_results_come_back_in_float32():
@@ -193,7 +201,7 @@ def test_bf16_is_used_when_asked_and_results_come_back_in_float32():
 
 
 def test_logits_that_are_too_large_for_memory_are_the_same_to_the_bit(tmp_path, monkeypatch):
-    data, how = random_data((1, 14, 5, 9)), {"patch_size": (8, 6, 8), "mirror_axes": (0, 2), "batch_views": 3}
+    data, how = random_data((1, 14, 5, 9)), {"patch_size": (8, 6, 8), "mirror_axes": (0, 2), "batch": 3}
     networks, folder = [Many(3), Identity(), Many(3)], tmp_path / "new" / "folder"
     expected = predict_logits(networks, data, **how)
     monkeypatch.setattr("autoseg.imaging.scratch.LARGEST_IN_MEMORY", 0)

@@ -13,9 +13,10 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.slot_maps import ChosenSlot, blended_maps, choose_slots, enlarged
-from autoseg.networks import NETWORKS, close_gates
+from autoseg.networks import NETWORKS
 from autoseg.networks.attention import SlotAttention
-from autoseg.pipeline.attention_export import attention_exporters
+from autoseg.options import InferenceOptions, PredictOptions
+from autoseg.outputs import asked_outputs
 from planners.plan import AttentionStage
 
 COS, SIN = np.cos(np.radians(20)), np.sin(np.radians(20))
@@ -116,16 +117,16 @@ def test_a_model_without_slots_is_refused_before_anything_is_written(place, tool
 
 @pytest.mark.parametrize(("shut", "slots"), [(True, 2), (True, 0), (False, 2)])
 def test_who_asks_for_maps_is_told_where_the_gates_never_opened(place, caplog, shut, slots):
-    predictor = Predictor(place / "model", device="cpu", precision="fp32")
-    if shut:
-        close_gates(predictor.networks[0])
-    attention_exporters(predictor, place / "out", slots)
+    options = InferenceOptions(precision="fp32", closed_gates=shut)
+    predictor = Predictor(place / "model", options, device="cpu")
+    for output in asked_outputs(PredictOptions(attention_maps=slots), ".nii.gz"):
+        output.check(predictor.facts)
     told = "the gates of its attention are all but shut (at most 0.000)" in caplog.text
     assert told == ("--set attention_rate=0.005" in caplog.text) == (shut and slots > 0)
 
 
 def test_windows_blend_into_one_where_a_slot_looks_everywhere_alike(place):
-    predictor = Predictor(place / "model", device="cpu", precision="fp32")
+    predictor = Predictor(place / "model", InferenceOptions(precision="fp32"), device="cpu")
     data = np.random.default_rng(0).random((1, 20, 33, 8), np.float32)  # smaller than a window, and larger
     even, bright = blended_maps(predictor, data, 1, (ChosenSlot(1, 1, 1.0), ChosenSlot(0, 1, 0.0)))
     np.testing.assert_allclose(even, 1, atol=1e-5)

@@ -24,6 +24,7 @@ from autoseg.imaging.volume import Volume
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
 from autoseg.interop.nnunet import is_nnunet, read_nnunet
+from autoseg.options import InferenceOptions
 from autoseg.pipeline import import_model
 from autoseg.reconstruct.components import KeepLargest, keep_largest
 from autoseg.workspace import Workspace
@@ -32,6 +33,7 @@ _spec = importlib.util.spec_from_file_location("nnunet_material", Path(__file__)
 material = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(material)
 
+PLAIN = InferenceOptions(precision="fp32", mirror=False)
 KINDS = {"3d": {}, "2d": {"flat": True}, "resenc": {"residual": True}, "resenc 2d": {"flat": True, "residual": True}}
 
 
@@ -322,7 +324,7 @@ def test_importing_makes_a_model_like_any_other(tmp_path, results, capsys):
     model = tmp_path / "ws" / "models" / "Dataset900_Phantom_3d_fullres"
     assert capsys.readouterr().out.strip() == str(model)
     assert sorted(path.name for path in model.iterdir()) == ["fold_0.safetensors", "model.json"]
-    predictor = Predictor(load_bundle(model), device="cpu", precision="fp32")
+    predictor = Predictor(load_bundle(model), InferenceOptions(precision="fp32"), device="cpu")
     data = np.random.default_rng(0).normal(size=(1, 20, 18, 24)).astype(np.float32)
     found = predictor.predict(Volume(data, Geometry.from_spacing((20, 18, 24), (1.0, 1.0, 1.0))))
     assert set(np.unique(found.labels.data)) <= {0, 1, 2}
@@ -372,9 +374,8 @@ def test_the_rules_of_cross_validation_come_along(tmp_path, results, ending, mon
     assert bundle.postprocessing == expected
     data = np.random.default_rng(0).normal(size=(1, 20, 18, 24)).astype(np.float32)
     volume = Volume(data, Geometry.from_spacing((20, 18, 24), (1.0, 1.0, 1.0)))
-    how = {"device": "cpu", "precision": "fp32", "mirror": False}
-    without = Predictor(replace(bundle, postprocessing=()), **how).predict(volume).labels.data
-    found = Predictor(bundle, **how).predict(volume).labels.data
+    without = Predictor(replace(bundle, postprocessing=()), PLAIN, device="cpu").predict(volume).labels.data
+    found = Predictor(bundle, PLAIN, device="cpu").predict(volume).labels.data
     assert np.array_equal(found, keep_largest(without, expected))
     assert not np.array_equal(found, without)
 
@@ -438,7 +439,7 @@ def test_an_imported_model_predicts_what_the_plain_formulas_do(tmp_path):
     entry = material.configuration_of(spec, spacing=[1.2, 1.0, 0.9])
     material.write_results(tmp_path / "it", spec, entry)
     path = import_model(tmp_path / "it", Workspace(tmp_path / "ws"))
-    predictor = Predictor(load_bundle(path), device="cpu", precision="fp32", mirror=False)
+    predictor = Predictor(load_bundle(path), PLAIN, device="cpu")
     rng = np.random.default_rng(1)
     image = 50 + ndimage.gaussian_filter(rng.normal(size=(14, 12, 13)), 1.0) * 100
     image[3:6, 4:8, 5:9] += 500.0  # an edge, where cubic splines overshoot and are clipped
@@ -453,7 +454,7 @@ def test_an_imported_model_predicts_what_the_plain_formulas_do(tmp_path):
 
 def test_scans_are_taken_as_stored(tmp_path, results):
     path = import_model(results, Workspace(tmp_path / "ws"))
-    predictor = Predictor(load_bundle(path), device="cpu", precision="fp32", mirror=False)
+    predictor = Predictor(load_bundle(path), PLAIN, device="cpu")
     data = np.random.default_rng(2).normal(size=(1, 16, 16, 16)).astype(np.float32)
     grid = Geometry.from_spacing((16, 16, 16), (1.0, 1.0, 1.0))
     straight = predictor.predict(Volume(data, grid)).labels.data

@@ -6,11 +6,13 @@ from autoseg.data.labels import LabelSchema
 from autoseg.imaging.files import write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.options import ReconstructOptions, Runtime, SurfaceOptions
 from autoseg.page import Page, PageCase, write_page
 from autoseg.page.scene import Scene
 from autoseg.pipeline import evaluate, reconstruct
 from autoseg.workspace import write_json
 
+ONE_WORKER = Runtime(workers=1)
 NASTY = "<script>alert(1)<script>&'x"
 ONE = LabelSchema(("thing",), ((1,),), False, (1,))
 STRUCTURE = 'liver <b>"left"'
@@ -40,7 +42,7 @@ def make_evaluation(folder):
     for case, guess in guesses.items():
         write_label_volume(LabelVolume(guess, grid), folder / "predicted" / f"{case}.nii.gz")
     write_json(folder / "predicted" / "dataset.json", {"labels": {"background": 0, STRUCTURE: 1, "kidney": 2}})
-    reconstruct(folder / "predicted", folder / "reconstructed", surfaces="stl", workers=1)
+    reconstruct(folder / "predicted", folder / "reconstructed", ReconstructOptions(SurfaceOptions(("stl",))), ONE_WORKER)
     for surfaces in folder.glob("reconstructed/*_surfaces"):
         surfaces.rename(folder / "predicted" / surfaces.name)
     record = {
@@ -48,7 +50,7 @@ def make_evaluation(folder):
         "notes": [f"read from {folder}/imagesTr/x.nii"],
     }
     write_json(folder / "predicted" / "case_a.json", record)
-    evaluate(folder / "labelsTr", folder / "predicted", folder / "evaluation", workers=1)
+    evaluate(folder / "labelsTr", folder / "predicted", folder / "evaluation", runtime=ONE_WORKER)
     return folder
 
 

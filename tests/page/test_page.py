@@ -14,19 +14,21 @@ import pytest
 from autoseg.cli import main
 from autoseg.errors import AutosegError
 from autoseg.evaluation.markdown import RECONSTRUCTION_COLUMNS
-from autoseg.evaluation.stored import read_report
-from autoseg.imaging.files import write_label_volume
+from autoseg.evaluation.report import read_report
+from autoseg.imaging import nifti
+from autoseg.imaging.files import read_volume, write_label_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
+from autoseg.options import EvaluateOptions, ReconstructOptions, ReportOptions, SurfaceOptions
 from autoseg.page import viewer
 from autoseg.page.markup import colour_of, number, scrubbed
 from autoseg.page.panel import FEWEST, fill_panel
 from autoseg.page.pictures import draw_planes
-from autoseg.page.plots import draw_distribution, draw_lines
+from autoseg.page.plots import Curve, Spread, draw_distribution, draw_lines
 from autoseg.page.scene import PageCase, Scene, read_scene
 from autoseg.pipeline import evaluate, reconstruct, report
 from autoseg.workspace import write_json
-from tests.page.material import NASTY, ONE, STRUCTURE, ball, write_noisy_page
+from tests.page.material import NASTY, ONE, ONE_WORKER, STRUCTURE, ball, write_noisy_page
 
 VOID = {"meta", "link", "br", "input", "image", "path", "rect", "circle"}
 
@@ -90,8 +92,8 @@ def test_a_second_table_has_the_errors_of_masks_as_volumes_with_intervals(place,
         found = report.summary("kidney", metric)
         ends = f"[{found.low:.{digits}f}, {found.high:.{digits}f}]"
         assert f'{found.mean:.{digits}f} <span class="interval">{ends}</span>' in row
-    together = {metric: mean for metric, mean, _ in report.foreground_mean}
-    assert f"MSE {together['mse_mask_fg']:.5f} at a share of {together['foreground_share_fg']:.5f}" in source
+    error, share = report.mean_of("mse_mask_fg"), report.mean_of("foreground_share_fg")
+    assert f"MSE {error:.5f} at a share of {share:.5f}" in source
 
 
 def test_names_become_text_and_never_markup(page, source):
@@ -132,7 +134,7 @@ def test_pictures_have_descriptions_and_the_headings_go_down_by_one(page):
 
 def test_a_folder_of_predictions_without_references_shows_volumes(place, tmp_path):
     shutil.copytree(place / "predicted", tmp_path / "out")
-    found = report(tmp_path / "out", images=place / "imagesTr", workers=1)
+    found = report(tmp_path / "out", ReportOptions(place / "imagesTr"), ONE_WORKER)
     page = Outline(found.path.read_text(encoding="utf-8"))
     assert "Predictions of 3 cases" in page.texts
     assert "volume, mL" in page.texts
@@ -143,8 +145,8 @@ def test_a_folder_of_predictions_without_references_shows_volumes(place, tmp_pat
 def test_what_was_reconstructed_is_shown_with_its_label_maps_measurements_and_surfaces(place, tmp_path):
     maps = tmp_path / "maps"
     shutil.copytree(place / "predicted", maps)
-    reconstruct(maps, tmp_path / "out", workers=1)
-    source = report(tmp_path / "out", images=place / "imagesTr", workers=1).path.read_text(encoding="utf-8")
+    reconstruct(maps, tmp_path / "out", runtime=ONE_WORKER)
+    source = report(tmp_path / "out", ReportOptions(place / "imagesTr"), ONE_WORKER).path.read_text(encoding="utf-8")
     page = Outline(source)
     assert "Reconstruction of 3 label maps" in page.texts
     assert "labels, in the colour of the structure" in page.texts
@@ -161,10 +163,10 @@ def test_what_was_reconstructed_is_shown_with_its_label_maps_measurements_and_su
 def test_label_maps_that_have_moved_or_changed_since_are_said(place, tmp_path):
     maps = tmp_path / "maps"
     shutil.copytree(place / "predicted", maps)
-    reconstruct(maps, tmp_path / "out", surfaces="", workers=1)
+    reconstruct(maps, tmp_path / "out", ReconstructOptions(SurfaceOptions()), ONE_WORKER)
     (maps / "case_a.nii.gz").rename(tmp_path / "case_a.nii.gz")
     shutil.copy(tmp_path / "case_a.nii.gz", maps / "case_b.nii.gz")
-    page = Outline(report(tmp_path / "out", workers=1).path.read_text(encoding="utf-8"))
+    page = Outline(report(tmp_path / "out", runtime=ONE_WORKER).path.read_text(encoding="utf-8"))
     assert "case_a.nii.gz: the label map is not where it was; --predicted DIR names its folder" in page.texts
     assert "case_b.nii.gz: is not the label map that surfaces and measurements were made of" in page.texts
     assert len(page.all("article")) == 3
@@ -173,40 +175,41 @@ def test_label_maps_that_have_moved_or_changed_since_are_said(place, tmp_path):
 def test_empty_label_maps_are_said_to_be_empty(tmp_path):
     empty = LabelVolume(np.zeros((4, 9, 9), np.uint8), Geometry.from_spacing((4, 9, 9), (3.0, 1.0, 1.0)))
     write_label_volume(empty, tmp_path / "maps" / "a.nii.gz")
-    reconstruct(tmp_path / "maps", tmp_path / "out", workers=1)
-    page = Outline(report(tmp_path / "out", workers=1).path.read_text(encoding="utf-8"))
+    reconstruct(tmp_path / "maps", tmp_path / "out", runtime=ONE_WORKER)
+    page = Outline(report(tmp_path / "out", runtime=ONE_WORKER).path.read_text(encoding="utf-8"))
     assert "labels: no voxel is labelled" in page.texts
 
 
 def test_cubic_volumes_of_predictions_are_no_cases(place, tmp_path):
     shutil.copytree(place / "predicted", tmp_path / "out")
     for suffix in ("_iso", "_iso_cubic"):
-        shutil.copy(place / "imagesTr" / "case_a_0000.nii.gz", tmp_path / "out" / f"case_a{suffix}.nii.gz")
-    page = Outline(report(tmp_path / "out", workers=1).path.read_text(encoding="utf-8"))
+        scan = read_volume(place / "imagesTr" / "case_a_0000.nii.gz")
+        path = tmp_path / "out" / f"case_a{suffix}.nii.gz"
+        nifti.write(path, scan.data[0], scan.geometry, description="derived: scan on cubic voxels by splines")
+    page = Outline(report(tmp_path / "out", runtime=ONE_WORKER).path.read_text(encoding="utf-8"))
     assert "Predictions of 3 cases" in page.texts
 
 
 def test_without_the_viewer_the_page_is_made_and_says_so(place, monkeypatch, tmp_path):
     monkeypatch.setattr("autoseg.page.page.find_viewer", lambda: None)
     shutil.copytree(place / "evaluation", tmp_path / "e")
-    found = report(tmp_path / "e", workers=1)
+    found = report(tmp_path / "e", runtime=ONE_WORKER)
     assert "ipyniivue" in found.notes[0]
     page = Outline(found.path.read_text(encoding="utf-8"))
     assert not page.all("dialog")
     assert len(page.all("article")) == 4
 
 
-def test_a_page_that_fails_costs_no_scores(place, monkeypatch, tmp_path):
+def test_a_page_that_fails_costs_no_scores(place, monkeypatch, tmp_path, caplog):
     def fail(*args, **options):
         raise RuntimeError("no more ink")
 
     monkeypatch.setattr("autoseg.pipeline.reporting.write_page", fail)
-    said = []
-    scored = evaluate(place / "labelsTr", place / "predicted", tmp_path, partial=True, workers=1, say=said.append)
+    scored = evaluate(place / "labelsTr", place / "predicted", tmp_path, EvaluateOptions(partial=True), ONE_WORKER)
     assert len(scored.cases) == 3
     assert (tmp_path / "metrics.json").is_file()
     assert not (tmp_path / "report.html").exists()
-    assert "no more ink" in said[-1]
+    assert "no more ink" in caplog.messages[-1]
 
 
 def test_the_command_names_the_page_and_refuses_other_folders(place, tmp_path, capsys):
@@ -220,7 +223,7 @@ def test_the_command_names_the_page_and_refuses_other_folders(place, tmp_path, c
 
 
 def test_a_stored_report_comes_back_as_it_was(place, tmp_path):
-    scored = evaluate(place / "labelsTr", place / "predicted", tmp_path, workers=1)
+    scored = evaluate(place / "labelsTr", place / "predicted", tmp_path, runtime=ONE_WORKER)
     assert read_report(tmp_path / "metrics.json") == scored
     (tmp_path / "metrics.json").write_text("[]")
     with pytest.raises(AutosegError, match="Score the predictions again"):
@@ -267,7 +270,7 @@ def test_large_volumes_are_thinned_out_and_stay_in_place():
 
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [1.0] * 9, [0.5, 0.9, 0.95, 0.96, 70.0]])
 def test_a_distribution_has_a_mark_for_every_case_within_its_frame(values):
-    drawn = draw_distribution("m", [("s", [(f"c{i}", v, "#a") for i, v in enumerate(values)], np.mean(values), None, None)])
+    drawn = draw_distribution("m", [Spread("s", [(f"c{i}", v, "#a") for i, v in enumerate(values)], np.mean(values))])
     marks = [float(x) for x in re.findall(r'(?:cx="|class="dot" d="M)([\d.]+)', drawn)]
     assert len(marks) == len(values)
     assert all(0 < x < 470 for x in marks)
@@ -275,8 +278,8 @@ def test_a_distribution_has_a_mark_for_every_case_within_its_frame(values):
 
 
 def test_curves_with_gaps_and_of_one_check_are_drawn():
-    assert 'd="M' in draw_lines("loss", [5], [("a", "first", [0.3]), ("b", "second", [None])])
-    assert draw_lines("loss", [1, 2], [("a", "first", [None, None])]) == ""
+    assert 'd="M' in draw_lines("loss", [5], [Curve("a", "first", [0.3]), Curve("b", "second", [None])])
+    assert draw_lines("loss", [1, 2], [Curve("a", "first", [None, None])]) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
 from planners import Budget, Plan, RecordError, digest, from_json, get_planner, to_json
+from planners.records import OPTIONAL, REST, called
 
 
 @dataclass(frozen=True)
@@ -70,3 +72,40 @@ def test_a_plan_edited_into_nonsense_is_refused(hippocampus):
     data["patch_size"][1] = 57
     with pytest.raises(RecordError, match=r"patch_size: .*\(8, 8, 8\).*\(40, 57, 40\).*Use \(40, 56, 40\)"):
         from_json(Plan, data, "fullres_3d.json")
+
+
+@dataclass(frozen=True)
+class Result:
+    origin: str = field(metadata=called("from"))
+    means: dict[str, Point] = field(default_factory=dict)
+    note: str = field(default="", metadata=OPTIONAL)
+    free: Any = None
+    others: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+
+def test_a_field_may_have_another_name_in_the_file_and_be_left_out_while_it_says_nothing():
+    data = {"from": "here", "means": {"a": to_json(Point(1.0))}, "free": [1, {"b": 2}]}
+    result = Result("here", {"a": Point(1.0)}, free=[1, {"b": 2}])
+    assert to_json(result) == data
+    assert from_json(Result, data) == result
+    assert to_json(replace(result, note="x"))["note"] == "x"
+
+
+def test_what_a_record_does_not_know_is_kept_where_it_has_room_for_it():
+    data = {"from": "here", "means": {}, "free": None, "others": 1, "colour": "blue"}
+    assert from_json(Result, data).others == {"others": 1, "colour": "blue"}
+    assert to_json(from_json(Result, data)) == data
+
+
+def test_unknown_fields_are_passed_over_only_where_that_is_asked_for():
+    data = {"points": [{"x": 1.0, "y": 2}]}
+    assert from_json(Line, data, strict=False) == Line((Point(1.0),))
+    with pytest.raises(RecordError, match="unknown field 'y'"):
+        from_json(Line, data)
+
+
+def test_a_dictionary_of_records_says_where_its_fault_is():
+    with pytest.raises(RecordError, match=r"r\.means\.a\.x: expected float"):
+        from_json(Result, {"from": "", "means": {"a": {"x": "1"}}}, "r")
+    with pytest.raises(RecordError, match=r"r\.means: expected an object"):
+        from_json(Result, {"from": "", "means": []}, "r")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from autoseg.data.labels import LabelSchema
-from autoseg.networks import Scores, machine
+from autoseg.networks import Scores, precision
 from autoseg.training import fold
-from autoseg.training.fold import FoldTask, _in_a_safe_format, patch_dice, train_fold
+from autoseg.training.fold import FoldTask, _patches, patch_dice, train_fold
 from autoseg.training.loop import Length
 from autoseg.training.recipe import PatchStage, Recipe
 from planners import NetworkSpec
@@ -18,18 +18,24 @@ CPU = torch.device("cpu")
 FLAT = NetworkSpec("unet", 1, 2, (4, 4), ((1, 1, 1), (1, 2, 2)), ((3, 3, 3),) * 2, (1, 1), (1,))
 
 
-@pytest.mark.parametrize("asked", [None, True])
+@pytest.mark.parametrize("asked", ["auto", "bf16"])
 def test_no_patch_of_a_training_is_thin_in_bfloat16_where_that_harms_whatever_was_asked_for(asked, monkeypatch):
-    monkeypatch.setattr(machine, "has_amx", lambda: True)
-    said, recipe = [], Recipe(bf16=asked, patch_stages=())
-    thin, sound = (SimpleNamespace(network=FLAT, patch_size=size) for size in ((8, 128, 128), (16, 128, 128)))
-    assert _in_a_safe_format(recipe, thin, CPU, said.append).bf16 is False
-    assert "float32" in said[0]
-    assert _in_a_safe_format(recipe, sound, CPU, said.append) == recipe
+    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    monkeypatch.setattr(precision, "faster_in_bf16", lambda *args, **named: True)
+
+    def chosen(recipe, size):
+        patches = _patches(recipe, SimpleNamespace(network=FLAT, patch_size=size))
+        assert patches[-1] == size
+        return precision.choose_precision(asked, CPU, None, FLAT, patches, training=True)
+
+    recipe, thin, sound = Recipe(patch_stages=()), (8, 128, 128), (16, 128, 128)
+    assert chosen(recipe, thin).name == "fp32"
+    assert "beyond its memory" in chosen(recipe, thin).why
+    assert chosen(recipe, sound).name == "bf16"
     smaller_at_first = replace(recipe, patch_stages=(PatchStage(0.4, 0.8, 1),))  # 13 slices at first
-    assert _in_a_safe_format(smaller_at_first, sound, CPU, said.append).bf16 is False
-    monkeypatch.setattr(machine, "has_amx", lambda: False)
-    assert _in_a_safe_format(smaller_at_first, thin, CPU, said.append) == smaller_at_first
+    assert chosen(smaller_at_first, sound).name == "fp32"
+    monkeypatch.setattr(precision, "has_amx", lambda: False)
+    assert chosen(smaller_at_first, thin).name == "bf16"
 
 
 @pytest.mark.parametrize("regions", [False, True])

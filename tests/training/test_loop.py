@@ -9,6 +9,7 @@ import torch
 
 from autoseg.errors import TrainingError
 from autoseg.networks import build_network
+from autoseg.networks.devices import prepare_for
 from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.loop import Length, _steps_expected, fit
 from autoseg.training.losses import dice_cross_entropy
@@ -62,6 +63,7 @@ def run(
         device=torch.device("cpu"),
         identity=identity,
         checkpoint=folder / "checkpoint.safetensors",
+        prepare=partial(prepare_for, torch.device("cpu"), spec=SPEC, patches=[(16, 16, 16)], training=True),
         on_check=(rows.append if rows is not None else None),
     )
 
@@ -190,9 +192,7 @@ def test_the_averaged_weights_are_returned(tmp_path):
 
 def restoring(detached):
     torch.manual_seed(0)
-    network = build_network(replace(SPEC, restoration=True)).train()
-    network.restoration.detached = detached
-    return network
+    return build_network(replace(SPEC, restoration=True), restoration_detached=detached).train()
 
 
 def with_clean(step, fraction, left=0):

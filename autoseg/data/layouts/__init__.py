@@ -1,18 +1,17 @@
 """Arrangements of files that ``autoseg convert`` understands. A layout is a function, see ``found.py``."""
 
-from autoseg.data.layouts import acdc, bids, brats, folders, lits, msd
-from autoseg.registry import Registry
+from autoseg.registry import Later, Registry
 
 __all__ = ["LAYOUTS"]
 
 LAYOUTS = Registry(
     "layout",
     {
-        "acdc": acdc.find,
-        "bids": bids.find,
-        "brats": brats.find,
-        "folders": folders.find,
-        "lits": lits.find,
-        "msd": msd.find,
+        "acdc": Later("autoseg.data.layouts.acdc:find"),
+        "bids": Later("autoseg.data.layouts.bids:find"),
+        "brats": Later("autoseg.data.layouts.brats:find"),
+        "folders": Later("autoseg.data.layouts.folders:find"),
+        "lits": Later("autoseg.data.layouts.lits:find"),
+        "msd": Later("autoseg.data.layouts.msd:find"),
     },
 )

@@ -4,10 +4,15 @@
 ``patient001_frame01_gt.nii.gz``, ``patient001_4d.nii.gz``; ``testing`` alike. The two folders may be missing.
 """
 
+from __future__ import annotations
+
 import re
 from collections import defaultdict
+from pathlib import Path
+from typing import Any
 
-from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, files_below, is_test, plain_labels
+from autoseg.data.findings import Finding
+from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, is_test, plain_labels
 from autoseg.errors import DatasetError
 
 __all__ = ["find"]
@@ -17,9 +22,12 @@ STRUCTURES = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 ABOUT = {"name": "ACDC", "reference": "Bernard et al., IEEE TMI 2018", "licence": "CC BY-NC-SA 4.0"}
 
 
-def find(source, *, cine=False):
+Files = dict[Any, Any]  # what is kept about a patient, see ``find``
+
+
+def find(source: AnyPath, *, cine: bool = False) -> FoundDataset:
     """The frames ED and ES of every patient; with ``cine`` also each frame of the 4D series, as test cases."""
-    patients = defaultdict(dict)  # patient -> {"info", "4d", (frame, is label): path}
+    patients: dict[str, Files] = defaultdict(dict)  # patient -> {"info", "4d", (frame, is label): path}
     for path, parts in files_below(source).items():
         if match := NAME.fullmatch(path.name):
             patients[match[1]][(int(match[2]), bool(match[3])) if match[2] else "4d"] = path
@@ -28,7 +36,9 @@ def find(source, *, cine=False):
         raise DatasetError(
             f"{source}: expected files such as patient001_frame01.nii.gz below it, found none. Choose another layout"
         )
-    cases, findings, about = [], [], {}
+    cases: list[FoundCase] = []
+    findings: list[Finding] = []
+    about = {}
     for patient, files in sorted(patients.items()):
         info = _read_info(next(path for key, path in files.items() if key != "test").with_name("Info.cfg"))
         found, wrong = _frames(patient, files, info)
@@ -48,13 +58,13 @@ def find(source, *, cine=False):
     )
 
 
-def _read_info(path):
+def _read_info(path: Path) -> dict[str, str]:
     """The lines ``Key: value`` of an Info.cfg; {} where there is none."""
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return {key.strip(): value.strip() for key, found, value in (line.partition(":") for line in lines) if found}
 
 
-def _frames(patient, files, info):
+def _frames(patient: str, files: Files, info: dict[str, str]) -> tuple[list[FoundCase], list[Finding]]:
     """(cases, findings) of end diastole and end systole; without an Info.cfg, of all frames that are there."""
     findings = []
     frames = [int(info[key]) for key in ("ED", "ES") if info.get(key, "").isdigit()]
@@ -74,7 +84,7 @@ def _frames(patient, files, info):
     return cases, findings
 
 
-def _cine(patient, files, info):
+def _cine(patient: str, files: Files, info: dict[str, str]) -> tuple[list[FoundCase], list[Finding]]:
     """(test cases, findings): every frame of the 4D series."""
     if "4d" not in files or not info.get("NbFrame", "").isdigit():
         message = f"expected {patient}_4d.nii.gz and NbFrame in Info.cfg, found one or none"
@@ -83,13 +93,13 @@ def _cine(patient, files, info):
     return [FoundCase(name, patient, (Source(files["4d"], i),), part="test") for i, name in enumerate(names)], []
 
 
-def _readable(info):
+def _readable(info: dict[str, str]) -> dict[str, float | str]:
     """What a person or a study asks about a patient: numbers with their units, the rest as text."""
     units = {"Height": "height_cm", "Weight": "weight_kg", "NbFrame": "frames"}
     return {units.get(key, key.lower()): _number(value) for key, value in info.items()}
 
 
-def _number(text):
+def _number(text: str) -> float | str:
     try:
         return float(text) if "." in text else int(text)
     except ValueError:

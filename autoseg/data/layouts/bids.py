@@ -1,24 +1,39 @@
 """BIDS, the brain imaging data structure: ``sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz``, labels below ``derivatives``.
 
 A case is a subject's session. Its label is a ``_dseg`` file, or one ``_label-NAME_mask`` file for each structure, of the same
-subject and session. ``dseg.tsv`` (columns index and name) names the values, ``participants.tsv`` tells about the subjects.
+subject and session. A ``dseg.tsv`` (columns index and name) names the values of the maps beside and below it whose names
+have all parts of its own name; ``participants.tsv`` tells about the subjects.
 """
+
+from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from autoseg.data.findings import Finding
 from autoseg.data.layouts.folders import read_names, read_table
-from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, files_below, plain_labels
-from autoseg.data.scan import Finding
+from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, plain_labels
 from autoseg.errors import DatasetError
 
 __all__ = ["find"]
 
-NAME = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?((?:_[^_]+)*)_([A-Za-z0-9]+)\.nii(?:\.gz)?")
+NAME = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?((?:_[^_]+)*)_([A-Za-z0-9]+)(?i:\.nii(?:\.gz)?)")
 
 
-def find(source, *, channels=None, derivative=None, names=None, ignore=None):
+Images = Mapping[str, Mapping[str, list[Path]]]  # session -> suffix -> files
+
+
+def find(
+    source: AnyPath,
+    *,
+    channels: Sequence[str] | None = None,
+    derivative: str | None = None,
+    names: AnyPath | None = None,
+    ignore: int | None = None,
+) -> FoundDataset:
     """Every session of every subject.
 
     Args:
@@ -28,7 +43,9 @@ def find(source, *, channels=None, derivative=None, names=None, ignore=None):
         names, ignore: as for the layout ``folders``; None for names from a ``dseg.tsv``.
     """
     source = Path(source)
-    images, labels, tables = defaultdict(lambda: defaultdict(list)), defaultdict(list), []
+    images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    labels: dict[str, list[Path]] = defaultdict(list)
+    tables: list[Path] = []
     for path, parts in files_below(source).items():
         in_labels = parts[0] == "derivatives" and derivative in (None, parts[1])
         if in_labels and path.name.endswith("dseg.tsv"):
@@ -49,7 +66,8 @@ def find(source, *, channels=None, derivative=None, names=None, ignore=None):
         raise DatasetError(
             f"{source}: the labelled sessions have no kind of image in common. Name those to use with --channels"
         )
-    cases, findings = [], []
+    cases: list[FoundCase] = []
+    findings: list[Finding] = []
     for case, files in sorted(images.items()):
         found, wrong = _case(case, files, labels.get(case, []), channels)
         cases += found
@@ -57,7 +75,7 @@ def find(source, *, channels=None, derivative=None, names=None, ignore=None):
     for case in sorted(set(labels) - set(images)):
         message = f"expected an image of the session, found {labels[case][0].name} alone"
         findings.append(error(case, "no-image", message, "Add the image, or take the label away."))
-    values = read_names(names or tables[0]) if names or tables else {}
+    values = read_names(names) if names else _names(cases, tables, findings)
     return FoundDataset(
         channels=channels,
         cases=tuple(cases),
@@ -67,14 +85,16 @@ def find(source, *, channels=None, derivative=None, names=None, ignore=None):
     )
 
 
-def _common_channels(images, labels):
+def _common_channels(images: Images, labels: Mapping[str, list[Path]]) -> list[str]:
     """Suffixes that all labelled sessions have, T1w first."""
     counts = Counter(suffix for case in labels for suffix in images.get(case, ()))
     common = [suffix for suffix, n in counts.items() if n == len(set(labels) & set(images))]
     return sorted(common, key=lambda suffix: (suffix != "T1w", suffix))
 
 
-def _case(case, files, labels, channels):
+def _case(
+    case: str, files: Mapping[str, list[Path]], labels: list[Path], channels: Sequence[str]
+) -> tuple[list[FoundCase], list[Finding]]:
     """([FoundCase] or [], findings) of one session."""
     findings = []
     for channel in channels:
@@ -94,12 +114,36 @@ def _case(case, files, labels, channels):
         message = "a session without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
     sources = tuple(Source(files[channel][0]) for channel in channels)
-    label, masks = (maps[0], ()) if maps else (None, tuple(masks))
-    found = FoundCase(case, case.split("_")[0], sources, label, masks, part="train" if label or masks else "test")
-    return [found], findings
+    label, files_of = (maps[0], ()) if maps else (None, tuple(masks))
+    part = "train" if label or files_of else "test"
+    return [FoundCase(case, case.split("_")[0], sources, label, files_of, part)], findings
 
 
-def _participants(path):
+def _names(cases: Sequence[FoundCase], tables: Sequence[Path], findings: list[Finding]) -> dict[int, str]:
+    """{value: name} for all maps; a number that means two things is added to the findings."""
+    known: dict[int, str] = {}
+    read = {path: read_names(path) for path in {_table_of(case.label, tables) for case in cases if case.label} if path}
+    for case in cases:
+        table = _table_of(case.label, tables) if case.label else None
+        for value, name in read[table].items() if table else ():
+            if known.setdefault(value, name) != name:
+                message = f"{table}: expected {value} to be {known[value]} as for other maps, found {name}"
+                findings.append(error(case.id, "label-name", message, "Say what the values mean with --names FILE."))
+    return known
+
+
+def _table_of(label: Path, tables: Sequence[Path]) -> Path | None:
+    """The table of a map by the rule of inheritance: beside or above it, and no part of its name that the map lacks.
+
+    Of several the nearest with the most parts; where none is, the only one there is.
+    """
+    parts = set(label.name.partition(".")[0].split("_"))
+    fitting = [path for path in tables if path.parent in label.parents and set(path.stem.split("_")) <= parts]
+    near = max(fitting, key=lambda path: (len(path.parts), len(path.stem.split("_"))), default=None)
+    return near or (tables[0] if len(tables) == 1 else None)
+
+
+def _participants(path: Path) -> dict[str, Any]:
     """{"patient_info": {subject: its row}} of a participants.tsv, {} where there is none."""
     rows = read_table(path)[1] if path.is_file() else []
     return {"patient_info": {row.pop("participant_id"): row for row in rows if row.get("participant_id")}} if rows else {}

@@ -5,12 +5,27 @@
 Where both kinds meet, both values are enhancing tumour, and nothing needs to be rewritten.
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
 
 from autoseg.data.dataset import guess_patient
-from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, files_below, is_test, region_labels
-from autoseg.data.scan import Finding
+from autoseg.data.findings import Finding
+from autoseg.data.layouts.found import (
+    AnyPath,
+    Counted,
+    Description,
+    FoundCase,
+    FoundDataset,
+    Source,
+    error,
+    files_below,
+    is_test,
+    region_labels,
+)
 from autoseg.errors import DatasetError
 
 __all__ = ["find"]
@@ -22,9 +37,14 @@ NECROSIS, OEDEMA = 1, 2
 ABOUT = {"name": "BraTS", "reference": "Menze et al., IEEE TMI 2015; Bakas et al., Scientific Data 2017"}
 
 
-def find(source):
+Files = dict[Any, Any]  # channel number or "label" -> path, and "test" -> bool
+
+
+def find(source: AnyPath) -> FoundDataset:
     """Every case with four sequences; those without a label in a folder of test or validation data are test cases."""
-    found, findings, info = defaultdict(dict), [], {}
+    found: dict[str, Files] = defaultdict(dict)
+    findings: list[Finding] = []
+    info: dict[str, Any] = {}
     for path, parts in files_below(source).items():
         if not (match := NAME.fullmatch(path.name)):
             continue
@@ -54,13 +74,13 @@ def find(source):
     return FoundDataset(CHANNELS, tuple(cases), describe_labels, tuple(findings), about)
 
 
-def _paths(files):
+def _paths(files: Files) -> list[Path]:
     return [path for kind, path in files.items() if kind != "test"]
 
 
-def _join_misnamed_labels(found):
+def _join_misnamed_labels(found: dict[str, Files]) -> None:
     """Give a label alone in a folder with images of one case to that case: one of the 2020 release has another name."""
-    folders = defaultdict(list)
+    folders: dict[Path, list[str]] = defaultdict(list)
     for case, files in found.items():
         folders[_paths(files)[0].parent].append(case)
     for names in folders.values():
@@ -71,7 +91,7 @@ def _join_misnamed_labels(found):
             del found[alone[0]]
 
 
-def describe_labels(counted):
+def describe_labels(counted: Counted) -> Description:
     """Whole tumour, tumour core and enhancing tumour, after the values that the files hold; see ``FoundDataset``."""
     if both := sorted(case for case, values in counted.items() if {3, 4} <= set(values)):
         message = (

@@ -8,26 +8,47 @@ A table (CSV or TSV) has one row per case: ``image``, or ``image_T1``, ``image_F
 ``split`` (``train``, ``val`` or ``test``). Paths start at the folder of the table.
 """
 
+from __future__ import annotations
+
 import csv
-import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.data.dataset import guess_patients
-from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, plain_labels
-from autoseg.data.scan import Finding
+from autoseg.data.dataset import NUMBER, guess_patients
+from autoseg.data.findings import Finding
+from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.errors import AutosegError, DatasetError, FileError
-from autoseg.imaging.files import FORMATS, ending_of, is_dicom, read_file, segment_names
+from autoseg.imaging.files import (
+    FORMATS,
+    ending_of,
+    is_dicom,
+    is_slicer_segmentation,
+    layers_of,
+    read_file,
+    segment_names,
+    stem_of,
+)
+from autoseg.workspace import read_json
 
 __all__ = ["find", "guess_channels", "read_names", "read_table"]
 
 DECORATION = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)
+WHOLE = re.compile(r"-?\d{1,10}(\.0*)?")
+TITLES = (("index", "value", "label", "id", "number"), ("name", "structure", "label"))  # of columns; the first that is there
 PARTS = {"": "train", "train": "train", "training": "train", "val": "val", "validation": "val"}
 PARTS |= {"test": "test", "testing": "test"}
 
 
-def find(source, *, labels=None, channels=None, names=None, ignore=None):
+def find(
+    source: AnyPath,
+    *,
+    labels: AnyPath | None = None,
+    channels: Sequence[str] | None = None,
+    names: AnyPath | None = None,
+    ignore: int | None = None,
+) -> FoundDataset:
     """The cases of two folders or of a table.
 
     Args:
@@ -45,7 +66,8 @@ def find(source, *, labels=None, channels=None, names=None, ignore=None):
     elif labels is None or not Path(labels).is_dir():
         raise DatasetError(f"{source}: expected also a folder of labels, found {labels}. Say where it is with --labels DIR")
     else:
-        named, (cases, findings) = None, _from_folders(source, Path(labels))
+        named = None
+        cases, findings = _from_folders(source, Path(labels))
     if not cases and not findings:
         raise DatasetError(
             f"{source}: expected images that end in one of {', '.join(sorted(FORMATS))}, or rows; found none. Give their folder"
@@ -62,9 +84,9 @@ def find(source, *, labels=None, channels=None, names=None, ignore=None):
     )
 
 
-def _names_of_segments(cases, findings):
+def _names_of_segments(cases: Sequence[FoundCase], findings: list[Finding]) -> dict[int, str]:
     """{value: name} that DICOM segmentations tell; a number that means two things is added to the findings."""
-    known = {}
+    known: dict[int, str] = {}
     for case in cases:
         for name, value in segment_names(case.label).items() if case.label else ():
             if known.setdefault(value, name) != name:
@@ -73,19 +95,22 @@ def _names_of_segments(cases, findings):
     return known
 
 
-def guess_channels(cases):
+def guess_channels(cases: Sequence[FoundCase]) -> tuple[str, ...]:
     """Names for the channels of the first case, the file being read where there is only one."""
     images = cases[0].images if cases else ()
     try:
         count = len(images) if len(images) > 1 else len(read_file(images[0].path).data)
     except (AutosegError, IndexError):
         count = 1  # what is wrong with the file is found when the cases are read
-    known = {1: ("image",), 3: ("red", "green", "blue")} if len(images) < 2 else {}
+    known: dict[int, tuple[str, ...]] = {1: ("image",), 3: ("red", "green", "blue")} if len(images) < 2 else {}
     return known.get(count) or tuple(f"channel {number}" for number in range(count))
 
 
-def read_names(path):
-    """{value: name} from a JSON object name -> value, or from the first two columns, value and name, of a CSV or TSV.
+def read_names(path: AnyPath) -> dict[int, str]:
+    """{value: name} from a JSON object name -> value, or from a CSV or TSV.
+
+    Of a table the columns count that its first line calls ``index``, ``value`` or ``label`` and ``name`` or ``structure``;
+    of one without such a line the first two.
 
     Raises:
         DatasetError: neither.
@@ -93,10 +118,12 @@ def read_names(path):
     path = Path(path)
     try:
         if path.suffix.lower() == ".json":
-            names = {int(value): str(name) for name, value in json.loads(path.read_text(encoding="utf-8-sig")).items()}
+            names = {int(value): str(name) for name, value in read_json(path, DatasetError).items()}
         else:
-            rows = [row for row in _rows(path) if len(row) > 1 and row[0].strip().lstrip("-").isdigit()]
-            names = {int(row[0]): row[1].strip() for row in rows}
+            rows = [[cell.strip() for cell in row] for row in _rows(path)]
+            value, name = _columns(rows[0] if rows else [], path)
+            rows = [row for row in rows if len(row) > max(value, name) and WHOLE.fullmatch(row[value])]
+            names = {int(row[value].partition(".")[0]): row[name] for row in rows}
     except (OSError, ValueError, TypeError, AttributeError) as fault:
         raise DatasetError(f"{path}: expected names of label values, not readable: {fault}. Write rows VALUE,NAME") from fault
     if not names:
@@ -104,14 +131,27 @@ def read_names(path):
     return names
 
 
-def read_table(path):
+def _columns(first: list[str], path: AnyPath) -> tuple[int, int]:
+    """Where the values and the names stand in a table with this first line."""
+    titles = [title.lower() for title in first]
+    value, name = (next((titles.index(known) for known in kinds if known in titles), None) for kinds in TITLES)
+    if value is not None and name is not None and value != name:
+        return value, name
+    if len(titles) > 2 and not WHOLE.fullmatch(titles[0]):
+        raise DatasetError(
+            f"{path}: expected columns called index and name, found {', '.join(first)}. Name them so in the first line"
+        )
+    return 0, 1
+
+
+def read_table(path: AnyPath) -> tuple[list[str], list[dict[str, str]]]:
     """The rows of a CSV or TSV as dictionaries, by the names in its first line."""
     first, *rows = _rows(path) or [[]]
     columns = [name.strip().lower() if "_" not in name else name.strip() for name in first]
     return columns, [dict(zip(columns, (cell.strip() for cell in row), strict=False)) for row in rows if any(row)]
 
 
-def _rows(path):
+def _rows(path: AnyPath) -> list[list[str]]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as fault:
@@ -120,7 +160,7 @@ def _rows(path):
     return list(csv.reader(text.splitlines(), delimiter=max("\t,;", key=first.count)))
 
 
-def _from_table(path):
+def _from_table(path: Path) -> tuple[list[str] | None, list[FoundCase], list[Finding]]:
     """(channel names or None, cases, findings)."""
     columns, rows = read_table(path)
     images = [name for name in columns if name == "image" or name.startswith("image_")]
@@ -130,7 +170,9 @@ def _from_table(path):
             f"{path}: expected the columns image (or image_T1, image_T2 ...) and label (or label_liver, label_tumour ...), "
             f"found {', '.join(columns) or 'none'}. Name them so in the first line"
         )
-    cases, findings, ids = [], [], set()
+    cases: list[FoundCase] = []
+    findings: list[Finding] = []
+    ids: set[str] = set()
     for row in rows:
         files = {name: path.parent / row[name] for name in (*images, *labels) if row.get(name)}
         case = row.get("case") or (_stem(files[images[0]]) if images[0] in files else f"row {rows.index(row) + 2}")
@@ -145,21 +187,26 @@ def _from_table(path):
         if not wrong:
             masks = tuple((name[6:], files[name]) for name in labels if name in files and name != "label")
             sources = tuple(Source(files[name]) for name in images)
-            cases.append(FoundCase(case, row.get("patient", ""), sources, files.get("label"), masks, part))
+            cases.append(FoundCase(case, row.get("patient", ""), sources, files.get("label"), masks, str(part)))
     return [name[6:] for name in images] if images != ["image"] else None, _with_patients(cases), findings
 
 
-def _from_folders(images, labels):
+def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Finding]]:
     """(cases, findings)."""
     together = images.resolve() == labels.resolve()  # then the labels are those that are named so
 
-    def is_label(path):
+    def is_label(path: Path) -> bool:
         if path.is_dir() or path.name.startswith("."):
             return path.is_dir() and not path.name.startswith(".")
-        return _is_map(path) and (not together or bool(DECORATION.search(_stem(path))))
+        return _is_map(path) and (not together or is_slicer_segmentation(path) or bool(DECORATION.search(_stem(path))))
 
-    by_stem = {_stem(path): path for path in _images_in(images) if not (together and is_label(path))}
-    cases, findings, used = [], [], set()
+    by_stem = {_stem(path): path for path in _images_in(images) if not is_slicer_segmentation(path)}
+    by_stem = {stem: path for stem, path in by_stem.items() if not (together and is_label(path))}
+    names = {DECORATION.sub("", _stem(path)) for path in labels.iterdir() if is_label(path)}
+    numbered = not any(name in by_stem for name in names if NUMBER.fullmatch(name))  # else the numbers are those of cases
+    cases: list[FoundCase] = []
+    findings: list[Finding] = []
+    used: set[Path] = set()
     for path in sorted(labels.iterdir()):
         if not is_label(path):
             continue
@@ -171,25 +218,31 @@ def _from_folders(images, labels):
             continue
         sources = _channels_of(case, by_stem)
         used |= {source.path for source in sources}
-        masks = tuple((_stem(file), file) for file in _images_in(path, _is_map)) if path.is_dir() else ()
+        masks = tuple((_stem(file), file) for file in _images_in(path, _is_map)) if path.is_dir() else _layers(path)
         if path.is_dir() and not masks:
             findings.append(error(case, "missing-label", f"expected files of structures in {path}, found none", "Add them."))
             continue
         cases.append(FoundCase(case, "", sources, None if masks else path, masks))
-    unlabelled = {re.sub(r"_\d{4}$", "", stem) for stem, path in by_stem.items() if path not in used}
-    for case in sorted(unlabelled):
-        cases.append(FoundCase(case, "", _channels_of(case, by_stem), part="test"))
+    left = {stem: path for stem, path in by_stem.items() if path not in used}
+    numbered = numbered and any(re.search("_0000$", stem) for stem in left)
+    for case in sorted({re.sub(r"_\d{4}$", "", stem) if numbered else stem for stem in left}):
+        cases.append(FoundCase(case, "", _channels_of(case, left), part="test"))
         message = "an image without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
     return _with_patients(cases), findings
 
 
-def _with_patients(cases):
+def _layers(path: Path) -> tuple[tuple[str, Path], ...]:
+    """The segments of a segmentation of 3D Slicer that has several layers, since they overlap; () of other files."""
+    return tuple((name, path) for name in segment_names(path)) if is_slicer_segmentation(path) and layers_of(path) > 1 else ()
+
+
+def _with_patients(cases: list[FoundCase]) -> list[FoundCase]:
     guessed = guess_patients(case.id for case in cases if not case.patient)
     return [case if case.patient else replace(case, patient=guessed[case.id]) for case in cases]
 
 
-def _channels_of(case, by_stem):
+def _channels_of(case: str, by_stem: dict[str, Path]) -> tuple[Source, ...]:
     """The images of a case, () where there are none."""
     if case in by_stem:
         return (Source(by_stem[case]),)
@@ -197,22 +250,22 @@ def _channels_of(case, by_stem):
     return tuple(Source(by_stem[stem]) for stem in sorted(by_stem) if pattern.fullmatch(stem))
 
 
-def _images_in(folder, is_one=None):
+def _images_in(folder: Path, is_one: Callable[[Path], bool] | None = None) -> list[Path]:
     is_one = is_one or _is_image
     return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".") and is_one(path)]
 
 
-def _is_map(path):
+def _is_map(path: Path) -> bool:
     return _is_image(path) or is_dicom(path)
 
 
-def _is_image(path):
+def _is_image(path: Path) -> bool:
     try:
         return bool(ending_of(path))
     except FileError:
         return False
 
 
-def _stem(path):
+def _stem(path: Path) -> str:
     """The name of a file without its ending."""
-    return path.name[: -len(ending_of(path))] if _is_image(path) else path.stem
+    return stem_of(path) if _is_image(path) else path.stem

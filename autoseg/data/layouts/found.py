@@ -4,16 +4,40 @@ A layout is a function ``find(source, **options) -> FoundDataset`` that looks at
 and what is missing or odd becomes a finding, so that all of it is told at once.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from autoseg.data.scan import Finding
+from autoseg.data.findings import Finding
 from autoseg.errors import DatasetError
 
-__all__ = ["FoundCase", "FoundDataset", "Source", "error", "files_below", "is_test", "plain_labels", "region_labels"]
+__all__ = [
+    "PATHS",
+    "AnyPath",
+    "Counted",
+    "Describe",
+    "Description",
+    "FoundCase",
+    "FoundDataset",
+    "Source",
+    "error",
+    "files_below",
+    "is_test",
+    "plain_labels",
+    "region_labels",
+]
+
+
+AnyPath = str | Path
+PATHS = ("labels", "names")  # options of layouts that are paths: a data set that lists files may be made elsewhere
+Counted = Mapping[str, Sequence[int]]  # the label values of each case
+Description = tuple[dict[str, Any], list[Finding]]  # keys of a dataset.json, and what is wrong
+Describe = Callable[[Counted], Description]
 
 
 @dataclass(frozen=True)
@@ -59,12 +83,12 @@ class FoundDataset:
 
     channels: tuple[str, ...]
     cases: tuple[FoundCase, ...]
-    describe: Callable
+    describe: Describe
     findings: tuple[Finding, ...] = ()
-    about: dict = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
 
-def files_below(source):
+def files_below(source: AnyPath) -> dict[Path, tuple[str, ...]]:
     """{path: parts below ``source``} of all files, sorted; hidden ones (``._volume-1.nii`` too) do not count.
 
     Raises:
@@ -80,16 +104,16 @@ def files_below(source):
     return {path: path.relative_to(source).parts for path in sorted(found)}
 
 
-def is_test(parts):
+def is_test(parts: Iterable[str]) -> bool:
     """Whether a folder on the way to a file, or its name, says that it is no training data."""
     return any("test" in part.lower() or "validation" in part.lower() for part in parts)
 
 
-def error(case, code, message, remedy):
+def error(case: str, code: str, message: str, remedy: str) -> Finding:
     return Finding("error", case, code, message, remedy)
 
 
-def plain_labels(names, *, closed=True, ignore=None):
+def plain_labels(names: Mapping[int, str], *, closed: bool = True, ignore: int | None = None) -> Describe:
     """A ``describe`` for structures that do not overlap.
 
     Args:
@@ -100,7 +124,7 @@ def plain_labels(names, *, closed=True, ignore=None):
     return partial(_plain, names=names, closed=closed, ignore=ignore)
 
 
-def _plain(counted, *, names, closed, ignore):
+def _plain(counted: Counted, *, names: Mapping[int, str], closed: bool, ignore: int | None) -> Description:
     found = {value for values in counted.values() for value in values}
     values = sorted((set(names) if closed else found) - {0, ignore})
     labels = {"background": 0} | {name: value for value, name in _unique(values, names).items()}
@@ -109,17 +133,17 @@ def _plain(counted, *, names, closed, ignore):
     return {"labels": labels}, (_undeclared(counted, {0, *names, ignore}) if closed else [])
 
 
-def region_labels(regions, order):
+def region_labels(regions: Mapping[str, Sequence[int]], order: Sequence[int]) -> Describe:
     """A ``describe`` for published regions: name -> values, and the value that each paints."""
-    declared = {0, *(value for group in regions.values() for value in group)}
+    declared: set[int | None] = {0, *(value for group in regions.values() for value in group)}
     labels = {"background": 0} | {name: list(group) for name, group in regions.items()}
     return lambda counted: ({"labels": labels, "regions_class_order": list(order)}, _undeclared(counted, declared))
 
 
-def _undeclared(counted, declared):
+def _undeclared(counted: Counted, declared: set[int | None]) -> list[Finding]:
     """One error for each case with other values than the published ones."""
     found = {case: sorted(set(values) - declared) for case, values in counted.items()}
-    known = ", ".join(str(value) for value in sorted(declared - {None}))
+    known = ", ".join(str(value) for value in sorted(value for value in declared if value is not None))
     remedy = "Correct the label, or convert the data with the layout 'folders', which takes values as they are."
     return [
         error(case, "undeclared-label", f"expected label values among {known}, found {', '.join(map(str, odd))}", remedy)
@@ -128,7 +152,7 @@ def _undeclared(counted, declared):
     ]
 
 
-def _unique(values, names):
+def _unique(values: Iterable[int], names: Mapping[int, str]) -> dict[int, str]:
     """{value: name}, the value added to names that occur twice or that dataset.json keeps for itself."""
     named = {value: str(names.get(value, f"label {value}")) for value in values}
     taken = [*named.values(), "background", "ignore"]

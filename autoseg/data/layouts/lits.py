@@ -3,10 +3,14 @@
 ``test-volume-N.nii`` have no labels. The numbers are kept: ``volume-7.nii`` is the case ``lits_007``.
 """
 
+from __future__ import annotations
+
 import re
 from collections import defaultdict
+from pathlib import Path
 
-from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, files_below, region_labels
+from autoseg.data.findings import Finding
+from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, region_labels
 from autoseg.errors import DatasetError
 
 __all__ = ["find"]
@@ -17,9 +21,10 @@ ABOUT = {"name": "LiTS", "reference": "Bilic et al., Medical Image Analysis 2023
 describe_labels = region_labels({"liver": [1, 2], "tumour": [2]}, (1, 2))
 
 
-def find(source):
+def find(source: AnyPath) -> FoundDataset:
     """Every volume with its segmentation; the tumours are part of the liver."""
-    found, findings = defaultdict(dict), []
+    found: dict[str, dict[str, Path]] = defaultdict(dict)
+    findings: list[Finding] = []
     for path in files_below(source):
         if match := NAME.fullmatch(path.name):
             case = f"lits_{'test_' if match[1] else ''}{int(match[3]):03d}"

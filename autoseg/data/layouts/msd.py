@@ -1,17 +1,20 @@
 """The Medical Segmentation Decathlon, any task: its own dataset.json lists the files; channels lie in one 4D file."""
 
-import json
-from pathlib import Path
+from __future__ import annotations
 
-from autoseg.data.layouts.found import FoundCase, FoundDataset, Source, error, plain_labels
+from pathlib import Path
+from typing import Any
+
+from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.errors import DatasetError
+from autoseg.workspace import read_json
 
 __all__ = ["find"]
 
 KEPT = ("name", "description", "reference", "licence", "release")
 
 
-def find(source):
+def find(source: AnyPath) -> FoundDataset:
     """The cases that the task lists; entries of macOS (``._la_003.nii.gz``) do not count."""
     source = Path(source)
     task = _read(source / "dataset.json")
@@ -45,14 +48,12 @@ def find(source):
     )
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, Any]:
     """The description of a task, with the keys that are needed here."""
     try:
-        task = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as fault:
-        raise DatasetError(
-            f"{path}: expected the dataset.json of a Decathlon task, not readable: {fault}. Give the folder that holds it"
-        ) from fault
+        task: dict[str, Any] = read_json(path, DatasetError)
+    except DatasetError as fault:
+        raise DatasetError(f"expected the dataset.json of a Decathlon task; {fault}. Give the folder that holds it") from fault
     kinds = {"modality": dict, "labels": dict, "training": list}
     lacking = [key for key, kind in kinds.items() if not isinstance(task, dict) or not isinstance(task.get(key), kind)]
     if lacking:

@@ -5,17 +5,23 @@ label value, and each structure becomes a region: the values of all combinations
 ordinary label map.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from autoseg.data.dataset import Case, DatasetSpec
+from autoseg.data.file_checks import check_channels, check_grids, check_intensities, count_label, unreadable
+from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import FoundCase, Source, error
-from autoseg.data.scan import Finding, check_channels, check_grids, check_intensities, count_label, unreadable
-from autoseg.imaging.files import ending_of, read_file
+from autoseg.imaging.files import FileContent, ending_of, is_slicer_segmentation, read_file, read_segment, segment_names
+from autoseg.imaging.geometry import Geometry
 
-__all__ = ["SeenCase", "combine", "label_values", "read_image", "see_cases"]
+__all__ = ["SeenCase", "combine", "label_values", "mask_of", "read_image", "see_cases"]
 
 
 @dataclass(frozen=True)
@@ -37,27 +43,28 @@ class SeenCase:
     digests: dict[Path, str]
 
     @property
-    def usable(self):
+    def usable(self) -> bool:
         """No finding is an error."""
         return not any(finding.severity == "error" for finding in self.findings)
 
 
-def see_cases(cases, channels):
+def see_cases(cases: Iterable[FoundCase], channels: Sequence[str]) -> list[SeenCase]:
     """Read cases that may share a file (the frames of one series, which is then read once); a list of SeenCase."""
-    shared = {}
+    shared: dict[Path, FileContent] = {}
     return [_see(case, channels, shared) for case in cases]
 
 
-def read_image(source, contents=None, **how):
+def read_image(
+    source: Source, contents: dict[Path, FileContent] | None = None, *, as_label: bool = False, onto: Geometry | None = None
+) -> FileContent:
     """The FileContent of a Source, one volume of a 4D file being data (1, Z, Y, X).
 
     Args:
         contents: {path: FileContent} of files that were read before; this one is added.
-        how: further arguments of ``read_file``.
     """
     contents = {} if contents is None else contents
     if source.path not in contents:
-        contents[source.path] = read_file(source.path, **how)
+        contents[source.path] = read_file(source.path)
     content = contents[source.path]
     if source.volume is None:
         return content
@@ -66,7 +73,13 @@ def read_image(source, contents=None, **how):
     return replace(content, data=content.data[source.volume : source.volume + 1])
 
 
-def combine(masks, shape):
+def mask_of(path: Path, name: str, onto: Geometry) -> FileContent:
+    """The file of one structure, laid on a grid: anything but 0 counts; of a segmentation of 3D Slicer its segment ``name``."""
+    several = is_slicer_segmentation(path) and name in segment_names(path)
+    return read_segment(path, name, onto) if several else read_file(path, as_label=True, onto=onto)
+
+
+def combine(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
     """Structures that may overlap as one array of codes.
 
     Args:
@@ -76,7 +89,8 @@ def combine(masks, shape):
     Returns:
         (codes, combinations): (Z, Y, X) int32, and for each code the structures that its voxels belong to; code 0 is ().
     """
-    codes, combinations = np.zeros(shape, np.int32), [()]
+    codes = np.zeros(tuple(shape), np.int32)
+    combinations: list[tuple[str, ...]] = [()]
     for structure, mask in masks:
         table = np.arange(len(combinations))
         for code in np.unique(codes[mask]).tolist():
@@ -86,7 +100,9 @@ def combine(masks, shape):
     return codes, tuple(combinations)
 
 
-def label_values(combinations, structures):
+def label_values(
+    combinations: Iterable[Iterable[str]], structures: Iterable[str]
+) -> tuple[dict[str, Any], dict[frozenset[str], int]]:
     """The labels of a data set whose structures come as separate files.
 
     Args:
@@ -99,7 +115,8 @@ def label_values(combinations, structures):
         whether others overlap or not.
     """
     found, structures = {frozenset(combination) for combination in combinations}, sorted(structures)
-    values = {frozenset(): 0} | {frozenset([name]): number for number, name in enumerate(structures, 1)}
+    values: dict[frozenset[str], int] = {frozenset(): 0}
+    values |= {frozenset([name]): number for number, name in enumerate(structures, 1)}
     several = sorted(sorted(group) for group in found if len(group) > 1)
     values |= {frozenset(group): len(structures) + number for number, group in enumerate(several, 1)}
     if not several:
@@ -110,56 +127,47 @@ def label_values(combinations, structures):
     return {"labels": {"background": 0} | regions, "regions_class_order": order}, values
 
 
-def _see(case, channels, contents):
-    findings = []
+def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileContent]) -> SeenCase:
+    findings: list[Finding] = []
 
-    def read(source, *arguments, **how):
+    def read(source: Source, what: Callable[[], FileContent]) -> FileContent | None:
         try:
-            return read_image(source, *arguments, **how)
+            return what()
         except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
             findings.append(unreadable(case.id, source.path, fault))
+            return None
 
-    images = [read(source, contents) for source in case.images]
-    digests = {source.path: image.digest for source, image in zip(case.images, images, strict=True) if image}
-    for source, image in zip(case.images, images, strict=True):
-        findings += check_intensities(case, source.path, image.data) if image else []
-    if not all(images):
+    found = [(source.path, read(source, partial(read_image, source, contents))) for source in case.images]
+    images = [image for _, image in found if image]
+    digests = {path: image.digest for path, image in found if image}
+    for path, image in found:
+        findings += check_intensities(case.id, path, image.data) if image else []
+    if len(images) < len(found):
         return SeenCase(case, tuple(findings), (), (), digests)
-    findings += check_channels(case, _spec(case, channels), images)
-    findings += check_grids(_case(case, case.images), [*images, None])
+    findings += check_channels(case.id, channels, ending_of(case.images[0].path), images)
+    findings += check_grids(case.id, images[0], ((path, image, True) for path, image in found))
 
-    def sound(path):
-        """(data (Z, Y, X), values) of a label file; None where something is wrong with it."""
-        if (label := read(Source(path), as_label=True, onto=images[0].geometry)) is None:
+    def sound(path: Path, name: str = "") -> tuple[np.ndarray, tuple[int, ...]] | None:
+        """(data (Z, Y, X), values) of a label file, or of one structure; None where something is wrong with it."""
+        if (label := read(Source(path), partial(mask_of, path, name, images[0].geometry))) is None:
             return None
         digests[path] = label.digest
-        counts, wrong = count_label(case, path, label.data)
-        wrong += check_grids(_case(case, case.images[:1], path), [images[0], label])
+        counts, wrong = count_label(case.id, path, label.data)
+        wrong += check_grids(case.id, images[0], [(path, label, False)])
         values = tuple(value for value, _ in counts)
         wrong += _check_mask(case, path, values) if case.masks else []
         findings.extend(wrong)
         return None if any(finding.severity == "error" for finding in wrong) else (label.data[0], values)
 
     label = sound(case.label) if case.label else None
-    masks = ((name, found[0] != 0) for name, path in case.masks if (found := sound(path)))
+    masks = ((name, part[0] != 0) for name, path in case.masks if (part := sound(path, name)))
     combinations = combine(masks, images[0].geometry.shape)[1] if case.masks else ()
     return SeenCase(case, tuple(findings), label[1] if label else (), combinations, digests)
 
 
-def _check_mask(case, path, values):
+def _check_mask(case: FoundCase, path: Path, values: tuple[int, ...]) -> list[Finding]:
     """A file of one structure is 0 and one other value."""
     if not case.masks or len(set(values) - {0}) < 2:
         return []
     message = f"{path.name}: expected 0 and one other value, found {', '.join(map(str, values[:10]))}"
     return [error(case.id, "mask-values", message, "One file for each structure; give a label map as the column label.")]
-
-
-def _case(case, images, label=None):
-    """The Case that checks take."""
-    return Case(case.id, case.patient, tuple(image.path for image in images), label)
-
-
-def _spec(case, channels):
-    """As much of a data set as the checks of images ask for."""
-    ending = ending_of(case.images[0].path)
-    return DatasetSpec("", Path(), tuple(channels), None, (), (), ending)

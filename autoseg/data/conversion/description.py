@@ -1,0 +1,101 @@
+"""What describes a converted data set: the meaning of its values, and its ``dataset.json``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoseg.data.conversion.parts import Combination, Part
+from autoseg.data.findings import Finding
+from autoseg.data.layouts.found import FoundCase, FoundDataset, error
+from autoseg.data.layouts.reading import SeenCase, label_values
+from planners.names import fault_of_name
+
+__all__ = ["Description", "describe", "refused_names"]
+
+
+def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, Any], dict[Combination, int], Sequence[Finding]]:
+    """(label keys of dataset.json, {combination: value} of separate files, findings)."""
+    usable = [case for case in seen if case.usable]
+    masks = [case for case in usable if case.case.masks]
+    if not masks:
+        description, told = found.describe({case.case.id: case.values for case in usable if case.case.label})
+        return description, {}, told
+    combinations = {combination for case in masks for combination in case.combinations}
+    structures = {name for case in masks for name, _ in case.case.masks}
+    description, values = label_values(combinations, structures)
+    findings = []
+    for case in masks:
+        if lacking := sorted(structures - {name for name, _ in case.case.masks}):
+            message = f"no file of {', '.join(lacking)}: taken as absent"
+            findings.append(Finding("note", case.case.id, "absent-structure", message, "Add the file if it is not absent."))
+    remedy = "Give all cases a label map, or all of them a file for each structure."
+    findings += [
+        Finding("error", case.case.id, "label-kind", "expected a file for each structure, found a label map", remedy)
+        for case in usable
+        if case.case.label
+    ]
+    return description, values, findings
+
+
+def refused_names(cases: Iterable[FoundCase]) -> list[Finding]:
+    """An error for each case whose name cannot be that of its files."""
+    faults = [(case.id, fault_of_name(case.id)) for case in cases]
+    remedy = "Rename the case, without / and \\."
+    return [
+        error(case, "case-name", f"expected a plain file name for case {case!r}, found {fault}", remedy)
+        for case, fault in faults
+        if fault
+    ]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the ``dataset.json`` of a folder says; where files stay in their place (``mode`` ``reference``) it lists them.
+
+    Attributes:
+        labels: keys about the meaning of values.
+        ending: of the files.
+    """
+
+    folder: Path
+    layout: str
+    mode: str
+    found: FoundDataset
+    labels: Mapping[str, Any]
+    ending: str
+
+    def of(self, cases: Sequence[FoundCase], parts: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
+        """The ``dataset.json`` for these cases, made of these parts."""
+        about = {
+            "name": self.folder.name,
+            **self.found.about,
+            "channel_names": {str(number): name for number, name in enumerate(self.found.channels)},
+            **self.labels,
+            "numTraining": sum(case.part != "test" for case in cases),
+            "file_ending": self.ending,
+            "converted_by": f"autoseg convert {self.layout}",
+        }
+        if self.mode != "reference":
+            return about | {"patients": {case.id: case.patient for case in cases}}
+        listing = {case.id: _listed(case, parts[case.id], self.folder) for case in cases}
+        tests = {case.id for case in cases if case.part == "test"}
+        about["dataset"] = {name: entry for name, entry in listing.items() if name not in tests}
+        return about | ({"test": {name: listing[name] for name in listing if name in tests}} if tests else {})
+
+
+def _listed(case: FoundCase, parts: Sequence[Part], folder: Path) -> dict[str, Any]:
+    """The entry of a case under ``dataset``: paths from the folder where source and folder move together."""
+
+    def path_of(part: Part) -> str:
+        if part.target:
+            return part.target
+        (path,) = part.sources
+        return os.path.relpath(path, folder) if folder.parent in path.parents else str(path)
+
+    paths = [path_of(part) for part in parts]
+    label = {"label": paths[-1]} if case.label or case.masks else {}
+    return {"images": paths[: len(case.images)]} | label | {"patient": case.patient}

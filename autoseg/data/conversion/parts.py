@@ -1,0 +1,134 @@
+"""The files of a converted case: each stays where it is, is linked or copied, or is written anew."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.atomic import replacing
+from autoseg.data.layouts.found import Source
+from autoseg.data.layouts.reading import SeenCase, combine, mask_of, read_image
+from autoseg.imaging.files import (
+    FORMATS,
+    ending_of,
+    is_slicer_segmentation,
+    read_file,
+    read_geometry,
+    read_label_volume,
+    write_label_volume,
+)
+from autoseg.imaging.raw import digest_of
+from autoseg.imaging.volume import LabelVolume
+from autoseg.ledger import Journal
+
+__all__ = ["Part", "make_part", "parts_of", "usual_ending"]
+
+ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}  # a header with its voxels elsewhere is not linked or copied alone
+
+Combination = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of the data set: how it comes about, from what, and where it is to stand (None: it stays where it is).
+
+    ``make`` writes to the path that it is given; None for a link or a copy of the one source.
+    """
+
+    sources: tuple[Path, ...]
+    target: str | None
+    key: str
+    make: Callable[[Path], None] | None = None
+
+
+def usual_ending(cases: Iterable[SeenCase], mode: str) -> str:
+    """The ending of most images; that of the data set."""
+    endings = Counter(ending_of(source.path) for case in cases for source in case.case.images)
+    ending = endings.most_common(1)[0][0]
+    return ending if mode == "reference" else ONE_FILE.get(ending, ending)
+
+
+def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mode: str) -> list[Part]:
+    """The files of a case: one Part for each image, and one for its label if it has one.
+
+    Args:
+        values: {combination of structures: label value} where structures come in separate files.
+        mode: ``reference``, ``link`` or ``copy``.
+    """
+    case = seen.case
+    where = "Ts" if case.part == "test" else "Tr"
+
+    def part(source: Source, target: str, make: Callable[[Source, Path], None] = _write_volume) -> Part:
+        key = digest_of(json.dumps([seen.digests[source.path], source.volume, target, mode]).encode())
+        other = not source.path.name.lower().endswith(ending) or is_slicer_segmentation(source.path)  # which may be cropped
+        if source.volume is not None or (mode != "reference" and other):
+            return Part((source.path,), target, key, partial(make, source))
+        return Part((source.path,), None if mode == "reference" else target, key)
+
+    parts = [part(source, f"images{where}/{case.id}_{i:04d}{ending}") for i, source in enumerate(case.images)]
+    target = f"labels{where}/{case.id}{ending}"
+    if case.label:
+        parts.append(part(Source(case.label), target, partial(_write_label, case.images[0].path)))
+    elif case.masks:
+        numbers = sorted((sorted(group), value) for group, value in values.items())
+        key = digest_of(json.dumps([[seen.digests[path] for _, path in case.masks], numbers, target]).encode())
+        make = partial(_write_combined, case.masks, values, case.images[0].path)
+        parts.append(Part(tuple(path for _, path in case.masks), target, key, make))
+    return parts
+
+
+def make_part(part: Part, journal: Journal, mode: str) -> tuple[dict[str, Any], bool]:
+    """Write, link or copy a file unless it is there; its entry in the journal, and whether it is new."""
+    assert part.target is not None
+    if journal.claim(part.target, part.key):
+        return journal.entries[part.target], False
+    path = journal.path.parent / part.target
+    path.parent.mkdir(parents=True, exist_ok=True)
+    how = "written"
+    if part.make:
+        part.make(path)
+    else:
+        how = _place(part.sources[0], path, mode)
+    return journal.entry(part.target, part.key, how=how), True
+
+
+def _write_volume(source: Source, path: Path) -> None:
+    """One volume of a file, or all of a file of another type, in its own number type."""
+    content = read_image(source)
+    like = source.path if FORMATS[ending_of(source.path)] is FORMATS[ending_of(path)] else None
+    FORMATS[ending_of(path)].write(path, content.data, content.geometry, like)
+
+
+def _write_label(image: Path, source: Source, path: Path) -> None:
+    """A label map as another type of file; a DICOM segmentation on the grid of the image."""
+    write_label_volume(read_label_volume(source.path, onto=read_geometry(image)), path)
+
+
+def _write_combined(masks: tuple[tuple[str, Path], ...], values: Mapping[Combination, int], image: Path, path: Path) -> None:
+    """The label map of structures in separate files, on the grid of the image."""
+    geometry = read_file(image).geometry
+    codes, combinations = combine(((name, mask_of(file, name, geometry).data[0] != 0) for name, file in masks), geometry.shape)
+    table = np.array([values[frozenset(combination)] for combination in combinations])
+    write_label_volume(LabelVolume(table[codes], geometry), path, like=image)
+
+
+def _place(source: Path, path: Path, mode: str) -> str:
+    """Link or copy a file; which of the two it was."""
+    if mode == "link":
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.link(source.resolve(), path)
+            return "linked"
+    with replacing(path) as draft:
+        shutil.copyfile(source, draft)
+    return "copied"

@@ -1,0 +1,181 @@
+"""What is wrong with the files of one case. Each function returns findings; none raises because of a file.
+
+Grids are compared by their corners, in voxels: up to ``SAME_GRID`` is rounding in a header, up to ``SHIFTED_GRID`` is worth a
+warning, more means that voxels do not correspond.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.data.dataset import Case, image_name
+from autoseg.data.findings import Finding
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import AutosegError
+from autoseg.imaging.files import FileContent
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.raw import REMEDY
+
+__all__ = [
+    "Counts",
+    "check_channels",
+    "check_grids",
+    "check_intensities",
+    "check_label",
+    "check_presence",
+    "count_label",
+    "unreadable",
+]
+
+SAME_GRID, SHIFTED_GRID = 0.01, 0.5  # voxels between corresponding corners
+LAST_SENTENCE = re.compile(r"(.*)\. ([A-Z].*)", re.DOTALL)
+LARGEST_RANGE = 2**20  # of label values that are counted in a table
+Counts = tuple[tuple[int, int], ...]  # (value, voxels), ascending
+
+
+def unreadable(case: str, path: Path, fault: Exception) -> Finding:
+    """The finding about a file that cannot be read; the refusals of our own readers end with their remedy."""
+    message, remedy = f"{path}: {fault}", REMEDY
+    if isinstance(fault, AutosegError):
+        message = str(fault)
+        if split := LAST_SENTENCE.fullmatch(message):
+            message, remedy = split.groups()
+    return Finding("error", case, "unreadable-file", message.rstrip(" ."), remedy)
+
+
+def check_presence(case: Case, ending: str) -> list[Finding]:
+    """Files of a case that are not there."""
+    missing = [path for path in case.image_paths if not path.is_file()]
+    findings = []
+    if len(missing) == len(case.image_paths):
+        remedy = "Add the image, or take the label away."
+        if case.label and image_name(ending).fullmatch(case.label.name):
+            remedy = f"Labels carry no channel number: rename {case.label.name} to {case.id[:-5]}{ending}."
+        elif (similar := missing[0].with_name(case.id + ending)).is_file():
+            remedy = f"Rename {similar.name} to {missing[0].name}."
+        findings.append(_missing(case, "missing-image", missing[0], remedy))
+    else:
+        findings += [_missing(case, "missing-channel", path, "Add the channel, or leave the case out.") for path in missing]
+    if case.label is None or not case.label.is_file():
+        findings.append(_missing(case, "missing-label", case.label, "Add the label, or take the image away."))
+    return findings
+
+
+def _missing(case: Case, code: str, path: Path | None, remedy: str) -> Finding:
+    return Finding("error", case.id, code, f"expected {path or 'a label file'}, found no such file", remedy)
+
+
+def check_intensities(case: str, path: Path, data: np.ndarray) -> list[Finding]:
+    """Values (C, Z, Y, X) that are not finite."""
+    odd = 0 if data.dtype.kind != "f" else sum(int(part.size - np.isfinite(part).sum()) for part in data)
+    if not odd:
+        return []
+    message = f"{path.name}: expected finite intensities, found {odd} of {data.size} voxels that are NaN or infinite"
+    return [Finding("error", case, "not-finite", message, "Export the image again, or fill these voxels.")]
+
+
+def check_channels(case: str, names: Sequence[str], ending: str, images: Sequence[FileContent]) -> list[Finding]:
+    """As many as ``names`` has, each with more than one intensity. ``ending`` is that of the images."""
+    channels = [channel for image in images for channel in image.data]
+    findings = []
+    if len(channels) != len(names):
+        message = f"expected {len(names)} channels ({', '.join(names)}), found {len(channels)} in {len(images)} files"
+        remedy = f"One file per channel, {case}_0000{ending} and on; or correct channel_names."
+        findings.append(Finding("error", case, "channel-count", message, remedy))
+    flat = [i for i, channel in enumerate(channels) if channel.min() == channel.max()]
+    severity = "error" if len(flat) == len(channels) else "warning"  # an absent sequence is sometimes filled with zeros
+    for i in flat:
+        message = f"channel {i}: expected an image, found the value {channels[i].flat[0]} everywhere"
+        findings.append(Finding(severity, case, "constant-image", message, "Export the image again."))
+    return findings
+
+
+def check_grids(case: str, first: FileContent | None, others: Iterable[tuple[Path, FileContent | None, bool]]) -> list[Finding]:
+    """Other files against the first image.
+
+    Args:
+        others: (path, content, is a channel); ``read_volume`` refuses channels whose grids differ at all.
+    """
+    findings: list[Finding] = []
+    for path, file, is_channel in others:
+        if file is None or first is None:
+            continue
+        voxels = _distance_voxels(first.geometry, file.geometry)
+        if voxels > SHIFTED_GRID or (is_channel and not file.geometry.is_same_grid(first.geometry)):
+            severity, code = "error", "grid-mismatch"
+            remedy = "If the voxels do correspond, copy the header of the image; else resample one onto the other."
+        elif voxels > SAME_GRID:
+            severity, code = "warning", "grid-shift"
+            remedy = "Nothing if the voxels correspond: the grid of the image counts."
+        else:
+            continue
+        apart = "" if voxels == np.inf else f"; corners up to {voxels:.2g} voxels apart"
+        message = f"{path.name}: expected the grid of the image, {first.geometry}; found {file.geometry}{apart}"
+        findings.append(Finding(severity, case, code, message, remedy))
+    return findings
+
+
+def _distance_voxels(geometry: Geometry, other: Geometry) -> float:
+    """The largest distance between corresponding corners along an axis, in voxels; infinite if shapes differ."""
+    if geometry.shape != other.shape:
+        return np.inf
+    corners = np.array(list(itertools.product(*[(0, n - 1) for n in geometry.shape])))
+    return float(np.abs(geometry.to_index(other.to_world(corners)) - corners).max())
+
+
+def count_label(case: str, path: Path, data: np.ndarray) -> tuple[Counts, list[Finding]]:
+    """How often each value occurs in a label (C, Z, Y, X), ((value, voxels), ...) ascending; and the findings."""
+    if len(data) != 1:
+        message = f"{path.name}: expected one value per voxel, found {len(data)} channels"
+        return (), [Finding("error", case, "label-channels", message, "Merge the channels into one label map.")]
+    if (odd := _first_fraction(data[0])) is not None:
+        message = f"{path.name}: expected integers, found other numbers such as {odd:.6g}"
+        return (), [Finding("error", case, "label-not-integer", message, "Resample labels with nearest neighbour.")]
+    return _count(data[0]), []
+
+
+def check_label(case: str, path: Path, labels: LabelSchema, data: np.ndarray) -> tuple[Counts, list[Finding]]:
+    """How often each value occurs in a label (C, Z, Y, X), and the findings."""
+    counts, findings = count_label(case, path, data)
+    if not counts:
+        return counts, findings
+    declared = {*labels.declared_values, *(() if labels.ignore is None else (labels.ignore,))}
+    if unknown := [value for value, _ in counts if value not in declared]:
+        listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+        voxels = sum(n for value, n in counts if value not in declared)
+        message = f"{path.name}: expected values among {sorted(declared)}, found {listed} in {voxels} voxels"
+        findings.append(
+            Finding("error", case, "undeclared-label", message, "Name the values under labels, or correct the file.")
+        )
+    if not any(value not in (0, labels.ignore) for value, _ in counts):
+        message = f"{path.name}: expected labelled structures, found only {', '.join(str(v) for v, _ in counts)}"
+        findings.append(
+            Finding("warning", case, "empty-label", message, "Keep it if nothing is there to label; else label it.")
+        )
+    return counts, findings
+
+
+def _first_fraction(label: np.ndarray) -> float | None:
+    """A value (Z, Y, X) that is no integer, NaN and infinities included; None where there is none."""
+    for part in label if label.dtype.kind == "f" else ():
+        odd = part[~np.isfinite(part) | (part != np.rint(part))]
+        if odd.size:
+            return float(odd[0])
+    return None
+
+
+def _count(label: np.ndarray) -> Counts:
+    """((value, voxels), ...) of an array (Z, Y, X) of whole numbers, ascending."""
+    lowest, highest = int(label.min()), int(label.max())
+    if highest - lowest > LARGEST_RANGE:
+        values, counts = np.unique(label, return_counts=True)
+        return tuple((int(value), int(n)) for value, n in zip(values, counts, strict=True))
+    counts = np.zeros(highest - lowest + 1, np.int64)
+    for part in label:
+        counts += np.bincount((part.astype(np.int64) - lowest).ravel(), minlength=counts.size)
+    return tuple((int(i) + lowest, int(counts[i])) for i in np.flatnonzero(counts))

@@ -1,0 +1,244 @@
+"""Which label maps lie in a folder, and what their values mean. Anybody's maps: references, predictions, another tool's.
+
+A file is a label map by its ending, in small or capital letters. Where several kinds of files lie together the more telling
+ones count: segmentations of 3D Slicer (``.seg.nrrd``) rather than plain ``.nrrd``, which are then the scans; volumes rather
+than pictures, which may be views of them; DICOM where there is nothing else. What autoseg derives from a map or a scan
+(``CASE_iso``, ``CASE_iso_cubic``) is no map of a case of its own; it is known by the record beside it or by its header, never
+by its name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.data.dataset import read_dataset
+from autoseg.data.labels import LabelSchema, read_labels
+from autoseg.errors import AutosegError, DatasetError
+from autoseg.imaging.files import (
+    FORMATS,
+    PICTURES,
+    SEGMENTATION,
+    description_of,
+    ending_of,
+    is_slicer_segmentation,
+    read_label_volume,
+    segment_names,
+    stem_of,
+)
+from autoseg.workspace import read_json
+from planners.records import from_json
+
+__all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "schema_of"]
+
+DERIVED = ("_iso", "_iso_cubic")  # what may follow the name of a case in files that are derived from it
+SIGN = "derived:"  # how their headers begin
+MADE_BY = "autoseg "  # how the records of what we write begin
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """``maps``: {case: path}, sorted by case; ``left_out``: a sentence for each kind of file that was passed over."""
+
+    maps: dict[str, Path]
+    left_out: tuple[str, ...] = ()
+
+
+def label_maps(folder: str | Path) -> dict[str, Path]:
+    """{case: path} of the label maps in a folder; see ``find_label_maps``."""
+    return find_label_maps(folder).maps
+
+
+def find_label_maps(folder: str | Path) -> LabelMaps:
+    """The label maps in a folder, each case once; of a data-set folder the labels of its cases, training and test.
+
+    Where a case has files of two endings the one of most files counts.
+
+    Raises:
+        AutosegError: no such folder. A folder without label maps is no error.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AutosegError(f"{folder}: there is no such folder. Correct the path")
+    files = sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
+    known = [path for path in files if path.name.lower().endswith(tuple(FORMATS))]
+    segmentations = [path for path in known if is_slicer_segmentation(path)]
+    volumes = [path for path in known if ending_of(path) not in PICTURES]
+    left_out: list[str] = []
+
+    def keep(paths: list[Path], others: Iterable[Path], why: str) -> list[Path]:
+        if gone := [path for path in others if path not in paths]:
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            left_out.append(f"{gone[0].name}{more}: {why}")
+        return paths
+
+    if volumes:
+        known = keep(volumes, known, "pictures beside volumes are taken to be views of them")
+    if segmentations:
+        plain = {ending_of(path) for path in segmentations}
+        scans = [path for path in known if ending_of(path) in plain and path not in segmentations]
+        known = keep([path for path in known if path not in scans], known, "beside segmentations (.seg.nrrd) taken to be scans")
+    if known:
+        derived = _derived(known)
+        made = [path for path in known if path not in derived]
+        known = keep(made, known, "derived from another file, as its record or its header says") if made else known
+    dicom = [path for path in files if path.name.lower().endswith(SEGMENTATION)]
+    known = keep(known, dicom, "DICOM beside label maps of other kinds") if known else dicom
+    if not known and (folder / "dataset.json").is_file():
+        dataset = read_dataset(folder)
+        return LabelMaps({case.id: case.label for case in (*dataset.training, *dataset.test) if case.label})
+    usual = Counter(_kind(path) for path in known)
+    found = {stem_of(path): path for path in sorted(known, key=lambda path: usual[_kind(path)])}
+    keep(list(found.values()), known, "another file of the same case, of an ending that more files have, counts")
+    return LabelMaps(dict(sorted(found.items())), tuple(left_out))
+
+
+def named_labels(
+    folders: str | Path | Sequence[str | Path], maps: Mapping[str, Path], *, labels: str | Path | None = None
+) -> LabelSchema | None:
+    """What files say about the values of label maps, without a look at their voxels; None where nothing does.
+
+    In this order: ``labels``; a dataset.json in one of the folders or beside it; the ``CASE.json`` or ``run.json`` of a
+    prediction; the names that the maps themselves carry (DICOM segmentations, ``.seg.nrrd``).
+
+    Args:
+        folders: of the maps, and others that may hold a dataset.json; the first that does counts.
+        maps: {case: path}.
+        labels: path of a dataset.json.
+
+    Raises:
+        AutosegError: ``labels`` is no dataset.json; maps that name one value differently.
+    """
+    return _told(folders, maps, labels) or _of_segments(maps)
+
+
+def schema_of(
+    folders: str | Path | Sequence[str | Path],
+    maps: Mapping[str, Path],
+    *,
+    labels: str | Path | None = None,
+    also: Iterable[Path] = (),
+) -> LabelSchema:
+    """What the values of label maps mean: ``named_labels``, else one structure "label N" for each value that occurs.
+
+    Names that maps carry themselves do not hide values without a name: these follow as "label N". What a dataset.json
+    does not declare is left to it.
+
+    Args:
+        also: further maps whose values count too, such as predictions beside references; those that cannot be read are
+            passed over, since that is told where they are used.
+
+    Raises:
+        DatasetError: nothing is named and no value but 0 occurs; see ``named_labels`` too.
+    """
+    if told := _told(folders, maps, labels):
+        return told
+    values = {value for path in (*maps.values(), *also) for value in _values_in(path)}
+    schema = completed(_of_segments(maps), values)
+    if not schema.structures:
+        raise DatasetError("expected label maps with structures, found none that can be read. Look at the files")
+    return schema
+
+
+def completed(schema: LabelSchema | None, values: Iterable[int]) -> LabelSchema:
+    """The schema and, for each value that it does not declare, a structure "label N"; None for a schema without any."""
+    schema = schema or LabelSchema((), (), False, ())
+    rest = sorted(set(values) - set(schema.declared_values) - {schema.ignore})
+    return LabelSchema(
+        structures=(*schema.structures, *(f"label {value}" for value in rest)),
+        values=(*schema.values, *((value,) for value in rest)),
+        has_regions=schema.has_regions,
+        paint_values=(*schema.paint_values, *rest),
+        ignore=schema.ignore,
+    )
+
+
+def _told(
+    folders: str | Path | Sequence[str | Path], maps: Mapping[str, Path], labels: str | Path | None
+) -> LabelSchema | None:
+    """From a dataset.json or the record of a prediction."""
+    several = [folders] if isinstance(folders, str | Path) else folders
+    places = [Path(folder) for folder in several]
+    beside = [folder.parent for folder in places]
+    for path in [Path(labels)] if labels else [folder / "dataset.json" for folder in dict.fromkeys((*places, *beside))]:
+        if labels and not path.is_file():
+            raise AutosegError(f"{path}: there is no such file. Correct the path")
+        if path.is_file():
+            description = read_json(path)
+            if not isinstance(description, dict) or not isinstance(description.get("labels"), dict):
+                raise DatasetError(f"{path}: no labels in it; expected a dataset.json. Give one that names the structures")
+            return read_labels(description["labels"], description.get("regions_class_order"))
+    return _of_predictions(maps)
+
+
+def _kind(path: Path) -> str:
+    """Files of one kind were written by one tool."""
+    return SEGMENTATION if path.name.lower().endswith(SEGMENTATION) else ending_of(path)
+
+
+def _derived(paths: Iterable[Path]) -> set[Path]:
+    """Those that autoseg derived from others."""
+    found = set()
+    for path in paths:
+        stem = stem_of(path)
+        case = next((stem.removesuffix(end) for end in DERIVED if stem.endswith(end)), None)
+        if case and (path.name in _record_beside(path, case).get("outputs", ()) or description_of(path).startswith(SIGN)):
+            found.add(path)
+    return found
+
+
+def _record_beside(path: Path, case: str) -> dict[str, Any]:
+    """The ``CASE.json`` that we wrote beside a map; {} where there is none, or another's."""
+    marker = path.parent / f"{case}.json"
+    try:
+        record = read_json(marker) if marker.is_file() else {}
+    except AutosegError:
+        return {}
+    return record if isinstance(record, dict) and str(record.get("made_by", "")).startswith(MADE_BY) else {}
+
+
+def _of_predictions(maps: Mapping[str, Path]) -> LabelSchema | None:
+    """The labels of the model that the maps were predicted with, where all of them say the same."""
+    for folder in {path.parent for path in maps.values()}:
+        run = _record_beside(folder / "run", "run")
+        if isinstance(run.get("labels"), dict) and "structures" in run["labels"]:
+            schema: LabelSchema = from_json(LabelSchema, run["labels"])
+            return schema
+    found = [_record_beside(path, case).get("labels") for case, path in maps.items()]
+    first = found[0] if found else None
+    if not isinstance(first, dict) or any(labels != first for labels in found):
+        return None
+    groups = {str(name): tuple(np.atleast_1d(values).tolist()) for name, values in first.items()}
+    return _schema(groups)
+
+
+def _of_segments(maps: Mapping[str, Path]) -> LabelSchema | None:
+    """The names that maps carry themselves."""
+    known: dict[int, str] = {}
+    for path in maps.values():
+        for name, value in segment_names(path).items():
+            if known.setdefault(value, name) != name:
+                raise DatasetError(
+                    f"{path}: expected segment {value} to be {known[value]} as in other maps, found {name}. Number the "
+                    "segments alike in all of them, or name the structures in a dataset.json"
+                )
+    return _schema({name: (value,) for value, name in sorted(known.items())}) if known else None
+
+
+def _schema(groups: Mapping[str, tuple[int, ...]]) -> LabelSchema:
+    values = tuple(groups.values())
+    return LabelSchema(tuple(groups), values, any(len(group) > 1 for group in values), tuple(group[0] for group in values))
+
+
+def _values_in(path: Path) -> list[int]:
+    """The label values of a map; none of one that cannot be read."""
+    try:
+        found: list[int] = np.unique(read_label_volume(path).data).tolist()
+    except AutosegError:
+        return []
+    return found

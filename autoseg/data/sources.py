@@ -1,0 +1,222 @@
+"""Which files of a folder are the scans to work on, and what is left out and why.
+
+A folder may hold scans of one *kind*: NIfTI, NRRD and MetaImage, pictures, DICOM series, or the cases of a data set. Two kinds
+side by side are refused, since nobody knows which is meant; pictures beside scans are views of them and left out. Nothing is
+left out without a sentence about it.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoseg.data.dataset import Case, read_dataset
+from autoseg.errors import AutosegError
+from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_dicom, series_in
+from autoseg.imaging.tree import files_under
+
+__all__ = ["Inputs", "find_inputs", "image_files"]
+
+NUMBER = re.compile(r"(.+)_(\d{4})")  # of a channel, behind the name of a case
+DATA_SET, SERIES, PICTURE = "a data set", "DICOM series", "pictures"
+LISTED = 4  # names in a sentence
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The scans that were found.
+
+    Attributes:
+        cases: sorted by name, without labels.
+        ending: of label maps that are written for them.
+        left_out: a sentence for each thing that lies there and is not used, with the reason. They are warnings, to be told
+            also where progress is not, and hold no path of a folder.
+        notes: sentences about DICOM series, such as that copies were left out; warnings as well.
+        told: sentences for eyes in front of the screen alone, since they may give away a patient.
+    """
+
+    cases: tuple[Case, ...]
+    ending: str
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+
+
+def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str = ".nii.gz", inverts: bool = False) -> Inputs:
+    """The scans in a file, a folder or a tree of DICOM series.
+
+    Args:
+        source: a scan with all channels, a folder of ``CASE_0000.EXT`` (one file per channel) or ``CASE.EXT`` files (with all),
+            a data-set folder, whose test cases are meant, or a DICOM file, folder or tree, of which each series is a case.
+            Endings count in small and capital letters; links are followed.
+        channels: names of the channels that are needed.
+        file_ending: of the scans that were learned from; decides between two files of one scan.
+        inverts: see ``DicomSeries``.
+
+    Raises:
+        AutosegError: nothing there; kinds of scans side by side; numbers in names that may or may not be channels.
+    """
+    source = Path(source)
+    if source.is_file():
+        if is_dicom(source):
+            return _of_series(source, series_in(source, inverts=inverts), channels, file_ending, [])
+        name, ending = _stem(source).removesuffix("_0000"), ending_of(source)
+        return Inputs((Case(name, name, (source,), None),), ending)
+    if not source.is_dir():
+        raise AutosegError(f"{source}: there is no such file or folder")
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    for path in image_files(source):
+        kinds[_kind(path)].append(path)
+    has_dataset = (source / "dataset.json").is_file() and (not kinds or (source / "imagesTr").is_dir())
+    found = None if has_dataset else series_in(source, inverts=inverts)
+    beside = [DATA_SET] * has_dataset + [SERIES] * bool(found and found.series)
+    kind, left_out = _chosen(source, kinds, beside, file_ending)
+    if kind == DATA_SET:
+        return _of_dataset(source, left_out)
+    files = kinds.get(kind, [])
+    left_out += _in_subfolders(source)
+    if not files:
+        return _of_series(source, found, channels, file_ending, left_out)
+    cases, unused = _cases(source, files, len(channels), file_ending)
+    others = found.left_out if found else ()
+    return Inputs(cases, _ending(files, file_ending), (*left_out, *unused, *others))
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The files of a folder that end as an image does, in small or capital letters, sorted; hidden ones do not count.
+
+    A link to nothing is one of them, so that it fails as a case rather than be lost.
+    """
+    found = sorted(path for path in Path(folder).iterdir() if path.name[0] != "." and not path.is_dir())
+    return [path for path in found if path.name.lower().endswith(tuple(FORMATS))]
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(ending_of(path))]
+
+
+def _kind(path: Path) -> str:
+    ending = ending_of(path)
+    return PICTURE if ending in PICTURES else "NIfTI" if FORMATS[ending] is FORMATS[".nii"] else "NRRD or MetaImage"
+
+
+def _chosen(source: Path, kinds: dict[str, list[Path]], beside: list[str], file_ending: str) -> tuple[str, list[str]]:
+    """(the kind that is meant, sentences about others); the other kinds are taken out of ``kinds``.
+
+    Args:
+        beside: what lies there besides files.
+    """
+    left_out = []
+    if PICTURE in kinds and len(kinds) + len(beside) > 1 and file_ending not in PICTURES:
+        pictures = kinds.pop(PICTURE)
+        left_out.append(f"{_listed(pictures)}: pictures beside {' and '.join((*kinds, *beside))}")
+    preferred = _kind(Path(f"x{file_ending}"))
+    if len(kinds) > 1 and not beside and len({frozenset(map(_stem, paths)) for paths in kinds.values()}) == 1:
+        kept = preferred if preferred in kinds else next(iter(kinds))
+        for kind in [kind for kind in kinds if kind != kept]:
+            left_out.append(f"{_listed(kinds.pop(kind))}: the scans lie there as {kept}, too")
+    if len(kinds) + len(beside) > 1:
+        told = [f"{kind} ({_listed(paths)})" for kind, paths in kinds.items()] + beside
+        raise AutosegError(
+            f"{source}: expected scans of one kind, found {', '.join(told[:-1])} and {told[-1]}. Give the file or folder of "
+            "those that are meant, or move the others away"
+        )
+    return next(iter((*kinds, *beside)), SERIES), left_out
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    names = [path.name for path in paths]
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def _in_subfolders(source: Path) -> list[str]:
+    inner = [
+        p for p in files_under(source) if p.parent != source and p.name[0] != "." and p.name.lower().endswith(tuple(FORMATS))
+    ]
+    inner = [path for path in inner if ending_of(path) not in PICTURES]
+    return [f"{_listed(inner)}: in subfolders, where only DICOM series are looked for"] if inner else []
+
+
+def _ending(files: list[Path], file_ending: str) -> str:
+    """Of label maps for files of one kind: theirs, and of several the one that was learned from, else that of most."""
+    count = Counter(map(ending_of, files))
+    return file_ending if file_ending in count else count.most_common(1)[0][0]
+
+
+def _cases(source: Path, files: list[Path], n_channels: int, file_ending: str) -> tuple[tuple[Case, ...], list[str]]:
+    """(cases, sentences about files that belong to none) of files of one kind.
+
+    ``_0000`` and so on behind a name is a channel where all channels that are needed are numbered so. Where nothing but
+    ``_0000`` occurs each file is taken to hold all of them (colour pictures, 4D files).
+    """
+    files, left_out = _one_of_each_name(files, file_ending)
+    numbered: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in files:
+        if match := NUMBER.fullmatch(_stem(path)):
+            numbered[match[1]][int(match[2])] = path
+    first = {name: channels for name, channels in numbered.items() if min(channels) < n_channels}
+    if not first:
+        return tuple(Case(_stem(path), _stem(path), (path,), None) for path in files), left_out
+    beyond = {frozenset(number for number in channels if number >= n_channels) for channels in numbered.values()}
+    if len(beyond) > 1 or (len(numbered) == 1 and any(beyond)):  # else each case has the same channels too many
+        _refuse_numbers(source, numbered, n_channels)
+    is_whole = all(number == 0 for channels in first.values() for number in channels if number < n_channels)
+    cases = []
+    for name, channels in sorted(first.items()):
+        own = ending_of(channels[min(channels)])
+        wanted = range(1 if is_whole else n_channels)
+        cases.append(Case(name, name, tuple(channels.get(n, source / f"{name}_{n:04d}{own}") for n in wanted), None))
+    used = {path for case in cases for path in case.images}
+    if unused := [path for path in files if path not in used]:
+        left_out.append(f"{_listed(unused)}: no channel of a case")
+    return tuple(cases), left_out
+
+
+def _one_of_each_name(files: list[Path], file_ending: str) -> tuple[list[Path], list[str]]:
+    of: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(files, key=lambda path: (ending_of(path) != file_ending, path.name)):
+        of[_stem(path)].append(path)
+    second = [path for paths in of.values() for path in paths[1:]]
+    kept = [of[name][0] for name in sorted(of)]
+    return kept, [f"{_listed(second)}: of the same name as another file, {_listed(of[_stem(second[0])][:1])}"] if second else []
+
+
+def _refuse_numbers(source: Path, numbered: dict[str, dict[int, Path]], n_channels: int) -> None:
+    """Numbers beyond the channels that not all names have: of scans, or of channels too many."""
+    paths = [path for channels in numbered.values() for path in channels.values()]
+    needed = f"_0000 to _{n_channels - 1:04d}" if n_channels > 1 else "_0000"
+    raise AutosegError(
+        f"{source}: expected the channels {needed} of each case, found {_listed(sorted(paths))}. If each is a scan of its own, "
+        "rename them so that no four digits follow the last underscore (img-0001), or give them one by one; if they are "
+        "channels of one scan, take those away that the model does not know"
+    )
+
+
+def _of_dataset(source: Path, left_out: list[str]) -> Inputs:
+    spec = read_dataset(source)
+    if not spec.test:
+        raise AutosegError(f"{source}: a data set without test cases. Give the folder of the scans, such as imagesTr")
+    return Inputs(tuple(spec.test), spec.file_ending, tuple(left_out))
+
+
+def _of_series(source: Path, found: Any, channels: Sequence[str], file_ending: str, left_out: list[str]) -> Inputs:
+    """A case for each series; labels are written as NIfTI."""
+    left_out = [*left_out, *found.left_out]
+    if not found.series:
+        listed = "".join(f"\n  left out: {sentence}" for sentence in left_out)
+        raise AutosegError(
+            f"{source}: no scans in it; expected CASE_0000{file_ending}, another of {', '.join(FORMATS)}, or DICOM{listed}"
+        )
+    if not any(series.planes[0].samples == len(channels) for series in found.series):
+        raise AutosegError(
+            f"{source}: the model needs {len(channels)} channels ({', '.join(channels)}), and DICOM does not say which series "
+            "is which. Convert them to CASE_0000.nii.gz, CASE_0001.nii.gz and so on, and give the folder of these"
+        )
+    notes = [f"{series.name}: {note}" for series in found.series for note in series.notes]
+    told = [
+        f"{series.origin}: gives away the patient; its case is called {series.name}" for series in found.series if series.origin
+    ]
+    cases = tuple(Case(series.name, series.name, (series,), None) for series in found.series)
+    return Inputs(cases, ".nii.gz", tuple(left_out), tuple(notes), tuple(told))

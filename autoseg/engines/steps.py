@@ -1,0 +1,73 @@
+"""A stage of the pipeline as a value, and what came of each case.
+
+A *step* is a frozen dataclass of paths and options, so it pickles. ``setup`` is called once per worker and returns what runs
+case by case; what is costly to have (a model, a plan) is loaded there. Paths travel, arrays do not. An *engine* maps a step
+over items; the step does not know which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+__all__ = ["Engine", "Outcome", "Pipelined", "Runner", "Step", "reason_of"]
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item: ``value``, or the ``error`` (an Exception) that its function raised."""
+
+    name: str
+    value: Any = None
+    error: Exception | None = None
+
+
+class Runner(Protocol):
+    """What a worker does with each item."""
+
+    def run(self, item: Any) -> Any: ...
+
+
+@runtime_checkable
+class Pipelined(Protocol):
+    """A runner in three parts, of which an engine may do those of different items at the same time.
+
+    ``begin`` reads, ``work`` uses the device (one item at a time), ``finish`` writes; each gets what the one before returned.
+    """
+
+    def begin(self, item: Any) -> Any: ...
+
+    def work(self, begun: Any) -> Any: ...
+
+    def finish(self, worked: Any) -> Any: ...
+
+
+class Step(Protocol):
+    """A stage, ready to be sent to a worker."""
+
+    def setup(self) -> Runner | Pipelined: ...
+
+
+class Engine(Protocol):
+    """Who runs a step: an Outcome for each item, in the order of the items, whatever became of the others."""
+
+    def map(
+        self,
+        step: Step,
+        items: Iterable[Any],
+        *,
+        name: Callable[[Any], str] = str,
+        on_done: Callable[[Outcome], object] | None = None,
+    ) -> list[Outcome]: ...
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, never empty: the message of our own errors, with its class for others."""
+    from autoseg.errors import AutosegError
+
+    text = str(error).strip()
+    return text if isinstance(error, AutosegError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")

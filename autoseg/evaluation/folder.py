@@ -1,0 +1,189 @@
+"""Scoring a folder of predictions. A case that cannot be scored is reported as a failure; it neither stops the others nor
+drops out unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.data.labels import LabelSchema
+from autoseg.engines import Outcome, map_cases, reason_of
+from autoseg.errors import FileError
+from autoseg.evaluation.evaluate import Found, Tolerance, check_tolerance, evaluate_case
+from autoseg.evaluation.metrics import METRICS
+from autoseg.evaluation.reconstruction import brier
+from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles, summarise
+from autoseg.evaluation.values import unknown_values
+from autoseg.imaging.files import read_label_volume
+from autoseg.imaging.volume import LabelVolume
+
+__all__ = ["More", "evaluate_folder"]
+
+More = Callable[[str, LabelVolume], list[tuple[Found, ...]]]
+
+
+def evaluate_folder(
+    reference: Path | str | Mapping[str, Path],
+    predicted: Path | str,
+    labels: LabelSchema,
+    *,
+    ending: str = ".nii.gz",
+    tolerance_mm: Tolerance = None,
+    workers: int | None = None,
+    on_done: Callable[[Outcome], object] | None = None,
+    more: More | None = None,
+) -> Report:
+    """Score a folder of predictions against references; files of one case have one name.
+
+    Args:
+        reference: folder with CASE + ending, or a dictionary of case -> path where only these cases are meant.
+        predicted: folder with CASE + ending; where there is a CASE_probabilities.npz, as ``autoseg predict`` writes it, too,
+            its Brier score is added.
+        labels, tolerance_mm: as for ``evaluate_case``.
+        workers: threads; None for one per core.
+        on_done: called with the Outcome of each case as it ends.
+        more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
+
+    Returns:
+        Report. A missing or unreadable file, or a wrong grid, is a Failure of its case.
+
+    Raises:
+        FileError: a folder is missing, or there is no reference.
+        AutosegError: a tolerance that is no length.
+    """
+    check_tolerance(tolerance_mm)
+    list(METRICS.values())  # one that cannot be imported is told before the work
+    predicted = Path(predicted)
+    found = _cases_in(predicted, ending)
+    extra: list[str] = []
+    if isinstance(reference, Mapping):
+        references = {case: Path(path) for case, path in reference.items()}
+    else:
+        references = {case: Path(reference) / f"{case}{ending}" for case in _cases_in(Path(reference), ending)}
+        extra = sorted(set(found) - set(references))
+    if not references:
+        raise FileError(f"{reference}: expected reference files that end with {ending}, found none")
+    chances = {case: path for case in references if (path := predicted / f"{case}_probabilities.npz").is_file()}
+    step = _Score(references, predicted, labels, ending, tolerance_mm, chances, more)
+    outcomes = map_cases(step.run, references, workers=workers, on_done=on_done)
+    scored = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
+    return summarise(
+        [row for one in scored.values() for row in one.rows],
+        labels,
+        failures=[Failure(outcome.name, reason_of(outcome.error)) for outcome in outcomes if outcome.error is not None],
+        files={case: ScoredFiles(str(path), str(step.prediction(case))) for case, path in references.items()},
+        not_scored=extra,
+        notes=_notes(scored, labels),
+    )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The rows of a case, and the values in its two label maps that are no structure."""
+
+    rows: tuple[CaseMetrics, ...]
+    others: tuple[frozenset[int], frozenset[int]]
+
+
+def _notes(scored: Mapping[str, _Scored], labels: LabelSchema) -> list[str]:
+    """What the values of the label maps give to think about, in sentences.
+
+    A value that no structure has counts as background, and a structure that only one side ever has is scored as missed or
+    invented: both are what it looks like where two tools number the structures differently.
+    """
+    notes = []
+    sides = ("references", "predictions")
+    for side, kind in enumerate(sides):
+        cases = {case: one.others[side] for case, one in scored.items() if one.others[side]}
+        if values := sorted(set().union(*cases.values())):
+            some = f"{len(cases)} of {len(scored)} {kind} hold {_some(values)}"
+            notes.append(f"{some}, which no structure has and which count as background")
+    there: list[set[str]] = [set(), set()]
+    for row in (row for one in scored.values() for row in one.rows):
+        there[0] |= {row.structure} if row.counts.n_reference else set()
+        there[1] |= {row.structure} if row.counts.n_predicted else set()
+    for side, kind in enumerate(sides):
+        alone = [
+            f"{name} (value{'s' * (len(group) > 1)} {', '.join(map(str, group))})"
+            for name, group in zip(labels.structures, labels.values, strict=True)
+            if name in there[side] - there[1 - side]
+        ]
+        if alone:
+            notes.append(f"in {kind} alone: {_some(alone)}")
+    both_sides = any(note.startswith("in ref") for note in notes) and any("predictions" in note for note in notes)
+    return [*notes, REMEDY] if both_sides else notes
+
+
+REMEDY = (
+    "where another tool numbers the structures otherwise, renumber its maps, or name the structures as it numbers them in a "
+    "dataset.json and give it with --labels"
+)
+
+
+def _some(names: Iterable[object], limit: int = 10) -> str:
+    """The first names and how many more there are."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
+
+
+@dataclass(frozen=True)
+class _Score:
+    """Scores a case from its files."""
+
+    references: Mapping[str, Path]
+    predicted: Path
+    labels: LabelSchema
+    ending: str
+    tolerance_mm: Tolerance
+    chances: Mapping[str, Path]
+    more: More | None
+
+    def setup(self) -> _Score:
+        return self
+
+    def prediction(self, case: str) -> Path:
+        return self.predicted / f"{case}{self.ending}"
+
+    def run(self, case: str) -> _Scored:
+        pair = self.references[case], self.prediction(case)
+        for path, kind in zip(pair, ("reference", "prediction"), strict=True):
+            if not path.is_file():
+                raise FileError(f"case {case!r}: no {kind}; expected {path}. Add it, or score with --partial what there is")
+        guess = read_label_volume(pair[1])
+        truth = read_label_volume(pair[0], onto=guess.geometry)
+        if truth.geometry.shape != guess.geometry.shape:
+            guess = read_label_volume(pair[1], onto=truth.geometry)
+        rows = evaluate_case(reference=truth, predicted=guess, labels=self.labels, case=case, tolerance_mm=self.tolerance_mm)
+        if self.chances:
+            added = _brier(self.chances.get(case), truth.data, self.labels)
+            rows = tuple(row.with_more([one]) for row, one in zip(rows, added, strict=True))
+        if self.more:
+            rows = tuple(row.with_more(values) for row, values in zip(rows, self.more(case, truth), strict=True))
+        return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)))
+
+
+def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> list[Found]:
+    """The Brier score of each structure's probabilities; undefined where ``path`` is None."""
+    if path is None:
+        return [("brier", None, "no probabilities")] * len(labels.structures)
+    with np.load(path, allow_pickle=False) as stored:
+        heads = stored["probabilities"]
+    if heads.shape != (labels.n_heads, *reference.shape):
+        raise FileError(f"{path}: expected an array of {(labels.n_heads, *reference.shape)}, found {heads.shape}")
+    ignored = None if labels.ignore is None else reference == labels.ignore
+    background = labels.n_heads - len(labels.structures)
+    return [
+        ("brier", brier(heads[background + n], labels.mask(reference, n), ignored), "") for n in range(len(labels.structures))
+    ]
+
+
+def _cases_in(folder: Path, ending: str) -> list[str]:
+    """Names of the cases in a folder, sorted."""
+    if not folder.is_dir():
+        raise FileError(f"{folder}: expected a folder of label maps, found none")
+    names = (path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(name[: -len(ending)] for name in names if name.endswith(ending))

@@ -1,0 +1,68 @@
+"""One DICOM file: opened by pydicom, and every way in which it is damaged told in our words.
+
+pydicom raises what it likes for files that are cut or scrambled, and unpacks deflated ones whatever their size; both end here.
+"""
+
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataset import FileDataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from autoseg.errors import FileError
+from autoseg.imaging.raw import REMEDY
+
+__all__ = ["open_dataset", "pixel_source"]
+
+LARGEST_UNPACKED = 1 << 30  # bytes of a deflated file; zlib packs a thousand to one, so a small file could fill the memory
+_PREAMBLE, _GROUP_LENGTH = 132, 12  # bytes before the file meta information, and of its first element
+_PIECE = 1 << 16  # of which one step makes up to 64 MiB
+
+
+def open_dataset(path: Path, called: str = "", **options: Any) -> FileDataset:
+    """A file as pydicom reads it.
+
+    Args:
+        called: what messages call the file; its path where nothing is given.
+        options: those of ``pydicom.dcmread``.
+
+    Raises:
+        FileError: no DICOM file, a damaged one, or one that unpacks to more than ``LARGEST_UNPACKED`` bytes.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that are odd but can be read
+            if is_deflated(path) and _unpacks_to_more(path, LARGEST_UNPACKED):
+                raise ValueError(f"it unpacks to more than {LARGEST_UNPACKED >> 20} MiB")
+            return pydicom.dcmread(path, **options)
+    except Exception as error:  # pydicom raises what it likes
+        reason = str(error).strip(" .").replace(str(path), "it") or type(error).__name__
+        raise FileError(
+            f"{called or path}: expected a DICOM file, found one that cannot be read: {reason}. {REMEDY}"
+        ) from error
+
+
+def pixel_source(path: Path, called: str = "") -> Path | FileDataset:
+    """What ``pydicom.pixels.pixel_array`` takes of a file: its path, or the whole of a deflated one, where it looks in vain."""
+    return open_dataset(path, called) if is_deflated(path) else path
+
+
+def is_deflated(path: Path) -> bool:
+    """Whether all after the file meta information is compressed as a whole."""
+    with path.open("rb") as file:
+        start = file.read(_PREAMBLE + 1024)
+    return start[128:132] == b"DICM" and DeflatedExplicitVRLittleEndian.encode() in start
+
+
+def _unpacks_to_more(path: Path, limit: int) -> bool:
+    raw = path.read_bytes()
+    meta = int.from_bytes(raw[_PREAMBLE + 8 : _PREAMBLE + _GROUP_LENGTH], "little")
+    size, stream = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+    for start in range(_PREAMBLE + _GROUP_LENGTH + meta, len(raw), _PIECE):
+        size += len(stream.decompress(raw[start : start + _PIECE]))
+        if size > limit or stream.eof:
+            break
+    return size > limit

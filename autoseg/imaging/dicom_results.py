@@ -1,0 +1,21 @@
+"""What can be written beside labels for a scan that came as DICOM, by name; imported when asked for, with optional packages.
+
+An entry is a function ``write(path, series, labels, *, structures, model, version)``: the file to write, the DicomSeries,
+a LabelVolume on its grid, {structure: label values}, and sentences about the model and this program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autoseg.registry import Later, Registry
+
+__all__ = ["DICOM_RESULTS"]
+
+DICOM_RESULTS: Registry[Callable[..., object]] = Registry(
+    "DICOM result",
+    {
+        "seg": Later("autoseg.imaging.dicom_seg:write_seg"),
+        "rtstruct": Later("autoseg.imaging.dicom_rtstruct:write_rtstruct"),
+    },
+)

@@ -1,0 +1,258 @@
+"""Text headers of NRRD and MetaImage: what they say and SimpleITK passes over or does not check.
+
+SimpleITK decodes the voxels, but takes a header's word for their number and ignores units, axis ranges and intensity scaling.
+What these mean is read here, and how many bytes there must be, before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.errors import FileError
+from autoseg.imaging.raw import REMEDY, read_bytes
+
+__all__ = ["Header", "Segment", "header_of"]
+
+_META_END = re.compile(rb"^ElementDataFile[^\n]*(?:\n|\Z)", re.MULTILINE)
+_NRRD_END = re.compile(rb"\n\r?\n|\Z")
+_META_TYPES = {"CHAR": "i1", "UCHAR": "u1", "SHORT": "i2", "USHORT": "u2", "INT": "i4", "UINT": "u4", "LONG": "i4"}
+_META_TYPES |= {"ULONG": "u4", "LONG_LONG": "i8", "ULONG_LONG": "u8", "FLOAT": "f4", "DOUBLE": "f8"}
+_NRRD_TYPES = {
+    "i1": "signed char,int8,int8_t",
+    "u1": "uchar,unsigned char,uint8,uint8_t",
+    "i2": "short,short int,signed short,signed short int,int16,int16_t",
+    "u2": "ushort,unsigned short,unsigned short int,uint16,uint16_t",
+    "i4": "int,signed int,int32,int32_t",
+    "u4": "uint,unsigned int,uint32,uint32_t",
+    "i8": "longlong,long long,long long int,signed long long,signed long long int,int64,int64_t",
+    "u8": "ulonglong,unsigned long long,unsigned long long int,uint64,uint64_t",
+    "f4": "float",
+    "f8": "double",
+}
+_KIND_OF = {name: kind for kind, names in _NRRD_TYPES.items() for name in names.split(",")}
+_LONGEST = 1 << 20  # of a header
+_UNITS = {
+    "m": ("metres", 1e3),
+    "cm": ("centimetres", 10.0),
+    "mm": ("millimetres", 1.0),
+    "um": ("micrometres", 1e-3),
+    "nm": ("nanometres", 1e-6),
+}
+_SPELLED = {
+    "m": r"m|met(er|re)s?",
+    "cm": r"cm|centimet(er|re)s?",
+    "mm": r"mm|millimet(er|re)s?",
+    "um": r"um|\u00b5m|\u03bcm|microns?|micromet(er|re)s?",
+    "nm": r"nm|nanomet(er|re)s?",
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment of 3D Slicer: its name, and the layer and the value in it that its voxels have."""
+
+    name: str
+    value: int
+    layer: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a header says.
+
+    Attributes:
+        path: of the file, for messages.
+        is_meta: MetaImage, else NRRD.
+        fields: keys in small letters with their texts.
+        own: key and text of what the writer added (NRRD ``key:=value``).
+        payload: the bytes behind the header, or of the file that it names.
+        apart: whether that is another file.
+    """
+
+    path: Path
+    is_meta: bool
+    fields: dict[str, str]
+    own: dict[str, str]
+    payload: memoryview
+    apart: bool
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of voxels along the axes, fastest first; of a vector image the components are an axis of NRRD alone."""
+        text = self.fields.get("dimsize" if self.is_meta else "sizes", "")
+        if not re.fullmatch(r"[1-9]\d{0,14}(\s+[1-9]\d{0,14}){0,15}", text.strip()):
+            raise FileError(f"{self.path}: expected sizes of its axes from 1 up, found {text[:80]!r}. {REMEDY}")
+        return tuple(int(size) for size in text.split())
+
+    @property
+    def kind(self) -> str:
+        """Type of a number, as numpy writes it without its order of bytes."""
+        text = " ".join(self.fields.get("elementtype" if self.is_meta else "type", "").split())
+        known = (
+            _META_TYPES.get(text.removesuffix("_ARRAY").removeprefix("MET_")) if self.is_meta else _KIND_OF.get(text.lower())
+        )
+        if known is None:
+            raise FileError(f"{self.path}: expected integers or real numbers, found {text[:40]!r}. Convert the file.")
+        return known
+
+    @property
+    def order(self) -> str:
+        """Of the bytes: ``<`` or ``>``."""
+        if self.is_meta:
+            said = self.fields.get("binarydatabyteordermsb", self.fields.get("elementbyteordermsb", "false"))
+            return ">" if _is_true(said) else "<"
+        return ">" if self.fields.get("endian", "little").lower() == "big" else "<"
+
+    @property
+    def channels(self) -> int:
+        """Components of a MetaImage."""
+        text = self.fields.get("elementnumberofchannels", "1") if self.is_meta else "1"
+        if not re.fullmatch(r"[1-9]\d{0,5}", text):
+            raise FileError(f"{self.path}: expected a number of channels from 1 up, found {text[:40]!r}. {REMEDY}")
+        return int(text)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the voxels, unpacked."""
+        return math.prod(self.sizes) * self.channels * int(self.kind[1])
+
+    @property
+    def is_packed(self) -> bool:
+        """Compressed by zlib or gzip."""
+        if self.is_meta:
+            return _is_true(self.fields.get("compresseddata", "false"))
+        return self.fields.get("encoding", "").lower() in ("gz", "gzip")
+
+    @property
+    def is_text(self) -> bool:
+        """Voxels written as numbers in letters."""
+        if self.is_meta:
+            return not _is_true(self.fields.get("binarydata", "true"))
+        return self.fields.get("encoding", "").lower() in ("text", "txt", "ascii", "hex")
+
+    @property
+    def lacks_packed_size(self) -> bool:
+        """A MetaImage that does not say how long its compressed bytes are: SimpleITK does not find them then."""
+        return self.is_meta and self.is_packed and not self.fields.get("compresseddatasize", "").strip().isdigit()
+
+    def skipped(self, key: str) -> int:
+        """``line skip``, ``byte skip`` or ``headersize``: what lies before the voxels."""
+        text = self.fields.get(key, self.fields.get(key.replace(" ", ""), "0")).strip()
+        return int(text) if re.fullmatch(r"-?\d{1,15}", text) else 0
+
+    def unit(self) -> tuple[str, float] | None:
+        """(name, millimetres) of the unit of lengths; None where it is the millimetre or nothing is said.
+
+        Raises:
+            FileError: an unknown unit, or several.
+        """
+        texts = [self.fields.get("distanceunits", "")] if self.is_meta else self._quoted("space units") or self._quoted("units")
+        units = {_unit_of(text) for text in texts if text.strip()} - {None}
+        if len(units) > 1 or "" in units:
+            raise FileError(f"{self.path}: expected one unit of length, found {', '.join(texts)[:80]}. Convert it to mm.")
+        name, factor = _UNITS[str(units.pop())] if units else _UNITS["mm"]
+        return None if factor == 1 else (name, factor)
+
+    def intensity(self) -> tuple[float, float]:
+        """(slope, offset) of a MetaImage's numbers."""
+        return self._number("elementtointensityfunctionslope", 1.0), self._number("elementtointensityfunctionoffset", 0.0)
+
+    def axis_ranges(self) -> list[tuple[float, float] | None]:
+        """For each axis of NRRD (first place, spacing) from ``axis mins`` and ``axis maxs``; None where spacings are given.
+
+        A range reaches over whole samples where the axis is ``cell`` (also where it does not say), else from centre to centre.
+        """
+        lows, highs = (self._numbers(key) for key in ("axis mins", "axis maxs"))
+        if self.fields.get("spacings") or self.fields.get("space directions") or not lows or len(lows) != len(highs):
+            return []
+        centred = self.fields.get("centers", self.fields.get("centerings", "")).lower().split()
+        found: list[tuple[float, float] | None] = []
+        for axis, (size, low, high) in enumerate(zip(self.sizes, lows, highs, strict=False)):
+            nodes = axis < len(centred) and centred[axis] == "node"
+            step = (high - low) / (size - 1 if nodes and size > 1 else size)
+            ok = math.isfinite(step) and step > 0
+            found.append((low if nodes else low + step / 2, step) if ok else None)
+        return found
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Those that 3D Slicer describes, in its order; () of other files."""
+        found = []
+        for number in range(len(self.own)):
+            prefix = f"Segment{number}_"
+            if f"{prefix}ID" not in self.own and f"{prefix}Name" not in self.own:
+                break
+            value, layer = (
+                self.own.get(prefix + key, other) for key, other in (("LabelValue", str(number + 1)), ("Layer", "0"))
+            )
+            if not (value.strip().isdigit() and layer.strip().isdigit()):
+                raise FileError(f"{self.path}: expected label value and layer of segment {number} as numbers. Save it anew.")
+            name = self.own.get(prefix + "Name") or self.own[prefix + "ID"]
+            found.append(Segment(name.strip() or f"segment {number + 1}", int(value), int(layer)))
+        return tuple(found)
+
+    def _quoted(self, key: str) -> list[str]:
+        text = self.fields.get(key, "")
+        return re.findall(r'"([^"]*)"', text) if '"' in text else text.split()
+
+    def _number(self, key: str, other: float) -> float:
+        text = self.fields.get(key, "").strip()
+        try:
+            value = float(text) if text else other
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise FileError(f"{self.path}: expected a number as {key}, found {text[:40]!r}. {REMEDY}")
+        return value
+
+    def _numbers(self, key: str) -> list[float]:
+        try:
+            return [float(word) for word in self.fields.get(key, self.fields.get(key.replace(" ", ""), "")).split()]
+        except ValueError:
+            return []
+
+
+def header_of(path: Path, *, voxels: bool = True) -> tuple[Header, bytes]:
+    """The Header of a file, and all bytes of the file that holds it; without ``voxels`` only the first million, and no others.
+
+    Raises:
+        FileError: not readable; voxels that lie in several files, or in one that is not there.
+    """
+    raw = read_bytes(path, None if voxels else _LONGEST)
+    is_meta = path.name.lower().endswith((".mha", ".mhd"))
+    end = (_META_END if is_meta else _NRRD_END).search(raw)
+    stop = end.end() if end else len(raw)
+    text = raw[:stop].decode("utf-8", "replace")
+    fields: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for line in text.splitlines():
+        key, equal, value = line.partition("=" if is_meta else ":")
+        if not equal or line.startswith("#"):
+            continue
+        if not is_meta and value.startswith("="):
+            own[key.strip()] = value[1:].strip()
+        else:
+            fields.setdefault(" ".join(key.split()).lower(), value.strip())
+    named = fields.get("elementdatafile") if is_meta else fields.get("data file", fields.get("datafile"))
+    if not voxels or named is None or (is_meta and named.upper() == "LOCAL"):
+        return Header(path, is_meta, fields, own, memoryview(raw)[stop:], False), raw
+    beside = path.parent / named
+    if "\0" in named or not beside.is_file():
+        raise FileError(
+            f"{path}: expected its voxels in one file beside it, {beside.name[:80]!r}, found none. Copy both, or write .mha."
+        )
+    return Header(path, is_meta, fields, own, memoryview(read_bytes(beside)), True), raw
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in ("true", "1", "t", "yes")
+
+
+def _unit_of(text: str) -> str | None:
+    """Key of ``_UNITS``; None where the text says that there is no unit, "" where it is unknown."""
+    text = text.strip().lower()
+    if text in ("", "none", "?", "???", "pixel", "pixels", "voxel", "voxels", "nan"):
+        return None
+    return next((unit for unit, spelled in _SPELLED.items() if re.fullmatch(spelled, text)), "")

@@ -1,0 +1,170 @@
+"""The values that a scan becomes on its way through a model: prepared, answered by the networks, inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.data.labels import LabelSchema
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.mesh import SurfaceMesh
+from autoseg.imaging.volume import LabelVolume
+from autoseg.inference.slot_maps import StageMaps
+from autoseg.reconstruct.native import probabilities_to_native
+from autoseg.reconstruct.surface import surfaces_from_labels, surfaces_from_scores
+from planners.plan import Plan
+
+__all__ = ["Answer", "Inferred", "ModelFacts", "Prediction", "Prepared"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and the ``native`` grid it came from.
+
+    ``notes`` are sentences about choices that reading took.
+    """
+
+    data: np.ndarray
+    grid: Geometry
+    native: Geometry
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the networks say of a prepared scan.
+
+    Attributes:
+        logits: (K, z, y, x) float32 on the network grid, averaged over folds and views: an array, or ComposedLogits.
+        seconds: that it took.
+        notes: sentences about what went another way than usual.
+        agreement: for each structure how far the folds agree; None where not asked for, or of one fold.
+    """
+
+    logits: Any
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    agreement: tuple[float | None, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says about a scan.
+
+    Attributes:
+        labels: label values (not codes) on the scan's own grid.
+        probabilities: (K, Z, Y, X) float16 on that grid, one per head of the network: background and structures, which add
+            up to one, or regions, each in [0, 1]. None where not asked for.
+        model: ``Bundle.digest`` of the model.
+        seconds: of each step: ``prepare``, ``infer``, ``decode``.
+        notes: sentences about what went another way than usual.
+        fold_agreement: for each structure how far the folds agree, see ``confidence.agreement``; None where not asked for, or
+            of one fold.
+    """
+
+    labels: LabelVolume
+    probabilities: np.ndarray | None
+    model: str
+    seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
+    fold_agreement: tuple[float | None, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What outputs ask of a model.
+
+    Attributes:
+        name, digest: of the Bundle.
+        labels: what its outputs mean.
+        plan: how scans are prepared.
+        folds: those that predict.
+        restores: whether it has learned to restore images.
+        compares_folds: whether the agreement of its folds was asked for.
+        gates: {stage: largest gate of its slot attention}, of the first fold; empty without slots.
+        device, precision: where and in which number format the networks run.
+    """
+
+    name: str
+    digest: str
+    labels: LabelSchema
+    plan: Plan
+    folds: tuple[str, ...]
+    restores: bool = False
+    compares_folds: bool = False
+    gates: Mapping[int, float] = field(default_factory=dict)
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """A scan and all that a model says of it: what every output is made from.
+
+    Attributes:
+        labels: the final label values on the scan's own grid.
+        prepared, answer: what they come from.
+        model: ModelFacts.
+        orders: spline order of each network axis on the way to the scan's grid.
+        seconds: of each step.
+        restore: (data, slices) -> the image restored, see ``Predictor.restore``; None where the model does not.
+        attention: how many slots of each head -> StageMaps of each stage with slots.
+        scratch: folder for what is too large for memory; None for the system's.
+        from_logits: whether the labels are what the logits say. Once they were changed, surfaces follow the labels.
+    """
+
+    labels: LabelVolume
+    prepared: Prepared
+    answer: Answer
+    model: ModelFacts
+    orders: tuple[int, ...]
+    seconds: dict[str, float]
+    restore: Callable[[np.ndarray, Any], np.ndarray] | None = None
+    attention: Callable[[int], Iterator[StageMaps]] = lambda per_head: iter(())
+    scratch: str | Path | None = None
+    from_logits: bool = True
+    _surfaces: dict[float, list[SurfaceMesh | None]] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self.prepared.notes, *self.answer.notes)
+
+    def relabelled(self, labels: LabelVolume) -> Inferred:
+        """The same with other final labels, as a post-processing leaves them."""
+        return replace(self, labels=labels, from_logits=False, _surfaces={})
+
+    def probabilities(self) -> np.ndarray:
+        """(K, Z, Y, X) float16 on the scan's grid; mapped from a file where that is too large for memory."""
+        found: np.ndarray = probabilities_to_native(
+            self.answer.logits,
+            self.prepared.grid,
+            self.prepared.native,
+            scratch=self.scratch,
+            orders=self.orders,
+            has_regions=self.model.labels.has_regions,
+        )
+        return found
+
+    def surfaces(self, decimate: float) -> list[SurfaceMesh | None]:
+        """A surface, or None, for each structure, made once; ``decimate`` is the share of triangles to take away."""
+        if decimate not in self._surfaces:
+            self._surfaces[decimate] = self._make_surfaces(decimate)
+        return self._surfaces[decimate]
+
+    def _make_surfaces(self, decimate: float) -> list[SurfaceMesh | None]:
+        labels = self.model.labels
+        if not self.from_logits:
+            groups = dict(zip(labels.structures, labels.values, strict=True))
+            return surfaces_from_labels(self.labels, groups, decimate=decimate)
+        return surfaces_from_scores(
+            self.answer.logits,
+            self.prepared.grid,
+            labels.structures,
+            has_regions=labels.has_regions,
+            decimate=decimate,
+        )

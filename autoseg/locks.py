@@ -1,0 +1,65 @@
+"""One command at a time in a folder: locks that end with their process, however it ends.
+
+The lock of ``FOLDER`` is the empty file ``.FOLDER.lock`` beside it, held by the operating system (filelock). The file stays and
+means nothing: only a living process holds a lock. It lies beside the folder, so that a folder made anew is still locked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from autoseg.errors import AutosegError, FileError, ModelError, TrainingError
+
+__all__ = ["model_lock", "prepare_lock", "run_lock"]
+
+logger = logging.getLogger(__name__)
+
+MODEL_SECONDS = 60.0  # a fold is added in far less
+RUN_SECONDS = 30.0  # a training that was asked to stop ends its step and writes its checkpoint
+
+
+def run_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold the training of the fold in ``folder``; another command that ends within ``RUN_SECONDS`` is waited for.
+
+    Raises:
+        TrainingError: another command goes on training it. FileError: nothing can be written there.
+    """
+    remedy = "Wait until it has ended, or give this run another --name"
+    return _locked(folder, "another command is training this fold", remedy, TrainingError, RUN_SECONDS)
+
+
+def prepare_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold the data set whose prepared cases lie in ``folder``; another command that is at it is waited for, however long."""
+    return _locked(folder, "another command is planning or preparing this data set", "", AutosegError)
+
+
+def model_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold a model folder while a fold is added. ModelError: another process holds it for ``MODEL_SECONDS``."""
+    remedy = "Wait until it has ended, then give the same command again"
+    return _locked(folder, "another process is writing this model", remedy, ModelError, MODEL_SECONDS)
+
+
+@contextmanager
+def _locked(folder: Path, busy: str, remedy: str, error: type[AutosegError], seconds: float | None = None) -> Iterator[None]:
+    """Hold the lock of a folder; a wait is told, and ends with ``error`` after so many seconds, or never."""
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.warning("%s: %s; waiting for it", folder, busy)
+            lock.acquire(timeout=-1 if seconds is None else seconds)
+    except Timeout:
+        raise error(f"{folder}: {busy} for longer than {seconds:g} s. {remedy}") from None
+    except OSError as fault:
+        raise FileError(f"{folder}: cannot be locked: {fault.strerror or fault}") from fault
+    try:
+        yield
+    finally:
+        lock.release()

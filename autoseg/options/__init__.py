@@ -1,0 +1,295 @@
+"""What can be asked of each verb, as frozen values. The command line's flags are made from them (``autoseg.cli.flags``).
+
+Fields with a flag come with its spelling; their meaning stands in the class's ``Attributes:``, which is also the flag's help.
+Nothing heavy is imported here, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoseg.errors import AutosegError
+from autoseg.options.fields import option
+from autoseg.options.parsing import (
+    duration,
+    edge_mm,
+    finite,
+    names,
+    path,
+    positive,
+    setting,
+    shard,
+    share,
+    text,
+    whole,
+)
+
+__all__ = [
+    "CompareOptions",
+    "ConvertOptions",
+    "EvaluateOptions",
+    "InferenceOptions",
+    "PlanOptions",
+    "PredictOptions",
+    "ReconstructOptions",
+    "ReportOptions",
+    "Runtime",
+    "SurfaceOptions",
+    "TrainOptions",
+    "TrainingOptions",
+]
+
+OnDone = Callable[[Any], object]
+
+
+def silent(title: str, total: int) -> OnDone:
+    """Show no progress: ``progress(title, total)`` returns what is called with the Outcome of each case."""
+    return lambda outcome: None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how work is done; no result depends on it but by rounding.
+
+    Attributes:
+        device: auto (default), cpu, cuda, cuda:1, mps
+        workers: threads; default: one per core, eight at most
+        fresh: make everything anew, in place of what is there
+        progress: ``progress(title, total)`` returns what is called with the Outcome of each case
+    """
+
+    device: str = option("auto", text, "DEVICE")
+    workers: int | None = option(None, positive, "N")
+    fresh: bool = option(False)
+    progress: Callable[[str, int], OnDone] = field(default=silent, compare=False)
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How a data set is planned.
+
+    Attributes:
+        planner: the plan to prepare the cases for; default: fullres_3d, or slices_2d for 2D images
+        preset: classic (default), or residual encoders m, l, xl
+        memory_gb: graphics memory to plan for; default: the preset's own
+        parity: decide as nnU-Net does, to the number
+        dry_run: measure and plan, write nothing
+        preprocess: stop after planning
+    """
+
+    planner: str | None = option(None, text, "NAME")
+    preset: str = option("classic", text, "NAME")
+    memory_gb: float | None = option(None, finite, "X")
+    parity: bool = option(False)
+    dry_run: bool = option(False)
+    preprocess: bool = option(True, name="--no-preprocess")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What one training run and a comparison of several have in common.
+
+    Attributes:
+        plan: default: fullres_3d, or slices_2d for 2D images
+        seconds: train that long, by the clock
+        iterations: train so many steps; default: the plan's
+        recipe: autoseg (default), parity (nnU-Net's), or a JSON file
+        settings: change one setting of the recipe
+        seed: same seed, same training (default 0)
+    """
+
+    plan: str | None = option(None, text, "NAME")
+    seconds: float | None = option(None, duration, "30m", name="--time", group="length")
+    iterations: int | None = option(None, positive, "N", group="length")
+    recipe: str = option("autoseg", path, "FILE")
+    settings: tuple[tuple[str, Any], ...] = option((), setting, "KEY=VALUE", name="--set", many=True)
+    seed: int = option(0, whole, "N")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How folds are trained.
+
+    Attributes:
+        network: default: the plan's; also a JSON file like a plan's network entry
+        training: length, recipe and seed
+        name: name of the run; default: plan and network
+        start: start with the weights of a model
+        dry_run: settle the training and show it; start nothing, write nothing
+        explain: print what was settled, with the rule and numbers of each decision
+    """
+
+    network: Any = option(None, text, "NAME")
+    training: TrainingOptions = TrainingOptions()
+    name: str | None = option(None, text, "RUN")
+    start: str | None = option(None, path, "MODEL", name="--from")
+    dry_run: bool = option(False)
+    explain: bool = option(False)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How networks are compared.
+
+    Attributes:
+        networks: the first is paired with each other one; default: all there are
+        training: length, recipe and seed
+        repeats: train each network N times, with --seed and the seeds after it
+        match_flops: scale widths to the operations per patch of the first network
+        margin: Dice within which networks are called equivalent (default 0.005)
+        target: folder for the tables; default: WORKSPACE/comparisons/NAME
+    """
+
+    networks: tuple[str, ...] = option((), names, "A,B,C")
+    training: TrainingOptions = TrainingOptions()
+    repeats: int = option(1, positive, "N")
+    match_flops: bool = option(False)
+    margin: float = option(0.005, share, "X")
+    target: str | None = option(None, path, "OUT", name="--output")
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How a model is applied to a scan.
+
+    Attributes:
+        folds: default: every fold of the model, averaged
+        mirror: one view instead of the mean over mirrored ones; faster
+        step: distance of windows, as a share of the window (default 0.5)
+        resample_channels: bring channels onto the first one's grid
+        fold_agreement: measure how far the folds agree on each structure
+        precision: ``fp32``, ``bf16``, or ``auto``: the faster one
+        closed_gates: without the networks' self-attention, to measure what it does
+    """
+
+    folds: tuple[str, ...] | None = option(None, names, "0,1")
+    mirror: bool = option(True, name="--no-mirror")
+    step: float = option(0.5, finite, "STEP")
+    resample_channels: bool = option(False)
+    fold_agreement: bool = option(False)
+    precision: str = field(default="auto")
+    closed_gates: bool = field(default=False)
+
+
+@dataclass(frozen=True)
+class SurfaceOptions:
+    """How surfaces of structures are written.
+
+    Attributes:
+        formats: stl, ply, obj, vtp, glb; none for none
+        decimate: take away this share of their triangles
+        coordinates: of surface files (default lps)
+    """
+
+    formats: tuple[str, ...] = option((), names, "stl,glb", name="--surfaces")
+    decimate: float = option(0.0, float, "SHARE")
+    coordinates: str = option("lps", text, choices=("lps", "ras"))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decimate < 1:
+            raise AutosegError(
+                f"decimate: expected the share of triangles to take away, from 0 to below 1, found {self.decimate}"
+            )
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is made of each scan.
+
+    Attributes:
+        inference: how the model is applied
+        probabilities: write CASE_probabilities.npz too
+        attention_maps: write where self-attention looks, as CASE_attention/stageS.nii.gz: of each head the N most selective
+            slots (4)
+        write: seg,rtstruct: DICOM results too, of DICOM scans
+        surfaces: whose surfaces are written, and how
+        isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels; without MM as fine as
+            the finest spacing
+        invert_monochrome1: turn DICOM images of MONOCHROME1 round, as converters that use ITK do
+        reference: score the results against the labels there
+        shard: the i-th of N shares of the cases, counted from 0
+    """
+
+    inference: InferenceOptions = InferenceOptions()
+    probabilities: bool = option(False)
+    attention_maps: int = option(0, positive, "N", bare=4)
+    write: tuple[str, ...] = option((), names, "KINDS")
+    surfaces: SurfaceOptions = SurfaceOptions()
+    isotropic: float | None = option(None, edge_mm, "MM", bare=0.0)
+    invert_monochrome1: bool = option(False)
+    reference: str | None = option(None, path, "DIR")
+    shard: tuple[int, int] = option((0, 1), shard, "i/N")
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """What is made of label maps.
+
+    Attributes:
+        surfaces: whose surfaces are written, and how
+        isotropic: also write CASE_iso with cubic voxels; without MM as fine as the finest spacing
+        labels: a dataset.json with the names; default: beside the maps
+    """
+
+    surfaces: SurfaceOptions = SurfaceOptions(formats=("stl", "glb"))
+    isotropic: float | None = option(None, edge_mm, "MM", bare=0.0)
+    labels: str | None = option(None, path, "JSON")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How predictions are scored.
+
+    Attributes:
+        labels: a dataset.json; default: beside the folders, else every value found
+        tolerance_mm: of NSD; default: the larger of 1 mm and the voxel size
+        partial: score the cases that were predicted; others are no failures
+    """
+
+    labels: str | None = option(None, path, "JSON")
+    tolerance_mm: float | None = option(None, finite, "X")
+    partial: bool = option(False)
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Where a page finds what it shows.
+
+    Attributes:
+        images: folder of the scans; default: imagesTr beside the references' labelsTr
+        reference: folder of reference labels; default: those that were scored
+        predicted: folder of predicted labels; default: PATH, or those that were scored
+    """
+
+    images: Any = option(None, path, "DIR")
+    reference: str | None = option(None, path, "DIR")
+    predicted: str | None = option(None, path, "DIR")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How a source becomes a data-set folder.
+
+    Attributes:
+        link: hard links under nnU-Net's names; default: files stay where they are
+        copy: copies under nnU-Net's names
+        skip_bad: leave cases with errors out instead of refusing
+        cine: acdc: every frame of the 4D series as a test case
+        labels: folders: folder of labels
+        channels: folders: names of channels, such as CT; bids: suffixes, such as T1w
+        names: folders, bids: names of label values, JSON or a table
+        ignore: folders, bids: label value of voxels without annotation
+        derivative: bids: the folder below derivatives whose labels count
+    """
+
+    link: bool = option(False, group="mode")
+    copy: bool = option(False, group="mode")
+    skip_bad: bool = option(False)
+    cine: bool = option(False)
+    labels: str | None = option(None, path, "DIR")
+    channels: tuple[str, ...] | None = option(None, names, "A,B")
+    names: str | None = option(None, path, "FILE")
+    ignore: int | None = option(None, int, "VALUE")
+    derivative: str | None = option(None, text, "NAME")

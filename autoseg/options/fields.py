@@ -1,0 +1,66 @@
+"""Options are values: fields of frozen dataclasses, from which the command line makes its flags.
+
+``option`` declares a field and how its flag is spelt; what the flag does is told once, in the ``Attributes:`` of the class.
+A field of another options class adds that class's flags. A field made with plain ``dataclasses.field`` has no flag: it is for
+callers in Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Flag", "descriptions", "flag_of", "option"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How an option is spelt on the command line.
+
+    Attributes:
+        name: such as ``--no-mirror``; None for ``--`` and the name of the field.
+        parse: text -> value; raises ValueError with what was expected and found. None for a switch that takes no text.
+        metavar: the text in the help.
+        choices: the values there are.
+        bare: value of the flag without a text, where it may stand alone.
+        group: options of one group exclude each other.
+        many: may be given several times; the values are collected in a tuple.
+    """
+
+    name: str | None = None
+    parse: Callable[[str], Any] | None = None
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    bare: Any = None
+    group: str = ""
+    many: bool = False
+
+
+def option(
+    default: Any, parse: Callable[[str], Any] | None = None, metavar: str | None = None, *, name: str | None = None, **more: Any
+) -> Any:
+    """A field with a flag; the arguments are those of ``Flag``, and the default of the field."""
+    return dataclasses.field(default=default, metadata={"flag": Flag(name, parse, metavar, **more)})
+
+
+def flag_of(field: dataclasses.Field[Any]) -> Flag | None:
+    """The Flag of a field with its name filled in; None for a field without one."""
+    flag = field.metadata.get("flag")
+    return flag and dataclasses.replace(flag, name=flag.name or "--" + field.name.replace("_", "-"))
+
+
+def descriptions(cls: type) -> dict[str, str]:
+    """{field: what it is}, from the ``Attributes:`` in the docstring of a class; lines that belong together are joined."""
+    _, _, text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        if match := re.fullmatch(r" {4}(\w+): (.+)", line):
+            name, found[match[1]] = match[1], match[2]
+        elif line.startswith(" " * 8) and name:
+            found[name] += " " + line.strip()
+    return {name: words.replace("``", "") for name, words in found.items()}

@@ -1,0 +1,69 @@
+"""What can be made of a scan that a model has seen: one module for each kind, all with the protocol ``Output``.
+
+An output is a frozen value of its options. It is handed an ``Inferred`` (the final labels, the logits, what the model can do)
+and a folder, never the predictor, and returns the files that it wrote. ``OUTPUTS`` maps names to functions that make the
+output which the options of ``predict`` ask for, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autoseg.imaging.dicom_results import DICOM_RESULTS
+from autoseg.inference.cohort import Output
+from autoseg.options import PredictOptions
+from autoseg.outputs.attention import AttentionMaps
+from autoseg.outputs.dicom import DicomResult
+from autoseg.outputs.isotropic import Isotropic
+from autoseg.outputs.labels import Labels
+from autoseg.outputs.measurements import Measurements
+from autoseg.outputs.probabilities import Probabilities
+from autoseg.outputs.surfaces import Surfaces, check_surfaces
+from autoseg.registry import Registry
+
+__all__ = ["OUTPUTS", "asked_outputs"]
+
+Make = Callable[[PredictOptions, str], Output | None]
+
+
+def _surfaces(options: PredictOptions, ending: str) -> Output | None:
+    return Surfaces(check_surfaces(options.surfaces)) if options.surfaces.formats else None
+
+
+def _isotropic(options: PredictOptions, ending: str) -> Output | None:
+    if options.isotropic is None:
+        return None
+    return Isotropic(options.isotropic, options.inference.resample_channels)
+
+
+# name -> function of the options and the ending of label files; in this order they are written
+OUTPUTS: Registry[Make] = Registry(
+    "output",
+    {
+        "labels": lambda options, ending: Labels(ending),
+        "probabilities": lambda options, ending: Probabilities() if _is_asked("probabilities", options) else None,
+        "surfaces": _surfaces,
+        "measurements": lambda options, ending: Measurements(check_surfaces(options.surfaces)),
+        "seg": lambda options, ending: DicomResult("seg") if "seg" in options.write else None,
+        "rtstruct": lambda options, ending: DicomResult("rtstruct") if "rtstruct" in options.write else None,
+        "isotropic": _isotropic,
+        "attention": lambda options, ending: AttentionMaps(options.attention_maps) if options.attention_maps else None,
+    },
+)
+
+
+def _is_asked(name: str, options: PredictOptions) -> bool:
+    return name in options.write or bool(getattr(options, name, False))
+
+
+def asked_outputs(options: PredictOptions, ending: str) -> tuple[Output, ...]:
+    """The outputs that are asked for, in the order in which they are written.
+
+    Raises:
+        AutosegError: a name in ``write`` that is no output, a surface format that is none.
+    """
+    of_others = [name for name in options.write if name not in OUTPUTS and name in DICOM_RESULTS]
+    for name in set(options.write) - set(of_others):
+        OUTPUTS[name]  # says what there is
+    made = (OUTPUTS[name](options, ending) for name in OUTPUTS)
+    return (*(output for output in made if output is not None), *(DicomResult(name) for name in of_others))

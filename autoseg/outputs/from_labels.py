@@ -1,0 +1,135 @@
+"""The step that makes surfaces, measurements and cubic voxels of label maps, of whatever tool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.imaging.files import digest_on_disk, ending_of, is_dicom, read_label_volume, segment_names, write_label_volume
+from autoseg.imaging.volume import LabelVolume
+from autoseg.ledger import Ledger
+from autoseg.options import ReconstructOptions
+from autoseg.outputs.surfaces import FROM_LABELS, surface_files, write_surfaces
+from autoseg.reconstruct.measure import as_json, measure_structures
+from autoseg.reconstruct.surface import isotropic_labels, surfaces_from_labels
+from autoseg.workspace import read_json
+
+__all__ = ["MADE_BY", "Reconstruct", "ReconstructedMap"]
+
+MADE_BY = "autoseg reconstruct"
+DERIVED = "derived: labels on cubic voxels by their shapes"
+
+Names = Mapping[str | None, tuple[int, ...]]  # structure -> values; None: values that are left out
+
+
+@dataclass(frozen=True)
+class ReconstructedMap:
+    """Whether a label map was done already, and how many structures were found in it."""
+
+    was_done: bool
+    structures: int
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """The step; its items are (case, path of a label map).
+
+    Attributes:
+        folder: for the results.
+        options: what is made, checked.
+        names: structure and its values, one after the other; None where each map, or what lies beside it, says them.
+        workers: threads for the structures of a map.
+        fresh: make everything anew, and replace what is in the way.
+    """
+
+    folder: Path
+    options: ReconstructOptions
+    names: tuple[tuple[str | None, tuple[int, ...]], ...] | None = None
+    workers: int | None = None
+    fresh: bool = False
+
+    def setup(self) -> Reconstruct:
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All options, as JSON."""
+        how = self.options.surfaces
+        surfaces = {"formats": list(how.formats), "decimate": how.decimate, "coordinates": how.coordinates}
+        return {**surfaces, "isotropic": self.options.isotropic}
+
+    def run(self, item: tuple[str, Path]) -> ReconstructedMap:
+        """Everything of one label map."""
+        (case, path), ledger = item, Ledger(self.folder, MADE_BY, self.fresh)
+        folder, iso = self.folder / f"{case}_surfaces", self.folder / f"{case}_iso{_ending(path)}"
+        names: Names = dict(self.names or ()) or _names_of(path, case)
+        identity = {
+            "input": {"file": path.name, "digest": digest_on_disk(path)},
+            "names": [[name, list(values)] for name, values in names.items()],
+            "options": self.settings,
+            "method": FROM_LABELS,
+        }
+        claim = ledger.claim(case, identity, (folder, iso))
+        if claim.done and claim.entry:
+            return ReconstructedMap(True, _present(claim.entry.record["measurements"]))
+        volume = read_label_volume(path)
+        groups = _groups(volume, names)
+        planned = surface_files(folder, list(groups), self.options.surfaces.formats)
+        planned += [iso] if self.options.isotropic is not None else []
+        if not self.fresh:
+            ledger.refuse_foreign(p for p in planned if p.relative_to(self.folder).as_posix() not in claim.earlier)
+        about: dict[str, Any] = {"case": case, "source": str(path.absolute())}
+        outputs = {file.relative_to(self.folder).as_posix(): None for file in planned}
+        ledger.begin(case, identity, {**outputs, **claim.earlier}, about)
+        files, record = self._write(volume, groups, folder, iso)
+        ledger.finish(case, identity, files, {**about, "labels": groups, **record}, claim.earlier)
+        return ReconstructedMap(False, _present(record["measurements"]))
+
+    def _write(
+        self, volume: LabelVolume, groups: dict[str, tuple[int, ...]], folder: Path, iso: Path
+    ) -> tuple[list[Path], dict[str, Any]]:
+        """(files, record) of a label map."""
+        how, edge_mm = self.options.surfaces, self.options.isotropic
+        files: list[Path] = []
+        record: dict[str, Any] = {}
+        meshes = None
+        if how.formats:
+            meshes = surfaces_from_labels(volume, groups, decimate=how.decimate, workers=self.workers)
+            files += write_surfaces(meshes, folder, how, list(groups), FROM_LABELS)
+        if edge_mm is not None:
+            cubic = isotropic_labels(volume, edge_mm or None)
+            write_label_volume(cubic, iso, description=DERIVED)
+            files.append(iso)
+            record = {"isotropic": {"derived": True, "spacing_mm": cubic.geometry.spacing_mm, "interpolated": iso.name}}
+        measured = measure_structures(volume, groups, meshes=meshes, workers=self.workers)
+        return files, {**record, "measurements": as_json(measured)}
+
+
+def _present(measurements: list[dict[str, Any]]) -> int:
+    return sum(one["voxels"] > 0 for one in measurements)
+
+
+def _ending(path: Path) -> str:
+    """Of a map that is made of another: its own, and NIfTI's for DICOM."""
+    return ".nii.gz" if is_dicom(path) else str(ending_of(path))
+
+
+def _names_of(path: Path, case: str) -> dict[str | None, tuple[int, ...]]:
+    """What a prediction wrote beside its labels, else what a DICOM segmentation says; else nothing is named."""
+    sidecar = path.parent / f"{case}.json"
+    record = read_json(sidecar) if sidecar.is_file() else {}
+    named = record.get("labels") if isinstance(record, dict) else None
+    if isinstance(named, dict):
+        return {name: tuple(np.atleast_1d(values).tolist()) for name, values in named.items()}
+    return {name: (value,) for name, value in segment_names(path).items()}
+
+
+def _groups(volume: LabelVolume, names: Names) -> dict[str, tuple[int, ...]]:
+    """Named structures, and one for each value of the map that has no name."""
+    known = {value for values in names.values() for value in values}
+    rest = [int(value) for value in np.unique(volume.data) if value != 0 and value not in known]
+    return {name: values for name, values in names.items() if name is not None} | {f"label {v}": (v,) for v in rest}

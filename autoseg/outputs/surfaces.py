@@ -1,0 +1,105 @@
+"""Surfaces of structures: ``CASE_surfaces/STRUCTURE.stl`` and the like, ``scene.glb``, and ``surfaces.json`` about them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoseg.data.dataset import Case
+from autoseg.errors import AutosegError
+from autoseg.imaging.colours import structure_colours
+from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, SurfaceMesh, file_names, write_mesh, write_scene
+from autoseg.inference.cohort import Written
+from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.options import SurfaceOptions
+from autoseg.reconstruct.surface import Smoothing
+from autoseg.records.surfaces import MANIFEST, SCENE, SurfaceEntry, SurfaceManifest
+from autoseg.workspace import write_json
+
+__all__ = ["FROM_LABELS", "FROM_SCORES", "Surfaces", "check_surfaces", "surface_files", "write_surfaces"]
+
+logger = logging.getLogger(__name__)
+
+FROM_SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": 10}
+FROM_LABELS = {"from": "label map, shape-based interpolation, around the volume of the voxels", "iterations": 20}
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """The surfaces of each case, from the networks' scores where the labels are what these say, else from the labels."""
+
+    surfaces: SurfaceOptions
+    name = "surfaces"
+    suffixes = ("_surfaces",)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {}  # stands in that of the measurements, which are always made
+
+    def check(self, model: ModelFacts) -> None:
+        """Every model's labels have surfaces."""
+
+    def write(self, case: Case, found: Inferred, folder: Path) -> Written:
+        meshes, method = found.surfaces(self.surfaces.decimate), FROM_SCORES if found.from_logits else FROM_LABELS
+        home = folder / f"{case.id}_surfaces"
+        return Written(tuple(write_surfaces(meshes, home, self.surfaces, found.model.labels.structures, method)))
+
+
+def check_surfaces(options: SurfaceOptions) -> SurfaceOptions:
+    """The options with the formats in small letters; AutosegError where one is none."""
+    names = tuple(dict.fromkeys(name.strip().lower() for name in options.formats))
+    for name in names:
+        SURFACE_FORMATS[name]  # says what there is
+    if options.coordinates not in COORDINATES:
+        raise AutosegError(f"coordinates of surfaces: expected {' or '.join(COORDINATES)}, found {options.coordinates!r}")
+    Smoothing(0, options.decimate)
+    return SurfaceOptions(names, options.decimate, options.coordinates)
+
+
+def write_surfaces(
+    meshes: Sequence[SurfaceMesh | None],
+    folder: Path,
+    options: SurfaceOptions,
+    structures: Sequence[str],
+    method: dict[str, Any],
+) -> list[Path]:
+    """Write the surfaces of a case: one file per structure and format, ``scene.glb``, and ``surfaces.json`` about them.
+
+    Args:
+        meshes: one for each of ``structures``, None for one without voxels.
+        options: checked.
+        method: JSON that tells how the surfaces were made.
+
+    Returns:
+        The paths of the files.
+    """
+    coordinates, formats = options.coordinates, options.formats
+    files: list[Path] = []
+    about: list[SurfaceEntry] = []
+    named = zip(structures, meshes, file_names(structures), structure_colours(structures), strict=True)
+    for structure, mesh, name, colour in named:
+        paths = [folder / f"{name}.{ending}" for ending in formats if ending != "glb"] if mesh else []
+        for path in paths:
+            write_mesh(mesh, path, coordinates=coordinates, colour=colour)
+        size = (len(mesh.vertices_mm), len(mesh.faces)) if mesh else (None, None)
+        note = mesh.note if mesh else "no voxels"
+        if mesh and note:
+            logger.warning("%s, %s: %s", folder.name, structure, note)
+        about.append(SurfaceEntry(structure, tuple(path.name for path in paths), colour, *size, note))
+        files += paths
+    if "glb" in formats and any(meshes):
+        files.append(folder / SCENE)
+        write_scene(meshes, files[-1], coordinates=coordinates)
+    manifest = SurfaceManifest(tuple(formats), options.decimate, coordinates.upper(), "mm", method, tuple(about))
+    write_json(folder / MANIFEST, manifest)
+    return [*files, folder / MANIFEST]
+
+
+def surface_files(folder: Path, structures: Sequence[str], formats: Sequence[str]) -> list[Path]:
+    """Every file that ``write_surfaces`` may write."""
+    single = [ending for ending in formats if ending != "glb"]
+    names = [f"{name}.{ending}" for name in file_names(structures) for ending in single]
+    return [folder / name for name in (*names, SCENE, MANIFEST)] if formats else []

@@ -1,0 +1,89 @@
+"""The part about scores: means, distributions, what is undefined, and what could not be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from autoseg.evaluation.markdown import COLUMNS, mask_columns, mask_legend, undefined_values
+from autoseg.evaluation.metrics import unit_of
+from autoseg.evaluation.report import Report, Summary
+from autoseg.page.cases import cell
+from autoseg.page.markup import Table, interval, number, scrubbed, swatch, text
+from autoseg.page.plots import Spread, draw_distribution
+from autoseg.page.rendering import render
+
+__all__ = ["scores_section"]
+
+PLOTTED: dict[str, tuple[float | None, float | None]] = {  # metric: ends of its axis, where they are known
+    "dice": (None, 1.0),
+    "nsd": (None, 1.0),
+    "hd95_mm": (0.0, None),
+    "volume_error_ml": (None, None),
+}
+
+
+def scores_section(report: Report, addresses: Mapping[str, str], folders: Sequence[str]) -> Markup:
+    """Means, distributions, what is undefined and what failed.
+
+    Args:
+        addresses: {case: '#id'} of the cases that are on the page.
+        folders: that must not get onto it.
+    """
+    masks = mask_columns(report)
+    return render(
+        "scores.html",
+        means=_means(report, COLUMNS),
+        tolerance=_tolerance(report),
+        plots=list(filter(None, (_plot(report, metric, addresses) for metric in PLOTTED))),
+        masks=_means(report, masks) if masks and report.rows else None,
+        mask_legend=mask_legend(report),
+        undefined=undefined_values(report),
+        n_cases=len(report.cases),
+        failures=[(failure.case, scrubbed(failure.reason, folders)) for failure in report.failures],
+        not_scored=report.not_scored,
+        notes=report.notes,
+    )
+
+
+def _tolerance(report: Report) -> str:
+    tolerances = sorted({row.tolerance_mm for row in report.rows})
+    return " to ".join(dict.fromkeys(f"{t:.3g}" for t in (tolerances[0], tolerances[-1]))) if tolerances else "–"
+
+
+def _means(report: Report, columns: Mapping[str, str]) -> Table:
+    """The mean of each metric ({name: title}) for each structure, with its interval."""
+    rows: list[list[str]] = []
+    for i, structure in enumerate(report.labels.structures):
+        found = [report.summary(structure, metric) for metric in columns]
+        rows.append([swatch(i, structure), number(found[0].n_cases), *map(_mean_cell, found)])
+    if len(rows) > 1:
+        rows.append(["mean of structures", "", *(cell(report.mean_of(metric), metric) for metric in columns)])
+    return Table(["structure", "cases", *columns.values()], rows)
+
+
+def _mean_cell(summary: Summary) -> Markup:
+    if summary.mean is None:
+        return Markup(f'undefined <span class="of">0 of {summary.n_cases}</span>')
+    shown = text(cell(summary.mean, summary.metric))
+    if summary.low is not None:
+        shown += interval(cell(summary.low, summary.metric), cell(summary.high, summary.metric))
+    return (
+        shown if summary.n == summary.n_cases else shown + Markup(f' <span class="of">{summary.n} of {summary.n_cases}</span>')
+    )
+
+
+def _plot(report: Report, metric: str, addresses: Mapping[str, str]) -> Markup:
+    """Every value of a metric; '' where it is defined in no case."""
+    low, high = PLOTTED[metric]
+    rows = []
+    for structure in report.labels.structures:
+        summary = report.summary(structure, metric)
+        dots = [
+            (row.case, value, addresses.get(row.case, ""))
+            for row in report.by_structure.get(structure, ())
+            if (value := row[metric]) is not None
+        ]
+        rows.append(Spread(structure, dots, summary.mean, summary.low, summary.high))
+    return draw_distribution(COLUMNS[metric], rows, low=low, high=high, digits=2 if unit_of(metric) == "mm" else 3)

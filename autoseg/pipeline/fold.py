@@ -1,0 +1,157 @@
+"""Train one fold of a run; it ends with its validation cases predicted, scored and reported, and a model written."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoseg.data.dataset import DatasetSpec
+from autoseg.evaluation import Report
+from autoseg.inference.bundle import Bundle, save_bundle
+from autoseg.inference.predictor import Predictor
+from autoseg.names import remove_folder
+from autoseg.networks.devices import peak_memory_mib
+from autoseg.options import InferenceOptions, Runtime
+from autoseg.pipeline.reporting import try_report
+from autoseg.pipeline.restoration import restoration_table, validate_restoration
+from autoseg.pipeline.scoring import predict_and_score
+from autoseg.pipeline.starting import learned_from
+from autoseg.pipeline.versions import versions
+from autoseg.records import FoldRecord, as_recorded, read_fold, write_fold
+from autoseg.training.fold import FoldTask, TrainedFold, train_fold
+from autoseg.training.recipe import Recipe
+from autoseg.training.settle import Training
+from autoseg.training.transfer import Start
+from planners.records import to_json
+
+__all__ = ["FoldResult", "Run", "fold_folder", "train_one"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A trained fold: where its files lie, and the report on its validation cases (None for fold ``all``).
+
+    ``restoration`` is what ``validate_restoration`` found, None where the network does not restore images.
+    """
+
+    fold: str
+    folder: Path
+    model: Path
+    report: Report | None
+    failures: tuple[str, ...]
+    steps: int
+    seconds: float
+    restoration: Any = None
+
+    def summary(self) -> str:
+        lines = [f"fold {self.fold}: {self.steps} steps in {self.seconds / 60:.1f} min, model {self.model}"]
+        lines += [f"failed: {failure}" for failure in self.failures]
+        if self.report is not None:
+            lines += ["", self.report.table(), ""]
+            lines += [restoration_table(self.restoration), ""] if self.restoration else []
+            lines += [f"predictions and metrics: {self.folder / 'validation'}"]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the folds of one run share, and what each of them is.
+
+    Attributes:
+        spec: the data set.
+        training: settled.
+        asked: the recipe as it was asked for, which is what a person wants to read again.
+        tasks: fold -> what it is to train.
+        starts: fold -> weights to start with, of those that start with any.
+        images: case -> digest of its images.
+        folder: of the run; ``prepared``, ``model``: of the prepared cases and the model.
+        device: to train on.
+        runtime: where and how.
+    """
+
+    spec: DatasetSpec
+    training: Training
+    asked: Recipe
+    tasks: dict[str, FoldTask]
+    starts: dict[str, Start]
+    images: dict[str, str]
+    folder: Path
+    prepared: Path
+    model: Path
+    device: torch.device
+    runtime: Runtime
+
+
+def fold_folder(run: Path, fold: str) -> Path:
+    """Where the files of a fold lie in the folder of its run."""
+    return run / f"fold_{fold}"
+
+
+def train_one(run: Run, fold: str) -> FoldResult:
+    """Train a fold of a run, or go on with it; a finished one is validated again."""
+    folder, task, start = fold_folder(run.folder, fold), run.tasks[fold], run.starts.get(fold)
+    if run.runtime.fresh:
+        remove_folder(folder, owner=run.folder)
+    held_back = f"{len(task.training)} cases to learn from, {len(task.validation)} held back"
+    logger.info("%s, fold %s: %s, on %s", run.folder.name, fold, held_back, run.device)
+    trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start)
+    _write_record(run, task, folder, trained)
+    bundle = _save(run, fold, trained)
+    report, failures, restoration = None, (), None
+    if task.validation:
+        report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
+    try_report(folder, runtime=Runtime(workers=run.runtime.workers))
+    return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
+
+
+def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) -> None:
+    """What was trained, where, in which batches, with which versions, and the most memory a session of it needed, in MiB."""
+    earlier = read_fold(folder)
+    memory = [peak_memory_mib(run.device), earlier.memory_mib if earlier else None]
+    asked = replace(task.recipe, batch_size=run.asked.batch_size)
+    record = FoldRecord(
+        task=as_recorded(replace(task, recipe=asked)),
+        device=str(run.device),
+        batch_size=task.recipe.batch_size,
+        versions=versions(),
+        memory_mib=max(filter(None, memory), default=None),
+        transfer=to_json(trained.transfer) if trained.transfer else None,
+    )
+    write_fold(folder, record)
+
+
+def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
+    """Add the fold to the model of its run."""
+    task, state = run.tasks[fold], trained.state
+    return save_bundle(
+        run.model,
+        plan=task.plan,
+        labels=task.labels,
+        channels=run.spec.channels,
+        weights={fold: trained.weights},
+        learned_from={fold: learned_from(task.training, run.images, run.starts.get(fold))},
+        info={
+            "folds": {fold: {"steps": state.step, "seconds": round(state.seconds, 1), "seed": task.seed}},
+            "dataset": run.spec.name,
+            "run": run.folder.name,
+            "versions": versions(),
+        },
+        file_ending=run.spec.file_ending,
+    )
+
+
+def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path) -> tuple[Report, tuple[str, ...], Any]:
+    """Predict, restore and score the cases a fold held back; (Report, failures, what was found about restoration)."""
+    inference = InferenceOptions(folds=(fold,))
+    runtime = Runtime(device=str(run.device), workers=run.runtime.workers, progress=run.runtime.progress)
+    report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime)
+    if not task.plan.network.restoration:
+        return report, failures, None
+    predictor = Predictor(bundle, inference, device=str(run.device), scratch=target)
+    return report, failures, validate_restoration(predictor, run.prepared, task.validation, target / "restoration.json")

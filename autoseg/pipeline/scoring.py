@@ -1,0 +1,30 @@
+"""Predict the cases of a data set whose labels are known, and score them there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from autoseg.data.dataset import DatasetSpec
+from autoseg.engines import LocalEngine
+from autoseg.evaluation import Report, evaluate_folder, write_report
+from autoseg.imaging.pictures import label_ending
+from autoseg.inference.cohort import Predict, predict_cohort
+from autoseg.options import InferenceOptions, Runtime
+from autoseg.outputs.labels import Labels
+from autoseg.pipeline.evaluation import all_failures
+
+__all__ = ["predict_and_score"]
+
+
+def predict_and_score(
+    model: Path, spec: DatasetSpec, names: Collection[str], target: Path, inference: InferenceOptions, runtime: Runtime
+) -> tuple[Report, tuple[str, ...]]:
+    """Predict the training cases of these names into a folder, and score them; (Report, failures as sentences)."""
+    ending, cases = label_ending(spec.file_ending), [case for case in spec.training if case.id in names]
+    step = Predict(str(model), target, (Labels(ending),), inference, device=runtime.device)
+    done = predict_cohort(step, cases, engine=LocalEngine(), on_done=runtime.progress("predict", len(cases)))
+    references = {case.id: case.label for case in cases}
+    report = evaluate_folder(references, target, spec.labels, ending=ending, workers=runtime.workers)
+    write_report(report, target)
+    return report, all_failures(done, report)

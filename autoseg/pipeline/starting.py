@@ -1,0 +1,52 @@
+"""The weights that the folds of a run start with, and what their models will say they learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from autoseg.data.scan import CaseScan
+from autoseg.inference.bundle import Bundle, load_bundle
+from autoseg.pipeline.models import find_model
+from autoseg.training.transfer import Start, Transfer, choose_fold
+from autoseg.workspace import Workspace
+from planners.records import digest
+
+__all__ = ["image_digests", "learned_from", "open_model", "start_of"]
+
+
+def image_digests(scans: Sequence[CaseScan]) -> dict[str, str]:
+    """Case -> digest of its image files, whatever they are called; equal files are one case, whoever labelled it."""
+    return {scan.case: digest(scan.digests[:-1]) for scan in scans}
+
+
+def open_model(model: str | Path | None, workspace: Workspace) -> Bundle | None:
+    """The model to start with; None for none."""
+    return None if model is None else load_bundle(find_model(model, workspace))
+
+
+def start_of(bundle: Bundle, fold: str, held_back: Collection[str], images: dict[str, str]) -> Start:
+    """The weights of a model that a fold may start with.
+
+    Args:
+        held_back: identifiers of its validation cases.
+        images: as from ``image_digests``.
+
+    Raises:
+        TrainingError: they may all have seen a validation case.
+    """
+    known = {name: bundle.learned_from.get(name, ()) for name in bundle.folds}
+    chosen, why = choose_fold(bundle.name, known, fold, {case: images[case] for case in held_back})
+    first = next(
+        iter(bundle.folds)
+    )  # whose weights every fold started with in earlier versions, which wrote the model's digest
+    identity = bundle.digest if chosen == first else f"{bundle.digest} fold {chosen}"
+    source = Transfer(bundle.name, bundle.digest, chosen, why)
+    return Start(source, identity, tuple(known[chosen]), bundle.folds[chosen])
+
+
+def learned_from(training: Collection[str], images: dict[str, str], start: Start | None) -> tuple[str, ...]:
+    """Digests of all cases that a fold's weights have seen; empty where those it started with may have seen any."""
+    if start is not None and not start.learned_from:
+        return ()
+    return tuple(sorted({images[case] for case in training} | set(start.learned_from if start else ())))

@@ -1,0 +1,42 @@
+"""Whether what lies where we want to write is ours.
+
+Files that are written under fixed names into a folder of the user's choice are known to be ours by how they begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from autoseg.errors import FileError
+from autoseg.ledger import FOREIGN
+
+__all__ = ["FINDINGS", "MODEL", "OURS", "PAGE", "refuse_foreign"]
+
+HEAD = 1 << 16  # bytes that are looked at
+PAGE, FINDINGS, MODEL = "report.html", "findings", "model"  # the last two have names that the user chooses
+
+OURS: dict[str, Callable[[bytes], bool]] = {  # kind of file -> whether one that begins so is ours
+    "metrics.csv": lambda head: head.startswith(b"case,structure,dice,"),
+    "metrics.json": lambda head: head.startswith((b'{\n "labels": {', b'{\n "structures": [')),
+    "metrics.md": lambda head: head.startswith(b"# Evaluation\n"),
+    "measurements.csv": lambda head: head.startswith(b"case,structure,voxels,"),
+    PAGE: lambda head: b'<p class="kind">autoseg report</p>' in head,
+    FINDINGS: lambda head: head.startswith((b"[]", b'[\n {\n  "severity": ')),
+    MODEL: lambda head: head.startswith(b"PK\3\4") and head[30:40] == b"model.json",  # the first file of the archive
+}
+
+
+def refuse_foreign(path: Path, kind: str = "") -> None:
+    """Raise FileError where something lies at ``path`` that we did not write.
+
+    Args:
+        kind: a key of ``OURS``; the name of the file where it is not given.
+    """
+    if not (path.exists() or path.is_symlink()):
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            if OURS[kind or path.name](file.read(HEAD)):
+                return
+    raise FileError(f"{path}: {FOREIGN}")

@@ -1,0 +1,43 @@
+"""What training needs of a prepared case, wherever its voxels lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+
+__all__ = ["TrainingCase", "voxels_of"]
+
+
+class TrainingCase(Protocol):
+    """A prepared case on the network's grid.
+
+    Attributes:
+        case: its identifier.
+        shape: (z, y, x) voxels.
+        image: (C, z, y, x), read by slicing: on disk or in memory.
+        codes: (z, y, x) label codes, likewise.
+        sites: for each code that is there (N, 3) of its voxels, where a patch may be centred.
+    """
+
+    @property
+    def case(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def image(self) -> Any: ...
+
+    @property
+    def codes(self) -> Any: ...
+
+    @property
+    def sites(self) -> Mapping[int, np.ndarray]: ...
+
+
+def voxels_of(shapes: Iterable[Iterable[int]]) -> int:
+    """Voxels of all grids together."""
+    return sum(prod(shape) for shape in shapes)

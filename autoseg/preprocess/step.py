@@ -1,0 +1,53 @@
+"""Preparing as a step: training cases in, prepared cases on disk."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.data.dataset import Case
+from autoseg.data.labels import LabelSchema
+from autoseg.names import plain_name
+from autoseg.preprocess.case import prepare_case
+from autoseg.preprocess.store import is_stored, is_whole, store_case
+from planners.plan import Plan
+
+__all__ = ["Prepare"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Prepares cases of a data set by a plan; needs nothing to be set up, so it is its own runner.
+
+    Attributes:
+        folder: where a folder for each case is made.
+        plan: how.
+        labels: what the label values mean.
+        digests: case -> digest of all that it is made from.
+    """
+
+    folder: Path
+    plan: Plan
+    labels: LabelSchema
+    digests: dict[str, str]
+
+    def is_done(self, case: Case, *, look: bool = False) -> bool:
+        """Whether the case lies there, made from the same; with ``look`` whether every byte of it is what was written."""
+        folder = self.folder / case.id
+        if not is_stored(folder, self.digests[case.id]):
+            return False
+        if not look or is_whole(folder):
+            return True
+        logger.warning("%s: the prepared case was damaged and is prepared anew", case.id)
+        return False
+
+    def setup(self) -> Prepare:
+        return self
+
+    def run(self, case: Case) -> None:
+        """Read, prepare and store a case; one that lies there is replaced."""
+        target = self.folder / plain_name(case.id, what="case")
+        store_case(target, prepare_case(case, self.labels, self.plan), self.digests[case.id])

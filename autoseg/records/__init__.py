@@ -1,0 +1,42 @@
+"""The files that one part of autoseg writes and others read: what stands in them, as frozen dataclasses.
+
+A record is a value. Whoever writes it hands one over, whoever reads it gets one back, and neither has to know the other: the
+page shows a training without the training code, and surfaces of a prediction are scored without the network. Where only one
+part writes and reads a file, its record stands beside the code.
+
+Results are read leniently: what a newer version added is passed over, what an older one did not write yet has a default.
+"""
+
+from autoseg.records.case import CaseRecord, read_case
+from autoseg.records.cohort import CaseOutcome, CohortRecord, ModelName, read_cohort
+from autoseg.records.fold import Check, FoldRecord, FoldTaskRecord, as_recorded, read_checks, read_fold, write_fold
+from autoseg.records.surfaces import (
+    SurfaceEntry,
+    SurfaceManifest,
+    SurfaceScores,
+    read_surface_manifest,
+    read_surface_scores,
+    write_surface_scores,
+)
+
+__all__ = [
+    "CaseOutcome",
+    "CaseRecord",
+    "Check",
+    "CohortRecord",
+    "FoldRecord",
+    "FoldTaskRecord",
+    "ModelName",
+    "SurfaceEntry",
+    "SurfaceManifest",
+    "SurfaceScores",
+    "as_recorded",
+    "read_case",
+    "read_checks",
+    "read_cohort",
+    "read_fold",
+    "read_surface_manifest",
+    "read_surface_scores",
+    "write_fold",
+    "write_surface_scores",
+]

@@ -1,0 +1,75 @@
+"""``run.json`` of a folder of predictions: which model and options, and what became of each case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoseg.data.labels import LabelSchema
+from autoseg.workspace import read_record
+
+__all__ = ["COHORT_FILE", "CaseOutcome", "CohortRecord", "ModelName", "read_cohort"]
+
+COHORT_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
+
+    ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction.
+    """
+
+    case: str
+    status: str
+    message: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """Where a model was loaded from, and the digest that is its identity."""
+
+    name: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class CohortRecord:
+    """One call of ``autoseg predict``, or the part of it that a shard did.
+
+    Attributes:
+        made_by: the command.
+        versions: of python, torch and autoseg, and whatever else is known.
+        model: that predicted; ``labels`` are its structures.
+        options: all that a result depends on besides model and scan, as JSON.
+        shard: (number, of how many).
+        device, precision: that the networks worked on and in.
+        seconds: from first to last.
+        failures: case -> why.
+        cases: outcomes in order.
+    """
+
+    made_by: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    model: ModelName = ModelName()
+    labels: LabelSchema | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    shard: tuple[int, int] = (0, 1)
+    device: str = ""
+    precision: str = ""
+    seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+    cases: tuple[CaseOutcome, ...] = ()
+
+
+def read_cohort(folder: Path) -> CohortRecord:
+    """The record of a folder of predictions; an empty one where there is none.
+
+    Raises:
+        AutosegError: a damaged file.
+    """
+    path = folder / COHORT_FILE
+    return read_record(CohortRecord, path, strict=False) if path.is_file() else CohortRecord()

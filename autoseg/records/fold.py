@@ -1,0 +1,129 @@
+"""``fold.json`` and ``history.jsonl``: what a fold was trained as, on what, and how it went.
+
+Older versions wrote the same into ``run.json``, a name that the record of a folder of predictions has too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import AutosegError
+from autoseg.workspace import read_json, write_json
+from planners.plan import Plan
+from planners.records import OPTIONAL, REST, RecordError, from_json, to_json
+
+__all__ = ["FOLD_FILE", "Check", "FoldRecord", "FoldTaskRecord", "as_recorded", "read_checks", "read_fold", "write_fold"]
+
+FOLD_FILE, OLDER_FILE = "fold.json", "run.json"
+
+
+@dataclass(frozen=True)
+class FoldTaskRecord:
+    """What was to be trained.
+
+    Attributes:
+        plan, labels: of the data set, with the network that was trained.
+        recipe: name -> value of every setting, those of other versions too.
+        length: ``seconds`` or ``steps``; the other one is None.
+        training, validation: identifiers of the cases.
+        prepared_digest: of the prepared cases.
+        start: digest of the model that the weights came from, or ''.
+        more: what a newer version says besides.
+    """
+
+    plan: Plan
+    labels: LabelSchema
+    recipe: dict[str, Any]
+    length: dict[str, int | float | None]
+    seed: int
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    prepared_digest: str = ""
+    start: str = ""
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+
+@dataclass(frozen=True)
+class FoldRecord:
+    """A trained fold.
+
+    Attributes:
+        task: what was to be trained.
+        device: that it was trained on.
+        batch_size: patches in a batch, on that device.
+        versions: of autoseg, python, torch, numpy and the system.
+        memory_mib: the most that a session of it needed; None where nobody knows.
+        transfer: what was taken over from the model it started from, as JSON; None where it started anew.
+    """
+
+    task: FoldTaskRecord
+    device: str = ""
+    batch_size: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    memory_mib: int | float | None = None
+    transfer: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A line of the history: where the training stood, and how well it did on the validation patches.
+
+    Attributes:
+        step, seconds, fraction: how far it had come; ``fraction`` is of its length.
+        train_loss, validation_loss: means; None where there was none.
+        patch_dice: of each structure, None where it is in no patch.
+        learning_rate, momentum: at that step.
+        cooldown: fraction at which the learning rate began to fall early, or None.
+    """
+
+    step: int
+    seconds: float
+    fraction: float = 0.0
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    patch_dice: dict[str, float | None] = field(default_factory=dict)
+    learning_rate: float | None = None
+    momentum: float | None = None
+    cooldown: float | None = None
+
+
+def as_recorded(task: Any) -> FoldTaskRecord:
+    """The task of a training, with settings and length as plain values."""
+    return from_json(FoldTaskRecord, to_json(task), strict=False)
+
+
+def write_fold(folder: Path, record: FoldRecord) -> None:
+    """Write the record of the fold in ``folder``."""
+    write_json(folder / FOLD_FILE, record)
+
+
+def read_fold(folder: Path) -> FoldRecord | None:
+    """The record of the fold in ``folder``, also one of an older version; None where there is none.
+
+    Raises:
+        AutosegError: a damaged file.
+    """
+    path = next((folder / name for name in (FOLD_FILE, OLDER_FILE) if (folder / name).is_file()), None)
+    found = read_json(path) if path else None
+    if not isinstance(found, dict) or (path and path.name == OLDER_FILE and "task" not in found):
+        return None
+    try:
+        return from_json(FoldRecord, found, str(path), strict=False)
+    except RecordError as fault:
+        raise AutosegError(str(fault)) from fault
+
+
+def read_checks(path: Path) -> tuple[Check, ...]:
+    """The checks in a ``history.jsonl``; a last line that a crash cut off is left out."""
+    found = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            found.append(from_json(Check, json.loads(line), strict=False))
+        except (json.JSONDecodeError, RecordError):
+            break
+    return tuple(found)

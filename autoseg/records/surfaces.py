@@ -1,0 +1,120 @@
+"""What lies in a folder ``CASE_surfaces`` beside the meshes: ``surfaces.json`` about them, and ``scores.json`` where they
+were compared with a reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoseg.records.case import read_case
+from autoseg.workspace import read_record, write_json
+from planners.records import OPTIONAL, REST
+
+__all__ = [
+    "MANIFEST",
+    "SCENE",
+    "SCORES",
+    "SurfaceEntry",
+    "SurfaceManifest",
+    "SurfaceScores",
+    "read_surface_manifest",
+    "read_surface_scores",
+    "write_surface_scores",
+]
+
+MANIFEST, SCENE, SCORES = "surfaces.json", "scene.glb", "scores.json"
+
+
+@dataclass(frozen=True)
+class SurfaceEntry:
+    """A structure: its files, one for each format, and the size of its mesh; no mesh, and no size, without voxels.
+
+    Attributes:
+        colour: red, green and blue from 0 to 255.
+        note: what is to be known of the mesh; '' for nothing.
+    """
+
+    structure: str
+    files: tuple[str, ...] = ()
+    colour: tuple[int, int, int] | None = field(default=None, metadata=OPTIONAL)
+    vertices: int | None = field(default=None, metadata=OPTIONAL)
+    faces: int | None = field(default=None, metadata=OPTIONAL)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SurfaceManifest:
+    """The meshes of a case.
+
+    Attributes:
+        formats: endings that were asked for.
+        decimate: share of the triangles that was taken away.
+        coordinates: ``LPS`` or ``RAS``, of the points in the files; ``scene.glb`` has those of its format.
+        unit: of the points.
+        method: how the surfaces were made, as JSON.
+        structures: in the order of the labels.
+    """
+
+    formats: tuple[str, ...] = ()
+    decimate: float = 0.0
+    coordinates: str = "LPS"
+    unit: str = "mm"
+    method: dict[str, Any] = field(default_factory=dict)
+    structures: tuple[SurfaceEntry, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
+
+
+@dataclass(frozen=True)
+class SurfaceScores:
+    """The meshes of a case against those of its reference.
+
+    Attributes:
+        made_of: digests of the files that were compared, by their path in the folder of predictions: the scores count for
+            these.
+        scores: a dictionary for each structure: ``structure``, its name, and each score, None where it is undefined.
+    """
+
+    made_of: dict[str, str | None]
+    scores: tuple[dict[str, Any], ...]
+
+
+def read_surface_manifest(folder: Path) -> SurfaceManifest:
+    """``surfaces.json`` of a ``CASE_surfaces``; an empty one where there is none.
+
+    Raises:
+        AutosegError: a damaged file.
+    """
+    path = folder / MANIFEST
+    return read_record(SurfaceManifest, path, strict=False) if path.is_file() else SurfaceManifest()
+
+
+def write_surface_scores(folder: Path, case: str, scores: tuple[dict[str, Any], ...]) -> None:
+    """Write the scores of the surfaces that the folder of predictions has of a case."""
+    write_json(_surfaces(folder, case) / SCORES, SurfaceScores(_files(folder, case), scores))
+
+
+def read_surface_scores(folder: Path, case: str) -> tuple[dict[str, Any], ...]:
+    """Scores of a case in a folder of predictions, also where an older version put them, into ``CASE.json``.
+
+    Returns:
+        a dictionary for each structure; () where there are none, or they are of other surfaces than those that lie there now.
+    """
+    path = _surfaces(folder, case) / SCORES
+    if path.is_file():
+        found = read_record(SurfaceScores, path, strict=False)
+        return found.scores if found.made_of == _files(folder, case) else ()
+    record = read_case(folder / f"{case}.json")
+    older = record.more.get("surface_scores", ()) if record else ()
+    return tuple(older) if isinstance(older, list) else ()
+
+
+def _surfaces(folder: Path, case: str) -> Path:
+    return folder / f"{case}_surfaces"
+
+
+def _files(folder: Path, case: str) -> dict[str, str | None]:
+    """Digests of the surfaces of a case, as its record has them."""
+    record = read_case(folder / f"{case}.json")
+    outputs = record.outputs if record else {}
+    return {name: digest for name, digest in outputs.items() if name.startswith(f"{case}_surfaces/")}

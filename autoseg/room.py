@@ -1,0 +1,127 @@
+"""Room on the disk and in memory, and the right to write: found out before the work, told with numbers where it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from autoseg.errors import AutosegError, FileError
+
+__all__ = ["as_size", "check_writable", "free_memory", "is_want_of_memory", "memory_limit", "told_when_full"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+MEMORY = Path("/proc/meminfo")
+ALMOST_NOTHING = 64 * 2**20  # bytes; with less than this free, an error of a library that wrote is taken for want of room
+
+
+def check_writable(folder: Path, needed_bytes: int = 0) -> None:
+    """Find out whether files can be made in a folder, which may be missing yet; nothing is left there.
+
+    Raises:
+        FileError: not a folder, not to be written to, or less than ``needed_bytes`` free; names both and the remedy.
+    """
+    there = _existing(folder)
+    if not there.is_dir():
+        raise FileError(f"{there}: expected a folder to write to, found a file. Choose another folder")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as fault:
+        if fault.errno not in FULL:
+            raise FileError(f"{folder}: cannot be written: {fault.strerror or fault}. Choose another folder") from fault
+        raise _no_room(folder, needed_bytes) from fault
+    if shutil.disk_usage(there).free < needed_bytes:
+        raise _no_room(folder, needed_bytes)
+
+
+@contextmanager
+def told_when_full(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
+    """A full disk in any of its disguises, as FileError with the folder, what is needed at least, and what is free."""
+    try:
+        yield
+    except AutosegError:
+        raise
+    except Exception as fault:
+        if isinstance(fault, OSError) and fault.errno is not None:
+            is_full = fault.errno in FULL
+        else:  # of a library that says only that it failed
+            is_full = shutil.disk_usage(_existing(folder)).free < min(ALMOST_NOTHING, needed_bytes)
+        if not is_full:
+            raise
+        raise _no_room(folder, needed_bytes) from fault
+
+
+def memory_limit() -> int | None:
+    """Bytes of memory that this process may come to use: of the machine, its container and its address space, the least.
+
+    None where nobody tells (Windows).
+    """
+    limits = [_number(Path(path)) for path in CONTAINER_LIMITS]
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limits.append(_free_addresses())
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free for this process now; None where nobody tells."""
+    found = [memory_limit(), _free_addresses()]
+    with suppress(OSError):
+        found += [int(line.split()[1]) * 1024 for line in MEMORY.read_text().splitlines() if line.startswith("MemAvailable:")]
+    return min((size for size in found if size is not None), default=None)
+
+
+def is_want_of_memory(fault: BaseException) -> bool:
+    """Whether an exception says that memory is short; torch has a class for GPUs and none for CPUs."""
+    told = str(fault)
+    return isinstance(fault, MemoryError) or (
+        isinstance(fault, RuntimeError) and ("allocate" in told or "out of memory" in told)
+    )
+
+
+def _free_addresses() -> int | None:
+    """Bytes that may still be mapped under a limit of the address space (``ulimit -v``); None where there is none."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is no such file or a word in it, such as ``max``."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def as_size(n_bytes: int) -> str:
+    """Bytes for people: ``3.2 GiB``."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.1f} {unit}"
+    return f"{n_bytes} bytes"
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    folder = Path(folder).absolute()
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def _no_room(folder: Path, needed_bytes: int) -> FileError:
+    free = shutil.disk_usage(_existing(folder)).free
+    return FileError(
+        f"{folder}: no room left on its disk: at least {as_size(max(needed_bytes, 1))} needed, {as_size(free)} free. Make room "
+        "and give the same command again, which goes on, or choose another folder"
+    )

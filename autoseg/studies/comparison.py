@@ -1,0 +1,161 @@
+"""Several networks under one plan, one recipe and one budget, on the same cases.
+
+Every network is trained in a process of its own (``process``); what it leaves in its run folder is read back (``contender``),
+scored in pairs and written as tables. The name of a run holds a digest of all that it depends on: the same call continues
+what was interrupted and repeats nothing that is finished.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+
+from autoseg.data.dataset import read_dataset
+from autoseg.errors import AutosegError
+from autoseg.evaluation.comparison import Comparison, Contender, average_trainings, compare_scores
+from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
+from autoseg.networks import NETWORKS
+from autoseg.networks.devices import choose_device
+from autoseg.options import CompareOptions, Runtime
+from autoseg.pipeline.folds import ALL, count_folds, draw_splits, fold_names
+from autoseg.pipeline.ready import choose_recipe, length_of, ready_to_train
+from autoseg.pipeline.training import tell
+from autoseg.room import check_writable
+from autoseg.studies.about import describe, study_name
+from autoseg.studies.contender import is_finished, read_contender, with_closed_gates
+from autoseg.studies.entrant import Entrant, Study, enter
+from autoseg.studies.process import recipe_words, train_apart
+from autoseg.training.memory import told_when_short_of_memory
+from autoseg.workspace import Workspace
+
+__all__ = ["Compared", "compare"]
+
+logger = logging.getLogger(__name__)
+
+BySeed = dict[int, Contender]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparison, the folder of its files, and sentences about what failed."""
+
+    folder: Path
+    comparison: Comparison
+    about: About
+    failures: tuple[str, ...]
+
+    def summary(self) -> str:
+        return f"{as_markdown(self.comparison, self.about)}\ntables and plot: {self.folder}"
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What the trainings came to, by network: also with closed gates, and why some ``failed``."""
+
+    entrants: dict[str, Entrant] = field(default_factory=dict)
+    trained: dict[str, BySeed] = field(default_factory=dict)
+    closed: dict[str, BySeed] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def compare(
+    dataset: str | PathLike[str],
+    fold: str,
+    workspace: Workspace,
+    options: CompareOptions | None = None,
+    runtime: Runtime | None = None,
+) -> Compared:
+    """Train, predict and score several networks alike, and say what the scores support; the same call continues.
+
+    Args:
+        dataset: as in ``verify``; data that are not planned or prepared yet are now.
+        fold: its validation cases are what the networks are compared on.
+        workspace: for the runs, and for the tables where no other folder is named.
+        options: which networks, and how they are trained.
+        runtime: where and how; ``fresh`` trains all anew.
+
+    Returns:
+        Compared. A network that fails is named there, the others are compared.
+
+    Raises:
+        AutosegError: the call or the data set is wrong; nothing was trained.
+    """
+    options, runtime = options or CompareOptions(), runtime or Runtime()
+    names = tuple(dict.fromkeys(options.networks or NETWORKS))
+    for name in names:
+        NETWORKS[name]  # an unknown name is an error that lists the known ones
+    study = _study(dataset, str(fold), workspace, options, runtime)
+    seeds = range(study.seed, study.seed + options.repeats)
+    target = options.target
+    folder = Path(target) if target else workspace.comparison(study_name(study, seeds, names, options.match_flops))
+    check_writable(folder)
+    found = _train_all(study, names, seeds, match=options.match_flops)
+    merge = average_trainings if options.repeats > 1 else lambda trainings: trainings[study.seed]
+    contenders = [merge(found.trained[name]) for name in names if name in found.trained]
+    closed = {name: merge(trainings) for name, trainings in found.closed.items()}
+    comparison = compare_scores(contenders, margin=options.margin, failed=found.failed, gates_closed=closed)
+    about = describe(study, seeds, list(found.entrants.values()), options)
+    write_comparison(comparison, about, folder)
+    failures = [f"{name}: {reason}" for name, reason in found.failed.items()]
+    failures += [f"{c.name}: {failure}" for c in contenders for failure in c.failures]
+    return Compared(folder, comparison, about, tuple(failures))
+
+
+def _study(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: CompareOptions, runtime: Runtime) -> Study:
+    """What the networks share; whatever is missing of it is made."""
+    device, recipe = choose_device(runtime.device), choose_recipe(options.training)
+    spec = read_dataset(workspace.dataset_folder(str(dataset)))
+    count = count_folds(spec)
+    if fold == ALL or len(fold_names(fold, count)) > 1:
+        raise AutosegError(f"fold {fold!r}: a comparison needs the held-back cases of one fold, 0 to {count - 1}")
+    (fold,) = fold_names(fold, count)
+    ready = ready_to_train(spec, workspace, options.training.plan, runtime)
+    return Study(
+        ready=ready,
+        cases_digest=ready.digest,
+        voxels=ready.voxels,
+        fold=fold,
+        split=draw_splits(spec, ready.scans, workspace)[int(fold)],
+        recipe=recipe,
+        recipe_words=recipe_words(options.training),
+        workspace=workspace,
+        length=length_of(options.training, ready.plan),
+        seed=options.training.seed,
+        device=device,
+        runtime=runtime,
+    )
+
+
+def _train_all(study: Study, names: Sequence[str], seeds: Sequence[int], *, match: bool) -> Trainings:
+    """Train all networks with one seed, then with the next."""
+    found = Trainings()
+    operations = enter(study, names[0]).cost.operations if match else None
+    for one in (replace(study, seed=number) for number in seeds):
+        if len(seeds) > 1:
+            logger.info("trainings with seed %d", one.seed)
+        for name in names:
+            what = name if len(seeds) == 1 else f"{name}, seed {one.seed}"
+            try:
+                entrant = enter(one, name, operations if name != names[0] else None)
+                found.entrants.setdefault(name, entrant)
+                found.trained.setdefault(name, {})[one.seed] = _trained(one, entrant)
+                what += ", with closed gates"
+                with told_when_short_of_memory():
+                    without = with_closed_gates(one, entrant)
+                if without:
+                    found.closed.setdefault(name, {})[one.seed] = without
+            except AutosegError as fault:
+                found.failed[what] = str(fault)
+                logger.warning("%s: failed: %s", what, fault)
+    return found
+
+
+def _trained(study: Study, entrant: Entrant) -> Contender:
+    """Train a network, unless that is finished, and read what it came to."""
+    tell(entrant.warnings)
+    if study.runtime.fresh or not is_finished(entrant):
+        train_apart(study, entrant)
+    return read_contender(entrant)

@@ -1,0 +1,96 @@
+"""One network of a comparison: settled as it will be trained, with its cost, and a run whose name tells it from any other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from autoseg.data.splits import Split
+from autoseg.networks.cost import NetworkCost, match_operations, measure_cost
+from autoseg.options import Runtime
+from autoseg.pipeline.fold import fold_folder
+from autoseg.pipeline.ready import Ready
+from autoseg.training.fold import FoldTask, task_of
+from autoseg.training.length import Length
+from autoseg.training.recipe import Recipe
+from autoseg.training.settle import Training, choose_batch, choose_network, settle
+from autoseg.workspace import Workspace
+from planners.change import refit
+from planners.plan import Decision
+from planners.records import digest
+
+__all__ = ["Entrant", "Study", "enter"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all networks of a comparison share, trained with one seed.
+
+    Attributes:
+        ready: data set and plan.
+        cases_digest: of the prepared cases.
+        voxels: of all cases.
+        fold, split: whose held-back cases are compared.
+        recipe: as asked for; ``recipe_words``: as the command line takes it.
+        workspace, length, seed, device, runtime: of the trainings.
+    """
+
+    ready: Ready
+    cases_digest: str
+    voxels: int
+    fold: str
+    split: Split
+    recipe: Recipe
+    recipe_words: tuple[str, ...]
+    workspace: Workspace
+    length: Length
+    seed: int
+    device: torch.device
+    runtime: Runtime
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One network of a study.
+
+    Attributes:
+        name: of the network.
+        training: settled, as ``autoseg train`` will settle it.
+        task: what is to be trained.
+        cost: of the network that is trained.
+        run: name of its run; ``folder``: of the fold in it.
+        warnings: what a person should know about this network under this plan.
+    """
+
+    name: str
+    training: Training
+    task: FoldTask
+    cost: NetworkCost
+    run: str
+    folder: Path
+    warnings: tuple[Decision, ...] = ()
+
+
+def enter(study: Study, name: str, operations: float | None = None) -> Entrant:
+    """The network of that name as it will be trained, scaled to so many ``operations`` if that is not None."""
+    plan, recipe, device = study.ready.plan, study.recipe, study.device.type
+    chosen, decisions = choose_network(plan, name, recipe, device)
+    if operations:
+        network = settle(plan, recipe, study.length, device, study.voxels, name).plan.network  # with all its heads
+        chosen = refit(chosen, match_operations(network, plan.patch_size, operations))
+    shared = (recipe, study.length, study.seed, study.cases_digest, study.split, device)
+    run = f"compare_{name}_{digest([chosen, *shared])[:8]}"
+    given = replace(recipe, batch_size=choose_batch(recipe, chosen, device))
+    training = settle(plan, given, study.length, device, study.voxels, chosen.network)
+    spec = study.ready.spec
+    return Entrant(
+        name=name,
+        training=training,
+        task=task_of(training, spec.labels, study.seed, study.split, study.cases_digest),
+        cost=measure_cost(training.plan.network, plan.patch_size),
+        run=run,
+        folder=fold_folder(study.workspace.run(spec.name, run), study.fold),
+        warnings=tuple(decision for decision in decisions if decision.warning),
+    )

@@ -1,0 +1,64 @@
+"""A network of a comparison, trained by ``autoseg train`` in a process of its own: its memory is its own, and where it is
+killed for want of memory the others go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autoseg.engines import run_command
+from autoseg.errors import TrainingError
+from autoseg.options import TrainingOptions
+from autoseg.studies.entrant import Entrant, Study
+from autoseg.workspace import write_json
+
+__all__ = ["recipe_words", "train_apart"]
+
+logger = logging.getLogger(__name__)
+
+
+def recipe_words(options: TrainingOptions) -> tuple[str, ...]:
+    """The recipe and its changes as arguments of ``autoseg train``."""
+    name = str(Path(options.recipe).absolute()) if options.recipe.endswith(".json") else options.recipe
+    changes = [word for key, value in dict(options.settings).items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    return ("--recipe", name, *changes)
+
+
+def train_apart(study: Study, entrant: Entrant) -> None:
+    """Train a network of a study.
+
+    Raises:
+        TrainingError: with the last words of a training that failed.
+    """
+    network, length = entrant.folder.parent / "network.json", study.length
+    write_json(network, entrant.training.plan.network)
+    words: list[Any] = ["train", study.ready.spec.folder, study.fold, "--workspace", study.workspace.folder]
+    words += ["--plan", study.ready.plan.name, "--network", network, "--name", entrant.run, "--seed", study.seed]
+    words += ["--time", f"{length.seconds}s"] if length.seconds else ["--iterations", length.steps]
+    words += [*study.recipe_words, "--set", f"batch_size={entrant.training.batch_size}", "--device", study.device]
+    words += ["--workers", study.runtime.workers] if study.runtime.workers else []
+    words += ["--fresh"] if study.runtime.fresh else []
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        logger.info("%s: %s", entrant.name, line)
+
+    status = run_command(words, on_line=on_line)
+    crashed = any(line.startswith("Traceback") for line in lines)  # also ends with status 1
+    if status not in (0, 1) or crashed:  # 1: some cases could not be predicted, and metrics.json names them
+        raise TrainingError(_last_words(lines, status))
+
+
+def _last_words(lines: Sequence[str], status: int) -> str:
+    """Why a process ended, from its status and what it said."""
+    if status < 0:
+        return f"its process was killed by signal {-status}; that is how a want of memory (signal 9) shows itself"
+    if status == 130:
+        return "its training was stopped; the same command goes on from there"
+    begins = [i for i, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return "\n".join(lines[begins[-1] :] if begins else lines[-3:]) or f"its process ended with status {status}"

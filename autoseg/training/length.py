@@ -1,0 +1,36 @@
+"""How long a training lasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Length"]
+
+
+class Progress(Protocol):
+    """Where a training stands: ``step`` steps are done, which took ``seconds``."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to train: so many ``seconds``, or so many ``steps``; one of them is None."""
+
+    seconds: float | None = None
+    steps: int | None = None
+
+    def fraction(self, state: Progress) -> float:
+        """Share of the length that is used up."""
+        if self.steps:
+            return state.step / self.steps
+        assert self.seconds, "a length has steps or seconds"
+        return state.seconds / self.seconds
+
+    def __str__(self) -> str:
+        return f"{self.seconds / 60:.3g} min" if self.seconds else f"{self.steps} steps"

@@ -1,0 +1,221 @@
+"""What will really be trained: everything that depends on the device, the length or the data, decided before anything runs.
+
+A plan is made for a graphics card and knows no training; a recipe knows no data. ``settle`` brings them together, once, and
+says what it decided and why. Whoever trains, compares, counts costs or tells about a training reads the ``Training`` that it
+returns. The rules for CPUs stand here and nowhere else: there many small steps win over few large ones, so the network has a
+share of the plan's features (``Recipe.cpu_width``) and the batch a limit (``Recipe.cpu_batch_size``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from autoseg.preprocess.normalize import UNIT_SCHEMES
+from autoseg.training.length import Length
+from autoseg.training.recipe import Recipe, patch_stage, steps_of_an_epoch
+from planners import NetworkSpec, Plan, with_network
+from planners.change import CHANGED
+from planners.plan import Decision
+
+__all__ = ["PatchBatch", "Training", "choose_batch", "choose_network", "is_mirrored", "settle", "width_share"]
+
+Size = tuple[int, int, int]
+
+CPU = "cpu"
+MIRRORING, BATCH, RESTORATION, PRECISION, WIDTH = "mirroring", "batch", "restoration", "precision", "width"
+MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (EXPERIMENTS.md, 2026-11-27)
+UNASKED = "for a short training, which learns faster so, or because the recipe says so"
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """Until the fraction ``until`` of a training, batches of ``batch_size`` patches of ``patch_size`` (z, y, x) voxels."""
+
+    until: float
+    patch_size: Size
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that a training depends on besides its cases and its seed.
+
+    Attributes:
+        plan: with the network, and the axes of mirroring, that are really used.
+        recipe: with the batch size and the weight of the restoration that are really used.
+        length: in steps or seconds.
+        patches: what batches look like from the beginning to the end.
+        precision: ``float32``, ``bfloat16``, or ``probe``: the faster of both, which is tried at the start.
+        epochs: how often the training reads as many voxels as there are in all cases; None where only its time is known.
+        decisions: what was settled, each with its rule and numbers.
+    """
+
+    plan: Plan
+    recipe: Recipe
+    length: Length
+    patches: tuple[PatchBatch, ...]
+    precision: str
+    epochs: float | None
+    decisions: tuple[Decision, ...]
+
+    @property
+    def batch_size(self) -> int:
+        """Patches of the whole size in a batch."""
+        return self.patches[-1].batch_size
+
+    def explain(self, *, decisions: bool = True) -> str:
+        """All of it in lines of text: what is trained, and the ``decisions`` with their rules and numbers."""
+        features = ", ".join(map(str, self.plan.network.features))
+        epochs = "" if self.epochs is None else f", {self.epochs:.1f} times the voxels of all cases"
+        lines = [
+            f"plan {self.plan.name}, network {self.plan.network.name} with {features} features, recipe {self.recipe.name}",
+            f"length: {self.length}{epochs}",
+        ]
+        for stage in self.patches:
+            size = " x ".join(map(str, stage.patch_size))
+            lines.append(f"until {stage.until:.0%}: batches of {stage.batch_size} patches of {size} voxels")
+        lines += [replace(self.plan, decisions=self.decisions).explain()] if decisions else []
+        return "\n".join(lines)
+
+
+def settle(
+    plan: Plan, recipe: Recipe, length: Length, device: str, voxels: int, network: str | NetworkSpec | None = None
+) -> Training:
+    """Settle a training.
+
+    Args:
+        plan: as it was planned.
+        recipe: as it was asked for.
+        length: of the training.
+        device: kind of the device, such as ``cpu`` or ``cuda``.
+        voxels: of all cases there are to learn from, on the network's grid.
+        network: a name, None for the plan's own, or a NetworkSpec, which is taken as it is.
+    """
+    settled, about_network = choose_network(plan, network, recipe, device)
+    settled, recipe, about_restoration = _settle_restoration(settled, recipe)
+    asked, recipe = recipe, replace(recipe, batch_size=choose_batch(recipe, settled, device))
+    epochs = length.steps / steps_of_an_epoch(recipe, settled, voxels) if length.steps and voxels else None
+    settled, about_mirroring = _settle_mirroring(settled, recipe, epochs, device)
+    return Training(
+        plan=settled,
+        recipe=recipe,
+        length=length,
+        patches=_patches(recipe, settled),
+        precision={None: "probe", True: "bfloat16", False: "float32"}[recipe.bf16],
+        epochs=epochs,
+        decisions=(
+            *about_network,
+            *_about_batch(asked, recipe, settled),
+            *about_mirroring,
+            *about_restoration,
+            _precision(recipe),
+        ),
+    )
+
+
+def width_share(recipe: Recipe, device: str) -> float:
+    """Share of the plan's features that its networks have on a kind of device."""
+    return recipe.cpu_width if device == CPU else 1.0
+
+
+def choose_network(
+    plan: Plan, network: str | NetworkSpec | None, recipe: Recipe, device: str
+) -> tuple[Plan, tuple[Decision, ...]]:
+    """The plan with the network that will be trained, as wide as the device likes it, and what was decided about it."""
+    if isinstance(network, NetworkSpec):
+        return replace(plan, network=network), ()
+    if network:
+        plan = with_network(plan, network)
+    warnings = tuple(decision for decision in plan.decisions if network and decision.warning and decision.what == CHANGED)
+    share = width_share(recipe, device)
+    if share == 1:
+        return plan, warnings
+    before, narrow = plan.network.features, plan.network.scaled(share)
+    width = Decision(
+        WIDTH,
+        f"on a CPU {narrow.name} has {', '.join(map(str, narrow.features))} features (--set cpu_width=1 for the plan's)",
+        "many small steps win there over few large ones",
+        f"the plan's network has {', '.join(map(str, before))}",
+    )
+    return replace(plan, network=narrow), (*warnings, width)
+
+
+def choose_batch(recipe: Recipe, plan: Plan, device: str) -> int:
+    """Patches in a batch: the recipe's number, else the plan's, on a CPU no more than the recipe's limit there."""
+    if recipe.batch_size is not None:
+        return recipe.batch_size
+    most = recipe.cpu_batch_size if device == CPU else None
+    return min(plan.batch_size, most or plan.batch_size)
+
+
+def is_mirrored(recipe: Recipe, epochs: float | None, device: str) -> bool:
+    """Whether a training mirrors, and so do predictions with its model.
+
+    Mirrored anatomy, which no scan has, is one more thing to learn. Short trainings have no time for it, while it keeps long
+    ones from learning their cases by heart.
+
+    Args:
+        epochs: how often the training holds the voxels of all cases; None where only its time is known, which is taken to be
+            short on a CPU and long elsewhere.
+    """
+    if recipe.mirror is not None:
+        return recipe.mirror
+    return device != CPU if epochs is None else epochs >= MIRRORED_EPOCHS
+
+
+def _about_batch(asked: Recipe, settled: Recipe, plan: Plan) -> tuple[Decision, ...]:
+    if asked.batch_size is not None:
+        rule = "the recipe says so"
+    elif settled.batch_size == plan.batch_size:
+        rule = "the plan says so"
+    else:
+        rule = "many small steps win on a CPU over few large ones (--set cpu_batch_size=null for the plan's)"
+    return (Decision(BATCH, f"{settled.batch_size} patches in a batch", rule, f"planned: {plan.batch_size}"),)
+
+
+def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple[Decision, ...]]:
+    """Plan and recipe, agreed on whether the network also restores the image."""
+    others = [how.channel for how in plan.normalization if how.scheme not in UNIT_SCHEMES]
+    asked, restores = recipe.restoration_weight, recipe.restoration_weight > 0 and not others
+    if asked and others:
+        recipe = replace(recipe, restoration_weight=0.0)
+        chosen = f"the image is not restored: {', '.join(others)} is not scaled to [0, 1] by this plan"
+        decisions = (Decision(RESTORATION, chosen, "only what lies in [0, 1] can be restored", f"weight asked for: {asked:g}"),)
+    elif restores:
+        chosen = "the network has a second head, which restores the image"
+        decisions = (Decision(RESTORATION, chosen, "the recipe says so", f"weight {asked:g}"),)
+    else:
+        decisions = ()
+    return replace(plan, network=replace(plan.network, restoration=restores)), recipe, decisions
+
+
+def _settle_mirroring(plan: Plan, recipe: Recipe, epochs: float | None, device: str) -> tuple[Plan, tuple[Decision, ...]]:
+    """The plan with the axes along which this training mirrors: its own, or none (``is_mirrored``)."""
+    planned = next((decision for decision in plan.decisions if decision.what == MIRRORING), None)
+    axes = planned.chosen if planned else ", ".join(map(str, plan.mirror_axes))
+    if not plan.mirror_axes:
+        return plan, ()
+    if is_mirrored(recipe, epochs, device):
+        return plan, (Decision(MIRRORING, f"mirrored along {axes}", "for a long training, or because the recipe says so"),)
+    told = tuple(
+        replace(d, chosen="none", rule=UNASKED, numbers=f"planned: {d.chosen}") if d is planned else d for d in plan.decisions
+    )
+    chosen = "not mirrored, neither in training nor in prediction (--set mirror=true for the plan's axes)"
+    return replace(plan, mirror_axes=(), decisions=told), (Decision(MIRRORING, chosen, UNASKED, f"planned: {axes}"),)
+
+
+def _patches(recipe: Recipe, plan: Plan) -> tuple[PatchBatch, ...]:
+    """What batches look like, stage by stage; ``recipe`` has its batch size settled."""
+    found, begin = [], 0.0
+    for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
+        if until > begin:
+            patch, factor = patch_stage(recipe, begin, plan.patch_size, plan.network.divisor)
+            found.append(PatchBatch(until, patch, (recipe.batch_size or plan.batch_size) * factor))
+            begin = until
+    return tuple(found)
+
+
+def _precision(recipe: Recipe) -> Decision:
+    if recipe.bf16 is None:
+        return Decision(PRECISION, "bfloat16 where it is faster, else float32", "tried at the start, on this machine")
+    return Decision(PRECISION, "bfloat16" if recipe.bf16 else "float32", "the recipe says so")

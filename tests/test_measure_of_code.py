@@ -1,0 +1,77 @@
+"""The code stays readable: how long functions, parameter lists and the files of the pipeline may be, and how they talk."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = [*ROOT.glob("autoseg/**/*.py"), *ROOT.glob("planners/**/*.py")]
+
+MOST_PARAMETERS = 9
+MOST_LINES = 60  # of a function, without its docstring
+MOST_KEYS = 40  # accesses like record["name"] in all of the package
+MOST_OF_A_VERB = 120
+
+
+def functions():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def test_no_function_takes_more_than_a_reader_can_hold():
+    counts = {}
+    for name, node in functions():
+        a = node.args
+        counts[name] = len([arg for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs) if arg.arg not in ("self", "cls")])
+    assert {name: n for name, n in counts.items() if n > MOST_PARAMETERS} == {}, "options are values: pass one"
+
+
+def body_lines(node):
+    first = node.body[0]
+    has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    begin = first.end_lineno + 1 if has_docstring else first.lineno
+    return node.end_lineno - begin + 1
+
+
+def test_every_function_fits_a_screen():
+    lengths = {name: body_lines(node) for name, node in functions()}
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES} == {}, "a heading within is the name of a function"
+
+
+def test_every_verb_is_a_short_file():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in ROOT.glob("autoseg/pipeline/*.py")}
+    assert {name: n for name, n in lengths.items() if n > MOST_OF_A_VERB} == {}, "verbs read, claim, map a step and write"
+    assert sum(lengths.values()) < 1500
+
+
+def test_our_own_files_are_read_as_records():
+    found = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_text = (
+                isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
+            )
+            if is_text and isinstance(node.ctx, ast.Load):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(found) < MOST_KEYS, "\n".join(found)
+
+
+def test_options_are_not_splatted():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            for keyword in node.keywords if isinstance(node, ast.Call) else ():
+                if keyword.arg is None and isinstance(keyword.value, ast.Name):
+                    pytest.fail(f"{path.relative_to(ROOT)}:{node.lineno}: **{keyword.value.id}: name what is handed on")
+
+
+def test_every_signature_is_annotated():
+    missing = []
+    for name, node in functions():
+        a = node.args
+        own = [arg for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs) if arg.arg not in ("self", "cls")]
+        if node.returns is None or any(arg.annotation is None for arg in own):
+            missing.append(name)
+    assert missing == []
