@@ -25,7 +25,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def replacing(path: Path, needed_bytes: int = 0) -> Iterator[Path]:
+def replacing(path: Path | str, needed_bytes: int = 0) -> Iterator[Path]:
     """A path of the same name in a fresh folder beside ``path``; what is written there moves into place at the end.
 
     If the body fails nothing is left behind and an earlier file stays as it was. Missing parent folders are made.

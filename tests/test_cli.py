@@ -7,7 +7,7 @@ import time
 import pytest
 
 from autoseg.cli import VERBS, main
-from autoseg.cli.common import duration
+from autoseg.options.parsing import duration
 from autoseg.phantoms import write_phantoms
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from autoseg.evaluation.restored import RestorationResult
 from autoseg.imaging.geometry import Geometry
-from autoseg.pipeline.restoration import restoration_table, validate_restoration
 from autoseg.preprocess.case import PreparedCase, find_sites
 from autoseg.preprocess.store import open_case, store_case
+from autoseg.studies.restoration import restoration_table, validate_restoration
 from autoseg.workspace import read_record
 
 

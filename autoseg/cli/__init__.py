@@ -5,11 +5,15 @@ output. Exit status: 0 all done; 1 some cases failed, the others were finished; 
 interrupted.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import signal
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from autoseg.cli.common import add_common, install_log
 from autoseg.engines import on_stop_signals
@@ -32,7 +36,7 @@ VERBS = {
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = _parser(argv)
@@ -72,11 +76,11 @@ def main(argv=None):
 
 
 @contextmanager
-def _asked_to_stop():
+def _asked_to_stop() -> Iterator[None]:
     """Whatever asks a command to stop interrupts it, once: then it is ending already, and only a person may press again."""
-    told = []
+    told: list[int] = []
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: Any) -> None:
         told.append(number)
         if len(told) == 1 or number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -85,7 +89,7 @@ def _asked_to_stop():
         yield
 
 
-def _parser(argv):
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="autoseg",
         description="Self-configuring segmentation of medical images: a folder of scans in, masks and a report out.",
@@ -105,7 +109,7 @@ def _parser(argv):
 
 
 class _Version(argparse.Action):
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: argparse.ArgumentParser, *more: Any, **options: Any) -> None:
         from autoseg import __version__
 
         print(f"autoseg {__version__}")

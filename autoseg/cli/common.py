@@ -1,136 +1,47 @@
-"""What several verbs share: the workspace, progress, units of time, and tables of findings."""
+"""What several verbs share: the workspace, the runtime, the log, progress, and findings."""
+
+from __future__ import annotations
 
 import argparse
 import json
 import logging
 import os
-import re
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from autoseg.imaging.surface_formats import SURFACE_FORMATS
+from autoseg.cli.flags import options_from
+from autoseg.options import Runtime
 
-__all__ = [
-    "Progress",
-    "add_common",
-    "add_isotropic",
-    "add_surfaces",
-    "add_training",
-    "duration",
-    "install_log",
-    "positive",
-    "print_findings",
-    "runtime_of",
-    "speaker",
-    "workspace_of",
-]
+if TYPE_CHECKING:
+    from autoseg.workspace import Workspace
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+__all__ = ["Progress", "add_common", "install_log", "print_findings", "runtime_of", "workspace_of"]
 
 
-def add_common(parser):
+def add_common(parser: argparse.ArgumentParser) -> None:
     """The options that every verb has."""
     common = parser.add_argument_group("common options")
     common.add_argument("--workspace", metavar="DIR", help="default: $AUTOSEG_WORKSPACE, else ./autoseg_workspace")
-    common.add_argument("--quiet", action="store_true", help="no progress")
+    common.add_argument("--quiet", action="store_true", help="no progress; warnings are still shown")
     common.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
-def add_surfaces(parser, default=""):
-    """How surfaces of structures are written."""
-    told = f"default {default}; none for none" if default else "default: none"
-    parser.add_argument("--surfaces", default=default, metavar="stl,glb", help=f"{', '.join(SURFACE_FORMATS)}; {told}")
-    parser.add_argument("--decimate", type=float, default=0.0, metavar="SHARE", help="take away this share of their triangles")
-    parser.add_argument("--coordinates", default="lps", choices=["lps", "ras"], help="of surface files (default lps)")
-
-
-def add_isotropic(parser, what):
-    """``--isotropic [MM]``: None where it is not given, 0 without a length."""
-    told = f"also write {what} with cubic voxels; without MM as fine as the finest spacing"
-    parser.add_argument("--isotropic", type=edge_mm, nargs="?", const=0.0, metavar="MM", help=told)
-
-
-def add_training(parser):
-    """What ``train`` and ``compare`` have in common: plan, length, recipe, device and seed."""
-    parser.add_argument("--plan", metavar="NAME", help="default: fullres_3d, or slices_2d for 2D images")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--time", type=duration, metavar="30m", help="train that long, by the clock")
-    length.add_argument("--iterations", type=positive, metavar="N", help="train so many steps; default: the plan's")
-    parser.add_argument(
-        "--recipe",
-        default="autoseg",
-        metavar="FILE",
-        help="autoseg (default), parity (nnU-Net's), another name, or a JSON file",
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="change one setting of the recipe"
-    )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="same seed, same training (default 0)")
-    parser.add_argument("--workers", type=positive, help="threads for preparing and scoring")
-
-
-def workspace_of(args):
+def workspace_of(args: argparse.Namespace) -> Workspace:
+    """The workspace that the arguments, or else the environment, name."""
     from autoseg.workspace import Workspace  # with numpy: too slow for --help
 
     return Workspace(Path(args.workspace or os.environ.get("AUTOSEG_WORKSPACE") or "autoseg_workspace").absolute())
 
 
-def runtime_of(args):
+def runtime_of(args: argparse.Namespace) -> Runtime:
     """The Runtime that the arguments say, with progress on standard error."""
-    from dataclasses import replace
-
-    from autoseg.cli.flags import options_from
-    from autoseg.options import Runtime
-
-    return replace(options_from(args, Runtime), progress=Progress(args))
+    return replace(options_from(args, Runtime()), progress=Progress(args.quiet))
 
 
-def duration(text):
-    """'90s', '30m', '1.5h' or '2d' as seconds; for argparse."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not match or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 30m or 1.5h, found {text!r}")
-    return float(match[1]) * UNITS[match[2]]
-
-
-def edge_mm(text):
-    """A length above 0; for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected the edge of a voxel in mm, found {text!r}")
-    return value
-
-
-def positive(text):
-    """A whole number above 0; for argparse."""
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
-    return int(text)
-
-
-def whole(text):
-    """A whole number from 0; for argparse."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
-    return int(text)
-
-
-def setting(text):
-    """'key=value' as a pair; the value is JSON, or a text where it is not."""
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, found {text!r}")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
-
-
-def install_log(quiet=False):
+def install_log(quiet: bool = False) -> None:
     """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Sentences())
@@ -142,17 +53,13 @@ def install_log(quiet=False):
 class _Sentences(logging.Formatter):
     """The message, with ``warning: `` before it where it is one."""
 
-    def format(self, record):
+    def format(self, record: logging.LogRecord) -> str:
         return f"warning: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage()
 
 
-def speaker(args):
-    """A function that prints a sentence to standard error, or nothing with ``--quiet``."""
-    return (lambda text: None) if args.quiet else (lambda text: print(text, file=sys.stderr, flush=True))
-
-
-def print_findings(findings, file, summary):
+def print_findings(findings: Any, file: str | None, summary: Callable[[], str], fresh: bool = False) -> None:
     """Print a summary, and write findings as JSON to a file where one is named; for ``-`` print these instead."""
+    from autoseg.places import FINDINGS, refuse_foreign
     from autoseg.workspace import write_json
     from planners.records import to_json
 
@@ -160,20 +67,22 @@ def print_findings(findings, file, summary):
         print(json.dumps(to_json(findings), indent=1))
         return
     if file:
+        if not fresh:
+            refuse_foreign(Path(file), FINDINGS)
         write_json(file, findings)
     print(summary())
 
 
 class Progress:
-    """A bar on a terminal, a line every tenth of the work in a log, nothing with ``--quiet``.
+    """A bar on a terminal, a line every tenth of the work in a log, nothing with ``quiet``.
 
     ``progress(title, total)`` returns a function to call with the Outcome of each case.
     """
 
-    def __init__(self, args):
-        self.quiet = args.quiet
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
 
-    def __call__(self, title, total):
+    def __call__(self, title: str, total: int) -> Callable[[Any], object]:
         if self.quiet or not total:
             return lambda outcome: None
         if sys.stderr.isatty():
@@ -181,9 +90,9 @@ class Progress:
 
             bar = tqdm(total=total, desc=title, unit="case", file=sys.stderr)
             return lambda outcome: (bar.update(), bar.n >= total and bar.close())
-        done = []
+        done: list[Any] = []
 
-        def line(outcome):
+        def line(outcome: Any) -> None:
             done.append(outcome)
             if len(done) == total or len(done) * 10 // total > (len(done) - 1) * 10 // total:
                 print(f"{title}: {len(done)} of {total}", file=sys.stderr, flush=True)

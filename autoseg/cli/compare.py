@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import compare
     from autoseg.workspace import write_text
 
-    compared = compare(args.dataset, args.fold, workspace_of(args), options_from(args, CompareOptions), runtime_of(args))
+    compared = compare(args.dataset, args.fold, workspace_of(args), options_from(args, CompareOptions()), runtime_of(args))
     everything = (compared.folder / "comparison.json").read_text()
     if args.json and args.json != "-":
         write_text(args.json, everything)

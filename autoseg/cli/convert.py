@@ -22,6 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import convert
 
-    done = convert(args.layout, args.source, args.target, options_from(args, ConvertOptions), runtime_of(args))
+    done = convert(args.layout, args.source, args.target, options_from(args, ConvertOptions()), runtime_of(args))
     print_findings(done.findings, args.json, done.summary)
     return 1 if done.left_out or done.failures else 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from autoseg.cli.common import duration, runtime_of
-from autoseg.cli.flags import add_flags
+from autoseg.cli.common import runtime_of
+from autoseg.cli.flags import add_flags, told
 from autoseg.options import Runtime
+from autoseg.options.parsing import duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folder", default="autoseg_demo", metavar="DIR", help="where everything goes (default ./autoseg_demo)"
     )
     parser.add_argument(
-        "--time", type=duration, default=duration("2m"), metavar="2m", help="length of the training (default 2m)"
+        "--time", type=told(duration), default=duration("2m"), metavar="2m", help="length of the training (default 2m)"
     )
     add_flags(parser, Runtime, only=["device", "fresh"], help={"fresh": "train anew, over an earlier demo in the folder"})
 

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import evaluate
 
-    options = options_from(args, EvaluateOptions)
+    options = options_from(args, EvaluateOptions())
     report = evaluate(Path(args.reference), Path(args.predicted), Path(args.output), options, runtime_of(args))
     print((Path(args.output) / "metrics.json").read_text() if args.json else report.table())
     return 1 if report.failures else 0

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from autoseg.options.fields import Flag, descriptions, flag_of
 
-__all__ = ["add_flags", "options_from"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-Options = TypeVar("Options")
+__all__ = ["add_flags", "options_from", "told"]
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 def add_flags(
@@ -47,26 +50,24 @@ def add_flags(
             )
 
 
-def options_from(args: argparse.Namespace, options: type[Options] | Options) -> Options:
-    """The options that the arguments say; fields without a flag of this verb keep their values."""
-    value: Any = options() if isinstance(options, type) else options
+def options_from(args: argparse.Namespace, value: Options) -> Options:
+    """The options that the arguments say; fields without a flag of this verb keep their values of ``value``."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(value):
-        old = getattr(value, field.name)
-        if dataclasses.is_dataclass(old):
+        old: Any = getattr(value, field.name)
+        if dataclasses.is_dataclass(old) and not isinstance(old, type):
             found[field.name] = options_from(args, old)
         elif flag_of(field) and hasattr(args, field.name):
             given = getattr(args, field.name)
             found[field.name] = tuple(given) if isinstance(given, list) else given
-    changed: Options = dataclasses.replace(value, **found)
-    return changed
+    return dataclasses.replace(value, **found)
 
 
 def _how(flag: Flag, default: Any) -> dict[str, Any]:
     """The arguments of argparse: a switch turns the default of its field round."""
     if flag.parse is None:
         return {"action": "store_false" if default is True else "store_true"}
-    how: dict[str, Any] = {"type": _told(flag.parse), "metavar": flag.metavar}
+    how: dict[str, Any] = {"type": told(flag.parse), "metavar": flag.metavar}
     if flag.choices:
         how = {"type": flag.parse, "choices": list(flag.choices)}
     if flag.many:
@@ -74,7 +75,7 @@ def _how(flag: Flag, default: Any) -> dict[str, Any]:
     return how | ({} if flag.bare is None else {"nargs": "?", "const": flag.bare})
 
 
-def _told(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def told(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """The same function with its own words in argparse's message."""
 
     def parsed(value: str) -> Any:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 def _run_one(args: argparse.Namespace, dataset: str) -> int:
     from autoseg.pipeline import plan_and_preprocess
 
-    planned = plan_and_preprocess(dataset, workspace_of(args), options_from(args, PlanOptions), runtime_of(args))
+    planned = plan_and_preprocess(dataset, workspace_of(args), options_from(args, PlanOptions()), runtime_of(args))
     print(planned.summary())
     if args.explain:
         print(planned.plan.explain())

@@ -22,6 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import reconstruct
 
-    done = reconstruct(Path(args.input), Path(args.output), options_from(args, ReconstructOptions), runtime_of(args))
+    done = reconstruct(Path(args.input), Path(args.output), options_from(args, ReconstructOptions()), runtime_of(args))
     print(done.summary())
     return 1 if done.failures else 0

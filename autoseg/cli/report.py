@@ -20,5 +20,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import report
 
-    print(report(Path(args.path), options_from(args, ReportOptions), runtime_of(args)).summary())
+    print(report(Path(args.path), options_from(args, ReportOptions()), runtime_of(args)).summary())
     return 0

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import train
 
-    options = options_from(args, TrainOptions)
+    options = options_from(args, TrainOptions())
     folds = train(
         args.dataset,
         args.fold,

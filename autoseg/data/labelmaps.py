@@ -34,7 +34,7 @@ from autoseg.imaging.files import (
 from autoseg.workspace import read_json
 from planners.records import from_json
 
-__all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "schema_of"]
+__all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "references_in", "schema_of"]
 
 DERIVED = ("_iso", "_iso_cubic")  # what may follow the name of a case in files that are derived from it
 SIGN = "derived:"  # how their headers begin
@@ -96,6 +96,16 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
     found = {stem_of(path): path for path in sorted(known, key=lambda path: usual[_kind(path)])}
     keep(list(found.values()), known, "another file of the same case, of an ending that more files have, counts")
     return LabelMaps(dict(sorted(found.items())), tuple(left_out))
+
+
+def references_in(folder: str | Path) -> dict[str, Path]:
+    """{case: path} of the label maps in a folder, as ``label_maps``; AutosegError where there are none."""
+    found = label_maps(folder)
+    if not found:
+        raise AutosegError(
+            f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}. Give the folder that holds them"
+        )
+    return found
 
 
 def named_labels(

@@ -5,6 +5,7 @@ side by side are refused, since nobody knows which is meant; pictures beside sca
 left out without a sentence about it.
 """
 
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,9 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_dicom, series_in
 from autoseg.imaging.tree import files_under
 
-__all__ = ["Inputs", "find_inputs", "image_files"]
+__all__ = ["Inputs", "find_inputs", "image_files", "tell"]
+
+logger = logging.getLogger(__name__)
 
 NUMBER = re.compile(r"(.+)_(\d{4})")  # of a channel, behind the name of a case
 DATA_SET, SERIES, PICTURE = "a data set", "DICOM series", "pictures"
@@ -82,6 +85,14 @@ def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str
     cases, unused = _cases(source, files, len(channels), file_ending)
     others = found.left_out if found else ()
     return Inputs(cases, _ending(files, file_ending), (*left_out, *unused, *others))
+
+
+def tell(inputs: Inputs) -> None:
+    """Log what was left out, which no one may overlook, and what is only for the eyes of whoever sits here."""
+    for sentence in (*(f"left out: {reason}" for reason in inputs.left_out), *inputs.notes):
+        logger.warning("%s", sentence)
+    for sentence in inputs.told:
+        logger.info("%s", sentence)
 
 
 def image_files(folder: str | Path) -> list[Path]:

@@ -18,10 +18,10 @@ from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.reconstruction import brier
 from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles, summarise
 from autoseg.evaluation.values import unknown_values
-from autoseg.imaging.files import read_label_volume
+from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
 
-__all__ = ["More", "evaluate_folder"]
+__all__ = ["More", "ending_of_most", "evaluate_folder"]
 
 More = Callable[[str, LabelVolume], list[tuple[Found, ...]]]
 
@@ -187,3 +187,14 @@ def _cases_in(folder: Path, ending: str) -> list[str]:
         raise FileError(f"{folder}: expected a folder of label maps, found none")
     names = (path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return sorted(name[: -len(ending)] for name in names if name.endswith(ending))
+
+
+def ending_of_most(predicted: Path, references: Mapping[str, Path]) -> str:
+    """The ending that most predictions have; of equals that of the references."""
+
+    def count(ending: str) -> tuple[int, int]:
+        same = [path.name.endswith(ending) for path in references.values()]
+        return sum((predicted / f"{case}{ending}").is_file() for case in references), sum(same)
+
+    endings: list[str] = [*FORMATS, SEGMENTATION]
+    return max(endings, key=count)

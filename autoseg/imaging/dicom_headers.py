@@ -127,7 +127,7 @@ def _validate(element: DataElement, value: Any) -> None:
 
 def unique_identifier(series: DicomSeries, labels: LabelVolume, model: str, kind: str) -> Callable[[str], str]:
     """A function from a word to a UID: the same for the same images, labels and model, and for no others."""
-    about = [kind, model, *(plane.uid for plane in series.planes), digest_of(np.ascontiguousarray(labels.data).view(np.uint8))]
+    about = [kind, model, *(plane.uid for plane in series.planes), digest_of(np.ascontiguousarray(labels.data).tobytes())]
     return lambda word: generate_uid(entropy_srcs=[word, *about])
 
 

@@ -148,7 +148,7 @@ def digest_on_disk(image: Image) -> str:
     """The ``digest`` that ``read_file`` returns, without looking into the files, except for headers whose voxels lie apart."""
     apart = (".mhd", ".nhdr")
     if isinstance(image, DicomSeries):
-        return _dicom().digest_of_series(image)
+        return str(_dicom().digest_of_series(image))
     path = Path(image)
     return read_file(path).digest if path.name.lower().endswith(apart) else digest_of(read_bytes(path))
 

@@ -183,9 +183,8 @@ def _blamed_on(path: AnyPath, expected: str) -> Iterator[None]:
         ) from error
     except UnidentifiedImageError as error:
         if _is_tiff(path):
-            found = "found a damaged one or a rare kind"
             raise FileError(
-                f"{path}: expected a TIFF picture, {found}. Copy it again, or save it as PNG or .nii.gz."
+                f"{path}: expected a TIFF picture, found a damaged one or a rare kind. Copy it again, or save it as PNG or .nii.gz."
             ) from error
         raise FileError(f"{path}: expected {expected}, found something else. {REMEDY}") from error
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 
-__all__ = ["DicomResult"]
+__all__ = ["DicomResult", "refuse_other_scans"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +41,8 @@ class DicomResult:
         self._writer()
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
+        refuse_other_scans([self.name], [case])
         path, series, model = folder / f"{case.id}_{self.name}.dcm", case.images[0], found.model
-        if not isinstance(series, DicomSeries):
-            raise AutosegError(
-                f"--write {self.name}: such results refer to the DICOM images of a scan, and {case.id} did not come as "
-                "DICOM. Give the folder of its series as input, or leave --write out"
-            )
         notes = self._writer()(
             path,
             series,
@@ -64,3 +60,14 @@ class DicomResult:
             return DICOM_RESULTS[self.name]
         except ImportError as error:
             raise AutosegError(f"{error.name} is not installed, and DICOM needs it: pip install autoseg[dicom]") from error
+
+
+def refuse_other_scans(kinds: Iterable[str], cases: Iterable[Case]) -> None:
+    """AutosegError where results that refer to DICOM images are asked for, and a scan did not come as DICOM."""
+    wanted = [kind for kind in kinds if kind in DICOM_RESULTS]
+    others = [case.id for case in cases if not isinstance(case.images[0], DicomSeries)] if wanted else []
+    if others:
+        raise AutosegError(
+            f"--write {','.join(wanted)}: such results refer to the DICOM images of a scan, and {others[0]} did not come as "
+            "DICOM. Give the folder of its series as input, or leave --write out"
+        )

@@ -81,14 +81,16 @@ def write_surfaces(
     about: list[SurfaceEntry] = []
     named = zip(structures, meshes, file_names(structures), structure_colours(structures), strict=True)
     for structure, mesh, name, colour in named:
-        paths = [folder / f"{name}.{ending}" for ending in formats if ending != "glb"] if mesh else []
-        for path in paths:
-            write_mesh(mesh, path, coordinates=coordinates, colour=colour)
-        size = (len(mesh.vertices_mm), len(mesh.faces)) if mesh else (None, None)
+        paths = []
+        if mesh:
+            paths = [folder / f"{name}.{ending}" for ending in formats if ending != "glb"]
+            for path in paths:
+                write_mesh(mesh, path, coordinates=coordinates, colour=colour)
+        vertices, faces = (len(mesh.vertices_mm), len(mesh.faces)) if mesh else (None, None)
         note = mesh.note if mesh else "no voxels"
         if mesh and note:
             logger.warning("%s, %s: %s", folder.name, structure, note)
-        about.append(SurfaceEntry(structure, tuple(path.name for path in paths), colour, *size, note))
+        about.append(SurfaceEntry(structure, tuple(path.name for path in paths), colour, vertices, faces, note))
         files += paths
     if "glb" in formats and any(meshes):
         files.append(folder / SCENE)

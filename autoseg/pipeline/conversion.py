@@ -8,25 +8,18 @@ made from, so that an interrupted conversion goes on and a finished one is check
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from autoseg.data.conversion.description import Description, describe, refused_names
+from autoseg.data.conversion.finding import find_source, read_source
 from autoseg.data.conversion.parts import usual_ending
 from autoseg.data.conversion.writing import Made, write_dataset
 from autoseg.data.findings import Finding, findings_table
-from autoseg.data.layouts import LAYOUTS
-from autoseg.data.layouts.found import PATHS, FoundDataset
-from autoseg.data.layouts.reading import SeenCase, see_cases
-from autoseg.engines import map_cases
-from autoseg.errors import AutosegError, DatasetError
+from autoseg.errors import DatasetError
 from autoseg.ledger import Journal
 from autoseg.options import ConvertOptions, Runtime
 from autoseg.room import check_writable
@@ -36,7 +29,6 @@ __all__ = ["Converted", "convert"]
 logger = logging.getLogger(__name__)
 
 RECORD = "conversion.jsonl"
-LAYOUT_OPTIONS = ("cine", "labels", "channels", "names", "ignore", "derivative")
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ def convert(
     source, target = Path(os.path.abspath(source)), Path(os.path.abspath(target))
     options, runtime = options or ConvertOptions(), runtime or Runtime()
     check_writable(target)
-    found, chosen = _find(layout, source, options)
+    found, chosen = find_source(layout, source, options)
     mode = "link" if options.link else "copy" if options.copy else "reference"
     about = {"layout": layout, "source": str(source), "mode": mode, "options": {name: str(chosen[name]) for name in chosen}}
     real = target.resolve()
@@ -95,7 +87,7 @@ def convert(
         raise DatasetError(f"{target} lies in {source}, which is never written to. Choose a folder outside")
     journal = Journal.open(target / RECORD, about, DatasetError)
     logger.info("%d cases found; reading them", len(found.cases))
-    seen = _see(found, runtime)
+    seen = read_source(found, runtime)
     labels, values, wrong = describe(found, seen)
     findings = (*found.findings, *refused_names(found.cases), *wrong, *(finding for case in seen for finding in case.findings))
     bad = {finding.case for finding in findings if finding.severity == "error"}
@@ -109,32 +101,3 @@ def convert(
     description = Description(target, layout, mode, found, labels, usual_ending(good, mode))
     made = write_dataset(description, journal, good, values, runtime)
     return Converted(target, made, tuple(sorted(bad)), findings)
-
-
-def _find(layout: str, source: Path, options: ConvertOptions) -> tuple[FoundDataset, dict[str, Any]]:
-    """(what the layout finds, the options it was given); an option that it does not have is an error."""
-    given = {name: getattr(options, name) for name in LAYOUT_OPTIONS if getattr(options, name) not in (None, False)}
-    chosen = {name: os.path.abspath(value) if name in PATHS else value for name, value in given.items()}
-    find = LAYOUTS[layout]
-    known = [name for name, about in inspect.signature(find).parameters.items() if about.kind is about.KEYWORD_ONLY]
-    if unknown := sorted(set(chosen) - set(known)):
-        raise AutosegError(f"layout {layout!r} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
-    if "channels" in chosen:
-        chosen["channels"] = list(chosen["channels"])
-    return find(source, **chosen), chosen
-
-
-def _see(found: FoundDataset, runtime: Runtime) -> list[SeenCase]:
-    """Every case, read; a fault that is no finding is raised."""
-    groups = [tuple(group) for _, group in groupby(found.cases, key=lambda case: case.images[0].path)]
-    outcomes = map_cases(
-        partial(see_cases, channels=found.channels),
-        groups,
-        workers=runtime.workers,
-        name=lambda group: group[0].id,
-        on_done=runtime.progress("read", len(groups)),
-    )
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return [case for outcome in outcomes for case in outcome.value]

@@ -8,23 +8,23 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.data.labelmaps import label_maps, schema_of
+from autoseg.data.labelmaps import references_in, schema_of
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.evaluate import check_tolerance
+from autoseg.evaluation.folder import ending_of_most
 from autoseg.evaluation.report_files import refuse_foreign_report
-from autoseg.imaging.files import FORMATS, SEGMENTATION
 from autoseg.options import EvaluateOptions, ReportOptions, Runtime
+from autoseg.outputs.surface_scores import surface_scorer
 from autoseg.pipeline.reporting import try_report
-from autoseg.pipeline.surface_scores import surface_scorer
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
 if TYPE_CHECKING:
     from autoseg.inference.cohort import CohortResult  # with torch, which scores need not
 
-__all__ = ["Known", "all_failures", "evaluate", "references_in"]
+__all__ = ["Known", "all_failures", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def evaluate(
     references = references_in(reference)
     if not predicted.is_dir():
         raise AutosegError(f"{predicted}: there is no such folder. Correct the path")
-    ending = known.ending if known else _ending_of_most(predicted, references)
+    ending = known.ending if known else ending_of_most(predicted, references)
     guesses = {case: predicted / f"{case}{ending}" for case in references if not known or case in known.cases}
     if options.partial:
         guesses = {case: path for case, path in guesses.items() if path.is_file()}
@@ -104,27 +104,6 @@ def evaluate(
     write_report(report, target, fresh=runtime.fresh)
     try_report(target, ReportOptions(known.images if known else None, str(reference), str(predicted)), runtime)
     return report
-
-
-def references_in(folder: str | PathLike[str]) -> dict[str, Path]:
-    """{case: path} of the label maps in a folder, as ``label_maps``; AutosegError where there are none."""
-    found = label_maps(Path(folder))
-    if not found:
-        raise AutosegError(
-            f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}. Give the folder that holds them"
-        )
-    return found
-
-
-def _ending_of_most(predicted: Path, references: Mapping[str, Path]) -> str:
-    """The ending that most predictions have; of equals that of the references."""
-
-    def count(ending: str) -> tuple[int, int]:
-        same = [path.name.endswith(ending) for path in references.values()]
-        return sum((predicted / f"{case}{ending}").is_file() for case in references), sum(same)
-
-    endings: list[str] = [*FORMATS, SEGMENTATION]
-    return max(endings, key=count)
 
 
 def _schema(

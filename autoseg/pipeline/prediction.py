@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from autoseg.data.dataset import Case
-from autoseg.data.sources import Inputs, find_inputs
+from autoseg.data.labelmaps import references_in
+from autoseg.data.sources import find_inputs, tell
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
-from autoseg.evaluation import Report
 from autoseg.evaluation.report_files import refuse_foreign_report
-from autoseg.imaging.dicom_results import DICOM_RESULTS
-from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
@@ -25,37 +20,17 @@ from autoseg.networks.cpu import keep_memory
 from autoseg.networks.devices import choose_device
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
+from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.measurements import TABLE, write_measurements
-from autoseg.pipeline.evaluation import Known, all_failures, evaluate, references_in
-from autoseg.pipeline.surface_scores import record_surface_scores
+from autoseg.outputs.predicted import Predicted
+from autoseg.outputs.surface_scores import record_surface_scores
+from autoseg.pipeline.evaluation import Known, all_failures, evaluate
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
 __all__ = ["Predicted", "predict"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What a prediction did: outcomes of all cases, and the report where there was a reference.
-
-    ``failures`` are sentences about cases that could not be predicted, or could not be scored.
-    """
-
-    folder: Path
-    done: int
-    skipped: int
-    failures: tuple[str, ...]
-    seconds: float
-    report: Report | None = None
-
-    def summary(self) -> str:
-        lines = [f"{self.done} predicted, {self.skipped} were done already, {len(self.failures)} failed, {self.seconds:.1f} s"]
-        lines += [f"failed: {failure}" for failure in self.failures]
-        if self.report is not None:
-            lines += ["", self.report.table()]
-        return "\n".join([*lines, f"results: {self.folder}"])
 
 
 def predict(
@@ -97,13 +72,13 @@ def predict(
     bundle, device = load_bundle(model), choose_device(runtime.device)
     inverts = options.invert_monochrome1
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
-    _say(inputs)
+    tell(inputs)
     cases, ending = inputs.cases, label_ending(inputs.ending)
     share = cases[index::count]
     scored = {case.id for case in share if case.id in references}
     if options.reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{options.reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
-    _refuse_dicom_results(options.write, cases)
+    refuse_other_scans(options.write, cases)
     if device.type == "cpu":
         keep_memory()
     step = Predict(
@@ -130,22 +105,3 @@ def predict(
     failed = all_failures(done, report)
     counts = len(done.cases("done")), len(done.cases("skipped"))
     return Predicted(target, *counts, failed, time.monotonic() - begun, report)
-
-
-def _say(inputs: Inputs) -> None:
-    """What was left out, which no one may overlook, and what is only for the eyes of whoever sits here."""
-    for sentence in (*(f"left out: {reason}" for reason in inputs.left_out), *inputs.notes):
-        logger.warning("%s", sentence)
-    for sentence in inputs.told:
-        logger.info("%s", sentence)
-
-
-def _refuse_dicom_results(kinds: Sequence[str], cases: Sequence[Case]) -> None:
-    """AutosegError where results that refer to DICOM images are asked for, and a scan did not come as DICOM."""
-    wanted = [kind for kind in kinds if kind in DICOM_RESULTS]
-    others = [case.id for case in cases if not isinstance(case.images[0], DicomSeries)] if wanted else []
-    if others:
-        raise AutosegError(
-            f"--write {','.join(wanted)}: such results refer to the DICOM images of a scan, and {others[0]} did not come as "
-            "DICOM. Give the folder of its series as input, or leave --write out"
-        )

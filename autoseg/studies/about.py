@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from autoseg.evaluation.comparison_report import About
 from autoseg.options import CompareOptions
-from autoseg.pipeline.versions import machine, versions
 from autoseg.studies.entrant import Entrant, Study
 from autoseg.training.settle import width_share
+from autoseg.versions import machine, versions
 from planners.records import digest, to_json
 
 __all__ = ["describe", "study_name"]

@@ -20,14 +20,14 @@ from autoseg.evaluation.comparison_report import About, as_markdown, write_compa
 from autoseg.networks import NETWORKS
 from autoseg.networks.devices import choose_device
 from autoseg.options import CompareOptions, Runtime
-from autoseg.pipeline.folds import ALL, count_folds, draw_splits, fold_names
-from autoseg.pipeline.ready import choose_recipe, length_of, ready_to_train
-from autoseg.pipeline.training import tell
 from autoseg.room import check_writable
 from autoseg.studies.about import describe, study_name
 from autoseg.studies.contender import is_finished, read_contender, with_closed_gates
 from autoseg.studies.entrant import Entrant, Study, enter
+from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
 from autoseg.studies.process import recipe_words, train_apart
+from autoseg.studies.ready import choose_recipe, length_of, ready_to_train
+from autoseg.studies.settled import tell
 from autoseg.training.memory import told_when_short_of_memory
 from autoseg.workspace import Workspace
 

@@ -14,9 +14,9 @@ from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult, Restor
 from autoseg.inference.bundle import load_bundle
 from autoseg.names import remove_folder
 from autoseg.options import InferenceOptions, Runtime
-from autoseg.pipeline.scoring import predict_and_score
 from autoseg.records import read_case, read_cohort, read_fold
 from autoseg.studies.entrant import Entrant, Study
+from autoseg.studies.scoring import predict_and_score
 from autoseg.training.checkpoint import read_state
 from autoseg.training.fold import CHECKPOINT
 from autoseg.workspace import read_record

@@ -10,8 +10,8 @@ import torch
 from autoseg.data.splits import Split
 from autoseg.networks.cost import NetworkCost, match_operations, measure_cost
 from autoseg.options import Runtime
-from autoseg.pipeline.fold import fold_folder
-from autoseg.pipeline.ready import Ready
+from autoseg.studies.fold import fold_folder
+from autoseg.studies.ready import Ready
 from autoseg.training.fold import FoldTask, task_of
 from autoseg.training.length import Length
 from autoseg.training.recipe import Recipe

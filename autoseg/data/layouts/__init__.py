@@ -1,10 +1,18 @@
 """Arrangements of files that ``autoseg convert`` understands. A layout is a function, see ``found.py``."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from autoseg.registry import Later, Registry
+
+if TYPE_CHECKING:
+    from autoseg.data.layouts.found import FoundDataset
 
 __all__ = ["LAYOUTS"]
 
-LAYOUTS = Registry(
+LAYOUTS: Registry[Callable[..., FoundDataset]] = Registry(
     "layout",
     {
         "acdc": Later("autoseg.data.layouts.acdc:find"),

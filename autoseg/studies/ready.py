@@ -13,9 +13,10 @@ from autoseg.data.scan import CaseScan
 from autoseg.errors import DatasetError, PlanError, TrainingError
 from autoseg.networks import NETWORKS
 from autoseg.options import PlanOptions, Runtime, TrainingOptions
-from autoseg.pipeline.planning import default_plan, plan_and_preprocess
+from autoseg.pipeline.planning import plan_and_preprocess
 from autoseg.pipeline.prepare import case_digests, prepare
 from autoseg.pipeline.verification import look_through
+from autoseg.plans import default_plan
 from autoseg.preprocess.cases import voxels_of
 from autoseg.preprocess.store import open_case
 from autoseg.training.augment import PRESETS

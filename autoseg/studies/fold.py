@@ -17,15 +17,15 @@ from autoseg.names import remove_folder
 from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.pipeline.reporting import try_report
-from autoseg.pipeline.restoration import restoration_table, validate_restoration
-from autoseg.pipeline.scoring import predict_and_score
-from autoseg.pipeline.starting import learned_from
-from autoseg.pipeline.versions import versions
 from autoseg.records import FoldRecord, as_recorded, read_fold, write_fold
+from autoseg.studies.restoration import restoration_table, validate_restoration
+from autoseg.studies.scoring import predict_and_score
+from autoseg.studies.starting import learned_from
 from autoseg.training.fold import FoldTask, TrainedFold, train_fold
 from autoseg.training.recipe import Recipe
 from autoseg.training.settle import Training
 from autoseg.training.transfer import Start
+from autoseg.versions import versions
 from planners.records import to_json
 
 __all__ = ["FoldResult", "Run", "fold_folder", "train_one"]

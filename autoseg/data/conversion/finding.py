@@ -1,0 +1,50 @@
+"""What lies in a source: its cases as a layout finds them, and each of them read."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from autoseg.data.layouts import LAYOUTS
+from autoseg.data.layouts.found import PATHS, FoundDataset
+from autoseg.data.layouts.reading import SeenCase, see_cases
+from autoseg.engines import map_cases
+from autoseg.errors import AutosegError
+from autoseg.options import ConvertOptions, Runtime
+
+__all__ = ["find_source", "read_source"]
+
+LAYOUT_OPTIONS = ("cine", "labels", "channels", "names", "ignore", "derivative")
+
+
+def find_source(layout: str, source: Path, options: ConvertOptions) -> tuple[FoundDataset, dict[str, Any]]:
+    """(what the layout finds, the options it was given); an option that it does not have is an error."""
+    given = {name: getattr(options, name) for name in LAYOUT_OPTIONS if getattr(options, name) not in (None, False)}
+    chosen = {name: os.path.abspath(value) if name in PATHS else value for name, value in given.items()}
+    find = LAYOUTS[layout]
+    known = [name for name, about in inspect.signature(find).parameters.items() if about.kind is about.KEYWORD_ONLY]
+    if unknown := sorted(set(chosen) - set(known)):
+        raise AutosegError(f"layout {layout!r} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+    if "channels" in chosen:
+        chosen["channels"] = list(chosen["channels"])
+    return find(source, **chosen), chosen
+
+
+def read_source(found: FoundDataset, runtime: Runtime) -> list[SeenCase]:
+    """Every case, read; a fault that is no finding is raised."""
+    groups = [tuple(group) for _, group in groupby(found.cases, key=lambda case: case.images[0].path)]
+    outcomes = map_cases(
+        partial(see_cases, channels=found.channels),
+        groups,
+        workers=runtime.workers,
+        name=lambda group: group[0].id,
+        on_done=runtime.progress("read", len(groups)),
+    )
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return [case for outcome in outcomes for case in outcome.value]

@@ -1,0 +1,32 @@
+"""What a call of ``predict`` did, for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.evaluation import Report
+
+__all__ = ["Predicted"]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a prediction did: outcomes of all cases, and the report where there was a reference.
+
+    ``failures`` are sentences about cases that could not be predicted, or could not be scored.
+    """
+
+    folder: Path
+    done: int
+    skipped: int
+    failures: tuple[str, ...]
+    seconds: float
+    report: Report | None = None
+
+    def summary(self) -> str:
+        lines = [f"{self.done} predicted, {self.skipped} were done already, {len(self.failures)} failed, {self.seconds:.1f} s"]
+        lines += [f"failed: {failure}" for failure in self.failures]
+        if self.report is not None:
+            lines += ["", self.report.table()]
+        return "\n".join([*lines, f"results: {self.folder}"])

@@ -1,0 +1,67 @@
+"""The plans of a data set in a workspace: made, kept as a person edited them, and written."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import planners
+from autoseg.errors import PlanError
+from autoseg.options import PlanOptions
+from autoseg.workspace import Workspace, read_json, read_record, write_json
+from planners import Budget, Fingerprint, Plan
+from planners.records import to_json
+
+__all__ = ["default_plan", "make_plans", "write_plan"]
+
+
+def default_plan(names: Collection[str]) -> str:
+    """The plan that a data set is prepared for and trained with when none is named.
+
+    Raises:
+        PlanError: neither of the two is among ``names``.
+    """
+    for name in ("fullres_3d", "slices_2d"):
+        if name in names:
+            return name
+    raise PlanError(f"there are several plans, say which one is meant with --plan: {', '.join(sorted(names))}")
+
+
+def make_plans(
+    workspace: Workspace, fingerprint: Fingerprint, options: PlanOptions, fresh: bool
+) -> tuple[Plan, tuple[Plan, ...], tuple[str, ...]]:
+    """(plan to prepare for, all plans, names of those that are kept as stored, because a person may have edited them).
+
+    Another preset or budget makes a plan of another name (``fullres_3d_m``, ``fullres_3d_4gb``), so none replaces another.
+    """
+    budget, wanted = Budget(gpu_memory_gb=options.memory_gb, parity=options.parity), options.planner
+    names = [options.preset] if options.preset != "classic" else []
+    names += [f"{budget.gpu_memory_gb:g}gb"] if budget.gpu_memory_gb is not None else []
+    names += ["parity"] if budget.parity else []
+    try:
+        made = list(planners.plan_all(fingerprint, budget, options.preset))
+        if wanted and wanted not in [plan.name for plan in made]:
+            made.append(planners.get_planner(wanted, options.preset).plan(fingerprint, budget))
+    except ValueError as fault:
+        raise PlanError(str(fault)) from fault
+    default = wanted or default_plan([plan.name for plan in made])
+    plans = {plan.name: replace(plan, name="_".join([plan.name, *names])) for plan in made}
+    kept = {} if fresh else {key: stored for key, plan in plans.items() if (stored := _edited(workspace, plan)) is not None}
+    plans |= kept
+    return plans[default], tuple(plans.values()), tuple(plan.name for plan in kept.values())
+
+
+def _edited(workspace: Workspace, plan: Plan) -> Plan | None:
+    """The stored plan of that name, where it was made from the same fingerprint and differs from ``plan``."""
+    path = workspace.plan(plan.dataset, plan.name)
+    stored = read_record(Plan, path) if path.is_file() else plan
+    return stored if stored != plan and stored.fingerprint_digest == plan.fingerprint_digest else None
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old1, 2, ..."""
+    if path.is_file() and (stored := read_json(path)) != to_json(plan):
+        write_json(next(old for n in itertools.count(1) if not (old := path.with_name(f"{path.name}.old{n}")).exists()), stored)
+    write_json(path, plan)

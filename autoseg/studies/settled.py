@@ -1,0 +1,97 @@
+"""A run of folds, settled: everything that is decided before the first step."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from os import PathLike
+
+from autoseg.data.dataset import read_dataset
+from autoseg.data.splits import Split
+from autoseg.errors import ModelError, TrainingError
+from autoseg.inference.bundle import refuse_other_model
+from autoseg.names import plain_name
+from autoseg.networks import build_network
+from autoseg.networks.devices import choose_device
+from autoseg.options import Runtime, TrainOptions
+from autoseg.studies.fold import Run
+from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
+from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of, ready_to_train
+from autoseg.studies.starting import image_digests, open_model, start_of
+from autoseg.training.fold import task_of
+from autoseg.training.settle import settle
+from autoseg.training.transfer import load_matching
+from autoseg.workspace import Workspace
+from planners.plan import Decision
+
+__all__ = ["check_model", "settle_run", "tell"]
+
+logger = logging.getLogger(__name__)
+
+
+def tell(decisions: tuple[Decision, ...]) -> None:
+    """Log what was decided; warnings as such."""
+    for one in decisions:
+        numbers = f" ({one.numbers})" if one.numbers else ""
+        logger.log(logging.WARNING if one.warning else logging.INFO, "%s: %s%s", one.chosen, one.rule, numbers)
+
+
+def settle_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime) -> Run:
+    """Everything that is decided before the first step."""
+    if options.name is not None:
+        plain_name(options.name, what="run", where="--name", error=TrainingError)
+    asked, network = choose_recipe(options.training), known_network(options.network)
+    device, spec = choose_device(runtime.device), read_dataset(workspace.dataset_folder(str(dataset)))
+    folds = (ALL,) if fold == ALL else fold_names(fold, count_folds(spec))
+    model = open_model(options.start, workspace)
+    ready = ready_to_train(spec, workspace, options.training.plan, runtime, dry=options.dry_run)
+    splits = _splits_of(folds, ready, workspace)
+    length = length_of(options.training, ready.plan)
+    training = settle(ready.plan, asked, length, device.type, ready.voxels, network)
+    tell(training.decisions)
+    images, seed, prepared = image_digests(ready.scans), options.training.seed, ready.digest
+    starts = {name: start_of(model, name, split.validation, images) for name, split in splits.items()} if model else {}
+    name = options.name or f"{training.plan.name}_{training.plan.network.name}"
+    return Run(
+        spec=spec,
+        training=training,
+        asked=asked,
+        tasks={
+            fold: task_of(training, spec.labels, seed, split, prepared, starts[fold].identity if fold in starts else "")
+            for fold, split in splits.items()
+        },
+        starts=starts,
+        images=images,
+        folder=workspace.run(spec.name, name),
+        prepared=ready.prepared,
+        model=workspace.model(f"{spec.name}_{name}"),
+        device=device,
+        runtime=runtime,
+    )
+
+
+def _splits_of(folds: tuple[str, ...], ready: Ready, workspace: Workspace) -> dict[str, Split]:
+    """Which cases each fold learns from and which it holds back."""
+    if folds == (ALL,):
+        return {ALL: Split(tuple(case.id for case in ready.spec.training), ())}
+    splits = draw_splits(ready.spec, ready.scans, workspace, keep=not ready.dry)
+    return {fold: splits[int(fold)] for fold in folds}
+
+
+def check_model(run: Run) -> None:
+    """Find out before the training whether its model can be written: built, started, and added to the run's other folds.
+
+    With ``fresh`` a model of another plan, or of other labels, is moved aside.
+    """
+    plan, labels, channels = run.training.plan, run.spec.labels, run.spec.channels
+    network = build_network(plan.network)
+    for start in run.starts.values():
+        load_matching(network, start.load(), start.source)
+    try:
+        refuse_other_model(run.model, plan=plan, labels=labels, channels=channels, file_ending=run.spec.file_ending)
+    except ModelError as fault:
+        if not run.runtime.fresh:
+            raise ModelError(f"{fault}\nGive the run another --name, or start it anew with --fresh") from fault
+        aside = next(p for n in itertools.count(1) if not (p := run.model.with_name(f".{run.model.name}.old{n}")).exists())
+        run.model.rename(aside)
+        logger.warning("the model of the earlier run has another plan and was moved to %s", aside)
