@@ -8,6 +8,7 @@ threads; and steps a second of a whole training. Medians of seconds; what waits 
 """
 
 import argparse
+import logging
 import statistics
 import tempfile
 import time
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from machine import about
@@ -22,16 +24,18 @@ from machine import about
 from autoseg.data.dataset import read_dataset
 from autoseg.networks import build_network
 from autoseg.networks.devices import choose_device
-from autoseg.pipeline.quiet import silent
-from autoseg.pipeline.training import choose_network, ready_to_train
+from autoseg.options import Runtime
 from autoseg.preprocess.store import open_case
+from autoseg.studies.ready import ready_to_train
 from autoseg.training.batches import make_batch
 from autoseg.training.fold import FoldTask, train_fold
-from autoseg.training.loop import Length, _average, _begin_thread, _loss
+from autoseg.training.length import Length
+from autoseg.training.loop import _average, _begin_thread, _loss
 from autoseg.training.losses import LOSSES
 from autoseg.training.optimizers import build_optimizers, descend
 from autoseg.training.passes import Passes
-from autoseg.training.recipe import RECIPES, with_batch_size
+from autoseg.training.recipe import RECIPES
+from autoseg.training.settle import settle
 from autoseg.workspace import Workspace, write_json
 
 HERE = Path(__file__).parent
@@ -68,19 +72,19 @@ def step_costs(network, batch, recipe, loss, device):
     """Dictionary of the parts of a step."""
     optimizers = build_optimizers(network, recipe)
     averaged = {name: t.detach().clone() for name, t in network.state_dict().items()}
-    tensors = [t.to(device) for t in batch]
-    run = partial(_loss, network, loss=loss, recipe=recipe, device=device, bf16=device.type == "cuda")
-    passes = Passes(run, list(network.parameters()), device, print)
+    ready, job = batch.to(device), SimpleNamespace(recipe=recipe, device=device, loss=loss)
+    bf16 = device.type == "cuda"
+    passes = Passes(lambda one, weight: _loss(network, one, weight, job, bf16), list(network.parameters()), device)
 
     def step(same):
-        total = passes(tensors, 0.0, same=same)
+        total = passes(ready, 0.0) if same else passes._pass(ready, 0.0)
         descend(optimizers, recipe, 0.0)
         _average(averaged, network, 0.99)
         return total
 
-    found = {"step": seconds(lambda: step(False), device), "passes": seconds(lambda: passes(tensors, 0.0, same=False), device)}
+    found = {"step": seconds(lambda: step(False), device), "passes": seconds(lambda: passes._pass(ready, 0.0), device)}
     found["device busy"], found["kernels"] = kernel_seconds(lambda: step(False), device)
-    found["passes, recorded"] = seconds(lambda: passes(tensors, 0.0, same=True), device, warm=6)
+    found["passes, recorded"] = seconds(lambda: passes(ready, 0.0), device, warm=6)
     gradients = [(p, p.grad) for p in network.parameters()]
 
     def descend_again():
@@ -116,11 +120,12 @@ def main():
     parser.add_argument("--seconds", type=float, default=12.0, help="of each training")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu_step.json")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     workspace, device = Workspace(args.workspace.absolute()), choose_device(args.device)
     spec = read_dataset(args.data_set)
-    plan, _ = ready_to_train(spec, workspace, "fullres_3d", None, print, silent)
-    recipe = with_batch_size(RECIPES["autoseg"], plan, device.type)
-    plan = choose_network(plan, None, recipe, device)
+    ready = ready_to_train(spec, workspace, "fullres_3d", Runtime())
+    training = settle(ready.plan, RECIPES["autoseg"], Length(seconds=args.seconds), device.type, ready.voxels)
+    plan, recipe = training.plan, training.recipe
     prepared = workspace.prepared(spec.name, plan.name)
     names = tuple(case.id for case in spec.training)
     cases = [open_case(prepared / name) for name in names]
@@ -138,9 +143,9 @@ def main():
         network = build_network(plan.network).to(device).train()
         for parameter in (p for p in network.parameters() if p.ndim == 5):
             parameter.data = parameter.data.to(memory_format=order)
-        tensors = batch(0, 1.0)
-        tensors = (tensors[0].to(memory_format=order), *tensors[1:])
-        result["step"][str(order)] = found = step_costs(network, tensors, recipe, loss, device)
+        first = batch(0, 1.0)
+        first = replace(first, images=first.images.to(memory_format=order))
+        result["step"][str(order)] = found = step_costs(network, first, recipe, loss, device)
         print(order, {k: round(v, 5) if v else v for k, v in found.items()}, flush=True)
     result["batches_a_second"] = {}
     for where in dict.fromkeys(("cpu", device.type)):
@@ -163,7 +168,7 @@ def main():
         prepared_digest="",
     )
     with tempfile.TemporaryDirectory() as folder:
-        trained = train_fold(task, prepared=prepared, folder=Path(folder), device=device, say=print)
+        trained = train_fold(task, prepared=prepared, folder=Path(folder), device=device)
     result["training"] = {"steps": trained.state.step, "seconds": trained.state.seconds}
     print(result["training"])
     write_json(args.out, result)

@@ -18,17 +18,19 @@ a large GPU time for several folds at once, each in a process of its own; their 
 import argparse
 import csv
 import json
+import logging
 import statistics
 import time
 from pathlib import Path
 
 from machine import about
 
-from autoseg.cli.common import duration, setting
 from autoseg.data.dataset import read_dataset
 from autoseg.data.splits import FOLDS
 from autoseg.engines import map_cases, run_command
 from autoseg.evaluation import mean_interval, paired_difference
+from autoseg.options import Runtime, TrainingOptions, TrainOptions
+from autoseg.options.parsing import duration, setting
 from autoseg.pipeline import plan_and_preprocess, train
 from autoseg.records import read_fold
 from autoseg.workspace import Workspace, read_json, write_json
@@ -142,6 +144,7 @@ def main():
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="default: results/NAME_crossval.json")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.set and not args.name:
         parser.error("--set needs a --name")
     workspace, machine = Workspace(args.workspace.absolute()), about()
@@ -155,7 +158,7 @@ def main():
 
     def train_all(on_fold):
         if args.at_once > 1:
-            plan_and_preprocess(folder, workspace, say=print)
+            plan_and_preprocess(folder, workspace)
             command = ["train", folder.absolute(), "--name", run, "--device", args.device]
             command += [part for name, value in length.items() for part in (f"--{name}", value)]
             command += ["--workspace", workspace.folder, *(["--network", args.network] if args.network else [])]
@@ -170,14 +173,17 @@ def main():
             folder,
             ",".join(map(str, range(n_folds))),
             workspace,
-            network=args.network,
-            settings=dict(map(setting, args.set)),
-            seconds=None if args.iterations else duration(args.time),
-            iterations=args.iterations,
-            device=args.device,
-            name=run,
+            TrainOptions(
+                network=args.network,
+                training=TrainingOptions(
+                    seconds=None if args.iterations else duration(args.time),
+                    iterations=args.iterations,
+                    settings=tuple(map(setting, args.set)),
+                ),
+                name=run,
+            ),
+            Runtime(device=args.device),
             on_fold=on_fold,
-            say=print,
         )
 
     folds, seconds = by_the_clock(workspace.run(name, run) / "clock.json", train_all)

@@ -9,6 +9,7 @@ into the patience of a CPU; both sides get the same.
 
 import argparse
 import json
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from machine import about
 
 from autoseg.evaluation import paired_difference
+from autoseg.options import PlanOptions, Runtime, TrainingOptions, TrainOptions
 from autoseg.pipeline import plan_and_preprocess, train
 from autoseg.workspace import Workspace, read_record, write_json
 from planners import Plan
@@ -39,7 +41,8 @@ def scores(plan, folder, workspace, iterations):
     path = workspace.plan(folder.name.split("_", 1)[1], plan.name)
     write_json(path, plan)
     begun = time.monotonic()
-    result = train(folder, "0", workspace, plan=plan.name, iterations=iterations, device="cpu", say=print)[0]
+    options = TrainOptions(training=TrainingOptions(plan=plan.name, iterations=iterations))
+    result = train(folder, "0", workspace, options, Runtime(device="cpu"))[0]
     cases = {}
     for row in result.report.rows:
         if row["dice"] is not None:
@@ -56,10 +59,11 @@ def main():
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "normalization.json")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     stored = json.loads(args.out.read_text()) if args.out.is_file() else {"data_sets": {}}
     for folder in args.data_sets:
         workspace = Workspace(args.workspace.absolute())
-        planned = plan_and_preprocess(folder, workspace, preprocess=False)
+        planned = plan_and_preprocess(folder, workspace, PlanOptions(preprocess=False))
         base = read_record(Plan, workspace.plan(planned.dataset.name, planned.plan.name))
         unit, zscore = (
             scores(p, folder.resolve(), workspace, args.iterations) for p in variants(base, args.spacing, args.patch)

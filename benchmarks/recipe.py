@@ -9,7 +9,9 @@ One core per call: start two calls with other arms side by side.
 
 import argparse
 import json
+import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,9 +19,12 @@ from machine import about
 
 from autoseg.evaluation import paired_difference
 from autoseg.networks import build_network
+from autoseg.options import Runtime, TrainingOptions, TrainOptions
 from autoseg.pipeline import plan_and_preprocess, train
+from autoseg.training.length import Length
 from autoseg.training.losses import deep_supervision_loss, dice_cross_entropy
-from autoseg.training.recipe import Recipe, changed, patch_stage, with_batch_size
+from autoseg.training.recipe import Recipe, changed, patch_stage
+from autoseg.training.settle import settle
 from autoseg.workspace import Workspace, write_json
 from planners.records import to_json
 
@@ -64,8 +69,8 @@ NETWORK_ARMS = {"unet": "unet"}  # another network, with the settings of base
 
 def seconds_of_a_step(plan, recipe):
     """Mean over the patch stages of the time of forward and backward."""
-    batch = with_batch_size(recipe, plan, "cpu").batch_size
-    network, total, before = build_network(plan.network.scaled(recipe.cpu_width)).train(), 0.0, 0.0
+    settled = settle(plan, replace(recipe, restoration_weight=0.0), Length(seconds=1), "cpu", 0)
+    batch, network, total, before = settled.batch_size, build_network(settled.plan.network).train(), 0.0, 0.0
     for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
         patch, factor = patch_stage(recipe, before, plan.patch_size, plan.network.divisor)
         images, codes = (
@@ -93,6 +98,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recipe.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     workspace = Workspace(args.workspace.absolute())
     planned = plan_and_preprocess(args.data_set, workspace)
     plan, arms = planned.plan, args.arms.split(",")
@@ -105,9 +111,18 @@ def main():
     for name in arms:
         steps = round(args.steps * cost["base"] / cost[name])
         result = train(
-            args.data_set, "0", workspace, plan=plan.name, iterations=steps, settings=ARMS.get(name, {}), seed=args.seed,
-            network=NETWORK_ARMS.get(name), name=f"{name}_{args.steps}_{args.seed}", device="cpu", say=print,
-        )[0]  # fmt: skip
+            args.data_set,
+            "0",
+            workspace,
+            TrainOptions(
+                network=NETWORK_ARMS.get(name),
+                training=TrainingOptions(
+                    plan=plan.name, iterations=steps, settings=tuple(ARMS.get(name, {}).items()), seed=args.seed
+                ),
+                name=f"{name}_{args.steps}_{args.seed}",
+            ),
+            Runtime(device="cpu"),
+        )[0]
         cases = {}
         for row in result.report.rows:
             cases.setdefault(row.case, []).append(row["dice"])

@@ -4,38 +4,82 @@ Mirroring turns a left kidney into a right one, and the front half of an organ i
 such words only, the axis of these words is left out, or the network would be taught that the names are interchangeable.
 """
 
-from collections.abc import Sequence
+import itertools
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 
 from planners.axes import Triple
-from planners.channels import words
 from planners.plan import Decision
 from planners.spacing import AXES
 
 __all__ = ["choose_mirror_axes", "find_pairs"]
 
-# canonical orientation: x to the right, y to the front, z to the head
-OPPOSITES = {
-    "x": (("left", "right"), ("l", "r"), ("lt", "rt"), ("lh", "rh")),
-    "y": (("anterior", "posterior"), ("ant", "post"), ("ventral", "dorsal"), ("front", "back")),
-    "z": (("superior", "inferior"), ("sup", "inf"), ("upper", "lower"), ("cranial", "caudal")),
+# canonical orientation: x to the right, y to the front, z to the head. Each entry: words of one side, words of the other
+OPPOSITES: dict[str, tuple[tuple[str, str], ...]] = {
+    "x": (
+        ("left", "right"),
+        ("l", "r"),
+        ("lt", "rt"),
+        ("lh", "rh"),
+        ("links linke linker linkes linken li", "rechts rechte rechter rechtes rechten re"),
+        ("gauche g", "droit droite d"),
+        ("izquierdo izquierda izq", "derecho derecha der"),
+        ("sinistro sinistra sinister sinistrum sin sx", "destro destra dexter dextra dextrum dex dext dx"),
+        ("esquerdo esquerda esq", "direito direita dir"),
+        ("левый левая левое лев", "правый правая правое прав"),
+    ),
+    "y": (
+        ("anterior", "posterior"),
+        ("ant", "post"),
+        ("ventral", "dorsal"),
+        ("front", "back"),
+        ("vorne vordere vorderer vorderes", "hinten hintere hinterer hinteres"),
+        ("anteriore", "posteriore"),
+        ("antérieur antérieure", "postérieur postérieure"),
+        ("передний передняя переднее", "задний задняя заднее"),
+    ),
+    "z": (
+        ("superior", "inferior"),
+        ("sup", "inf"),
+        ("upper", "lower"),
+        ("cranial", "caudal"),
+        ("oben obere oberer oberes", "unten untere unterer unteres"),
+        ("kranial", "kaudal"),
+        ("superiore", "inferiore"),
+        ("supérieur supérieure", "inférieur inférieure"),
+        ("верхний верхняя верхнее", "нижний нижняя нижнее"),
+    ),
 }
-INSIDE_WORDS = ("left", "right")  # as in 'leftatrium'
+INSIDE_WORDS = {
+    "x": (("left", "right"), ("links", "rechts"), ("左", "右"), ("좌", "우")),
+    "y": (("前", "后"),),
+    "z": (("上", "下"),),
+}
+MOST_SPELLINGS = 1000  # of a name that are looked for
+TOOTH = {"tooth", "teeth", "zahn", "dent", "dente", "diente", "tand", "fdi", "incisor", "canine", "premolar", "molar", "зуб"}
+QUADRANTS = {"x": {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5, 7: 8, 8: 7}, "z": {1: 4, 4: 1, 2: 3, 3: 2, 5: 8, 8: 5, 6: 7, 7: 6}}
 
 
 def find_pairs(structures: Sequence[str], axis: str = "x") -> tuple[tuple[str, str], ...]:
     """Pairs of names that differ only in their side along an axis.
 
-    Sides are the words of ``OPPOSITES``, and 'left' and 'right' also inside a word.
+    Sides are the words of ``OPPOSITES``, in several languages, those of ``INSIDE_WORDS`` also inside a word, and for x the
+    letters l and r at the end of a word that is otherwise the same (LUL and RUL). Teeth are told apart by their numbers, of FDI
+    (11 and 21) or from 1 to 32.
 
     Returns:
         tuple of (name, name), in the order of ``structures``.
     """
-    spelled = {"_".join(words(name)): name for name in structures}
-    pairs = []
+    spelled = {tuple(_words(name)): name for name in structures}
+    teeth = _teeth(structures)
+    pairs: list[tuple[str, str]] = []
     for key, name in spelled.items():
-        other = spelled.get("_".join(_other_side(word, axis) for word in key.split("_")), name)
-        if other != name and (other, name) not in pairs:
-            pairs.append((name, other))
+        others = [spelled[other] for other in _other_sides(key, axis) if other in spelled and other != key]
+        others += [other for other in teeth if name in teeth and teeth[other] == _opposite_tooth(teeth, name, axis)]
+        if others and (others[0], name) not in pairs:
+            pairs.append((name, others[0]))
     return tuple(pairs)
 
 
@@ -63,11 +107,72 @@ def choose_mirror_axes(structures: Sequence[str], axis_order: Triple, patch: Seq
     return axes, Decision("mirroring", named, rule, shown)
 
 
-def _other_side(word: str, axis: str) -> str:
-    for first, second in OPPOSITES[axis]:
-        if word in (first, second):
-            return second if word == first else first
-    if axis == "x":
-        left, right = INSIDE_WORDS
-        return left.join(part.replace(left, right) for part in word.split(right))
-    return word
+def _fold(text: str) -> str:
+    """Small letters without accents: 'Supérieur' and 'superieur' alike."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+
+
+def _words(name: str) -> list[str]:
+    """As ``channels.words``, for letters of any script."""
+    parts = re.findall(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+|[^\W\dA-Za-z_]+", unicodedata.normalize("NFC", name))
+    return [_fold(part) for part in (parts if name.isascii() else re.findall(r"[^\W_]+", name))]
+
+
+def _other_sides(key: tuple[str, ...], axis: str) -> Iterator[tuple[str, ...]]:
+    """What the words of a name may be on the other side: all words of sides changed, then single letters."""
+    choices = [_other_words(word, axis) or [word] for word in key]
+    if math.prod(len(choice) for choice in choices) <= MOST_SPELLINGS:
+        yield from itertools.product(*choices)
+    if axis != "x":
+        return
+    for place, word in enumerate(key):
+        for other in _other_letters(word):
+            yield (*key[:place], other, *key[place + 1 :])
+
+
+def _other_words(word: str, axis: str) -> list[str]:
+    """The words of the other side; [] for a word of none."""
+    for sides in OPPOSITES[axis]:
+        one, two = (_fold(side).split() for side in sides)
+        if word in (*one, *two):
+            return two if word in one else one
+    for first, second in INSIDE_WORDS[axis]:
+        if first in word or second in word:
+            return [first.join(part.replace(first, second) for part in word.split(second))]
+    return []
+
+
+def _other_letters(word: str) -> Iterator[str]:
+    """LUL and RUL, kidneyL and kidneyR: the first or the last letter is that of the side, and the rest are letters."""
+    swap = {"l": "r", "r": "l"}
+    if word[1:].isalpha() and word[0] in swap:
+        yield swap[word[0]] + word[1:]
+    if len(word) > 3 and word.isalpha() and word[-1] in swap:
+        yield word[:-1] + swap[word[-1]]
+
+
+def _teeth(structures: Sequence[str]) -> dict[str, int]:
+    """{name: number} of teeth: names with a word for it, or where all names are numbers of FDI; {} where there are none."""
+    numbers = {name: [int(word) for word in _words(name) if word.isdigit() and len(word) < 3] for name in structures}
+    teeth = {name: found[0] for name, found in numbers.items() if len(found) == 1 and TOOTH & set(_words(name))}
+    if not teeth and len(structures) >= 4 and all(_words(name) == [str(n) for n in numbers[name]] for name in structures):
+        teeth = {name: found[0] for name, found in numbers.items() if len(found) == 1}
+        return teeth if all(_is_fdi(number) for number in teeth.values()) else {}
+    return teeth
+
+
+def _is_fdi(number: int) -> bool:
+    return 1 <= number // 10 <= 8 and 1 <= number % 10 <= 8
+
+
+def _opposite_tooth(teeth: dict[str, int], name: str, axis: str) -> int | None:
+    number = teeth[name]
+    if axis not in QUADRANTS:
+        return None
+    if all(_is_fdi(other) for other in teeth.values()):
+        return 10 * QUADRANTS[axis][number // 10] + number % 10
+    if all(1 <= other <= 32 for other in teeth.values()):  # from the upper right to the upper left, and back below
+        if axis == "z":
+            return 33 - number
+        return 17 - number if number <= 16 else 49 - number
+    return None

@@ -3,21 +3,11 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from autoseg.cli import main
-from autoseg.data.splits import Split
-from autoseg.errors import TrainingError
 from autoseg.phantoms import write_phantoms
-from autoseg.pipeline import comparison
-from autoseg.training.loop import Length
-from autoseg.training.recipe import Recipe
-from autoseg.workspace import Workspace, read_record
-from planners import Plan, count_elements
 
 COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--set", "cpu_width=1", "--device", "cpu"]
 COMMAND += ["--match-flops"]
@@ -167,55 +157,3 @@ def test_a_training_that_cannot_fit_into_memory_says_what_to_do(place, capsys):
     assert main(["train", "Abdomen", "0", "--set", "batch_size=99999999", "--workspace", str(place / "workspace")]) == 2
     assert "99999999 at once, needs at least" in (text := capsys.readouterr().err)
     assert "--set batch_size=1" in text
-
-
-@pytest.fixture
-def study(place):
-    """A plan that fills its card to the last element."""
-    plan = read_record(Plan, Workspace(place / "workspace").plan("Abdomen", "fullres_3d"))
-    return comparison.Study(
-        spec=SimpleNamespace(name="Abdomen", folder=place),
-        workspace=Workspace(place / "batches"),
-        fold="0",
-        plan=replace(plan, preset="another card", batch_size=8, memory_elements=1),
-        recipe=Recipe(cpu_batch_size=None),
-        recipe_words=(),
-        length=Length(steps=2),
-        seed=0,
-        device=torch.device("cpu"),
-        cases_digest="",
-        split=Split((), ()),
-        workers=None,
-        fresh=False,
-    )
-
-
-def test_a_process_that_crashed_is_told_from_one_with_failed_cases(study, monkeypatch):
-    def crash(words, on_line):
-        for line in ("Traceback (most recent call last):", "  File 'x.py', line 1", "ValueError: it broke"):
-            on_line(line)
-        return 1
-
-    monkeypatch.setattr(comparison, "run_command", crash)
-    with pytest.raises(TrainingError, match=r"^ValueError: it broke$"):
-        comparison._train(study, comparison._entrant(study, "unet", None), say=lambda text: None)
-
-
-def test_a_network_is_trained_with_the_batch_that_fits_it(study, monkeypatch):
-    """The plan's own network keeps its batch of 8, another one takes 1."""
-    calls = []
-    monkeypatch.setattr(comparison, "run_command", lambda words, **options: calls.append(" ".join(map(str, words))) or 0)
-    for name in ("self_attention_unet", "unet"):
-        comparison._train(study, comparison._entrant(study, name, None), say=lambda text: None)
-    assert "--set batch_size=8" in calls[0]
-    assert "--set batch_size=1" in calls[1]
-
-
-def test_a_network_made_wider_to_match_has_the_batch_that_fits_it(study):
-    study = replace(study, plan=replace(study.plan, memory_elements=2**40))  # a card on which the plan's batch has room
-    target = comparison._entrant(study, "self_attention_unet", None)
-    wide = comparison._entrant(study, "fcn", 40 * target.cost.operations)
-    assert (target.batch_size, wide.batch_size) == (8, 8)
-    elements = count_elements(wide.spec, study.plan.patch_size)
-    full = replace(study, plan=replace(study.plan, memory_elements=elements // 4))
-    assert comparison._entrant(full, "fcn", 40 * target.cost.operations).batch_size == 2

@@ -17,7 +17,7 @@ from autoseg.imaging.volume import LabelVolume, Volume, orient
 from autoseg.options import InferenceOptions
 from autoseg.page.viewer import find_viewer
 from autoseg.phantoms import write_phantoms
-from autoseg.records import read_surface_scores
+from autoseg.records import read_fold, read_surface_scores
 
 
 @pytest.fixture(scope="module")
@@ -268,12 +268,55 @@ def test_the_raw_folder_is_never_written_to(place):
     assert made == {"dataset.json", "imagesTr", "labelsTr", "imagesTs", "labelsTs"}
 
 
-def test_weights_of_a_model_start_another_training(place, capsys):
-    arguments = ["train", "Abdomen", "0,1", "--iterations", "2", "--device", "cpu", "--name", "fine"]
-    assert call(place, *arguments, "--from", "Abdomen_fullres_3d_self_attention_unet") == 0
+def test_a_fold_starts_from_weights_that_saw_none_of_its_validation_cases(place, capsys):
+    model, common = "Abdomen_fullres_3d_self_attention_unet", ["--iterations", "2", "--device", "cpu", "--name", "fine"]
+    known = {
+        fold: set(cases) for fold, cases in autoseg.load_bundle(place / "workspace" / "models" / model).learned_from.items()
+    }
+    assert [(fold, len(cases)) for fold, cases in known.items()] == [("0", 8)]
+    assert call(place, "train", "Abdomen", "0,1", *common, "--from", model) == 2  # fold 1 holds back what fold 0 learned from
+    assert "fold 1 cannot start from" in capsys.readouterr().err
+    assert not (place / "workspace" / "runs" / "Abdomen" / "fine").exists()
+    assert call(place, "train", "Abdomen", "0", *common, "--from", model) == 0
     text = capsys.readouterr()
-    assert text.err.count("starting from") == 2
-    assert "fold 1: 2 steps" in text.out
+    assert text.err.count("starting from fold 0") == 1
+    assert "fold 0: 2 steps" in text.out
+    transfer = read_fold(place / "workspace" / "runs" / "Abdomen" / "fine" / "fold_0").transfer
+    assert (transfer["fold"], transfer["digest"]) == ("0", autoseg.load_bundle(place / "workspace" / "models" / model).digest)
+    assert set(transfer["left"]) == {"scaling.mean", "scaling.std"}
+    fine = autoseg.load_bundle(place / "workspace" / "models" / "Abdomen_fine")
+    assert set(fine.learned_from["0"]) == known["0"]
+
+
+def test_a_dry_run_shows_the_settled_training_and_writes_nothing(place, tmp_path, capsys):
+    words = [
+        "train",
+        "Abdomen",
+        "1",
+        "--iterations",
+        "30",
+        "--device",
+        "cpu",
+        "--name",
+        "dry",
+        "--network",
+        "unet",
+        "--dry-run",
+    ]
+    before = {path: path.stat().st_mtime_ns for path in (place / "workspace").rglob("*")}
+    assert call(place, *words, "--explain") == 0
+    assert {path: path.stat().st_mtime_ns for path in (place / "workspace").rglob("*")} == before
+    told = capsys.readouterr().out
+    for part in ("network unet", "30 steps", "batches of", "not mirrored", "because"):
+        assert part in told
+    assert call(place, *words) == 0
+    assert "because" not in capsys.readouterr().out
+    fresh = ["train", str(place / "Dataset007_Abdomen"), *words[2:], "--workspace", str(tmp_path / "none"), "--quiet"]
+    assert main(fresh) == 0
+    lengths = [line for line in (told + capsys.readouterr().out).splitlines() if line.startswith("length")]
+    assert len(lengths) == 2
+    assert lengths[0] == lengths[1]  # counted from prepared cases, and from the scans where there are none
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("length", ["--iterations 2", "--time 1s", "--iterations 2 --set mirror=true"])

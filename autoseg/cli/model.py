@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("model", help="name or folder")
     export.add_argument("file", help="zip, .onnx file, or folder for nnU-Net, to write")
     export.add_argument("--format", choices=("autoseg", "onnx", "nnunet"), default="autoseg")
+    export.add_argument("--fresh", action="store_true", help="write over a file of another program, in autoseg's own format")
     install = actions.add_parser("import", help="check a model file and add it to the workspace")
     install.add_argument("file", help="zip or folder; also results of nnU-Net 2: folder, exported zip, or one fold")
     install.add_argument("--name", help="default: the file's name, or data set and configuration of nnU-Net's")
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
 
     workspace = workspace_of(args)
     if args.action == "export":
-        print(export_model(args.model, Path(args.file), workspace, format=args.format))
+        print(export_model(args.model, Path(args.file), workspace, format=args.format, fresh=args.fresh))
     elif args.action == "import":
         print(import_model(Path(args.file), workspace, name=args.name))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from autoseg.cli.common import runtime_of, workspace_of
 from autoseg.cli.flags import add_flags
@@ -13,15 +14,22 @@ from autoseg.options import Runtime
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
     parser.add_argument("--json", metavar="FILE", help="write the findings there too ('-' for standard output)")
-    add_flags(parser, Runtime, only=["workers"])
+    help_of_fresh = "read every file again, and write over FILE even if another program made it"
+    add_flags(parser, Runtime, only=["workers", "fresh"], help={"fresh": help_of_fresh})
 
 
 def run(args: argparse.Namespace) -> int:
     from autoseg.data.findings import findings_table
     from autoseg.pipeline import verify
+    from autoseg.places import FINDINGS, refuse_foreign
+    from autoseg.room import check_writable
     from autoseg.workspace import write_json
     from planners.records import to_json
 
+    if args.json and args.json != "-":
+        if not args.fresh:
+            refuse_foreign(Path(args.json), FINDINGS)
+        check_writable(Path(args.json).absolute().parent)
     findings = verify(args.dataset, workspace_of(args), runtime_of(args)).findings
     if args.json == "-":
         print(json.dumps(to_json(findings), indent=1))

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from autoseg.imaging.geometry import Geometry, Ints
 from autoseg.imaging.volume import orient
 
-__all__ = ["Box", "crop", "laid_on", "nonzero_box"]
+__all__ = ["Box", "crop", "laid_on", "nonzero_box", "value_boxes"]
 
 Box = tuple[Sequence[int], Sequence[int]]  # lower, upper
+LARGEST_TABLE = 2**16  # of label values that are looked up by their number
 OFF_GRID = 0.05  # of a voxel: more is another place
 
 
@@ -41,6 +43,25 @@ def crop(array: np.ndarray, lower: Ints, upper: Ints) -> np.ndarray:
     box: Any = (..., *(slice(a, b) for a, b in zip(lower, upper, strict=True)))
     part: np.ndarray = array[box]
     return part
+
+
+def value_boxes(labels: np.ndarray) -> dict[int, Box]:
+    """{value: box} of every value but 0 that occurs in whole numbers (Z, Y, X), ascending.
+
+    Time and memory go with the number of values, not with how large they are.
+    """
+    lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if lowest == 0 and highest <= LARGEST_TABLE:
+        values, numbered = list(range(1, highest + 1)), labels
+    else:
+        found = sorted(set().union(*(np.unique(part).tolist() for part in labels)) - {0})
+        values, numbered = found, np.zeros(labels.shape, np.int32)
+        ascending = np.array(found, labels.dtype)
+        for part, target in zip(labels, numbered, strict=True):
+            places = np.minimum(np.searchsorted(ascending, part), len(found) - 1)
+            target[...] = np.where(ascending[places] == part, places + 1, 0)
+    boxes = zip(values, ndimage.find_objects(numbered, max_label=len(values)), strict=True) if values else ()
+    return {v: (tuple(p.start for p in box), tuple(p.stop for p in box)) for v, box in boxes if box is not None}
 
 
 def laid_on(labels: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarray | None:

@@ -7,6 +7,7 @@ round the hole and back (a keyhole), so that each contour stands for itself. As 
 
 import datetime
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -89,42 +90,43 @@ def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
         list of (N, 2) float64 arrays of (row, column), the first point not repeated; empty for an empty mask. Voxels that only
         touch at a corner belong to parts of their own.
     """
+    mask = np.pad(mask, 1)
     parts, _ = ndimage.label(mask)
+    loops: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
+    for loop in find_contours(mask.astype(float), 0.5):  # type: ignore[no-untyped-call]
+        beside = np.floor(loop[0]).astype(int), np.ceil(loop[0]).astype(int)  # one within, one without
+        loops[max(int(parts[tuple(index)]) for index in beside)].append(loop[:-1])
+    both = mask[:-1] & mask[1:]  # half-way between two rows: whether the mask is on both sides
+    walls = np.maximum.accumulate(np.where(both, -1, np.arange(mask.shape[1])), axis=1)  # the nearest on the left where not
     polygons = []
-    for number, box in enumerate(ndimage.find_objects(parts), start=1):
-        part = np.pad(parts[box] == number, 1)
-        loops = [loop[:-1] for loop in find_contours(part.astype(float), 0.5)]  # type: ignore[no-untyped-call]
-        loops.sort(key=lambda loop: -np.ptp(loop[:, 0]))  # the outer one is the tallest
-        polygon = loops[0] if len(loops) == 1 else _with_keyholes(loops, part)
-        polygons.append(_without_needless_points(polygon) + [box[0].start - 1, box[1].start - 1])
+    for _, own in sorted(loops.items()):
+        own.sort(key=lambda loop: -np.ptp(loop[:, 0]))  # the outer one is the tallest
+        polygons.append(_without_needless_points(own[0] if len(own) == 1 else _with_keyholes(own, mask, walls)) - 1)
     return polygons
 
 
-def _with_keyholes(loops: list[NDArray[np.float64]], part: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """One closed polygon of the outer loop, which comes first, and those of the holes.
+def _with_keyholes(loops: list[NDArray[np.float64]], mask: NDArray[np.bool_], walls: NDArray[np.intp]) -> NDArray[np.float64]:
+    """One closed polygon of the outer loop of a part, which comes first, and those of its holes.
 
     From the leftmost of its topmost points each hole is joined to what lies next on its left: the channel runs half-way between
     two rows of voxels, through voxels of the part alone, to a point of another loop. That loop begins higher, or as high and
     further left, so all ways end at the outer one.
     """
     points = np.concatenate(loops)
-    ends = np.cumsum([len(loop) for loop in loops])
+    lengths = [len(loop) for loop in loops]
+    ends = np.cumsum(lengths)
     follower = np.arange(1, len(points) + 1)
-    follower[ends - 1] = ends - [len(loop) for loop in loops]
+    follower[ends - 1] = ends - lengths
     index_of = {(row, column): index for index, (row, column) in enumerate(np.rint(2 * points).astype(int).tolist())}
-    both = part[:-1] & part[1:]  # half-way between two rows: whether the part is on both sides
-    wall = np.maximum.accumulate(np.where(both, -1, np.arange(part.shape[1])), axis=1)  # the nearest on the left where not
     more, after = points.tolist(), follower.tolist()
     for loop in loops[1:]:
         top = loop[:, 0].min()
         row, column = int(top), int(loop[loop[:, 0] == top, 1].min())
-        left = int(wall[row, column - 1])
-        is_beside = not (part[row, left] or part[row + 1, left])  # else the other loop crosses here, between the two rows
+        left = int(walls[row, column - 1])
+        is_beside = not (mask[row, left] or mask[row + 1, left])  # else the other loop crosses here, between the two rows
         there = index_of[2 * row, 2 * left + 1] if is_beside else index_of[2 * row + 1, 2 * left]
-        here = index_of[2 * row + 1, 2 * column]
-        corner = [top, left + 1.0]
-        # there, corner, here again, round the hole, here, corner again, there again
-        begin = len(more)
+        here, corner = index_of[2 * row + 1, 2 * column], [top, left + 1.0]
+        begin = len(more)  # the way: there, corner, here again, round the hole, here, corner again, there again
         more += [corner, more[here], corner, more[there]]
         after += [begin + 1, after[here], begin + 3, after[there]]
         after[here], after[there] = begin + 2, begin

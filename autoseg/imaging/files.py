@@ -8,7 +8,7 @@ Arrays come out as (C, Z, Y, X) and geometry as RAS+ millimetres, whatever the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -219,15 +219,14 @@ def read_geometry(path: Image) -> Geometry:
     return geometry
 
 
-def read_volume(
-    paths: Image | Iterable[Image], *, resample: bool = False, on_note: Callable[[str], object] | None = None
-) -> Volume:
+def read_volume(paths: Image | Iterable[Image], *, resample: bool = False) -> Volume:
     """The image in one file, or in a sequence of files with one or more channels each, as float32.
+
+    Its ``notes`` are sentences about choices that reading took.
 
     Args:
         resample: bring files that lie on other grids onto that of the first, by cubic splines; where they see nothing, their
             smallest value stands.
-        on_note: called with each sentence about a choice that reading took.
 
     Raises:
         FileError: as ``read_file``.
@@ -251,11 +250,8 @@ def read_volume(
         notes.append(
             f"{_as_image(paths[i]).name}: {content.geometry}, resampled onto the grid of {_as_image(paths[0]).name}, {first}."
         )
-    for note in notes:
-        if on_note:
-            on_note(note)
     data = np.empty((sum(len(array) for array in arrays), *first.shape), np.float32)
-    return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first)
+    return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first, tuple(notes))
 
 
 def segment_names(path: AnyPath) -> dict[str, int]:

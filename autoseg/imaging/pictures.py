@@ -183,10 +183,10 @@ def _blamed_on(path: AnyPath, expected: str) -> Iterator[None]:
         ) from error
     except UnidentifiedImageError as error:
         if _is_tiff(path):
-            raise FileError(
-                f"{path}: expected a TIFF picture, found a damaged one or a rare kind. Copy it again, or save it as PNG or .nii.gz."
-            ) from error
-        raise FileError(f"{path}: expected {expected}, found something else. {REMEDY}") from error
+            expected, kind = "a TIFF picture", "a damaged one or a rare kind"
+        else:
+            kind = "something else"
+        raise FileError(f"{path}: expected {expected}, found {kind}. {REMEDY}") from error
     except Exception as error:
         found = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise FileError(f"{path}: expected {expected}, found: {found[0]}. {REMEDY}") from error

@@ -11,6 +11,7 @@ import hashlib
 import zlib
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,11 +43,12 @@ def read_bytes(path: AnyPath, most: int | None = None) -> bytes:
     return raw
 
 
-def digest_of(*parts: bytes | bytearray | memoryview) -> str:
+def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> str:
     """16 hexadecimal digits, BLAKE2b of the parts one after the other."""
     state = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        state.update(part)
+    content: Any
+    for content in parts:
+        state.update(content)
     return state.hexdigest()
 
 

@@ -15,10 +15,11 @@ __all__ = ["LabelVolume", "Volume", "orient", "orient_back"]
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Intensities: ``data`` (C, Z, Y, X) float32 on ``geometry``; read-only by habit."""
+    """Intensities: ``data`` (C, Z, Y, X) float32 on ``geometry``; read-only by habit. ``notes`` are sentences about reading."""
 
     data: np.ndarray
     geometry: Geometry
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.ndim != 4 or self.data.shape[1:] != self.geometry.shape:

@@ -136,10 +136,8 @@ class Predictor:
 
     def prepare(self, scan: Scan) -> Prepared:
         """Read a scan, where it is a path, and bring it to the network grid."""
-        start = time.perf_counter()
-        notes: list[str] = []
-        resample = self.options.resample_channels
-        volume = scan if isinstance(scan, Volume) else read_volume(scan, resample=resample, on_note=notes.append)
+        start, resample = time.perf_counter(), self.options.resample_channels
+        volume = scan if isinstance(scan, Volume) else read_volume(scan, resample=resample)
         expected = self.bundle.channels
         if len(volume.data) != len(expected):
             names = ", ".join(expected)
@@ -150,7 +148,7 @@ class Predictor:
         data, grid = prepare_volume(volume, self.bundle.plan)
         if not np.isfinite(data).all():
             raise FileError(f"{_names(scan)}: holds values that are not finite numbers. `autoseg verify` lists such scans")
-        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, tuple(notes))
+        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, volume.notes)
 
     def infer(self, prepared: Prepared) -> Answer:
         """The networks' averaged logits (K, z, y, x) float32 on the network grid.

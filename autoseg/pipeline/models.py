@@ -12,6 +12,7 @@ from autoseg.inference.bundle import Bundle, load_bundle, load_networks, save_bu
 from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
 from autoseg.interop.nnunet_export import write_nnunet
 from autoseg.interop.onnx_export import write_onnx
+from autoseg.places import MODEL, refuse_foreign
 from autoseg.room import check_writable
 from autoseg.workspace import Workspace, read_json
 from planners.names import fault_of_name
@@ -43,19 +44,24 @@ def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
     return known[0]
 
 
-def export_model(model: str | PathLike[str], path: Path, workspace: Workspace, *, format: str = "autoseg") -> Path:
+def export_model(
+    model: str | PathLike[str], path: Path, workspace: Workspace, *, format: str = "autoseg", fresh: bool = False
+) -> Path:
     """Write a model for somebody else; returns the path.
 
     Args:
         path: zip, ``.onnx`` file, or folder to write.
         format: ``autoseg`` for one zip, ``onnx`` for one file and a JSON beside it, ``nnunet`` for a results folder that
             nnU-Net 2 predicts with.
+        fresh: a zip replaces whatever lies there; else only a model is replaced. The other formats replace nothing.
     """
     if format not in ("autoseg", "nnunet", "onnx"):
         raise AutosegError(f"no format of models called {format!r}. Known: autoseg, nnunet, onnx")
     found = find_model(model, workspace)
     if format == "autoseg" and found.is_file():
         raise AutosegError(f"{found} is one file already; copy it")
+    if format == "autoseg" and not fresh:
+        refuse_foreign(path, MODEL)
     check_writable(Path(path).parent)
     if format == "autoseg":
         return bundles.export_model(found, path)

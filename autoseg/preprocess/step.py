@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.atomic import remove_leftovers
 from autoseg.data.dataset import Case
 from autoseg.data.labels import LabelSchema
 from autoseg.names import plain_name
@@ -37,6 +38,7 @@ class Prepare:
     def is_done(self, case: Case, *, look: bool = False) -> bool:
         """Whether the case lies there, made from the same; with ``look`` whether every byte of it is what was written."""
         folder = self.folder / case.id
+        remove_leftovers(folder)  # of a kill right after the case was whole
         if not is_stored(folder, self.digests[case.id]):
             return False
         if not look or is_whole(folder):

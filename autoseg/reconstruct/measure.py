@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
+from autoseg.digits import rounded
 from autoseg.engines import map_cases
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
@@ -133,7 +134,7 @@ def csv_rows(cases: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[list[
                 value if isinstance(value := one.get(name), list | tuple) else [value] * len(columns[i])
                 for i, name in enumerate(names)
             ]
-            yield [case, *(round(cell, 4) if isinstance(cell, float) else cell for cell in chain(*cells))]
+            yield [case, *(rounded(cell) if isinstance(cell, float) else cell for cell in chain(*cells))]
 
 
 def as_json(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:

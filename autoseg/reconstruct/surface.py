@@ -35,7 +35,7 @@ from scipy import ndimage, sparse
 
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError
-from autoseg.imaging.crop import crop, nonzero_box
+from autoseg.imaging.crop import crop, nonzero_box, value_boxes
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
@@ -183,13 +183,12 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
 
 def label_boxes(data: np.ndarray, groups: Mapping[Key, Sequence[int]]) -> dict[Key, Box | None]:
     """{structure: (lower, upper) of the voxels that have one of its values, or None}, in one pass over the labels."""
-    first = min(1, int(data.min(initial=1))) or 1  # find_objects knows positive labels alone
-    found = ndimage.find_objects(data if first == 1 else np.subtract(data, first - 1, dtype=np.int32))
+    found = value_boxes(data)
     boxes: dict[Key, Box | None] = {}
     for structure, values in groups.items():
-        parts = [found[v - first] for v in values if 0 <= v - first < len(found) and found[v - first] is not None]
-        lower = tuple(min((part[axis].start for part in parts), default=0) for axis in range(3))
-        upper = tuple(max((part[axis].stop for part in parts), default=0) for axis in range(3))
+        parts = [found[value] for value in values if value in found]
+        lower = tuple(min((part[0][axis] for part in parts), default=0) for axis in range(3))
+        upper = tuple(max((part[1][axis] for part in parts), default=0) for axis in range(3))
         boxes[structure] = (lower, upper) if parts else None
     return boxes
 

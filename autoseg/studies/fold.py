@@ -106,7 +106,7 @@ def train_one(run: Run, fold: str) -> FoldResult:
     report, failures, restoration = None, (), None
     if task.validation:
         report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
-    try_report(folder, runtime=Runtime(workers=run.runtime.workers))
+    try_report(folder, runtime=Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh))
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
 
 

@@ -170,7 +170,7 @@ def _about_batch(asked: Recipe, settled: Recipe, plan: Plan) -> tuple[Decision, 
         rule = "the plan says so"
     else:
         rule = "many small steps win on a CPU over few large ones (--set cpu_batch_size=null for the plan's)"
-    return (Decision(BATCH, f"{settled.batch_size} patches in a batch", rule, f"planned: {plan.batch_size}"),)
+    return (Decision(BATCH, f"batches of {settled.batch_size}", rule, f"planned: {plan.batch_size}"),)
 
 
 def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple[Decision, ...]]:

@@ -82,7 +82,7 @@ def test_structures_are_ordered_by_value_where_they_cannot_overlap():
         ({"a": 1.5}, None, "integer"),
         ({"a": True}, None, "integer"),
         ({"a": []}, None, "integer"),
-        ({"a": 70000}, None, "must lie in"),
+        ({"a": 2**31}, None, "must lie in"),
         ({"0": "background", "1": "liver"}, None, "older form"),
         (REGIONS, None, "regions_class_order: expected 3 values"),
         (REGIONS, [1, 2], "regions_class_order: expected 3 values"),
@@ -122,3 +122,22 @@ def test_a_value_that_means_all_structures_found_keeps_their_overlap(found, own)
 def test_of_two_values_with_one_meaning_the_painted_one_is_written():
     labels = read_labels({"whole": [1, 3, 4], "inner": [3, 4]}, [1, 4])
     assert labels.declared_values[paint(labels, {0, 1})] == 4
+
+
+def test_label_values_that_lie_far_apart_are_encoded_as_those_that_do_not():
+    far, near = (614454277, -(2**31), 7), (3, -2, 1)
+    values = np.random.default_rng(0).choice([0, *far, 5], (4, 5, 6))
+    closer = np.zeros_like(values)
+    for a, b in zip((*far, 5), (*near, 2), strict=True):
+        closer[values == a] = b
+    schemas = [read_labels({"a": a, "b": b, "c": c, "ignore": i}) for (a, b, c), i in ((far, 5), (near, 2))]
+    codes = [schema.encode(numbers) for schema, numbers in zip(schemas, (values, closer), strict=True)]
+    named = [[int(c.max(initial=0)) for c in (code, -code)] for code in codes]
+    assert named == [[3, 1], [3, 1]]
+    for schema, code, numbers in zip(schemas, codes, (values, closer), strict=True):
+        back = np.array(schema.declared_values)[code]
+        np.testing.assert_array_equal(np.where(code < 0, schema.ignore, back), numbers)
+    with pytest.raises(DatasetError, match=r"\[8\] are not declared"):
+        schemas[0].encode(np.array([7, 8]))
+    with pytest.raises(DatasetError, match="not declared"):
+        schemas[0].encode(np.array([614454278]))

@@ -66,13 +66,13 @@ def test_channels_are_resampled_onto_the_first_only_where_asked(tmp_path):
         read_volume(paths)
     assert str(grids[0]) in str(error.value)
     assert str(grids[1]) in str(error.value)
-    notes = []
-    volume = read_volume(paths, resample=True, on_note=notes.append)
+    volume = read_volume(paths, resample=True)
+    notes = volume.notes
     assert volume.geometry.matches(grids[0], 1e-4)
     np.testing.assert_allclose(volume.data[1], volume.data[0], atol=2e-3)
     assert len(notes) == 1
     assert notes[0].startswith("a_0001.nii.gz: 40x40x40 voxels of 1x1x1 mm")
-    read_volume(paths[:1], resample=True, on_note=notes.append)
+    notes += read_volume(paths[:1], resample=True).notes
     assert len(notes) == 1
 
 

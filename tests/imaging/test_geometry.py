@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from autoseg.errors import GeometryError
-from autoseg.imaging.crop import crop, nonzero_box
+from autoseg.imaging.crop import crop, nonzero_box, value_boxes
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import resample_codes
 from autoseg.imaging.volume import LabelVolume, Volume, orient, orient_back
@@ -158,3 +159,22 @@ def test_the_box_of_nonzero_voxels_looks_at_all_channels():
 
 def test_the_box_of_an_empty_image_is_the_whole_image():
     assert nonzero_box(np.zeros((1, 2, 3, 4))) == ((0, 0, 0), (2, 3, 4))
+
+
+@pytest.mark.parametrize("values", [(1, 2, 5), (-3, 1, 2), (614454277, 7, -(2**31)), (2**31 - 1, 2**31 - 2, 1), (70000, 1, 2)])
+def test_boxes_of_values_are_those_of_their_voxels_and_memory_goes_with_their_number(values, monkeypatch):
+    labels = np.random.default_rng(0).choice([0, *values], (4, 5, 6), p=[0.94, 0.02, 0.02, 0.02]).astype(np.int32)
+    find = ndimage.find_objects
+    monkeypatch.setattr(ndimage, "find_objects", lambda data, max_label: find(data, max_label) if data.max() < 2**16 else None)
+    expected = {}
+    for value in sorted(set(values) & set(labels.ravel().tolist())):
+        places = np.argwhere(labels == value)
+        expected[value] = tuple(places.min(axis=0)), tuple(places.max(axis=0) + 1)
+    assert value_boxes(labels) == expected
+    assert list(value_boxes(labels)) == sorted(expected)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.uint32])
+def test_an_empty_map_has_no_boxes(kind):
+    assert value_boxes(np.zeros((2, 3, 4), kind)) == {}
+    assert value_boxes(np.full((2, 3, 4), np.iinfo(kind).max)) == {np.iinfo(kind).max: ((0, 0, 0), (2, 3, 4))}

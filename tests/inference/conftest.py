@@ -55,7 +55,7 @@ def make_plan(**changes):
 class Threshold(torch.nn.Module):
     """Class 1 where the image exceeds 0.5: logits 0 and ``slope * (x - 0.5)`` for each further output."""
 
-    def __init__(self, spec):
+    def __init__(self, spec, ends=None):
         super().__init__()
         self.outputs = spec.out_channels
         self.slope = torch.nn.Parameter(torch.tensor(8.0))

@@ -39,6 +39,20 @@ def ball(tools, shape=(12, 14, 16), radius=4.0):
     return np.rint(volume.data[0] * 1000).astype(np.int16), mask
 
 
+def test_images_of_monochrome1_are_turned_round_where_that_is_asked_for(place, tools, draw, capsys):
+    values, mask = ball(tools)
+    meaning = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
+    draw.write_series(place / "in", (4095 - values).astype(np.int16), **meaning, **SCALED)
+    assert predict(place, place / "in", "--invert-monochrome1") == 0
+    assert (read_label_volume(place / "out" / "in_s7.nii.gz").data == 7).sum() == mask.sum()
+    assert predict(place, place / "in", out="plain") == 0
+    assert "MONOCHROME1" in (place / "plain" / "in_s7.json").read_text()
+    assert (read_label_volume(place / "plain" / "in_s7.nii.gz").data == 7).all()
+    capsys.readouterr()
+    assert predict(place, place / "in", "--invert-monochrome1") == 0
+    assert "1 were done already" in capsys.readouterr().out
+
+
 def test_each_series_of_a_tree_is_a_case(place, tools, draw, capsys):
     masks = {}
     for i, (folder, number) in enumerate((("study/t1", 3), ("study/t2", 4), ("other", None))):
@@ -185,3 +199,5 @@ def test_results_and_page_do_not_name_the_patient(place, tools, draw, capsys):
     assert "called after its study" in texts["report.html"]
     for name, text in texts.items():
         assert not re.search("xylander|quirin|990017", text), name
+    for name in ("run.json", f"{case}.json"):
+        assert str(place / "in").lower() not in texts[name], name

@@ -99,13 +99,43 @@ def test_words_of_a_name():
         ("lung upper lobe left", "lung upper lobe right"),
         ("leftatrium", "rightatrium"),
         ("Hippocampus-LH", "Hippocampus-RH"),
+        ("LUL", "RUL"),
+        ("lul", "rul"),
+        ("LV", "RV"),
+        ("kidneyl", "kidneyr"),
+        ("tooth 11", "tooth 21"),
+        ("Zahn_48", "Zahn_38"),
+        ("tooth 1", "tooth 16"),  # numbered from 1 to 32
+        ("Niere links", "Niere rechts"),
+        ("linke Niere", "rechte Niere"),
+        ("Linksherz", "Rechtsherz"),
+        ("rein gauche", "rein droit"),
+        ("riñón izquierdo", "riñón derecho"),
+        ("rene sx", "rene dx"),
+        ("ren sinister", "ren dexter"),
+        ("rim esquerdo", "rim direito"),
+        ("левая почка", "правая почка"),
+        ("左肾", "右肾"),
     ],
 )
 def test_left_and_right_structures_are_found(pair):
     assert find_pairs(("Brainstem", *pair)) == (pair,)
 
 
-@pytest.mark.parametrize("names", [("RV", "MLV", "LVC"), ("left kidney",), ("bright spot", "spot"), ("l4", "r4", "L5")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("RV", "MLV", "LVC"),
+        ("left kidney",),
+        ("bright spot", "spot"),
+        ("l4", "r4", "L5"),
+        ("label 11", "label 21"),
+        ("vertebra 1", "vertebra 16"),
+        ("почка", "печень", "сердце"),  # letters of another script are words, not nothing
+        ("liver", "river bank", "rib", "lip"),
+        ("11", "21"),
+    ],
+)
 def test_other_names_are_no_pairs(names):
     assert find_pairs(names) == ()
 
@@ -129,6 +159,9 @@ def test_pairs_forbid_mirroring_along_x_wherever_it_is(fingerprint_of):
         (("lobe_upper", "lobe_lower"), "z", (1, 2)),
         (("Superior vena cava", "Inferior vena cava"), "z", (1, 2)),
         (("dorsal root", "ventral root"), "y", (0, 2)),
+        (("tooth 11", "tooth 41"), "z", (1, 2)),
+        (("lobe supérieur", "lobe inférieur"), "z", (1, 2)),
+        (("vorderer Anteil", "hinterer Anteil"), "y", (0, 2)),
     ],
 )
 def test_front_and_back_or_up_and_down_are_not_mirrored_into_each_other(fingerprint_of, pair, axis, mirrored):
@@ -146,3 +179,16 @@ def test_parity_mode_mirrors_everything(fingerprint_of):
 
 def test_an_axis_of_one_voxel_is_not_mirrored():
     assert choose_mirror_axes((), (0, 1, 2), (1, 64, 64))[0] == (1, 2)
+
+
+def test_teeth_of_a_whole_jaw_are_pairs_by_their_numbers():
+    numbers = [str(10 * quadrant + tooth) for quadrant in (1, 2) for tooth in range(1, 9)]
+    assert find_pairs(numbers) == tuple((f"1{tooth}", f"2{tooth}") for tooth in range(1, 9))
+    assert find_pairs([f"tooth {number}" for number in numbers]) == tuple((f"tooth 1{t}", f"tooth 2{t}") for t in range(1, 9))
+    assert find_pairs([str(number) for number in range(1, 30)]) == ()  # of anything
+
+
+def test_the_decision_names_the_pairs_that_it_saw():
+    axes, decision = choose_mirror_axes(("LUL", "RUL", "Niere links", "Niere rechts"), (0, 1, 2), (64, 64, 64))
+    assert axes == (0, 1)
+    assert decision.numbers == "LUL / RUL; Niere links / Niere rechts"

@@ -139,3 +139,27 @@ def test_measurements_are_json_and_a_table():
     assert block["volume_ml"] == 0.72
     assert (block["centroid_x_lps_mm"], block["centroid_y_lps_mm"]) == (-9.5, -14.0)
     assert dict(zip(header, rows[2], strict=True))["centroid_z_lps_mm"] is None
+
+
+@pytest.mark.parametrize("values", [(614454277, 312782546), (-(2**31), 2**31 - 1)])
+def test_label_values_of_any_size_are_measured(values):
+    data = np.zeros((8, 9, 10), np.int64)
+    data[1:7, 1:7, 1:7], data[1:5, 1:5, 7:9] = values
+    volume = LabelVolume(data.astype(np.int32), Geometry.from_spacing(data.shape, (1, 1, 1)))
+    found = measure_structures(volume, {"a": values[:1], "b": values[1:]})
+    assert [one.voxels for one in found] == [216, 32]
+
+
+def test_what_is_micrometres_large_has_significant_digits_in_the_table():
+    data = np.zeros((6, 6, 6), np.uint8)
+    data[1:5, 1:5, 1:5] = 1  # 64 voxels of 50 nm
+    volume = LabelVolume(data, Geometry.from_spacing(data.shape, (5e-5, 5e-5, 5e-5)))
+    meshes = surfaces_from_labels(volume, {"cell": (1,)})
+    title, row = csv_rows({"case": as_json(measure_structures(volume, {"cell": (1,)}, meshes=meshes))})
+    table = dict(zip(title, row, strict=True))
+    assert table["volume_mm3"] == pytest.approx(64 * 5e-5**3, rel=1e-3)
+    assert table["volume_ml"] == pytest.approx(64 * 5e-5**3 / 1000, rel=1e-3)
+    assert table["mesh_volume_mm3"] == pytest.approx(64 * 5e-5**3, rel=0.01)
+    assert table["surface_area_mm2"] > 0
+    assert table["centroid_x_lps_mm"] == pytest.approx(-2.5 * 5e-5, rel=1e-3)
+    assert (table["watertight"], table["euler_number"]) == (True, 2)

@@ -34,20 +34,22 @@ def cases(tmp_path_factory):
     return [open_case(folder)]
 
 
-def test_without_restoration_there_is_no_third_tensor(cases, plan):
+def test_without_restoration_there_is_no_lesson(cases, plan):
     plain = replace(RECIPE, restoration_weight=0.0)
-    assert len(make_batch(cases, plan, plain, LABELS, 0, 0, 1.0)) == 2
+    assert make_batch(cases, plan, plain, LABELS, 0, 0, 1.0).lesson is None
 
 
 def test_every_third_batch_teaches_restoration(cases, plan):
     recipe = replace(RECIPE, restoration_every=3)
-    assert [len(make_batch(cases, plan, recipe, LABELS, 0, step, 1.0)) for step in range(5)] == [5, 2, 2, 5, 2]
+    batches = [make_batch(cases, plan, recipe, LABELS, 0, step, 1.0) for step in range(5)]
+    assert [batch.lesson is not None for batch in batches] == [True, False, False, True, False]
+    assert [len(batch.tensors) for batch in batches] == [5, 2, 2, 5, 2]
 
 
 def test_the_segmentation_has_the_same_patches_with_and_without_restoration(cases, plan):
     plain = make_batch(cases, plan, replace(RECIPE, restoration_weight=0.0), LABELS, 0, 3, 1.0)
     both = make_batch(cases, plan, RECIPE, LABELS, 0, 3, 1.0)
-    assert all(torch.equal(a, b) for a, b in zip(plain, both, strict=False))
+    assert all(torch.equal(a, b) for a, b in zip(plain.tensors, both.tensors, strict=False))
 
 
 def test_patches_that_teach_restoration_are_small_and_fit_the_network():
@@ -62,7 +64,7 @@ def test_the_target_ends_where_the_scan_ends(cases, plan):
     for name in ("none", "nnunet"):
         for step in range(4):
             recipe = replace(RECIPE, augmentation=name)
-            _, codes, degraded, clean, slices = make_batch(cases, plan, recipe, LABELS, 0, step, 1.0)
+            _, codes, degraded, clean, slices = make_batch(cases, plan, recipe, LABELS, 0, step, 1.0).tensors
             assert degraded.shape == clean.shape == (4, 1, *small)
             assert slices.shape == (4, 3)
             assert set(slices.unique().tolist()) <= {1, 2, 3, 4}
@@ -78,7 +80,7 @@ def test_the_target_is_clean_and_some_inputs_are_not(cases, plan):
     plain = replace(RECIPE, augmentation="none")
     degraded = thick = 0
     for step in range(10):
-        _, _, images, clean, slices = make_batch(cases, plan, plain, LABELS, 0, step, 1.0)
+        _, _, images, clean, slices = make_batch(cases, plan, plain, LABELS, 0, step, 1.0).tensors
         thick += int((slices > 1).sum())
         inside = clean.isfinite()
         assert set(np.unique(np.round(clean[inside].numpy(), 6))) <= set(np.unique(np.round(cases[0].image[:], 6)))
@@ -132,7 +134,9 @@ def test_the_weight_rises_and_stays():
 def test_plain_samples_are_mirrored_and_no_more(cases, plan):
     stored = set(np.unique(cases[0].image[:]).tolist()) | set(outside_value(plan.normalization))
     recipe = replace(RECIPE, restoration_weight=0.0, foreground=0.0, augmentation="nnunet")
-    changed, plain = ([make_batch(cases, plan, recipe, LABELS, 0, i, 1.0, how)[0] for i in range(5)] for how in (False, True))
+    changed, plain = (
+        [make_batch(cases, plan, recipe, LABELS, 0, i, 1.0, how).images for i in range(5)] for how in (False, True)
+    )
     assert not any(set(images.unique().tolist()) <= stored for images in changed)
     assert all(set(images.unique().tolist()) <= stored for images in plain)
 

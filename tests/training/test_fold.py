@@ -8,8 +8,9 @@ import torch
 
 from autoseg.data.labels import LabelSchema
 from autoseg.networks import Scores, precision
+from autoseg.networks.precision import choose_precision
 from autoseg.training import fold
-from autoseg.training.fold import FoldTask, _patches, patch_dice, train_fold
+from autoseg.training.fold import FoldTask, patch_dice, train_fold
 from autoseg.training.loop import Length
 from autoseg.training.recipe import PatchStage, Recipe
 from planners import NetworkSpec
@@ -23,10 +24,14 @@ def test_no_patch_of_a_training_is_thin_in_bfloat16_where_that_harms_whatever_wa
     monkeypatch.setattr(precision, "has_amx", lambda: True)
     monkeypatch.setattr(precision, "faster_in_bf16", lambda *args, **named: True)
 
+    def choose(device, network, spec, patches, *, precision, training):
+        return choose_precision(precision, device, network, spec, patches, training=training)
+
+    monkeypatch.setattr(fold, "prepare_for", choose)
+
     def chosen(recipe, size):
-        patches = _patches(recipe, SimpleNamespace(network=FLAT, patch_size=size))
-        assert patches[-1] == size
-        return precision.choose_precision(asked, CPU, None, FLAT, patches, training=True)
+        plan = SimpleNamespace(network=FLAT, patch_size=size)
+        return fold._prepare(SimpleNamespace(plan=plan, recipe=recipe), CPU, None, asked)
 
     recipe, thin, sound = Recipe(patch_stages=()), (8, 128, 128), (16, 128, 128)
     assert chosen(recipe, thin).name == "fp32"

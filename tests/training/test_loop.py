@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -10,8 +9,9 @@ import torch
 from autoseg.errors import TrainingError
 from autoseg.networks import build_network
 from autoseg.networks.devices import prepare_for
+from autoseg.training.batch import Batch, Lesson
 from autoseg.training.checkpoint import LoopState, read_state
-from autoseg.training.loop import Length, _steps_expected, fit
+from autoseg.training.loop import Job, Length, _steps_expected, fit
 from autoseg.training.losses import dice_cross_entropy
 from autoseg.training.recipe import Recipe
 from planners import AttentionStage, NetworkSpec
@@ -36,7 +36,7 @@ def batch(step, fraction, left=0):
     generator = torch.Generator().manual_seed(step)
     codes = (torch.nn.functional.avg_pool3d(torch.randn(2, 1, 16, 16, 16, generator=generator), 5, 1, 2) > 0.08).short()
     images = codes * 0.5 + 0.2 * torch.rand(codes.shape, generator=generator)
-    return images, codes[:, 0]
+    return Batch(images, codes[:, 0])
 
 
 def run(
@@ -55,17 +55,23 @@ def run(
     return fit(
         network or build_network(SPEC).train(),
         batch,
-        [batch(1000, 1.0)] if batch.__class__ is partial else [_plain(1000)],
-        recipe,
-        length or Length(steps=steps),
-        loss=loss,
-        score=lambda results: {"blob": 0.5 * len(list(results))},
-        device=torch.device("cpu"),
-        identity=identity,
-        checkpoint=folder / "checkpoint.safetensors",
-        prepare=partial(prepare_for, torch.device("cpu"), spec=SPEC, patches=[(16, 16, 16)], training=True),
-        on_check=(rows.append if rows is not None else None),
+        [_plain(1000)],
+        Job(
+            recipe=recipe,
+            length=length or Length(steps=steps),
+            loss=loss,
+            score=lambda results: {"blob": 0.5 * len(list(results))},
+            device=torch.device("cpu"),
+            identity=identity,
+            checkpoint=folder / "checkpoint.safetensors",
+            prepare=_prepare,
+        ),
+        on_check=[].append if rows is None else rows.append,
     )
+
+
+def _prepare(network, precision):
+    return prepare_for(torch.device("cpu"), network, SPEC, [(16, 16, 16)], precision=precision, training=True)
 
 
 def _plain(step):
@@ -161,8 +167,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
     def broken(step, fraction, left=0):
-        images, codes = batch(step, fraction)
-        return images * (float("nan") if step == 3 else 1), codes
+        plain = batch(step, fraction)
+        return replace(plain, images=plain.images * (float("nan") if step == 3 else 1))
 
     with pytest.raises(TrainingError, match="step 3: the loss is nan"):
         run(tmp_path, batch=broken)
@@ -196,8 +202,9 @@ def restoring(detached):
 
 
 def with_clean(step, fraction, left=0):
-    images, codes = batch(step, fraction)
-    return images, codes, images, codes[:, None] * 0.5 + 0.1, torch.ones(len(codes), 3)  # the noise of ``batch`` has this mean
+    images, codes = batch(step, fraction).tensors
+    clean = codes[:, None] * 0.5 + 0.1  # the noise of ``batch`` has this mean
+    return Batch(images, codes, Lesson(images, clean, torch.ones(len(codes), 3)))
 
 
 def test_a_detached_restoration_leaves_the_segmentation_as_it_is(tmp_path):
@@ -214,7 +221,7 @@ def test_resuming_a_restoration_equals_not_having_been_interrupted(tmp_path):
     recipe = replace(RECIPE, restoration_weight=0.3, checkpoint_minutes=1e-9)
 
     def every_third(step, fraction, left=0):
-        return with_clean(step, fraction)[: 2 if step % 3 else 5]
+        return batch(step, fraction) if step % 3 else with_clean(step, fraction)
 
     def dies(step, fraction, left=0):
         if step == 8:
@@ -232,14 +239,14 @@ def test_resuming_a_restoration_equals_not_having_been_interrupted(tmp_path):
 
 def test_restoration_is_learned(tmp_path):
     def darker(step, fraction, left=0):
-        images, codes = batch(step, fraction)
-        return images, codes, images, (images - 0.1).clamp(0, 1), torch.ones(len(codes), 3)
+        images, codes = batch(step, fraction).tensors
+        return Batch(images, codes, Lesson(images, (images - 0.1).clamp(0, 1), torch.ones(len(codes), 3)))
 
     recipe = replace(RECIPE, restoration_weight=1.0)
     network = restoring(False)
     _, weights = run(tmp_path, steps=40, recipe=recipe, batch=darker, network=network)
     network.load_state_dict(weights)
-    images, _, _, clean, _ = darker(1000, 1.0)
+    images, _, _, clean, _ = darker(1000, 1.0).tensors
     _, restored = network.eval()(images, restore=True)
     assert (restored - clean).abs().mean() < 0.7 * (images - clean).abs().mean()
 

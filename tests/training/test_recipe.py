@@ -7,12 +7,12 @@ from autoseg.training.recipe import (
     Recipe,
     changed,
     ema_decay,
-    is_mirrored,
     is_plain,
     learning_rate_factor,
     momentum_for,
     patch_stage,
 )
+from autoseg.training.settle import is_mirrored
 
 RECIPE = Recipe(hold=0.5)
 
