@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from autoseg.archive import read_member, safe_members
-from autoseg.errors import ModelError
+from autoseg.errors import ModelError, shown
 
 __all__ = ["StoredTensor", "read_checkpoint", "read_pickle"]
 
@@ -248,7 +248,7 @@ class _Machine:
         """The entry of the table of globals."""
         name = f"{module}.{attribute}"
         if name not in self.known:
-            raise _Refused(name)
+            raise _Refused(name if name.isprintable() and len(name) <= 100 else shown(name))
         return Known(name, self.known[name])
 
 

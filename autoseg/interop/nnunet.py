@@ -19,7 +19,7 @@ import torch
 
 from autoseg.archive import read_member, safe_members
 from autoseg.data.labels import LabelSchema
-from autoseg.errors import ModelError
+from autoseg.errors import ModelError, shown
 from autoseg.interop.checkpoint import read_checkpoint
 from autoseg.interop.nnunet_plans import channel_names, label_schema, settle_configuration, translate_plan
 from autoseg.interop.nnunet_postprocessing import postprocessing_rules
@@ -169,7 +169,7 @@ def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
     assert plan is not None
     ending = dataset.get("file_ending")
     if not isinstance(ending, str) or not re.fullmatch(r"(\.[A-Za-z0-9]{1,8}){1,2}", ending):
-        raise ModelError(f"{files.name}/dataset.json: expected a file_ending such as .nii.gz, found {ending!r:.40}")
+        raise ModelError(f"{files.name}/dataset.json: expected a file_ending such as .nii.gz, found {shown(ending, 40)}")
     info = {
         "imported": {
             "from": "nnU-Net 2",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autoseg.data.labels import LabelSchema, read_labels
-from autoseg.errors import DatasetError, ModelError
+from autoseg.errors import DatasetError, ModelError, shown
 from planners.cost import count_elements
 from planners.plan import ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
 
@@ -65,7 +65,7 @@ def channel_names(dataset: Json, where: str) -> tuple[str, ...]:
     """The image channels in order; ``modality`` is the older name of the entry."""
     entry = dataset.get("channel_names", dataset.get("modality"))
     if not isinstance(entry, dict) or not all(str(key).isdigit() for key in entry):
-        raise ModelError(f"{where}: expected channel_names such as {{'0': 'CT'}}, found {entry!r:.80}")
+        raise ModelError(f"{where}: expected channel_names such as {{'0': 'CT'}}, found {shown(entry, 80)}")
     return tuple(str(entry[key]) for key in sorted(entry, key=int))
 
 
@@ -238,7 +238,7 @@ def _refuse_other_arguments(arguments: Json, flat: bool, where: str) -> None:
     }
     for key, value in arguments.items():
         if key not in rules or not rules[key](value):
-            raise ModelError(f"{where}: the network has {key} = {value!r:.80}, which is not supported")
+            raise ModelError(f"{where}: the network has {key} = {shown(value, 80)}, which is not supported")
 
 
 def _normalization(plans: Json, found: Json, channels: Sequence[str], where: str) -> tuple[ChannelNormalization, ...]:
@@ -291,7 +291,9 @@ def _resampler(found: Json, kind: str, where: str) -> tuple[int, int]:
     if by_torch:
         other |= (how.get("mode", "linear"), how.get("aniso_axis_mode", "nearest-exact")) != ("linear", "nearest-exact")
     if name not in RESAMPLERS or other:
-        raise ModelError(f"{where}: {key} is {name} with {dict(how)!r:.120}, not known here. Known: {', '.join(RESAMPLERS)}")
+        raise ModelError(
+            f"{where}: {key} is {name} with {shown(dict(how), 120)}, not known here. Known: {', '.join(RESAMPLERS)}"
+        )
     if order not in range(6) or coarse not in range(6):
         raise ModelError(f"{where}: {key}: expected spline orders from 0 to 5, found {order!r} and {coarse!r}")
     return order, coarse
@@ -306,19 +308,19 @@ def _mirror_axes(axes: Sequence[int], flat: bool, where: str) -> tuple[int, ...]
 def _part(entry: Json, key: str, kind: type, where: str) -> Any:
     value = entry.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ModelError(f"{where}: expected {key} as a {kind.__name__}, found {value!r:.80}")
+        raise ModelError(f"{where}: expected {key} as a {kind.__name__}, found {shown(value, 80)}")
     return value
 
 
 def _only(entry: Json, key: str, known: Sequence[str], where: str) -> None:
     if entry.get(key, known[0]) not in known:
-        raise ModelError(f"{where}: {key} is {entry[key]!r:.80}, which is not known here. Known: {', '.join(known)}")
+        raise ModelError(f"{where}: {key} is {shown(entry[key], 80)}, which is not known here. Known: {', '.join(known)}")
 
 
 def _number(entry: Json, key: str, where: str) -> float:
     value = entry.get(key)
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ModelError(f"{where}: expected {key} as a number, found {value!r:.80}")
+        raise ModelError(f"{where}: expected {key} as a number, found {shown(value, 80)}")
     return float(value)
 
 
@@ -337,7 +339,7 @@ def _per_stage(entry: Json, key: str, n: int, where: str) -> list[Any]:
     value = entry.get(key)
     values = [value] * n if isinstance(value, int) else value
     if not isinstance(values, list) or len(values) != n:
-        raise ModelError(f"{where}: expected {key} with {n} entries, found {value!r:.80}")
+        raise ModelError(f"{where}: expected {key} with {n} entries, found {shown(value, 80)}")
     return values
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from autoseg.errors import ModelError
+from autoseg.errors import ModelError, shown
 from autoseg.interop.checkpoint import PLAIN, Known, read_pickle
 from autoseg.reconstruct.components import KeepLargest
 
@@ -44,7 +44,9 @@ def postprocessing_rules(content: bytes | Mapping[str, Any], values: Collection[
 
 def _rule(function: Any, how: Any, values: Collection[int], where: str) -> KeepLargest:
     if function != FUNCTION or not isinstance(how, dict) or how.get("background_label", 0) != 0:
-        raise ModelError(f"{where}: only {FUNCTION} is supported, found {function!r:.80}. Remove the file to import without it")
+        raise ModelError(
+            f"{where}: only {FUNCTION} is supported, found {shown(function, 80)}. Remove the file to import without it"
+        )
     groups = how.get("labels_or_regions")
     flat: list[Any] = []
     for group in groups if isinstance(groups, list | tuple) else [groups]:

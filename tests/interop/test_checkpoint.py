@@ -218,3 +218,10 @@ def test_a_damaged_byte_in_the_numbers_is_noticed():
 def test_big_endian_files_are_refused():
     with pytest.raises(ModelError, match="big-endian"):
         read_checkpoint(rebuilt(saved([torch.zeros(2)]), byteorder=b"big"), "it")
+
+
+def test_a_name_in_a_message_is_short_and_printable():
+    with pytest.raises(ModelError) as refused:
+        read_pickle(b"\x80\x02c" + b"m" * 5000 + b"\n\x1b[31mx\n.", "it", PLAIN)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 400
