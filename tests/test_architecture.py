@@ -39,6 +39,7 @@ RULES = [
     ("autoseg/networks/*.py", {"autoseg.data", "autoseg.training", "autoseg.imaging"}, "networks know no files"),
     ("autoseg/inference/*.py", {"autoseg.training"}, "a model works without training code"),
     ("autoseg/training/**/*.py", {"autoseg.inference", "autoseg.evaluation"}, "training ends with weights"),
+    ("autoseg/interop/*.py", {"autoseg.training", "autoseg.inference", "nnunetv2"}, "a foreign model becomes plain values"),
     ("autoseg/[!cps_]*/**/*.py", {"autoseg.pipeline", "autoseg.studies"}, "parts do not know the story they are part of"),
     ("autoseg/training/settle.py", {"torch"}, "what is trained is settled from values alone"),
     ("autoseg/[!c_]*/**/*.py", {"autoseg.cli"}, "nothing imports the command line"),
@@ -90,6 +91,11 @@ def test_nothing_that_runs_code_is_loaded():
         assert not {"pickle", "dill", "joblib", "marshal"} & set(imported(path)), f"{path}: files are data, never code"
         calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
         assert "torch.load" not in calls, f"{path}: weights come as safetensors"
+
+
+def test_one_module_takes_foreign_checkpoints_apart():
+    readers = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("autoseg/**/*.py") if "pickletools" in imported(path)}
+    assert readers == {"autoseg/interop/checkpoint.py"}, "which carries out the instructions that make plain values, no others"
 
 
 def test_only_the_dicom_files_need_the_optional_dicom_packages():
