@@ -48,7 +48,7 @@ def test_surfaces_and_measurements_are_made_of_the_final_labels(tmp_path, tools,
     (measured,) = json.loads((tmp_path / "out" / "a.json").read_text())["measurements"]
     assert measured["voxels"] == expected.sum()
     assert measured["components"] == (1 if rules else 2)
-    assert measured["mesh_volume_mm3"] == pytest.approx(expected.sum(), rel=0.06)  # a ball of voxels, smoothed
+    assert measured["mesh_volume_mm3"] == pytest.approx(expected.sum(), rel=0.1)  # of scores that jump from voxel to voxel
     mesh = trimesh.load(tmp_path / "out" / "a_surfaces" / "ball.stl")
     assert mesh.body_count == (1 if rules else 2)
     method = json.loads((tmp_path / "out" / "a_surfaces" / "surfaces.json").read_text())["method"]["from"]
