@@ -16,6 +16,14 @@ from planners.records import schema_number
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
 SCHEMA = 1
+# of each entry: beyond any network that somebody trained, and before one that no machine holds
+LIMITS = (
+    ("features", 1, 65536),
+    ("strides", 1, 64),
+    ("kernels", 1, 63),
+    ("encoder_blocks", 0, 256),
+    ("decoder_blocks", 0, 256),
+)
 WIDTH_STEP = 8  # of scaled widths: what vector units and tensor cores like
 
 
@@ -138,6 +146,12 @@ class NetworkSpec:
         lengths = {len(entry) for entry in (self.features, self.strides, self.kernels, self.encoder_blocks)}
         if lengths != {len(self.decoder_blocks) + 1}:
             raise ValueError("features, strides, kernels and encoder_blocks need one entry per stage, decoder_blocks one fewer")
+        for name, least, most in LIMITS:
+            values = [v for entry in getattr(self, name) for v in (entry if isinstance(entry, tuple) else (entry,))]
+            if values and not least <= min(values) <= max(values) <= most:
+                raise ValueError(f"{name} must be from {least} to {most}, found {getattr(self, name)}")
+        if min(self.in_channels, self.out_channels) < 1:
+            raise ValueError(f"a network needs channels and outputs, found {self.in_channels} and {self.out_channels}")
         stages = [entry.stage for entry in self.attention]
         if stages != sorted(set(stages)):
             raise ValueError(f"attention needs ascending stages, each once; found {stages}")
@@ -231,8 +245,10 @@ class Plan:
             raise ValueError(f"name must be a plain file name, found {self.name!r}: {fault}")
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError(f"axis_order must be a permutation of 0, 1, 2, found {self.axis_order}")
-        if min(self.spacing_mm) <= 0:
+        if not all(0 < spacing < math.inf for spacing in self.spacing_mm):
             raise ValueError(f"spacing_mm must be positive, found {self.spacing_mm}")
+        if not {0, 1, 2}.issuperset(self.mirror_axes) or len(set(self.mirror_axes)) < len(self.mirror_axes):
+            raise ValueError(f"mirror_axes must be among 0, 1, 2, each once, found {self.mirror_axes}")
         network, channels = self.network, [how.channel for how in self.normalization]
         if len(channels) != network.in_channels:
             raise ValueError(f"normalization has {len(channels)} channels, but the network takes {network.in_channels}")

@@ -65,7 +65,7 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
     folder = Path(folder)
     if not folder.is_dir():
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
-    files = sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
+    files = sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())  # also links to nowhere
     known = [path for path in files if path.name.lower().endswith(tuple(FORMATS))]
     segmentations = [path for path in known if is_slicer_segmentation(path)]
     volumes = [path for path in known if ending_of(path) not in PICTURES]

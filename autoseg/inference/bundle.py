@@ -164,11 +164,10 @@ def refuse_other_model(
 ) -> None:
     """Raise the ModelError that ``save_bundle`` would, before hours go into weights that the folder cannot take.
 
-    Nothing happens where the folder holds no model yet.
+    It may be of another plan, or the plan of a network that does not fit these labels and channels.
     """
     folder = Path(folder)
-    if (folder / MODEL).is_file():
-        _stored_like(_checked_record(plan, labels, channels, file_ending, (), folder), folder)
+    _stored_like(_checked_record(plan, labels, channels, file_ending, (), folder), folder)
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -274,7 +273,7 @@ def _parse_model(data: bytes, where: str | Path) -> tuple[ModelRecord, dict[str,
     """(ModelRecord, info) from the bytes of a model.json."""
     try:
         content = unsealed(json.loads(data), where)
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+    except (ValueError, RecursionError) as fault:
         raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
     except AutosegError as fault:
         raise ModelError(str(fault)) from fault

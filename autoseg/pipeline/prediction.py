@@ -69,7 +69,7 @@ def predict(
         if options.reference:
             refuse_foreign_report(scores)
             refuse_foreign(scores / PAGE)
-    bundle, device = load_bundle(model), choose_device(runtime.device)
+    bundle, device = load_bundle(Path(model)), choose_device(runtime.device)
     inverts = options.invert_monochrome1
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
     tell(inputs)

@@ -103,7 +103,8 @@ def train_one(run: Run, fold: str) -> FoldResult:
     trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start)
     _write_record(run, task, folder, trained)
     bundle = _save(run, fold, trained)
-    report, failures, restoration = None, (), None
+    report, restoration = None, None
+    failures: tuple[str, ...] = ()
     if task.validation:
         report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
     try_report(folder, runtime=Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh))
@@ -122,6 +123,7 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
         versions=versions(),
         memory_mib=max(filter(None, memory), default=None),
         transfer=to_json(trained.transfer) if trained.transfer else None,
+        decisions=run.training.decisions,
     )
     write_fold(folder, record)
 

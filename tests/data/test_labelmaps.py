@@ -9,8 +9,8 @@ import pytest
 
 from autoseg.data.labelmaps import completed, find_label_maps, label_maps, named_labels, schema_of
 from autoseg.data.labels import LabelSchema
-from autoseg.errors import AutosegError, DatasetError
-from autoseg.imaging.files import FORMATS, PICTURES, write_label_volume, write_volume
+from autoseg.errors import AutosegError, DatasetError, FileError
+from autoseg.imaging.files import FORMATS, PICTURES, read_label_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
 
@@ -170,3 +170,21 @@ def test_a_schema_is_completed_by_values_that_it_does_not_know():
 def test_the_name_of_a_picture_is_that_of_its_case(tmp_path, ending):
     (tmp_path / f"a.b{ending}").write_bytes(b"")
     assert label_maps(tmp_path) == {"a.b": Path(tmp_path / f"a.b{ending}")}
+
+
+def test_a_link_to_nowhere_or_to_itself_is_a_map_that_fails_and_is_not_left_out(tmp_path):
+    write(tmp_path / "a.nii.gz")
+    (tmp_path / "b.nii.gz").symlink_to(tmp_path / "b.nii.gz")
+    (tmp_path / "c.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    assert sorted(label_maps(tmp_path)) == ["a", "b", "c"]
+    for name in "bc":
+        with pytest.raises(FileError, match=f"{name}.nii.gz: expected a readable file"):
+            read_label_volume(tmp_path / f"{name}.nii.gz")
+    assert schema_of(tmp_path, label_maps(tmp_path)).values == ((1,),)
+
+
+def test_values_that_only_the_predictions_have_are_a_class_of_their_own(tmp_path):
+    maps = {"a": write(tmp_path / "references/a.nii.gz", (0, 1, 0))}
+    guess = write(tmp_path / "predictions/a.nii.gz", (0, 1, 2))
+    schema = schema_of(tmp_path / "references", maps, also=[guess])
+    assert schema.groups == {"label 1": (1,), "label 2": (2,)}

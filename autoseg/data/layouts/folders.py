@@ -252,7 +252,7 @@ def _channels_of(case: str, by_stem: dict[str, Path]) -> tuple[Source, ...]:
 
 def _images_in(folder: Path, is_one: Callable[[Path], bool] | None = None) -> list[Path]:
     is_one = is_one or _is_image
-    return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".") and is_one(path)]
+    return [path for path in sorted(folder.iterdir()) if not path.is_dir() and not path.name.startswith(".") and is_one(path)]
 
 
 def _is_map(path: Path) -> bool:
