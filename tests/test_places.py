@@ -17,7 +17,7 @@ from autoseg.errors import FileError
 from autoseg.evaluation.report_files import FILES
 from autoseg.phantoms import write_phantoms
 from autoseg.pipeline import export_model
-from autoseg.places import FINDINGS, MODEL, PAGE, refuse_foreign, require_writable
+from autoseg.places import FINDINGS, MODEL, PAGE, refuse_foreign
 from autoseg.workspace import Workspace
 from tests.page.material import make_evaluation
 
@@ -100,10 +100,11 @@ def test_folders_and_dead_links_in_the_way_are_not_ours(tmp_path):
     refuse_foreign(tmp_path / "metrics.csv")
 
 
-def test_a_file_in_place_of_the_folder_is_said(tmp_path):
-    (tmp_path / "out").write_text("")
-    with pytest.raises(FileError, match="out: cannot be written"):
-        require_writable(tmp_path / "out")
+def test_a_file_in_place_of_the_folder_is_said(place, tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert evaluate(place, tmp_path / "out") == 2
+    assert "out: expected a folder to write to, found a file" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rights are those of POSIX")

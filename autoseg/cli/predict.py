@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import find_model, predict
 
+    options = options_from(args, PredictOptions())
     model = find_model(args.model, workspace_of(args))
-    done = predict(Path(args.input), Path(args.output), model, options_from(args, PredictOptions()), runtime_of(args))
+    done = predict(Path(args.input), Path(args.output), model, options, runtime_of(args))
     print(done.summary())
     return 1 if done.failures else 0

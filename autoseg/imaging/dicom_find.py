@@ -344,8 +344,8 @@ def _is_near(plane: Plane, other: Plane) -> bool:
         (plane.spacing_mm, other.spacing_mm, NEAR * min(other.spacing_mm or (1,))),
         (plane.orientation, other.orientation, NEAR),
     ):
-        if own is None or its is None:
-            if own is not its:
+        if own is None or its is None:  # an image that has a place lacks it by a fault; one that has none is something else
+            if own is not its and not (plane.position and other.position):
                 return False
         elif np.abs(np.subtract(own, its)).max() > largest:
             return False

@@ -89,8 +89,10 @@ def _curves(history: Sequence[Check]) -> dict[str, Markup]:
 
 
 def plan_section(record: RunRecord) -> Markup:
-    """The plan, and the reason of each of its decisions."""
+    """The plan, and the reason of each of its decisions and of those that settled the training."""
     plan = record.fold.task.plan
+    told = {decision.what for decision in plan.decisions}
+    settled = [decision for decision in record.fold.decisions if decision.what not in told]
     facts = (
         ("plan", plan.name),
         ("planner", f"{plan.planner}, preset {plan.preset}"),
@@ -100,7 +102,7 @@ def plan_section(record: RunRecord) -> Markup:
         ("features", ", ".join(map(str, plan.network.features))),
         ("normalisation", ", ".join(f"{how.channel}: {how.scheme}" for how in plan.normalization)),
     )
-    rows = [[_what(decision), decision.chosen, _why(decision)] for decision in plan.decisions]
+    rows = [[_what(decision), decision.chosen, _why(decision)] for decision in (*plan.decisions, *settled)]
     decisions = Table(["decision", "chosen", "because"], rows, css="prose", numeric_from=9)
     return render("plan.html", facts=facts, decisions=decisions)
 

@@ -11,11 +11,8 @@ from pathlib import Path
 from autoseg.errors import AutosegError
 from autoseg.options import ReportOptions, Runtime
 from autoseg.page import MOST_PICTURED, write_page
-from autoseg.page.of_results import page_of_results
-from autoseg.page.of_run import page_of_run
-from autoseg.page.sources import Sources
+from autoseg.page.gather import page_of
 from autoseg.places import PAGE, refuse_foreign
-from autoseg.records import read_fold
 from autoseg.room import check_writable
 
 __all__ = ["Reported", "report", "try_report"]
@@ -58,8 +55,7 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
     if not runtime.fresh:
         refuse_foreign(folder / PAGE)
-    fold = read_fold(folder)
-    page = page_of_run(folder, fold) if fold else page_of_results(folder, Sources(options))
+    page = page_of(folder, options)
     check_writable(folder)
     on_done = runtime.progress("draw", min(len(page.cases), MOST_PICTURED))
     notes = write_page(page, folder / PAGE, workers=runtime.workers, on_done=on_done)

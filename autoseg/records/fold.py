@@ -13,7 +13,7 @@ from typing import Any
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
 from autoseg.workspace import read_json, write_json
-from planners.plan import Plan
+from planners.plan import Decision, Plan
 from planners.records import OPTIONAL, REST, RecordError, from_json, to_json
 
 __all__ = ["FOLD_FILE", "Check", "FoldRecord", "FoldTaskRecord", "as_recorded", "read_checks", "read_fold", "write_fold"]
@@ -58,6 +58,7 @@ class FoldRecord:
         versions: of autoseg, python, torch, numpy and the system.
         memory_mib: the most that a session of it needed; None where nobody knows.
         transfer: what was taken over from the model it started from, as JSON; None where it started anew.
+        decisions: what was settled for the device, the length and the data; empty in records of older versions.
     """
 
     task: FoldTaskRecord
@@ -66,6 +67,7 @@ class FoldRecord:
     versions: dict[str, str] = field(default_factory=dict)
     memory_mib: int | float | None = None
     transfer: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
+    decisions: tuple[Decision, ...] = field(default=(), metadata=OPTIONAL)
     more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
 

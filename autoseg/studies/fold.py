@@ -122,6 +122,7 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
         versions=versions(),
         memory_mib=max(filter(None, memory), default=None),
         transfer=to_json(trained.transfer) if trained.transfer else None,
+        decisions=run.training.decisions,
     )
     write_fold(folder, record)
 

@@ -1,7 +1,11 @@
 """What a person sees of a training: a line of history per check, and the curves."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from autoseg.atomic import replacing
 from autoseg.room import told_when_full
@@ -9,7 +13,7 @@ from autoseg.room import told_when_full
 __all__ = ["append_history", "plot_history", "read_history", "trim_history"]
 
 
-def append_history(path, row):
+def append_history(path: Path | str, row: Mapping[str, Any]) -> None:
     """Add one check (a flat dictionary) to ``history.jsonl``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -17,7 +21,7 @@ def append_history(path, row):
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
-def read_history(path):
+def read_history(path: Path | str) -> list[dict[str, Any]]:
     """The rows; a last line cut off by a crash is left out."""
     rows = []
     if Path(path).is_file():
@@ -29,14 +33,14 @@ def read_history(path):
     return rows
 
 
-def trim_history(path, step):
+def trim_history(path: Path, step: int) -> None:
     """Drop the rows after ``step``, which a resumed training will write again."""
     rows = [row for row in read_history(path) if row["step"] <= step]
     with replacing(path) as draft:
         draft.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def plot_history(rows, path):
+def plot_history(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Losses, patch Dice and learning rate over the steps, as one PNG; nothing where there are no rows."""
     if not rows:
         return

@@ -184,7 +184,7 @@ def learning_rate_factor(recipe: Recipe, fraction: float, cooldown: float | None
         return max(fraction / recipe.warmup, 0.01)
     if fraction < start:
         return 1.0
-    return (1 - (fraction - start) / (end - start)) ** recipe.power
+    return float((1 - (fraction - start) / (end - start)) ** recipe.power)
 
 
 def over_at(recipe: Recipe, cooldown: float | None = None) -> float:

@@ -9,6 +9,7 @@ instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
@@ -51,7 +52,8 @@ def draw_centre(
     shape, size = np.array(case.shape), np.array(patch)
     # a patch stays inside where it fits; where the case is smaller, the case stays inside the patch
     low, high = np.minimum(0, shape - size), np.maximum(0, shape - size)
-    return rng.integers(low, high, endpoint=True) + size // 2
+    centre: np.ndarray = rng.integers(low, high, endpoint=True) + size // 2
+    return centre
 
 
 def read_block(
@@ -76,17 +78,20 @@ def read_block(
     return image.astype(np.float32, copy=False), _crop_and_pad(case.codes, box, outside_code)
 
 
-def _crop_and_pad(array, box, value):
+def _crop_and_pad(array: Any, box: list[list[int]], value: float) -> np.ndarray:
     """The voxels of a box as a numpy array; ``value`` beyond the array, of which no more is read."""
     inside = [slice(max(0, low), max(0, low, min(high, edge))) for (low, high), edge in zip(box, array.shape[-3:], strict=True)]
     shifted = [[low - part.start, high - part.start] for (low, high), part in zip(box, inside, strict=True)]
-    return crop_and_pad_nd(array[(..., *inside)], shifted, pad_value=value)
+    place = (..., *inside)
+    found: np.ndarray = crop_and_pad_nd(array[place], shifted, pad_value=value)
+    return found
 
 
 def _pick(rng: np.random.Generator, arrays: Sequence[np.ndarray]) -> np.ndarray:
     position = rng.integers(sum(len(a) for a in arrays))
     for array in arrays:
         if position < len(array):
-            return array[position].astype(np.int64)
+            voxel: np.ndarray = array[position].astype(np.int64)
+            return voxel
         position -= len(array)
     raise AssertionError("unreachable: the position is below the total")

@@ -15,7 +15,7 @@ import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.sr.codedict import codes
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 from skimage.draw import polygon2mask
 
 from autoseg.errors import AutosegError, FileError, GeometryError
@@ -536,14 +536,17 @@ def test_files_that_vanish_or_break_are_named_without_their_folders(tmp_path, dr
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory, draw):
-    """Bytes of a slice, a file of frames, a deflated file and a segmentation."""
+    """Bytes of a slice, a file of frames, a deflated and a compressed file and a segmentation."""
     folder = tmp_path_factory.mktemp("originals")
     path, _ = written_segmentation(draw, folder)
     (one,) = draw.slice_datasets(draw.random_values((1, 6, 7)))
     draw.save(one, folder / "slice")
     draw.save(draw.multiframe_dataset(draw.random_values()), folder / "frames")
+    one.compress(RLELossless)
+    draw.save(one, folder / "compressed")
+    (one,) = draw.slice_datasets(draw.random_values((1, 6, 7)))
     deflated(draw, folder / "deflated", one)
-    return [(folder / name).read_bytes() for name in ("slice", "frames", "deflated")] + [path.read_bytes()]
+    return [(folder / name).read_bytes() for name in ("slice", "frames", "deflated", "compressed")] + [path.read_bytes()]
 
 
 @given(data=st.data())
@@ -573,3 +576,50 @@ def test_damaged_files_raise_nothing_but_our_errors(originals, tmp_path, data):
     for act in (find_series, read_file, lambda one: read_file(one, as_label=True), segment_names):
         with contextlib.suppress(AutosegError):
             act(path)
+
+
+def test_a_header_that_claims_a_million_frames_is_read_at_once(tmp_path, draw):
+    (one,) = draw.slice_datasets(draw.random_values((1, 6, 7)))
+    one.NumberOfFrames = 2**31 - 1
+    draw.save(one, tmp_path / "slice" / "a.dcm")
+    whole = draw.multiframe_dataset(draw.random_values())
+    whole.NumberOfFrames = 2**31 - 1
+    draw.save(whole, tmp_path / "frames" / "a.dcm")
+    for folder in ("slice", "frames"):
+        with pytest.raises(AutosegError):
+            read_file(tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "said"),
+    [
+        ("ImagePositionPatient", [1e30, 0, 0], "no usable ImagePositionPatient"),
+        ("PixelSpacing", [1e12, 1], "no usable PixelSpacing"),
+        ("PixelSpacing", [1e-9, 1], "no usable PixelSpacing"),
+        ("RescaleSlope", 1e35, "expected a usable RescaleSlope"),
+    ],
+)
+def test_lengths_and_slopes_beyond_all_measure_are_no_values(tmp_path, draw, keyword, value, said):
+    slices = list(draw.slice_datasets(draw.random_values()))
+    setattr(slices[2], keyword, value)
+    with pytest.raises(AutosegError, match=said):
+        read_file(saved(draw, tmp_path, slices))
+
+
+@pytest.mark.parametrize("which", [2, 4])
+def test_a_slice_without_directions_is_no_stray_image_and_one_without_any_place_is(tmp_path, draw, which):
+    slices = list(draw.slice_datasets(draw.random_values()))
+    del slices[which].ImageOrientationPatient
+    with pytest.raises(GeometryError, match=f"00{which}.dcm has no usable ImageOrientationPatient"):
+        read_file(saved(draw, tmp_path / "slice", slices))
+    slices = list(draw.slice_datasets(draw.random_values((6, 6, 7))))
+    del slices[5].ImageOrientationPatient, slices[5].ImagePositionPatient
+    content = read_file(saved(draw, tmp_path / "report", slices))
+    assert content.geometry.shape == (5, 6, 7)
+    assert content.notes == ("1 single images of another size or orientation were left out.",)
+
+
+def test_a_large_intercept_stays_what_it_is(tmp_path, draw):
+    values = draw.random_values()
+    content = read_file(draw.write_series(tmp_path, values, RescaleIntercept=20000000000))
+    np.testing.assert_allclose(content.data[0], values + 2e10, rtol=1e-6)

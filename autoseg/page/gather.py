@@ -1,0 +1,259 @@
+"""What stands in a folder of results as a Page: of a fold, of predictions or an evaluation, of reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from autoseg import __version__
+from autoseg.data.dataset import Case, image_name, read_dataset
+from autoseg.data.findings import Finding
+from autoseg.data.labelmaps import completed, label_maps
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import AutosegError
+from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_report
+from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
+from autoseg.evaluation.values import count_values
+from autoseg.imaging.files import FORMATS, digest_on_disk, ending_of, paths_of, read_label_volume
+from autoseg.options import ReportOptions
+from autoseg.page.page import Page
+from autoseg.page.runs import RunRecord
+from autoseg.page.scene import PageCase
+from autoseg.records import CaseRecord, CohortRecord, FoldRecord, read_case, read_checks, read_cohort, read_fold
+from autoseg.workspace import read_json, read_record
+from planners.fingerprint import Fingerprint
+from planners.records import from_json
+
+__all__ = ["page_of"]
+
+RECONSTRUCT = "autoseg reconstruct"  # what its records say that they were made by
+
+
+def page_of(folder: Path, options: ReportOptions) -> Page:
+    """The Page of a folder.
+
+    Args:
+        folder: ``runs/NAME/RUN/fold_N``, one with predictions or metrics or both, or what ``reconstruct`` wrote.
+        options: where the page finds what it shows.
+
+    Raises:
+        AutosegError: the folder holds none of these, or what is in it cannot be read.
+    """
+    fold = read_fold(folder)
+    return _of_run(folder, fold) if fold else _of_results(folder, _Sources(options))
+
+
+def _of_run(folder: Path, fold: FoldRecord) -> Page:
+    """The Page of a fold: the training, its data set, and the cases that it held back."""
+    plan, workspace, results = fold.task.plan, folder.absolute().parents[3], folder / "validation"
+    about = workspace / "fingerprints" / plan.dataset
+    home = read_json(about / "dataset.json").get("folder") if (about / "dataset.json").is_file() else None
+    scored = read_report(results / REPORT_FILE) if (results / REPORT_FILE).is_file() else None
+    known = _cases_of_dataset(home, set(fold.task.validation))
+    cases = []
+    guesses = label_maps(results) if scored else {}
+    for name in fold.task.validation if scored else ():
+        case = known.get(name)
+        cases.append(_case(name, results, case.images if case else (), case.label if case else None, guesses.get(name)))
+    run = RunRecord(
+        fold=fold,
+        history=read_checks(folder / "history.jsonl"),
+        fingerprint=_if_there(Fingerprint, about / "fingerprint.json"),
+        findings=_findings(about / "findings.json"),
+        restoration=_if_there(RestorationResult, results / RESTORED_FILE),
+    )
+    return Page(
+        title=f"{plan.dataset}: {plan.name}, {plan.network.name}, {folder.name.replace('_', ' ')}",
+        labels=fold.task.labels,
+        report=scored,
+        cases=tuple(cases),
+        run=run,
+        folders=_folders([folder, workspace, *([home] if home else [])], scored),
+    )
+
+
+def _if_there(cls: Any, path: Path) -> Any:
+    """The record in a file; None where there is no such file."""
+    return read_record(cls, path, strict=False) if path.is_file() else None
+
+
+def _findings(path: Path) -> tuple[Finding, ...]:
+    found = read_json(path) if path.is_file() else []
+    return tuple(from_json(Finding, one, str(path), strict=False) for one in found)
+
+
+def _cases_of_dataset(folder: str | None, names: Set[str]) -> dict[str, Case]:
+    """{name: Case} of the data set, {} where it has gone."""
+    try:
+        return {case.id: case for case in read_dataset(Path(folder)).training if case.id in names} if folder else {}
+    except AutosegError:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Where the files of the cases are found; each folder is looked through once."""
+
+    options: ReportOptions
+    maps: dict[Path, dict[str, Path]] = field(default_factory=dict)
+    scans: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
+
+    def map_of(self, case: str, folder: str | PathLike[str] | None, otherwise: Path | None) -> Path | None:
+        """The label map of a case in a folder, else the path given; None where neither is a file."""
+        if folder is not None and (found := self._maps_in(Path(folder)).get(case)):
+            return found
+        return otherwise if otherwise is not None and otherwise.is_file() else None
+
+    def _maps_in(self, folder: Path) -> dict[str, Path]:
+        if folder not in self.maps:
+            self.maps[folder] = label_maps(folder) if folder.is_dir() else {}
+        return self.maps[folder]
+
+    def images_of(self, case: str, labels: Path | None) -> Sequence[Any]:
+        """The scan's files, one per channel; () where they are not found."""
+        images = self.options.images
+        if isinstance(images, Mapping):
+            return tuple(images.get(case, ()))
+        if images is None and labels is not None and labels.parent.name.startswith("labels"):
+            images = labels.parent.with_name(labels.parent.name.replace("labels", "images"))
+        if images is None:
+            return ()
+        folder = Path(images)
+        if folder not in self.scans:
+            self.scans[folder] = _scans_in(folder) if folder.is_dir() else {}
+        return tuple(sorted(self.scans[folder].get(case, ())))
+
+    @property
+    def places(self) -> list[str | PathLike[str]]:
+        """The folders, those of the scans too, of which one may be a DicomSeries."""
+        known = [place for place in (self.options.reference, self.options.predicted) if place is not None]
+        images = self.options.images
+        if isinstance(images, Mapping):
+            return [*known, *{path.parent for case in images.values() for image in case for path in paths_of(image)}]
+        return [*known] if images is None else [*known, images]
+
+
+def _scans_in(folder: Path) -> dict[str, list[Path]]:
+    """{case: its files} of the scans in a folder: ``CASE_0000.EXT`` and so on, else ``CASE.EXT``."""
+    found: dict[str, dict[tuple[str, bool], list[Path]]] = {}  # by ending, and whether a channel has a file of its own
+    for path in folder.iterdir():
+        if path.name.lower().endswith(tuple(FORMATS)):
+            ending = ending_of(path)
+            found.setdefault(path.name[: -len(ending)], {})[ending, False] = [path]
+            if match := image_name(ending).fullmatch(path.name):
+                found.setdefault(match[1], {}).setdefault((ending, True), []).append(path)
+    return {case: kinds[max(kinds, key=lambda kind: (len(kind[0]), kind[1]))] for case, kinds in found.items()}
+
+
+def _of_results(folder: Path, sources: _Sources) -> Page:
+    """The Page of a folder with predictions, metrics, or both; else of reconstructions."""
+    scored = read_report(folder / REPORT_FILE) if (folder / REPORT_FILE).is_file() else None
+    names = list(scored.files if scored and scored.files else label_maps(folder))
+    if not names:
+        return _of_reconstructions(folder, sources)
+    cases = [_result(name, folder, sources, scored.files.get(name) if scored else None) for name in names]
+    record = read_cohort(folder)
+    model = Path(record.model.name).name  # which may be the path that was given
+    facts = (
+        ("model", model),
+        ("scored", str(len(scored.cases)) if scored else ""),
+        ("failed", str(len({failure.case for failure in scored.failures})) if scored and scored.failures else ""),
+        ("device", record.device),
+        ("autoseg", record.versions.get("autoseg", __version__)),
+    )
+    kind = "Predictions" if model or not scored else "Evaluation"
+    return Page(
+        title=f"{kind} of {len(cases)} case{'s' * (len(cases) != 1)}",
+        facts=facts,
+        labels=scored.labels if scored else _labels(record, cases),
+        report=scored,
+        cases=tuple(cases),
+        folders=_folders([folder, *sources.places], scored),
+    )
+
+
+def _result(name: str, folder: Path, sources: _Sources, files: ScoredFiles | None) -> PageCase:
+    """A case that was scored, or only predicted."""
+    options = sources.options
+    truth = sources.map_of(name, options.reference, Path(files.reference) if files else None)
+    guess = sources.map_of(name, options.predicted or folder, Path(files.predicted) if files else None)
+    return _case(name, folder, sources.images_of(name, truth), truth, guess)
+
+
+def _of_reconstructions(folder: Path, sources: _Sources) -> Page:
+    """The Page of what ``reconstruct`` wrote; the label maps are where they were, or in the folder ``predicted``."""
+    found = {path.stem: read_case(path) for path in sorted(folder.glob("[!.]*.json"))}
+    records = {name: record for name, record in found.items() if record and record.made_by == RECONSTRUCT and record.is_done}
+    if not records:
+        raise AutosegError(
+            f"{folder}: neither a run's fold, nor predictions, nor reconstructions, nor {REPORT_FILE} in it. "
+            "Expected RUN/fold_N, or the output folder of `autoseg predict`, `autoseg reconstruct` or `autoseg evaluate`"
+        )
+    cases = [_reconstructed(name, folder, record, sources) for name, record in records.items()]
+    groups: dict[str, tuple[int, ...]] = {}
+    for record in records.values():
+        groups = {**record.groups, **groups}
+    values = tuple(groups.values())
+    places = [folder, *sources.places, *(Path(record.source).parent for record in records.values())]
+    return Page(
+        title=f"Reconstruction of {len(cases)} label map{'s' * (len(cases) != 1)}",
+        facts=(("autoseg", __version__),),
+        labels=LabelSchema(tuple(groups), values, any(len(group) > 1 for group in values), tuple(v[0] for v in values)),
+        cases=tuple(cases),
+        folders=_folders(places, None),
+    )
+
+
+def _reconstructed(name: str, folder: Path, record: CaseRecord, sources: _Sources) -> PageCase:
+    """A label map and what was made of it, with a note where the map has gone or changed."""
+    source = Path(record.source)
+    found = sources.map_of(name, sources.options.predicted, source)
+    notes = []
+    if found is None:
+        notes.append(f"{source.name}: the label map is not where it was; --predicted DIR names its folder")
+    elif digest_on_disk(found) not in record.inputs.values():
+        notes.append(f"{found.name}: is not the label map that surfaces and measurements were made of")
+    truth = sources.map_of(name, sources.options.reference, None)
+    case = _case(name, folder, sources.images_of(name, truth or found), truth, found, home=folder)
+    return replace(case, record=replace(record, notes=tuple(notes)), called="labels")
+
+
+def _case(
+    name: str,
+    folder: Path,
+    images: Sequence[Any] = (),
+    reference: Path | None = None,
+    predicted: Path | None = None,
+    home: Path | None = None,
+) -> PageCase:
+    """A PageCase with what lies in ``home``, else beside its prediction."""
+    home = home or (predicted.parent if predicted else folder)
+    surfaces = home / f"{name}_surfaces"
+    return PageCase(
+        id=name,
+        images=tuple(images),
+        reference=reference,
+        predicted=predicted,
+        record=read_case(home / f"{name}.json") or CaseRecord(),
+        surfaces=surfaces if surfaces.is_dir() else None,
+    )
+
+
+def _labels(record: CohortRecord, cases: Iterable[PageCase]) -> LabelSchema:
+    """The structures that the model was made for, else one for every value found."""
+    if record.labels:
+        return record.labels
+    maps = (read_label_volume(case.predicted).data for case in cases if case.predicted)
+    return completed(None, {value for data in maps for value in count_values(data)})
+
+
+def _folders(known: Iterable[str | PathLike[str]], scored: Report | None) -> tuple[str, ...]:
+    """Folders whose names may stand in messages, with those that they lie in."""
+    paths = [Path(place) for place in known]
+    for files in scored.files.values() if scored else ():
+        paths += [Path(files.reference).parent, Path(files.predicted).parent]
+    every = {form for path in paths for form in (path, path.absolute())}
+    return tuple(sorted({str(folder) for path in every for folder in (path, *path.parents) if folder.name}))
