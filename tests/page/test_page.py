@@ -28,7 +28,7 @@ from autoseg.page.plots import Curve, Spread, draw_distribution, draw_lines
 from autoseg.page.scene import PageCase, Scene, read_scene
 from autoseg.pipeline import evaluate, reconstruct, report
 from autoseg.workspace import write_json
-from tests.page.material import NASTY, ONE, ONE_WORKER, STRUCTURE, ball, write_noisy_page
+from tests.helpers.evaluations import NASTY, ONE, ONE_WORKER, STRUCTURE, ball, write_noisy_page
 
 VOID = {"meta", "link", "br", "input", "image", "path", "rect", "circle"}
 
