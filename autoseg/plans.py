@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import planners
-from autoseg.errors import PlanError
+from autoseg.errors import AutosegError, PlanError
 from autoseg.options import PlanOptions
 from autoseg.workspace import Workspace, read_json, read_record, write_json
 from planners import Budget, Fingerprint, Plan
-from planners.records import to_json
 
 __all__ = ["default_plan", "make_plans", "write_plan"]
 
@@ -61,7 +60,21 @@ def _edited(workspace: Workspace, plan: Plan) -> Plan | None:
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old1, 2, ..."""
-    if path.is_file() and (stored := read_json(path)) != to_json(plan):
-        write_json(next(old for n in itertools.count(1) if not (old := path.with_name(f"{path.name}.old{n}")).exists()), stored)
+    """Write a plan, unless the same one stands there, be it in the words of an older version.
+
+    Another one, which may have been edited, stays beside it as NAME.json.old1, 2, ...
+    """
+    if path.is_file():
+        if _is_stored(path, plan):
+            return
+        aside = next(old for n in itertools.count(1) if not (old := path.with_name(f"{path.name}.old{n}")).exists())
+        write_json(aside, read_json(path))
     write_json(path, plan)
+
+
+def _is_stored(path: Path, plan: Plan) -> bool:
+    """Whether the file says the same plan; one that cannot be read does not."""
+    try:
+        return bool(read_record(Plan, path) == plan)
+    except AutosegError:
+        return False

@@ -57,13 +57,24 @@ def anyhow(old, new):
     return True
 
 
+def inserted(old, new):
+    start, end = (len(os.path.commonprefix(pair)) for pair in ((old, new), (old[::-1], new[::-1])))
+    return len(old) < len(new) and start + end >= len(old)
+
+
 INTENDED = (  # "FILE:KEY", what may differ, why
     (r"\.lock:", on_one_side, "empty files, locked by the operating system"),
     (r"(fingerprints/\w+/\w+|/model|/case)\.json:/seal", on_one_side, "a digest of the file in itself: damage is noticed"),
     (r"prepared/.*/case\.json:/files/", on_one_side, "digests of prepared arrays: damage is noticed"),
     (r"model\.json:/(schema|weights/\d+/learned_from/)", on_one_side, "cases that a fold learned from"),
     (r"run\.json:/cases/[^/]+/(device|precision)", on_one_side, "of each case, since shards may differ"),
-    (r"/(overwrite|orientation|fill_holes)$", on_one_side, "fields of records that are younger"),
+    (r"/schema$", anyhow, "fields of records that are younger"),
+    (
+        r"/(overwrite|orientation|fill_holes|clip|window_peak|label_centres_mm/.*)$",
+        on_one_side,
+        "fields of records that are younger",
+    ),
+    (r"fold_\w+/report\.html:", inserted, "what was settled for the training, with the rule"),
     (r"fold_\w+/run\.json:/decisions/", on_one_side, "what was settled for the training, with the rule"),
     (r"_surfaces/scores\.json:", on_one_side, "scores of surfaces have a file of their own"),
     (r"/[^/]+\.json:/surface_scores/", on_one_side, "scores of surfaces are no longer added to a finished record"),
@@ -76,6 +87,7 @@ INTENDED = (  # "FILE:KEY", what may differ, why
     (r"measurements\.csv:", within(1e-4), "significant digits, which tell small structures too, instead of four decimals"),
 )
 INTERRUPTED = (  # the same for what was interrupted
+    (r"/\.writing-", on_one_side, "drafts of a killed command, which the old checkout left lying too"),
     (r"run\.json:/cases/[^/]+/status", anyhow, "done before the interruption, and left alone"),
     (r"history\.jsonl:/\d+/train_loss", anyhow, "mean since the check before, of which an interruption forgets a part"),
     (r"fold_\w+/(curves\.png|report\.html):", anyhow, "curves of that mean"),
@@ -243,8 +255,10 @@ def values(path):
         with safe_open(path, "pt") as file:
             yield from flat(json.loads((file.metadata() or {}).get("state", "{}")))
             yield from ((f"/{key}", digest(file.get_tensor(key).numpy().tobytes())) for key in file.keys())  # noqa: SIM118
-    elif path.suffix in (".html", ".md", ".txt"):
-        yield from ((f"/{number}", re.sub(SPENT, "", line)) for number, line in enumerate(path.read_text().splitlines()))
+    elif path.suffix in (".md", ".txt"):
+        yield from ((f"/{number}", line) for number, line in enumerate(path.read_text().splitlines()))
+    elif path.suffix == ".html":
+        yield "", re.sub(r">\s+<", "><", re.sub(SPENT, "", path.read_text()))
     else:
         yield "", digest(path.read_bytes())
 
@@ -296,7 +310,8 @@ def compare(title, old, new, meant=INTENDED):
         reasons[reason] += 1
         states[name] = max(states[name], MEANT if reason else DIFFERS)
         if not reason:
-            lines.setdefault(name, f"DIFFERS {place}\n  {str(was)[:300]}\n  {str(found)[:300]}")
+            at = max(len(os.path.commonprefix([str(was), str(found)])) - 40, 0)
+            lines.setdefault(name, f"DIFFERS {place}\n  {str(was)[at : at + 300]}\n  {str(found)[at : at + 300]}")
     print(f"\n{title}\n\n| | files | same | meant differences | differ |\n|---|---|---|---|---|")
     kinds = {name: next(kind for kind, pattern in KINDS if re.search(pattern, f"/{name}")) for name in states}
     for kind, _ in KINDS:

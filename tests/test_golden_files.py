@@ -20,6 +20,7 @@ from autoseg.cli import main
 from autoseg.data.dataset import read_dataset
 from autoseg.imaging.files import read_label_volume, read_volume
 from autoseg.options import InferenceOptions
+from autoseg.plans import write_plan
 from autoseg.workspace import read_record
 from planners.plan import Plan
 from planners.records import digest
@@ -84,6 +85,14 @@ def test_planning_keeps_the_edited_plan_and_every_prepared_case(golden: Path, ca
     assert "fullres_3d (kept as edited)" in text
     assert "prepared 0 cases, 5 were ready" in text
     assert {part: bytes_of(golden / "workspace" / part) for part in before} == before
+
+
+def test_a_plan_in_the_words_of_an_older_version_is_not_taken_for_another(golden: Path) -> None:
+    folder = next((golden / "workspace" / "plans").iterdir())
+    before = bytes_of(folder)
+    for path in sorted(folder.glob("*.json")):
+        write_plan(path, read_record(Plan, path))
+    assert bytes_of(folder) == before
 
 
 def test_a_finished_fold_is_not_trained_or_predicted_again(golden: Path, capsys: pytest.CaptureFixture[str]) -> None:
