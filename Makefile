@@ -1,7 +1,7 @@
 # make demo and make test set everything up by themselves, in .venv
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := dicom,page,test,dev
+EXTRAS := dicom,onnx,page,test,dev
 
 .PHONY: demo test lint slow gpu bench oldest clean
 

@@ -12,7 +12,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet pymeshlab==2025.7.post1 trimesh==5.2.0 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet pymeshlab==2025.7.post1 trimesh==5.2.0 numpy==2.2.6
 cd "$folder"
 venv/bin/python - <<'PY'
 import numpy as np

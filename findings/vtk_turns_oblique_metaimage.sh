@@ -10,7 +10,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet vtk==9.7.2 SimpleITK==2.5.7 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet vtk==9.7.2 SimpleITK==2.5.7 numpy==2.2.6
 cd "$folder"
 venv/bin/python - <<'PY'
 import numpy as np

@@ -16,9 +16,11 @@ import numpy as np
 from autoseg.data.dataset import DatasetSpec, guess_patient, image_name
 from autoseg.data.findings import SEVERITIES, Finding
 from autoseg.data.scan import CaseScan, scan_dataset
+from autoseg.data.sides import opposite_pairs
 from autoseg.data.splits import make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.raw import digest_of
+from planners.mirror import find_pairs
 
 __all__ = ["Finding", "check_dataset"]
 
@@ -46,7 +48,12 @@ def check_dataset(
     measured = [scan for scan in scans if scan.channels]
     findings = [finding for scan in scans for finding in scan.findings]
     findings += [*_check_files(dataset), *_check_patients(dataset), *_check_labels_used(dataset, scans)]
-    findings += [*_check_orientation(scans), *_check_spacing(measured), *_check_duplicates(scans)]
+    findings += [
+        *_check_sides(dataset, scans),
+        *_check_orientation(scans),
+        *_check_spacing(measured),
+        *_check_duplicates(scans),
+    ]
     findings += [*_check_test_cases(dataset, scans), *_check_folds(dataset, scans)]
     for number, name in enumerate(dataset.channels):
         findings += _check_intensities(name, number, measured)
@@ -139,6 +146,17 @@ def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Itera
             name = ", ".join(names) or ("ignore" if value == labels.ignore else "background")
             message = f"label {value} ({name}): expected in some case, found in none of {len(scans)}"
             yield Finding("warning", "", "label-never-present", message, "Take it out of labels if it is not used.")
+
+
+def _check_sides(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
+    """Structures on opposite sides in all cases whose names do not say so, where mirroring would confuse them."""
+    if find_pairs(dataset.labels.structures):
+        return  # then nothing is mirrored along x
+    if pairs := opposite_pairs(scans, dataset.labels):
+        shown = "; ".join(f"{left} / {right}" for left, right in pairs[:5]) + ("; ..." if len(pairs) > 5 else "")
+        message = f"of similar size and on opposite sides in all cases: {shown}; their names do not say so"
+        remedy = "Call them left and right if that tells them apart: then they are not mirrored into each other."
+        yield Finding("warning", "", "sides-unnamed", message, remedy)
 
 
 def _check_orientation(scans: Sequence[CaseScan]) -> Iterator[Finding]:

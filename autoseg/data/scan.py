@@ -27,8 +27,9 @@ from autoseg.data.file_checks import (
 )
 from autoseg.data.findings import Finding
 from autoseg.data.intensities import ChannelScan, measure_channel
+from autoseg.digits import rounded
 from autoseg.engines import Outcome, map_cases
-from autoseg.imaging.crop import crop, nonzero_box
+from autoseg.imaging.crop import crop, nonzero_box, value_boxes
 from autoseg.imaging.files import FileContent, read_file
 
 __all__ = ["CaseScan", "scan_case", "scan_dataset"]
@@ -51,6 +52,7 @@ class CaseScan:
         spacing_mm: (z, y, x), canonical orientation.
         relative_crop: cropped / full volume, in (0, 1].
         channels: one entry per channel.
+        label_centres_mm: (value, (x, y, z) in RAS+) of the middle of the box around each label value but 0.
     """
 
     case: str
@@ -65,6 +67,7 @@ class CaseScan:
     spacing_mm: tuple[float, float, float] | None = None
     relative_crop: float = 1.0
     channels: tuple[ChannelScan, ...] = ()
+    label_centres_mm: tuple[tuple[int, tuple[float, float, float]], ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -167,8 +170,17 @@ def _measure(images: Sequence[FileContent], label: FileContent) -> dict[str, Any
         "shape": cropped.shape,
         "spacing_mm": cropped.spacing_mm,
         "relative_crop": float(np.prod(cropped.shape) / np.prod(geometry.shape)),
+        "label_centres_mm": _centres(label),
         "channels": tuple(measure_channel(crop(channel, lower, upper), *masks) for channel in channels),
     }
+
+
+def _centres(label: FileContent) -> tuple[tuple[int, tuple[float, float, float]], ...]:
+    """For each value but 0 the middle of its box, to a hundredth of a millimetre or less for small voxels."""
+    boxes = value_boxes(np.rint(label.data[0]).astype(np.int64, copy=False) if label.data.dtype.kind == "f" else label.data[0])
+    middles = [(np.array(lower) + upper - 1) / 2 for lower, upper in boxes.values()]
+    points = label.geometry.to_world(np.reshape(middles, (-1, 3))).tolist()
+    return tuple((value, (rounded(x, 2), rounded(y, 2), rounded(z, 2))) for value, (x, y, z) in zip(boxes, points, strict=True))
 
 
 def _failed(outcome: Outcome) -> CaseScan:

@@ -1,6 +1,7 @@
 import shutil
 
 import numpy as np
+import pytest
 
 from autoseg.data.check import check_dataset
 from autoseg.data.findings import Finding, findings_table
@@ -231,3 +232,39 @@ def test_a_channel_that_is_constant_in_all_cases_gives_findings_and_no_warnings(
     found = check_dataset(folder.read())  # warnings are errors
     assert [finding.code for finding in found].count("constant-image") == 3
     measure_fingerprint(folder.read())
+
+
+def sided(folder, n_cases, *, names=("one", "other"), moved=0, grown=0, swapped=()):
+    """Cases with two blocks left and right of the middle, in scans of several orientations."""
+    folder.json["labels"] = {"background": 0, names[0]: 1, names[1]: 2}
+    for number in range(n_cases):
+        label = np.zeros((6, 8, 20), np.uint8)
+        label[2:4, 2 : 5 + grown, 2:6] = 1
+        label[2 + moved : 4 + moved, 2:5, 14:18] = 2
+        if number in swapped:
+            label = label[:, :, ::-1]
+        grid = Geometry.from_spacing(label.shape, (2.0, 1.0, 1.0))
+        flips = [(), (2,), (0, 1)][number % 3]  # stored otherwise: the patient is the same
+        image = np.random.default_rng(number).normal(100, 20, label.shape)
+        folder.add(f"case_{number}", geometry=grid.flipped(flips), image=np.flip(image, flips), label=np.flip(label, flips))
+    return [finding.message for finding in check_dataset(folder.read()) if finding.code == "sides-unnamed"]
+
+
+def test_structures_on_opposite_sides_in_all_cases_are_told_where_their_names_do_not(make_folder):
+    assert sided(make_folder(), 5) == [
+        "of similar size and on opposite sides in all cases: one / other; their names do not say so"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n_cases", "how"),
+    [
+        (5, {"names": ("kidney left", "kidney right")}),  # the names say it
+        (3, {}),  # too few
+        (5, {"swapped": (1,)}),  # on either side
+        (5, {"grown": 3}),  # one is twice as large
+        (5, {"moved": 2, "names": ("low", "high"), "grown": 2}),
+    ],
+)
+def test_other_structures_are_not_taken_for_sides(make_folder, n_cases, how):
+    assert sided(make_folder(), n_cases, **how) == []

@@ -1,0 +1,48 @@
+"""Structures that are told apart by their side in all cases, whatever they are called.
+
+Two structures of similar size, of which one lies on the right of the other in every case and at about the same height and
+depth, are left and right of something. Where their names do not say so (see ``planners.mirror``) they are mirrored into each
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoseg.data.labels import LabelSchema
+from autoseg.data.scan import CaseScan
+
+__all__ = ["opposite_pairs"]
+
+FEWEST = 4  # cases that have both: with fewer, one lies on the same side of the other by chance
+MOST_RATIO = 1.5  # of their voxels, in every case
+MOST_SLOPE = 0.5  # of their distance along y and along z over that along x, in every case
+
+
+def opposite_pairs(scans: Sequence[CaseScan], labels: LabelSchema) -> list[tuple[str, str]]:
+    """Pairs of names, the one on the patient's left first; [] where scans do not know where labels lie.
+
+    Structures that consist of several values (regions) are passed over.
+    """
+    single = {name: group[0] for name, group in labels.groups.items() if len(group) == 1}
+    if (n := len(single)) < 2:
+        return []
+    together, kept, sides = (np.zeros((n, n), int) for _ in range(3))
+    for scan in scans:
+        voxels, centres = dict(scan.label_counts), dict(scan.label_centres_mm)
+        points = np.array([centres.get(value, (np.nan,) * 3) for value in single.values()])  # (n, 3) x, y, z
+        sizes = np.array([voxels.get(value, 0) for value in single.values()], float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            apart = points[:, None] - points  # of the row from the column
+            ratio = sizes[:, None] / sizes
+            alike = (ratio <= MOST_RATIO) & (ratio >= 1 / MOST_RATIO)
+            level = (np.abs(apart[..., 1:]) <= MOST_SLOPE * np.abs(apart[..., :1])).all(axis=-1)
+        there = np.isfinite(apart[..., 0])
+        together += there
+        kept += there & alike & level
+        sides += np.sign(np.nan_to_num(apart[..., 0])).astype(int)
+    found = (together >= FEWEST) & (kept == together) & (sides == together)  # the row on the right of the column
+    names = list(single)
+    return [(names[left], names[right]) for right, left in np.argwhere(found).tolist()]
