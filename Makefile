@@ -1,9 +1,9 @@
 # make demo and make test set everything up by themselves, in .venv
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := dicom,page,test,dev
+EXTRAS := dicom,onnx,page,test,dev
 
-.PHONY: demo test lint slow gpu bench clean
+.PHONY: demo test lint slow gpu bench oldest clean
 
 demo: .venv/ready
 	$(BIN)/autoseg demo
@@ -25,6 +25,17 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/resample.py
 	$(BIN)/python benchmarks/augmentation.py
 
+# the lower bounds of setup.cfg, in an environment of their own; takes long, and is no part of continuous integration
+oldest: .venv-oldest/ready
+	.venv-oldest/bin/python -m pip list
+	.venv-oldest/bin/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
+
+.venv-oldest/ready: setup.cfg tests/helpers/lower_bounds.py
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tests/helpers/lower_bounds.py setup.cfg $(EXTRAS) > .venv-oldest/bounds.txt
+	.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/bounds.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
 .venv/ready: setup.cfg constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
@@ -32,4 +43,4 @@ bench: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .ruff_cache .hypothesis

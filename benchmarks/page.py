@@ -28,7 +28,7 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.page import Page, PageCase, write_page
 from autoseg.pipeline import reconstruct
-from tests.page.browser import Browser
+from tests.helpers.browser import Browser
 
 LABELS = LabelSchema(("outer", "inner"), ((1,), (2,)), False, (1, 2))
 SETS = {"noise": (320, 320, 320), "hippocampus": (35, 50, 36)}

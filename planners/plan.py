@@ -11,11 +11,19 @@ from dataclasses import dataclass, replace
 
 from planners.axes import Triple, triple
 from planners.names import fault_of_name
-from planners.records import schema_number
+from planners.records import added, schema_number
 
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
-SCHEMA = 1
+SCHEMA = 2  # 2: what models of nnU-Net do otherwise
+# of each entry: beyond any network that somebody trained, and before one that no machine holds
+LIMITS = (
+    ("features", 1, 65536),
+    ("strides", 1, 64),
+    ("kernels", 1, 63),
+    ("encoder_blocks", 0, 256),
+    ("decoder_blocks", 0, 256),
+)
 WIDTH_STEP = 8  # of scaled widths: what vector units and tensor cores like
 
 
@@ -48,7 +56,8 @@ class ChannelNormalization:
 
     ``scheme`` is a key of ``autoseg.preprocess.normalize.NORMALIZATIONS``. ``lower``, ``upper``, ``mean`` and ``std``
     are foreground statistics of the data set in scanner units (used by the CT schemes). The network's first
-    operation is ``(x - input_mean) / input_std`` on the stored intensities.
+    operation is ``(x - input_mean) / input_std`` on the stored intensities. With ``use_mask`` only the voxels that are not
+    zero count; with ``fill_holes`` those that they enclose as well.
     """
 
     channel: str
@@ -60,6 +69,7 @@ class ChannelNormalization:
     use_mask: bool = False
     input_mean: float = 0.0
     input_std: float = 1.0
+    fill_holes: bool = added(2, False)
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,8 @@ class Resampling:
     """Spline orders of resampling; 0 nearest, 1 linear, 3 cubic.
 
     The ``coarse_*`` orders act along the coarsest axis, alone, where its spacing exceeds ``coarse_ratio`` times the
-    finest (of the current grid, else of the new one) and is unique.
+    finest (of the current grid, else of the new one) and is unique. With ``clip`` no image leaves its range of intensities,
+    each slice its own where the coarse axis has another order, as cubic splines do at edges.
     """
 
     image_order: int = 3
@@ -77,6 +88,7 @@ class Resampling:
     coarse_label_order: int = 0
     coarse_logits_order: int = 1
     coarse_ratio: float = 3.0
+    clip: bool = added(2, False)
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,12 @@ class NetworkSpec:
         lengths = {len(entry) for entry in (self.features, self.strides, self.kernels, self.encoder_blocks)}
         if lengths != {len(self.decoder_blocks) + 1}:
             raise ValueError("features, strides, kernels and encoder_blocks need one entry per stage, decoder_blocks one fewer")
+        for name, least, most in LIMITS:
+            values = [v for entry in getattr(self, name) for v in (entry if isinstance(entry, tuple) else (entry,))]
+            if values and not least <= min(values) <= max(values) <= most:
+                raise ValueError(f"{name} must be from {least} to {most}, found {getattr(self, name)}")
+        if min(self.in_channels, self.out_channels) < 1:
+            raise ValueError(f"a network needs channels and outputs, found {self.in_channels} and {self.out_channels}")
         stages = [entry.stage for entry in self.attention]
         if stages != sorted(set(stages)):
             raise ValueError(f"attention needs ascending stages, each once; found {stages}")
@@ -190,7 +208,7 @@ class Plan:
     Attributes:
         name: of the plan (and its file), such as ``fullres_3d``.
         dataset, planner, preset: where it comes from.
-        axis_order: permutation of the canonical (z, y, x) axes; the coarsest first.
+        axis_order: permutation of the (z, y, x) axes of ``orientation``; the coarsest first.
         spacing_mm: target spacing in network order.
         median_shape: median case at that spacing, voxels, network order.
         patch_size, batch_size: of training; the patch is also the window of prediction.
@@ -204,6 +222,9 @@ class Plan:
         decisions: why.
         fingerprint_digest: of the fingerprint it was made from.
         schema: of this file format; a field that is ``added`` here or in what a plan is made of raises it.
+        orientation: ``canonical``: scans are turned to head, front and right first; ``stored``: taken as their file has them.
+        window_peak: where the weight of a window of prediction is largest: in its ``middle``, or at a ``voxel``, the one behind
+            the middle where that lies between two.
     """
 
     name: str
@@ -225,14 +246,22 @@ class Plan:
     decisions: tuple[Decision, ...] = ()
     fingerprint_digest: str = ""
     schema: int = schema_number(SCHEMA)
+    orientation: str = added(2, "canonical")
+    window_peak: str = added(2, "middle")
 
     def __post_init__(self) -> None:
+        if self.orientation not in ("canonical", "stored"):
+            raise ValueError(f"orientation must be canonical or stored, found {self.orientation!r}")
+        if self.window_peak not in ("middle", "voxel"):
+            raise ValueError(f"window_peak must be middle or voxel, found {self.window_peak!r}")
         if fault := fault_of_name(self.name):
             raise ValueError(f"name must be a plain file name, found {self.name!r}: {fault}")
         if sorted(self.axis_order) != [0, 1, 2]:
             raise ValueError(f"axis_order must be a permutation of 0, 1, 2, found {self.axis_order}")
-        if min(self.spacing_mm) <= 0:
+        if not all(0 < spacing < math.inf for spacing in self.spacing_mm):
             raise ValueError(f"spacing_mm must be positive, found {self.spacing_mm}")
+        if not {0, 1, 2}.issuperset(self.mirror_axes) or len(set(self.mirror_axes)) < len(self.mirror_axes):
+            raise ValueError(f"mirror_axes must be among 0, 1, 2, each once, found {self.mirror_axes}")
         network, channels = self.network, [how.channel for how in self.normalization]
         if len(channels) != network.in_channels:
             raise ValueError(f"normalization has {len(channels)} channels, but the network takes {network.in_channels}")

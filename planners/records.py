@@ -16,6 +16,7 @@ with its default, and at its default it is no part of ``identity``, so digests s
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -160,7 +161,7 @@ def _build(kind: Any, value: Any, where: str, strict: bool) -> Any:
     if kind is Any:
         return value
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _finite(value, where)
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if kind in (str, bool) and isinstance(value, kind):
@@ -215,6 +216,16 @@ def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str, strict: bool) -
         raise RecordError(f"{where}: expected {len(kinds)} entries, found {len(value)}")
     pairs = enumerate(zip(kinds, value, strict=True))
     return tuple(_build(kind, item, f"{where}[{i}]", strict) for i, (kind, item) in pairs)
+
+
+def _finite(value: int | float, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RecordError(f"{where}: expected a finite number, found {number}")
+    return number
 
 
 def _build_dict(kinds: tuple[Any, ...], value: Any, where: str, strict: bool) -> dict[str, Any]:

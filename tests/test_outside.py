@@ -12,6 +12,7 @@ import pytest
 from autoseg.cli import main
 from autoseg.imaging.raw import digest_of
 from autoseg.phantoms import write_phantoms
+from tests.helpers import dicom as draw
 
 MODEL = "Abdomen_fullres_3d_unet"
 TRAIN = "--network unet --iterations 2 --device cpu --set checks=1"
@@ -348,7 +349,7 @@ def test_a_record_that_claims_a_file_elsewhere_is_a_failure_of_its_case(scene, v
         assert status == 0
 
 
-def test_a_dicom_series_is_called_so_that_it_stays_in_the_folder(scene, draw):
+def test_a_dicom_series_is_called_so_that_it_stays_in_the_folder(scene):
     pytest.importorskip("pydicom")
     words = {"PatientName": "../../others/target", "PatientID": "/others/target", "SeriesDescription": "../.."}
     draw.write_series(scene.inputs / "..one" / "a b", draw.random_values((8, 16, 16)), **words, StudyID="../../others")

@@ -19,7 +19,7 @@ from autoseg.phantoms import write_phantoms
 from autoseg.pipeline import export_model
 from autoseg.places import FINDINGS, MODEL, PAGE, refuse_foreign
 from autoseg.workspace import Workspace
-from tests.page.material import make_evaluation
+from tests.helpers.evaluations import make_evaluation
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

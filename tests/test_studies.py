@@ -14,7 +14,7 @@ from autoseg.evaluation.report import summarise
 from autoseg.networks import build_network
 from autoseg.networks.cost import measure_cost
 from autoseg.options import Runtime
-from autoseg.studies import process
+from autoseg.studies import process, ready
 from autoseg.studies.contender import is_finished
 from autoseg.studies.entrant import Study, enter
 from autoseg.studies.ready import Ready
@@ -118,3 +118,12 @@ def test_a_run_is_finished_only_where_it_is_this_very_training(study, tmp_path):
         state = LoopState(identity=identity, steps_expected=2, bf16=False, finished=True)
         save_checkpoint(tmp_path / "checkpoint.safetensors", state, torch.nn.Linear(1, 1), {}, [])
         assert is_finished(entrant) is finished
+
+
+def test_a_first_training_looks_through_the_data_and_prepares_them_once(study, tmp_path, monkeypatch):
+    planned = SimpleNamespace(plan=study.ready.plan, scans=(), failures=())
+    monkeypatch.setattr(ready, "plan_and_preprocess", lambda *args: planned)
+    for again in ("look_through", "prepare"):
+        monkeypatch.setattr(ready, again, lambda *args, **named: pytest.fail("done by the planning already"))
+    found = ready.ready_to_train(study.ready.spec, Workspace(tmp_path / "none"), None, Runtime())
+    assert found.plan == study.ready.plan

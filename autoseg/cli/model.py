@@ -1,4 +1,4 @@
-"""``autoseg model``: a model as one file, and what is in it."""
+"""``autoseg model``: a model as one file, for others and from others, and what is in it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from autoseg.cli.common import add_common, workspace_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    export = actions.add_parser("export", help="write a model as one zip")
+    export = actions.add_parser("export", help="write a model as one zip, as ONNX, or for nnU-Net")
     export.add_argument("model", help="name or folder")
-    export.add_argument("file", help="zip to write")
-    export.add_argument("--fresh", action="store_true", help="write over a file of another program")
+    export.add_argument("file", help="zip, .onnx file, or folder for nnU-Net, to write")
+    export.add_argument("--format", choices=("autoseg", "onnx", "nnunet"), default="autoseg")
+    export.add_argument("--fresh", action="store_true", help="write over a file of another program, in autoseg's own format")
     install = actions.add_parser("import", help="check a model file and add it to the workspace")
-    install.add_argument("file", help="zip or folder")
-    install.add_argument("--name", help="default: the file's name")
+    install.add_argument("file", help="zip or folder; also results of nnU-Net 2: folder, exported zip, or one fold")
+    install.add_argument("--name", help="default: the file's name, or data set and configuration of nnU-Net's")
     info = actions.add_parser("info", help="what a model is")
     info.add_argument("model", help="name, folder or zip")
     info.add_argument("--json", action="store_true")
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
 
     workspace = workspace_of(args)
     if args.action == "export":
-        print(export_model(args.model, Path(args.file), workspace, fresh=args.fresh))
+        print(export_model(args.model, Path(args.file), workspace, format=args.format, fresh=args.fresh))
     elif args.action == "import":
         print(import_model(Path(args.file), workspace, name=args.name))
     else:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.errors import DatasetError, shown
+from planners.records import added
 
 __all__ = ["IGNORE", "LabelSchema", "read_labels"]
 
@@ -34,6 +35,7 @@ class LabelSchema:
         has_regions: structures are regions that may overlap: sigmoid heads.
         paint_values: the value written for each structure; later structures overwrite earlier ones, see ``paint_codes``.
         ignore: label value of voxels without annotation, or None.
+        overwrite: a later region always replaces what is painted, also where another value means both together.
     """
 
     structures: tuple[str, ...]
@@ -41,6 +43,7 @@ class LabelSchema:
     has_regions: bool
     paint_values: tuple[int, ...]
     ignore: int | None = None
+    overwrite: bool = added(2, False)
 
     @property
     def declared_values(self) -> tuple[int, ...]:
@@ -69,9 +72,11 @@ class LabelSchema:
         """What painting each structure makes of each code: (structures, codes), for ``logits_to_codes``.
 
         The code of exactly the structures that were found so far, if a value means them together: so overlap is kept and the
-        order is no matter. Otherwise the structure's own value.
+        order is no matter. Otherwise, and always with ``overwrite``, the structure's own value.
         """
         n_codes, own = len(self.declared_values), [self.declared_values.index(value) for value in self.paint_values]
+        if self.overwrite:
+            return tuple((code,) * n_codes for code in own)
         members = [frozenset(r for r, codes in enumerate(self.structure_codes) if c in codes) for c in range(n_codes)]
         code_of = {group: code for code, group in reversed(list(enumerate(members)))}  # the lowest of equal ones,
         code_of |= {members[code]: code for code in own}  # but rather one that is painted

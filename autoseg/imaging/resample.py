@@ -118,7 +118,9 @@ def apply_maps(array: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
     return array
 
 
-def resample_image(data: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int]) -> np.ndarray:
+def resample_image(
+    data: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int], *, clip: bool = False
+) -> np.ndarray:
     """Intensities on another grid that shares directions.
 
     A NaN spreads to the lines through it. Nothing is smoothed before it is thinned out.
@@ -126,6 +128,7 @@ def resample_image(data: np.ndarray, geometry: Geometry, onto: Geometry, orders:
     Args:
         data: (C, Z, Y, X) on ``geometry``.
         orders: spline order for each axis: 0 nearest, 1 linear, 3 cubic.
+        clip: no voxel leaves the range of its channel, or of its slice where one axis has a lower order than the others.
 
     Returns:
         (C, z, y, x) float32 on ``onto``; ``data`` itself where the grids are one and it is float32.
@@ -135,7 +138,7 @@ def resample_image(data: np.ndarray, geometry: Geometry, onto: Geometry, orders:
         return data
     result = np.empty((len(data), *onto.shape), np.float32)
     for channel, target in zip(data, result, strict=True):
-        target[...] = apply_maps(channel, maps)
+        target[...] = _within_range(channel, maps, orders) if clip else apply_maps(channel, maps)
     return result
 
 
@@ -205,6 +208,16 @@ def _axis_map(n_from: int, n_to: int, scale: float, offset: float, order: int) -
         on_voxels: np.ndarray = np.rint(points).astype(np.intp)
         return on_voxels
     return axis_matrix(n_from, n_to, scale, offset, order)
+
+
+def _within_range(channel: np.ndarray, maps: Sequence[np.ndarray], orders: Sequence[int]) -> np.ndarray:
+    """``apply_maps``, the axes of the highest order first; what leaves the range of the input along these is clipped."""
+    smooth = tuple(axis for axis, order in enumerate(orders) if order == max(orders))
+    stay = [np.arange(n) for n in channel.shape]
+    result = apply_maps(channel, [maps[axis] if axis in smooth else stay[axis] for axis in range(3)])
+    result = result.clip(channel.min(axis=smooth, keepdims=True), channel.max(axis=smooth, keepdims=True))
+    stay = [np.arange(n) for n in result.shape]
+    return apply_maps(result, [stay[axis] if axis in smooth else maps[axis] for axis in range(3)])
 
 
 def _is_identity(axis_map: np.ndarray, n_from: int) -> bool:

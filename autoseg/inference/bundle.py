@@ -10,22 +10,23 @@ import hashlib
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 
+from autoseg.archive import read_member, safe_members
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
+from autoseg.reconstruct.components import KeepLargest
 from autoseg.workspace import unsealed, write_json
 from planners.names import fault_of_name
 from planners.plan import Plan
@@ -38,10 +39,9 @@ Read = Callable[[str], bytes]  # a member of a model, by name
 
 MODEL = "model.json"
 FORMAT = "autoseg model 1"
-SCHEMA = 2  # 2: what each fold learned from
+SCHEMA = 2  # 2: what each fold learned from, rules for the final labels
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
-MAX_RATIO = 100  # uncompressed / compressed bytes of a zip member; random weights stay below 1.2, a bomb is near 1000
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class ModelRecord:
     file_ending: str
     weights: tuple[WeightFile, ...] = ()
     format: str = FORMAT
+    postprocessing: tuple[KeepLargest, ...] = added(2, ())
     schema: int = schema_number(SCHEMA, since=2)
 
     def __post_init__(self) -> None:
@@ -99,6 +100,7 @@ class Bundle:
         info: versions, provenance, validation scores; plain JSON.
         digest: sixteen hexadecimal digits of all that predictions depend on, weights included: the identity of the model.
         name: where it was loaded from, for messages.
+        postprocessing: rules for the final labels, in order.
     """
 
     plan: Plan
@@ -110,6 +112,7 @@ class Bundle:
     info: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     name: str = "model"
+    postprocessing: tuple[KeepLargest, ...] = ()
 
 
 def save_bundle(
@@ -122,6 +125,7 @@ def save_bundle(
     learned_from: Mapping[Any, Iterable[str]] | None = None,
     info: dict[str, Any] | None = None,
     file_ending: str = ".nii.gz",
+    postprocessing: Iterable[KeepLargest] = (),
 ) -> Bundle:
     """Write a model, or add folds to one; each file appears whole or not at all.
 
@@ -130,7 +134,7 @@ def save_bundle(
 
     Args:
         folder: created where it is missing.
-        plan, labels, channels, file_ending: as in ``Bundle``.
+        plan, labels, channels, file_ending, postprocessing: as in ``Bundle``.
         weights: fold name (or number) -> state dict of ``build_network(plan.network)``.
         learned_from: fold name (or number), of ``weights`` -> digests of the training cases that it learned from.
         info: JSON values.
@@ -139,11 +143,12 @@ def save_bundle(
         The Bundle, loaded from the folder.
 
     Raises:
-        ModelError: the folder holds a model with another plan, labels, channels or file ending, or stays locked.
+        ModelError: the folder holds a model with another plan, labels, channels, file ending or postprocessing, or stays
+            locked.
     """
     folder, states = Path(folder), {str(fold): state for fold, state in weights.items()}
     cases = {str(fold): tuple(digests) for fold, digests in (learned_from or {}).items()}
-    record = _checked_record(plan, labels, channels, file_ending, states, folder)
+    record = _checked_record(plan, labels, channels, file_ending, states, folder, postprocessing)
     for fold in sorted(cases.keys() - states.keys()):
         raise ModelError(f"{folder}: it is told what fold {fold!r} learned from, but has no weights of it to save")
     with model_lock(folder):
@@ -164,11 +169,10 @@ def refuse_other_model(
 ) -> None:
     """Raise the ModelError that ``save_bundle`` would, before hours go into weights that the folder cannot take.
 
-    Nothing happens where the folder holds no model yet.
+    It may be of another plan, or the plan of a network that does not fit these labels and channels.
     """
     folder = Path(folder)
-    if (folder / MODEL).is_file():
-        _stored_like(_checked_record(plan, labels, channels, file_ending, (), folder), folder)
+    _stored_like(_checked_record(plan, labels, channels, file_ending, (), folder), folder)
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -200,6 +204,7 @@ def load_bundle(path: str | Path) -> Bundle:
         info=info,
         digest=digest(record),
         name=str(path),
+        postprocessing=record.postprocessing,
     )
 
 
@@ -274,7 +279,7 @@ def _parse_model(data: bytes, where: str | Path) -> tuple[ModelRecord, dict[str,
     """(ModelRecord, info) from the bytes of a model.json."""
     try:
         content = unsealed(json.loads(data), where)
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+    except (ValueError, RecursionError) as fault:
         raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
     except AutosegError as fault:
         raise ModelError(str(fault)) from fault
@@ -287,10 +292,16 @@ def _parse_model(data: bytes, where: str | Path) -> tuple[ModelRecord, dict[str,
 
 
 def _checked_record(
-    plan: Plan, labels: LabelSchema, channels: Iterable[str], file_ending: str, weights: Iterable[str], folder: Path
+    plan: Plan,
+    labels: LabelSchema,
+    channels: Iterable[str],
+    file_ending: str,
+    weights: Iterable[str],
+    folder: Path,
+    postprocessing: Iterable[KeepLargest] = (),
 ) -> ModelRecord:
     try:
-        record = ModelRecord(plan, labels, tuple(channels), file_ending)
+        record = ModelRecord(plan, labels, tuple(channels), file_ending, postprocessing=tuple(postprocessing))
         replace(record, weights=tuple(WeightFile(fold, "", 0) for fold in weights))
     except ValueError as fault:
         raise ModelError(f"{folder}: {fault}") from fault
@@ -302,7 +313,7 @@ def _stored_like(new: ModelRecord, folder: Path) -> tuple[ModelRecord, dict[str,
     if not (folder / MODEL).is_file():
         return new, {}
     stored, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
-    for name in ("plan", "labels", "channels", "file_ending"):
+    for name in ("plan", "labels", "channels", "file_ending", "postprocessing"):
         if getattr(stored, name) != getattr(new, name):
             raise ModelError(
                 f"{folder}: holds a model with another {name}\n"
@@ -322,34 +333,13 @@ def _folder_members(path: Path) -> tuple[dict[str, int], Read]:
 
 def _zip_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each member by name, function that reads one) of a zip, after refusing what no model contains."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except zipfile.BadZipFile as fault:
-        raise ModelError(f"{path}: neither a model folder nor an undamaged zip: {fault}") from fault
-    names = [info.filename for info in infos]
-    if len(set(names)) < len(names):
-        raise ModelError(f"{path}: two members of the archive share a name")
-    for info in infos:
-        parts = PurePosixPath(info.filename.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in info.filename:
-            raise ModelError(f"{path}: the member {info.filename!r} points outside the archive; do not trust this file")
-        if info.file_size > MAX_RATIO * max(info.compress_size, 1024):
-            raise ModelError(f"{path}: the member {info.filename!r} claims {info.file_size} bytes from {info.compress_size}")
-    heads = [name[: -len(MODEL)] for name in names if name.split("/")[-1] == MODEL and name.count("/") < 2]
+    members = safe_members(path, path)
+    heads = [name[: -len(MODEL)] for name in members if name.split("/")[-1] == MODEL and name.count("/") < 2]
     heads = [head for head in heads if head != "__MACOSX/"]
     if len(heads) != 1:
         raise ModelError(f"{path}: expected one {MODEL} in it, found {len(heads)}")
-    sizes = {info.filename.removeprefix(heads[0]): info.file_size for info in infos}
-    return sizes, partial(_read_member, path, heads[0])
-
-
-def _read_member(path: Path, head: str, name: str) -> bytes:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(head + name)  # reads at most the declared size, then checks the CRC
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError, OSError) as fault:
-        raise ModelError(f"{path}: {name} cannot be read from the archive: {fault}") from fault
+    sizes = {name.removeprefix(heads[0]): size for name, size in members.items()}
+    return sizes, lambda name: read_member(path, heads[0] + name, path)
 
 
 def _weight_name(fold: str) -> str:

@@ -31,6 +31,7 @@ from autoseg.networks import attention_blocks, close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
 from autoseg.preprocess.case import prepare_volume, spacing_of
+from autoseg.reconstruct.components import keep_largest
 from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.native import logits_to_codes
@@ -254,6 +255,7 @@ class Predictor:
             mirror_axes=tuple(mirror_axes),
             batch=1 if self.device.type == "cpu" else plan.batch_size,
             pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
+            peak=plan.window_peak,
         )
         autocast = torch.bfloat16 if self.facts.precision == "bf16" else None
         with self._device_lock:
@@ -271,7 +273,8 @@ class Predictor:
             orders=orders,
             has_regions=labels.has_regions,
         )
-        values = np.array(labels.declared_values, np.int32)[codes]
+        said = np.array(labels.declared_values, np.int32)[codes]
+        values = keep_largest(said, self.bundle.postprocessing)
         return Inferred(
             labels=LabelVolume(values, prepared.native),
             prepared=prepared,
@@ -282,6 +285,7 @@ class Predictor:
             restore=self.restore if self.facts.restores else None,
             attention=partial(stage_maps, self, prepared.data),
             scratch=self.scratch,
+            from_logits=values is said,
         )
 
     def _logits_orders(self, prepared: Prepared) -> tuple[int, ...]:

@@ -47,15 +47,16 @@ def window_starts(length: int, patch: int, step: float) -> tuple[int, ...]:
     if last <= 0:
         return (0,)
     n_steps = math.ceil(last / max(1.0, patch * step))
-    return tuple(round(i * last / n_steps) for i in range(n_steps + 1))
+    return tuple(round(last / n_steps * i) for i in range(n_steps + 1))
 
 
-def window_weights(length: int, patch: int, starts: Sequence[int]) -> np.ndarray:
+def window_weights(length: int, patch: int, starts: Sequence[int], peak: str = "middle") -> np.ndarray:
     """(windows, patch) float32: share of each window at each of its voxels along one axis.
 
-    Positive; the shares of all windows at a voxel of the axis add up to one.
+    Positive; the shares of all windows at a voxel of the axis add up to one. ``peak`` is that of ``Plan.window_peak``.
     """
-    gaussian = np.exp(-0.5 * ((np.arange(patch) - (patch - 1) / 2) / (patch / 8)) ** 2)  # at the rim above 3e-4
+    centre = (patch - 1) / 2 if peak == "middle" else patch // 2
+    gaussian = np.exp(-0.5 * ((np.arange(patch) - centre) / (patch / 8)) ** 2)  # at the rim above 3e-4
     total = np.zeros(max(length, patch))
     for start in starts:
         total[start : start + patch] += gaussian
@@ -72,6 +73,7 @@ class Views:
         mirror_axes: axes 0 to 2 of the volume; all combinations of flips are averaged, none included.
         batch: views per call of a network.
         pad_value: number, or one per channel, put around a small volume.
+        peak: see ``window_weights``.
     """
 
     patch_size: tuple[int, ...]
@@ -79,6 +81,7 @@ class Views:
     mirror_axes: tuple[int, ...] = ()
     batch: int = 1
     pad_value: float | Sequence[float] = 0.0
+    peak: str = "middle"
 
 
 def predict_logits(
@@ -113,7 +116,7 @@ def predict_logits(
     data, inner = _pad(data, patch, views.pad_value)
     axes = views.mirror_axes
     flips = [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
-    windows = _windows(data.shape[1:], patch, views.step)
+    windows = _windows(data.shape[1:], patch, views.step, views.peak)
     attempts = dict.fromkeys([(views.batch, device), (1, device), (1, torch.device("cpu"))])
     notes: list[str] = []
     for batch, store in attempts:
@@ -139,12 +142,12 @@ def _zeros_for(shape: Sequence[int], store: torch.device, scratch: str | Path | 
     return lambda heads: _zeros((heads, *shape), store, scratch)
 
 
-def _windows(shape: Sequence[int], patch: Sequence[int], step: float) -> list[Window]:
+def _windows(shape: Sequence[int], patch: Sequence[int], step: float, peak: str) -> list[Window]:
     """[(index into a (C, z, y, x) array, weights)] of every window; weights are three vectors whose product counts."""
     axes: list[list[tuple[slice, torch.Tensor]]] = []
     for axis, (length, edge) in enumerate(zip(shape, patch, strict=True)):
         starts = window_starts(length, edge, step)
-        weights = torch.from_numpy(window_weights(length, edge, starts))
+        weights = torch.from_numpy(window_weights(length, edge, starts, peak))
         form = [-1 if a == axis else 1 for a in range(3)]
         axes.append([(slice(start, start + edge), weight.reshape(form)) for start, weight in zip(starts, weights, strict=True)])
     return [((slice(None), *(place for place, _ in window)), [w for _, w in window]) for window in itertools.product(*axes)]

@@ -151,7 +151,7 @@ def _scans_in(folder: Path) -> dict[str, list[Path]]:
 def _of_results(folder: Path, sources: _Sources) -> Page:
     """The Page of a folder with predictions, metrics, or both; else of reconstructions."""
     scored = read_report(folder / REPORT_FILE) if (folder / REPORT_FILE).is_file() else None
-    names = list(scored.files if scored and scored.files else label_maps(folder))
+    names = list(scored.files if scored and scored.files else _maps_of_others(folder))
     if not names:
         return _of_reconstructions(folder, sources)
     cases = [_result(name, folder, sources, scored.files.get(name) if scored else None) for name in names]
@@ -183,10 +183,21 @@ def _result(name: str, folder: Path, sources: _Sources, files: ScoredFiles | Non
     return _case(name, folder, sources.images_of(name, truth), truth, guess)
 
 
+def _maps_of_others(folder: Path) -> list[str]:
+    """Names of the label maps in a folder that ``reconstruct`` did not derive, as it does cubic ones."""
+    derived = {name for record in _reconstructions(folder).values() for name in record.outputs}
+    return [name for name, path in label_maps(folder).items() if path.name not in derived]
+
+
+def _reconstructions(folder: Path) -> dict[str, CaseRecord]:
+    """{case: record} of what ``reconstruct`` wrote into a folder."""
+    found = {path.stem: read_case(path) for path in sorted(folder.glob("[!.]*.json"))}
+    return {name: record for name, record in found.items() if record and record.made_by == RECONSTRUCT and record.is_done}
+
+
 def _of_reconstructions(folder: Path, sources: _Sources) -> Page:
     """The Page of what ``reconstruct`` wrote; the label maps are where they were, or in the folder ``predicted``."""
-    found = {path.stem: read_case(path) for path in sorted(folder.glob("[!.]*.json"))}
-    records = {name: record for name, record in found.items() if record and record.made_by == RECONSTRUCT and record.is_done}
+    records = _reconstructions(folder)
     if not records:
         raise AutosegError(
             f"{folder}: neither a run's fold, nor predictions, nor reconstructions, nor {REPORT_FILE} in it. "

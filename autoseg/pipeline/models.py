@@ -8,65 +8,82 @@ from typing import Any
 
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
-from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.inference.bundle import Bundle, load_bundle, load_networks, save_bundle
+from autoseg.inference.find import find_model
+from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
+from autoseg.interop.nnunet_export import write_nnunet
+from autoseg.interop.onnx_export import write_onnx
 from autoseg.places import MODEL, refuse_foreign
 from autoseg.room import check_writable
-from autoseg.workspace import Workspace, read_json
-from planners.names import fault_of_name
+from autoseg.workspace import Workspace
+from planners.records import to_json
 
 __all__ = ["describe_model", "export_model", "find_model", "import_model"]
 
 
-def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
-    """The path of a model given as path, as name or run's name in the workspace, or None for the only one there."""
-    if model is not None:
-        if Path(model).exists():
-            return Path(model)
-        if not fault_of_name(str(model)) and workspace.model(str(model)).is_dir():
-            return workspace.model(str(model))
-    known = workspace.models()
-    names = ", ".join(path.name for path in known) or "none"
-    if model is not None:
-        of_run = [path for path in known if read_json(path / "model.json").get("info", {}).get("run") == str(model)]
-        if len(of_run) == 1:
-            return of_run[0]
-        if of_run:
-            raise AutosegError(
-                f"{model!r} is a run of {len(of_run)} models; say which: {', '.join(path.name for path in of_run)}"
-            )
-        raise AutosegError(f"{model!r} is neither a model folder or zip, nor a model of {workspace.folder}. It has: {names}")
-    if len(known) != 1:
-        raise AutosegError(f"{workspace.folder} has {len(known)} models ({names}); say which one with -m")
-    return known[0]
+def export_model(
+    model: str | PathLike[str], path: Path, workspace: Workspace, *, format: str = "autoseg", fresh: bool = False
+) -> Path:
+    """Write a model for somebody else; returns the path.
 
-
-def export_model(model: str | PathLike[str], path: Path, workspace: Workspace, *, fresh: bool = False) -> Path:
-    """Write a model as one zip; returns its path. What lies there and is no model stays, unless asked for a ``fresh`` start."""
+    Args:
+        path: zip, ``.onnx`` file, or folder to write.
+        format: ``autoseg`` for one zip, ``onnx`` for one file and a JSON beside it, ``nnunet`` for a results folder that
+            nnU-Net 2 predicts with.
+        fresh: a zip replaces whatever lies there; else only a model is replaced. The other formats replace nothing.
+    """
+    if format not in ("autoseg", "nnunet", "onnx"):
+        raise AutosegError(f"no format of models called {format!r}. Known: autoseg, nnunet, onnx")
     found = find_model(model, workspace)
-    if found.is_file():
+    if format == "autoseg" and found.is_file():
         raise AutosegError(f"{found} is one file already; copy it")
-    if not fresh:
+    if format == "autoseg" and not fresh:
         refuse_foreign(path, MODEL)
     check_writable(Path(path).parent)
-    return bundles.export_model(found, path)
-
-
-def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -> Path:
-    """Check a model file and copy it into the workspace; returns the folder. Refuses a name that is taken."""
-    target = workspace.model(path.stem if name is None else name)
-    bundle = load_bundle(path)
-    if target.exists():
-        raise AutosegError(f"{target} exists already; choose another --name")
-    weights = {fold: load() for fold, load in bundle.folds.items()}
-    save_bundle(
-        target,
+    if format == "autoseg":
+        return bundles.export_model(found, path)
+    bundle = load_bundle(found)
+    if format == "onnx":
+        about = {
+            "model": bundle.digest,
+            "folds": list(bundle.folds),
+            "channels": list(bundle.channels),
+            "postprocessing": to_json(bundle.postprocessing),
+        }
+        return write_onnx(path, list(load_networks(bundle).values()), plan=bundle.plan, labels=bundle.labels, about=about)
+    return write_nnunet(
+        path,
         plan=bundle.plan,
         labels=bundle.labels,
         channels=bundle.channels,
-        weights=weights,
-        learned_from=bundle.learned_from,
-        info=bundle.info,
         file_ending=bundle.file_ending,
+        weights={fold: load() for fold, load in bundle.folds.items()},
+        postprocessing=bundle.postprocessing,
+    )
+
+
+def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -> Path:
+    """Check a model file and copy it into the workspace; returns the folder. Refuses a name that is taken.
+
+    A trained model of nnU-Net 2 (results folder, exported zip, or a fold) becomes one of ours; see ``interop.nnunet``.
+    """
+    if name is not None:
+        workspace.model(name)  # refused before hundreds of megabytes are read
+    model: Bundle | Imported = read_nnunet(path) if is_nnunet(path) else load_bundle(path)
+    own_name = model.name if isinstance(model, Imported) else path.stem
+    target = workspace.model(own_name if name is None else name)
+    if target.exists():
+        raise AutosegError(f"{target} exists already; choose another --name")
+    save_bundle(
+        target,
+        plan=model.plan,
+        labels=model.labels,
+        channels=model.channels,
+        weights=model.weights if isinstance(model, Imported) else {fold: load() for fold, load in model.folds.items()},
+        learned_from={} if isinstance(model, Imported) else model.learned_from,
+        info=model.info,
+        file_ending=model.file_ending,
+        postprocessing=model.postprocessing,
     )
     return target
 
@@ -84,5 +101,6 @@ def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str
         "network": bundle.plan.network.name,
         "spacing_mm": list(bundle.plan.spacing_mm),
         "patch_size": list(bundle.plan.patch_size),
+        "postprocessing": [f"largest piece of {list(rule.values)}" for rule in bundle.postprocessing],
         "info": bundle.info,
     }

@@ -22,9 +22,9 @@ from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.measurements import TABLE, write_measurements
-from autoseg.outputs.predicted import Predicted
+from autoseg.outputs.predicted import Predicted, all_failures
 from autoseg.outputs.surface_scores import record_surface_scores
-from autoseg.pipeline.evaluation import Known, all_failures, evaluate
+from autoseg.pipeline.evaluation import Known, evaluate
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
@@ -69,7 +69,7 @@ def predict(
         if options.reference:
             refuse_foreign_report(scores)
             refuse_foreign(scores / PAGE)
-    bundle, device = load_bundle(model), choose_device(runtime.device)
+    bundle, device = load_bundle(Path(model)), choose_device(runtime.device)
     inverts = options.invert_monochrome1
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
     tell(inputs)

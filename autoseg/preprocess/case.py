@@ -68,7 +68,7 @@ def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
 
 def spacing_of(native: Geometry, plan: Plan) -> tuple[float, ...]:
     """Millimetres between the voxels of a scan's own grid along the axes (z, y, x) of the network."""
-    order, _ = native.canonical()
+    order, _ = _axes(native, plan)
     return tuple(native.spacing_mm[order[axis]] for axis in plan.axis_order)
 
 
@@ -123,7 +123,7 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
 
 def network_grid(geometry: Geometry, plan: Plan) -> Geometry:
     """The grid at the plan's spacing that covers the same box; shape rounded as nnU-Net does."""
-    target = [max(1, round(n * s / t)) for n, s, t in zip(geometry.shape, geometry.spacing_mm, plan.spacing_mm, strict=True)]
+    target = [max(1, round(s / t * n)) for n, s, t in zip(geometry.shape, geometry.spacing_mm, plan.spacing_mm, strict=True)]
     if plan.patch_size[0] == 1:  # slices keep their distance
         target[0] = geometry.shape[0]
     return geometry.resized(target)
@@ -156,16 +156,21 @@ def find_sites(codes: np.ndarray, seed: int) -> dict[int, np.ndarray]:
 def _oriented(
     array: np.ndarray, geometry: Geometry, plan: Plan
 ) -> tuple[np.ndarray, Geometry, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """In canonical orientation and the plan's axis order; a view, its geometry, and (order, flips) that did it."""
-    order, flips = geometry.canonical()
+    """In the plan's orientation and axis order; a view, its geometry, and (order, flips) that did it."""
+    order, flips = _axes(geometry, plan)
     to_network = tuple(order[axis] for axis in plan.axis_order)
     flips = tuple(plan.axis_order.index(axis) for axis in flips)
     return orient(array, to_network, flips), geometry.oriented(to_network, flips), (to_network, flips)
 
 
+def _axes(geometry: Geometry, plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(order, flips) that bring an array to the plan's orientation."""
+    return geometry.canonical() if plan.orientation == "canonical" else ((0, 1, 2), ())
+
+
 def _resampled(data: np.ndarray, geometry: Geometry, plan: Plan) -> tuple[np.ndarray, Geometry]:
     grid = network_grid(geometry, plan)
-    return resample_image(data, geometry, grid, _orders(geometry, plan, "image")), grid
+    return resample_image(data, geometry, grid, _orders(geometry, plan, "image"), clip=plan.resampling.clip), grid
 
 
 def _orders(geometry: Geometry, plan: Plan, kind: str) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ network then begins with the affine ``(x - input_mean) / input_std``. The others
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from autoseg.errors import AutosegError
 from autoseg.registry import Registry
@@ -99,8 +100,9 @@ def normalize(data: np.ndarray, schemes: Sequence[ChannelNormalization]) -> np.n
         (C, Z, Y, X) float32; finite, also for a constant channel (zeros).
     """
     inside = (data != 0).any(axis=0)
-    scaled = [NORMALIZATIONS[how.scheme](channel, inside, how) for channel, how in zip(data, schemes, strict=True)]
-    return np.stack(scaled)
+    filled = ndimage.binary_fill_holes(inside) if any(how.fill_holes for how in schemes) else inside
+    channels = zip(data, schemes, strict=True)
+    return np.stack([NORMALIZATIONS[how.scheme](one, filled if how.fill_holes else inside, how) for one, how in channels])
 
 
 def outside_value(schemes: Sequence[ChannelNormalization]) -> np.ndarray:

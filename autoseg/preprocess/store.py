@@ -144,7 +144,9 @@ def loaded(cases: Sequence[StoredCase], most_bytes: int) -> Sequence[StoredCase]
 
 def preparation_digest(file_digests: Any, labels: Any, plan: Plan) -> str:
     """Sixteen hexadecimal digits of all that a prepared case depends on: files, label values, parts of the plan, VERSION."""
-    parts = (plan.axis_order, plan.spacing_mm, plan.normalization, plan.resampling, plan.patch_size[0] == 1)
+    parts: tuple[object, ...] = (plan.axis_order, plan.spacing_mm, plan.normalization, plan.resampling, plan.patch_size[0] == 1)
+    if plan.orientation != "canonical":
+        parts = (*parts, plan.orientation)
     return digest([VERSION, file_digests, labels, parts])
 
 

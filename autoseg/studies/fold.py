@@ -103,7 +103,8 @@ def train_one(run: Run, fold: str) -> FoldResult:
     trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start)
     _write_record(run, task, folder, trained)
     bundle = _save(run, fold, trained)
-    report, failures, restoration = None, (), None
+    report, restoration = None, None
+    failures: tuple[str, ...] = ()
     if task.validation:
         report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
     try_report(folder, runtime=Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh))

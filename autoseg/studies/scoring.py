@@ -12,7 +12,7 @@ from autoseg.imaging.pictures import label_ending
 from autoseg.inference.cohort import Predict, predict_cohort
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.labels import Labels
-from autoseg.pipeline.evaluation import all_failures
+from autoseg.outputs.predicted import all_failures
 
 __all__ = ["predict_and_score"]
 
@@ -24,7 +24,7 @@ def predict_and_score(
     ending, cases = label_ending(spec.file_ending), [case for case in spec.training if case.id in names]
     step = Predict(str(model), target, (Labels(ending),), inference, device=runtime.device)
     done = predict_cohort(step, cases, engine=LocalEngine(), on_done=runtime.progress("predict", len(cases)))
-    references = {case.id: case.label for case in cases}
+    references = {case.id: case.label for case in cases if case.label is not None}
     report = evaluate_folder(references, target, spec.labels, ending=ending, workers=runtime.workers)
     write_report(report, target)
     return report, all_failures(done, report)

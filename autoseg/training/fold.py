@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from autoseg.training.batch import Batch
 from autoseg.training.batches import make_batch
 from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.length import Length
-from autoseg.training.loop import Job, MakeBatch, Row, fit
+from autoseg.training.loop import Job, MakeBatch, NotFinite, Row, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
@@ -43,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT, HISTORY, CURVES = "checkpoint.safetensors", "history.jsonl", "curves.png"
 KEPT_BYTES = 2**30  # of cases in memory: a GPU takes patches faster than blocks can be unpacked
+KEPT_STEPS = 64  # whose cases are remembered; more than are ever made ahead
 CURVES_SECONDS = 20  # between two drawings of the curves, each of which takes a third of a second
 
 
@@ -144,8 +147,9 @@ def train_fold(
         prepare=partial(_prepare, task, device),
     )
     trim_history(folder / HISTORY, _step_reached(folder))
-    batches, validation = _batches(task, prepared, device), _validation_patches(task, prepared)
-    state, weights = fit(network, batches, validation, job, on_check=_Monitor(folder))
+    batches, drawn_from = _batches(task, prepared, device)
+    with _naming_cases(drawn_from):
+        state, weights = fit(network, batches, _validation_patches(task, prepared), job, on_check=_Monitor(folder))
     plot_history(read_history(folder / HISTORY), folder / CURVES)
     return TrainedFold(weights, state, transfer)
 
@@ -161,19 +165,47 @@ def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Tran
     return network, transfer
 
 
-def _batches(task: FoldTask, prepared: Path, device: torch.device) -> MakeBatch:
-    """What makes the batch of a step."""
+def _batches(task: FoldTask, prepared: Path, device: torch.device) -> tuple[MakeBatch, dict[int, _Drawn]]:
+    """What makes the batch of a step, and which cases it drew for the last steps."""
     cases: Sequence[TrainingCase] = [open_case(prepared / name) for name in task.training]
     if device.type == "cuda":
         cases = loaded(cases, KEPT_BYTES)
     epoch = steps_of_an_epoch(task.recipe, task.plan, voxels_of(case.shape for case in cases))
     where = device if device.type == "cuda" else "cpu"
 
+    drawn_from: dict[int, _Drawn] = {}
+
     def batch(step: int, fraction: float, left: float) -> Batch:
         plain = is_plain(task.recipe, fraction, left / epoch)
-        return make_batch(cases, task.plan, task.recipe, task.labels, task.seed, step, fraction, plain, where)
+        drawn_from[step] = drawn = _Drawn(cases)
+        drawn_from.pop(step - KEPT_STEPS, None)
+        return make_batch(drawn, task.plan, task.recipe, task.labels, task.seed, step, fraction, plain, where)
 
-    return batch
+    return batch, drawn_from
+
+
+class _Drawn(Sequence[TrainingCase]):
+    """Prepared cases that note which of them were asked for."""
+
+    def __init__(self, cases: Sequence[TrainingCase]) -> None:
+        self.cases, self.names = cases, list[str]()
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, number: Any) -> Any:
+        self.names.append(self.cases[number].case)
+        return self.cases[number]
+
+
+@contextmanager
+def _naming_cases(drawn_from: dict[int, _Drawn]) -> Iterator[None]:
+    """Name the cases of the batch after which something was not a number; ``drawn_from`` holds those of each step."""
+    try:
+        yield
+    except NotFinite as fault:
+        names = drawn_from[fault.step].names if fault.step in drawn_from else ()
+        raise TrainingError(f"{fault}\nThe batch of that step: {', '.join(dict.fromkeys(names)) or 'not known'}") from fault
 
 
 class _Monitor:

@@ -41,7 +41,7 @@ from autoseg.training.recipe import (
     restoration_weight,
 )
 
-__all__ = ["Job", "Length", "fit"]
+__all__ = ["Job", "Length", "NotFinite", "fit"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,19 @@ Row = dict[str, Any]  # a line of history
 MakeBatch = Callable[[int, float, float], Batch]  # (step, fraction of the training, steps left) -> batch
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]  # (logits, codes) -> scalar
 Score = Callable[[Iterable[tuple[Any, torch.Tensor]]], dict[str, float | None]]  # (logits, codes) one by one -> by name
+
+
+class NotFinite(TrainingError):
+    """A loss or a weight is not a number any more: ``step`` is the one whose batch it came with."""
+
+    def __init__(self, step: int, what: str, recipe: Recipe) -> None:
+        self.step = step
+        rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate", "attention_rate")}
+        lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
+        super().__init__(
+            f"step {step}: {what}. The last checkpoint is whole; start anew with lower learning rates, such as {lower} "
+            "--fresh, and run autoseg verify on the data"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +114,8 @@ def fit(
         (LoopState, weights): the weights to use, a state dictionary on the CPU (averaged ones if the recipe averages).
 
     Raises:
-        TrainingError: the loss is not a number, or the checkpoint belongs to other settings.
+        NotFinite: a loss or a weight is not a number; the last checkpoint before is kept.
+        TrainingError: the checkpoint belongs to other settings.
     """
     recipe, length, device = job.recipe, job.length, job.device
     optimizers = build_optimizers(network, recipe)
@@ -139,10 +153,10 @@ def fit(
                 on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-                save_checkpoint(job.checkpoint, state, network, averaged, optimizers.values())
+                _save_finite(job, state, network, averaged, optimizers)
                 saved = time.monotonic()
     _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-    save_checkpoint(job.checkpoint, state, network, averaged, optimizers.values())
+    _save_finite(job, state, network, averaged, optimizers)
     if stopped:
         logger.info("stopped at step %d; the same command goes on from there", state.step)
         raise KeyboardInterrupt
@@ -219,12 +233,17 @@ def _refuse_unless_finite(losses: Sequence[torch.Tensor], step: int, recipe: Rec
     """Losses of one step or none."""
     for value in (tensor.item() for tensor in losses):
         if not math.isfinite(value):
-            rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate", "attention_rate")}
-            lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
-            raise TrainingError(
-                f"step {step}: the loss is {value}. The last checkpoint is whole; start anew with lower learning rates, "
-                f"such as {lower} --fresh, and run autoseg verify on the data"
-            )
+            raise NotFinite(step, f"the loss is {value}", recipe)
+
+
+def _save_finite(
+    job: Job, state: LoopState, network: torch.nn.Module, averaged: State, optimizers: Mapping[str, torch.optim.Optimizer]
+) -> None:
+    """Write the checkpoint, unless a weight is not a number: the last one, which is good, stays then."""
+    for name, tensor in (*network.state_dict().items(), *averaged.items()):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise NotFinite(max(0, state.step - 1), f"the weights of {name} are not finite", job.recipe)
+    save_checkpoint(job.checkpoint, state, network, averaged, optimizers.values())
 
 
 def _average(averaged: State, network: torch.nn.Module, decay: float) -> None:
@@ -260,6 +279,8 @@ def _check(
     network.load_state_dict(trained)
     network.train()
     value = sum(losses) / len(losses)
+    if not math.isfinite(value):
+        raise NotFinite(max(0, state.step - 1), f"the validation loss is {value}", job.recipe)
     smoothed = value if state.smoothed is None else 0.5 * (state.smoothed + value)
     better = state.best is None or smoothed < state.best - 1e-3 * abs(state.best)
     since_best = 0 if better else state.since_best + 1

@@ -14,7 +14,11 @@ Losses are made of sums over voxels. So ``logits`` may be ``Scores``: they are t
 back, and are never in memory all at once.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -37,22 +41,26 @@ __all__ = [
     "restoration_loss",
 ]
 
+Logits = torch.Tensor | Scores
+Regions = Sequence[Sequence[int]]  # for each channel the codes that belong to it
+Sums = Sequence[torch.Tensor]
+
 SMOOTH = 1e-5
 SLAB = 2**22  # elements of logits whose probabilities are in memory at once
 
 
-def dice_cross_entropy(logits, codes, *, batch_dice=False, regions=()):
+def dice_cross_entropy(logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = ()) -> torch.Tensor:
     """Soft Dice loss plus cross-entropy (binary cross-entropy for regions), equally weighed."""
     entropy, sums = _compare(logits, codes, regions)
     return entropy + _dice_loss(sums, batch_dice)
 
 
-def cross_entropy(logits, codes, *, batch_dice=False, regions=()):
+def cross_entropy(logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = ()) -> torch.Tensor:
     """Mean cross-entropy (binary, for regions) over the voxels that are not ignored; ``batch_dice`` has no effect."""
     return _compare(logits, codes, regions)[0]
 
 
-def dice(logits, codes, *, batch_dice=False, regions=()):
+def dice(logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = ()) -> torch.Tensor:
     """Soft Dice loss alone."""
     return _dice_loss(_compare(logits, codes, regions)[1], batch_dice)
 
@@ -67,7 +75,7 @@ LOSSES = Registry(
 )
 
 
-def region_targets(codes, regions):
+def region_targets(codes: torch.Tensor, regions: Regions) -> torch.Tensor:
     """Where each region is.
 
     Args:
@@ -80,7 +88,7 @@ def region_targets(codes, regions):
     return torch.stack([reduce(torch.logical_or, [codes == code for code in region]) for region in regions], dim=1)
 
 
-def deep_supervision_weights(scales):
+def deep_supervision_weights(scales: int) -> tuple[float, ...]:
     """Weights 1, 1/2, 1/4, ... from the finest output on, divided by their sum; the coarsest has 0 unless alone."""
     weights = [0.5**i for i in range(scales)]
     if scales > 1:
@@ -88,7 +96,9 @@ def deep_supervision_weights(scales):
     return tuple(weight / sum(weights) for weight in weights)
 
 
-def deep_supervision_loss(loss, logits_list, codes):
+def deep_supervision_loss(
+    loss: Callable[[Any, torch.Tensor], torch.Tensor], logits_list: Sequence[Logits], codes: torch.Tensor
+) -> torch.Tensor:
     """Weighted sum of ``loss(logits, codes)`` over the scales of a network.
 
     Args:
@@ -104,7 +114,7 @@ def deep_supervision_loss(loss, logits_list, codes):
     )
 
 
-def restoration_loss(restored, clean):
+def restoration_loss(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """Mean absolute error plus 1 - SSIM, in float32; 0 for a perfect restoration.
 
     SSIM is that of ``evaluation.reconstruction`` (Gaussian of sigma 1.5, data range 1), with windows that end at the faces of
@@ -121,7 +131,7 @@ def restoration_loss(restored, clean):
         return total / inside.sum().clamp(min=1)
 
 
-def _ssim(x, y):
+def _ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """(B, C, Z, Y, X) structural similarity around each voxel."""
     mean_x, mean_y, squares, product = _smooth(torch.stack((x, y, x * x + y * y, x * y)))
     both, mean_squares = mean_x * mean_y, mean_x.square() + mean_y.square()
@@ -129,7 +139,7 @@ def _ssim(x, y):
     return structure * (2 * both + 1e-4) / (mean_squares + 1e-4)
 
 
-def _smooth(volumes):
+def _smooth(volumes: torch.Tensor) -> torch.Tensor:
     """Gaussian means along the last three axes: one product with a small matrix each, which CPUs do faster than windows."""
     for axis in (-3, -2, -1):
         if volumes.shape[axis] > 1:
@@ -138,7 +148,7 @@ def _smooth(volumes):
 
 
 @lru_cache(maxsize=16)
-def _gaussian(edge, device):
+def _gaussian(edge: int, device: torch.device) -> torch.Tensor:
     """(edge, edge) float32: column i has the weights of the mean around voxel i."""
     index = torch.arange(edge, device=device, dtype=torch.float32)
     distance = (index[:, None] - index).abs()
@@ -146,7 +156,7 @@ def _gaussian(edge, device):
     return weights / weights.sum(dim=0)
 
 
-def _nearest(codes, shape):
+def _nearest(codes: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """(B, Z, Y, X) on a grid of another shape over the same box."""
     for axis, (old, new) in enumerate(zip(codes.shape[1:], shape, strict=True), start=1):
         if old != new:
@@ -156,7 +166,7 @@ def _nearest(codes, shape):
     return codes
 
 
-def _compare(logits, codes, regions):
+def _compare(logits: Logits, codes: torch.Tensor, regions: Regions) -> tuple[torch.Tensor, Sums]:
     """Mean cross-entropy, and the sums that Dice is made of, each (B, classes): both, prediction, truth."""
     if logits.shape[1] < 2 and not regions:
         raise TrainingError("loss: expected logits of background and at least one structure, found one channel")
@@ -171,7 +181,7 @@ def _compare(logits, codes, regions):
         return entropy / terms.clamp(min=1), sums
 
 
-def in_slabs(logits, codes):
+def in_slabs(logits: Logits, codes: torch.Tensor) -> Iterator[tuple[Logits, torch.Tensor]]:
     """Yield (logits, codes) of all voxels: at once, or of Scores as one slab along z after the other."""
     if not isinstance(logits, Scores):
         yield logits, codes
@@ -181,17 +191,17 @@ def in_slabs(logits, codes):
     yield from zip(slabs, codes.split(depths, dim=1), strict=True)
 
 
-def _recomputed(scores, codes, regions):
+def _recomputed(scores: Scores, codes: torch.Tensor, regions: Regions) -> Sums:
     """``_sums`` of Scores; the backward pass computes the logits again, so that they need not be kept."""
     return checkpoint(lambda: _sums(scores.logits(), codes, regions), use_reentrant=False, preserve_rng_state=False)
 
 
-def _sums(logits, codes, regions):
+def _sums(logits: torch.Tensor, codes: torch.Tensor, regions: Regions) -> Sums:
     """Sums over voxels: cross-entropy and its number of terms (); prediction x truth, prediction, truth, each (B, classes)."""
     return _region_sums(logits.float(), codes, regions) if regions else _label_sums(logits, codes)
 
 
-def _label_sums(logits, codes):
+def _label_sums(logits: torch.Tensor, codes: torch.Tensor) -> Sums:
     """Softmax; the truth stays an index and is never expanded to one channel per class."""
     weight = (codes >= 0).to(torch.promote_types(logits.dtype, torch.float32))
     target = codes.clamp(min=0).long()  # (B, Z, Y, X)
@@ -208,7 +218,7 @@ class _LabelSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits, target, weight):
+    def forward(ctx: Any, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> Any:
         sums, slabs = [], _slabs(logits)
         for slab in slabs:
             w, index = weight[:, slab], target[:, slab]
@@ -224,7 +234,7 @@ class _LabelSums(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, of_entropy, of_both, of_predicted):
+    def backward(ctx: Any, of_entropy: torch.Tensor, of_both: torch.Tensor, of_predicted: torch.Tensor) -> Any:
         kept, target, weight = ctx.saved_tensors
         gradient = torch.empty_like(kept, dtype=ctx.dtype)
         for slab in _slabs(kept):
@@ -240,14 +250,14 @@ class _LabelSums(torch.autograd.Function):
         return gradient, None, None
 
 
-def _slabs(logits):
+def _slabs(logits: torch.Tensor) -> list[slice]:
     """Slices along z, each of about ``SLAB`` elements."""
     depth = logits.shape[2]
     step = max(1, SLAB * depth // max(1, logits.numel()))
     return [slice(first, first + step) for first in range(0, depth, step)]
 
 
-def _region_sums(logits, codes, regions):
+def _region_sums(logits: torch.Tensor, codes: torch.Tensor, regions: Regions) -> Sums:
     """Sigmoid, one channel per region."""
     weight = (codes >= 0).float().flatten(1)  # (B, V)
     target = region_targets(codes, regions).float().flatten(2)  # (B, R, V)
@@ -260,7 +270,7 @@ def _region_sums(logits, codes, regions):
     return entropy, weight.sum() * len(regions), both, predicted, truth
 
 
-def _sum_by_class(values, target, classes):
+def _sum_by_class(values: torch.Tensor, target: torch.Tensor, classes: int) -> torch.Tensor:
     """(B, Z, Y, X) values summed over the voxels of each class: (B, classes).
 
     Row by row, then over rows: sums of few float32 terms stay exact, and rows do not wait for each other.
@@ -269,6 +279,6 @@ def _sum_by_class(values, target, classes):
     return rows.sum(dim=(1, 2))
 
 
-def _dice_loss(sums, batch_dice):
+def _dice_loss(sums: Sums, batch_dice: bool) -> torch.Tensor:
     both, predicted, truth = (s.sum(dim=0) if batch_dice else s for s in sums)
     return 1 - ((2 * both + SMOOTH) / (predicted + truth + SMOOTH)).mean()

@@ -1,5 +1,8 @@
 """A want of memory, as an error with its remedy: before the training where it is certain, else when it comes."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -7,6 +10,7 @@ import torch
 from autoseg.errors import TrainingError
 from autoseg.room import as_size, free_memory, is_want_of_memory, memory_limit
 from planners.cost import count_elements
+from planners.plan import NetworkSpec
 
 __all__ = ["refuse_too_large", "told_when_short_of_memory"]
 
@@ -16,7 +20,9 @@ REMEDY = (
 )
 
 
-def refuse_too_large(spec, patch, batch_size, device, *, bf16=True):
+def refuse_too_large(
+    spec: NetworkSpec, patch: Sequence[int], batch_size: int, device: torch.device, *, bf16: bool = True
+) -> None:
     """Raise TrainingError where a batch cannot fit, even if nothing but what is kept for its gradients were in memory.
 
     The memory of the device is taken whole, so what is let through may still be too large.
@@ -38,7 +44,7 @@ def refuse_too_large(spec, patch, batch_size, device, *, bf16=True):
         )
 
 
-def _bytes_of(device):
+def _bytes_of(device: torch.device) -> int | None:
     """Memory of a device; None where it cannot be asked."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
@@ -46,7 +52,7 @@ def _bytes_of(device):
 
 
 @contextmanager
-def told_when_short_of_memory():
+def told_when_short_of_memory() -> Iterator[None]:
     """Whatever kind of error says that memory is short becomes a TrainingError with what to do."""
     try:
         yield

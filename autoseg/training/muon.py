@@ -6,7 +6,10 @@ orthogonal matrix, in which all singular values are one (Jordan et al. 2024, htt
 it is worth: EXPERIMENTS.md.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -17,7 +20,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 
 
-def orthogonalised(matrices):
+def orthogonalised(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """For each matrix the nearest orthogonal one, approximately: singular values of 0.7 to 1.2 for all that are not minute.
 
     Every round of the Newton-Schulz iteration multiplies by a polynomial of ``matrix @ matrix.T``, so the rounds are done on
@@ -32,7 +35,7 @@ def orthogonalised(matrices):
     """
     wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]
     wide = [matrix / matrix.norm().clamp(min=1e-12) for matrix in wide]
-    by_size = defaultdict(list)
+    by_size: dict[int, list[int]] = defaultdict(list)
     for position, matrix in enumerate(wide):
         by_size[len(matrix)].append(position)
     for positions in by_size.values():
@@ -42,7 +45,7 @@ def orthogonalised(matrices):
     return [w if w.shape == matrix.shape else w.T for w, matrix in zip(wide, matrices, strict=True)]
 
 
-def _rounds(gram):
+def _rounds(gram: torch.Tensor) -> torch.Tensor:
     """The products of all rounds for squares (count, m, m)."""
     a, b, c = COEFFICIENTS
     total = torch.eye(gram.shape[-1], device=gram.device)
@@ -63,11 +66,11 @@ class Muon(torch.optim.Optimizer):
         momentum: of the running mean of the gradients, in [0, 1).
     """
 
-    def __init__(self, params, lr, momentum=0.9):
+    def __init__(self, params: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.9) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self):
+    def step(self) -> None:  # type: ignore[override]  # without a closure, which nobody hands over
         for group in self.param_groups:
             kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
             updates = orthogonalised([self._update(kernel, group["momentum"]).flatten(1) for kernel in kernels])
@@ -75,7 +78,7 @@ class Muon(torch.optim.Optimizer):
                 longer = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
                 kernel.add_(update.reshape(kernel.shape), alpha=-group["lr"] * longer)
 
-    def _update(self, kernel, momentum):
+    def _update(self, kernel: torch.nn.Parameter, momentum: float) -> torch.Tensor:
         state = self.state[kernel]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(kernel)

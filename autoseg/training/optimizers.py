@@ -1,18 +1,23 @@
 """Which optimiser moves which parameters, and how far: the one place where rates, momenta and clipping meet the network."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 import torch
 
 from autoseg.networks import attention_blocks, restoration_parameters
 from autoseg.training.muon import Muon
-from autoseg.training.recipe import momentum_for
+from autoseg.training.recipe import Recipe, momentum_for
 
 __all__ = ["build_optimizers", "descend", "set_pace"]
 
 RATES = {"others": "learning_rate", "kernels": "kernel_rate", "attention": "attention_rate", "restoration": "restoration_rate"}
+Optimizers = Mapping[str, torch.optim.Optimizer]  # by what they move
 RESTORATION_CLIP = 0.1  # norm of the gradient of the restoration's loss, at most: its deep head has no normalisation
 
 
-def build_optimizers(network, recipe):
+def build_optimizers(network: torch.nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
     """The optimisers by what they move; every parameter belongs to one of them.
 
     Returns:
@@ -24,7 +29,8 @@ def build_optimizers(network, recipe):
     """
     head = {id(p) for p in restoration_parameters(network)}
     looks = {id(p) for block in attention_blocks(network) for p in block.parameters()}
-    moved, spared = {name: [] for name in RATES}, []
+    moved: dict[str, list[torch.nn.Parameter]] = {name: [] for name in RATES}
+    spared: list[torch.nn.Parameter] = []
     for p in network.parameters():
         if id(p) in head:
             moved["restoration"].append(p)
@@ -35,18 +41,20 @@ def build_optimizers(network, recipe):
         else:
             moved["others"].append(p)
     decay = [{"params": moved["others"], "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    optimizers = {"others": torch.optim.SGD(decay, lr=recipe.learning_rate, momentum=0.9, nesterov=True)}
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "others": torch.optim.SGD(decay, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
+    }
     for name, kind in {"kernels": Muon, "attention": torch.optim.Adam, "restoration": torch.optim.Adam}.items():
         if moved[name]:
             optimizers[name] = kind(moved[name], lr=getattr(recipe, RATES[name]))
     return optimizers
 
 
-def _is_kernel(parameter):
+def _is_kernel(parameter: torch.Tensor) -> bool:
     return parameter.ndim > 3 and parameter.shape[1] > 1 and parameter[0, 0].numel() > 1
 
 
-def set_pace(optimizers, recipe, rate, steps_expected):
+def set_pace(optimizers: Optimizers, recipe: Recipe, rate: float, steps_expected: int) -> None:
     """Give every optimiser ``rate`` times its highest learning rate, and the momentum that fits the number of steps."""
     for name, optimizer in optimizers.items():
         for group in optimizer.param_groups:
@@ -55,7 +63,7 @@ def set_pace(optimizers, recipe, rate, steps_expected):
                 group["momentum"] = momentum_for(recipe, steps_expected)
 
 
-def descend(optimizers, recipe, weight):
+def descend(optimizers: Optimizers, recipe: Recipe, weight: float) -> None:
     """One step of all, their gradients clipped apart, and forgotten; ``weight`` is that of the restoration's loss.
 
     Muon's step has one length whatever the gradient's, so there is nothing to clip.

@@ -31,6 +31,9 @@ __all__ = [
     "steps_of_an_epoch",
 ]
 
+MOST = 10**6  # of anything that a recipe counts
+WIDTHS = (0.01, 4.0)  # of a network on a CPU, as shares of the plan's
+
 
 @dataclass(frozen=True)
 class PatchStage:
@@ -119,6 +122,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
             raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
+        numbers = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in numbers.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, found {value}")
+            if isinstance(value, int) and abs(value) > MOST:
+                raise ValueError(f"{name} must be at most {MOST}")
         for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes", "cpu_width", "restoration_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
@@ -127,6 +136,10 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.restoration_weight < 0 or not 0 <= self.restoration_warmup <= 1:
             raise ValueError("restoration_weight must not be negative, and restoration_warmup a fraction")
+        if not WIDTHS[0] <= self.cpu_width <= WIDTHS[1]:
+            raise ValueError(
+                f"cpu_width must be from {WIDTHS[0]} to {WIDTHS[1]} times the plan's features, found {self.cpu_width}"
+            )
         if not 0 <= self.foreground <= 1 or not 0 <= (self.momentum or 0) < 1:
             raise ValueError("foreground and momentum must be fractions")
         if min(self.weight_decay, self.kernel_rate, self.attention_rate, self.plain_epochs) < 0:

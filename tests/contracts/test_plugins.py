@@ -23,6 +23,7 @@ from autoseg import registry
 from autoseg.errors import AutosegError
 from autoseg.phantoms import write_phantoms
 from autoseg.registry import Later, Registry
+from tests.helpers import dicom as draw
 
 ROOT = Path(__file__).parents[2]
 BROUGHT = {
@@ -260,7 +261,7 @@ def test_every_registry_has_a_guest_in_this_test_and_a_group_that_packaging_allo
     assert all(part.isidentifier() for group in groups for part in group.split("."))
 
 
-def test_one_of_each_kind_is_used(tmp_path: Path, draw: Any) -> None:
+def test_one_of_each_kind_is_used(tmp_path: Path) -> None:
     entries = {f"autoseg.{kind}.v1": {name: f"guest:{OBJECTS.get(kind, name)}"} for kind, name in BROUGHT.items()}
     site = install(tmp_path / "site", "autoseg-guest", "guest", MODULE, entries)
     source = write_phantoms(tmp_path / "source", training=5, test=1, in_plane_mm=8)

@@ -10,6 +10,7 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.files import read_file, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
+from tests.helpers import dicom as draw
 
 CT = ("CT",)
 
@@ -30,7 +31,7 @@ def names(found):
 
 
 @pytest.fixture
-def patients(tmp_path, draw):
+def patients(tmp_path):
     """A tree of two patients' DICOM series."""
     for number in (1, 2):
         draw.write_series(tmp_path / f"p{number}", draw.random_values(seed=number), SeriesInstanceUID=f"1.9.{number}")
@@ -101,7 +102,7 @@ def test_a_folder_of_scans_with_a_description_is_a_folder_of_scans(tmp_path):
     assert ids(find_inputs(tmp_path, channels=CT)) == ["a"]
 
 
-def test_nothing_is_refused_with_what_lies_there(tmp_path, draw):
+def test_nothing_is_refused_with_what_lies_there(tmp_path):
     touched(tmp_path, "deep/a.nii.gz", "notes.txt")
     with pytest.raises(AutosegError, match="no scans in it; expected CASE_0000.mha, .*\n  left out: a.nii.gz: in subfolders"):
         find_inputs(tmp_path, channels=CT, file_ending=".mha")
@@ -170,7 +171,7 @@ def test_endings_in_capital_letters_are_endings(tmp_path, name):
 # -- links and notes ------------------------------------------------------------------------------------------------------
 
 
-def test_links_count_and_a_link_to_itself_is_a_case_that_fails(tmp_path, draw):
+def test_links_count_and_a_link_to_itself_is_a_case_that_fails(tmp_path):
     touched(tmp_path / "store", "a.nii.gz")
     cohort = tmp_path / "in"
     cohort.mkdir()
@@ -193,7 +194,7 @@ def test_links_to_patients_are_cases(tmp_path, patients):
     assert ids(find_inputs(cohort, channels=CT)) == ["q1_s7", "q2_s7"]
 
 
-def test_notes_of_series_and_aliases_are_told(tmp_path, draw):
+def test_notes_of_series_and_aliases_are_told(tmp_path):
     folder = draw.write_series(tmp_path / "in" / draw.patient, draw.random_values())
     stray = next(draw.slice_datasets(draw.random_values((1, 3, 3))))
     draw.save(stray, folder / "stray.dcm")

@@ -28,6 +28,7 @@ from autoseg.imaging.files import (
 )
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
+from tests.helpers import dicom as draw
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "dicom" / "series" / "dcmqi_CT3_and_SEG"
 NAMES = {"Left Kidney": 1, "tumour": 2, "absent": 3}
@@ -47,7 +48,7 @@ def shapes():
     return values
 
 
-def segmented(draw, folder, values=None, **options):
+def segmented(folder, values=None, **options):
     """(series in a folder, LabelVolume on it)."""
     values = shapes() if values is None else values
     (series,) = find_series(draw.write_series(folder, draw.random_values(values.shape), **options)).series
@@ -91,8 +92,8 @@ def write_as(path, series, pixels, kind, **options):
 
 @pytest.mark.parametrize("rotation", TURNS, ids=str)
 @pytest.mark.parametrize("order", [range(7), range(6, -1, -1)], ids=["forth", "back"])
-def test_what_we_write_comes_back_and_is_laid_on_its_scan(tmp_path, draw, rotation, order):
-    series, labels = segmented(draw, tmp_path / "in", rotation=rotation, order=order)
+def test_what_we_write_comes_back_and_is_laid_on_its_scan(tmp_path, rotation, order):
+    series, labels = segmented(tmp_path / "in", rotation=rotation, order=order)
     path = write(tmp_path / "a.dcm", series, labels)
     found = read_label_volume(path)
     assert segment_names(path) == NAMES
@@ -106,8 +107,8 @@ def test_what_we_write_comes_back_and_is_laid_on_its_scan(tmp_path, draw, rotati
 
 
 @pytest.mark.parametrize("kind", ["LABELMAP", "FRACTIONAL", "BINARY"])
-def test_every_kind_of_segmentation_is_read(tmp_path, draw, kind):
-    series, labels = segmented(draw, tmp_path / "in", rotation=TURNS[-1])
+def test_every_kind_of_segmentation_is_read(tmp_path, kind):
+    series, labels = segmented(tmp_path / "in", rotation=TURNS[-1])
     pixels = labels.data
     options = {"omit_empty_frames": False}
     if kind == "FRACTIONAL":
@@ -119,29 +120,29 @@ def test_every_kind_of_segmentation_is_read(tmp_path, draw, kind):
     np.testing.assert_array_equal(found.data, labels.data)
 
 
-def test_a_tilted_gantry_a_single_slice_and_nothing_at_all_come_back(tmp_path, draw):
+def test_a_tilted_gantry_a_single_slice_and_nothing_at_all_come_back(tmp_path):
     for name, values, options in (
         ("tilted", shapes(), {"shear_mm": 0.5}),
         ("single", shapes()[1:2], {}),
         ("nothing", 0 * shapes(), {}),
     ):
-        series, labels = segmented(draw, tmp_path / name, values, **options)
+        series, labels = segmented(tmp_path / name, values, **options)
         found = read_label_volume(write(tmp_path / f"{name}.dcm", series, labels), onto=labels.geometry)
         assert found.geometry == labels.geometry, name
         np.testing.assert_array_equal(found.data, labels.data)
 
 
-def test_two_far_slices_are_as_thick_as_the_object_says(tmp_path, draw):
+def test_two_far_slices_are_as_thick_as_the_object_says(tmp_path):
     values = shapes()
     values[[2, 5]] = 0
-    series, labels = segmented(draw, tmp_path / "in", values)
+    series, labels = segmented(tmp_path / "in", values)
     found = read_label_volume(write(tmp_path / "a.dcm", series, labels))
     assert found.geometry.matches(labels.geometry.cropped((1, 0, 0), (4, 9, 10)), 1e-3)
     np.testing.assert_array_equal(found.data, values[1:5])
 
 
-def test_segments_that_overlap_contours_and_damage_are_refused_with_a_remedy(tmp_path, draw, capsys):
-    series, labels = segmented(draw, tmp_path / "in")
+def test_segments_that_overlap_contours_and_damage_are_refused_with_a_remedy(tmp_path, capsys):
+    series, labels = segmented(tmp_path / "in")
     maps = tmp_path / "maps"
     maps.mkdir()
     write(maps / "good.dcm", series, labels)
@@ -173,12 +174,12 @@ def test_segments_that_overlap_contours_and_damage_are_refused_with_a_remedy(tmp
     assert [one["voxels"] for one in record["measurements"]] == [(labels.data == value).sum() for value in (1, 2, 3)]
 
 
-def test_segmentations_are_references_and_labels_of_a_data_set(tmp_path, draw, capsys):
+def test_segmentations_are_references_and_labels_of_a_data_set(tmp_path, capsys):
     scans, maps, truth = tmp_path / "scans", tmp_path / "maps", tmp_path / "truth"
     for folder in (scans, maps, truth):
         folder.mkdir()
     for case in "ab":
-        series, labels = segmented(draw, tmp_path / case, SeriesInstanceUID=f"1.2.{ord(case)}", rotation=TURNS[3])
+        series, labels = segmented(tmp_path / case, SeriesInstanceUID=f"1.2.{ord(case)}", rotation=TURNS[3])
         volume = read_volume(series)
         write_volume(volume, scans / f"{case}.nii.gz")
         write(maps / f"{case}_seg.dcm", series, labels)
@@ -199,12 +200,12 @@ def test_segmentations_are_references_and_labels_of_a_data_set(tmp_path, draw, c
     assert {(row["structure"], row["dice"]) for row in rows} >= {("Left Kidney", "1.0"), ("tumour", "1.0")}
 
 
-def test_a_number_that_means_two_things_is_refused(tmp_path, draw, capsys):
+def test_a_number_that_means_two_things_is_refused(tmp_path, capsys):
     scans, maps = tmp_path / "scans", tmp_path / "maps"
     for folder in (scans, maps):
         folder.mkdir()
     for case, names in (("a", ("liver", "spleen")), ("b", ("spleen", "liver"))):
-        series, labels = segmented(draw, tmp_path / case, SeriesInstanceUID=f"1.2.{ord(case)}")
+        series, labels = segmented(tmp_path / case, SeriesInstanceUID=f"1.2.{ord(case)}")
         write_volume(read_volume(series), scans / f"{case}.nii.gz")
         write(maps / f"{case}.dcm", series, labels, {names[0]: (1,), names[1]: (2,)})
     assert main(["convert", "folders", str(scans), str(tmp_path / "out"), "--labels", str(maps), "--quiet"]) == 2

@@ -16,6 +16,7 @@ from autoseg.imaging.dicom_find import find_series
 from autoseg.imaging.files import digest_on_disk, read_file, read_geometry, read_volume, write_label_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, orient
+from tests.helpers import dicom as draw
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 VENDORS = DATA / "vendors" / "data"
@@ -104,7 +105,7 @@ OBLIQUE = [Rotation.from_euler("xyz", angles, degrees=True).as_matrix() for angl
 
 @pytest.mark.parametrize("rotation", [*TURNS, *OBLIQUE], ids=str)
 @pytest.mark.parametrize("order", [range(3), range(2, -1, -1), (1, 0, 2)], ids=["forth", "back", "mixed"])
-def test_every_orientation_is_sorted_by_position(tmp_path, draw, rotation, order):
+def test_every_orientation_is_sorted_by_position(tmp_path, rotation, order):
     values = draw.random_values((3, 4, 5))
     content = read_file(draw.write_series(tmp_path, values, rotation=rotation, order=order))
     np.testing.assert_array_equal(content.data[0], values)
@@ -113,7 +114,7 @@ def test_every_orientation_is_sorted_by_position(tmp_path, draw, rotation, order
     assert content.notes == ()
 
 
-def test_slope_and_intercept_belong_to_each_slice(tmp_path, draw):
+def test_slope_and_intercept_belong_to_each_slice(tmp_path):
     values = draw.random_values()
     for z, ds in enumerate(draw.slice_datasets(values)):
         ds.RescaleSlope, ds.RescaleIntercept = 0.5 + z, -z
@@ -127,7 +128,7 @@ def test_slope_and_intercept_belong_to_each_slice(tmp_path, draw):
     np.testing.assert_array_equal(shifted.data[0], np.abs(values).astype(int) - 1024)
 
 
-def test_a_tilted_gantry_makes_a_sheared_grid_and_is_said(tmp_path, draw):
+def test_a_tilted_gantry_makes_a_sheared_grid_and_is_said(tmp_path):
     values = draw.random_values()
     content = read_file(draw.write_series(tmp_path, values, shear_mm=0.5))
     np.testing.assert_array_equal(content.data[0], values)
@@ -138,7 +139,7 @@ def test_a_tilted_gantry_makes_a_sheared_grid_and_is_said(tmp_path, draw):
 
 
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless], ids=lambda uid: uid.name)
-def test_compressed_files_are_read(tmp_path, draw, syntax):
+def test_compressed_files_are_read(tmp_path, syntax):
     values = draw.random_values((3, 16, 17))
     for z, ds in enumerate(draw.slice_datasets(values)):
         ds.compress(syntax, generate_instance_uid=False)
@@ -146,7 +147,7 @@ def test_compressed_files_are_read(tmp_path, draw, syntax):
     np.testing.assert_array_equal(read_file(tmp_path).data[0], values)
 
 
-def test_colours_are_three_channels_and_palettes_are_refused(tmp_path, draw):
+def test_colours_are_three_channels_and_palettes_are_refused(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (4, 6, 7, 3)).astype(np.uint8)
     grey = draw.random_values((4, 6, 7))
     colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "PixelRepresentation": 0}
@@ -158,13 +159,13 @@ def test_colours_are_three_channels_and_palettes_are_refused(tmp_path, draw):
         read_file(draw.write_series(tmp_path / "palette", grey, PhotometricInterpretation="PALETTE COLOR"))
 
 
-def test_a_single_slice_says_what_its_thickness_is(tmp_path, draw):
+def test_a_single_slice_says_what_its_thickness_is(tmp_path):
     content = read_file(draw.write_series(tmp_path, draw.random_values((1, 6, 7))))
     assert content.geometry.spacing_mm == pytest.approx((99, 0.8, 0.7))
     assert "thickness is taken as 99 mm" in content.notes[0]
 
 
-def test_enhanced_frames_are_sorted_by_position_and_rescaled(tmp_path, draw):
+def test_enhanced_frames_are_sorted_by_position_and_rescaled(tmp_path):
     values = draw.random_values()
     whole = draw.multiframe_dataset(values, slope=0.25, rotation=OBLIQUE[0])
     frames, order = whole.PerFrameFunctionalGroupsSequence, [2, 0, 4, 1, 3]
@@ -176,7 +177,7 @@ def test_enhanced_frames_are_sorted_by_position_and_rescaled(tmp_path, draw):
     assert content.geometry.matches(slices.geometry, 1e-6)
 
 
-def defects(draw):
+def defects():
     """(name, how to spoil the list of datasets, what the message says)."""
 
     def drop(slices):
@@ -237,8 +238,8 @@ def defects(draw):
 
 
 @pytest.mark.parametrize("name", defects(None))
-def test_defects_are_refused_with_their_reason(tmp_path, draw, name):
-    spoil, message = defects(draw)[name]
+def test_defects_are_refused_with_their_reason(tmp_path, name):
+    spoil, message = defects()[name]
     slices = list(draw.slice_datasets(draw.random_values((6, 6, 7))))
     names = [f"{z:03d}.dcm" for z in range(6)]
     if name == "missing slice":
@@ -254,14 +255,14 @@ def test_defects_are_refused_with_their_reason(tmp_path, draw, name):
     assert draw.patient not in str(error.value)
 
 
-def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path, draw):
+def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path):
     for z, ds in enumerate(draw.slice_datasets(draw.random_values((9, 6, 7)), spacing_mm=(0.625, 0.8, 0.7))):
         ds.ImagePositionPatient = [round(float(v), 1) for v in ds.ImagePositionPatient]
         draw.save(ds, tmp_path / f"{z}.dcm")
     assert read_geometry(tmp_path).spacing_mm[0] == pytest.approx(0.625)
 
 
-def test_copies_count_once(tmp_path, draw):
+def test_copies_count_once(tmp_path):
     folder = draw.write_series(tmp_path / "a", draw.random_values())
     shutil.copytree(folder, tmp_path / "a" / "again")
     content = read_file(tmp_path / "a")
@@ -269,7 +270,7 @@ def test_copies_count_once(tmp_path, draw):
     assert "5 copies" in content.notes[0]
 
 
-def test_localisers_and_stray_images_in_a_series_are_left_out_and_said(tmp_path, draw):
+def test_localisers_and_stray_images_in_a_series_are_left_out_and_said(tmp_path):
     folder = draw.write_series(tmp_path / "a", draw.random_values())
     scout = next(
         draw.slice_datasets(draw.random_values((1, 6, 7)), rotation=TURNS[5], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
@@ -285,7 +286,7 @@ def test_localisers_and_stray_images_in_a_series_are_left_out_and_said(tmp_path,
     )
 
 
-def test_echoes_and_sizes_of_one_series_are_volumes_of_their_own(tmp_path, draw):
+def test_echoes_and_sizes_of_one_series_are_volumes_of_their_own(tmp_path):
     for echo in (5.0, 20.0):
         draw.write_series(tmp_path / f"{echo}", draw.random_values(seed=int(echo)), EchoTime=echo)
     draw.write_series(tmp_path / "small", draw.random_values((4, 3, 3)))
@@ -298,7 +299,7 @@ def test_echoes_and_sizes_of_one_series_are_volumes_of_their_own(tmp_path, draw)
     assert str(error.value).count("part") == 3
 
 
-def test_names_are_unique_stable_and_hold_nothing_of_the_patient(tmp_path, draw):
+def test_names_are_unique_stable_and_hold_nothing_of_the_patient(tmp_path):
     for folder, series, number in (("ct", "1.1", 2), ("ct", "1.2", 3), ("ct", "1.3", 3), ("mr x/deep", "1.4", None)):
         draw.write_series(tmp_path / folder / series, draw.random_values(), SeriesInstanceUID=series, SeriesNumber=number)
     for path in list(tmp_path.glob("ct/*/*.dcm")):  # all in one folder
@@ -314,7 +315,7 @@ def test_names_are_unique_stable_and_hold_nothing_of_the_patient(tmp_path, draw)
     assert names[:3] == [series.name for series in find_series(tmp_path).series]
 
 
-def test_other_objects_and_other_files_are_passed_over(tmp_path, draw):
+def test_other_objects_and_other_files_are_passed_over(tmp_path):
     folder = draw.write_series(tmp_path, draw.random_values())
     (folder / "notes.txt").write_text("no DICOM")
     (folder / "empty.dcm").touch()
@@ -328,7 +329,7 @@ def test_other_objects_and_other_files_are_passed_over(tmp_path, draw):
     )
 
 
-def test_numbers_that_cannot_be_read_are_named(tmp_path, draw):
+def test_numbers_that_cannot_be_read_are_named(tmp_path):
     folder = draw.write_series(tmp_path / "a", draw.random_values())
     draw.write_series(tmp_path / "b", draw.random_values(), SeriesInstanceUID="1.9")
     for path in folder.iterdir():
@@ -344,7 +345,7 @@ def test_numbers_that_cannot_be_read_are_named(tmp_path, draw):
     assert read_file(series[1]).geometry.shape == (5, 6, 7)
 
 
-def test_one_slice_of_a_series_is_refused_and_a_whole_file_is_read(tmp_path, draw):
+def test_one_slice_of_a_series_is_refused_and_a_whole_file_is_read(tmp_path):
     folder = draw.write_series(tmp_path / "a", draw.random_values())
     with pytest.raises(FileError, match="is one of 5 files of its series. Give the folder"):
         read_file(next(folder.iterdir()).rename(folder / "slice"))
@@ -355,7 +356,7 @@ def test_one_slice_of_a_series_is_refused_and_a_whole_file_is_read(tmp_path, dra
         read_file(draw.save(draw.image_dataset(Modality="SEG"), tmp_path / "c" / "seg"))
 
 
-def test_a_series_is_a_volume_with_a_digest_and_takes_labels(tmp_path, draw):
+def test_a_series_is_a_volume_with_a_digest_and_takes_labels(tmp_path):
     folder = draw.write_series(tmp_path / "a", draw.random_values())
     (series,) = find_series(folder).series
     volume = read_volume(series)
@@ -369,7 +370,7 @@ def test_a_series_is_a_volume_with_a_digest_and_takes_labels(tmp_path, draw):
         write_label_volume(LabelVolume(labels.data, labels.geometry.flipped([0])), tmp_path / "x.nii.gz", like=series)
 
 
-def test_frames_without_places_are_left_out(tmp_path, draw):
+def test_frames_without_places_are_left_out(tmp_path):
     cine = draw.multiframe_dataset(draw.random_values())
     del cine.PerFrameFunctionalGroupsSequence
     cine.SOPClassUID = CTImageStorage

@@ -22,6 +22,7 @@ from autoseg.imaging.dicom_seg import write_seg
 from autoseg.imaging.files import read_geometry
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
+from tests.helpers import dicom as draw
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 STRUCTURES = {"Left Kidney": (3,), "tumour": (7,), "absent": (9,)}
@@ -84,7 +85,7 @@ def read_rtstruct(path, geometry):
 
 @pytest.mark.parametrize("rotation", [*TURNS, *OBLIQUE], ids=str)
 @pytest.mark.parametrize("order", [range(4), range(3, -1, -1)], ids=["forth", "back"])
-def test_structures_stay_where_they_are_in_the_patient(tmp_path, draw, rotation, order):
+def test_structures_stay_where_they_are_in_the_patient(tmp_path, rotation, order):
     series, labels = labelled(draw.write_series(tmp_path / "in", shapes().astype(np.int16), rotation=rotation, order=order))
     write_seg(tmp_path / "seg.dcm", series, labels, STRUCTURES, **WAYS)
     write_rtstruct(tmp_path / "rt.dcm", series, labels, STRUCTURES, **WAYS)
@@ -99,7 +100,7 @@ def test_structures_stay_where_they_are_in_the_patient(tmp_path, draw, rotation,
     assert not contoured["absent"].any()
 
 
-def test_a_tilted_gantry_and_a_single_slice_go_out_too(tmp_path, draw):
+def test_a_tilted_gantry_and_a_single_slice_go_out_too(tmp_path):
     tilted = draw.write_series(tmp_path / "tilted", draw.random_values((4, 9, 10)), shear_mm=0.5)
     single = draw.write_series(tmp_path / "single", draw.random_values((1, 9, 10)))
     for folder in (tilted, single):
@@ -115,7 +116,7 @@ def test_a_tilted_gantry_and_a_single_slice_go_out_too(tmp_path, draw):
         np.testing.assert_array_equal(read_rtstruct(folder / "rt", labels.geometry)["Left Kidney"], labels.data == 3)
 
 
-def test_frames_of_one_file_are_referred_to_one_by_one(tmp_path, draw):
+def test_frames_of_one_file_are_referred_to_one_by_one(tmp_path):
     whole = draw.multiframe_dataset(shapes().astype(np.int16), rotation=OBLIQUE[0])
     order = [2, 0, 3, 1]
     whole.PerFrameFunctionalGroupsSequence = [whole.PerFrameFunctionalGroupsSequence[z] for z in order]
@@ -131,7 +132,7 @@ def test_frames_of_one_file_are_referred_to_one_by_one(tmp_path, draw):
     assert [contour.ContourImageSequence[0].ReferencedFrameNumber for contour in bar] == [2, 4]
 
 
-def test_regions_overlap(tmp_path, draw):
+def test_regions_overlap(tmp_path):
     series, labels = labelled(draw.write_series(tmp_path / "in", shapes().astype(np.int16)))
     write_seg(tmp_path / "seg", series, labels, REGIONS, **WAYS)
     masks, _ = read_seg(tmp_path / "seg")
@@ -141,7 +142,7 @@ def test_regions_overlap(tmp_path, draw):
     np.testing.assert_array_equal(read_rtstruct(tmp_path / "rt", labels.geometry)["whole"], labels.data > 0)
 
 
-def test_nothing_found_is_written_as_nothing(tmp_path, draw):
+def test_nothing_found_is_written_as_nothing(tmp_path):
     series, labels = labelled(draw.write_series(tmp_path / "in", draw.random_values()), np.zeros((5, 6, 7), np.uint8))
     write_seg(tmp_path / "seg", series, labels, STRUCTURES, **WAYS)
     write_rtstruct(tmp_path / "rt", series, labels, STRUCTURES, **WAYS)
@@ -184,7 +185,7 @@ def test_outlines_hold_exactly_the_voxels_of_any_mask():
 # -- what they say -------------------------------------------------------------------------------------------------------
 
 
-def test_objects_refer_to_their_images_and_say_what_made_them(tmp_path, draw):
+def test_objects_refer_to_their_images_and_say_what_made_them(tmp_path):
     folder = draw.write_series(
         tmp_path / "in", shapes().astype(np.int16), PatientName="Doe^Jané", SpecificCharacterSet="ISO_IR 100"
     )
@@ -222,7 +223,7 @@ def test_objects_refer_to_their_images_and_say_what_made_them(tmp_path, draw):
         assert np.abs(255 * lab2rgb(lab) - colour).max() < 4  # D50 and D65 differ a little
 
 
-def test_the_same_labels_have_the_same_identifiers(tmp_path, draw):
+def test_the_same_labels_have_the_same_identifiers(tmp_path):
     series, labels = labelled(draw.write_series(tmp_path / "in", shapes().astype(np.int16)))
     uids = []
     for name, values, model in (
@@ -237,7 +238,7 @@ def test_the_same_labels_have_the_same_identifiers(tmp_path, draw):
     assert len(set(uids)) == 3
 
 
-def test_images_without_the_patients_details_are_enough_but_not_without_identifiers(tmp_path, draw):
+def test_images_without_the_patients_details_are_enough_but_not_without_identifiers(tmp_path):
     bare = list(draw.slice_datasets(shapes().astype(np.int16)))
     for z, ds in enumerate(bare):
         for name in (
@@ -286,7 +287,7 @@ def test_names_become_codes_of_the_standard(name, value, side):
     assert code.category == expected
 
 
-def test_writing_warns_about_nothing(tmp_path, draw):
+def test_writing_warns_about_nothing(tmp_path):
     series, labels = labelled(draw.write_series(tmp_path / "in", shapes().astype(np.int16)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

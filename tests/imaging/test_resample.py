@@ -187,3 +187,18 @@ def test_grids_that_are_turned_against_each_other_are_refused():
         grid_mapping(GRID, GRID.flipped([1]))
     with pytest.raises(GeometryError, match="same directions"):
         resample_image(noise((1, *GRID.shape)), GRID, GRID.transposed((1, 0, 2)), (1, 1, 1))
+
+
+def test_clipped_resampling_is_scikit_images_for_volumes_and_for_each_slice():
+    data = np.zeros((1, 6, 12, 10), np.float32)
+    data[0, 1:4, 3:8, 2:7] = 100  # edges, where cubic splines overshoot
+    data[0, 2] += 50  # slices of different ranges
+    grid = Geometry.from_spacing((6, 12, 10), (5.0, 1.0, 1.0))
+    onto = grid.resized((6, 17, 15))
+    whole = resize(data[0].astype(float), (6, 17, 15), 3, mode="edge", anti_aliasing=False)
+    assert resample_image(data, grid, onto, (3, 3, 3), clip=True)[0] == pytest.approx(whole, abs=1e-3)
+    assert resample_image(data, grid, onto, (3, 3, 3)).min() < -1  # what is clipped
+    slices = np.stack([resize(one.astype(float), (17, 15), 3, mode="edge", anti_aliasing=False) for one in data[0]])
+    assert resample_image(data, grid, onto, (0, 3, 3), clip=True)[0] == pytest.approx(slices, abs=1e-3)
+    thicker = resample_image(data, grid, grid.resized((3, 17, 15)), (0, 3, 3), clip=True)[0]
+    assert thicker == pytest.approx(slices[[1, 3, 5]], abs=1e-3)  # half-way between two the later is the nearest

@@ -16,11 +16,12 @@ from autoseg.locks import model_lock
 from autoseg.networks import build_network
 from autoseg.pipeline.models import import_model
 from autoseg.workspace import Workspace
+from tests.helpers.models import LABELS, make_plan, write_model
 
 
 @pytest.fixture
-def model(tmp_path, tools):
-    tools["write_model"](tmp_path / "model", tools["make_plan"](), seeds=(0, 1))
+def model(tmp_path):
+    write_model(tmp_path / "model", make_plan(), seeds=(0, 1))
     return tmp_path / "model"
 
 
@@ -43,10 +44,10 @@ def zipped(path, members):
     return path
 
 
-def test_a_model_comes_back_as_it_was_saved(model, tools):
+def test_a_model_comes_back_as_it_was_saved(model):
     bundle = load_bundle(model)
-    assert bundle.plan == tools["make_plan"]()
-    assert bundle.labels == tools["labels"]
+    assert bundle.plan == make_plan()
+    assert bundle.labels == LABELS
     assert (bundle.channels, bundle.file_ending, bundle.info) == (("MRI",), ".nii.gz", {"note": "phantom"})
     assert list(bundle.folds) == ["0", "1"]
     expected = state_of(bundle.plan, 1)
@@ -70,7 +71,7 @@ def test_adding_a_fold_keeps_the_others_and_merges_info(model):
 
 
 @pytest.mark.parametrize(("name", "value"), [("plan", None), ("labels", None), ("file_ending", ".nrrd"), ("channels", ("CT",))])
-def test_a_fold_of_another_model_is_refused_and_nothing_written(model, tools, name, value):
+def test_a_fold_of_another_model_is_refused_and_nothing_written(model, name, value):
     bundle = load_bundle(model)
     same = {"plan": bundle.plan, "labels": bundle.labels, "channels": bundle.channels, "file_ending": bundle.file_ending}
     if name == "plan":
@@ -84,18 +85,18 @@ def test_a_fold_of_another_model_is_refused_and_nothing_written(model, tools, na
 
 
 @pytest.mark.parametrize("fold", ["../0", "", "a/b", "0.1"])
-def test_a_fold_name_is_a_plain_word(tmp_path, tools, fold):
+def test_a_fold_name_is_a_plain_word(tmp_path, fold):
     with pytest.raises(ModelError, match="fold cannot be called"):
-        save_bundle(tmp_path / "m", plan=tools["make_plan"](), labels=tools["labels"], channels=("MRI",), weights={fold: {}})
+        save_bundle(tmp_path / "m", plan=make_plan(), labels=LABELS, channels=("MRI",), weights={fold: {}})
 
 
-def test_plan_labels_and_channels_must_fit_each_other(tmp_path, tools):
-    plan = tools["make_plan"]()
+def test_plan_labels_and_channels_must_fit_each_other(tmp_path):
+    plan = make_plan()
     with pytest.raises(ModelError, match="takes 1 channels"):
-        save_bundle(tmp_path / "m", plan=plan, labels=tools["labels"], channels=("T1", "T2"), weights={})
+        save_bundle(tmp_path / "m", plan=plan, labels=LABELS, channels=("T1", "T2"), weights={})
     wide = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=5))
     with pytest.raises(ModelError, match="has 5 outputs, but the labels need 2"):
-        save_bundle(tmp_path / "m", plan=wide, labels=tools["labels"], channels=("MRI",), weights={})
+        save_bundle(tmp_path / "m", plan=wide, labels=LABELS, channels=("MRI",), weights={})
 
 
 def test_tampered_weights_are_refused_with_file_expected_and_found(model):
@@ -227,9 +228,9 @@ def test_a_model_needs_no_training_code_and_no_pickle(model):
     assert done.stdout.strip() == "[]"
 
 
-def test_folds_that_are_added_at_one_moment_are_all_kept(tmp_path, tools):
-    plan, folder = tools["make_plan"](), tmp_path / "model"
-    same = {"plan": plan, "labels": tools["labels"], "channels": ("MRI",)}
+def test_folds_that_are_added_at_one_moment_are_all_kept(tmp_path):
+    plan, folder = make_plan(), tmp_path / "model"
+    same = {"plan": plan, "labels": LABELS, "channels": ("MRI",)}
     states = [state_of(plan, fold) for fold in range(6)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda fold: save_bundle(folder, **same, weights={fold: states[fold]}), range(6)))
@@ -237,8 +238,8 @@ def test_folds_that_are_added_at_one_moment_are_all_kept(tmp_path, tools):
     assert not list(folder.glob("*.lock"))
 
 
-def test_a_killed_writer_leaves_no_lock_behind(model, tools):
-    same = {"plan": tools["make_plan"](), "labels": tools["labels"], "channels": ("MRI",)}
+def test_a_killed_writer_leaves_no_lock_behind(model):
+    same = {"plan": make_plan(), "labels": LABELS, "channels": ("MRI",)}
     holder = (
         "import os, signal; from pathlib import Path; from autoseg.locks import model_lock\n"
         f"with model_lock(Path({str(model)!r})):\n    os.kill(os.getpid(), signal.SIGKILL)"
@@ -249,29 +250,29 @@ def test_a_killed_writer_leaves_no_lock_behind(model, tools):
     assert time.monotonic() - begun < 30  # it waited for nobody
 
 
-def test_a_lock_file_of_an_earlier_version_stops_nobody(model, tools):
+def test_a_lock_file_of_an_earlier_version_stops_nobody(model):
     (model / "model.json.lock").touch()
-    same = {"plan": tools["make_plan"](), "labels": tools["labels"], "channels": ("MRI",)}
+    same = {"plan": make_plan(), "labels": LABELS, "channels": ("MRI",)}
     assert save_bundle(model, **same, weights={}).folds
 
 
-def test_a_model_that_another_writes_for_long_is_refused(model, tools, monkeypatch):
+def test_a_model_that_another_writes_for_long_is_refused(model, monkeypatch):
     monkeypatch.setattr("autoseg.locks.MODEL_SECONDS", 0.1)
-    same = {"plan": tools["make_plan"](), "labels": tools["labels"], "channels": ("MRI",)}
+    same = {"plan": make_plan(), "labels": LABELS, "channels": ("MRI",)}
     refused = pytest.raises(ModelError, match="another process is writing this model")
     with ThreadPoolExecutor(1) as pool, model_lock(model), refused:
         pool.submit(save_bundle, model, **same, weights={}).result()
 
 
-def test_another_model_is_refused_before_a_training(model, tmp_path, tools):
-    same = {"plan": tools["make_plan"](), "labels": tools["labels"], "channels": ("MRI",)}
+def test_another_model_is_refused_before_a_training(model, tmp_path):
+    same = {"plan": make_plan(), "labels": LABELS, "channels": ("MRI",)}
     refuse_other_model(model, **same)
     refuse_other_model(tmp_path / "none yet", **same)
     with pytest.raises(ModelError, match="another channels"):
         refuse_other_model(model, **same | {"channels": ("CT",)})
 
 
-def test_what_each_fold_learned_from_travels_with_the_model_and_is_no_part_of_its_identity(model, tools, tmp_path):
+def test_what_each_fold_learned_from_travels_with_the_model_and_is_no_part_of_its_identity(model, tmp_path):
     bundle = load_bundle(model)
     assert bundle.learned_from == {"0": (), "1": ()}
     same = {"plan": bundle.plan, "labels": bundle.labels, "channels": bundle.channels}

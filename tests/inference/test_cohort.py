@@ -16,6 +16,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.options import InferenceOptions
 from autoseg.outputs.labels import Labels
 from autoseg.outputs.probabilities import Probabilities
+from tests.helpers.models import write_model, write_scans
 
 PLAIN = InferenceOptions(precision="fp32", mirror=False)
 
@@ -51,14 +52,14 @@ class Extra:
 
 
 @pytest.fixture
-def predictor(tmp_path, tools, threshold_plan):
-    return Predictor(tools["write_model"](tmp_path / "model", threshold_plan), PLAIN, device="cpu")
+def predictor(tmp_path, threshold_plan):
+    return Predictor(write_model(tmp_path / "model", threshold_plan), PLAIN, device="cpu")
 
 
 @pytest.fixture
-def scans(tmp_path, tools):
+def scans(tmp_path):
     (tmp_path / "in").mkdir()
-    return tools["write_scans"](tmp_path / "in", 3)
+    return write_scans(tmp_path / "in", 3)
 
 
 def run(predictor, scans, *, cases=None, outputs=(), workers=2, on_done=None, **options):
@@ -142,13 +143,13 @@ def test_what_is_verifiably_done_is_skipped(predictor, scans, monkeypatch):
     assert [outcome.outputs for outcome in again.outcomes] == [outcome.outputs for outcome in first.outcomes]
 
 
-def test_changed_inputs_model_or_options_are_done_again(predictor, scans, tools, tmp_path, threshold_plan):
+def test_changed_inputs_model_or_options_are_done_again(predictor, scans, tmp_path, threshold_plan):
     run(predictor, scans)
     (scans / "a_0000.nii.gz").write_bytes((scans / "b_0000.nii.gz").read_bytes())
     assert run(predictor, scans).cases("done") == ("a",)
     other_step = Predictor(predictor.bundle, replace(PLAIN, step=1.0), device="cpu")
     assert run(other_step, scans).cases("done") == ("a", "b", "c")
-    model = tools["write_model"](tmp_path / "model", threshold_plan, seeds=(0, 1))
+    model = write_model(tmp_path / "model", threshold_plan, seeds=(0, 1))
     other_model = Predictor(model, replace(PLAIN, step=1.0, folds=("0",)), device="cpu")
     assert run(other_model, scans).cases("done") == ("a", "b", "c")
 
@@ -286,9 +287,9 @@ def test_any_number_of_workers_gives_the_same_files(predictor, scans, workers):
     assert found == {path.name: path.read_bytes() for path in (scans.parent / "out").glob("*.nii.gz")}
 
 
-def test_few_cases_wait_in_memory_at_a_time(predictor, tools, tmp_path, monkeypatch):
+def test_few_cases_wait_in_memory_at_a_time(predictor, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
-    scans = tools["write_scans"](tmp_path / "in", 8)
+    scans = write_scans(tmp_path / "in", 8)
     alive, most = set(), []
     prepare, decode = predictor.prepare, predictor.decode
 

@@ -14,6 +14,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.options import InferenceOptions
 from autoseg.reconstruct.composed import ComposedLogits
 from planners.plan import Resampling
+from tests.helpers.models import ball_volume, make_plan, write_model
 
 # axes in another order, two of them flipped; the second one tilted by 20 degrees
 FLIPPED = [[0, -1, 0, 40], [0, 0, 1, -7], [-1, 0, 0, 12]]
@@ -27,13 +28,13 @@ def of(model, *, device="cpu", scratch=None, **options):
 
 
 @pytest.fixture
-def threshold(tmp_path, tools, threshold_plan):
-    return of(tools["write_model"](tmp_path / "threshold", threshold_plan))
+def threshold(tmp_path, threshold_plan):
+    return of(write_model(tmp_path / "threshold", threshold_plan))
 
 
 @pytest.mark.parametrize("rows", [None, FLIPPED, OBLIQUE], ids=["canonical", "flipped", "oblique"])
-def test_labels_come_back_on_the_grid_of_the_scan(threshold, tools, rows):
-    volume, mask = tools["ball_volume"](rows=rows)
+def test_labels_come_back_on_the_grid_of_the_scan(threshold, rows):
+    volume, mask = ball_volume(rows=rows)
     prediction = threshold.predict(volume)
     assert prediction.labels.geometry == volume.geometry
     np.testing.assert_array_equal(prediction.labels.data, 7 * mask)  # the label value, not the code
@@ -44,9 +45,9 @@ def test_labels_come_back_on_the_grid_of_the_scan(threshold, tools, rows):
 
 @pytest.mark.parametrize("axis_order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (3.5, 0.8, 0.9)])
-def test_anisotropic_scans_find_the_ball_again(tmp_path, tools, threshold_plan, axis_order, spacing):
+def test_anisotropic_scans_find_the_ball_again(tmp_path, threshold_plan, axis_order, spacing):
     plan = dataclasses.replace(threshold_plan, axis_order=axis_order)
-    predictor = of(tools["write_model"](tmp_path / "m", plan), mirror=False)
+    predictor = of(write_model(tmp_path / "m", plan), mirror=False)
     shape = (12, 34, 28)
     index = np.indices(shape) - np.reshape(shape, (3, 1, 1, 1)) // 2
     mask = ((index * np.reshape(spacing, (3, 1, 1, 1))) ** 2).sum(axis=0) <= 9**2
@@ -57,8 +58,8 @@ def test_anisotropic_scans_find_the_ball_again(tmp_path, tools, threshold_plan, 
     assert dice > 0.93  # a shell of half a voxel is decided by interpolation
 
 
-def test_a_margin_of_zeros_is_cropped_and_comes_back_as_background(threshold, tools):
-    volume, mask = tools["ball_volume"]((20, 20, 20))
+def test_a_margin_of_zeros_is_cropped_and_comes_back_as_background(threshold):
+    volume, mask = ball_volume((20, 20, 20))
     wide = np.zeros((1, 40, 50, 30), np.float32)
     wide[:, 5:25, 20:40, 8:28] = volume.data
     labels = threshold.predict(Volume(wide, Geometry.from_spacing((40, 50, 30), (1, 1, 1)))).labels
@@ -72,8 +73,8 @@ def test_an_empty_scan_is_background(threshold):
     assert not threshold.predict(scan).labels.data.any()
 
 
-def test_probabilities_add_up_to_one_on_the_native_grid_and_agree_with_labels(threshold, tools):
-    volume, mask = tools["ball_volume"](rows=FLIPPED)
+def test_probabilities_add_up_to_one_on_the_native_grid_and_agree_with_labels(threshold):
+    volume, mask = ball_volume(rows=FLIPPED)
     prediction = threshold.predict(volume, probabilities=True)
     chances = prediction.probabilities.astype(np.float32)
     assert chances.shape == (2, *volume.geometry.shape)
@@ -82,20 +83,20 @@ def test_probabilities_add_up_to_one_on_the_native_grid_and_agree_with_labels(th
     assert chances[1][mask].min() == pytest.approx(1 / (1 + np.exp(-4)), abs=1e-3)  # logit 8 * (1 - 0.5)
 
 
-def test_regions_are_painted_in_order_with_their_values(tmp_path, tools, threshold_plan):
+def test_regions_are_painted_in_order_with_their_values(tmp_path, threshold_plan):
     labels = LabelSchema(("whole", "core"), ((2, 5), (5,)), True, (2, 5))
     network = dataclasses.replace(threshold_plan.network, out_channels=2)
     plan = dataclasses.replace(threshold_plan, network=network)
-    predictor = of(tools["write_model"](tmp_path / "m", plan, labels=labels))
-    volume, mask = tools["ball_volume"]()
+    predictor = of(write_model(tmp_path / "m", plan, labels=labels))
+    volume, mask = ball_volume()
     prediction = predictor.predict(volume, probabilities=True)
     np.testing.assert_array_equal(prediction.labels.data, 5 * mask)  # head 0 is 0: below one half everywhere
     assert prediction.probabilities[0].max() == 0.5
 
 
-def test_files_volume_and_zip_agree(tmp_path, tools):
-    bundle = tools["write_model"](tmp_path / "model", tools["make_plan"](), seeds=(0, 1))
-    volume, _ = tools["ball_volume"](rows=OBLIQUE)
+def test_files_volume_and_zip_agree(tmp_path):
+    bundle = write_model(tmp_path / "model", make_plan(), seeds=(0, 1))
+    volume, _ = ball_volume(rows=OBLIQUE)
     write_volume(volume, tmp_path / "scan.nii.gz")
     options = {"device": "cpu", "precision": "fp32"}
     by_value = of(bundle, **options).predict(volume)
@@ -107,17 +108,17 @@ def test_files_volume_and_zip_agree(tmp_path, tools):
     assert 0 < (by_value.labels.data == 7).mean() < 1  # random weights, but no constant answer
 
 
-def test_predicting_twice_gives_the_same_bits(tmp_path, tools):
-    predictor = of(tools["write_model"](tmp_path / "m", tools["make_plan"]()))
-    prepared = predictor.prepare(tools["ball_volume"]()[0])
+def test_predicting_twice_gives_the_same_bits(tmp_path):
+    predictor = of(write_model(tmp_path / "m", make_plan()))
+    prepared = predictor.prepare(ball_volume()[0])
     np.testing.assert_array_equal(predictor.infer(prepared).logits, predictor.infer(prepared).logits)
 
 
-def test_folds_are_averaged_and_can_be_chosen(tmp_path, tools):
-    bundle = tools["write_model"](tmp_path / "m", tools["make_plan"](), seeds=(0, 1))
+def test_folds_are_averaged_and_can_be_chosen(tmp_path):
+    bundle = write_model(tmp_path / "m", make_plan(), seeds=(0, 1))
     options = {"device": "cpu", "precision": "fp32"}
     one, two, both = (of(bundle, folds=folds, **options) for folds in ([0], ["1"], None))
-    prepared = one.prepare(tools["ball_volume"]()[0])
+    prepared = one.prepare(ball_volume()[0])
     mean = (one.infer(prepared).logits + two.infer(prepared).logits) / 2
     np.testing.assert_allclose(both.infer(prepared).logits, mean, atol=1e-5)
     assert both.facts.folds == ("0", "1")
@@ -125,16 +126,16 @@ def test_folds_are_averaged_and_can_be_chosen(tmp_path, tools):
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_the_agreement_of_folds_is_the_mean_dice_of_what_they_say_alone(tmp_path, tools, regions):
-    plan = tools["make_plan"]()
+def test_the_agreement_of_folds_is_the_mean_dice_of_what_they_say_alone(tmp_path, regions):
+    plan = make_plan()
     plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=3))
     many = LabelSchema(("a", "b", "c"), ((1, 3), (2, 3), (3,)), True, (1, 2, 3))
     labels = many if regions else LabelSchema(("a", "b"), ((1,), (2,)), False, (1, 2))
-    bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
+    bundle = write_model(tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
     options = {"device": "cpu", "precision": "fp32"}
     plain = of(bundle, **options)
     asked = of(bundle, fold_agreement=True, **options)
-    prepared = plain.prepare(tools["ball_volume"]()[0])
+    prepared = plain.prepare(ball_volume()[0])
     alone = []
     for fold in range(3):
         answer = of(bundle, folds=[fold], fold_agreement=True, **options).infer(prepared)
@@ -148,25 +149,25 @@ def test_the_agreement_of_folds_is_the_mean_dice_of_what_they_say_alone(tmp_path
     assert 0 < min(answer.agreement) < 1  # random weights
     np.testing.assert_allclose(answer.logits, plain.infer(prepared).logits, atol=1e-5)
     assert plain.infer(prepared).agreement is None
-    assert asked.predict(tools["ball_volume"]()[0]).fold_agreement == answer.agreement
+    assert asked.predict(ball_volume()[0]).fold_agreement == answer.agreement
     assert depends_on(bundle, asked.options, ()) == depends_on(bundle, plain.options, ()) | {"fold_agreement": True}
 
 
 @pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_many_structures_are_predicted_through_fewer_features(tmp_path, tools, monkeypatch, regions, precision):
+def test_many_structures_are_predicted_through_fewer_features(tmp_path, monkeypatch, regions, precision):
     """Several folds, windows and mirrorings, and a grid that is resampled: features and heads against logits."""
     heads = 14
-    plan = tools["make_plan"](spacing_mm=(1.3, 0.9, 1.1), resampling=Resampling(logits_order=3))
+    plan = make_plan(spacing_mm=(1.3, 0.9, 1.1), resampling=Resampling(logits_order=3))
     plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=heads))
     values = tuple(range(1, heads + regions))
     labels = LabelSchema(tuple(map(str, values)), tuple((v,) for v in values), regions, values)
-    bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
+    bundle = write_model(tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
     options = {"device": "cpu", "precision": precision, "fold_agreement": True}
     fewer = of(bundle, **options)
     monkeypatch.setattr("autoseg.inference.predictor.prefers_lazy_logits", lambda spec, networks: False)
     plain = of(bundle, **options)
-    volume, _ = tools["ball_volume"](rows=FLIPPED)
+    volume, _ = ball_volume(rows=FLIPPED)
     noisy = Volume(volume.data + np.random.default_rng(0).normal(0, 0.2, volume.data.shape).astype(np.float32), volume.geometry)
     prepared = plain.prepare(noisy)
     composed, logits = fewer.infer(prepared).logits, plain.infer(prepared).logits
@@ -182,18 +183,18 @@ def test_many_structures_are_predicted_through_fewer_features(tmp_path, tools, m
     assert len(np.unique(found.labels.data)) > 5
 
 
-def test_features_replace_logits_only_where_they_are_fewer(tmp_path, tools):
-    plan = tools["make_plan"]()
+def test_features_replace_logits_only_where_they_are_fewer(tmp_path):
+    plan = make_plan()
     plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=5))
     labels = LabelSchema(tuple("abcd"), ((1,), (2,), (3,), (4,)), False, (1, 2, 3, 4))
-    bundle = tools["write_model"](tmp_path / "m", plan, seeds=(0, 1), labels=labels)
-    prepared = of(bundle).prepare(tools["ball_volume"]()[0])
+    bundle = write_model(tmp_path / "m", plan, seeds=(0, 1), labels=labels)
+    prepared = of(bundle).prepare(ball_volume()[0])
     for folds, kind in ((None, np.ndarray), ([0], ComposedLogits)):  # 2 x 4 and 4 features
         assert type(of(bundle, folds=folds).infer(prepared).logits) is kind
 
 
-def test_another_number_of_channels_names_those_expected(tmp_path, tools, threshold):
-    volume, _ = tools["ball_volume"]()
+def test_another_number_of_channels_names_those_expected(tmp_path, threshold):
+    volume, _ = ball_volume()
     two = Volume(np.concatenate([volume.data] * 2), volume.geometry)
     with pytest.raises(ModelError, match=r"expects 1 channels \(MRI\), found 2"):
         threshold.predict(two)
@@ -202,8 +203,8 @@ def test_another_number_of_channels_names_those_expected(tmp_path, tools, thresh
         threshold.predict([tmp_path / "scan.nii.gz"] * 2)
 
 
-def test_values_that_are_not_finite_are_refused(threshold, tools):
-    volume, _ = tools["ball_volume"]()
+def test_values_that_are_not_finite_are_refused(threshold):
+    volume, _ = ball_volume()
     data = volume.data.copy()
     data[0, 3, 3, 3] = np.nan
     with pytest.raises(FileError, match="not finite"):
@@ -211,13 +212,13 @@ def test_values_that_are_not_finite_are_refused(threshold, tools):
 
 
 @pytest.mark.parametrize("options", [{"device": "warp"}, {"step": 0}, {"precision": "int3"}, {"folds": ["9"]}])
-def test_impossible_options_are_refused(tmp_path, tools, options):
-    bundle = tools["write_model"](tmp_path / "m", tools["make_plan"]())
+def test_impossible_options_are_refused(tmp_path, options):
+    bundle = write_model(tmp_path / "m", make_plan())
     with pytest.raises(AutosegError):
         of(bundle, **options)
 
 
-def test_precision_is_chosen_by_a_trial_on_a_small_patch(tmp_path, tools, monkeypatch):
+def test_precision_is_chosen_by_a_trial_on_a_small_patch(tmp_path, monkeypatch):
     trials = []
 
     def trial(network, patch, device, training):
@@ -225,23 +226,23 @@ def test_precision_is_chosen_by_a_trial_on_a_small_patch(tmp_path, tools, monkey
         return True
 
     monkeypatch.setattr("autoseg.networks.precision.faster_in_bf16", trial)
-    network = dataclasses.replace(tools["make_plan"]().network, strides=((1, 1, 1), (1, 2, 2)))
-    plan = tools["make_plan"](patch_size=(1, 160, 16), network=network)
-    bundle = tools["write_model"](tmp_path / "m", plan)
+    network = dataclasses.replace(make_plan().network, strides=((1, 1, 1), (1, 2, 2)))
+    plan = make_plan(patch_size=(1, 160, 16), network=network)
+    bundle = write_model(tmp_path / "m", plan)
     assert of(bundle, precision="auto").facts.precision == "bf16"
     assert trials == [(1, 1, 48, 16)]
 
 
-def test_a_two_dimensional_model_predicts_slice_by_slice(tmp_path, tools, threshold_plan):
+def test_a_two_dimensional_model_predicts_slice_by_slice(tmp_path, threshold_plan):
     network = dataclasses.replace(threshold_plan.network, strides=((1, 1, 1), (1, 2, 2)))
     plan = dataclasses.replace(threshold_plan, patch_size=(1, 16, 16), mirror_axes=(1, 2), network=network)
-    predictor = of(tools["write_model"](tmp_path / "m", plan))
-    volume, mask = tools["ball_volume"](rows=FLIPPED)
+    predictor = of(write_model(tmp_path / "m", plan))
+    volume, mask = ball_volume(rows=FLIPPED)
     np.testing.assert_array_equal(predictor.predict(volume).labels.data, 7 * mask)
 
 
-def test_what_is_too_large_for_memory_changes_nothing(tmp_path, tools, monkeypatch):
-    bundle, (volume, _) = tools["write_model"](tmp_path / "m", tools["make_plan"]()), tools["ball_volume"](rows=FLIPPED)
+def test_what_is_too_large_for_memory_changes_nothing(tmp_path, monkeypatch):
+    bundle, (volume, _) = write_model(tmp_path / "m", make_plan()), ball_volume(rows=FLIPPED)
     predictor = of(bundle, scratch=tmp_path / "scratch")
     expected = predictor.predict(volume, probabilities=True)
     monkeypatch.setattr("autoseg.imaging.scratch.LARGEST_IN_MEMORY", 0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from autoseg.errors import ModelError
 from autoseg.inference import sliding_window
@@ -238,3 +239,14 @@ def test_no_window_s_logits_outlive_it():
     predict_logits([network], np.zeros((1, 8, 8, 20), np.float32), patch_size=(8, 8, 8), mirror_axes=(0,))
     assert most == [0] * len(most)
     assert len(most) > 4
+
+
+@pytest.mark.parametrize("patch", [7, 8])
+def test_the_peak_of_a_window_can_be_a_voxel(patch):
+    weights = window_weights(2 * patch, patch, (0, patch // 2, patch), peak="voxel")
+    line = ndimage.gaussian_filter(np.eye(patch)[patch // 2], patch / 8, mode="constant")  # as scipy makes a window's weights
+    total = np.zeros(2 * patch)
+    for start in (0, patch // 2, patch):
+        total[start : start + patch] += line
+    expected = np.stack([line / total[start : start + patch] for start in (0, patch // 2, patch)])
+    assert weights == pytest.approx(expected, abs=1e-5)

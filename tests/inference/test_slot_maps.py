@@ -18,6 +18,7 @@ from autoseg.networks.attention import SlotAttention
 from autoseg.options import InferenceOptions, PredictOptions
 from autoseg.outputs import asked_outputs
 from planners.plan import AttentionStage
+from tests.helpers.models import make_plan, write_model
 
 COS, SIN = np.cos(np.radians(20)), np.sin(np.radians(20))
 SHAPE, SPACING_MM, BLOB = (12, 34, 28), (3.5, 0.8, 0.9), (8, 25, 10)
@@ -48,12 +49,12 @@ class Planted(torch.nn.Module):
 
 
 @pytest.fixture
-def place(tmp_path, tools, monkeypatch):
+def place(tmp_path, monkeypatch):
     """A folder with the planted ``model`` and ``in/a_0000.nii.gz``, a tilted scan of thick slices with a blob."""
     monkeypatch.setitem(NETWORKS, "planted", Planted)
-    plan = tools["make_plan"]()
+    plan = make_plan()
     network = replace(plan.network, name="planted", attention=(AttentionStage(1, "slot", 2, 3),))
-    tools["write_model"](tmp_path / "model", replace(plan, network=network), seeds=(0, 1))
+    write_model(tmp_path / "model", replace(plan, network=network), seeds=(0, 1))
     index = np.indices(SHAPE) - np.reshape(BLOB, (3, 1, 1, 1))
     distance = np.sqrt(((index * np.reshape(SPACING_MM, (3, 1, 1, 1))) ** 2).sum(axis=0))
     data = (0.1 + 2 * np.exp(-((distance / 4) ** 2))).astype(np.float32)[None]
@@ -106,8 +107,8 @@ def test_labels_do_not_depend_on_maps_but_resuming_does(place, capsys):
     assert len(read_file(place / "out/a_attention/stage1.nii.gz").data) == 2
 
 
-def test_a_model_without_slots_is_refused_before_anything_is_written(place, tools, threshold_plan, capsys):
-    tools["write_model"](place / "other", threshold_plan)
+def test_a_model_without_slots_is_refused_before_anything_is_written(place, threshold_plan, capsys):
+    write_model(place / "other", threshold_plan)
     assert predict(place, "--attention-maps", model="other") == 2
     told = capsys.readouterr().err
     assert "no slots whose attention could be shown; its network is 'threshold'" in told

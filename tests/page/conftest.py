@@ -1,6 +1,6 @@
 import pytest
 
-from tests.page.material import make_evaluation
+from tests.helpers.evaluations import make_evaluation
 
 
 @pytest.fixture(scope="session")

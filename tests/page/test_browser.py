@@ -10,8 +10,8 @@ from PIL import Image
 
 from autoseg.page.markup import colour_of
 from autoseg.page.viewer import find_viewer
-from tests.page.browser import CHROMIUM, Browser
-from tests.page.material import NASTY, write_noisy_page
+from tests.helpers.browser import CHROMIUM, Browser
+from tests.helpers.evaluations import NASTY, write_noisy_page
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),

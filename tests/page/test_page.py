@@ -28,7 +28,7 @@ from autoseg.page.plots import Curve, Spread, draw_distribution, draw_lines
 from autoseg.page.scene import PageCase, Scene, read_scene
 from autoseg.pipeline import evaluate, reconstruct, report
 from autoseg.workspace import write_json
-from tests.page.material import NASTY, ONE, ONE_WORKER, STRUCTURE, ball, write_noisy_page
+from tests.helpers.evaluations import NASTY, ONE, ONE_WORKER, STRUCTURE, ball, write_noisy_page
 
 VOID = {"meta", "link", "br", "input", "image", "path", "rect", "circle"}
 
@@ -158,6 +158,14 @@ def test_what_was_reconstructed_is_shown_with_its_label_maps_measurements_and_su
         panel = json.loads(re.search(r'<script type="application/json" id="page-data">(.*?)</script>', source)[1])["panel"]
         assert [set(entry["volumes"]) for entry in panel] == [{"scan", "labels"}] * 3
         assert {surface["name"] for entry in panel for surface in entry["surfaces"]} == {STRUCTURE, "kidney"}
+
+
+def test_cubic_label_maps_of_reconstructions_are_no_predictions(place, tmp_path):
+    shutil.copytree(place / "predicted", tmp_path / "maps")
+    reconstruct(tmp_path / "maps", tmp_path / "out", ReconstructOptions(SurfaceOptions(), isotropic=0.0), ONE_WORKER)
+    page = Outline(report(tmp_path / "out", runtime=ONE_WORKER).path.read_text(encoding="utf-8"))
+    assert "Reconstruction of 3 label maps" in page.texts
+    assert STRUCTURE in page.texts
 
 
 def test_label_maps_that_have_moved_or_changed_since_are_said(place, tmp_path):

@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from planners import PRESETS, Budget, ChannelStats, Fingerprint, count_parameters, get_planner, plan_all, to_json
+from planners import (
+    PRESETS,
+    Budget,
+    ChannelStats,
+    Fingerprint,
+    Plan,
+    count_parameters,
+    from_json,
+    get_planner,
+    plan_all,
+    to_json,
+)
 
 ROOT = Path(__file__).parents[2]
 OWN = ROOT / "tests" / "golden"
@@ -74,11 +85,17 @@ def test_parity_mode_gives_nnunets_numbers(key):
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_plans_are_those_in_the_archive(name):
     stored = json.loads((OWN / f"{name}.json").read_text())
+    stored["results"]["default"] = {one: _of_today(plan) for one, plan in stored["results"]["default"].items()}
     assert _results(name, stored["input"]) == stored["results"]
 
 
 def test_there_is_an_archive():
     assert len(OWN_NAMES) >= 5
+
+
+def _of_today(stored):
+    """With the fields that are younger than the archive, at their default."""
+    return to_json(from_json(Plan, stored | {"decisions": []})) | {"decisions": stored["decisions"]}
 
 
 def _results(name, entry):

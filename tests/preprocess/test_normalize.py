@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,15 @@ def test_ct_zscore_is_the_affine_of_the_clipped_foreground():
 def test_rgb_refuses_what_is_not_rgb():
     with pytest.raises(AutosegError, match="expects values from 0 to 255, found -1 to"):
         normalize(np.full((1, 2, 2, 2), -1, np.float32), [how("rgb")])
+
+
+def test_masks_with_filled_holes_count_what_they_enclose():
+    data = np.zeros((1, 5, 7, 7), np.float32)
+    data[0, 1:4, 1:6, 1:6] = np.random.default_rng(0).normal(50, 5, (3, 5, 5))
+    data[0, 2, 3, 3] = 0  # a hole
+    how = ChannelNormalization("MRI", "zscore", use_mask=True)
+    filled = normalize(data, [replace(how, fill_holes=True)])[0]
+    body = data[0, 1:4, 1:6, 1:6]
+    assert filled[1:4, 1:6, 1:6] == pytest.approx((body - body.mean()) / body.std(), abs=1e-4)
+    assert not filled[0].any()
+    assert normalize(data, [how])[0, 2, 3, 3] == 0

@@ -3,12 +3,17 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from autoseg.data.labels import LabelSchema
+from autoseg.errors import TrainingError
+from autoseg.imaging.geometry import Geometry
 from autoseg.networks import Scores, precision
 from autoseg.networks.precision import choose_precision
+from autoseg.preprocess.case import find_sites
+from autoseg.preprocess.store import LoadedCase
 from autoseg.training import fold
 from autoseg.training.fold import FoldTask, patch_dice, train_fold
 from autoseg.training.loop import Length
@@ -70,3 +75,22 @@ def test_the_last_samples_are_plain_and_hold_the_cases_voxels_no_more_than_twelv
     for steps, begins in ((100, 70), (1000, 953)):
         plain = [given[0](i, i / steps, steps - i)[7] for i in range(steps)]
         assert plain == [i >= begins for i in range(steps)]
+
+
+def test_a_training_whose_loss_is_not_a_number_names_the_cases_of_the_batch(plan, tmp_path, monkeypatch):
+    def case(folder):
+        image = np.random.default_rng(0).random((1, 16, 16, 16), np.float32)
+        image[:] = np.nan if folder.name == "broken" else image
+        codes = np.zeros((16, 16, 16), np.int16)
+        codes[4:9, 4:9, 4:9] = 1
+        return LoadedCase(folder.name, Geometry.from_spacing(codes.shape, (1, 1, 1)), image, codes, find_sites(codes, seed=0))
+
+    monkeypatch.setattr(fold, "open_case", case)
+    small = replace(plan, network=FLAT, patch_size=(16, 16, 16), mirror_axes=())
+    labels, recipe = (
+        LabelSchema(("blob",), ((1,),), False, (1,)),
+        Recipe(batch_size=1, patch_stages=(), bf16=False, check_cases=1),
+    )
+    task = FoldTask(small, labels, recipe, Length(steps=40), 0, ("sound", "broken"), ("sound",), "")
+    with pytest.raises(TrainingError, match=r"(?s)step \d+: the loss is nan.*\nThe batch of that step: broken$"):
+        train_fold(task, prepared=tmp_path, folder=tmp_path, device=CPU)

@@ -9,9 +9,10 @@ import torch
 from autoseg.errors import TrainingError
 from autoseg.networks import build_network
 from autoseg.networks.devices import prepare_for
+from autoseg.training import loop
 from autoseg.training.batch import Batch, Lesson
 from autoseg.training.checkpoint import LoopState, read_state
-from autoseg.training.loop import Job, Length, _steps_expected, fit
+from autoseg.training.loop import Job, Length, NotFinite, _steps_expected, fit
 from autoseg.training.losses import dice_cross_entropy
 from autoseg.training.recipe import Recipe
 from planners import AttentionStage, NetworkSpec
@@ -280,3 +281,43 @@ def test_weight_decay_leaves_slots_scales_and_gates_alone(tmp_path):
     assert len(matrices) > 8
     for name in matrices:
         assert after[name].norm() < 0.9 * before[name].norm(), name
+
+
+@pytest.mark.parametrize("broken", ["weight", "average"])
+def test_weights_that_are_not_numbers_are_never_kept(tmp_path, broken, monkeypatch):
+    """The loss of a step is measured before its weights are changed: it may be good where they are not."""
+    network, descend, average = build_network(SPEC).train(), loop.descend, loop._average
+    often = replace(RECIPE, checkpoint_minutes=1e-9)
+
+    def spoil(tensors):
+        if len(steps) == 6:
+            next(iter(tensors)).view(-1)[0] = float("inf" if broken == "average" else "nan")
+
+    def spoiled_descend(*arguments):
+        descend(*arguments)
+        steps.append(1)
+        if broken == "weight":
+            spoil(parameter.data for parameter in network.parameters())
+
+    def spoiled_average(averaged, *arguments):
+        average(averaged, *arguments)
+        if broken == "average":
+            spoil(averaged.values())
+
+    steps = []
+    monkeypatch.setattr(loop, "descend", spoiled_descend)
+    monkeypatch.setattr(loop, "_average", spoiled_average)
+    with pytest.raises(NotFinite, match=r"step 5: the weights of .* are not finite. The last checkpoint is whole") as told:
+        run(tmp_path, recipe=often, network=network)
+    assert told.value.step == 5
+    assert read_state(tmp_path / "checkpoint.safetensors").step == 5  # steps 0 to 4
+    monkeypatch.undo()
+    assert run(tmp_path, recipe=often)[0].finished
+
+
+def test_a_validation_loss_that_is_not_a_number_stops_the_run(tmp_path):
+    def broken_in_validation(logits, codes):
+        return dice_cross_entropy(logits, codes) + (0 if torch.is_grad_enabled() else torch.nan)
+
+    with pytest.raises(NotFinite, match="the validation loss is nan"):
+        run(tmp_path, loss=broken_in_validation)

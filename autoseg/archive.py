@@ -1,0 +1,52 @@
+"""Zip files from elsewhere, read in memory and never unpacked, so the names inside them cannot point anywhere."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from autoseg.errors import ModelError
+
+__all__ = ["read_member", "safe_members"]
+
+MAX_RATIO = 100  # uncompressed / compressed bytes of a member; random weights stay below 1.2, a bomb is near 1000
+
+
+def safe_members(source: str | os.PathLike[str] | IO[bytes], name: str | Path) -> dict[str, int]:
+    """The members of a zip, name to uncompressed bytes, after refusing what no model contains.
+
+    Args:
+        source: path or binary file.
+        name: what messages call it.
+
+    Raises:
+        ModelError: no zip, or a damaged one; two members of one name, a name that points outside, a member that claims far
+            more bytes than its compressed ones can hold.
+    """
+    try:
+        with zipfile.ZipFile(source) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:
+        raise ModelError(f"{name}: neither a model folder nor an undamaged zip: {fault}") from fault
+    names = [info.filename for info in infos]
+    if len(set(names)) < len(names):
+        raise ModelError(f"{name}: two members of the archive share a name")
+    for info in infos:
+        parts = PurePosixPath(info.filename.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in info.filename:
+            raise ModelError(f"{name}: the member {info.filename!r} points outside the archive; do not trust this file")
+        if info.file_size > MAX_RATIO * max(info.compress_size, 1024):
+            raise ModelError(f"{name}: the member {info.filename!r} claims {info.file_size} bytes from {info.compress_size}")
+    return {info.filename: info.file_size for info in infos}
+
+
+def read_member(source: str | os.PathLike[str] | IO[bytes], member: str, name: str | Path) -> bytes:
+    """The bytes of a member; at most the size it declares, and its checksum checked. Raises ModelError where damaged."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError, OSError, EOFError) as fault:
+        raise ModelError(f"{name}: {PurePosixPath(member).name} cannot be read from the archive: {fault}") from fault

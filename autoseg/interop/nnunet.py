@@ -1,0 +1,253 @@
+"""Trained models of nnU-Net 2 as models of ours: the same masks, without its package.
+
+A *results folder* has ``plans.json``, ``dataset.json`` and for each fold ``fold_N/checkpoint_final.pth``; nnU-Net also exports
+it as a zip. ``read_nnunet`` takes either, or one fold, and returns what ``save_bundle`` stores. Nothing is unpacked and nothing
+in the files is run (``checkpoint``); a model that would not give the same masks is refused (``nnunet_plans``,
+``nnunet_weights``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoseg.archive import read_member, safe_members
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import ModelError, shown
+from autoseg.interop.checkpoint import read_checkpoint
+from autoseg.interop.nnunet_plans import channel_names, label_schema, settle_configuration, translate_plan
+from autoseg.interop.nnunet_postprocessing import postprocessing_rules
+from autoseg.interop.nnunet_weights import from_nnunet
+from autoseg.reconstruct.components import KeepLargest
+from planners.plan import Plan
+
+__all__ = ["Imported", "is_nnunet", "read_nnunet"]
+
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")  # the first that a fold has
+FOLD = re.compile(r"fold_(\d{1,3}|all)")
+RULES = re.compile(r"crossval_results_folds_([0-9a-z_]+)/postprocessing\.(json|pkl)")
+MAX_JSON_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """A model as ``save_bundle`` takes it, and a name for it."""
+
+    name: str
+    plan: Plan
+    labels: LabelSchema
+    channels: tuple[str, ...]
+    file_ending: str
+    weights: dict[str, dict[str, torch.Tensor]]
+    info: dict[str, Any]
+    postprocessing: tuple[KeepLargest, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Files:
+    """A results folder, wherever it lies: the names in it, and how to get at one."""
+
+    name: str
+    names: frozenset[str]
+    get: Callable[[str], bytes | Path]
+
+    def json(self, name: str) -> Any:
+        """The content of a JSON file; raises ModelError where it is missing or damaged."""
+        where = f"{self.name}/{name}"
+        if name not in self.names:
+            raise ModelError(f"{where}: is missing. Give the results folder with plans.json, dataset.json and fold_0")
+        data = self.get(name)
+        if isinstance(data, Path):
+            data = data.read_bytes()
+        try:
+            content = json.loads(data[: MAX_JSON_BYTES + 1])
+        except (ValueError, RecursionError) as fault:
+            raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
+        if not isinstance(content, dict):
+            raise ModelError(f"{where}: expected an object, found a {type(content).__name__}")
+        return content
+
+    def postprocessing(self, folds: Collection[str], values: Collection[int]) -> tuple[KeepLargest, ...]:
+        """The rules that cross-validation chose: of exactly these folds, or where there is one such choice only."""
+        stems = sorted({name.rpartition(".")[0] for name in self.names if RULES.fullmatch(name)})
+        of_these = [stem for stem in stems if stem.endswith(f"_folds_{'_'.join(sorted(folds))}/postprocessing")]
+        chosen = of_these or stems
+        if len(chosen) != 1:
+            return ()
+        name = next(name for ending in ("json", "pkl") if (name := f"{chosen[0]}.{ending}") in self.names)
+        where = f"{self.name}/{name}"
+        if name.endswith(".json"):
+            return postprocessing_rules(self.json(name), values, where)
+        data = self.get(name)
+        return postprocessing_rules(data if isinstance(data, bytes) else data.read_bytes(), values, where)
+
+    def folds(self) -> dict[str, str]:
+        """Fold -> the checkpoint to take of it."""
+        found: dict[str, str] = {}
+        for checkpoint in CHECKPOINTS:
+            for name in sorted(self.names):
+                folder, _, file = name.partition("/")
+                if file == checkpoint and (fold := FOLD.fullmatch(folder)):
+                    found.setdefault(fold[1], name)
+        return found
+
+
+def is_nnunet(path: Path) -> bool:
+    """Whether this is, or looks like, a results folder of nnU-Net, a fold of one, or a zip of one."""
+    if path.is_dir():
+        return (path / "plans.json").is_file() or _is_fold(path)
+    if path.suffix == ".pth":
+        return True
+    try:
+        names = safe_members(path, path)
+    except ModelError:
+        return False
+    return any(name.rpartition("/")[2] == "plans.json" for name in names) and not any(
+        name.rpartition("/")[2] == "model.json" for name in names
+    )
+
+
+def read_nnunet(path: Path) -> Imported:
+    """A trained model of nnU-Net 2.
+
+    Args:
+        path: a results folder (``nnUNetTrainer__nnUNetPlans__3d_fullres``), the zip that nnU-Net exports, one ``fold_N`` of a
+            results folder, or the checkpoint in it.
+
+    Raises:
+        ModelError: no such model, a damaged one, one that holds more than plain data, or one that is not supported; it says
+            which part.
+    """
+    only = None
+    if path.suffix == ".pth" and path.is_file():
+        only = path.name
+        path = path.parent
+    fold = FOLD.fullmatch(path.resolve().name) if only or _is_fold(path) else None
+    if only and not fold:
+        raise ModelError(f"{path / only}: expected it in a folder such as fold_0 of a results folder, beside plans.json")
+    files = _zipped(path) if path.is_file() else _in_folder(path.resolve().parent if fold else path)
+    folds = files.folds()
+    if fold:
+        folds = {fold[1]: f"fold_{fold[1]}/{only}"} if only else {key: name for key, name in folds.items() if key == fold[1]}
+    if not folds:
+        raise ModelError(f"{path}: no trained fold in it; expected fold_0/{CHECKPOINTS[0]}, or that of another fold")
+    return _read(files, folds)
+
+
+def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
+    plans, dataset = files.json("plans.json"), files.json("dataset.json")
+    where = f"{files.name}/plans.json"
+    labels = label_schema(dataset, f"{files.name}/dataset.json")
+    channels = channel_names(dataset, f"{files.name}/dataset.json")
+    plan: Plan | None = None
+    weights, told = {}, {}
+    for fold, name in folds.items():
+        at = f"{files.name}/{name}"
+        checkpoint = read_checkpoint(files.get(name), at)
+        about = _about(checkpoint, at)
+        one = translate_plan(
+            plans,
+            about["configuration"],
+            channels=channels,
+            n_heads=labels.n_heads,
+            mirror_axes=about["mirror_axes"],
+            trainer=about["trainer"],
+            where=where,
+        )
+        if plan is not None and one != plan:
+            raise ModelError(f"{at}: its configuration, trainer or mirroring is not that of the other folds. Import it alone")
+        plan = one
+        absent = _absent(settle_configuration(plans, about["configuration"], where))
+        weights[fold] = from_nnunet(plan.network, checkpoint["network_weights"], at, absent=absent)
+        told[fold] = {"file": name.rpartition("/")[2], "epochs": about["epochs"]}
+    assert plan is not None
+    ending = dataset.get("file_ending")
+    if not isinstance(ending, str) or not re.fullmatch(r"(\.[A-Za-z0-9]{1,8}){1,2}", ending):
+        raise ModelError(f"{files.name}/dataset.json: expected a file_ending such as .nii.gz, found {shown(ending, 40)}")
+    info = {
+        "imported": {
+            "from": "nnU-Net 2",
+            "dataset": plan.dataset,
+            "configuration": plan.name,
+            "trainer": about["trainer"],
+            "plans": str(plans.get("plans_name", "")),
+            "folds": told,
+        }
+    }
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{plan.dataset or files.name}_{plan.name}")
+    rules = files.postprocessing(weights, labels.declared_values)
+    return Imported(name, plan, labels, channels, ending, weights, info, rules)
+
+
+def _about(checkpoint: Any, where: str) -> dict[str, Any]:
+    """What a checkpoint says about itself: configuration, trainer, axes of mirroring, epochs."""
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("network_weights"), dict):
+        raise ModelError(f"{where}: not a checkpoint of nnU-Net 2: it has no network_weights")
+    arguments = checkpoint.get("init_args")
+    configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
+    trainer, axes = checkpoint.get("trainer_name"), checkpoint.get("inference_allowed_mirroring_axes", "missing")
+    if not isinstance(configuration, str) or not isinstance(trainer, str):
+        raise ModelError(f"{where}: expected trainer_name and the configuration in init_args; one of them is missing")
+    if axes is not None and not isinstance(axes, tuple | list):
+        raise ModelError(
+            f"{where}: inference_allowed_mirroring_axes is {axes if isinstance(axes, str) else 'no list of axes'}, so how "
+            f"{trainer} mirrored is not known"
+        )
+    epochs = checkpoint.get("current_epoch")
+    return {
+        "configuration": configuration,
+        "trainer": trainer,
+        "mirror_axes": tuple(axes or ()),
+        "epochs": epochs if isinstance(epochs, int) else None,
+    }
+
+
+def _absent(configuration: Mapping[str, Any]) -> Callable[[str], bool]:
+    """Which weights a network lacks by its plans."""
+    arguments = configuration.get("architecture", {}).get("arch_kwargs", {})
+    no_bias = arguments.get("conv_bias") is False
+    no_affine = (arguments.get("norm_op_kwargs") or {}).get("affine") is False
+
+    def absent(name: str) -> bool:
+        if re.search(r"\.norm\.(weight|bias)$", name):
+            return no_affine
+        return no_bias and name.endswith(".bias") and "seg_layers" not in name
+
+    return absent
+
+
+def _is_fold(path: Path) -> bool:
+    return bool(FOLD.fullmatch(path.resolve().name)) and any((path / name).is_file() for name in CHECKPOINTS)
+
+
+def _in_folder(path: Path) -> _Files:
+    if not path.is_dir():
+        raise ModelError(f"{path}: there is no such file or folder")
+    found = [*path.glob("*.json"), *path.glob("fold_*/*.pth"), *path.glob("crossval_results_folds_*/postprocessing.*")]
+    names = frozenset(file.relative_to(path).as_posix() for file in found if file.is_file())
+    return _Files(str(path), names, lambda name: path / name)
+
+
+def _zipped(path: Path) -> _Files:
+    """The one model of a zip; a zip can hold several configurations of a data set."""
+    members = [name for name in safe_members(path, path) if not name.startswith("__MACOSX/")]
+    heads = []
+    for name in members:
+        head = name.removesuffix("plans.json")
+        if head != name and head[-1:] in ("", "/") and any(FOLD.match(other.removeprefix(head)) for other in members):
+            heads.append(head)
+    if len(heads) != 1:
+        known = ", ".join(head.rstrip("/").rpartition("/")[2] for head in heads) or "none"
+        raise ModelError(
+            f"{path}: expected one results folder in it, with plans.json and fold_0; found {len(heads)} ({known}). "
+            "Unpack it and give the folder of one"
+        )
+    head = heads[0]
+    names = frozenset(name.removeprefix(head) for name in members if name.startswith(head))
+    return _Files(str(path), names, lambda name: read_member(path, head + name, path))

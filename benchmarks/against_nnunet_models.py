@@ -1,0 +1,123 @@
+"""Masks of imported nnU-Net models against those of nnU-Net itself, on the same scans.
+
+    python benchmarks/against_nnunet_models.py --nnunet BIN RESULTS IMAGES [RESULTS IMAGES ...]
+
+BIN is the ``bin`` folder of an environment with nnunetv2, RESULTS a results folder (or ``fold_N`` of one), IMAGES a folder of
+scans. Both programs run on the CPU, with mirroring and without. The table has, over all cases of a model, the least share of
+voxels with the same label, of those whose probabilities agree to 0.001, and the largest and the mean difference of
+probabilities; lines are added to ``results/against_nnunet_models.json``.
+
+nnU-Net adds up logits in half precision, which leaves few digits in the corners of a volume, where the weights of windows are
+tiny. With ``--float32`` it is made to add up in float32, so that its rounding can be told from differences between the
+programs.
+"""
+
+import argparse
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from machine import about
+
+from autoseg.data.dataset import cases_in
+from autoseg.imaging.files import read_label_volume
+from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.inference.predictor import Predictor
+from autoseg.interop.nnunet import read_nnunet
+from autoseg.options import InferenceOptions
+from autoseg.workspace import read_json, write_json
+
+IN_FLOAT32 = """
+import torch
+import nnunetv2.inference.predict_from_raw_data as predict
+torch.half = torch.float32
+function = predict.compute_gaussian.__wrapped__
+function.__defaults__ = tuple(torch.float32 if value is torch.float16 else value for value in function.__defaults__)
+"""
+RUN = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as run; run()"
+
+
+def theirs(python, results, folds, images, out, mirror, float32):
+    """Run nnU-Net over a folder of scans; it writes masks and probabilities."""
+    command = [
+        python,
+        "-c",
+        (IN_FLOAT32 if float32 else "") + RUN,
+        "-i",
+        images,
+        "-o",
+        out,
+        "-m",
+        results,
+        "-f",
+        *folds,
+        "-device",
+        "cpu",
+        "--save_probabilities",
+    ]
+    command += ["-npp", "1", "-nps", "1", "--disable_progress_bar", *([] if mirror else ["--disable_tta"])]
+    roots = {f"nnUNet_{name}": str(out) for name in ("raw", "preprocessed", "results")}
+    environment = {**os.environ, **roots, "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
+    environment.pop("PYTHONPATH", None)  # it is of our environment
+    subprocess.run([str(part) for part in command], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def compare(case, predictor, out, ending):
+    """Shares of voxels with the same label and probabilities, their largest and mean difference, share of foreground."""
+    found = predictor.predict(case.images, probabilities=True)
+    mask = read_label_volume(out / f"{case.id}{ending}").data
+    chances = np.load(out / f"{case.id}.npz")["probabilities"]
+    apart = np.abs(chances - found.probabilities.astype(np.float32))
+    same = (mask == found.labels.data).mean(), (apart.max(axis=0) <= 1e-3).mean()
+    return (*same, apart.max(), apart.mean(), (mask > 0).mean())
+
+
+def lines(python, results, images, folder, float32):
+    """A line for each way of predicting with one model."""
+    model = read_nnunet(results)
+    parts = {"plan": model.plan, "labels": model.labels, "channels": model.channels, "file_ending": model.file_ending}
+    save_bundle(folder / "model", **parts, weights=model.weights)
+    bundle = load_bundle(folder / "model")
+    cases = cases_in(images, model.file_ending, len(model.channels))
+    top = results.parent if results.name.startswith("fold_") else results
+    for mirror in (True, False):
+        out = folder / f"nnunet_{mirror}"
+        theirs(python, top, sorted(model.weights), images, out, mirror, float32)
+        predictor = Predictor(bundle, InferenceOptions(precision="fp32", mirror=mirror), device="cpu")
+        rows = np.array([compare(case, predictor, out, model.file_ending) for case in cases])
+        yield {
+            "model": f"{model.plan.dataset} {top.name}",
+            "network": model.plan.network.name,
+            "folds": sorted(model.weights),
+            "mirrored": bool(predictor.mirror_axes),
+            "nnunet_adds_in": "float32" if float32 else "float16",
+            "cases": len(cases),
+            "same_labels_least": float(rows[:, 0].min()),
+            "same_probabilities_least": float(rows[:, 1].min()),
+            "probability_difference_largest": float(rows[:, 2].max()),
+            "probability_difference_mean": float(rows[:, 3].mean()),
+            "foreground_mean": float(rows[:, 4].mean()),
+        }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", nargs="+", type=Path, metavar="RESULTS IMAGES")
+    parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
+    parser.add_argument("--float32", action="store_true", help="have nnU-Net add up in float32")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "against_nnunet_models.json")
+    args = parser.parse_args()
+    stored = read_json(args.out)["models"] if args.out.is_file() else []
+    for results, images in zip(args.pairs[::2], args.pairs[1::2], strict=True):
+        with tempfile.TemporaryDirectory() as folder:
+            for line in lines(args.nnunet / "python", results, images, Path(folder), args.float32):
+                print(line, flush=True)
+                key = ("model", "folds", "mirrored", "nnunet_adds_in")
+                stored = [old for old in stored if [old[k] for k in key] != [line[k] for k in key]] + [line]
+                write_json(args.out, {"machine": about(), "models": stored})
+
+
+if __name__ == "__main__":
+    main()

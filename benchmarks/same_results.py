@@ -1,0 +1,295 @@
+"""Whether another checkout of the project makes the same files, and whether this one goes on with what that one left half done.
+
+    PYTHONPATH=. python benchmarks/same_results.py OLD_CHECKOUT [--data HIPPOCAMPUS] [--folder DIR]
+
+Both go the same roads by the same commands: made-up scans, and twenty hippocampi where that data set is. Trainings are told
+their steps, not their minutes, and their number format, which a trial of speed would choose. A third time the old checkout
+begins each long command, is stopped in the middle, and this one gives it again. Every road is gone in one place, which is then
+renamed, so that paths need no mask. What differs is a difference, unless ``INTENDED`` or ``RENAMED`` says why. Exit status 1
+where anything else differs; a road that lies in ``--folder`` already is not gone again.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+
+HERE = Path(__file__).resolve().parent.parent
+HIPPOCAMPUS = HERE.parent / "shared" / "data" / "Dataset004_Hippocampus"
+SECONDS = r"(^|[/:])(seconds|versions|memory_mib)(/|$)"  # keys of what no two runs share
+SPENT = r"<dt>(time|memory)</dt><dd>[^<]*</dd>"  # the same on pages
+
+RENAMED = (  # "FILE:KEY" now, as it was, why
+    (r"fold_(\w+)/fold\.json:", r"fold_\1/run.json:", "a fold's record no longer has the name of a cohort's"),
+    (r"scan\.json:/cases/", "scan.json:/", "scans lie in an object, which can be sealed"),
+)
+INTENDED = (  # "FILE:KEY", by how much a number may differ as a share (None: it may be there on one side alone), why
+    (r"\.lock:", None, "empty files that the operating system locks; a killed command leaves none of them locked"),
+    (r"fingerprints/\w+/\w+\.json:/seal", None, "a digest of the file in itself, so that damage is noticed"),
+    (r"prepared/.*/case\.json:/files/", None, "digests of the arrays, so that damage is noticed"),
+    (r"model\.json:/weights/\d+/learned_from/", None, "cases that a fold learned from, for trainings that start with it"),
+    (r"run\.json:/cases/\d+/(device|precision)", None, "of each case, since shards may differ"),
+    (r"_surfaces/scores\.json:", None, "scores of surfaces have a file of their own"),
+    (r"/[^/]+\.json:/measurements/\d+/surface_(\w+_mm|nsd|note)", None, "and are no longer added to a finished record"),
+    (
+        r":/measurements/\d+/(surface_area|mesh_volume|longest_diam|spheric)",
+        1e-9,
+        "volume and area by trimesh: other last digits",
+    ),
+    (r"metrics\.(csv|json):.*surface_", 1e-9, "the same: surfaces are moved until they enclose the volume of their voxels"),
+)
+KINDS = (  # rows of the table, by "FILE"
+    ("data set, converted", "raw/"),
+    ("fingerprints and plans", "/(fingerprints|plans)/"),
+    ("prepared cases", "/prepared/"),
+    ("weights", r"\.safetensors"),
+    ("surfaces", "_surfaces/"),
+    ("isotropic volumes", "_iso(_cubic)?\\."),
+    ("attention maps", "_attention/"),
+    ("probabilities", r"\.npz"),
+    ("masks", r"/[^/]+\.nii\.gz"),
+    ("scores", r"/(metrics\.|summary|restoration)"),
+    ("pages", r"report\.html"),
+    ("measurements and records", ""),
+)
+
+DRAW = """from autoseg.phantoms import STRUCTURES, write_phantoms
+from autoseg.workspace import write_json
+write_phantoms("scans", training=10, test=4, in_plane_mm=4.0)
+write_json("names.json", {name: number for number, name in enumerate(STRUCTURES, 1)})
+"""
+RUN = "workspace/runs/{}/fullres_3d_self_attention_unet/fold_0"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Words of a call of autoseg; ``half`` tells whether it is in the middle, where it is stopped by ``signal``."""
+
+    words: str
+    half: Callable[[Path], bool] | None = None
+    signal: int = signal.SIGKILL
+
+
+def there(pattern):
+    return lambda folder: any(folder.glob(pattern))
+
+
+def checks(number, history):
+    return lambda folder: (folder / history).is_file() and (folder / history).read_text().count("\n") >= number
+
+
+def road(name, number, scans, labels, steps, more, kinds):
+    """Commands from the plan to the pages."""
+    run = RUN.format(name)
+    training = f"--iterations {steps} --set bf16=false --set checkpoint_minutes=0.1 {more} --device cpu --workers 1"
+    return (
+        Command(f"plan_and_preprocess raw/Dataset{number}_{name} --workers 1", there("workspace/prepared/*/*/*_00[5-9]")),
+        Command(f"train {name} 0 {training}", checks(8, f"{run}/history.jsonl"), signal.SIGINT),
+        Command(
+            f"predict -i {scans} -o predictions --surfaces {kinds} --isotropic --probabilities --attention-maps"
+            f" --fold-agreement --reference {labels} --device cpu --workers 1",
+            there("predictions/*_011.json"),
+        ),
+        Command(
+            f"reconstruct -i {labels} -o surfaces --surfaces {kinds} --isotropic --workers 1", there("surfaces/*_011.json")
+        ),
+        Command(f"evaluate --reference {labels} --predicted predictions -o evaluation --workers 1"),
+        Command(f"report {run} --workers 1"),
+        Command("report surfaces --workers 1"),
+    )
+
+
+def phantoms(checkout, folder):
+    """Draws scans; the commands of their road, from files in any folders."""
+    subprocess.run([sys.executable, "-c", DRAW], cwd=folder, env=os.environ | {"PYTHONPATH": str(checkout)}, check=True)
+    convert = (
+        f"convert folders {folder}/scans/imagesTr raw/Dataset900_Phantoms --labels {folder}/scans/labelsTr"
+        f" --channels MR --names {folder}/names.json --copy --workers 1"
+    )
+    rest = road(
+        "Phantoms", "900", "scans/imagesTs", "scans/labelsTs", 60, "--set restoration_weight=0.1", "stl,glb,ply,vtp,obj"
+    )
+    return Command(convert, there("raw/*/imagesTr/*_005_*")), *rest
+
+
+def hippocampi(data):
+    def commands(checkout, folder):
+        raw = folder / "raw" / "Dataset004_Hippocampus"
+        for part in ("imagesTr", "labelsTr"):
+            (raw / part).mkdir(parents=True)
+            for path in sorted((data / part).glob("*.nii.gz"))[:20]:
+                (raw / part / path.name).symlink_to(path)
+        about = json.loads((data / "dataset.json").read_text()) | {"numTraining": 20}
+        (raw / "dataset.json").write_text(json.dumps(about))
+        return road("Hippocampus", "004", f"{raw}/imagesTr", f"{raw}/labelsTr", 30, "--set checks=5", "stl,glb")
+
+    return commands
+
+
+def call(checkout, folder, command, stopped=False):
+    """One command of a checkout, with one thread, to its end or to its middle."""
+    own = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "AUTOSEG_WORKSPACE": str(folder / "workspace")}
+    with (folder.parent / "log.txt").open("a") as log:
+        print(f"\n{checkout}: autoseg {command.words}", file=log, flush=True)
+        words = [sys.executable, "-m", "autoseg", *command.words.split()]
+        process = subprocess.Popen(words, cwd=folder, env=os.environ | own, stdout=log, stderr=log)
+        while stopped and process.poll() is None and not command.half(folder):
+            time.sleep(0.005)
+        if stopped:
+            if process.poll() is not None:
+                raise SystemExit(f"autoseg {command.words.split()[0]} ended before it could be stopped: see {log.name}")
+            process.send_signal(command.signal)
+        if process.wait() and not stopped:
+            raise SystemExit(f"autoseg {command.words}: exit status {process.returncode}, see {log.name}")
+
+
+def go(commands, target, checkout, begun_by=None):
+    """Go a road in the one place where all are gone, and move what came of it to ``target``."""
+    if target.exists():
+        return
+    folder = target.with_name("here")
+    folder.mkdir(parents=True)
+    for command in commands(checkout, folder):
+        if begun_by and command.half:
+            call(begun_by, folder, command, stopped=True)
+        call(checkout, folder, command)
+    folder.rename(target)
+
+
+def contents(folder):
+    """ "FILE:KEY" -> value of everything in a folder, but for dates and seconds."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+        name = path.relative_to(folder).as_posix()
+        found |= {f"{name}:{key}": value for key, value in values(path) if not re.search(SECONDS, key)}
+    return found
+
+
+def values(path):
+    """(key, value) of each number, text, tensor or line of a file; of other files their digest."""
+    if path.suffix == ".json":
+        yield from flat(json.loads(path.read_text()))
+    elif path.suffix == ".jsonl":  # lines of a journal are called after their files, those of a history after their steps
+        for line in map(json.loads, path.read_text().splitlines()):
+            yield from flat(line, f"/{line.get('file', line.get('step'))}")
+    elif path.suffix == ".csv":
+        for number, row in enumerate(csv.DictReader(path.open())):
+            yield from ((f"/{number}/{column}", cell) for column, cell in row.items())
+    elif path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            yield from flat(json.loads((file.metadata() or {}).get("state", "{}")))
+            yield from ((f"/{key}", digest(file.get_tensor(key).numpy().tobytes())) for key in file.keys())  # noqa: SIM118
+    elif path.suffix in (".html", ".md", ".txt"):
+        yield from ((f"/{number}", re.sub(SPENT, "", line)) for number, line in enumerate(path.read_text().splitlines()))
+    else:
+        yield "", digest(path.read_bytes())
+
+
+def flat(value, key=""):
+    if isinstance(value, dict | list):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(map(called, value)):
+            yield from flat(part, f"{key}/{name}")
+    else:
+        yield key, value
+
+
+def digest(content):
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def as_before(found):
+    """The contents of a folder, with the names they had before."""
+    renamed = {}
+    for place, value in found.items():
+        for now, before, _ in RENAMED:
+            place = re.sub(now, before, place)
+        renamed[place] = value
+    return renamed
+
+
+def reason_of(place, old, new):
+    """Why a difference is meant, or None."""
+    for pattern, share, reason in INTENDED:
+        if re.search(pattern, place) and (close(old, new, share) if share else None in (old, new)):
+            return reason
+    return None
+
+
+def close(old, new, share):
+    try:
+        return abs(float(old) - float(new)) <= share * max(abs(float(old)), 1.0)
+    except (TypeError, ValueError):
+        return False
+
+
+def compare(title, old, new):
+    """Prints a table of two roads; the differences nobody meant."""
+    before, now = contents(old), as_before(contents(new))
+    rows, reasons, faults = {kind: [0, 0, 0, 0] for kind, _ in KINDS}, {}, []
+    files = {}
+    for place in sorted(before.keys() | now.keys()):
+        name = place.split(":", 1)[0]
+        files.setdefault(name, 0)
+        pair = before.get(place), now.get(place)
+        if pair[0] == pair[1] and place in before and place in now:
+            continue
+        reason = reason_of(place, *pair)
+        files[name] = max(files[name], 1 if reason else 2)
+        if reason:
+            reasons[reason] = reasons.get(reason, 0) + 1
+        else:
+            faults.append((place, *pair))
+    for name, state in files.items():
+        kind = next(kind for kind, pattern in KINDS if re.search(pattern, f"/{name}"))
+        rows[kind][state] += 1
+    print(f"\n{title}\n\n| | files | same | meant differences | differ |\n|---|---|---|---|---|")
+    for kind, (same, meant, differ, _) in rows.items():
+        print(f"| {kind} | {same + meant + differ} | {same} | {meant} | {differ} |")
+    for reason, times in reasons.items():
+        print(f"meant, {times} times: {reason}")
+    shown = set()
+    for place, was, found in faults:
+        name = place.split(":", 1)[0]
+        if name not in shown:
+            shown.add(name)
+            print(f"DIFFERS {place}\n  {str(was)[:300]}\n  {str(found)[:300]}")
+    return faults
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", type=Path, help="a checkout of the project")
+    parser.add_argument("--data", type=Path, default=HIPPOCAMPUS, help="Dataset004_Hippocampus")
+    parser.add_argument("--folder", type=Path, help="for all files, which are kept; default: a temporary one")
+    args = parser.parse_args()
+    old, faults = args.old.resolve(), []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (args.folder or Path(temporary)).resolve()
+        roads = {"phantoms": phantoms}
+        if args.data.is_dir():
+            roads["hippocampi"] = hippocampi(args.data.resolve())
+        for name, commands in roads.items():
+            at = folder / name
+            go(commands, at / "old", old)
+            go(commands, at / "new", HERE)
+            faults += compare(f"{name}: both checkouts", at / "old", at / "new")
+            if commands is phantoms:
+                go(commands, at / "continued", HERE, begun_by=old)
+                faults += compare(f"{name}: begun by one and ended by the other", at / "old", at / "continued")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Results follow the final labels: what a rule of the model took away has no surface and is not measured."""
+
+import json
+
+import numpy as np
+import pytest
+import trimesh
+
+from autoseg.data.dataset import Case
+from autoseg.imaging.files import read_label_volume, write_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import Volume
+from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.inference.cohort import Predict, predict_cohort
+from autoseg.options import InferenceOptions, PredictOptions, SurfaceOptions
+from autoseg.outputs import asked_outputs
+from autoseg.reconstruct.components import KeepLargest
+
+SHAPE, LARGE, SMALL = (20, 24, 48), (10, 12, 12), (10, 12, 38)
+
+
+def two_balls():
+    """(Volume, mask of the larger ball, mask of both): 1 in two balls that do not touch."""
+    index = np.indices(SHAPE)
+    large, small = (
+        ((index - np.reshape(centre, (3, 1, 1, 1))) ** 2).sum(axis=0) <= radius**2
+        for centre, radius in ((LARGE, 7.0), (SMALL, 4.0))
+    )
+    data = np.where(large | small, 1.0, 0.25).astype(np.float32)[None]
+    return Volume(data, Geometry.from_spacing(SHAPE, (1.0, 1.0, 1.0))), large, large | small
+
+
+@pytest.mark.parametrize("rules", [(), (KeepLargest((7,)),)])
+def test_surfaces_and_measurements_are_made_of_the_final_labels(tmp_path, tools, threshold_plan, rules):
+    volume, large, both = two_balls()
+    write_volume(volume, tmp_path / "a_0000.nii.gz")
+    tools["write_model"](tmp_path / "plain", threshold_plan)
+    plain = load_bundle(tmp_path / "plain")
+    weights = {fold: load() for fold, load in plain.folds.items()}
+    about = {"plan": plain.plan, "labels": plain.labels, "channels": plain.channels}
+    save_bundle(tmp_path / "model", **about, weights=weights, postprocessing=rules)
+    options = PredictOptions(InferenceOptions(precision="fp32", mirror=False), surfaces=SurfaceOptions(("stl",)))
+    step = Predict(str(tmp_path / "model"), tmp_path / "out", asked_outputs(options, ".nii.gz"), options.inference, "cpu")
+    case = Case("a", "a", (tmp_path / "a_0000.nii.gz",), None)
+    assert predict_cohort(step, [case]).cases("done") == ("a",)
+    expected = large if rules else both
+    np.testing.assert_array_equal(read_label_volume(tmp_path / "out" / "a.nii.gz").data == 7, expected)
+    (measured,) = json.loads((tmp_path / "out" / "a.json").read_text())["measurements"]
+    assert measured["voxels"] == expected.sum()
+    assert measured["components"] == (1 if rules else 2)
+    assert measured["mesh_volume_mm3"] == pytest.approx(expected.sum(), rel=0.1)  # of scores that jump from voxel to voxel
+    mesh = trimesh.load(tmp_path / "out" / "a_surfaces" / "ball.stl")
+    assert mesh.body_count == (1 if rules else 2)
+    method = json.loads((tmp_path / "out" / "a_surfaces" / "surfaces.json").read_text())["method"]["from"]
+    assert method.startswith("label map" if rules else "scores")
