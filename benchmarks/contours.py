@@ -2,7 +2,7 @@
 
     python benchmarks/contours.py [OTHER ...]
 
-A disc of 480 pixels with 1 593 holes of 1 to 9 pixels stands for a lung with its vessels. OTHER are checkouts of other versions.
+A disc of 480 pixels with 1 593 holes of 1 to 9 pixels stands for a lung with its vessels. OTHER are checkouts.
 The result is printed as JSON; ``benchmarks/results/contours.json`` holds one.
 """
 
