@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoseg.evaluation import Report
 
-__all__ = ["Predicted"]
+if TYPE_CHECKING:
+    from autoseg.inference.cohort import CohortResult  # with torch, which scores need not
+
+__all__ = ["Predicted", "all_failures"]
 
 
 @dataclass(frozen=True)
@@ -30,3 +34,9 @@ class Predicted:
         if self.report is not None:
             lines += ["", self.report.table()]
         return "\n".join([*lines, f"results: {self.folder}"])
+
+
+def all_failures(done: CohortResult, report: Report | None) -> tuple[str, ...]:
+    """What failed, each case once: a case without a prediction has no score either."""
+    messages = {failure.case: f"not scored: {failure.reason}" for failure in (report.failures if report else ())}
+    return tuple(f"{case}: {message}" for case, message in (messages | dict(done.failures)).items())

@@ -20,7 +20,7 @@ _HOMES = {
     "report": "autoseg.pipeline.reporting",
     "compare": "autoseg.studies.comparison",
     "describe_model": "autoseg.pipeline.models",
-    "find_model": "autoseg.pipeline.models",
+    "find_model": "autoseg.inference.find",
     "export_model": "autoseg.pipeline.models",
     "import_model": "autoseg.pipeline.models",
     "demo": "autoseg.pipeline.demonstration",

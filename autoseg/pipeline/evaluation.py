@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autoseg.data.labelmaps import references_in, schema_of
 from autoseg.data.labels import LabelSchema
@@ -21,10 +21,7 @@ from autoseg.pipeline.reporting import try_report
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
-if TYPE_CHECKING:
-    from autoseg.inference.cohort import CohortResult  # with torch, which scores need not
-
-__all__ = ["Known", "all_failures", "evaluate"]
+__all__ = ["Known", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -112,9 +109,3 @@ def _schema(
     """The labels from a dataset.json, else one structure for each value of references or predictions."""
     there = [path for path in guesses.values() if path.is_file()]
     return schema_of((predicted, reference), references, labels=labels, also=there)
-
-
-def all_failures(done: CohortResult, report: Report | None) -> tuple[str, ...]:
-    """What failed, each case once: a case without a prediction has no score either."""
-    messages = {failure.case: f"not scored: {failure.reason}" for failure in (report.failures if report else ())}
-    return tuple(f"{case}: {message}" for case, message in (messages | dict(done.failures)).items())

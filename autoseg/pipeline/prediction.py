@@ -22,9 +22,9 @@ from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.measurements import TABLE, write_measurements
-from autoseg.outputs.predicted import Predicted
+from autoseg.outputs.predicted import Predicted, all_failures
 from autoseg.outputs.surface_scores import record_surface_scores
-from autoseg.pipeline.evaluation import Known, all_failures, evaluate
+from autoseg.pipeline.evaluation import Known, evaluate
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 

@@ -12,7 +12,7 @@ from autoseg.imaging.pictures import label_ending
 from autoseg.inference.cohort import Predict, predict_cohort
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.labels import Labels
-from autoseg.pipeline.evaluation import all_failures
+from autoseg.outputs.predicted import all_failures
 
 __all__ = ["predict_and_score"]
 

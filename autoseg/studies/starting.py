@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoseg.data.scan import CaseScan
 from autoseg.inference.bundle import Bundle, load_bundle
-from autoseg.pipeline.models import find_model
+from autoseg.inference.find import find_model
 from autoseg.training.transfer import Start, Transfer, choose_fold
 from autoseg.workspace import Workspace
 from planners.records import digest

@@ -42,12 +42,13 @@ def draw_centre(
     Returns:
         (3,) int64 voxel; the patch reaches from ``centre - patch // 2``.
     """
+    sites = case.sites
     if foreground:
-        present = [sites for codes in groups if (sites := [case.sites[c] for c in codes if c in case.sites])]
+        present = [found for codes in groups if (found := [sites[c] for c in codes if c in sites])]
         if present:
             return _pick(rng, present[rng.integers(len(present))])
-    annotated = [voxels for voxels in case.sites.values() if len(voxels)]
-    if 0 in case.sites and annotated:  # listed only where some voxels are to be ignored
+    annotated = [voxels for voxels in sites.values() if len(voxels)]
+    if 0 in sites and annotated:  # listed only where some voxels are to be ignored
         return _pick(rng, annotated)
     shape, size = np.array(case.shape), np.array(patch)
     # a patch stays inside where it fits; where the case is smaller, the case stays inside the patch
