@@ -12,6 +12,7 @@ from autoseg.evaluation.comparison import Cost, Method
 from autoseg.evaluation.report import REPORT_FILE, read_report
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult, RestoredRow
 from autoseg.inference.bundle import load_bundle
+from autoseg.ledger import DONE, WRITING, Entry, judge
 from autoseg.names import remove_folder
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.records import read_case, read_cohort, read_fold
@@ -32,9 +33,8 @@ VALIDATION = "validation"
 def is_finished(run: ComparedRun) -> bool:
     """Whether this very training run has come to its end, and all its validation cases are scored."""
     state, metrics = read_state(run.folder / CHECKPOINT), run.folder / VALIDATION / REPORT_FILE
-    if state is None or not state.finished or state.identity != digest(run.task):
-        return False
-    return metrics.is_file() and not read_report(metrics).failures
+    entry = Entry("autoseg train", state.identity, DONE if state.finished else WRITING, {}) if state else None
+    return judge(entry, digest(run.task), lambda: metrics.is_file() and not read_report(metrics).failures).done
 
 
 def read_method(run: ComparedRun) -> Method:
