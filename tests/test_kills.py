@@ -23,18 +23,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="commands are ki
 
 ROOT = Path(__file__).parents[1]
 TIMES = re.compile(r"seconds|memory_mib|^date|^versions$")
-TRAINING = [
-    "--device",
-    "cpu",
-    "--set",
-    "cpu_width=0.1",
-    "--set",
-    "validations=2",
-    "--set",
-    "validation_patches=1",
-    "--set",
-    "bf16=false",
-]
+TRAINING = ["--device", "cpu", "--set", "cpu_width=0.1", "--set", "checks=2", "--set", "check_cases=1", "--set", "bf16=false"]
 TRAINING += ["--set", "batch_size=1", "--set", "checkpoint_minutes=1e-6", "--iterations", "3"]
 
 

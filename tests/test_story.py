@@ -323,19 +323,7 @@ def test_a_dry_run_shows_the_settled_training_and_writes_nothing(place, tmp_path
 def test_only_long_trainings_are_mirrored_and_their_models_predict_so(place, capsys, length):
     plan = json.loads((place / "workspace" / "plans" / "Abdomen" / "fullres_3d.json").read_text())
     assert plan["mirror_axes"] == [0, 1]
-    words = [
-        "train",
-        "Abdomen",
-        "0",
-        *length.split(),
-        "--device",
-        "cpu",
-        "--name",
-        "mirrored",
-        "--set",
-        "validations=1",
-        "--fresh",
-    ]
+    words = ["train", "Abdomen", "0", *length.split(), "--device", "cpu", "--name", "mirrored", "--set", "checks=1", "--fresh"]
     assert call(place, *words) == 0
     mirrored = "mirror=true" in length
     assert ("not mirrored" in capsys.readouterr().err) is not mirrored
