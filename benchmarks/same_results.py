@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,20 +36,42 @@ RENAMED = (  # "FILE:KEY" now, as it was, why
     (r"fold_(\w+)/fold\.json:", r"fold_\1/run.json:", "a fold's record no longer has the name of a cohort's"),
     (r"scan\.json:/cases/", "scan.json:/", "scans lie in an object, which can be sealed"),
 )
-INTENDED = (  # "FILE:KEY", by how much a number may differ as a share (None: it may be there on one side alone), why
-    (r"\.lock:", None, "empty files that the operating system locks; a killed command leaves none of them locked"),
-    (r"fingerprints/\w+/\w+\.json:/seal", None, "a digest of the file in itself, so that damage is noticed"),
-    (r"prepared/.*/case\.json:/files/", None, "digests of the arrays, so that damage is noticed"),
-    (r"model\.json:/weights/\d+/learned_from/", None, "cases that a fold learned from, for trainings that start with it"),
-    (r"run\.json:/cases/\d+/(device|precision)", None, "of each case, since shards may differ"),
-    (r"_surfaces/scores\.json:", None, "scores of surfaces have a file of their own"),
-    (r"/[^/]+\.json:/measurements/\d+/surface_(\w+_mm|nsd|note)", None, "and are no longer added to a finished record"),
+
+
+def on_one_side(old, new):
+    return ABSENT in (old, new)
+
+
+def within(share):
+    def may(old, new):
+        try:
+            return abs(float(old) - float(new)) <= share * max(abs(float(old)), 1)
+        except (TypeError, ValueError):
+            return False  # a text, or nothing
+
+    return may
+
+
+def done_before(old, new):
+    return (old, new) == ("done", "skipped")
+
+
+INTENDED = (  # "FILE:KEY", what may differ, why
+    (r"\.lock:", on_one_side, "empty files, locked by the operating system"),
+    (r"(fingerprints/\w+/\w+|/model|/case)\.json:/seal", on_one_side, "a digest of the file in itself: damage is noticed"),
+    (r"prepared/.*/case\.json:/files/", on_one_side, "digests of prepared arrays: damage is noticed"),
+    (r"model\.json:/(schema|weights/\d+/learned_from/)", on_one_side, "cases that a fold learned from"),
+    (r"run\.json:/cases/[^/]+/(device|precision)", on_one_side, "of each case, since shards may differ"),
+    (r"run\.json:/cases/[^/]+/status", done_before, "predicted before the interruption, and left alone"),
+    (r"_surfaces/scores\.json:", on_one_side, "scores of surfaces have a file of their own"),
+    (r"/[^/]+\.json:/surface_scores/", on_one_side, "scores of surfaces are no longer added to a finished record"),
     (
-        r":/measurements/\d+/(surface_area|mesh_volume|longest_diam|spheric)",
-        1e-9,
-        "volume and area by trimesh: other last digits",
+        r":/measurements/[^/]+/(surface_area|mesh_vol|longest_d|spheric)",
+        within(1e-9),
+        "last digits: volume and area by trimesh",
     ),
-    (r"metrics\.(csv|json):.*surface_", 1e-9, "the same: surfaces are moved until they enclose the volume of their voxels"),
+    (r"metrics\.(csv|json):.*surface_", within(1e-9), "last digits: surfaces are moved until they enclose their volume"),
+    (r"measurements\.csv:", within(1e-4), "significant digits, which tell small structures too, instead of four decimals"),
 )
 KINDS = (  # rows of the table, by "FILE"
     ("data set, converted", "raw/"),
@@ -70,6 +93,7 @@ from autoseg.workspace import write_json
 write_phantoms("scans", training=10, test=4, in_plane_mm=4.0)
 write_json("names.json", {name: number for number, name in enumerate(STRUCTURES, 1)})
 """
+ABSENT, SAME, MEANT, DIFFERS = "(absent)", 0, 1, 2  # of a value; how two files are
 RUN = "workspace/runs/{}/fullres_3d_self_attention_unet/fold_0"
 
 
@@ -199,10 +223,17 @@ def values(path):
 
 def flat(value, key=""):
     if isinstance(value, dict | list):
-        for name, part in value.items() if isinstance(value, dict) else enumerate(map(called, value)):
+        parts = value.items() if isinstance(value, dict) else ((called(one, i), one) for i, one in enumerate(value))
+        for name, part in parts:
             yield from flat(part, f"{key}/{name}")
     else:
         yield key, value
+
+
+def called(part, number):
+    """A row of a list, by its number and what it is about."""
+    about = [part[name] for name in ("case", "structure", "metric") if name in part] if isinstance(part, dict) else []
+    return " ".join(map(str, [number, *about]))
 
 
 def digest(content):
@@ -221,51 +252,30 @@ def as_before(found):
 
 def reason_of(place, old, new):
     """Why a difference is meant, or None."""
-    for pattern, share, reason in INTENDED:
-        if re.search(pattern, place) and (close(old, new, share) if share else None in (old, new)):
-            return reason
-    return None
-
-
-def close(old, new, share):
-    try:
-        return abs(float(old) - float(new)) <= share * max(abs(float(old)), 1.0)
-    except (TypeError, ValueError):
-        return False
+    return next((why for pattern, may, why in INTENDED if re.search(pattern, place) and may(old, new)), None)
 
 
 def compare(title, old, new):
-    """Prints a table of two roads; the differences nobody meant."""
+    """Print a table of the files of two roads; the number of those that differ and should not."""
     before, now = contents(old), as_before(contents(new))
-    rows, reasons, faults = {kind: [0, 0, 0, 0] for kind, _ in KINDS}, {}, []
-    files = {}
+    states, reasons = {place.split(":")[0]: SAME for place in before | now}, Counter()
+    lines = {}  # the first difference of each file
     for place in sorted(before.keys() | now.keys()):
-        name = place.split(":", 1)[0]
-        files.setdefault(name, 0)
-        pair = before.get(place), now.get(place)
-        if pair[0] == pair[1] and place in before and place in now:
+        name, was, found = place.split(":")[0], before.get(place, ABSENT), now.get(place, ABSENT)
+        if was == found:
             continue
-        reason = reason_of(place, *pair)
-        files[name] = max(files[name], 1 if reason else 2)
-        if reason:
-            reasons[reason] = reasons.get(reason, 0) + 1
-        else:
-            faults.append((place, *pair))
-    for name, state in files.items():
-        kind = next(kind for kind, pattern in KINDS if re.search(pattern, f"/{name}"))
-        rows[kind][state] += 1
+        reason = reason_of(place, was, found)
+        reasons[reason] += 1
+        states[name] = max(states[name], MEANT if reason else DIFFERS)
+        if not reason:
+            lines.setdefault(name, f"DIFFERS {place}\n  {str(was)[:300]}\n  {str(found)[:300]}")
     print(f"\n{title}\n\n| | files | same | meant differences | differ |\n|---|---|---|---|---|")
-    for kind, (same, meant, differ, _) in rows.items():
-        print(f"| {kind} | {same + meant + differ} | {same} | {meant} | {differ} |")
-    for reason, times in reasons.items():
-        print(f"meant, {times} times: {reason}")
-    shown = set()
-    for place, was, found in faults:
-        name = place.split(":", 1)[0]
-        if name not in shown:
-            shown.add(name)
-            print(f"DIFFERS {place}\n  {str(was)[:300]}\n  {str(found)[:300]}")
-    return faults
+    kinds = {name: next(kind for kind, pattern in KINDS if re.search(pattern, f"/{name}")) for name in states}
+    for kind, _ in KINDS:
+        count = Counter(state for name, state in states.items() if kinds[name] == kind)
+        print(f"| {kind} | {count.total()} | {count[SAME]} | {count[MEANT]} | {count[DIFFERS]} |")
+    print(*(f"meant, {times} times: {why}" for why, times in reasons.items() if why), *lines.values(), sep="\n")
+    return len(lines)
 
 
 def main():
@@ -274,7 +284,7 @@ def main():
     parser.add_argument("--data", type=Path, default=HIPPOCAMPUS, help="Dataset004_Hippocampus")
     parser.add_argument("--folder", type=Path, help="for all files, which are kept; default: a temporary one")
     args = parser.parse_args()
-    old, faults = args.old.resolve(), []
+    old, faults = args.old.resolve(), 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
         roads = {"phantoms": phantoms}

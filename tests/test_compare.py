@@ -9,7 +9,7 @@ import pytest
 from autoseg.cli import main
 from autoseg.phantoms import write_phantoms
 
-COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--set", "cpu_width=1", "--device", "cpu"]
+COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "validations=1", "--set", "cpu_width=1", "--device", "cpu"]
 COMMAND += ["--match-flops"]
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
+from autoseg.ledger import DONE, Entry, judge
 from autoseg.names import remove_folder
 from autoseg.preprocess.case import PreparedCase
 from autoseg.preprocess.checked import (
@@ -40,6 +41,7 @@ __all__ = [
     "MOST_COMPRESSED",
     "LoadedCase",
     "StoredCase",
+    "entry_of",
     "is_stored",
     "is_whole",
     "loaded",
@@ -150,12 +152,17 @@ def preparation_digest(file_digests: Any, labels: Any, plan: Plan) -> str:
     return digest([VERSION, file_digests, labels, parts])
 
 
+def entry_of(folder: Path) -> Entry | None:
+    """What the ledger is told of the case in ``folder``; None where there is none, or its record is damaged."""
+    try:
+        return Entry("autoseg plan_and_preprocess", _record(Path(folder)).made_from, DONE, {})
+    except AutosegError:
+        return None
+
+
 def is_stored(folder: Path, made_from: str) -> bool:
     """Whether ``folder`` holds a case with that digest; its arrays are not looked at."""
-    try:
-        return _record(Path(folder)).made_from == made_from
-    except AutosegError:
-        return False
+    return judge(entry_of(folder), made_from, lambda: True).done
 
 
 def is_whole(folder: Path) -> bool:

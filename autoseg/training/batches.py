@@ -53,7 +53,7 @@ def make_batch(
     seed: int,
     step: int,
     fraction: float,
-    plain: bool = False,
+    augmentation_free: bool = False,
     device: torch.device | str = "cpu",
 ) -> Batch:
     """The batch of one step.
@@ -63,7 +63,7 @@ def make_batch(
         recipe: with its batch size settled.
         seed, step: what the batch is drawn from.
         fraction: share of the training that is over, for the stage of the patch size.
-        plain: samples of the segmentation are mirrored and no more.
+        augmentation_free: samples of the segmentation are mirrored and no more.
         device: where samples are augmented; noise differs from one kind of device to another.
 
     Returns:
@@ -96,7 +96,7 @@ def make_batch(
             made.append(finish(image, codes, drawn))
         return [torch.stack(tensors) for tensors in zip(*made, strict=True)]
 
-    images, codes = samples(mirrored_only(preset) if plain else preset, setting, 0, apply)
+    images, codes = samples(mirrored_only(preset) if augmentation_free else preset, setting, 0, apply)
     if not recipe.restoration_weight or step % recipe.restoration_every:
         return Batch(images, codes)
     small = replace(setting, patch_size=restored_patch(plan.patch_size, plan.network.divisor))

@@ -32,7 +32,7 @@ from autoseg.training.loop import Job, MakeBatch, NotFinite, Row, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
-from autoseg.training.recipe import Recipe, is_plain, patch_stage, steps_of_an_epoch
+from autoseg.training.recipe import Recipe, is_augmentation_free, patch_stage, steps_of_an_epoch
 from autoseg.training.settle import Training
 from autoseg.training.transfer import Start, Transfer, load_matching
 from planners.cost import prefers_lazy_logits
@@ -175,10 +175,10 @@ def _batches(task: FoldTask, prepared: Path, device: torch.device) -> tuple[Make
     drawn_from: dict[int, _Drawn] = {}
 
     def batch(step: int, fraction: float, left: float) -> Batch:
-        plain = is_plain(task.recipe, fraction, left / epoch)
+        free = is_augmentation_free(task.recipe, fraction, left / epoch)
         drawn_from[step] = drawn = _Drawn(cases)
         drawn_from.pop(step - KEPT_STEPS, None)
-        return make_batch(drawn, task.plan, task.recipe, task.labels, task.seed, step, fraction, plain, where)
+        return make_batch(drawn, task.plan, task.recipe, task.labels, task.seed, step, fraction, free, where)
 
     return batch, drawn_from
 
@@ -228,7 +228,7 @@ class _Monitor:
 def _prepare(task: FoldTask, device: torch.device, network: torch.nn.Module, precision: str) -> Applied:
     """The network as the device likes it, with the patches that this training passes through; the last ones at its end."""
     plan, recipe = task.plan, task.recipe
-    begins = (0.0, *(stage.until for stage in recipe.patch_stages))
+    begins = (0.0, *(stage.until for stage in recipe.patch_curriculum))
     patches = [patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)[0] for fraction in begins]
     return prepare_for(device, network, plan.network, patches, precision=precision, training=True)
 
@@ -252,9 +252,9 @@ def patch_dice(results: Iterable[tuple[torch.Tensor | Scores, torch.Tensor]], la
 def _validation_patches(task: FoldTask, prepared: Path) -> list[Batch]:
     """One fixed patch, without augmentation, from each of a few validation cases (of training cases where there are none)."""
     names = task.validation or task.training
-    most = min(task.recipe.check_cases, len(names))
+    most = min(task.recipe.validation_patches, len(names))
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, most).round().astype(int)]
-    plain = replace(task.recipe, augmentation="none", batch_size=1, foreground=1.0, patch_stages=(), restoration_weight=0.0)
+    plain = replace(task.recipe, augmentation="none", batch_size=1, foreground=1.0, patch_curriculum=(), restoration_weight=0.0)
     return [
         make_batch([open_case(prepared / name)], task.plan, plain, task.labels, task.seed, step, 1.0)
         for step, name in enumerate(chosen)

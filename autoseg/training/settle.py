@@ -206,7 +206,7 @@ def _settle_mirroring(plan: Plan, recipe: Recipe, epochs: float | None, device: 
 def _patches(recipe: Recipe, plan: Plan) -> tuple[PatchBatch, ...]:
     """What batches look like, stage by stage; ``recipe`` has its batch size settled."""
     found, begin = [], 0.0
-    for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
+    for until in [*(stage.until for stage in recipe.patch_curriculum), 1.0]:
         if until > begin:
             patch, factor = patch_stage(recipe, begin, plan.patch_size, plan.network.divisor)
             found.append(PatchBatch(until, patch, (recipe.batch_size or plan.batch_size) * factor))

@@ -18,7 +18,7 @@ from autoseg.training.batches import make_batch, restored_patch
 from autoseg.training.recipe import Recipe, restoration_weight
 
 LABELS = read_labels({"background": 0, "blob": 1})
-RECIPE = Recipe(batch_size=4, patch_stages=(), restoration_weight=0.1, restoration_every=1)
+RECIPE = Recipe(batch_size=4, patch_curriculum=(), restoration_weight=0.1, restoration_every=1)
 SETTING = Setting((20, 24, 16), centre=(0.5,), unit=(0.2,))
 
 
@@ -131,7 +131,7 @@ def test_the_weight_rises_and_stays():
     assert restoration_weight(replace(recipe, restoration_warmup=0.0), 0.01) == 0.2
 
 
-def test_plain_samples_are_mirrored_and_no_more(cases, plan):
+def test_samples_of_the_final_phase_are_mirrored_and_no_more(cases, plan):
     stored = set(np.unique(cases[0].image[:]).tolist()) | set(outside_value(plan.normalization))
     recipe = replace(RECIPE, restoration_weight=0.0, foreground=0.0, augmentation="nnunet")
     changed, plain = (
@@ -142,7 +142,7 @@ def test_plain_samples_are_mirrored_and_no_more(cases, plan):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_plain_samples_are_mirrored_where_others_are(name):
+def test_samples_of_the_final_phase_are_mirrored_where_others_are(name):
     rng = np.random.default_rng(0)
     drawn = {step for _ in range(20) for step, _ in draw(rng, mirrored_only(PRESETS[name]), SETTING).steps}
     assert drawn == (set() if name == "none" else {"mirror"})

@@ -112,7 +112,7 @@ def test_a_network_restores_images_only_where_the_plan_scales_them_to_one(plan):
 
 
 def test_patches_are_told_stage_by_stage_in_voxels(plan):
-    recipe = replace(Recipe(batch_size=3), patch_stages=(PatchStage(0.4, 0.5, 2), PatchStage(0.7, 0.8, 1)))
+    recipe = replace(Recipe(batch_size=3), patch_curriculum=(PatchStage(0.4, 0.5, 2), PatchStage(0.7, 0.8, 1)))
     stages = settle(plan, recipe, LONG, "cuda", VOXELS).patches
     assert [(stage.until, stage.batch_size) for stage in stages] == [(0.4, 6), (0.7, 3), (1.0, 3)]
     assert stages[-1].patch_size == plan.patch_size
