@@ -206,7 +206,7 @@ def _label_sums(logits: torch.Tensor, codes: torch.Tensor) -> Sums:
     """Softmax; the truth stays an index and is never expanded to one channel per class."""
     weight = (codes >= 0).to(torch.promote_types(logits.dtype, torch.float32))
     target = codes.clamp(min=0).long()  # (B, Z, Y, X)
-    entropy, both, predicted = _LabelSums.apply(logits, target, weight)
+    entropy, both, predicted = _LabelSums.apply(logits, target, weight)  # type: ignore[no-untyped-call]  # torch says no type
     truth = _sum_by_class(weight, target, logits.shape[1])
     return entropy, weight.sum(), both[:, 1:], predicted[:, 1:], truth[:, 1:]
 

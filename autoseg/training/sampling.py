@@ -58,7 +58,7 @@ def draw_centre(
 
 
 def read_block(
-    case: TrainingCase, centre: np.ndarray, size: Sequence[int], outside: Sequence[float], outside_code: int = 0
+    case: TrainingCase, centre: np.ndarray, size: Sequence[int], outside: Sequence[float] | np.ndarray, outside_code: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """A block of a stored case; only the compressed blocks that it touches are read.
 

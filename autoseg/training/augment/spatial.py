@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -136,7 +136,7 @@ def sample_mirror(rng: np.random.Generator, setting: Setting) -> Parameters | No
     return {"axes": axes} if axes else None
 
 
-def apply_mirror(image: torch.Tensor, codes: torch.Tensor, axes: Sequence[int]) -> Moved:
+def apply_mirror(image: torch.Tensor, codes: torch.Tensor, axes: tuple[int, ...]) -> Moved:
     """Image and codes flipped along ``axes`` of (z, y, x)."""
     return image.flip([axis + 1 for axis in axes]), codes.flip(axes)
 
@@ -155,7 +155,7 @@ def _points(matrix: Matrix, size: Sequence[int], source: Sequence[int], device: 
         shape = [-1 if other == axis else 1 for other in range(len(size))]
         offsets.append((torch.arange(edge, device=device, dtype=torch.float32) - (edge - 1) / 2).reshape(shape))
     return [
-        sum((m * d for m, d in zip(row, offsets, strict=True)), start=(edge - 1) / 2).clamp_(0, edge - 1)
+        cast(torch.Tensor, sum((m * d for m, d in zip(row, offsets, strict=True)), start=(edge - 1) / 2)).clamp_(0, edge - 1)
         for row, edge in zip(matrix, source, strict=True)
     ]
 
@@ -214,10 +214,11 @@ def _vote(
     for bits in itertools.product((0, 1), repeat=len(lower)):
         corner = [(low + bit).clamp_(max=edge - 1) for low, bit, edge in zip(lower, bits, stack.shape[1:], strict=True)]
         corners.append(stack.flatten(1)[layer, _flat_index(corner, stack.shape[1:])])
-        weights.append(math.prod(f if bit else 1 - f for bit, f in zip(bits, fractions, strict=True)))
+        weight = math.prod(f if bit else 1 - f for bit, f in zip(bits, fractions, strict=True))
+        weights.append(cast(torch.Tensor, weight))
     best, most = corners[0], torch.zeros_like(weights[0])
     for code in corners:
-        support = sum(weight * (other == code) for weight, other in zip(weights, corners, strict=True))
+        support = cast(torch.Tensor, sum(weight * (other == code) for weight, other in zip(weights, corners, strict=True)))
         best = torch.where(support > most, code, best)
         most = torch.maximum(support, most)
     return best
