@@ -17,7 +17,7 @@ test: .venv/ready lint
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile $(COVERAGE)
 
 check: .venv/ready lint
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal -m "not slow and not gpu and not story" \
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal \
 		$(PARTS:%=tests/%) $(OTHERS:%=tests/test_%.py)
 
 lint: .venv/ready
