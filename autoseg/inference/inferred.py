@@ -40,7 +40,7 @@ class Answer:
     """What the networks say of a prepared scan.
 
     Attributes:
-        logits: (K, z, y, x) float32 on the network grid, averaged over folds and views: an array, or ComposedLogits.
+        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or ComposedLogits.
         seconds: that it took.
         notes: sentences about what went another way than usual.
         agreement: inter-fold Dice of each structure; None where not asked for, or of one fold.

@@ -97,7 +97,7 @@ def choose_fold(
         if learned_from[name] and not set(held_back.values()) & set(learned_from[name]):
             return (
                 name,
-                f"it learned from {len(learned_from[name])} cases, and none of the {len(held_back)} validation cases is among them",
+                f"it learned from {len(learned_from[name])} cases, none of the {len(held_back)} validation cases is among them",
             )
     raise TrainingError(f"fold {fold} cannot start from {model}: {_refusal(learned_from, fold, held_back)}")
 
