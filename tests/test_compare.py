@@ -149,7 +149,7 @@ def test_a_wrong_call_trains_nothing(place, capsys):
         assert sentence in capsys.readouterr().err
     every = [word if word != "0" else "all" for word in COMMAND]
     assert main([*every, "--workspace", str(place / "workspace")]) == 2
-    assert "needs the held-back cases of one fold" in capsys.readouterr().err
+    assert "needs the validation cases of one fold" in capsys.readouterr().err
     assert len(list((place / "workspace" / "runs" / "Abdomen").iterdir())) == 2
 
 

@@ -58,7 +58,7 @@ Summaries = Mapping[str, Mapping[str, RestoredMean]]
 
 @dataclass(frozen=True)
 class RestorationResult:
-    """``restoration.json``: how well a model restores the images that its fold held back.
+    """``restoration.json``: how well a model restores the images of its validation cases.
 
     Attributes:
         rows: one for each case and degradation.

@@ -40,10 +40,10 @@ class Answer:
     """What the networks say of a prepared scan.
 
     Attributes:
-        logits: (K, z, y, x) float32 on the network grid, averaged over folds and views: an array, or ComposedLogits.
+        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or ComposedLogits.
         seconds: that it took.
         notes: sentences about what went another way than usual.
-        agreement: for each structure how far the folds agree; None where not asked for, or of one fold.
+        agreement: inter-fold Dice of each structure; None where not asked for, or of one fold.
     """
 
     logits: Any
@@ -63,7 +63,7 @@ class Prediction:
         model: ``Bundle.digest`` of the model.
         seconds: of each step: ``prepare``, ``infer``, ``decode``.
         notes: sentences about what went another way than usual.
-        fold_agreement: for each structure how far the folds agree, see ``confidence.agreement``; None where not asked for, or
+        fold_agreement: inter-fold Dice of each structure, see ``confidence.agreement``; None where not asked for, or
             of one fold.
     """
 

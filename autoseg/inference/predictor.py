@@ -25,7 +25,7 @@ from autoseg.imaging.resample import axis_orders
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction, Prepared
-from autoseg.inference.sliding_window import Views, predict_logits
+from autoseg.inference.sliding_window import Tiling, predict_logits
 from autoseg.inference.slot_maps import stage_maps
 from autoseg.networks import attention_blocks, close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
@@ -55,7 +55,7 @@ class Predictor:
 
     Args:
         model: a Bundle, or the path of a model's folder or zip.
-        options: InferenceOptions. With ``mirror`` 2 to the number of mirrored axes views are averaged; ``step`` lies in (0, 1].
+        options: InferenceOptions. ``mirror``: mirrored TTA, 2 to the number of axes passes; ``step``: tile step, in (0, 1].
             To compare the folds they go over the scan one after the other, which takes memory for a second set of logits,
             and changes no logit but by rounding. ``precision`` ``auto`` is bf16 on a GPU that has it, and on a CPU where a
             short trial finds it faster; results differ by rounding, so say ``fp32`` where two machines must agree.
@@ -249,7 +249,7 @@ class Predictor:
         self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int]
     ) -> tuple[np.ndarray, tuple[str, ...]]:
         plan = self.bundle.plan
-        views = Views(
+        tiling = Tiling(
             patch_size=plan.patch_size,
             step=self.options.step,
             mirror_axes=tuple(mirror_axes),
@@ -259,7 +259,7 @@ class Predictor:
         )
         autocast = torch.bfloat16 if self.facts.precision == "bf16" else None
         with self._device_lock:
-            return predict_logits(functions, data, views, device=self.device, autocast=autocast, scratch=self.scratch)
+            return predict_logits(functions, data, tiling, device=self.device, autocast=autocast, scratch=self.scratch)
 
     def decode(self, answer: Answer, prepared: Prepared) -> Inferred:
         """What the networks said, with labels on the scan's own grid."""

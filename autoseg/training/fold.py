@@ -78,7 +78,7 @@ def task_of(training: Training, labels: LabelSchema, seed: int, split: Split, pr
     """The FoldTask of a settled training.
 
     Args:
-        split: the cases to learn from, and those held back.
+        split: the training and the validation cases.
         prepared: digest of the prepared cases.
         start: identity of the weights it starts with.
     """

@@ -88,7 +88,7 @@ def settle(
         recipe: as it was asked for.
         length: of the training.
         device: kind of the device, such as ``cpu`` or ``cuda``.
-        voxels: of all cases there are to learn from, on the network's grid.
+        voxels: of all training cases, on the network's grid.
         network: a name, None for the plan's own, or a NetworkSpec, which is taken as it is.
     """
     settled, about_network = choose_network(plan, network, recipe, device)
