@@ -74,7 +74,7 @@ def faster_in_bf16(
             start = time.perf_counter()
             with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 y = network(x)
-            y = getattr(y, "features", y)  # of postponed logits
+            y = getattr(y, "features", y)  # of lazy logits
             if training:
                 y.float().mean().backward()
             del y  # with many labels the largest thing there is

@@ -26,7 +26,7 @@ class Length:
     steps: int | None = None
 
     def fraction(self, state: Progress) -> float:
-        """Share of the length that is used up."""
+        """Fraction of the length that is used up."""
         if self.steps:
             return state.step / self.steps
         assert self.seconds, "a length has steps or seconds"
