@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import planners
 from autoseg.errors import PlanError
 from autoseg.options import PlanOptions
 from autoseg.workspace import Workspace, read_json, read_record, write_json
 from planners import Budget, Fingerprint, Plan
-from planners.records import to_json
+from planners.records import RecordError, from_json
 
 __all__ = ["default_plan", "make_plans", "write_plan"]
 
@@ -61,7 +62,20 @@ def _edited(workspace: Workspace, plan: Plan) -> Plan | None:
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old1, 2, ..."""
-    if path.is_file() and (stored := read_json(path)) != to_json(plan):
+    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old1, 2, ...
+
+    One that says the same, in a file of an older version too, stays as it is.
+    """
+    stored = read_json(path) if path.is_file() else None
+    if stored is not None:
+        if _as_plan(stored) == plan:
+            return
         write_json(next(old for n in itertools.count(1) if not (old := path.with_name(f"{path.name}.old{n}")).exists()), stored)
     write_json(path, plan)
+
+
+def _as_plan(stored: Any) -> Plan | None:
+    try:
+        return from_json(Plan, stored)
+    except RecordError:
+        return None

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,9 +100,10 @@ RUN = "workspace/runs/{}/fullres_3d_self_attention_unet/fold_0"
 
 @dataclass(frozen=True)
 class Command:
-    """Words of a call of autoseg; ``half`` tells whether it is in the middle, where it is stopped by ``signal``."""
+    """Words of a call of autoseg, and the folders it makes; ``half`` tells when it is in the middle and ``signal`` stops it."""
 
     words: str
+    makes: str = ""
     half: Callable[[Path], bool] | None = None
     signal: int = signal.SIGKILL
 
@@ -119,11 +121,21 @@ def road(name, number, scans, labels, steps, more, kinds):
     run = RUN.format(name)
     training = f"--iterations {steps} --set bf16=false --set checkpoint_minutes=0.1 {more} --device cpu --workers 1"
     return (
-        Command(f"plan_and_preprocess raw/Dataset{number}_{name} --workers 1", there("workspace/prepared/*/*/*_00[5-9]")),
-        Command(f"train {name} 0 {training}", checks(8, f"{run}/history.jsonl"), signal.SIGINT),
+        Command(
+            f"plan_and_preprocess raw/Dataset{number}_{name} --workers 1",
+            "workspace/fingerprints workspace/plans workspace/prepared",
+            there("workspace/prepared/*/*/*_005"),
+        ),
+        Command(
+            f"train {name} 0 {training}",
+            "workspace/runs workspace/models",
+            checks(8, f"{run}/history.jsonl"),
+            signal.SIGINT,
+        ),
         Command(
             f"predict -i {scans} -o predictions --surfaces {kinds} --isotropic --probabilities --attention-maps"
             f" --fold-agreement --reference {labels} --device cpu --workers 1",
+            "predictions",
             there("predictions/*_011.json"),
         ),
         Command(
@@ -145,7 +157,7 @@ def phantoms(checkout, folder):
     rest = road(
         "Phantoms", "900", "scans/imagesTs", "scans/labelsTs", 60, "--set restoration_weight=0.1", "stl,glb,ply,vtp,obj"
     )
-    return Command(convert, there("raw/*/imagesTr/*_005_*")), *rest
+    return Command(convert, "raw", there("raw/*/imagesTr/*_005_*")), *rest
 
 
 def hippocampi(data):
@@ -180,14 +192,24 @@ def call(checkout, folder, command, stopped=False):
 
 
 def go(commands, target, checkout, begun_by=None):
-    """Go a road in the one place where all are gone, and move what came of it to ``target``."""
+    """Go a road in the one place where all are gone, and move what came of it to ``target``.
+
+    With ``begun_by``, the checkout that went it before: everything in its long commands is left half done first, the last one
+    before the others, whose files it needs.
+    """
     if target.exists():
         return
     folder = target.with_name("here")
-    folder.mkdir(parents=True)
-    for command in commands(checkout, folder):
-        if begun_by and command.half:
+    if begun_by:
+        shutil.copytree(target.with_name("old"), folder, symlinks=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    road = commands(checkout, folder)
+    for command in reversed(road) if begun_by else ():
+        if command.half:
+            for made in command.makes.split():
+                shutil.rmtree(folder / made)
             call(begun_by, folder, command, stopped=True)
+    for command in road:
         call(checkout, folder, command)
     folder.rename(target)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from autoseg.data.dataset import Case
 from autoseg.data.labels import IGNORE, LabelSchema
-from autoseg.errors import AutosegError, GeometryError
+from autoseg.errors import AutosegError, DatasetError, GeometryError
 from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.files import read_label_volume, read_volume
 from autoseg.imaging.geometry import Geometry
@@ -110,6 +110,8 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
     """
     try:
         volume = read_volume(case.images)
+        if case.label is None:
+            raise DatasetError("a case to be prepared for training has no label. Add its label map")
         annotation = read_label_volume(case.label, onto=volume.geometry)
         if annotation.data.shape != volume.geometry.shape:
             raise GeometryError(f"image and label differ: {volume.geometry} and {annotation.geometry}. Verify the data set")

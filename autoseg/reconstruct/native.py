@@ -165,8 +165,8 @@ def _slabs(
     lower, upper = _inside(geometry, turned)
     if min(b - a for a, b in zip(lower, upper, strict=True)) < 1:
         return
-    first, *others = interpolation_operators(geometry, turned, orders)
-    others = [part_of(m, a, b) for m, a, b in zip(others, lower[1:], upper[1:], strict=True)]
+    first, *rest = interpolation_operators(geometry, turned, orders)
+    others = [part_of(m, a, b) for m, a, b in zip(rest, lower[1:], upper[1:], strict=True)]
     plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
     composed = logits if isinstance(logits, LazyLogits) else None
     if composed is not None:

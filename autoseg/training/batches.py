@@ -87,7 +87,7 @@ def make_batch(
         """``size`` samples; ``filling`` is the code beyond the scan."""
         made = []
         for position in range(size):
-            case = cases[rng.integers(len(cases))]
+            case = cases[int(rng.integers(len(cases)))]
             drawn = draw(rng, preset, setting)
             foreground = forced_foreground(rng, position, size, recipe.foreground)
             centre = draw_centre(rng, case, setting.patch_size, labels.structure_codes, foreground)
@@ -103,10 +103,11 @@ def make_batch(
     return Batch(images, codes, Lesson(*samples(with_degradations(preset), small, BEYOND, _degraded)))
 
 
-def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, ...]:
+def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:
     """(z, y, x) of the patches that teach restoration: no edge far beyond ``RESTORED_EDGE``, each a multiple of ``divisor``."""
     most = RESTORED_EDGE if patch[0] > 1 else RESTORED_EDGE_2D
-    return tuple(min(edge, -(-most // step) * step) for edge, step in zip(patch, divisor, strict=True))
+    z, y, x = (min(edge, -(-most // step) * step) for edge, step in zip(patch, divisor, strict=True))
+    return z, y, x
 
 
 def _degraded(image: torch.Tensor, codes: torch.Tensor, drawn: Drawn) -> tuple[torch.Tensor, ...]:

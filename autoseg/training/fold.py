@@ -167,9 +167,8 @@ def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Tran
 
 def _batches(task: FoldTask, prepared: Path, device: torch.device) -> tuple[MakeBatch, dict[int, _Drawn]]:
     """What makes the batch of a step, and which cases it drew for the last steps."""
-    cases: Sequence[TrainingCase] = [open_case(prepared / name) for name in task.training]
-    if device.type == "cuda":
-        cases = loaded(cases, KEPT_BYTES)
+    stored = [open_case(prepared / name) for name in task.training]
+    cases: Sequence[TrainingCase] = loaded(stored, KEPT_BYTES) if device.type == "cuda" else stored
     epoch = steps_of_an_epoch(task.recipe, task.plan, voxels_of(case.shape for case in cases))
     where = device if device.type == "cuda" else "cpu"
 

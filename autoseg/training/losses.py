@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -107,11 +107,12 @@ def deep_supervision_loss(
         codes: (B, Z, Y, X) on the finest grid; coarser grids take the code nearest to the centre of their voxels.
     """
     weights = deep_supervision_weights(len(logits_list))
-    return sum(
+    total = sum(
         weight * loss(logits, _nearest(codes, logits.shape[2:]))
         for weight, logits in zip(weights, logits_list, strict=True)
         if weight > 0
     )
+    return cast(torch.Tensor, total)  # there is a scale
 
 
 def restoration_loss(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -174,7 +175,7 @@ def _compare(logits: Logits, codes: torch.Tensor, regions: Regions) -> tuple[tor
         raise TrainingError(f"loss: expected a channel of logits for each of {len(regions)} regions, found {logits.shape[1]}")
     with torch.autocast(codes.device.type, enabled=False):
         if isinstance(logits, Scores):
-            parts = [_recomputed(*slab, regions) for slab in in_slabs(logits, codes)]
+            parts = [_recomputed(cast(Scores, slab), there, regions) for slab, there in in_slabs(logits, codes)]
             entropy, terms, *sums = (torch.stack(part).sum(dim=0) for part in zip(*parts, strict=True))
         else:
             entropy, terms, *sums = _sums(logits, codes, regions)

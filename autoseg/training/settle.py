@@ -177,6 +177,7 @@ def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple
     """Plan and recipe, agreed on whether the network also restores the image."""
     others = [how.channel for how in plan.normalization if how.scheme not in UNIT_SCHEMES]
     asked, restores = recipe.restoration_weight, recipe.restoration_weight > 0 and not others
+    decisions: tuple[Decision, ...] = ()
     if asked and others:
         recipe = replace(recipe, restoration_weight=0.0)
         chosen = f"the image is not restored: {', '.join(others)} is not scaled to [0, 1] by this plan"
@@ -184,8 +185,6 @@ def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple
     elif restores:
         chosen = "the network has a second head, which restores the image"
         decisions = (Decision(RESTORATION, chosen, "the recipe says so", f"weight {asked:g}"),)
-    else:
-        decisions = ()
     return replace(plan, network=replace(plan.network, restoration=restores)), recipe, decisions
 
 

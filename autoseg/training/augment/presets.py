@@ -34,7 +34,7 @@ class Augmentation:
     one_of: tuple[Step, ...] = ()
 
 
-def step(transform, probability, **options):
+def step(transform: str, probability: float, **options: object) -> Step:
     """A ``Step``, with its options as keywords."""
     return Step(transform, probability, tuple(options.items()))
 
@@ -77,12 +77,12 @@ STRONG = (
 )
 
 
-def mirrored_only(augmentation):
+def mirrored_only(augmentation: Augmentation) -> Augmentation:
     """What an augmentation has of mirroring."""
     return Augmentation(tuple(entry for entry in augmentation.steps if entry.transform == "mirror"))
 
 
-def with_degradations(augmentation):
+def with_degradations(augmentation: Augmentation) -> Augmentation:
     """The steps that leave the image sharp, and at the end at most one strong degradation, which restoration learns from.
 
     Turning and scaling interpolate, and a target that was smoothed by that teaches to smooth.
