@@ -95,7 +95,7 @@ class Check:
 
 
 def as_recorded(task: Any) -> FoldTaskRecord:
-    """The task of a training, with settings and length as plain values."""
+    """The task of a training run, with settings and length as plain values."""
     return from_json(FoldTaskRecord, to_json(task), strict=False)
 
 

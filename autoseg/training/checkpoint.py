@@ -27,7 +27,7 @@ __all__ = ["LoopState", "load_checkpoint", "save_checkpoint"]
 
 @dataclass(frozen=True)
 class LoopState:
-    """Where a training stands.
+    """Where a training run stands.
 
     Attributes:
         step: optimiser steps done.

@@ -29,7 +29,7 @@ UNASKED = "for a short training, which learns faster so, or because the recipe s
 
 @dataclass(frozen=True)
 class PatchBatch:
-    """Until the fraction ``until`` of a training, batches of ``batch_size`` patches of ``patch_size`` (z, y, x) voxels."""
+    """Until the fraction ``until`` of a training run, batches of ``batch_size`` patches of ``patch_size`` (z, y, x) voxels."""
 
     until: float
     patch_size: Size
@@ -38,7 +38,7 @@ class PatchBatch:
 
 @dataclass(frozen=True)
 class Training:
-    """All that a training depends on besides its cases and its seed.
+    """All that a training run depends on besides its cases and its seed.
 
     Attributes:
         plan: with the network, and the axes of mirroring, that are really used.
@@ -81,7 +81,7 @@ class Training:
 def settle(
     plan: Plan, recipe: Recipe, length: Length, device: str, voxels: int, network: str | NetworkSpec | None = None
 ) -> Training:
-    """Settle a training.
+    """Settle a training run.
 
     Args:
         plan: as it was planned.
@@ -149,9 +149,9 @@ def choose_batch(recipe: Recipe, plan: Plan, device: str) -> int:
 
 
 def is_mirrored(recipe: Recipe, epochs: float | None, device: str) -> bool:
-    """Whether a training mirrors, and so do predictions with its model.
+    """Whether a training run mirrors, and so do predictions with its model.
 
-    Mirrored anatomy, which no scan has, is one more thing to learn. Short trainings have no time for it, while it keeps long
+    Mirrored anatomy, which no scan has, is one more thing to learn. Short runs have no time for it, while it keeps long
     ones from learning their cases by heart.
 
     Args:
