@@ -166,7 +166,7 @@ class Predictor:
 
         agreed = None
         if self._lazy:
-            logits, agreed = self._lazy(prepared.data, look, several)
+            logits, agreed = self._infer_lazily(prepared.data, look, several)
         elif several:
             logits, agreed = self._fold_by_fold(prepared.data, look)
         else:
@@ -190,7 +190,7 @@ class Predictor:
                 mean += head
         return total, self._agreement(votes)
 
-    def _lazy(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
+    def _infer_lazily(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
         """(LazyLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
 
         heads: list[Head] = []
@@ -203,9 +203,9 @@ class Predictor:
         found, agreed = look([features], data), None
         if several:
             ends = np.cumsum([weight.shape[1] for weight, _ in heads])
-            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
+            folds = [_lazy_logits(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
             agreed = self._agreement([votes_of(fold, has_regions=self.bundle.labels.has_regions) for fold in folds])
-        return _compose(found, heads), agreed
+        return _lazy_logits(found, heads), agreed
 
     def _agreement(self, votes: list[np.ndarray]) -> tuple[float | None, ...]:
         labels = self.bundle.labels
@@ -302,7 +302,7 @@ class Predictor:
         return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 
 
-def _compose(features: np.ndarray, heads: Sequence[Head]) -> LazyLogits:
+def _lazy_logits(features: np.ndarray, heads: Sequence[Head]) -> LazyLogits:
     """LazyLogits (K, z, y, x), the mean over networks: their features (F, z, y, x) in a row, and their last layers."""
     weights = [weight.detach().flatten(1).cpu().numpy() for weight, _ in heads]
     bias = np.mean([bias.detach().cpu().numpy() for _, bias in heads], axis=0)

@@ -168,17 +168,17 @@ def _slabs(
     first, *rest = interpolation_operators(geometry, turned, orders)
     others = [part_of(m, a, b) for m, a, b in zip(rest, lower[1:], upper[1:], strict=True)]
     plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
-    composed = logits if isinstance(logits, LazyLogits) else None
-    if composed is not None:
-        slab_voxels = min(slab_voxels, _FEATURES // len(composed.features))
+    lazy = logits if isinstance(logits, LazyLogits) else None
+    if lazy is not None:
+        slab_voxels = min(slab_voxels, _FEATURES // len(lazy.features))
     thickness = max(1, slab_voxels // plane)
     for start in range(lower[0], upper[0], thickness):
         stop = min(start + thickness, upper[0])
         needed, maps = zip(part_of(first, start, stop), *others, strict=True)
         target = orient(result, order, flips)[..., start:stop, lower[1] : upper[1], lower[2] : upper[2]]
-        sources = logits if composed is None else composed.features
+        sources = logits if lazy is None else lazy.features
         there = (apply_operators(source[needed].astype(np.float32), maps) for source in sources)
-        yield target, there if composed is None else LazyLogits(np.stack(list(there)), composed.weights, composed.bias)
+        yield target, there if lazy is None else LazyLogits(np.stack(list(there)), lazy.weights, lazy.bias)
 
 
 def _turn(native: Geometry, geometry: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:
