@@ -65,7 +65,7 @@ def judge(entry: Entry | None, identity: Any, is_whole: Callable[[], bool]) -> C
     """Whether a piece of work is done: its entry says so, it depends on the same, and what it left is whole.
 
     This is the one answer for every verb, wherever its entries stand: in a file for each case, in a journal, in a prepared
-    case, in the checkpoint of a training.
+    case, in the checkpoint of a training run.
 
     Args:
         entry: what the work left; None for nothing of ours.

@@ -5,8 +5,8 @@ in which it is defined; so a structure that was invented where there is none (Di
 out (undefined) does not. Means over cases have bootstrap intervals. The first method, chosen before the data were seen,
 is paired with each other one.
 
-A method that was trained several times is the mean of its trainings, case by case. A difference then counts where it holds
-over cases and over trainings, each of which can mislead alone.
+A method that was trained several times is the mean of its training runs, case by case. A difference then counts where it holds
+over cases and over training runs, each of which can mislead alone.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Method:
 
 
 def average_trainings(trainings: Mapping[int, Method]) -> Method:
-    """One Method from several trainings of a method: means of scores, restored intensities and costs.
+    """One Method from several training runs of a method: means of scores, restored intensities and costs.
 
     Args:
         trainings: seed -> Method, one at least. What is undefined in one training is left out of the mean; what is no
@@ -191,7 +191,7 @@ class Comparison:
         methods: in the order in which they were named; the first one that has scores is the ``reference``.
         means: name -> metric -> Interval.
         differences: metric -> name of another method -> Difference, reference minus that one; p values after Holm.
-        over_trainings: the same by pairs of trainings with the same seed; empty without several trainings of the reference.
+        over_trainings: the same by pairs of training runs with the same seed; empty without several of the reference.
         margin: mean Dice may differ by less and still be called equivalent.
         failed: name -> why it has no scores.
         gates_closed: name -> (Method, Difference of Dice): the same network with its attention switched off, and what
@@ -261,7 +261,7 @@ def verdict(difference: Difference, metric: str, margin: float, trainings: Diffe
     """better, worse, equivalent, no_worse, open or unknown: of the first of two methods.
 
     A difference counts where the corrected p value is below 0.05 and the interval excludes zero. With ``trainings``, the
-    Difference over several trainings, its interval must say the same, whatever the verdict. ``equivalent`` is an interval
+    Difference over several training runs, its interval must say the same, whatever the verdict. ``equivalent`` is an interval
     within ``margin`` of zero, ``no_worse`` one that lies above ``-margin`` (of metrics of which more is better).
     """
     if difference.p_value is None or difference.low is None:

@@ -40,7 +40,7 @@ class Answer:
     """What the networks say of a prepared scan.
 
     Attributes:
-        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or ComposedLogits.
+        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or LazyLogits.
         seconds: that it took.
         notes: sentences about what went another way than usual.
         agreement: inter-fold Dice of each structure; None where not asked for, or of one fold.
@@ -151,7 +151,7 @@ class Inferred:
         return found
 
     def surfaces(self, decimate: float) -> list[SurfaceMesh | None]:
-        """A surface, or None, for each structure, made once; ``decimate`` is the share of triangles to take away."""
+        """A surface, or None, for each structure, made once; ``decimate`` is the fraction of triangles to take away."""
         if decimate not in self._surfaces:
             self._surfaces[decimate] = self._make_surfaces(decimate)
         return self._surfaces[decimate]

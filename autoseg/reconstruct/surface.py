@@ -40,7 +40,7 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
 from autoseg.imaging.volume import LabelVolume
-from autoseg.reconstruct.composed import Logits, slabs_along_z
+from autoseg.reconstruct.lazy_logits import Logits, slabs_along_z
 
 __all__ = ["Box", "Smoothing", "isotropic_labels", "label_boxes", "mask_in", "surfaces_from_labels", "surfaces_from_scores"]
 
@@ -62,7 +62,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How surfaces are finished: ``iterations`` of Taubin's filter, and the share of triangles to ``decimate``, in [0, 1)."""
+    """How surfaces are finished: ``iterations`` of Taubin's filter; the fraction of triangles to ``decimate``, in [0, 1)."""
 
     iterations: int
     decimate: float = 0.0
@@ -87,7 +87,7 @@ def surfaces_from_scores(
     """The surface of every structure, from the logits of a network.
 
     Args:
-        logits: (K, z, y, x) float on ``geometry``, an array or ComposedLogits; without regions head 0 is background.
+        logits: (K, z, y, x) float on ``geometry``, an array or LazyLogits; without regions head 0 is background.
         structures: their names, in the order of the heads.
         has_regions: each head is a region of its own, inside where its logit is above 0.
         iterations, decimate: see Smoothing.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from autoseg.evaluation.comparison_report import About
 from autoseg.options import CompareOptions
 from autoseg.studies.compared_run import ComparedRun, ComparisonSetup
-from autoseg.training.settle import width_share
+from autoseg.training.settle import width_fraction
 from autoseg.versions import machine, versions
 from planners.records import digest, to_json
 
@@ -25,7 +25,7 @@ def describe(setup: ComparisonSetup, seeds: Sequence[int], runs: Sequence[Compar
     """Title, conditions in words, and the same as values."""
     plan, spec, here = setup.ready.plan, setup.ready.spec, machine(setup.device)
     patch = " x ".join(str(edge) for edge in plan.patch_size)
-    share = width_share(setup.recipe, setup.device.type)
+    share = width_fraction(setup.recipe, setup.device.type)
     features = "the plan's features" if share == 1 else f"{share:g} times the plan's features"
     recipe = " ".join([setup.recipe.name, *setup.recipe_words[2:]])
     drawn = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -1,4 +1,4 @@
-"""What a training needs to begin: a plan, prepared cases, and a recipe; whatever is missing is made."""
+"""What a training run needs to begin: a plan, prepared cases, and a recipe; whatever is missing is made."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def make_batch(
         cases: to draw from, uniformly and with replacement.
         recipe: with its batch size settled.
         seed, step: what the batch is drawn from.
-        fraction: share of the training that is over, for the stage of the patch size.
+        fraction: of the training run that is over, for the stage of the patch size.
         augmentation_free: samples of the segmentation are mirrored and no more.
         device: where samples are augmented; noise differs from one kind of device to another.
 

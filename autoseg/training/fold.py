@@ -1,4 +1,4 @@
-"""One fold of a training: prepared cases in, weights out.
+"""One fold of a training run: prepared cases in, weights out.
 
 This file puts the parts together (batches, validation patches, loss, history) and hands them to ``loop.fit``.
 """

@@ -70,7 +70,7 @@ class NotFinite(TrainingError):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a training is besides its network and its batches.
+    """What a training run is besides its network and its batches.
 
     Attributes:
         recipe: how to train.

@@ -4,7 +4,7 @@ Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False
 float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a voxel
 is to be ignored: neither its label nor its logits matter. Without ``regions`` the K channels are codes (softmax,
 background first). With ``regions`` (for each channel the codes that belong to it) they are independent (sigmoid).
-``functools.partial`` fixes the keywords for a training.
+``functools.partial`` fixes the keywords for a training run.
 
 The soft Dice of a class is ``(2 I + s) / (P + T + s)`` with s = 1e-5, where I, P and T are the sums over voxels of
 prediction x truth, prediction, and truth: per sample, or over the whole batch with ``batch_dice``. The loss is one

@@ -221,7 +221,7 @@ def learning_rate_factor(recipe: Recipe, fraction: float, cooldown: float | None
 
 
 def over_at(recipe: Recipe, cooldown: float | None = None) -> float:
-    """The fraction at which the training is over, as for ``learning_rate_factor``."""
+    """The fraction at which the training run is over, as for ``learning_rate_factor``."""
     whole = recipe.constant_until
     return 1.0 if cooldown is None or whole == 0 else min(cooldown, whole) / whole
 

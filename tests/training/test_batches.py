@@ -9,7 +9,7 @@ import torch
 from autoseg.data.labels import read_labels
 from autoseg.evaluation.reconstruction import slice_axis
 from autoseg.imaging.geometry import Geometry
-from autoseg.preprocess.case import PreparedCase, find_sites
+from autoseg.preprocess.case import PreparedCase, find_locations
 from autoseg.preprocess.normalize import outside_value
 from autoseg.preprocess.store import open_case, store_case
 from autoseg.training.augment import DEGRADATIONS, PRESETS, Setting, draw, mirrored_only, split, with_degradations
@@ -29,7 +29,7 @@ def cases(tmp_path_factory):
     codes = np.zeros((14, 24, 22), np.int16)
     codes[4:9, 8:15, 8:15] = 1
     image = np.float32(0.3) + np.random.default_rng(0).random((1, *codes.shape), np.float32) * np.float32(0.4)
-    prepared = PreparedCase("a", image, codes, Geometry.from_spacing(codes.shape, (1, 1, 1)), find_sites(codes, seed=0))
+    prepared = PreparedCase("a", image, codes, Geometry.from_spacing(codes.shape, (1, 1, 1)), find_locations(codes, seed=0))
     store_case(folder, prepared, "digest")
     return [open_case(folder)]
 

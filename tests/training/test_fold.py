@@ -12,7 +12,7 @@ from autoseg.errors import TrainingError
 from autoseg.imaging.geometry import Geometry
 from autoseg.networks import Scores, precision
 from autoseg.networks.precision import choose_precision
-from autoseg.preprocess.case import find_sites
+from autoseg.preprocess.case import find_locations
 from autoseg.preprocess.store import LoadedCase
 from autoseg.training import fold
 from autoseg.training.fold import FoldTask, patch_dice, train_fold
@@ -49,7 +49,7 @@ def test_no_patch_of_a_training_is_thin_in_bfloat16_where_that_harms_whatever_wa
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_patches_whose_logits_are_postponed_have_the_same_dice(regions, monkeypatch):
+def test_patches_whose_logits_are_lazy_have_the_same_dice(regions, monkeypatch):
     monkeypatch.setattr("autoseg.training.losses.SLAB", 200)
     labels = LabelSchema(tuple("abcd"), ((1, 2), (2,), (3,), (4,)), True, (1, 2, 3, 4))
     labels = labels if regions else LabelSchema(tuple("abc"), ((1,), (2,), (3,)), False, (1, 2, 3))
@@ -83,7 +83,9 @@ def test_a_training_whose_loss_is_not_a_number_names_the_cases_of_the_batch(plan
         image[:] = np.nan if folder.name == "broken" else image
         codes = np.zeros((16, 16, 16), np.int16)
         codes[4:9, 4:9, 4:9] = 1
-        return LoadedCase(folder.name, Geometry.from_spacing(codes.shape, (1, 1, 1)), image, codes, find_sites(codes, seed=0))
+        return LoadedCase(
+            folder.name, Geometry.from_spacing(codes.shape, (1, 1, 1)), image, codes, find_locations(codes, seed=0)
+        )
 
     monkeypatch.setattr(fold, "open_case", case)
     small = replace(plan, network=FLAT, patch_size=(16, 16, 16), mirror_axes=())

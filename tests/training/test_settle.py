@@ -8,7 +8,7 @@ import pytest
 from autoseg.networks import build_network
 from autoseg.training.length import Length
 from autoseg.training.recipe import RECIPES, PatchStage, Recipe, changed
-from autoseg.training.settle import is_mirrored, settle, width_share
+from autoseg.training.settle import is_mirrored, settle, width_fraction
 from planners import ChannelStats, Fingerprint, get_planner
 from planners.records import from_json, to_json
 
@@ -53,7 +53,7 @@ def test_elsewhere_or_where_it_is_asked_for_the_plans_network_is_trained(plan):
         assert all(decision.what != "width" for decision in training.decisions)
     given = plan.network.scaled(0.75)
     assert settle(plan, recipe, LONG, "cpu", VOXELS, given).plan.network == given
-    assert (width_share(recipe, "cpu"), width_share(recipe, "cuda")) == (0.5, 1.0)
+    assert (width_fraction(recipe, "cpu"), width_fraction(recipe, "cuda")) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Setting:
-    """What the transforms may know about the patches of a training.
+    """What the transforms may know about the patches of a training run.
 
     Attributes:
         patch_size: (z, y, x) of the result.

@@ -1,7 +1,7 @@
-"""Which transforms a training uses, how often, and how strongly.
+"""Which transforms a training run uses, how often, and how strongly.
 
 ``nnunet`` is the list of nnU-Net's default trainer (Isensee et al. 2021, supplement; nnU-Net 2.8). ``light`` keeps
-what moves voxels and the cheap changes of intensity, for short trainings without a GPU. ``none`` reads patches as they
+what moves voxels and the cheap changes of intensity, for short training runs without a GPU. ``none`` reads patches as they
 are. Mirroring follows the plan's ``mirror_axes``.
 """
 
