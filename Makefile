@@ -2,18 +2,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := dicom,onnx,page,test,dev
+# branches that the tests take, and the floor: [coverage:report] of setup.cfg. Nothing for none: make test COVERAGE=
+COVERAGE := --cov --cov-report=term:skip-covered
+# tests of parts, without whole verbs, browsers and processes of their own
+PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
+OTHERS := architecture measure_of_code names public records workspace
 
-.PHONY: demo test lint slow gpu bench oldest clean
+.PHONY: demo test check lint slow gpu bench oldest clean
 
 demo: .venv/ready
 	$(BIN)/autoseg demo
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile $(COVERAGE)
+
+check: .venv/ready lint
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal \
+		$(PARTS:%=tests/%) $(OTHERS:%=tests/test_%.py)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow
@@ -43,4 +53,4 @@ oldest: .venv-oldest/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis

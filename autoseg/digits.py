@@ -9,6 +9,8 @@ import math
 
 __all__ = ["as_text", "rounded"]
 
+NOISE = 1e-14  # less is the rounding of sums of numbers near 1, in a text for people
+
 
 def rounded(value: float, decimals: int = 4, digits: int = 4) -> float:
     """A number with ``decimals`` decimals, or more where fewer than ``digits`` significant digits would be left."""
@@ -25,6 +27,6 @@ def as_text(value: float, decimals: int, *, digits: int = 2, sign: str = "", gro
         grouped: ``","`` between thousands.
     """
     fixed = f"{round(value, decimals) + 0.0:{sign}{grouped}.{decimals}f}"  # + 0.0: no minus before a zero
-    if value == 0 or not math.isfinite(value) or abs(value) >= 10 ** (digits - 1 - decimals):
+    if abs(value) < NOISE or not math.isfinite(value) or abs(value) >= 10 ** (digits - 1 - decimals):
         return fixed
     return f"{value:{sign}.{digits}g}"

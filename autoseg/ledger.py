@@ -22,7 +22,7 @@ from autoseg.room import told_when_full
 from autoseg.workspace import read_json, write_json, write_text
 from planners.records import to_json
 
-__all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", "file_digest", "remove_outputs"]
+__all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", "file_digest", "judge", "remove_outputs"]
 
 DONE, WRITING = "done", "writing"
 FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"
@@ -59,6 +59,20 @@ class Claim:
     @property
     def earlier(self) -> Mapping[str, str | None]:
         return self.entry.outputs if self.entry else {}
+
+
+def judge(entry: Entry | None, identity: Any, is_whole: Callable[[], bool]) -> Claim:
+    """Whether a piece of work is done: its entry says so, it depends on the same, and what it left is whole.
+
+    This is the one answer for every verb, wherever its entries stand: in a file for each case, in a journal, in a prepared
+    case, in the checkpoint of a training run.
+
+    Args:
+        entry: what the work left; None for nothing of ours.
+        identity: what it depends on now, as JSON.
+        is_whole: looks at its files; asked only where the rest holds.
+    """
+    return Claim(entry is not None and entry.state == DONE and entry.identity == to_json(identity) and is_whole(), entry)
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,7 @@ class Ledger:
         for path, digest in entry.outputs.items():
             if found.get(path, digest) != digest and self.is_work(self.folder / path):
                 raise AutosegError(f"{self.folder / path}: {EDITED}")
-        return Claim(entry.identity == to_json(identity) and found == entry.outputs, entry)
+        return judge(entry, identity, lambda: found == entry.outputs)
 
     def refuse_foreign(self, places: Iterable[Path]) -> None:
         """Raise AutosegError where one of these exists."""
@@ -184,8 +198,9 @@ class Journal:
 
     def claim(self, file: str, key: str) -> bool:
         """Whether a file is there as it was made, from what it would be made of now."""
-        entry, path = self.entries.get(file, {}), self.path.parent / file
-        return entry.get("key") == key and path.is_file() and file_digest(path) == entry["digest"]
+        about, path = self.entries.get(file), self.path.parent / file
+        entry = Entry("", about["key"], DONE, {file: about["digest"]}) if about else None
+        return judge(entry, key, lambda: path.is_file() and file_digest(path) == self.entries[file]["digest"]).done
 
     def is_edited(self, file: str) -> bool:
         """Whether a file is there, and not as it was made."""

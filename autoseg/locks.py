@@ -20,7 +20,7 @@ __all__ = ["model_lock", "prepare_lock", "run_lock"]
 logger = logging.getLogger(__name__)
 
 MODEL_SECONDS = 60.0  # a fold is added in far less
-RUN_SECONDS = 30.0  # a training that was asked to stop ends its step and writes its checkpoint
+RUN_SECONDS = 30.0  # a training run that was asked to stop ends its step and writes its checkpoint
 
 
 def run_lock(folder: Path) -> AbstractContextManager[None]:

@@ -4,6 +4,10 @@ Each scan is drawn from formulas in patient millimetres (body, liver, two kidney
 anatomy. Scans differ in size, pose, slice distance, contrast, noise, and a smooth bias field, as real ones do.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +32,7 @@ ORGANS = {
 FIELD_MM = (64, 100, 132)  # (z, y, x) field of view
 
 
-def draw_phantom(rng, spacing_mm):
+def draw_phantom(rng: np.random.Generator, spacing_mm: Sequence[float]) -> tuple[Volume, LabelVolume]:
     """One scan and its labels.
 
     Args:
@@ -48,8 +52,8 @@ def draw_phantom(rng, spacing_mm):
 
     labels = np.zeros(len(points), np.uint8)
     image = np.zeros(len(points))
-    for name, (centre, half, intensity) in ORGANS.items():
-        centre = np.array(centre) + (0 if name == "body" else rng.normal(0, 2, 3))
+    for name, (middle, half, intensity) in ORGANS.items():
+        centre = np.array(middle) + (0 if name == "body" else rng.normal(0, 2, 3))
         inside = (((points - centre) / (np.array(half) * rng.uniform(0.88, 1.12, 3))) ** 2).sum(axis=1) < 1
         image[inside] = intensity * rng.normal(1, 0.05)
         if name in STRUCTURES:
@@ -60,7 +64,9 @@ def draw_phantom(rng, spacing_mm):
     return volume, LabelVolume(labels.reshape(shape), geometry)
 
 
-def write_phantoms(folder, *, training=24, test=6, in_plane_mm=2.5, seed=0):
+def write_phantoms(
+    folder: str | PathLike[str], *, training: int = 24, test: int = 6, in_plane_mm: float = 2.5, seed: int = 0
+) -> Path:
     """A data-set folder in nnU-Net's layout; every other scan has slices twice as far apart as pixels are wide.
 
     Args:
@@ -93,7 +99,7 @@ def write_phantoms(folder, *, training=24, test=6, in_plane_mm=2.5, seed=0):
     return folder
 
 
-def _turn(angles):
+def _turn(angles: Sequence[float] | np.ndarray) -> np.ndarray:
     """Rotation matrix by the angles (radians) about x, y and z."""
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):

@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import planners
-from autoseg.errors import AutosegError, PlanError
+from autoseg.errors import PlanError
 from autoseg.options import PlanOptions
 from autoseg.workspace import Workspace, read_json, read_record, write_json
 from planners import Budget, Fingerprint, Plan
+from planners.records import RecordError, from_json
 
 __all__ = ["default_plan", "make_plans", "write_plan"]
 
@@ -60,21 +62,20 @@ def _edited(workspace: Workspace, plan: Plan) -> Plan | None:
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    """Write a plan, unless the same one stands there, be it in the words of an older version.
+    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old1, 2, ...
 
-    Another one, which may have been edited, stays beside it as NAME.json.old1, 2, ...
+    One that says the same, in a file of an older version too, stays as it is.
     """
-    if path.is_file():
-        if _is_stored(path, plan):
+    stored = read_json(path) if path.is_file() else None
+    if stored is not None:
+        if _as_plan(stored) == plan:
             return
-        aside = next(old for n in itertools.count(1) if not (old := path.with_name(f"{path.name}.old{n}")).exists())
-        write_json(aside, read_json(path))
+        write_json(next(old for n in itertools.count(1) if not (old := path.with_name(f"{path.name}.old{n}")).exists()), stored)
     write_json(path, plan)
 
 
-def _is_stored(path: Path, plan: Plan) -> bool:
-    """Whether the file says the same plan; one that cannot be read does not."""
+def _as_plan(stored: Any) -> Plan | None:
     try:
-        return bool(read_record(Plan, path) == plan)
-    except AutosegError:
-        return False
+        return from_json(Plan, stored)
+    except RecordError:
+        return None

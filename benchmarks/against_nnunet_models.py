@@ -89,6 +89,7 @@ def lines(python, results, images, folder, float32):
         rows = np.array([compare(case, predictor, out, model.file_ending) for case in cases])
         yield {
             "model": f"{model.plan.dataset} {top.name}",
+            "images": images.name,
             "network": model.plan.network.name,
             "folds": sorted(model.weights),
             "mirrored": bool(predictor.mirror_axes),
@@ -114,7 +115,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             for line in lines(args.nnunet / "python", results, images, Path(folder), args.float32):
                 print(line, flush=True)
-                key = ("model", "folds", "mirrored", "nnunet_adds_in")
+                key = ("model", "images", "folds", "mirrored", "nnunet_adds_in")
                 stored = [old for old in stored if [old[k] for k in key] != [line[k] for k in key]] + [line]
                 write_json(args.out, {"machine": about(), "models": stored})
 

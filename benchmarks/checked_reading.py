@@ -17,7 +17,7 @@ import numpy as np
 from machine import about
 
 from autoseg.imaging.geometry import Geometry
-from autoseg.preprocess.case import PreparedCase, find_sites
+from autoseg.preprocess.case import PreparedCase, find_locations
 from autoseg.preprocess.store import open_case, store_case
 from autoseg.training.sampling import draw_centre, read_block
 
@@ -30,7 +30,7 @@ def store_both(folder, number):
     codes = np.zeros(SHAPE, np.int16)
     codes[60:90, 100:160, 120:200] = 1
     image = rng.normal(size=(1, *SHAPE)).astype(np.float32)
-    prepared = PreparedCase(str(number), image, codes, Geometry.from_spacing(SHAPE, (1, 1, 1)), find_sites(codes, seed=0))
+    prepared = PreparedCase(str(number), image, codes, Geometry.from_spacing(SHAPE, (1, 1, 1)), find_locations(codes, seed=0))
     checked, plain = folder / f"checked_{number}", folder / f"plain_{number}"
     store_case(checked, prepared, "")
     shutil.copytree(checked, plain)

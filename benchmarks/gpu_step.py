@@ -160,7 +160,7 @@ def main():
     task = FoldTask(
         plan=plan,
         labels=spec.labels,
-        recipe=replace(recipe, patch_stages=()),
+        recipe=replace(recipe, patch_curriculum=()),
         length=Length(seconds=args.seconds),
         seed=0,
         training=names[8:],

@@ -35,7 +35,7 @@ ARMS = {  # settings of the recipe
     "quarter_width": {"cpu_width": 0.25},
     "mirrored": {"mirror": True},
     "no_warmup": {"warmup": 0.0},
-    "fall_from_the_start": {"hold": 0.0},
+    "fall_from_the_start": {"constant_until": 0.0},
     "momentum_0.9": {"momentum": 0.9},
     "momentum_0.95": {"momentum": 0.95},
     "momentum_0.975": {"momentum": 0.975},
@@ -44,11 +44,11 @@ ARMS = {  # settings of the recipe
     "patience_3": {"patience": 3},
     "no_plateau_stop": {"patience": None},
     "no_average": {"ema": False},
-    "whole_patches": {"patch_stages": []},
-    "small_patches_shorter": {"patch_stages": [STAGE | {"until": 0.4}]},
-    "sgd": {"kernel_rate": 0.0},
-    "kernel_rate_0.02": {"kernel_rate": 0.02},
-    "kernel_rate_0.05": {"kernel_rate": 0.05},
+    "whole_patches": {"patch_curriculum": []},
+    "small_patches_shorter": {"patch_curriculum": [STAGE | {"until": 0.4}]},
+    "sgd": {"muon_learning_rate": 0.0},
+    "kernel_rate_0.02": {"muon_learning_rate": 0.02},
+    "kernel_rate_0.05": {"muon_learning_rate": 0.05},
     "attention_rate_0.005": {"attention_rate": 0.005},
     "attention_rate_0.02": {"attention_rate": 0.02},
     "rate_0.015": {"learning_rate": 0.015},
@@ -56,7 +56,7 @@ ARMS = {  # settings of the recipe
     "batch_1": {"batch_size": 1},
     "batch_4": {"batch_size": 4},
     "light_augmentation": {"augmentation": "light"},
-    "no_plain_end": {"plain_epochs": 0.0},
+    "no_plain_end": {"augmentation_free_epochs": 0.0},
     "no_deep_supervision": {"deep_supervision": False},
     "foreground_0.67": {"foreground": 0.67},
     "cross_entropy": {"loss": "cross_entropy"},
@@ -71,7 +71,7 @@ def seconds_of_a_step(plan, recipe):
     """Mean over the patch stages of the time of forward and backward."""
     settled = settle(plan, replace(recipe, restoration_weight=0.0), Length(seconds=1), "cpu", 0)
     batch, network, total, before = settled.batch_size, build_network(settled.plan.network).train(), 0.0, 0.0
-    for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
+    for until in [*(stage.until for stage in recipe.patch_curriculum), 1.0]:
         patch, factor = patch_stage(recipe, before, plan.patch_size, plan.network.divisor)
         images, codes = (
             torch.randn(batch * factor, plan.network.in_channels, *patch),
@@ -105,7 +105,7 @@ def main():
     recipes = {name: changed(Recipe(), ARMS.get(name, {})) for name in dict.fromkeys(["base", *arms])}
     cost, measured = {}, {}
     for name, recipe in recipes.items():  # arms whose steps are alike cost alike, whatever else the machine does
-        step = (recipe.cpu_width, recipe.patch_stages, recipe.cpu_batch_size, recipe.batch_size)
+        step = (recipe.cpu_width, recipe.patch_curriculum, recipe.cpu_batch_size, recipe.batch_size)
         measured[step] = measured.get(step) or seconds_of_a_step(plan, recipe)
         cost[name] = measured[step]
     for name in arms:

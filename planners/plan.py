@@ -126,7 +126,7 @@ class NetworkSpec:
         input_mean, input_std: per channel; the network's first operation is (x - mean) / std.
         backbone: ``plain`` or ``residual``: the encoder of ``self_attention_unet``.
         attention: where ``self_attention_unet`` has self-attention; the other networks ignore both.
-        restoration: a second head restores the image; set by a training that teaches it.
+        restoration: a second head restores the image; set by a training run that teaches it.
     """
 
     name: str
@@ -216,7 +216,7 @@ class Plan:
         normalization: one entry per channel.
         resampling: spline orders.
         mirror_axes: network axes along which left and right may be exchanged (augmentation and test-time mirroring).
-        iterations: default length of a training.
+        iterations: default length of a training run.
         network: the default network.
         memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/cost.py``.
         decisions: why.

@@ -9,7 +9,7 @@ import pytest
 from autoseg.cli import main
 from autoseg.phantoms import write_phantoms
 
-COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "checks=1", "--set", "cpu_width=1", "--device", "cpu"]
+COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "validations=1", "--set", "cpu_width=1", "--device", "cpu"]
 COMMAND += ["--match-flops"]
 
 
@@ -149,7 +149,7 @@ def test_a_wrong_call_trains_nothing(place, capsys):
         assert sentence in capsys.readouterr().err
     every = [word if word != "0" else "all" for word in COMMAND]
     assert main([*every, "--workspace", str(place / "workspace")]) == 2
-    assert "needs the held-back cases of one fold" in capsys.readouterr().err
+    assert "needs the validation cases of one fold" in capsys.readouterr().err
     assert len(list((place / "workspace" / "runs" / "Abdomen").iterdir())) == 2
 
 

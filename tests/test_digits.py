@@ -34,6 +34,7 @@ def test_a_number_keeps_four_decimals_and_four_significant_digits(value, expecte
         (-0.0004, 2, "-0.0004"),
         (0.0, 3, "0.000"),
         (-0.0, 2, "0.00"),
+        (-1e-17, 2, "0.00"),  # rounding of a sum
         (1234567.0, 0, "1234567"),
     ],
 )

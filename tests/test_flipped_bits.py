@@ -11,7 +11,7 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
 from autoseg.phantoms import write_phantoms
 from autoseg.preprocess import checked, store
-from autoseg.preprocess.case import PreparedCase, find_sites
+from autoseg.preprocess.case import PreparedCase, find_locations
 from autoseg.preprocess.store import is_stored, is_whole, open_case, store_case
 from autoseg.training.checkpoint import LoopState, load_checkpoint, read_state, save_checkpoint
 from autoseg.workspace import read_json, write_json
@@ -55,15 +55,20 @@ def folder(tmp_path, small_chunks):
     codes[:16] = 0
     image = rng.normal(size=(2, *codes.shape)).astype(np.float32)
     image[0, :16] = 0
-    prepared = PreparedCase("heart", image, codes, Geometry.from_spacing(codes.shape, (3, 1, 1)), find_sites(codes, seed=1))
+    prepared = PreparedCase("heart", image, codes, Geometry.from_spacing(codes.shape, (3, 1, 1)), find_locations(codes, seed=1))
     store_case(tmp_path / "heart", prepared, "abc")
     return tmp_path / "heart"
 
 
 def used(folder):
     case = open_case(folder)
-    sites = case.sites
-    return [case.image[...], case.codes[...], *(sites[code] for code in sorted(sites))], case.geometry, case.case, sorted(sites)
+    locations = case.locations
+    return (
+        [case.image[...], case.codes[...], *(locations[code] for code in sorted(locations))],
+        case.geometry,
+        case.case,
+        sorted(locations),
+    )
 
 
 def same(found, right):

@@ -123,7 +123,7 @@ def test_the_whole_road(name, tmp_path, capsys):
     planner = ["--planner", plan] if name == "slices" else []
     assert main(["plan_and_preprocess", str(raw), *planner, "--no-preprocess", *common]) == 0
     shrink(workspace / "plans" / "Balls" / f"{plan}.json")
-    length = ["--iterations", "2", "--device", "cpu", "--set", "checks=1"]
+    length = ["--iterations", "2", "--device", "cpu", "--set", "validations=1"]
     assert main(["train", "Balls", fold, *(["--plan", plan] if planner else []), *length, *common]) == 0
     validated = (
         workspace / "runs" / "Balls" / f"{plan}_self_attention_unet" / f"fold_{folds[0]}" / "validation" / "metrics.json"
@@ -161,7 +161,7 @@ def model(tmp_path_factory):
     write_data(raw, KINDS["plain"])
     assert main(["plan_and_preprocess", str(raw), "--no-preprocess", *common]) == 0
     shrink(folder / "workspace" / "plans" / "Balls" / "fullres_3d.json")
-    assert main(["train", "Balls", "all", "--iterations", "1", "--device", "cpu", "--set", "checks=1", *common]) == 0
+    assert main(["train", "Balls", "all", "--iterations", "1", "--device", "cpu", "--set", "validations=1", *common]) == 0
     return folder
 
 
@@ -186,7 +186,7 @@ def test_a_4d_file_holds_all_channels_and_too_few_are_told_with_the_way_out(tmp_
     write_data(raw, KINDS["two_channels"])
     assert main(["plan_and_preprocess", str(raw), "--no-preprocess", *common]) == 0
     shrink(tmp_path / "workspace" / "plans" / "Balls" / "fullres_3d.json")
-    assert main(["train", "Balls", "all", "--iterations", "1", "--device", "cpu", "--set", "checks=1", *common]) == 0
+    assert main(["train", "Balls", "all", "--iterations", "1", "--device", "cpu", "--set", "validations=1", *common]) == 0
     parts = [raw / "imagesTs" / f"p6_000{channel}.nii.gz" for channel in range(2)]
     write_volume(read_volume(parts), tmp_path / "scan4d.nii.gz")
     options = ["--device", "cpu", "--no-mirror", *common]

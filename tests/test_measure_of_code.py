@@ -3,14 +3,20 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("autoseg/**/*.py"), *ROOT.glob("planners/**/*.py")]
 
 MOST_PARAMETERS = 9
 MOST_LINES = 60  # of a function, without its docstring
-MOST_KEYS = 40  # accesses like record["name"] in all of the package
+MOST_KEYS = 40  # accesses like record["name"] in all of the package, but for those below
+FOREIGN = (
+    "autoseg/imaging/",
+    "autoseg/interop/",
+    "autoseg/data/layouts/",
+    "autoseg/training/muon.py",
+    "autoseg/training/optimizers.py",
+)
+METRICS = ("dice", "iou", "hd95_mm", "ssim")  # values by the name of their metric
 MOST_OF_A_VERB = 120
 
 
@@ -48,23 +54,45 @@ def test_every_verb_is_a_short_file():
 
 
 def test_our_own_files_are_read_as_records():
+    """``FOREIGN`` read the files and the parameter groups of others."""
     found = []
-    for path in FILES:
+    for path in (path for path in FILES if not path.relative_to(ROOT).as_posix().startswith(FOREIGN)):
         for node in ast.walk(ast.parse(path.read_text())):
             is_text = (
                 isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
             )
-            if is_text and isinstance(node.ctx, ast.Load):
+            if is_text and isinstance(node.ctx, ast.Load) and node.slice.value not in METRICS:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert len(found) < MOST_KEYS, "\n".join(found)
 
 
+SPLATTED = {  # what is handed on there, and is no dictionary of options of ours
+    "planners/records.py": "the fields of a record, as they were read",
+    "autoseg/cli/flags.py": "the fields of options, as they were given",
+    "autoseg/options/fields.py": "keywords of argparse",
+    "autoseg/training/recipe.py": "settings of a recipe, by their names",
+    "autoseg/training/augment/__init__.py": "parameters that a transform drew for itself",
+    "autoseg/data/conversion/finding.py": "what one layout alone can be told",
+    "autoseg/data/measure.py": "statistics, by their names",
+    "autoseg/reconstruct/measure.py": "measurements, by their names",
+    "autoseg/interop/nnunet_plans.py": "constants of a scheme, by their names",
+    "autoseg/imaging/files.py": "what one file format alone can be told",
+    "autoseg/imaging/dicom_file.py": "keywords of pydicom",
+    "autoseg/imaging/dicom_seg.py": "keywords of highdicom",
+    "autoseg/imaging/resample.py": "keywords of scipy",
+    "autoseg/evaluation/comparison_report.py": "keywords of matplotlib",
+}
+
+
 def test_options_are_not_splatted():
+    found = {}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
             for keyword in node.keywords if isinstance(node, ast.Call) else ():
                 if keyword.arg is None and isinstance(keyword.value, ast.Name):
-                    pytest.fail(f"{path.relative_to(ROOT)}:{node.lineno}: **{keyword.value.id}: name what is handed on")
+                    found[path.relative_to(ROOT).as_posix()] = f"line {node.lineno}: **{keyword.value.id}"
+    assert {file: what for file, what in found.items() if file not in SPLATTED} == {}, "name what is handed on"
+    assert set(SPLATTED) <= set(found), "lines of SPLATTED that are no longer needed"
 
 
 def test_every_signature_is_annotated():

@@ -25,7 +25,13 @@ DIGITS = "1" * 5000
         for name in ("learning_rate", "weight_decay", "clip_norm", "foreground")
         for value in ("NaN", "Infinity", "1e999")
     ]
-    + [("momentum", "NaN"), ("plain_epochs", "Infinity"), ("cpu_width", "1000"), ("cpu_width", "1e-9"), ("checks", "1" * 30)]
+    + [
+        ("momentum", "NaN"),
+        ("augmentation_free_epochs", "Infinity"),
+        ("cpu_width", "1000"),
+        ("cpu_width", "1e-9"),
+        ("validations", "1" * 30),
+    ]
     + [("batch_size", "1" * 400), ("patience", "1" * 20), ("learning_rate", "1" * 400)],
     ids=lambda text: text[:20],
 )

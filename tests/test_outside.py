@@ -15,7 +15,7 @@ from autoseg.phantoms import write_phantoms
 from tests.helpers import dicom as draw
 
 MODEL = "Abdomen_fullres_3d_unet"
-TRAIN = "--network unet --iterations 2 --device cpu --set checks=1"
+TRAIN = "--network unet --iterations 2 --device cpu --set validations=1"
 
 # verb -> (its call, what below MADE it may change); one after the other
 HONEST = {
@@ -34,7 +34,7 @@ HONEST = {
     "model import": ("model import MADE/model.zip --name again", "workspace"),
     "model info": ("model info again", "nothing"),
     "convert": ("convert folders RAW/imagesTr MADE/converted --labels RAW/labelsTr --channels MR --copy", "converted"),
-    "compare": ("compare 7 0 --networks fcn --iterations 2 --device cpu --set checks=1", "workspace"),
+    "compare": ("compare 7 0 --networks fcn --iterations 2 --device cpu --set validations=1", "workspace"),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from autoseg.evaluation.restored import RestorationResult
 from autoseg.imaging.geometry import Geometry
-from autoseg.preprocess.case import PreparedCase, find_sites
+from autoseg.preprocess.case import PreparedCase, find_locations
 from autoseg.preprocess.store import open_case, store_case
 from autoseg.studies.restoration import restoration_table, validate_restoration
 from autoseg.workspace import read_record
@@ -19,7 +19,7 @@ def prepared(tmp_path):
         axes = np.meshgrid(*[np.linspace(-1, 1, edge) for edge in (18, 20, 22)], indexing="ij")
         codes = (sum(a**2 for a in axes) < 0.5).astype(np.int16)
         image = (0.2 + 0.5 * codes + 0.1 * np.sin(5 * axes[0] + n))[None].astype(np.float32)
-        case = PreparedCase(f"c{n}", image, codes, Geometry.from_spacing(codes.shape, (1, 1, 1)), find_sites(codes, seed=0))
+        case = PreparedCase(f"c{n}", image, codes, Geometry.from_spacing(codes.shape, (1, 1, 1)), find_locations(codes, seed=0))
         store_case(tmp_path / f"c{n}", case, "digest")
     return tmp_path
 

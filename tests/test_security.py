@@ -37,7 +37,7 @@ from autoseg.cli import main
 
 now = Path(sys.argv[1])
 raw, where = now / "Dataset001_A", ["--workspace", now / "w", "--quiet", "--debug"]
-tiny = ["cpu_width=0.1", "checks=1", "check_cases=1", "batch_size=1", "bf16=false"]
+tiny = ["cpu_width=0.1", "validations=1", "validation_patches=1", "batch_size=1", "bf16=false"]
 tiny = [word for setting in tiny for word in ("--set", setting)]
 labels = ["--reference", raw / "labelsTr", "--predicted", raw / "labelsTr"]
 for words in (

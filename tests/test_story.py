@@ -274,7 +274,7 @@ def test_a_fold_starts_from_weights_that_saw_none_of_its_validation_cases(place,
         fold: set(cases) for fold, cases in autoseg.load_bundle(place / "workspace" / "models" / model).learned_from.items()
     }
     assert [(fold, len(cases)) for fold, cases in known.items()] == [("0", 8)]
-    assert call(place, "train", "Abdomen", "0,1", *common, "--from", model) == 2  # fold 1 holds back what fold 0 learned from
+    assert call(place, "train", "Abdomen", "0,1", *common, "--from", model) == 2  # fold 1 validates on what fold 0 learned from
     assert "fold 1 cannot start from" in capsys.readouterr().err
     assert not (place / "workspace" / "runs" / "Abdomen" / "fine").exists()
     assert call(place, "train", "Abdomen", "0", *common, "--from", model) == 0

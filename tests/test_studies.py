@@ -15,8 +15,8 @@ from autoseg.networks import build_network
 from autoseg.networks.cost import measure_cost
 from autoseg.options import Runtime
 from autoseg.studies import process, ready
-from autoseg.studies.contender import is_finished
-from autoseg.studies.entrant import Study, enter
+from autoseg.studies.compared_run import ComparisonSetup, compared_run
+from autoseg.studies.method import is_finished
 from autoseg.studies.ready import Ready
 from autoseg.training.checkpoint import LoopState, save_checkpoint
 from autoseg.training.length import Length
@@ -29,7 +29,7 @@ LABELS = LabelSchema(("organ",), ((1,),), False, (1,))
 
 
 @pytest.fixture
-def study(tmp_path):
+def setup(tmp_path):
     """A plan that fills its card to the last element."""
     fingerprint = Fingerprint(
         dataset="phantom",
@@ -45,7 +45,7 @@ def study(tmp_path):
     network = replace(plan.network, features=features, attention=(AttentionStage(1, "full", 2),))
     plan = replace(plan, network=network, preset="another card", batch_size=8, memory_elements=1)
     spec = SimpleNamespace(name="Abdomen", folder=tmp_path, labels=LABELS)
-    return Study(
+    return ComparisonSetup(
         ready=Ready(spec, plan, (), tmp_path / "prepared"),
         cases_digest="",
         voxels=100_000,
@@ -61,11 +61,11 @@ def study(tmp_path):
     )
 
 
-def with_plan(study, **changes):
-    return replace(study, ready=replace(study.ready, plan=replace(study.ready.plan, **changes)))
+def with_plan(setup, **changes):
+    return replace(setup, ready=replace(setup.ready, plan=replace(setup.ready.plan, **changes)))
 
 
-def test_a_process_that_crashed_is_told_from_one_with_failed_cases(study, monkeypatch):
+def test_a_process_that_crashed_is_told_from_one_with_failed_cases(setup, monkeypatch):
     def crash(words, on_line):
         for line in ("Traceback (most recent call last):", "  File 'x.py', line 1", "ValueError: it broke"):
             on_line(line)
@@ -73,57 +73,57 @@ def test_a_process_that_crashed_is_told_from_one_with_failed_cases(study, monkey
 
     monkeypatch.setattr(process, "run_command", crash)
     with pytest.raises(TrainingError, match=r"^ValueError: it broke$"):
-        process.train_apart(study, enter(study, "unet"))
+        process.train_apart(setup, compared_run(setup, "unet"))
 
 
-def test_a_network_is_trained_with_the_batch_that_fits_it(study, monkeypatch):
+def test_a_network_is_trained_with_the_batch_that_fits_it(setup, monkeypatch):
     """The plan's own network keeps its batch of 8, another one takes 1."""
     calls = []
     monkeypatch.setattr(process, "run_command", lambda words, **options: calls.append(" ".join(map(str, words))) or 0)
     for name in ("self_attention_unet", "unet"):
-        process.train_apart(study, enter(study, name))
+        process.train_apart(setup, compared_run(setup, name))
     assert "--set batch_size=8" in calls[0]
     assert "--set batch_size=1" in calls[1]
 
 
-def test_a_network_made_wider_to_match_has_the_batch_that_fits_it(study):
-    study = with_plan(study, memory_elements=2**40)  # a card on which the plan's batch has room
-    planned = with_network(study.ready.plan, "fcn")  # of which 8 fit
-    plain = enter(study, "fcn")
-    wide = enter(study, "fcn", 16 * plain.cost.operations)  # four times as wide, or twice as wide as planned
+def test_a_network_made_wider_to_match_has_the_batch_that_fits_it(setup):
+    setup = with_plan(setup, memory_elements=2**40)  # a card on which the plan's batch has room
+    planned = with_network(setup.ready.plan, "fcn")  # of which 8 fit
+    plain = compared_run(setup, "fcn")
+    wide = compared_run(setup, "fcn", 16 * plain.cost.operations)  # four times as wide, or twice as wide as planned
     assert wide.cost.operations == pytest.approx(16 * plain.cost.operations, rel=0.2)
-    elements = count_elements(wide.training.plan.network, study.ready.plan.patch_size)
+    elements = count_elements(wide.training.plan.network, setup.ready.plan.patch_size)
     assert plain.training.batch_size == planned.batch_size == 8
     assert wide.training.batch_size == 8 * planned.memory_elements // elements == 4
 
 
 @pytest.mark.parametrize("name", ["unet", "fcn"])
-def test_the_cost_is_that_of_the_network_that_is_trained_with_the_head_that_restores(study, name):
-    plain = enter(study, name)
-    restoring = enter(replace(study, recipe=replace(study.recipe, restoration_weight=0.1)), name)
+def test_the_cost_is_that_of_the_network_that_is_trained_with_the_head_that_restores(setup, name):
+    plain = compared_run(setup, name)
+    restoring = compared_run(replace(setup, recipe=replace(setup.recipe, restoration_weight=0.1)), name)
     network = build_network(restoring.task.plan.network)
     head = sum(parameter.numel() for parameter in network.restoration.parameters())
     assert head > 0
     assert restoring.cost.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert restoring.cost.parameters == plain.cost.parameters + head
     assert restoring.cost.operations > 1.5 * plain.cost.operations
-    assert measure_cost(restoring.training.plan.network, study.ready.plan.patch_size) == restoring.cost
+    assert measure_cost(restoring.training.plan.network, setup.ready.plan.patch_size) == restoring.cost
 
 
-def test_a_run_is_finished_only_where_it_is_this_very_training(study, tmp_path):
-    entrant = replace(enter(study, "fcn"), folder=tmp_path)
+def test_a_run_is_finished_only_where_it_is_this_very_training(setup, tmp_path):
+    run = replace(compared_run(setup, "fcn"), folder=tmp_path)
     (tmp_path / "validation").mkdir()
     write_report(summarise([], LABELS), tmp_path / "validation")
-    for identity, finished in ((digest(entrant.task), True), ("settled by another rule", False)):
+    for identity, finished in ((digest(run.task), True), ("settled by another rule", False)):
         state = LoopState(identity=identity, steps_expected=2, bf16=False, finished=True)
         save_checkpoint(tmp_path / "checkpoint.safetensors", state, torch.nn.Linear(1, 1), {}, [])
-        assert is_finished(entrant) is finished
+        assert is_finished(run) is finished
 
 
-def test_a_first_training_looks_through_the_data_and_prepares_them_once(study, tmp_path, monkeypatch):
-    planned = SimpleNamespace(plan=study.ready.plan, scans=(), failures=())
+def test_a_first_training_looks_through_the_data_and_prepares_them_once(setup, tmp_path, monkeypatch):
+    planned = SimpleNamespace(plan=setup.ready.plan, scans=(), failures=())
     monkeypatch.setattr(ready, "plan_and_preprocess", lambda *args: planned)
     for again in ("look_through", "prepare"):
         monkeypatch.setattr(ready, again, lambda *args, **named: pytest.fail("done by the planning already"))
-    found = ready.ready_to_train(study.ready.spec, Workspace(tmp_path / "none"), None, Runtime())
-    assert found.plan == study.ready.plan
+    found = ready.ready_to_train(setup.ready.spec, Workspace(tmp_path / "none"), None, Runtime())
+    assert found.plan == setup.ready.plan

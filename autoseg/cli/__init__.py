@@ -29,7 +29,7 @@ VERBS = {
     "predict": "segment a scan or a folder of scans",
     "reconstruct": "surfaces, measurements and cubic voxels of label maps of any tool",
     "evaluate": "score predictions against references",
-    "report": "write the HTML page of a run, of predictions or of an evaluation",
+    "report": "write the HTML report of a run, of predictions or of an evaluation",
     "compare": "train, predict and score several networks alike, and say what the scores support",
     "model": "export, import or describe a model",
     "demo": "the whole road on made-up scans, on a CPU, in minutes",

@@ -11,7 +11,7 @@ from autoseg.options import CompareOptions, Runtime
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
-    parser.add_argument("fold", metavar="FOLD", help="the fold (0 to 4) whose held-back cases are compared")
+    parser.add_argument("fold", metavar="FOLD", help="the fold (0 to 4) whose validation cases are compared")
     add_flags(parser, CompareOptions, short={"target": "-o"})
     parser.add_argument("--json", metavar="FILE", help="write everything there too ('-' for standard output)")
     add_flags(parser, Runtime, help={"fresh": "train all anew", "workers": "threads for preparing and scoring"})

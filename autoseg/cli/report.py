@@ -1,4 +1,4 @@
-"""``autoseg report``: the HTML page of a run, of predictions, of reconstructions, or of an evaluation."""
+"""``autoseg report``: the HTML report of a run, of predictions, of reconstructions, or of an evaluation."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from autoseg.options import Runtime, TrainOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
-    parser.add_argument("fold", metavar="FOLD", help="a fold (0 to 4), several (0,1,2), or all (every case, none held back)")
+    parser.add_argument("fold", metavar="FOLD", help="a fold (0 to 4), several (0,1,2), or all (every case, no validation)")
     add_flags(parser, TrainOptions)
     meant = {"fresh": "start anew, over an earlier run of this name", "workers": "threads for preparing and scoring"}
     add_flags(parser, Runtime, help=meant)

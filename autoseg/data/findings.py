@@ -64,7 +64,7 @@ def _pattern(message: str, cases: Container[str]) -> str:
     def common(word: re.Match[str]) -> str:
         return "#" if re.search(r"\d", word[0]) or word[0].partition(".")[0] in cases else word[0]
 
-    return re.sub(r"[\w.-]+", common, message)
+    return re.sub(r"[\w.+-]+", common, message)
 
 
 def _file_or_case(finding: Finding) -> str:

@@ -204,9 +204,9 @@ def _derived(paths: Iterable[Path]) -> set[Path]:
 
 def _record_beside(path: Path, case: str) -> dict[str, Any]:
     """The ``CASE.json`` that we wrote beside a map; {} where there is none, or another's."""
-    marker = path.parent / f"{case}.json"
+    manifest = path.parent / f"{case}.json"
     try:
-        record = read_json(marker) if marker.is_file() else {}
+        record = read_json(manifest) if manifest.is_file() else {}
     except AutosegError:
         return {}
     return record if isinstance(record, dict) and str(record.get("made_by", "")).startswith(MADE_BY) else {}

@@ -1,6 +1,6 @@
 """Which cases teach and which test: folds that never divide a patient.
 
-A *fold* is one part of the cases held back for validation. The folds of ``make_splits`` are those of scikit-learn's
+A *fold* is one part of the cases, kept for validation. The folds of ``make_splits`` are those of scikit-learn's
 ``KFold(n_folds, shuffle=True, random_state=seed)`` over the sorted cases, which other tools use with the same seed; so
 results can be compared case by case. Where patients have several cases the same is done with the sorted patients.
 

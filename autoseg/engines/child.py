@@ -1,7 +1,7 @@
 """``python -m autoseg.engines.child ARGUMENTS``: the command line, in a process that ends with the one that started it.
 
 Whoever starts it holds the other end of its standard input and writes nothing. The system closes that end with its holder,
-however that ends; then this process is asked to stop, so that a training ends its step and writes its checkpoint.
+however that ends; then this process is asked to stop, so that a training run ends its step and writes its checkpoint.
 """
 
 from __future__ import annotations

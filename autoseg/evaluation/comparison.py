@@ -1,12 +1,12 @@
 """Several methods on the same cases: how good each is, and which differences the data support.
 
-A *contender* is one method with its scores. Every metric becomes one value per case, the mean over the case's structures
+Every metric becomes one value per case, the mean over the case's structures
 in which it is defined; so a structure that was invented where there is none (Dice 0) counts, and one that was rightly left
-out (undefined) does not. Means over cases have bootstrap intervals. The first contender, chosen before the data were seen,
+out (undefined) does not. Means over cases have bootstrap intervals. The first method, chosen before the data were seen,
 is paired with each other one.
 
-A method that was trained several times is the mean of its trainings, case by case. A difference then counts where it holds
-over cases and over trainings, each of which can mislead alone.
+A method that was trained several times is the mean of its training runs, case by case. A difference then counts where it holds
+over cases and over training runs, each of which can mislead alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "SEGMENTATION",
     "SHARE",
     "Comparison",
-    "Contender",
+    "Method",
     "Cost",
     "Interval",
     "Scale",
@@ -104,7 +104,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Method:
     """One method.
 
     Attributes:
@@ -121,7 +121,7 @@ class Contender:
     restored: tuple[RestoredRow, ...] = ()
     cost: Cost = Cost()
     failures: tuple[str, ...] = ()
-    trainings: Mapping[int, Contender] = field(default_factory=dict)
+    trainings: Mapping[int, Method] = field(default_factory=dict)
 
     def by_case(self, metric: str) -> dict[str, float | None]:
         """Case -> mean over the structures, or the degradations, in which the metric is defined; None where it is in none."""
@@ -140,20 +140,20 @@ class Contender:
         return statistics.fmean(values) if values else None
 
 
-def average_trainings(trainings: Mapping[int, Contender]) -> Contender:
-    """One Contender from several trainings of a method: means of scores, restored intensities and costs.
+def average_trainings(trainings: Mapping[int, Method]) -> Method:
+    """One Method from several training runs of a method: means of scores, restored intensities and costs.
 
     Args:
-        trainings: seed -> Contender, one at least. What is undefined in one training is left out of the mean; what is no
+        trainings: seed -> Method, one at least. What is undefined in one training is left out of the mean; what is no
             number, such as the device, is that of the first training.
     """
     several = list(trainings.values())
     restored: dict[tuple[str, str], list[RestoredRow]] = {}
-    for row in (row for contender in several for row in contender.restored):
+    for row in (row for method in several for row in method.restored):
         restored.setdefault((row.case, row.degradation), []).append(row)
-    keys = dict.fromkeys(key for contender in several for key in contender.scores)
-    costs = [{name.name: getattr(contender.cost, name.name) for name in fields(Cost)} for contender in several]
-    return Contender(
+    keys = dict.fromkeys(key for method in several for key in method.scores)
+    costs = [{name.name: getattr(method.cost, name.name) for name in fields(Cost)} for method in several]
+    return Method(
         name=several[0].name,
         scores={key: _mean_values([c.scores[key] for c in several if key in c.scores]) for key in keys},
         restored=tuple(replace(rows[0], values=_mean_values([row.values for row in rows])) for rows in restored.values()),
@@ -188,33 +188,33 @@ class Comparison:
     """What came out.
 
     Attributes:
-        contenders: in the order in which they were named; the first one that has scores is the ``reference``.
+        methods: in the order in which they were named; the first one that has scores is the ``reference``.
         means: name -> metric -> Interval.
-        differences: metric -> name of another contender -> Difference, reference minus that one; p values after Holm.
-        over_trainings: the same by pairs of trainings with the same seed; empty without several trainings of the reference.
+        differences: metric -> name of another method -> Difference, reference minus that one; p values after Holm.
+        over_trainings: the same by pairs of training runs with the same seed; empty without several of the reference.
         margin: mean Dice may differ by less and still be called equivalent.
         failed: name -> why it has no scores.
-        gates_closed: name -> (Contender, Difference of Dice): the same network with its attention switched off, and what
+        gates_closed: name -> (Method, Difference of Dice): the same network with its attention switched off, and what
             that takes from it.
     """
 
-    contenders: tuple[Contender, ...]
+    methods: tuple[Method, ...]
     means: dict[str, dict[str, Interval]]
     differences: dict[str, dict[str, Difference]]
     over_trainings: dict[str, dict[str, Difference]]
     margin: float
     failed: dict[str, str]
-    gates_closed: dict[str, tuple[Contender, Difference]]
+    gates_closed: dict[str, tuple[Method, Difference]]
 
     @property
     def reference(self) -> str:
-        return self.contenders[0].name
+        return self.methods[0].name
 
     def sentences(self) -> list[str]:
         """What the data support, one sentence for each metric that decides, then one for each network with gates."""
-        if not self.contenders:
+        if not self.methods:
             return ["No network was trained, so nothing can be said."]
-        if len(self.contenders) == 1:
+        if len(self.methods) == 1:
             lines = [f"{self.reference} stands alone: there is nothing to compare it with."]
         else:
             lines = [self._sentence(metric) for metric in ("dice", "mse_mask") if self._is_known(metric)]
@@ -261,7 +261,7 @@ def verdict(difference: Difference, metric: str, margin: float, trainings: Diffe
     """better, worse, equivalent, no_worse, open or unknown: of the first of two methods.
 
     A difference counts where the corrected p value is below 0.05 and the interval excludes zero. With ``trainings``, the
-    Difference over several trainings, its interval must say the same, whatever the verdict. ``equivalent`` is an interval
+    Difference over several training runs, its interval must say the same, whatever the verdict. ``equivalent`` is an interval
     within ``margin`` of zero, ``no_worse`` one that lies above ``-margin`` (of metrics of which more is better).
     """
     if difference.p_value is None or difference.low is None:
@@ -304,21 +304,21 @@ def p_text(p_value: float | None) -> str:
 
 
 def compare_scores(
-    contenders: Sequence[Contender],
+    methods: Sequence[Method],
     *,
     margin: float,
     failed: Mapping[str, str] | None = None,
-    gates_closed: Mapping[str, Contender] | None = None,
+    gates_closed: Mapping[str, Method] | None = None,
 ) -> Comparison:
-    """A Comparison of contenders that scored the same cases.
+    """A Comparison of methods that scored the same cases.
 
     Args:
-        contenders: the first is paired with each other one.
+        methods: the first is paired with each other one.
         margin: of equivalence, in Dice from 0 to 1.
         failed: name -> why a method has no scores.
-        gates_closed: name of a contender -> Contender, its scores with closed gates.
+        gates_closed: name of a method -> Method, its scores with closed gates.
     """
-    values = {c.name: {metric: c.by_case(metric) for metric in SHARE | SCALES} for c in contenders}
+    values = {c.name: {metric: c.by_case(metric) for metric in SHARE | SCALES} for c in methods}
     means = {name: {metric: _interval(cases.values()) for metric, cases in found.items()} for name, found in values.items()}
     first = next(iter(values), "")
     differences, over_trainings = {}, {}
@@ -326,10 +326,10 @@ def compare_scores(
         cases = sorted(set().union(*(found[metric] for found in values.values())))
         columns = {name: [found[metric].get(case) for case in cases] for name, found in values.items()}
         differences[metric] = wilcoxon_holm(columns.pop(first), columns)
-        if contenders[0].trainings:
-            over_trainings[metric] = {c.name: _over_trainings(contenders[0], c, metric) for c in contenders[1:]}
+        if methods[0].trainings:
+            over_trainings[metric] = {c.name: _over_trainings(methods[0], c, metric) for c in methods[1:]}
     return Comparison(
-        contenders=tuple(contenders),
+        methods=tuple(methods),
         means=means,
         differences=differences,
         over_trainings=over_trainings,
@@ -347,7 +347,7 @@ def _dice_difference(first: Mapping[str, float | None], second: Mapping[str, flo
     return paired_difference([first[case] for case in cases], [second.get(case) for case in cases])
 
 
-def _over_trainings(first: Contender, second: Contender, metric: str) -> Difference:
+def _over_trainings(first: Method, second: Method, metric: str) -> Difference:
     """Difference by seeds that both were trained with."""
     seeds = [seed for seed in first.trainings if seed in second.trainings]
     return paired_trainings(*([c.trainings[seed].mean_of(metric) for seed in seeds] for c in (first, second)))

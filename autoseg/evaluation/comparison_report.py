@@ -17,9 +17,9 @@ from autoseg.evaluation.comparison import (
     SEGMENTATION,
     SHARE,
     Comparison,
-    Contender,
     Cost,
     Interval,
+    Method,
     Scale,
     interval_text,
     p_text,
@@ -34,7 +34,7 @@ __all__ = ["About", "ComparisonRecord", "as_markdown", "as_record", "write_compa
 
 @dataclass(frozen=True)
 class About:
-    """What all contenders share.
+    """What all methods share.
 
     Attributes:
         title: of the comparison.
@@ -49,7 +49,7 @@ class About:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """One of several trainings of a contender: what it took, and its mean over cases for each metric."""
+    """One of several trainings of a method: what it took, and its mean over cases for each metric."""
 
     cost: Cost
     means: dict[str, float | None]
@@ -57,7 +57,7 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """A contender: ``cases`` has a dictionary for each case and structure, with the value of each metric."""
+    """A method: ``cases`` has a dictionary for each case and structure, with the value of each metric."""
 
     name: str
     cost: Cost
@@ -81,10 +81,10 @@ class ComparisonRecord:
     """``comparison.json``: everything that is known of a comparison.
 
     Attributes:
-        about: title, conditions and what else all contenders share.
+        about: title, conditions and what else all methods share.
         support: what the data support, in sentences.
         margin: of equivalence, in Dice.
-        networks: the contenders.
+        networks: the methods.
         failed: name -> why it has no scores.
         differences, over_trainings: metric -> name -> Difference; the second over pairs of trainings.
         gates_closed: by name, for networks with attention.
@@ -118,7 +118,7 @@ def write_comparison(comparison: Comparison, about: About, folder: Path | str) -
 
     Args:
         comparison: Comparison.
-        about: what all contenders share.
+        about: what all methods share.
         folder: is made where it is missing.
 
     Returns:
@@ -127,7 +127,7 @@ def write_comparison(comparison: Comparison, about: About, folder: Path | str) -
     folder = Path(folder)
     texts = (
         as_markdown(comparison, about) + "\n![Accuracy against cost](cost.png)\n",
-        _contenders_csv(comparison),
+        _methods_csv(comparison),
         _cases_csv(comparison),
         as_text(as_record(comparison, about)),
     )
@@ -142,7 +142,7 @@ def write_comparison(comparison: Comparison, about: About, folder: Path | str) -
 def as_markdown(comparison: Comparison, about: About) -> str:
     """Conditions, what the data support, both tables, cost, paired differences, failures; ends with a newline."""
     parts = [f"# {about.title}", " ".join(about.conditions), "\n".join(f"- {line}" for line in comparison.sentences())]
-    if comparison.contenders:
+    if comparison.methods:
         parts += ["## Segmentation", _means(comparison, SEGMENTATION)]
         parts += ["Means over cases of the mean over structures, with 95 % bootstrap intervals."]
         parts += ["## Reconstruction", _means(comparison, SHARE | RECONSTRUCTION)]
@@ -151,7 +151,7 @@ def as_markdown(comparison: Comparison, about: About) -> str:
             "intensities: means over the degradations; only networks with a restoration head have them."
         ]
         parts += _restored(comparison)
-        if any(contender.trainings for contender in comparison.contenders):
+        if any(method.trainings for method in comparison.methods):
             parts += ["## Trainings", _trainings(comparison)]
         parts += ["## Cost", _cost(comparison)]
     if comparison.differences:
@@ -159,7 +159,7 @@ def as_markdown(comparison: Comparison, about: About) -> str:
     if comparison.gates_closed:
         parts += ["## With attention switched off", _gates_closed(comparison)]
     failures = [f"- {name}: not trained: {reason}" for name, reason in comparison.failed.items()]
-    failures += [f"- {c.name}: {failure}" for c in comparison.contenders for failure in c.failures]
+    failures += [f"- {c.name}: {failure}" for c in comparison.methods for failure in c.failures]
     if failures:
         parts += ["## Failed", "\n".join(failures)]
     return "\n\n".join(parts) + "\n"
@@ -167,20 +167,20 @@ def as_markdown(comparison: Comparison, about: About) -> str:
 
 def _means(comparison: Comparison, columns: Mapping[str, Scale]) -> str:
     lines = [["network", "cases", *(scale.heading for scale in columns.values())]]
-    for contender in comparison.contenders:
-        found = {metric: comparison.means[contender.name][metric] for metric in columns}
+    for method in comparison.methods:
+        found = {metric: comparison.means[method.name][metric] for metric in columns}
         n = max(interval.n for interval in found.values())
         cells = [_cell(scale, found[metric], n) for metric, scale in columns.items()]
-        lines.append([contender.name, str(n or "–"), *cells])
+        lines.append([method.name, str(n or "–"), *cells])
     return markdown_table(lines)
 
 
 def _restored(comparison: Comparison) -> list[str]:
     """Every degradation, where intensities were restored."""
     rows = []
-    for contender in comparison.contenders:
-        cells = restored_cells(summarise_restored(contender.restored), structures=False)
-        rows += [[contender.name, *row] for row in cells]
+    for method in comparison.methods:
+        cells = restored_cells(summarise_restored(method.restored), structures=False)
+        rows += [[method.name, *row] for row in cells]
     legend = "Intensities in [0, 1]. Without: the degraded image as it is, thick slices interpolated by cubic splines."
     return [markdown_table([("network", *RESTORED_HEADINGS), *rows]), legend] if rows else []
 
@@ -188,16 +188,16 @@ def _restored(comparison: Comparison) -> list[str]:
 def _trainings(comparison: Comparison) -> str:
     """Mean Dice of each training, and the difference over trainings."""
     dice = SEGMENTATION["dice"]
-    seeds = sorted({seed for contender in comparison.contenders for seed in contender.trainings})
+    seeds = sorted({seed for method in comparison.methods for seed in method.trainings})
     headings = [f"seed {seed}" for seed in seeds]
     lines = [["network", *headings, "standard deviation", f"{comparison.reference} minus it"]]
-    for contender in comparison.contenders:
-        found = {seed: training.mean_of("dice") for seed, training in contender.trainings.items()}
+    for method in comparison.methods:
+        found = {seed: training.mean_of("dice") for seed, training in method.trainings.items()}
         values = [value for value in found.values() if value is not None]
         spread = statistics.stdev(values) if len(values) > 1 else None
-        other = comparison.over_trainings.get("dice", {}).get(contender.name)
+        other = comparison.over_trainings.get("dice", {}).get(method.name)
         difference = f"{dice.text(other.mean, '+')} {interval_text(dice, other)}".strip() if other and other.n else "–"
-        lines.append([contender.name, *(dice.text(found.get(seed)) for seed in seeds), dice.text(spread), difference])
+        lines.append([method.name, *(dice.text(found.get(seed)) for seed in seeds), dice.text(spread), difference])
     legend = (
         "Mean Dice of the cases in percent, by training. The difference is paired by seed, with the 95 % interval of "
         "Student's t over trainings: what to expect of other trainings on these cases. A p value above speaks of other cases."
@@ -212,9 +212,9 @@ def _cell(scale: Scale, interval: Interval, n: int) -> str:
 
 def _cost(comparison: Comparison) -> str:
     lines = [["network", *(scale.heading for scale in COST.values()), "format", "mirrored"]]
-    for contender in comparison.contenders:
-        numbers = [scale.text(getattr(contender.cost, name)) for name, scale in COST.items()]
-        lines.append([contender.name, *numbers, contender.cost.precision or "–", contender.cost.mirrored or "–"])
+    for method in comparison.methods:
+        numbers = [scale.text(getattr(method.cost, name)) for name, scale in COST.items()]
+        lines.append([method.name, *numbers, method.cost.precision or "–", method.cost.mirrored or "–"])
     legend = (
         "GFLOP: convolutions and matrix products of one forward pass over one patch, multiplication and addition as two. "
         "Seconds per step: all of the training's time, its checks too. Memory: of the training process on a CPU, "
@@ -227,9 +227,9 @@ def _cost(comparison: Comparison) -> str:
 def _differences(comparison: Comparison) -> str:
     metrics = [metric for metric, found in comparison.differences.items() if any(difference.n for difference in found.values())]
     lines = [["minus", *(SCALES[metric].heading for metric in metrics)]]
-    for contender in comparison.contenders[1:]:
-        found = [(SCALES[metric], comparison.differences[metric][contender.name]) for metric in metrics]
-        lines.append([contender.name, *(_difference(*both) for both in found)])
+    for method in comparison.methods[1:]:
+        found = [(SCALES[metric], comparison.differences[metric][method.name]) for metric in metrics]
+        lines.append([method.name, *(_difference(*both) for both in found)])
     legend = (
         "Paired by case: mean difference with its 95 % bootstrap interval, and the p value of the Wilcoxon signed-rank test "
         "after Holm's correction for the number of networks. Dice and IoU say the same; they are not two findings."
@@ -252,18 +252,18 @@ def _gates_closed(comparison: Comparison) -> str:
     return markdown_table(lines)
 
 
-def _contenders_csv(comparison: Comparison) -> str:
+def _methods_csv(comparison: Comparison) -> str:
     """One line per network; what is not known is empty."""
     header = ["network", *COST]
     for metric in SHARE | SCALES:
         header += [metric, f"{metric}_n", f"{metric}_low", f"{metric}_high"]
         header += [f"{metric}_{part}" for part in ("difference", "difference_low", "difference_high", "p_holm")]
     lines: list[list[Any]] = []
-    for contender in comparison.contenders:
-        line: list[Any] = [contender.name, *(getattr(contender.cost, name) for name in COST)]
+    for method in comparison.methods:
+        line: list[Any] = [method.name, *(getattr(method.cost, name) for name in COST)]
         for metric in SHARE | SCALES:
-            mean = comparison.means[contender.name][metric]
-            other = comparison.differences.get(metric, {}).get(contender.name)
+            mean = comparison.means[method.name][metric]
+            other = comparison.differences.get(metric, {}).get(method.name)
             line += [mean.mean, mean.n, mean.low, mean.high]
             line += [other.mean, other.low, other.high, other.p_value] if other else [None] * 4
         lines.append([*line, ""])
@@ -273,9 +273,9 @@ def _contenders_csv(comparison: Comparison) -> str:
 
 def _cases_csv(comparison: Comparison) -> str:
     """One line per network, training, case and structure; what is undefined is empty, as is the seed of a single training."""
-    metrics = list(dict.fromkeys(m for c in comparison.contenders for values in c.scores.values() for m in values))
-    trainings: list[tuple[str, int | None, Contender]] = []
-    for c in comparison.contenders:
+    metrics = list(dict.fromkeys(m for c in comparison.methods for values in c.scores.values() for m in values))
+    trainings: list[tuple[str, int | None, Method]] = []
+    for c in comparison.methods:
         trainings += [(c.name, seed, one) for seed, one in c.trainings.items()] or [(c.name, None, c)]
     return _csv(
         ["network", "seed", "case", "structure", *metrics],
@@ -296,7 +296,7 @@ def as_record(comparison: Comparison, about: About) -> ComparisonRecord:
         about={"title": about.title, "conditions": list(about.conditions), **about.more},
         support=tuple(comparison.sentences()),
         margin=comparison.margin,
-        networks=tuple(_network(contender, comparison.means[contender.name]) for contender in comparison.contenders),
+        networks=tuple(_network(method, comparison.means[method.name]) for method in comparison.methods),
         failed=comparison.failed,
         differences=comparison.differences,
         over_trainings=comparison.over_trainings,
@@ -307,18 +307,18 @@ def as_record(comparison: Comparison, about: About) -> ComparisonRecord:
     )
 
 
-def _network(contender: Contender, means: dict[str, Interval]) -> NetworkRecord:
+def _network(method: Method, means: dict[str, Interval]) -> NetworkRecord:
     return NetworkRecord(
-        name=contender.name,
-        cost=contender.cost,
+        name=method.name,
+        cost=method.cost,
         means=means,
-        failures=contender.failures,
+        failures=method.failures,
         trainings={
             str(seed): TrainingRecord(one.cost, {metric: one.mean_of(metric) for metric in SHARE | SCALES})
-            for seed, one in contender.trainings.items()
+            for seed, one in method.trainings.items()
         },
-        cases=tuple({"case": case, "structure": structure, **v} for (case, structure), v in contender.scores.items()),
-        restored=contender.restored,
+        cases=tuple({"case": case, "structure": structure, **v} for (case, structure), v in method.scores.items()),
+        restored=method.restored,
     )
 
 
@@ -331,13 +331,13 @@ def _plot(comparison: Comparison, path: Path) -> None:
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, cost in zip(panels, ("operations", "seconds_per_step"), strict=True):
-        for i, contender in enumerate(comparison.contenders):
-            dice, x = comparison.means[contender.name]["dice"], getattr(contender.cost, cost)
+        for i, method in enumerate(comparison.methods):
+            dice, x = comparison.means[method.name]["dice"], getattr(method.cost, cost)
             if dice.mean is None or dice.low is None or dice.high is None or not x:
                 continue
             y, ends = 100 * dice.mean, [[100 * (dice.mean - dice.low)], [100 * (dice.high - dice.mean)]]
             look = {"color": f"C{i % 10}", "marker": markers[i % len(markers)], "markersize": 8, "capsize": 3}
-            panel.errorbar([COST[cost].factor * x], [y], ends, linestyle="none", label=contender.name, **look)
+            panel.errorbar([COST[cost].factor * x], [y], ends, linestyle="none", label=method.name, **look)
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter("{x:g}")
         left, right = panel.get_xlim()

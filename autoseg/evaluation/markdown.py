@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from autoseg.digits import as_text
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.report import Mean, Report, Summary
 
@@ -200,7 +201,7 @@ def _number(value: float | None, metric: str) -> str:
     if metric in FINE:
         return f"{value:.5f}"
     digits = 3 if unit_of(metric) == "" or (unit_of(metric) == "mL" and abs(value) < 10) else 2
-    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
+    return as_text(value, digits) if unit_of(metric) else f"{round(value, digits) + 0.0:.{digits}f}"  # no minus before a zero
 
 
 def markdown_table(lines: Iterable[Sequence[str]]) -> str:

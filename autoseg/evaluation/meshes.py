@@ -45,7 +45,7 @@ def score_surfaces(
     """((name, value, reason), ...) of ``SURFACE_SCORES`` for two SurfaceMeshes, either of which may be None.
 
     The mean distance over both surfaces together (ASSD) and of the two directions (MASD), the larger of both directions'
-    95th percentiles, and the share of both surfaces within 1 mm of each other. None, with the reason, where a surface is
+    95th percentiles, and the fraction of both surfaces within 1 mm of each other. None, with the reason, where a surface is
     missing.
 
     Args:

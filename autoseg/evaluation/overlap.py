@@ -60,12 +60,12 @@ def iou(counts: Counts) -> float | None:
 
 
 def precision(counts: Counts) -> float | None:
-    """Share of the prediction that is right, in [0, 1]; ``None`` when the prediction is empty."""
+    """Fraction of the prediction that is right, in [0, 1]; ``None`` when the prediction is empty."""
     return _ratio(counts.tp, counts.n_predicted)
 
 
 def recall(counts: Counts) -> float | None:
-    """Share of the reference that was found (sensitivity), in [0, 1]; ``None`` when the reference is empty."""
+    """Fraction of the reference that was found (sensitivity), in [0, 1]; ``None`` when the reference is empty."""
     return _ratio(counts.tp, counts.n_reference)
 
 

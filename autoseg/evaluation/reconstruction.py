@@ -2,10 +2,10 @@
 
 Two protocols that must not be mixed up. **Masks** (``mse_mask``, ``ssim_mask``, ``brier``): the predicted structure against
 the reference one, both as volumes of zeros and ones on the scan's own grid. Two masks of equal size and Dice D, which fill
-the share f of the image, have a mean squared error of 2 f (1 - D), so it means nothing without f, the foreground share.
+the fraction f of the image, have a mean squared error of 2 f (1 - D), so it means nothing without f, the foreground fraction.
 **Intensities** (``mse``, ``psnr``, ``ssim``): a volume in [0, 1] that was degraded on purpose, with seeded random numbers, and
-restored. What it must beat is the *bar*, the best that is there without a network: the cubic interpolation of the thick
-slices, or the noisy or blurred volume itself. ``skill`` is 1 - mse / bar_mse: 0 at the bar, 1 when nothing is missing.
+restored. What it must beat is the *baseline*, the best that is there without a network: the cubic interpolation of the thick
+slices, or the noisy or blurred volume itself. ``skill`` is 1 - mse / bar_mse: 0 at the baseline, 1 when nothing is missing.
 
 SSIM is that of Wang et al. (2004) in 3D: Gaussian windows of sigma 1.5 cut off at 11 voxels, K1 = 0.01, K2 = 0.03, a data range
 of 1, population covariance; scikit-image's with ``gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
@@ -193,8 +193,8 @@ def compare_intensities(
             result[f"{prefix}mse{suffix}"] = error = _mean(mse(a, b, where) for a, b in zip(clean, found, strict=True))
             result[f"{prefix}psnr{suffix}"] = psnr(error)
             result[f"{prefix}ssim{suffix}"] = _mean(ssim(a, b, where) for a, b in zip(clean, found, strict=True))
-        error, bar = result[f"mse{suffix}"], result[f"bar_mse{suffix}"]
-        result[f"skill{suffix}"] = 1 - error / bar if bar and error is not None else None
+        error, baseline = result[f"mse{suffix}"], result[f"bar_mse{suffix}"]
+        result[f"skill{suffix}"] = 1 - error / baseline if baseline and error is not None else None
     return result
 
 

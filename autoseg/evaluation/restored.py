@@ -58,7 +58,7 @@ Summaries = Mapping[str, Mapping[str, RestoredMean]]
 
 @dataclass(frozen=True)
 class RestorationResult:
-    """``restoration.json``: how well a model restores the images that its fold held back.
+    """``restoration.json``: how well a model restores the images of its validation cases.
 
     Attributes:
         rows: one for each case and degradation.
@@ -107,8 +107,8 @@ def summarise_restored(rows: Iterable[RestoredRow]) -> dict[str, dict[str, Resto
     """For each degradation and number its mean over the cases where it is defined.
 
     Returns:
-        Dictionary degradation -> number (those of ``compare_intensities``, and ``ssim_gain``, over the bar; ``_roi`` for the
-        structures alone) -> RestoredMean.
+        Dictionary degradation -> number (those of ``compare_intensities``, and ``ssim_gain``, over the baseline; ``_roi``
+        for the structures alone) -> RestoredMean.
     """
     rows = list(rows)
     return {kind: _summary([row.values for row in rows if row.degradation == kind]) for kind in DEGRADATIONS}

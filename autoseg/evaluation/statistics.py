@@ -3,8 +3,8 @@
 Intervals come from the bootstrap: cases are drawn again with replacement and the spread of the mean is read off, with
 Efron's correction for bias and skewness (BCa), since Dice is skewed. Two methods are compared case by case: the
 interval of the mean difference says how much, the Wilcoxon signed-rank test whether; several tests are corrected after
-Holm. Both speak of other cases with the same two models; whether other trainings of the two methods would differ likewise,
-only several trainings of each can tell.
+Holm. Both speak of other cases with the same two models; whether other training runs of the two methods would differ likewise,
+only several training runs of each can tell.
 """
 
 from __future__ import annotations
@@ -104,13 +104,13 @@ def paired_difference(
 
 
 def paired_trainings(first: Values, second: Values, *, level: float = 0.95) -> Difference:
-    """Compare two methods by several trainings of each, the interval from Student's t.
+    """Compare two methods by several training runs of each, the interval from Student's t.
 
     Args:
         first, second: mean of one metric over the cases, training by training in the same order; None where undefined.
 
     Returns:
-        Difference, ``first`` minus ``second``, ``n`` counting trainings; interval and p value are None for fewer than two.
+        Difference, ``first`` minus ``second``, ``n`` counting training runs; interval and p value are None for fewer than two.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     differences = np.array([a - b for a, b in pairs])

@@ -94,7 +94,7 @@ def mean_surface_distance(distances: SurfaceDistances) -> float:
 
 
 def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float:
-    """Normalised surface distance: the share of both surfaces within ``tolerance_mm`` of the other, in [0, 1]."""
+    """Normalised surface distance: the fraction of both surfaces within ``tolerance_mm`` of the other, in [0, 1]."""
     limit = tolerance_mm + ROUNDING_MM
     near = distances.reference_areas[distances.from_reference_mm <= limit].sum()
     near += distances.predicted_areas[distances.from_predicted_mm <= limit].sum()

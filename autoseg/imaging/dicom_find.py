@@ -23,7 +23,7 @@ from pydicom.sequence import Sequence
 
 from autoseg.errors import FileError
 from autoseg.imaging.dicom_file import open_dataset
-from autoseg.imaging.dicom_patient import PATIENT_TAGS, disguise
+from autoseg.imaging.dicom_patient import PATIENT_TAGS, pseudonymise
 from autoseg.imaging.dicom_series import FINEST_MM, DicomSeries, Plane, depths_mm, repeats
 from autoseg.imaging.tree import files_under
 
@@ -185,21 +185,21 @@ def _refuse_part(path: Path, uid: str) -> None:
 
 def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], list[str]]:
     """(list of DicomSeries, sentences about what was left out) of the files of one series."""
-    folder, disguised = Path(os.path.commonpath([path.parent for path, _ in members])), disguise(members)
+    folder, pseudonymised = Path(os.path.commonpath([path.parent for path, _ in members])), pseudonymise(members)
     number, uid = _whole(members[0][1], "SeriesNumber"), str(members[0][1].get("SeriesInstanceUID") or "")
     inner = (source.name,) if source.is_file() else folder.relative_to(source).parts or (source.resolve().name,)
     title = f"series {'without number' if number is None else number} ({f'UID ...{uid[-8:]}' if uid else 'no UID'}) in "
-    title += "/".join(map(disguised, inner))
+    title += "/".join(map(pseudonymised, inner))
     planes: list[Plane] = []
     for i, (path, header) in enumerate(members, start=1):
-        planes += planes_of(path, header, path.name if disguised(path.name) == path.name else f"file {i}")
+        planes += planes_of(path, header, path.name if pseudonymised(path.name) == path.name else f"file {i}")
     unique = list({(plane.uid or plane.path, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
     notes = [f"{len(planes) - len(unique)} copies of images were left out."] if len(unique) < len(planes) else []
     planes = [plane for plane in unique if "LOCALIZER" not in dict(plane.traits).get("ImageType", "").upper()]
     alike = _alike(planes)
     if reason := _no_volume(planes, alike):
         return [], [f"{title}: {len(unique)} images left out: {reason}"]
-    name, is_alias = _name(folder, number, source, disguised)
+    name, is_alias = _name(folder, number, source, pseudonymised)
     if is_alias:
         notes.append("Is called after its study, since its folder, file or number gives away the patient.")
     origin = (source if source.is_file() else folder) if is_alias else None
@@ -218,14 +218,14 @@ def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], li
     ], []
 
 
-def _name(folder: Path, number: int | None, source: Path, disguised: Callable[[str], str]) -> tuple[str, bool]:
+def _name(folder: Path, number: int | None, source: Path, pseudonymised: Callable[[str], str]) -> tuple[str, bool]:
     """(name of a series, made of folders and its number, or of its only file; whether a part of it was replaced)."""
     numbers = [] if number is None else [f"s{number}"]
     words = [source.stem] if source.is_file() else [*(folder.relative_to(source).parts or [source.resolve().name]), *numbers]
-    shown = [disguised(word) for word in words]
+    shown = [pseudonymised(word) for word in words]
     is_alias = shown != words
     if is_alias:  # once is enough; and of several files that are called alike each has its number
-        shown = list(dict.fromkeys([*shown, *map(disguised, numbers)]))
+        shown = list(dict.fromkeys([*shown, *map(pseudonymised, numbers)]))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(shown)).strip("-._") or "series", is_alias
 
 

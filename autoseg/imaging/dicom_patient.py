@@ -17,7 +17,7 @@ from typing import Any
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
-__all__ = ["PATIENT_TAGS", "disguise"]
+__all__ = ["PATIENT_TAGS", "pseudonymise"]
 
 _NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
 _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber")
@@ -31,7 +31,7 @@ _ALIKE = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ı": "i"})  # letters 
 _SPELT_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 
 
-def disguise(members: Sequence[tuple[Path, Mapping[str, Any]]]) -> Callable[[str], str]:
+def pseudonymise(members: Sequence[tuple[Path, Mapping[str, Any]]]) -> Callable[[str], str]:
     """A function from a name to itself, or to an alias where the patient can be read from it.
 
     The alias, such as ``patient-27a1303c``, is a digest of the study's identifier, so the series of a study stay together and
@@ -52,11 +52,11 @@ def disguise(members: Sequence[tuple[Path, Mapping[str, Any]]]) -> Callable[[str
     secret = str(secret).encode() if secret else path.read_bytes()
     alias = f"patient-{hashlib.blake2b(secret, digest_size=4).hexdigest()}"
 
-    def disguised(name: str) -> str:
+    def pseudonymised(name: str) -> str:
         spellings = _spellings(name) | _spellings(_NEW_WORD.sub("_", name))
         return alias if any(map(gives_away.search, spellings)) else name
 
-    return disguised
+    return pseudonymised
 
 
 def _phrases(header: Mapping[str, Any]) -> Iterator[str]:

@@ -93,7 +93,7 @@ def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     mask = np.pad(mask, 1)
     parts, _ = ndimage.label(mask)
     loops: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
-    for loop in find_contours(mask.astype(float), 0.5):  # type: ignore[no-untyped-call]
+    for loop in find_contours(mask.astype(float), 0.5):
         beside = np.floor(loop[0]).astype(int), np.ceil(loop[0]).astype(int)  # one within, one without
         loops[max(int(parts[tuple(index)]) for index in beside)].append(loop[:-1])
     both = mask[:-1] & mask[1:]  # half-way between two rows: whether the mask is on both sides

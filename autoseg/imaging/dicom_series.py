@@ -80,7 +80,7 @@ class DicomSeries:
 
     Attributes:
         name: unique among the series found together; made of folder names and the number of the series. A folder that gives
-            away the patient is called by an alias, see ``dicom_patient.disguise``.
+            away the patient is called by an alias, see ``dicom_patient.pseudonymise``.
         title: for messages, which may be kept: number, end of the identifier, folder within what was looked through, with such
             aliases.
         planes: not empty; sorted along the normal. Whether they fill an even grid is for ``stack_of`` to say.

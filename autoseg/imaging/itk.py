@@ -115,7 +115,7 @@ def _read(path: Path) -> tuple[Content, Header]:
 def _decoded(path: Path) -> np.ndarray:
     """(C, Z, Y, X) or (Z, Y, X), or one axis less of a slice, as SimpleITK reads it."""
     try:
-        image = SimpleITK.ReadImage(str(path))
+        image = _reader(path).Execute()
     except RuntimeError as error:
         raise FileError(f"{path}: expected a complete image, found: {_told(error)} {REMEDY}") from error
     array: np.ndarray = SimpleITK.GetArrayFromImage(image)
@@ -217,9 +217,16 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
             raise FileError(f"{path}: cannot be written: {_told(error)} Look at the rights and the room there.") from error
 
 
-def _information(path: AnyPath) -> Any:
+def _reader(path: AnyPath) -> Any:
+    """A reader of the format that the ending says, in small or capital letters: ITK itself does not know ``.MHA``."""
     reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("MetaImageIO" if str(path).lower().endswith((".mha", ".mhd")) else "NrrdImageIO")
     reader.SetFileName(str(path))
+    return reader
+
+
+def _information(path: AnyPath) -> Any:
+    reader = _reader(path)
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:

@@ -4,8 +4,8 @@ Between grids that share directions (crops, resized and padded versions of each 
 axis it is linear in the samples, whatever the spline. So each axis gets one small matrix, made by SciPy's own spline
 code from the unit vectors, and a volume is resampled by three matrix products. Outside the samples the edge goes on.
 
-An *axis map* is what happens along one axis: a 1-D array of integers (output i is input map[i]; nearest neighbour, and any
-order where the points fall on voxels) or a 2-D float32 matrix (output is matrix @ input).
+An *interpolation operator* works along one axis: a 1-D array of integers (output i is input operator[i]; nearest neighbour, and
+any order where the points fall on voxels) or a 2-D float32 matrix (output is matrix @ input).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from autoseg.imaging.crop import Box, crop, nonzero_box
 from autoseg.imaging.geometry import Geometry
 
 __all__ = [
-    "apply_maps",
+    "apply_operators",
     "axis_matrix",
-    "axis_maps",
+    "interpolation_operators",
     "axis_orders",
     "grid_mapping",
     "part_of",
@@ -91,22 +91,22 @@ def grid_mapping(geometry: Geometry, onto: Geometry) -> tuple[np.ndarray, np.nda
     return scale, geometry.to_index(onto.to_world([[0, 0, 0]]))[0]
 
 
-def axis_maps(geometry: Geometry, onto: Geometry, orders: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """The three axis maps from one grid onto another; ``orders`` are spline orders, 0 to 5, for each axis."""
+def interpolation_operators(geometry: Geometry, onto: Geometry, orders: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """The three interpolation operators from one grid onto another; ``orders`` are spline orders, 0 to 5, for each axis."""
     grids = zip(geometry.shape, onto.shape, *grid_mapping(geometry, onto), orders, strict=True)
-    return tuple(_axis_map(n_from, n_to, scale, offset, order) for n_from, n_to, scale, offset, order in grids)
+    return tuple(_interpolation_operator(n_from, n_to, scale, offset, order) for n_from, n_to, scale, offset, order in grids)
 
 
-def part_of(axis_map: np.ndarray, start: int, stop: int) -> tuple[slice, np.ndarray]:
+def part_of(operator: np.ndarray, start: int, stop: int) -> tuple[slice, np.ndarray]:
     """Only the outputs from ``start`` to ``stop``: (slice of the inputs they need, the map from those)."""
-    rows = axis_map[start:stop]
+    rows = operator[start:stop]
     used = rows if rows.ndim == 1 else np.flatnonzero(rows.any(axis=0))
     inputs = slice(int(used.min()), int(used.max()) + 1)
     return inputs, (rows - inputs.start if rows.ndim == 1 else rows[:, inputs])
 
 
-def apply_maps(array: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Send the last three axes of an array through axis maps.
+def apply_operators(array: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
+    """Send the last three axes of an array through interpolation operators.
 
     The axis that shrinks most comes first, so intermediate arrays stay small. Float32 where a matrix takes part, otherwise
     the array's own type; the input itself if no map changes anything.
@@ -133,12 +133,12 @@ def resample_image(
     Returns:
         (C, z, y, x) float32 on ``onto``; ``data`` itself where the grids are one and it is float32.
     """
-    maps = axis_maps(geometry, onto, orders)
+    maps = interpolation_operators(geometry, onto, orders)
     if data.dtype == np.float32 and all(_is_identity(m, n) for m, n in zip(maps, geometry.shape, strict=True)):
         return data
     result = np.empty((len(data), *onto.shape), np.float32)
     for channel, target in zip(data, result, strict=True):
-        target[...] = _within_range(channel, maps, orders) if clip else apply_maps(channel, maps)
+        target[...] = _within_range(channel, maps, orders) if clip else apply_operators(channel, maps)
     return result
 
 
@@ -176,20 +176,20 @@ def resample_codes(codes: np.ndarray, geometry: Geometry, onto: Geometry, orders
     Returns:
         (z, y, x) of the type of ``codes``, on ``onto``; ``codes`` itself where the grids are one.
     """
-    maps = axis_maps(geometry, onto, orders)
+    maps = interpolation_operators(geometry, onto, orders)
     if all(m.ndim == 1 for m in maps):
-        return apply_maps(codes, maps)
+        return apply_operators(codes, maps)
     result = np.zeros(onto.shape, codes.dtype)
     if not codes.any():
         return result
     box = nonzero_box(codes[None])
     codes = crop(codes, *box)
     maps, outputs = _from_box(maps, box)
-    best = np.subtract(1, apply_maps((codes != 0).astype(np.float32), maps), dtype=np.float32)  # the weight of code 0
+    best = np.subtract(1, apply_operators((codes != 0).astype(np.float32), maps), dtype=np.float32)  # the weight of code 0
     inside = crop(result, *outputs)
     for code, box in _boxes(codes):
         code_maps, outputs = _from_box(maps, box)
-        weight = apply_maps((crop(codes, *box) == code).astype(np.float32), code_maps)
+        weight = apply_operators((crop(codes, *box) == code).astype(np.float32), code_maps)
         best_here, result_here = crop(best, *outputs), crop(inside, *outputs)
         wins = weight > best_here + (_TIE if code > 0 else -_TIE)
         np.copyto(result_here, code, where=wins)
@@ -197,7 +197,7 @@ def resample_codes(codes: np.ndarray, geometry: Geometry, onto: Geometry, orders
     return result
 
 
-def _axis_map(n_from: int, n_to: int, scale: float, offset: float, order: int) -> np.ndarray:
+def _interpolation_operator(n_from: int, n_to: int, scale: float, offset: float, order: int) -> np.ndarray:
     """An index map where the points fall on voxels or the order is 0, else a matrix."""
     scale, offset = round(float(scale), 9), round(float(offset), 9)  # grids computed in two ways share one matrix
     points: np.ndarray = np.clip(scale * np.arange(n_to) + offset, 0, n_from - 1)
@@ -211,35 +211,35 @@ def _axis_map(n_from: int, n_to: int, scale: float, offset: float, order: int) -
 
 
 def _within_range(channel: np.ndarray, maps: Sequence[np.ndarray], orders: Sequence[int]) -> np.ndarray:
-    """``apply_maps``, the axes of the highest order first; what leaves the range of the input along these is clipped."""
+    """``apply_operators``, the axes of the highest order first; what leaves the range of the input along these is clipped."""
     smooth = tuple(axis for axis, order in enumerate(orders) if order == max(orders))
     stay = [np.arange(n) for n in channel.shape]
-    result = apply_maps(channel, [maps[axis] if axis in smooth else stay[axis] for axis in range(3)])
+    result = apply_operators(channel, [maps[axis] if axis in smooth else stay[axis] for axis in range(3)])
     result = result.clip(channel.min(axis=smooth, keepdims=True), channel.max(axis=smooth, keepdims=True))
     stay = [np.arange(n) for n in result.shape]
-    return apply_maps(result, [stay[axis] if axis in smooth else maps[axis] for axis in range(3)])
+    return apply_operators(result, [stay[axis] if axis in smooth else maps[axis] for axis in range(3)])
 
 
-def _is_identity(axis_map: np.ndarray, n_from: int) -> bool:
-    return axis_map.ndim == 1 and len(axis_map) == n_from and bool((axis_map == np.arange(n_from)).all())
+def _is_identity(operator: np.ndarray, n_from: int) -> bool:
+    return operator.ndim == 1 and len(operator) == n_from and bool((operator == np.arange(n_from)).all())
 
 
-def _apply(array: np.ndarray, axis_map: np.ndarray, axis: int) -> np.ndarray:
-    if _is_identity(axis_map, array.shape[axis]):
+def _apply(array: np.ndarray, operator: np.ndarray, axis: int) -> np.ndarray:
+    if _is_identity(operator, array.shape[axis]):
         return array
-    if axis_map.ndim == 1:
-        return array.take(axis_map, axis)
+    if operator.ndim == 1:
+        return array.take(operator, axis)
     before, n, after = np.prod(array.shape[:axis], dtype=int), array.shape[axis], np.prod(array.shape[axis + 1 :], dtype=int)
     source = np.ascontiguousarray(array, np.float32).reshape(before, n, after)
-    result = np.empty((before, len(axis_map), after), np.float32)
-    for start in range(0, len(axis_map), _BLOCK):
+    result = np.empty((before, len(operator), after), np.float32)
+    for start in range(0, len(operator), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        inputs, matrix = part_of(axis_map, start, start + _BLOCK)
+        inputs, matrix = part_of(operator, start, start + _BLOCK)
         if after == 1:  # the last axis: one product instead of one for each line
             np.matmul(source[:, inputs, 0], matrix.T, out=result[:, rows, 0])
         else:
             np.matmul(matrix, source[:, inputs], out=result[:, rows])
-    return result.reshape(*array.shape[:axis], len(axis_map), *array.shape[axis + 1 :])
+    return result.reshape(*array.shape[:axis], len(operator), *array.shape[axis + 1 :])
 
 
 def _from_box(maps: Sequence[np.ndarray], box: Box) -> tuple[tuple[np.ndarray, ...], Box]:
@@ -247,13 +247,13 @@ def _from_box(maps: Sequence[np.ndarray], box: Box) -> tuple[tuple[np.ndarray, .
     parts: list[np.ndarray] = []
     lower: list[int] = []
     upper: list[int] = []
-    for axis_map, start, stop in zip(maps, *box, strict=True):
-        if axis_map.ndim == 1:
-            felt = np.flatnonzero((axis_map >= start) & (axis_map < stop))
+    for operator, start, stop in zip(maps, *box, strict=True):
+        if operator.ndim == 1:
+            felt = np.flatnonzero((operator >= start) & (operator < stop))
         else:
-            felt = np.flatnonzero(axis_map[:, start:stop].any(axis=1))
+            felt = np.flatnonzero(operator[:, start:stop].any(axis=1))
         first, last = (int(felt[0]), int(felt[-1]) + 1) if len(felt) else (0, 0)
-        part = axis_map[first:last]
+        part = operator[first:last]
         parts.append(part - start if part.ndim == 1 else part[:, start:stop])
         lower.append(first)
         upper.append(last)

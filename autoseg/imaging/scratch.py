@@ -8,6 +8,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ __all__ = ["LARGEST_IN_MEMORY", "scratch_zeros"]
 LARGEST_IN_MEMORY = 2**30  # bytes
 
 
-def scratch_zeros(shape: Sequence[int], dtype: DTypeLike = np.float32, folder: str | Path | None = None) -> np.ndarray:
+def scratch_zeros(shape: Sequence[int], dtype: DTypeLike = np.float32, folder: str | PathLike[str] | None = None) -> np.ndarray:
     """Zeros: in memory up to ``LARGEST_IN_MEMORY``, beyond that in a file, where there is room for it.
 
     The file has no name and goes with the array, also where the process is killed (on Windows its name is left until then). The
@@ -37,7 +38,7 @@ def scratch_zeros(shape: Sequence[int], dtype: DTypeLike = np.float32, folder: s
     return np.zeros(shape, dtype)
 
 
-def _mapped(n_bytes: int, folder: str | Path | None) -> mmap.mmap:
+def _mapped(n_bytes: int, folder: str | PathLike[str] | None) -> mmap.mmap:
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:

@@ -8,6 +8,7 @@ way stays: a file without a record, or labels that somebody has edited since. ``
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterable
@@ -297,7 +298,7 @@ def _refuse_foreign_record(path: Path) -> None:
 def _refuse_input_folder(cases: Iterable[Case], out_folder: Path) -> None:
     for case in cases:
         for path in (path for image in case.images for path in paths_of(image)):
-            if path.resolve().parent == out_folder.resolve():
+            if os.path.dirname(os.path.realpath(path)) == os.path.realpath(out_folder):  # a link to itself raises nothing here
                 raise AutosegError(f"{out_folder}: holds the scans. Results need a folder of their own")
 
 

@@ -40,10 +40,10 @@ class Answer:
     """What the networks say of a prepared scan.
 
     Attributes:
-        logits: (K, z, y, x) float32 on the network grid, averaged over folds and views: an array, or ComposedLogits.
+        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or LazyLogits.
         seconds: that it took.
         notes: sentences about what went another way than usual.
-        agreement: for each structure how far the folds agree; None where not asked for, or of one fold.
+        agreement: inter-fold Dice of each structure; None where not asked for, or of one fold.
     """
 
     logits: Any
@@ -63,7 +63,7 @@ class Prediction:
         model: ``Bundle.digest`` of the model.
         seconds: of each step: ``prepare``, ``infer``, ``decode``.
         notes: sentences about what went another way than usual.
-        fold_agreement: for each structure how far the folds agree, see ``confidence.agreement``; None where not asked for, or
+        fold_agreement: inter-fold Dice of each structure, see ``confidence.agreement``; None where not asked for, or
             of one fold.
     """
 
@@ -151,7 +151,7 @@ class Inferred:
         return found
 
     def surfaces(self, decimate: float) -> list[SurfaceMesh | None]:
-        """A surface, or None, for each structure, made once; ``decimate`` is the share of triangles to take away."""
+        """A surface, or None, for each structure, made once; ``decimate`` is the fraction of triangles to take away."""
         if decimate not in self._surfaces:
             self._surfaces[decimate] = self._make_surfaces(decimate)
         return self._surfaces[decimate]

@@ -25,15 +25,15 @@ from autoseg.imaging.resample import axis_orders
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction, Prepared
-from autoseg.inference.sliding_window import Views, predict_logits
+from autoseg.inference.sliding_window import Tiling, predict_logits
 from autoseg.inference.slot_maps import stage_maps
 from autoseg.networks import attention_blocks, close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
 from autoseg.preprocess.case import prepare_volume, spacing_of
 from autoseg.reconstruct.components import keep_largest
-from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import agreement, votes_of
+from autoseg.reconstruct.lazy_logits import LazyLogits, all_finite
 from autoseg.reconstruct.native import logits_to_codes
 from planners.cost import prefers_lazy_logits
 
@@ -55,7 +55,7 @@ class Predictor:
 
     Args:
         model: a Bundle, or the path of a model's folder or zip.
-        options: InferenceOptions. With ``mirror`` 2 to the number of mirrored axes views are averaged; ``step`` lies in (0, 1].
+        options: InferenceOptions. ``mirror``: mirrored TTA, 2 to the number of axes passes; ``step``: tile step, in (0, 1].
             To compare the folds they go over the scan one after the other, which takes memory for a second set of logits,
             and changes no logit but by rounding. ``precision`` ``auto`` is bf16 on a GPU that has it, and on a CPU where a
             short trial finds it faster; results differ by rounding, so say ``fp32`` where two machines must agree.
@@ -153,7 +153,7 @@ class Predictor:
     def infer(self, prepared: Prepared) -> Answer:
         """The networks' averaged logits (K, z, y, x) float32 on the network grid.
 
-        Where all networks together have fewer features than heads, the logits are ComposedLogits of these.
+        Where all networks together have fewer features than heads, the logits are LazyLogits of these.
         """
         start = time.perf_counter()
         notes: list[str] = []
@@ -166,7 +166,7 @@ class Predictor:
 
         agreed = None
         if self._lazy:
-            logits, agreed = self._composed(prepared.data, look, several)
+            logits, agreed = self._infer_lazily(prepared.data, look, several)
         elif several:
             logits, agreed = self._fold_by_fold(prepared.data, look)
         else:
@@ -190,8 +190,8 @@ class Predictor:
                 mean += head
         return total, self._agreement(votes)
 
-    def _composed(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
-        """(ComposedLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
+    def _infer_lazily(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
+        """(LazyLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
 
         heads: list[Head] = []
 
@@ -203,9 +203,9 @@ class Predictor:
         found, agreed = look([features], data), None
         if several:
             ends = np.cumsum([weight.shape[1] for weight, _ in heads])
-            folds = [_compose(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
+            folds = [_lazy_logits(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
             agreed = self._agreement([votes_of(fold, has_regions=self.bundle.labels.has_regions) for fold in folds])
-        return _compose(found, heads), agreed
+        return _lazy_logits(found, heads), agreed
 
     def _agreement(self, votes: list[np.ndarray]) -> tuple[float | None, ...]:
         labels = self.bundle.labels
@@ -249,7 +249,7 @@ class Predictor:
         self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int]
     ) -> tuple[np.ndarray, tuple[str, ...]]:
         plan = self.bundle.plan
-        views = Views(
+        tiling = Tiling(
             patch_size=plan.patch_size,
             step=self.options.step,
             mirror_axes=tuple(mirror_axes),
@@ -259,7 +259,7 @@ class Predictor:
         )
         autocast = torch.bfloat16 if self.facts.precision == "bf16" else None
         with self._device_lock:
-            return predict_logits(functions, data, views, device=self.device, autocast=autocast, scratch=self.scratch)
+            return predict_logits(functions, data, tiling, device=self.device, autocast=autocast, scratch=self.scratch)
 
     def decode(self, answer: Answer, prepared: Prepared) -> Inferred:
         """What the networks said, with labels on the scan's own grid."""
@@ -302,11 +302,11 @@ class Predictor:
         return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 
 
-def _compose(features: np.ndarray, heads: Sequence[Head]) -> ComposedLogits:
-    """ComposedLogits (K, z, y, x), the mean over networks: their features (F, z, y, x) in a row, and their last layers."""
+def _lazy_logits(features: np.ndarray, heads: Sequence[Head]) -> LazyLogits:
+    """LazyLogits (K, z, y, x), the mean over networks: their features (F, z, y, x) in a row, and their last layers."""
     weights = [weight.detach().flatten(1).cpu().numpy() for weight, _ in heads]
     bias = np.mean([bias.detach().cpu().numpy() for _, bias in heads], axis=0)
-    return ComposedLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
+    return LazyLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
 
 
 class _Restoring(torch.nn.Module):

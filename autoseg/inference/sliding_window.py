@@ -5,8 +5,8 @@ own centre (sigma an eighth of the window: Isensee 2021), because a network know
 a product over axes and windows form a grid, so the weights are normalised along each axis beforehand: at every voxel
 they add up to one, the sum over windows is the result, and one window alone has weight one everywhere.
 
-A *view* is one window seen in one mirroring. Views, not windows, are what is batched; all networks see the same views.
-Logits of a large volume with many structures lie in a temporary file, so that memory holds those of one batch of views.
+A *tile* is one window in one mirroring (mirrored test-time augmentation, TTA). Tiles are batched; all networks see the same.
+Logits of a large volume with many structures lie in a temporary file, so that memory holds those of one batch of tiles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from autoseg.errors import ModelError
 from autoseg.imaging.scratch import scratch_zeros
 
-__all__ = ["Views", "predict_logits", "window_starts", "window_weights"]
+__all__ = ["Tiling", "predict_logits", "window_starts", "window_weights"]
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Window = tuple[tuple[slice, ...], list[torch.Tensor]]  # index into a (C, z, y, x) array, and three vectors of weights
@@ -64,14 +64,14 @@ def window_weights(length: int, patch: int, starts: Sequence[int], peak: str = "
 
 
 @dataclass(frozen=True)
-class Views:
+class Tiling:
     """Which windows of a volume networks see, and how.
 
     Attributes:
         patch_size: (z, y, x) voxels of a window.
         step: see ``window_starts``.
         mirror_axes: axes 0 to 2 of the volume; all combinations of flips are averaged, none included.
-        batch: views per call of a network.
+        batch: tiles per call of a network.
         pad_value: number, or one per channel, put around a small volume.
         peak: see ``window_weights``.
     """
@@ -87,7 +87,7 @@ class Views:
 def predict_logits(
     networks: Sequence[Network],
     data: np.ndarray,
-    views: Views,
+    tiling: Tiling,
     *,
     device: torch.device | str = "cpu",
     autocast: torch.dtype | None = None,
@@ -98,7 +98,7 @@ def predict_logits(
     Args:
         networks: modules on ``device`` in evaluation mode, (B, C, *patch) to (B, K, *patch).
         data: (C, z, y, x) float32 on the network grid; untouched. A volume smaller than the window is padded on both sides.
-        views: what the networks see.
+        tiling: what the networks see.
         device: where networks and, memory permitting, the accumulated logits are.
         autocast: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None for float32.
         scratch: folder for logits that are too large for memory; None for the system's temporary folder.
@@ -109,15 +109,15 @@ def predict_logits(
         result but by rounding.
 
     Raises:
-        ModelError: device memory does not suffice for one view.
+        ModelError: device memory does not suffice for one tile.
     """
     device = torch.device(device)
-    patch = tuple(int(edge) for edge in views.patch_size)
-    data, inner = _pad(data, patch, views.pad_value)
-    axes = views.mirror_axes
+    patch = tuple(int(edge) for edge in tiling.patch_size)
+    data, inner = _pad(data, patch, tiling.pad_value)
+    axes = tiling.mirror_axes
     flips = [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
-    windows = _windows(data.shape[1:], patch, views.step, views.peak)
-    attempts = dict.fromkeys([(views.batch, device), (1, device), (1, torch.device("cpu"))])
+    windows = _windows(data.shape[1:], patch, tiling.step, tiling.peak)
+    attempts = dict.fromkeys([(tiling.batch, device), (1, device), (1, torch.device("cpu"))])
     notes: list[str] = []
     for batch, store in attempts:
         try:
@@ -127,7 +127,7 @@ def predict_logits(
                 return _on_host(logits[inner], scratch), tuple(notes)
         except torch.cuda.OutOfMemoryError:
             notes.append(
-                f"{device} memory was short with {batch} views at once and logits on {store}; went on with less at a time"
+                f"{device} memory was short with {batch} tiles at once and logits on {store}; went on with less at a time"
             )
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -162,14 +162,14 @@ def _accumulate(
     device: torch.device,
     zeros: Callable[[int], torch.Tensor],
 ) -> torch.Tensor:
-    """(K, z, y, x) float32 tensor where ``image`` is: the weighted sum over all views.
+    """(K, z, y, x) float32 tensor where ``image`` is: the weighted sum over all tiles.
 
     Heads are added one by one, so that next to what the networks return there is never a second array of that size.
     """
     total = None
-    views = list(itertools.product(windows, flips))
-    for first in range(0, len(views), batch):
-        chunk = views[first : first + batch]
+    passes = list(itertools.product(windows, flips))
+    for first in range(0, len(passes), batch):
+        chunk = passes[first : first + batch]
         tiles = torch.stack([_flip(image[place], axes) for (place, _), axes in chunk]).to(device)
         logits = networks[0](tiles)
         for network in networks[1:]:

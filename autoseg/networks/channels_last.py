@@ -19,7 +19,7 @@ def lies_channels_last(x: torch.Tensor) -> bool:
 
 def normalise_channels_last(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
     """As ``torch.nn.functional.instance_norm``, of maps that lie channels last, from and to such; all of one number format."""
-    normalised: torch.Tensor = _Normalise.apply(x, weight, bias, eps)
+    normalised: torch.Tensor = _Normalise.apply(x, weight, bias, eps)  # type: ignore[no-untyped-call]  # torch says no type
     return normalised
 
 

@@ -54,7 +54,7 @@ def prepare_for(
     precision: str = "auto",
     training: bool = False,
 ) -> Applied:
-    """Prepare a network, in place, and for a training the process too, for the device that it is on.
+    """Prepare a network, in place, and for a training run the process too, for the device that it is on.
 
     Weights keep their values; results differ by rounding. Call it behind whatever loads weights, once for each network.
 

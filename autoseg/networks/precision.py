@@ -59,7 +59,7 @@ def faster_in_bf16(
     """Whether bfloat16 autocast beats float32 by a tenth or more, measured on ``patch`` (C, Z, Y, X) zeros.
 
     On CUDA the answer comes from the hardware without a measurement; MPS says no, and so do processors that would only imitate
-    bfloat16, where a trial alone takes up to a minute. Ask ``unsafe_in_bf16`` before a training.
+    bfloat16, where a trial alone takes up to a minute. Ask ``unsafe_in_bf16`` before a training run.
     """
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -74,7 +74,7 @@ def faster_in_bf16(
             start = time.perf_counter()
             with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 y = network(x)
-            y = getattr(y, "features", y)  # of postponed logits
+            y = getattr(y, "features", y)  # of lazy logits
             if training:
                 y.float().mean().backward()
             del y  # with many labels the largest thing there is
@@ -86,7 +86,7 @@ def faster_in_bf16(
 
 
 def unsafe_in_bf16(spec: NetworkSpec, patches: Iterable[Sequence[int]], device: torch.device) -> bool:
-    """Whether a training of the network of ``spec`` on one of these patches would write beyond its memory in bfloat16."""
+    """Whether a training run of the network of ``spec`` on one of these patches would write beyond its memory in bfloat16."""
     return device.type == "cpu" and has_amx() and any(has_thin_stage(spec, patch) for patch in patches)
 
 

@@ -16,12 +16,12 @@ from autoseg.options.parsing import (
     duration,
     edge_mm,
     finite,
+    fraction,
     names,
     path,
     positive,
     setting,
     shard,
-    share,
     text,
     whole,
 )
@@ -97,7 +97,7 @@ class TrainingOptions:
         iterations: train so many steps; default: the plan's
         recipe: autoseg (default), parity (nnU-Net's), or a JSON file
         settings: change one setting of the recipe
-        seed: same seed, same training (default 0)
+        seed: same seed, same training run (default 0)
     """
 
     plan: str | None = option(None, text, "NAME")
@@ -117,7 +117,7 @@ class TrainOptions:
         training: length, recipe and seed
         name: name of the run; default: plan and network
         start: start with the weights of a model
-        dry_run: settle the training and show it; start nothing, write nothing
+        dry_run: settle the training run and show it; start nothing, write nothing
         explain: print what was settled, with the rule and numbers of each decision
     """
 
@@ -146,7 +146,7 @@ class CompareOptions:
     training: TrainingOptions = TrainingOptions()
     repeats: int = option(1, positive, "N")
     match_flops: bool = option(False)
-    margin: float = option(0.005, share, "X")
+    margin: float = option(0.005, fraction, "X")
     target: str | None = option(None, path, "OUT", name="--output")
 
 
@@ -156,10 +156,10 @@ class InferenceOptions:
 
     Attributes:
         folds: default: every fold of the model, averaged
-        mirror: one view instead of the mean over mirrored ones; faster
-        step: distance of windows, as a share of the window (default 0.5)
+        mirror: no mirrored TTA (test-time augmentation), which averages the predictions of mirrored images; faster
+        step: tile step of the sliding window, as a fraction of the window (default 0.5)
         resample_channels: bring channels onto the first one's grid
-        fold_agreement: measure how far the folds agree on each structure
+        fold_agreement: measure the inter-fold Dice of each structure
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
         closed_gates: without the networks' self-attention, to measure what it does
     """
@@ -179,18 +179,18 @@ class SurfaceOptions:
 
     Attributes:
         formats: stl, ply, obj, vtp, glb; none for none
-        decimate: take away this share of their triangles
+        decimate: take away this fraction of their triangles
         coordinates: of surface files (default lps)
     """
 
     formats: tuple[str, ...] = option((), names, "stl,glb", name="--surfaces")
-    decimate: float = option(0.0, float, "SHARE")
+    decimate: float = option(0.0, float, "FRACTION")
     coordinates: str = option("lps", text, choices=("lps", "ras"))
 
     def __post_init__(self) -> None:
         if not 0 <= self.decimate < 1:
             raise AutosegError(
-                f"decimate: expected the share of triangles to take away, from 0 to below 1, found {self.decimate}"
+                f"decimate: expected the fraction of triangles to take away, from 0 to below 1, found {self.decimate}"
             )
 
 
@@ -209,7 +209,7 @@ class PredictOptions:
             the finest spacing
         invert_monochrome1: turn DICOM images of MONOCHROME1 round, as converters that use ITK do
         reference: score the results against the labels there
-        shard: the i-th of N shares of the cases, counted from 0
+        shard: the i-th of N shards of the cases, counted from 0
     """
 
     inference: InferenceOptions = InferenceOptions()
@@ -255,7 +255,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Where a page finds what it shows.
+    """Where an HTML report finds what it shows.
 
     Attributes:
         images: folder of the scans; default: imagesTr beside the references' labelsTr

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-__all__ = ["duration", "edge_mm", "finite", "names", "path", "positive", "setting", "shard", "share", "text", "whole"]
+__all__ = ["duration", "edge_mm", "finite", "fraction", "names", "path", "positive", "setting", "shard", "text", "whole"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -57,7 +57,7 @@ def finite(value: str) -> float:
     return number
 
 
-def share(value: str) -> float:
+def fraction(value: str) -> float:
     """A number above 0 and below 1."""
     number = _number(value)
     if not 0 < number < 1:

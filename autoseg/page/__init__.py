@@ -1,4 +1,4 @@
-"""The page: one HTML file that shows a run, predictions or an evaluation, and opens from disk without a network.
+"""The HTML report: one file that shows a run, predictions or an evaluation, and opens from disk without a network.
 
 ``write_page`` takes what is to be shown as values (a ``Page``). All of it is readable without JavaScript, apart from the
 panel in three dimensions and the buttons of the review. Nothing of a scan's header gets into it: a case is the name of its

@@ -47,7 +47,7 @@ def page_of(folder: Path, options: ReportOptions) -> Page:
 
 
 def _of_run(folder: Path, fold: FoldRecord) -> Page:
-    """The Page of a fold: the training, its data set, and the cases that it held back."""
+    """The Page of a fold: the training run, its data set, and its validation cases."""
     plan, workspace, results = fold.task.plan, folder.absolute().parents[3], folder / "validation"
     about = workspace / "fingerprints" / plan.dataset
     home = read_json(about / "dataset.json").get("folder") if (about / "dataset.json").is_file() else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from autoseg.digits import as_text
 from autoseg.imaging.colours import structure_colours
 from autoseg.page.rendering import text
 
@@ -54,7 +55,7 @@ def number(value: Any, digits: int = 3) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
+        return as_text(value, digits, grouped=",").replace("-", "−")
     if isinstance(value, list | tuple):
         return ", ".join(number(part, digits) for part in value)
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -46,7 +46,7 @@ def _environment() -> Environment:
 
 def render(template: str, **values: Any) -> Markup:
     """A template with these values."""
-    return Markup(_environment().get_template(template).render(**values))
+    return Markup(_environment().get_template(template).render(values))
 
 
 @cache

@@ -97,7 +97,7 @@ def predict(
         write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))
     write_measurements(target, done.cases("done", "skipped"), TABLE.replace(".", f"{part}."))
     report = None
-    if scored:
+    if scored and options.reference:
         known = Known(bundle.labels, ending, scored, {case.id: case.images for case in share})
         report = evaluate(options.reference, target, scores, runtime=runtime, known=known)
         if options.surfaces.formats:

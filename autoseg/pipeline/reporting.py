@@ -1,4 +1,4 @@
-"""The HTML page of a run, of predictions, of reconstructions or of an evaluation."""
+"""The HTML report of a run, of predictions, of reconstructions or of an evaluation."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def train(
 
     Args:
         dataset: as in ``verify``; data that are not planned or prepared yet are now.
-        fold: ``"0"``, several as ``"0,1,2"``, or ``"all"`` for every case with none held back.
+        fold: ``"0"``, several as ``"0,1,2"``, or ``"all"`` for every case, without validation.
         workspace: for the run and the model.
         options: how to train; after a dry run the list is empty, and nothing was written.
         runtime: where and how; ``fresh`` begins anew: a model of the run with another plan is moved aside.

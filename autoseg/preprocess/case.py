@@ -12,7 +12,7 @@ import numpy as np
 
 from autoseg.data.dataset import Case
 from autoseg.data.labels import IGNORE, LabelSchema
-from autoseg.errors import AutosegError, GeometryError
+from autoseg.errors import AutosegError, DatasetError, GeometryError
 from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.files import read_label_volume, read_volume
 from autoseg.imaging.geometry import Geometry
@@ -35,14 +35,14 @@ class PreparedCase:
         image: (C, z, y, x) float32, normalised.
         codes: (z, y, x) int16 label codes, ``IGNORE`` where there is no annotation.
         geometry: of the network grid, in the patient.
-        sites: for each code present (``IGNORE`` excluded, 0 only where needed) an (N, 3) int32 array of voxels.
+        locations: of the foreground: for each code present (``IGNORE`` excluded, 0 only where needed) (N, 3) int32 voxels.
     """
 
     case: str
     image: np.ndarray
     codes: np.ndarray
     geometry: Geometry
-    sites: dict[int, np.ndarray]
+    locations: dict[int, np.ndarray]
 
 
 def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
@@ -110,6 +110,8 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
     """
     try:
         volume = read_volume(case.images)
+        if case.label is None:
+            raise DatasetError("a case to be prepared for training has no label. Add its label map")
         annotation = read_label_volume(case.label, onto=volume.geometry)
         if annotation.data.shape != volume.geometry.shape:
             raise GeometryError(f"image and label differ: {volume.geometry} and {annotation.geometry}. Verify the data set")
@@ -118,7 +120,7 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
         codes = resample_codes(np.ascontiguousarray(codes), geometry, grid, _orders(geometry, plan, "label"))
     except AutosegError as fault:
         raise type(fault)(f"case {case.id!r}: {fault}") from fault
-    return PreparedCase(case.id, image, codes, grid, find_sites(codes, seed=zlib.crc32(case.id.encode())))
+    return PreparedCase(case.id, image, codes, grid, find_locations(codes, seed=zlib.crc32(case.id.encode())))
 
 
 def network_grid(geometry: Geometry, plan: Plan) -> Geometry:
@@ -129,7 +131,7 @@ def network_grid(geometry: Geometry, plan: Plan) -> Geometry:
     return geometry.resized(target)
 
 
-def find_sites(codes: np.ndarray, seed: int) -> dict[int, np.ndarray]:
+def find_locations(codes: np.ndarray, seed: int) -> dict[int, np.ndarray]:
     """Voxels of every code, where a patch may be centred.
 
     Up to ``SITES_PER_CODE`` or one in a hundred of a code's voxels, whichever is more, drawn without replacement.
@@ -142,15 +144,15 @@ def find_sites(codes: np.ndarray, seed: int) -> dict[int, np.ndarray]:
     partly = bool((flat == IGNORE).any())
     order = np.flatnonzero(flat >= 0 if partly else flat > 0)
     rng = np.random.default_rng(seed)
-    sites = {0: np.zeros((0, 3), np.int32)} if partly else {}
+    locations = {0: np.zeros((0, 3), np.int32)} if partly else {}
     order = order[np.argsort(flat[order], kind="stable")]  # by code, and within a code ascending
     found, first = np.unique(flat[order], return_index=True)
     for code, voxels in zip(found.tolist(), np.split(order, first)[1:], strict=True):
         wanted = max(min(SITES_PER_CODE, voxels.size), -(-voxels.size // 100))
         if wanted < voxels.size:
             voxels = np.sort(rng.choice(voxels, wanted, replace=False))
-        sites[code] = np.stack(np.unravel_index(voxels, codes.shape), axis=1).astype(np.int32)
-    return sites
+        locations[code] = np.stack(np.unravel_index(voxels, codes.shape), axis=1).astype(np.int32)
+    return locations
 
 
 def _oriented(

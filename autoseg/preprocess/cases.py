@@ -19,7 +19,7 @@ class TrainingCase(Protocol):
         shape: (z, y, x) voxels.
         image: (C, z, y, x), read by slicing: on disk or in memory.
         codes: (z, y, x) label codes, likewise.
-        sites: for each code that is there (N, 3) of its voxels, where a patch may be centred.
+        locations: of the foreground: for each code that is there (N, 3) of its voxels, where a patch may be centred.
     """
 
     @property
@@ -35,7 +35,7 @@ class TrainingCase(Protocol):
     def codes(self) -> Any: ...
 
     @property
-    def sites(self) -> Mapping[int, np.ndarray]: ...
+    def locations(self) -> Mapping[int, np.ndarray]: ...
 
 
 def voxels_of(shapes: Iterable[Iterable[int]]) -> int:

@@ -3,7 +3,7 @@
 A blosc2 file is a frame around compressed chunks. Beside the file stands a table (``FileSums``) with a CRC-32 of each
 chunk and one of the frame. The frame is checked when the file is opened, before the decompressor sees it, and a chunk
 when a voxel of it is first read: a flipped bit is an error, not another image. What was found sound is not looked at
-again while the file stays open and as it is, so that a training, which reads each chunk many times, pays for its first
+again while the file stays open and as it is, so that a training run, which reads each chunk many times, pays for its first
 reading alone.
 """
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from autoseg.atomic import remove_leftovers
 from autoseg.data.dataset import Case
 from autoseg.data.labels import LabelSchema
+from autoseg.ledger import judge
 from autoseg.names import plain_name
 from autoseg.preprocess.case import prepare_case
-from autoseg.preprocess.store import is_stored, is_whole, store_case
+from autoseg.preprocess.store import entry_of, is_whole, store_case
 from planners.plan import Plan
 
 __all__ = ["Prepare"]
@@ -39,12 +40,14 @@ class Prepare:
         """Whether the case lies there, made from the same; with ``look`` whether every byte of it is what was written."""
         folder = self.folder / case.id
         remove_leftovers(folder)  # of a kill right after the case was whole
-        if not is_stored(folder, self.digests[case.id]):
+
+        def is_sound() -> bool:
+            if not look or is_whole(folder):
+                return True
+            logger.warning("%s: the prepared case was damaged and is prepared anew", case.id)
             return False
-        if not look or is_whole(folder):
-            return True
-        logger.warning("%s: the prepared case was damaged and is prepared anew", case.id)
-        return False
+
+        return judge(entry_of(folder), self.digests[case.id], is_sound).done
 
     def setup(self) -> Prepare:
         return self

@@ -20,6 +20,7 @@ import numpy as np
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
+from autoseg.ledger import DONE, Entry, judge
 from autoseg.names import remove_folder
 from autoseg.preprocess.case import PreparedCase
 from autoseg.preprocess.checked import (
@@ -40,6 +41,7 @@ __all__ = [
     "MOST_COMPRESSED",
     "LoadedCase",
     "StoredCase",
+    "entry_of",
     "is_stored",
     "is_whole",
     "loaded",
@@ -94,7 +96,7 @@ class CaseRecord:
 class StoredCase:
     """A prepared case whose voxels stay on disk until they are asked for.
 
-    ``image`` (C, z, y, x) and ``codes`` (z, y, x) are ``CheckedArray``: slicing one reads the blocks it touches. ``sites``
+    ``image`` (C, z, y, x) and ``codes`` (z, y, x) are ``CheckedArray``: slicing one reads the blocks it touches. ``locations``
     maps a code to its (N, 3) voxels. Only the ``KEPT_OPEN`` cases used last keep their files open, however many there are.
     What is damaged raises ``Damage``, an AutosegError, when it is read.
     """
@@ -112,8 +114,8 @@ class StoredCase:
         return _open_array(*_stamped(self.folder / "codes.b2nd"))
 
     @property
-    def sites(self) -> dict[int, np.ndarray]:
-        return _open_sites(*_stamped(self.folder / "sites.npy"))
+    def locations(self) -> dict[int, np.ndarray]:
+        return _open_locations(*_stamped(self.folder / "sites.npy"))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -128,7 +130,7 @@ class LoadedCase:
     geometry: Geometry
     image: np.ndarray
     codes: np.ndarray
-    sites: dict[int, np.ndarray]
+    locations: dict[int, np.ndarray]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -139,7 +141,7 @@ def loaded(cases: Sequence[StoredCase], most_bytes: int) -> Sequence[StoredCase]
     """The cases with their voxels in memory, where those need at most ``most_bytes`` together; else as they are."""
     if sum(array.nbytes for case in cases for array in (case.image, case.codes)) > most_bytes:
         return cases
-    return [LoadedCase(case.case, case.geometry, case.image[...], case.codes[...], case.sites) for case in cases]
+    return [LoadedCase(case.case, case.geometry, case.image[...], case.codes[...], case.locations) for case in cases]
 
 
 def preparation_digest(file_digests: Any, labels: Any, plan: Plan) -> str:
@@ -150,12 +152,17 @@ def preparation_digest(file_digests: Any, labels: Any, plan: Plan) -> str:
     return digest([VERSION, file_digests, labels, parts])
 
 
+def entry_of(folder: Path) -> Entry | None:
+    """What the ledger is told of the case in ``folder``; None where there is none, or its record is damaged."""
+    try:
+        return Entry("autoseg plan_and_preprocess", _record(Path(folder)).made_from, DONE, {})
+    except AutosegError:
+        return None
+
+
 def is_stored(folder: Path, made_from: str) -> bool:
     """Whether ``folder`` holds a case with that digest; its arrays are not looked at."""
-    try:
-        return _record(Path(folder)).made_from == made_from
-    except AutosegError:
-        return False
+    return judge(entry_of(folder), made_from, lambda: True).done
 
 
 def is_whole(folder: Path) -> bool:
@@ -166,7 +173,7 @@ def is_whole(folder: Path) -> bool:
             refuse_unless_sound(folder / sums.name, sums)
         if not _record(folder).files:
             case = open_case(folder)
-            case.image[...], case.codes[...], case.sites  # noqa: B018 - a fault is raised
+            case.image[...], case.codes[...], case.locations  # noqa: B018 - a fault is raised
     except (AutosegError, OSError):
         return False
     return True
@@ -189,14 +196,14 @@ def store_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
 
 
 def _write_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
-    codes = sorted(prepared.sites)
-    voxels = [prepared.sites[code] for code in codes]
-    sites = io.BytesIO()
-    np.save(sites, np.concatenate(voxels) if voxels else np.zeros((0, 3), np.int32))
+    codes = sorted(prepared.locations)
+    voxels = [prepared.locations[code] for code in codes]
+    written = io.BytesIO()
+    np.save(written, np.concatenate(voxels) if voxels else np.zeros((0, 3), np.int32))
     files = (
         write_array(folder / "image.b2nd", _compressed(prepared.image)),
         write_array(folder / "codes.b2nd", _compressed(prepared.codes)),
-        write_checked(folder / "sites.npy", sites.getvalue()),
+        write_checked(folder / "sites.npy", written.getvalue()),
     )
     record = CaseRecord(
         case=prepared.case,
@@ -254,7 +261,7 @@ def _open_array(path: Path, stamp: tuple[int, int, int]) -> CheckedArray:
 
 
 @lru_cache(KEPT_OPEN)
-def _open_sites(path: Path, stamp: tuple[int, int, int]) -> dict[int, np.ndarray]:
+def _open_locations(path: Path, stamp: tuple[int, int, int]) -> dict[int, np.ndarray]:
     record, content = _record(path.parent), read_checked(path, _record(path.parent).sums(path.name))
     try:
         pieces = np.split(np.load(io.BytesIO(content), allow_pickle=False), np.cumsum(record.sites)[:-1])

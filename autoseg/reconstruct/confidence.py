@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 from scipy import ndimage
 
-from autoseg.reconstruct.composed import Logits, slabs_along_z
+from autoseg.reconstruct.lazy_logits import Logits, slabs_along_z
 
 __all__ = ["agreement", "entropies", "votes_of"]
 
@@ -18,7 +18,7 @@ def entropies(logits: Logits, *, has_regions: bool = False) -> list[tuple[float 
     """How unsure the network is of each structure.
 
     Args:
-        logits: (K, z, y, x), an array or ComposedLogits; without regions head 0 is background.
+        logits: (K, z, y, x), an array or LazyLogits; without regions head 0 is background.
 
     Returns:
         list with (mean in the structure, mean within a voxel of its border) for each structure, in [0, 1]: the entropy of the

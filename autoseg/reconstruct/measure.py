@@ -41,7 +41,7 @@ class Measurement:
         watertight, euler_number: of the surface; 2 for each piece without holes or handles.
         entropy, border_entropy: mean uncertainty of the network's answer in the structure, and within a voxel of its border,
             on the network's grid; 0 is certain, 1 is a guess.
-        fold_agreement: mean Dice of what each two folds of the model say alone, on the network's grid; 1 is unanimous.
+        fold_agreement: inter-fold Dice, the mean over pairs of folds, on the network's grid; 1 is unanimous.
         note: sentences.
     """
 

@@ -2,7 +2,7 @@
 
 The network sees the scan turned, cropped and resized. The way back needs the two grids and no record of the steps: the native
 axes are put in the order and direction of the network's, and each axis gets its interpolation map. Slab by slab, one class
-at a time against the best so far: memory is the result and a slab, however many classes. Of ``ComposedLogits`` the features are
+at a time against the best so far: memory is the result and a slab, however many classes. Of ``LazyLogits`` the features are
 interpolated, and the heads made of them there.
 """
 
@@ -13,10 +13,10 @@ import numpy as np
 
 from autoseg.errors import GeometryError
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.resample import apply_maps, axis_maps, grid_mapping, part_of
+from autoseg.imaging.resample import apply_operators, grid_mapping, interpolation_operators, part_of
 from autoseg.imaging.scratch import scratch_zeros
 from autoseg.imaging.volume import orient
-from autoseg.reconstruct.composed import ComposedLogits, Logits
+from autoseg.reconstruct.lazy_logits import LazyLogits, Logits
 
 __all__ = ["image_to_native", "logits_to_codes", "maps_to_native", "probabilities_to_native"]
 
@@ -39,7 +39,7 @@ def logits_to_codes(
     Logits are interpolated first and decided afterwards. Voxels outside the faces of the network's grid are background.
 
     Args:
-        logits: (K, z, y, x) on ``geometry``, float16, float32 or ComposedLogits; a tie goes to the lowest head.
+        logits: (K, z, y, x) on ``geometry``, float16, float32 or LazyLogits; a tie goes to the lowest head.
         native: the grid of the scan, any orientation, whose axes are parallel to those of ``geometry``.
         orders: spline order for each axis of ``geometry``.
         has_regions: heads are regions: background first, then each region changes the code where its logit is above 0
@@ -165,20 +165,20 @@ def _slabs(
     lower, upper = _inside(geometry, turned)
     if min(b - a for a, b in zip(lower, upper, strict=True)) < 1:
         return
-    first, *others = axis_maps(geometry, turned, orders)
-    others = [part_of(m, a, b) for m, a, b in zip(others, lower[1:], upper[1:], strict=True)]
+    first, *rest = interpolation_operators(geometry, turned, orders)
+    others = [part_of(m, a, b) for m, a, b in zip(rest, lower[1:], upper[1:], strict=True)]
     plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
-    composed = logits if isinstance(logits, ComposedLogits) else None
-    if composed is not None:
-        slab_voxels = min(slab_voxels, _FEATURES // len(composed.features))
+    lazy = logits if isinstance(logits, LazyLogits) else None
+    if lazy is not None:
+        slab_voxels = min(slab_voxels, _FEATURES // len(lazy.features))
     thickness = max(1, slab_voxels // plane)
     for start in range(lower[0], upper[0], thickness):
         stop = min(start + thickness, upper[0])
         needed, maps = zip(part_of(first, start, stop), *others, strict=True)
         target = orient(result, order, flips)[..., start:stop, lower[1] : upper[1], lower[2] : upper[2]]
-        sources = logits if composed is None else composed.features
-        there = (apply_maps(source[needed].astype(np.float32), maps) for source in sources)
-        yield target, there if composed is None else ComposedLogits(np.stack(list(there)), composed.weights, composed.bias)
+        sources = logits if lazy is None else lazy.features
+        there = (apply_operators(source[needed].astype(np.float32), maps) for source in sources)
+        yield target, there if lazy is None else LazyLogits(np.stack(list(there)), lazy.weights, lazy.bias)
 
 
 def _turn(native: Geometry, geometry: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -40,7 +40,7 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
 from autoseg.imaging.volume import LabelVolume
-from autoseg.reconstruct.composed import Logits, slabs_along_z
+from autoseg.reconstruct.lazy_logits import Logits, slabs_along_z
 
 __all__ = ["Box", "Smoothing", "isotropic_labels", "label_boxes", "mask_in", "surfaces_from_labels", "surfaces_from_scores"]
 
@@ -62,7 +62,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How surfaces are finished: ``iterations`` of Taubin's filter, and the share of triangles to ``decimate``, in [0, 1)."""
+    """How surfaces are finished: ``iterations`` of Taubin's filter; the fraction of triangles to ``decimate``, in [0, 1)."""
 
     iterations: int
     decimate: float = 0.0
@@ -70,7 +70,7 @@ class Smoothing:
     def __post_init__(self) -> None:
         if not 0 <= self.decimate < 1:
             raise AutosegError(
-                f"decimate: expected the share of triangles to take away, from 0 to below 1, found {self.decimate}"
+                f"decimate: expected the fraction of triangles to take away, from 0 to below 1, found {self.decimate}"
             )
 
 
@@ -87,7 +87,7 @@ def surfaces_from_scores(
     """The surface of every structure, from the logits of a network.
 
     Args:
-        logits: (K, z, y, x) float on ``geometry``, an array or ComposedLogits; without regions head 0 is background.
+        logits: (K, z, y, x) float on ``geometry``, an array or LazyLogits; without regions head 0 is background.
         structures: their names, in the order of the heads.
         has_regions: each head is a region of its own, inside where its logit is above 0.
         iterations, decimate: see Smoothing.
@@ -170,7 +170,7 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
         mask, lower = mask_in(labels.data, (value,), box, MARGIN)
         every, _ = mask_in(labels.data, values, box, MARGIN)
         source = old.cropped(lower, mask.shape)
-        ends = np.stack([grid.to_index(source.to_world([corner]))[0] for corner in ([0, 0, 0], np.array(mask.shape) - 1)])
+        ends = np.stack([grid.to_index(source.to_world([corner]))[0] for corner in ((0, 0, 0), [n - 1 for n in mask.shape])])
         start = np.maximum(0, np.floor(ends[0])).astype(int)
         stop = np.minimum(shape, np.ceil(ends[1]) + 1).astype(int)
         fields = np.stack([field_of_mask(part, source.spacing_mm) for part in (mask, every)])

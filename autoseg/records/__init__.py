@@ -1,7 +1,7 @@
 """The files that one part of autoseg writes and others read: what stands in them, as frozen dataclasses.
 
 A record is a value. Whoever writes it hands one over, whoever reads it gets one back, and neither has to know the other: the
-page shows a training without the training code, and surfaces of a prediction are scored without the network. Where only one
+page shows a training run without the training code, and surfaces of a prediction are scored without the network. Where only one
 part writes and reads a file, its record stands beside the code.
 
 Results are read leniently: what a newer version added is passed over, what an older one did not write yet has a default.

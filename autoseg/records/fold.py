@@ -95,7 +95,7 @@ class Check:
 
 
 def as_recorded(task: Any) -> FoldTaskRecord:
-    """The task of a training, with settings and length as plain values."""
+    """The task of a training run, with settings and length as plain values."""
     return from_json(FoldTaskRecord, to_json(task), strict=False)
 
 
@@ -121,7 +121,7 @@ def read_fold(folder: Path) -> FoldRecord | None:
 
 
 def read_checks(path: Path) -> tuple[Check, ...]:
-    """The checks in a ``history.jsonl``; a last line that a crash cut off is left out."""
+    """The validations in a ``history.jsonl``; a last line that a crash cut off is left out."""
     found = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:

@@ -1,1 +1,1 @@
-"""Several trainings that answer one question: each is run by the pipeline, what they left is read back and compared."""
+"""Several training runs that answer one question: each is run by the pipeline, what they left is read back and compared."""

@@ -6,50 +6,50 @@ from collections.abc import Sequence
 
 from autoseg.evaluation.comparison_report import About
 from autoseg.options import CompareOptions
-from autoseg.studies.entrant import Entrant, Study
-from autoseg.training.settle import width_share
+from autoseg.studies.compared_run import ComparedRun, ComparisonSetup
+from autoseg.training.settle import width_fraction
 from autoseg.versions import machine, versions
 from planners.records import digest, to_json
 
-__all__ = ["describe", "study_name"]
+__all__ = ["describe", "comparison_name"]
 
 
-def study_name(study: Study, seeds: Sequence[int], names: Sequence[str], match_flops: bool) -> str:
+def comparison_name(setup: ComparisonSetup, seeds: Sequence[int], names: Sequence[str], match_flops: bool) -> str:
     """A name that tells this comparison from any other."""
-    plan, spec = study.ready.plan, study.ready.spec
-    shared = [plan, study.recipe, study.length, list(seeds), study.cases_digest, study.split, study.device.type]
-    return f"{spec.name}_{plan.name}_fold_{study.fold}_{digest([*shared, names, match_flops])[:8]}"
+    plan, spec = setup.ready.plan, setup.ready.spec
+    shared = [plan, setup.recipe, setup.length, list(seeds), setup.cases_digest, setup.split, setup.device.type]
+    return f"{spec.name}_{plan.name}_fold_{setup.fold}_{digest([*shared, names, match_flops])[:8]}"
 
 
-def describe(study: Study, seeds: Sequence[int], entrants: Sequence[Entrant], options: CompareOptions) -> About:
+def describe(setup: ComparisonSetup, seeds: Sequence[int], runs: Sequence[ComparedRun], options: CompareOptions) -> About:
     """Title, conditions in words, and the same as values."""
-    plan, spec, here = study.ready.plan, study.ready.spec, machine(study.device)
+    plan, spec, here = setup.ready.plan, setup.ready.spec, machine(setup.device)
     patch = " x ".join(str(edge) for edge in plan.patch_size)
-    share = width_share(study.recipe, study.device.type)
+    share = width_fraction(setup.recipe, setup.device.type)
     features = "the plan's features" if share == 1 else f"{share:g} times the plan's features"
-    recipe = " ".join([study.recipe.name, *study.recipe_words[2:]])
+    recipe = " ".join([setup.recipe.name, *setup.recipe_words[2:]])
     drawn = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     conditions = [
         f"Each network: plan {plan.name} (patch {patch}), recipe {recipe}, {features}, "
-        f"{study.length} of training, {drawn}, {len(study.split.training)} cases to learn from and "
-        f"{len(study.split.validation)} held back, on {here['device']} ({here['cores']} cores), {here['date']}.",
+        f"{setup.length} of training, {drawn}, {len(setup.split.training)} cases to learn from and "
+        f"{len(setup.split.validation)} held back, on {here['device']} ({here['cores']} cores), {here['date']}.",
         _about_trainings(len(seeds)),
     ]
-    if options.match_flops and entrants:
-        conditions.append(_about_widths(entrants))
+    if options.match_flops and runs:
+        conditions.append(_about_widths(runs))
     more = {
         "dataset": spec.name,
-        "fold": study.fold,
+        "fold": setup.fold,
         "plan": plan.name,
-        "recipe": to_json(study.recipe),
-        "length": to_json(study.length),
+        "recipe": to_json(setup.recipe),
+        "length": to_json(setup.length),
         "seeds": list(seeds),
         "match_flops": options.match_flops,
         "margin": options.margin,
         "machine": here,
         "versions": versions(),
     }
-    return About(f"{spec.name}, fold {study.fold}: networks compared", tuple(conditions), more)
+    return About(f"{spec.name}, fold {setup.fold}: networks compared", tuple(conditions), more)
 
 
 def _about_trainings(count: int) -> str:
@@ -62,11 +62,11 @@ def _about_trainings(count: int) -> str:
     )
 
 
-def _about_widths(entrants: Sequence[Entrant]) -> str:
-    first = entrants[0]
+def _about_widths(runs: Sequence[ComparedRun]) -> str:
+    first = runs[0]
     ratios = ", ".join(
         f"{e.name} {e.cost.operations / first.cost.operations:.2f} "
         f"(widths {', '.join(map(str, e.training.plan.network.features))})"
-        for e in entrants
+        for e in runs
     )
     return f"Widths were scaled to the operations of {first.name}; achieved, as a ratio: {ratios}."

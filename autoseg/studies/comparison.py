@@ -1,6 +1,6 @@
 """Several networks under one plan, one recipe and one budget, on the same cases.
 
-Every network is trained in a process of its own (``process``); what it leaves in its run folder is read back (``contender``),
+Every network is trained in a process of its own (``process``); what it leaves in its run folder is read back (``method``),
 scored in pairs and written as tables. The name of a run holds a digest of all that it depends on: the same call continues
 what was interrupted and repeats nothing that is finished.
 """
@@ -15,16 +15,16 @@ from pathlib import Path
 
 from autoseg.data.dataset import read_dataset
 from autoseg.errors import AutosegError
-from autoseg.evaluation.comparison import Comparison, Contender, average_trainings, compare_scores
+from autoseg.evaluation.comparison import Comparison, Method, average_trainings, compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
 from autoseg.networks import NETWORKS
 from autoseg.networks.devices import choose_device
 from autoseg.options import CompareOptions, Runtime
 from autoseg.room import check_writable
-from autoseg.studies.about import describe, study_name
-from autoseg.studies.contender import is_finished, read_contender, with_closed_gates
-from autoseg.studies.entrant import Entrant, Study, enter
+from autoseg.studies.about import comparison_name, describe
+from autoseg.studies.compared_run import ComparedRun, ComparisonSetup, compared_run
 from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
+from autoseg.studies.method import is_finished, read_method, with_closed_gates
 from autoseg.studies.process import recipe_words, train_apart
 from autoseg.studies.ready import choose_recipe, length_of, ready_to_train
 from autoseg.studies.settled import tell
@@ -35,7 +35,7 @@ __all__ = ["Compared", "compare"]
 
 logger = logging.getLogger(__name__)
 
-BySeed = dict[int, Contender]
+BySeed = dict[int, Method]
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Trainings:
-    """What the trainings came to, by network: also with closed gates, and why some ``failed``."""
+class TrainedRuns:
+    """What the training runs came to, by network: also with closed gates, and why some ``failed``."""
 
-    entrants: dict[str, Entrant] = field(default_factory=dict)
+    runs: dict[str, ComparedRun] = field(default_factory=dict)
     trained: dict[str, BySeed] = field(default_factory=dict)
     closed: dict[str, BySeed] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -87,33 +87,35 @@ def compare(
     names = tuple(dict.fromkeys(options.networks or NETWORKS))
     for name in names:
         NETWORKS[name]  # an unknown name is an error that lists the known ones
-    study = _study(dataset, str(fold), workspace, options, runtime)
-    seeds = range(study.seed, study.seed + options.repeats)
+    setup = _setup(dataset, str(fold), workspace, options, runtime)
+    seeds = range(setup.seed, setup.seed + options.repeats)
     target = options.target
-    folder = Path(target) if target else workspace.comparison(study_name(study, seeds, names, options.match_flops))
+    folder = Path(target) if target else workspace.comparison(comparison_name(setup, seeds, names, options.match_flops))
     check_writable(folder)
-    found = _train_all(study, names, seeds, match=options.match_flops)
-    merge = average_trainings if options.repeats > 1 else lambda trainings: trainings[study.seed]
-    contenders = [merge(found.trained[name]) for name in names if name in found.trained]
+    found = _train_all(setup, names, seeds, match=options.match_flops)
+    merge = average_trainings if options.repeats > 1 else lambda trainings: trainings[setup.seed]
+    methods = [merge(found.trained[name]) for name in names if name in found.trained]
     closed = {name: merge(trainings) for name, trainings in found.closed.items()}
-    comparison = compare_scores(contenders, margin=options.margin, failed=found.failed, gates_closed=closed)
-    about = describe(study, seeds, list(found.entrants.values()), options)
+    comparison = compare_scores(methods, margin=options.margin, failed=found.failed, gates_closed=closed)
+    about = describe(setup, seeds, list(found.runs.values()), options)
     write_comparison(comparison, about, folder)
     failures = [f"{name}: {reason}" for name, reason in found.failed.items()]
-    failures += [f"{c.name}: {failure}" for c in contenders for failure in c.failures]
+    failures += [f"{c.name}: {failure}" for c in methods for failure in c.failures]
     return Compared(folder, comparison, about, tuple(failures))
 
 
-def _study(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: CompareOptions, runtime: Runtime) -> Study:
+def _setup(
+    dataset: str | PathLike[str], fold: str, workspace: Workspace, options: CompareOptions, runtime: Runtime
+) -> ComparisonSetup:
     """What the networks share; whatever is missing of it is made."""
     device, recipe = choose_device(runtime.device), choose_recipe(options.training)
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     count = count_folds(spec)
     if fold == ALL or len(fold_names(fold, count)) > 1:
-        raise AutosegError(f"fold {fold!r}: a comparison needs the held-back cases of one fold, 0 to {count - 1}")
+        raise AutosegError(f"fold {fold!r}: a comparison needs the validation cases of one fold, 0 to {count - 1}")
     (fold,) = fold_names(fold, count)
     ready = ready_to_train(spec, workspace, options.training.plan, runtime)
-    return Study(
+    return ComparisonSetup(
         ready=ready,
         cases_digest=ready.digest,
         voxels=ready.voxels,
@@ -129,22 +131,22 @@ def _study(dataset: str | PathLike[str], fold: str, workspace: Workspace, option
     )
 
 
-def _train_all(study: Study, names: Sequence[str], seeds: Sequence[int], *, match: bool) -> Trainings:
+def _train_all(setup: ComparisonSetup, names: Sequence[str], seeds: Sequence[int], *, match: bool) -> TrainedRuns:
     """Train all networks with one seed, then with the next."""
-    found = Trainings()
-    operations = enter(study, names[0]).cost.operations if match else None
-    for one in (replace(study, seed=number) for number in seeds):
+    found = TrainedRuns()
+    operations = compared_run(setup, names[0]).cost.operations if match else None
+    for one in (replace(setup, seed=number) for number in seeds):
         if len(seeds) > 1:
-            logger.info("trainings with seed %d", one.seed)
+            logger.info("training runs with seed %d", one.seed)
         for name in names:
             what = name if len(seeds) == 1 else f"{name}, seed {one.seed}"
             try:
-                entrant = enter(one, name, operations if name != names[0] else None)
-                found.entrants.setdefault(name, entrant)
-                found.trained.setdefault(name, {})[one.seed] = _trained(one, entrant)
+                run = compared_run(one, name, operations if name != names[0] else None)
+                found.runs.setdefault(name, run)
+                found.trained.setdefault(name, {})[one.seed] = _trained(one, run)
                 what += ", with closed gates"
                 with told_when_short_of_memory():
-                    without = with_closed_gates(one, entrant)
+                    without = with_closed_gates(one, run)
                 if without:
                     found.closed.setdefault(name, {})[one.seed] = without
             except AutosegError as fault:
@@ -153,9 +155,9 @@ def _train_all(study: Study, names: Sequence[str], seeds: Sequence[int], *, matc
     return found
 
 
-def _trained(study: Study, entrant: Entrant) -> Contender:
+def _trained(setup: ComparisonSetup, run: ComparedRun) -> Method:
     """Train a network, unless that is finished, and read what it came to."""
-    tell(entrant.warnings)
-    if study.runtime.fresh or not is_finished(entrant):
-        train_apart(study, entrant)
-    return read_contender(entrant)
+    tell(run.warnings)
+    if setup.runtime.fresh or not is_finished(run):
+        train_apart(setup, run)
+    return read_method(run)

@@ -98,8 +98,8 @@ def train_one(run: Run, fold: str) -> FoldResult:
     folder, task, start = fold_folder(run.folder, fold), run.tasks[fold], run.starts.get(fold)
     if run.runtime.fresh:
         remove_folder(folder, owner=run.folder)
-    held_back = f"{len(task.training)} cases to learn from, {len(task.validation)} held back"
-    logger.info("%s, fold %s: %s, on %s", run.folder.name, fold, held_back, run.device)
+    cases = f"{len(task.training)} training cases, {len(task.validation)} validation cases"
+    logger.info("%s, fold %s: %s, on %s", run.folder.name, fold, cases, run.device)
     trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start)
     _write_record(run, task, folder, trained)
     bundle = _save(run, fold, trained)
@@ -149,7 +149,7 @@ def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
 
 
 def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path) -> tuple[Report, tuple[str, ...], Any]:
-    """Predict, restore and score the cases a fold held back; (Report, failures, what was found about restoration)."""
+    """Predict, restore and score the validation cases of a fold; (Report, failures, what was found about restoration)."""
     inference = InferenceOptions(folds=(fold,))
     runtime = Runtime(device=str(run.device), workers=run.runtime.workers, progress=run.runtime.progress)
     report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime)

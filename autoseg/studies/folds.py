@@ -54,5 +54,7 @@ def draw_splits(spec: DatasetSpec, scans: Sequence[CaseScan], workspace: Workspa
         if keep and present is not None:
             write_json(path, {"patients": patients, "folds": folds}, seal=True)
     if len(splits) < FOLDS:
-        logger.info("%d patients are as many folds, each with one patient held back; five or more make five folds", len(splits))
+        logger.info(
+            "%d patients are as many folds, each with one patient for validation; five or more make five folds", len(splits)
+        )
     return splits

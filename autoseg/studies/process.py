@@ -13,7 +13,7 @@ from typing import Any
 from autoseg.engines import run_command
 from autoseg.errors import TrainingError
 from autoseg.options import TrainingOptions
-from autoseg.studies.entrant import Entrant, Study
+from autoseg.studies.compared_run import ComparedRun, ComparisonSetup
 from autoseg.workspace import write_json
 
 __all__ = ["recipe_words", "train_apart"]
@@ -28,25 +28,25 @@ def recipe_words(options: TrainingOptions) -> tuple[str, ...]:
     return ("--recipe", name, *changes)
 
 
-def train_apart(study: Study, entrant: Entrant) -> None:
-    """Train a network of a study.
+def train_apart(setup: ComparisonSetup, run: ComparedRun) -> None:
+    """Train a network of a comparison.
 
     Raises:
-        TrainingError: with the last words of a training that failed.
+        TrainingError: with the last words of a training run that failed.
     """
-    network, length = entrant.folder.parent / "network.json", study.length
-    write_json(network, entrant.training.plan.network)
-    words: list[Any] = ["train", study.ready.spec.folder, study.fold, "--workspace", study.workspace.folder]
-    words += ["--plan", study.ready.plan.name, "--network", network, "--name", entrant.run, "--seed", study.seed]
+    network, length = run.folder.parent / "network.json", setup.length
+    write_json(network, run.training.plan.network)
+    words: list[Any] = ["train", setup.ready.spec.folder, setup.fold, "--workspace", setup.workspace.folder]
+    words += ["--plan", setup.ready.plan.name, "--network", network, "--name", run.run_name, "--seed", setup.seed]
     words += ["--time", f"{length.seconds}s"] if length.seconds else ["--iterations", length.steps]
-    words += [*study.recipe_words, "--set", f"batch_size={entrant.training.batch_size}", "--device", study.device]
-    words += ["--workers", study.runtime.workers] if study.runtime.workers else []
-    words += ["--fresh"] if study.runtime.fresh else []
+    words += [*setup.recipe_words, "--set", f"batch_size={run.training.batch_size}", "--device", setup.device]
+    words += ["--workers", setup.runtime.workers] if setup.runtime.workers else []
+    words += ["--fresh"] if setup.runtime.fresh else []
     lines: list[str] = []
 
     def on_line(line: str) -> None:
         lines.append(line)
-        logger.info("%s: %s", entrant.name, line)
+        logger.info("%s: %s", run.name, line)
 
     status = run_command(words, on_line=on_line)
     crashed = any(line.startswith("Traceback") for line in lines)  # also ends with status 1
@@ -59,6 +59,6 @@ def _last_words(lines: Sequence[str], status: int) -> str:
     if status < 0:
         return f"its process was killed by signal {-status}; that is how a want of memory (signal 9) shows itself"
     if status == 130:
-        return "its training was stopped; the same command goes on from there"
+        return "its training run was stopped; the same command goes on from there"
     begins = [i for i, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return "\n".join(lines[begins[-1] :] if begins else lines[-3:]) or f"its process ended with status {status}"

@@ -1,4 +1,4 @@
-"""What a training needs to begin: a plan, prepared cases, and a recipe; whatever is missing is made."""
+"""What a training run needs to begin: a plan, prepared cases, and a recipe; whatever is missing is made."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def choose_recipe(options: TrainingOptions) -> Recipe:
     """The recipe meant by a name or a file, with single settings changed; its loss and augmentation exist."""
     text, settings = str(options.recipe), dict(options.settings)
     if text.endswith(".json"):
-        recipe = changed(Recipe(name=Path(text).stem), {**_read_settings(text), **settings})
+        recipe = changed(changed(Recipe(name=Path(text).stem), _read_settings(text)), settings)
     else:
         recipe = changed(RECIPES[text], settings)
     LOSSES[recipe.loss], PRESETS[recipe.augmentation]  # an unknown name is an error that lists the known ones

@@ -1,4 +1,4 @@
-"""How well a model restores the images that its fold held back, after they were degraded on purpose.
+"""How well a model restores the images of its fold's validation cases, after they were degraded on purpose.
 
 The protocol is that of ``evaluation.reconstruction``, on the network's grid, where intensities lie in [0, 1]: noise, thick
 slices and blur, each with random numbers of its own that hang on the case alone. Written as ``restoration.json``.

@@ -71,7 +71,7 @@ def settle_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, op
 
 
 def _splits_of(folds: tuple[str, ...], ready: Ready, workspace: Workspace) -> dict[str, Split]:
-    """Which cases each fold learns from and which it holds back."""
+    """The training and validation cases of each fold."""
     if folds == (ALL,):
         return {ALL: Split(tuple(case.id for case in ready.spec.training), ())}
     splits = draw_splits(ready.spec, ready.scans, workspace, keep=not ready.dry)

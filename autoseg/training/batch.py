@@ -1,4 +1,4 @@
-"""What one step of a training learns from."""
+"""What one step of a training run learns from."""
 
 from __future__ import annotations
 

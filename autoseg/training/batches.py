@@ -53,7 +53,7 @@ def make_batch(
     seed: int,
     step: int,
     fraction: float,
-    plain: bool = False,
+    augmentation_free: bool = False,
     device: torch.device | str = "cpu",
 ) -> Batch:
     """The batch of one step.
@@ -62,8 +62,8 @@ def make_batch(
         cases: to draw from, uniformly and with replacement.
         recipe: with its batch size settled.
         seed, step: what the batch is drawn from.
-        fraction: share of the training that is over, for the stage of the patch size.
-        plain: samples of the segmentation are mirrored and no more.
+        fraction: of the training run that is over, for the stage of the patch size.
+        augmentation_free: samples of the segmentation are mirrored and no more.
         device: where samples are augmented; noise differs from one kind of device to another.
 
     Returns:
@@ -87,7 +87,7 @@ def make_batch(
         """``size`` samples; ``filling`` is the code beyond the scan."""
         made = []
         for position in range(size):
-            case = cases[rng.integers(len(cases))]
+            case = cases[int(rng.integers(len(cases)))]
             drawn = draw(rng, preset, setting)
             foreground = forced_foreground(rng, position, size, recipe.foreground)
             centre = draw_centre(rng, case, setting.patch_size, labels.structure_codes, foreground)
@@ -96,17 +96,18 @@ def make_batch(
             made.append(finish(image, codes, drawn))
         return [torch.stack(tensors) for tensors in zip(*made, strict=True)]
 
-    images, codes = samples(mirrored_only(preset) if plain else preset, setting, 0, apply)
+    images, codes = samples(mirrored_only(preset) if augmentation_free else preset, setting, 0, apply)
     if not recipe.restoration_weight or step % recipe.restoration_every:
         return Batch(images, codes)
     small = replace(setting, patch_size=restored_patch(plan.patch_size, plan.network.divisor))
     return Batch(images, codes, Lesson(*samples(with_degradations(preset), small, BEYOND, _degraded)))
 
 
-def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, ...]:
+def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:
     """(z, y, x) of the patches that teach restoration: no edge far beyond ``RESTORED_EDGE``, each a multiple of ``divisor``."""
     most = RESTORED_EDGE if patch[0] > 1 else RESTORED_EDGE_2D
-    return tuple(min(edge, -(-most // step) * step) for edge, step in zip(patch, divisor, strict=True))
+    z, y, x = (min(edge, -(-most // step) * step) for edge, step in zip(patch, divisor, strict=True))
+    return z, y, x
 
 
 def _degraded(image: torch.Tensor, codes: torch.Tensor, drawn: Drawn) -> tuple[torch.Tensor, ...]:

@@ -27,7 +27,7 @@ __all__ = ["LoopState", "load_checkpoint", "save_checkpoint"]
 
 @dataclass(frozen=True)
 class LoopState:
-    """Where a training stands.
+    """Where a training run stands.
 
     Attributes:
         step: optimiser steps done.
@@ -36,7 +36,7 @@ class LoopState:
         checks: validation losses measured so far.
         smoothed: running mean of the validation loss, or None before the first.
         best: lowest ``smoothed`` so far, or None.
-        since_best: checks since then.
+        since_best: validations since then.
         cooldown: fraction of the length at which the learning rate began to fall early, or None.
         bf16: number format chosen at the start.
         finished: the length is used up.

@@ -1,4 +1,4 @@
-"""One fold of a training: prepared cases in, weights out.
+"""One fold of a training run: prepared cases in, weights out.
 
 This file puts the parts together (batches, validation patches, loss, history) and hands them to ``loop.fit``.
 """
@@ -32,7 +32,7 @@ from autoseg.training.loop import Job, MakeBatch, NotFinite, Row, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
-from autoseg.training.recipe import Recipe, is_plain, patch_stage, steps_of_an_epoch
+from autoseg.training.recipe import Recipe, is_augmentation_free, patch_stage, steps_of_an_epoch
 from autoseg.training.settle import Training
 from autoseg.training.transfer import Start, Transfer, load_matching
 from planners.cost import prefers_lazy_logits
@@ -78,7 +78,7 @@ def task_of(training: Training, labels: LabelSchema, seed: int, split: Split, pr
     """The FoldTask of a settled training.
 
     Args:
-        split: the cases to learn from, and those held back.
+        split: the training and the validation cases.
         prepared: digest of the prepared cases.
         start: identity of the weights it starts with.
     """
@@ -167,19 +167,18 @@ def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Tran
 
 def _batches(task: FoldTask, prepared: Path, device: torch.device) -> tuple[MakeBatch, dict[int, _Drawn]]:
     """What makes the batch of a step, and which cases it drew for the last steps."""
-    cases: Sequence[TrainingCase] = [open_case(prepared / name) for name in task.training]
-    if device.type == "cuda":
-        cases = loaded(cases, KEPT_BYTES)
+    stored = [open_case(prepared / name) for name in task.training]
+    cases: Sequence[TrainingCase] = loaded(stored, KEPT_BYTES) if device.type == "cuda" else stored
     epoch = steps_of_an_epoch(task.recipe, task.plan, voxels_of(case.shape for case in cases))
     where = device if device.type == "cuda" else "cpu"
 
     drawn_from: dict[int, _Drawn] = {}
 
     def batch(step: int, fraction: float, left: float) -> Batch:
-        plain = is_plain(task.recipe, fraction, left / epoch)
+        free = is_augmentation_free(task.recipe, fraction, left / epoch)
         drawn_from[step] = drawn = _Drawn(cases)
         drawn_from.pop(step - KEPT_STEPS, None)
-        return make_batch(drawn, task.plan, task.recipe, task.labels, task.seed, step, fraction, plain, where)
+        return make_batch(drawn, task.plan, task.recipe, task.labels, task.seed, step, fraction, free, where)
 
     return batch, drawn_from
 
@@ -229,7 +228,7 @@ class _Monitor:
 def _prepare(task: FoldTask, device: torch.device, network: torch.nn.Module, precision: str) -> Applied:
     """The network as the device likes it, with the patches that this training passes through; the last ones at its end."""
     plan, recipe = task.plan, task.recipe
-    begins = (0.0, *(stage.until for stage in recipe.patch_stages))
+    begins = (0.0, *(stage.until for stage in recipe.patch_curriculum))
     patches = [patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)[0] for fraction in begins]
     return prepare_for(device, network, plan.network, patches, precision=precision, training=True)
 
@@ -253,9 +252,9 @@ def patch_dice(results: Iterable[tuple[torch.Tensor | Scores, torch.Tensor]], la
 def _validation_patches(task: FoldTask, prepared: Path) -> list[Batch]:
     """One fixed patch, without augmentation, from each of a few validation cases (of training cases where there are none)."""
     names = task.validation or task.training
-    most = min(task.recipe.check_cases, len(names))
+    most = min(task.recipe.validation_patches, len(names))
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, most).round().astype(int)]
-    plain = replace(task.recipe, augmentation="none", batch_size=1, foreground=1.0, patch_stages=(), restoration_weight=0.0)
+    plain = replace(task.recipe, augmentation="none", batch_size=1, foreground=1.0, patch_curriculum=(), restoration_weight=0.0)
     return [
         make_batch([open_case(prepared / name)], task.plan, plain, task.labels, task.seed, step, 1.0)
         for step, name in enumerate(chosen)

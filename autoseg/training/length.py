@@ -1,4 +1,4 @@
-"""How long a training lasts."""
+"""How long a training run lasts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Length"]
 
 
 class Progress(Protocol):
-    """Where a training stands: ``step`` steps are done, which took ``seconds``."""
+    """Where a training run stands: ``step`` steps are done, which took ``seconds``."""
 
     @property
     def step(self) -> int: ...
@@ -26,7 +26,7 @@ class Length:
     steps: int | None = None
 
     def fraction(self, state: Progress) -> float:
-        """Share of the length that is used up."""
+        """Fraction of the length that is used up."""
         if self.steps:
             return state.step / self.steps
         assert self.seconds, "a length has steps or seconds"

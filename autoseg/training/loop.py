@@ -60,7 +60,7 @@ class NotFinite(TrainingError):
 
     def __init__(self, step: int, what: str, recipe: Recipe) -> None:
         self.step = step
-        rates = {name: getattr(recipe, name) for name in ("learning_rate", "kernel_rate", "attention_rate")}
+        rates = {name: getattr(recipe, name) for name in ("learning_rate", "muon_learning_rate", "attention_rate")}
         lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
         super().__init__(
             f"step {step}: {what}. The last checkpoint is whole; start anew with lower learning rates, such as {lower} "
@@ -70,7 +70,7 @@ class NotFinite(TrainingError):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a training is besides its network and its batches.
+    """What a training run is besides its network and its batches.
 
     Attributes:
         recipe: how to train.
@@ -142,7 +142,7 @@ def fit(
             state = replace(state, steps_expected=_steps_expected(length, state, voxels))
             reached = length.fraction(state)
             affordable = length.steps or reached >= 1 or checking <= CHECKS_SHARE * (time.monotonic() - begun)
-            if reached >= (state.checks + 1) / recipe.checks and affordable:
+            if reached >= (state.checks + 1) / recipe.validations and affordable:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 checking -= time.monotonic()
                 row, state = _check(network, averaged, validation, job, state)
@@ -184,7 +184,7 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
 
 def _voxels_of_a_batch(batch: MakeBatch, recipe: Recipe) -> list[tuple[float, int]]:
     """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training."""
-    ends = [*(stage.until for stage in recipe.patch_stages), 1.0]
+    ends = [*(stage.until for stage in recipe.patch_curriculum), 1.0]
     return [(end, batch(0, begin, 0).images.numel()) for begin, end in zip([0.0, *ends], ends, strict=False)]
 
 
@@ -286,7 +286,7 @@ def _check(
     since_best = 0 if better else state.since_best + 1
     recipe, fraction, cooldown = job.recipe, job.length.fraction(state), state.cooldown
     settled = recipe.patience is not None and since_best >= recipe.patience
-    if settled and cooldown is None and fraction < recipe.hold:
+    if settled and cooldown is None and fraction < recipe.constant_until:
         cooldown = fraction
     row = {
         "step": state.step,
@@ -298,7 +298,7 @@ def _check(
     }
     state = replace(
         state,
-        checks=int(fraction * recipe.checks + 1e-9),
+        checks=int(fraction * recipe.validations + 1e-9),
         smoothed=smoothed,
         best=smoothed if better else state.best,
         since_best=since_best,

@@ -4,7 +4,7 @@ Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False
 float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a voxel
 is to be ignored: neither its label nor its logits matter. Without ``regions`` the K channels are codes (softmax,
 background first). With ``regions`` (for each channel the codes that belong to it) they are independent (sigmoid).
-``functools.partial`` fixes the keywords for a training.
+``functools.partial`` fixes the keywords for a training run.
 
 The soft Dice of a class is ``(2 I + s) / (P + T + s)`` with s = 1e-5, where I, P and T are the sums over voxels of
 prediction x truth, prediction, and truth: per sample, or over the whole batch with ``batch_dice``. The loss is one
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -107,11 +107,12 @@ def deep_supervision_loss(
         codes: (B, Z, Y, X) on the finest grid; coarser grids take the code nearest to the centre of their voxels.
     """
     weights = deep_supervision_weights(len(logits_list))
-    return sum(
+    total = sum(
         weight * loss(logits, _nearest(codes, logits.shape[2:]))
         for weight, logits in zip(weights, logits_list, strict=True)
         if weight > 0
     )
+    return cast(torch.Tensor, total)  # there is a scale
 
 
 def restoration_loss(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -174,7 +175,7 @@ def _compare(logits: Logits, codes: torch.Tensor, regions: Regions) -> tuple[tor
         raise TrainingError(f"loss: expected a channel of logits for each of {len(regions)} regions, found {logits.shape[1]}")
     with torch.autocast(codes.device.type, enabled=False):
         if isinstance(logits, Scores):
-            parts = [_recomputed(*slab, regions) for slab in in_slabs(logits, codes)]
+            parts = [_recomputed(cast(Scores, slab), there, regions) for slab, there in in_slabs(logits, codes)]
             entropy, terms, *sums = (torch.stack(part).sum(dim=0) for part in zip(*parts, strict=True))
         else:
             entropy, terms, *sums = _sums(logits, codes, regions)
@@ -205,7 +206,7 @@ def _label_sums(logits: torch.Tensor, codes: torch.Tensor) -> Sums:
     """Softmax; the truth stays an index and is never expanded to one channel per class."""
     weight = (codes >= 0).to(torch.promote_types(logits.dtype, torch.float32))
     target = codes.clamp(min=0).long()  # (B, Z, Y, X)
-    entropy, both, predicted = _LabelSums.apply(logits, target, weight)
+    entropy, both, predicted = _LabelSums.apply(logits, target, weight)  # type: ignore[no-untyped-call]  # torch says no type
     truth = _sum_by_class(weight, target, logits.shape[1])
     return entropy, weight.sum(), both[:, 1:], predicted[:, 1:], truth[:, 1:]
 

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a line of history per check, and the curves."""
+"""What a person sees of a training run: a line of history per validation, and the curves."""
 
 from __future__ import annotations
 

@@ -79,6 +79,7 @@ class Muon(torch.optim.Optimizer):
                 kernel.add_(update.reshape(kernel.shape), alpha=-group["lr"] * longer)
 
     def _update(self, kernel: torch.nn.Parameter, momentum: float) -> torch.Tensor:
+        assert kernel.grad is not None  # as the caller chose them
         state = self.state[kernel]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(kernel)

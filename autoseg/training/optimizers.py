@@ -12,7 +12,12 @@ from autoseg.training.recipe import Recipe, momentum_for
 
 __all__ = ["build_optimizers", "descend", "set_pace"]
 
-RATES = {"others": "learning_rate", "kernels": "kernel_rate", "attention": "attention_rate", "restoration": "restoration_rate"}
+RATES = {
+    "others": "learning_rate",
+    "kernels": "muon_learning_rate",
+    "attention": "attention_rate",
+    "restoration": "restoration_rate",
+}
 Optimizers = Mapping[str, torch.optim.Optimizer]  # by what they move
 RESTORATION_CLIP = 0.1  # norm of the gradient of the restoration's loss, at most: its deep head has no normalisation
 
@@ -36,7 +41,7 @@ def build_optimizers(network: torch.nn.Module, recipe: Recipe) -> dict[str, torc
             moved["restoration"].append(p)
         elif id(p) in looks and p.ndim != 2:
             (moved["attention"] if recipe.attention_rate else spared).append(p)
-        elif recipe.kernel_rate and (_is_kernel(p) or id(p) in looks and recipe.attention_rate):
+        elif recipe.muon_learning_rate and (_is_kernel(p) or id(p) in looks and recipe.attention_rate):
             moved["kernels"].append(p)
         else:
             moved["others"].append(p)

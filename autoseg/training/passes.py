@@ -53,7 +53,7 @@ class Passes:
 
     def _pass(self, batch: Batch, weight: float) -> torch.Tensor:
         total = self.run(batch, weight)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total.detach()
 
     def _recorded(self, batch: Batch, weight: float) -> _Recording | None:

@@ -1,28 +1,28 @@
-"""Every setting of a training, in one frozen value that is stored with the run.
+"""Every setting of a training run, in one frozen value that is stored with the run.
 
-Lengths are fractions of the whole training, which may be given in minutes or in steps. The learning rate rises for ``warmup``,
-stays until ``hold``, and falls to zero with ``(1 - t) ** power``. When the validation loss stops falling before ``hold`` is
-over, what is left of the patch stages is skipped, the fall begins at once and is shortened in proportion: the early stopping.
+Lengths are fractions of the whole run, which may be given in minutes or in steps. The learning rate rises for ``warmup``, is
+constant until ``constant_until``, and falls to zero with ``(1 - t) ** power``. When the validation loss stops falling before
+that, the rest of the patch-size curriculum is skipped, the fall begins at once and is shortened in proportion: early stopping.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar, get_type_hints
 
 from autoseg.errors import TrainingError
 from autoseg.registry import Registry
 from planners.plan import Plan
-from planners.records import RecordError, from_json, to_json
+from planners.records import RecordError, called, from_json
 
 __all__ = [
     "RECIPES",
     "PatchStage",
     "Recipe",
     "changed",
-    "is_plain",
+    "is_augmentation_free",
     "learning_rate_factor",
     "momentum_for",
     "over_at",
@@ -31,8 +31,9 @@ __all__ = [
     "steps_of_an_epoch",
 ]
 
+T = TypeVar("T")
 MOST = 10**6  # of anything that a recipe counts
-WIDTHS = (0.01, 4.0)  # of a network on a CPU, as shares of the plan's
+WIDTHS = (0.01, 4.0)  # of a network on a CPU, as fractions of the plan's
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class PatchStage:
             raise ValueError("a patch stage needs until and scale in (0, 1] and a batch_factor of at least 1")
 
 
+def _renamed(old: str, default: T) -> T:
+    """A setting that earlier versions called ``old``: files keep that key, so that stored runs and digests stay as they are."""
+    return field(default=default, metadata=called(old))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained.
@@ -55,24 +61,25 @@ class Recipe:
     Attributes:
         name: for people.
         learning_rate, weight_decay, clip_norm: of SGD with Nesterov momentum.
-        kernel_rate: learning rate of Muon, which moves the kernels of the convolutions (``optimizers``); 0 leaves them to SGD.
+        muon_learning_rate: of Muon, which moves the kernels of the convolutions (``optimizers``); 0 leaves them to SGD.
         attention_rate: of Adam, which moves the slots, scales and gates of self-attention, while its matrices go with the
-            kernels; 0 leaves all to SGD, which hardly opens the gates in short trainings. That is the default, because opened
+            kernels; 0 leaves all to SGD, which hardly opens the gates in short runs. That is the default, because opened
             they gained nothing where it was measured (EXPERIMENTS.md); 0.005 opens them.
         momentum: of SGD and Muon; None fits it to the number of steps (``momentum_for``).
-        warmup, hold, power: of the learning rate, see above.
+        warmup, constant_until, power: of the learning rate, see above.
         batch_size: None means the plan's.
         cpu_batch_size: at most so many on a CPU, where many small steps win; None for no such limit.
-        cpu_width: share of the plan's features that its network has on a CPU, for the same reason.
-        mirror: along the plan's axes, in training and in prediction; None for trainings that are long enough (``is_mirrored``).
-        patch_stages: smaller patches at first, by default until the rate falls: those steps cost two thirds.
+        cpu_width: fraction of the plan's features that its network has on a CPU, for the same reason.
+        mirror: along the plan's axes, in training and in prediction; None for runs that are long enough (``is_mirrored``).
+        patch_curriculum: patch sizes over the run: smaller ones at first, by default until the rate falls, cost two thirds.
         loss: a key of ``LOSSES``.
         deep_supervision: losses at every scale of the decoder.
-        foreground: share of patches centred on a labelled voxel, in whole samples of a batch: of two it is one for any share
+        foreground: fraction of patches centred on a labelled voxel, in whole samples of a batch: of two it is one for any
             between 0.25 and 0.75; a batch of one is by chance.
         augmentation: a key of ``PRESETS of the augmentations``.
-        plain_epochs: while the rate falls samples are mirrored at most, like the scans the network will see; but only the
-            last ones, as many as hold the voxels of all cases so often, lest it learn them by heart. 0 for none.
+        augmentation_free_epochs: length of the final phase without augmentation (samples are mirrored at most, like the scans
+            that the network will see): so often it holds the voxels of all cases. It begins when the rate falls, at the
+            earliest; a longer one would overfit. 0 for none.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
             which is the default, because it takes time that a segmentation alone does not need (EXPERIMENTS.md).
         restoration_rate: learning rate of the head's own Adam; it rises and falls with the other.
@@ -80,49 +87,51 @@ class Recipe:
         restoration_detach: the head learns from the features, which learn nothing from it.
         restoration_warmup: fraction of the training over which its weight rises from 0.
         ema: weights averaged over the steps are validated and shipped; the decay fits the number of steps.
-        checks: how often the validation loss is measured.
-        check_cases: on how many validation cases at most (one patch each).
-        patience: checks without progress until the learning rate falls; None never.
+        validations: how often the validation loss is measured.
+        validation_patches: on how many validation cases at most (one patch each).
+        patience: validations without progress until the learning rate falls; None never.
         checkpoint_minutes: between two checkpoints.
         bf16: True, False, or None for a short probe of what is faster.
     """
 
     name: str = "autoseg"
     learning_rate: float = 0.02
-    kernel_rate: float = 0.03
+    muon_learning_rate: float = _renamed("kernel_rate", 0.03)
     attention_rate: float = 0.0
     momentum: float | None = None
     weight_decay: float = 3e-5
     clip_norm: float = 12.0
     warmup: float = 0.02
-    hold: float = 0.7
+    constant_until: float = _renamed("hold", 0.7)
     power: float = 0.9
     batch_size: int | None = None
     cpu_batch_size: int | None = 2
     cpu_width: float = 0.5
     mirror: bool | None = None
-    patch_stages: tuple[PatchStage, ...] = (PatchStage(0.7, 0.8, 1),)
+    patch_curriculum: tuple[PatchStage, ...] = _renamed("patch_stages", (PatchStage(0.7, 0.8, 1),))
     loss: str = "dice_cross_entropy"
     deep_supervision: bool = True
     foreground: float = 0.33
     augmentation: str = "nnunet"
-    plain_epochs: float = 12.0
+    augmentation_free_epochs: float = _renamed("plain_epochs", 12.0)
     restoration_weight: float = 0.0
     restoration_rate: float = 0.0005
     restoration_every: int = 3
     restoration_detach: bool = True
     restoration_warmup: float = 0.05
     ema: bool = True
-    checks: int = 25
-    check_cases: int = 8
+    validations: int = _renamed("checks", 25)
+    validation_patches: int = _renamed("check_cases", 8)
     patience: int | None = 8
     checkpoint_minutes: float = 3.0
     bf16: bool | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup <= 1 or not 0 <= self.hold < 1:
-            raise ValueError(f"warmup and hold must be fractions below 1, found {self.warmup} and {self.hold}")
-        numbers = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not 0 <= self.warmup <= 1 or not 0 <= self.constant_until < 1:
+            raise ValueError(
+                f"warmup and constant_until must be fractions below 1, found {self.warmup} and {self.constant_until}"
+            )
+        numbers = {one.name: getattr(self, one.name) for one in fields(self)}
         for name, value in numbers.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, found {value}")
@@ -131,7 +140,7 @@ class Recipe:
         for name in ("learning_rate", "clip_norm", "power", "checkpoint_minutes", "cpu_width", "restoration_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
-        for name in ("checks", "check_cases", "patience", "batch_size", "cpu_batch_size", "restoration_every"):
+        for name in ("validations", "validation_patches", "patience", "batch_size", "cpu_batch_size", "restoration_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.restoration_weight < 0 or not 0 <= self.restoration_warmup <= 1:
@@ -142,23 +151,23 @@ class Recipe:
             )
         if not 0 <= self.foreground <= 1 or not 0 <= (self.momentum or 0) < 1:
             raise ValueError("foreground and momentum must be fractions")
-        if min(self.weight_decay, self.kernel_rate, self.attention_rate, self.plain_epochs) < 0:
-            raise ValueError("weight_decay, kernel_rate, attention_rate and plain_epochs must not be negative")
+        if min(self.weight_decay, self.muon_learning_rate, self.attention_rate, self.augmentation_free_epochs) < 0:
+            raise ValueError("weight_decay, muon_learning_rate, attention_rate and augmentation_free_epochs: at least 0")
 
 
 # the recipe of nnU-Net 2.8: Isensee et al. 2021 and its default trainer
 PARITY = Recipe(
     name="parity",
     learning_rate=0.01,
-    kernel_rate=0.0,
+    muon_learning_rate=0.0,
     momentum=0.99,
     warmup=0.0,
-    hold=0.0,
+    constant_until=0.0,
     cpu_batch_size=None,
     cpu_width=1.0,
     mirror=True,
-    patch_stages=(),
-    plain_epochs=0.0,
+    patch_curriculum=(),
+    augmentation_free_epochs=0.0,
     restoration_weight=0.0,
     ema=False,
     patience=None,
@@ -171,25 +180,36 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """A recipe with other values, as from ``--set key=value`` or a JSON file.
 
     Args:
-        settings: dictionary of field name -> value (JSON types).
+        settings: dictionary of field name -> value (JSON types). The names of earlier versions are known too.
 
     Raises:
-        TrainingError: a name or a value that does not fit, with the known names.
+        TrainingError: a name or a value that does not fit, with the known names; one setting under both of its names.
     """
+    known = {one.name: one.name for one in fields(Recipe)}
+    older = {one.metadata["called"]: one.name for one in fields(Recipe) if "called" in one.metadata}
+    kinds = get_type_hints(Recipe)
+    values: dict[str, Any] = {}
+    given: dict[str, str] = {}
     try:
-        return from_json(Recipe, {**to_json(recipe), **settings}, where="recipe")
-    except RecordError as fault:
-        names = ", ".join(field.name for field in fields(Recipe))
-        raise TrainingError(f"{fault}. The settings of a recipe are: {names}") from fault
+        for key, value in settings.items():
+            name = (known | older).get(key)
+            if name is None:
+                raise RecordError(f"recipe: unknown setting {key!r}")
+            if name in values:
+                raise RecordError(f"recipe: {given[name]!r} and {key!r} are one setting, give one of them")
+            values[name], given[name] = from_json(kinds[name], value, where=f"recipe.{key}"), key
+        return replace(recipe, **values)
+    except ValueError as fault:
+        raise TrainingError(f"{fault}. The settings of a recipe are: {', '.join(known)}") from fault
 
 
 def learning_rate_factor(recipe: Recipe, fraction: float, cooldown: float | None = None) -> float | None:
-    """The learning rate at ``fraction`` of the training, as a share of its maximum; None when the training is over.
+    """The learning rate at ``fraction`` of the training, as a fraction of its maximum; None when the run is over.
 
-    ``cooldown`` is the fraction at which the fall begins, by default ``recipe.hold``. It ends in proportion: begun at half of
-    ``hold``, it is over at half of the length.
+    ``cooldown`` is the fraction at which the fall begins, by default ``recipe.constant_until``. It ends in proportion: begun at
+    half of that, it is over at half of the length.
     """
-    start = recipe.hold if cooldown is None else min(cooldown, recipe.hold)
+    start = recipe.constant_until if cooldown is None else min(cooldown, recipe.constant_until)
     end = over_at(recipe, cooldown)
     if fraction >= end:
         return None
@@ -201,8 +221,9 @@ def learning_rate_factor(recipe: Recipe, fraction: float, cooldown: float | None
 
 
 def over_at(recipe: Recipe, cooldown: float | None = None) -> float:
-    """The fraction at which the training is over, as for ``learning_rate_factor``."""
-    return 1.0 if cooldown is None or recipe.hold == 0 else min(cooldown, recipe.hold) / recipe.hold
+    """The fraction at which the training run is over, as for ``learning_rate_factor``."""
+    whole = recipe.constant_until
+    return 1.0 if cooldown is None or whole == 0 else min(cooldown, whole) / whole
 
 
 def steps_of_an_epoch(recipe: Recipe, plan: Plan, voxels: int) -> float:
@@ -211,9 +232,9 @@ def steps_of_an_epoch(recipe: Recipe, plan: Plan, voxels: int) -> float:
     return voxels / (recipe.batch_size * math.prod(plan.patch_size))
 
 
-def is_plain(recipe: Recipe, fraction: float, epochs_left: float) -> bool:
-    """Whether a sample is mirrored at most: ``epochs_left`` are how often those to come hold the voxels of all cases."""
-    return fraction >= recipe.hold and epochs_left < recipe.plain_epochs
+def is_augmentation_free(recipe: Recipe, fraction: float, epochs_left: float) -> bool:
+    """Whether the final phase has begun; ``epochs_left`` is how often the samples to come hold the voxels of all cases."""
+    return fraction >= recipe.constant_until and epochs_left < recipe.augmentation_free_epochs
 
 
 def restoration_weight(recipe: Recipe, fraction: float) -> float:
@@ -238,7 +259,7 @@ def patch_stage(
     recipe: Recipe, fraction: float, patch: Sequence[int], divisor: Sequence[int]
 ) -> tuple[tuple[int, int, int], int]:
     """(patch, batch factor) at a fraction of the training; edges stay multiples of ``divisor`` and within ``patch``."""
-    for stage in recipe.patch_stages:
+    for stage in recipe.patch_curriculum:
         if fraction < stage.until:
             edges = [max(d, round(p * stage.scale / d) * d) for p, d in zip(patch, divisor, strict=True)]
             return _triple(min(e, p) for e, p in zip(edges, patch, strict=True)), stage.batch_factor

@@ -19,14 +19,14 @@ from autoseg.preprocess.cases import TrainingCase
 __all__ = ["draw_centre", "forced_foreground", "read_block"]
 
 
-def forced_foreground(rng: np.random.Generator, position: int, batch_size: int, share: float) -> bool:
-    """Whether the sample at ``position`` of a batch is centred on foreground: the last ones, ``share`` of them.
+def forced_foreground(rng: np.random.Generator, position: int, batch_size: int, fraction: float) -> bool:
+    """Whether the sample at ``position`` of a batch is centred on foreground: the last ones, ``fraction`` of them.
 
     A batch of one is by chance, drawn from ``rng``; others leave it alone.
     """
     if batch_size == 1:
-        return rng.random() < share
-    return position >= round(batch_size * (1 - share))
+        return rng.random() < fraction
+    return position >= round(batch_size * (1 - fraction))
 
 
 def draw_centre(
@@ -42,13 +42,13 @@ def draw_centre(
     Returns:
         (3,) int64 voxel; the patch reaches from ``centre - patch // 2``.
     """
-    sites = case.sites
+    locations = case.locations
     if foreground:
-        present = [found for codes in groups if (found := [sites[c] for c in codes if c in sites])]
+        present = [found for codes in groups if (found := [locations[c] for c in codes if c in locations])]
         if present:
             return _pick(rng, present[rng.integers(len(present))])
-    annotated = [voxels for voxels in sites.values() if len(voxels)]
-    if 0 in sites and annotated:  # listed only where some voxels are to be ignored
+    annotated = [voxels for voxels in locations.values() if len(voxels)]
+    if 0 in locations and annotated:  # listed only where some voxels are to be ignored
         return _pick(rng, annotated)
     shape, size = np.array(case.shape), np.array(patch)
     # a patch stays inside where it fits; where the case is smaller, the case stays inside the patch
@@ -58,7 +58,7 @@ def draw_centre(
 
 
 def read_block(
-    case: TrainingCase, centre: np.ndarray, size: Sequence[int], outside: Sequence[float], outside_code: int = 0
+    case: TrainingCase, centre: np.ndarray, size: Sequence[int], outside: Sequence[float] | np.ndarray, outside_code: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """A block of a stored case; only the compressed blocks that it touches are read.
 

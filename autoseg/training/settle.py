@@ -3,7 +3,7 @@
 A plan is made for a graphics card and knows no training; a recipe knows no data. ``settle`` brings them together, once, and
 says what it decided and why. Whoever trains, compares, counts costs or tells about a training reads the ``Training`` that it
 returns. The rules for CPUs stand here and nowhere else: there many small steps win over few large ones, so the network has a
-share of the plan's features (``Recipe.cpu_width``) and the batch a limit (``Recipe.cpu_batch_size``).
+fraction of the plan's features (``Recipe.cpu_width``) and the batch a limit (``Recipe.cpu_batch_size``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from planners import NetworkSpec, Plan, with_network
 from planners.change import CHANGED
 from planners.plan import Decision
 
-__all__ = ["PatchBatch", "Training", "choose_batch", "choose_network", "is_mirrored", "settle", "width_share"]
+__all__ = ["PatchBatch", "Training", "choose_batch", "choose_network", "is_mirrored", "settle", "width_fraction"]
 
 Size = tuple[int, int, int]
 
@@ -29,7 +29,7 @@ UNASKED = "for a short training, which learns faster so, or because the recipe s
 
 @dataclass(frozen=True)
 class PatchBatch:
-    """Until the fraction ``until`` of a training, batches of ``batch_size`` patches of ``patch_size`` (z, y, x) voxels."""
+    """Until the fraction ``until`` of a training run, batches of ``batch_size`` patches of ``patch_size`` (z, y, x) voxels."""
 
     until: float
     patch_size: Size
@@ -38,7 +38,7 @@ class PatchBatch:
 
 @dataclass(frozen=True)
 class Training:
-    """All that a training depends on besides its cases and its seed.
+    """All that a training run depends on besides its cases and its seed.
 
     Attributes:
         plan: with the network, and the axes of mirroring, that are really used.
@@ -81,14 +81,14 @@ class Training:
 def settle(
     plan: Plan, recipe: Recipe, length: Length, device: str, voxels: int, network: str | NetworkSpec | None = None
 ) -> Training:
-    """Settle a training.
+    """Settle a training run.
 
     Args:
         plan: as it was planned.
         recipe: as it was asked for.
         length: of the training.
         device: kind of the device, such as ``cpu`` or ``cuda``.
-        voxels: of all cases there are to learn from, on the network's grid.
+        voxels: of all training cases, on the network's grid.
         network: a name, None for the plan's own, or a NetworkSpec, which is taken as it is.
     """
     settled, about_network = choose_network(plan, network, recipe, device)
@@ -113,8 +113,8 @@ def settle(
     )
 
 
-def width_share(recipe: Recipe, device: str) -> float:
-    """Share of the plan's features that its networks have on a kind of device."""
+def width_fraction(recipe: Recipe, device: str) -> float:
+    """Fraction of the plan's features that its networks have on a kind of device."""
     return recipe.cpu_width if device == CPU else 1.0
 
 
@@ -127,10 +127,10 @@ def choose_network(
     if network:
         plan = with_network(plan, network)
     warnings = tuple(decision for decision in plan.decisions if network and decision.warning and decision.what == CHANGED)
-    share = width_share(recipe, device)
-    if share == 1:
+    fraction = width_fraction(recipe, device)
+    if fraction == 1:
         return plan, warnings
-    before, narrow = plan.network.features, plan.network.scaled(share)
+    before, narrow = plan.network.features, plan.network.scaled(fraction)
     width = Decision(
         WIDTH,
         f"on a CPU {narrow.name} has {', '.join(map(str, narrow.features))} features (--set cpu_width=1 for the plan's)",
@@ -149,9 +149,9 @@ def choose_batch(recipe: Recipe, plan: Plan, device: str) -> int:
 
 
 def is_mirrored(recipe: Recipe, epochs: float | None, device: str) -> bool:
-    """Whether a training mirrors, and so do predictions with its model.
+    """Whether a training run mirrors, and so do predictions with its model.
 
-    Mirrored anatomy, which no scan has, is one more thing to learn. Short trainings have no time for it, while it keeps long
+    Mirrored anatomy, which no scan has, is one more thing to learn. Short runs have no time for it, while it keeps long
     ones from learning their cases by heart.
 
     Args:
@@ -177,6 +177,7 @@ def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple
     """Plan and recipe, agreed on whether the network also restores the image."""
     others = [how.channel for how in plan.normalization if how.scheme not in UNIT_SCHEMES]
     asked, restores = recipe.restoration_weight, recipe.restoration_weight > 0 and not others
+    decisions: tuple[Decision, ...] = ()
     if asked and others:
         recipe = replace(recipe, restoration_weight=0.0)
         chosen = f"the image is not restored: {', '.join(others)} is not scaled to [0, 1] by this plan"
@@ -184,8 +185,6 @@ def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple
     elif restores:
         chosen = "the network has a second head, which restores the image"
         decisions = (Decision(RESTORATION, chosen, "the recipe says so", f"weight {asked:g}"),)
-    else:
-        decisions = ()
     return replace(plan, network=replace(plan.network, restoration=restores)), recipe, decisions
 
 
@@ -207,7 +206,7 @@ def _settle_mirroring(plan: Plan, recipe: Recipe, epochs: float | None, device: 
 def _patches(recipe: Recipe, plan: Plan) -> tuple[PatchBatch, ...]:
     """What batches look like, stage by stage; ``recipe`` has its batch size settled."""
     found, begin = [], 0.0
-    for until in [*(stage.until for stage in recipe.patch_stages), 1.0]:
+    for until in [*(stage.until for stage in recipe.patch_curriculum), 1.0]:
         if until > begin:
             patch, factor = patch_stage(recipe, begin, plan.patch_size, plan.network.divisor)
             found.append(PatchBatch(until, patch, (recipe.batch_size or plan.batch_size) * factor))

@@ -3,7 +3,7 @@
 The validation cases of a fold tell something only where no weight has seen them, not even those that the training started with.
 So a fold starts from weights that learned from none of its validation cases: from the fold of the same name, or from any fold
 of a model that learned from other cases. Cases are known by digests of their images, whatever they are called. A model that
-does not say what it learned from, such as one of an older version, may have seen anything: only a fold that holds nothing back
+does not say what it learned from, such as one of an older version, may have seen anything: only a fold without validation cases
 starts from it.
 
 The constants of a network's first operation, which scale intensities, belong to the plan and its data: they are never taken
@@ -92,12 +92,12 @@ def choose_fold(
     """
     names = sorted(learned_from, key=lambda name: name != fold)  # that of the same name first, the others as they come
     if not held_back:
-        return names[0], "no case is held back"
+        return names[0], "there are no validation cases"
     for name in names:
         if learned_from[name] and not set(held_back.values()) & set(learned_from[name]):
             return (
                 name,
-                f"it learned from {len(learned_from[name])} cases, and none of the {len(held_back)} held back is among them",
+                f"it learned from {len(learned_from[name])} cases, none of the {len(held_back)} validation cases is among them",
             )
     raise TrainingError(f"fold {fold} cannot start from {model}: {_refusal(learned_from, fold, held_back)}")
 
@@ -108,12 +108,12 @@ def _refusal(learned_from: Mapping[str, Collection[str]], fold: str, held_back: 
     if silent:
         return (
             f"the model does not say which cases its fold {silent[0]} learned from, as those of older versions do not, so the "
-            f"scores of the {len(held_back)} cases held back might mean nothing. Repeat the command that trained the model, "
+            f"scores of the {len(held_back)} validation cases might mean nothing. Repeat the command that trained the model, "
             "which repeats no training but writes it down, or train the fold all, which holds nothing back"
         )
     seen = sorted(case for case, digest in held_back.items() if any(digest in found for found in learned_from.values()))
     return (
-        f"its weights learned from cases that this fold holds back, such as {seen[0]}, so their scores would mean nothing. "
+        f"its weights learned from validation cases of this fold, such as {seen[0]}, so their scores would mean nothing. "
         f"Give a model that has the same fold {fold}, one of other cases, or train the fold all, which holds nothing back"
     )
 

@@ -180,7 +180,8 @@ def __getattr__(name):
     if name == "recipe":
         from autoseg.training.recipe import Recipe
         used("recipe")
-        return Recipe(name="guest", loss="guest_loss", augmentation="guest_preset", checks=1, plain_epochs=0.0, mirror=False)
+        short = {"validations": 1, "augmentation_free_epochs": 0.0, "mirror": False}
+        return Recipe(name="guest", loss="guest_loss", augmentation="guest_preset", **short)
     raise AttributeError(name)
 '''
 OBJECTS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation import Difference
-from autoseg.evaluation.comparison import Contender, Cost, average_trainings, compare_scores, verdict
+from autoseg.evaluation.comparison import Cost, Method, average_trainings, compare_scores, verdict
 from autoseg.evaluation.comparison_report import About, as_markdown, as_record, write_comparison
 from autoseg.evaluation.restored import RestoredRow
 from planners.records import to_json
@@ -17,10 +17,10 @@ from planners.records import to_json
 ABOUT = About("Networks compared", ("Ten minutes each.",))
 
 
-def contender(name, dice, **more):
+def method(name, dice, **more):
     """One structure, cases in the order of the values."""
     scores = {(f"case{i:02d}", "liver"): {"dice": value, "hd95_mm": 4.0} for i, value in enumerate(dice)}
-    return Contender(name, scores, **more)
+    return Method(name, scores, **more)
 
 
 @pytest.fixture
@@ -30,17 +30,17 @@ def three():
     base = rng.beta(20, 3, 30)
     cost = Cost(operations=3e9, seconds_per_step=0.5, steps=100, precision="float32", mirrored="yes")
     return [
-        contender("first", base, cost=cost),
-        contender("low", base - rng.uniform(0.01, 0.03, 30), cost=replace(cost, operations=1e9)),
-        contender("same", base + rng.normal(0, 1e-4, 30), cost=cost),
+        method("first", base, cost=cost),
+        method("low", base - rng.uniform(0.01, 0.03, 30), cost=replace(cost, operations=1e9)),
+        method("same", base + rng.normal(0, 1e-4, 30), cost=cost),
     ]
 
 
 def test_a_case_counts_as_the_mean_of_its_defined_structures():
     scores = {("a", "liver"): {"dice": 0.8}, ("a", "spleen"): {"dice": None}, ("b", "liver"): {"dice": None}}
-    assert Contender("x", scores).by_case("dice") == {"a": 0.8, "b": None}
+    assert Method("x", scores).by_case("dice") == {"a": 0.8, "b": None}
     scores["a", "spleen"] = {"dice": 0.0}  # invented where there is none
-    assert Contender("x", scores).by_case("dice") == {"a": 0.4, "b": None}
+    assert Method("x", scores).by_case("dice") == {"a": 0.4, "b": None}
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_equivalence_must_hold_over_trainings_too():
 def test_several_trainings_are_averaged_case_by_case():
     costs = [Cost(steps=steps, parameters=7, device="cpu", features=(2, 4)) for steps in (100, 110)]
     rows = [RestoredRow("case00", "noise", {"mse": mse, "ssim": None}) for mse in (0.01, 0.03)]
-    one = contender("x", [0.8, 0.6], cost=costs[0], restored=(rows[0],))
-    two = contender("x", [0.9, None], cost=costs[1], restored=(rows[1],), failures=("case01: no",))
+    one = method("x", [0.8, 0.6], cost=costs[0], restored=(rows[0],))
+    two = method("x", [0.9, None], cost=costs[1], restored=(rows[1],), failures=("case01: no",))
     found = average_trainings({4: one, 5: two})
     assert found.by_case("dice") == pytest.approx({"case00": 0.85, "case01": 0.6})
     assert found.restored == (RestoredRow("case00", "noise", {"mse": pytest.approx(0.02), "ssim": None}),)
@@ -103,7 +103,7 @@ def test_trainings_that_contradict_each_other_are_shown_and_forbid_a_verdict(tmp
     both = []
     for name, shifts in (("first", (0.05, 0.0)), ("other", (0.0, 0.01))):
         noise = rng.normal(0, 1e-3, (2, 30))
-        both.append(average_trainings({s: contender(name, base + shifts[s] + noise[s]) for s in (0, 1)}))
+        both.append(average_trainings({s: method(name, base + shifts[s] + noise[s]) for s in (0, 1)}))
     comparison = compare_scores(both, margin=0.005)
     over_cases, over_trainings = comparison.differences["dice"]["other"], comparison.over_trainings["dice"]["other"]
     assert over_cases.p_value < 0.001
@@ -161,7 +161,7 @@ def test_the_effect_of_closed_gates_is_a_paired_difference(three):
 
 
 def test_the_files_hold_every_number_and_every_failure(three, tmp_path):
-    three[1] = contender("low", three[1].by_case("dice").values(), failures=("case99: not scored",))
+    three[1] = method("low", three[1].by_case("dice").values(), failures=("case99: not scored",))
     comparison = compare_scores(three, margin=0.005, failed={"huge": "out of memory"})
     paths = write_comparison(comparison, ABOUT, tmp_path / "out")
     assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "cases.csv", "comparison.json", "cost.png"]

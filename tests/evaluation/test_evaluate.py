@@ -162,6 +162,16 @@ def test_different_grids_are_refused_with_both_named():
         score(reference, moved)
 
 
+def test_a_grid_one_voxel_away_is_another_however_small_its_voxels_are():
+    reference = organs()
+    for edge in (1.0, 5e-5):
+        there = Geometry.from_spacing(reference.data.shape, (edge,) * 3)
+        away = LabelVolume(reference.data, there.cropped((0, 0, 1), there.shape))
+        assert score(LabelVolume(reference.data, there), LabelVolume(reference.data, there))["liver"]["dice"] == 1
+        with pytest.raises(GeometryError, match="another place or direction"):
+            score(LabelVolume(reference.data, there), away)
+
+
 def test_rounded_headers_are_one_grid():
     affine = organs().geometry.affine
     affine[:3] += 4e-4

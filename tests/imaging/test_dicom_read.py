@@ -237,7 +237,7 @@ def defects():
     }
 
 
-@pytest.mark.parametrize("name", defects(None))
+@pytest.mark.parametrize("name", defects())
 def test_defects_are_refused_with_their_reason(tmp_path, name):
     spoil, message = defects()[name]
     slices = list(draw.slice_datasets(draw.random_values((6, 6, 7))))

@@ -12,11 +12,11 @@ from skimage.transform import resize
 from autoseg.errors import GeometryError
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import (
-    apply_maps,
-    axis_maps,
+    apply_operators,
     axis_matrix,
     axis_orders,
     grid_mapping,
+    interpolation_operators,
     part_of,
     resample_codes,
     resample_image,
@@ -114,11 +114,11 @@ def test_integers_become_float():
 
 def test_a_part_of_a_map_needs_only_some_of_the_input():
     data = noise(GRID.shape)
-    maps = axis_maps(GRID, GRID.resized((30, 9, 20)), (1, 1, 1))
+    maps = interpolation_operators(GRID, GRID.resized((30, 9, 20)), (1, 1, 1))
     inputs, part = part_of(maps[0], 12, 17)
     assert inputs.stop - inputs.start < 5
-    whole = apply_maps(data, maps)
-    assert np.allclose(apply_maps(data[inputs], (part, *maps[1:])), whole[12:17], atol=1e-6)
+    whole = apply_operators(data, maps)
+    assert np.allclose(apply_operators(data[inputs], (part, *maps[1:])), whole[12:17], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(20, 12, 14), (7, 30, 5), (22, 34, 28), (5, 8, 7)])

@@ -12,7 +12,7 @@ from autoseg.inference.bundle import export_model
 from autoseg.inference.cohort import depends_on
 from autoseg.inference.predictor import Predictor
 from autoseg.options import InferenceOptions
-from autoseg.reconstruct.composed import ComposedLogits
+from autoseg.reconstruct.lazy_logits import LazyLogits
 from planners.plan import Resampling
 from tests.helpers.models import ball_volume, make_plan, write_model
 
@@ -171,7 +171,7 @@ def test_many_structures_are_predicted_through_fewer_features(tmp_path, monkeypa
     noisy = Volume(volume.data + np.random.default_rng(0).normal(0, 0.2, volume.data.shape).astype(np.float32), volume.geometry)
     prepared = plain.prepare(noisy)
     composed, logits = fewer.infer(prepared).logits, plain.infer(prepared).logits
-    assert isinstance(composed, ComposedLogits)
+    assert isinstance(composed, LazyLogits)
     assert len(composed.features) == 3 * plan.network.features[0] < heads
     near = 1e-4 if precision == "fp32" else 3e-2
     np.testing.assert_allclose(np.asarray(composed), logits, atol=near)
@@ -189,7 +189,7 @@ def test_features_replace_logits_only_where_they_are_fewer(tmp_path):
     labels = LabelSchema(tuple("abcd"), ((1,), (2,), (3,), (4,)), False, (1, 2, 3, 4))
     bundle = write_model(tmp_path / "m", plan, seeds=(0, 1), labels=labels)
     prepared = of(bundle).prepare(ball_volume()[0])
-    for folds, kind in ((None, np.ndarray), ([0], ComposedLogits)):  # 2 x 4 and 4 features
+    for folds, kind in ((None, np.ndarray), ([0], LazyLogits)):  # 2 x 4 and 4 features
         assert type(of(bundle, folds=folds).infer(prepared).logits) is kind
 
 

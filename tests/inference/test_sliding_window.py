@@ -11,12 +11,12 @@ from scipy import ndimage
 
 from autoseg.errors import ModelError
 from autoseg.inference import sliding_window
-from autoseg.inference.sliding_window import Views, window_starts, window_weights
+from autoseg.inference.sliding_window import Tiling, window_starts, window_weights
 
 
-def predict_logits(networks, data, *, autocast=None, scratch=None, notes=None, **views):
+def predict_logits(networks, data, *, autocast=None, scratch=None, notes=None, **tiling):
     """The logits; sentences are added to ``notes``."""
-    logits, told = sliding_window.predict_logits(networks, data, Views(**views), autocast=autocast, scratch=scratch)
+    logits, told = sliding_window.predict_logits(networks, data, Tiling(**tiling), autocast=autocast, scratch=scratch)
     (notes if notes is not None else []).extend(told)
     return logits
 
@@ -111,11 +111,11 @@ def test_weight_is_a_gaussian_of_an_eighth_of_the_window():
     patch=st.tuples(*[st.integers(1, 12)] * 3),
     step=st.sampled_from([0.5, 0.75, 1.0]),
     mirror_axes=st.sampled_from([(), (2,), (0, 1, 2)]),
-    batch_views=st.integers(1, 9),
+    batch=st.integers(1, 9),
 )
-def test_identity_network_returns_the_input(shape, patch, step, mirror_axes, batch_views):
+def test_identity_network_returns_the_input(shape, patch, step, mirror_axes, batch):
     data = random_data((2, *shape))
-    logits = predict_logits([Identity()], data, patch_size=patch, step=step, mirror_axes=mirror_axes, batch=batch_views)
+    logits = predict_logits([Identity()], data, patch_size=patch, step=step, mirror_axes=mirror_axes, batch=batch)
     assert logits.dtype == np.float32
     assert logits.shape == data.shape
     np.testing.assert_allclose(logits, data, atol=1e-5)
@@ -165,7 +165,7 @@ def test_a_small_volume_is_padded_with_the_channels_own_value_on_both_sides():
     assert position.ravel().tolist() == [2, 3]
 
 
-def test_views_are_batched_across_windows_and_flips():
+def test_tiles_are_batched_across_windows_and_flips():
     network = Counting()
     predict_logits([network], random_data((1, 12, 8, 8)), patch_size=(8, 8, 8), mirror_axes=(0,), batch=3)
     assert network.batches == [3, 1]
@@ -177,7 +177,7 @@ def test_short_memory_is_told_and_changes_nothing():
     logits = predict_logits([network], data, patch_size=(8, 8, 8), batch=4, notes=notes)
     np.testing.assert_allclose(logits, data, atol=1e-5)
     assert len(notes) == 1
-    assert "4 views" in notes[0]
+    assert "4 tiles" in notes[0]
 
 
 def test_memory_for_not_even_one_window_is_an_error_with_a_way_out():

@@ -306,7 +306,8 @@ def test_sentences_lose_their_folders(sentence, expected):
 
 
 def test_numbers_and_colours_are_for_people():
-    assert [number(v) for v in (None, True, 12345, -0.00001, -1.5, "x")] == ["–", "yes", "12,345", "0.000", "−1.500", "x"]
+    assert [number(v) for v in (None, True, 12345, -1e-17, -1.5, "x")] == ["–", "yes", "12,345", "0.000", "−1.500", "x"]
+    assert [number(v) for v in (3.584e-9, -0.00001)] == ["3.6e−09", "−1e−05"]  # of structures of a micrometre
     assert len({colour_of(i) for i in range(40)}) == 40
     assert all(re.fullmatch("#[0-9a-f]{6}", colour_of(i)) for i in range(140))
 

@@ -14,7 +14,7 @@ from autoseg.imaging.files import read_file, read_label_volume, read_volume, wri
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume, orient
 from autoseg.phantoms import draw_phantom, write_phantoms
-from autoseg.preprocess.case import find_sites, prepare_case, prepare_volume
+from autoseg.preprocess.case import find_locations, prepare_case, prepare_volume
 from autoseg.reconstruct.native import logits_to_codes
 from planners import Budget, ChannelStats, Fingerprint, get_planner
 
@@ -64,8 +64,8 @@ def test_labels_come_back_to_the_scan(data_set, parity):
 
 def test_sites_lie_on_their_codes(data_set):
     prepared = prepare_case(data_set.training[0], data_set.labels, plan_for((20, 25, 30), (4, 4, 4)))
-    assert sorted(prepared.sites) == [1, 2, 3, 4]
-    for code, voxels in prepared.sites.items():
+    assert sorted(prepared.locations) == [1, 2, 3, 4]
+    for code, voxels in prepared.locations.items():
         assert (prepared.codes[tuple(voxels.T)] == code).all()
 
 
@@ -124,6 +124,6 @@ def test_real_labels_come_back_to_their_scan_and_left_stays_left(name):
 
 def test_sites_of_many_codes_are_those_of_each_code_looked_for_alone():
     codes = np.random.default_rng(3).integers(-1, 40, (8, 9, 10)).astype(np.int16)
-    sites = find_sites(codes, seed=0)
-    assert list(sites) == list(range(40))
-    assert all(np.array_equal(voxels, np.argwhere(codes == code)) for code, voxels in sites.items())
+    locations = find_locations(codes, seed=0)
+    assert list(locations) == list(range(40))
+    assert all(np.array_equal(voxels, np.argwhere(codes == code)) for code, voxels in locations.items())

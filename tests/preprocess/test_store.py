@@ -9,7 +9,7 @@ import pytest
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
-from autoseg.preprocess.case import PreparedCase, find_sites
+from autoseg.preprocess.case import PreparedCase, find_locations
 from autoseg.preprocess.store import is_stored, loaded, open_case, store_case
 from autoseg.training.sampling import read_block
 
@@ -19,7 +19,7 @@ def prepared():
     rng = np.random.default_rng(0)
     codes = (rng.random((40, 50, 60)) > 0.99).astype(np.int16)
     geometry = Geometry.from_spacing(codes.shape, (3, 1, 1)).flipped([0])
-    return PreparedCase("heart_1", rng.random((2, 40, 50, 60), np.float32), codes, geometry, find_sites(codes, seed=1))
+    return PreparedCase("heart_1", rng.random((2, 40, 50, 60), np.float32), codes, geometry, find_locations(codes, seed=1))
 
 
 def test_what_was_stored_comes_back(tmp_path, prepared):
@@ -29,8 +29,8 @@ def test_what_was_stored_comes_back(tmp_path, prepared):
     assert case.geometry == prepared.geometry
     assert np.array_equal(case.image[:], prepared.image)
     assert np.array_equal(case.codes[5:9, 1:3], prepared.codes[5:9, 1:3])
-    assert case.sites.keys() == prepared.sites.keys()
-    assert np.array_equal(case.sites[1], prepared.sites[1])
+    assert case.locations.keys() == prepared.locations.keys()
+    assert np.array_equal(case.locations[1], prepared.locations[1])
 
 
 def test_a_case_counts_only_when_whole_and_of_the_same_inputs(tmp_path, prepared):
@@ -52,12 +52,12 @@ def test_a_damaged_case_says_how_to_make_it_again(tmp_path, prepared):
 
 def test_a_case_without_structures_has_no_sites(tmp_path, prepared):
     empty = np.zeros_like(prepared.codes)
-    store_case(tmp_path / "c", replace(prepared, codes=empty, sites=find_sites(empty, seed=1)), "abc")
-    assert open_case(tmp_path / "c").sites == {}
+    store_case(tmp_path / "c", replace(prepared, codes=empty, locations=find_locations(empty, seed=1)), "abc")
+    assert open_case(tmp_path / "c").locations == {}
 
 
 def test_many_cases_need_few_open_files(tmp_path, prepared):
-    small = replace(prepared, image=prepared.image[:, :4, :4, :4], codes=prepared.codes[:4, :4, :4], sites={})
+    small = replace(prepared, image=prepared.image[:, :4, :4, :4], codes=prepared.codes[:4, :4, :4], locations={})
     for number in range(150):
         store_case(tmp_path / str(number), small, "abc")
     program = (
@@ -77,11 +77,11 @@ def test_sites_cover_small_structures_and_are_bounded_for_large_ones():
     codes = np.zeros((60, 60, 60), np.int16)
     codes[:40] = 1
     codes[50, 50, 50] = 2
-    sites = find_sites(codes, seed=0)
-    assert sites[2].tolist() == [[50, 50, 50]]
-    assert len(sites[1]) == 10_000
-    assert (codes[tuple(sites[1].T)] == 1).all()
-    assert len(np.unique(sites[1], axis=0)) == 10_000
+    locations = find_locations(codes, seed=0)
+    assert locations[2].tolist() == [[50, 50, 50]]
+    assert len(locations[1]) == 10_000
+    assert (codes[tuple(locations[1].T)] == 1).all()
+    assert len(np.unique(locations[1], axis=0)) == 10_000
 
 
 def test_cases_are_kept_in_memory_where_they_fit(tmp_path, prepared):
@@ -96,4 +96,4 @@ def test_cases_are_kept_in_memory_where_they_fit(tmp_path, prepared):
         assert (case.case, case.shape) == (source.case, source.shape)
         for block in zip(*(read_block(c, (2, 3, 50), (8, 9, 30), (0.25, 0.5)) for c in (case, source)), strict=True):
             assert np.array_equal(*block)
-        assert all(np.array_equal(case.sites[code], voxels) for code, voxels in source.sites.items())
+        assert all(np.array_equal(case.locations[code], voxels) for code, voxels in source.locations.items())

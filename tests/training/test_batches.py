@@ -9,7 +9,7 @@ import torch
 from autoseg.data.labels import read_labels
 from autoseg.evaluation.reconstruction import slice_axis
 from autoseg.imaging.geometry import Geometry
-from autoseg.preprocess.case import PreparedCase, find_sites
+from autoseg.preprocess.case import PreparedCase, find_locations
 from autoseg.preprocess.normalize import outside_value
 from autoseg.preprocess.store import open_case, store_case
 from autoseg.training.augment import DEGRADATIONS, PRESETS, Setting, draw, mirrored_only, split, with_degradations
@@ -18,7 +18,7 @@ from autoseg.training.batches import make_batch, restored_patch
 from autoseg.training.recipe import Recipe, restoration_weight
 
 LABELS = read_labels({"background": 0, "blob": 1})
-RECIPE = Recipe(batch_size=4, patch_stages=(), restoration_weight=0.1, restoration_every=1)
+RECIPE = Recipe(batch_size=4, patch_curriculum=(), restoration_weight=0.1, restoration_every=1)
 SETTING = Setting((20, 24, 16), centre=(0.5,), unit=(0.2,))
 
 
@@ -29,7 +29,7 @@ def cases(tmp_path_factory):
     codes = np.zeros((14, 24, 22), np.int16)
     codes[4:9, 8:15, 8:15] = 1
     image = np.float32(0.3) + np.random.default_rng(0).random((1, *codes.shape), np.float32) * np.float32(0.4)
-    prepared = PreparedCase("a", image, codes, Geometry.from_spacing(codes.shape, (1, 1, 1)), find_sites(codes, seed=0))
+    prepared = PreparedCase("a", image, codes, Geometry.from_spacing(codes.shape, (1, 1, 1)), find_locations(codes, seed=0))
     store_case(folder, prepared, "digest")
     return [open_case(folder)]
 
@@ -131,7 +131,7 @@ def test_the_weight_rises_and_stays():
     assert restoration_weight(replace(recipe, restoration_warmup=0.0), 0.01) == 0.2
 
 
-def test_plain_samples_are_mirrored_and_no_more(cases, plan):
+def test_samples_of_the_final_phase_are_mirrored_and_no_more(cases, plan):
     stored = set(np.unique(cases[0].image[:]).tolist()) | set(outside_value(plan.normalization))
     recipe = replace(RECIPE, restoration_weight=0.0, foreground=0.0, augmentation="nnunet")
     changed, plain = (
@@ -142,7 +142,7 @@ def test_plain_samples_are_mirrored_and_no_more(cases, plan):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_plain_samples_are_mirrored_where_others_are(name):
+def test_samples_of_the_final_phase_are_mirrored_where_others_are(name):
     rng = np.random.default_rng(0)
     drawn = {step for _ in range(20) for step, _ in draw(rng, mirrored_only(PRESETS[name]), SETTING).steps}
     assert drawn == (set() if name == "none" else {"mirror"})

@@ -12,7 +12,7 @@ from autoseg.errors import TrainingError
 from autoseg.imaging.geometry import Geometry
 from autoseg.networks import Scores, precision
 from autoseg.networks.precision import choose_precision
-from autoseg.preprocess.case import find_sites
+from autoseg.preprocess.case import find_locations
 from autoseg.preprocess.store import LoadedCase
 from autoseg.training import fold
 from autoseg.training.fold import FoldTask, patch_dice, train_fold
@@ -38,18 +38,18 @@ def test_no_patch_of_a_training_is_thin_in_bfloat16_where_that_harms_whatever_wa
         plan = SimpleNamespace(network=FLAT, patch_size=size)
         return fold._prepare(SimpleNamespace(plan=plan, recipe=recipe), CPU, None, asked)
 
-    recipe, thin, sound = Recipe(patch_stages=()), (8, 128, 128), (16, 128, 128)
+    recipe, thin, sound = Recipe(patch_curriculum=()), (8, 128, 128), (16, 128, 128)
     assert chosen(recipe, thin).name == "fp32"
     assert "beyond its memory" in chosen(recipe, thin).why
     assert chosen(recipe, sound).name == "bf16"
-    smaller_at_first = replace(recipe, patch_stages=(PatchStage(0.4, 0.8, 1),))  # 13 slices at first
+    smaller_at_first = replace(recipe, patch_curriculum=(PatchStage(0.4, 0.8, 1),))  # 13 slices at first
     assert chosen(smaller_at_first, sound).name == "fp32"
     monkeypatch.setattr(precision, "has_amx", lambda: False)
     assert chosen(smaller_at_first, thin).name == "bf16"
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_patches_whose_logits_are_postponed_have_the_same_dice(regions, monkeypatch):
+def test_patches_whose_logits_are_lazy_have_the_same_dice(regions, monkeypatch):
     monkeypatch.setattr("autoseg.training.losses.SLAB", 200)
     labels = LabelSchema(tuple("abcd"), ((1, 2), (2,), (3,), (4,)), True, (1, 2, 3, 4))
     labels = labels if regions else LabelSchema(tuple("abc"), ((1,), (2,), (3,)), False, (1, 2, 3))
@@ -63,13 +63,13 @@ def test_patches_whose_logits_are_postponed_have_the_same_dice(regions, monkeypa
     assert sum(value is not None and 0 < value < 1 for value in expected.values()) >= 3
 
 
-def test_the_last_samples_are_plain_and_hold_the_cases_voxels_no_more_than_twelve_times(plan, tmp_path, monkeypatch):
+def test_the_final_phase_holds_the_voxels_of_the_cases_no_more_than_twelve_times(plan, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(fold, "open_case", lambda folder: SimpleNamespace(shape=plan.patch_size))
     monkeypatch.setattr(fold, "make_batch", lambda *args: args)
     monkeypatch.setattr(fold, "fit", lambda network, batch, *args, **named: given.append(batch) or (None, {}))
     labels = LabelSchema(("blob",), ((1,),), False, (1,))
-    recipe = Recipe(batch_size=2, patch_stages=(), bf16=False)
+    recipe = Recipe(batch_size=2, patch_curriculum=(), bf16=False)
     task = FoldTask(plan, labels, recipe, Length(steps=1), 0, tuple("abcdefgh"), ("i",), "")  # an epoch is four steps
     train_fold(task, prepared=tmp_path, folder=tmp_path, device=CPU)
     for steps, begins in ((100, 70), (1000, 953)):
@@ -83,13 +83,15 @@ def test_a_training_whose_loss_is_not_a_number_names_the_cases_of_the_batch(plan
         image[:] = np.nan if folder.name == "broken" else image
         codes = np.zeros((16, 16, 16), np.int16)
         codes[4:9, 4:9, 4:9] = 1
-        return LoadedCase(folder.name, Geometry.from_spacing(codes.shape, (1, 1, 1)), image, codes, find_sites(codes, seed=0))
+        return LoadedCase(
+            folder.name, Geometry.from_spacing(codes.shape, (1, 1, 1)), image, codes, find_locations(codes, seed=0)
+        )
 
     monkeypatch.setattr(fold, "open_case", case)
     small = replace(plan, network=FLAT, patch_size=(16, 16, 16), mirror_axes=())
     labels, recipe = (
         LabelSchema(("blob",), ((1,),), False, (1,)),
-        Recipe(batch_size=1, patch_stages=(), bf16=False, check_cases=1),
+        Recipe(batch_size=1, patch_curriculum=(), bf16=False, validation_patches=1),
     )
     task = FoldTask(small, labels, recipe, Length(steps=40), 0, ("sound", "broken"), ("sound",), "")
     with pytest.raises(TrainingError, match=r"(?s)step \d+: the loss is nan.*\nThe batch of that step: broken$"):

@@ -29,7 +29,7 @@ SPEC = NetworkSpec(
     input_mean=(0.5,),
     input_std=(0.25,),
 )
-RECIPE = Recipe(batch_size=2, patch_stages=(), bf16=False, checks=6, patience=None, checkpoint_minutes=1000)
+RECIPE = Recipe(batch_size=2, patch_curriculum=(), bf16=False, validations=6, patience=None, checkpoint_minutes=1000)
 
 
 def batch(step, fraction, left=0):
@@ -86,7 +86,7 @@ def test_checks_take_no_more_than_their_share_of_a_short_time(tmp_path):
         return dice_cross_entropy(logits, codes)
 
     rows = []
-    state, _ = run(tmp_path, recipe=replace(RECIPE, checks=25), length=Length(seconds=1.2), loss=slow_to_check, rows=rows)
+    state, _ = run(tmp_path, recipe=replace(RECIPE, validations=25), length=Length(seconds=1.2), loss=slow_to_check, rows=rows)
     assert 1 < len(rows) < 12  # all 25 would take 1.5 s
     assert rows[-1]["step"] == state.step  # the weights at the end are measured, whether a check used up the rest or not
     assert state.seconds >= 1.2
@@ -107,7 +107,7 @@ def test_it_learns(tmp_path):
     run(tmp_path, steps=40, rows=rows)
     assert rows[-1]["validation_loss"] < 0.7 * rows[0]["validation_loss"]
     assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
-    assert len(rows) == RECIPE.checks
+    assert len(rows) == RECIPE.validations
 
 
 def test_resuming_equals_not_having_been_interrupted(tmp_path):
@@ -180,15 +180,15 @@ def test_a_settled_validation_loss_ends_the_training_early(tmp_path):
         ends.append(round(step + left, 6))
         return batch(0, 1.0)
 
-    recipe = replace(RECIPE, checks=40, patience=2, learning_rate=1e-7, kernel_rate=1e-7)
+    recipe = replace(RECIPE, validations=40, patience=2, learning_rate=1e-7, muon_learning_rate=1e-7)
     rows, ends = [], []
     state, _ = run(tmp_path, recipe=recipe, steps=80, batch=same, rows=rows)
     assert state.cooldown is not None
-    assert state.step == pytest.approx(80 * state.cooldown / recipe.hold, abs=2)
+    assert state.step == pytest.approx(80 * state.cooldown / recipe.constant_until, abs=2)
     assert state.step < 40
     assert ends == sorted(ends, reverse=True)
     assert ends[0] == pytest.approx(80)  # batches are told how many steps are left
-    assert ends[-1] == pytest.approx(80 * state.cooldown / recipe.hold)
+    assert ends[-1] == pytest.approx(80 * state.cooldown / recipe.constant_until)
 
 
 def test_the_averaged_weights_are_returned(tmp_path):
@@ -271,7 +271,7 @@ def test_weight_decay_leaves_slots_scales_and_gates_alone(tmp_path):
     torch.manual_seed(0)
     network = build_network(spec).train()
     before = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    recipe = replace(RECIPE, weight_decay=0.5, ema=False, kernel_rate=0.0)  # Muon has no decay
+    recipe = replace(RECIPE, weight_decay=0.5, ema=False, muon_learning_rate=0.0)  # Muon has no decay
     _, after = run(tmp_path, network=network, recipe=recipe, loss=lambda logits, codes: 0 * logits.sum())
     spared = [name for name in before if name.endswith((".slots", ".scale", ".gate"))]
     assert len(spared) == 3

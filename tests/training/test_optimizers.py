@@ -78,7 +78,7 @@ def test_gates_open_in_a_short_training_with_a_rate_of_their_own(opens):
 
 
 def test_rates_rise_and_fall_together():
-    recipe = Recipe(learning_rate=0.02, kernel_rate=0.1, attention_rate=0.004, restoration_rate=0.001)
+    recipe = Recipe(learning_rate=0.02, muon_learning_rate=0.1, attention_rate=0.004, restoration_rate=0.001)
     optimizers = build_optimizers(build_network(ATTENTIVE), recipe)
     set_pace(optimizers, recipe, 0.5, 4000)
     rates = {name: {group["lr"] for group in optimizer.param_groups} for name, optimizer in optimizers.items()}

@@ -7,14 +7,16 @@ from autoseg.training.recipe import (
     Recipe,
     changed,
     ema_decay,
-    is_plain,
+    is_augmentation_free,
     learning_rate_factor,
     momentum_for,
     patch_stage,
 )
 from autoseg.training.settle import is_mirrored
+from planners.records import digest, from_json, to_json
 
-RECIPE = Recipe(hold=0.5)
+RECIPE = Recipe(constant_until=0.5)
+DIGESTS = {"autoseg": "a962f99009b57c38", "parity": "94d8dc8db1cfe5bd"}
 
 
 def test_the_rate_rises_stays_and_falls_to_the_end():
@@ -44,16 +46,16 @@ def test_parity_is_the_polynomial_decay():
     [
         (Recipe(), 5, 0.7),
         (Recipe(), 100, 0.88),  # twelve of a hundred
-        (Recipe(plain_epochs=1), 100, 0.99),
-        (Recipe(hold=0.4), 5, 0.4),
-        (Recipe(plain_epochs=0), 5, None),
+        (Recipe(augmentation_free_epochs=1), 100, 0.99),
+        (Recipe(constant_until=0.4), 5, 0.4),
+        (Recipe(augmentation_free_epochs=0), 5, None),
         (RECIPES["parity"], 5, None),
     ],
 )
-def test_the_end_is_plain_but_not_learned_by_heart(recipe, epochs, begins):
-    plain = [is_plain(recipe, i / 1000, epochs * (1 - i / 1000)) for i in range(1000)]
-    assert plain == sorted(plain)
-    assert sum(plain) == pytest.approx(0 if begins is None else 1000 - 1000 * begins, abs=1)
+def test_the_final_phase_is_free_of_augmentation_and_not_learned_by_heart(recipe, epochs, begins):
+    free = [is_augmentation_free(recipe, i / 1000, epochs * (1 - i / 1000)) for i in range(1000)]
+    assert free == sorted(free)
+    assert sum(free) == pytest.approx(0 if begins is None else 1000 - 1000 * begins, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -87,15 +89,44 @@ def test_the_average_begins_short_and_gets_long():
 
 
 def test_patches_grow_and_stay_divisible():
-    recipe = Recipe(patch_stages=(PatchStage(0.2, 0.6, 4), PatchStage(0.4, 0.8, 2)))
+    recipe = Recipe(patch_curriculum=(PatchStage(0.2, 0.6, 4), PatchStage(0.4, 0.8, 2)))
     sizes = [patch_stage(recipe, f, (40, 56, 40), (8, 8, 8)) for f in (0.1, 0.3, 0.5)]
     assert sizes == [((24, 32, 24), 4), ((32, 48, 32), 2), ((40, 56, 40), 1)]
     assert patch_stage(recipe, 0.1, (1, 64, 8), (1, 32, 8)) == ((1, 32, 8), 4)
 
 
 def test_a_wrong_setting_names_the_known_ones():
-    with pytest.raises(TrainingError, match="unknown field 'lr'.*learning_rate"):
+    with pytest.raises(TrainingError, match="unknown setting 'lr'.*muon_learning_rate"):
         changed(RECIPE, {"lr": 1})
     with pytest.raises(TrainingError, match="expected float, found 'fast'"):
         changed(RECIPE, {"learning_rate": "fast"})
     assert changed(RECIPE, {"learning_rate": 0.1}).learning_rate == 0.1
+
+
+RENAMED = {
+    "kernel_rate": ("muon_learning_rate", 0.1),
+    "hold": ("constant_until", 0.25),
+    "patch_stages": ("patch_curriculum", [{"until": 0.5, "scale": 0.5, "batch_factor": 2}]),
+    "plain_epochs": ("augmentation_free_epochs", 3.0),
+    "checks": ("validations", 4),
+    "check_cases": ("validation_patches", 2),
+}
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_renamed_setting_is_known_by_both_names_and_stored_under_the_old_one(old: str) -> None:
+    new, value = RENAMED[old]
+    recipe = changed(Recipe(), {new: value})
+    assert recipe == changed(Recipe(), {old: value}) != Recipe()
+    assert to_json(recipe)[old] == value
+    assert new not in to_json(recipe)
+    assert from_json(Recipe, to_json(recipe)) == recipe
+    for name in (old, new):
+        with pytest.raises(TrainingError, match=f"recipe.{name}.*expected .*The settings of a recipe are: .*{new}"):
+            changed(Recipe(), {name: "many"})
+    with pytest.raises(TrainingError, match=f"'{old}' and '{new}' are one setting"):
+        changed(Recipe(), {old: value, new: value})
+
+
+def test_recipes_keep_the_digests_that_they_had_before_settings_were_renamed() -> None:
+    assert {name: digest(recipe) for name, recipe in RECIPES.items()} == DIGESTS

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from autoseg.imaging.geometry import Geometry
-from autoseg.preprocess.case import PreparedCase, find_sites
+from autoseg.preprocess.case import PreparedCase, find_locations
 from autoseg.preprocess.store import open_case, store_case
 from autoseg.training.sampling import draw_centre, forced_foreground, read_block
 
 
 def stored(folder, codes):
     image = np.random.default_rng(0).random((2, *codes.shape), np.float32)
-    prepared = PreparedCase("c", image, codes, Geometry.from_spacing(codes.shape, (1, 1, 1)), find_sites(codes, seed=0))
+    prepared = PreparedCase("c", image, codes, Geometry.from_spacing(codes.shape, (1, 1, 1)), find_locations(codes, seed=0))
     store_case(folder, prepared, "digest")
     return image, open_case(folder)
 

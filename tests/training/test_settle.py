@@ -8,7 +8,7 @@ import pytest
 from autoseg.networks import build_network
 from autoseg.training.length import Length
 from autoseg.training.recipe import RECIPES, PatchStage, Recipe, changed
-from autoseg.training.settle import is_mirrored, settle, width_share
+from autoseg.training.settle import is_mirrored, settle, width_fraction
 from planners import ChannelStats, Fingerprint, get_planner
 from planners.records import from_json, to_json
 
@@ -53,7 +53,7 @@ def test_elsewhere_or_where_it_is_asked_for_the_plans_network_is_trained(plan):
         assert all(decision.what != "width" for decision in training.decisions)
     given = plan.network.scaled(0.75)
     assert settle(plan, recipe, LONG, "cpu", VOXELS, given).plan.network == given
-    assert (width_share(recipe, "cpu"), width_share(recipe, "cuda")) == (0.5, 1.0)
+    assert (width_fraction(recipe, "cpu"), width_fraction(recipe, "cuda")) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_network_restores_images_only_where_the_plan_scales_them_to_one(plan):
 
 
 def test_patches_are_told_stage_by_stage_in_voxels(plan):
-    recipe = replace(Recipe(batch_size=3), patch_stages=(PatchStage(0.4, 0.5, 2), PatchStage(0.7, 0.8, 1)))
+    recipe = replace(Recipe(batch_size=3), patch_curriculum=(PatchStage(0.4, 0.5, 2), PatchStage(0.7, 0.8, 1)))
     stages = settle(plan, recipe, LONG, "cuda", VOXELS).patches
     assert [(stage.until, stage.batch_size) for stage in stages] == [(0.4, 6), (0.7, 3), (1.0, 3)]
     assert stages[-1].patch_size == plan.patch_size

@@ -23,7 +23,7 @@ SPEC = NetworkSpec(
     input_mean=(0.5,),
     input_std=(0.25,),
 )
-SOURCE = Transfer("model", "digest", "0", "no case is held back")
+SOURCE = Transfer("model", "digest", "0", "there are no validation cases")
 FOLDS = {"0": ("b", "c", "d"), "1": ("a", "c", "d"), "2": ("a", "b", "d")}  # of cases a, b, c, d
 
 
@@ -31,7 +31,7 @@ def test_a_fold_starts_from_the_same_fold_which_saw_none_of_its_validation_cases
     for fold, held_back in (("0", "a"), ("1", "b"), ("2", "c")):
         chosen, why = choose_fold("model", FOLDS, fold, {"case": held_back})
         assert chosen == fold
-        assert "none of the 1 held back" in why
+        assert "none of the 1 validation cases" in why
 
 
 def test_a_fold_starts_from_another_one_where_that_saw_less():
@@ -52,7 +52,7 @@ def test_weights_that_saw_a_validation_case_are_refused_with_the_case_and_the_re
 def test_a_model_that_does_not_say_what_it_learned_from_starts_only_a_fold_that_holds_nothing_back():
     with pytest.raises(TrainingError, match=r"does not say which cases its fold 0 learned from.*Repeat the command"):
         choose_fold("model", {"0": (), "1": ("b",)}, "0", {"case": "b"})
-    assert choose_fold("model", {"0": ()}, "all", {}) == ("0", "no case is held back")
+    assert choose_fold("model", {"0": ()}, "all", {}) == ("0", "there are no validation cases")
     assert choose_fold("model", {"0": (), "1": ("a",)}, "0", {"case": "b"})[0] == "1"
 
 

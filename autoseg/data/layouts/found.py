@@ -57,7 +57,7 @@ class FoundCase:
         images: one for each channel.
         label: a label map, or None.
         masks: (structure, path) of separate files, one for each structure, which may overlap; instead of ``label``.
-        part: ``train``, ``val`` (held back in the source's own fold) or ``test``.
+        part: ``train``, ``val`` (validation cases of the source's own fold) or ``test``.
     """
 
     id: str

@@ -15,9 +15,14 @@ has nothing to do. A transform that needs more than the patch puts ``source_size
 Tensors may live on any device, and the ones that are passed in are left as they are.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from autoseg.registry import Registry
 from autoseg.training.augment import intensity, spatial
@@ -53,7 +58,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Setting:
-    """What the transforms may know about the patches of a training.
+    """What the transforms may know about the patches of a training run.
 
     Attributes:
         patch_size: (z, y, x) of the result.
@@ -70,20 +75,24 @@ class Setting:
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
-    def channels(self):
+    def channels(self) -> int:
         return len(self.centre)
 
     @property
-    def in_plane(self):
+    def in_plane(self) -> bool:
         """Whether the patch is too flat for transforms across its slices."""
         return spatial.is_flat(self.patch_size)
+
+
+Parameters = dict[str, Any]
+Moved = tuple[torch.Tensor, torch.Tensor]  # image and codes
 
 
 class Transform(NamedTuple):
     """How its parameters are drawn, and what they do."""
 
-    sample: Callable
-    apply: Callable
+    sample: Callable[..., Parameters | None]
+    apply: Callable[..., Moved]
 
 
 AUGMENTATIONS = Registry(
@@ -113,10 +122,10 @@ class Drawn:
     """
 
     source_size: tuple[int, int, int]
-    steps: tuple[tuple[str, dict], ...]
+    steps: tuple[tuple[str, Parameters], ...]
 
 
-def draw(rng, preset, setting):
+def draw(rng: np.random.Generator, preset: Augmentation, setting: Setting) -> Drawn:
     """The parameters of one sample.
 
     Args:
@@ -133,7 +142,7 @@ def draw(rng, preset, setting):
     return Drawn(sizes[0] if sizes else setting.patch_size, tuple(steps))
 
 
-def _happening(rng, preset):
+def _happening(rng: np.random.Generator, preset: Augmentation) -> Iterator[Step]:
     """The steps that happen to a sample."""
     for entry in preset.steps:
         if rng.random() < entry.probability:
@@ -144,7 +153,7 @@ def _happening(rng, preset):
         yield from preset.one_of[chosen : chosen + 1]
 
 
-def split(drawn):
+def split(drawn: Drawn) -> tuple[Drawn, Drawn]:
     """(clean, degraded): the steps before the first degradation, and the rest, as two ``Drawn`` to be applied in turn.
 
     For steps ``with_degradations``, none of which changes the size.
@@ -154,7 +163,7 @@ def split(drawn):
     return replace(drawn, steps=drawn.steps[:first]), replace(drawn, steps=drawn.steps[first:])
 
 
-def apply(image, codes, drawn):
+def apply(image: torch.Tensor, codes: torch.Tensor, drawn: Drawn) -> Moved:
     """Image (C, *source_size) float and codes (*source_size) int16, transformed: (C, *patch_size), (*patch_size)."""
     for name, found in (("image", image.shape[1:]), ("codes", codes.shape)):
         if tuple(found) != drawn.source_size:

@@ -5,12 +5,20 @@ are those of nnU-Net, which are meant for z-scored images; ``setting.centre`` an
 that scale lie in each channel, so stored intensities may be on any scale.
 """
 
-import math
+from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import torch
 from torch.nn import functional
 
 from autoseg.imaging.resample import axis_matrix
+
+if TYPE_CHECKING:
+    from autoseg.training.augment import Moved, Parameters, Setting
 
 __all__ = [
     "apply_blur",
@@ -32,25 +40,27 @@ __all__ = [
 TINY = 1e-7  # keeps constant images from dividing by zero
 
 
-def sample_noise(rng, setting, *, sigma=(0.0, 0.1)):
+def sample_noise(rng: np.random.Generator, setting: Setting, *, sigma: tuple[float, float] = (0.0, 0.1)) -> Parameters:
     """Gaussian noise of one standard deviation (in units) for all channels."""
     strength = rng.uniform(*sigma)
     return {"sigma": tuple(strength * unit for unit in setting.unit), "seed": int(rng.integers(2**63))}
 
 
-def apply_noise(image, codes, sigma, seed):
+def apply_noise(image: torch.Tensor, codes: torch.Tensor, sigma: Sequence[float], seed: int) -> Moved:
     """Image plus normal noise with ``sigma`` per channel. The same seed gives the same noise on one kind of device."""
     generator = torch.Generator(image.device).manual_seed(seed)
     noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
     return image + noise.mul_(_column(sigma, image)), codes
 
 
-def sample_blur(rng, setting, *, sigma=(0.5, 1.0), channel_probability=0.5):
+def sample_blur(
+    rng: np.random.Generator, setting: Setting, *, sigma: tuple[float, float] = (0.5, 1.0), channel_probability: float = 0.5
+) -> Parameters | None:
     """For each chosen channel three widths in voxels."""
     return _chosen(rng, setting, channel_probability, lambda: tuple(rng.uniform(*sigma, size=3).tolist()))
 
 
-def apply_blur(image, codes, channels):
+def apply_blur(image: torch.Tensor, codes: torch.Tensor, channels: Mapping[int, Sequence[float]]) -> Moved:
     """Channels smoothed by a Gaussian; ``channels`` maps a channel to its standard deviation along (z, y, x) in voxels.
 
     The Gaussian ends at three deviations; beyond the faces the outermost voxels go on.
@@ -63,36 +73,38 @@ def apply_blur(image, codes, channels):
     return result, codes
 
 
-def sample_brightness(rng, setting, *, factor=(0.75, 1.25)):
+def sample_brightness(rng: np.random.Generator, setting: Setting, *, factor: tuple[float, float] = (0.75, 1.25)) -> Parameters:
     """One factor per channel."""
     return {"factor": _around_one(rng, factor, setting.channels), "centre": setting.centre}
 
 
-def apply_brightness(image, codes, factor, centre):
+def apply_brightness(image: torch.Tensor, codes: torch.Tensor, factor: Sequence[float], centre: Sequence[float]) -> Moved:
     """``(x - centre) * factor + centre`` per channel."""
-    factor, centre = _column(factor, image), _column(centre, image)
-    return torch.addcmul(centre * (1 - factor), image, factor), codes
+    factors, centres = _column(factor, image), _column(centre, image)
+    return torch.addcmul(centres * (1 - factors), image, factors), codes
 
 
-def sample_contrast(rng, setting, *, factor=(0.75, 1.25)):
+def sample_contrast(rng: np.random.Generator, setting: Setting, *, factor: tuple[float, float] = (0.75, 1.25)) -> Parameters:
     """One factor per channel."""
     return {"factor": _around_one(rng, factor, setting.channels)}
 
 
-def apply_contrast(image, codes, factor):
+def apply_contrast(image: torch.Tensor, codes: torch.Tensor, factor: Sequence[float]) -> Moved:
     """``(x - mean) * factor + mean`` with each channel's own mean, clipped to its original range."""
-    factor, mean = _column(factor, image), _mean(image)
+    factors, mean = _column(factor, image), _mean(image)
     low, high = _range(image)
-    return torch.addcmul(mean * (1 - factor), image, factor).clamp_(low, high), codes
+    return torch.addcmul(mean * (1 - factors), image, factors).clamp_(low, high), codes
 
 
-def sample_low_resolution(rng, setting, *, zoom=(0.5, 1.0), channel_probability=0.5):
+def sample_low_resolution(
+    rng: np.random.Generator, setting: Setting, *, zoom: tuple[float, float] = (0.5, 1.0), channel_probability: float = 0.5
+) -> Parameters | None:
     """For each chosen channel the share of voxels per axis that remains; in-plane only for flat patches."""
     parameters = _chosen(rng, setting, channel_probability, lambda: rng.uniform(*zoom))
     return parameters and {**parameters, "in_plane": setting.in_plane}
 
 
-def apply_low_resolution(image, codes, channels, in_plane):
+def apply_low_resolution(image: torch.Tensor, codes: torch.Tensor, channels: Mapping[int, float], in_plane: bool) -> Moved:
     """Channels as if acquired on a coarser grid: voxels picked at even distances, then filled up linearly.
 
     ``channels`` maps a channel to its zoom in (0, 1].
@@ -108,7 +120,9 @@ def apply_low_resolution(image, codes, channels, in_plane):
     return result, codes
 
 
-def sample_thick_slices(rng, setting, *, factors=(2, 3, 4), sigma=(0.0, 0.15)):
+def sample_thick_slices(
+    rng: np.random.Generator, setting: Setting, *, factors: Sequence[int] = (2, 3, 4), sigma: tuple[float, float] = (0.0, 0.15)
+) -> Parameters | None:
     """Voxels per slice along the coarsest axis, of equals the last, and a slice's noise in units; None for short patches."""
     factor = int(rng.choice(factors))
     long = [axis for axis in range(3) if setting.patch_size[axis] >= 2 * factor]
@@ -120,7 +134,9 @@ def sample_thick_slices(rng, setting, *, factors=(2, 3, 4), sigma=(0.0, 0.15)):
     return {"axis": axis, "factor": factor, "first": int(rng.integers(factor)), **noise}
 
 
-def apply_thick_slices(image, codes, axis, factor, first, sigma, seed):
+def apply_thick_slices(
+    image: torch.Tensor, codes: torch.Tensor, axis: int, factor: int, first: int, sigma: Sequence[float], seed: int
+) -> Moved:
     """The image as if acquired in slices of ``factor`` voxels, each their mean and noisy, then interpolated back (cubic).
 
     The first slice holds ``factor - first`` voxels of the patch, the last one what is left; their outermost voxels stand for
@@ -135,12 +151,14 @@ def apply_thick_slices(image, codes, axis, factor, first, sigma, seed):
     return torch.tensordot(few, matrix, dims=([axis], [1])).movedim(-1, axis).contiguous(), codes
 
 
-def sample_gamma(rng, setting, *, gamma=(0.7, 1.5), invert=False):
+def sample_gamma(
+    rng: np.random.Generator, setting: Setting, *, gamma: tuple[float, float] = (0.7, 1.5), invert: bool = False
+) -> Parameters:
     """One exponent per channel; ``invert`` acts on the negative image."""
     return {"gamma": _around_one(rng, gamma, setting.channels), "invert": invert}
 
 
-def apply_gamma(image, codes, gamma, invert):
+def apply_gamma(image: torch.Tensor, codes: torch.Tensor, gamma: Sequence[float], invert: bool) -> Moved:
     """Each channel, scaled to 0..1 by its range, to the power of ``gamma``; then its mean and deviation as before."""
     low, high = _range(image)
     span = (high - low).clamp_(min=TINY)
@@ -152,19 +170,19 @@ def apply_gamma(image, codes, gamma, invert):
     return torch.addcmul(_mean(image) - _mean(share) * scale, share, scale), codes
 
 
-def _chosen(rng, setting, probability, value):
+def _chosen(rng: np.random.Generator, setting: Setting, probability: float, value: Callable[[], Any]) -> Parameters | None:
     """``{"channels": {channel: value()}}`` for channels chosen at random; None if there are none."""
     channels = {channel: value() for channel in range(setting.channels) if rng.random() < probability}
     return {"channels": channels} if channels else None
 
 
-def _around_one(rng, limits, count):
+def _around_one(rng: np.random.Generator, limits: tuple[float, float], count: int) -> tuple[float, ...]:
     """``count`` factors: half of them uniform below 1, half above."""
     low, high = limits
     return tuple(rng.uniform(low, 1.0) if rng.random() < 0.5 else rng.uniform(1.0, high) for _ in range(count))
 
 
-def _smooth(volume, axis, sigma):
+def _smooth(volume: torch.Tensor, axis: int, sigma: float) -> torch.Tensor:
     """(Z, Y, X) convolved with a Gaussian along one axis."""
     radius = math.ceil(3 * sigma)
     edge = volume.shape[axis]
@@ -177,19 +195,19 @@ def _smooth(volume, axis, sigma):
     return result
 
 
-def _column(values, image):
+def _column(values: Sequence[float], image: torch.Tensor) -> torch.Tensor:
     """One number per channel, to be used with (C, Z, Y, X)."""
     return torch.tensor(values, dtype=image.dtype, device=image.device).reshape(-1, 1, 1, 1)
 
 
-def _mean(image):
+def _mean(image: torch.Tensor) -> torch.Tensor:
     return image.mean(dim=(1, 2, 3), keepdim=True)
 
 
-def _deviation(image):
+def _deviation(image: torch.Tensor) -> torch.Tensor:
     return image.flatten(1).std(dim=1, correction=0).reshape(-1, 1, 1, 1)
 
 
-def _range(image):
+def _range(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     low, high = image.flatten(1).aminmax(dim=1)
     return low.reshape(-1, 1, 1, 1), high.reshape(-1, 1, 1, 1)

@@ -1,7 +1,7 @@
-"""Which transforms a training uses, how often, and how strongly.
+"""Which transforms a training run uses, how often, and how strongly.
 
 ``nnunet`` is the list of nnU-Net's default trainer (Isensee et al. 2021, supplement; nnU-Net 2.8). ``light`` keeps
-what moves voxels and the cheap changes of intensity, for short trainings without a GPU. ``none`` reads patches as they
+what moves voxels and the cheap changes of intensity, for short training runs without a GPU. ``none`` reads patches as they
 are. Mirroring follows the plan's ``mirror_axes``.
 """
 
@@ -34,7 +34,7 @@ class Augmentation:
     one_of: tuple[Step, ...] = ()
 
 
-def step(transform, probability, **options):
+def step(transform: str, probability: float, **options: object) -> Step:
     """A ``Step``, with its options as keywords."""
     return Step(transform, probability, tuple(options.items()))
 
@@ -77,12 +77,12 @@ STRONG = (
 )
 
 
-def mirrored_only(augmentation):
+def mirrored_only(augmentation: Augmentation) -> Augmentation:
     """What an augmentation has of mirroring."""
     return Augmentation(tuple(entry for entry in augmentation.steps if entry.transform == "mirror"))
 
 
-def with_degradations(augmentation):
+def with_degradations(augmentation: Augmentation) -> Augmentation:
     """The steps that leave the image sharp, and at the end at most one strong degradation, which restoration learns from.
 
     Turning and scaling interpolate, and a target that was smoothed by that teaches to smooth.

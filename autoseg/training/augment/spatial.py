@@ -8,12 +8,20 @@ Images are sampled linearly. A voxel's new code is the one with the largest line
 the arg max of linearly sampled one-hot maps, at a cost that does not grow with the number of labels.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from autoseg.training.augment import Moved, Parameters, Setting
 
 __all__ = [
     "apply_affine",
@@ -26,10 +34,11 @@ __all__ = [
     "source_size",
 ]
 
+Matrix = Sequence[Sequence[float]]
 MIXED = torch.iinfo(torch.int16).min  # no code: marks cells whose corners differ
 
 
-def rotation_limit(patch):
+def rotation_limit(patch: Sequence[int]) -> float:
     """Largest rotation in degrees that suits a patch of this shape (Isensee et al. 2021).
 
     180 where turning is in-plane only, but 15 for a 2D patch more than 1.5 times longer than wide; 30 in 3D.
@@ -39,12 +48,12 @@ def rotation_limit(patch):
     return 180.0 if is_flat(patch) else 30.0
 
 
-def is_flat(patch):
+def is_flat(patch: Sequence[int]) -> bool:
     """Whether the first axis is too short for turning out of plane: fewer than a third of the longest edge."""
     return max(patch) / patch[0] > 3 or patch[0] == 1
 
 
-def initial_patch_size(patch, *, rotation_degrees, smallest_scale=0.85):
+def initial_patch_size(patch: Sequence[int], *, rotation_degrees: float, smallest_scale: float = 0.85) -> tuple[int, ...]:
     """The box that holds ``patch`` turned by up to ``rotation_degrees`` about one axis, over ``smallest_scale``.
 
     nnU-Net reads this much for every patch, 205^3 for 128^3 at 30 degrees; here it only tells how far a turned patch
@@ -52,28 +61,34 @@ def initial_patch_size(patch, *, rotation_degrees, smallest_scale=0.85):
     """
     limit = math.radians(rotation_degrees)
     turning = range(1, 3) if is_flat(patch) else range(3)
-    size = list(patch)
+    size: list[float] = list(patch)
     for a, b in itertools.permutations(turning, 2):
         angle = min(limit, math.atan2(patch[b], patch[a]))  # where cos * p_a + sin * p_b is largest
         size[a] = max(size[a], math.cos(angle) * patch[a] + math.sin(angle) * patch[b])
-    return tuple(int(edge / smallest_scale) if axis in turning else edge for axis, edge in enumerate(size))
+    return tuple(int(edge / smallest_scale) if axis in turning else int(edge) for axis, edge in enumerate(size))
 
 
-def source_size(patch, matrix):
+def source_size(patch: Sequence[int], matrix: ArrayLike) -> tuple[int, ...]:
     """The box to read so that ``matrix`` (2 x 2 for the last two axes, or 3 x 3) finds all its voxels.
 
     It shares the patch's centre: each edge differs from the patch's by an even number. Smaller than the patch where the
     matrix enlarges.
     """
-    matrix = np.asarray(matrix)
-    patch = np.asarray(patch)
-    turning = patch[-len(matrix) :]
-    half = np.abs(matrix) @ (turning - 1) / 2
+    turn, edges = np.asarray(matrix), np.asarray(patch)
+    turning = edges[-len(turn) :]
+    half = np.abs(turn) @ (turning - 1) / 2
     more = np.ceil(half - (turning - 1) / 2 - 1e-6).astype(int)
-    return (*patch[: -len(matrix)].tolist(), *(turning + 2 * more).tolist())
+    return (*edges[: -len(turn)].tolist(), *(turning + 2 * more).tolist())
 
 
-def sample_affine(rng, setting, *, rotation_probability=0.2, scaling_probability=0.2, scale=(0.7, 1.4)):
+def sample_affine(
+    rng: np.random.Generator,
+    setting: Setting,
+    *,
+    rotation_probability: float = 0.2,
+    scaling_probability: float = 0.2,
+    scale: tuple[float, float] = (0.7, 1.4),
+) -> Parameters | None:
     """Rotation, by angles uniform within the limit for this patch, and scaling, by one factor for all turning axes.
 
     Each happens with its own probability. A scale above 1 makes objects smaller.
@@ -97,7 +112,9 @@ def sample_affine(rng, setting, *, rotation_probability=0.2, scaling_probability
     }
 
 
-def apply_affine(image, codes, matrix, patch_size, source_size):
+def apply_affine(
+    image: torch.Tensor, codes: torch.Tensor, matrix: Matrix, patch_size: Sequence[int], source_size: Sequence[int]
+) -> Moved:
     """The patch whose voxel at d from the centre shows the source at ``matrix @ d`` from its own centre.
 
     Args:
@@ -113,37 +130,37 @@ def apply_affine(image, codes, matrix, patch_size, source_size):
     return moved.reshape(len(image), *patch_size), _sample_codes(slices, points).reshape(patch_size)
 
 
-def sample_mirror(rng, setting):
+def sample_mirror(rng: np.random.Generator, setting: Setting) -> Parameters | None:
     """Each axis that may be mirrored, with probability 1/2."""
     axes = tuple(axis for axis in setting.mirror_axes if rng.random() < 0.5)
     return {"axes": axes} if axes else None
 
 
-def apply_mirror(image, codes, axes):
+def apply_mirror(image: torch.Tensor, codes: torch.Tensor, axes: tuple[int, ...]) -> Moved:
     """Image and codes flipped along ``axes`` of (z, y, x)."""
     return image.flip([axis + 1 for axis in axes]), codes.flip(axes)
 
 
-def _rotation(axes, a, b, angle):
+def _rotation(axes: int, a: int, b: int, angle: float) -> np.ndarray:
     matrix = np.eye(axes)
     matrix[[a, b], [a, b]] = math.cos(angle)
     matrix[a, b], matrix[b, a] = -math.sin(angle), math.sin(angle)
     return matrix
 
 
-def _points(matrix, size, source, device):
+def _points(matrix: Matrix, size: Sequence[int], source: Sequence[int], device: torch.device) -> list[torch.Tensor]:
     """Source index along each axis for every voxel of the result: list of tensors of shape ``size``."""
     offsets = []
     for axis, edge in enumerate(size):
         shape = [-1 if other == axis else 1 for other in range(len(size))]
         offsets.append((torch.arange(edge, device=device, dtype=torch.float32) - (edge - 1) / 2).reshape(shape))
     return [
-        sum((m * d for m, d in zip(row, offsets, strict=True)), start=(edge - 1) / 2).clamp_(0, edge - 1)
+        cast(torch.Tensor, sum((m * d for m, d in zip(row, offsets, strict=True)), start=(edge - 1) / 2)).clamp_(0, edge - 1)
         for row, edge in zip(matrix, source, strict=True)
     ]
 
 
-def _sample_linear(stack, points):
+def _sample_linear(stack: torch.Tensor, points: Sequence[torch.Tensor]) -> torch.Tensor:
     """(N, *source) at ``points``, linearly."""
     # grid_sample wants (x, y, z), and the faces of the box at -1 and 1
     faces = [(2 * point + 1) / edge - 1 for point, edge in zip(points[::-1], stack.shape[:0:-1], strict=True)]
@@ -151,7 +168,7 @@ def _sample_linear(stack, points):
     return functional.grid_sample(stack[None], grid, padding_mode="border", align_corners=False)[0]
 
 
-def _sample_codes(stack, points):
+def _sample_codes(stack: torch.Tensor, points: Sequence[torch.Tensor]) -> torch.Tensor:
     """(N, *source) integer codes at ``points``: the code with the largest linear weight.
 
     Where all corners of the cell around a point agree there is nothing to weigh; only the others, a few percent of
@@ -167,7 +184,7 @@ def _sample_codes(stack, points):
     return result
 
 
-def _agreed(stack):
+def _agreed(stack: torch.Tensor) -> torch.Tensor:
     """For every cell, named by its lowest corner, the code of all its corners; ``MIXED`` where they differ."""
     low = high = stack
     for axis in range(1, stack.ndim):
@@ -178,7 +195,7 @@ def _agreed(stack):
     return torch.where(low == high, low, MIXED)
 
 
-def _flat_index(index, shape):
+def _flat_index(index: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
     """Integer position in a flattened array of ``shape``, from one float tensor per axis."""
     flat = index[0].int()
     for along, edge in zip(index[1:], shape[1:], strict=True):
@@ -186,7 +203,9 @@ def _flat_index(index, shape):
     return flat
 
 
-def _vote(stack, layer, lower, fractions):
+def _vote(
+    stack: torch.Tensor, layer: torch.Tensor, lower: Sequence[torch.Tensor], fractions: Sequence[torch.Tensor]
+) -> torch.Tensor:
     """(N,) codes: in cell ``lower`` of each ``layer``, the code whose corners' linear weights sum to most.
 
     A tie goes to the first corner's.
@@ -195,10 +214,11 @@ def _vote(stack, layer, lower, fractions):
     for bits in itertools.product((0, 1), repeat=len(lower)):
         corner = [(low + bit).clamp_(max=edge - 1) for low, bit, edge in zip(lower, bits, stack.shape[1:], strict=True)]
         corners.append(stack.flatten(1)[layer, _flat_index(corner, stack.shape[1:])])
-        weights.append(math.prod(f if bit else 1 - f for bit, f in zip(bits, fractions, strict=True)))
+        weight = math.prod(f if bit else 1 - f for bit, f in zip(bits, fractions, strict=True))
+        weights.append(cast(torch.Tensor, weight))
     best, most = corners[0], torch.zeros_like(weights[0])
     for code in corners:
-        support = sum(weight * (other == code) for weight, other in zip(weights, corners, strict=True))
+        support = cast(torch.Tensor, sum(weight * (other == code) for weight, other in zip(weights, corners, strict=True)))
         best = torch.where(support > most, code, best)
         most = torch.maximum(support, most)
     return best

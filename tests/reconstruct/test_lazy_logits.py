@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from autoseg.imaging.geometry import Geometry
-from autoseg.reconstruct.composed import ComposedLogits, all_finite
 from autoseg.reconstruct.confidence import entropies, votes_of
+from autoseg.reconstruct.lazy_logits import LazyLogits, all_finite
 from autoseg.reconstruct.native import logits_to_codes, probabilities_to_native
 from autoseg.reconstruct.surface import surfaces_from_scores
 
@@ -17,8 +17,8 @@ NATIVE = GRID.resized((14, 11, 17)).transposed((2, 0, 1))
 
 @pytest.fixture(params=[1, 5000, 1 << 22], ids=lambda elements: f"{elements} at once")
 def both(request, monkeypatch):
-    """(ComposedLogits, the array they stand for), with so much of them computed at once."""
-    monkeypatch.setattr("autoseg.reconstruct.composed._ELEMENTS", request.param)
+    """(LazyLogits, the array they stand for), with so much of them computed at once."""
+    monkeypatch.setattr("autoseg.reconstruct.lazy_logits._ELEMENTS", request.param)
     return compose(11, GRID.shape)
 
 
@@ -28,7 +28,7 @@ def compose(heads, shape, n_features=3):
         rng.normal(size=size).astype(np.float32) for size in ((n_features, *shape), (heads, n_features), heads)
     )
     features.setflags(write=False)
-    return ComposedLogits(features, weights, bias), np.einsum("kf,fzyx->kzyx", weights, features) + bias[:, None, None, None]
+    return LazyLogits(features, weights, bias), np.einsum("kf,fzyx->kzyx", weights, features) + bias[:, None, None, None]
 
 
 def test_it_reads_like_an_array(both):
@@ -82,14 +82,14 @@ def test_a_number_that_is_not_finite_is_found_wherever_it_stands():
     assert all_finite(array)
     bad = np.array(composed.features)
     bad[1, 2, 0, 1] = np.nan
-    assert not all_finite(ComposedLogits(bad, composed.weights, composed.bias))
-    assert not all_finite(ComposedLogits(composed.features, np.full_like(composed.weights, np.inf), composed.bias))
+    assert not all_finite(LazyLogits(bad, composed.weights, composed.bias))
+    assert not all_finite(LazyLogits(composed.features, np.full_like(composed.weights, np.inf), composed.bias))
     array[3, 0, 0, 0] = np.inf
     assert not all_finite(array)
 
 
 def test_memory_does_not_grow_with_the_number_of_heads(monkeypatch):
-    monkeypatch.setattr("autoseg.reconstruct.composed._ELEMENTS", 1 << 15)
+    monkeypatch.setattr("autoseg.reconstruct.lazy_logits._ELEMENTS", 1 << 15)
     grid = Geometry.from_spacing((32, 32, 32), (1.0, 1.0, 1.0))
 
     def peak(heads):

@@ -8,44 +8,44 @@ from pathlib import Path
 
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.evaluation.comparison import Contender, Cost
+from autoseg.evaluation.comparison import Cost, Method
 from autoseg.evaluation.report import REPORT_FILE, read_report
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult, RestoredRow
 from autoseg.inference.bundle import load_bundle
+from autoseg.ledger import DONE, WRITING, Entry, judge
 from autoseg.names import remove_folder
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.records import read_case, read_cohort, read_fold
-from autoseg.studies.entrant import Entrant, Study
+from autoseg.studies.compared_run import ComparedRun, ComparisonSetup
 from autoseg.studies.scoring import predict_and_score
 from autoseg.training.checkpoint import read_state
 from autoseg.training.fold import CHECKPOINT
 from autoseg.workspace import read_record
 from planners.records import digest
 
-__all__ = ["is_finished", "read_contender", "with_closed_gates"]
+__all__ = ["is_finished", "read_method", "with_closed_gates"]
 
 logger = logging.getLogger(__name__)
 
 VALIDATION = "validation"
 
 
-def is_finished(entrant: Entrant) -> bool:
-    """Whether this very training has come to its end, and all its validation cases are scored."""
-    state, metrics = read_state(entrant.folder / CHECKPOINT), entrant.folder / VALIDATION / REPORT_FILE
-    if state is None or not state.finished or state.identity != digest(entrant.task):
-        return False
-    return metrics.is_file() and not read_report(metrics).failures
+def is_finished(run: ComparedRun) -> bool:
+    """Whether this very training run has come to its end, and all its validation cases are scored."""
+    state, metrics = read_state(run.folder / CHECKPOINT), run.folder / VALIDATION / REPORT_FILE
+    entry = Entry("autoseg train", state.identity, DONE if state.finished else WRITING, {}) if state else None
+    return judge(entry, digest(run.task), lambda: metrics.is_file() and not read_report(metrics).failures).done
 
 
-def read_contender(entrant: Entrant) -> Contender:
+def read_method(run: ComparedRun) -> Method:
     """The scores, restored intensities and cost of a network that has been trained."""
-    results, record = entrant.folder / VALIDATION, read_fold(entrant.folder)
-    state, report = read_state(entrant.folder / CHECKPOINT), read_report(results / REPORT_FILE)
+    results, record = run.folder / VALIDATION, read_fold(run.folder)
+    state, report = read_state(run.folder / CHECKPOINT), read_report(results / REPORT_FILE)
     if state is None or record is None:
-        raise AutosegError(f"{entrant.folder}: expected a trained fold, found none of its files. Repeat it with --fresh")
+        raise AutosegError(f"{run.folder}: expected a trained fold, found none of its files. Repeat it with --fresh")
     cost = Cost(
-        parameters=entrant.cost.parameters,
-        operations=entrant.cost.operations,
+        parameters=run.cost.parameters,
+        operations=run.cost.operations,
         steps=state.step,
         seconds=state.seconds,
         seconds_per_step=state.seconds / max(state.step, 1),
@@ -54,28 +54,28 @@ def read_contender(entrant: Entrant) -> Contender:
         device=record.device,
         precision="bfloat16" if state.bf16 else "float32",
         mirrored="yes" if record.task.plan.mirror_axes else "no",
-        features=entrant.training.plan.network.features,
-        batch_size=entrant.training.batch_size,
+        features=run.training.plan.network.features,
+        batch_size=run.training.batch_size,
     )
     failures = tuple(f"{failure.case}: {failure.reason}" for failure in report.failures)
-    return Contender(entrant.name, _scores(report), _restored(results / RESTORED_FILE), cost, failures)
+    return Method(run.name, _scores(report), _restored(results / RESTORED_FILE), cost, failures)
 
 
-def with_closed_gates(study: Study, entrant: Entrant) -> Contender | None:
-    """The Contender that a trained network is with its gates closed; None for a network without gates."""
-    spec = study.ready.spec
-    bundle = load_bundle(study.workspace.model(f"{spec.name}_{entrant.run}"))
+def with_closed_gates(setup: ComparisonSetup, run: ComparedRun) -> Method | None:
+    """The Method that a trained network is with its gates closed; None for a network without gates."""
+    spec = setup.ready.spec
+    bundle = load_bundle(setup.workspace.model(f"{spec.name}_{run.run_name}"))
     if not bundle.plan.network.attention:
         return None
-    precision = read_cohort(entrant.folder / VALIDATION).precision
-    inference = InferenceOptions(folds=(study.fold,), precision=precision, closed_gates=True)
-    logger.info("%s: predicting with closed gates", entrant.name)
-    target = entrant.folder / f"{VALIDATION}_gates_closed"
-    if study.runtime.fresh:
-        remove_folder(target, owner=entrant.folder)
-    runtime = Runtime(device=str(study.device), workers=study.runtime.workers, progress=study.runtime.progress)
-    predict_and_score(Path(bundle.name), spec, study.split.validation, target, inference, runtime)
-    return Contender(f"{entrant.name}, gates closed", _scores(read_report(target / REPORT_FILE)))
+    precision = read_cohort(run.folder / VALIDATION).precision
+    inference = InferenceOptions(folds=(setup.fold,), precision=precision, closed_gates=True)
+    logger.info("%s: predicting with closed gates", run.name)
+    target = run.folder / f"{VALIDATION}_gates_closed"
+    if setup.runtime.fresh:
+        remove_folder(target, owner=run.folder)
+    runtime = Runtime(device=str(setup.device), workers=setup.runtime.workers, progress=setup.runtime.progress)
+    predict_and_score(Path(bundle.name), spec, setup.split.validation, target, inference, runtime)
+    return Method(f"{run.name}, gates closed", _scores(read_report(target / REPORT_FILE)))
 
 
 def _scores(report: Report) -> dict[tuple[str, str], dict[str, float | None]]:

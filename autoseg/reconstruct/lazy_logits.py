@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ComposedLogits", "Logits", "all_finite", "slabs_along_z"]
+__all__ = ["LazyLogits", "Logits", "all_finite", "slabs_along_z"]
 
 _ELEMENTS = 1 << 22  # of logits that are in memory at once
 
 
-class ComposedLogits:
+class LazyLogits:
     """An array of logits (K, ...) float32, computed where it is looked at: ``weights @ features + bias``.
 
     ``logits[k]`` is an array, and iterating gives one head after the other. ``logits[a:b]`` and ``logits[:, z]`` are again
-    ComposedLogits, ``np.asarray`` computes all of them.
+    LazyLogits, ``np.asarray`` computes all of them.
 
     Args:
         features: (F, ...) float32; a view is kept.
@@ -42,7 +42,7 @@ class ComposedLogits:
         where = (slice(None), *place)
         features = self.features[where]
         if isinstance(head, slice):
-            return ComposedLogits(features, self.weights[head], self.bias[head])
+            return LazyLogits(features, self.weights[head], self.bias[head])
         logit = np.full(features.shape[1:], self.bias[head])
         for weight, feature in zip(self.weights[head], features, strict=True):
             logit += weight * feature
@@ -58,17 +58,17 @@ class ComposedLogits:
         logits += self.bias[:, None]
         return logits.reshape(self.shape).astype(dtype or np.float32, copy=False)
 
-    def reshape(self, n_heads: int, *shape: int) -> ComposedLogits:
+    def reshape(self, n_heads: int, *shape: int) -> LazyLogits:
         """The same heads on another shape of voxels."""
-        return ComposedLogits(self.features.reshape(len(self.features), *shape), self.weights, self.bias)
+        return LazyLogits(self.features.reshape(len(self.features), *shape), self.weights, self.bias)
 
 
-Logits = np.ndarray | ComposedLogits  # (K, z, y, x)
+Logits = np.ndarray | LazyLogits  # (K, z, y, x)
 
 
 def all_finite(logits: Logits) -> bool:
-    """Whether all of (K, z, y, x) logits are finite; of ComposedLogits whether what they are made of is."""
-    parts = (*logits.features, logits.weights, logits.bias) if isinstance(logits, ComposedLogits) else logits
+    """Whether all of (K, z, y, x) logits are finite; of LazyLogits whether what they are made of is."""
+    parts = (*logits.features, logits.weights, logits.bias) if isinstance(logits, LazyLogits) else logits
     return all(np.isfinite(part).all() for part in parts)
 
 

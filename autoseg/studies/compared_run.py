@@ -21,20 +21,20 @@ from planners.change import refit
 from planners.plan import Decision
 from planners.records import digest
 
-__all__ = ["Entrant", "Study", "enter"]
+__all__ = ["ComparedRun", "ComparisonSetup", "compared_run"]
 
 
 @dataclass(frozen=True)
-class Study:
+class ComparisonSetup:
     """What all networks of a comparison share, trained with one seed.
 
     Attributes:
         ready: data set and plan.
         cases_digest: of the prepared cases.
         voxels: of all cases.
-        fold, split: whose held-back cases are compared.
+        fold, split: whose validation cases are compared.
         recipe: as asked for; ``recipe_words``: as the command line takes it.
-        workspace, length, seed, device, runtime: of the trainings.
+        workspace, length, seed, device, runtime: of the training runs.
     """
 
     ready: Ready
@@ -52,15 +52,15 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """One network of a study.
+class ComparedRun:
+    """One network of a comparison.
 
     Attributes:
         name: of the network.
         training: settled, as ``autoseg train`` will settle it.
         task: what is to be trained.
         cost: of the network that is trained.
-        run: name of its run; ``folder``: of the fold in it.
+        run_name: of its run; ``folder``: of the fold in it.
         warnings: what a person should know about this network under this plan.
     """
 
@@ -68,29 +68,29 @@ class Entrant:
     training: Training
     task: FoldTask
     cost: NetworkCost
-    run: str
+    run_name: str
     folder: Path
     warnings: tuple[Decision, ...] = ()
 
 
-def enter(study: Study, name: str, operations: float | None = None) -> Entrant:
+def compared_run(setup: ComparisonSetup, name: str, operations: float | None = None) -> ComparedRun:
     """The network of that name as it will be trained, scaled to so many ``operations`` if that is not None."""
-    plan, recipe, device = study.ready.plan, study.recipe, study.device.type
+    plan, recipe, device = setup.ready.plan, setup.recipe, setup.device.type
     chosen, decisions = choose_network(plan, name, recipe, device)
     if operations:
-        network = settle(plan, recipe, study.length, device, study.voxels, name).plan.network  # with all its heads
+        network = settle(plan, recipe, setup.length, device, setup.voxels, name).plan.network  # with all its heads
         chosen = refit(chosen, match_operations(network, plan.patch_size, operations))
-    shared = (recipe, study.length, study.seed, study.cases_digest, study.split, device)
-    run = f"compare_{name}_{digest([chosen, *shared])[:8]}"
+    shared = (recipe, setup.length, setup.seed, setup.cases_digest, setup.split, device)
+    run_name = f"compare_{name}_{digest([chosen, *shared])[:8]}"
     given = replace(recipe, batch_size=choose_batch(recipe, chosen, device))
-    training = settle(plan, given, study.length, device, study.voxels, chosen.network)
-    spec = study.ready.spec
-    return Entrant(
+    training = settle(plan, given, setup.length, device, setup.voxels, chosen.network)
+    spec = setup.ready.spec
+    return ComparedRun(
         name=name,
         training=training,
-        task=task_of(training, spec.labels, study.seed, study.split, study.cases_digest),
+        task=task_of(training, spec.labels, setup.seed, setup.split, setup.cases_digest),
         cost=measure_cost(training.plan.network, plan.patch_size),
-        run=run,
-        folder=fold_folder(study.workspace.run(spec.name, run), study.fold),
+        run_name=run_name,
+        folder=fold_folder(setup.workspace.run(spec.name, run_name), setup.fold),
         warnings=tuple(decision for decision in decisions if decision.warning),
     )
