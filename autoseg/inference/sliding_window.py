@@ -170,10 +170,10 @@ def _accumulate(
     tiles = list(itertools.product(windows, flips))
     for first in range(0, len(tiles), batch):
         chunk = tiles[first : first + batch]
-        tiles = torch.stack([_flip(image[place], axes) for (place, _), axes in chunk]).to(device)
-        logits = networks[0](tiles)
+        inputs = torch.stack([_flip(image[place], axes) for (place, _), axes in chunk]).to(device)
+        logits = networks[0](inputs)
         for network in networks[1:]:
-            logits = logits.float() + network(tiles).float()
+            logits = logits.float() + network(inputs).float()
         if total is None:
             total = zeros(logits.shape[1])
         _add(total, chunk, logits, len(flips) * len(networks))

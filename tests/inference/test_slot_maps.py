@@ -29,7 +29,7 @@ SLOTS = torch.tensor([[[0.0, 0.0], [20.0, 0.0], [-1.0, 0.0]], [[0.0, 0.0], [0.0,
 class Planted(torch.nn.Module):
     """Class 1 above 0.5. Slots 1 of head 0 and 2 of head 1 look at what is bright, slot 0 of both everywhere alike."""
 
-    def __init__(self, spec):
+    def __init__(self, spec, ends=None):
         super().__init__()
         self.spec, self.scaling, self.encoder = spec, torch.nn.Identity(), torch.nn.Module()
         sample, block = torch.nn.Conv3d(1, 8, 1, stride=2), SlotAttention(8, 2, 3)
