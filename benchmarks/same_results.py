@@ -53,8 +53,8 @@ def within(share):
     return may
 
 
-def done_before(old, new):
-    return (old, new) == ("done", "skipped")
+def anyhow(old, new):
+    return True
 
 
 INTENDED = (  # "FILE:KEY", what may differ, why
@@ -63,7 +63,8 @@ INTENDED = (  # "FILE:KEY", what may differ, why
     (r"prepared/.*/case\.json:/files/", on_one_side, "digests of prepared arrays: damage is noticed"),
     (r"model\.json:/(schema|weights/\d+/learned_from/)", on_one_side, "cases that a fold learned from"),
     (r"run\.json:/cases/[^/]+/(device|precision)", on_one_side, "of each case, since shards may differ"),
-    (r"run\.json:/cases/[^/]+/status", done_before, "predicted before the interruption, and left alone"),
+    (r"/(overwrite|orientation|fill_holes)$", on_one_side, "fields of records that are younger"),
+    (r"fold_\w+/run\.json:/decisions/", on_one_side, "what was settled for the training, with the rule"),
     (r"_surfaces/scores\.json:", on_one_side, "scores of surfaces have a file of their own"),
     (r"/[^/]+\.json:/surface_scores/", on_one_side, "scores of surfaces are no longer added to a finished record"),
     (
@@ -73,6 +74,11 @@ INTENDED = (  # "FILE:KEY", what may differ, why
     ),
     (r"metrics\.(csv|json):.*surface_", within(1e-9), "last digits: surfaces are moved until they enclose their volume"),
     (r"measurements\.csv:", within(1e-4), "significant digits, which tell small structures too, instead of four decimals"),
+)
+INTERRUPTED = (  # the same for what was interrupted
+    (r"run\.json:/cases/[^/]+/status", anyhow, "done before the interruption, and left alone"),
+    (r"history\.jsonl:/\d+/train_loss", anyhow, "mean since the check before, of which an interruption forgets a part"),
+    (r"fold_\w+/(curves\.png|report\.html):", anyhow, "curves of that mean"),
 )
 KINDS = (  # rows of the table, by "FILE"
     ("data set, converted", "raw/"),
@@ -272,12 +278,12 @@ def as_before(found):
     return renamed
 
 
-def reason_of(place, old, new):
+def reason_of(meant, place, old, new):
     """Why a difference is meant, or None."""
-    return next((why for pattern, may, why in INTENDED if re.search(pattern, place) and may(old, new)), None)
+    return next((why for pattern, may, why in meant if re.search(pattern, place) and may(old, new)), None)
 
 
-def compare(title, old, new):
+def compare(title, old, new, meant=INTENDED):
     """Print a table of the files of two roads; the number of those that differ and should not."""
     before, now = contents(old), as_before(contents(new))
     states, reasons = {place.split(":")[0]: SAME for place in before | now}, Counter()
@@ -286,7 +292,7 @@ def compare(title, old, new):
         name, was, found = place.split(":")[0], before.get(place, ABSENT), now.get(place, ABSENT)
         if was == found:
             continue
-        reason = reason_of(place, was, found)
+        reason = reason_of(meant, place, was, found)
         reasons[reason] += 1
         states[name] = max(states[name], MEANT if reason else DIFFERS)
         if not reason:
@@ -319,7 +325,9 @@ def main():
             faults += compare(f"{name}: both checkouts", at / "old", at / "new")
             if commands is phantoms:
                 go(commands, at / "continued", HERE, begun_by=old)
-                faults += compare(f"{name}: begun by one and ended by the other", at / "old", at / "continued")
+                faults += compare(
+                    f"{name}: begun by one and ended by the other", at / "old", at / "continued", INTENDED + INTERRUPTED
+                )
     return 1 if faults else 0
 
 

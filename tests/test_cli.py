@@ -45,7 +45,7 @@ def test_without_a_verb_the_help_is_shown(capsys):
         (["evaluate", "--reference", "a", "--predicted", "b", "-o", "c"], "there is no such folder"),
         (["reconstruct", "-i", "gone", "-o", "out"], "there is no such folder"),
         (["reconstruct", "-i", ".", "-o", "out", "--surfaces", "stil"], "no surface format called 'stil'"),
-        (["predict", "-i", "x.nii.gz", "-o", "out", "--surfaces", "stl", "--decimate", "2"], "share of triangles"),
+        (["predict", "-i", "x.nii.gz", "-o", "out", "--surfaces", "stl", "--decimate", "2"], "fraction of triangles"),
         (["compare", "Nowhere", "0"], "neither a folder nor a data set"),
         (["compare", "Nowhere", "0", "--networks", "unet,net"], "no network called 'net'"),
         (["model", "info", "gone"], "neither a model folder or zip"),

@@ -167,13 +167,13 @@ def _accumulate(
     Heads are added one by one, so that next to what the networks return there is never a second array of that size.
     """
     total = None
-    tiles = list(itertools.product(windows, flips))
-    for first in range(0, len(tiles), batch):
-        chunk = tiles[first : first + batch]
-        inputs = torch.stack([_flip(image[place], axes) for (place, _), axes in chunk]).to(device)
-        logits = networks[0](inputs)
+    passes = list(itertools.product(windows, flips))
+    for first in range(0, len(passes), batch):
+        chunk = passes[first : first + batch]
+        tiles = torch.stack([_flip(image[place], axes) for (place, _), axes in chunk]).to(device)
+        logits = networks[0](tiles)
         for network in networks[1:]:
-            logits = logits.float() + network(inputs).float()
+            logits = logits.float() + network(tiles).float()
         if total is None:
             total = zeros(logits.shape[1])
         _add(total, chunk, logits, len(flips) * len(networks))
