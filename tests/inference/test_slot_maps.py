@@ -15,6 +15,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.inference.slot_maps import ChosenSlot, blended_maps, choose_slots, enlarged
 from autoseg.networks import NETWORKS
 from autoseg.networks.attention import SlotAttention
+from autoseg.networks.unet import UNet
 from autoseg.options import InferenceOptions, PredictOptions
 from autoseg.outputs import asked_outputs
 from planners.plan import AttentionStage
@@ -26,11 +27,11 @@ ROWS = np.array([[0, -SIN, COS, 3], [0, -COS, -SIN, 50], [-1, 0, 0, -20]]) * [*S
 SLOTS = torch.tensor([[[0.0, 0.0], [20.0, 0.0], [-1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0], [10.0, 0.0]]])  # head, slot, d
 
 
-class Planted(torch.nn.Module):
+class Planted(UNet):
     """Class 1 above 0.5. Slots 1 of head 0 and 2 of head 1 look at what is bright, slot 0 of both everywhere alike."""
 
-    def __init__(self, spec):
-        super().__init__()
+    def __init__(self, spec, ends=None):
+        torch.nn.Module.__init__(self)  # of a U-Net it has the encoder alone
         self.spec, self.scaling, self.encoder = spec, torch.nn.Identity(), torch.nn.Module()
         sample, block = torch.nn.Conv3d(1, 8, 1, stride=2), SlotAttention(8, 2, 3)
         self.encoder.stem = torch.nn.Identity()
