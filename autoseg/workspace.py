@@ -82,12 +82,10 @@ class Workspace:
             DatasetError: the name belongs to another folder already.
         """
         path = self.fingerprints(name) / "dataset.json"
-        if path.is_file() and Path(read_json(path)["folder"]) != Path(folder):
-            known = read_json(path)["folder"]
-            if Path(known).is_dir():
-                raise DatasetError(
-                    f"this workspace knows {name!r} as {known}, found {folder}. Rename one folder, or use --workspace"
-                )
+        if path.is_file() and (known := _known_folder(path)) != Path(folder) and known.is_dir():
+            raise DatasetError(
+                f"this workspace knows {name!r} as {known}, found {folder}. Rename one folder, or use --workspace"
+            )
         write_json(path, {"folder": str(folder)}, seal=True)
 
     def dataset_folder(self, text: str) -> Path:
@@ -100,7 +98,7 @@ class Workspace:
             return Path(text).resolve()
         known = {}
         for path in sorted(self.folder.glob("fingerprints/*/dataset.json")):
-            known[path.parent.name] = Path(read_json(path)["folder"])
+            known[path.parent.name] = _known_folder(path)
         for name, folder in known.items():
             number = re.match(r"Dataset(\d+)_", folder.name)
             if text in (name, folder.name) or (number and text.isdigit() and int(text) == int(number[1])):
@@ -114,6 +112,10 @@ class Workspace:
     def models(self) -> tuple[Path, ...]:
         """The finished models, sorted by name."""
         return tuple(sorted(path.parent for path in self.folder.glob("models/[!.]*/model.json")))
+
+
+def _known_folder(path: Path) -> Path:
+    return Path(read_json(path)["folder"])
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -114,7 +114,7 @@ def named_labels(
     """What files say about the values of label maps, without a look at their voxels; None where nothing does.
 
     In this order: ``labels``; a dataset.json in one of the folders or beside it; the ``CASE.json`` or ``run.json`` of a
-    prediction; the names that the maps themselves carry (DICOM segmentations, ``.seg.nrrd``).
+    prediction. Names that each map carries itself (DICOM segmentations, ``.seg.nrrd``) are its own: see ``segment_names``.
 
     Args:
         folders: of the maps, and others that may hold a dataset.json; the first that does counts.
@@ -122,9 +122,20 @@ def named_labels(
         labels: path of a dataset.json.
 
     Raises:
-        AutosegError: ``labels`` is no dataset.json; maps that name one value differently.
+        AutosegError: ``labels`` is no dataset.json.
     """
-    return _told(folders, maps, labels) or _of_segments(maps)
+    several = [folders] if isinstance(folders, str | Path) else folders
+    places = [Path(folder) for folder in several]
+    beside = [folder.parent for folder in places]
+    for path in [Path(labels)] if labels else [folder / "dataset.json" for folder in dict.fromkeys((*places, *beside))]:
+        if labels and not path.is_file():
+            raise AutosegError(f"{path}: there is no such file. Correct the path")
+        if path.is_file():
+            description = read_json(path)
+            if not isinstance(description, dict) or not isinstance(description.get("labels"), dict):
+                raise DatasetError(f"{path}: no labels in it; expected a dataset.json. Give one that names the structures")
+            return read_labels(description["labels"], description.get("regions_class_order"))
+    return _of_predictions(maps)
 
 
 def schema_of(
@@ -134,19 +145,18 @@ def schema_of(
     labels: str | Path | None = None,
     also: Iterable[Path] = (),
 ) -> LabelSchema:
-    """What the values of label maps mean: ``named_labels``, else one structure "label N" for each value that occurs.
+    """What the values of label maps mean: ``named_labels``, else the names that maps carry themselves, else "label N".
 
-    Names that maps carry themselves do not hide values without a name: these follow as "label N". What a dataset.json
-    does not declare is left to it.
+    Values to which no map gives a name follow as "label N". What a dataset.json does not declare is left to it.
 
     Args:
         also: further maps whose values count too, such as predictions beside references; those that cannot be read are
             passed over, since that is told where they are used.
 
     Raises:
-        DatasetError: nothing is named and no value but 0 occurs; see ``named_labels`` too.
+        DatasetError: nothing is named and no value but 0 occurs; maps that name one value differently.
     """
-    if told := _told(folders, maps, labels):
+    if told := named_labels(folders, maps, labels=labels):
         return told
     values = {value for path in (*maps.values(), *also) for value in _values_in(path)}
     schema = completed(_of_segments(maps), values)
@@ -166,24 +176,6 @@ def completed(schema: LabelSchema | None, values: Iterable[int]) -> LabelSchema:
         paint_values=(*schema.paint_values, *rest),
         ignore=schema.ignore,
     )
-
-
-def _told(
-    folders: str | Path | Sequence[str | Path], maps: Mapping[str, Path], labels: str | Path | None
-) -> LabelSchema | None:
-    """From a dataset.json or the record of a prediction."""
-    several = [folders] if isinstance(folders, str | Path) else folders
-    places = [Path(folder) for folder in several]
-    beside = [folder.parent for folder in places]
-    for path in [Path(labels)] if labels else [folder / "dataset.json" for folder in dict.fromkeys((*places, *beside))]:
-        if labels and not path.is_file():
-            raise AutosegError(f"{path}: there is no such file. Correct the path")
-        if path.is_file():
-            description = read_json(path)
-            if not isinstance(description, dict) or not isinstance(description.get("labels"), dict):
-                raise DatasetError(f"{path}: no labels in it; expected a dataset.json. Give one that names the structures")
-            return read_labels(description["labels"], description.get("regions_class_order"))
-    return _of_predictions(maps)
 
 
 def _kind(path: Path) -> str:

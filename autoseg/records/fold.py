@@ -86,12 +86,12 @@ class Check:
     step: int
     seconds: float
     fraction: float = 0.0
-    train_loss: float | None = None
     validation_loss: float | None = None
     patch_dice: dict[str, float | None] = field(default_factory=dict)
+    cooldown: float | None = None
+    train_loss: float | None = None
     learning_rate: float | None = None
     momentum: float | None = None
-    cooldown: float | None = None
 
 
 def as_recorded(task: Any) -> FoldTaskRecord:

@@ -24,14 +24,15 @@ from autoseg.networks import Scores, build_network
 from autoseg.networks.devices import Applied, prepare_for
 from autoseg.preprocess.cases import TrainingCase, voxels_of
 from autoseg.preprocess.store import loaded, open_case
+from autoseg.records import Check, read_checks
 from autoseg.training.batch import Batch
 from autoseg.training.batches import make_batch
 from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.length import Length
-from autoseg.training.loop import Job, MakeBatch, NotFinite, Row, fit
+from autoseg.training.loop import Job, MakeBatch, NotFinite, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
-from autoseg.training.monitor import append_history, plot_history, read_history, trim_history
+from autoseg.training.monitor import append_history, plot_history, trim_history
 from autoseg.training.recipe import Recipe, is_augmentation_free, patch_stage, steps_of_an_epoch
 from autoseg.training.settle import Training
 from autoseg.training.transfer import Start, Transfer, load_matching
@@ -150,7 +151,7 @@ def train_fold(
     batches, drawn_from = _batches(task, prepared, device)
     with _naming_cases(drawn_from):
         state, weights = fit(network, batches, _validation_patches(task, prepared), job, on_check=_Monitor(folder))
-    plot_history(read_history(folder / HISTORY), folder / CURVES)
+    plot_history(read_checks(folder / HISTORY), folder / CURVES)
     return TrainedFold(weights, state, transfer)
 
 
@@ -213,15 +214,15 @@ class _Monitor:
     def __init__(self, folder: Path) -> None:
         self.folder, self.drawn = folder, -float(CURVES_SECONDS)
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Check) -> None:
         append_history(self.folder / HISTORY, row)
         if time.monotonic() - self.drawn > CURVES_SECONDS:
-            plot_history(read_history(self.folder / HISTORY), self.folder / CURVES)
+            plot_history(read_checks(self.folder / HISTORY), self.folder / CURVES)
             self.drawn = time.monotonic()
-        dice = " ".join(f"{name} {value:.3f}" for name, value in row["patch_dice"].items() if value is not None)
+        dice = " ".join(f"{name} {value:.3f}" for name, value in row.patch_dice.items() if value is not None)
         logger.info(
-            f"{row['fraction']:4.0%} step {row['step']} {row['seconds'] / 60:.1f} min "
-            f"loss {row['train_loss']:.3f} validation {row['validation_loss']:.3f} Dice {dice}"
+            f"{row.fraction:4.0%} step {row.step} {row.seconds / 60:.1f} min "
+            f"loss {row.train_loss:.3f} validation {row.validation_loss:.3f} Dice {dice}"
         )
 
 

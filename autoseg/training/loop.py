@@ -26,6 +26,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from autoseg.engines import default_workers, on_stop_signals
 from autoseg.errors import TrainingError
 from autoseg.networks.devices import Applied
+from autoseg.records import Check
 from autoseg.training.batch import Batch
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from autoseg.training.length import Length
@@ -49,7 +50,6 @@ ACCELERATOR_THREADS = 3  # that make batches
 CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the length is a time
 
 State = dict[str, torch.Tensor]  # of a network, by name
-Row = dict[str, Any]  # a line of history
 MakeBatch = Callable[[int, float, float], Batch]  # (step, fraction of the training, steps left) -> batch
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]  # (logits, codes) -> scalar
 Score = Callable[[Iterable[tuple[Any, torch.Tensor]]], dict[str, float | None]]  # (logits, codes) one by one -> by name
@@ -98,7 +98,7 @@ def fit(
     batch: MakeBatch,
     validation: Sequence[Batch],
     job: Job,
-    on_check: Callable[[Row], object] = lambda row: None,
+    on_check: Callable[[Check], object] = lambda row: None,
 ) -> tuple[LoopState, State]:
     """Train until the length is used up or the validation loss has settled.
 
@@ -145,10 +145,8 @@ def fit(
             if reached >= (state.checks + 1) / recipe.validations and affordable:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 checking -= time.monotonic()
-                row, state = _check(network, averaged, validation, job, state)
+                row, state = _check(network, averaged, validation, job, state, torch.stack(losses).mean().item(), rate)
                 checking += time.monotonic()
-                row |= {"train_loss": torch.stack(losses).mean().item(), "learning_rate": recipe.learning_rate * rate}
-                row |= {"momentum": momentum_for(recipe, state.steps_expected)}
                 losses, state = [], replace(state, seconds=time.monotonic() - since)
                 on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
@@ -258,8 +256,14 @@ def _average(averaged: State, network: torch.nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def _check(
-    network: torch.nn.Module, averaged: State, validation: Sequence[Batch], job: Job, state: LoopState
-) -> tuple[Row, LoopState]:
+    network: torch.nn.Module,
+    averaged: State,
+    validation: Sequence[Batch],
+    job: Job,
+    state: LoopState,
+    train_loss: float,
+    rate: float,
+) -> tuple[Check, LoopState]:
     """Validation loss with the averaged weights, and what follows from it for the length."""
     trained = {name: t.detach().clone() for name, t in network.state_dict().items()}
     network.load_state_dict(averaged or trained)
@@ -288,14 +292,17 @@ def _check(
     settled = recipe.patience is not None and since_best >= recipe.patience
     if settled and cooldown is None and fraction < recipe.constant_until:
         cooldown = fraction
-    row = {
-        "step": state.step,
-        "seconds": round(state.seconds, 1),
-        "fraction": round(fraction, 4),
-        "validation_loss": value,
-        "patch_dice": dice,
-        "cooldown": cooldown,
-    }
+    row = Check(
+        step=state.step,
+        seconds=round(state.seconds, 1),
+        fraction=round(fraction, 4),
+        validation_loss=value,
+        patch_dice=dice,
+        cooldown=cooldown,
+        train_loss=train_loss,
+        learning_rate=recipe.learning_rate * rate,
+        momentum=momentum_for(recipe, state.steps_expected),
+    )
     state = replace(
         state,
         checks=int(fraction * recipe.validations + 1e-9),

@@ -3,64 +3,53 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from autoseg.atomic import replacing
+from autoseg.records import Check, read_checks
 from autoseg.room import told_when_full
+from planners.records import to_json
 
-__all__ = ["append_history", "plot_history", "read_history", "trim_history"]
+__all__ = ["append_history", "plot_history", "trim_history"]
 
 
-def append_history(path: Path | str, row: Mapping[str, Any]) -> None:
-    """Add one check (a flat dictionary) to ``history.jsonl``."""
+def append_history(path: Path | str, row: Check) -> None:
+    """Add one check to ``history.jsonl``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(path.parent), path.open("a") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
-
-
-def read_history(path: Path | str) -> list[dict[str, Any]]:
-    """The rows; a last line cut off by a crash is left out."""
-    rows = []
-    if Path(path).is_file():
-        for line in Path(path).read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows
+        file.write(json.dumps(to_json(row), allow_nan=False) + "\n")
 
 
 def trim_history(path: Path, step: int) -> None:
     """Drop the rows after ``step``, which a resumed training will write again."""
-    rows = [row for row in read_history(path) if row["step"] <= step]
+    rows = [row for row in read_checks(path) if row.step <= step]
     with replacing(path) as draft:
-        draft.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+        draft.write_text("".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows))
 
 
-def plot_history(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def plot_history(rows: Sequence[Check], path: Path) -> None:
     """Losses, patch Dice and learning rate over the steps, as one PNG; nothing where there are no rows."""
     if not rows:
         return
     from matplotlib.figure import Figure  # slow to import, needed once in a while
 
-    steps = [row["step"] for row in rows]
+    steps = [row.step for row in rows]
     figure = Figure(figsize=(7, 8), layout="constrained")
     losses, dice, rate = figure.subplots(3, 1, sharex=True)
-    losses.plot(steps, [row["train_loss"] for row in rows], label="training loss")
-    losses.plot(steps, [row["validation_loss"] for row in rows], label="validation loss (averaged weights)")
+    losses.plot(steps, [row.train_loss for row in rows], label="training loss")
+    losses.plot(steps, [row.validation_loss for row in rows], label="validation loss (averaged weights)")
     losses.set_ylabel("loss")
     losses.legend()
-    for name in rows[-1]["patch_dice"]:
-        values = [row["patch_dice"].get(name) for row in rows]
+    for name in rows[-1].patch_dice:
+        values = [row.patch_dice.get(name) for row in rows]
         dice.plot(steps, [float("nan") if v is None else v for v in values], label=name)
     dice.set_ylabel("Dice on validation patches")
     dice.set_ylim(0, 1)
-    if len(rows[-1]["patch_dice"]) <= 12:
+    if len(rows[-1].patch_dice) <= 12:
         dice.legend(fontsize="small")
-    rate.plot(steps, [row["learning_rate"] for row in rows])
+    rate.plot(steps, [row.learning_rate for row in rows])
     rate.set_ylabel("learning rate")
     rate.set_xlabel("step")
     with replacing(path) as draft:

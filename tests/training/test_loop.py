@@ -88,7 +88,7 @@ def test_checks_take_no_more_than_their_share_of_a_short_time(tmp_path):
     rows = []
     state, _ = run(tmp_path, recipe=replace(RECIPE, validations=25), length=Length(seconds=1.2), loss=slow_to_check, rows=rows)
     assert 1 < len(rows) < 12  # all 25 would take 1.5 s
-    assert rows[-1]["step"] == state.step  # the weights at the end are measured, whether a check used up the rest or not
+    assert rows[-1].step == state.step  # the weights at the end are measured, whether a check used up the rest or not
     assert state.seconds >= 1.2
 
 
@@ -105,8 +105,8 @@ def test_steps_are_expected_at_the_pace_so_far():
 def test_it_learns(tmp_path):
     rows = []
     run(tmp_path, steps=40, rows=rows)
-    assert rows[-1]["validation_loss"] < 0.7 * rows[0]["validation_loss"]
-    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+    assert rows[-1].validation_loss < 0.7 * rows[0].validation_loss
+    assert [row.step for row in rows] == sorted({row.step for row in rows})
     assert len(rows) == RECIPE.validations
 
 
