@@ -20,7 +20,7 @@ from autoseg.errors import AutosegError
 from autoseg.names import inside, plain_name
 from autoseg.room import told_when_full
 from autoseg.workspace import read_json, write_json, write_text
-from planners.records import to_json
+from planners.records import OPTIONAL, RecordError, from_json, to_json
 
 __all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", "file_digest", "judge", "remove_outputs"]
 
@@ -158,16 +158,32 @@ class Ledger:
 
 
 @dataclass(frozen=True)
+class Line:
+    """An entry of a journal.
+
+    Attributes:
+        file: what was made, within the folder.
+        key: of what it depends on.
+        digest: of its bytes.
+        how: it was made.
+    """
+
+    file: str
+    key: str
+    digest: str
+    how: str = field(default="", metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
 class Journal:
     """The entries of one large piece of work that makes many files: lines of JSON in one file, which only grows.
 
-    The first line says what all of it is ``about``: that of another work is not ours. An entry has its ``file``, the ``key`` of
-    what that depends on, and its ``digest``.
+    The first line says what all of it is ``about``: that of another work is not ours.
     """
 
     path: Path
     about: Mapping[str, Any]
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entries: dict[str, Line] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path, about: Mapping[str, Any], error: type[AutosegError] = AutosegError) -> Journal:
@@ -183,9 +199,10 @@ class Journal:
                 f"{path.parent}: expected an empty folder, or one that the same command began; found another. "
                 "Choose a new folder, or empty this one"
             )
-        for line in lines[1:]:
-            inside(path.parent, line["file"])  # which may be taken away
-        return cls(path, about, {line["file"]: line for line in lines[1:]})
+        entries = [_line(path, line) for line in lines[1:]]
+        for entry in entries:
+            inside(path.parent, entry.file)  # which may be taken away
+        return cls(path, about, {entry.file: entry for entry in entries})
 
     def begin(self) -> None:
         """Write the file anew, without a last line that a kill has cut short."""
@@ -199,27 +216,35 @@ class Journal:
     def claim(self, file: str, key: str) -> bool:
         """Whether a file is there as it was made, from what it would be made of now."""
         about, path = self.entries.get(file), self.path.parent / file
-        entry = Entry("", about["key"], DONE, {file: about["digest"]}) if about else None
-        return judge(entry, key, lambda: path.is_file() and file_digest(path) == self.entries[file]["digest"]).done
+        entry = Entry("", about.key, DONE, {file: about.digest}) if about else None
+        return judge(entry, key, lambda: path.is_file() and file_digest(path) == self.entries[file].digest).done
 
     def is_edited(self, file: str) -> bool:
         """Whether a file is there, and not as it was made."""
         entry, path = self.entries.get(file), self.path.parent / file
-        return path.is_file() and (entry is None or file_digest(path) != entry["digest"])
+        return path.is_file() and (entry is None or file_digest(path) != entry.digest)
 
-    def entry(self, file: str, key: str, **more: Any) -> dict[str, Any]:
+    def entry(self, file: str, key: str, how: str) -> Line:
         """The entry of a file that is there."""
-        return {"file": file, "key": key, "digest": file_digest(self.path.parent / file), **more}
+        return Line(file, key, file_digest(self.path.parent / file), how)
 
-    def append(self, entries: Iterable[dict[str, Any]]) -> None:
+    def append(self, entries: Iterable[Line]) -> None:
         entries = list(entries)
         with told_when_full(self.path.parent), self.path.open("a", encoding="utf-8") as lines:
             lines.write(_as_lines(entries))
-        self.entries.update({entry["file"]: entry for entry in entries})
+        self.entries.update({entry.file: entry for entry in entries})
 
 
-def _as_lines(entries: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(entry) + "\n" for entry in entries)
+def _line(path: Path, found: Any) -> Line:
+    try:
+        line: Line = from_json(Line, found, str(path))
+    except RecordError as fault:
+        raise AutosegError(f"{fault}. Move the folder away to have it made anew") from fault
+    return line
+
+
+def _as_lines(entries: Iterable[Mapping[str, Any] | Line]) -> str:
+    return "".join(json.dumps(to_json(entry)) + "\n" for entry in entries)
 
 
 def _lines(path: Path) -> Iterator[Any]:

@@ -154,6 +154,6 @@ def test_a_wrong_call_trains_nothing(place, capsys):
 
 
 def test_a_training_that_cannot_fit_into_memory_says_what_to_do(place, capsys):
-    assert main(["train", "Abdomen", "0", "--set", "batch_size=99999999", "--workspace", str(place / "workspace")]) == 2
-    assert "99999999 at once, needs at least" in (text := capsys.readouterr().err)
+    assert main(["train", "Abdomen", "0", "--set", "batch_size=999999", "--workspace", str(place / "workspace")]) == 2
+    assert "999999 at once, needs at least" in (text := capsys.readouterr().err)
     assert "--set batch_size=1" in text

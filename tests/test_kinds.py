@@ -228,7 +228,7 @@ def test_another_programs_summary_is_kept(model, tmp_path, capsys):
     (tmp_path / "summary.json").write_text("{}")
     raw = model / "Dataset003_Balls"
     assert predict(model, raw / "imagesTs", tmp_path, "--reference", raw / "labelsTs") == 2
-    assert "was made by another program" in capsys.readouterr().err
+    assert "was not made by this program" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
@@ -236,10 +236,10 @@ def test_plain_names_with_four_digits_are_cases_and_unused_files_are_named(model
     plain = copy_scans(model, tmp_path / "plain", ["scan_1001.nii.gz", "scan_1002.nii.gz"])
     assert predict(model, plain, tmp_path / "a") == 0
     assert sorted(path.name for path in (tmp_path / "a").glob("*.nii.gz")) == ["scan_1001.nii.gz", "scan_1002.nii.gz"]
-    assert "not used" not in capsys.readouterr().err
+    assert "left out" not in capsys.readouterr().err
     mixed = copy_scans(model, tmp_path / "mixed", ["a_0000.nii.gz", "b.nii.gz"])
     assert predict(model, mixed, tmp_path / "b") == 0
-    assert "not used, because they are no channel of a case: b.nii.gz" in capsys.readouterr().err
+    assert "left out: b.nii.gz: no channel of a case" in capsys.readouterr().err
 
 
 def test_a_model_is_found_by_its_run_while_that_is_only_one(model, tmp_path, capsys):

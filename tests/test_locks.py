@@ -68,7 +68,7 @@ def test_a_second_preparation_waits_for_the_first(tmp_path):
         second.start()
         time.sleep(1)
         assert second.is_alive()
-        assert not (tmp_path / "w" / "plans").exists()
+        assert not list((tmp_path / "w" / "prepared").rglob("case.json"))
     second.join(timeout=120)
     assert len(list((tmp_path / "w" / "prepared" / "A").rglob("case.json"))) == 2
 

@@ -130,6 +130,7 @@ def test_a_folder_that_may_only_be_read_is_refused_before_the_work(tmp_path):
     out, labels = tmp_path / "out", raw / "labelsTr"
     out.mkdir()
     out.chmod(0o555)
+    (tmp_path / "none.zip").touch()
     calls = [
         ["plan_and_preprocess", raw, "--workspace", out],
         ["evaluate", "--reference", labels, "--predicted", labels, "-o", out / "scores"],

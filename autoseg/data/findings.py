@@ -62,9 +62,10 @@ def _pattern(message: str, cases: Container[str]) -> str:
     """A message without what differs from case to case: numbers, and names of cases and of their files."""
 
     def common(word: re.Match[str]) -> str:
-        return "#" if re.search(r"\d", word[0]) or word[0].partition(".")[0] in cases else word[0]
+        name = re.split(r"[/\\]", word[0])[-1]
+        return "#" if re.search(r"\d", word[0]) or name.partition(".")[0] in cases else word[0]
 
-    return re.sub(r"[\w.+-]+", common, message)
+    return re.sub(r"[\w.+/\\-]+", common, message)
 
 
 def _file_or_case(finding: Finding) -> str:

@@ -96,3 +96,5 @@ def setting(value: str) -> tuple[str, Any]:
         return key, json.loads(word)
     except json.JSONDecodeError:
         return key, word
+    except (ValueError, RecursionError) as fault:  # thousands of digits, of brackets within brackets
+        raise ValueError(f"{key}: expected a number, a list or a text, found one without end") from fault

@@ -108,7 +108,7 @@ def test_own_folds_that_are_wrong_are_refused(write, folds, message):
 
 
 def test_a_missing_file_of_folds_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"splits\.json: not readable"):
+    with pytest.raises(DatasetError, match=r"splits\.json: there is no such file"):
         read_splits(tmp_path / "splits.json", CASES)
 
 

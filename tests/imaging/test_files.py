@@ -314,12 +314,19 @@ def test_a_small_difference_between_affine_and_pixdim_is_rounding(tmp_path):
     assert content.notes == ()
 
 
+def as_itk_reads(path):
+    """The geometry of what ITK makes of a file."""
+    copy = path.with_suffix(".mha")
+    SimpleITK.WriteImage(SimpleITK.ReadImage(path), copy)
+    return FORMATS[".mha"].read_geometry(copy)
+
+
 def test_a_header_without_orientation_is_read_as_itk_reads_it(tmp_path):
     path = write_nifti(
         tmp_path / "a.nii", np.zeros((4, 5, 6), np.int16), pixdim=[1, 2, 3, 4, 0, 0, 0, 0], qform_code=0, magic=b"n+1"
     )
     content = read_file(path)
-    assert content.geometry.matches(FORMATS[".mha"].read_geometry(path), 1e-5)
+    assert content.geometry.matches(as_itk_reads(path), 1e-5)
     assert "orientation is assumed" in content.notes[0]
 
 
@@ -352,7 +359,7 @@ def test_micrometres_become_millimetres(tmp_path):
     affine = np.array([[20, 0, 0, 500], [0, 30, 0, 600], [0, 0, 40, 700], [0, 0, 0, 1.0]])
     path = write_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), np.int16), affine, xyzt_units=3)
     content = read_file(path)
-    assert content.geometry.matches(FORMATS[".mha"].read_geometry(path), 1e-5)
+    assert content.geometry.matches(as_itk_reads(path), 1e-5)
     assert np.allclose(content.geometry.spacing_mm, (0.04, 0.03, 0.02))
     assert "micrometres" in content.notes[0]
 

@@ -85,7 +85,6 @@ def test_a_patch_that_does_not_fit_is_refused_with_the_nearest_that_does():
         ({"kernels": ((3, 3, 3), (2, 3, 3))}, "odd kernel"),
         ({"kernels": ((3, 3, 3), (3, 3))}, "three positive entries"),
         ({"strides": ((2, 2, 2), (2, 2, 2))}, r"strides\[0\]"),
-        ({"features": (4, 0)}, "at least 1"),
         ({"input_mean": (0.0, 1.0)}, "input_mean for each of 1 channels"),
         ({"input_std": (0.0,)}, "positive input_std"),
     ],
@@ -93,6 +92,11 @@ def test_a_patch_that_does_not_fit_is_refused_with_the_nearest_that_does():
 def test_impossible_numbers_are_refused(change, message):
     with pytest.raises(PlanError, match=message):
         build_network(replace(SPEC, **change))
+
+
+def test_a_stage_without_features_is_no_spec():
+    with pytest.raises(ValueError, match="features must be from 1"):
+        replace(SPEC, features=(4, 0))
 
 
 def test_an_unknown_network_names_the_known_ones():

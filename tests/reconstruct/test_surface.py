@@ -292,7 +292,7 @@ def test_decimation_takes_triangles_and_little_else():
     slab = LabelVolume(thin, Geometry.from_spacing(thin.shape, (1, 1, 1)))
     (mesh,) = surfaces_from_labels(slab, {"it": (1,)}, decimate=0.97)
     assert mesh.volume_mm3 == pytest.approx(thin.sum(), rel=0.03)
-    with pytest.raises(AutosegError, match="share of triangles"):
+    with pytest.raises(AutosegError, match="fraction of triangles"):
         of_scores(distance, geometry, decimate=1.0)
 
 

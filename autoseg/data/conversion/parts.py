@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from autoseg.imaging.files import (
 )
 from autoseg.imaging.raw import digest_of
 from autoseg.imaging.volume import LabelVolume
-from autoseg.ledger import Journal
+from autoseg.ledger import Journal, Line
 
 __all__ = ["Part", "make_part", "parts_of", "usual_ending"]
 
@@ -87,7 +86,7 @@ def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mod
     return parts
 
 
-def make_part(part: Part, journal: Journal, mode: str) -> tuple[dict[str, Any], bool]:
+def make_part(part: Part, journal: Journal, mode: str) -> tuple[Line, bool]:
     """Write, link or copy a file unless it is there; its entry in the journal, and whether it is new."""
     assert part.target is not None
     if journal.claim(part.target, part.key):

@@ -13,7 +13,7 @@ from autoseg.data.conversion.parts import Combination, Part, make_part, parts_of
 from autoseg.data.layouts.reading import SeenCase
 from autoseg.engines import LocalEngine, Outcome, reason_of
 from autoseg.errors import DatasetError
-from autoseg.ledger import Journal
+from autoseg.ledger import Journal, Line
 from autoseg.options import Runtime
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
@@ -45,7 +45,7 @@ class WriteCase:
     def setup(self) -> WriteCase:
         return self
 
-    def run(self, case: SeenCase) -> list[tuple[dict[str, Any], bool]]:
+    def run(self, case: SeenCase) -> list[tuple[Line, bool]]:
         """(entry, whether it is new) of each file."""
         return [make_part(part, self.journal, self.mode) for part in self.parts[case.case.id] if part.target]
 
@@ -78,13 +78,13 @@ def write_dataset(
     if not any(case.part != "test" for case in whole):
         raise DatasetError(f"{about.folder}: no case could be written\n  " + "\n  ".join(failures))
     entries = [entry for outcome in outcomes for entry in outcome.value or ()]
-    _remove_stale(journal, {entry["file"] for entry, _ in entries})
-    if copied := sum(entry["how"] == "copied" for entry, _ in entries) * (about.mode == "link"):
+    _remove_stale(journal, {entry.file for entry, _ in entries})
+    if copied := sum(entry.how == "copied" for entry, _ in entries) * (about.mode == "link"):
         logger.info("%d files were copied, because they cannot be linked from where they are", copied)
     _write_json(journal, "dataset.json", about.of(whole, parts))
     if any(case.part == "val" for case in whole):
         _write_json(journal, "splits.json", [{p: sorted(c.id for c in whole if c.part == p) for p in ("train", "val")}])
-    journal.end({*(entry["file"] for entry, _ in entries), *({"dataset.json", "splits.json"} & set(journal.entries))})
+    journal.end({*(entry.file for entry, _ in entries), *({"dataset.json", "splits.json"} & set(journal.entries))})
     training = sum(case.part != "test" for case in whole)
     new = [is_new for _, is_new in entries]
     return Made(training, len(whole) - training, sum(new), new.count(False), failures)
