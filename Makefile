@@ -2,19 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := dicom,onnx,page,test,dev
-# branches that the tests take, and the floor: [coverage:report] of setup.cfg. Nothing for none: make test COVERAGE=
-COVERAGE := --cov --cov-report=term:skip-covered
+COVERAGE :=
 # tests of parts, without whole verbs, browsers and processes of their own
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
 OTHERS := architecture measure_of_code names public records workspace
 
-.PHONY: demo test check lint slow gpu bench oldest clean
+.PHONY: demo test coverage check lint slow gpu bench oldest clean
 
 demo: .venv/ready
 	$(BIN)/autoseg demo
 
 test: .venv/ready lint
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile $(COVERAGE)
+
+# the same with the branches that the tests take, which makes them slower
+coverage: COVERAGE := --cov --cov-report=term:skip-covered
+coverage: test
 
 check: .venv/ready lint
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal \
