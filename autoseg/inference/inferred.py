@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +133,6 @@ class Inferred:
     @property
     def notes(self) -> tuple[str, ...]:
         return (*self.prepared.notes, *self.answer.notes)
-
-    def relabelled(self, labels: LabelVolume) -> Inferred:
-        """The same with other final labels, as a post-processing leaves them."""
-        return replace(self, labels=labels, from_logits=False, _surfaces={})
 
     def probabilities(self) -> np.ndarray:
         """(K, Z, Y, X) float16 on the scan's grid; mapped from a file where that is too large for memory."""

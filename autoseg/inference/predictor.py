@@ -27,7 +27,7 @@ from autoseg.inference.bundle import Bundle, load_bundle, load_networks
 from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction, Prepared
 from autoseg.inference.sliding_window import Tiling, predict_logits
 from autoseg.inference.slot_maps import stage_maps
-from autoseg.networks import attention_blocks, close_gates, slot_blocks
+from autoseg.networks import close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
 from autoseg.preprocess.case import prepare_volume, spacing_of
@@ -109,11 +109,6 @@ class Predictor:
             device=str(self.device),
             precision=applied.precision,
         )
-
-    @property
-    def has_gates(self) -> bool:
-        """Whether a network has self-attention, whose gates can be closed."""
-        return any(attention_blocks(network) for network in self.networks)
 
     def predict(self, scan: Scan, *, probabilities: bool = False) -> Prediction:
         """Labels of one scan.

@@ -6,7 +6,6 @@ and what is missing or odd becomes a finding, so that all of it is told at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any
 
 from autoseg.data.findings import Finding
 from autoseg.errors import DatasetError
+from autoseg.imaging.tree import files_under
 
 __all__ = [
     "PATHS",
@@ -94,14 +94,10 @@ def files_below(source: AnyPath) -> dict[Path, tuple[str, ...]]:
     Raises:
         DatasetError: no such folder.
     """
-    source, found, known = Path(source), [], set()
+    source = Path(source)
     if not source.is_dir():
         raise DatasetError(f"{source}: there is no such folder. Correct the path")
-    for folder, inner, names in os.walk(source, followlinks=True):
-        known.add(os.path.realpath(folder))
-        inner[:] = [name for name in inner if os.path.realpath(os.path.join(folder, name)) not in known]  # links in a circle
-        found += [Path(folder) / name for name in names if not name.startswith(".")]
-    return {path: path.relative_to(source).parts for path in sorted(found)}
+    return {path: path.relative_to(source).parts for path in files_under(source) if not path.name.startswith(".")}
 
 
 def is_test(parts: Iterable[str]) -> bool:
