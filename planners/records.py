@@ -80,6 +80,8 @@ def identity(record: Any) -> Any:
 
 
 def _plain(value: Any, *, whole: bool) -> Any:
+    if value.__class__ in (str, int, float, bool):  # most of what there is
+        return value
     if dataclasses.is_dataclass(value):
         return _fields_to_json(value, whole)
     if isinstance(value, tuple | list):
@@ -211,11 +213,17 @@ def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str, strict: bool) -
     if not isinstance(value, list | tuple):
         raise RecordError(f"{where}: expected a list, found {value!r}")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
+        if {item.__class__ for item in value} == {kinds[0]} and (kinds[0] in (str, int) or _all_finite(kinds[0], value)):
+            return tuple(value)  # long ones are of numbers, and most are right
         kinds = (kinds[0],) * len(value)
     if len(kinds) != len(value):
         raise RecordError(f"{where}: expected {len(kinds)} entries, found {len(value)}")
     pairs = enumerate(zip(kinds, value, strict=True))
     return tuple(_build(kind, item, f"{where}[{i}]", strict) for i, (kind, item) in pairs)
+
+
+def _all_finite(kind: Any, numbers: list[Any] | tuple[Any, ...]) -> bool:
+    return kind is float and all(map(math.isfinite, numbers))
 
 
 def _finite(value: int | float, where: str) -> float:

@@ -42,6 +42,7 @@ def read(path: AnyPath) -> Content:
     if problem and len(content) < min(_HEADERS):
         raise FileError(f"{path}: expected a NIfTI header, found {len(content)} good bytes; {problem}. {REMEDY}")
     header = _header_of(content, path)
+    mended = _repaired(header, path)
     start = header.get_data_offset()
     expected = start + _n_bytes(header)
     if problem or len(content) != expected:
@@ -49,7 +50,7 @@ def read(path: AnyPath) -> Content:
         raise FileError(
             f"{path}: expected {expected} {kind}, found {len(content)}; {problem or _odd_size(content, expected)}. {REMEDY}"
         )
-    geometry, notes = grid_of(header, path)
+    geometry, notes = _grid_of(header, mended)
     return _voxels(content, start, header, path), geometry, notes, digest
 
 
@@ -77,8 +78,13 @@ def grid_of(header: Any, path: AnyPath) -> tuple[Geometry, tuple[str, ...]]:
     Returns:
         (Geometry, notes): one note for every step that was not the plain one.
     """
+    return _grid_of(header, _repaired(header, path))
+
+
+def _grid_of(header: Any, mended: Any) -> tuple[Geometry, tuple[str, ...]]:
+    """As ``grid_of``; ``mended`` is the header after ``_repaired``."""
     with np.errstate(all="ignore"):  # a damaged header may hold anything
-        affine, notes = _affine_of(header, path)
+        affine, notes = _affine_of(header, mended)
     return Geometry.from_affine(_size(header)[2::-1], affine[:3, [2, 1, 0, 3]]), notes
 
 
@@ -105,7 +111,8 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
 def _unpacked(raw: bytes, path: AnyPath) -> tuple[bytearray, str | None]:
     """As ``inflate``, no further than the header says that there are voxels."""
     most = None
-    with contextlib.suppress(FileError, zlib.error):  # a damaged beginning is told by those who look at all of it
+    # a damaged beginning is told by those who look at all of it
+    with contextlib.suppress(FileError, HeaderDataError, ValueError, zlib.error):
         header = _header_of(zlib.decompressobj(31).decompress(raw, max(_HEADERS)), path)
         most = int(header.get_data_offset()) + _n_bytes(header)
     if most is not None:
@@ -126,13 +133,16 @@ def _write_parts(stream: IO[bytes] | gzip.GzipFile, header: Any, values: np.ndar
 
 
 def _read_header(path: AnyPath) -> Any:
+    """The header as it stands in the file, without faults that nibabel could not mend."""
     try:
         with open(path, "rb") as plain:
             is_packed = plain.read(2) == _GZIP_MAGIC
         with gzip.open(path) if is_packed else open(path, "rb") as stream:
-            return _header_of(stream.read(max(_HEADERS)), path)
+            header = _header_of(stream.read(max(_HEADERS)), path)
     except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"{path}: expected a NIfTI header, found: {error}. {REMEDY}") from error
+    _repaired(header, path)
+    return header
 
 
 def _header_of(content: bytes | bytearray, path: AnyPath) -> Any:
@@ -151,7 +161,6 @@ def _header_of(content: bytes | bytearray, path: AnyPath) -> Any:
         )
     if not np.isfinite(header["vox_offset"]):
         raise FileError(f"{path}: expected the place of the first voxel, found vox_offset {header['vox_offset']}. {REMEDY}")
-    _repaired(header, path)
     return header
 
 
@@ -175,13 +184,12 @@ def _size(header: Any) -> tuple[int, int, int, int]:
     return x, y, z, math.prod(more)
 
 
-def _affine_of(header: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]:
+def _affine_of(header: Any, mended: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     """((4, 4) matrix from (x, y, z) indices to RAS+ mm, notes) after the rule of ``grid_of``."""
     notes: list[str] = []
     is_stated = (header["pixdim"][1:4] > 0).all()
-    header = _repaired(header, path)  # pixdim of 0 is 1 from here
-    pixdim = np.array(header["pixdim"][1:4], float)
-    affine = _best_form(header, notes)
+    pixdim = np.array(mended["pixdim"][1:4], float)  # 1 where the file has 0
+    affine = _best_form(mended, notes)
     if affine is None:
         notes.append(
             "The header has neither a valid sform nor a valid qform: orientation is assumed and only voxel sizes are known."
@@ -195,7 +203,7 @@ def _affine_of(header: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]
             notes.append(f"Voxel size {sizes[0]} mm (x, y, z) is taken from pixdim; the affine says {sizes[1]} mm.")
         else:
             notes.append(f"Voxel size {sizes[1]} mm (x, y, z) is taken from the affine; pixdim is not filled in.")
-    unit = _UNIT_MM.get(int(header["xyzt_units"]) & 7)
+    unit = _UNIT_MM.get(int(mended["xyzt_units"]) & 7)
     if unit:
         affine[:3] *= unit[1]
         notes.append(f"Lengths in the header are in {unit[0]}; they are converted to mm.")

@@ -18,6 +18,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
+from autoseg.atomic import write_alone
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
 from autoseg.ledger import DONE, Entry, judge
@@ -33,7 +34,7 @@ from autoseg.preprocess.checked import (
     write_checked,
 )
 from autoseg.room import told_when_full
-from autoseg.workspace import read_record, write_json
+from autoseg.workspace import as_text, read_record
 from planners.plan import Plan
 from planners.records import digest
 
@@ -213,7 +214,7 @@ def _write_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
         made_from=made_from,
         files=files,
     )
-    write_json(folder / "case.json", record, seal=True)
+    write_alone(folder / "case.json", as_text(record, seal=True, dense=True))
 
 
 def open_case(folder: Path) -> StoredCase:
