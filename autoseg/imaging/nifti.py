@@ -112,7 +112,7 @@ def _unpacked(raw: bytes, path: AnyPath) -> tuple[bytearray, str | None]:
     """As ``inflate``, no further than the header says that there are voxels."""
     most = None
     # a damaged beginning is told by those who look at all of it
-    with contextlib.suppress(FileError, HeaderDataError, ValueError, zlib.error):
+    with contextlib.suppress(FileError, HeaderDataError, KeyError, zlib.error):
         header = _header_of(zlib.decompressobj(31).decompress(raw, max(_HEADERS)), path)
         most = int(header.get_data_offset()) + _n_bytes(header)
     if most is not None:
