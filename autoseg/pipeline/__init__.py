@@ -18,7 +18,7 @@ _HOMES = {
     "reconstruct": "autoseg.pipeline.reconstruction",
     "evaluate": "autoseg.pipeline.evaluation",
     "report": "autoseg.pipeline.reporting",
-    "compare": "autoseg.studies.comparison",
+    "compare": "autoseg.pipeline.comparison",
     "describe_model": "autoseg.pipeline.models",
     "find_model": "autoseg.inference.find",
     "export_model": "autoseg.pipeline.models",

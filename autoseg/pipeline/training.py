@@ -8,9 +8,11 @@ from os import PathLike
 
 from autoseg.locks import run_lock
 from autoseg.options import Runtime, TrainOptions
+from autoseg.pipeline.ready import ready_to_train
+from autoseg.pipeline.reporting import try_report
 from autoseg.room import check_writable
 from autoseg.studies.fold import FoldResult, train_one
-from autoseg.studies.settled import check_model, settle_run
+from autoseg.studies.settled import asked_run, check_model, settle_run
 from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.settle import Training
 from autoseg.workspace import Workspace
@@ -45,7 +47,9 @@ def train(
         AutosegError: the call or the data set is wrong; nothing was trained.
     """
     options, runtime = options or TrainOptions(), runtime or Runtime()
-    run = settle_run(dataset, str(fold), workspace, options, runtime)
+    asked = asked_run(dataset, str(fold), workspace, options, runtime.device)
+    ready = ready_to_train(asked.spec, workspace, options.training.plan, runtime, dry=options.dry_run)
+    run = settle_run(asked, ready, workspace, options, runtime)
     on_training(run.training)
     if options.dry_run:
         return []
@@ -56,5 +60,6 @@ def train(
     for name in run.tasks:
         with run_lock(run.folder / f"fold_{name}"), told_when_short_of_memory():
             results.append(train_one(run, name))
+            try_report(results[-1].folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
         on_fold(results[-1])
     return results

@@ -20,7 +20,7 @@ import numpy as np
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
-from autoseg.ledger import DONE, Entry, judge
+from autoseg.ledger import DONE, Entry
 from autoseg.names import remove_folder
 from autoseg.preprocess.case import PreparedCase
 from autoseg.preprocess.checked import (
@@ -42,7 +42,6 @@ __all__ = [
     "LoadedCase",
     "StoredCase",
     "entry_of",
-    "is_stored",
     "is_whole",
     "loaded",
     "open_case",
@@ -158,11 +157,6 @@ def entry_of(folder: Path) -> Entry | None:
         return Entry("autoseg plan_and_preprocess", _record(Path(folder)).made_from, DONE, {})
     except AutosegError:
         return None
-
-
-def is_stored(folder: Path, made_from: str) -> bool:
-    """Whether ``folder`` holds a case with that digest; its arrays are not looked at."""
-    return judge(entry_of(folder), made_from, lambda: True).done
 
 
 def is_whole(folder: Path) -> bool:

@@ -59,6 +59,8 @@ class FoldRecord:
         memory_mib: the most that a session of it needed; None where nobody knows.
         transfer: what was taken over from the model it started from, as JSON; None where it started anew.
         decisions: what was settled for the device, the length and the data; empty in records of older versions.
+        applied: what was done to the network for the device, as JSON: number format and why, order of memory, convolutions
+            handed to oneDNN; None in records of older versions.
     """
 
     task: FoldTaskRecord
@@ -68,6 +70,7 @@ class FoldRecord:
     memory_mib: int | float | None = None
     transfer: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
     decisions: tuple[Decision, ...] = field(default=(), metadata=OPTIONAL)
+    applied: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
     more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
 
@@ -81,6 +84,7 @@ class Check:
         patch_dice: of each structure, None where it is in no patch.
         learning_rate, momentum: at that step.
         cooldown: fraction at which the learning rate began to fall early, or None.
+        more: what a newer version says besides.
     """
 
     step: int
@@ -92,6 +96,7 @@ class Check:
     train_loss: float | None = None
     learning_rate: float | None = None
     momentum: float | None = None
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
 
 def as_recorded(task: Any) -> FoldTaskRecord:

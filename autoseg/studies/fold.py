@@ -1,4 +1,4 @@
-"""Train one fold of a run; it ends with its validation cases predicted, scored and reported, and a model written."""
+"""Train one fold of a run; it ends with its validation cases predicted and scored, and a model written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from autoseg.inference.predictor import Predictor
 from autoseg.names import remove_folder
 from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
-from autoseg.pipeline.reporting import try_report
 from autoseg.records import FoldRecord, as_recorded, read_fold, write_fold
 from autoseg.studies.restoration import restoration_table, validate_restoration
 from autoseg.studies.scoring import predict_and_score
@@ -107,7 +106,6 @@ def train_one(run: Run, fold: str) -> FoldResult:
     failures: tuple[str, ...] = ()
     if task.validation:
         report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
-    try_report(folder, runtime=Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh))
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
 
 
@@ -124,6 +122,7 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
         memory_mib=max(filter(None, memory), default=None),
         transfer=to_json(trained.transfer) if trained.transfer else None,
         decisions=run.training.decisions,
+        applied=to_json(trained.applied),
     )
     write_fold(folder, record)
 

@@ -103,11 +103,13 @@ class TrainedFold:
     Attributes:
         weights: a state dictionary on the CPU.
         state: in which the training ended.
+        applied: what was done to the network for the device.
         transfer: what was taken over from another model; None where it started anew.
     """
 
     weights: dict[str, torch.Tensor]
     state: LoopState
+    applied: Applied
     transfer: Transfer | None = None
 
 
@@ -150,9 +152,9 @@ def train_fold(
     trim_history(folder / HISTORY, _step_reached(folder))
     batches, drawn_from = _batches(task, prepared, device)
     with _naming_cases(drawn_from):
-        state, weights = fit(network, batches, _validation_patches(task, prepared), job, on_check=_Monitor(folder))
+        done = fit(network, batches, _validation_patches(task, prepared), job, on_check=_Monitor(folder))
     plot_history(read_checks(folder / HISTORY), folder / CURVES)
-    return TrainedFold(weights, state, transfer)
+    return TrainedFold(done.weights, done.state, done.applied, transfer)
 
 
 def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Transfer | None]:

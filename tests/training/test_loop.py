@@ -53,7 +53,7 @@ def run(
     loss=dice_cross_entropy,
 ):
     torch.manual_seed(0)
-    return fit(
+    done = fit(
         network or build_network(SPEC).train(),
         batch,
         [_plain(1000)],
@@ -69,6 +69,8 @@ def run(
         ),
         on_check=[].append if rows is None else rows.append,
     )
+    assert done.applied.precision == ("bf16" if done.state.bf16 else "fp32")
+    return done.state, done.weights
 
 
 def _prepare(network, precision):
