@@ -24,7 +24,7 @@ COLUMNS = {
     "volume_error_ml": "volume error, mL",
 }
 RECONSTRUCTION_COLUMNS = {
-    "foreground_share": "share of the image",
+    "foreground_share": "fraction of the image",
     "mse_mask": "MSE of masks",
     "ssim_mask": "SSIM of masks",
     "ssim_mask_roi": "SSIM around it",
@@ -67,7 +67,7 @@ def _means(report: Report, columns: Mapping[str, str]) -> str:
 
 
 def _reconstruction(report: Report) -> str:
-    """The masks as volumes: a table of its own, with the share that the errors hang on."""
+    """The masks as volumes: a table of its own, with the fraction of the image that the errors depend on."""
     return f"{_means(report, mask_columns(report))}\n\nThe masks as volumes of 0 and 1. {mask_legend(report)}"
 
 
@@ -80,11 +80,11 @@ def mask_legend(report: Report) -> str:
     """What the numbers of masks as volumes mean, and those of all structures as one mask."""
     together = ""
     if report.mean_of("mse_mask_fg") is not None:
-        error, share = (_number(report.mean_of(metric), "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
-        together = f" All structures as one mask: MSE {error} at a share of {share}."
+        error, fraction = (_number(report.mean_of(metric), "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
+        together = f" All structures as one mask: MSE {error} at a fraction of {fraction}."
     return (
-        f"The error of equal-sized masks is twice their share times (1 - Dice), so "
-        f"compare it at equal shares only.{together} SSIM over the whole image, and within 5 voxels around the structure's box."
+        "The error of equal-sized masks is twice their fraction of the image times (1 - Dice), so compare it at equal "
+        f"fractions only.{together} SSIM over the whole image, and within 5 voxels around the structure's box."
     )
 
 
@@ -94,7 +94,7 @@ def _surfaces(report: Report) -> str:
         return ""
     return (
         f"{_means(report, SURFACE_COLUMNS)}\n\nThe written surfaces against those of the reference's label maps, triangle by "
-        "triangle. ASSD: mean distance over both surfaces; MASD: mean of the two directions; NSD: share of them within 1 mm."
+        "triangle. ASSD: mean distance over both surfaces; MASD: mean of the two directions; NSD: fraction of them within 1 mm."
     )
 
 
@@ -121,7 +121,7 @@ def _legend(report: Report) -> str:
         tolerance = ", ".join(f"{structure} {_range(found)}" for structure, found in tolerances.items())
     return (
         "Means over cases with 95 % bootstrap intervals. "
-        f"NSD: share of the surfaces within {tolerance} of each other. Volume error: predicted minus reference."
+        f"NSD: fraction of the surfaces within {tolerance} of each other. Volume error: predicted minus reference."
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from matplotlib.path import Path
 from pydicom.sr.codedict import codes
@@ -27,6 +27,7 @@ from autoseg.imaging.files import digest_on_disk, read_file, read_geometry, read
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.measure import measure_structures
+from tests.helpers.examples import examples
 
 WAYS = {"model": "kidneys 0123", "version": "1.2"}
 KINDS = highdicom.seg.SegmentationTypeValues
@@ -551,7 +552,7 @@ def originals(tmp_path_factory, draw):
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_files_raise_nothing_but_our_errors(originals, tmp_path, data):
     raw = bytearray(data.draw(st.sampled_from(originals)))
     for _ in range(data.draw(st.integers(1, 6))):

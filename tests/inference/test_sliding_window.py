@@ -5,13 +5,14 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from autoseg.errors import ModelError
 from autoseg.inference import sliding_window
 from autoseg.inference.sliding_window import Tiling, window_starts, window_weights
+from tests.helpers.examples import examples
 
 
 def predict_logits(networks, data, *, autocast=None, scratch=None, notes=None, **tiling):
@@ -105,7 +106,7 @@ def test_weight_is_a_gaussian_of_an_eighth_of_the_window():
     assert ratio == pytest.approx(np.exp(-(10.5**2 - 9.5**2) / (2 * 5**2)), rel=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     shape=st.tuples(*[st.integers(1, 22)] * 3),
     patch=st.tuples(*[st.integers(1, 12)] * 3),

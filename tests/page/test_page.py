@@ -92,8 +92,8 @@ def test_a_second_table_has_the_errors_of_masks_as_volumes_with_intervals(place,
         found = report.summary("kidney", metric)
         ends = f"[{found.low:.{digits}f}, {found.high:.{digits}f}]"
         assert f'{found.mean:.{digits}f} <span class="interval">{ends}</span>' in row
-    error, share = report.mean_of("mse_mask_fg"), report.mean_of("foreground_share_fg")
-    assert f"MSE {error:.5f} at a share of {share:.5f}" in source
+    error, fraction = report.mean_of("mse_mask_fg"), report.mean_of("foreground_share_fg")
+    assert f"MSE {error:.5f} at a fraction of {fraction:.5f}" in source
 
 
 def test_names_become_text_and_never_markup(page, source):
