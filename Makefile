@@ -7,7 +7,7 @@ COVERAGE :=
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
 OTHERS := architecture measure_of_code names public records workspace
 
-.PHONY: demo test coverage check lint slow gpu bench oldest clean
+.PHONY: demo test coverage check unit lint style types slow gpu bench oldest clean
 
 demo: .venv/ready
 	$(BIN)/autoseg demo
@@ -19,14 +19,22 @@ test: .venv/ready lint
 coverage: COVERAGE := --cov --cov-report=term:skip-covered
 coverage: test
 
-check: .venv/ready lint
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal \
+# side by side: most of it keeps one core busy
+check: .venv/ready
+	$(MAKE) --jobs 3 --no-print-directory style types unit
+
+unit: .venv/ready
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal --quick \
 		$(PARTS:%=tests/%) $(OTHERS:%=tests/test_%.py)
 
-lint: .venv/ready
+lint: style types
+
+style: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+types: .venv/ready
+	$(BIN)/python -m mypy
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow

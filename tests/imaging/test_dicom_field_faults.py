@@ -319,6 +319,7 @@ def edges_meet_centres(polygon):
     return False
 
 
+@pytest.mark.thorough
 def test_keyholes_meet_no_centre_so_every_test_of_inside_finds_the_mask():
     rng = np.random.default_rng(0)
     masks = [holey(rng, 60, 300), holey(rng, 260, 1593), rng.random((30, 30)) < 0.7, rng.random((30, 30)) < 0.5]

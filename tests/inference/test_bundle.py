@@ -217,6 +217,7 @@ def test_a_damaged_zip_is_refused(model, tmp_path):
         load_networks(load_bundle(path))
 
 
+@pytest.mark.thorough
 def test_a_model_needs_no_training_code_and_no_pickle(model):
     code = (
         "import sys; from autoseg.inference.predictor import Predictor; from autoseg.inference import cohort;"

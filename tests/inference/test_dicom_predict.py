@@ -90,6 +90,7 @@ def test_a_changed_slice_is_predicted_again(place, tools, draw, capsys):
     assert "1 predicted, 0 were done already" in capsys.readouterr().out.splitlines()[-2]
 
 
+@pytest.mark.thorough
 def test_dicom_results_lie_beside_the_labels_and_belong_to_them(place, tools, draw, capsys):
     values, mask = ball(tools)
     folder = draw.write_series(place / "in", values, **SCALED)

@@ -55,6 +55,7 @@ def test_a_case_without_structures_has_no_sites(tmp_path, prepared):
     assert open_case(tmp_path / "c").locations == {}
 
 
+@pytest.mark.thorough
 def test_many_cases_need_few_open_files(tmp_path, prepared):
     small = replace(prepared, image=prepared.image[:, :4, :4, :4], codes=prepared.codes[:4, :4, :4], locations={})
     for number in range(150):

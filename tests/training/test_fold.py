@@ -77,6 +77,7 @@ def test_the_final_phase_holds_the_voxels_of_the_cases_no_more_than_twelve_times
         assert plain == [i >= begins for i in range(steps)]
 
 
+@pytest.mark.thorough
 def test_a_training_whose_loss_is_not_a_number_names_the_cases_of_the_batch(plan, tmp_path, monkeypatch):
     def case(folder):
         image = np.random.default_rng(0).random((1, 16, 16, 16), np.float32)
