@@ -11,7 +11,9 @@ from pathlib import Path
 from autoseg.errors import AutosegError
 from planners.names import LONGEST, fault_of_name
 
-__all__ = ["as_file_name", "inside", "plain_name", "remove_folder"]
+__all__ = ["as_file_name", "fault_of_path", "inside", "plain_name", "remove_folder"]
+
+LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes, of any file system; beyond them looking for the file is an error
 
 
 def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegError] = AutosegError) -> str:
@@ -32,6 +34,21 @@ def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegErro
             f"found {fault}. Rename it, without / and \\ and shorter than {LONGEST} bytes"
         )
     return name
+
+
+def fault_of_path(path: str | Path) -> str:
+    """What keeps a path that a file names from being one, in words; empty where nothing does. The file need not exist."""
+    text = str(path)
+    if "\0" in text:
+        return "a zero byte, which no path has"
+    try:
+        longest = max(len(part.encode()) for part in (*Path(text).parts, ""))
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        return "no valid text"
+    if longest > LONGEST_PART:
+        return f"a name of {longest} bytes, more than {LONGEST_PART}"
+    return f"{length} bytes, more than {LONGEST_PATH}" if length > LONGEST_PATH else ""
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -149,7 +149,9 @@ class NetworkSpec:
             raise ValueError(f"backbone must be plain or residual, found {self.backbone!r}")
         lengths = {len(entry) for entry in (self.features, self.strides, self.kernels, self.encoder_blocks)}
         if lengths != {len(self.decoder_blocks) + 1}:
-            raise ValueError("features, strides, kernels and encoder_blocks need one entry per stage, decoder_blocks one fewer")
+            names = ("features", "strides", "kernels", "encoder_blocks", "decoder_blocks")
+            found = ", ".join(f"{name} with {len(getattr(self, name))}" for name in names)
+            raise ValueError(f"expected one entry for each stage, in decoder_blocks one fewer; found {found}")
         for name, least, most in LIMITS:
             values = [v for entry in getattr(self, name) for v in (entry if isinstance(entry, tuple) else (entry,))]
             if values and not least <= min(values) <= max(values) <= most:

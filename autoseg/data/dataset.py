@@ -20,7 +20,7 @@ from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import is_slicer_segmentation, paths_of
-from autoseg.names import plain_name
+from autoseg.names import fault_of_path, plain_name
 from autoseg.workspace import read_json
 
 __all__ = [
@@ -309,8 +309,8 @@ def _listed_cases(folder: Path, listing: dict[str, Any], patients: dict[str, str
         needed = [label] if key == "dataset" or label is not None else []
         if not isinstance(images, list) or not images or not all(isinstance(path, str) for path in (*images, *needed)):
             raise DatasetError(f'"{key}": case {case!r} needs "images", a list of paths, and "label", a path')
-        if any("\0" in path for path in (*images, *needed)):
-            raise DatasetError(f'"{key}": case {case!r} has a path with a zero byte, which no file has. Correct it')
+        if fault := next((fault for path in (*images, *needed) if (fault := fault_of_path(path))), ""):
+            raise DatasetError(f'"{key}": case {case!r}: expected paths of files, found {fault}. Correct them')
         cases.append(
             Case(
                 id=case,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.data.dataset import read_dataset
-from autoseg.data.labels import LabelSchema, read_labels
+from autoseg.data.labels import LabelSchema, groups_of, read_labels
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import (
     FORMATS,
@@ -31,8 +31,7 @@ from autoseg.imaging.files import (
     segment_names,
     stem_of,
 )
-from autoseg.workspace import read_json
-from planners.records import from_json
+from autoseg.workspace import as_record, read_json
 
 __all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "references_in", "schema_of"]
 
@@ -209,14 +208,14 @@ def _of_predictions(maps: Mapping[str, Path]) -> LabelSchema | None:
     for folder in {path.parent for path in maps.values()}:
         run = _record_beside(folder / "run", "run")
         if isinstance(run.get("labels"), dict) and "structures" in run["labels"]:
-            schema: LabelSchema = from_json(LabelSchema, run["labels"])
-            return schema
+            remedy = "Move the file away, or predict the cases again"
+            return as_record(LabelSchema, run["labels"], f"{folder / 'run.json'}: labels", error=DatasetError, remedy=remedy)
     found = [_record_beside(path, case).get("labels") for case, path in maps.items()]
     first = found[0] if found else None
     if not isinstance(first, dict) or any(labels != first for labels in found):
         return None
-    groups = {str(name): tuple(np.atleast_1d(values).tolist()) for name, values in first.items()}
-    return _schema(groups)
+    case, path = next(iter(maps.items()))
+    return _schema(groups_of(first, path.parent / f"{case}.json"))
 
 
 def _of_segments(maps: Mapping[str, Path]) -> LabelSchema | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.errors import AutosegError, FileError, GeometryError
+from autoseg.errors import AutosegError, FileError, GeometryError, blamed_on
 from autoseg.imaging import itk, nifti, pictures
 from autoseg.imaging.crop import laid_on
 from autoseg.imaging.dicom_series import DicomSeries
@@ -123,7 +123,8 @@ def description_of(path: AnyPath) -> str:
     """The text that ``write_label_volume`` put into the header; "" where there is none, or no header that can be read."""
     file_format = FORMATS[ending_of(path)]
     try:
-        return str(file_format.description(Path(path))) if hasattr(file_format, "description") else ""
+        with _blamed_on(path):
+            return str(file_format.description(Path(path))) if hasattr(file_format, "description") else ""
     except AutosegError:
         return ""
 
@@ -155,7 +156,8 @@ def digest_on_disk(image: Image) -> str:
 
 def series_in(source: AnyPath, *, inverts: bool = False) -> Any:
     """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
-    return _dicom().find_series(source, inverts=inverts)
+    with _blamed_on(source):
+        return _dicom().find_series(source, inverts=inverts)
 
 
 def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = None) -> FileContent:
@@ -256,15 +258,17 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False) -> Vo
 
 def segment_names(path: AnyPath) -> dict[str, int]:
     """{name: label value} that a segmentation of DICOM or 3D Slicer tells; {} of other files."""
-    if not is_dicom(path):
-        return itk.segment_names(path) if Path(path).name.lower().endswith((".nrrd", ".nhdr")) else {}
-    names: dict[str, int] = _dicom().segment_names(Path(path))
-    return names
+    with _blamed_on(path):
+        if not is_dicom(path):
+            return itk.segment_names(path) if Path(path).name.lower().endswith((".nrrd", ".nhdr")) else {}
+        names: dict[str, int] = _dicom().segment_names(Path(path))
+        return names
 
 
 def layers_of(path: AnyPath) -> int:
     """How many layers a segmentation of 3D Slicer has, of which each may overlap the others."""
-    return itk.layers_of(path)
+    with _blamed_on(path):
+        return itk.layers_of(path)
 
 
 def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:
@@ -339,9 +343,10 @@ def _dicom() -> Any:
 
 @contextmanager
 def _blamed_on(image: Image) -> Iterator[None]:
-    """What knows no file, such as a grid that makes no sense, is a fault of the one that is read."""
+    """What knows no file, such as a grid that makes no sense, is a fault of the one that is read, and what libraries raise."""
     try:
-        yield
+        with blamed_on(image, "an image that can be read"):
+            yield
     except AutosegError as fault:
         if str(image) in str(fault) or str(fault).startswith("series "):  # the title of a DICOM series
             raise

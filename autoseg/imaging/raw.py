@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.errors import FileError
+from autoseg.errors import REMEDY, FileError
 from autoseg.imaging.geometry import Geometry
 
 __all__ = ["REMEDY", "AnyPath", "Content", "digest_of", "free_memory", "inflate", "read_bytes", "refuse_beyond_memory"]
 
-REMEDY = "Copy or export the file again."
 AnyPath = str | PathLike[str]
 Content = tuple[np.ndarray, Geometry, tuple[str, ...], str]  # what the readers of formats return, see ``files.FileContent``
 _PIECE = 1 << 20

@@ -7,30 +7,29 @@ in memory and never unpacked, so the names inside it cannot point anywhere.
 """
 
 import hashlib
-import json
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 
 from autoseg.archive import read_member, safe_members
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
-from autoseg.errors import AutosegError, ModelError
+from autoseg.errors import AutosegError, ModelError, blamed_on
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
 from autoseg.reconstruct.components import KeepLargest
-from autoseg.workspace import unsealed, write_json
+from autoseg.workspace import as_record, parse_json, unsealed, write_json
 from planners.names import fault_of_name
 from planners.plan import Plan
-from planners.records import RecordError, added, digest, from_json, schema_number, to_json
+from planners.records import added, digest, schema_number, to_json
 
 __all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
 
@@ -42,6 +41,7 @@ FORMAT = "autoseg model 1"
 SCHEMA = 2  # 2: what each fold learned from, rules for the final labels
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
+AGAIN = "Copy the model again from where it comes from."
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def load_bundle(path: str | Path) -> Bundle:
     path = Path(path)
     sizes, read = _zip_members(path) if path.is_file() else _folder_members(path)
     if MODEL not in sizes:
-        raise ModelError(f"{path}: no {MODEL} in it, so this is not a model")
+        raise ModelError(f"{path}: no {MODEL} in it, so this is not a model. Give the folder of a model, or its zip")
     if sizes[MODEL] > MAX_JSON_BYTES:
         raise ModelError(f"{path}: {MODEL} has {sizes[MODEL]} bytes, more than the {MAX_JSON_BYTES} that are allowed")
     record, info = _parse_model(read(MODEL), f"{path}/{MODEL}")
@@ -193,7 +193,7 @@ def load_bundle(path: str | Path) -> Bundle:
         found = sizes.get(_weight_name(entry.fold))
         if found != entry.bytes:
             there = "no such file" if found is None else f"{found} bytes"
-            raise ModelError(f"{path}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {there}")
+            raise ModelError(f"{path}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {there}. {AGAIN}")
     return Bundle(
         plan=record.plan,
         labels=record.labels,
@@ -248,16 +248,23 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
 
 
 def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
+    state = bundle.folds[fold]()
+    with blamed_on(f"{bundle.name}: {_weight_name(fold)}", "weights that fit its plan", ModelError, AGAIN):
+        with (
+            suppress(NotImplementedError),
+            torch.device("meta"),
+        ):  # without memory, which a damaged plan may ask for without end
+            _built(bundle, lazy_logits).load_state_dict(state, assign=True)
+        network = _built(bundle, lazy_logits)
+        network.load_state_dict(state)
+    return network.eval()
+
+
+def _built(bundle: Bundle, lazy_logits: bool) -> torch.nn.Module:
     try:
-        network: torch.nn.Module = build_network(bundle.plan.network, lazy_logits=lazy_logits)
+        return build_network(bundle.plan.network, lazy_logits=lazy_logits)
     except AutosegError as fault:
         raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
-    state = bundle.folds[fold]()
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as fault:
-        raise ModelError(f"{bundle.name}: {_weight_name(fold)} does not fit its plan: {fault}") from fault
-    return network.eval()
 
 
 def _load_weights(read: Read, entry: WeightFile, path: Path) -> State:
@@ -269,26 +276,19 @@ def _load_weights(read: Read, entry: WeightFile, path: Path) -> State:
             f"{path}: {name} is not the file that was saved\n  expected digest {entry.digest}\n  found digest    {found}\n"
             "Copy the model again from where it comes from."
         )
-    try:
+    with blamed_on(f"{path}: {name}", "a safetensors file", ModelError, AGAIN):
         return safetensors.torch.load(data)
-    except safetensors.SafetensorError as fault:
-        raise ModelError(f"{path}: {name} is not a safetensors file: {fault}") from fault
 
 
 def _parse_model(data: bytes, where: str | Path) -> tuple[ModelRecord, dict[str, Any]]:
     """(ModelRecord, info) from the bytes of a model.json."""
     try:
-        content = unsealed(json.loads(data), where)
-    except (ValueError, RecursionError) as fault:
-        raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
+        content = unsealed(parse_json(data, where), where)
     except AutosegError as fault:
         raise ModelError(str(fault)) from fault
     if not isinstance(content, dict) or not isinstance(info := content.pop("info", {}), dict):
         raise ModelError(f"{where}: expected an object, and an object as its 'info'")
-    try:
-        return from_json(ModelRecord, content, where=str(where)), info
-    except RecordError as fault:
-        raise ModelError(str(fault)) from fault
+    return as_record(ModelRecord, content, where, error=ModelError, remedy=AGAIN), info
 
 
 def _checked_record(
@@ -337,7 +337,7 @@ def _zip_members(path: Path) -> tuple[dict[str, int], Read]:
     heads = [name[: -len(MODEL)] for name in members if name.split("/")[-1] == MODEL and name.count("/") < 2]
     heads = [head for head in heads if head != "__MACOSX/"]
     if len(heads) != 1:
-        raise ModelError(f"{path}: expected one {MODEL} in it, found {len(heads)}")
+        raise ModelError(f"{path}: expected one {MODEL} in it, found {len(heads)}. Give the zip of one model")
     sizes = {name.removeprefix(heads[0]): size for name, size in members.items()}
     return sizes, lambda name: read_member(path, heads[0] + name, path)
 

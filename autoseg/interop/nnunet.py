@@ -8,7 +8,6 @@ in the files is run (``checkpoint``); a model that would not give the same masks
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ import torch
 
 from autoseg.archive import read_member, safe_members
 from autoseg.data.labels import LabelSchema
-from autoseg.errors import ModelError, shown
+from autoseg.errors import ModelError, blamed_on, shown
 from autoseg.interop.checkpoint import read_checkpoint
 from autoseg.interop.nnunet_plans import channel_names, label_schema, settle_configuration, translate_plan
 from autoseg.interop.nnunet_postprocessing import postprocessing_rules
 from autoseg.interop.nnunet_weights import from_nnunet
 from autoseg.reconstruct.components import KeepLargest
+from autoseg.workspace import parse_json
 from planners.plan import Plan
 
 __all__ = ["Imported", "is_nnunet", "read_nnunet"]
@@ -65,10 +65,7 @@ class _Files:
         data = self.get(name)
         if isinstance(data, Path):
             data = data.read_bytes()
-        try:
-            content = json.loads(data[: MAX_JSON_BYTES + 1])
-        except (ValueError, RecursionError) as fault:
-            raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
+        content = parse_json(data[: MAX_JSON_BYTES + 1], where, ModelError)
         if not isinstance(content, dict):
             raise ModelError(f"{where}: expected an object, found a {type(content).__name__}")
         return content
@@ -137,7 +134,8 @@ def read_nnunet(path: Path) -> Imported:
         folds = {fold[1]: f"fold_{fold[1]}/{only}"} if only else {key: name for key, name in folds.items() if key == fold[1]}
     if not folds:
         raise ModelError(f"{path}: no trained fold in it; expected fold_0/{CHECKPOINTS[0]}, or that of another fold")
-    return _read(files, folds)
+    with blamed_on(path, "the files that nnU-Net 2 writes", ModelError, "Copy the model again from where it comes from."):
+        return _read(files, folds)
 
 
 def _read(files: _Files, folds: Mapping[str, str]) -> Imported:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autoseg.data.labels import groups_of
 from autoseg.imaging.files import digest_on_disk, ending_of, is_dicom, read_label_volume, segment_names, write_label_volume
 from autoseg.imaging.volume import LabelVolume
 from autoseg.ledger import Ledger
@@ -124,7 +125,7 @@ def _names_of(path: Path, case: str) -> dict[str | None, tuple[int, ...]]:
     record = read_json(sidecar) if sidecar.is_file() else {}
     named = record.get("labels") if isinstance(record, dict) else None
     if isinstance(named, dict):
-        return {name: tuple(np.atleast_1d(values).tolist()) for name, values in named.items()}
+        return {**groups_of(named, sidecar)}
     return {name: (value,) for name, value in segment_names(path).items()}
 
 

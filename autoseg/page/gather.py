@@ -18,14 +18,14 @@ from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_rep
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
 from autoseg.evaluation.values import count_values
 from autoseg.imaging.files import FORMATS, digest_on_disk, ending_of, paths_of, read_label_volume
+from autoseg.names import fault_of_path
 from autoseg.options import ReportOptions
 from autoseg.page.page import Page
 from autoseg.page.runs import RunRecord
 from autoseg.page.scene import PageCase
 from autoseg.records import CaseRecord, CohortRecord, FoldRecord, read_case, read_checks, read_cohort, read_fold
-from autoseg.workspace import read_json, read_record
+from autoseg.workspace import known_folder, read_record
 from planners.fingerprint import Fingerprint
-from planners.records import from_json
 
 __all__ = ["page_of"]
 
@@ -50,7 +50,7 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
     """The Page of a fold: the training run, its data set, and its validation cases."""
     plan, workspace, results = fold.task.plan, folder.absolute().parents[3], folder / "validation"
     about = workspace / "fingerprints" / plan.dataset
-    home = read_json(about / "dataset.json").get("folder") if (about / "dataset.json").is_file() else None
+    home = str(known_folder(about / "dataset.json")) if (about / "dataset.json").is_file() else None
     scored = read_report(results / REPORT_FILE) if (results / REPORT_FILE).is_file() else None
     known = _cases_of_dataset(home, set(fold.task.validation))
     cases = []
@@ -62,7 +62,7 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
         fold=fold,
         history=read_checks(folder / "history.jsonl"),
         fingerprint=_if_there(Fingerprint, about / "fingerprint.json"),
-        findings=_findings(about / "findings.json"),
+        findings=_if_there(tuple[Finding, ...], about / "findings.json") or (),
         restoration=_if_there(RestorationResult, results / RESTORED_FILE),
     )
     return Page(
@@ -78,11 +78,6 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
 def _if_there(cls: Any, path: Path) -> Any:
     """The record in a file; None where there is no such file."""
     return read_record(cls, path, strict=False) if path.is_file() else None
-
-
-def _findings(path: Path) -> tuple[Finding, ...]:
-    found = read_json(path) if path.is_file() else []
-    return tuple(from_json(Finding, one, str(path), strict=False) for one in found)
 
 
 def _cases_of_dataset(folder: str | None, names: Set[str]) -> dict[str, Case]:
@@ -105,7 +100,8 @@ class _Sources:
         """The label map of a case in a folder, else the path given; None where neither is a file."""
         if folder is not None and (found := self._maps_in(Path(folder)).get(case)):
             return found
-        return otherwise if otherwise is not None and otherwise.is_file() else None
+        is_there = otherwise is not None and not fault_of_path(otherwise) and otherwise.is_file()
+        return otherwise if is_there else None
 
     def _maps_in(self, folder: Path) -> dict[str, Path]:
         if folder not in self.maps:

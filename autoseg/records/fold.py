@@ -5,14 +5,13 @@ Older versions wrote the same into ``run.json``, a name that the record of a fol
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
-from autoseg.workspace import read_json, write_json
+from autoseg.workspace import as_record, parse_json, read_json, write_json
 from planners.plan import Decision, Plan
 from planners.records import OPTIONAL, REST, RecordError, from_json, to_json
 
@@ -114,18 +113,15 @@ def read_fold(folder: Path) -> FoldRecord | None:
     found = read_json(path) if path else None
     if not isinstance(found, dict) or (path and path.name == OLDER_FILE and "task" not in found):
         return None
-    try:
-        return from_json(FoldRecord, found, str(path), strict=False)
-    except RecordError as fault:
-        raise AutosegError(str(fault)) from fault
+    return as_record(FoldRecord, found, path, strict=False)
 
 
 def read_checks(path: Path) -> tuple[Check, ...]:
     """The validations in a ``history.jsonl``; a last line that a crash cut off is left out."""
     found = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
-            found.append(from_json(Check, json.loads(line), strict=False))
-        except (json.JSONDecodeError, RecordError):
+            found.append(from_json(Check, parse_json(line, path), strict=False))
+        except (AutosegError, RecordError):
             break
     return tuple(found)

@@ -45,8 +45,8 @@ def draw_splits(spec: DatasetSpec, scans: Sequence[CaseScan], workspace: Workspa
     path = workspace.fingerprints(spec.name) / "splits.json"
     patients = [[case.id, case.patient] for case in spec.training]
     stored = read_json(path) if path.is_file() else {}
-    if stored.get("patients") == patients:
-        splits = checked_splits(stored["folds"], spec.training, path)
+    if isinstance(stored, dict) and stored.get("patients") == patients:
+        splits = checked_splits(stored.get("folds"), spec.training, path)
     else:
         present = structures_present(spec.training, scans, spec.labels)
         splits = make_splits(spec.training, present=present)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,20 +102,20 @@ def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, ru
 def choose_recipe(options: TrainingOptions) -> Recipe:
     """The recipe meant by a name or a file, with single settings changed; its loss and augmentation exist."""
     text, settings = str(options.recipe), dict(options.settings)
-    if text.endswith(".json"):
-        recipe = changed(changed(Recipe(name=Path(text).stem), _read_settings(text)), settings)
-    else:
-        recipe = changed(RECIPES[text], settings)
+    recipe = changed(_read_recipe(text) if text.endswith(".json") else RECIPES[text], settings)
     LOSSES[recipe.loss], PRESETS[recipe.augmentation]  # an unknown name is an error that lists the known ones
     return recipe
 
 
-def _read_settings(path: str) -> Mapping[str, Any]:
-    """The object in a JSON file of settings."""
+def _read_recipe(path: str) -> Recipe:
+    """The Recipe in a JSON file of settings."""
     found = read_json(path)
     if not isinstance(found, dict):
-        raise TrainingError(f"{path}: expected an object of settings, found a {type(found).__name__}")
-    return found
+        raise TrainingError(f"{path}: expected an object of settings, found a {type(found).__name__}. Correct it there")
+    try:
+        return changed(Recipe(name=Path(path).stem), found)
+    except TrainingError as fault:
+        raise TrainingError(f"{path}: {fault}") from fault
 
 
 def known_network(network: Any) -> str | NetworkSpec | None:

@@ -30,6 +30,7 @@ from autoseg.imaging.files import (
     segment_names,
     stem_of,
 )
+from autoseg.names import fault_of_path
 from autoseg.workspace import read_json
 
 __all__ = ["find", "guess_channels", "read_names", "read_table"]
@@ -124,7 +125,7 @@ def read_names(path: AnyPath) -> dict[int, str]:
             value, name = _columns(rows[0] if rows else [], path)
             rows = [row for row in rows if len(row) > max(value, name) and WHOLE.fullmatch(row[value])]
             names = {int(row[value].partition(".")[0]): row[name] for row in rows}
-    except (OSError, ValueError, TypeError, AttributeError) as fault:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as fault:
         raise DatasetError(f"{path}: expected names of label values, not readable: {fault}. Write rows VALUE,NAME") from fault
     if not names:
         raise DatasetError(f"{path}: expected rows of a label value and its name, found none. Write VALUE,NAME")
@@ -177,7 +178,7 @@ def _from_table(path: Path) -> tuple[list[str] | None, list[FoundCase], list[Fin
         files = {name: path.parent / row[name] for name in (*images, *labels) if row.get(name)}
         case = row.get("case") or (_stem(files[images[0]]) if images[0] in files else f"row {rows.index(row) + 2}")
         part = PARTS.get(row.get("split", "").lower())
-        wrong = [f"a file, found no {file}" for file in files.values() if not file.is_file()]
+        wrong = [f"a file, found no {file}" for file in files.values() if fault_of_path(file) or not file.is_file()]
         wrong += [f"a path under {name}, found none" for name in images if name not in files]
         wrong += ["a label, found none"] if part != "test" and not set(labels) & set(files) else []
         wrong += ["train, val or test under split, found " + row["split"]] if part is None else []
