@@ -7,7 +7,11 @@ COVERAGE :=
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
 OTHERS := architecture measure_of_code names public records workspace
 
-.PHONY: demo test coverage check lint slow gpu bench oldest clean
+# of the fuzzing: seconds for each reader, and which readers (all where none is named)
+SECONDS ?= 600
+READER ?=
+
+.PHONY: demo test coverage check lint slow nightly fuzz gpu bench oldest clean
 
 demo: .venv/ready
 	$(BIN)/autoseg demo
@@ -30,6 +34,20 @@ lint: .venv/ready
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow
+
+# 10 000 changed files for each reader; hours
+nightly: .venv/ready
+	AUTOSEG_FUZZ=nightly $(BIN)/python -m pytest -q tests/fuzz
+
+# the readers under a fuzzer that watches which lines run, in an environment of its own; no part of continuous integration
+fuzz: .venv-fuzz/ready
+	.venv-fuzz/bin/python -m tests.fuzz.coverage_guided --seconds $(SECONDS) $(READER)
+
+.venv-fuzz/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-fuzz/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dicom,test,fuzz]"
+	touch $@
 
 gpu: .venv/ready
 	$(BIN)/python -m pytest -q -m gpu
@@ -56,4 +74,4 @@ oldest: .venv-oldest/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis
+	rm -rf .venv .venv-oldest .venv-fuzz .fuzz build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis
