@@ -86,8 +86,8 @@ def watch_reader(name: str, seconds: int) -> dict[str, object]:
             units, peak = units + int(executed or 0), max(peak, int(most or 0))
         if status == 0:
             break
-        (place / f"log-{restarts}.txt").write_bytes((place / "log.txt").read_bytes())
-    kinds = ("fault-", "crash-", "timeout-", "oom-", "leak-")
+        (place / f"ended-{restarts}").write_bytes((place / "log.txt").read_bytes())
+    kinds = ("fault-", "crash-", "timeout-", "oom-", "leak-", "ended-")
     found = sorted(path.name for path in set(place.glob("*")) - before if path.name.startswith(kinds) and path.suffix != ".txt")
     spent = round(time.monotonic() - begin)
     return {"reader": name, "executions": units, "seconds": spent, "peak_mib": peak, "restarts": restarts, "found": found}

@@ -117,12 +117,15 @@ BYTES = (_flipped, _number, _word, _number, _flipped, _without, _twice, _cut, _i
 
 
 def _entry_changed(content: bytes, change: Change) -> bytes:
-    """JSON with another value, without an entry, or with one that has another name or occurs twice."""
+    """JSON with another value, without an entry, or with one that has another name or occurs twice; else a bit flipped."""
     try:
-        document = json.loads(content)
-        places = list(_places(document))
-    except (ValueError, RecursionError):
+        return _rewritten(json.loads(content), change)
+    except (ValueError, RecursionError):  # no JSON any more, or deep by an earlier change
         return _flipped(content, change)
+
+
+def _rewritten(document: Any, change: Change) -> bytes:
+    places = list(_places(document))
     holder, key = places[change.at * len(places) >> 20] if places else (None, None)
     if holder is None:
         document = VALUES[change.how % len(VALUES)]
