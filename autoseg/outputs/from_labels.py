@@ -125,7 +125,7 @@ def _names_of(path: Path, case: str) -> dict[str | None, tuple[int, ...]]:
     record = read_json(sidecar) if sidecar.is_file() else {}
     named = record.get("labels") if isinstance(record, dict) else None
     if isinstance(named, dict):
-        return {**groups_of(named, sidecar)}
+        return dict(groups_of(named, sidecar).items())
     return {name: (value,) for name, value in segment_names(path).items()}
 
 
