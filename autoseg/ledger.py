@@ -186,15 +186,25 @@ class Journal:
     entries: dict[str, Line] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, about: Mapping[str, Any], error: type[AutosegError] = AutosegError) -> Journal:
+    def open(
+        cls,
+        path: Path,
+        about: Mapping[str, Any],
+        error: type[AutosegError] = AutosegError,
+        *,
+        formerly: Mapping[str, Any] | None = None,
+    ) -> Journal:
         """The journal, nothing written yet.
+
+        Args:
+            formerly: what an older version wrote of the same work as ``about``.
 
         Raises:
             AutosegError: the folder holds something that this work did not make.
         """
         remove_leftovers(path.parent)  # a kill in the first writes leaves nothing else
         lines = list(_lines(path))
-        if path.parent.exists() and any(path.parent.iterdir()) and (not lines or lines[0] != about):
+        if path.parent.exists() and any(path.parent.iterdir()) and (not lines or lines[0] not in (about, formerly)):
             raise error(
                 f"{path.parent}: expected an empty folder, or one that the same command began; found another. "
                 "Choose a new folder, or empty this one"

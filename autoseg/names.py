@@ -2,16 +2,23 @@
 
 Case identifiers, data-set, plan, run and model names come from files and options of anybody. Appended to a folder, an absolute
 path or one with ``..`` would lead out of it; so they pass here first, and what removes or replaces files asks again.
+
+The other way round, a folder is often called after a patient or a user. What is handed on names files alone, and ``scrubbed``
+takes the folders out of its sentences.
 """
 
 import re
 import shutil
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 
 from autoseg.errors import AutosegError
 from planners.names import LONGEST, fault_of_name
 
-__all__ = ["as_file_name", "inside", "plain_name", "remove_folder"]
+__all__ = ["as_file_name", "folders_of", "inside", "plain_name", "remove_folder", "scrubbed"]
+
+_FOLDERS = re.compile(r"""(?<![\w<.])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/]|~[\\/])(?:[^\\/\s'",;:()]+[\\/])*(?=[^\\/\s])""")
 
 
 def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegError] = AutosegError) -> str:
@@ -61,3 +68,21 @@ def as_file_name(text: str, otherwise: str) -> str:
     """A plain file name that resembles any text: letters, digits, dots, dashes, underscores; ``otherwise`` if none is left."""
     name = re.sub(r"[^\w.-]+", "_", text).encode(errors="ignore")[:LONGEST].decode(errors="ignore")
     return name.strip("._") or otherwise
+
+
+def folders_of(paths: Iterable[str | PathLike[str]]) -> tuple[str, ...]:
+    """These folders and all that they lie in, as they are given and from the root on, for ``scrubbed``."""
+    every = {form for path in map(Path, paths) for form in (path, path.absolute())}
+    return tuple(sorted({str(folder) for path in every for folder in (path, *path.parents) if folder.name}))
+
+
+def scrubbed(sentence: str, folders: Iterable[str | Path] = ()) -> str:
+    """A sentence without the folders of this machine: of a path only the last name is left.
+
+    Args:
+        folders: paths known to occur; they may hold blanks, which the general rule takes for the end of a path.
+    """
+    for folder in sorted({str(folder).rstrip("/\\") for folder in folders} - {"", "."}, key=len, reverse=True):
+        sentence = re.sub(rf"(?<![\w.-]){re.escape(folder)}[\\/](?:[^\\/\s]+[\\/])*", "", sentence)
+        sentence = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", Path(folder).name, sentence)
+    return _FOLDERS.sub("", sentence)

@@ -20,6 +20,7 @@ from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles,
 from autoseg.evaluation.values import unknown_values
 from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
+from autoseg.names import folders_of, scrubbed
 
 __all__ = ["More", "ending_of_most", "evaluate_folder"]
 
@@ -49,7 +50,7 @@ def evaluate_folder(
         more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
 
     Returns:
-        Report. A missing or unreadable file, or a wrong grid, is a Failure of its case.
+        Report. A missing or unreadable file, or a wrong grid, is a Failure of its case. Files are named without their folders.
 
     Raises:
         FileError: a folder is missing, or there is no reference.
@@ -71,11 +72,12 @@ def evaluate_folder(
     step = _Score(references, predicted, labels, ending, tolerance_mm, chances, more)
     outcomes = map_cases(step.run, references, workers=workers, on_done=on_done)
     scored = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
+    folders = folders_of({predicted, *(path.parent for path in references.values())})
     return summarise(
         [row for one in scored.values() for row in one.rows],
         labels,
-        failures=[Failure(outcome.name, reason_of(outcome.error)) for outcome in outcomes if outcome.error is not None],
-        files={case: ScoredFiles(str(path), str(step.prediction(case))) for case, path in references.items()},
+        failures=[Failure(o.name, scrubbed(reason_of(o.error), folders)) for o in outcomes if o.error is not None],
+        files={case: ScoredFiles(path.name, step.prediction(case).name) for case, path in references.items()},
         not_scored=extra,
         notes=_notes(scored, labels),
     )

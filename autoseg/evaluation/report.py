@@ -104,7 +104,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """The paths of the two label maps of a case."""
+    """The names of the two label maps of a case; in older versions their paths."""
 
     reference: str
     predicted: str

@@ -87,7 +87,8 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
 
     Args:
         like: a NIfTI file on the same grid whose header is kept; only the data type, its scaling, the display range, the
-            intent and the number of channels change. Header extensions are not copied: they may name the patient.
+            intent and the number of channels change. Header extensions and texts about files and the data base are not copied:
+            they may name the patient.
         description: up to 80 characters for the header of a new file.
     """
     header = _new_header(array, geometry) if like is None else _like_header(array, like)
@@ -266,6 +267,8 @@ def _like_header(array: np.ndarray, like: Path) -> Any:
     _set_size(header, array.shape, int(header["dim"][0]))
     header["cal_min"] = header["cal_max"] = 0
     header.set_intent("none")
+    for text in {"aux_file", "db_name"} & set(header.keys()):
+        header[text] = b""
     return header
 
 

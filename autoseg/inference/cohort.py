@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from autoseg.inference.bundle import Bundle, load_bundle
 from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
 from autoseg.inference.predictor import Predictor
 from autoseg.ledger import Claim, Ledger
+from autoseg.names import folders_of, scrubbed
 from autoseg.options import InferenceOptions
 from autoseg.workspace import read_json, write_json
 
@@ -191,6 +192,7 @@ class PredictRunner:
             return worked
         work, answer = worked
         case, ledger, facts = work.case, self.step.ledger, self.predictor.facts
+        folders = _folders_of(case)
         groups = zip(facts.labels.structures, facts.labels.values, strict=True)
         found = self.predictor.decode(answer, work.prepared)
         earlier = {name: digest for name, digest in work.claim.earlier.items() if name.startswith(case.id)}
@@ -205,7 +207,7 @@ class PredictRunner:
             "case": case.id,
             "labels": {name: v[0] if len(v) == 1 else v for name, v in groups},
             "seconds": found.seconds,
-            "notes": list(found.notes),
+            "notes": [scrubbed(note, folders) for note in found.notes],
             "device": facts.device,
             "precision": facts.precision,
         }
@@ -252,7 +254,7 @@ def predict_cohort(
 
     def result() -> CohortResult:
         found = CohortResult(tuple(outcomes), time.perf_counter() - start)
-        write_json(step.run_file, _run_record(step, bundle, found))
+        write_json(step.run_file, _run_record(step, bundle, found, share))
         return found
 
     try:
@@ -302,18 +304,30 @@ def _refuse_input_folder(cases: Iterable[Case], out_folder: Path) -> None:
                 raise AutosegError(f"{out_folder}: holds the scans. Results need a folder of their own")
 
 
-def _run_record(step: Predict, bundle: Bundle, result: CohortResult) -> dict[str, Any]:
+def _folders_of(case: Case) -> tuple[str, ...]:
+    return folders_of({path.parent for image in case.images for path in paths_of(image)})
+
+
+def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iterable[Case]) -> dict[str, Any]:
+    """``run.json``: it is handed on with the results, so files and models are named without their folders."""
     machines = [outcome for outcome in result.outcomes if outcome.device]
+    of, own = {case.id: case for case in cases}, folders_of([step.folder, step.model])
+
+    def named(outcome: CaseOutcome) -> CaseOutcome:
+        said = outcome.message
+        return replace(outcome, message=scrubbed(said, (*own, *_folders_of(of[outcome.case])))) if said else outcome
+
+    outcomes = [named(outcome) for outcome in result.outcomes]
     return {
         "made_by": MADE_BY,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
-        "model": {"name": bundle.name, "digest": bundle.digest},
+        "model": {"name": Path(step.model).absolute().name, "digest": bundle.digest},
         "labels": asdict(bundle.labels),
         "options": depends_on(bundle, step.inference, step.outputs),
         "shard": list(step.shard),
         "device": machines[-1].device if machines else step.device,
         "precision": machines[-1].precision if machines else step.inference.precision,
         "seconds": result.seconds,
-        "failures": dict(result.failures),
-        "cases": [asdict(outcome) for outcome in result.outcomes],
+        "failures": {outcome.case: outcome.message for outcome in outcomes if outcome.status == "failed"},
+        "cases": [asdict(outcome) for outcome in outcomes],
     }

@@ -82,7 +82,7 @@ class Reconstruct:
         planned += [iso] if self.options.isotropic is not None else []
         if not self.fresh:
             ledger.refuse_foreign(p for p in planned if p.relative_to(self.folder).as_posix() not in claim.earlier)
-        about: dict[str, Any] = {"case": case, "source": str(path.absolute())}
+        about: dict[str, Any] = {"case": case, "source": path.name}
         outputs = {file.relative_to(self.folder).as_posix(): None for file in planned}
         ledger.begin(case, identity, {**outputs, **claim.earlier}, about)
         files, record = self._write(volume, groups, folder, iso)

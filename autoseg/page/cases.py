@@ -24,6 +24,7 @@ __all__ = ["case_article", "cell", "order_of_cases", "overview"]
 IN_CASES = ("dice", "nsd", "hd95_mm", "assd_mm", "reference_ml", "predicted_ml", "volume_error_ml")
 TITLES = {**COLUMNS, "reference_ml": "reference, mL", "predicted_ml": "predicted, mL"}
 FEW_COLUMNS = 6  # structures that get a column each in the list of cases, and beside each other in measurements
+NO_MASK = "no mask was found; --reference DIR and --predicted DIR name the folders"
 OPEN_BELOW = 13  # cases: a longer list is folded
 
 
@@ -120,7 +121,7 @@ def case_article(
     dice = _mean_of(rows, "dice")
     notes = [scrubbed(note, folders) for note in case.record.notes]
     notes += [f"not scored: {scrubbed(f.reason, folders)}" for f in (report.failures if report else ()) if f.case == case.id]
-    notes += scene.notes if scene else [f"no picture: {scrubbed(fault or 'the mask was not found', folders)}"]
+    notes += scene.notes if scene else [f"no picture: {scrubbed(fault or NO_MASK, folders)}"]
     notes += [f"{row.structure}: {reason.partition(':')[0]}" for row in rows for reason in row.reasons.values()]
     return render(
         "case.html",

@@ -18,6 +18,7 @@ from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_rep
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
 from autoseg.evaluation.values import count_values
 from autoseg.imaging.files import FORMATS, digest_on_disk, ending_of, paths_of, read_label_volume
+from autoseg.names import folders_of
 from autoseg.options import ReportOptions
 from autoseg.page.page import Page
 from autoseg.page.runs import RunRecord
@@ -101,11 +102,15 @@ class _Sources:
     maps: dict[Path, dict[str, Path]] = field(default_factory=dict)
     scans: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
 
-    def map_of(self, case: str, folder: str | PathLike[str] | None, otherwise: Path | None) -> Path | None:
-        """The label map of a case in a folder, else the path given; None where neither is a file."""
+    def map_of(self, case: str, folder: str | PathLike[str] | None, recorded: str = "") -> Path | None:
+        """The label map of a case in a folder, else at the path that an older version recorded; None where neither is a file.
+
+        A name alone, as is recorded today, says nothing of the folder.
+        """
         if folder is not None and (found := self._maps_in(Path(folder)).get(case)):
             return found
-        return otherwise if otherwise is not None and otherwise.is_file() else None
+        path = Path(recorded)
+        return path if path.name != recorded and path.is_file() else None
 
     def _maps_in(self, folder: Path) -> dict[str, Path]:
         if folder not in self.maps:
@@ -178,8 +183,8 @@ def _of_results(folder: Path, sources: _Sources) -> Page:
 def _result(name: str, folder: Path, sources: _Sources, files: ScoredFiles | None) -> PageCase:
     """A case that was scored, or only predicted."""
     options = sources.options
-    truth = sources.map_of(name, options.reference, Path(files.reference) if files else None)
-    guess = sources.map_of(name, options.predicted or folder, Path(files.predicted) if files else None)
+    truth = sources.map_of(name, options.reference, files.reference if files else "")
+    guess = sources.map_of(name, options.predicted or folder, files.predicted if files else "")
     return _case(name, folder, sources.images_of(name, truth), truth, guess)
 
 
@@ -220,14 +225,13 @@ def _of_reconstructions(folder: Path, sources: _Sources) -> Page:
 
 def _reconstructed(name: str, folder: Path, record: CaseRecord, sources: _Sources) -> PageCase:
     """A label map and what was made of it, with a note where the map has gone or changed."""
-    source = Path(record.source)
-    found = sources.map_of(name, sources.options.predicted, source)
+    found = sources.map_of(name, sources.options.predicted, record.source)
     notes = []
     if found is None:
-        notes.append(f"{source.name}: the label map is not where it was; --predicted DIR names its folder")
+        notes.append(f"{Path(record.source).name}: the label map is not shown; --predicted DIR names its folder")
     elif digest_on_disk(found) not in record.inputs.values():
         notes.append(f"{found.name}: is not the label map that surfaces and measurements were made of")
-    truth = sources.map_of(name, sources.options.reference, None)
+    truth = sources.map_of(name, sources.options.reference)
     case = _case(name, folder, sources.images_of(name, truth or found), truth, found, home=folder)
     return replace(case, record=replace(record, notes=tuple(notes)), called="labels")
 
@@ -263,8 +267,5 @@ def _labels(record: CohortRecord, cases: Iterable[PageCase]) -> LabelSchema:
 
 def _folders(known: Iterable[str | PathLike[str]], scored: Report | None) -> tuple[str, ...]:
     """Folders whose names may stand in messages, with those that they lie in."""
-    paths = [Path(place) for place in known]
-    for files in scored.files.values() if scored else ():
-        paths += [Path(files.reference).parent, Path(files.predicted).parent]
-    every = {form for path in paths for form in (path, path.absolute())}
-    return tuple(sorted({str(folder) for path in every for folder in (path, *path.parents) if folder.name}))
+    files = scored.files.values() if scored else ()
+    return folders_of([*known, *(Path(path).parent for one in files for path in (one.reference, one.predicted))])
