@@ -23,6 +23,7 @@ import torch
 from autoseg.archive import read_member, safe_members
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
+from autoseg.data.unlike import TrainingScans
 from autoseg.errors import AutosegError, ModelError
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
@@ -32,14 +33,14 @@ from planners.names import fault_of_name
 from planners.plan import Plan
 from planners.records import RecordError, added, digest, from_json, schema_number, to_json
 
-__all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
+__all__ = ["Bundle", "add_scans", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
 
 State = Mapping[str, torch.Tensor]  # of a network, by name
 Read = Callable[[str], bytes]  # a member of a model, by name
 
 MODEL = "model.json"
 FORMAT = "autoseg model 1"
-SCHEMA = 2  # 2: what each fold learned from, rules for the final labels
+SCHEMA = 3  # 2: what each fold learned from, rules for the final labels; 3: what the training scans were like
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -69,6 +70,7 @@ class ModelRecord:
     weights: tuple[WeightFile, ...] = ()
     format: str = FORMAT
     postprocessing: tuple[KeepLargest, ...] = added(2, ())
+    scans: TrainingScans | None = added(3, None, counts=False)
     schema: int = schema_number(SCHEMA, since=2)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,9 @@ class ModelRecord:
         for entry in self.weights:
             if not FOLD_NAME.fullmatch(entry.fold):
                 raise ValueError(f"a fold cannot be called {entry.fold!r}; use letters, digits, - and _")
+        names = tuple(channel.name for channel in self.scans.channels) if self.scans else self.channels
+        if names != self.channels:
+            raise ValueError(f"the model names the channels {self.channels}, but says what {names} were like")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +106,7 @@ class Bundle:
         digest: sixteen hexadecimal digits of all that predictions depend on, weights included: the identity of the model.
         name: where it was loaded from, for messages.
         postprocessing: rules for the final labels, in order.
+        scans: what the training scans were like; None where the model does not say.
     """
 
     plan: Plan
@@ -113,6 +119,7 @@ class Bundle:
     digest: str = ""
     name: str = "model"
     postprocessing: tuple[KeepLargest, ...] = ()
+    scans: TrainingScans | None = None
 
 
 def save_bundle(
@@ -164,6 +171,25 @@ def save_bundle(
         return load_bundle(folder)
 
 
+def add_scans(folder: str | Path, scans: TrainingScans | None) -> Bundle:
+    """Say in a saved model what its training scans were like; None leaves it as it is. No prediction depends on it, so the
+    digest stays.
+
+    Raises:
+        ModelError: no model there, or one of other channels.
+    """
+    folder = Path(folder)
+    with model_lock(folder):
+        record, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
+        if scans is not None and record.scans != scans:
+            try:
+                record = replace(record, scans=scans)
+            except ValueError as fault:
+                raise ModelError(f"{folder}: {fault}") from fault
+            write_json(folder / MODEL, {**to_json(record), "info": info}, seal=True)
+        return load_bundle(folder)
+
+
 def refuse_other_model(
     folder: str | Path, *, plan: Plan, labels: LabelSchema, channels: Iterable[str], file_ending: str = ".nii.gz"
 ) -> None:
@@ -205,6 +231,7 @@ def load_bundle(path: str | Path) -> Bundle:
         digest=digest(record),
         name=str(path),
         postprocessing=record.postprocessing,
+        scans=record.scans,
     )
 
 

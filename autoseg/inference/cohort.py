@@ -8,6 +8,7 @@ way stays: a file without a record, or labels that somebody has edited since. ``
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -34,6 +35,8 @@ from autoseg.workspace import read_json, write_json
 __all__ = ["CaseOutcome", "CohortResult", "Output", "Predict", "PredictRunner", "Written", "depends_on", "predict_cohort"]
 
 MADE_BY = "autoseg predict"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class CaseOutcome:
     """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
 
     ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction, which was made on ``device`` with
-    numbers of ``precision``.
+    numbers of ``precision``; ``warnings`` say why it deserves a look.
     """
 
     case: str
@@ -85,6 +88,7 @@ class CaseOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     device: str = ""
     precision: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,8 @@ class PredictRunner:
         if claim.done and claim.entry:
             outputs = {name: str(digest) for name, digest in claim.earlier.items()}
             device, precision = (str(claim.entry.record.get(name, "")) for name in ("device", "precision"))
-            return CaseOutcome(case.id, "skipped", outputs=outputs, device=device, precision=precision)
+            warnings = tuple(map(str, claim.entry.record.get("warnings", ())))
+            return CaseOutcome(case.id, "skipped", outputs=outputs, device=device, precision=precision, warnings=warnings)
         return Work(case, identity, claim, self.predictor.prepare(case.images))
 
     def work(self, work: CaseOutcome | Work) -> CaseOutcome | tuple[Work, Any]:
@@ -208,11 +213,15 @@ class PredictRunner:
             "labels": {name: v[0] if len(v) == 1 else v for name, v in groups},
             "seconds": found.seconds,
             "notes": [scrubbed(note, folders) for note in found.notes],
+            "warnings": list(found.warnings),
             "device": facts.device,
             "precision": facts.precision,
         }
+        if work.prepared.unlike is not None:
+            about["unlike"] = work.prepared.unlike
         outputs = ledger.finish(case.id, work.identity, files, about, earlier)
-        return CaseOutcome(case.id, "done", "; ".join(found.notes), outputs, found.seconds, facts.device, facts.precision)
+        said = "; ".join(found.notes)
+        return CaseOutcome(case.id, "done", said, outputs, found.seconds, facts.device, facts.precision, found.warnings)
 
 
 def predict_cohort(
@@ -248,7 +257,9 @@ def predict_cohort(
 
     def done(outcome: Outcome) -> None:
         failed = outcome.error and CaseOutcome(outcome.name, "failed", reason_of(outcome.error))
-        outcomes.append(failed or outcome.value)
+        outcomes.append(found := failed or outcome.value)
+        for sentence in found.warnings:
+            logger.warning("%s: %s", found.case, sentence)
         if on_done:
             on_done(outcome)
 

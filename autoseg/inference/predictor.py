@@ -31,6 +31,7 @@ from autoseg.networks import close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
 from autoseg.preprocess.case import prepare_volume, spacing_of
+from autoseg.preprocess.facts import unlike_training
 from autoseg.reconstruct.components import keep_largest
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.lazy_logits import LazyLogits, all_finite
@@ -127,7 +128,8 @@ class Predictor:
         prepared = self.prepare(scan)
         found = self.decode(self.infer(prepared), prepared)
         chances = found.probabilities() if probabilities else None
-        return Prediction(found.labels, chances, self.facts.digest, found.seconds, found.notes, found.answer.agreement)
+        said = found.answer.agreement, prepared.unlike
+        return Prediction(found.labels, chances, self.facts.digest, found.seconds, found.notes, *said)
 
     def prepare(self, scan: Scan) -> Prepared:
         """Read a scan, where it is a path, and bring it to the network grid."""
@@ -143,7 +145,9 @@ class Predictor:
         data, grid = prepare_volume(volume, self.bundle.plan)
         if not np.isfinite(data).all():
             raise FileError(f"{_names(scan)}: holds values that are not finite numbers. `autoseg verify` lists such scans")
-        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, volume.notes)
+        training, plan = self.bundle.scans, self.bundle.plan
+        differs = None if training is None else unlike_training(volume, plan, training)
+        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, volume.notes, differs)
 
     def infer(self, prepared: Prepared) -> Answer:
         """The networks' averaged logits (K, z, y, x) float32 on the network grid.

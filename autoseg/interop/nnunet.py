@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from autoseg.archive import read_member, safe_members
 from autoseg.data.labels import LabelSchema
+from autoseg.data.unlike import ChannelRanges, TrainingScans, ranges_of
 from autoseg.errors import ModelError, shown
 from autoseg.interop.checkpoint import read_checkpoint
 from autoseg.interop.nnunet_plans import channel_names, label_schema, settle_configuration, translate_plan
@@ -29,6 +31,8 @@ from planners.plan import Plan
 
 __all__ = ["Imported", "is_nnunet", "read_nnunet"]
 
+FINGERPRINT = "dataset_fingerprint.json"
+LARGEST = 1e9  # voxels or millimetres of an edge
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")  # the first that a fold has
 FOLD = re.compile(r"fold_(\d{1,3}|all)")
 RULES = re.compile(r"crossval_results_folds_([0-9a-z_]+)/postprocessing\.(json|pkl)")
@@ -47,6 +51,7 @@ class Imported:
     weights: dict[str, dict[str, torch.Tensor]]
     info: dict[str, Any]
     postprocessing: tuple[KeepLargest, ...] = ()
+    scans: TrainingScans | None = None
 
 
 @dataclass(frozen=True)
@@ -180,9 +185,30 @@ def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
             "folds": told,
         }
     }
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{plan.dataset or files.name}_{plan.name}")
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{plan.dataset or Path(files.name).name}_{plan.name}")
     rules = files.postprocessing(weights, labels.declared_values)
-    return Imported(name, plan, labels, channels, ending, weights, info, rules)
+    return Imported(name, plan, labels, channels, ending, weights, info, rules, _training_scans(files, channels))
+
+
+def _training_scans(files: _Files, channels: tuple[str, ...]) -> TrainingScans | None:
+    """What the ``dataset_fingerprint.json`` of a results folder says of the training scans; None where there is none, or one
+    that nobody can make sense of, since no mask depends on it.
+
+    Its axes are those of nnU-Net's reader, which the plan has too, before its order of axes. Its intensities are of the
+    structures alone, which a scan without labels cannot be compared with; their range is in the plan.
+    """
+    if FINGERPRINT not in files.names:
+        return None
+    found = files.json(FINGERPRINT)
+    try:
+        spacings, shapes = (np.array(found.get(name), float) for name in ("spacings", "shapes_after_crop"))
+    except (TypeError, ValueError):
+        return None
+    if spacings.shape != shapes.shape or shapes.ndim != 2 or shapes.shape[1] != 3 or not len(shapes):
+        return None
+    if not all((one > 0).all() and (one < LARGEST).all() for one in (spacings, shapes)):
+        return None
+    return ranges_of(spacings.tolist(), shapes.tolist(), tuple(map(ChannelRanges, channels)))
 
 
 def _about(checkpoint: Any, where: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
-from autoseg.inference.bundle import Bundle, load_bundle, load_networks, save_bundle
+from autoseg.inference.bundle import Bundle, add_scans, load_bundle, load_networks, save_bundle
 from autoseg.inference.find import find_model
 from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
 from autoseg.interop.nnunet_export import write_nnunet
@@ -85,6 +85,7 @@ def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -
         file_ending=model.file_ending,
         postprocessing=model.postprocessing,
     )
+    add_scans(target, model.scans)
     return target
 
 

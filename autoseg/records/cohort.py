@@ -18,7 +18,8 @@ COHORT_FILE = "run.json"
 class CaseOutcome:
     """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
 
-    ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction.
+    ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction; ``warnings`` say why it deserves a
+    look.
     """
 
     case: str
@@ -26,11 +27,12 @@ class CaseOutcome:
     message: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """Where a model was loaded from, and the digest that is its identity."""
+    """Name of the file or folder that a model was loaded from (in older versions its path), and the digest of the model."""
 
     name: str = ""
     digest: str = ""

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from autoseg.data.dataset import DatasetSpec
+from autoseg.data.unlike import TrainingScans
 from autoseg.evaluation import Report
-from autoseg.inference.bundle import Bundle, save_bundle
+from autoseg.inference.bundle import Bundle, add_scans, save_bundle
 from autoseg.inference.predictor import Predictor
 from autoseg.names import remove_folder
 from autoseg.networks.devices import peak_memory_mib
@@ -70,6 +71,7 @@ class Run:
         tasks: fold -> what it is to train.
         starts: fold -> weights to start with, of those that start with any.
         images: case -> digest of its images.
+        scans: what the scans of the data set are like.
         folder: of the run; ``prepared``, ``model``: of the prepared cases and the model.
         device: to train on.
         runtime: where and how.
@@ -81,6 +83,7 @@ class Run:
     tasks: dict[str, FoldTask]
     starts: dict[str, Start]
     images: dict[str, str]
+    scans: TrainingScans | None
     folder: Path
     prepared: Path
     model: Path
@@ -131,7 +134,7 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
 def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
     """Add the fold to the model of its run."""
     task, state = run.tasks[fold], trained.state
-    return save_bundle(
+    save_bundle(
         run.model,
         plan=task.plan,
         labels=task.labels,
@@ -146,6 +149,7 @@ def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
         },
         file_ending=run.spec.file_ending,
     )
+    return add_scans(run.model, run.scans)
 
 
 def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path) -> tuple[Report, tuple[str, ...], Any]:

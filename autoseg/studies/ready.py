@@ -10,6 +10,7 @@ from typing import Any
 
 from autoseg.data.dataset import DatasetSpec
 from autoseg.data.scan import CaseScan
+from autoseg.data.unlike import TrainingScans, training_scans
 from autoseg.errors import DatasetError, PlanError, TrainingError
 from autoseg.networks import NETWORKS
 from autoseg.options import PlanOptions, Runtime, TrainingOptions
@@ -54,6 +55,11 @@ class Ready:
     def digest(self) -> str:
         """Of all prepared cases."""
         return digest(case_digests(self.spec, self.scans, self.plan))
+
+    @property
+    def ranges(self) -> TrainingScans | None:
+        """What the scans are like; None by a plan that does not turn them to one orientation, as the numbers are of."""
+        return training_scans(self.spec.channels, self.scans) if self.plan.orientation == "canonical" else None
 
     @property
     def voxels(self) -> int:

@@ -62,6 +62,7 @@ def settle_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, op
         },
         starts=starts,
         images=images,
+        scans=ready.ranges,
         folder=workspace.run(spec.name, name),
         prepared=ready.prepared,
         model=workspace.model(f"{spec.name}_{name}"),

@@ -460,3 +460,46 @@ def test_scans_are_taken_as_stored(tmp_path, results):
     straight = predictor.predict(Volume(data, grid)).labels.data
     turned = predictor.predict(Volume(data, grid.flipped((0, 2)))).labels.data  # the same array, another direction in space
     assert np.array_equal(straight, turned)
+
+
+def write_fingerprint(folder: Path, **changes: object) -> None:
+    """What nnU-Net measured of four cases, axes as in their files."""
+    shapes = [[20, 18, 24], [20, 19, 24], [21, 18, 25], [20, 18, 24]]
+    numbers = {"0": {"percentile_00_5": -1.0, "percentile_99_5": 1.0}}
+    content = {"spacings": [[1.0, 1.0, 1.0]] * 4, "shapes_after_crop": shapes}
+    content |= {"foreground_intensity_properties_per_channel": numbers, "median_relative_size_after_cropping": 1.0}
+    (folder / "dataset_fingerprint.json").write_text(json.dumps(content | changes))
+
+
+@pytest.mark.parametrize("kind_of_file", ["folder", "zip"])
+def test_the_fingerprint_of_the_training_data_comes_along_where_it_is_there(
+    tmp_path: Path, results: Path, kind_of_file: str
+) -> None:
+    assert read_nnunet(results).scans is None
+    write_fingerprint(results)
+    source = results if kind_of_file == "folder" else as_zip(results, tmp_path / "it.zip")
+    bundle = load_bundle(import_model(source, Workspace(tmp_path / "ws")))
+    assert bundle.scans is not None
+    assert (bundle.scans.cases, bundle.scans.shape[1].low, bundle.scans.spacing_mm[0].high) == (4, 18, 1)
+    predictor = Predictor(bundle, PLAIN, device="cpu")
+    data = np.random.default_rng(2).normal(size=(1, 20, 18, 24)).astype(np.float32)
+    like, coarse = (predictor.prepare(Volume(data, Geometry.from_spacing((20, 18, 24), (z, 1, 1)))) for z in (1, 4))
+    assert like.unlike == ()
+    assert [one.quantity for one in coarse.unlike or ()] == ["spacing along z", "size along z"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spacings": [[1.0, 1.0, 1.0]] * 3},
+        {"spacings": [[1.0, 1.0]] * 4, "shapes_after_crop": [[2, 2]] * 4},
+        {"spacings": [[0.0, 1.0, 1.0]] * 4},
+        {"spacings": "none"},
+        {"shapes_after_crop": [[1, 2, 3], [4]]},
+        {"spacings": [], "shapes_after_crop": []},
+        {"spacings": [[float("nan")] * 3] * 4},
+    ],
+)
+def test_a_fingerprint_that_makes_no_sense_is_passed_over(results: Path, changes: dict[str, object]) -> None:
+    write_fingerprint(results, **changes)
+    assert read_nnunet(results).scans is None
