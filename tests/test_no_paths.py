@@ -166,14 +166,6 @@ def test_models_name_no_folder(home: Path) -> None:
     assert leaks(home / "workspace" / "models") == []
 
 
-def test_an_onnx_file_names_no_folder(home: Path) -> None:
-    pytest.importorskip("onnxscript")
-    out = home.parent / "onnx"
-    out.mkdir()
-    assert call(home, "model", "export", home / "models" / "tiny", out / "tiny.onnx", "--format", "onnx") == 0
-    assert leaks(out) == []
-
-
 @pytest.mark.slow
 def test_a_training_run_names_no_folder_but_where_the_data_set_is(tmp_path: Path) -> None:
     home = tmp_path / SECRET

@@ -8,7 +8,7 @@ from autoseg.data.unlike import Unlike
 
 __all__ = ["LOW_AGREEMENT", "disagreed", "doubts"]
 
-LOW_AGREEMENT = 0.7  # inter-fold Dice
+LOW_AGREEMENT = 0.7  # inter-fold Dice: more is excellent agreement of two masks (Zijdenbos 1994, IEEE TMI 13, 716)
 
 
 def disagreed(agreement: Mapping[str, float | None]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from autoseg.data.dataset import read_dataset
 from autoseg.errors import AutosegError
 from autoseg.evaluation.comparison import Comparison, Method, average_trainings, compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
+from autoseg.names import folders_of, scrubbed
 from autoseg.networks import NETWORKS
 from autoseg.networks.devices import choose_device
 from autoseg.options import CompareOptions, Runtime
@@ -150,7 +151,7 @@ def _train_all(setup: ComparisonSetup, names: Sequence[str], seeds: Sequence[int
                 if without:
                     found.closed.setdefault(name, {})[one.seed] = without
             except AutosegError as fault:
-                found.failed[what] = str(fault)
+                found.failed[what] = scrubbed(str(fault), folders_of([setup.workspace.folder, setup.ready.spec.folder]))
                 logger.warning("%s: failed: %s", what, fault)
     return found
 

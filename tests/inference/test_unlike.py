@@ -31,6 +31,7 @@ from tests.helpers.models import LABELS, make_plan, write_model
 
 SHAPE = (20, 24, 28)
 CPU = Runtime(device="cpu", workers=1)
+PLAIN = PredictOptions(inference=InferenceOptions(mirror=False))
 
 
 def voxels(seed: int, shape: Sequence[int] = SHAPE) -> np.ndarray:
@@ -228,7 +229,7 @@ def test_records_and_the_log_say_which_scans_are_unlike(
     for _ in range(2):  # the second time both are skipped
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            predict(scans, out, model, PredictOptions(), CPU)
+            predict(scans, out, model, PLAIN, CPU)
         assert f"odd: {sentence}" in caplog.messages
         assert not any(message.startswith("like:") for message in caplog.messages)
         assert {case.case: case.warnings for case in read_cohort(out).cases} == {"like": (), "odd": (sentence,)}
@@ -244,7 +245,7 @@ def test_a_model_that_does_not_say_what_it_learned_from_says_nothing_of_scans(
 ) -> None:
     scans, _, out = cohort
     write_model(tmp_path / "silent", make_plan())
-    predict(scans, out, tmp_path / "silent", PredictOptions(), CPU)
+    predict(scans, out, tmp_path / "silent", PLAIN, CPU)
     assert "unlike" not in json.loads((out / "odd.json").read_text())
     assert {case.warnings for case in read_cohort(out).cases} == {()}
     assert "How sure is this?" not in report(out, ReportOptions(), CPU).path.read_text()
