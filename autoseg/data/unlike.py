@@ -138,7 +138,8 @@ def _channel(name: str, rows: np.ndarray) -> ChannelRanges:
 def _by_its_own(percentiles: np.ndarray) -> np.ndarray:
     """(..., levels) with percentiles 0.5 and 99.5 taken to 0 and 1; zeros where these are equal."""
     low, high = percentiles[..., LOW, None], percentiles[..., HIGH, None]
-    scaled: np.ndarray = (percentiles - low) / np.where(high > low, high - low, np.inf)
+    with np.errstate(invalid="ignore"):  # the brightest voxels may be infinite, and are not compared
+        scaled: np.ndarray = (percentiles - low) / np.where(high > low, high - low, np.inf)
     return scaled
 
 
@@ -196,7 +197,8 @@ def _intensities(levels: np.ndarray, ranges: ChannelRanges, how: ChannelNormaliz
     if beyond[worst] <= 0:
         return None
     called = "median" if worst == MIDDLE else f"percentile {PERCENTILES[worst]:g}"
-    return Unlike(f"{called} {name}", float(levels[worst]), known[worst].low, known[worst].high)
+    found = levels[worst] if np.isfinite(levels[worst]) else compared[worst]  # a record holds no infinite number
+    return Unlike(f"{called} {name}", float(found), known[worst].low, known[worst].high)
 
 
 def _reach(levels: np.ndarray, how: ChannelNormalization) -> Unlike | None:

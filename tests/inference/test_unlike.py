@@ -141,6 +141,16 @@ def test_what_clipping_takes_away_is_not_told(tmp_path: Path) -> None:
     assert (found.quantity, found.found) == ("percentile 5 of C0", -3000)
 
 
+def test_infinite_voxels_that_clipping_makes_finite_are_told_as_a_finite_number(training: TrainingScans) -> None:
+    bright = voxels(50)
+    bright[:, :, :3] = np.inf
+    (found,) = unlike_training(volume(bright), plan_of("ct"), training)
+    assert found.quantity == "percentile 95 of C0"
+    assert np.isfinite(found.found)
+    for scheme in ("robust", "zscore"):  # warns of no number
+        unlike_training(volume(bright), plan_of(scheme), training)
+
+
 def test_exchanged_channels_are_both_told(tmp_path: Path) -> None:
     _, training = learned_from(tmp_path / "Dataset004_Two", channels=2)
     bright = dataclasses.replace(training.channels[1], scaled=learned_bright(training))
