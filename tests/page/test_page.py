@@ -146,7 +146,9 @@ def test_what_was_reconstructed_is_shown_with_its_label_maps_measurements_and_su
     maps = tmp_path / "maps"
     shutil.copytree(place / "predicted", maps)
     reconstruct(maps, tmp_path / "out", runtime=ONE_WORKER)
-    source = report(tmp_path / "out", ReportOptions(place / "imagesTr"), ONE_WORKER).path.read_text(encoding="utf-8")
+    source = report(tmp_path / "out", ReportOptions(place / "imagesTr", predicted=str(maps)), ONE_WORKER).path.read_text(
+        encoding="utf-8"
+    )
     page = Outline(source)
     assert "Reconstruction of 3 label maps" in page.texts
     assert "labels, in the colour of the structure" in page.texts
@@ -174,8 +176,8 @@ def test_label_maps_that_have_moved_or_changed_since_are_said(place, tmp_path):
     reconstruct(maps, tmp_path / "out", ReconstructOptions(SurfaceOptions()), ONE_WORKER)
     (maps / "case_a.nii.gz").rename(tmp_path / "case_a.nii.gz")
     shutil.copy(tmp_path / "case_a.nii.gz", maps / "case_b.nii.gz")
-    page = Outline(report(tmp_path / "out", runtime=ONE_WORKER).path.read_text(encoding="utf-8"))
-    assert "case_a.nii.gz: the label map is not where it was; --predicted DIR names its folder" in page.texts
+    page = Outline(report(tmp_path / "out", ReportOptions(predicted=str(maps)), ONE_WORKER).path.read_text(encoding="utf-8"))
+    assert "case_a.nii.gz: the label map is not shown; --predicted DIR names its folder" in page.texts
     assert "case_b.nii.gz: is not the label map that surfaces and measurements were made of" in page.texts
     assert len(page.all("article")) == 3
 
@@ -184,7 +186,9 @@ def test_empty_label_maps_are_said_to_be_empty(tmp_path):
     empty = LabelVolume(np.zeros((4, 9, 9), np.uint8), Geometry.from_spacing((4, 9, 9), (3.0, 1.0, 1.0)))
     write_label_volume(empty, tmp_path / "maps" / "a.nii.gz")
     reconstruct(tmp_path / "maps", tmp_path / "out", runtime=ONE_WORKER)
-    page = Outline(report(tmp_path / "out", runtime=ONE_WORKER).path.read_text(encoding="utf-8"))
+    page = Outline(
+        report(tmp_path / "out", ReportOptions(predicted=str(tmp_path / "maps")), ONE_WORKER).path.read_text(encoding="utf-8")
+    )
     assert "labels: no voxel is labelled" in page.texts
 
 
