@@ -18,6 +18,7 @@ from autoseg.evaluation.report import read_report
 from autoseg.imaging import nifti
 from autoseg.imaging.files import read_volume, write_label_volume
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.mesh import SurfaceMesh, write_scene
 from autoseg.imaging.volume import LabelVolume
 from autoseg.options import EvaluateOptions, ReconstructOptions, ReportOptions, SurfaceOptions
 from autoseg.page import viewer
@@ -339,9 +340,7 @@ def test_large_surfaces_are_made_small_and_stay_closed(tmp_path, monkeypatch):
 def test_surfaces_are_named_and_placed_by_what_stands_beside_them(tmp_path):
     trimesh = pytest.importorskip("trimesh")
     shape = trimesh.creation.icosphere(radius=4).apply_translation((10, 20, 30))
-    scene = trimesh.Scene()
-    scene.add_geometry(shape, geom_name="thing", transform=np.diag([1e-3, 1e-3, 1e-3, 1]))
-    scene.export(tmp_path / "scene.glb")
+    write_scene([SurfaceMesh(shape.vertices, shape.faces, "thing")], tmp_path / "scene.glb", coordinates="ras")
     write_json(tmp_path / "surfaces.json", {"coordinates": "RAS", "structures": []})
     from_scene = viewer.pack_surfaces(tmp_path, ONE)
     shape.export(tmp_path / "a_thing.ply")
