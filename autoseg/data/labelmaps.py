@@ -3,8 +3,8 @@
 A file is a label map by its ending, in small or capital letters. Where several kinds of files lie together the more telling
 ones count: segmentations of 3D Slicer (``.seg.nrrd``) rather than plain ``.nrrd``, which are then the scans; volumes rather
 than pictures, which may be views of them; DICOM where there is nothing else. What autoseg derives from a map or a scan
-(``CASE_iso``, ``CASE_iso_cubic``) is no map of a case of its own; it is known by the record beside it or by its header, never
-by its name.
+(``CASE_iso``, ``CASE_iso_cubic``, ``CASE.seg.nrrd``) is no map of a case of its own; it is known by the record beside it or by
+its header, never by its name.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
     files = sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())  # also links to nowhere
     known = [path for path in files if path.name.lower().endswith(tuple(FORMATS))]
-    segmentations = [path for path in known if is_slicer_segmentation(path)]
-    volumes = [path for path in known if ending_of(path) not in PICTURES]
+    copies = _copies(known)
+    segmentations = [path for path in known if is_slicer_segmentation(path) and path not in copies]
     left_out: list[str] = []
 
     def keep(paths: list[Path], others: Iterable[Path], why: str) -> list[Path]:
@@ -77,7 +77,8 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
             left_out.append(f"{gone[0].name}{more}: {why}")
         return paths
 
-    if volumes:
+    known = keep([path for path in known if path not in copies], known, "made of the label maps beside them")
+    if volumes := [path for path in known if ending_of(path) not in PICTURES]:
         known = keep(volumes, known, "pictures beside volumes are taken to be views of them")
     if segmentations:
         plain = {ending_of(path) for path in segmentations}
@@ -191,6 +192,20 @@ def _derived(paths: Iterable[Path]) -> set[Path]:
         case = next((stem.removesuffix(end) for end in DERIVED if stem.endswith(end)), None)
         if case and (path.name in _record_beside(path, case).get("outputs", ()) or description_of(path).startswith(SIGN)):
             found.add(path)
+    return found
+
+
+def _copies(paths: Sequence[Path]) -> set[Path]:
+    """Segmentations of 3D Slicer that autoseg made of the label maps beside them; one that was edited since is no copy.
+
+    Slicer writes a header of its own, so both the header and the record must say so.
+    """
+    names = {path.name for path in paths}
+    found = set()
+    for path in (path for path in paths if is_slicer_segmentation(path)):
+        written = set(_record_beside(path, case := stem_of(path)).get("outputs", ())) & names
+        if path.name in written and any(stem_of(other) == case for other in written - {path.name}):
+            found |= {path} if description_of(path).startswith(SIGN) else set()
     return found
 
 

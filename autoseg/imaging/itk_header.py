@@ -232,7 +232,7 @@ def header_of(path: Path, *, voxels: bool = True) -> tuple[Header, bytes]:
         if not equal or line.startswith("#"):
             continue
         if not is_meta and value.startswith("="):
-            own[key.strip()] = value[1:].strip()
+            own[key.strip()] = re.sub(r"\\(.)", lambda sign: "\n" if sign[1] == "n" else sign[1], value[1:].strip())
         else:
             fields.setdefault(" ".join(key.split()).lower(), value.strip())
     named = fields.get("elementdatafile") if is_meta else fields.get("data file", fields.get("datafile"))

@@ -22,7 +22,7 @@ from autoseg import __version__
 from autoseg.data.dataset import Case
 from autoseg.engines import Engine, LocalEngine, Outcome, reason_of
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import digest_on_disk, paths_of, read_label_volume
+from autoseg.imaging.files import digest_on_disk, is_slicer_segmentation, paths_of, read_file, read_label_volume
 from autoseg.inference.bundle import Bundle, load_bundle
 from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
 from autoseg.inference.predictor import Predictor
@@ -283,7 +283,10 @@ def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Ou
 def _is_sound(path: Path) -> bool:
     """Whether a label file is sound: then a difference is somebody's work rather than damage."""
     try:
-        read_label_volume(path)
+        if is_slicer_segmentation(path):
+            read_file(path)  # whose layers may overlap
+        else:
+            read_label_volume(path)
     except AutosegError:
         return False
     return True

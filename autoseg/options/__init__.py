@@ -203,7 +203,7 @@ class PredictOptions:
         probabilities: write CASE_probabilities.npz too
         attention_maps: write where self-attention looks, as CASE_attention/stageS.nii.gz: of each head the N most selective
             slots (4)
-        write: seg,rtstruct: DICOM results too, of DICOM scans
+        write: seg_nrrd: CASE.seg.nrrd for 3D Slicer too; seg,rtstruct: DICOM results, of DICOM scans
         surfaces: whose surfaces are written, and how
         isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels; without MM as fine as
             the finest spacing

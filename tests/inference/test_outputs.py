@@ -7,9 +7,11 @@ import pytest
 import trimesh
 
 from autoseg.data.dataset import Case
-from autoseg.imaging.files import read_label_volume, write_volume
+from autoseg.data.labelmaps import label_maps
+from autoseg.imaging.files import read_label_volume, segment_names, write_volume
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.volume import Volume
+from autoseg.imaging.seg_nrrd import write_seg_nrrd
+from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import load_bundle, save_bundle
 from autoseg.inference.cohort import Predict, predict_cohort
 from autoseg.options import InferenceOptions, PredictOptions, SurfaceOptions
@@ -53,3 +55,23 @@ def test_surfaces_and_measurements_are_made_of_the_final_labels(tmp_path, tools,
     assert mesh.body_count == (1 if rules else 2)
     method = json.loads((tmp_path / "out" / "a_surfaces" / "surfaces.json").read_text())["method"]["from"]
     assert method.startswith("label map" if rules else "scores")
+
+
+def test_a_segmentation_of_slicer_goes_with_the_labels_and_an_edited_one_stays(tmp_path, tools, threshold_plan):
+    volume, _, both = two_balls()
+    write_volume(volume, tmp_path / "a_0000.nii.gz")
+    tools["write_model"](tmp_path / "model", threshold_plan)
+    options = PredictOptions(InferenceOptions(precision="fp32", mirror=False), write=("seg_nrrd",))
+    step = Predict(str(tmp_path / "model"), tmp_path / "out", asked_outputs(options, ".nii.gz"), options.inference, "cpu")
+    case = Case("a", "a", (tmp_path / "a_0000.nii.gz",), None)
+    assert predict_cohort(step, [case]).cases("done") == ("a",)
+    path = tmp_path / "out" / "a.seg.nrrd"
+    assert segment_names(path) == {"ball": 7}
+    np.testing.assert_array_equal(read_label_volume(path, onto=volume.geometry).data == 7, both)
+    assert label_maps(tmp_path / "out") == {"a": tmp_path / "out" / "a.nii.gz"}
+    assert predict_cohort(step, [case]).cases("skipped") == ("a",)
+    overlapping = LabelVolume(both.astype(np.uint8), volume.geometry)
+    write_seg_nrrd(path, overlapping, {"ball": (1,), "all": (1,)})
+    edited = path.read_bytes()
+    assert predict_cohort(step, [case]).cases("failed") == ("a",)
+    assert path.read_bytes() == edited
