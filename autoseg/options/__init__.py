@@ -203,7 +203,8 @@ class PredictOptions:
         probabilities: write CASE_probabilities.npz too
         attention_maps: write where self-attention looks, as CASE_attention/stageS.nii.gz: of each head the N most selective
             slots (4)
-        write: seg_nrrd: CASE.seg.nrrd for 3D Slicer too; seg,rtstruct: DICOM results, of DICOM scans
+        write: seg_nrrd: CASE.seg.nrrd for 3D Slicer too; seg,rtstruct: DICOM results, of DICOM scans; seg_each: an object for
+            each structure
         surfaces: whose surfaces are written, and how
         isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels; without MM as fine as
             the finest spacing
@@ -279,7 +280,7 @@ class ConvertOptions:
         cine: acdc: every frame of the 4D series as a test case
         labels: folders: folder of labels
         channels: folders: names of channels, such as CT; bids: suffixes, such as T1w
-        names: folders, bids: names of label values, JSON or a table
+        names: folders, bids: names of label values: JSON, a table, a colour table of ITK-SNAP, FreeSurfer or 3D Slicer
         ignore: folders, bids: label value of voxels without annotation
         derivative: bids: the folder below derivatives whose labels count
     """

@@ -46,6 +46,7 @@ OUTPUTS: Registry[Make] = Registry(
         "surfaces": _surfaces,
         "measurements": lambda options, ending: Measurements(check_surfaces(options.surfaces)),
         "seg": lambda options, ending: DicomResult("seg") if "seg" in options.write else None,
+        "seg_each": lambda options, ending: DicomResult("seg", each=True) if "seg_each" in options.write else None,
         "rtstruct": lambda options, ending: DicomResult("rtstruct") if "rtstruct" in options.write else None,
         "seg_nrrd": lambda options, ending: SlicerSegmentation() if "seg_nrrd" in options.write else None,
         "isotropic": _isotropic,
