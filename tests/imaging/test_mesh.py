@@ -144,7 +144,7 @@ def test_a_scene_is_the_same_for_vtk_whatever_coordinates_are_asked_for(tmp_path
     np.testing.assert_allclose(bounds, np.array([*left, *head, -back[1], -back[0]]) / 1000, atol=1e-7)
 
 
-def test_a_scene_of_version_0_1_whose_node_scales_lies_where_its_other_files_do():
+def test_an_earlier_scene_whose_node_scales_lies_where_its_other_files_do():
     meshes = meshes_in_scene(EARLIER / "scene.glb")
     assert len(meshes) == 4
     for name, (vertices, faces) in meshes.items():
