@@ -68,7 +68,7 @@ def write_seg_nrrd(path: Path, labels: LabelVolume, structures: Mapping[str, Seq
 
 _REPRESENTATION = (
     "Segmentation_ContainedRepresentationNames:=Binary labelmap|",
-    "Segmentation_MasterRepresentation:=Binary labelmap",  # as 3D Slicer called it until 5.2
+    "Segmentation_MasterRepresentation:=Binary labelmap",  # the name in earlier versions
     "Segmentation_SourceRepresentation:=Binary labelmap",
     "Segmentation_ReferenceImageExtentOffset:=0 0 0",
 )
@@ -80,16 +80,15 @@ def _segments(structures: Mapping[str, Sequence[int]]) -> list[_Segment]:
     Its value is the label value it has in the map, where it has one, all lie in one layer, and none is below 1; else they
     are numbered within their layer.
     """
-    layers: list[list[frozenset[int]]] = []
-    placed = []
+    placed: list[_Segment] = []
+    taken: list[set[int]] = []  # values of each layer
     for name, values in structures.items():
         group = frozenset(int(value) for value in values)
-        layer = next((number for number, there in enumerate(layers) if not group & frozenset().union(*there)), len(layers))
-        if layer == len(layers):
-            layers.append([])
-        layers[layer].append(group)
-        placed.append(_Segment(name, group, layer, len(layers[layer])))
-    if len(layers) == 1 and all(len(one.values) == 1 and min(one.values) > 0 for one in placed):
+        layer = next((number for number, there in enumerate(taken) if not group & there), len(taken))
+        taken[layer:] = taken[layer:] or [set()]
+        taken[layer] |= group
+        placed.append(_Segment(name, group, layer, 1 + sum(one.layer == layer for one in placed)))
+    if len(taken) == 1 and all(len(one.values) == 1 and min(one.values) > 0 for one in placed):
         return [_Segment(one.name, one.values, 0, min(one.values)) for one in placed]
     return placed
 
