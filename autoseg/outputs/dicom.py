@@ -59,10 +59,10 @@ class DicomResult:
         if self.each:
             names = zip(groups, file_names(groups), strict=True)
             objects = {folder / f"{case.id}_{self.kind}" / f"{file}.dcm": {name: groups[name]} for name, file in names}
-        about = {"model": f"{Path(model.name).name} {model.digest}", "version": __version__}
-        write, notes = self._writer(), dict[str, None]()
+        write, by, notes = self._writer(), f"{Path(model.name).name} {model.digest}", dict[str, None]()
         for path, structures in objects.items():
-            notes |= dict.fromkeys(write(path, case.images[0], found.labels, structures=structures, **about) or ())
+            said = write(path, case.images[0], found.labels, structures=structures, model=by, version=__version__)
+            notes |= dict.fromkeys(said or ())
         for note in notes:
             logger.warning("%s, %s: %s", case.id, self.name, note)
         return Written(tuple(objects), {f"{self.name}_notes": tuple(notes)} if notes else {})
