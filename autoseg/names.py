@@ -6,12 +6,13 @@ path or one with ``..`` would lead out of it; so they pass here first, and what 
 
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 from autoseg.errors import AutosegError
 from planners.names import LONGEST, fault_of_name
 
-__all__ = ["as_file_name", "inside", "plain_name", "remove_folder"]
+__all__ = ["as_file_name", "case_name", "inside", "plain_name", "remove_folder"]
 
 
 def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegError] = AutosegError) -> str:
@@ -32,6 +33,11 @@ def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegErro
             f"found {fault}. Rename it, without / and \\ and shorter than {LONGEST} bytes"
         )
     return name
+
+
+def case_name(text: str) -> str:
+    """A file's name as that of a case: letters with accents as one sign, which some systems write as one and others as two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def inside(folder: Path, name: str) -> Path:

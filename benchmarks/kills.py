@@ -2,8 +2,9 @@
 
     PYTHONPATH=. python benchmarks/kills.py [--verbs train,predict] [--seed 2] [--stops 2] [--out benchmarks/results/kills.json]
 
-All of them take half an hour; verbs that are not asked for keep what OUT says of them. Every repeated command must end with status 0 in the very folder of a run that nobody disturbed: names
-of files and folders and their bytes, without times. It ends with an error where one does not. The tests have a few of these.
+All of them take half an hour; verbs that are not asked for keep what OUT says of them. Every repeated command must end with
+status 0 in the very folder of a run that nobody disturbed: names of files and folders and their bytes, without times. It ends
+with an error where one does not. The tests have a few of these.
 """
 
 import argparse

@@ -20,7 +20,7 @@ from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import is_slicer_segmentation, paths_of
-from autoseg.names import plain_name
+from autoseg.names import case_name, plain_name
 from autoseg.workspace import read_json
 
 __all__ = [
@@ -150,7 +150,9 @@ def cases_in(folder: str | Path, ending: str, n_channels: int) -> tuple[Case, ..
         DatasetError: one channel is needed, and the numbers may be those of channels as well as of cases.
     """
     folder = Path(folder)
-    names = {path.name[: -len(ending)]: path for path in _ending_in(folder, ending) if not is_slicer_segmentation(path)}
+    names = {
+        case_name(path.name[: -len(ending)]): path for path in _ending_in(folder, ending) if not is_slicer_segmentation(path)
+    }
     if numbers_are_channels(names, n_channels, where=str(folder)):
         return _found_cases(folder, None, ending, n_channels, {}, labelled=False)
     return tuple(Case(name, name, (path,), None) for name, path in sorted(names.items()))
@@ -273,10 +275,10 @@ def _found_cases(
     Where the folder holds nothing but ``_0000`` files, each is taken to hold all channels (colour pictures, 4D files).
     """
     pattern = image_name(ending)
-    there = {(match[1], int(match[2])): path for path in _files(images) if (match := pattern.fullmatch(path.name))}
+    there = {(case_name(match[1]), int(match[2])): path for path in _files(images) if (match := pattern.fullmatch(path.name))}
     there = {key: path for key, path in there.items() if key[1] < n_channels}
     in_one_file = bool(there) and all(number == 0 for _, number in there)
-    maps = {path.name[: -len(ending)]: path for path in _ending_in(labels, ending)} if labels else {}
+    maps = {case_name(path.name[: -len(ending)]): path for path in _ending_in(labels, ending)} if labels else {}
     found = {case for case, _ in there} | (set(maps) if labelled else set())
     patients = guess_patients(found - set(patients)) | patients
     return tuple(

@@ -9,6 +9,7 @@ by its name.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from autoseg.imaging.files import (
     description_of,
     ending_of,
     is_slicer_segmentation,
+    left_unread,
     read_label_volume,
     segment_names,
     stem_of,
@@ -34,7 +36,9 @@ from autoseg.imaging.files import (
 from autoseg.workspace import read_json
 from planners.records import from_json
 
-__all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "references_in", "schema_of"]
+__all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "references_in", "schema_of", "told_maps"]
+
+logger = logging.getLogger(__name__)
 
 DERIVED = ("_iso", "_iso_cubic")  # what may follow the name of a case in files that are derived from it
 SIGN = "derived:"  # how their headers begin
@@ -52,6 +56,14 @@ class LabelMaps:
 def label_maps(folder: str | Path) -> dict[str, Path]:
     """{case: path} of the label maps in a folder; see ``find_label_maps``."""
     return find_label_maps(folder).maps
+
+
+def told_maps(folder: str | Path) -> dict[str, Path]:
+    """{case: path} of the label maps in a folder; what was passed over is logged as a warning."""
+    found = find_label_maps(folder)
+    for sentence in found.left_out:
+        logger.warning("left out: %s", sentence)
+    return found.maps
 
 
 def find_label_maps(folder: str | Path) -> LabelMaps:
@@ -92,6 +104,7 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
     if not known and (folder / "dataset.json").is_file():
         dataset = read_dataset(folder)
         return LabelMaps({case.id: case.label for case in (*dataset.training, *dataset.test) if case.label})
+    left_out += left_unread(files)
     usual = Counter(_kind(path) for path in known)
     found = {stem_of(path): path for path in sorted(known, key=lambda path: usual[_kind(path)])}
     keep(list(found.values()), known, "another file of the same case, of an ending that more files have, counts")
@@ -99,8 +112,8 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
 
 
 def references_in(folder: str | Path) -> dict[str, Path]:
-    """{case: path} of the label maps in a folder, as ``label_maps``; AutosegError where there are none."""
-    found = label_maps(folder)
+    """{case: path} of the label maps in a folder, as ``told_maps``; AutosegError where there are none."""
+    found = told_maps(folder)
     if not found:
         raise AutosegError(
             f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}. Give the folder that holds them"
@@ -161,7 +174,8 @@ def schema_of(
     values = {value for path in (*maps.values(), *also) for value in _values_in(path)}
     schema = completed(_of_segments(maps), values)
     if not schema.structures:
-        raise DatasetError("expected label maps with structures, found none that can be read. Look at the files")
+        found = "nothing but background (0) in them" if values else "none that can be read"
+        raise DatasetError(f"expected label maps with structures, found {found}. Look at the files, or give --labels")
     return schema
 
 

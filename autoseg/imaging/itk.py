@@ -176,7 +176,9 @@ def _checked(header: Header) -> bytearray | None:
             )
         return out[skipped:] if skipped else out
     least = expected // int(header.kind[1]) if header.is_text else expected  # a digit for each number at least
-    if len(header.payload) < least and header.fields.get("encoding", "raw").lower() not in ("bzip2", "bz2"):
+    if header.fields.get("encoding", "raw").lower() in ("bzip2", "bz2"):
+        raise FileError(f"{path}: expected voxels that are raw, text or packed by gzip, found bzip2. Save it again with gzip.")
+    if len(header.payload) < least:
         raise FileError(f"{path}: expected {least} bytes of voxels as the header says, found {len(header.payload)}. {REMEDY}")
     refuse_beyond_memory(expected, path)
     return None

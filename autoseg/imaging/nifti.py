@@ -11,6 +11,7 @@ import gzip
 import logging
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,6 +69,7 @@ def grid_of(header: Any, path: AnyPath) -> tuple[Geometry, tuple[str, ...]]:
 
     1. Directions and origin come from the sform if its code is above 0 and it is invertible, else from the qform under the
        same conditions, else they are those of ITK for such files: x to the left, y to the back, z to the head, origin 0.
+       Then each pixdim must be a length, but along an axis of one voxel, which is 1 mm thick where it is not.
     2. Voxel sizes are the lengths of the columns of that matrix, unless pixdim contradicts it and is plausible: some
        length differs from its pixdim by more than 1 %, all three pixdim are finite and positive, and they are not all
        exactly 1 (the value of a header that nobody filled). Then the columns are scaled to pixdim, as ITK does; the
@@ -178,11 +180,13 @@ def _size(header: Any) -> tuple[int, int, int, int]:
 def _affine_of(header: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]:
     """((4, 4) matrix from (x, y, z) indices to RAS+ mm, notes) after the rule of ``grid_of``."""
     notes: list[str] = []
-    is_stated = (header["pixdim"][1:4] > 0).all()
+    stated = np.array(header["pixdim"][1:4], float)
     header = _repaired(header, path)  # pixdim of 0 is 1 from here
     pixdim = np.array(header["pixdim"][1:4], float)
     affine = _best_form(header, notes)
     if affine is None:
+        notes += _check_sizes(stated, _size(header), path)
+        pixdim[~np.isfinite(pixdim)] = 1  # along an axis of one voxel
         notes.append(
             "The header has neither a valid sform nor a valid qform: orientation is assumed and only voxel sizes are known."
         )
@@ -190,7 +194,7 @@ def _affine_of(header: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if (np.abs(lengths / pixdim - 1) > 0.01).any():
         sizes = "x".join(f"{v:.4g}" for v in pixdim), "x".join(f"{v:.4g}" for v in lengths)
-        if is_stated and np.isfinite(pixdim).all() and (pixdim != 1).any():
+        if (stated > 0).all() and np.isfinite(pixdim).all() and (pixdim != 1).any():
             affine[:3, :3] *= pixdim / lengths
             notes.append(f"Voxel size {sizes[0]} mm (x, y, z) is taken from pixdim; the affine says {sizes[1]} mm.")
         else:
@@ -200,6 +204,18 @@ def _affine_of(header: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]
         affine[:3] *= unit[1]
         notes.append(f"Lengths in the header are in {unit[0]}; they are converted to mm.")
     return affine, tuple(notes)
+
+
+def _check_sizes(pixdim: np.ndarray, size: Sequence[int], path: AnyPath) -> list[str]:
+    """Refuse voxels of no size where nothing else tells it; sentences about axes of one voxel, along which 1 mm is assumed."""
+    unknown = [axis for axis in range(3) if not 0 < abs(pixdim[axis]) < np.inf]
+    if [axis for axis in unknown if size[axis] > 1]:
+        sizes = " x ".join(f"{length:.4g}" for length in pixdim)
+        raise FileError(
+            f"{path}: expected voxel sizes above 0 mm in pixdim, since there is no sform or qform; found {sizes} mm (x, y, z). "
+            "Export the file again, with its spacing."
+        )
+    return [f"The voxel size along {'xyz'[axis]}, where there is one voxel, is not given; 1 mm is assumed." for axis in unknown]
 
 
 def _best_form(header: Any, notes: list[str]) -> np.ndarray | None:

@@ -18,6 +18,7 @@ from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_rep
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
 from autoseg.evaluation.values import count_values
 from autoseg.imaging.files import FORMATS, digest_on_disk, ending_of, paths_of, read_label_volume
+from autoseg.names import case_name
 from autoseg.options import ReportOptions
 from autoseg.page.page import Page
 from autoseg.page.runs import RunRecord
@@ -142,9 +143,9 @@ def _scans_in(folder: Path) -> dict[str, list[Path]]:
     for path in folder.iterdir():
         if path.name.lower().endswith(tuple(FORMATS)):
             ending = ending_of(path)
-            found.setdefault(path.name[: -len(ending)], {})[ending, False] = [path]
+            found.setdefault(case_name(path.name[: -len(ending)]), {})[ending, False] = [path]
             if match := image_name(ending).fullmatch(path.name):
-                found.setdefault(match[1], {}).setdefault((ending, True), []).append(path)
+                found.setdefault(case_name(match[1]), {}).setdefault((ending, True), []).append(path)
     return {case: kinds[max(kinds, key=lambda kind: (len(kind[0]), kind[1]))] for case, kinds in found.items()}
 
 

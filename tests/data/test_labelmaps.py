@@ -122,7 +122,7 @@ def test_without_names_each_value_of_all_maps_is_a_structure(tmp_path):
 def test_maps_without_a_structure_are_refused(tmp_path):
     maps = {"a": write(tmp_path / "a.nii.gz", (0, 0))}
     (tmp_path / "b.nii.gz").write_text("no image")
-    with pytest.raises(DatasetError, match="with structures, found none"):
+    with pytest.raises(DatasetError, match="with structures, found nothing but background"):
         schema_of(tmp_path, maps, also=[tmp_path / "b.nii.gz"])
 
 
