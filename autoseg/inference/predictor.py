@@ -142,7 +142,10 @@ class Predictor:
             )
         data, grid = prepare_volume(volume, self.bundle.plan)
         if not np.isfinite(data).all():
-            raise FileError(f"{_names(scan)}: holds values that are not finite numbers. `autoseg verify` lists such scans")
+            raise FileError(
+                f"{_names(scan)}: expected finite numbers, found NaN or infinity. Export the scan again; `autoseg verify` says "
+                "how many and where, for all scans of a data set"
+            )
         return Prepared(data, grid, volume.geometry, time.perf_counter() - start, volume.notes)
 
     def infer(self, prepared: Prepared) -> Answer:

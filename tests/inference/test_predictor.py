@@ -207,7 +207,7 @@ def test_values_that_are_not_finite_are_refused(threshold):
     volume, _ = ball_volume()
     data = volume.data.copy()
     data[0, 3, 3, 3] = np.nan
-    with pytest.raises(FileError, match="not finite"):
+    with pytest.raises(FileError, match="finite numbers, found NaN"):
         threshold.predict(Volume(data, volume.geometry))
 
 
