@@ -10,6 +10,7 @@ any order where the points fall on voxels) or a 2-D float32 matrix (output is ma
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -63,9 +64,12 @@ def axis_matrix(n_from: int, n_to: int, scale: float, offset: float, order: int)
 
     Equal to SciPy's ``zoom`` and ``affine_transform`` with ``mode="nearest"``, prefilter included, but for weights below 1e-7.
     """
-    matrix: np.ndarray = ndimage.affine_transform(
-        np.eye(n_from), np.array([scale, 1.0]), (offset, 0.0), (n_to, n_from), order=order, mode="nearest"
-    ).astype(np.float32)
+    diagonal, offsets = np.array([scale, 1.0]), (offset, 0.0)
+    with warnings.catch_warnings():  # older SciPy, such as 1.15, recalls what a diagonal once meant
+        warnings.filterwarnings("ignore", "The behavior of affine_transform with a 1-D array", UserWarning)
+        matrix: np.ndarray = ndimage.affine_transform(
+            np.eye(n_from), diagonal, offsets, (n_to, n_from), order=order, mode="nearest"
+        ).astype(np.float32)
     matrix[np.abs(matrix) < _NEGLIGIBLE] = 0
     matrix.setflags(write=False)
     return matrix
