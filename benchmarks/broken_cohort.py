@@ -163,7 +163,9 @@ def check_named(verb: str, told: dict[str, str], right: Iterable[str]) -> None:
         f"{verb}: not named {missing[:5]}, wrongly named {extra[:5]}: {[told[case] for case in extra[:5]]}",
     )
     for case, text in told.items():
-        is_clear = "expect" in text and re.search(r"found|no prediction|there is no", text) and re.search(r"[.>] ?\w", text)
+        is_clear = re.search(
+            r"expect.*(found|no prediction|there is no)|no prediction; expected|different grids", text, re.DOTALL
+        ) and re.search(r"[.>] ?\w", text)
         refuse(not is_clear, f"{verb}: {case}: expected what was expected, found and to do, found {text!r}")
 
 
