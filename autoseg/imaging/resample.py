@@ -162,7 +162,9 @@ def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry, orde
     return result
 
 
-def resample_codes(codes: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int]) -> np.ndarray:
+def resample_codes(
+    codes: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int], *, nearest_of_equals: bool = False
+) -> np.ndarray:
     """Label codes on another grid that shares directions.
 
     Each code's mask is interpolated and the largest wins, the lowest code where they tie. Negative codes (voxels to
@@ -172,6 +174,7 @@ def resample_codes(codes: np.ndarray, geometry: Geometry, onto: Geometry, orders
     Args:
         codes: (Z, Y, X) int16 on ``geometry``.
         orders: spline order for each axis, 1 as a rule.
+        nearest_of_equals: of codes that tie the one of the nearest voxel wins, where it is among them; so does nnU-Net 2.8.
 
     Returns:
         (z, y, x) of the type of ``codes``, on ``onto``; ``codes`` itself where the grids are one.
@@ -182,18 +185,25 @@ def resample_codes(codes: np.ndarray, geometry: Geometry, onto: Geometry, orders
     result = np.zeros(onto.shape, codes.dtype)
     if not codes.any():
         return result
+    nearest = apply_operators(codes, interpolation_operators(geometry, onto, (0, 0, 0))) if nearest_of_equals else result
     box = nonzero_box(codes[None])
     codes = crop(codes, *box)
     maps, outputs = _from_box(maps, box)
     best = np.subtract(1, apply_operators((codes != 0).astype(np.float32), maps), dtype=np.float32)  # the weight of code 0
-    inside = crop(result, *outputs)
+    inside, nearest = crop(result, *outputs), crop(nearest, *outputs)
+    if nearest_of_equals:
+        of_nearest = np.where(nearest == 0, best, 0)  # the weight of the code of the nearest voxel
     for code, box in _boxes(codes):
         code_maps, outputs = _from_box(maps, box)
         weight = apply_operators((crop(codes, *box) == code).astype(np.float32), code_maps)
         best_here, result_here = crop(best, *outputs), crop(inside, *outputs)
         wins = weight > best_here + (_TIE if code > 0 else -_TIE)
+        if nearest_of_equals:
+            np.copyto(crop(of_nearest, *outputs), weight, where=crop(nearest, *outputs) == code)
         np.copyto(result_here, code, where=wins)
         np.copyto(best_here, weight, where=wins)
+    if nearest_of_equals:
+        np.copyto(inside, nearest, where=of_nearest > best - _TIE)
     return result
 
 

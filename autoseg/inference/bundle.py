@@ -2,6 +2,7 @@
 
 A *bundle* on disk is a folder, or one zip of it, with ``model.json`` (plan, labels, channel names, digests of the weights,
 ``info``) and one ``fold_NAME.safetensors`` per fold. It needs neither the data, nor a workspace, nor the training code.
+The fine stage of a cascade has its coarse stage, which is a model of its own, in the folder ``coarse``.
 Weights are read when they are asked for, and are refused if they are not the bytes that ``model.json`` describes. A zip is read
 in memory and never unpacked, so the names inside it cannot point anywhere.
 """
@@ -32,14 +33,15 @@ from planners.names import fault_of_name
 from planners.plan import Plan
 from planners.records import RecordError, added, digest, from_json, schema_number, to_json
 
-__all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
+__all__ = ["COARSE", "Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
 
 State = Mapping[str, torch.Tensor]  # of a network, by name
 Read = Callable[[str], bytes]  # a member of a model, by name
 
 MODEL = "model.json"
+COARSE = "coarse"  # folder of a model within a model
 FORMAT = "autoseg model 1"
-SCHEMA = 2  # 2: what each fold learned from, rules for the final labels
+SCHEMA = 3  # 2: what each fold learned from, rules for the final labels; 3: a coarse stage
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -60,7 +62,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """``model.json`` without its free-form ``info``."""
+    """``model.json`` without its free-form ``info``; ``coarse`` is the digest of the coarse stage, where the plan has one."""
 
     plan: Plan
     labels: LabelSchema
@@ -69,6 +71,7 @@ class ModelRecord:
     weights: tuple[WeightFile, ...] = ()
     format: str = FORMAT
     postprocessing: tuple[KeepLargest, ...] = added(2, ())
+    coarse: str = added(3, "")
     schema: int = schema_number(SCHEMA, since=2)
 
     def __post_init__(self) -> None:
@@ -76,9 +79,12 @@ class ModelRecord:
             raise ValueError(f"expected the format {FORMAT!r}, found {self.format!r}; a newer autoseg may read it")
         if not self.file_ending.startswith(".") or fault_of_name(f"case{self.file_ending}"):
             raise ValueError(f"file_ending must be such as .nii.gz, found {self.file_ending!r}")
-        network = self.plan.network
-        if network.in_channels != len(self.channels):
-            raise ValueError(f"the network takes {network.in_channels} channels, but the model names {self.channels}")
+        network, labels = self.plan.network, self.plan.coarse.count if self.plan.coarse else 0
+        if network.in_channels != len(self.channels) + labels:
+            more = f" and {labels} coarse labels" if labels else ""
+            raise ValueError(f"the network takes {network.in_channels} channels, but the model names {self.channels}{more}")
+        if labels and labels != len(self.labels.declared_values) - 1:
+            raise ValueError(f"the network reads {labels} coarse labels, but there are {len(self.labels.declared_values) - 1}")
         if network.out_channels != self.labels.n_heads:
             raise ValueError(f"the network has {network.out_channels} outputs, but the labels need {self.labels.n_heads}")
         for entry in self.weights:
@@ -101,6 +107,7 @@ class Bundle:
         digest: sixteen hexadecimal digits of all that predictions depend on, weights included: the identity of the model.
         name: where it was loaded from, for messages.
         postprocessing: rules for the final labels, in order.
+        coarse: the coarse stage of a cascade, whose labels this model reads; else None.
     """
 
     plan: Plan
@@ -113,6 +120,7 @@ class Bundle:
     digest: str = ""
     name: str = "model"
     postprocessing: tuple[KeepLargest, ...] = ()
+    coarse: "Bundle | None" = None
 
 
 def save_bundle(
@@ -133,7 +141,8 @@ def save_bundle(
     dictionaries within it too. Processes that add to one folder at the same moment wait for each other.
 
     Args:
-        folder: created where it is missing.
+        folder: created where it is missing. Where the plan has ``coarse`` labels the coarse stage was saved before, into the
+            folder ``COARSE`` in it.
         plan, labels, channels, file_ending, postprocessing: as in ``Bundle``.
         weights: fold name (or number) -> state dict of ``build_network(plan.network)``.
         learned_from: fold name (or number), of ``weights`` -> digests of the training cases that it learned from.
@@ -144,7 +153,7 @@ def save_bundle(
 
     Raises:
         ModelError: the folder holds a model with another plan, labels, channels, file ending or postprocessing, or stays
-            locked.
+            locked; its coarse stage is missing, or of other scans or labels.
     """
     folder, states = Path(folder), {str(fold): state for fold, state in weights.items()}
     cases = {str(fold): tuple(digests) for fold, digests in (learned_from or {}).items()}
@@ -153,6 +162,8 @@ def save_bundle(
         raise ModelError(f"{folder}: it is told what fold {fold!r} learned from, but has no weights of it to save")
     with model_lock(folder):
         record, stored_info = _stored_like(record, folder)
+        if plan.coarse:
+            record = replace(record, coarse=_coarse_stage(record, load_bundle(folder / COARSE), folder).digest)
         entries = {entry.fold: entry for entry in record.weights}
         for fold, state in states.items():
             data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
@@ -184,28 +195,59 @@ def load_bundle(path: str | Path) -> Bundle:
     """
     path = Path(path)
     sizes, read = _zip_members(path) if path.is_file() else _folder_members(path)
-    if MODEL not in sizes:
-        raise ModelError(f"{path}: no {MODEL} in it, so this is not a model")
-    if sizes[MODEL] > MAX_JSON_BYTES:
-        raise ModelError(f"{path}: {MODEL} has {sizes[MODEL]} bytes, more than the {MAX_JSON_BYTES} that are allowed")
-    record, info = _parse_model(read(MODEL), f"{path}/{MODEL}")
+    return _load(sizes, read, path)
+
+
+def _load(sizes: Mapping[str, int], read: Read, path: Path, folder: str = "") -> Bundle:
+    """The model whose members begin with ``folder``."""
+    where = f"{path}/{folder}".rstrip("/")
+    model = f"{folder}{MODEL}"
+    if model not in sizes:
+        raise ModelError(f"{where}: no {MODEL} in it, so this is not a model")
+    if sizes[model] > MAX_JSON_BYTES:
+        raise ModelError(f"{where}: {MODEL} has {sizes[model]} bytes, more than the {MAX_JSON_BYTES} that are allowed")
+    record, info = _parse_model(read(model), f"{where}/{MODEL}")
     for entry in record.weights:
-        found = sizes.get(_weight_name(entry.fold))
+        found = sizes.get(f"{folder}{_weight_name(entry.fold)}")
         if found != entry.bytes:
             there = "no such file" if found is None else f"{found} bytes"
-            raise ModelError(f"{path}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {there}")
+            raise ModelError(f"{where}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {there}")
+    coarse = None
+    if record.plan.coarse:
+        coarse = _coarse_stage(record, _load(sizes, read, path, f"{folder}{COARSE}/"), Path(where))
+        if coarse.digest != record.coarse:
+            raise ModelError(
+                f"{where}: its coarse stage is not the one that was saved with it\n  expected digest {record.coarse}\n"
+                f"  found digest    {coarse.digest}\nCopy the model again from where it comes from."
+            )
     return Bundle(
         plan=record.plan,
         labels=record.labels,
         channels=record.channels,
         file_ending=record.file_ending,
-        folds={entry.fold: partial(_load_weights, read, entry, path) for entry in record.weights},
+        folds={entry.fold: partial(_load_weights, read, folder, entry, path) for entry in record.weights},
         learned_from={entry.fold: entry.learned_from for entry in record.weights},
         info=info,
         digest=digest(record),
-        name=str(path),
+        name=where,
         postprocessing=record.postprocessing,
+        coarse=coarse,
     )
+
+
+def _coarse_stage(record: ModelRecord, coarse: Bundle, where: Path) -> Bundle:
+    """The coarse stage of a model, if it can be that: of the same scans, with the same labels, and the first of two."""
+    assert record.plan.coarse is not None
+    if coarse.coarse:
+        raise ModelError(f"{where}: a coarse stage with a coarse stage of its own; cascades have two")
+    for name, expected, found in (
+        ("channels", record.channels, coarse.channels),
+        ("labels", record.labels, coarse.labels),
+        ("plan", record.plan.coarse.plan, coarse.plan.name),
+    ):
+        if expected != found:
+            raise ModelError(f"{where}: its coarse stage has other {name}\n  expected {expected}\n  found    {found}")
+    return coarse
 
 
 def load_networks(
@@ -238,12 +280,15 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     Equal models make equal files: members are stored uncompressed, in order, without times.
     """
     bundle = load_bundle(folder)
-    for load in bundle.folds.values():
-        load()
+    stages = {"": bundle} | ({f"{COARSE}/": bundle.coarse} if bundle.coarse else {})
+    for stage in stages.values():
+        for load in stage.folds.values():
+            load()
     zip_path = Path(zip_path)
     with replacing(zip_path) as draft, zipfile.ZipFile(draft, "w") as archive:
-        for name in (MODEL, *(_weight_name(fold) for fold in bundle.folds)):
-            archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes())
+        for within, stage in stages.items():
+            for name in (MODEL, *(_weight_name(fold) for fold in stage.folds)):
+                archive.writestr(zipfile.ZipInfo(within + name), (Path(folder) / within / name).read_bytes())
     return zip_path
 
 
@@ -260,8 +305,8 @@ def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Modu
     return network.eval()
 
 
-def _load_weights(read: Read, entry: WeightFile, path: Path) -> State:
-    name = _weight_name(entry.fold)
+def _load_weights(read: Read, folder: str, entry: WeightFile, path: Path) -> State:
+    name = f"{folder}{_weight_name(entry.fold)}"
     data = read(name)
     found = _bytes_digest(data)
     if found != entry.digest:
@@ -327,15 +372,17 @@ def _folder_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each file by name, function that reads one) of a folder."""
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
-    files = [file for file in path.iterdir() if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
-    return {file.name: file.stat().st_size for file in files}, lambda name: (path / name).read_bytes()
+    found = [*path.iterdir(), *((path / COARSE).iterdir() if (path / COARSE).is_dir() else ())]
+    files = [file for file in found if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
+    sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
+    return sizes, lambda name: (path / name).read_bytes()
 
 
 def _zip_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each member by name, function that reads one) of a zip, after refusing what no model contains."""
     members = safe_members(path, path)
     heads = [name[: -len(MODEL)] for name in members if name.split("/")[-1] == MODEL and name.count("/") < 2]
-    heads = [head for head in heads if head != "__MACOSX/"]
+    heads = [head for head in heads if head != "__MACOSX/" and not ("" in heads and head == f"{COARSE}/")]
     if len(heads) != 1:
         raise ModelError(f"{path}: expected one {MODEL} in it, found {len(heads)}")
     sizes = {name.removeprefix(heads[0]): size for name, size in members.items()}

@@ -1,8 +1,9 @@
 """From a scan to labels on the scan's own grid, with a model that is loaded once.
 
 The way has three steps, each a method, so that ``cohort`` can work on several cases at a time: ``prepare`` (scan to network
-grid; reading, numpy), ``infer`` (the networks; the only step that uses the device) and ``decode`` (logits to labels on the
-native grid; numpy). ``predict`` is the three in a row.
+grid; reading, numpy), ``infer`` (the networks on the device) and ``decode`` (logits to labels on the native grid; numpy).
+``predict`` is the three in a row. What the fine stage of a cascade reads besides the scan is the prediction of its coarse
+stage: there ``prepare`` has a Predictor of that, which shares the device.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from autoseg.inference.slot_maps import stage_maps
 from autoseg.networks import close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
-from autoseg.preprocess.case import prepare_volume, spacing_of
+from autoseg.preprocess.case import coarse_channels, prepare_volume, spacing_of
 from autoseg.reconstruct.components import keep_largest
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.lazy_logits import LazyLogits, all_finite
@@ -57,7 +59,8 @@ class Predictor:
         model: a Bundle, or the path of a model's folder or zip.
         options: InferenceOptions. ``mirror``: mirrored TTA, 2 to the number of axes passes; ``step``: tile step, in (0, 1].
             To compare the folds they go over the scan one after the other, which takes memory for a second set of logits,
-            and changes no logit but by rounding. ``precision`` ``auto`` is bf16 on a GPU that has it, and on a CPU where a
+            and changes no logit but by rounding. Of a coarse stage the same ``folds`` predict, or all where it lacks one of
+            them. ``precision`` ``auto`` is bf16 on a GPU that has it, and on a CPU where a
             short trial finds it faster; results differ by rounding, so say ``fp32`` where two machines must agree.
         device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
         scratch: folder for what is too large for memory while a scan is predicted (many structures, large volumes); None for
@@ -97,6 +100,7 @@ class Predictor:
         applied = prepare_for(self.device, first, spec, patches, precision=options.precision)
         for network in others:
             prepare_for(self.device, network, spec, patches, precision=applied.precision)
+        self.coarse = self._coarse_stage()
         self.facts = ModelFacts(
             name=self.bundle.name,
             digest=self.bundle.digest,
@@ -109,6 +113,17 @@ class Predictor:
             device=str(self.device),
             precision=applied.precision,
         )
+
+    def _coarse_stage(self) -> Predictor | None:
+        coarse = self.bundle.coarse
+        if coarse is None:
+            return None
+        folds = self.options.folds
+        there = folds if folds is not None and coarse.folds.keys() >= {str(fold) for fold in folds} else None
+        options = replace(self.options, folds=there, fold_agreement=False)
+        predictor = Predictor(coarse, options, device=str(self.device), scratch=self.scratch)
+        predictor._device_lock = self._device_lock
+        return predictor
 
     def predict(self, scan: Scan, *, probabilities: bool = False) -> Prediction:
         """Labels of one scan.
@@ -130,7 +145,7 @@ class Predictor:
         return Prediction(found.labels, chances, self.facts.digest, found.seconds, found.notes, found.answer.agreement)
 
     def prepare(self, scan: Scan) -> Prepared:
-        """Read a scan, where it is a path, and bring it to the network grid."""
+        """Read a scan, where it is a path, and bring it to the network grid, with the labels of a coarse stage."""
         start, resample = time.perf_counter(), self.options.resample_channels
         volume = scan if isinstance(scan, Volume) else read_volume(scan, resample=resample)
         expected = self.bundle.channels
@@ -143,7 +158,12 @@ class Predictor:
         data, grid = prepare_volume(volume, self.bundle.plan)
         if not np.isfinite(data).all():
             raise FileError(f"{_names(scan)}: holds values that are not finite numbers. `autoseg verify` lists such scans")
-        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, volume.notes)
+        notes = volume.notes
+        if self.coarse:
+            said = self.coarse.predict(volume)
+            codes = self.bundle.labels.encode(said.labels.data)
+            data, notes = np.concatenate([data, coarse_channels(codes, volume, self.bundle.plan)]), (*notes, *said.notes)
+        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, notes)
 
     def infer(self, prepared: Prepared) -> Answer:
         """The networks' averaged logits (K, z, y, x) float32 on the network grid.

@@ -3,15 +3,16 @@
 A *results folder* has ``plans.json``, ``dataset.json`` and for each fold ``fold_N/checkpoint_final.pth``; nnU-Net also exports
 it as a zip. ``read_nnunet`` takes either, or one fold, and returns what ``save_bundle`` stores. Nothing is unpacked and nothing
 in the files is run (``checkpoint``); a model that would not give the same masks is refused (``nnunet_plans``,
-``nnunet_weights``).
+``nnunet_weights``). Of a cascade the results folders of both stages are read: they lie side by side.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ MAX_JSON_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """A model as ``save_bundle`` takes it, and a name for it."""
+    """A model as ``save_bundle`` takes it, and a name for it; of a cascade the fine stage, which has the coarse one."""
 
     name: str
     plan: Plan
@@ -47,15 +48,17 @@ class Imported:
     weights: dict[str, dict[str, torch.Tensor]]
     info: dict[str, Any]
     postprocessing: tuple[KeepLargest, ...] = ()
+    coarse: Imported | None = None
 
 
 @dataclass(frozen=True)
 class _Files:
-    """A results folder, wherever it lies: the names in it, and how to get at one."""
+    """A results folder, wherever it lies: the names in it, how to get at one, and at the folder of another configuration."""
 
     name: str
     names: frozenset[str]
     get: Callable[[str], bytes | Path]
+    beside: Callable[[str], _Files | None]
 
     def json(self, name: str) -> Any:
         """The content of a JSON file; raises ModelError where it is missing or damaged."""
@@ -99,9 +102,11 @@ class _Files:
 
 
 def is_nnunet(path: Path) -> bool:
-    """Whether this is, or looks like, a results folder of nnU-Net, a fold of one, or a zip of one."""
+    """Whether this is, or looks like, a results folder of nnU-Net, a fold or a zip of one, or a folder of several."""
     if path.is_dir():
-        return (path / "plans.json").is_file() or _is_fold(path)
+        return (
+            (path / "plans.json").is_file() or _is_fold(path) or (not (path / "model.json").exists() and bool(_several(path)))
+        )
     if path.suffix == ".pth":
         return True
     try:
@@ -118,7 +123,8 @@ def read_nnunet(path: Path) -> Imported:
 
     Args:
         path: a results folder (``nnUNetTrainer__nnUNetPlans__3d_fullres``), the zip that nnU-Net exports, one ``fold_N`` of a
-            results folder, or the checkpoint in it.
+            results folder, or the checkpoint in it. For a cascade the folder of its second stage with that of the first beside
+            it, or a folder or zip of both and no others.
 
     Raises:
         ModelError: no such model, a damaged one, one that holds more than plain data, or one that is not supported; it says
@@ -137,7 +143,31 @@ def read_nnunet(path: Path) -> Imported:
         folds = {fold[1]: f"fold_{fold[1]}/{only}"} if only else {key: name for key, name in folds.items() if key == fold[1]}
     if not folds:
         raise ModelError(f"{path}: no trained fold in it; expected fold_0/{CHECKPOINTS[0]}, or that of another fold")
-    return _read(files, folds)
+    model = _read(files, folds)
+    return replace(model, coarse=_coarse_stage(model, files, folds if fold else {})) if model.plan.coarse else model
+
+
+def _coarse_stage(fine: Imported, files: _Files, only: Collection[str]) -> Imported:
+    """The first stage of a cascade: all its folds, or ``only`` some where it has them. nnU-Net hands on what its networks
+    say, so rules for final labels are left out."""
+    assert fine.plan.coarse is not None
+    name = fine.plan.coarse.plan
+    found = files.beside(name)
+    folds = found.folds() if found else {}
+    if found is None or not folds:
+        raise ModelError(
+            f"{files.name}: {fine.plan.name} is the second stage of a cascade and reads what {name} predicted. Expected the "
+            f"results folder of {name}, with a trained fold, beside it and called like it; or give a folder or zip of the two"
+        )
+    coarse = _read(found, {fold: folds[fold] for fold in only} if only and folds.keys() >= set(only) else folds)
+    if coarse.plan.name != name or coarse.plan.coarse:
+        what = f"the second stage of another cascade, {name}" if coarse.plan.coarse else coarse.plan.name
+        raise ModelError(f"{found.name}: expected the first stage, {name}, of the cascade {fine.plan.name}; found {what}")
+    if (coarse.channels, coarse.labels) != (fine.channels, fine.labels):
+        raise ModelError(
+            f"{found.name}: its channels or labels are not those of {fine.plan.name}, which reads what it predicted"
+        )
+    return replace(coarse, postprocessing=())
 
 
 def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
@@ -155,7 +185,7 @@ def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
             plans,
             about["configuration"],
             channels=channels,
-            n_heads=labels.n_heads,
+            labels=labels,
             mirror_axes=about["mirror_axes"],
             trainer=about["trainer"],
             where=where,
@@ -229,9 +259,30 @@ def _is_fold(path: Path) -> bool:
 def _in_folder(path: Path) -> _Files:
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such file or folder")
+    several = {} if (path / "plans.json").exists() else _several(path)
+    return _cascade_of(several, path) if several else _results(path, lambda name: _if_results(_named_like(path, name)))
+
+
+def _several(path: Path) -> dict[str, _Files]:
+    """{name: files} of the results folders in a folder."""
+    found = sorted(file.parent for file in path.glob("*/plans.json"))
+    return {folder.name: files for folder in found if (files := _results(folder, lambda name: None)).folds()}
+
+
+def _if_results(path: Path) -> _Files | None:
+    return _results(path, lambda name: None) if (path / "plans.json").is_file() else None
+
+
+def _named_like(path: Path, configuration: str) -> Path:
+    """The results folder of another configuration, trained in the same way."""
+    path = path.resolve()
+    return path.parent / f"{path.name.rpartition('__')[0]}__{configuration}"
+
+
+def _results(path: Path, beside: Callable[[str], _Files | None]) -> _Files:
     found = [*path.glob("*.json"), *path.glob("fold_*/*.pth"), *path.glob("crossval_results_folds_*/postprocessing.*")]
     names = frozenset(file.relative_to(path).as_posix() for file in found if file.is_file())
-    return _Files(str(path), names, lambda name: path / name)
+    return _Files(str(path), names, lambda name: path / name, beside)
 
 
 def _zipped(path: Path) -> _Files:
@@ -242,12 +293,27 @@ def _zipped(path: Path) -> _Files:
         head = name.removesuffix("plans.json")
         if head != name and head[-1:] in ("", "/") and any(FOLD.match(other.removeprefix(head)) for other in members):
             heads.append(head)
-    if len(heads) != 1:
-        known = ", ".join(head.rstrip("/").rpartition("/")[2] for head in heads) or "none"
-        raise ModelError(
-            f"{path}: expected one results folder in it, with plans.json and fold_0; found {len(heads)} ({known}). "
-            "Unpack it and give the folder of one"
-        )
-    head = heads[0]
-    names = frozenset(name.removeprefix(head) for name in members if name.startswith(head))
-    return _Files(str(path), names, lambda name: read_member(path, head + name, path))
+
+    def files_of(head: str) -> _Files:
+        names = frozenset(name.removeprefix(head) for name in members if name.startswith(head))
+        where = f"{path}/{head}".rstrip("/") if len(heads) > 1 else str(path)
+        return _Files(where, names, lambda name: read_member(path, head + name, path), lambda name: None)
+
+    return _cascade_of({head.rstrip("/").rpartition("/")[2]: files_of(head) for head in heads}, path)
+
+
+def _cascade_of(found: Mapping[str, _Files], path: Path) -> _Files:
+    """The only one of several results folders, or of two the second stage of a cascade, where the other is its first."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if len(found) == 2:
+        for (fine, files), (_, other) in itertools.permutations(found.items()):
+            stages = files.json("plans.json").get("configurations")
+            stage = stages.get(fine.rpartition("__")[2]) if isinstance(stages, dict) else None
+            if isinstance(stage, dict) and stage.get("previous_stage") is not None:
+                return replace(files, beside=lambda name, other=other: other)  # type: ignore[misc]
+    known = ", ".join(found) or "none"
+    raise ModelError(
+        f"{path}: expected one results folder in it, with plans.json and fold_0, or the two of a cascade; found {len(found)} "
+        f"({known}). {'Unpack it and give' if path.is_file() else 'Give'} the folder of one"
+    )

@@ -6,9 +6,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, ModelError
 from autoseg.inference import bundle as bundles
-from autoseg.inference.bundle import Bundle, load_bundle, load_networks, save_bundle
+from autoseg.inference.bundle import COARSE, Bundle, load_bundle, load_networks, save_bundle
 from autoseg.inference.find import find_model
 from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
 from autoseg.interop.nnunet_export import write_nnunet
@@ -43,6 +43,8 @@ def export_model(
     if format == "autoseg":
         return bundles.export_model(found, path)
     bundle = load_bundle(found)
+    if bundle.coarse:
+        raise ModelError(f"{found}: a cascade has two networks, and {format} files have one. Export it in the format autoseg")
     if format == "onnx":
         about = {
             "model": bundle.digest,
@@ -70,10 +72,17 @@ def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -
     if name is not None:
         workspace.model(name)  # refused before hundreds of megabytes are read
     model: Bundle | Imported = read_nnunet(path) if is_nnunet(path) else load_bundle(path)
-    own_name = model.name if isinstance(model, Imported) else path.stem
-    target = workspace.model(own_name if name is None else name)
+    target = workspace.model(name or (model.name if isinstance(model, Imported) else path.stem))
     if target.exists():
         raise AutosegError(f"{target} exists already; choose another --name")
+    _store(model, target)
+    return target
+
+
+def _store(model: Bundle | Imported, target: Path) -> None:
+    """Save a model, the coarse stage of a cascade first."""
+    if model.coarse:
+        _store(model.coarse, target / COARSE)
     save_bundle(
         target,
         plan=model.plan,
@@ -85,12 +94,15 @@ def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -
         file_ending=model.file_ending,
         postprocessing=model.postprocessing,
     )
-    return target
 
 
 def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str, Any]:
     """What a model is, as a dictionary for people and programs."""
-    bundle = load_bundle(find_model(model, workspace))
+    return _described(load_bundle(find_model(model, workspace)))
+
+
+def _described(bundle: Bundle) -> dict[str, Any]:
+    stage = {"coarse": _described(bundle.coarse)} if bundle.coarse else {}
     return {
         "model": bundle.name,
         "digest": bundle.digest,
@@ -103,4 +115,5 @@ def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str
         "patch_size": list(bundle.plan.patch_size),
         "postprocessing": [f"largest piece of {list(rule.values)}" for rule in bundle.postprocessing],
         "info": bundle.info,
+        **stage,
     }

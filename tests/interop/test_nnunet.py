@@ -214,7 +214,6 @@ def test_a_zip_of_two_configurations_names_them(tmp_path, results):
     ("change", "message"),
     [
         ({"preprocessor_name": "MyPreprocessor"}, "preprocessor_name is 'MyPreprocessor'"),
-        ({"previous_stage": "3d_lowres"}, "second stage of a cascade"),
         ({"normalization_schemes": ["MyNormalization"]}, "MyNormalization is not known"),
         ({"normalization_schemes": []}, "1 channels, but 0 normalization_schemes"),
         ({"resampling_fn_data": "no_resampling_data_or_seg_to_shape"}, "resampling_fn_data is no_resampling"),
