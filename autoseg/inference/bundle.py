@@ -160,7 +160,7 @@ def save_bundle(
     record = _checked_record(plan, labels, channels, file_ending, states, folder, postprocessing)
     for fold in sorted(cases.keys() - states.keys()):
         raise ModelError(f"{folder}: it is told what fold {fold!r} learned from, but has no weights of it to save")
-    with model_lock(folder):
+    with model_lock(folder.parent if folder.name == COARSE else folder):  # a lock lies beside what it locks, not within a model
         record, stored_info = _stored_like(record, folder)
         if plan.coarse:
             record = replace(record, coarse=_coarse_stage(record, load_bundle(folder / COARSE), folder).digest)
