@@ -10,7 +10,7 @@ probabilities; lines are added to ``results/against_nnunet_models.json``.
 
 nnU-Net adds up logits in half precision, which leaves few digits in the corners of a volume, where the weights of windows are
 tiny. With ``--float32`` it is made to add up in float32, so that its rounding can be told from differences between the
-programs.
+programs. With ``--half-sums`` autoseg adds up in half precision too.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def compare(case, predictor, out, ending):
     return (*same, apart.max(), apart.mean(), (mask > 0).mean())
 
 
-def lines(python, results, images, folder, float32):
+def lines(python, results, images, folder, float32, half_sums):
     """A line for each way of predicting with one model."""
     bundle = replace(load_bundle(import_model(results, Workspace(folder), name="model")), postprocessing=())
     cases = cases_in(images, bundle.file_ending, len(bundle.channels))
@@ -89,7 +89,7 @@ def lines(python, results, images, folder, float32):
             first = top.parent / f"{top.name.rpartition('__')[0]}__{bundle.coarse.plan.name}"
             theirs(python, first, sorted(bundle.coarse.folds), images, previous, mirror, float32)
         theirs(python, top, sorted(bundle.folds), images, out, mirror, float32, previous)
-        predictor = Predictor(bundle, InferenceOptions(precision="fp32", mirror=mirror), device="cpu")
+        predictor = Predictor(bundle, InferenceOptions(precision="fp32", mirror=mirror, half_sums=half_sums), device="cpu")
         rows = np.array([compare(case, predictor, out, bundle.file_ending) for case in cases])
         yield {
             "model": f"{bundle.plan.dataset} {top.name}",
@@ -98,6 +98,7 @@ def lines(python, results, images, folder, float32):
             "folds": sorted(bundle.folds),
             "mirrored": bool(predictor.mirror_axes),
             "nnunet_adds_in": "float32" if float32 else "float16",
+            "autoseg_adds_in": "float16" if half_sums else "float32",
             "cases": len(cases),
             "same_labels_least": float(rows[:, 0].min()),
             "same_probabilities_least": float(rows[:, 1].min()),
@@ -112,15 +113,16 @@ def main():
     parser.add_argument("pairs", nargs="+", type=Path, metavar="RESULTS IMAGES")
     parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
     parser.add_argument("--float32", action="store_true", help="have nnU-Net add up in float32")
+    parser.add_argument("--half-sums", action="store_true", help="have autoseg add up in float16, as nnU-Net does")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "against_nnunet_models.json")
     args = parser.parse_args()
     stored = read_json(args.out)["models"] if args.out.is_file() else []
     for results, images in zip(args.pairs[::2], args.pairs[1::2], strict=True):
         with tempfile.TemporaryDirectory() as folder:
-            for line in lines(args.nnunet / "python", results, images, Path(folder), args.float32):
+            for line in lines(args.nnunet / "python", results, images, Path(folder), args.float32, args.half_sums):
                 print(line, flush=True)
-                key = ("model", "images", "folds", "mirrored", "nnunet_adds_in")
-                stored = [old for old in stored if [old[k] for k in key] != [line[k] for k in key]] + [line]
+                key = ("model", "images", "folds", "mirrored", "nnunet_adds_in", "autoseg_adds_in")
+                stored = [old for old in stored if [old.get(k, "float32") for k in key] != [line[k] for k in key]] + [line]
                 write_json(args.out, {"machine": about(), "models": stored})
 
 

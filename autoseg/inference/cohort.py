@@ -265,7 +265,9 @@ def predict_cohort(
 
 def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Output]) -> dict[str, Any]:
     """All that a result depends on besides the model and the scan, as JSON; without the precision, which only rounds."""
-    asked = {name: True for name in ("resample_channels", "fold_agreement", "closed_gates") if getattr(inference, name)}
+    asked = {
+        name: True for name in ("resample_channels", "fold_agreement", "closed_gates", "half_sums") if getattr(inference, name)
+    }
     options: dict[str, Any] = {
         "folds": list(inference.folds or bundle.folds),
         "mirror_axes": list(bundle.plan.mirror_axes) if inference.mirror else [],

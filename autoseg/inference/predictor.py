@@ -89,7 +89,7 @@ class Predictor:
         self.scratch = scratch
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if options.mirror else ()
         several = len(self.bundle.folds if options.folds is None else options.folds)
-        self._lazy = prefers_lazy_logits(self.bundle.plan.network, several)
+        self._lazy = prefers_lazy_logits(self.bundle.plan.network, several) and not options.half_sums
         networks = load_networks(self.bundle, options.folds, lazy_logits=self._lazy)
         self._device_lock = threading.Lock()
         self.networks = [network.to(self.device) for network in networks.values()]
@@ -271,6 +271,7 @@ class Predictor:
             batch=1 if self.device.type == "cpu" else plan.batch_size,
             pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
             peak=plan.window_peak,
+            half_sums=self.options.half_sums,
         )
         autocast = torch.bfloat16 if self.facts.precision == "bf16" else None
         with self._device_lock:

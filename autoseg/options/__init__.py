@@ -162,6 +162,7 @@ class InferenceOptions:
         fold_agreement: measure the inter-fold Dice of each structure
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
         closed_gates: without the networks' self-attention, to measure what it does
+        half_sums: add up windows in half precision, as nnU-Net does, to have its masks in the corners of a volume too
     """
 
     folds: tuple[str, ...] | None = option(None, names, "0,1")
@@ -171,6 +172,7 @@ class InferenceOptions:
     fold_agreement: bool = option(False)
     precision: str = field(default="auto")
     closed_gates: bool = field(default=False)
+    half_sums: bool = field(default=False)
 
 
 @dataclass(frozen=True)
