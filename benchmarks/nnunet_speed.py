@@ -37,8 +37,8 @@ ROOT = Path(__file__).parents[1]
 MB = 1024.0  # kilobytes
 
 
-def our_command(model, images, out):
-    words = ["predict", "-i", images, "-o", out, "-m", model, "--no-mirror", "--device", "cpu", "--quiet"]
+def our_command(model, fold, images, out):
+    words = ["predict", "-i", images, "-o", out, "-m", model, "--folds", fold, "--no-mirror", "--device", "cpu", "--quiet"]
     return [sys.executable, "-m", "autoseg", *words], {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
