@@ -6,7 +6,7 @@
 BIN is the ``bin`` folder of an environment with nnunetv2, RESULTS a results folder ``DATASET/TRAINER__PLANS__CONFIGURATION``,
 which is imported first, IMAGES a folder of scans; sizes make one volume of smooth noise with as many voxels of 1 mm. Both
 commands start as a user starts them, read, predict and write, without mirroring, on the CPU with all cores; nnU-Net in one
-process (``-npp 0 -nps 0``). They take turns, A B A B, after one turn each that does not count.
+process (``-npp 0 -nps 0``). They take turns, A B A B, after a small scan each that does not count.
 
 Written are the seconds and the peak memory of each turn, the ratio of the medians, and the share of voxels with the same
 label. With ``--workers`` nnU-Net also runs once with a process each to read and to write; told is the peak of its main process
@@ -70,10 +70,14 @@ def timed(command, environment):
     return seconds, peak / MB
 
 
-def noise(shape, folder, ending):
-    """One volume of smooth noise."""
-    data = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=shape), 2.0).astype(np.float32)[None]
-    write_volume(Volume(data * 1000, Geometry.from_spacing(shape, (1.0, 1.0, 1.0))), folder / f"noise_0000{ending}")
+def noise(shape, folder, bundle):
+    """A folder of one volume of smooth noise, with as many channels as the model takes."""
+    folder.mkdir()
+    for channel in range(len(bundle.channels)):
+        data = ndimage.gaussian_filter(np.random.default_rng(channel).normal(size=shape), 2.0).astype(np.float32)[None]
+        volume = Volume(data * 1000, Geometry.from_spacing(shape, (1.0, 1.0, 1.0)))
+        write_volume(volume, folder / f"noise_{channel:04}{bundle.file_ending}")
+    return folder
 
 
 def measured(nnunet, results, images, folder, repeats, workers):
@@ -82,29 +86,20 @@ def measured(nnunet, results, images, folder, repeats, workers):
     fold, ending = next(iter(bundle.folds)), bundle.file_ending
     title = images
     if not Path(images).is_dir():
-        shape = tuple(int(edge) for edge in images.split("x"))
-        (folder / "images").mkdir()
-        noise(shape, folder / "images", ending)
-        images = folder / "images"
+        images = noise(tuple(int(edge) for edge in images.split("x")), folder / "images", bundle)
+    small = noise((32, 32, 32), folder / "small", bundle)
+    timed(*our_command(model, fold, small, folder / "a"))
+    timed(*their_command(nnunet, results, fold, small, folder / "b"))
     turns = {"autoseg": [], "nnunet": []}
-    for turn in range(repeats + 1):
+    for turn in range(repeats):
         for name, found in turns.items():
             out = folder / f"{name}_{turn}"
-            out.mkdir()
-            found.append(
-                timed(
-                    *(
-                        our_command(model, images, out)
-                        if name == "autoseg"
-                        else their_command(nnunet, results, fold, images, out)
-                    )
-                )
-            )
+            ours = our_command(model, fold, images, out)
+            found.append(timed(*(ours if name == "autoseg" else their_command(nnunet, results, fold, images, out))))
             print(name, turn, *(round(value, 2) for value in found[-1]), flush=True)
     masks = sorted((folder / "nnunet_0").glob(f"*{ending}"))
     pairs = [(read_label_volume(path).data, read_label_volume(folder / "autoseg_0" / path.name).data) for path in masks]
-    counted = {name: found[1:] for name, found in turns.items()}
-    medians = {name: statistics.median(seconds for seconds, _ in found) for name, found in counted.items()}
+    medians = {name: statistics.median(seconds for seconds, _ in found) for name, found in turns.items()}
     line = {
         "model": f"{results.parent.name} {results.name}",
         "network": bundle.plan.network.name,
@@ -112,13 +107,12 @@ def measured(nnunet, results, images, folder, repeats, workers):
         "images": Path(title).name,
         "cases": len(masks),
         "precision": read_json(folder / "autoseg_0" / "run.json")["precision"],
-        "seconds": {name: [round(seconds, 2) for seconds, _ in found] for name, found in counted.items()},
-        "peak_mb": {name: [round(peak) for _, peak in found] for name, found in counted.items()},
+        "seconds": {name: [round(seconds, 2) for seconds, _ in found] for name, found in turns.items()},
+        "peak_mb": {name: [round(peak) for _, peak in found] for name, found in turns.items()},
         "times_as_fast": round(medians["nnunet"] / medians["autoseg"], 3),
         "same_labels_least": float(min((theirs == ours).mean() for theirs, ours in pairs)),
     }
     if workers:
-        (folder / "workers").mkdir()
         seconds, peak = timed(*their_command(nnunet, results, fold, images, folder / "workers", 1))
         line["nnunet_with_workers"] = {"seconds": round(seconds, 2), "peak_mb_of_main_process": round(peak)}
     return line
@@ -129,7 +123,7 @@ def main():
     parser.add_argument("results", type=Path)
     parser.add_argument("images", metavar="IMAGES")
     parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--workers", action="store_true", help="nnU-Net with workers too, once")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "nnunet_speed.json")
     args = parser.parse_args()
