@@ -194,7 +194,7 @@ def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
             raise ModelError(f"{at}: its configuration, trainer or mirroring is not that of the other folds. Import it alone")
         plan = one
         absent = _absent(settle_configuration(plans, about["configuration"], where))
-        weights[fold] = from_nnunet(plan.network, checkpoint["network_weights"], at, absent=absent)
+        weights[fold] = from_nnunet(plan.network, checkpoint["network_weights"], at, trainer=about["trainer"], absent=absent)
         told[fold] = {"file": name.rpartition("/")[2], "epochs": about["epochs"]}
     assert plan is not None
     ending = dataset.get("file_ending")
