@@ -132,7 +132,9 @@ def main():
         line = measured(args.nnunet, args.results.resolve(), args.images, Path(folder), args.repeats, args.workers)
     print(line, flush=True)
     stored = [old for old in stored if (old["model"], old["images"]) != (line["model"], line["images"])] + [line]
-    write_json(args.out, {"machine": about(), "runs": stored})
+    told = [args.nnunet / "python", "-c", "from importlib.metadata import version; print(version('nnunetv2'))"]
+    nnunet = subprocess.run([str(word) for word in told], check=True, capture_output=True, text=True).stdout.strip()
+    write_json(args.out, {"machine": about(), "nnunetv2": nnunet, "runs": stored})
 
 
 if __name__ == "__main__":
