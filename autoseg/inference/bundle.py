@@ -24,6 +24,7 @@ from autoseg.archive import read_member, safe_members
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
+from autoseg.inference.windows import AdaptiveWindows
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
 from autoseg.reconstruct.components import KeepLargest
@@ -32,14 +33,14 @@ from planners.names import fault_of_name
 from planners.plan import Plan
 from planners.records import RecordError, added, digest, from_json, schema_number, to_json
 
-__all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
+__all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle", "store_windows"]
 
 State = Mapping[str, torch.Tensor]  # of a network, by name
 Read = Callable[[str], bytes]  # a member of a model, by name
 
 MODEL = "model.json"
 FORMAT = "autoseg model 1"
-SCHEMA = 2  # 2: what each fold learned from, rules for the final labels
+SCHEMA = 3  # 2: what each fold learned from, rules for the final labels; 3: which windows a fold needs
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -49,13 +50,15 @@ class WeightFile:
     """What ``model.json`` says about the weights of one fold.
 
     ``learned_from`` are digests of the training cases that the fold learned from, empty where the model does not say. No
-    prediction depends on it, so it is no part of the model's identity.
+    prediction depends on it, so it is no part of the model's identity. Neither are the ``windows`` that it proposes: which ones
+    a prediction computes is an option of it, and None where nobody has looked.
     """
 
     fold: str
     digest: str
     bytes: int
     learned_from: tuple[str, ...] = added(2, (), counts=False)
+    windows: AdaptiveWindows | None = added(3, None, counts=False)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Bundle:
         file_ending: of the training data, such as ``.nii.gz``.
         folds: fold name -> function without arguments that returns the state dict, checked.
         learned_from: fold name -> digests of the training cases that it learned from; empty where the model does not say.
+        windows: fold name -> AdaptiveWindows, of the folds for which somebody has looked for them.
         info: versions, provenance, validation scores; plain JSON.
         digest: sixteen hexadecimal digits of all that predictions depend on, weights included: the identity of the model.
         name: where it was loaded from, for messages.
@@ -109,6 +113,7 @@ class Bundle:
     file_ending: str
     folds: Mapping[str, Callable[[], State]]
     learned_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    windows: Mapping[str, AdaptiveWindows] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     name: str = "model"
@@ -156,11 +161,32 @@ def save_bundle(
         entries = {entry.fold: entry for entry in record.weights}
         for fold, state in states.items():
             data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
-            entries[fold] = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()))
+            entry = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()))
+            earlier = entries.get(fold, entry)
+            entries[fold] = replace(entry, windows=earlier.windows) if earlier.digest == entry.digest else entry
             with replacing(folder / _weight_name(fold)) as draft:
                 draft.write_bytes(data)
         record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
         write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})}, seal=True)
+        return load_bundle(folder)
+
+
+def store_windows(folder: str | Path, windows: Mapping[str, AdaptiveWindows]) -> Bundle:
+    """Write into a model which windows its folds need; nothing else changes. Returns the Bundle, loaded from the folder.
+
+    Args:
+        folder: of a model.
+        windows: fold name -> AdaptiveWindows; what other folds have stays.
+
+    Raises:
+        ModelError: no model there.
+    """
+    folder = Path(folder)
+    load_bundle(folder)
+    with model_lock(folder):
+        record, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
+        entries = [replace(entry, windows=windows.get(entry.fold, entry.windows)) for entry in record.weights]
+        write_json(folder / MODEL, {**to_json(replace(record, weights=tuple(entries))), "info": info}, seal=True)
         return load_bundle(folder)
 
 
@@ -201,6 +227,7 @@ def load_bundle(path: str | Path) -> Bundle:
         file_ending=record.file_ending,
         folds={entry.fold: partial(_load_weights, read, entry, path) for entry in record.weights},
         learned_from={entry.fold: entry.learned_from for entry in record.weights},
+        windows={entry.fold: entry.windows for entry in record.weights if entry.windows is not None},
         info=info,
         digest=digest(record),
         name=str(path),

@@ -24,11 +24,13 @@ from autoseg.engines import Engine, LocalEngine, Outcome, reason_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import digest_on_disk, paths_of, read_label_volume
 from autoseg.inference.bundle import Bundle, load_bundle
+from autoseg.inference.choice import doubt_of
 from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
 from autoseg.inference.predictor import Predictor
 from autoseg.ledger import Claim, Ledger
 from autoseg.options import InferenceOptions
 from autoseg.workspace import read_json, write_json
+from planners.records import to_json
 
 __all__ = ["CaseOutcome", "CohortResult", "Output", "Predict", "PredictRunner", "Written", "depends_on", "predict_cohort"]
 
@@ -74,7 +76,7 @@ class CaseOutcome:
     """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
 
     ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction, which was made on ``device`` with
-    numbers of ``precision``.
+    numbers of ``precision``. ``windows`` are (computed, of): tiles that the networks looked at, of all; none where skipped.
     """
 
     case: str
@@ -84,6 +86,7 @@ class CaseOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     device: str = ""
     precision: str = ""
+    windows: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,9 @@ class PredictRunner:
             "precision": facts.precision,
         }
         outputs = ledger.finish(case.id, work.identity, files, about, earlier)
-        return CaseOutcome(case.id, "done", "; ".join(found.notes), outputs, found.seconds, facts.device, facts.precision)
+        return CaseOutcome(
+            case.id, "done", "; ".join(found.notes), outputs, found.seconds, facts.device, facts.precision, answer.windows
+        )
 
 
 def predict_cohort(
@@ -265,7 +270,12 @@ def predict_cohort(
 
 def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Output]) -> dict[str, Any]:
     """All that a result depends on besides the model and the scan, as JSON; without the precision, which only rounds."""
-    asked = {name: True for name in ("resample_channels", "fold_agreement", "closed_gates") if getattr(inference, name)}
+    asked: dict[str, Any] = {
+        name: True for name in ("resample_channels", "fold_agreement", "closed_gates") if getattr(inference, name)
+    }
+    doubt = doubt_of(bundle, inference)
+    if doubt is not None:
+        asked["windows"] = to_json(doubt)
     options: dict[str, Any] = {
         "folds": list(inference.folds or bundle.folds),
         "mirror_axes": list(bundle.plan.mirror_axes) if inference.mirror else [],
@@ -303,6 +313,7 @@ def _refuse_input_folder(cases: Iterable[Case], out_folder: Path) -> None:
 
 
 def _run_record(step: Predict, bundle: Bundle, result: CohortResult) -> dict[str, Any]:
+    computed, of = (sum(outcome.windows[i] for outcome in result.outcomes) for i in (0, 1))
     machines = [outcome for outcome in result.outcomes if outcome.device]
     return {
         "made_by": MADE_BY,
@@ -313,6 +324,7 @@ def _run_record(step: Predict, bundle: Bundle, result: CohortResult) -> dict[str
         "shard": list(step.shard),
         "device": machines[-1].device if machines else step.device,
         "precision": machines[-1].precision if machines else step.inference.precision,
+        "windows": {"computed": computed, "of": of},
         "seconds": result.seconds,
         "failures": dict(result.failures),
         "cases": [asdict(outcome) for outcome in result.outcomes],

@@ -44,12 +44,14 @@ class Answer:
         seconds: that it took.
         notes: sentences about what went another way than usual.
         agreement: inter-fold Dice of each structure; None where not asked for, or of one fold.
+        windows: (computed, of): tiles, which are windows in each mirrored view, that the networks looked at, of all of them.
     """
 
     logits: Any
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     agreement: tuple[float | None, ...] | None = None
+    windows: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)

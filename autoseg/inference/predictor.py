@@ -8,9 +8,11 @@ native grid; numpy). ``predict`` is the three in a row.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import read_volume
 from autoseg.imaging.resample import axis_orders
 from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.inference.adaptive import Reading, Stage, grid_of, predict_adaptively, try_doubts
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
+from autoseg.inference.choice import doubt_of
 from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction, Prepared
-from autoseg.inference.sliding_window import Tiling, predict_logits
+from autoseg.inference.sliding_window import Network, Tiling, flips_of, predict_logits
 from autoseg.inference.slot_maps import stage_maps
+from autoseg.inference.windows import Doubt
 from autoseg.networks import close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
@@ -45,9 +50,27 @@ PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough
 
 Image = str | Path | DicomSeries
 Scan = Volume | Image | Sequence[Image]
-Tiles = Callable[[torch.Tensor], torch.Tensor]
 Head = tuple[torch.Tensor, torch.Tensor]  # weight and bias of a last layer
-Look = Callable[[Sequence[Tiles], np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is asked of networks in each window.
+
+    Attributes:
+        functions: (B, C, *patch) -> what is blended.
+        reading: how it is read within a window.
+        finish: the blended array -> Logits.
+        heads: last layers, once the functions were called, of features that wait for them.
+    """
+
+    functions: Sequence[Network]
+    reading: Reading
+    finish: Callable[[np.ndarray], Any]
+    heads: list[Head] = field(default_factory=list)
+
+
+Look = Callable[[Asked], np.ndarray]
 
 
 class Predictor:
@@ -57,14 +80,15 @@ class Predictor:
         model: a Bundle, or the path of a model's folder or zip.
         options: InferenceOptions. ``mirror``: mirrored TTA, 2 to the number of axes passes; ``step``: tile step, in (0, 1].
             To compare the folds they go over the scan one after the other, which takes memory for a second set of logits,
-            and changes no logit but by rounding. ``precision`` ``auto`` is bf16 on a GPU that has it, and on a CPU where a
-            short trial finds it faster; results differ by rounding, so say ``fp32`` where two machines must agree.
+            and changes no logit but by rounding; of adaptive windows each fold then chooses its own. ``precision`` ``auto`` is
+            bf16 on a GPU that has it, and on a CPU where a short trial finds it faster; results differ by rounding, so say
+            ``fp32`` where two machines must agree.
         device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
         scratch: folder for what is too large for memory while a scan is predicted (many structures, large volumes); None for
             the system's temporary folder.
 
     Raises:
-        ModelError: no usable model, a fold that it lacks, damaged weights.
+        ModelError: no usable model, a fold that it lacks, damaged weights; adaptive windows of a model that has none.
         AutosegError: no such device.
     """
 
@@ -84,6 +108,7 @@ class Predictor:
         self.bundle = model if isinstance(model, Bundle) else load_bundle(model)
         self.device = choose_device(device)
         self.scratch = scratch
+        self.doubt = doubt_of(self.bundle, options)
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if options.mirror else ()
         several = len(self.bundle.folds if options.folds is None else options.folds)
         self._lazy = prefers_lazy_logits(self.bundle.plan.network, several)
@@ -152,29 +177,74 @@ class Predictor:
         """
         start = time.perf_counter()
         notes: list[str] = []
+        counts: list[tuple[int, int]] = []
         several = self.options.fold_agreement and len(self.networks) > 1
 
-        def look(functions: Sequence[Tiles], data: np.ndarray) -> np.ndarray:
-            found, told = self._over_windows(functions, data, self.mirror_axes)
+        def look(asked: Asked) -> np.ndarray:
+            stage, told = self._look(asked, prepared.data)
             notes.extend(told)
-            return found
+            counts.append((stage.computed, stage.of))
+            return stage.result
 
         agreed = None
         if self._lazy:
-            logits, agreed = self._infer_lazily(prepared.data, look, several)
+            logits, agreed = self._infer_lazily(look, several)
         elif several:
-            logits, agreed = self._fold_by_fold(prepared.data, look)
+            logits, agreed = self._fold_by_fold(look)
         else:
-            logits = look(self.networks, prepared.data)
+            logits = look(self._asked())
         if not all_finite(logits):
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
-        return Answer(logits, time.perf_counter() - start, tuple(notes), agreed)
+        computed, of = (sum(column) for column in zip(*counts, strict=True))
+        return Answer(logits, time.perf_counter() - start, tuple(notes), agreed, (computed, of))
 
-    def _fold_by_fold(self, data: np.ndarray, look: Look) -> tuple[Any, tuple[float | None, ...]]:
+    def try_doubts(self, data: np.ndarray, doubts: Sequence[Doubt]) -> list[Stage[np.ndarray]]:
+        """What each of several Doubts makes of a scan, and then all windows; arguments as ``adaptive.try_doubts``.
+
+        Args:
+            data: (C, z, y, x) float32 on the network grid.
+
+        Returns:
+            Stages with votes as of ``confidence.votes_of``.
+        """
+        asked, regions = self._asked(), self.bundle.labels.has_regions
+
+        def judge(found: np.ndarray) -> np.ndarray:
+            return votes_of(asked.finish(found), has_regions=regions)
+
+        with self._device_lock:
+            return try_doubts(
+                asked.functions,
+                data,
+                self.tiling,
+                doubts,
+                asked.reading,
+                judge,
+                device=self.device,
+                autocast=self._autocast,
+                scratch=self.scratch,
+            )
+
+    def _asked(self, networks: Sequence[torch.nn.Module] | None = None) -> Asked:
+        """What is computed of the networks (default: all) in each window, and what becomes of it."""
+        networks, regions = networks or self.networks, self.bundle.labels.has_regions
+        if not self._lazy:
+            return Asked(networks, Reading(regions), lambda found: found)
+        heads: list[Head] = []
+
+        def features(tiles: torch.Tensor) -> torch.Tensor:
+            scores = [network(tiles) for network in networks]
+            heads[:] = [(one.weight, one.bias) for one in scores]  # every time the same
+            return torch.cat([one.features for one in scores], dim=1)
+
+        reading = Reading(regions, lambda found: _logits_of(found, heads))
+        return Asked([features], reading, lambda found: _lazy_logits(found, heads), heads)
+
+    def _fold_by_fold(self, look: Look) -> tuple[Any, tuple[float | None, ...]]:
         """(logits averaged over the folds, agreement of the folds on each structure)."""
         votes, total = [], None
         for network in self.networks:
-            logits = look([network], data)
+            logits = look(self._asked([network]))
             votes.append(votes_of(logits, has_regions=self.bundle.labels.has_regions))
             for head in logits:
                 head /= len(self.networks)
@@ -185,22 +255,16 @@ class Predictor:
                 mean += head
         return total, self._agreement(votes)
 
-    def _infer_lazily(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
+    def _infer_lazily(self, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
         """(LazyLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
-
-        heads: list[Head] = []
-
-        def features(tiles: torch.Tensor) -> torch.Tensor:
-            scores = [network(tiles) for network in self.networks]
-            heads[:] = [(one.weight, one.bias) for one in scores]  # every time the same
-            return torch.cat([one.features for one in scores], dim=1)
-
-        found, agreed = look([features], data), None
+        asked, agreed = self._asked(), None
+        found = look(asked)
         if several:
-            ends = np.cumsum([weight.shape[1] for weight, _ in heads])
-            folds = [_lazy_logits(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
+            ends = np.cumsum([weight.shape[1] for weight, _ in asked.heads])
+            parts = zip(np.split(found, ends[:-1]), asked.heads, strict=True)
+            folds = [_lazy_logits(part, [head]) for part, head in parts]
             agreed = self._agreement([votes_of(fold, has_regions=self.bundle.labels.has_regions) for fold in folds])
-        return _lazy_logits(found, heads), agreed
+        return asked.finish(found), agreed
 
     def _agreement(self, votes: list[np.ndarray]) -> tuple[float | None, ...]:
         labels = self.bundle.labels
@@ -224,7 +288,7 @@ class Predictor:
         networks = [_Restoring(network, slices) for network in self.networks]
         return self.over_windows(networks, data, self.mirror_axes)
 
-    def over_windows(self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int] = ()) -> np.ndarray:
+    def over_windows(self, functions: Sequence[Network], data: np.ndarray, mirror_axes: Sequence[int] = ()) -> np.ndarray:
         """Any ``functions`` of (B, C, *patch), not only the networks, as ``predict_logits`` takes them over a whole volume.
 
         One call at a time uses the device; others wait, so threads need not share its memory.
@@ -235,16 +299,48 @@ class Predictor:
         Returns:
             (K, z, y, x) float32: what the functions return, K channels, blended with the weights of the windows.
         """
-        found, notes = self._over_windows(functions, data, mirror_axes)
+        found, notes = self._over_all_windows(functions, data, self._tiling(mirror_axes))
         for note in notes:
             logger.warning(note)
         return found
 
-    def _over_windows(
-        self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int]
+    def _look(self, asked: Asked, data: np.ndarray) -> tuple[Stage[np.ndarray], tuple[str, ...]]:
+        """(Stage of what was asked for, in the windows that the options and the model choose; sentences)."""
+        tiling = self.tiling
+        if self.doubt is None:
+            found, notes = self._over_all_windows(asked.functions, data, tiling)
+            of = math.prod(grid_of(data.shape[1:], tiling).size) * len(flips_of(tiling))
+            return Stage(found, of, of), notes
+        with self._device_lock:
+            return predict_adaptively(
+                asked.functions,
+                data,
+                tiling,
+                self.doubt,
+                asked.reading,
+                device=self.device,
+                autocast=self._autocast,
+                scratch=self.scratch,
+            )
+
+    def _over_all_windows(
+        self, functions: Sequence[Network], data: np.ndarray, tiling: Tiling
     ) -> tuple[np.ndarray, tuple[str, ...]]:
+        with self._device_lock:
+            return predict_logits(functions, data, tiling, device=self.device, autocast=self._autocast, scratch=self.scratch)
+
+    @property
+    def tiling(self) -> Tiling:
+        """How the model sees a volume: in all its views."""
+        return self._tiling(self.mirror_axes)
+
+    @property
+    def _autocast(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.facts.precision == "bf16" else None
+
+    def _tiling(self, mirror_axes: Sequence[int]) -> Tiling:
         plan = self.bundle.plan
-        tiling = Tiling(
+        return Tiling(
             patch_size=plan.patch_size,
             step=self.options.step,
             mirror_axes=tuple(mirror_axes),
@@ -252,9 +348,6 @@ class Predictor:
             pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
             peak=plan.window_peak,
         )
-        autocast = torch.bfloat16 if self.facts.precision == "bf16" else None
-        with self._device_lock:
-            return predict_logits(functions, data, tiling, device=self.device, autocast=autocast, scratch=self.scratch)
 
     def decode(self, answer: Answer, prepared: Prepared) -> Inferred:
         """What the networks said, with labels on the scan's own grid."""
@@ -302,6 +395,14 @@ def _lazy_logits(features: np.ndarray, heads: Sequence[Head]) -> LazyLogits:
     weights = [weight.detach().flatten(1).cpu().numpy() for weight, _ in heads]
     bias = np.mean([bias.detach().cpu().numpy() for _, bias in heads], axis=0)
     return LazyLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
+
+
+def _logits_of(features: torch.Tensor, heads: Sequence[Head]) -> Iterator[torch.Tensor]:
+    """(z, y, x) logits of each head, the mean over networks, of features (F, z, y, x) in a row."""
+    weights = torch.cat([weight.detach().flatten(1) for weight, _ in heads], dim=1).float() / len(heads)
+    biases = torch.stack([bias.detach().float() for _, bias in heads]).mean(dim=0)
+    for weight, bias in zip(weights, biases, strict=True):
+        yield torch.tensordot(weight, features.float(), dims=1) + bias
 
 
 class _Restoring(torch.nn.Module):

@@ -158,6 +158,7 @@ class InferenceOptions:
         folds: default: every fold of the model, averaged
         mirror: no mirrored TTA (test-time augmentation), which averages the predictions of mirrored images; faster
         step: tile step of the sliding window, as a fraction of the window (default 0.5)
+        windows: all, or adaptive: side by side, and overlapping ones only where that leaves doubt; default: what the model says
         resample_channels: bring channels onto the first one's grid
         fold_agreement: measure the inter-fold Dice of each structure
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
@@ -167,6 +168,7 @@ class InferenceOptions:
     folds: tuple[str, ...] | None = option(None, names, "0,1")
     mirror: bool = option(True, name="--no-mirror")
     step: float = option(0.5, finite, "STEP")
+    windows: str | None = option(None, text, choices=("all", "adaptive"))
     resample_channels: bool = option(False)
     fold_agreement: bool = option(False)
     precision: str = field(default="auto")

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
-from autoseg.inference.bundle import Bundle, load_bundle, load_networks, save_bundle
+from autoseg.inference.bundle import Bundle, load_bundle, load_networks, save_bundle, store_windows
 from autoseg.inference.find import find_model
 from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
 from autoseg.interop.nnunet_export import write_nnunet
@@ -85,6 +85,8 @@ def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -
         file_ending=model.file_ending,
         postprocessing=model.postprocessing,
     )
+    if isinstance(model, Bundle) and model.windows:
+        store_windows(target, model.windows)
     return target
 
 
@@ -101,6 +103,7 @@ def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str
         "network": bundle.plan.network.name,
         "spacing_mm": list(bundle.plan.spacing_mm),
         "patch_size": list(bundle.plan.patch_size),
+        "windows": {fold: str(found) for fold, found in bundle.windows.items()},
         "postprocessing": [f"largest piece of {list(rule.values)}" for rule in bundle.postprocessing],
         "info": bundle.info,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import torch
 
 from autoseg.data.dataset import DatasetSpec
+from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.inference.bundle import Bundle, save_bundle
+from autoseg.inference.bundle import Bundle, load_bundle, save_bundle, store_windows
+from autoseg.inference.calibration import MOST_CASES, calibrate, can_spare
 from autoseg.inference.predictor import Predictor
 from autoseg.names import remove_folder
 from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.pipeline.reporting import try_report
+from autoseg.preprocess.store import open_case
 from autoseg.records import FoldRecord, as_recorded, read_fold, write_fold
 from autoseg.studies.restoration import restoration_table, validate_restoration
 from autoseg.studies.scoring import predict_and_score
@@ -107,6 +111,7 @@ def train_one(run: Run, fold: str) -> FoldResult:
     failures: tuple[str, ...] = ()
     if task.validation:
         report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
+        _calibrate(run, task, fold)
     try_report(folder, runtime=Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh))
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
 
@@ -150,10 +155,30 @@ def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
 
 def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path) -> tuple[Report, tuple[str, ...], Any]:
     """Predict, restore and score the validation cases of a fold; (Report, failures, what was found about restoration)."""
-    inference = InferenceOptions(folds=(fold,))
+    inference = InferenceOptions(folds=(fold,), windows="all")
     runtime = Runtime(device=str(run.device), workers=run.runtime.workers, progress=run.runtime.progress)
     report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime)
     if not task.plan.network.restoration:
         return report, failures, None
     predictor = Predictor(bundle, inference, device=str(run.device), scratch=target)
     return report, failures, validate_restoration(predictor, run.prepared, task.validation, target / "restoration.json")
+
+
+def _calibrate(run: Run, task: FoldTask, fold: str) -> None:
+    """Find out on validation cases which windows the fold can spare, where nobody has, and store that in the model."""
+    inference = InferenceOptions(folds=(fold,), windows="all")
+    cases = [open_case(run.prepared / name) for name in task.validation]
+    larger = [case for case in cases if can_spare(task.plan, case.shape, inference.step)]
+    bundle = load_bundle(run.model)
+    if not larger or fold in bundle.windows:
+        return
+    largest = sorted(larger, key=lambda case: math.prod(case.shape))[-MOST_CASES:]
+    logger.info("which windows can be spared, on %d validation cases", len(largest))
+    predictor = Predictor(bundle, inference, device=str(run.device), scratch=run.folder)
+    try:
+        found = calibrate(predictor, (case.image[:] for case in largest))
+    except AutosegError as fault:
+        logger.warning("the model is written, but nobody knows which windows it can spare: %s", fault)
+        return
+    if found is not None:
+        store_windows(run.model, {fold: found})
