@@ -1,9 +1,9 @@
 """Prediction of one large volume with adaptive windows, against all windows and against nnU-Net with the same weights.
 
     python benchmarks/adaptive_windows.py make DATA_SET FOLDER
-    autoseg plan_and_preprocess FOLDER/Dataset900_Field --workspace FOLDER/w --no-preprocess
+    autoseg plan_and_preprocess FOLDER/Dataset900_Field --workspace FOLDER/w --no-preprocess --parity
     python benchmarks/adaptive_windows.py plan FOLDER
-    autoseg train 900 0 --time 7m --set cpu_width=1 --name field --workspace FOLDER/w
+    autoseg train 900 all --plan fullres_3d_parity --time 4m --set cpu_width=1 --name field --workspace FOLDER/w
     autoseg model calibrate Dataset900_Field_field --cases FOLDER/calibrate --workspace FOLDER/w
     python benchmarks/adaptive_windows.py masks|time|nnunet FOLDER [--volume NAME] [--nnunet BIN]
 
@@ -22,10 +22,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from machine import about
 from scipy import ndimage
 
@@ -33,17 +38,22 @@ from autoseg.data.dataset import Case, read_dataset
 from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.inference.adaptive import Blend, Reading, grid_of
+from autoseg.inference.bundle import load_bundle
 from autoseg.inference.calibration import LADDER
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.sliding_window import Tiles, Tiling
 from autoseg.options import InferenceOptions
+from autoseg.pipeline import export_model
 from autoseg.reconstruct.confidence import agreement
-from autoseg.workspace import read_record, write_json
+from autoseg.workspace import Workspace, read_record, write_json
 from planners.plan import Plan
 from planners.records import to_json
 
 RESULT = Path(__file__).parent / "results" / "adaptive_windows.json"
 EDGE = 300  # voxels of the volume that is timed
 FEW, MANY = 5, 20  # scans in it, whose boxes fill about 1 % and 5 % of it
+SMALL = 40  # fields to train on
 HELD_BACK = 5  # every fifth case
 TEXTURE = ((0.7, 0.5), (2.0, 0.6), (5.0, 0.6))  # (sigma in voxels, share) of the noise
 Scan = tuple[np.ndarray, np.ndarray]  # image and label values, (z, y, x)
@@ -79,20 +89,20 @@ def keep(name: str, found: dict[str, object]) -> None:
 
 def edit_plan(folder: Path) -> None:
     """Windows and network of nnU-Net's plan for Hippocampus."""
-    path = next((folder / "w" / "plans").glob("*/fullres_3d.json"))
-    plan, strides = read_record(Plan, path), ((1, 1, 1), (2, 2, 2), (2, 2, 2))
+    path = next((folder / "w" / "plans").glob("*/fullres_3d_parity.json"))
+    plan, strides = read_record(Plan, path), ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     network = replace(
         plan.network,
         name="unet",
-        features=(32, 64, 128),
+        features=(32, 64, 128, 256),
         strides=strides,
-        kernels=((3, 3, 3),) * 3,
-        encoder_blocks=(2, 2, 2),
-        decoder_blocks=(2, 2),
+        kernels=((3, 3, 3),) * 4,
+        encoder_blocks=(2, 2, 2, 2),
+        decoder_blocks=(2, 2, 2),
         backbone="plain",
         attention=(),
     )
-    write_json(path, replace(plan, patch_size=(40, 56, 40), network=network, mirror_axes=(0, 1)))
+    write_json(path, replace(plan, patch_size=(40, 56, 40), network=network, mirror_axes=()))
 
 
 def predictor_of(folder: Path, mirror: bool, windows: str) -> Predictor:
@@ -108,21 +118,31 @@ def compare_masks(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
     """The masks of the windows that the model chooses with those of all windows, on the network's grid."""
     predictor = predictor_of(folder, mirror, "adaptive")
     assert predictor.doubt is not None
-    doubts = sorted({predictor.doubt, *LADDER}, key=LADDER.index)
-    *stages, every = predictor.try_doubts(scan_of(folder / "large", predictor, volume), doubts)
+    *stages, every = predictor.try_doubts(scan_of(folder / "large", predictor, volume), LADDER)
     rows = []
-    for doubt, stage in zip(doubts, stages, strict=True):
+    for doubt, stage in zip(LADDER, stages, strict=True):
         same = float((stage.result == every.result).mean())
         dice = agreement([stage.result, every.result], len(predictor.bundle.labels.structures))
         rows.append({"doubt": to_json(doubt), "computed": stage.computed, "of": stage.of, "same_voxels": same, "dice": dice})
-    return {"chosen": doubts.index(predictor.doubt), "ladder": rows}
+    return {"chosen": to_json(predictor.doubt), "ladder": rows}
 
 
 def count_tiles(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
-    """The tiles that the model chooses, by a first pass alone: no other view changes which windows are refined."""
+    """The tiles that the model chooses with each Doubt, by a first pass alone, for one view and for four."""
     predictor = predictor_of(folder, mirror, "adaptive")
-    stage, _ = predictor.choose(scan_of(folder / "large", predictor, volume))
-    return {"computed": stage.computed, "of": stage.of}
+    assert predictor.doubt is not None
+    data, tiling = scan_of(folder / "large", predictor, volume), predictor.tiling
+    first = grid_of(data.shape[1:], tiling).first_pass()
+    tiles = Tiles(predictor.networks, torch.from_numpy(data), 1, torch.device("cpu"), 1)
+    blend = Blend(tiles, tiling, Reading(has_regions=False))
+    with torch.inference_mode():
+        blend.first_pass()
+    rows = []
+    for doubt in LADDER:
+        refined = blend.doubtful(doubt)
+        one, four = int((first | refined).sum()), int(4 * refined.sum() + (first & ~refined).sum())
+        rows.append({"doubt": to_json(doubt), "computed": one, "computed_in_4_views": four})
+    return {"of": int(first.size), "of_in_4_views": int(4 * first.size), "chosen": to_json(predictor.doubt), "ladder": rows}
 
 
 def measure_time(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
@@ -147,8 +167,33 @@ def measure_time(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
 
 
 def seconds_of_nnunet(folder: Path, binaries: Path) -> dict[str, object]:
-    """Seconds of nnU-Net for the smaller field and for a tenth of it, whose difference is that of their windows alone."""
-    raise NotImplementedError
+    """Seconds of nnU-Net with the same weights for a small field, and for a window of it; the difference is of its windows."""
+    results, scans = folder / "nnunet", folder / "for_nnunet"
+    model = next((folder / "w" / "models").iterdir())
+    if not results.exists():
+        export_model(model, results, Workspace(folder / "w"), format="nnunet")
+    patch = load_bundle(model).plan.patch_size
+    small = read_volume(folder / "calibrate" / "calibrate_0_0000.nii.gz")
+    window = Volume(small.data[(slice(None), *map(slice, patch))], Geometry.from_spacing(patch, (1.0, 1.0, 1.0)))
+    seconds: dict[str, list[float]] = {"field": [], "window": []}
+    for name, volume in {"field": small, "window": window}.items():
+        (scans / name).mkdir(parents=True, exist_ok=True)
+        write_volume(volume, scans / name / f"{name}_0000.nii.gz")
+    for _ in range(2):
+        for name, found in seconds.items():
+            found.append(seconds_of_command(binaries, results, scans / name, folder / f"by_nnunet_{name}"))
+    tiles = math.prod(grid_of(small.geometry.shape, Tiling(patch)).size)
+    return {"seconds": seconds, "tiles": tiles, "of_a_tile": (min(seconds["field"]) - min(seconds["window"])) / (tiles - 1)}
+
+
+def seconds_of_command(binaries: Path, results: Path, scans: Path, target: Path) -> float:
+    command = ["nnUNetv2_predict_from_modelfolder", "-i", scans, "-o", target, "-m", results, "-f", "all", "-device", "cpu"]
+    command += ["-npp", "0", "-nps", "0", "--disable_tta", "--disable_progress_bar"]
+    environment = {**os.environ, **{f"nnUNet_{name}": str(target) for name in ("raw", "preprocessed", "results")}}
+    environment.pop("PYTHONPATH", None)  # it is of our environment
+    begun = time.perf_counter()
+    subprocess.run([binaries / command[0], *map(str, command[1:])], check=True, env=environment, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
 
 
 def make_fields(dataset: Path, folder: Path) -> None:
@@ -157,18 +202,18 @@ def make_fields(dataset: Path, folder: Path) -> None:
     seen = [normalised(case) for i, case in enumerate(cases) if i % HELD_BACK]
     held = [normalised(case) for i, case in enumerate(cases) if not i % HELD_BACK]
     target = folder / "Dataset900_Field"
-    for number in range(60):
+    for number in range(SMALL):
         own = [seen[i] for i in rng.choice(len(seen), 2, replace=False)]
         save(*field(rng, own, (80, 112, 80)), target / "imagesTr", f"field_{number:03}", target / "labelsTr")
     about = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "Anterior": 1, "Posterior": 2}}
-    (target / "dataset.json").write_text(json.dumps({**about, "numTraining": 60, "file_ending": ".nii.gz"}))
+    (target / "dataset.json").write_text(json.dumps({**about, "numTraining": SMALL, "file_ending": ".nii.gz"}))
     half = len(held) // 2
-    for number in range(4):
+    for number in range(3):
         own = [held[i] for i in rng.choice(half, 3, replace=False)]
         save(*field(rng, own, (120, 140, 120)), folder / "calibrate", f"calibrate_{number}", folder / "calibrate_labels")
-    for count in (FEW, MANY):
+    for name, count, shape in (("held", 4, (140, 168, 140)), ("large", FEW, (EDGE,) * 3), ("large", MANY, (EDGE,) * 3)):
         own = [held[half + i] for i in rng.choice(half, count, replace=False)]
-        save(*field(rng, own, (EDGE,) * 3), folder / "large", f"large_{count:02}", folder / "large_labels")
+        save(*field(rng, own, shape), folder / "large", f"{name}_{count:02}", folder / "large_labels")
 
 
 def normalised(case: Case) -> Scan:
