@@ -4,8 +4,8 @@
     autoseg plan_and_preprocess FOLDER/Dataset900_Field --workspace FOLDER/w --no-preprocess --parity
     python benchmarks/adaptive_windows.py plan FOLDER
     autoseg train 900 all --plan fullres_3d_parity --time 4m --set cpu_width=1 --name field --workspace FOLDER/w
-    autoseg model calibrate Dataset900_Field_field --cases FOLDER/calibrate --workspace FOLDER/w
-    python benchmarks/adaptive_windows.py masks|time|nnunet FOLDER [--volume NAME] [--nnunet BIN]
+    autoseg model calibrate Field_field --cases FOLDER/calibrate --workspace FOLDER/w
+    python benchmarks/adaptive_windows.py masks|count|time|nnunet FOLDER [--volume NAME] [--nnunet BIN]
 
 The volumes are fields of noise with hippocampi in them: whole scans of the data set, each brought to mean 0 and standard
 deviation 1, set into a field of textured noise of the same. ``make`` writes a data set of small fields with the training scans
@@ -13,9 +13,10 @@ deviation 1, set into a field of textured noise of the same. ``make`` writes a d
 their 5 and 20 scans fill about 1 and 5 % of them with their boxes, the structures a twentieth of that. ``plan`` sets windows
 of (40, 56, 40) voxels and the network that nnU-Net plans for Hippocampus, in its full width.
 
-``masks`` computes all windows once, and compares what the windows that the model chooses say on the way. ``time`` measures a
-whole prediction with adaptive windows; of all windows, and of nnU-Net with ``-npp 0 -nps 0``, it measures a smaller field, and
-multiplies by the number of windows. Results go to ``results/adaptive_windows.json``, part by part.
+``masks`` computes all windows of a volume once, and compares with them what each Doubt of the ladder chooses. ``count`` counts
+what each chooses, after a first pass. ``time`` and ``nnunet`` (2.8.1, ``-npp 0 -nps 0``) measure the seconds of a tile on a
+small field, and ``time`` those of everything beside the networks for 300 x 300 x 300 voxels. Results go to
+``results/adaptive_windows.json``, part by part.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ from autoseg.data.dataset import Case, read_dataset
 from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
-from autoseg.inference.adaptive import Blend, Reading, grid_of
+from autoseg.inference.adaptive import Blend, Reading, grid_of, predict_adaptively
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.calibration import LADDER
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.sliding_window import Tiles, Tiling
+from autoseg.inference.sliding_window import Tiles, Tiling, predict_logits
 from autoseg.options import InferenceOptions
 from autoseg.pipeline import export_model
 from autoseg.reconstruct.confidence import agreement
@@ -146,24 +147,29 @@ def count_tiles(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
 
 
 def measure_time(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
-    """Seconds of the networks' part of a prediction: adaptive for the volume, all windows for a smaller one."""
-    scans = predictor_of(folder, mirror, "adaptive"), predictor_of(folder, mirror, "all")
-    small = scans[1].prepare(folder / "calibrate" / "calibrate_0_0000.nii.gz")
-    large = scans[0].prepare(folder / "large" / f"{volume}_0000.nii.gz")
-    found, seconds = [], []
+    """Seconds of a tile on a small field, both ways in turns; and of everything but the networks for a large volume."""
+    ways = {windows: predictor_of(folder, mirror, windows) for windows in ("all", "adaptive")}
+    small = ways["all"].prepare(folder / "calibrate" / "calibrate_0_0000.nii.gz")
+    tiles: dict[str, int] = {}
+    seconds: dict[str, list[float]] = {windows: [] for windows in ways}
     for _ in range(2):
-        every = scans[1].infer(small)
-        seconds.append(every.seconds / every.windows[1])
-        found = found or [scans[0].infer(large)]
-    adaptive = found[0]
-    return {
-        "seconds_adaptive": adaptive.seconds,
-        "computed": adaptive.windows[0],
-        "of": adaptive.windows[1],
-        "seconds_of_a_tile_in_all_windows": seconds,
-        "seconds_all_windows_by_number": min(seconds) * adaptive.windows[1],
-        "ratio": min(seconds) * adaptive.windows[1] / adaptive.seconds,
-    }
+        for windows, predictor in ways.items():
+            found = predictor.infer(small)
+            seconds[windows].append(found.seconds)
+            tiles[windows] = found.windows[0]
+    of_a_tile = {windows: min(times) / tiles[windows] for windows, times in seconds.items()}
+    return {"tiles": tiles, "seconds": seconds, "seconds_of_a_tile": of_a_tile, "beside": seconds_beside_networks()}
+
+
+def seconds_beside_networks() -> dict[str, float]:
+    """What both ways take for a large volume of sure background, with a network that does nothing."""
+    data, tiling = np.random.default_rng(0).normal(size=(1, EDGE, EDGE, EDGE)).astype(np.float32), Tiling((40, 56, 40))
+    answer = torch.tensor([10.0, 0, 0]).reshape(3, 1, 1, 1).expand(1, 3, 40, 56, 40).contiguous()
+    begun = time.perf_counter()
+    predict_adaptively([lambda x: answer], data, tiling, LADDER[-1], Reading(has_regions=False))
+    between = time.perf_counter()
+    predict_logits([lambda x: answer], data, tiling)
+    return {"adaptive": between - begun, "all": time.perf_counter() - between}
 
 
 def seconds_of_nnunet(folder: Path, binaries: Path) -> dict[str, object]:
