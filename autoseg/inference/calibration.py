@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
 
 from autoseg.data.labels import LabelSchema
-from autoseg.inference.adaptive import grid_of
+from autoseg.inference.adaptive import Stage, grid_of
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.sliding_window import Tiling
 from autoseg.inference.windows import AdaptiveWindows, Doubt
@@ -63,7 +62,7 @@ def calibrate(predictor: Predictor, scans: Iterable[np.ndarray]) -> AdaptiveWind
         if can_spare(predictor.bundle.plan, data.shape[1:], step):
             stages = predictor.try_doubts(data, LADDER)
             every = stages[-1].result
-            tried.append([replace(s, result=_differences(s.result, every, labels)) for s in stages[:-1]])
+            tried.append([Stage(_differences(s.result, every, labels), s.computed, s.of) for s in stages[:-1]])
     if not tried:
         return None
     for doubt, cases in zip(LADDER, zip(*tried, strict=True), strict=True):

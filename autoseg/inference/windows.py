@@ -114,19 +114,20 @@ class WindowGrid:
 
     def first_pass(self) -> np.ndarray:
         """Bool for each window, (z, y, x): the fewest that cover every voxel; along each axis with the first and the last."""
-        chosen = []
-        for starts, edge in zip(self.starts, self.patch, strict=True):
-            taken = [0]
-            while taken[-1] < len(starts) - 1:
-                reached = starts[taken[-1]] + edge
-                taken.append(max(i for i, start in enumerate(starts) if start <= reached))
-            chosen.append(np.isin(np.arange(len(starts)), taken))
+        chosen = [np.isin(np.arange(n), self._taken(axis)) for axis, n in enumerate(self.size)]
         return np.asarray(np.einsum("i,j,k->ijk", *chosen))
+
+    def _taken(self, axis: int) -> list[int]:
+        """Numbers of the windows of the first pass along an axis, each as far from the one before as leaves no gap."""
+        starts, taken = self.starts[axis], [0]
+        while taken[-1] < len(starts) - 1:
+            reached = starts[taken[-1]] + self.patch[axis]
+            taken.append(max(i for i, start in enumerate(starts) if start <= reached))
+        return taken
 
     def seams(self, axis: int) -> list[int]:
         """The voxels before which a window of the first pass begins or ends, none of them at the rim of the volume."""
-        others = tuple(a for a in range(3) if a != axis)
-        firsts = [start for start, taken in zip(self.starts[axis], self.first_pass().any(axis=others), strict=True) if taken]
+        firsts = [self.starts[axis][i] for i in self._taken(axis)]
         found = {*firsts, *(start + self.patch[axis] for start in firsts)}
         return sorted(found - {0, self.shape[axis]})
 
