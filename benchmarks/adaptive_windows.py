@@ -44,6 +44,7 @@ from autoseg.inference.bundle import load_bundle
 from autoseg.inference.calibration import LADDER
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.sliding_window import Tiles, Tiling, predict_logits
+from autoseg.inference.windows import AdaptiveWindows
 from autoseg.options import InferenceOptions
 from autoseg.pipeline import export_model
 from autoseg.reconstruct.confidence import agreement
@@ -107,8 +108,11 @@ def edit_plan(folder: Path) -> None:
 
 
 def predictor_of(folder: Path, mirror: bool, windows: str) -> Predictor:
-    model = next((folder / "w" / "models").iterdir())
-    return Predictor(model, InferenceOptions(windows=windows, mirror=mirror, precision="fp32"), device="cpu")
+    bundle = load_bundle(next((folder / "w" / "models").iterdir()))
+    if not bundle.windows:  # not calibrated: the middle of the ladder
+        middle = AdaptiveWindows(LADDER[len(LADDER) // 2], 0.5, 0, 0, 0)
+        bundle = replace(bundle, windows=dict.fromkeys(bundle.folds, middle))
+    return Predictor(bundle, InferenceOptions(windows=windows, mirror=mirror, precision="fp32"), device="cpu")
 
 
 def scan_of(folder: Path, predictor: Predictor, volume: str) -> np.ndarray:
