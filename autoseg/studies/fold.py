@@ -32,7 +32,7 @@ from autoseg.training.transfer import Start
 from autoseg.versions import versions
 from planners.records import to_json
 
-__all__ = ["FoldResult", "Run", "fold_folder", "train_one"]
+__all__ = ["FoldResult", "Run", "calibrate_fold", "fold_folder", "train_one"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def train_one(run: Run, fold: str) -> FoldResult:
     failures: tuple[str, ...] = ()
     if task.validation:
         report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
-        _calibrate(run, task, fold)
+        calibrate_fold(run, task, fold)
     try_report(folder, runtime=Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh))
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
 
@@ -164,7 +164,7 @@ def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path)
     return report, failures, validate_restoration(predictor, run.prepared, task.validation, target / "restoration.json")
 
 
-def _calibrate(run: Run, task: FoldTask, fold: str) -> None:
+def calibrate_fold(run: Run, task: FoldTask, fold: str) -> None:
     """Find out on validation cases which windows the fold can spare, where nobody has, and store that in the model."""
     inference = InferenceOptions(folds=(fold,), windows="all")
     cases = [open_case(run.prepared / name) for name in task.validation]

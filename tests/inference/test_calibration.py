@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,9 @@ from autoseg.networks import build_network
 from autoseg.options import InferenceOptions
 from autoseg.pipeline.calibration import calibrate_model
 from autoseg.pipeline.models import describe_model, import_model
+from autoseg.preprocess.case import PreparedCase
+from autoseg.preprocess.store import store_case
+from autoseg.studies.fold import calibrate_fold
 from autoseg.workspace import Workspace
 from planners.plan import Plan
 from tests.helpers.models import ball_volume, make_plan, write_model
@@ -191,3 +195,24 @@ def test_many_structures_in_few_features_are_refined_too(tmp_path: Path) -> None
         assert found.windows == expected.windows
         np.testing.assert_allclose(np.asarray(found.logits), np.asarray(expected.logits), atol=1e-4)
         assert (found.agreement is None) != agreement
+
+
+def test_a_fold_looks_on_its_largest_validation_cases_at_the_end_of_its_training(tmp_path: Path, threshold_plan: Plan) -> None:
+    bundle = write_model(tmp_path / "m", threshold_plan, seeds=(0, 1))
+    for name, shape in {"small": (20, 20, 16), "large": (50, 52, 40)}.items():
+        volume, mask = ball_volume(shape)
+        prepared = PreparedCase(name, volume.data, mask.astype(np.int16), volume.geometry, {})
+        store_case(tmp_path / "prepared" / name, prepared, "digest")
+    run = SimpleNamespace(model=tmp_path / "m", prepared=tmp_path / "prepared", folder=tmp_path, device="cpu")
+    task = SimpleNamespace(plan=threshold_plan, validation=("small",))
+    calibrate_fold(run, task, "0")  # type: ignore[arg-type]
+    assert dict(load_bundle(tmp_path / "m").windows) == {}  # its cases have no windows to spare
+    task.validation = ("small", "large")
+    calibrate_fold(run, task, "0")  # type: ignore[arg-type]
+    found = load_bundle(tmp_path / "m")
+    assert set(found.windows) == {"0"}
+    assert (found.windows["0"].doubt, found.windows["0"].cases) == (LADDER[0], 1)
+    assert found.digest == bundle.digest
+    written = (tmp_path / "m" / "model.json").read_bytes()
+    calibrate_fold(run, task, "0")  # type: ignore[arg-type]
+    assert (tmp_path / "m" / "model.json").read_bytes() == written  # once is enough
