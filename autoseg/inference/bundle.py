@@ -26,7 +26,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, ModelError
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
-from autoseg.reconstruct.components import KeepLargest
+from autoseg.reconstruct.components import LabelRule
 from autoseg.workspace import unsealed, write_json
 from planners.names import fault_of_name
 from planners.plan import Plan
@@ -39,7 +39,7 @@ Read = Callable[[str], bytes]  # a member of a model, by name
 
 MODEL = "model.json"
 FORMAT = "autoseg model 1"
-SCHEMA = 2  # 2: what each fold learned from, rules for the final labels
+SCHEMA = 3  # 2: what each fold learned from, rules for the final labels; 3: more kinds of rules
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -68,7 +68,7 @@ class ModelRecord:
     file_ending: str
     weights: tuple[WeightFile, ...] = ()
     format: str = FORMAT
-    postprocessing: tuple[KeepLargest, ...] = added(2, ())
+    postprocessing: tuple[LabelRule, ...] = added(2, ())
     schema: int = schema_number(SCHEMA, since=2)
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class Bundle:
     info: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     name: str = "model"
-    postprocessing: tuple[KeepLargest, ...] = ()
+    postprocessing: tuple[LabelRule, ...] = ()
 
 
 def save_bundle(
@@ -125,7 +125,7 @@ def save_bundle(
     learned_from: Mapping[Any, Iterable[str]] | None = None,
     info: dict[str, Any] | None = None,
     file_ending: str = ".nii.gz",
-    postprocessing: Iterable[KeepLargest] = (),
+    postprocessing: Iterable[LabelRule] = (),
 ) -> Bundle:
     """Write a model, or add folds to one; each file appears whole or not at all.
 
@@ -298,7 +298,7 @@ def _checked_record(
     file_ending: str,
     weights: Iterable[str],
     folder: Path,
-    postprocessing: Iterable[KeepLargest] = (),
+    postprocessing: Iterable[LabelRule] = (),
 ) -> ModelRecord:
     try:
         record = ModelRecord(plan, labels, tuple(channels), file_ending, postprocessing=tuple(postprocessing))

@@ -266,6 +266,7 @@ def predict_cohort(
 def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Output]) -> dict[str, Any]:
     """All that a result depends on besides the model and the scan, as JSON; without the precision, which only rounds."""
     asked = {name: True for name in ("resample_channels", "fold_agreement", "closed_gates") if getattr(inference, name)}
+    asked |= {"postprocess": False} if bundle.postprocessing and not inference.postprocess else {}
     options: dict[str, Any] = {
         "folds": list(inference.folds or bundle.folds),
         "mirror_axes": list(bundle.plan.mirror_axes) if inference.mirror else [],

@@ -31,7 +31,7 @@ from autoseg.networks import close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
 from autoseg.preprocess.case import prepare_volume, spacing_of
-from autoseg.reconstruct.components import keep_largest
+from autoseg.reconstruct.components import apply_rules
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.lazy_logits import LazyLogits, all_finite
 from autoseg.reconstruct.native import logits_to_codes
@@ -269,7 +269,8 @@ class Predictor:
             has_regions=labels.has_regions,
         )
         said = np.array(labels.declared_values, np.int32)[codes]
-        values = keep_largest(said, self.bundle.postprocessing)
+        rules = self.bundle.postprocessing if self.options.postprocess else ()
+        values = apply_rules(said, rules, float(np.prod(prepared.native.spacing_mm)) / 1000)
         return Inferred(
             labels=LabelVolume(values, prepared.native),
             prepared=prepared,

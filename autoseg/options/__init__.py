@@ -119,6 +119,7 @@ class TrainOptions:
         start: start with the weights of a model
         dry_run: settle the training run and show it; start nothing, write nothing
         explain: print what was settled, with the rule and numbers of each decision
+        groups: scores of several folds by a column of a table too, such as patients.csv:scanner
     """
 
     network: Any = option(None, text, "NAME")
@@ -127,6 +128,7 @@ class TrainOptions:
     start: str | None = option(None, path, "MODEL", name="--from")
     dry_run: bool = option(False)
     explain: bool = option(False)
+    groups: str | None = option(None, path, "FILE:COLUMN")
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class InferenceOptions:
         step: tile step of the sliding window, as a fraction of the window (default 0.5)
         resample_channels: bring channels onto the first one's grid
         fold_agreement: measure the inter-fold Dice of each structure
+        postprocess: leave the labels as the networks say, without the model's rules for pieces and holes
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
         closed_gates: without the networks' self-attention, to measure what it does
     """
@@ -169,6 +172,7 @@ class InferenceOptions:
     step: float = option(0.5, finite, "STEP")
     resample_channels: bool = option(False)
     fold_agreement: bool = option(False)
+    postprocess: bool = option(True, name="--no-postprocessing")
     precision: str = field(default="auto")
     closed_gates: bool = field(default=False)
 
@@ -246,11 +250,13 @@ class EvaluateOptions:
         labels: a dataset.json; default: beside the folders, else every value found
         tolerance_mm: of NSD; default: the larger of 1 mm and the voxel size
         partial: score the cases that were predicted; others are no failures
+        groups: scores by a column of a table too, such as patients.csv:scanner
     """
 
     labels: str | None = option(None, path, "JSON")
     tolerance_mm: float | None = option(None, finite, "X")
     partial: bool = option(False)
+    groups: str | None = option(None, path, "FILE:COLUMN")
 
 
 @dataclass(frozen=True)

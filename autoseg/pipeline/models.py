@@ -101,6 +101,6 @@ def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str
         "network": bundle.plan.network.name,
         "spacing_mm": list(bundle.plan.spacing_mm),
         "patch_size": list(bundle.plan.patch_size),
-        "postprocessing": [f"largest piece of {list(rule.values)}" for rule in bundle.postprocessing],
+        "postprocessing": [str(rule) for rule in bundle.postprocessing],
         "info": bundle.info,
     }

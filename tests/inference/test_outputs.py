@@ -1,6 +1,7 @@
 """Results follow the final labels: what a rule of the model took away has no surface and is not measured."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from autoseg.imaging.files import read_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
 from autoseg.inference.bundle import load_bundle, save_bundle
-from autoseg.inference.cohort import Predict, predict_cohort
+from autoseg.inference.cohort import Predict, depends_on, predict_cohort
+from autoseg.inference.predictor import Predictor
 from autoseg.options import InferenceOptions, PredictOptions, SurfaceOptions
 from autoseg.outputs import asked_outputs
-from autoseg.reconstruct.components import KeepLargest
+from autoseg.reconstruct.components import DropSmall, KeepLargest
 
 SHAPE, LARGE, SMALL = (20, 24, 48), (10, 12, 12), (10, 12, 38)
 
@@ -30,7 +32,7 @@ def two_balls():
     return Volume(data, Geometry.from_spacing(SHAPE, (1.0, 1.0, 1.0))), large, large | small
 
 
-@pytest.mark.parametrize("rules", [(), (KeepLargest((7,)),)])
+@pytest.mark.parametrize("rules", [(), (KeepLargest((7,)),), (DropSmall((7,), 0.5),)])
 def test_surfaces_and_measurements_are_made_of_the_final_labels(tmp_path, tools, threshold_plan, rules):
     volume, large, both = two_balls()
     write_volume(volume, tmp_path / "a_0000.nii.gz")
@@ -53,3 +55,17 @@ def test_surfaces_and_measurements_are_made_of_the_final_labels(tmp_path, tools,
     assert mesh.body_count == (1 if rules else 2)
     method = json.loads((tmp_path / "out" / "a_surfaces" / "surfaces.json").read_text())["method"]["from"]
     assert method.startswith("label map" if rules else "scores")
+
+
+def test_the_rules_of_a_model_can_be_left_out_and_the_record_says_so(tmp_path, tools, threshold_plan):
+    volume, large, both = two_balls()
+    plain = tools["write_model"](tmp_path / "plain", threshold_plan)
+    weights = {fold: load() for fold, load in plain.folds.items()}
+    about = {"plan": plain.plan, "labels": plain.labels, "channels": plain.channels}
+    bundle = save_bundle(tmp_path / "model", **about, weights=weights, postprocessing=[KeepLargest((7,))])
+    how = InferenceOptions(precision="fp32", mirror=False)
+    for options, expected in ((how, large), (replace(how, postprocess=False), both)):
+        found = Predictor(bundle, options, device="cpu").predict(volume)
+        np.testing.assert_array_equal(found.labels.data == 7, expected)
+        assert ("postprocess" in depends_on(bundle, options, ())) is (expected is both)
+        assert "postprocess" not in depends_on(plain, options, ())

@@ -26,7 +26,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.interop.nnunet import is_nnunet, read_nnunet
 from autoseg.options import InferenceOptions
 from autoseg.pipeline import import_model
-from autoseg.reconstruct.components import KeepLargest, keep_largest
+from autoseg.reconstruct.components import KeepLargest, apply_rules
 from autoseg.workspace import Workspace
 
 _spec = importlib.util.spec_from_file_location("nnunet_material", Path(__file__).with_name("material.py"))
@@ -376,7 +376,7 @@ def test_the_rules_of_cross_validation_come_along(tmp_path, results, ending, mon
     volume = Volume(data, Geometry.from_spacing((20, 18, 24), (1.0, 1.0, 1.0)))
     without = Predictor(replace(bundle, postprocessing=()), PLAIN, device="cpu").predict(volume).labels.data
     found = Predictor(bundle, PLAIN, device="cpu").predict(volume).labels.data
-    assert np.array_equal(found, keep_largest(without, expected))
+    assert np.array_equal(found, apply_rules(without, expected, 1.0))
     assert not np.array_equal(found, without)
 
 
