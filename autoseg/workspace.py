@@ -8,6 +8,7 @@ A workspace is one folder::
     runs/DATASET/RUN/       fold_K/ with fold.json, checkpoint, history, curves, validation
     models/                 finished models, one folder each
     comparisons/            tables of ``compare``, one folder each
+    studies/DATASET/        what a study decided, and why, one folder each
 
 Files are written beside their place and moved there in one step, so that a file that exists is whole.
 """
@@ -71,6 +72,9 @@ class Workspace:
 
     def comparison(self, name: str) -> Path:
         return self.folder / "comparisons" / plain_name(name, what="comparison")
+
+    def study(self, dataset: str, name: str) -> Path:
+        return self._of(dataset, "studies") / plain_name(name, what="study")
 
     def _of(self, dataset: str, kind: str) -> Path:
         return self.folder / kind / plain_name(dataset, what="data set", error=DatasetError)

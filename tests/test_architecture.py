@@ -54,6 +54,8 @@ UPWARDS = {
     ("autoseg/studies/process.py", "cli"): "a network of a comparison is trained by `autoseg train`: its memory is its own",
     ("autoseg/studies/ready.py", "pipeline"): "a training plans and prepares what is missing, by the verbs that do it",
     ("autoseg/studies/fold.py", "pipeline"): "a fold that ended has its page",
+    ("autoseg/studies/crossval.py", "pipeline"): "and so have several folds together",
+    ("autoseg/studies/study.py", "pipeline"): "and a study",
 }
 STARTS_A_COMMAND = {"autoseg.engines.run_command", "autoseg.engines.processes.run_command"}
 

@@ -86,6 +86,7 @@ def verbs(now):
             ["convert", "folders", raw / "imagesTr", now / "out", "--labels", raw / "labelsTr", "--channels", "CT", "--copy"],
         ),
         "evaluate": ("trained", ["evaluate", "--reference", raw, "--predicted", now / "masks", "-o", now / "out", "--partial"]),
+        "study": ("prepared", ["study", "A", "--folds", "0-1", *workspace, *TRAINING]),
         "compare": ("prepared", ["compare", "A", "0", "--networks", "unet,fcn", "-o", now / "out", *workspace, *TRAINING]),
     }
 
@@ -157,7 +158,7 @@ def test_a_killed_command_ends_in_the_state_of_an_undisturbed_one_when_it_is_rep
 @pytest.mark.parametrize(
     ("verb", "kills"),
     [("plan_and_preprocess", 26), ("train", 26), ("predict", 26), ("reconstruct", 24), ("convert", 24), ("evaluate", 14)]
-    + [("compare", 10)],
+    + [("compare", 10), ("study", 6)],
 )
 def test_150_kills_lose_nothing(server, verb, kills):
     assert kill_and_repeat(server, verb, kills, seed=2) >= kills // 2

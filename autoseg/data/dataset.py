@@ -4,7 +4,8 @@
 ``labelsTr/CASE.EXT``. The optional key ``dataset`` lists the files of each case instead, wherever they lie:
 ``{"CASE": {"images": [...], "label": ..., "patient": ...}}``; relative paths start at the data-set folder. The optional
 key ``patients``, case -> patient, keeps scans of one patient in one fold; without it the names of the cases tell. The
-optional key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not.
+optional key ``lesions`` lists structures that come in any number of pieces and are scored piece by piece too. The optional
+key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class DatasetSpec:
         file_ending: such as ``.nii.gz``.
         num_training: ``numTraining`` as declared, or None; the cases are counted, so that it is only compared.
         listed: the key ``dataset`` names the files, so that others in ``imagesTr`` mean nothing.
+        lesions: structures that are scored lesion by lesion too.
     """
 
     name: str
@@ -88,6 +90,7 @@ class DatasetSpec:
     file_ending: str
     num_training: int | None = None
     listed: bool = False
+    lesions: tuple[str, ...] = ()
 
 
 def read_dataset(folder: str | Path) -> DatasetSpec:
@@ -114,6 +117,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
             raise DatasetError(f'"file_ending" must be a text such as ".nii.gz", found {shown(ending)}')
         ending = ending.lower()
         plain_name(f"case{ending}", what='a file with the "file_ending"', error=DatasetError)
+        lesions = _lesions(description.get("lesions", []), labels)
         patients = _object({"patients": {}} | description, "patients")
         listing = _object(description, "dataset") if "dataset" in description else None
         cases = _listed_cases(folder, listing, patients, "dataset") if listing else ()
@@ -137,6 +141,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
         file_ending=ending,
         num_training=declared if type(declared) is int else None,
         listed=bool(listing),
+        lesions=lesions,
     )
 
 
@@ -233,6 +238,14 @@ def _object(description: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DatasetError(f'"{key}" must be an object {{...}}, found {shown(value)}')
     return value
+
+
+def _lesions(found: object, labels: LabelSchema) -> tuple[str, ...]:
+    """The structures that the key ``lesions`` lists."""
+    if not isinstance(found, list) or any(name not in labels.structures for name in found):
+        known = ", ".join(labels.structures)
+        raise DatasetError(f'"lesions" must be a list of structures, of {known}; found {shown(found)}')
+    return tuple(dict.fromkeys(found))
 
 
 def _channel_names(channels: object) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import Outcome, map_cases, reason_of
-from autoseg.errors import FileError
+from autoseg.errors import AutosegError, FileError
 from autoseg.evaluation.evaluate import Found, Tolerance, check_tolerance, evaluate_case
+from autoseg.evaluation.lesions import LESION_METRICS, LesionRule, lesion_values
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.reconstruction import brier
 from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles, summarise
@@ -36,6 +37,7 @@ def evaluate_folder(
     workers: int | None = None,
     on_done: Callable[[Outcome], object] | None = None,
     more: More | None = None,
+    lesions: LesionRule | None = None,
 ) -> Report:
     """Score a folder of predictions against references; files of one case have one name.
 
@@ -47,15 +49,19 @@ def evaluate_folder(
         workers: threads; None for one per core.
         on_done: called with the Outcome of each case as it ends.
         more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
+        lesions: which structures are scored lesion by lesion too, and how.
 
     Returns:
         Report. A missing or unreadable file, or a wrong grid, is a Failure of its case.
 
     Raises:
         FileError: a folder is missing, or there is no reference.
-        AutosegError: a tolerance that is no length.
+        AutosegError: a tolerance that is no length, lesions of a structure that is not there.
     """
     check_tolerance(tolerance_mm)
+    for name in lesions.structures if lesions else ():
+        if name not in labels.structures:
+            raise AutosegError(f"lesions: no structure called {name!r}. There are: {', '.join(labels.structures)}")
     list(METRICS.values())  # one that cannot be imported is told before the work
     predicted = Path(predicted)
     found = _cases_in(predicted, ending)
@@ -68,7 +74,7 @@ def evaluate_folder(
     if not references:
         raise FileError(f"{reference}: expected reference files that end with {ending}, found none")
     chances = {case: path for case in references if (path := predicted / f"{case}_probabilities.npz").is_file()}
-    step = _Score(references, predicted, labels, ending, tolerance_mm, chances, more)
+    step = _Score(references, predicted, labels, ending, tolerance_mm, chances, more, lesions)
     outcomes = map_cases(step.run, references, workers=workers, on_done=on_done)
     scored = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     return summarise(
@@ -77,7 +83,7 @@ def evaluate_folder(
         failures=[Failure(outcome.name, reason_of(outcome.error)) for outcome in outcomes if outcome.error is not None],
         files={case: ScoredFiles(str(path), str(step.prediction(case))) for case, path in references.items()},
         not_scored=extra,
-        notes=_notes(scored, labels),
+        notes=[*_notes(scored, labels), *([f"lesions: {lesions}"] if lesions else [])],
     )
 
 
@@ -141,6 +147,7 @@ class _Score:
     tolerance_mm: Tolerance
     chances: Mapping[str, Path]
     more: More | None
+    lesions: LesionRule | None
 
     def setup(self) -> _Score:
         return self
@@ -161,9 +168,21 @@ class _Score:
         if self.chances:
             added = _brier(self.chances.get(case), truth.data, self.labels)
             rows = tuple(row.with_more([one]) for row, one in zip(rows, added, strict=True))
+        if self.lesions:
+            added = [self._lesions(number, truth, guess) for number in range(len(self.labels.structures))]
+            rows = tuple(row.with_more(values) for row, values in zip(rows, added, strict=True))
         if self.more:
             rows = tuple(row.with_more(values) for row, values in zip(rows, self.more(case, truth), strict=True))
         return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)))
+
+    def _lesions(self, number: int, truth: LabelVolume, guess: LabelVolume) -> list[Found]:
+        """The values of a structure's lesions; undefined for one that has none by its nature."""
+        rule, labels = self.lesions, self.labels
+        if rule is None or labels.structures[number] not in rule.structures:
+            return [(name, None, "") for name in LESION_METRICS]
+        counted = True if labels.ignore is None else truth.data != labels.ignore
+        masks = [labels.mask(volume.data, number) & counted for volume in (truth, guess)]
+        return lesion_values(masks[0], masks[1], truth.geometry.spacing_mm, rule)
 
 
 def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> list[Found]:

@@ -29,17 +29,17 @@ from autoseg.networks import build_network
 from autoseg.reconstruct.components import LabelRule
 from autoseg.workspace import unsealed, write_json
 from planners.names import fault_of_name
-from planners.plan import Plan
+from planners.plan import NetworkSpec, Plan
 from planners.records import RecordError, added, digest, from_json, schema_number, to_json
 
-__all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
+__all__ = ["Bundle", "copy_bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
 
 State = Mapping[str, torch.Tensor]  # of a network, by name
 Read = Callable[[str], bytes]  # a member of a model, by name
 
 MODEL = "model.json"
 FORMAT = "autoseg model 1"
-SCHEMA = 3  # 2: what each fold learned from, rules for the final labels; 3: more kinds of rules
+SCHEMA = 3  # 2: what each fold learned from, rules for the final labels; 3: more kinds of rules, temperatures, networks
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -49,13 +49,15 @@ class WeightFile:
     """What ``model.json`` says about the weights of one fold.
 
     ``learned_from`` are digests of the training cases that the fold learned from, empty where the model does not say. No
-    prediction depends on it, so it is no part of the model's identity.
+    prediction depends on it, so it is no part of the model's identity. ``network`` is None for the plan's own; in an ensemble
+    folds of several networks share a plan.
     """
 
     fold: str
     digest: str
     bytes: int
     learned_from: tuple[str, ...] = added(2, (), counts=False)
+    network: NetworkSpec | None = added(3, None)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class ModelRecord:
     weights: tuple[WeightFile, ...] = ()
     format: str = FORMAT
     postprocessing: tuple[LabelRule, ...] = added(2, ())
+    temperatures: tuple[float, ...] = added(3, ())
     schema: int = schema_number(SCHEMA, since=2)
 
     def __post_init__(self) -> None:
@@ -76,11 +79,14 @@ class ModelRecord:
             raise ValueError(f"expected the format {FORMAT!r}, found {self.format!r}; a newer autoseg may read it")
         if not self.file_ending.startswith(".") or fault_of_name(f"case{self.file_ending}"):
             raise ValueError(f"file_ending must be such as .nii.gz, found {self.file_ending!r}")
-        network = self.plan.network
-        if network.in_channels != len(self.channels):
-            raise ValueError(f"the network takes {network.in_channels} channels, but the model names {self.channels}")
-        if network.out_channels != self.labels.n_heads:
-            raise ValueError(f"the network has {network.out_channels} outputs, but the labels need {self.labels.n_heads}")
+        for network in (self.plan.network, *(entry.network for entry in self.weights if entry.network)):
+            if network.in_channels != len(self.channels):
+                raise ValueError(f"the network takes {network.in_channels} channels, but the model names {self.channels}")
+            if network.out_channels != self.labels.n_heads:
+                raise ValueError(f"the network has {network.out_channels} outputs, but the labels need {self.labels.n_heads}")
+        expected = len(self.labels.structures) if self.labels.has_regions else 1
+        if self.temperatures and (len(self.temperatures) != expected or min(self.temperatures) <= 0):
+            raise ValueError(f"temperatures must be {expected} numbers above 0, or none, found {self.temperatures}")
         for entry in self.weights:
             if not FOLD_NAME.fullmatch(entry.fold):
                 raise ValueError(f"a fold cannot be called {entry.fold!r}; use letters, digits, - and _")
@@ -101,6 +107,8 @@ class Bundle:
         digest: sixteen hexadecimal digits of all that predictions depend on, weights included: the identity of the model.
         name: where it was loaded from, for messages.
         postprocessing: rules for the final labels, in order.
+        temperatures: what logits are divided by before they become probabilities: one, or one for each region; () for 1.
+        networks: fold name -> its network, of folds that have not the plan's.
     """
 
     plan: Plan
@@ -113,6 +121,12 @@ class Bundle:
     digest: str = ""
     name: str = "model"
     postprocessing: tuple[LabelRule, ...] = ()
+    temperatures: tuple[float, ...] = ()
+    networks: Mapping[str, NetworkSpec] = field(default_factory=dict)
+
+    def network_of(self, fold: str) -> NetworkSpec:
+        """The network whose weights a fold has."""
+        return self.networks.get(fold, self.plan.network)
 
 
 def save_bundle(
@@ -151,16 +165,45 @@ def save_bundle(
     record = _checked_record(plan, labels, channels, file_ending, states, folder, postprocessing)
     for fold in sorted(cases.keys() - states.keys()):
         raise ModelError(f"{folder}: it is told what fold {fold!r} learned from, but has no weights of it to save")
+    return _add_folds(folder, record, states, cases, info or {})
+
+
+def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
+    """Write a Bundle as it is in memory, such as one with other rules or temperatures than that of which its weights are.
+
+    Raises:
+        ModelError: as ``save_bundle``.
+    """
+    folder = Path(folder)
+    states = {fold: load() for fold, load in bundle.folds.items()}
+    rules = bundle.postprocessing
+    record = _checked_record(bundle.plan, bundle.labels, bundle.channels, bundle.file_ending, states, folder, rules)
+    try:
+        record = replace(record, temperatures=bundle.temperatures)
+    except ValueError as fault:
+        raise ModelError(f"{folder}: {fault}") from fault
+    return _add_folds(folder, record, states, bundle.learned_from, bundle.info, bundle.networks)
+
+
+def _add_folds(
+    folder: Path,
+    record: ModelRecord,
+    states: Mapping[str, State],
+    cases: Mapping[str, tuple[str, ...]],
+    info: dict[str, Any],
+    networks: Mapping[str, NetworkSpec] | None = None,
+) -> Bundle:
+    """Write the weights of folds and the record of the model, with what the folder has already."""
     with model_lock(folder):
         record, stored_info = _stored_like(record, folder)
         entries = {entry.fold: entry for entry in record.weights}
         for fold, state in states.items():
             data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
-            entries[fold] = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()))
+            entries[fold] = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()), (networks or {}).get(fold))
             with replacing(folder / _weight_name(fold)) as draft:
                 draft.write_bytes(data)
         record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
-        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})}, seal=True)
+        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info)}, seal=True)
         return load_bundle(folder)
 
 
@@ -205,6 +248,8 @@ def load_bundle(path: str | Path) -> Bundle:
         digest=digest(record),
         name=str(path),
         postprocessing=record.postprocessing,
+        temperatures=record.temperatures,
+        networks={entry.fold: entry.network for entry in record.weights if entry.network},
     )
 
 
@@ -249,9 +294,9 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
 
 def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
     try:
-        network: torch.nn.Module = build_network(bundle.plan.network, lazy_logits=lazy_logits)
+        network: torch.nn.Module = build_network(bundle.network_of(fold), lazy_logits=lazy_logits)
     except AutosegError as fault:
-        raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
+        raise ModelError(f"{bundle.name}: the network {bundle.network_of(fold).name!r} cannot be built: {fault}") from fault
     state = bundle.folds[fold]()
     try:
         network.load_state_dict(state)
@@ -313,7 +358,7 @@ def _stored_like(new: ModelRecord, folder: Path) -> tuple[ModelRecord, dict[str,
     if not (folder / MODEL).is_file():
         return new, {}
     stored, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
-    for name in ("plan", "labels", "channels", "file_ending", "postprocessing"):
+    for name in ("plan", "labels", "channels", "file_ending", "postprocessing", "temperatures"):
         if getattr(stored, name) != getattr(new, name):
             raise ModelError(
                 f"{folder}: holds a model with another {name}\n"

@@ -88,6 +88,7 @@ class ModelFacts:
         compares_folds: whether the agreement of its folds was asked for.
         gates: {stage: largest gate of its slot attention}, of the first fold; empty without slots.
         device, precision: where and in which number format the networks run.
+        temperatures: as of the Bundle.
     """
 
     name: str
@@ -100,6 +101,7 @@ class ModelFacts:
     gates: Mapping[int, float] = field(default_factory=dict)
     device: str = "cpu"
     precision: str = "fp32"
+    temperatures: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +145,7 @@ class Inferred:
             scratch=self.scratch,
             orders=self.orders,
             has_regions=self.model.labels.has_regions,
+            temperatures=self.model.temperatures,
         )
         return found
 

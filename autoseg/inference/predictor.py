@@ -36,6 +36,7 @@ from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.lazy_logits import LazyLogits, all_finite
 from autoseg.reconstruct.native import logits_to_codes
 from planners.cost import prefers_lazy_logits
+from planners.plan import NetworkSpec
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
 
@@ -86,28 +87,29 @@ class Predictor:
         self.scratch = scratch
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if options.mirror else ()
         several = len(self.bundle.folds if options.folds is None else options.folds)
-        self._lazy = prefers_lazy_logits(self.bundle.plan.network, several)
+        self._lazy = not self.bundle.networks and prefers_lazy_logits(self.bundle.plan.network, several)
         networks = load_networks(self.bundle, options.folds, lazy_logits=self._lazy)
         self._device_lock = threading.Lock()
         self.networks = [network.to(self.device) for network in networks.values()]
         for network in self.networks if options.closed_gates else ():
             close_gates(network)
-        spec, patches = self.bundle.plan.network, [self._trial_patch()]
+        specs = [self.bundle.network_of(fold) for fold in networks]
         first, *others = self.networks
-        applied = prepare_for(self.device, first, spec, patches, precision=options.precision)
-        for network in others:
-            prepare_for(self.device, network, spec, patches, precision=applied.precision)
+        applied = prepare_for(self.device, first, specs[0], [self._trial_patch(specs[0])], precision=options.precision)
+        for network, spec in zip(others, specs[1:], strict=True):
+            prepare_for(self.device, network, spec, [self._trial_patch(spec)], precision=applied.precision)
         self.facts = ModelFacts(
             name=self.bundle.name,
             digest=self.bundle.digest,
             labels=self.bundle.labels,
             plan=self.bundle.plan,
             folds=tuple(networks),
-            restores=self.bundle.plan.network.restoration,
+            restores=all(spec.restoration for spec in specs),
             compares_folds=options.fold_agreement,
             gates={stage: block.gate.abs().max().item() for stage, block in slot_blocks(self.networks[0]).items()},
             device=str(self.device),
             precision=applied.precision,
+            temperatures=self.bundle.temperatures,
         )
 
     def predict(self, scan: Scan, *, probabilities: bool = False) -> Prediction:
@@ -291,9 +293,8 @@ class Predictor:
             axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
         )
 
-    def _trial_patch(self) -> tuple[int, ...]:
+    def _trial_patch(self, spec: NetworkSpec) -> tuple[int, ...]:
         """(z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
-        spec = self.bundle.plan.network
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
         return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 

@@ -36,6 +36,7 @@ __all__ = [
     "ReconstructOptions",
     "ReportOptions",
     "Runtime",
+    "StudyOptions",
     "SurfaceOptions",
     "TrainOptions",
     "TrainingOptions",
@@ -153,6 +154,29 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
+class StudyOptions:
+    """What a study trains, compares and decides.
+
+    Attributes:
+        plans: default: fullres_3d, or slices_2d for 2D images
+        networks: under each plan; default: the plan's own
+        folds: to cross-validate with, such as 0-2; default: all there are
+        training: length, recipe and seed, of each fold
+        margin: Dice within which two are called equivalent (default 0.005)
+        groups: scores by a column of a table too, such as patients.csv:scanner
+        name: of the study and, after that of the data set, of its model
+    """
+
+    plans: tuple[str, ...] = option((), names, "A,B")
+    networks: tuple[str, ...] = option((), names, "A,B")
+    folds: str | None = option(None, text, "FOLDS")
+    training: TrainingOptions = TrainingOptions()
+    margin: float = option(0.005, fraction, "X")
+    groups: str | None = option(None, path, "FILE:COLUMN")
+    name: str = option("study", text, "NAME")
+
+
+@dataclass(frozen=True)
 class InferenceOptions:
     """How a model is applied to a scan.
 
@@ -251,12 +275,18 @@ class EvaluateOptions:
         tolerance_mm: of NSD; default: the larger of 1 mm and the voxel size
         partial: score the cases that were predicted; others are no failures
         groups: scores by a column of a table too, such as patients.csv:scanner
+        lesions: structures that are scored lesion by lesion too
+        lesion_overlap: least IoU of a lesion and its prediction (default 0.1)
+        lesion_ml: smaller pieces are no lesions; default: all are
     """
 
     labels: str | None = option(None, path, "JSON")
     tolerance_mm: float | None = option(None, finite, "X")
     partial: bool = option(False)
     groups: str | None = option(None, path, "FILE:COLUMN")
+    lesions: tuple[str, ...] = option((), names, "A,B")
+    lesion_overlap: float = option(0.1, fraction, "IOU")
+    lesion_ml: float = option(0.0, finite, "X")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ _HOMES = {
     "evaluate": "autoseg.pipeline.evaluation",
     "report": "autoseg.pipeline.reporting",
     "compare": "autoseg.studies.comparison",
+    "study": "autoseg.studies.study",
     "describe_model": "autoseg.pipeline.models",
     "find_model": "autoseg.inference.find",
     "export_model": "autoseg.pipeline.models",

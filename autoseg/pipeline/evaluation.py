@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.evaluate import check_tolerance
 from autoseg.evaluation.folder import ending_of_most
+from autoseg.evaluation.groups import Groups, read_groups
+from autoseg.evaluation.lesions import LesionRule
 from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.options import EvaluateOptions, ReportOptions, Runtime
 from autoseg.outputs.surface_scores import surface_scorer
@@ -71,6 +73,8 @@ def evaluate(
     reference, predicted, target = Path(reference), Path(predicted), Path(target)
     options, runtime = options or EvaluateOptions(), runtime or Runtime()
     check_tolerance(options.tolerance_mm)
+    groups = read_groups(options.groups) if options.groups else Groups()
+    lesions = LesionRule(options.lesions, options.lesion_overlap, options.lesion_ml) if options.lesions else None
     references = references_in(reference)
     if not predicted.is_dir():
         raise AutosegError(f"{predicted}: there is no such folder. Correct the path")
@@ -97,7 +101,9 @@ def evaluate(
         workers=runtime.workers,
         on_done=runtime.progress("evaluate", len(references)),
         more=surface_scorer(predicted, references, schema),
+        lesions=lesions,
     )
+    report = replace(report, groups=groups)
     write_report(report, target, fresh=runtime.fresh)
     try_report(target, ReportOptions(known.images if known else None, str(reference), str(predicted)), runtime)
     return report

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoseg.errors import AutosegError
 from autoseg.inference import bundle as bundles
-from autoseg.inference.bundle import Bundle, load_bundle, load_networks, save_bundle
+from autoseg.inference.bundle import Bundle, copy_bundle, load_bundle, load_networks, save_bundle
 from autoseg.inference.find import find_model
 from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
 from autoseg.interop.nnunet_export import write_nnunet
@@ -49,8 +49,11 @@ def export_model(
             "folds": list(bundle.folds),
             "channels": list(bundle.channels),
             "postprocessing": to_json(bundle.postprocessing),
+            "temperatures": list(bundle.temperatures),
         }
         return write_onnx(path, list(load_networks(bundle).values()), plan=bundle.plan, labels=bundle.labels, about=about)
+    if bundle.networks:
+        raise AutosegError(f"{found}: is an ensemble of networks, and a model of nnU-Net has one. Export it in another format")
     return write_nnunet(
         path,
         plan=bundle.plan,
@@ -74,13 +77,15 @@ def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -
     target = workspace.model(own_name if name is None else name)
     if target.exists():
         raise AutosegError(f"{target} exists already; choose another --name")
+    if isinstance(model, Bundle):
+        copy_bundle(model, target)
+        return target
     save_bundle(
         target,
         plan=model.plan,
         labels=model.labels,
         channels=model.channels,
-        weights=model.weights if isinstance(model, Imported) else {fold: load() for fold, load in model.folds.items()},
-        learned_from={} if isinstance(model, Imported) else model.learned_from,
+        weights=model.weights,
         info=model.info,
         file_ending=model.file_ending,
         postprocessing=model.postprocessing,
@@ -102,5 +107,6 @@ def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str
         "spacing_mm": list(bundle.plan.spacing_mm),
         "patch_size": list(bundle.plan.patch_size),
         "postprocessing": [str(rule) for rule in bundle.postprocessing],
+        "temperatures": list(bundle.temperatures),
         "info": bundle.info,
     }

@@ -16,6 +16,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.names import remove_folder
 from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
+from autoseg.outputs.calibration import CalibrationSamples
 from autoseg.pipeline.reporting import try_report
 from autoseg.records import FoldRecord, as_recorded, read_fold, write_fold
 from autoseg.studies.restoration import restoration_table, validate_restoration
@@ -152,7 +153,8 @@ def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path)
     """Predict, restore and score the validation cases of a fold; (Report, failures, what was found about restoration)."""
     inference = InferenceOptions(folds=(fold,))
     runtime = Runtime(device=str(run.device), workers=run.runtime.workers, progress=run.runtime.progress)
-    report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime)
+    samples = (CalibrationSamples(run.prepared),)
+    report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime, more=samples)
     if not task.plan.network.restoration:
         return report, failures, None
     predictor = Predictor(bundle, inference, device=str(run.device), scratch=target)

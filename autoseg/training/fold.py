@@ -32,7 +32,7 @@ from autoseg.training.length import Length
 from autoseg.training.loop import Job, MakeBatch, NotFinite, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
-from autoseg.training.monitor import append_history, plot_history, trim_history
+from autoseg.training.monitor import append_history, plot_history, tell_listeners, trim_history
 from autoseg.training.recipe import Recipe, is_augmentation_free, patch_stage, steps_of_an_epoch
 from autoseg.training.settle import Training
 from autoseg.training.transfer import Start, Transfer, load_matching
@@ -213,9 +213,11 @@ class _Monitor:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.drawn = folder, -float(CURVES_SECONDS)
+        self.silent: set[str] = set()  # listeners that failed
 
     def __call__(self, row: Check) -> None:
         append_history(self.folder / HISTORY, row)
+        tell_listeners(self.folder, row, self.silent)
         if time.monotonic() - self.drawn > CURVES_SECONDS:
             plot_history(read_checks(self.folder / HISTORY), self.folder / CURVES)
             self.drawn = time.monotonic()

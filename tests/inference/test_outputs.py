@@ -8,10 +8,11 @@ import pytest
 import trimesh
 
 from autoseg.data.dataset import Case
+from autoseg.errors import ModelError
 from autoseg.imaging.files import read_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
-from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.inference.bundle import copy_bundle, load_bundle, save_bundle
 from autoseg.inference.cohort import Predict, depends_on, predict_cohort
 from autoseg.inference.predictor import Predictor
 from autoseg.options import InferenceOptions, PredictOptions, SurfaceOptions
@@ -69,3 +70,22 @@ def test_the_rules_of_a_model_can_be_left_out_and_the_record_says_so(tmp_path, t
         np.testing.assert_array_equal(found.labels.data == 7, expected)
         assert ("postprocess" in depends_on(bundle, options, ())) is (expected is both)
         assert "postprocess" not in depends_on(plain, options, ())
+
+
+def test_a_temperature_makes_probabilities_milder_and_changes_no_label(tmp_path, tools, threshold_plan):
+    volume, _, _ = two_balls()
+    plain = tools["write_model"](tmp_path / "plain", threshold_plan)
+    warm = copy_bundle(replace(plain, temperatures=(4.0,)), tmp_path / "warm")
+    assert load_bundle(tmp_path / "warm").temperatures == (4.0,)
+    assert warm.digest != plain.digest
+    assert copy_bundle(replace(warm, temperatures=()), tmp_path / "cold").digest == plain.digest
+    how = InferenceOptions(precision="fp32", mirror=False)
+    before, after = (Predictor(bundle, how, device="cpu").predict(volume, probabilities=True) for bundle in (plain, warm))
+    np.testing.assert_array_equal(before.labels.data, after.labels.data)
+    expected = 1 / (1 + np.exp(-8 * (np.array([1.0, 0.25]) - 0.5) / 4))  # of the threshold network
+    found = after.probabilities[1]
+    np.testing.assert_allclose([found.max(), found.min()], expected, atol=2e-3)
+    assert before.probabilities[1].max() > found.max()
+    for wrong in ((1.0, 2.0), (0.0,)):
+        with pytest.raises(ModelError, match="temperatures"):
+            copy_bundle(replace(plain, temperatures=wrong), tmp_path / "wrong")
