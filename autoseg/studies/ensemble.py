@@ -24,15 +24,21 @@ from planners.plan import Plan
 __all__ = ["cross_validate_ensemble", "ensemble_of", "share_a_grid"]
 
 SECOND = "b"  # after the name of a fold of the second one
+GRID = (  # what a plan says of the grid and of the way to it and back
+    "axis_order",
+    "spacing_mm",
+    "patch_size",
+    "normalization",
+    "resampling",
+    "mirror_axes",
+    "orientation",
+    "window_peak",
+)
 
 
 def share_a_grid(one: Plan, other: Plan) -> bool:
     """Whether scans are prepared alike and seen in windows of one size, so that logits can be averaged voxel by voxel."""
-    named = [
-        replace(plan, name="", planner="", preset="", network=one.network, batch_size=1, memory_elements=1, decisions=())
-        for plan in (one, other)
-    ]
-    return replace(named[0], iterations=1, batch_dice=False) == replace(named[1], iterations=1, batch_dice=False)
+    return all(getattr(one, name) == getattr(other, name) for name in GRID)
 
 
 def ensemble_of(one: Bundle, other: Bundle) -> Bundle:
