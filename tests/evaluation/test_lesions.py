@@ -15,6 +15,7 @@ from autoseg.evaluation.lesions import LesionRule, match_lesions
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
+from autoseg.page.scores import scores_section
 
 SPACING_MM = (2.0, 1.0, 1.5)
 VOXEL_ML = 0.003
@@ -98,6 +99,9 @@ def test_marked_structures_are_scored_by_lesions_too(tmp_path: Path, capsys: pyt
     assert [row[name] for name in ("lesion_f1", "lesions_found", "lesions_missed", "lesions_false")] == [0.5, 1, 1, 1]
     assert organ["lesion_f1"] is None
     assert "| lesion | 1 | 0.500 |" in report.table()
+    page = str(scores_section(report, {}, []))
+    assert "Lesion by lesion" in page
+    assert "from an IoU of 0.1 on" in page
     words = ["evaluate", "--reference", str(tmp_path / "reference"), "--predicted", str(tmp_path / "predicted"), "-o"]
     assert main([*words, str(tmp_path / "out"), "--lesions", "label 1", "--lesion-ml", "0.002", "--quiet"]) == 0
     told = capsys.readouterr()
