@@ -169,8 +169,7 @@ class _Score:
             added = _brier(self.chances.get(case), truth.data, self.labels)
             rows = tuple(row.with_more([one]) for row, one in zip(rows, added, strict=True))
         if self.lesions:
-            added = [self._lesions(number, truth, guess) for number in range(len(self.labels.structures))]
-            rows = tuple(row.with_more(values) for row, values in zip(rows, added, strict=True))
+            rows = tuple(row.with_more(self._lesions(number, truth, guess)) for number, row in enumerate(rows))
         if self.more:
             rows = tuple(row.with_more(values) for row, values in zip(rows, self.more(case, truth), strict=True))
         return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)))

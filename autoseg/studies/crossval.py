@@ -65,8 +65,9 @@ def _calibrated(results: Sequence[FoldResult], labels: LabelSchema) -> Calibrati
     """By the voxels that the predictions of each fold left."""
     folds = {}
     try:
-        for one in (one for one in results if one.report is not None and one.report.cases):
-            drawn = [read_samples(one.folder / "validation", case, labels) for case in one.report.cases]
+        for one in results:
+            cases = one.report.cases if one.report else ()
+            drawn = [read_samples(one.folder / "validation", case, labels) for case in cases]
             if sum(len(samples.logits) for samples in drawn):
                 folds[one.fold] = together(drawn)
     except FileError as fault:  # of predictions by an earlier version
