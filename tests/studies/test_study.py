@@ -17,6 +17,7 @@ from autoseg.evaluation.comparison import Method
 from autoseg.inference.bundle import load_bundle
 from autoseg.phantoms import write_phantoms
 from autoseg.studies import configuration
+from autoseg.studies import study as study_module
 from autoseg.studies.choice import choose
 
 SHORT = ["--iterations", "2", "--set", "validations=1", "--set", "cpu_width=1", "--device", "cpu", "--quiet"]
@@ -115,6 +116,22 @@ def test_the_same_study_trains_nothing_again_and_another_is_refused(
     assert len(trained) == 2
     assert call(place, "study", "Abdomen", "--folds", "1", *SHORT, "--name", "one") == 2
     assert "two folds or more" in capsys.readouterr().err
+
+
+def test_a_study_that_was_interrupted_goes_on_to_the_same_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    models = place / "workspace" / "models"
+    with monkeypatch.context() as patch:
+        patch.setattr(study_module, "decide_rules", stop)
+        assert call(place, *STUDY, "--name", "two") == 130
+    assert not (models / "Abdomen_two").exists()
+    assert call(place, *STUDY, "--name", "two") == 0
+    first, second = (load_bundle(models / name) for name in ("Abdomen_study", "Abdomen_two"))
+    assert first.digest == second.digest
+    records = [place / "workspace" / "studies" / "Abdomen" / name / "study.json" for name in ("study", "two")]
+    assert len({json.dumps(json.loads(path.read_text())["decisions"]) for path in records}) == 1
 
 
 def method(name: str, gain: float, noise: float) -> Method:
