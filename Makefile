@@ -7,7 +7,11 @@ COVERAGE :=
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
 OTHERS := architecture measure_of_code names public records workspace
 
-.PHONY: demo test coverage check lint slow gpu bench oldest clean
+# of the fuzzing: seconds for each reader, and which readers (all where none is named)
+SECONDS ?= 600
+READER ?=
+
+.PHONY: demo test coverage check unit lint style types slow nightly fuzz gpu bench oldest clean
 
 demo: .venv/ready
 	$(BIN)/autoseg demo
@@ -19,17 +23,39 @@ test: .venv/ready lint
 coverage: COVERAGE := --cov --cov-report=term:skip-covered
 coverage: test
 
-check: .venv/ready lint
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal \
+# side by side: most of it keeps one core busy
+check: .venv/ready
+	$(MAKE) --jobs 3 --no-print-directory style types unit
+
+unit: .venv/ready
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal --quick \
 		$(PARTS:%=tests/%) $(OTHERS:%=tests/test_%.py)
 
-lint: .venv/ready
+lint: style types
+
+style: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+
+types: .venv/ready
+	$(BIN)/python -m mypy
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow
+
+# 10 000 changed files for each reader; hours
+nightly: .venv/ready
+	AUTOSEG_FUZZ=nightly $(BIN)/python -m pytest -q tests/fuzz
+
+# the readers under a fuzzer that watches which lines run, in an environment of its own; no part of continuous integration
+fuzz: .venv-fuzz/ready
+	.venv-fuzz/bin/python -m tests.fuzz.coverage_guided --seconds $(SECONDS) $(READER)
+
+.venv-fuzz/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-fuzz/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dicom,test,fuzz]"
+	touch $@
 
 gpu: .venv/ready
 	$(BIN)/python -m pytest -q -m gpu
@@ -43,10 +69,13 @@ oldest: .venv-oldest/ready
 	.venv-oldest/bin/python -m pip list
 	.venv-oldest/bin/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
+# ipyniivue, of which only files are read, asks for a newer numpy than the rest: it comes without what it depends on
+OLDEST := dicom,onnx,test,dev
 .venv-oldest/ready: setup.cfg tests/helpers/lower_bounds.py
 	$(PYTHON) -m venv .venv-oldest
-	$(PYTHON) tests/helpers/lower_bounds.py setup.cfg $(EXTRAS) > .venv-oldest/bounds.txt
-	.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/bounds.txt --editable ".[$(EXTRAS)]"
+	$(PYTHON) tests/helpers/lower_bounds.py setup.cfg $(OLDEST) > .venv-oldest/bounds.txt
+	.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/bounds.txt --editable ".[$(OLDEST)]"
+	.venv-oldest/bin/python -m pip install --quiet --no-deps ipyniivue==2.4.0
 	touch $@
 
 .venv/ready: setup.cfg constraints.txt pyproject.toml
@@ -56,4 +85,4 @@ oldest: .venv-oldest/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis
+	rm -rf .venv .venv-oldest .venv-fuzz .fuzz build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis

@@ -49,6 +49,7 @@ _HOMES = {
     "predict": "autoseg.pipeline",
     "evaluate": "autoseg.pipeline",
     "compare": "autoseg.pipeline",
+    "study": "autoseg.pipeline",
     "Workspace": "autoseg.workspace",
 }
 

@@ -12,6 +12,7 @@ from autoseg.errors import ModelError
 
 __all__ = ["read_member", "safe_members"]
 
+AGAIN = "Copy it again from where it comes from"
 MAX_RATIO = 100  # uncompressed / compressed bytes of a member; random weights stay below 1.2, a bomb is near 1000
 
 
@@ -30,16 +31,19 @@ def safe_members(source: str | os.PathLike[str] | IO[bytes], name: str | Path) -
         with zipfile.ZipFile(source) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:
-        raise ModelError(f"{name}: neither a model folder nor an undamaged zip: {fault}") from fault
+        raise ModelError(f"{name}: expected a model folder or a whole zip, found: {fault}. {AGAIN}") from fault
     names = [info.filename for info in infos]
     if len(set(names)) < len(names):
-        raise ModelError(f"{name}: two members of the archive share a name")
+        raise ModelError(f"{name}: expected members of different names in the archive, found two of one. {AGAIN}")
     for info in infos:
         parts = PurePosixPath(info.filename.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in info.filename:
             raise ModelError(f"{name}: the member {info.filename!r} points outside the archive; do not trust this file")
         if info.file_size > MAX_RATIO * max(info.compress_size, 1024):
-            raise ModelError(f"{name}: the member {info.filename!r} claims {info.file_size} bytes from {info.compress_size}")
+            raise ModelError(
+                f"{name}: the member {info.filename!r} claims {info.file_size} bytes from {info.compress_size}; "
+                "do not trust this file"
+            )
     return {info.filename: info.file_size for info in infos}
 
 
@@ -49,4 +53,4 @@ def read_member(source: str | os.PathLike[str] | IO[bytes], member: str, name: s
         with zipfile.ZipFile(source) as archive:
             return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError, OSError, EOFError) as fault:
-        raise ModelError(f"{name}: {PurePosixPath(member).name} cannot be read from the archive: {fault}") from fault
+        raise ModelError(f"{name}: {PurePosixPath(member).name} cannot be read from the archive: {fault}. {AGAIN}") from fault

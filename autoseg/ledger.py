@@ -19,7 +19,7 @@ from autoseg.atomic import remove_leftovers
 from autoseg.errors import AutosegError
 from autoseg.names import inside, plain_name
 from autoseg.room import told_when_full
-from autoseg.workspace import read_json, write_json, write_text
+from autoseg.workspace import parse_json, read_json, write_json, write_text
 from planners.records import OPTIONAL, RecordError, from_json, to_json
 
 __all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", "file_digest", "judge", "remove_outputs"]
@@ -186,15 +186,25 @@ class Journal:
     entries: dict[str, Line] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, about: Mapping[str, Any], error: type[AutosegError] = AutosegError) -> Journal:
+    def open(
+        cls,
+        path: Path,
+        about: Mapping[str, Any],
+        error: type[AutosegError] = AutosegError,
+        *,
+        formerly: Mapping[str, Any] | None = None,
+    ) -> Journal:
         """The journal, nothing written yet.
+
+        Args:
+            formerly: what an older version wrote of the same work as ``about``.
 
         Raises:
             AutosegError: the folder holds something that this work did not make.
         """
         remove_leftovers(path.parent)  # a kill in the first writes leaves nothing else
         lines = list(_lines(path))
-        if path.parent.exists() and any(path.parent.iterdir()) and (not lines or lines[0] != about):
+        if path.parent.exists() and any(path.parent.iterdir()) and (not lines or lines[0] not in (about, formerly)):
             raise error(
                 f"{path.parent}: expected an empty folder, or one that the same command began; found another. "
                 "Choose a new folder, or empty this one"
@@ -249,9 +259,9 @@ def _as_lines(entries: Iterable[Mapping[str, Any] | Line]) -> str:
 
 def _lines(path: Path) -> Iterator[Any]:
     """The lines of a journal; the last one may be cut short."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with contextlib.suppress(AutosegError):
+            yield parse_json(line, path)
 
 
 def file_digest(path: Path) -> str:

@@ -2,16 +2,25 @@
 
 Case identifiers, data-set, plan, run and model names come from files and options of anybody. Appended to a folder, an absolute
 path or one with ``..`` would lead out of it; so they pass here first, and what removes or replaces files asks again.
+
+The other way round, a folder is often called after a patient or a user. What is handed on names files alone, and ``scrubbed``
+takes the folders out of its sentences.
 """
 
 import re
 import shutil
+import unicodedata
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 
 from autoseg.errors import AutosegError
 from planners.names import LONGEST, fault_of_name
 
-__all__ = ["as_file_name", "inside", "plain_name", "remove_folder"]
+__all__ = ["as_file_name", "case_name", "fault_of_path", "folders_of", "inside", "plain_name", "remove_folder", "scrubbed"]
+
+LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes, of any file system; beyond them looking for the file is an error
+_FOLDERS = re.compile(r"""(?<![\w<.])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/]|~[\\/])(?:[^\\/\s'",;:()]+[\\/])*(?=[^\\/\s])""")
 
 
 def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegError] = AutosegError) -> str:
@@ -32,6 +41,26 @@ def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegErro
             f"found {fault}. Rename it, without / and \\ and shorter than {LONGEST} bytes"
         )
     return name
+
+
+def fault_of_path(path: str | Path) -> str:
+    """What keeps a path that a file names from being one, in words; empty where nothing does. The file need not exist."""
+    text = str(path)
+    if "\0" in text:
+        return "a zero byte, which no path has"
+    try:
+        longest = max(len(part.encode()) for part in (*Path(text).parts, ""))
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        return "no valid text"
+    if longest > LONGEST_PART:
+        return f"a name of {longest} bytes, more than {LONGEST_PART}"
+    return f"{length} bytes, more than {LONGEST_PATH}" if length > LONGEST_PATH else ""
+
+
+def case_name(text: str) -> str:
+    """A file's name as that of a case: letters with accents as one sign, which some systems write as one and others as two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -61,3 +90,21 @@ def as_file_name(text: str, otherwise: str) -> str:
     """A plain file name that resembles any text: letters, digits, dots, dashes, underscores; ``otherwise`` if none is left."""
     name = re.sub(r"[^\w.-]+", "_", text).encode(errors="ignore")[:LONGEST].decode(errors="ignore")
     return name.strip("._") or otherwise
+
+
+def folders_of(paths: Iterable[str | PathLike[str]]) -> tuple[str, ...]:
+    """These folders and all that they lie in, as they are given and from the root on, for ``scrubbed``."""
+    every = {form for path in map(Path, paths) for form in (path, path.absolute())}
+    return tuple(sorted({str(folder) for path in every for folder in (path, *path.parents) if folder.name}))
+
+
+def scrubbed(sentence: str, folders: Iterable[str | Path] = ()) -> str:
+    """A sentence without the folders of this machine: of a path only the last name is left.
+
+    Args:
+        folders: paths known to occur; they may hold blanks, which the general rule takes for the end of a path.
+    """
+    for folder in sorted({str(folder).rstrip("/\\") for folder in folders} - {"", "."}, key=len, reverse=True):
+        sentence = re.sub(rf"(?<![\w.-]){re.escape(folder)}[\\/](?:[^\\/\s]+[\\/])*", "", sentence)
+        sentence = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", Path(folder).name, sentence)
+    return _FOLDERS.sub("", sentence)

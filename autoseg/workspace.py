@@ -8,6 +8,7 @@ A workspace is one folder::
     runs/DATASET/RUN/       fold_K/ with fold.json, checkpoint, history, curves, validation
     models/                 finished models, one folder each
     comparisons/            tables of ``compare``, one folder each
+    studies/DATASET/        what a study decided, and why, one folder each
 
 Files are written beside their place and moved there in one step, so that a file that exists is whole.
 """
@@ -23,8 +24,8 @@ from typing import Any, TypeVar
 
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError, DatasetError, ModelError, PlanError, TrainingError
-from autoseg.names import plain_name
-from planners.records import OPTIONAL, REST, RecordError, called, from_json, to_json
+from autoseg.names import fault_of_path, plain_name
+from planners.records import OPTIONAL, REST, NewerError, RecordError, called, from_json, to_json
 
 __all__ = [
     "OPTIONAL",
@@ -33,6 +34,9 @@ __all__ = [
     "Workspace",
     "as_text",
     "called",
+    "as_record",
+    "known_folder",
+    "parse_json",
     "read_json",
     "read_record",
     "unsealed",
@@ -41,6 +45,7 @@ __all__ = [
 ]
 
 SEAL = "seal"  # key of a sealed object
+DEEPEST = 100  # of lists and objects in each other; ours have a dozen
 
 T = TypeVar("T")
 
@@ -72,6 +77,9 @@ class Workspace:
     def comparison(self, name: str) -> Path:
         return self.folder / "comparisons" / plain_name(name, what="comparison")
 
+    def study(self, dataset: str, name: str) -> Path:
+        return self._of(dataset, "studies") / plain_name(name, what="study")
+
     def _of(self, dataset: str, kind: str) -> Path:
         return self.folder / kind / plain_name(dataset, what="data set", error=DatasetError)
 
@@ -82,11 +90,11 @@ class Workspace:
             DatasetError: the name belongs to another folder already.
         """
         path = self.fingerprints(name) / "dataset.json"
-        if path.is_file() and (known := _known_folder(path)) != Path(folder) and known.is_dir():
+        if path.is_file() and (known := known_folder(path)) != Path(folder) and known.is_dir():
             raise DatasetError(
                 f"this workspace knows {name!r} as {known}, found {folder}. Rename one folder, or use --workspace"
             )
-        write_json(path, {"folder": str(folder)}, seal=True)
+        write_json(path, KnownDataset(str(folder)), seal=True)
 
     def dataset_folder(self, text: str) -> Path:
         """The raw folder that a user means by a path, a name or a number.
@@ -98,7 +106,7 @@ class Workspace:
             return Path(text).resolve()
         known = {}
         for path in sorted(self.folder.glob("fingerprints/*/dataset.json")):
-            known[path.parent.name] = _known_folder(path)
+            known[path.parent.name] = known_folder(path)
         for name, folder in known.items():
             number = re.match(r"Dataset(\d+)_", folder.name)
             if text in (name, folder.name) or (number and text.isdigit() and int(text) == int(number[1])):
@@ -114,8 +122,19 @@ class Workspace:
         return tuple(sorted(path.parent for path in self.folder.glob("models/[!.]*/model.json")))
 
 
-def _known_folder(path: Path) -> Path:
-    return Path(read_json(path)["folder"])
+@dataclass(frozen=True)
+class KnownDataset:
+    """Where the raw folder of a data set was when the workspace last saw it."""
+
+    folder: str
+
+
+def known_folder(path: Path) -> Path:
+    """The raw folder of a data set that a ``dataset.json`` of the workspace names; AutosegError: it is damaged."""
+    folder = read_record(KnownDataset, path, strict=False).folder
+    if fault := fault_of_path(folder):
+        raise DatasetError(f"{path}: folder: expected a path, found {fault}. Correct it there")
+    return Path(folder)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -123,23 +142,24 @@ def write_text(path: Path | str, text: str) -> None:
         draft.write_text(text)
 
 
-def write_json(path: Path | str, value: Any, *, seal: bool = False) -> None:
+def write_json(path: Path | str, value: Any, *, seal: bool = False, dense: bool = False) -> None:
     """Records, dictionaries, lists, numbers and strings as JSON; NaN is refused.
 
     Args:
         seal: put a digest of all the others among the keys of an object, so that ``read_json`` notices damage. For files
             that no person edits.
+        dense: all in one line, which is written in a fifth of the time. For large files that hardly anybody reads.
     """
+    write_text(path, as_text(value, seal=seal, dense=dense))
+
+
+def as_text(value: Any, *, seal: bool = False, dense: bool = False) -> str:
+    """What ``write_json`` writes."""
     content = to_json(value)
     if seal:
         content = json.loads(json.dumps(content, allow_nan=False))  # as it is read back: keys are strings
         content[SEAL] = _seal(content)
-    write_text(path, as_text(content))
-
-
-def as_text(value: Any) -> str:
-    """What ``write_json`` writes."""
-    return json.dumps(to_json(value), indent=1, allow_nan=False) + "\n"
+    return json.dumps(content, indent=None if dense else 1, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path, error: type[AutosegError] = AutosegError) -> Any:
@@ -150,17 +170,47 @@ def read_json(path: str | Path, error: type[AutosegError] = AutosegError) -> Any
             whole number of thousands of digits. BrokenSeal: it is not what was sealed.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise error(f"{path}: there is no such file") from None
+    except (OSError, ValueError) as fault:  # of a path with a zero byte
+        raise error(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
+    return unsealed(parse_json(data, path, error), path)
+
+
+def parse_json(data: bytes | str, where: object, error: type[AutosegError] = AutosegError) -> Any:
+    """The value that JSON text or its bytes stand for, a seal included; a byte order mark does no harm.
+
+    Args:
+        where: what messages call the file.
+
+    Raises:
+        AutosegError, or the ``error`` named: no JSON; nested more deeply than ``DEEPEST``; what is no text or a whole number of
+            thousands of digits.
+    """
+    try:
+        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
         content = json.loads(text)
         if "\\ud" in text.lower():  # half a pair of surrogates is no text, and could be written nowhere
             json.dumps(content, ensure_ascii=False).encode()
-        return unsealed(content, path)
-    except FileNotFoundError:
-        raise error(f"{path}: there is no such file") from None
+        if _is_deep(content):
+            raise RecursionError
     except RecursionError:
-        raise error(f"{path}: not readable as JSON: nested too deeply. Correct it there") from None
-    except (OSError, ValueError) as fault:  # of JSON, of UTF-8, of whole numbers with too many digits
-        raise error(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
+        raise error(f"{where}: not readable as JSON: nested too deeply. Correct it there") from None
+    except ValueError as fault:  # of JSON, of UTF-8, of whole numbers with too many digits
+        raise error(f"{where}: not readable as JSON: {fault}. Correct it there") from fault
+    return content
+
+
+def _is_deep(content: Any) -> bool:
+    """Whether lists and objects lie in each other more deeply than anything that goes through them by itself can follow."""
+    level = [content]
+    for _ in range(DEEPEST):
+        parts = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [one for part in parts for one in part if isinstance(one, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 class BrokenSeal(AutosegError):
@@ -191,7 +241,22 @@ def _seal(content: dict[str, Any]) -> str:
 
 def read_record(cls: type[T], path: Path | str, *, strict: bool = True) -> T:
     """A record from its file; errors name the file and the place in it. ``strict`` as in ``from_json``."""
+    return as_record(cls, read_json(path), path, strict=strict)
+
+
+def as_record(
+    cls: type[T],
+    content: Any,
+    where: object,
+    *,
+    strict: bool = True,
+    error: type[AutosegError] = AutosegError,
+    remedy: str = "Correct it there",
+) -> T:
+    """A record from what its file holds, as ``from_json``, but a fault of the file is the ``error`` named, with a remedy."""
     try:
-        return from_json(cls, read_json(path), where=str(path), strict=strict)
+        return from_json(cls, content, where=str(where), strict=strict)
+    except NewerError as fault:
+        raise error(str(fault)) from fault
     except RecordError as fault:
-        raise AutosegError(str(fault)) from fault
+        raise error(f"{fault}. {remedy}") from fault

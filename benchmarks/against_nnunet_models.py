@@ -3,19 +3,21 @@
     python benchmarks/against_nnunet_models.py --nnunet BIN RESULTS IMAGES [RESULTS IMAGES ...]
 
 BIN is the ``bin`` folder of an environment with nnunetv2, RESULTS a results folder (or ``fold_N`` of one), IMAGES a folder of
-scans. Both programs run on the CPU, with mirroring and without. The table has, over all cases of a model, the least share of
+scans. Of a cascade RESULTS is the folder of its second stage, which lies beside that of the first; nnU-Net runs one after the
+other. Both programs run on the CPU, with mirroring and without. The table has, over all cases of a model, the least share of
 voxels with the same label, of those whose probabilities agree to 0.001, and the largest and the mean difference of
 probabilities; lines are added to ``results/against_nnunet_models.json``.
 
 nnU-Net adds up logits in half precision, which leaves few digits in the corners of a volume, where the weights of windows are
 tiny. With ``--float32`` it is made to add up in float32, so that its rounding can be told from differences between the
-programs.
+programs. With ``--half-sums`` autoseg adds up in half precision too.
 """
 
 import argparse
 import os
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +25,11 @@ from machine import about
 
 from autoseg.data.dataset import cases_in
 from autoseg.imaging.files import read_label_volume
-from autoseg.inference.bundle import load_bundle, save_bundle
+from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
-from autoseg.interop.nnunet import read_nnunet
 from autoseg.options import InferenceOptions
-from autoseg.workspace import read_json, write_json
+from autoseg.pipeline import import_model
+from autoseg.workspace import Workspace, read_json, write_json
 
 IN_FLOAT32 = """
 import torch
@@ -39,8 +41,8 @@ function.__defaults__ = tuple(torch.float32 if value is torch.float16 else value
 RUN = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder as run; run()"
 
 
-def theirs(python, results, folds, images, out, mirror, float32):
-    """Run nnU-Net over a folder of scans; it writes masks and probabilities."""
+def theirs(python, results, folds, images, out, mirror, float32, previous=None):
+    """Run nnU-Net over a folder of scans; it writes masks and probabilities. ``previous`` are masks of the stage before."""
     command = [
         python,
         "-c",
@@ -58,6 +60,7 @@ def theirs(python, results, folds, images, out, mirror, float32):
         "--save_probabilities",
     ]
     command += ["-npp", "1", "-nps", "1", "--disable_progress_bar", *([] if mirror else ["--disable_tta"])]
+    command += ["-prev_stage_predictions", previous] if previous else []
     roots = {f"nnUNet_{name}": str(out) for name in ("raw", "preprocessed", "results")}
     environment = {**os.environ, **roots, "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
     environment.pop("PYTHONPATH", None)  # it is of our environment
@@ -74,26 +77,28 @@ def compare(case, predictor, out, ending):
     return (*same, apart.max(), apart.mean(), (mask > 0).mean())
 
 
-def lines(python, results, images, folder, float32):
+def lines(python, results, images, folder, float32, half_sums):
     """A line for each way of predicting with one model."""
-    model = read_nnunet(results)
-    parts = {"plan": model.plan, "labels": model.labels, "channels": model.channels, "file_ending": model.file_ending}
-    save_bundle(folder / "model", **parts, weights=model.weights)
-    bundle = load_bundle(folder / "model")
-    cases = cases_in(images, model.file_ending, len(model.channels))
+    bundle = replace(load_bundle(import_model(results, Workspace(folder), name="model")), postprocessing=())
+    cases = cases_in(images, bundle.file_ending, len(bundle.channels))
     top = results.parent if results.name.startswith("fold_") else results
     for mirror in (True, False):
-        out = folder / f"nnunet_{mirror}"
-        theirs(python, top, sorted(model.weights), images, out, mirror, float32)
-        predictor = Predictor(bundle, InferenceOptions(precision="fp32", mirror=mirror), device="cpu")
-        rows = np.array([compare(case, predictor, out, model.file_ending) for case in cases])
+        out, previous = folder / f"nnunet_{mirror}", None
+        if bundle.coarse:
+            previous = folder / f"previous_{mirror}"
+            first = top.parent / f"{top.name.rpartition('__')[0]}__{bundle.coarse.plan.name}"
+            theirs(python, first, sorted(bundle.coarse.folds), images, previous, mirror, float32)
+        theirs(python, top, sorted(bundle.folds), images, out, mirror, float32, previous)
+        predictor = Predictor(bundle, InferenceOptions(precision="fp32", mirror=mirror, half_sums=half_sums), device="cpu")
+        rows = np.array([compare(case, predictor, out, bundle.file_ending) for case in cases])
         yield {
-            "model": f"{model.plan.dataset} {top.name}",
+            "model": f"{bundle.plan.dataset} {top.name}",
             "images": images.name,
-            "network": model.plan.network.name,
-            "folds": sorted(model.weights),
+            "network": bundle.plan.network.name,
+            "folds": sorted(bundle.folds),
             "mirrored": bool(predictor.mirror_axes),
             "nnunet_adds_in": "float32" if float32 else "float16",
+            "autoseg_adds_in": "float16" if half_sums else "float32",
             "cases": len(cases),
             "same_labels_least": float(rows[:, 0].min()),
             "same_probabilities_least": float(rows[:, 1].min()),
@@ -108,15 +113,16 @@ def main():
     parser.add_argument("pairs", nargs="+", type=Path, metavar="RESULTS IMAGES")
     parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
     parser.add_argument("--float32", action="store_true", help="have nnU-Net add up in float32")
+    parser.add_argument("--half-sums", action="store_true", help="have autoseg add up in float16, as nnU-Net does")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "against_nnunet_models.json")
     args = parser.parse_args()
     stored = read_json(args.out)["models"] if args.out.is_file() else []
     for results, images in zip(args.pairs[::2], args.pairs[1::2], strict=True):
         with tempfile.TemporaryDirectory() as folder:
-            for line in lines(args.nnunet / "python", results, images, Path(folder), args.float32):
+            for line in lines(args.nnunet / "python", results, images, Path(folder), args.float32, args.half_sums):
                 print(line, flush=True)
-                key = ("model", "images", "folds", "mirrored", "nnunet_adds_in")
-                stored = [old for old in stored if [old[k] for k in key] != [line[k] for k in key]] + [line]
+                key = ("model", "images", "folds", "mirrored", "nnunet_adds_in", "autoseg_adds_in")
+                stored = [old for old in stored if [old.get(k, "float32") for k in key] != [line[k] for k in key]] + [line]
                 write_json(args.out, {"machine": about(), "models": stored})
 
 

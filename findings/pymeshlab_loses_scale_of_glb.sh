@@ -6,7 +6,8 @@
 # transform of a node is part of the format.
 # Expected: 0.02 x 0.03 x 0.04, as trimesh reads it back.
 # Found: vertex_matrix() is 20 x 30 x 40, transformed_vertex_matrix() and the measured volume are in metres, and the STL that
-# save_current_mesh writes is 20 x 30 x 40 again.
+# save_current_mesh writes is 20 x 30 x 40 again. Of a GLB whose vertices are in metres themselves, as autoseg writes it, the STL is
+# right.
 # Fails as soon as one of them changes.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -34,5 +35,10 @@ assert np.allclose(right, [0.02, 0.03, 0.04])
 assert np.allclose(turned, right), "pymeshlab does otherwise now: look at this finding"
 assert np.allclose(plain, 1000 * right), "pymeshlab does otherwise now: look at this finding"
 assert np.allclose(saved, 1000 * right), "pymeshlab does otherwise now: look at this finding"
+trimesh.Scene(trimesh.creation.box((0.02, 0.03, 0.04))).export("b.glb")
+meshes.load_new_mesh("b.glb")
+meshes.save_current_mesh("b.stl")
+print("vertices in metres", trimesh.load("b.stl").extents.tolist())
+assert np.allclose(trimesh.load("b.stl").extents, right)
 PY
 echo "still so"

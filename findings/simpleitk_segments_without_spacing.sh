@@ -2,12 +2,13 @@
 # SimpleITK 2.5.7 opens a DICOM segmentation of two segments with a spacing of 1, 1, 1.
 #
 # The object (highdicom 0.28.2, binary, voxels of 0.7 x 0.8 x 2.5 mm) is valid: the frames of the second segment lie at the places of
-# those of the first. Of an object with one segment the spacing is right.
+# those of the first. Of an object with one segment the spacing is right. What is 1 in a segment is 255 in the image.
 #
 # Seen:
-#   1 segment(s): size (10, 8, 5), spacing (0.7, 0.8, 2.5)
-#   2 segment(s): size (10, 8, 10), spacing (1.0, 1.0, 1.0)
-# highdicom and 3D Slicer give 0.7 x 0.8 x 2.5 for both. What to use: highdicom, 3D Slicer, or `autoseg reconstruct`.
+#   1 segment(s): size (10, 8, 5), spacing (0.7, 0.8, 2.5), values 0 255
+#   2 segment(s): size (10, 8, 10), spacing (1.0, 1.0, 1.0), values 0 255
+# highdicom and 3D Slicer give 0.7 x 0.8 x 2.5 for both. What to use: highdicom, 3D Slicer, `autoseg reconstruct`; or an object for
+# each segment, as `autoseg predict --write seg_each` makes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -71,7 +72,9 @@ for count in (1, 2):
     ).save_as(f"{count}.dcm")
     image = SimpleITK.ReadImage(f"{count}.dcm")
     found[count] = image.GetSpacing()
-    print(f"{count} segment(s): size {image.GetSize()}, spacing {image.GetSpacing()}")
+    values = np.unique(SimpleITK.GetArrayFromImage(image)).tolist()
+    print(f"{count} segment(s): size {image.GetSize()}, spacing {image.GetSpacing()}, values", *values)
+    assert values == [0, 255], "the behaviour has changed"
 volume = highdicom.seg.segread("2.dcm").get_volume()
 assert np.allclose(volume.spacing, (2.5, 0.8, 0.7)), volume.spacing
 assert np.allclose(found[1], (0.7, 0.8, 2.5))

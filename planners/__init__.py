@@ -16,7 +16,16 @@ from planners.cost import count_elements, count_operations, count_parameters
 from planners.fingerprint import ChannelStats, Fingerprint
 from planners.fullres import plan_fullres
 from planners.lowres import pays_off, plan_lowres
-from planners.plan import AttentionStage, Budget, ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
+from planners.plan import (
+    AttentionStage,
+    Budget,
+    ChannelNormalization,
+    CoarseLabels,
+    Decision,
+    NetworkSpec,
+    Plan,
+    Resampling,
+)
 from planners.presets import PRESETS, Preset, get_preset, unknown_name
 from planners.records import RecordError, digest, from_json, to_json
 from planners.slices import plan_slices
@@ -29,6 +38,7 @@ __all__ = [
     "Budget",
     "ChannelNormalization",
     "ChannelStats",
+    "CoarseLabels",
     "Decision",
     "Fingerprint",
     "NetworkSpec",

@@ -63,3 +63,9 @@ class Fingerprint:
     def __post_init__(self) -> None:
         if not len(self.cases) == len(self.shapes) == len(self.spacings_mm) > 0:
             raise ValueError("cases, shapes and spacings_mm must be of one length and not empty")
+        for name, rows, least, most in (("shapes", self.shapes, 1, 1e6), ("spacings_mm", self.spacings_mm, 1e-6, 1e4)):
+            numbers = [number for row in rows for number in row]
+            if not least <= min(numbers) <= max(numbers) <= most:
+                raise ValueError(f"{name} must be from {least:g} to {most:g}, found {min(numbers)} to {max(numbers)}")
+        if self.n_labels < 1 or not 0 < self.relative_crop <= 1:
+            raise ValueError(f"expected labels and a relative_crop in (0, 1], found {self.n_labels} and {self.relative_crop}")

@@ -13,9 +13,9 @@ from planners.axes import Triple, triple
 from planners.names import fault_of_name
 from planners.records import added, schema_number
 
-__all__ = ["AttentionStage", "Budget", "ChannelNormalization", "Decision", "NetworkSpec", "Plan", "Resampling"]
+__all__ = ["AttentionStage", "Budget", "ChannelNormalization", "CoarseLabels", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
-SCHEMA = 2  # 2: what models of nnU-Net do otherwise
+SCHEMA = 3  # 2: what models of nnU-Net do otherwise; 3: cascades
 # of each entry: beyond any network that somebody trained, and before one that no machine holds
 LIMITS = (
     ("features", 1, 65536),
@@ -92,6 +92,24 @@ class Resampling:
 
 
 @dataclass(frozen=True)
+class CoarseLabels:
+    """An input besides the image: what another model, the coarse stage of a cascade, says of the same scan.
+
+    Its label codes 1 to ``count`` are as many channels behind those of the image, 1 where the code is and 0 elsewhere.
+    ``plan`` is the name of the coarse stage's plan.
+    """
+
+    plan: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if fault := fault_of_name(self.plan):
+            raise ValueError(f"coarse labels need the plan they come from, found {self.plan!r}: {fault}")
+        if self.count < 1:
+            raise ValueError(f"coarse labels need at least one code, found {self.count}")
+
+
+@dataclass(frozen=True)
 class AttentionStage:
     """Self-attention behind the last block of encoder stage ``stage``, whose ``heads`` share half of the stage's features.
 
@@ -149,7 +167,9 @@ class NetworkSpec:
             raise ValueError(f"backbone must be plain or residual, found {self.backbone!r}")
         lengths = {len(entry) for entry in (self.features, self.strides, self.kernels, self.encoder_blocks)}
         if lengths != {len(self.decoder_blocks) + 1}:
-            raise ValueError("features, strides, kernels and encoder_blocks need one entry per stage, decoder_blocks one fewer")
+            names = ("features", "strides", "kernels", "encoder_blocks", "decoder_blocks")
+            found = ", ".join(f"{name} with {len(getattr(self, name))}" for name in names)
+            raise ValueError(f"expected one entry for each stage, in decoder_blocks one fewer; found {found}")
         for name, least, most in LIMITS:
             values = [v for entry in getattr(self, name) for v in (entry if isinstance(entry, tuple) else (entry,))]
             if values and not least <= min(values) <= max(values) <= most:
@@ -225,6 +245,7 @@ class Plan:
         orientation: ``canonical``: scans are turned to head, front and right first; ``stored``: taken as their file has them.
         window_peak: where the weight of a window of prediction is largest: in its ``middle``, or at a ``voxel``, the one behind
             the middle where that lies between two.
+        coarse: the labels of a coarse stage, where the network reads them beside the image.
     """
 
     name: str
@@ -248,6 +269,7 @@ class Plan:
     schema: int = schema_number(SCHEMA)
     orientation: str = added(2, "canonical")
     window_peak: str = added(2, "middle")
+    coarse: CoarseLabels | None = added(3, None)
 
     def __post_init__(self) -> None:
         if self.orientation not in ("canonical", "stored"):
@@ -263,10 +285,12 @@ class Plan:
         if not {0, 1, 2}.issuperset(self.mirror_axes) or len(set(self.mirror_axes)) < len(self.mirror_axes):
             raise ValueError(f"mirror_axes must be among 0, 1, 2, each once, found {self.mirror_axes}")
         network, channels = self.network, [how.channel for how in self.normalization]
-        if len(channels) != network.in_channels:
-            raise ValueError(f"normalization has {len(channels)} channels, but the network takes {network.in_channels}")
-        for name in ("input_mean", "input_std"):
-            expected = tuple(getattr(how, name) for how in self.normalization)
+        labels = self.coarse.count if self.coarse else 0
+        if len(channels) + labels != network.in_channels:
+            more = f" and coarse {labels} labels" if labels else ""
+            raise ValueError(f"normalization has {len(channels)} channels{more}, but the network takes {network.in_channels}")
+        for name, as_it_is in (("input_mean", 0.0), ("input_std", 1.0)):
+            expected = (*(getattr(how, name) for how in self.normalization), *(as_it_is,) * labels)
             if getattr(network, name) not in ((), expected):
                 raise ValueError(f"network.{name} is {getattr(network, name)}, but normalization says {expected}")
         if min(*self.patch_size, self.batch_size, self.iterations) < 1:

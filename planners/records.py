@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 __all__ = [
     "OPTIONAL",
     "REST",
+    "NewerError",
     "RecordError",
     "added",
     "called",
@@ -39,6 +40,7 @@ __all__ = [
 T = TypeVar("T")
 OPTIONAL: Mapping[str, Any] = {"optional": True}
 REST: Mapping[str, Any] = {"rest": True}
+LONGEST = 200  # letters of a value in a message
 
 
 def called(name: str) -> Mapping[str, Any]:
@@ -48,6 +50,10 @@ def called(name: str) -> Mapping[str, Any]:
 
 class RecordError(ValueError):
     """A JSON value does not fit the record it should become; the message says where."""
+
+
+class NewerError(RecordError):
+    """The file is of a newer version; the message says so, and what to do."""
 
 
 def added(since: int, default: T, *, counts: bool = True) -> T:
@@ -80,6 +86,8 @@ def identity(record: Any) -> Any:
 
 
 def _plain(value: Any, *, whole: bool) -> Any:
+    if value.__class__ in (str, int, float, bool):  # most of what there is
+        return value
     if dataclasses.is_dataclass(value):
         return _fields_to_json(value, whole)
     if isinstance(value, tuple | list):
@@ -166,7 +174,13 @@ def _build(kind: Any, value: Any, where: str, strict: bool) -> Any:
         return value
     if kind in (str, bool) and isinstance(value, kind):
         return value
-    raise RecordError(f"{where}: expected {_name(kind)}, found {value!r}")
+    raise RecordError(f"{where}: expected {_name(kind)}, found {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 @cache
@@ -176,7 +190,7 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 def _build_record(cls: Any, data: Any, where: str, strict: bool) -> Any:
     if not isinstance(data, dict):
-        raise RecordError(f"{where}: expected an object with the fields of {cls.__name__}, found {data!r}")
+        raise RecordError(f"{where}: expected an object with the fields of {cls.__name__}, found {_shown(data)}")
     hints = _hints(cls)
     fields = {_key(field): field for field in dataclasses.fields(cls)}
     numbers = {key: field.metadata["schema"] for key, field in fields.items() if "schema" in field.metadata}
@@ -189,7 +203,7 @@ def _build_record(cls: Any, data: Any, where: str, strict: bool) -> Any:
         data = {key: value for key, value in data.items() if key not in others} | {rest: others}
     unknown = sorted(set(data) - set(fields))
     if unknown and strict:
-        raise RecordError(f"{where}: unknown field {unknown[0]!r}. Known: {', '.join(fields)}")
+        raise RecordError(f"{where}: unknown field {_shown(unknown[0])}. Known: {', '.join(fields)}")
     values = {}
     for key, field in fields.items():
         if key in data:
@@ -204,18 +218,24 @@ def _build_record(cls: Any, data: Any, where: str, strict: bool) -> Any:
 
 def _refuse_newer(found: Any, known: int, where: str) -> None:
     if _build(int, found, where, True) > known:
-        raise RecordError(f"{where}: written in schema {found} by a newer version, and this one reads up to {known}. Update it")
+        raise NewerError(f"{where}: written in schema {found} by a newer version, and this one reads up to {known}. Update it")
 
 
 def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str, strict: bool) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise RecordError(f"{where}: expected a list, found {value!r}")
+        raise RecordError(f"{where}: expected a list, found {_shown(value)}")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
+        if {item.__class__ for item in value} == {kinds[0]} and (kinds[0] in (str, int) or _all_finite(kinds[0], value)):
+            return tuple(value)  # long ones are of numbers, and most are right
         kinds = (kinds[0],) * len(value)
     if len(kinds) != len(value):
         raise RecordError(f"{where}: expected {len(kinds)} entries, found {len(value)}")
     pairs = enumerate(zip(kinds, value, strict=True))
     return tuple(_build(kind, item, f"{where}[{i}]", strict) for i, (kind, item) in pairs)
+
+
+def _all_finite(kind: Any, numbers: list[Any] | tuple[Any, ...]) -> bool:
+    return kind is float and all(map(math.isfinite, numbers))
 
 
 def _finite(value: int | float, where: str) -> float:
@@ -230,7 +250,7 @@ def _finite(value: int | float, where: str) -> float:
 
 def _build_dict(kinds: tuple[Any, ...], value: Any, where: str, strict: bool) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise RecordError(f"{where}: expected an object, found {value!r}")
+        raise RecordError(f"{where}: expected an object, found {_shown(value)}")
     return {str(key): _build(kinds[1], item, f"{where}.{key}", strict) for key, item in value.items()}
 
 

@@ -3,10 +3,36 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 # before torch is imported: processes of tests share the cores, and so do the commands that they start
 if beside := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (1 + beside))))
+
+
+def pytest_addoption(parser):
+    what = "no thorough tests, the first and the last variant of a test with parameters, few examples of a property"
+    parser.addoption("--quick", action="store_true", help=what)
+
+
+def pytest_configure(config):
+    if config.getoption("--quick"):
+        settings.register_profile("quick", max_examples=10)
+        settings.load_profile("quick")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--quick"):
+        return
+    families = {}
+    for item in items:
+        families.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    ends = {id(item) for family in families.values() for item in (family[0], family[-1])}
+    kept, dropped = [], []
+    for item in items:
+        (kept if id(item) in ends and not item.get_closest_marker("thorough") else dropped).append(item)
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")

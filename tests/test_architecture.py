@@ -52,8 +52,6 @@ RULES = [
 UPWARDS = {
     ("autoseg/engines/child.py", "cli"): "a command in a process of its own is the command line that a person types",
     ("autoseg/studies/process.py", "cli"): "a network of a comparison is trained by `autoseg train`: its memory is its own",
-    ("autoseg/studies/ready.py", "pipeline"): "a training plans and prepares what is missing, by the verbs that do it",
-    ("autoseg/studies/fold.py", "pipeline"): "a fold that ended has its page",
 }
 STARTS_A_COMMAND = {"autoseg.engines.run_command", "autoseg.engines.processes.run_command"}
 

@@ -81,8 +81,8 @@ def test_repeats_train_with_the_next_seeds_and_keep_what_there_is(place, capsys)
     assert seeds == [0, 0, 1, 1]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     text = capsys.readouterr().out
-    assert "2 trainings each" in text
-    assert "which two trainings hardly allow" in text
+    assert "2 training runs each" in text
+    assert "which two training runs hardly allow" in text
     assert "seeds 0, 1, 8 cases" in text
     assert "| network | seed 0 | seed 1 | standard deviation | self_attention_unet minus it |" in text
     stored = json.loads((place / "twice" / "comparison.json").read_text())

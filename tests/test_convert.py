@@ -16,10 +16,12 @@ from autoseg.cli import main
 from autoseg.data.check import check_dataset
 from autoseg.data.conversion import writing
 from autoseg.data.dataset import read_dataset
+from autoseg.data.layouts.folders import read_names
 from autoseg.data.splits import read_splits
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.options import ConvertOptions, Runtime
 
@@ -611,6 +613,50 @@ def test_names_of_values_are_read_by_the_titles_of_columns(source, tmp_path, lin
     (source / "derivatives" / "manual" / "dseg.tsv").write_text(lines)
     convert("bids", source, tmp_path / "out")
     assert check(tmp_path / "out").labels.groups == {"lesion": (1,), "oedema": (2,)}
+
+
+COLOUR_TABLES = {
+    "ITK-SNAP": """################################################
+# ITK-SnAP Label Description File
+# IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL
+################################################
+    0     0    0    0        0  0  0    "Clear Label"
+    1   255    0    0        1  1  1    "left lesion, old"
+    2     0  255    0      0.5  1  0    "oedema"
+   17     0    0  255        1  1  1    "of no case"
+""",
+    "FreeSurfer": """#$Id: FreeSurferColorLUT.txt $
+
+#No. Label Name:                            R   G   B   A
+0   Unknown                                 0   0   0   0
+1   Left-Cerebral-Exterior                  70  130 180 0
+2   Left-Cerebral-White-Matter              245 245 245 0
+17  Left-Hippocampus                        220 216 20  0
+""",
+    "3D Slicer": "# Color table file names.ctbl\n0 Background 0 0 0 0\n1 lesion 255 0 0 255\n2 oedema 0 255 0 255\n",
+}
+IN_THEM = {
+    "ITK-SNAP": ("left lesion, old", "oedema"),
+    "FreeSurfer": ("Left-Cerebral-Exterior", "Left-Cerebral-White-Matter"),
+    "3D Slicer": ("lesion", "oedema"),
+}
+
+
+@pytest.mark.parametrize("program", COLOUR_TABLES)
+def test_colour_tables_of_other_programs_name_the_values(source, tmp_path, program):
+    put_image(source / "scans" / "a.nii.gz")
+    put_label(source / "scans" / "a_seg.nii.gz")
+    (source / "names.txt").write_text(COLOUR_TABLES[program])
+    options = {"labels": source / "scans", "names": source / "names.txt"}
+    convert("folders", source / "scans", tmp_path / "out", options=options)
+    assert check(tmp_path / "out").labels.groups == dict(zip(IN_THEM[program], ((1,), (2,)), strict=True))
+
+
+def test_the_tables_that_predictions_come_with_name_the_values_again(tmp_path):
+    names = {1: "left kidney", 300: "Tumor"}
+    write_label_tables(tmp_path, names)
+    assert read_names(tmp_path / "labels.txt") == names
+    assert read_names(tmp_path / "labels.ctbl") == {1: "left_kidney", 300: "Tumor"}
 
 
 def test_a_table_whose_columns_nobody_names_is_refused(source, tmp_path):

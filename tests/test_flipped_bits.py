@@ -12,7 +12,7 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.phantoms import write_phantoms
 from autoseg.preprocess import checked, store
 from autoseg.preprocess.case import PreparedCase, find_locations
-from autoseg.preprocess.store import is_stored, is_whole, open_case, store_case
+from autoseg.preprocess.store import entry_of, is_whole, open_case, store_case
 from autoseg.training.checkpoint import LoopState, load_checkpoint, read_state, save_checkpoint
 from autoseg.workspace import read_json, write_json
 
@@ -162,7 +162,7 @@ def test_a_case_of_a_version_without_sums_is_read_as_it_is(folder):
     record = json.loads((folder / "case.json").read_text())
     del record["seal"], record["files"]
     (folder / "case.json").write_text(json.dumps(record))
-    assert is_stored(folder, "abc")
+    assert entry_of(folder).identity == "abc"
     assert is_whole(folder)
     assert same(used(folder), right)
     (folder / "image.b2nd").write_bytes((folder / "image.b2nd").read_bytes()[:300])

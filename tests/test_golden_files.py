@@ -76,6 +76,7 @@ def test_digests_of_model_plan_and_labels_are_those_of_the_day(golden: Path) -> 
     found = {"model": bundle.digest, "plan": digest(plan), "model_plan": digest(bundle.plan), "labels": digest(labels)}
     assert found == {name: told[name] for name in found}
     assert bundle.labels == labels
+    assert bundle.scans is None
 
 
 def test_planning_keeps_the_edited_plan_and_every_prepared_case(golden: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,16 @@ def _batch(edge=16, seed=0):
 def test_recorded_passes_compute_what_others_do(name, regions, caplog):
     attention = (AttentionStage(1, "slot", 1, 6), AttentionStage(2, "full", 1, 0)) if name == "self_attention_unet" else ()
     spec = NetworkSpec(
-        name, 1, 2, (8, 16, 16), ((1, 1, 1), (2, 2, 2), (2, 2, 2)), ((3, 3, 3),) * 3, (1, 1, 1), (1, 1), attention
+        name=name,
+        in_channels=1,
+        out_channels=2,
+        features=(8, 16, 16),
+        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        kernels=((3, 3, 3),) * 3,
+        encoder_blocks=(1, 1, 1),
+        decoder_blocks=(1, 1),
+        deep_supervision=False,
+        attention=attention,
     )
     torch.manual_seed(0)
     network = build_network(spec).cuda().train()

@@ -108,7 +108,7 @@ def test_a_field_that_nothing_depends_on_never_counts() -> None:
 def test_a_file_of_a_newer_schema_is_refused_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = {**to_json(MODEL_OF_THE_DAY.plan), "schema": 7, "unheard_of": 1}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    with pytest.raises(AutosegError, match=r"plan\.json\.schema: written in schema 7 by a newer version, .* reads up to 2"):
+    with pytest.raises(AutosegError, match=r"plan\.json\.schema: written in schema 7 by a newer version, .* reads up to 3"):
         read_record(Plan, tmp_path / "plan.json")
     shutil.copytree(MODEL, tmp_path / "model")
     content = json.loads((MODEL / "model.json").read_text())

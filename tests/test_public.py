@@ -14,6 +14,7 @@ def test_public_names_exist_and_are_documented(name):
     assert thing.__doc__
 
 
+@pytest.mark.thorough
 def test_importing_autoseg_and_reading_a_plan_needs_no_torch():
     code = (
         "import sys, autoseg, planners, autoseg.evaluation, autoseg.data.check, autoseg.preprocess.case;"

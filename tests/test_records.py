@@ -21,6 +21,7 @@ from autoseg.records import (
     write_fold,
     write_surface_scores,
 )
+from autoseg.training.monitor import trim_history
 from autoseg.workspace import write_json
 from planners import Budget, get_planner
 from planners.fingerprint import ChannelStats, Fingerprint
@@ -132,6 +133,14 @@ def test_checks_end_where_a_crash_cut_the_file(tmp_path):
     assert [check.step for check in found] == [1, 2]
     assert found[0].patch_dice == {"thing": None}
     assert read_checks(tmp_path / "none.jsonl") == ()
+
+
+def test_rows_of_a_newer_version_stay_whole_where_a_resumed_training_drops_the_later_ones(tmp_path):
+    rows = [f'{{"step": {step}, "seconds": 2.0, "ranks": 4, "patch_dice": {{}}}}' for step in (1, 2, 3)]
+    (tmp_path / "history.jsonl").write_text("\n".join(rows))
+    trim_history(tmp_path / "history.jsonl", 2)
+    kept = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["ranks"]) for row in kept] == [(1, 4), (2, 4)]
 
 
 def test_a_manifest_of_surfaces_comes_back_as_it_was(tmp_path):

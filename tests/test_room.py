@@ -18,7 +18,7 @@ from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry
 from autoseg.phantoms import write_phantoms
 from autoseg.preprocess.case import PreparedCase
-from autoseg.preprocess.store import is_stored, store_case
+from autoseg.preprocess.store import is_whole, store_case
 from autoseg.room import as_size, check_writable
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 
@@ -109,7 +109,7 @@ def test_what_a_library_says_of_a_full_disk_is_told_as_one(small_disk):
     assert "disk/c: no room left on its disk" in message
     assert list(small_disk.iterdir()) == []
     store_case(small_disk / "c", noise(48), "abc")
-    assert is_stored(small_disk / "c", "abc")
+    assert is_whole(small_disk / "c")
     with pytest.raises(FileError, match="no room left on its disk"):
         save_checkpoint(small_disk / "checkpoint", LoopState("same", 9, False), torch.nn.Linear(1000, 500), {}, [])
 

@@ -70,7 +70,10 @@ def test_every_stage_left_what_it_should(place):
     assert restored["failures"] == {}
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"]
-    assert json.loads((run / "fold.json").read_text())["task"]["recipe"]["learning_rate"] == 0.03
+    record = json.loads((run / "fold.json").read_text())
+    assert record["task"]["recipe"]["learning_rate"] == 0.03
+    assert record["applied"]["precision"] in ("fp32", "bf16")
+    assert record["applied"]["why"]
 
 
 def test_a_fold_ends_with_a_page_about_data_plan_training_and_the_cases_held_back(place):

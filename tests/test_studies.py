@@ -14,7 +14,8 @@ from autoseg.evaluation.report import summarise
 from autoseg.networks import build_network
 from autoseg.networks.cost import measure_cost
 from autoseg.options import Runtime
-from autoseg.studies import process, ready
+from autoseg.pipeline import ready
+from autoseg.studies import process
 from autoseg.studies.compared_run import ComparisonSetup, compared_run
 from autoseg.studies.method import is_finished
 from autoseg.studies.ready import Ready

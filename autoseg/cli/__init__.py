@@ -31,6 +31,7 @@ VERBS = {
     "evaluate": "score predictions against references",
     "report": "write the HTML report of a run, of predictions or of an evaluation",
     "compare": "train, predict and score several networks alike, and say what the scores support",
+    "study": "cross-validate configurations, decide, and leave one model to predict with",
     "model": "export, import or describe a model",
     "demo": "the whole road on made-up scans, on a CPU, in minutes",
 }

@@ -6,7 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from autoseg.cli.common import add_common, workspace_of
+from autoseg.cli.common import add_common, runtime_of, workspace_of
+from autoseg.cli.flags import add_flags
+from autoseg.options import Runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,18 +24,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info = actions.add_parser("info", help="what a model is")
     info.add_argument("model", help="name, folder or zip")
     info.add_argument("--json", action="store_true")
-    for action in (export, install, info):
+    calibrate = actions.add_parser("calibrate", help="find out which windows a model can spare")
+    calibrate.add_argument("model", help="name or folder")
+    calibrate.add_argument("--cases", required=True, metavar="DIR", help="scans larger than its windows; labels are not needed")
+    add_flags(calibrate, Runtime, only=("device",))
+    for action in (export, install, info, calibrate):
         add_common(action)
 
 
 def run(args: argparse.Namespace) -> None:
-    from autoseg.pipeline import describe_model, export_model, import_model
+    from autoseg.pipeline import calibrate_model, describe_model, export_model, import_model
 
     workspace = workspace_of(args)
     if args.action == "export":
         print(export_model(args.model, Path(args.file), workspace, format=args.format, fresh=args.fresh))
     elif args.action == "import":
         print(import_model(Path(args.file), workspace, name=args.name))
+    elif args.action == "calibrate":
+        print(calibrate_model(args.model, args.cases, workspace, runtime_of(args)).summary())
     else:
         about = describe_model(args.model, workspace)
         print(json.dumps(about, indent=1) if args.json else "\n".join(f"{key}: {value}" for key, value in about.items()))

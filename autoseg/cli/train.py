@@ -11,7 +11,11 @@ from autoseg.options import Runtime, TrainOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
-    parser.add_argument("fold", metavar="FOLD", help="a fold (0 to 4), several (0,1,2), or all (every case, no validation)")
+    parser.add_argument(
+        "fold",
+        metavar="FOLD",
+        help="a fold (0 to 4), several (0,1,2 or 0-4, with one report at the end), or all (every case, no validation)",
+    )
     add_flags(parser, TrainOptions)
     meant = {"fresh": "start anew, over an earlier run of this name", "workers": "threads for preparing and scoring"}
     add_flags(parser, Runtime, help=meant)
@@ -29,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
         runtime_of(args),
         on_training=lambda training: _show(training.explain(decisions=options.explain), options),
         on_fold=lambda fold: print(fold.summary(), flush=True),
+        on_report=lambda found: print(found.summary(), flush=True),
     )
     return 1 if any(fold.failures for fold in folds) else 0
 

@@ -20,6 +20,7 @@ from autoseg.data.sides import opposite_pairs
 from autoseg.data.splits import make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.raw import digest_of
+from autoseg.names import case_name
 from planners.mirror import find_pairs
 
 __all__ = ["Finding", "check_dataset"]
@@ -72,7 +73,7 @@ def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
     cases = {case.id for case in dataset.training}
     for path in _unknown_files(dataset.folder / "imagesTr", known):
         match = image_name(dataset.file_ending).fullmatch(path.name)
-        if match and match[1] in cases:
+        if match and case_name(match[1]) in cases:
             message = f"expected {len(dataset.channels)} channels, found also {path.name}"
             remedy = "Name it in channel_names, or move it away."
             yield Finding("error", match[1], "channel-count", message, remedy)

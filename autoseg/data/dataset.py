@@ -4,7 +4,8 @@
 ``labelsTr/CASE.EXT``. The optional key ``dataset`` lists the files of each case instead, wherever they lie:
 ``{"CASE": {"images": [...], "label": ..., "patient": ...}}``; relative paths start at the data-set folder. The optional
 key ``patients``, case -> patient, keeps scans of one patient in one fold; without it the names of the cases tell. The
-optional key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not.
+optional key ``lesions`` lists structures that come in any number of pieces and are scored piece by piece too. The optional
+key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import is_slicer_segmentation, paths_of
-from autoseg.names import plain_name
+from autoseg.names import case_name, fault_of_path, plain_name
 from autoseg.workspace import read_json
 
 __all__ = [
@@ -77,6 +78,7 @@ class DatasetSpec:
         file_ending: such as ``.nii.gz``.
         num_training: ``numTraining`` as declared, or None; the cases are counted, so that it is only compared.
         listed: the key ``dataset`` names the files, so that others in ``imagesTr`` mean nothing.
+        lesions: structures that are scored lesion by lesion too.
     """
 
     name: str
@@ -88,6 +90,7 @@ class DatasetSpec:
     file_ending: str
     num_training: int | None = None
     listed: bool = False
+    lesions: tuple[str, ...] = ()
 
 
 def read_dataset(folder: str | Path) -> DatasetSpec:
@@ -114,6 +117,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
             raise DatasetError(f'"file_ending" must be a text such as ".nii.gz", found {shown(ending)}')
         ending = ending.lower()
         plain_name(f"case{ending}", what='a file with the "file_ending"', error=DatasetError)
+        lesions = _lesions(description.get("lesions", []), labels)
         patients = _object({"patients": {}} | description, "patients")
         listing = _object(description, "dataset") if "dataset" in description else None
         cases = _listed_cases(folder, listing, patients, "dataset") if listing else ()
@@ -137,6 +141,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
         file_ending=ending,
         num_training=declared if type(declared) is int else None,
         listed=bool(listing),
+        lesions=lesions,
     )
 
 
@@ -150,7 +155,9 @@ def cases_in(folder: str | Path, ending: str, n_channels: int) -> tuple[Case, ..
         DatasetError: one channel is needed, and the numbers may be those of channels as well as of cases.
     """
     folder = Path(folder)
-    names = {path.name[: -len(ending)]: path for path in _ending_in(folder, ending) if not is_slicer_segmentation(path)}
+    names = {
+        case_name(path.name[: -len(ending)]): path for path in _ending_in(folder, ending) if not is_slicer_segmentation(path)
+    }
     if numbers_are_channels(names, n_channels, where=str(folder)):
         return _found_cases(folder, None, ending, n_channels, {}, labelled=False)
     return tuple(Case(name, name, (path,), None) for name, path in sorted(names.items()))
@@ -235,6 +242,14 @@ def _object(description: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
+def _lesions(found: object, labels: LabelSchema) -> tuple[str, ...]:
+    """The structures that the key ``lesions`` lists."""
+    if not isinstance(found, list) or any(name not in labels.structures for name in found):
+        known = ", ".join(labels.structures)
+        raise DatasetError(f'"lesions" must be a list of structures, of {known}; found {shown(found)}')
+    return tuple(dict.fromkeys(found))
+
+
 def _channel_names(channels: object) -> tuple[str, ...]:
     numbers = [str(number) for number in range(len(channels))] if isinstance(channels, dict) else []
     if not isinstance(channels, dict) or not numbers or set(channels) != set(numbers):
@@ -273,10 +288,10 @@ def _found_cases(
     Where the folder holds nothing but ``_0000`` files, each is taken to hold all channels (colour pictures, 4D files).
     """
     pattern = image_name(ending)
-    there = {(match[1], int(match[2])): path for path in _files(images) if (match := pattern.fullmatch(path.name))}
+    there = {(case_name(match[1]), int(match[2])): path for path in _files(images) if (match := pattern.fullmatch(path.name))}
     there = {key: path for key, path in there.items() if key[1] < n_channels}
     in_one_file = bool(there) and all(number == 0 for _, number in there)
-    maps = {path.name[: -len(ending)]: path for path in _ending_in(labels, ending)} if labels else {}
+    maps = {case_name(path.name[: -len(ending)]): path for path in _ending_in(labels, ending)} if labels else {}
     found = {case for case, _ in there} | (set(maps) if labelled else set())
     patients = guess_patients(found - set(patients)) | patients
     return tuple(
@@ -309,8 +324,8 @@ def _listed_cases(folder: Path, listing: dict[str, Any], patients: dict[str, str
         needed = [label] if key == "dataset" or label is not None else []
         if not isinstance(images, list) or not images or not all(isinstance(path, str) for path in (*images, *needed)):
             raise DatasetError(f'"{key}": case {case!r} needs "images", a list of paths, and "label", a path')
-        if any("\0" in path for path in (*images, *needed)):
-            raise DatasetError(f'"{key}": case {case!r} has a path with a zero byte, which no file has. Correct it')
+        if fault := next((fault for path in (*images, *needed) if (fault := fault_of_path(path))), ""):
+            raise DatasetError(f'"{key}": case {case!r}: expected paths of files, found {fault}. Correct them')
         cases.append(
             Case(
                 id=case,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -50,8 +51,9 @@ def findings_table(findings: Sequence[Finding]) -> str:
         first, *rest = group
         lines.append(f"{SEVERITIES[severity]}  {code}  {_subject(first)}{first.message}")
         if rest:
-            others = ", ".join(_file_or_case(finding) for finding in rest[:NAMED])
-            more = f" and {len(rest) - NAMED} more" if len(rest) > NAMED else ""
+            names = Counter(_file_or_case(finding) for finding in rest)
+            others = ", ".join(f"{name} ({n} times)" if n > 1 else name for name, n in list(names.items())[:NAMED])
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             lines.append(f"         the same in {others}{more}")
         lines.append(f"         -> {remedy}")
     counts = {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}

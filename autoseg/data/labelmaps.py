@@ -3,12 +3,13 @@
 A file is a label map by its ending, in small or capital letters. Where several kinds of files lie together the more telling
 ones count: segmentations of 3D Slicer (``.seg.nrrd``) rather than plain ``.nrrd``, which are then the scans; volumes rather
 than pictures, which may be views of them; DICOM where there is nothing else. What autoseg derives from a map or a scan
-(``CASE_iso``, ``CASE_iso_cubic``) is no map of a case of its own; it is known by the record beside it or by its header, never
-by its name.
+(``CASE_iso``, ``CASE_iso_cubic``, ``CASE.seg.nrrd``) is no map of a case of its own; it is known by the record beside it or by
+its header, never by its name.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.data.dataset import read_dataset
-from autoseg.data.labels import LabelSchema, read_labels
+from autoseg.data.labels import LabelSchema, groups_of, read_labels
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import (
     FORMATS,
@@ -27,14 +28,16 @@ from autoseg.imaging.files import (
     description_of,
     ending_of,
     is_slicer_segmentation,
+    left_unread,
     read_label_volume,
     segment_names,
     stem_of,
 )
-from autoseg.workspace import read_json
-from planners.records import from_json
+from autoseg.workspace import as_record, read_json
 
-__all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "references_in", "schema_of"]
+__all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "references_in", "schema_of", "told_maps"]
+
+logger = logging.getLogger(__name__)
 
 DERIVED = ("_iso", "_iso_cubic")  # what may follow the name of a case in files that are derived from it
 SIGN = "derived:"  # how their headers begin
@@ -54,6 +57,14 @@ def label_maps(folder: str | Path) -> dict[str, Path]:
     return find_label_maps(folder).maps
 
 
+def told_maps(folder: str | Path) -> dict[str, Path]:
+    """{case: path} of the label maps in a folder; what was passed over is logged as a warning."""
+    found = find_label_maps(folder)
+    for sentence in found.left_out:
+        logger.warning("left out: %s", sentence)
+    return found.maps
+
+
 def find_label_maps(folder: str | Path) -> LabelMaps:
     """The label maps in a folder, each case once; of a data-set folder the labels of its cases, training and test.
 
@@ -67,8 +78,8 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
     files = sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())  # also links to nowhere
     known = [path for path in files if path.name.lower().endswith(tuple(FORMATS))]
-    segmentations = [path for path in known if is_slicer_segmentation(path)]
-    volumes = [path for path in known if ending_of(path) not in PICTURES]
+    copies = _copies(known)
+    segmentations = [path for path in known if is_slicer_segmentation(path) and path not in copies]
     left_out: list[str] = []
 
     def keep(paths: list[Path], others: Iterable[Path], why: str) -> list[Path]:
@@ -77,7 +88,8 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
             left_out.append(f"{gone[0].name}{more}: {why}")
         return paths
 
-    if volumes:
+    known = keep([path for path in known if path not in copies], known, "made of the label maps beside them")
+    if volumes := [path for path in known if ending_of(path) not in PICTURES]:
         known = keep(volumes, known, "pictures beside volumes are taken to be views of them")
     if segmentations:
         plain = {ending_of(path) for path in segmentations}
@@ -92,6 +104,7 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
     if not known and (folder / "dataset.json").is_file():
         dataset = read_dataset(folder)
         return LabelMaps({case.id: case.label for case in (*dataset.training, *dataset.test) if case.label})
+    left_out += left_unread(files)
     usual = Counter(_kind(path) for path in known)
     found = {stem_of(path): path for path in sorted(known, key=lambda path: usual[_kind(path)])}
     keep(list(found.values()), known, "another file of the same case, of an ending that more files have, counts")
@@ -99,8 +112,8 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
 
 
 def references_in(folder: str | Path) -> dict[str, Path]:
-    """{case: path} of the label maps in a folder, as ``label_maps``; AutosegError where there are none."""
-    found = label_maps(folder)
+    """{case: path} of the label maps in a folder, as ``told_maps``; AutosegError where there are none."""
+    found = told_maps(folder)
     if not found:
         raise AutosegError(
             f"{folder}: no label files in it; expected one of {', '.join(FORMATS)}. Give the folder that holds them"
@@ -161,7 +174,8 @@ def schema_of(
     values = {value for path in (*maps.values(), *also) for value in _values_in(path)}
     schema = completed(_of_segments(maps), values)
     if not schema.structures:
-        raise DatasetError("expected label maps with structures, found none that can be read. Look at the files")
+        found = "nothing but background (0) in them" if values else "none that can be read"
+        raise DatasetError(f"expected label maps with structures, found {found}. Look at the files, or give --labels")
     return schema
 
 
@@ -194,6 +208,20 @@ def _derived(paths: Iterable[Path]) -> set[Path]:
     return found
 
 
+def _copies(paths: Sequence[Path]) -> set[Path]:
+    """Segmentations of 3D Slicer that autoseg made of the label maps beside them; one that was edited since is no copy.
+
+    Slicer writes a header of its own, so both the header and the record must say so.
+    """
+    names = {path.name for path in paths}
+    found = set()
+    for path in (path for path in paths if is_slicer_segmentation(path)):
+        written = set(_record_beside(path, case := stem_of(path)).get("outputs", ())) & names
+        if path.name in written and any(stem_of(other) == case for other in written - {path.name}):
+            found |= {path} if description_of(path).startswith(SIGN) else set()
+    return found
+
+
 def _record_beside(path: Path, case: str) -> dict[str, Any]:
     """The ``CASE.json`` that we wrote beside a map; {} where there is none, or another's."""
     manifest = path.parent / f"{case}.json"
@@ -209,14 +237,14 @@ def _of_predictions(maps: Mapping[str, Path]) -> LabelSchema | None:
     for folder in {path.parent for path in maps.values()}:
         run = _record_beside(folder / "run", "run")
         if isinstance(run.get("labels"), dict) and "structures" in run["labels"]:
-            schema: LabelSchema = from_json(LabelSchema, run["labels"])
-            return schema
+            remedy = "Move the file away, or predict the cases again"
+            return as_record(LabelSchema, run["labels"], f"{folder / 'run.json'}: labels", error=DatasetError, remedy=remedy)
     found = [_record_beside(path, case).get("labels") for case, path in maps.items()]
     first = found[0] if found else None
     if not isinstance(first, dict) or any(labels != first for labels in found):
         return None
-    groups = {str(name): tuple(np.atleast_1d(values).tolist()) for name, values in first.items()}
-    return _schema(groups)
+    case, path = next(iter(maps.items()))
+    return _schema(groups_of(first, path.parent / f"{case}.json"))
 
 
 def _of_segments(maps: Mapping[str, Path]) -> LabelSchema | None:

@@ -8,6 +8,7 @@ is region r (sigmoid), and a region is a set of codes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from autoseg.errors import DatasetError, shown
-from planners.records import added
+from planners.records import RecordError, added, from_json
 
-__all__ = ["IGNORE", "LabelSchema", "read_labels"]
+__all__ = ["IGNORE", "LabelSchema", "groups_of", "read_labels"]
 
 IGNORE = -1
 UNDECLARED = -2  # only while encoding
@@ -44,6 +45,20 @@ class LabelSchema:
     paint_values: tuple[int, ...]
     ignore: int | None = None
     overwrite: bool = added(2, False)
+
+    def __post_init__(self) -> None:
+        if not all(self.values):
+            raise ValueError("expected label values for every structure, found one without any")
+        if not len(self.structures) == len(self.values) == len(self.paint_values):
+            raise ValueError(
+                f"expected as many groups of values and painted values as structures, found {len(self.structures)} structures, "
+                f"{len(self.values)} groups and {len(self.paint_values)} painted values"
+            )
+        if twice := [name for name, count in Counter(self.structures).items() if count > 1]:
+            raise ValueError(f"expected structures of different names, found {twice[0]!r} twice")
+        values = [value for group in self.values for value in group] + [*self.paint_values, self.ignore or 0]
+        if min(values) < LOWEST or max(values) > HIGHEST:
+            raise ValueError(f"expected label values in {LOWEST}...{HIGHEST}, found {shown(max(values, key=abs))}")
 
     @property
     def declared_values(self) -> tuple[int, ...]:
@@ -129,6 +144,22 @@ class LabelSchema:
         listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         known = list(self.declared_values)
         return f"label values [{listed}] are not declared in dataset.json, which has {known}. Name them there"
+
+
+def groups_of(labels: object, where: object) -> dict[str, tuple[int, ...]]:
+    """{structure: its label values} from the ``labels`` of a ``CASE.json``, where one value may stand for itself.
+
+    Raises:
+        DatasetError: it is something else; ``where`` is the file.
+    """
+    try:
+        found: dict[str, int | tuple[int, ...]] = from_json(dict[str, int | tuple[int, ...]], labels, f"{where}: labels")
+        groups = {name: values if isinstance(values, tuple) else (values,) for name, values in found.items()}
+        LabelSchema(tuple(groups), tuple(groups.values()), True, tuple(sum(group[:1]) for group in groups.values()))
+    except ValueError as fault:
+        said = str(fault) if isinstance(fault, RecordError) else f"{where}: labels: {fault}"
+        raise DatasetError(f"{said}. Move the file away, or predict the case again") from fault
+    return groups
 
 
 def read_labels(entries: Mapping[str, Any], region_order: object = None) -> LabelSchema:

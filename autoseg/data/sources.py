@@ -15,8 +15,9 @@ from typing import Any
 
 from autoseg.data.dataset import Case, read_dataset
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_dicom, series_in
+from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_dicom, left_unread, series_in
 from autoseg.imaging.tree import files_under
+from autoseg.names import case_name
 
 __all__ = ["Inputs", "find_inputs", "image_files", "tell"]
 
@@ -79,7 +80,7 @@ def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str
     if kind == DATA_SET:
         return _of_dataset(source, left_out)
     files = kinds.get(kind, [])
-    left_out += _in_subfolders(source)
+    left_out += [*left_unread(source.iterdir()), *_in_subfolders(source)]
     if not files:
         return _of_series(source, found, channels, file_ending, left_out)
     cases, unused = _cases(source, files, len(channels), file_ending)
@@ -105,7 +106,7 @@ def image_files(folder: str | Path) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    return path.name[: -len(ending_of(path))]
+    return case_name(path.name[: -len(ending_of(path))])
 
 
 def _kind(path: Path) -> str:

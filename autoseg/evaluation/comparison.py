@@ -70,7 +70,7 @@ RECONSTRUCTION = {
     "ssim": Scale("SSIM of restored intensities", digits=4),
 }
 SCALES = SEGMENTATION | RECONSTRUCTION
-SHARE = {"foreground_share": Scale("share of the image", digits=5)}  # the errors of masks hang on it
+SHARE = {"foreground_share": Scale("fraction of the image", digits=5)}  # the errors of masks depend on it
 Scores = Mapping[tuple[str, str], Mapping[str, float | None]]
 
 
@@ -287,8 +287,8 @@ def _evidence(metric: str, difference: Difference, trainings: Difference | None 
     if trainings is None:
         return evidence
     if trainings.low is None:
-        return f"{evidence}; fewer than two pairs of trainings"
-    return f"{evidence}; over {trainings.n} trainings {interval_text(scale, trainings)}"
+        return f"{evidence}; fewer than two pairs of training runs"
+    return f"{evidence}; over {trainings.n} training runs {interval_text(scale, trainings)}"
 
 
 def interval_text(scale: Scale, found: Interval | Difference) -> str:

@@ -147,12 +147,12 @@ def as_markdown(comparison: Comparison, about: About) -> str:
         parts += ["Means over cases of the mean over structures, with 95 % bootstrap intervals."]
         parts += ["## Reconstruction", _means(comparison, SHARE | RECONSTRUCTION)]
         parts += [
-            "Of masks: label maps as volumes; their errors hang on the share of the image that a structure fills. Of restored "
-            "intensities: means over the degradations; only networks with a restoration head have them."
+            "Of masks: label maps as volumes; their errors depend on the fraction of the image that a structure fills. Of "
+            "restored intensities: means over the degradations; only networks with a restoration head have them."
         ]
         parts += _restored(comparison)
         if any(method.trainings for method in comparison.methods):
-            parts += ["## Trainings", _trainings(comparison)]
+            parts += ["## Training runs", _trainings(comparison)]
         parts += ["## Cost", _cost(comparison)]
     if comparison.differences:
         parts += [f"## {comparison.reference} minus the others", _differences(comparison)]
@@ -181,7 +181,7 @@ def _restored(comparison: Comparison) -> list[str]:
     for method in comparison.methods:
         cells = restored_cells(summarise_restored(method.restored), structures=False)
         rows += [[method.name, *row] for row in cells]
-    legend = "Intensities in [0, 1]. Without: the degraded image as it is, thick slices interpolated by cubic splines."
+    legend = "Intensities in [0, 1]. Baseline: the degraded image as it is, thick slices interpolated by cubic splines."
     return [markdown_table([("network", *RESTORED_HEADINGS), *rows]), legend] if rows else []
 
 
@@ -199,8 +199,9 @@ def _trainings(comparison: Comparison) -> str:
         difference = f"{dice.text(other.mean, '+')} {interval_text(dice, other)}".strip() if other and other.n else "–"
         lines.append([method.name, *(dice.text(found.get(seed)) for seed in seeds), dice.text(spread), difference])
     legend = (
-        "Mean Dice of the cases in percent, by training. The difference is paired by seed, with the 95 % interval of "
-        "Student's t over trainings: what to expect of other trainings on these cases. A p value above speaks of other cases."
+        "Mean Dice of the cases in percent, by training run. The difference is paired by seed, with the 95 % interval of "
+        "Student's t over training runs: what to expect of other training runs on these cases. A p value above speaks of other "
+        "cases."
     )
     return f"{markdown_table(lines)}\n\n{legend}"
 
@@ -217,9 +218,9 @@ def _cost(comparison: Comparison) -> str:
         lines.append([method.name, *numbers, method.cost.precision or "–", method.cost.mirrored or "–"])
     legend = (
         "GFLOP: convolutions and matrix products of one forward pass over one patch, multiplication and addition as two. "
-        "Seconds per step: all of the training's time, its checks too. Memory: of the training process on a CPU, "
-        "of its tensors on a GPU. Seconds per scan: the networks' share of predicting a validation case. "
-        "Mirrored: training and prediction; short trainings are not (`mirror` in the recipe)."
+        "Seconds per step: all of the training's time, validation included. Memory: of the training process on a CPU, "
+        "of its tensors on a GPU. Seconds per scan: the networks' part of predicting a validation case. "
+        "Mirrored: training and prediction; short training runs are not (`mirror` in the recipe)."
     )
     return f"{markdown_table(lines)}\n\n{legend}"
 

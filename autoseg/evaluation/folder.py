@@ -12,14 +12,16 @@ import numpy as np
 
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import Outcome, map_cases, reason_of
-from autoseg.errors import FileError
+from autoseg.errors import AutosegError, FileError
 from autoseg.evaluation.evaluate import Found, Tolerance, check_tolerance, evaluate_case
+from autoseg.evaluation.lesions import LESION_METRICS, LesionRule, lesion_values
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.reconstruction import brier
 from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles, summarise
 from autoseg.evaluation.values import unknown_values
 from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
+from autoseg.names import case_name, folders_of, scrubbed
 
 __all__ = ["More", "ending_of_most", "evaluate_folder"]
 
@@ -28,7 +30,7 @@ More = Callable[[str, LabelVolume], list[tuple[Found, ...]]]
 
 def evaluate_folder(
     reference: Path | str | Mapping[str, Path],
-    predicted: Path | str,
+    predicted: Path | str | Mapping[str, Path],
     labels: LabelSchema,
     *,
     ending: str = ".nii.gz",
@@ -36,48 +38,55 @@ def evaluate_folder(
     workers: int | None = None,
     on_done: Callable[[Outcome], object] | None = None,
     more: More | None = None,
+    lesions: LesionRule | None = None,
 ) -> Report:
     """Score a folder of predictions against references; files of one case have one name.
 
     Args:
         reference: folder with CASE + ending, or a dictionary of case -> path where only these cases are meant.
-        predicted: folder with CASE + ending; where there is a CASE_probabilities.npz, as ``autoseg predict`` writes it, too,
-            its Brier score is added.
+        predicted: folder with CASE + ending, or a dictionary of case -> path; where there is a CASE_probabilities.npz beside
+            them, as ``autoseg predict`` writes it, its Brier score is added.
         labels, tolerance_mm: as for ``evaluate_case``.
         workers: threads; None for one per core.
         on_done: called with the Outcome of each case as it ends.
         more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
+        lesions: which structures are scored lesion by lesion too, and how.
 
     Returns:
-        Report. A missing or unreadable file, or a wrong grid, is a Failure of its case.
+        Report. A missing or unreadable file, or a wrong grid, is a Failure of its case. Files are named without their folders.
 
     Raises:
         FileError: a folder is missing, or there is no reference.
-        AutosegError: a tolerance that is no length.
+        AutosegError: a tolerance that is no length, lesions of a structure that is not there.
     """
     check_tolerance(tolerance_mm)
+    for name in lesions.structures if lesions else ():
+        if name not in labels.structures:
+            raise AutosegError(f"lesions: no structure called {name!r}. There are: {', '.join(labels.structures)}")
     list(METRICS.values())  # one that cannot be imported is told before the work
-    predicted = Path(predicted)
-    found = _cases_in(predicted, ending)
-    extra: list[str] = []
-    if isinstance(reference, Mapping):
-        references = {case: Path(path) for case, path in reference.items()}
-    else:
-        references = {case: Path(reference) / f"{case}{ending}" for case in _cases_in(Path(reference), ending)}
-        extra = sorted(set(found) - set(references))
+    there = _maps_of(predicted, ending)
+    references = _maps_of(reference, ending)
     if not references:
         raise FileError(f"{reference}: expected reference files that end with {ending}, found none")
-    chances = {case: path for case in references if (path := predicted / f"{case}_probabilities.npz").is_file()}
-    step = _Score(references, predicted, labels, ending, tolerance_mm, chances, more)
+    if not isinstance(predicted, Mapping):
+        there |= {case: Path(predicted) / f"{case}{ending}" for case in references}
+    chosen = isinstance(reference, Mapping) and not isinstance(predicted, Mapping)
+    extra = [] if chosen else sorted(set(there) - set(references))
+    guesses = {case: there[case] for case in references}
+    chances = {
+        case: beside for case, path in guesses.items() if (beside := path.with_name(f"{case}_probabilities.npz")).is_file()
+    }
+    step = _Score(references, guesses, labels, tolerance_mm, chances, more, lesions)
     outcomes = map_cases(step.run, references, workers=workers, on_done=on_done)
     scored = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
+    folders = folders_of({path.parent for path in (*references.values(), *guesses.values())})
     return summarise(
         [row for one in scored.values() for row in one.rows],
         labels,
-        failures=[Failure(outcome.name, reason_of(outcome.error)) for outcome in outcomes if outcome.error is not None],
-        files={case: ScoredFiles(str(path), str(step.prediction(case))) for case, path in references.items()},
+        failures=[Failure(o.name, scrubbed(reason_of(o.error), folders)) for o in outcomes if o.error is not None],
+        files={case: ScoredFiles(path.name, guesses[case].name) for case, path in references.items()},
         not_scored=extra,
-        notes=_notes(scored, labels),
+        notes=[*_notes(scored, labels), *([f"lesions: {lesions}"] if lesions else [])],
     )
 
 
@@ -135,21 +144,18 @@ class _Score:
     """Scores a case from its files."""
 
     references: Mapping[str, Path]
-    predicted: Path
+    predicted: Mapping[str, Path]
     labels: LabelSchema
-    ending: str
     tolerance_mm: Tolerance
     chances: Mapping[str, Path]
     more: More | None
+    lesions: LesionRule | None
 
     def setup(self) -> _Score:
         return self
 
-    def prediction(self, case: str) -> Path:
-        return self.predicted / f"{case}{self.ending}"
-
     def run(self, case: str) -> _Scored:
-        pair = self.references[case], self.prediction(case)
+        pair = self.references[case], self.predicted[case]
         for path, kind in zip(pair, ("reference", "prediction"), strict=True):
             if not path.is_file():
                 raise FileError(f"case {case!r}: no {kind}; expected {path}. Add it, or score with --partial what there is")
@@ -161,9 +167,20 @@ class _Score:
         if self.chances:
             added = _brier(self.chances.get(case), truth.data, self.labels)
             rows = tuple(row.with_more([one]) for row, one in zip(rows, added, strict=True))
+        if self.lesions:
+            rows = tuple(row.with_more(self._lesions(number, truth, guess)) for number, row in enumerate(rows))
         if self.more:
             rows = tuple(row.with_more(values) for row, values in zip(rows, self.more(case, truth), strict=True))
         return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)))
+
+    def _lesions(self, number: int, truth: LabelVolume, guess: LabelVolume) -> list[Found]:
+        """The values of a structure's lesions; undefined for one that has none by its nature."""
+        rule, labels = self.lesions, self.labels
+        if rule is None or labels.structures[number] not in rule.structures:
+            return [(name, None, "") for name in LESION_METRICS]
+        counted = True if labels.ignore is None else truth.data != labels.ignore
+        masks = [labels.mask(volume.data, number) & counted for volume in (truth, guess)]
+        return lesion_values(masks[0], masks[1], truth.geometry.spacing_mm, rule)
 
 
 def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> list[Found]:
@@ -181,12 +198,15 @@ def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> lis
     ]
 
 
-def _cases_in(folder: Path, ending: str) -> list[str]:
-    """Names of the cases in a folder, sorted."""
+def _maps_of(source: Path | str | Mapping[str, Path], ending: str) -> dict[str, Path]:
+    """{case: path}, sorted, of a folder with CASE + ending; of a dictionary its own."""
+    if isinstance(source, Mapping):
+        return {case: Path(path) for case, path in source.items()}
+    folder = Path(source)
     if not folder.is_dir():
         raise FileError(f"{folder}: expected a folder of label maps, found none")
-    names = (path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(name[: -len(ending)] for name in names if name.endswith(ending))
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return {case_name(path.name[: -len(ending)]): path for path in paths if path.name.endswith(ending)}
 
 
 def ending_of_most(predicted: Path, references: Mapping[str, Path]) -> str:

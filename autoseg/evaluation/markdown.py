@@ -24,7 +24,7 @@ COLUMNS = {
     "volume_error_ml": "volume error, mL",
 }
 RECONSTRUCTION_COLUMNS = {
-    "foreground_share": "share of the image",
+    "foreground_share": "fraction of the image",
     "mse_mask": "MSE of masks",
     "ssim_mask": "SSIM of masks",
     "ssim_mask_roi": "SSIM around it",
@@ -36,6 +36,13 @@ SURFACE_COLUMNS = {
     "surface_hd95_mm": "HD95, mm",
     "surface_nsd": "NSD",
 }
+LESION_COLUMNS = {
+    "lesion_f1": "F1 of detection",
+    "lesion_dice": "Dice of a lesion",
+    "lesions_found": "found, a scan",
+    "lesions_missed": "missed, a scan",
+    "lesions_false": "false, a scan",
+}
 FINE = ("foreground_share", "mse_mask", "brier")  # small numbers: five digits
 WORST_COLUMNS = ("dice", "nsd", "hd95_mm", "volume_error_ml")
 N_WORST = 5
@@ -45,8 +52,8 @@ def as_markdown(report: Report) -> str:
     """Means with intervals, what is undefined, the cases of lowest Dice, the failures; ends with a newline."""
     parts = [_heading(report)]
     if report.rows:
-        parts += [_means(report, COLUMNS), _legend(report), _reconstruction(report), _surfaces(report)]
-        parts += [_undefined(report), _noted(report), _worst(report)]
+        parts += [_means(report, COLUMNS), _legend(report), _reconstruction(report), _surfaces(report), _lesions(report)]
+        parts += [_groups(report), _undefined(report), _noted(report), _worst(report)]
     return "\n\n".join(part for part in [*parts, _failures(report)] if part) + "\n"
 
 
@@ -67,7 +74,7 @@ def _means(report: Report, columns: Mapping[str, str]) -> str:
 
 
 def _reconstruction(report: Report) -> str:
-    """The masks as volumes: a table of its own, with the share that the errors hang on."""
+    """The masks as volumes: a table of its own, with the fraction of the image that the errors depend on."""
     return f"{_means(report, mask_columns(report))}\n\nThe masks as volumes of 0 and 1. {mask_legend(report)}"
 
 
@@ -80,11 +87,11 @@ def mask_legend(report: Report) -> str:
     """What the numbers of masks as volumes mean, and those of all structures as one mask."""
     together = ""
     if report.mean_of("mse_mask_fg") is not None:
-        error, share = (_number(report.mean_of(metric), "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
-        together = f" All structures as one mask: MSE {error} at a share of {share}."
+        error, fraction = (_number(report.mean_of(metric), "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
+        together = f" All structures as one mask: MSE {error} at a fraction of {fraction}."
     return (
-        f"The error of equal-sized masks is twice their share times (1 - Dice), so "
-        f"compare it at equal shares only.{together} SSIM over the whole image, and within 5 voxels around the structure's box."
+        "The error of equal-sized masks is twice their fraction of the image times (1 - Dice), so compare it at equal "
+        f"fractions only.{together} SSIM over the whole image, and within 5 voxels around the structure's box."
     )
 
 
@@ -94,8 +101,36 @@ def _surfaces(report: Report) -> str:
         return ""
     return (
         f"{_means(report, SURFACE_COLUMNS)}\n\nThe written surfaces against those of the reference's label maps, triangle by "
-        "triangle. ASSD: mean distance over both surfaces; MASD: mean of the two directions; NSD: share of them within 1 mm."
+        "triangle. ASSD: mean distance over both surfaces; MASD: mean of the two directions; NSD: fraction of them within 1 mm."
     )
+
+
+def _lesions(report: Report) -> str:
+    """The lesions of structures that have any by their nature."""
+    if not LESION_COLUMNS.keys() <= report.foreground_mean.keys():
+        return ""
+    lines = [["lesions of", "cases", *LESION_COLUMNS.values()]]
+    for structure in lesion_structures(report):
+        found = [report.summary(structure, metric) for metric in LESION_COLUMNS]
+        lines.append([structure, str(found[0].n_cases), *map(_mean_cell, found)])
+    return f"{markdown_table(lines)}\n\nDice of a lesion counts those missed and false as 0."
+
+
+def lesion_structures(report: Report) -> list[str]:
+    """Structures that were scored lesion by lesion."""
+    return [name for name in report.labels.structures if report.summary(name, "lesions_found").n]
+
+
+def _groups(report: Report) -> str:
+    """A table of the groups, structure by structure."""
+    lines = [[report.groups.column, "structure", "cases", *COLUMNS.values()]]
+    for name, group in report.by_group.items():
+        for structure in report.labels.structures:
+            found = [group.summary(structure, metric) for metric in COLUMNS]
+            lines.append([name, structure, str(found[0].n_cases), *map(_mean_cell, found)])
+    if len(lines) == 1:
+        return ""
+    return f"{markdown_table(lines)}\n\nGroups are compared by nothing but their intervals: other things may differ too."
 
 
 def _mean_cell(summary: Summary) -> str:
@@ -121,7 +156,7 @@ def _legend(report: Report) -> str:
         tolerance = ", ".join(f"{structure} {_range(found)}" for structure, found in tolerances.items())
     return (
         "Means over cases with 95 % bootstrap intervals. "
-        f"NSD: share of the surfaces within {tolerance} of each other. Volume error: predicted minus reference."
+        f"NSD: fraction of the surfaces within {tolerance} of each other. Volume error: predicted minus reference."
     )
 
 

@@ -16,7 +16,7 @@ precision           undefined                   0                            und
 recall              undefined                   undefined                    0
 hd95, hd, assd      undefined                   undefined                    diagonal of the image, flagged
 volume error        0 mL, relative undefined    mL, relative undefined       minus the reference's volume, -1
-mse_mask            undefined: true negative    share of the image           share of the image
+mse_mask            undefined: true negative    fraction of the image        fraction of the image
 ssim_mask, _roi     undefined                   of what was found            of what was missed
 ==================  ==========================  ===========================  ==============================
 """

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError, FileError
+from autoseg.evaluation.groups import UNSTATED, Groups
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.overlap import Counts
 from autoseg.evaluation.statistics import mean_interval
@@ -104,7 +105,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """The paths of the two label maps of a case."""
+    """The names of the two label maps of a case; in older versions their paths."""
 
     reference: str
     predicted: str
@@ -123,6 +124,7 @@ class Report:
         files: case -> its files.
         not_scored: predictions without a reference.
         notes: sentences about values that the label maps hold and that are no structure.
+        groups: of cases, where they were asked for.
     """
 
     labels: LabelSchema
@@ -133,6 +135,7 @@ class Report:
     files: dict[str, ScoredFiles] = field(default_factory=dict)
     not_scored: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    groups: Groups = field(default=Groups(), metadata=OPTIONAL)
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -153,6 +156,13 @@ class Report:
     def by_structure(self) -> Mapping[str, tuple[CaseMetrics, ...]]:
         """The rows of each structure."""
         return _grouped(self.rows, "structure")
+
+    @cached_property
+    def by_group(self) -> Mapping[str, Report]:
+        """The report on the cases of each group; {} where there are none."""
+        names = self.groups.names(self.cases) if self.groups.column else ()
+        of = {name: [row for row in self.rows if self.groups.of.get(row.case, UNSTATED) == name] for name in names}
+        return {name: summarise(rows, self.labels) for name, rows in of.items()}
 
     @cached_property
     def _summaries(self) -> Mapping[tuple[str, str], Summary]:

@@ -92,12 +92,12 @@ class RestoredColumn:
 
 RESTORED_COLUMNS = (
     RestoredColumn("mse", "MSE", "MSE", 5),
-    RestoredColumn("bar_mse", "MSE without the head", "without", 5),
+    RestoredColumn("bar_mse", "baseline MSE", "baseline", 5),
     RestoredColumn("ssim", "SSIM", "SSIM", 3),
-    RestoredColumn("bar_ssim", "SSIM without the head", "without", 3),
+    RestoredColumn("bar_ssim", "baseline SSIM", "baseline", 3),
     RestoredColumn("ssim_gain", "gain in SSIM", "gain", 3, signed=True, interval=True),
     RestoredColumn("psnr", "PSNR, dB", "PSNR, dB", 1),
-    RestoredColumn("bar_psnr", "PSNR without the head, dB", "without", 1),
+    RestoredColumn("bar_psnr", "baseline PSNR, dB", "baseline", 1),
     RestoredColumn("skill", "skill", "skill", 2, signed=True),
 )
 RESTORED_HEADINGS = ("degraded by", "cases", *(column.heading for column in RESTORED_COLUMNS))

@@ -5,6 +5,9 @@ Efron's correction for bias and skewness (BCa), since Dice is skewed. Two method
 interval of the mean difference says how much, the Wilcoxon signed-rank test whether; several tests are corrected after
 Holm. Both speak of other cases with the same two models; whether other training runs of the two methods would differ likewise,
 only several training runs of each can tell.
+
+``scipy.stats`` is imported by the functions that test, since it takes longer to load than a scan to read, and a prediction
+needs none of it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-from scipy.stats import ttest_1samp, wilcoxon
 
 __all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_difference", "paired_trainings", "wilcoxon_holm"]
 
@@ -89,6 +91,8 @@ def paired_difference(
     Returns:
         Difference, ``first`` minus ``second``.
     """
+    from scipy.stats import wilcoxon
+
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     differences = np.array([a - b for a, b in pairs])
     low, high = mean_interval(differences, level=level, resamples=resamples, seed=seed)
@@ -112,6 +116,8 @@ def paired_trainings(first: Values, second: Values, *, level: float = 0.95) -> D
     Returns:
         Difference, ``first`` minus ``second``, ``n`` counting training runs; interval and p value are None for fewer than two.
     """
+    from scipy.stats import ttest_1samp
+
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     differences = np.array([a - b for a, b in pairs])
     mean = float(differences.mean()) if pairs else None

@@ -12,7 +12,7 @@ import pydicom
 from pydicom.dataset import FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from autoseg.errors import FileError
+from autoseg.errors import FileError, reason_of
 from autoseg.imaging.raw import REMEDY
 
 __all__ = ["open_dataset", "pixel_source"]
@@ -39,7 +39,7 @@ def open_dataset(path: Path, called: str = "", **options: Any) -> FileDataset:
                 raise ValueError(f"it unpacks to more than {LARGEST_UNPACKED >> 20} MiB")
             return pydicom.dcmread(path, **options)
     except Exception as error:  # pydicom raises what it likes
-        reason = str(error).strip(" .").replace(str(path), "it") or type(error).__name__
+        reason = reason_of(error).replace(str(path), "it")
         raise FileError(
             f"{called or path}: expected a DICOM file, found one that cannot be read: {reason}. {REMEDY}"
         ) from error

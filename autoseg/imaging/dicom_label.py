@@ -4,8 +4,8 @@ Frames lie where their positions say; writers leave empty ones out, so between t
 begins and ends with what is stored: nobody knows where the scan ends. ``crop.laid_on`` brings it to that of the scan.
 """
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.utils import get_expected_length, iter_pixels
 from pydicom.sr.codedict import codes
 
-from autoseg.errors import AutosegError, FileError, GeometryError
+from autoseg.errors import FileError, GeometryError, blamed_on
 from autoseg.imaging.dicom_file import open_dataset
 from autoseg.imaging.dicom_find import header_of, planes_of
 from autoseg.imaging.dicom_series import DicomSeries, Plane, depths_mm, repeats, stack_of
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
+from autoseg.imaging.raw import REMEDY, digest_of, read_bytes, refuse_beyond_memory
 
 __all__ = ["kind_of", "read_segments", "segment_names"]
 
@@ -49,7 +49,7 @@ def segment_names(path: Path) -> dict[str, int]:
     """
     if kind_of(path) != "SEG":
         return {}
-    with _blamed_on(path):
+    with blamed_on(path, "a segmentation object that is whole"):
         segments = _segments(open_dataset(path, stop_before_pixels=True))
     taken = [segment.name for segment in segments.values()]
     found = {}
@@ -68,7 +68,7 @@ def read_segments(path: Path) -> tuple[NDArray[Any], Geometry, tuple[str, ...], 
         FileError: segments that overlap; frames that do not say whose they are; voxels that cannot be decoded.
         GeometryError: frames without a place, or no stack of parallel slices.
     """
-    with _blamed_on(path):
+    with blamed_on(path, "a segmentation object that is whole"):
         ds, names = open_dataset(path), {value: name for name, value in segment_names(path).items()}
         planes = list(planes_of(path, header_of(path) or {}))
         if not planes or not all(plane.position and plane.orientation and plane.spacing_mm for plane in planes):
@@ -78,24 +78,14 @@ def read_segments(path: Path) -> tuple[NDArray[Any], Geometry, tuple[str, ...], 
         segments, notes, data = _segments(ds), [*stack.notes], None
         for z, values in zip(slots, _frames(path, ds, segments), strict=True):
             if data is None:
-                data = np.zeros(stack.geometry.shape, np.min_scalar_type(max([255, *names])))
+                kind = np.dtype(np.min_scalar_type(max([255, *names])))
+                refuse_beyond_memory(math.prod(stack.geometry.shape) * kind.itemsize, path)
+                data = np.zeros(stack.geometry.shape, kind)
             _paint(data[z], values, names, path)
         assert data is not None
     if 0 in segments:
         notes.append(f"Segment 0 ({segments[0].name}) has the value {segments[0].value} here, since 0 is background.")
     return data[None], stack.geometry, tuple(notes), digest_of(read_bytes(path)), True
-
-
-@contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
-    """What pydicom and the elements of a damaged object raise becomes a fault of the file."""
-    try:
-        yield
-    except AutosegError:
-        raise
-    except Exception as error:
-        reason = str(error).strip(" .") or type(error).__name__
-        raise FileError(f"{path}: expected a segmentation object, found one that is damaged: {reason}. {REMEDY}") from error
 
 
 def _segments(ds: FileDataset) -> dict[int, _Segment]:

@@ -1,5 +1,6 @@
 """Voxels of a DICOM series, through pydicom and the codecs that it finds installed."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from autoseg.imaging.dicom_find import find_series
 from autoseg.imaging.dicom_label import kind_of, read_segments, segment_names
 from autoseg.imaging.dicom_series import DicomSeries, Plane, stack_of
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
+from autoseg.imaging.raw import REMEDY, digest_of, read_bytes, refuse_beyond_memory
 
 __all__ = ["digest_of_series", "find_series", "only_series", "read", "read_geometry", "read_labels", "segment_names"]
 
@@ -39,7 +40,9 @@ def read(source: DicomSeries | Path) -> Content:
     data: NDArray[Any] | None = None
     for z, (plane, values) in enumerate(_stored(series)):
         if data is None:
-            data = np.empty((plane.samples, len(series.planes), *plane.shape), _type(series, values.dtype))
+            shape, kind = (plane.samples, len(series.planes), *plane.shape), _type(series, values.dtype)
+            refuse_beyond_memory(math.prod(shape) * kind.itemsize, str(series))
+            data = np.empty(shape, kind)
         data[:, z] = _rescaled(values, plane, data.dtype)
     assert data is not None
     return data, stack.geometry, stack.notes, digest_of_series(series)

@@ -44,6 +44,7 @@ def write_seg(
         series: the DicomSeries that was segmented.
         labels: LabelVolume on its grid.
         structures: {name: label values that belong to it}; they may overlap. One that is absent keeps its (empty) segment.
+            The object of a single structure has all frames of the images, of several those that are not empty.
         model: what made the labels, such as the name and digest of a model.
         version: of autoseg.
 
@@ -59,15 +60,17 @@ def write_seg(
             f"{series}: a segmentation object refers to one file of many frames, found {len(headers)}. Use rtstruct"
         )
     first = headers[0]
+    frames = int(first.get("NumberOfFrames") or 1)
     _state_geometry(headers, series, labels.geometry)
-    identify = unique_identifier(series, labels, model, "SEG")
+    identify = unique_identifier(series, labels, model, " ".join(["SEG", *(structures if len(structures) == 1 else ())]))
     try:
         segmentation = _quietly(
             highdicom.seg.Segmentation,
             source_images=headers,
-            pixel_array=_masks(series, labels, tuple(structures.values()), frames=int(first.get("NumberOfFrames") or 1)),
+            pixel_array=_masks(series, labels, tuple(structures.values()), frames),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=_descriptions(structures, model, version, identify),
+            omit_empty_frames=len(structures) > 1 or frames not in (1, len(series.planes)),  # SimpleITK stacks frames
             series_instance_uid=identify("series"),
             series_number=series_number(first, 1000),
             sop_instance_uid=identify("instance"),

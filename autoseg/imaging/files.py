@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.errors import AutosegError, FileError, GeometryError
+from autoseg.errors import AutosegError, FileError, GeometryError, blamed_on
 from autoseg.imaging import itk, nifti, pictures
 from autoseg.imaging.crop import laid_on
 from autoseg.imaging.dicom_series import DicomSeries
@@ -25,6 +25,7 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
 from autoseg.imaging.resample import resample_anywhere
 from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.names import case_name
 from autoseg.registry import Registry
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ending_of",
     "is_dicom",
     "is_slicer_segmentation",
+    "left_unread",
     "layers_of",
     "paths_of",
     "read_file",
@@ -64,6 +66,10 @@ FORMATS = Registry(
         **dict.fromkeys(PICTURES, pictures),
     },
 )
+# kinds of images that we cannot read, which nobody may overlook beside those that we can
+_UNREAD_VOLUMES = (".img", ".img.gz", ".hdr", ".mgz", ".mgh", ".mnc", ".gipl", ".gipl.gz", ".par", ".vti", ".npy")
+_UNREAD_PACKED = (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip")
+_UNREAD = (*_UNREAD_VOLUMES, *_UNREAD_PACKED, ".bmp", ".gif", ".jp2", ".webp", ".svs")
 SEGMENTATION = ".dcm"  # by which DICOM label maps are found in a folder; whether a file is DICOM its content tells
 
 AnyPath = str | PathLike[str]
@@ -72,6 +78,7 @@ Image = AnyPath | DicomSeries
 # how far a scale in the header may leave labels off whole numbers: steps of 16 bits over their range, yet less than what maps
 # have that were interpolated
 NEARLY_WHOLE, FARTHEST_OFF = 1e-3, 0.1
+_EXACT = 2**24  # whole numbers up to here are all told apart in float32
 _SLICER = ".seg"
 _LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32, np.uint32)
 
@@ -107,11 +114,18 @@ def ending_of(path: AnyPath) -> str:
 
 def stem_of(path: AnyPath) -> str:
     """The name of a file without its known ending, ``.dcm`` and ``.seg.nrrd`` included."""
-    name = Path(path).name
+    name = case_name(Path(path).name)
     if name.lower().endswith(SEGMENTATION):
-        return Path(path).stem
+        return Path(name).stem
     stem = name[: -len(ending_of(path))]
     return stem[: -len(_SLICER)] if is_slicer_segmentation(path) else stem
+
+
+def left_unread(paths: Iterable[Path]) -> list[str]:
+    """A sentence about files of kinds that we cannot read, where there are any; nobody may take the others for all there is."""
+    found = sorted(path.name for path in paths if path.name[0] != "." and path.name.lower().endswith(_UNREAD))
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return [f"{found[0]}{more}: a kind of image that is not read; convert it to .nii.gz"] if found else []
 
 
 def is_slicer_segmentation(path: AnyPath) -> bool:
@@ -123,7 +137,8 @@ def description_of(path: AnyPath) -> str:
     """The text that ``write_label_volume`` put into the header; "" where there is none, or no header that can be read."""
     file_format = FORMATS[ending_of(path)]
     try:
-        return str(file_format.description(Path(path))) if hasattr(file_format, "description") else ""
+        with _blamed_on(path):
+            return str(file_format.description(Path(path))) if hasattr(file_format, "description") else ""
     except AutosegError:
         return ""
 
@@ -155,7 +170,8 @@ def digest_on_disk(image: Image) -> str:
 
 def series_in(source: AnyPath, *, inverts: bool = False) -> Any:
     """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
-    return _dicom().find_series(source, inverts=inverts)
+    with _blamed_on(source):
+        return _dicom().find_series(source, inverts=inverts)
 
 
 def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = None) -> FileContent:
@@ -176,7 +192,7 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
         content = FileContent(*read(_as_image(path)))
         content.geometry.refuse_implausible()
     if as_label:
-        content = _whole(content)
+        content = _whole(content, path)
     if onto is not None and _is_cropped(path) and (laid := laid_on(content.data[0], content.geometry, onto)) is not None:
         content = replace(content, data=laid[None], geometry=onto, is_part=False)
     return content
@@ -195,8 +211,12 @@ def _is_cropped(path: Image) -> bool:
     return is_dicom(path) or (not isinstance(path, DicomSeries) and is_slicer_segmentation(path))
 
 
-def _whole(content: FileContent) -> FileContent:
-    """Label values that rounding alone keeps from being whole numbers, as a scale in the header does, are rounded."""
+def _whole(content: FileContent, path: Image) -> FileContent:
+    """Label values that rounding alone keeps from being whole numbers, as a scale in the header does, are rounded.
+
+    Raises:
+        FileError: numbers of 32 bits with a point are beyond those that they tell apart.
+    """
     if content.data.dtype.kind != "f":
         return content
     worst, lowest, highest = 0.0, 0.0, 0.0
@@ -205,6 +225,12 @@ def _whole(content: FileContent) -> FileContent:
             return content
         lowest, highest = min(lowest, float(part.min())), max(highest, float(part.max()))
         worst = max(worst, float(np.abs(part - np.rint(part)).max()))
+    largest = max(highest, -lowest)
+    if content.data.dtype == np.float32 and largest > _EXACT:
+        raise FileError(
+            f"{path}: expected label values that float32 holds exactly, up to {_EXACT}; found {largest:.0f}, "
+            "which may stand for several values. Save the labels as whole numbers (uint32)."
+        )
     if not 0 < worst <= min(FARTHEST_OFF, max(NEARLY_WHOLE, (highest - lowest) / 2**16)):
         return content
     note = f"Label values are up to {worst:.2g} off whole numbers, as a scale in the header makes them; they are rounded."
@@ -256,15 +282,17 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False) -> Vo
 
 def segment_names(path: AnyPath) -> dict[str, int]:
     """{name: label value} that a segmentation of DICOM or 3D Slicer tells; {} of other files."""
-    if not is_dicom(path):
-        return itk.segment_names(path) if Path(path).name.lower().endswith((".nrrd", ".nhdr")) else {}
-    names: dict[str, int] = _dicom().segment_names(Path(path))
-    return names
+    with _blamed_on(path):
+        if not is_dicom(path):
+            return itk.segment_names(path) if Path(path).name.lower().endswith((".nrrd", ".nhdr")) else {}
+        names: dict[str, int] = _dicom().segment_names(Path(path))
+        return names
 
 
 def layers_of(path: AnyPath) -> int:
     """How many layers a segmentation of 3D Slicer has, of which each may overlap the others."""
-    return itk.layers_of(path)
+    with _blamed_on(path):
+        return itk.layers_of(path)
 
 
 def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:
@@ -339,9 +367,10 @@ def _dicom() -> Any:
 
 @contextmanager
 def _blamed_on(image: Image) -> Iterator[None]:
-    """What knows no file, such as a grid that makes no sense, is a fault of the one that is read."""
+    """What knows no file, such as a grid that makes no sense, is a fault of the one that is read, and what libraries raise."""
     try:
-        yield
+        with blamed_on(image, "an image that can be read"):
+            yield
     except AutosegError as fault:
         if str(image) in str(fault) or str(fault).startswith("series "):  # the title of a DICOM series
             raise

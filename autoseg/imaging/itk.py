@@ -90,7 +90,7 @@ def read_segment(path: AnyPath, name: str) -> Content:
 def read_geometry(path: AnyPath) -> Geometry:
     """The grid alone; no voxels are read."""
     header, _ = header_of(Path(path), voxels=False)
-    return _grid_of(_information(path), header)[0]
+    return _grid_of(_information(Path(path)), header)[0]
 
 
 def _read(path: Path) -> tuple[Content, Header]:
@@ -176,7 +176,9 @@ def _checked(header: Header) -> bytearray | None:
             )
         return out[skipped:] if skipped else out
     least = expected // int(header.kind[1]) if header.is_text else expected  # a digit for each number at least
-    if len(header.payload) < least and header.fields.get("encoding", "raw").lower() not in ("bzip2", "bz2"):
+    if header.fields.get("encoding", "raw").lower() in ("bzip2", "bz2"):
+        raise FileError(f"{path}: expected voxels that are raw, text or packed by gzip, found bzip2. Save it again with gzip.")
+    if len(header.payload) < least:
         raise FileError(f"{path}: expected {least} bytes of voxels as the header says, found {len(header.payload)}. {REMEDY}")
     refuse_beyond_memory(expected, path)
     return None
@@ -184,7 +186,7 @@ def _checked(header: Header) -> bytearray | None:
 
 def description(path: AnyPath) -> str:
     """The text in the header's field of this name."""
-    header = _information(path)
+    header = _information(Path(path))
     return str(header.GetMetaData("description")) if header.HasMetaDataKey("description") else ""
 
 
@@ -217,15 +219,19 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
             raise FileError(f"{path}: cannot be written: {_told(error)} Look at the rights and the room there.") from error
 
 
-def _reader(path: AnyPath) -> Any:
-    """A reader of the format that the ending says, in small or capital letters: ITK itself does not know ``.MHA``."""
+def _reader(path: Path) -> Any:
+    """A reader of the format that the ending says, in small or capital letters: ITK itself does not know ``.MHA``.
+
+    The only place where ITK is handed a file, after its header has been found to be well formed.
+    """
+    header_of(path, voxels=False)[0].refuse_malformed()
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("MetaImageIO" if str(path).lower().endswith((".mha", ".mhd")) else "NrrdImageIO")
     reader.SetFileName(str(path))
     return reader
 
 
-def _information(path: AnyPath) -> Any:
+def _information(path: Path) -> Any:
     reader = _reader(path)
     try:
         reader.ReadImageInformation()

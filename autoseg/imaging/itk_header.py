@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autoseg.errors import FileError
 from autoseg.imaging.raw import REMEDY, read_bytes
+from autoseg.names import fault_of_path
 
 __all__ = ["Header", "Segment", "header_of"]
 
@@ -34,6 +35,16 @@ _NRRD_TYPES = {
 }
 _KIND_OF = {name: kind for kind, names in _NRRD_TYPES.items() for name in names.split(",")}
 _LONGEST = 1 << 20  # of a header
+# how many numbers a field of MetaImage has for n axes, as a power of n
+_META_NUMBERS = dict.fromkeys(("ndims", "elementnumberofchannels", "compresseddatasize", "headersize"), 0)
+_META_NUMBERS |= dict.fromkeys(("elementtointensityfunctionslope", "elementtointensityfunctionoffset"), 0)
+_META_NUMBERS |= dict.fromkeys(("elementmin", "elementmax", "id", "parentid"), 0)
+_META_NUMBERS |= dict.fromkeys(("dimsize", "elementspacing", "elementsize", "offset", "position", "origin"), 1)
+_META_NUMBERS |= dict.fromkeys(("centerofrotation", "sequenceid"), 1)
+_META_NUMBERS |= dict.fromkeys(("transformmatrix", "rotation", "orientation"), 2)
+_META_LINE = re.compile(r"\s*([^=:]*?)\s*[=:]\s*(.*?)\s*")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?|[+-]?(nan|inf)", re.IGNORECASE)
+_AXES, _KEY, _VALUE = range(2, 5), 200, 4000  # of what we read, and characters
 _UNITS = {
     "m": ("metres", 1e3),
     "cm": ("centimetres", 10.0),
@@ -70,6 +81,7 @@ class Header:
         own: key and text of what the writer added (NRRD ``key:=value``).
         payload: the bytes behind the header, or of the file that it names.
         apart: whether that is another file.
+        text: the header as it stands there.
     """
 
     path: Path
@@ -78,6 +90,42 @@ class Header:
     own: dict[str, str]
     payload: memoryview
     apart: bool
+    text: str = ""
+
+    def refuse_malformed(self) -> None:
+        """``FileError`` for a header that does not have the form of its format: asked before ITK's readers see the file."""
+        if "\0" in self.text:
+            raise FileError(f"{self.path}: expected a header of text, found a zero byte in it. {REMEDY}")
+        for line in self.text.splitlines():
+            if len(line) > _KEY + _VALUE:
+                raise FileError(f"{self.path}: expected lines of a header, found one of {len(line)} letters. {REMEDY}")
+        if self.is_meta:
+            self._refuse_malformed_meta()
+        else:
+            n_axes = self.fields.get("dimension", "").strip()
+            if not re.fullmatch(r"\d{1,2}", n_axes) or int(n_axes) != len(self.sizes):
+                raise FileError(f"{self.path}: expected as many sizes as axes, found dimension {n_axes[:40]!r}. {REMEDY}")
+
+    def _refuse_malformed_meta(self) -> None:
+        n_axes, seen = len(self.sizes), set[str]()
+        if n_axes not in _AXES or self.fields.get("ndims", "").strip() != str(n_axes):
+            said = self.fields.get("ndims", "")[:40]
+            raise FileError(
+                f"{self.path}: expected two to four axes with a size each, found {n_axes} and NDims {said!r}. {REMEDY}"
+            )
+        if (kind := self.fields.get("objecttype", "Image").strip().lower()) != "image":
+            raise FileError(f"{self.path}: expected an image, found ObjectType {kind[:40]!r}. {REMEDY}")
+        for key, value in (match.groups() for line in self.text.splitlines() if (match := _META_LINE.fullmatch(line))):
+            if len(key) > _KEY:
+                raise FileError(f"{self.path}: expected the name of a field, found {len(key)} letters. {REMEDY}")
+            if (power := _META_NUMBERS.get(key.lower())) is None:
+                continue
+            words = value.split()
+            if key.lower() in seen or len(words) != n_axes**power or not all(map(_NUMBER.fullmatch, words)):
+                raise FileError(
+                    f"{self.path}: expected {key} once, with {n_axes**power} numbers, found {value[:80]!r}. {REMEDY}"
+                )
+            seen.add(key.lower())
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -232,18 +280,18 @@ def header_of(path: Path, *, voxels: bool = True) -> tuple[Header, bytes]:
         if not equal or line.startswith("#"):
             continue
         if not is_meta and value.startswith("="):
-            own[key.strip()] = value[1:].strip()
+            own[key.strip()] = re.sub(r"\\(.)", lambda sign: "\n" if sign[1] == "n" else sign[1], value[1:].strip())
         else:
             fields.setdefault(" ".join(key.split()).lower(), value.strip())
     named = fields.get("elementdatafile") if is_meta else fields.get("data file", fields.get("datafile"))
     if not voxels or named is None or (is_meta and named.upper() == "LOCAL"):
-        return Header(path, is_meta, fields, own, memoryview(raw)[stop:], False), raw
+        return Header(path, is_meta, fields, own, memoryview(raw)[stop:], False, text), raw
     beside = path.parent / named
-    if "\0" in named or not beside.is_file():
+    if fault_of_path(beside) or not beside.is_file():
         raise FileError(
             f"{path}: expected its voxels in one file beside it, {beside.name[:80]!r}, found none. Copy both, or write .mha."
         )
-    return Header(path, is_meta, fields, own, memoryview(read_bytes(beside)), True), raw
+    return Header(path, is_meta, fields, own, memoryview(read_bytes(beside)), True, text), raw
 
 
 def _is_true(text: str) -> bool:

@@ -3,7 +3,7 @@
 In memory vertices are RAS+ millimetres, as everywhere here. In files they are LPS unless asked otherwise, as DICOM, ITK and
 3D Slicer have them: x and y change their signs, which is half a turn, so the winding stays. Every file says ``SPACE=LPS``, the
 words 3D Slicer looks for: in the STL header, a comment of PLY and OBJ, field data of VTP, ``extras`` of GLB. glTF is in metres
-with y up: a GLB keeps millimetres in its meshes, and the transform of its root node turns and shrinks them.
+with y up, and so are the vertices of a GLB: some programs ignore the transforms of its nodes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ __all__ = [
     "SurfaceMesh",
     "file_names",
     "read_mesh",
+    "meshes_in_scene",
     "write_mesh",
     "write_scene",
 ]
 
 COORDINATES = ("lps", "ras")
 _HALF_TURN = np.array([-1.0, -1.0, 1.0])  # between RAS and LPS
-_GLTF = 1e-3 * np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1e3]])  # LPS mm to metres, the head up
+_GLTF = 1e-3 * np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # LPS mm to metres, the head up
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,18 +151,31 @@ def write_scene(meshes: Sequence[SurfaceMesh | None], path: str | Path, *, coord
         draft.write_bytes(content)
 
 
-def _scene(meshes: Sequence[SurfaceMesh], paints: Sequence[Colour], coordinates: str) -> Any:
-    """A trimesh Scene: meshes in mm below a root node that makes metres of them."""
+def meshes_in_scene(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{name: (vertices (V, 3), faces (F, 3))} of a GLB of ``write_scene``, in mm and in the coordinates that it says."""
     import trimesh
 
-    scene = trimesh.Scene(base_frame="world", metadata={"SPACE": coordinates.upper(), "unit": "mm"})
-    to_lps = np.diag([*_HALF_TURN, 1.0]) if coordinates == "ras" else np.eye(4)
-    scene.graph.update(frame_from="world", frame_to="patient", matrix=_GLTF @ to_lps)
+    scene = trimesh.load_scene(path, process=False)
+    turn = _HALF_TURN if scene.metadata.get("SPACE") == "RAS" else 1.0
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for node in scene.graph.nodes_geometry:
+        matrix, name = scene.graph[node]  # of earlier files the transform makes metres of millimetres
+        shape = scene.geometry[name]
+        in_metres = trimesh.transform_points(shape.vertices, matrix)
+        found[str(name)] = in_metres @ np.linalg.inv(_GLTF).T * turn, np.asarray(shape.faces)
+    return found
+
+
+def _scene(meshes: Sequence[SurfaceMesh], paints: Sequence[Colour], coordinates: str) -> Any:
+    """A trimesh Scene, in metres with the head up. ``coordinates`` are said in it, and change nothing."""
+    import trimesh
+
+    scene = trimesh.Scene(base_frame="world", metadata={"SPACE": coordinates.upper()})
     for mesh, name, colour in zip(meshes, file_names([mesh.structure for mesh in meshes]), paints, strict=True):
-        shape = _trimesh(mesh.vertices_in(coordinates), mesh.faces)
+        shape = _trimesh(mesh.vertices_in("lps") @ _GLTF.T, mesh.faces)
         material = trimesh.visual.material.PBRMaterial(name=name, baseColorFactor=[*colour, 255], roughnessFactor=0.6)
         shape.visual = trimesh.visual.TextureVisuals(material=material)
-        scene.add_geometry(shape, geom_name=name, node_name=name, parent_node_name="patient")
+        scene.add_geometry(shape, geom_name=name, node_name=name)
     return scene
 
 
@@ -228,8 +242,11 @@ def _read_by_trimesh(path: Path, name: str) -> tuple[Any, Any]:
     import trimesh
 
     shape: Any = trimesh.load(path, process=False)
-    shape = shape.geometry[name] if isinstance(shape, trimesh.Scene) else shape
     return shape.vertices, shape.faces
+
+
+def _read_glb(path: Path, name: str) -> tuple[Any, Any]:
+    return meshes_in_scene(path)[name]
 
 
 def _read_vtp(path: Path, name: str) -> tuple[Any, Any]:
@@ -238,5 +255,5 @@ def _read_vtp(path: Path, name: str) -> tuple[Any, Any]:
     return np.frombuffer(points, "<f4").reshape(-1, 3), np.frombuffer(faces, "<i8").reshape(-1, 3)
 
 
-STL, PLY, OBJ, GLB = (SurfaceFormat(write, _read_by_trimesh) for write in (_stl, _ply, _obj, _glb))
-VTP = SurfaceFormat(_vtp, _read_vtp)
+STL, PLY, OBJ = (SurfaceFormat(write, _read_by_trimesh) for write in (_stl, _ply, _obj))
+VTP, GLB = SurfaceFormat(_vtp, _read_vtp), SurfaceFormat(_glb, _read_glb)

@@ -11,6 +11,7 @@ import gzip
 import logging
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +43,7 @@ def read(path: AnyPath) -> Content:
     if problem and len(content) < min(_HEADERS):
         raise FileError(f"{path}: expected a NIfTI header, found {len(content)} good bytes; {problem}. {REMEDY}")
     header = _header_of(content, path)
+    mended = _repaired(header, path)
     start = header.get_data_offset()
     expected = start + _n_bytes(header)
     if problem or len(content) != expected:
@@ -49,7 +51,7 @@ def read(path: AnyPath) -> Content:
         raise FileError(
             f"{path}: expected {expected} {kind}, found {len(content)}; {problem or _odd_size(content, expected)}. {REMEDY}"
         )
-    geometry, notes = grid_of(header, path)
+    geometry, notes = _grid_of(header, mended, path)
     return _voxels(content, start, header, path), geometry, notes, digest
 
 
@@ -68,6 +70,7 @@ def grid_of(header: Any, path: AnyPath) -> tuple[Geometry, tuple[str, ...]]:
 
     1. Directions and origin come from the sform if its code is above 0 and it is invertible, else from the qform under the
        same conditions, else they are those of ITK for such files: x to the left, y to the back, z to the head, origin 0.
+       Then each pixdim must be a length, but along an axis of one voxel, which is 1 mm thick where it is not.
     2. Voxel sizes are the lengths of the columns of that matrix, unless pixdim contradicts it and is plausible: some
        length differs from its pixdim by more than 1 %, all three pixdim are finite and positive, and they are not all
        exactly 1 (the value of a header that nobody filled). Then the columns are scaled to pixdim, as ITK does; the
@@ -77,8 +80,13 @@ def grid_of(header: Any, path: AnyPath) -> tuple[Geometry, tuple[str, ...]]:
     Returns:
         (Geometry, notes): one note for every step that was not the plain one.
     """
+    return _grid_of(header, _repaired(header, path), path)
+
+
+def _grid_of(header: Any, mended: Any, path: AnyPath) -> tuple[Geometry, tuple[str, ...]]:
+    """As ``grid_of``; ``mended`` is the header after ``_repaired``."""
     with np.errstate(all="ignore"):  # a damaged header may hold anything
-        affine, notes = _affine_of(header, path)
+        affine, notes = _affine_of(header, mended, path)
     return Geometry.from_affine(_size(header)[2::-1], affine[:3, [2, 1, 0, 3]]), notes
 
 
@@ -87,7 +95,8 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
 
     Args:
         like: a NIfTI file on the same grid whose header is kept; only the data type, its scaling, the display range, the
-            intent and the number of channels change. Header extensions are not copied: they may name the patient.
+            intent and the number of channels change. Header extensions and texts about files and the data base are not copied:
+            they may name the patient.
         description: up to 80 characters for the header of a new file.
     """
     header = _new_header(array, geometry) if like is None else _like_header(array, like)
@@ -105,7 +114,8 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
 def _unpacked(raw: bytes, path: AnyPath) -> tuple[bytearray, str | None]:
     """As ``inflate``, no further than the header says that there are voxels."""
     most = None
-    with contextlib.suppress(FileError, zlib.error):  # a damaged beginning is told by those who look at all of it
+    # a damaged beginning is told by those who look at all of it
+    with contextlib.suppress(FileError, HeaderDataError, KeyError, zlib.error):
         header = _header_of(zlib.decompressobj(31).decompress(raw, max(_HEADERS)), path)
         most = int(header.get_data_offset()) + _n_bytes(header)
     if most is not None:
@@ -126,13 +136,16 @@ def _write_parts(stream: IO[bytes] | gzip.GzipFile, header: Any, values: np.ndar
 
 
 def _read_header(path: AnyPath) -> Any:
+    """The header as it stands in the file, without faults that nibabel could not mend."""
     try:
         with open(path, "rb") as plain:
             is_packed = plain.read(2) == _GZIP_MAGIC
         with gzip.open(path) if is_packed else open(path, "rb") as stream:
-            return _header_of(stream.read(max(_HEADERS)), path)
+            header = _header_of(stream.read(max(_HEADERS)), path)
     except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"{path}: expected a NIfTI header, found: {error}. {REMEDY}") from error
+    _repaired(header, path)
+    return header
 
 
 def _header_of(content: bytes | bytearray, path: AnyPath) -> Any:
@@ -151,7 +164,6 @@ def _header_of(content: bytes | bytearray, path: AnyPath) -> Any:
         )
     if not np.isfinite(header["vox_offset"]):
         raise FileError(f"{path}: expected the place of the first voxel, found vox_offset {header['vox_offset']}. {REMEDY}")
-    _repaired(header, path)
     return header
 
 
@@ -175,14 +187,15 @@ def _size(header: Any) -> tuple[int, int, int, int]:
     return x, y, z, math.prod(more)
 
 
-def _affine_of(header: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]:
+def _affine_of(header: Any, mended: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]:
     """((4, 4) matrix from (x, y, z) indices to RAS+ mm, notes) after the rule of ``grid_of``."""
     notes: list[str] = []
-    is_stated = (header["pixdim"][1:4] > 0).all()
-    header = _repaired(header, path)  # pixdim of 0 is 1 from here
-    pixdim = np.array(header["pixdim"][1:4], float)
-    affine = _best_form(header, notes)
+    stated = np.array(header["pixdim"][1:4], float)
+    pixdim = np.array(mended["pixdim"][1:4], float)  # 1 where the file has 0
+    affine = _best_form(mended, notes)
     if affine is None:
+        notes += _check_sizes(stated, _size(header), path)
+        pixdim[~np.isfinite(pixdim)] = 1  # along an axis of one voxel
         notes.append(
             "The header has neither a valid sform nor a valid qform: orientation is assumed and only voxel sizes are known."
         )
@@ -190,16 +203,28 @@ def _affine_of(header: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if (np.abs(lengths / pixdim - 1) > 0.01).any():
         sizes = "x".join(f"{v:.4g}" for v in pixdim), "x".join(f"{v:.4g}" for v in lengths)
-        if is_stated and np.isfinite(pixdim).all() and (pixdim != 1).any():
+        if (stated > 0).all() and np.isfinite(pixdim).all() and (pixdim != 1).any():
             affine[:3, :3] *= pixdim / lengths
             notes.append(f"Voxel size {sizes[0]} mm (x, y, z) is taken from pixdim; the affine says {sizes[1]} mm.")
         else:
             notes.append(f"Voxel size {sizes[1]} mm (x, y, z) is taken from the affine; pixdim is not filled in.")
-    unit = _UNIT_MM.get(int(header["xyzt_units"]) & 7)
+    unit = _UNIT_MM.get(int(mended["xyzt_units"]) & 7)
     if unit:
         affine[:3] *= unit[1]
         notes.append(f"Lengths in the header are in {unit[0]}; they are converted to mm.")
     return affine, tuple(notes)
+
+
+def _check_sizes(pixdim: np.ndarray, size: Sequence[int], path: AnyPath) -> list[str]:
+    """Refuse voxels of no size where nothing else tells it; sentences about axes of one voxel, along which 1 mm is assumed."""
+    unknown = [axis for axis in range(3) if not 0 < abs(pixdim[axis]) < np.inf]
+    if [axis for axis in unknown if size[axis] > 1]:
+        sizes = " x ".join(f"{length:.4g}" for length in pixdim)
+        raise FileError(
+            f"{path}: expected voxel sizes above 0 mm in pixdim, since there is no sform or qform; found {sizes} mm (x, y, z). "
+            "Export the file again, with its spacing."
+        )
+    return [f"The voxel size along {'xyz'[axis]}, where there is one voxel, is not given; 1 mm is assumed." for axis in unknown]
 
 
 def _best_form(header: Any, notes: list[str]) -> np.ndarray | None:
@@ -266,6 +291,8 @@ def _like_header(array: np.ndarray, like: Path) -> Any:
     _set_size(header, array.shape, int(header["dim"][0]))
     header["cal_min"] = header["cal_max"] = 0
     header.set_intent("none")
+    for text in {"aux_file", "db_name"} & set(header.keys()):
+        header[text] = b""
     return header
 
 

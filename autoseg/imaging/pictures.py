@@ -18,9 +18,9 @@ import SimpleITK
 from PIL import Image, UnidentifiedImageError
 
 from autoseg.atomic import replacing
-from autoseg.errors import FileError
+from autoseg.errors import FileError, blamed_on
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, read_bytes
+from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, read_bytes, refuse_beyond_memory
 
 __all__ = ["label_ending", "read", "read_geometry", "read_labels", "write"]
 
@@ -28,6 +28,11 @@ _KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg
 _GREYS = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
 _WRITTEN = {"PNG": (np.uint8, np.uint16), "TIFF": (np.uint8, np.uint16, np.int32, np.float32), "JPEG": ()}
 _BITS, _MEANING, _TURN, _PLANES, _SIGN = 258, 262, 274, 284, 339  # tags of TIFF, the third one of Exif too
+_BYTES = {"I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # of a number; 1 of other modes
+_COPIES = 4  # of the pixels that lie in memory at a time, while they are decoded and checked
+# pixel bytes that one byte of a file can hold at most, by how they are packed; numbers may be wider in memory, and runs of JPEG
+# and of faxes have no such limit
+_DENSEST = {"PNG": 1100, "tiff_adobe_deflate": 1100, "tiff_deflate": 1100, "packbits": 512, "raw": 8}
 _WHITE_IS_ZERO, _APART, _SIGNED = 0, 2, 2  # what three of them say
 
 
@@ -94,12 +99,24 @@ def _open(path: AnyPath) -> tuple[bytes, Any]:
         if kind == "PNG":
             Image.open(io.BytesIO(raw), formats=[kind]).verify()  # compares the checksums of all parts
         picture = Image.open(io.BytesIO(raw), formats=[kind])
+        _refuse_more_than_it_holds(path, len(raw), picture)
         pages, turn = getattr(picture, "n_frames", 1), picture.getexif().get(_TURN, 1)
     if pages > 1:
         raise FileError(f"{path}: expected one picture, found {pages}. Save each as a file, or a stack of slices as .nii.gz.")
     if turn != 1:
         raise FileError(f"{path}: expected an upright picture, found Exif orientation {turn}. Save it turned upright.")
     return raw, picture
+
+
+def _refuse_more_than_it_holds(path: AnyPath, n_bytes: int, picture: Any) -> None:
+    """``FileError`` where a header claims more pixels than the bytes behind it can hold, or the memory that is free."""
+    width, height = picture.size
+    pixels = width * height * (1 if picture.mode == "1" else 8 * len(picture.getbands()) * _BYTES.get(picture.mode, 1)) // 8
+    how = str(picture.info.get("compression", "")) if picture.format == "TIFF" else picture.format
+    if pixels > _DENSEST.get(how, pixels) * n_bytes:
+        least = pixels // _DENSEST[how]
+        raise FileError(f"{path}: expected at least {least} bytes for {width} x {height} pixels, found {n_bytes}. {REMEDY}")
+    refuse_beyond_memory(_COPIES * pixels, path)
 
 
 def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -175,21 +192,17 @@ def _decoded(path: AnyPath, picture: Any, mode: str | None = None) -> np.ndarray
 @contextmanager
 def _blamed_on(path: AnyPath, expected: str) -> Iterator[None]:
     """Whatever a decoder trips over is a fault of the file."""
-    try:
-        yield
-    except Image.DecompressionBombError as error:
-        raise FileError(
-            f"{path}: expected a picture of moderate size, found: {str(error).rstrip('.')}. Cut it into tiles."
-        ) from error
-    except UnidentifiedImageError as error:
-        if _is_tiff(path):
-            expected, kind = "a TIFF picture", "a damaged one or a rare kind"
-        else:
-            kind = "something else"
-        raise FileError(f"{path}: expected {expected}, found {kind}. {REMEDY}") from error
-    except Exception as error:
-        found = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise FileError(f"{path}: expected {expected}, found: {found[0]}. {REMEDY}") from error
+    with blamed_on(path, expected):
+        try:
+            yield
+        except Image.DecompressionBombError as error:
+            raise FileError(
+                f"{path}: expected a picture of moderate size, found: {str(error).rstrip('.')}. Cut it into tiles."
+            ) from error
+        except UnidentifiedImageError as error:
+            kind = "a damaged one or a rare kind" if _is_tiff(path) else "something else"
+            expected = "a TIFF picture" if _is_tiff(path) else expected
+            raise FileError(f"{path}: expected {expected}, found {kind}. {REMEDY}") from error
 
 
 def _is_tiff(path: AnyPath) -> bool:

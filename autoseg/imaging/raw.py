@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.errors import FileError
+from autoseg.errors import REMEDY, FileError
 from autoseg.imaging.geometry import Geometry
 
 __all__ = ["REMEDY", "AnyPath", "Content", "digest_of", "free_memory", "inflate", "read_bytes", "refuse_beyond_memory"]
 
-REMEDY = "Copy or export the file again."
 AnyPath = str | PathLike[str]
 Content = tuple[np.ndarray, Geometry, tuple[str, ...], str]  # what the readers of formats return, see ``files.FileContent``
 _PIECE = 1 << 20
@@ -85,7 +84,7 @@ def inflate(raw: bytes | memoryview, most: int | None = None) -> tuple[bytearray
 
 def refuse_beyond_memory(n_bytes: int, path: AnyPath) -> None:
     """``FileError`` where voxels would not fit into the memory that is free: asked before anything is allocated."""
-    if (free := free_memory()) is not None and n_bytes > free:
+    if n_bytes > _AT_ONCE and (free := free_memory()) is not None and n_bytes > free:
         raise FileError(
             f"{path}: expected voxels that fit into memory, found {n_bytes / 2**30:.3g} GiB by its header; "
             f"{free / 2**30:.3g} GiB are free. Look whether the header is right, or use a machine with more memory."

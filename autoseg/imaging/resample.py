@@ -10,6 +10,7 @@ any order where the points fall on voxels) or a 2-D float32 matrix (output is ma
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -63,9 +64,12 @@ def axis_matrix(n_from: int, n_to: int, scale: float, offset: float, order: int)
 
     Equal to SciPy's ``zoom`` and ``affine_transform`` with ``mode="nearest"``, prefilter included, but for weights below 1e-7.
     """
-    matrix: np.ndarray = ndimage.affine_transform(
-        np.eye(n_from), np.array([scale, 1.0]), (offset, 0.0), (n_to, n_from), order=order, mode="nearest"
-    ).astype(np.float32)
+    diagonal, offsets = np.array([scale, 1.0]), (offset, 0.0)
+    with warnings.catch_warnings():  # older SciPy, such as 1.15, recalls what a diagonal once meant
+        warnings.filterwarnings("ignore", "The behavior of affine_transform with a 1-D array", UserWarning)
+        matrix: np.ndarray = ndimage.affine_transform(
+            np.eye(n_from), diagonal, offsets, (n_to, n_from), order=order, mode="nearest"
+        ).astype(np.float32)
     matrix[np.abs(matrix) < _NEGLIGIBLE] = 0
     matrix.setflags(write=False)
     return matrix
@@ -162,7 +166,9 @@ def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry, orde
     return result
 
 
-def resample_codes(codes: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int]) -> np.ndarray:
+def resample_codes(
+    codes: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int], *, nearest_of_equals: bool = False
+) -> np.ndarray:
     """Label codes on another grid that shares directions.
 
     Each code's mask is interpolated and the largest wins, the lowest code where they tie. Negative codes (voxels to
@@ -172,6 +178,7 @@ def resample_codes(codes: np.ndarray, geometry: Geometry, onto: Geometry, orders
     Args:
         codes: (Z, Y, X) int16 on ``geometry``.
         orders: spline order for each axis, 1 as a rule.
+        nearest_of_equals: of codes that tie the one of the nearest voxel wins, where it is among them; so does nnU-Net 2.8.
 
     Returns:
         (z, y, x) of the type of ``codes``, on ``onto``; ``codes`` itself where the grids are one.
@@ -182,18 +189,25 @@ def resample_codes(codes: np.ndarray, geometry: Geometry, onto: Geometry, orders
     result = np.zeros(onto.shape, codes.dtype)
     if not codes.any():
         return result
+    nearest = apply_operators(codes, interpolation_operators(geometry, onto, (0, 0, 0))) if nearest_of_equals else result
     box = nonzero_box(codes[None])
     codes = crop(codes, *box)
     maps, outputs = _from_box(maps, box)
     best = np.subtract(1, apply_operators((codes != 0).astype(np.float32), maps), dtype=np.float32)  # the weight of code 0
-    inside = crop(result, *outputs)
+    inside, nearest = crop(result, *outputs), crop(nearest, *outputs)
+    if nearest_of_equals:
+        of_nearest = np.where(nearest == 0, best, 0)  # the weight of the code of the nearest voxel
     for code, box in _boxes(codes):
         code_maps, outputs = _from_box(maps, box)
         weight = apply_operators((crop(codes, *box) == code).astype(np.float32), code_maps)
         best_here, result_here = crop(best, *outputs), crop(inside, *outputs)
         wins = weight > best_here + (_TIE if code > 0 else -_TIE)
+        if nearest_of_equals:
+            np.copyto(crop(of_nearest, *outputs), weight, where=crop(nearest, *outputs) == code)
         np.copyto(result_here, code, where=wins)
         np.copyto(best_here, weight, where=wins)
+    if nearest_of_equals:
+        np.copyto(inside, nearest, where=of_nearest > best - _TIE)
     return result
 
 

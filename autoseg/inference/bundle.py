@@ -2,46 +2,61 @@
 
 A *bundle* on disk is a folder, or one zip of it, with ``model.json`` (plan, labels, channel names, digests of the weights,
 ``info``) and one ``fold_NAME.safetensors`` per fold. It needs neither the data, nor a workspace, nor the training code.
+The fine stage of a cascade has its coarse stage, which is a model of its own, in the folder ``coarse``.
 Weights are read when they are asked for, and are refused if they are not the bytes that ``model.json`` describes. A zip is read
 in memory and never unpacked, so the names inside it cannot point anywhere.
 """
 
 import hashlib
-import json
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 
 from autoseg.archive import read_member, safe_members
 from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
-from autoseg.errors import AutosegError, ModelError
+from autoseg.data.unlike import TrainingScans
+from autoseg.errors import AutosegError, ModelError, blamed_on
+from autoseg.inference.windows import AdaptiveWindows
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
-from autoseg.reconstruct.components import KeepLargest
-from autoseg.workspace import unsealed, write_json
+from autoseg.reconstruct.components import LabelRule
+from autoseg.workspace import as_record, parse_json, unsealed, write_json
 from planners.names import fault_of_name
-from planners.plan import Plan
-from planners.records import RecordError, added, digest, from_json, schema_number, to_json
+from planners.plan import NetworkSpec, Plan
+from planners.records import added, digest, schema_number, to_json
 
-__all__ = ["Bundle", "export_model", "load_bundle", "load_networks", "refuse_other_model", "save_bundle"]
+__all__ = [
+    "COARSE",
+    "Bundle",
+    "add_scans",
+    "copy_bundle",
+    "export_model",
+    "load_bundle",
+    "load_networks",
+    "refuse_other_model",
+    "save_bundle",
+    "store_windows",
+]
 
 State = Mapping[str, torch.Tensor]  # of a network, by name
 Read = Callable[[str], bytes]  # a member of a model, by name
 
 MODEL = "model.json"
+COARSE = "coarse"  # folder of a model within a model
 FORMAT = "autoseg model 1"
-SCHEMA = 2  # 2: what each fold learned from, rules for the final labels
+SCHEMA = 3  # 2: what folds learned from, rules for labels; 3: scans, a coarse stage, windows, temperatures, networks
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_JSON_BYTES = 64 * 2**20
+AGAIN = "Copy the model again from where it comes from."
 
 
 @dataclass(frozen=True)
@@ -49,18 +64,22 @@ class WeightFile:
     """What ``model.json`` says about the weights of one fold.
 
     ``learned_from`` are digests of the training cases that the fold learned from, empty where the model does not say. No
-    prediction depends on it, so it is no part of the model's identity.
+    prediction depends on it, so it is no part of the model's identity. Neither are the ``windows`` that it proposes: which ones
+    a prediction computes is an option of it, and None where nobody has looked. ``network`` is None for the plan's own; in an
+    ensemble folds of several networks share a plan.
     """
 
     fold: str
     digest: str
     bytes: int
     learned_from: tuple[str, ...] = added(2, (), counts=False)
+    windows: AdaptiveWindows | None = added(3, None, counts=False)
+    network: NetworkSpec | None = added(3, None)
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """``model.json`` without its free-form ``info``."""
+    """``model.json`` without its free-form ``info``; ``coarse`` is the digest of the coarse stage, where the plan has one."""
 
     plan: Plan
     labels: LabelSchema
@@ -68,7 +87,10 @@ class ModelRecord:
     file_ending: str
     weights: tuple[WeightFile, ...] = ()
     format: str = FORMAT
-    postprocessing: tuple[KeepLargest, ...] = added(2, ())
+    postprocessing: tuple[LabelRule, ...] = added(2, ())
+    scans: TrainingScans | None = added(3, None, counts=False)
+    coarse: str = added(3, "")
+    temperatures: tuple[float, ...] = added(3, ())
     schema: int = schema_number(SCHEMA, since=2)
 
     def __post_init__(self) -> None:
@@ -76,14 +98,24 @@ class ModelRecord:
             raise ValueError(f"expected the format {FORMAT!r}, found {self.format!r}; a newer autoseg may read it")
         if not self.file_ending.startswith(".") or fault_of_name(f"case{self.file_ending}"):
             raise ValueError(f"file_ending must be such as .nii.gz, found {self.file_ending!r}")
-        network = self.plan.network
-        if network.in_channels != len(self.channels):
-            raise ValueError(f"the network takes {network.in_channels} channels, but the model names {self.channels}")
-        if network.out_channels != self.labels.n_heads:
-            raise ValueError(f"the network has {network.out_channels} outputs, but the labels need {self.labels.n_heads}")
+        labels = self.plan.coarse.count if self.plan.coarse else 0
+        more = f" and {labels} coarse labels" if labels else ""
+        if labels and labels != len(self.labels.declared_values) - 1:
+            raise ValueError(f"the network reads {labels} coarse labels, but there are {len(self.labels.declared_values) - 1}")
+        for network in (self.plan.network, *(entry.network for entry in self.weights if entry.network)):
+            if network.in_channels != len(self.channels) + labels:
+                raise ValueError(f"the network takes {network.in_channels} channels, but the model names {self.channels}{more}")
+            if network.out_channels != self.labels.n_heads:
+                raise ValueError(f"the network has {network.out_channels} outputs, but the labels need {self.labels.n_heads}")
+        expected = len(self.labels.structures) if self.labels.has_regions else 1
+        if self.temperatures and (len(self.temperatures) != expected or min(self.temperatures) <= 0):
+            raise ValueError(f"temperatures must be {expected} numbers above 0, or none, found {self.temperatures}")
         for entry in self.weights:
             if not FOLD_NAME.fullmatch(entry.fold):
                 raise ValueError(f"a fold cannot be called {entry.fold!r}; use letters, digits, - and _")
+        names = tuple(channel.name for channel in self.scans.channels) if self.scans else self.channels
+        if names != self.channels:
+            raise ValueError(f"the model names the channels {self.channels}, but says what {names} were like")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +129,15 @@ class Bundle:
         file_ending: of the training data, such as ``.nii.gz``.
         folds: fold name -> function without arguments that returns the state dict, checked.
         learned_from: fold name -> digests of the training cases that it learned from; empty where the model does not say.
+        windows: fold name -> AdaptiveWindows, of the folds for which somebody has looked for them.
         info: versions, provenance, validation scores; plain JSON.
         digest: sixteen hexadecimal digits of all that predictions depend on, weights included: the identity of the model.
         name: where it was loaded from, for messages.
         postprocessing: rules for the final labels, in order.
+        scans: what the training scans were like; None where the model does not say.
+        coarse: the coarse stage of a cascade, whose labels this model reads; else None.
+        temperatures: what logits are divided by before they become probabilities: one, or one for each region; () for 1.
+        networks: fold name -> its network, of folds that have not the plan's.
     """
 
     plan: Plan
@@ -109,10 +146,19 @@ class Bundle:
     file_ending: str
     folds: Mapping[str, Callable[[], State]]
     learned_from: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    windows: Mapping[str, AdaptiveWindows] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     name: str = "model"
-    postprocessing: tuple[KeepLargest, ...] = ()
+    postprocessing: tuple[LabelRule, ...] = ()
+    scans: TrainingScans | None = None
+    coarse: "Bundle | None" = None
+    temperatures: tuple[float, ...] = ()
+    networks: Mapping[str, NetworkSpec] = field(default_factory=dict)
+
+    def network_of(self, fold: str) -> NetworkSpec:
+        """The network whose weights a fold has."""
+        return self.networks.get(fold, self.plan.network)
 
 
 def save_bundle(
@@ -125,7 +171,7 @@ def save_bundle(
     learned_from: Mapping[Any, Iterable[str]] | None = None,
     info: dict[str, Any] | None = None,
     file_ending: str = ".nii.gz",
-    postprocessing: Iterable[KeepLargest] = (),
+    postprocessing: Iterable[LabelRule] = (),
 ) -> Bundle:
     """Write a model, or add folds to one; each file appears whole or not at all.
 
@@ -133,7 +179,8 @@ def save_bundle(
     dictionaries within it too. Processes that add to one folder at the same moment wait for each other.
 
     Args:
-        folder: created where it is missing.
+        folder: created where it is missing. Where the plan has ``coarse`` labels the coarse stage was saved before, into the
+            folder ``COARSE`` in it.
         plan, labels, channels, file_ending, postprocessing: as in ``Bundle``.
         weights: fold name (or number) -> state dict of ``build_network(plan.network)``.
         learned_from: fold name (or number), of ``weights`` -> digests of the training cases that it learned from.
@@ -144,23 +191,97 @@ def save_bundle(
 
     Raises:
         ModelError: the folder holds a model with another plan, labels, channels, file ending or postprocessing, or stays
-            locked.
+            locked; its coarse stage is missing, or of other scans or labels.
     """
     folder, states = Path(folder), {str(fold): state for fold, state in weights.items()}
     cases = {str(fold): tuple(digests) for fold, digests in (learned_from or {}).items()}
     record = _checked_record(plan, labels, channels, file_ending, states, folder, postprocessing)
     for fold in sorted(cases.keys() - states.keys()):
         raise ModelError(f"{folder}: it is told what fold {fold!r} learned from, but has no weights of it to save")
-    with model_lock(folder):
+    return _add_folds(folder, record, states, cases, info or {})
+
+
+def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
+    """Write a Bundle as it is in memory, such as one with other rules or temperatures than that of which its weights are.
+
+    Raises:
+        ModelError: as ``save_bundle``.
+    """
+    folder = Path(folder)
+    if bundle.coarse:
+        copy_bundle(bundle.coarse, folder / COARSE)
+    states = {fold: load() for fold, load in bundle.folds.items()}
+    rules = bundle.postprocessing
+    record = _checked_record(bundle.plan, bundle.labels, bundle.channels, bundle.file_ending, states, folder, rules)
+    try:
+        record = replace(record, temperatures=bundle.temperatures, scans=bundle.scans)
+    except ValueError as fault:
+        raise ModelError(f"{folder}: {fault}") from fault
+    copied = _add_folds(folder, record, states, bundle.learned_from, bundle.info, bundle.networks)
+    return store_windows(folder, bundle.windows) if bundle.windows else copied
+
+
+def _add_folds(
+    folder: Path,
+    record: ModelRecord,
+    states: Mapping[str, State],
+    cases: Mapping[str, tuple[str, ...]],
+    info: dict[str, Any],
+    networks: Mapping[str, NetworkSpec] | None = None,
+) -> Bundle:
+    """Write the weights of folds and the record of the model, with what the folder has already."""
+    with model_lock(folder.parent if folder.name == COARSE else folder):  # a lock lies beside what it locks, not within a model
         record, stored_info = _stored_like(record, folder)
+        if record.plan.coarse:
+            record = replace(record, coarse=_coarse_stage(record, load_bundle(folder / COARSE), folder).digest)
         entries = {entry.fold: entry for entry in record.weights}
         for fold, state in states.items():
             data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
-            entries[fold] = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()))
+            entry = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()), network=(networks or {}).get(fold))
+            earlier = entries.get(fold, entry)
+            entries[fold] = replace(entry, windows=earlier.windows) if earlier.digest == entry.digest else entry
             with replacing(folder / _weight_name(fold)) as draft:
                 draft.write_bytes(data)
         record = replace(record, weights=tuple(entries[fold] for fold in sorted(entries)))
-        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info or {})}, seal=True)
+        write_json(folder / MODEL, {**to_json(record), "info": _merged(stored_info, info)}, seal=True)
+        return load_bundle(folder)
+
+
+def add_scans(folder: str | Path, scans: TrainingScans | None) -> Bundle:
+    """Say in a saved model what its training scans were like; None leaves it as it is. No prediction depends on it, so the
+    digest stays.
+
+    Raises:
+        ModelError: no model there, or one of other channels.
+    """
+    folder = Path(folder)
+    with model_lock(folder):
+        record, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
+        if scans is not None and record.scans != scans:
+            try:
+                record = replace(record, scans=scans)
+            except ValueError as fault:
+                raise ModelError(f"{folder}: {fault}") from fault
+            write_json(folder / MODEL, {**to_json(record), "info": info}, seal=True)
+        return load_bundle(folder)
+
+
+def store_windows(folder: str | Path, windows: Mapping[str, AdaptiveWindows]) -> Bundle:
+    """Write into a model which windows its folds need; nothing else changes. Returns the Bundle, loaded from the folder.
+
+    Args:
+        folder: of a model.
+        windows: fold name -> AdaptiveWindows; what other folds have stays.
+
+    Raises:
+        ModelError: no model there.
+    """
+    folder = Path(folder)
+    load_bundle(folder)
+    with model_lock(folder):
+        record, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
+        entries = [replace(entry, windows=windows.get(entry.fold, entry.windows)) for entry in record.weights]
+        write_json(folder / MODEL, {**to_json(replace(record, weights=tuple(entries))), "info": info}, seal=True)
         return load_bundle(folder)
 
 
@@ -184,28 +305,63 @@ def load_bundle(path: str | Path) -> Bundle:
     """
     path = Path(path)
     sizes, read = _zip_members(path) if path.is_file() else _folder_members(path)
-    if MODEL not in sizes:
-        raise ModelError(f"{path}: no {MODEL} in it, so this is not a model")
-    if sizes[MODEL] > MAX_JSON_BYTES:
-        raise ModelError(f"{path}: {MODEL} has {sizes[MODEL]} bytes, more than the {MAX_JSON_BYTES} that are allowed")
-    record, info = _parse_model(read(MODEL), f"{path}/{MODEL}")
+    return _load(sizes, read, path)
+
+
+def _load(sizes: Mapping[str, int], read: Read, path: Path, folder: str = "") -> Bundle:
+    """The model whose members begin with ``folder``."""
+    where = f"{path}/{folder}".rstrip("/")
+    model = f"{folder}{MODEL}"
+    if model not in sizes:
+        raise ModelError(f"{where}: no {MODEL} in it, so this is not a model. Give the folder of a model, or its zip")
+    if sizes[model] > MAX_JSON_BYTES:
+        raise ModelError(f"{where}: {MODEL} has {sizes[model]} bytes, more than the {MAX_JSON_BYTES} that are allowed")
+    record, info = _parse_model(read(model), f"{where}/{MODEL}")
     for entry in record.weights:
-        found = sizes.get(_weight_name(entry.fold))
+        found = sizes.get(f"{folder}{_weight_name(entry.fold)}")
         if found != entry.bytes:
             there = "no such file" if found is None else f"{found} bytes"
-            raise ModelError(f"{path}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {there}")
+            raise ModelError(f"{where}: {_weight_name(entry.fold)}: expected {entry.bytes} bytes, found {there}. {AGAIN}")
+    coarse = None
+    if record.plan.coarse:
+        coarse = _coarse_stage(record, _load(sizes, read, path, f"{folder}{COARSE}/"), Path(where))
+        if coarse.digest != record.coarse:
+            raise ModelError(
+                f"{where}: its coarse stage is not the one that was saved with it\n  expected digest {record.coarse}\n"
+                f"  found digest    {coarse.digest}\n{AGAIN}"
+            )
     return Bundle(
         plan=record.plan,
         labels=record.labels,
         channels=record.channels,
         file_ending=record.file_ending,
-        folds={entry.fold: partial(_load_weights, read, entry, path) for entry in record.weights},
+        folds={entry.fold: partial(_load_weights, read, folder, entry, path) for entry in record.weights},
         learned_from={entry.fold: entry.learned_from for entry in record.weights},
+        windows={entry.fold: entry.windows for entry in record.weights if entry.windows is not None},
         info=info,
         digest=digest(record),
-        name=str(path),
+        name=where,
         postprocessing=record.postprocessing,
+        scans=record.scans,
+        coarse=coarse,
+        temperatures=record.temperatures,
+        networks={entry.fold: entry.network for entry in record.weights if entry.network},
     )
+
+
+def _coarse_stage(record: ModelRecord, coarse: Bundle, where: Path) -> Bundle:
+    """The coarse stage of a model, if it can be that: of the same scans, with the same labels, and the first of two."""
+    assert record.plan.coarse is not None
+    if coarse.coarse:
+        raise ModelError(f"{where}: a coarse stage with a coarse stage of its own; cascades have two")
+    for name, expected, found in (
+        ("channels", record.channels, coarse.channels),
+        ("labels", record.labels, coarse.labels),
+        ("plan", record.plan.coarse.plan, coarse.plan.name),
+    ):
+        if expected != found:
+            raise ModelError(f"{where}: its coarse stage has other {name}\n  expected {expected}\n  found    {found}")
+    return coarse
 
 
 def load_networks(
@@ -238,30 +394,40 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     Equal models make equal files: members are stored uncompressed, in order, without times.
     """
     bundle = load_bundle(folder)
-    for load in bundle.folds.values():
-        load()
+    stages = {"": bundle} | ({f"{COARSE}/": bundle.coarse} if bundle.coarse else {})
+    for stage in stages.values():
+        for load in stage.folds.values():
+            load()
     zip_path = Path(zip_path)
     with replacing(zip_path) as draft, zipfile.ZipFile(draft, "w") as archive:
-        for name in (MODEL, *(_weight_name(fold) for fold in bundle.folds)):
-            archive.writestr(zipfile.ZipInfo(name), (Path(folder) / name).read_bytes())
+        for within, stage in stages.items():
+            for name in (MODEL, *(_weight_name(fold) for fold in stage.folds)):
+                archive.writestr(zipfile.ZipInfo(within + name), (Path(folder) / within / name).read_bytes())
     return zip_path
 
 
 def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
-    try:
-        network: torch.nn.Module = build_network(bundle.plan.network, lazy_logits=lazy_logits)
-    except AutosegError as fault:
-        raise ModelError(f"{bundle.name}: the network {bundle.plan.network.name!r} cannot be built: {fault}") from fault
     state = bundle.folds[fold]()
-    try:
+    with blamed_on(f"{bundle.name}: {_weight_name(fold)}", "weights that fit its plan", ModelError, AGAIN):
+        with (
+            suppress(NotImplementedError),
+            torch.device("meta"),
+        ):  # without memory, which a damaged plan may ask for without end
+            _built(bundle, fold, lazy_logits).load_state_dict(state, assign=True)
+        network = _built(bundle, fold, lazy_logits)
         network.load_state_dict(state)
-    except RuntimeError as fault:
-        raise ModelError(f"{bundle.name}: {_weight_name(fold)} does not fit its plan: {fault}") from fault
     return network.eval()
 
 
-def _load_weights(read: Read, entry: WeightFile, path: Path) -> State:
-    name = _weight_name(entry.fold)
+def _built(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
+    try:
+        return build_network(bundle.network_of(fold), lazy_logits=lazy_logits)
+    except AutosegError as fault:
+        raise ModelError(f"{bundle.name}: the network {bundle.network_of(fold).name!r} cannot be built: {fault}") from fault
+
+
+def _load_weights(read: Read, folder: str, entry: WeightFile, path: Path) -> State:
+    name = f"{folder}{_weight_name(entry.fold)}"
     data = read(name)
     found = _bytes_digest(data)
     if found != entry.digest:
@@ -269,26 +435,19 @@ def _load_weights(read: Read, entry: WeightFile, path: Path) -> State:
             f"{path}: {name} is not the file that was saved\n  expected digest {entry.digest}\n  found digest    {found}\n"
             "Copy the model again from where it comes from."
         )
-    try:
+    with blamed_on(f"{path}: {name}", "a safetensors file", ModelError, AGAIN):
         return safetensors.torch.load(data)
-    except safetensors.SafetensorError as fault:
-        raise ModelError(f"{path}: {name} is not a safetensors file: {fault}") from fault
 
 
 def _parse_model(data: bytes, where: str | Path) -> tuple[ModelRecord, dict[str, Any]]:
     """(ModelRecord, info) from the bytes of a model.json."""
     try:
-        content = unsealed(json.loads(data), where)
-    except (ValueError, RecursionError) as fault:
-        raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
+        content = unsealed(parse_json(data, where), where)
     except AutosegError as fault:
         raise ModelError(str(fault)) from fault
     if not isinstance(content, dict) or not isinstance(info := content.pop("info", {}), dict):
         raise ModelError(f"{where}: expected an object, and an object as its 'info'")
-    try:
-        return from_json(ModelRecord, content, where=str(where)), info
-    except RecordError as fault:
-        raise ModelError(str(fault)) from fault
+    return as_record(ModelRecord, content, where, error=ModelError, remedy=AGAIN), info
 
 
 def _checked_record(
@@ -298,7 +457,7 @@ def _checked_record(
     file_ending: str,
     weights: Iterable[str],
     folder: Path,
-    postprocessing: Iterable[KeepLargest] = (),
+    postprocessing: Iterable[LabelRule] = (),
 ) -> ModelRecord:
     try:
         record = ModelRecord(plan, labels, tuple(channels), file_ending, postprocessing=tuple(postprocessing))
@@ -313,7 +472,7 @@ def _stored_like(new: ModelRecord, folder: Path) -> tuple[ModelRecord, dict[str,
     if not (folder / MODEL).is_file():
         return new, {}
     stored, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
-    for name in ("plan", "labels", "channels", "file_ending", "postprocessing"):
+    for name in ("plan", "labels", "channels", "file_ending", "postprocessing", "temperatures"):
         if getattr(stored, name) != getattr(new, name):
             raise ModelError(
                 f"{folder}: holds a model with another {name}\n"
@@ -327,17 +486,19 @@ def _folder_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each file by name, function that reads one) of a folder."""
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
-    files = [file for file in path.iterdir() if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
-    return {file.name: file.stat().st_size for file in files}, lambda name: (path / name).read_bytes()
+    found = [*path.iterdir(), *((path / COARSE).iterdir() if (path / COARSE).is_dir() else ())]
+    files = [file for file in found if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
+    sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
+    return sizes, lambda name: (path / name).read_bytes()
 
 
 def _zip_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each member by name, function that reads one) of a zip, after refusing what no model contains."""
     members = safe_members(path, path)
     heads = [name[: -len(MODEL)] for name in members if name.split("/")[-1] == MODEL and name.count("/") < 2]
-    heads = [head for head in heads if head != "__MACOSX/"]
+    heads = [head for head in heads if head != "__MACOSX/" and not ("" in heads and head == f"{COARSE}/")]
     if len(heads) != 1:
-        raise ModelError(f"{path}: expected one {MODEL} in it, found {len(heads)}")
+        raise ModelError(f"{path}: expected one {MODEL} in it, found {len(heads)}. Give the zip of one model")
     sizes = {name.removeprefix(heads[0]): size for name, size in members.items()}
     return sizes, lambda name: read_member(path, heads[0] + name, path)
 

@@ -8,11 +8,12 @@ way stays: a file without a record, or labels that somebody has edited since. ``
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,17 +23,22 @@ from autoseg import __version__
 from autoseg.data.dataset import Case
 from autoseg.engines import Engine, LocalEngine, Outcome, reason_of
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import digest_on_disk, paths_of, read_label_volume
+from autoseg.imaging.files import digest_on_disk, is_slicer_segmentation, paths_of, read_file, read_label_volume
 from autoseg.inference.bundle import Bundle, load_bundle
+from autoseg.inference.choice import doubt_of
 from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
 from autoseg.inference.predictor import Predictor
 from autoseg.ledger import Claim, Ledger
+from autoseg.names import folders_of, scrubbed
 from autoseg.options import InferenceOptions
 from autoseg.workspace import read_json, write_json
+from planners.records import to_json
 
 __all__ = ["CaseOutcome", "CohortResult", "Output", "Predict", "PredictRunner", "Written", "depends_on", "predict_cohort"]
 
 MADE_BY = "autoseg predict"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class CaseOutcome:
     """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
 
     ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction, which was made on ``device`` with
-    numbers of ``precision``.
+    numbers of ``precision``; ``warnings`` say why it deserves a look; ``windows`` are
+    (computed, of): tiles that the networks looked at, of all; none where skipped.
     """
 
     case: str
@@ -84,6 +91,8 @@ class CaseOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     device: str = ""
     precision: str = ""
+    warnings: tuple[str, ...] = ()
+    windows: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -178,7 +187,8 @@ class PredictRunner:
         if claim.done and claim.entry:
             outputs = {name: str(digest) for name, digest in claim.earlier.items()}
             device, precision = (str(claim.entry.record.get(name, "")) for name in ("device", "precision"))
-            return CaseOutcome(case.id, "skipped", outputs=outputs, device=device, precision=precision)
+            warnings = tuple(map(str, claim.entry.record.get("warnings", ())))
+            return CaseOutcome(case.id, "skipped", outputs=outputs, device=device, precision=precision, warnings=warnings)
         return Work(case, identity, claim, self.predictor.prepare(case.images))
 
     def work(self, work: CaseOutcome | Work) -> CaseOutcome | tuple[Work, Any]:
@@ -191,6 +201,7 @@ class PredictRunner:
             return worked
         work, answer = worked
         case, ledger, facts = work.case, self.step.ledger, self.predictor.facts
+        folders = _folders_of(case)
         groups = zip(facts.labels.structures, facts.labels.values, strict=True)
         found = self.predictor.decode(answer, work.prepared)
         earlier = {name: digest for name, digest in work.claim.earlier.items() if name.startswith(case.id)}
@@ -205,12 +216,25 @@ class PredictRunner:
             "case": case.id,
             "labels": {name: v[0] if len(v) == 1 else v for name, v in groups},
             "seconds": found.seconds,
-            "notes": list(found.notes),
+            "notes": [scrubbed(note, folders) for note in found.notes],
+            "warnings": list(found.warnings),
             "device": facts.device,
             "precision": facts.precision,
         }
+        if work.prepared.unlike is not None:
+            about["unlike"] = work.prepared.unlike
         outputs = ledger.finish(case.id, work.identity, files, about, earlier)
-        return CaseOutcome(case.id, "done", "; ".join(found.notes), outputs, found.seconds, facts.device, facts.precision)
+        return CaseOutcome(
+            case=case.id,
+            status="done",
+            message="; ".join(found.notes),
+            outputs=outputs,
+            seconds=found.seconds,
+            device=facts.device,
+            precision=facts.precision,
+            warnings=found.warnings,
+            windows=answer.windows,
+        )
 
 
 def predict_cohort(
@@ -246,13 +270,15 @@ def predict_cohort(
 
     def done(outcome: Outcome) -> None:
         failed = outcome.error and CaseOutcome(outcome.name, "failed", reason_of(outcome.error))
-        outcomes.append(failed or outcome.value)
+        outcomes.append(found := failed or outcome.value)
+        for sentence in found.warnings:
+            logger.warning("%s: %s", found.case, sentence)
         if on_done:
             on_done(outcome)
 
     def result() -> CohortResult:
         found = CohortResult(tuple(outcomes), time.perf_counter() - start)
-        write_json(step.run_file, _run_record(step, bundle, found))
+        write_json(step.run_file, _run_record(step, bundle, found, share))
         return found
 
     try:
@@ -265,7 +291,13 @@ def predict_cohort(
 
 def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Output]) -> dict[str, Any]:
     """All that a result depends on besides the model and the scan, as JSON; without the precision, which only rounds."""
-    asked = {name: True for name in ("resample_channels", "fold_agreement", "closed_gates") if getattr(inference, name)}
+    asked: dict[str, Any] = {
+        name: True for name in ("resample_channels", "fold_agreement", "closed_gates", "half_sums") if getattr(inference, name)
+    }
+    doubt = doubt_of(bundle, inference)
+    if doubt is not None:
+        asked["windows"] = to_json(doubt)
+    asked |= {"postprocess": False} if bundle.postprocessing and not inference.postprocess else {}
     options: dict[str, Any] = {
         "folds": list(inference.folds or bundle.folds),
         "mirror_axes": list(bundle.plan.mirror_axes) if inference.mirror else [],
@@ -273,6 +305,8 @@ def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Ou
         **asked,
         "probabilities": False,
     }
+    if bundle.coarse and inference.mirror:
+        options["coarse_mirror_axes"] = list(bundle.coarse.plan.mirror_axes)
     export: dict[str, Any] = {}
     for output in outputs:
         options |= {key: value for key, value in output.identity.items() if key != "export"}
@@ -283,7 +317,10 @@ def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Ou
 def _is_sound(path: Path) -> bool:
     """Whether a label file is sound: then a difference is somebody's work rather than damage."""
     try:
-        read_label_volume(path)
+        if is_slicer_segmentation(path):
+            read_file(path)  # whose layers may overlap
+        else:
+            read_label_volume(path)
     except AutosegError:
         return False
     return True
@@ -302,18 +339,32 @@ def _refuse_input_folder(cases: Iterable[Case], out_folder: Path) -> None:
                 raise AutosegError(f"{out_folder}: holds the scans. Results need a folder of their own")
 
 
-def _run_record(step: Predict, bundle: Bundle, result: CohortResult) -> dict[str, Any]:
+def _folders_of(case: Case) -> tuple[str, ...]:
+    return folders_of({path.parent for image in case.images for path in paths_of(image)})
+
+
+def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iterable[Case]) -> dict[str, Any]:
+    """``run.json``: it is handed on with the results, so files and models are named without their folders."""
+    computed, every = (sum(outcome.windows[i] for outcome in result.outcomes) for i in (0, 1))
     machines = [outcome for outcome in result.outcomes if outcome.device]
+    of, own = {case.id: case for case in cases}, folders_of([step.folder, step.model])
+
+    def named(outcome: CaseOutcome) -> CaseOutcome:
+        said = outcome.message
+        return replace(outcome, message=scrubbed(said, (*own, *_folders_of(of[outcome.case])))) if said else outcome
+
+    outcomes = [named(outcome) for outcome in result.outcomes]
     return {
         "made_by": MADE_BY,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
-        "model": {"name": bundle.name, "digest": bundle.digest},
+        "model": {"name": Path(step.model).absolute().name, "digest": bundle.digest},
         "labels": asdict(bundle.labels),
         "options": depends_on(bundle, step.inference, step.outputs),
         "shard": list(step.shard),
         "device": machines[-1].device if machines else step.device,
         "precision": machines[-1].precision if machines else step.inference.precision,
+        "windows": {"computed": computed, "of": every},
         "seconds": result.seconds,
-        "failures": dict(result.failures),
-        "cases": [asdict(outcome) for outcome in result.outcomes],
+        "failures": {outcome.case: outcome.message for outcome in outcomes if outcome.status == "failed"},
+        "cases": [asdict(outcome) for outcome in outcomes],
     }

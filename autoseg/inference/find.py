@@ -22,7 +22,7 @@ def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
     known = workspace.models()
     names = ", ".join(path.name for path in known) or "none"
     if model is not None:
-        of_run = [path for path in known if read_json(path / "model.json").get("info", {}).get("run") == str(model)]
+        of_run = [path for path in known if _run_of(path) == str(model)]
         if len(of_run) == 1:
             return of_run[0]
         if of_run:
@@ -33,3 +33,13 @@ def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
     if len(known) != 1:
         raise AutosegError(f"{workspace.folder} has {len(known)} models ({names}); say which one with -m")
     return known[0]
+
+
+def _run_of(model: Path) -> str | None:
+    """The run that a model says it comes from; None of one that says nothing, or is damaged, which is told where it is used."""
+    try:
+        found = read_json(model / "model.json")
+    except AutosegError:
+        return None
+    info = found.get("info") if isinstance(found, dict) else None
+    return str(info.get("run")) if isinstance(info, dict) else None

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from autoseg.data.labels import LabelSchema
+from autoseg.data.unlike import Unlike
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
 from autoseg.inference.slot_maps import StageMaps
 from autoseg.reconstruct.native import probabilities_to_native
 from autoseg.reconstruct.surface import surfaces_from_labels, surfaces_from_scores
+from autoseg.records import doubts
 from planners.plan import Plan
 
 __all__ = ["Answer", "Inferred", "ModelFacts", "Prediction", "Prepared"]
@@ -25,7 +27,8 @@ __all__ = ["Answer", "Inferred", "ModelFacts", "Prediction", "Prepared"]
 class Prepared:
     """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and the ``native`` grid it came from.
 
-    ``notes`` are sentences about choices that reading took.
+    ``notes`` are sentences about choices that reading took. ``unlike`` is in what the scan is unlike those that the model
+    learned from, None where the model does not say what these were like.
     """
 
     data: np.ndarray
@@ -33,6 +36,7 @@ class Prepared:
     native: Geometry
     seconds: float
     notes: tuple[str, ...] = ()
+    unlike: tuple[Unlike, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +48,14 @@ class Answer:
         seconds: that it took.
         notes: sentences about what went another way than usual.
         agreement: inter-fold Dice of each structure; None where not asked for, or of one fold.
+        windows: (computed, of): tiles, which are windows in each mirrored view, that the networks looked at, of all of them.
     """
 
     logits: Any
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     agreement: tuple[float | None, ...] | None = None
+    windows: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +71,7 @@ class Prediction:
         notes: sentences about what went another way than usual.
         fold_agreement: inter-fold Dice of each structure, see ``confidence.agreement``; None where not asked for, or
             of one fold.
+        unlike: as in Prepared.
     """
 
     labels: LabelVolume
@@ -73,6 +80,7 @@ class Prediction:
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
     fold_agreement: tuple[float | None, ...] | None = None
+    unlike: tuple[Unlike, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class ModelFacts:
         compares_folds: whether the agreement of its folds was asked for.
         gates: {stage: largest gate of its slot attention}, of the first fold; empty without slots.
         device, precision: where and in which number format the networks run.
+        temperatures: as of the Bundle.
     """
 
     name: str
@@ -100,6 +109,7 @@ class ModelFacts:
     gates: Mapping[int, float] = field(default_factory=dict)
     device: str = "cpu"
     precision: str = "fp32"
+    temperatures: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +144,12 @@ class Inferred:
     def notes(self) -> tuple[str, ...]:
         return (*self.prepared.notes, *self.answer.notes)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the labels deserve a look: the scan is unlike those of the training, or the folds disagree."""
+        agreed = zip(self.model.labels.structures, self.answer.agreement or (), strict=False)
+        return doubts(self.prepared.unlike or (), dict(agreed))
+
     def probabilities(self) -> np.ndarray:
         """(K, Z, Y, X) float16 on the scan's grid; mapped from a file where that is too large for memory."""
         found: np.ndarray = probabilities_to_native(
@@ -143,6 +159,7 @@ class Inferred:
             scratch=self.scratch,
             orders=self.orders,
             has_regions=self.model.labels.has_regions,
+            temperatures=self.model.temperatures,
         )
         return found
 

@@ -1,16 +1,19 @@
 """From a scan to labels on the scan's own grid, with a model that is loaded once.
 
 The way has three steps, each a method, so that ``cohort`` can work on several cases at a time: ``prepare`` (scan to network
-grid; reading, numpy), ``infer`` (the networks; the only step that uses the device) and ``decode`` (logits to labels on the
-native grid; numpy). ``predict`` is the three in a row.
+grid; reading, numpy), ``infer`` (the networks on the device) and ``decode`` (logits to labels on the native grid; numpy).
+``predict`` is the three in a row. What the fine stage of a cascade reads besides the scan is the prediction of its coarse
+stage: there ``prepare`` has a Predictor of that, which shares the device.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,19 +26,24 @@ from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import read_volume
 from autoseg.imaging.resample import axis_orders
 from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.inference.adaptive import Reading, Stage, grid_of, predict_adaptively, try_doubts
 from autoseg.inference.bundle import Bundle, load_bundle, load_networks
+from autoseg.inference.choice import doubt_of
 from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction, Prepared
-from autoseg.inference.sliding_window import Tiling, predict_logits
+from autoseg.inference.sliding_window import Network, Tiling, flips_of, predict_logits
 from autoseg.inference.slot_maps import stage_maps
+from autoseg.inference.windows import Doubt
 from autoseg.networks import close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
-from autoseg.preprocess.case import prepare_volume, spacing_of
-from autoseg.reconstruct.components import keep_largest
+from autoseg.preprocess.case import coarse_channels, prepare_volume, spacing_of
+from autoseg.preprocess.facts import unlike_training
+from autoseg.reconstruct.components import apply_rules
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.lazy_logits import LazyLogits, all_finite
 from autoseg.reconstruct.native import logits_to_codes
 from planners.cost import prefers_lazy_logits
+from planners.plan import NetworkSpec
 
 __all__ = ["Prediction", "Predictor", "Prepared"]
 
@@ -45,9 +53,27 @@ PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough
 
 Image = str | Path | DicomSeries
 Scan = Volume | Image | Sequence[Image]
-Tiles = Callable[[torch.Tensor], torch.Tensor]
 Head = tuple[torch.Tensor, torch.Tensor]  # weight and bias of a last layer
-Look = Callable[[Sequence[Tiles], np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is asked of networks in each window.
+
+    Attributes:
+        functions: (B, C, *patch) -> what is blended.
+        reading: how it is read within a window.
+        finish: the blended array -> Logits.
+        heads: last layers, once the functions were called, of features that wait for them.
+    """
+
+    functions: Sequence[Network]
+    reading: Reading
+    finish: Callable[[np.ndarray], Any]
+    heads: list[Head] = field(default_factory=list)
+
+
+Look = Callable[[Asked], np.ndarray]
 
 
 class Predictor:
@@ -57,14 +83,15 @@ class Predictor:
         model: a Bundle, or the path of a model's folder or zip.
         options: InferenceOptions. ``mirror``: mirrored TTA, 2 to the number of axes passes; ``step``: tile step, in (0, 1].
             To compare the folds they go over the scan one after the other, which takes memory for a second set of logits,
-            and changes no logit but by rounding. ``precision`` ``auto`` is bf16 on a GPU that has it, and on a CPU where a
-            short trial finds it faster; results differ by rounding, so say ``fp32`` where two machines must agree.
+            and changes no logit but by rounding; of adaptive windows each fold then chooses its own. Of a coarse stage the same
+            ``folds`` predict, or all where it lacks one of them. ``precision`` ``auto`` is bf16 on a GPU that has it, and on a
+            CPU where a short trial finds it faster; results differ by rounding, so say ``fp32`` where two machines must agree.
         device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
         scratch: folder for what is too large for memory while a scan is predicted (many structures, large volumes); None for
             the system's temporary folder.
 
     Raises:
-        ModelError: no usable model, a fold that it lacks, damaged weights.
+        ModelError: no usable model, a fold that it lacks, damaged weights; adaptive windows of a model that has none.
         AutosegError: no such device.
     """
 
@@ -84,31 +111,47 @@ class Predictor:
         self.bundle = model if isinstance(model, Bundle) else load_bundle(model)
         self.device = choose_device(device)
         self.scratch = scratch
+        self.doubt = doubt_of(self.bundle, options)
         self.mirror_axes = tuple(self.bundle.plan.mirror_axes) if options.mirror else ()
         several = len(self.bundle.folds if options.folds is None else options.folds)
-        self._lazy = prefers_lazy_logits(self.bundle.plan.network, several)
+        self._lazy = (
+            not self.bundle.networks and prefers_lazy_logits(self.bundle.plan.network, several) and not options.half_sums
+        )
         networks = load_networks(self.bundle, options.folds, lazy_logits=self._lazy)
         self._device_lock = threading.Lock()
         self.networks = [network.to(self.device) for network in networks.values()]
         for network in self.networks if options.closed_gates else ():
             close_gates(network)
-        spec, patches = self.bundle.plan.network, [self._trial_patch()]
+        specs = [self.bundle.network_of(fold) for fold in networks]
         first, *others = self.networks
-        applied = prepare_for(self.device, first, spec, patches, precision=options.precision)
-        for network in others:
-            prepare_for(self.device, network, spec, patches, precision=applied.precision)
+        applied = prepare_for(self.device, first, specs[0], [self._trial_patch(specs[0])], precision=options.precision)
+        for network, spec in zip(others, specs[1:], strict=True):
+            prepare_for(self.device, network, spec, [self._trial_patch(spec)], precision=applied.precision)
+        self.coarse = self._coarse_stage()
         self.facts = ModelFacts(
             name=self.bundle.name,
             digest=self.bundle.digest,
             labels=self.bundle.labels,
             plan=self.bundle.plan,
             folds=tuple(networks),
-            restores=self.bundle.plan.network.restoration,
+            restores=all(spec.restoration for spec in specs),
             compares_folds=options.fold_agreement,
             gates={stage: block.gate.abs().max().item() for stage, block in slot_blocks(self.networks[0]).items()},
             device=str(self.device),
             precision=applied.precision,
+            temperatures=self.bundle.temperatures,
         )
+
+    def _coarse_stage(self) -> Predictor | None:
+        coarse = self.bundle.coarse
+        if coarse is None:
+            return None
+        folds = self.options.folds
+        there = folds if folds is not None and coarse.folds.keys() >= {str(fold) for fold in folds} else None
+        options = replace(self.options, folds=there, fold_agreement=False)
+        predictor = Predictor(coarse, options, device=str(self.device), scratch=self.scratch)
+        predictor._device_lock = self._device_lock
+        return predictor
 
     def predict(self, scan: Scan, *, probabilities: bool = False) -> Prediction:
         """Labels of one scan.
@@ -127,10 +170,11 @@ class Predictor:
         prepared = self.prepare(scan)
         found = self.decode(self.infer(prepared), prepared)
         chances = found.probabilities() if probabilities else None
-        return Prediction(found.labels, chances, self.facts.digest, found.seconds, found.notes, found.answer.agreement)
+        said = found.answer.agreement, prepared.unlike
+        return Prediction(found.labels, chances, self.facts.digest, found.seconds, found.notes, *said)
 
     def prepare(self, scan: Scan) -> Prepared:
-        """Read a scan, where it is a path, and bring it to the network grid."""
+        """Read a scan, where it is a path, and bring it to the network grid, with the labels of a coarse stage."""
         start, resample = time.perf_counter(), self.options.resample_channels
         volume = scan if isinstance(scan, Volume) else read_volume(scan, resample=resample)
         expected = self.bundle.channels
@@ -142,8 +186,17 @@ class Predictor:
             )
         data, grid = prepare_volume(volume, self.bundle.plan)
         if not np.isfinite(data).all():
-            raise FileError(f"{_names(scan)}: holds values that are not finite numbers. `autoseg verify` lists such scans")
-        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, volume.notes)
+            raise FileError(
+                f"{_names(scan)}: expected finite numbers, found NaN or infinity. Export the scan again; `autoseg verify` says "
+                "how many and where, for all scans of a data set"
+            )
+        training, plan, notes = self.bundle.scans, self.bundle.plan, volume.notes
+        differs = None if training is None else unlike_training(volume, plan, training)
+        if self.coarse:
+            said = self.coarse.predict(volume)
+            codes = self.bundle.labels.encode(said.labels.data)
+            data, notes = np.concatenate([data, coarse_channels(codes, volume, plan)]), (*notes, *said.notes)
+        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, notes, differs)
 
     def infer(self, prepared: Prepared) -> Answer:
         """The networks' averaged logits (K, z, y, x) float32 on the network grid.
@@ -152,29 +205,74 @@ class Predictor:
         """
         start = time.perf_counter()
         notes: list[str] = []
+        counts: list[tuple[int, int]] = []
         several = self.options.fold_agreement and len(self.networks) > 1
 
-        def look(functions: Sequence[Tiles], data: np.ndarray) -> np.ndarray:
-            found, told = self._over_windows(functions, data, self.mirror_axes)
+        def look(asked: Asked) -> np.ndarray:
+            stage, told = self._look(asked, prepared.data)
             notes.extend(told)
-            return found
+            counts.append((stage.computed, stage.of))
+            return stage.result
 
         agreed = None
         if self._lazy:
-            logits, agreed = self._infer_lazily(prepared.data, look, several)
+            logits, agreed = self._infer_lazily(look, several)
         elif several:
-            logits, agreed = self._fold_by_fold(prepared.data, look)
+            logits, agreed = self._fold_by_fold(look)
         else:
-            logits = look(self.networks, prepared.data)
+            logits = look(self._asked())
         if not all_finite(logits):
             raise ModelError(f"{self.bundle.name}: the network returned numbers that are not finite; try precision fp32")
-        return Answer(logits, time.perf_counter() - start, tuple(notes), agreed)
+        computed, of = (sum(column) for column in zip(*counts, strict=True))
+        return Answer(logits, time.perf_counter() - start, tuple(notes), agreed, (computed, of))
 
-    def _fold_by_fold(self, data: np.ndarray, look: Look) -> tuple[Any, tuple[float | None, ...]]:
+    def try_doubts(self, data: np.ndarray, doubts: Sequence[Doubt]) -> list[Stage[np.ndarray]]:
+        """What each of several Doubts makes of a scan, and then all windows; arguments as ``adaptive.try_doubts``.
+
+        Args:
+            data: (C, z, y, x) float32 on the network grid.
+
+        Returns:
+            Stages with votes as of ``confidence.votes_of``.
+        """
+        asked, regions = self._asked(), self.bundle.labels.has_regions
+
+        def judge(found: np.ndarray) -> np.ndarray:
+            return votes_of(asked.finish(found), has_regions=regions)
+
+        with self._device_lock:
+            return try_doubts(
+                asked.functions,
+                data,
+                self.tiling,
+                doubts,
+                asked.reading,
+                judge,
+                device=self.device,
+                autocast=self._autocast,
+                scratch=self.scratch,
+            )
+
+    def _asked(self, networks: Sequence[torch.nn.Module] | None = None) -> Asked:
+        """What is computed of the networks (default: all) in each window, and what becomes of it."""
+        networks, regions = networks or self.networks, self.bundle.labels.has_regions
+        if not self._lazy:
+            return Asked(networks, Reading(regions), lambda found: found)
+        heads: list[Head] = []
+
+        def features(tiles: torch.Tensor) -> torch.Tensor:
+            scores = [network(tiles) for network in networks]
+            heads[:] = [(one.weight, one.bias) for one in scores]  # every time the same
+            return torch.cat([one.features for one in scores], dim=1)
+
+        reading = Reading(regions, lambda found: _logits_of(found, heads))
+        return Asked([features], reading, lambda found: _lazy_logits(found, heads), heads)
+
+    def _fold_by_fold(self, look: Look) -> tuple[Any, tuple[float | None, ...]]:
         """(logits averaged over the folds, agreement of the folds on each structure)."""
         votes, total = [], None
         for network in self.networks:
-            logits = look([network], data)
+            logits = look(self._asked([network]))
             votes.append(votes_of(logits, has_regions=self.bundle.labels.has_regions))
             for head in logits:
                 head /= len(self.networks)
@@ -185,22 +283,16 @@ class Predictor:
                 mean += head
         return total, self._agreement(votes)
 
-    def _infer_lazily(self, data: np.ndarray, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
+    def _infer_lazily(self, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
         """(LazyLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
-
-        heads: list[Head] = []
-
-        def features(tiles: torch.Tensor) -> torch.Tensor:
-            scores = [network(tiles) for network in self.networks]
-            heads[:] = [(one.weight, one.bias) for one in scores]  # every time the same
-            return torch.cat([one.features for one in scores], dim=1)
-
-        found, agreed = look([features], data), None
+        asked, agreed = self._asked(), None
+        found = look(asked)
         if several:
-            ends = np.cumsum([weight.shape[1] for weight, _ in heads])
-            folds = [_lazy_logits(part, [head]) for part, head in zip(np.split(found, ends[:-1]), heads, strict=True)]
+            ends = np.cumsum([weight.shape[1] for weight, _ in asked.heads])
+            parts = zip(np.split(found, ends[:-1]), asked.heads, strict=True)
+            folds = [_lazy_logits(part, [head]) for part, head in parts]
             agreed = self._agreement([votes_of(fold, has_regions=self.bundle.labels.has_regions) for fold in folds])
-        return _lazy_logits(found, heads), agreed
+        return asked.finish(found), agreed
 
     def _agreement(self, votes: list[np.ndarray]) -> tuple[float | None, ...]:
         labels = self.bundle.labels
@@ -224,7 +316,7 @@ class Predictor:
         networks = [_Restoring(network, slices) for network in self.networks]
         return self.over_windows(networks, data, self.mirror_axes)
 
-    def over_windows(self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int] = ()) -> np.ndarray:
+    def over_windows(self, functions: Sequence[Network], data: np.ndarray, mirror_axes: Sequence[int] = ()) -> np.ndarray:
         """Any ``functions`` of (B, C, *patch), not only the networks, as ``predict_logits`` takes them over a whole volume.
 
         One call at a time uses the device; others wait, so threads need not share its memory.
@@ -235,26 +327,56 @@ class Predictor:
         Returns:
             (K, z, y, x) float32: what the functions return, K channels, blended with the weights of the windows.
         """
-        found, notes = self._over_windows(functions, data, mirror_axes)
+        found, notes = self._over_all_windows(functions, data, self._tiling(mirror_axes))
         for note in notes:
             logger.warning(note)
         return found
 
-    def _over_windows(
-        self, functions: Sequence[Tiles], data: np.ndarray, mirror_axes: Sequence[int]
+    def _look(self, asked: Asked, data: np.ndarray) -> tuple[Stage[np.ndarray], tuple[str, ...]]:
+        """(Stage of what was asked for, in the windows that the options and the model choose; sentences)."""
+        tiling = self.tiling
+        if self.doubt is None:
+            found, notes = self._over_all_windows(asked.functions, data, tiling)
+            of = math.prod(grid_of(data.shape[1:], tiling).size) * len(flips_of(tiling))
+            return Stage(found, of, of), notes
+        with self._device_lock:
+            return predict_adaptively(
+                asked.functions,
+                data,
+                tiling,
+                self.doubt,
+                asked.reading,
+                device=self.device,
+                autocast=self._autocast,
+                scratch=self.scratch,
+            )
+
+    def _over_all_windows(
+        self, functions: Sequence[Network], data: np.ndarray, tiling: Tiling
     ) -> tuple[np.ndarray, tuple[str, ...]]:
+        with self._device_lock:
+            return predict_logits(functions, data, tiling, device=self.device, autocast=self._autocast, scratch=self.scratch)
+
+    @property
+    def tiling(self) -> Tiling:
+        """How the model sees a volume: in all its views."""
+        return self._tiling(self.mirror_axes)
+
+    @property
+    def _autocast(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.facts.precision == "bf16" else None
+
+    def _tiling(self, mirror_axes: Sequence[int]) -> Tiling:
         plan = self.bundle.plan
-        tiling = Tiling(
+        return Tiling(
             patch_size=plan.patch_size,
             step=self.options.step,
             mirror_axes=tuple(mirror_axes),
             batch=1 if self.device.type == "cpu" else plan.batch_size,
             pad_value=plan.network.input_mean or 0.0,  # zero after the network's first operation, as in training
             peak=plan.window_peak,
+            half_sums=self.options.half_sums,
         )
-        autocast = torch.bfloat16 if self.facts.precision == "bf16" else None
-        with self._device_lock:
-            return predict_logits(functions, data, tiling, device=self.device, autocast=autocast, scratch=self.scratch)
 
     def decode(self, answer: Answer, prepared: Prepared) -> Inferred:
         """What the networks said, with labels on the scan's own grid."""
@@ -269,7 +391,8 @@ class Predictor:
             has_regions=labels.has_regions,
         )
         said = np.array(labels.declared_values, np.int32)[codes]
-        values = keep_largest(said, self.bundle.postprocessing)
+        rules = self.bundle.postprocessing if self.options.postprocess else ()
+        values = apply_rules(said, rules, float(np.prod(prepared.native.spacing_mm)) / 1000)
         return Inferred(
             labels=LabelVolume(values, prepared.native),
             prepared=prepared,
@@ -290,9 +413,8 @@ class Predictor:
             axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
         )
 
-    def _trial_patch(self) -> tuple[int, ...]:
+    def _trial_patch(self, spec: NetworkSpec) -> tuple[int, ...]:
         """(z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
-        spec = self.bundle.plan.network
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
         return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 
@@ -302,6 +424,14 @@ def _lazy_logits(features: np.ndarray, heads: Sequence[Head]) -> LazyLogits:
     weights = [weight.detach().flatten(1).cpu().numpy() for weight, _ in heads]
     bias = np.mean([bias.detach().cpu().numpy() for _, bias in heads], axis=0)
     return LazyLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
+
+
+def _logits_of(features: torch.Tensor, heads: Sequence[Head]) -> Iterator[torch.Tensor]:
+    """(z, y, x) logits of each head, the mean over networks, of features (F, z, y, x) in a row."""
+    weights = torch.cat([weight.detach().flatten(1) for weight, _ in heads], dim=1).float() / len(heads)
+    biases = torch.stack([bias.detach().float() for _, bias in heads]).mean(dim=0)
+    for weight, bias in zip(weights, biases, strict=True):
+        yield torch.tensordot(weight, features.float(), dims=1) + bias
 
 
 class _Restoring(torch.nn.Module):

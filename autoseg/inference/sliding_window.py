@@ -7,6 +7,9 @@ they add up to one, the sum over windows is the result, and one window alone has
 
 A *tile* is one window in one mirroring (mirrored test-time augmentation, TTA). Tiles are batched; all networks see the same.
 Logits of a large volume with many structures lie in a temporary file, so that memory holds those of one batch of tiles.
+
+nnU-Net adds up weighted logits, and the weights, in half precision, and divides. Where all weights are tiny, in the corners of
+a volume, that leaves few digits. ``Tiling.half_sums`` does the same, for whoever wants the same masks there too.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +27,29 @@ import torch
 from autoseg.errors import ModelError
 from autoseg.imaging.scratch import scratch_zeros
 
-__all__ = ["Tiling", "predict_logits", "window_starts", "window_weights"]
+__all__ = [
+    "Network",
+    "Tile",
+    "Tiles",
+    "Tiling",
+    "accumulate",
+    "add",
+    "flips_of",
+    "on_host",
+    "pad",
+    "predict_logits",
+    "window_starts",
+    "window_weights",
+    "windows_of",
+    "with_less_memory",
+    "zeros",
+    "zeros_for",
+]
 
+T = TypeVar("T")
 Network = Callable[[torch.Tensor], torch.Tensor]
 Window = tuple[tuple[slice, ...], list[torch.Tensor]]  # index into a (C, z, y, x) array, and three vectors of weights
+Tile = tuple[Window, tuple[int, ...]]  # a window, and the axes along which it is mirrored
 
 
 def window_starts(length: int, patch: int, step: float) -> tuple[int, ...]:
@@ -74,6 +97,7 @@ class Tiling:
         batch: tiles per call of a network.
         pad_value: number, or one per channel, put around a small volume.
         peak: see ``window_weights``.
+        half_sums: add up in half precision, network by network, as nnU-Net 2.8 does; it costs digits.
     """
 
     patch_size: tuple[int, ...]
@@ -82,6 +106,7 @@ class Tiling:
     batch: int = 1
     pad_value: float | Sequence[float] = 0.0
     peak: str = "middle"
+    half_sums: bool = False
 
 
 def predict_logits(
@@ -111,20 +136,34 @@ def predict_logits(
     Raises:
         ModelError: device memory does not suffice for one tile.
     """
-    device = torch.device(device)
-    patch = tuple(int(edge) for edge in tiling.patch_size)
-    data, inner = _pad(data, patch, tiling.pad_value)
-    axes = tiling.mirror_axes
-    flips = [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
-    windows = _windows(data.shape[1:], patch, tiling.step, tiling.peak)
+    data, inner = pad(data, tiling.patch_size, tiling.pad_value)
+    windows, flips = windows_of(data.shape[1:], tiling), flips_of(tiling)
+
+    def all_windows(batch: int, store: torch.device) -> np.ndarray:
+        if tiling.half_sums:
+            halves = _in_halves(networks, torch.from_numpy(data).to(store), windows, flips, torch.device(device))
+            return on_host(halves[inner], scratch)
+        tiles = Tiles(networks, torch.from_numpy(data).to(store), batch, torch.device(device), len(flips) * len(networks))
+        total = accumulate(tiles, list(itertools.product(windows, flips)), None, zeros_for(data.shape[1:], store, scratch))
+        return on_host(total[inner], scratch)
+
+    return with_less_memory(all_windows, tiling, torch.device(device), autocast)
+
+
+def with_less_memory(
+    work: Callable[[int, torch.device], T], tiling: Tiling, device: torch.device, autocast: torch.dtype | None
+) -> tuple[T, tuple[str, ...]]:
+    """(what ``work`` returns, sentences): called with tiles at once and the place of logits, again where memory is short.
+
+    Raises:
+        ModelError: device memory does not suffice for one tile.
+    """
     attempts = dict.fromkeys([(tiling.batch, device), (1, device), (1, torch.device("cpu"))])
     notes: list[str] = []
     for batch, store in attempts:
         try:
             with torch.inference_mode(), torch.autocast(device.type, autocast, enabled=autocast is not None):
-                total = _zeros_for(data.shape[1:], store, scratch)
-                logits = _accumulate(networks, torch.from_numpy(data).to(store), windows, flips, batch, device, total)
-                return _on_host(logits[inner], scratch), tuple(notes)
+                return work(batch, store), tuple(notes)
         except torch.cuda.OutOfMemoryError:
             notes.append(
                 f"{device} memory was short with {batch} tiles at once and logits on {store}; went on with less at a time"
@@ -132,87 +171,150 @@ def predict_logits(
         if device.type == "cuda":
             torch.cuda.empty_cache()
     raise ModelError(
-        f"a single window of {'x'.join(map(str, patch))} voxels does not fit into the memory of {device}.\n"
+        f"a single window of {'x'.join(map(str, tiling.patch_size))} voxels does not fit into the memory of {device}.\n"
         "Free memory on it, or predict with device cpu."
     )
 
 
-def _zeros_for(shape: Sequence[int], store: torch.device, scratch: str | Path | None) -> Callable[[int], torch.Tensor]:
+def flips_of(tiling: Tiling) -> list[tuple[int, ...]]:
+    """The axes along which each view is mirrored; the first view along none."""
+    axes = tiling.mirror_axes
+    return [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
+
+
+def zeros_for(shape: Sequence[int], store: torch.device, scratch: str | Path | None) -> Callable[[int], torch.Tensor]:
     """A function of the number of heads that gives zeros of so many volumes."""
-    return lambda heads: _zeros((heads, *shape), store, scratch)
+    return lambda heads: zeros((heads, *shape), store, scratch)
 
 
-def _windows(shape: Sequence[int], patch: Sequence[int], step: float, peak: str) -> list[Window]:
+def windows_of(shape: Sequence[int], tiling: Tiling) -> list[Window]:
     """[(index into a (C, z, y, x) array, weights)] of every window; weights are three vectors whose product counts."""
     axes: list[list[tuple[slice, torch.Tensor]]] = []
-    for axis, (length, edge) in enumerate(zip(shape, patch, strict=True)):
-        starts = window_starts(length, edge, step)
-        weights = torch.from_numpy(window_weights(length, edge, starts, peak))
+    for axis, (length, edge) in enumerate(zip(shape, tiling.patch_size, strict=True)):
+        starts = window_starts(length, edge, tiling.step)
+        weights = torch.from_numpy(window_weights(length, edge, starts, tiling.peak))
         form = [-1 if a == axis else 1 for a in range(3)]
         axes.append([(slice(start, start + edge), weight.reshape(form)) for start, weight in zip(starts, weights, strict=True)])
     return [((slice(None), *(place for place, _ in window)), [w for _, w in window]) for window in itertools.product(*axes)]
 
 
-def _accumulate(
-    networks: Sequence[Network],
-    image: torch.Tensor,
-    windows: list[Window],
-    flips: list[tuple[int, ...]],
-    batch: int,
-    device: torch.device,
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """What gives the logits of tiles.
+
+    Attributes:
+        networks: see ``predict_logits``; their logits are added up.
+        image: (C, z, y, x), where logits are accumulated too.
+        batch: tiles at once.
+        device: of the networks.
+        parts: networks times views, by which each tile's logits are divided.
+    """
+
+    networks: Sequence[Network]
+    image: torch.Tensor
+    batch: int
+    device: torch.device
+    parts: int
+
+    def logits(self, chunk: Sequence[Tile]) -> torch.Tensor:
+        """(B, K, *patch) on the device of the networks."""
+        tiles = torch.stack([flipped(self.image[place], axes) for (place, _), axes in chunk]).to(self.device)
+        logits = self.networks[0](tiles)
+        for network in self.networks[1:]:
+            logits = logits.float() + network(tiles).float()
+        return logits
+
+
+def accumulate(
+    tiles: Tiles,
+    wanted: Sequence[Tile],
+    total: torch.Tensor | None,
     zeros: Callable[[int], torch.Tensor],
+    see: Callable[[Sequence[Tile], torch.Tensor], object] = lambda chunk, logits: None,
 ) -> torch.Tensor:
-    """(K, z, y, x) float32 tensor where ``image`` is: the weighted sum over all tiles.
+    """(K, z, y, x) float32 tensor where the image is: ``total`` (None for zeros) plus the weighted sum over the tiles.
 
     Heads are added one by one, so that next to what the networks return there is never a second array of that size.
+
+    Args:
+        zeros: number of heads -> zeros.
+        see: called with each batch of tiles and the logits of all networks together.
     """
-    total = None
-    passes = list(itertools.product(windows, flips))
-    for first in range(0, len(passes), batch):
-        chunk = passes[first : first + batch]
-        tiles = torch.stack([_flip(image[place], axes) for (place, _), axes in chunk]).to(device)
-        logits = networks[0](tiles)
-        for network in networks[1:]:
-            logits = logits.float() + network(tiles).float()
+    for first in range(0, len(wanted), tiles.batch):
+        chunk = wanted[first : first + tiles.batch]
+        logits = tiles.logits(chunk)
         if total is None:
             total = zeros(logits.shape[1])
-        _add(total, chunk, logits, len(flips) * len(networks))
+        see(chunk, logits)
+        add(total, chunk, logits, tiles.parts)
         del logits  # with many structures it would be the largest thing beside the next ones
     assert total is not None, "a volume has at least one window"
     return total
 
 
-def _add(total: torch.Tensor, chunk: list[tuple[Window, tuple[int, ...]]], logits: torch.Tensor, n: int) -> None:
+def _in_halves(
+    networks: Sequence[Network], image: torch.Tensor, windows: list[Window], flips: list[tuple[int, ...]], device: torch.device
+) -> torch.Tensor:
+    """(K, z, y, x) float32 tensor where ``image`` is, of half precision: the order of the sums and roundings is nnU-Net's."""
+    patch = [len(vector.flatten()) for vector in windows[0][1]]
+    weight = _half_weights(patch).to(image.device)
+    total = None
+    for network in networks:
+        sums, weights = None, torch.zeros(image.shape[1:], dtype=torch.float16, device=image.device)
+        for place, _ in windows:
+            tile = image[place][None].to(device)
+            logits = sum(flipped(network(flipped(tile, axes)).float(), axes) for axes in flips)[0] / len(flips)  # type: ignore[index]
+            if sums is None:
+                sums = torch.zeros((len(logits), *image.shape[1:]), dtype=torch.float16, device=image.device)
+            sums[place] += logits.to(image.device) * weight
+            weights[place[1:]] += weight
+        assert sums is not None, "a volume has at least one window"
+        sums /= weights
+        total = sums if total is None else total.add_(sums)
+    assert total is not None, "a model has at least one network"
+    return (total / len(networks)).float()
+
+
+def _half_weights(patch: Sequence[int]) -> torch.Tensor:
+    """(z, y, x) float16 weights of a window: a Gaussian of largest value 10 at a voxel, and nowhere 0."""
+    vectors = [np.exp(-0.5 * ((np.arange(edge) - edge // 2) / (edge / 8)) ** 2) if edge > 1 else np.ones(1) for edge in patch]
+    weight = torch.from_numpy(10 * np.einsum("z,y,x->zyx", *vectors)).half()
+    weight[weight == 0] = weight[weight > 0].min()
+    return weight
+
+
+def add(total: torch.Tensor, chunk: Sequence[Tile], logits: torch.Tensor, parts: int) -> None:
+    """Add the logits of a batch of tiles, weighted."""
     for ((place, (z, y, x)), axes), heads in zip(chunk, logits, strict=True):
-        weight = (z * y * x / n).to(total.device)
+        weight = (z * y * x / parts).to(total.device)
         for target, head in zip(total[place], heads, strict=True):
-            target.addcmul_(_flip(head.to(total.device).float(), axes), weight)
+            target.addcmul_(flipped(head.to(total.device).float(), axes), weight)
 
 
-def _zeros(shape: Sequence[int], device: torch.device, scratch: str | Path | None) -> torch.Tensor:
+def zeros(shape: Sequence[int], device: torch.device, scratch: str | Path | None) -> torch.Tensor:
     if device.type == "cpu":
         return torch.from_numpy(scratch_zeros(shape, folder=scratch))
     return torch.zeros(shape, device=device)
 
 
-def _on_host(logits: torch.Tensor, scratch: str | Path | None) -> np.ndarray:
+def on_host(logits: torch.Tensor, scratch: str | Path | None) -> np.ndarray:
     """(K, z, y, x) float32 array of a tensor; a view of it where it is on the CPU."""
     if logits.device.type == "cpu":
         found: np.ndarray = logits.numpy()
         return found
-    result = _zeros(logits.shape, torch.device("cpu"), scratch)
+    result = zeros(logits.shape, torch.device("cpu"), scratch)
     for target, head in zip(result, logits, strict=True):
         target.copy_(head)
     copied: np.ndarray = result.numpy()
     return copied
 
 
-def _flip(array: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+def flipped(array: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
     """An array whose last three axes are those of the volume, mirrored along ``axes`` of these."""
     return array.flip([axis - 3 for axis in axes]) if axes else array
 
 
-def _pad(data: np.ndarray, patch: Sequence[int], pad_value: float | Sequence[float]) -> tuple[np.ndarray, tuple[slice, ...]]:
+def pad(data: np.ndarray, patch: Sequence[int], pad_value: float | Sequence[float]) -> tuple[np.ndarray, tuple[slice, ...]]:
     """The volume in the middle of one that is at least a window large, and the index where it lies in it."""
     shape = [max(length, edge) for length, edge in zip(data.shape[1:], patch, strict=True)]
     lower = [(new - old) // 2 for new, old in zip(shape, data.shape[1:], strict=True)]

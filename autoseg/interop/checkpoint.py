@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from autoseg.archive import read_member, safe_members
-from autoseg.errors import ModelError, shown
+from autoseg.errors import AutosegError, ModelError, reason_of, shown
 
 __all__ = ["StoredTensor", "read_checkpoint", "read_pickle"]
 
@@ -165,8 +165,10 @@ def read_pickle(
             f"{name}: holds {refused}, which is not plain data. It is refused, and nothing of it was run. "
             "Ask its author for a checkpoint of weights and numbers alone"
         ) from None
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError) as fault:
-        raise ModelError(f"{name}: damaged, or not a checkpoint: {fault}") from fault
+    except AutosegError:
+        raise
+    except Exception as fault:
+        raise ModelError(f"{name}: damaged, or not a checkpoint: {reason_of(fault)}") from fault
     raise ModelError(f"{name}: damaged: it ends before its end")
 
 

@@ -3,32 +3,37 @@
 A *results folder* has ``plans.json``, ``dataset.json`` and for each fold ``fold_N/checkpoint_final.pth``; nnU-Net also exports
 it as a zip. ``read_nnunet`` takes either, or one fold, and returns what ``save_bundle`` stores. Nothing is unpacked and nothing
 in the files is run (``checkpoint``); a model that would not give the same masks is refused (``nnunet_plans``,
-``nnunet_weights``).
+``nnunet_weights``). Of a cascade the results folders of both stages are read: they lie side by side.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from autoseg.archive import read_member, safe_members
 from autoseg.data.labels import LabelSchema
-from autoseg.errors import ModelError, shown
+from autoseg.data.unlike import ChannelRanges, TrainingScans, ranges_of
+from autoseg.errors import ModelError, blamed_on, shown
 from autoseg.interop.checkpoint import read_checkpoint
 from autoseg.interop.nnunet_plans import channel_names, label_schema, settle_configuration, translate_plan
 from autoseg.interop.nnunet_postprocessing import postprocessing_rules
 from autoseg.interop.nnunet_weights import from_nnunet
 from autoseg.reconstruct.components import KeepLargest
+from autoseg.workspace import parse_json
 from planners.plan import Plan
 
 __all__ = ["Imported", "is_nnunet", "read_nnunet"]
 
+FINGERPRINT = "dataset_fingerprint.json"
+LARGEST = 1e9  # voxels or millimetres of an edge
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")  # the first that a fold has
 FOLD = re.compile(r"fold_(\d{1,3}|all)")
 RULES = re.compile(r"crossval_results_folds_([0-9a-z_]+)/postprocessing\.(json|pkl)")
@@ -37,7 +42,7 @@ MAX_JSON_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """A model as ``save_bundle`` takes it, and a name for it."""
+    """A model as ``save_bundle`` takes it, and a name for it; of a cascade the fine stage, which has the coarse one."""
 
     name: str
     plan: Plan
@@ -47,15 +52,18 @@ class Imported:
     weights: dict[str, dict[str, torch.Tensor]]
     info: dict[str, Any]
     postprocessing: tuple[KeepLargest, ...] = ()
+    scans: TrainingScans | None = None
+    coarse: Imported | None = None
 
 
 @dataclass(frozen=True)
 class _Files:
-    """A results folder, wherever it lies: the names in it, and how to get at one."""
+    """A results folder, wherever it lies: the names in it, how to get at one, and at the folder of another configuration."""
 
     name: str
     names: frozenset[str]
     get: Callable[[str], bytes | Path]
+    beside: Callable[[str], _Files | None]
 
     def json(self, name: str) -> Any:
         """The content of a JSON file; raises ModelError where it is missing or damaged."""
@@ -65,10 +73,7 @@ class _Files:
         data = self.get(name)
         if isinstance(data, Path):
             data = data.read_bytes()
-        try:
-            content = json.loads(data[: MAX_JSON_BYTES + 1])
-        except (ValueError, RecursionError) as fault:
-            raise ModelError(f"{where}: not readable as JSON: {fault}") from fault
+        content = parse_json(data[: MAX_JSON_BYTES + 1], where, ModelError)
         if not isinstance(content, dict):
             raise ModelError(f"{where}: expected an object, found a {type(content).__name__}")
         return content
@@ -99,9 +104,11 @@ class _Files:
 
 
 def is_nnunet(path: Path) -> bool:
-    """Whether this is, or looks like, a results folder of nnU-Net, a fold of one, or a zip of one."""
+    """Whether this is, or looks like, a results folder of nnU-Net, a fold or a zip of one, or a folder of several."""
     if path.is_dir():
-        return (path / "plans.json").is_file() or _is_fold(path)
+        return (
+            (path / "plans.json").is_file() or _is_fold(path) or (not (path / "model.json").exists() and bool(_several(path)))
+        )
     if path.suffix == ".pth":
         return True
     try:
@@ -118,7 +125,8 @@ def read_nnunet(path: Path) -> Imported:
 
     Args:
         path: a results folder (``nnUNetTrainer__nnUNetPlans__3d_fullres``), the zip that nnU-Net exports, one ``fold_N`` of a
-            results folder, or the checkpoint in it.
+            results folder, or the checkpoint in it. For a cascade the folder of its second stage with that of the first beside
+            it, or a folder or zip of both and no others.
 
     Raises:
         ModelError: no such model, a damaged one, one that holds more than plain data, or one that is not supported; it says
@@ -137,7 +145,32 @@ def read_nnunet(path: Path) -> Imported:
         folds = {fold[1]: f"fold_{fold[1]}/{only}"} if only else {key: name for key, name in folds.items() if key == fold[1]}
     if not folds:
         raise ModelError(f"{path}: no trained fold in it; expected fold_0/{CHECKPOINTS[0]}, or that of another fold")
-    return _read(files, folds)
+    with blamed_on(path, "the files that nnU-Net 2 writes", ModelError, "Copy the model again from where it comes from."):
+        model = _read(files, folds)
+        return replace(model, coarse=_coarse_stage(model, files, folds if fold else {})) if model.plan.coarse else model
+
+
+def _coarse_stage(fine: Imported, files: _Files, only: Collection[str]) -> Imported:
+    """The first stage of a cascade: all its folds, or ``only`` some where it has them. nnU-Net hands on what its networks
+    say, so rules for final labels are left out."""
+    assert fine.plan.coarse is not None
+    name = fine.plan.coarse.plan
+    found = files.beside(name)
+    folds = found.folds() if found else {}
+    if found is None or not folds:
+        raise ModelError(
+            f"{files.name}: {fine.plan.name} is the second stage of a cascade and reads what {name} predicted. Expected the "
+            f"results folder of {name}, with a trained fold, beside it and called like it; or give a folder or zip of the two"
+        )
+    coarse = _read(found, {fold: folds[fold] for fold in only} if only and folds.keys() >= set(only) else folds)
+    if coarse.plan.name != name or coarse.plan.coarse:
+        what = f"the second stage of another cascade, {name}" if coarse.plan.coarse else coarse.plan.name
+        raise ModelError(f"{found.name}: expected the first stage, {name}, of the cascade {fine.plan.name}; found {what}")
+    if (coarse.channels, coarse.labels) != (fine.channels, fine.labels):
+        raise ModelError(
+            f"{found.name}: its channels or labels are not those of {fine.plan.name}, which reads what it predicted"
+        )
+    return replace(coarse, postprocessing=())
 
 
 def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
@@ -155,7 +188,7 @@ def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
             plans,
             about["configuration"],
             channels=channels,
-            n_heads=labels.n_heads,
+            labels=labels,
             mirror_axes=about["mirror_axes"],
             trainer=about["trainer"],
             where=where,
@@ -164,7 +197,7 @@ def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
             raise ModelError(f"{at}: its configuration, trainer or mirroring is not that of the other folds. Import it alone")
         plan = one
         absent = _absent(settle_configuration(plans, about["configuration"], where))
-        weights[fold] = from_nnunet(plan.network, checkpoint["network_weights"], at, absent=absent)
+        weights[fold] = from_nnunet(plan.network, checkpoint["network_weights"], at, trainer=about["trainer"], absent=absent)
         told[fold] = {"file": name.rpartition("/")[2], "epochs": about["epochs"]}
     assert plan is not None
     ending = dataset.get("file_ending")
@@ -180,9 +213,30 @@ def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
             "folds": told,
         }
     }
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{plan.dataset or files.name}_{plan.name}")
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{plan.dataset or Path(files.name).name}_{plan.name}")
     rules = files.postprocessing(weights, labels.declared_values)
-    return Imported(name, plan, labels, channels, ending, weights, info, rules)
+    return Imported(name, plan, labels, channels, ending, weights, info, rules, _training_scans(files, channels))
+
+
+def _training_scans(files: _Files, channels: tuple[str, ...]) -> TrainingScans | None:
+    """What the ``dataset_fingerprint.json`` of a results folder says of the training scans; None where there is none, or one
+    that nobody can make sense of, since no mask depends on it.
+
+    Its axes are those of nnU-Net's reader, which the plan has too, before its order of axes. Its intensities are of the
+    structures alone, which a scan without labels cannot be compared with; their range is in the plan.
+    """
+    if FINGERPRINT not in files.names:
+        return None
+    found = files.json(FINGERPRINT)
+    try:
+        spacings, shapes = (np.array(found.get(name), float) for name in ("spacings", "shapes_after_crop"))
+    except (TypeError, ValueError):
+        return None
+    if spacings.shape != shapes.shape or shapes.ndim != 2 or shapes.shape[1] != 3 or not len(shapes):
+        return None
+    if not all((one > 0).all() and (one < LARGEST).all() for one in (spacings, shapes)):
+        return None
+    return ranges_of(spacings.tolist(), shapes.tolist(), tuple(map(ChannelRanges, channels)))
 
 
 def _about(checkpoint: Any, where: str) -> dict[str, Any]:
@@ -229,9 +283,30 @@ def _is_fold(path: Path) -> bool:
 def _in_folder(path: Path) -> _Files:
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such file or folder")
+    several = {} if (path / "plans.json").exists() else _several(path)
+    return _cascade_of(several, path) if several else _results(path, lambda name: _if_results(_named_like(path, name)))
+
+
+def _several(path: Path) -> dict[str, _Files]:
+    """{name: files} of the results folders in a folder."""
+    found = sorted(file.parent for file in path.glob("*/plans.json"))
+    return {folder.name: files for folder in found if (files := _results(folder, lambda name: None)).folds()}
+
+
+def _if_results(path: Path) -> _Files | None:
+    return _results(path, lambda name: None) if (path / "plans.json").is_file() else None
+
+
+def _named_like(path: Path, configuration: str) -> Path:
+    """The results folder of another configuration, trained in the same way."""
+    path = path.resolve()
+    return path.parent / f"{path.name.rpartition('__')[0]}__{configuration}"
+
+
+def _results(path: Path, beside: Callable[[str], _Files | None]) -> _Files:
     found = [*path.glob("*.json"), *path.glob("fold_*/*.pth"), *path.glob("crossval_results_folds_*/postprocessing.*")]
     names = frozenset(file.relative_to(path).as_posix() for file in found if file.is_file())
-    return _Files(str(path), names, lambda name: path / name)
+    return _Files(str(path), names, lambda name: path / name, beside)
 
 
 def _zipped(path: Path) -> _Files:
@@ -242,12 +317,27 @@ def _zipped(path: Path) -> _Files:
         head = name.removesuffix("plans.json")
         if head != name and head[-1:] in ("", "/") and any(FOLD.match(other.removeprefix(head)) for other in members):
             heads.append(head)
-    if len(heads) != 1:
-        known = ", ".join(head.rstrip("/").rpartition("/")[2] for head in heads) or "none"
-        raise ModelError(
-            f"{path}: expected one results folder in it, with plans.json and fold_0; found {len(heads)} ({known}). "
-            "Unpack it and give the folder of one"
-        )
-    head = heads[0]
-    names = frozenset(name.removeprefix(head) for name in members if name.startswith(head))
-    return _Files(str(path), names, lambda name: read_member(path, head + name, path))
+
+    def files_of(head: str) -> _Files:
+        names = frozenset(name.removeprefix(head) for name in members if name.startswith(head))
+        where = f"{path}/{head}".rstrip("/") if len(heads) > 1 else str(path)
+        return _Files(where, names, lambda name: read_member(path, head + name, path), lambda name: None)
+
+    return _cascade_of({head.rstrip("/").rpartition("/")[2]: files_of(head) for head in heads}, path)
+
+
+def _cascade_of(found: Mapping[str, _Files], path: Path) -> _Files:
+    """The only one of several results folders, or of two the second stage of a cascade, where the other is its first."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if len(found) == 2:
+        for (fine, files), (_, other) in itertools.permutations(found.items()):
+            stages = files.json("plans.json").get("configurations")
+            stage = stages.get(fine.rpartition("__")[2]) if isinstance(stages, dict) else None
+            if isinstance(stage, dict) and stage.get("previous_stage") is not None:
+                return replace(files, beside=lambda name, other=other: other)  # type: ignore[misc]
+    known = ", ".join(found) or "none"
+    raise ModelError(
+        f"{path}: expected one results folder in it, with plans.json and fold_0, or the two of a cascade; found {len(found)} "
+        f"({known}). {'Unpack it and give' if path.is_file() else 'Give'} the folder of one"
+    )

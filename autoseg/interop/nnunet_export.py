@@ -21,7 +21,7 @@ from autoseg.errors import ModelError
 from autoseg.interop.nnunet_plans import MEASURED, NETWORKS, READERS, SCHEMES
 from autoseg.interop.nnunet_postprocessing import FUNCTION
 from autoseg.interop.nnunet_weights import to_nnunet
-from autoseg.reconstruct.components import KeepLargest
+from autoseg.reconstruct.components import KeepLargest, LabelRule
 from autoseg.workspace import write_json
 from planners.plan import ChannelNormalization, NetworkSpec, Plan
 
@@ -40,7 +40,7 @@ def write_nnunet(
     channels: tuple[str, ...],
     file_ending: str,
     weights: Mapping[str, Mapping[str, torch.Tensor]],
-    postprocessing: Sequence[KeepLargest] = (),
+    postprocessing: Sequence[LabelRule] = (),
 ) -> Path:
     """Write a model as a results folder of nnU-Net 2; the arguments are those of ``save_bundle``.
 
@@ -52,7 +52,7 @@ def write_nnunet(
     flat = plan.patch_size[0] == 1
     name = "2d" if flat else "3d_fullres"
     plans = _plans(plan, name, flat, file_ending)
-    dataset = _dataset(labels, channels, file_ending)
+    dataset, rules = _dataset(labels, channels, file_ending), _rules(postprocessing)
     axes = tuple(axis - flat for axis in plan.mirror_axes) or None
     for fold, state in weights.items():
         content = {
@@ -69,14 +69,19 @@ def write_nnunet(
         with replacing(folder / f"fold_{fold}" / "checkpoint_final.pth") as draft:
             torch.save(content, draft)
     if postprocessing:
-        rules = {
-            "postprocessing_fns": [FUNCTION] * len(postprocessing),
-            "postprocessing_kwargs": [{"labels_or_regions": list(rule.values)} for rule in postprocessing],
-        }
         write_json(folder / f"crossval_results_folds_{'_'.join(sorted(weights))}" / "postprocessing.json", rules)
     write_json(folder / "dataset.json", dataset)
     write_json(folder / "plans.json", plans)  # last: with it the folder is a model
     return folder
+
+
+def _rules(postprocessing: Sequence[LabelRule]) -> dict[str, Any]:
+    """The content of a postprocessing.json."""
+    for rule in postprocessing:
+        if not isinstance(rule, KeepLargest) or rule.becomes:
+            raise ModelError(f"nnU-Net keeps the largest piece of a structure and knows no other rule; the model has: {rule}")
+    arguments = [{"labels_or_regions": list(rule.values)} for rule in postprocessing if isinstance(rule, KeepLargest)]
+    return {"postprocessing_fns": [FUNCTION] * len(arguments), "postprocessing_kwargs": arguments}
 
 
 def _plans(plan: Plan, name: str, flat: bool, file_ending: str) -> dict[str, Any]:

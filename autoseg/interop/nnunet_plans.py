@@ -15,7 +15,7 @@ from typing import Any
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError, ModelError, shown
 from planners.cost import count_elements
-from planners.plan import ChannelNormalization, Decision, NetworkSpec, Plan, Resampling
+from planners.plan import ChannelNormalization, CoarseLabels, Decision, NetworkSpec, Plan, Resampling
 
 __all__ = ["channel_names", "label_schema", "settle_configuration", "translate_plan"]
 
@@ -85,7 +85,7 @@ def translate_plan(
     configuration: str,
     *,
     channels: Sequence[str],
-    n_heads: int,
+    labels: LabelSchema,
     mirror_axes: Sequence[int],
     trainer: str,
     where: str,
@@ -96,7 +96,7 @@ def translate_plan(
         plans: content of ``plans.json``.
         configuration: its name, such as ``3d_fullres``.
         channels: of the images, in order.
-        n_heads: outputs of the network.
+        labels: what the outputs of the network mean, and those of the stage before it in a cascade.
         mirror_axes: axes of the network's input along which predictions may be mirrored, as the checkpoint says.
         trainer: name of the class that trained it; only told about.
         where: what messages call the file.
@@ -105,11 +105,7 @@ def translate_plan(
         ModelError: something that is missing, or that would have to be run in a way that is not known here; named.
     """
     found = settle_configuration(plans, configuration, where)
-    if found.get("previous_stage") is not None:
-        raise ModelError(
-            f"{where}: {configuration} is the second stage of a cascade: it reads what {found['previous_stage']} predicted. "
-            "Cascades are not supported; import another configuration, such as 3d_fullres"
-        )
+    coarse = _coarse_labels(found, labels, where)
     _only(found, "preprocessor_name", ("DefaultPreprocessor",), where)
     _only(plans, "label_manager", ("LabelManager",), where)
     reader = _part(plans, "image_reader_writer", str, where)
@@ -123,12 +119,12 @@ def translate_plan(
     if flat:  # slices keep their distance, whatever it is
         spacing = (_numbers(plans, "original_median_spacing_after_transp", where)[0], *spacing[-2:])
         shape = (_numbers(plans, "original_median_shape_after_transp", where)[0], *shape[-2:])
-    network = _network(found, len(channels), n_heads, flat, where)
+    network = _network(found, len(channels) + (coarse.count if coarse else 0), labels.n_heads, flat, where)
     window = (1,) * flat + patch
     try:
         return Plan(
-            name=re.sub(r"[^A-Za-z0-9_.-]", "_", configuration)[:64],
-            dataset=re.sub(r"[^A-Za-z0-9_.-]", "_", str(plans.get("dataset_name", "")))[:64],
+            name=_file_name(configuration),
+            dataset=_file_name(str(plans.get("dataset_name", ""))),
             planner="nnunet",
             preset=str(plans.get("experiment_planner_used", "")),
             axis_order=_three(_integers(plans, "transpose_forward", where), "transpose_forward", where),
@@ -143,17 +139,39 @@ def translate_plan(
             iterations=ITERATIONS,
             network=network,
             memory_elements=count_elements(network, window),
-            decisions=_decisions(configuration, reader, trainer, mirror_axes),
+            decisions=_decisions(configuration, reader, trainer, mirror_axes, coarse),
             orientation=READERS[reader],
             window_peak="voxel",
+            coarse=coarse,
         )
     except ValueError as fault:
         raise ModelError(f"{where}: {configuration}: {fault}") from fault
 
 
-def _decisions(configuration: str, reader: str, trainer: str, mirror_axes: Sequence[int]) -> tuple[Decision, ...]:
+def _coarse_labels(found: Json, labels: LabelSchema, where: str) -> CoarseLabels | None:
+    """What the second stage of a cascade reads beside the image; None for every other configuration."""
+    if found.get("previous_stage") is None:
+        return None
+    order, coarse_order = _resampler(found, "seg", where)
+    if coarse_order not in (0, order):
+        raise ModelError(
+            f"{where}: resampling_fn_seg: spline order {coarse_order} along a coarse axis is not supported for the labels of a "
+            "previous stage; nnU-Net plans order_z 0"
+        )
+    return CoarseLabels(_file_name(_part(found, "previous_stage", str, where)), len(labels.declared_values) - 1)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:64]
+
+
+def _decisions(
+    configuration: str, reader: str, trainer: str, mirror_axes: Sequence[int], coarse: CoarseLabels | None
+) -> tuple[Decision, ...]:
     axes = ", ".join(map(str, mirror_axes)) or "none"
+    stage = (Decision("coarse stage", coarse.plan, "previous_stage of the plans: its labels are inputs"),) if coarse else ()
     return (
+        *stage,
         Decision("plan", configuration, "of an nnU-Net model: its own planner chose spacing, patch and network"),
         Decision("weights", trainer, "they fit the network of the plan, layer by layer"),
         Decision("orientation of scans", READERS[reader], "as nnU-Net's reader hands them over", reader),

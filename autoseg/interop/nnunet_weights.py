@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from autoseg.errors import ModelError
+from autoseg.errors import ModelError, shown
 from autoseg.interop.checkpoint import StoredTensor
 from autoseg.networks import build_network
 from planners.plan import NetworkSpec
@@ -51,7 +51,12 @@ def theirs(name: str, spec: NetworkSpec) -> str | None:
 
 
 def from_nnunet(
-    spec: NetworkSpec, weights: Mapping[str, StoredTensor], where: str, *, absent: Callable[[str], bool] = lambda name: False
+    spec: NetworkSpec,
+    weights: Mapping[str, StoredTensor],
+    where: str,
+    *,
+    trainer: str,
+    absent: Callable[[str], bool] = lambda name: False,
 ) -> dict[str, torch.Tensor]:
     """Our state dict.
 
@@ -59,6 +64,7 @@ def from_nnunet(
         spec: the network that the plan describes.
         weights: ``network_weights`` of a checkpoint.
         where: what messages call the file.
+        trainer: name of the class that trained it, for messages.
         absent: whether a weight of theirs may be missing, because a plan says that its layer has none: a bias, or the scale and
             shift of a normalisation. Zeros and ones stand in for it.
 
@@ -66,6 +72,7 @@ def from_nnunet(
         ModelError: a layer that is missing, left over or of another shape; the first of them is named.
     """
     flat = all(kernel[0] == 1 for kernel in spec.kernels)
+    refusal = f"The trainer, {shown(trainer, 80)}, may change the network. Such models are not supported"
     found = {WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
     state = {}
     used = set()
@@ -83,16 +90,12 @@ def from_nnunet(
         if not isinstance(stored, StoredTensor) or stored.shape != shape:
             has = f"shape {stored.shape}" if isinstance(stored, StoredTensor) else "no such weights"
             raise ModelError(
-                f"{where}: the network is not that of its plans: {name_there}: expected shape {shape}, found {has}. "
-                "Was it trained with a trainer that changes the network? Such models are not supported"
+                f"{where}: the network is not that of its plans: {name_there}: expected shape {shape}, found {has}. {refusal}"
             )
         state[name] = stored.load().float().reshape(like.shape)
     for name in found:
         if name not in used and not COPIES.match(name):
-            raise ModelError(
-                f"{where}: the network is not that of its plans, which has no {name}. Was it trained with a trainer that "
-                "changes the network? Such models are not supported"
-            )
+            raise ModelError(f"{where}: the network is not that of its plans, which has no {name}. {refusal}")
     return state
 
 

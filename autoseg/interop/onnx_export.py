@@ -80,7 +80,7 @@ def write_onnx(
     if stored > MAX_BYTES:
         raise ModelError(f"{path}: {stored} bytes of weights do not fit into one file of ONNX. Export fewer folds")
     shape = (1, plan.network.in_channels, *plan.patch_size)
-    program = _program(_Mean(networks).eval(), torch.zeros(shape))
+    program = _without_traces(_program(_Mean(networks).eval(), torch.zeros(shape)))
     with replacing(path) as draft:
         program.save(str(draft), external_data=False)
     heads = list(labels.structures) if labels.has_regions else ["background", *labels.structures]
@@ -104,6 +104,15 @@ def write_onnx(
         },
     )
     return path
+
+
+def _without_traces(program: Any) -> Any:
+    """The program without the lines of code that made it, which say where they lie on this machine."""
+    model = program.model
+    for graph in (model.graph, *model.functions.values()):
+        for part in (graph, *graph.all_nodes()):
+            part.metadata_props.clear()
+    return program
 
 
 def _program(network: torch.nn.Module, image: torch.Tensor) -> Any:

@@ -8,6 +8,7 @@ operations. Normalisation, activations, pooling and interpolation are left out: 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -47,6 +48,7 @@ def match_operations(spec: NetworkSpec, patch: Sequence[int], operations: float)
     interval, with a real count at each trial.
     """
 
+    @cache  # widths are whole numbers, so trials that are near to each other are the same network
     def excess(candidate: NetworkSpec) -> float:
         return math.log(measure_cost(candidate, patch).operations / operations)
 

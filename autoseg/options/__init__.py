@@ -36,6 +36,7 @@ __all__ = [
     "ReconstructOptions",
     "ReportOptions",
     "Runtime",
+    "StudyOptions",
     "SurfaceOptions",
     "TrainOptions",
     "TrainingOptions",
@@ -119,6 +120,7 @@ class TrainOptions:
         start: start with the weights of a model
         dry_run: settle the training run and show it; start nothing, write nothing
         explain: print what was settled, with the rule and numbers of each decision
+        groups: scores of several folds by a column of a table too, such as patients.csv:scanner
     """
 
     network: Any = option(None, text, "NAME")
@@ -127,6 +129,7 @@ class TrainOptions:
     start: str | None = option(None, path, "MODEL", name="--from")
     dry_run: bool = option(False)
     explain: bool = option(False)
+    groups: str | None = option(None, path, "FILE:COLUMN")
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,29 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
+class StudyOptions:
+    """What a study trains, compares and decides.
+
+    Attributes:
+        plans: default: fullres_3d, or slices_2d for 2D images
+        networks: under each plan; default: the plan's own
+        folds: to cross-validate with, such as 0-2; default: all there are
+        training: length, recipe and seed, of each fold
+        margin: Dice within which two are called equivalent (default 0.005)
+        groups: scores by a column of a table too, such as patients.csv:scanner
+        name: of the study and, after that of the data set, of its model
+    """
+
+    plans: tuple[str, ...] = option((), names, "A,B")
+    networks: tuple[str, ...] = option((), names, "A,B")
+    folds: str | None = option(None, text, "FOLDS")
+    training: TrainingOptions = TrainingOptions()
+    margin: float = option(0.005, fraction, "X")
+    groups: str | None = option(None, path, "FILE:COLUMN")
+    name: str = option("study", text, "NAME")
+
+
+@dataclass(frozen=True)
 class InferenceOptions:
     """How a model is applied to a scan.
 
@@ -158,19 +184,25 @@ class InferenceOptions:
         folds: default: every fold of the model, averaged
         mirror: no mirrored TTA (test-time augmentation), which averages the predictions of mirrored images; faster
         step: tile step of the sliding window, as a fraction of the window (default 0.5)
+        windows: all, or adaptive: side by side, and overlapping ones only where that leaves doubt; default: what the model says
         resample_channels: bring channels onto the first one's grid
         fold_agreement: measure the inter-fold Dice of each structure
+        postprocess: leave the labels as the networks say, without the model's rules for pieces and holes
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
         closed_gates: without the networks' self-attention, to measure what it does
+        half_sums: add up windows in half precision, as nnU-Net does, to have its masks in the corners of a volume too
     """
 
     folds: tuple[str, ...] | None = option(None, names, "0,1")
     mirror: bool = option(True, name="--no-mirror")
     step: float = option(0.5, finite, "STEP")
+    windows: str | None = option(None, text, choices=("all", "adaptive"))
     resample_channels: bool = option(False)
     fold_agreement: bool = option(False)
+    postprocess: bool = option(True, name="--no-postprocessing")
     precision: str = field(default="auto")
     closed_gates: bool = field(default=False)
+    half_sums: bool = field(default=False)
 
 
 @dataclass(frozen=True)
@@ -203,7 +235,8 @@ class PredictOptions:
         probabilities: write CASE_probabilities.npz too
         attention_maps: write where self-attention looks, as CASE_attention/stageS.nii.gz: of each head the N most selective
             slots (4)
-        write: seg,rtstruct: DICOM results too, of DICOM scans
+        write: seg_nrrd: CASE.seg.nrrd for 3D Slicer too; seg,rtstruct: DICOM results, of DICOM scans; seg_each: an object for
+            each structure
         surfaces: whose surfaces are written, and how
         isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels; without MM as fine as
             the finest spacing
@@ -246,11 +279,19 @@ class EvaluateOptions:
         labels: a dataset.json; default: beside the folders, else every value found
         tolerance_mm: of NSD; default: the larger of 1 mm and the voxel size
         partial: score the cases that were predicted; others are no failures
+        groups: scores by a column of a table too, such as patients.csv:scanner
+        lesions: structures that are scored lesion by lesion too
+        lesion_overlap: least IoU of a lesion and its prediction (default 0.1)
+        lesion_ml: smaller pieces are no lesions; default: all are
     """
 
     labels: str | None = option(None, path, "JSON")
     tolerance_mm: float | None = option(None, finite, "X")
     partial: bool = option(False)
+    groups: str | None = option(None, path, "FILE:COLUMN")
+    lesions: tuple[str, ...] = option((), names, "A,B")
+    lesion_overlap: float = option(0.1, fraction, "IOU")
+    lesion_ml: float = option(0.0, finite, "X")
 
 
 @dataclass(frozen=True)
@@ -279,7 +320,7 @@ class ConvertOptions:
         cine: acdc: every frame of the 4D series as a test case
         labels: folders: folder of labels
         channels: folders: names of channels, such as CT; bids: suffixes, such as T1w
-        names: folders, bids: names of label values, JSON or a table
+        names: folders, bids: names of label values: JSON, a table, a colour table of ITK-SNAP, FreeSurfer or 3D Slicer
         ignore: folders, bids: label value of voxels without annotation
         derivative: bids: the folder below derivatives whose labels count
     """

@@ -18,6 +18,7 @@ from autoseg.outputs.isotropic import Isotropic
 from autoseg.outputs.labels import Labels
 from autoseg.outputs.measurements import Measurements
 from autoseg.outputs.probabilities import Probabilities
+from autoseg.outputs.seg_nrrd import SlicerSegmentation
 from autoseg.outputs.surfaces import Surfaces, check_surfaces
 from autoseg.registry import Registry
 
@@ -45,7 +46,9 @@ OUTPUTS: Registry[Make] = Registry(
         "surfaces": _surfaces,
         "measurements": lambda options, ending: Measurements(check_surfaces(options.surfaces)),
         "seg": lambda options, ending: DicomResult("seg") if "seg" in options.write else None,
+        "seg_each": lambda options, ending: DicomResult("seg", each=True) if "seg_each" in options.write else None,
         "rtstruct": lambda options, ending: DicomResult("rtstruct") if "rtstruct" in options.write else None,
+        "seg_nrrd": lambda options, ending: SlicerSegmentation() if "seg_nrrd" in options.write else None,
         "isotropic": _isotropic,
         "attention": lambda options, ending: AttentionMaps(options.attention_maps) if options.attention_maps else None,
     },

@@ -13,24 +13,36 @@ from autoseg.data.dataset import Case
 from autoseg.errors import AutosegError
 from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
+from autoseg.imaging.mesh import file_names
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 
 __all__ = ["DicomResult", "refuse_other_scans"]
 
+EACH = "_each"  # behind the kind of an object that is made of each structure
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DicomResult:
-    """``CASE_KIND.dcm`` of a ``name`` that is a key of ``DICOM_RESULTS``; ``KIND_notes`` in the record where values of the
-    images' headers had to be left empty."""
+    """``CASE_KIND.dcm`` of a ``kind`` that is a key of ``DICOM_RESULTS``; ``KIND_notes`` in the record where values of the
+    images' headers had to be left empty.
 
-    name: str
+    Attributes:
+        kind: of the object.
+        each: an object of its own for each structure, ``CASE_KIND/STRUCTURE.dcm``: SimpleITK finds the grid of such alone.
+    """
+
+    kind: str
+    each: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}{EACH if self.each else ''}"
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        return (f"_{self.name}.dcm",)
+        return (f"_{self.kind}" if self.each else f"_{self.kind}.dcm",)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -42,29 +54,29 @@ class DicomResult:
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
         refuse_other_scans([self.name], [case])
-        path, series, model = folder / f"{case.id}_{self.name}.dcm", case.images[0], found.model
-        notes = self._writer()(
-            path,
-            series,
-            found.labels,
-            structures=dict(zip(model.labels.structures, model.labels.values, strict=True)),
-            model=f"{Path(model.name).name} {model.digest}",
-            version=__version__,
-        )
-        for note in notes or ():
+        model, groups = found.model, found.model.labels.groups
+        objects = {folder / f"{case.id}{self.suffixes[0]}": groups}
+        if self.each:
+            names = zip(groups, file_names(groups), strict=True)
+            objects = {folder / f"{case.id}_{self.kind}" / f"{file}.dcm": {name: groups[name]} for name, file in names}
+        write, by, notes = self._writer(), f"{Path(model.name).name} {model.digest}", dict[str, None]()
+        for path, structures in objects.items():
+            said = write(path, case.images[0], found.labels, structures=structures, model=by, version=__version__)
+            notes |= dict.fromkeys(said or ())
+        for note in notes:
             logger.warning("%s, %s: %s", case.id, self.name, note)
-        return Written((path,), {f"{self.name}_notes": notes} if notes else {})
+        return Written(tuple(objects), {f"{self.name}_notes": tuple(notes)} if notes else {})
 
     def _writer(self) -> Callable[..., Any]:
         try:
-            return DICOM_RESULTS[self.name]
+            return DICOM_RESULTS[self.kind]
         except ImportError as error:
             raise AutosegError(f"{error.name} is not installed, and DICOM needs it: pip install autoseg[dicom]") from error
 
 
 def refuse_other_scans(kinds: Iterable[str], cases: Iterable[Case]) -> None:
     """AutosegError where results that refer to DICOM images are asked for, and a scan did not come as DICOM."""
-    wanted = [kind for kind in kinds if kind in DICOM_RESULTS]
+    wanted = [kind for kind in kinds if kind.removesuffix(EACH) in DICOM_RESULTS]
     others = [case.id for case in cases if not isinstance(case.images[0], DicomSeries)] if wanted else []
     if others:
         raise AutosegError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autoseg.data.labels import groups_of
 from autoseg.imaging.files import digest_on_disk, ending_of, is_dicom, read_label_volume, segment_names, write_label_volume
 from autoseg.imaging.volume import LabelVolume
 from autoseg.ledger import Ledger
@@ -82,7 +83,7 @@ class Reconstruct:
         planned += [iso] if self.options.isotropic is not None else []
         if not self.fresh:
             ledger.refuse_foreign(p for p in planned if p.relative_to(self.folder).as_posix() not in claim.earlier)
-        about: dict[str, Any] = {"case": case, "source": str(path.absolute())}
+        about: dict[str, Any] = {"case": case, "source": path.name}
         outputs = {file.relative_to(self.folder).as_posix(): None for file in planned}
         ledger.begin(case, identity, {**outputs, **claim.earlier}, about)
         files, record = self._write(volume, groups, folder, iso)
@@ -124,7 +125,7 @@ def _names_of(path: Path, case: str) -> dict[str | None, tuple[int, ...]]:
     record = read_json(sidecar) if sidecar.is_file() else {}
     named = record.get("labels") if isinstance(record, dict) else None
     if isinstance(named, dict):
-        return {name: tuple(np.atleast_1d(values).tolist()) for name, values in named.items()}
+        return dict(groups_of(named, sidecar).items())
     return {name: (value,) for name, value in segment_names(path).items()}
 
 

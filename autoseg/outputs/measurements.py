@@ -46,7 +46,7 @@ class Measurements:
             found.labels,
             dict(zip(labels.structures, labels.values, strict=True)),
             meshes=found.surfaces(self.surfaces.decimate) if self.surfaces.formats else None,
-            entropies=entropies(found.answer.logits, has_regions=labels.has_regions),
+            entropies=entropies(found.answer.logits, has_regions=labels.has_regions, temperatures=model.temperatures),
             agreements=found.answer.agreement,
             remark="no agreement of folds: a single fold predicted" if one else "",
         )

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.evaluation import Report
-
-if TYPE_CHECKING:
-    from autoseg.inference.cohort import CohortResult  # with torch, which scores need not
+if TYPE_CHECKING:  # torch, which scores need not, and what scores, which predictions need not
+    from autoseg.evaluation import Report
+    from autoseg.inference.cohort import CohortResult
 
 __all__ = ["Predicted", "all_failures"]
 

@@ -14,7 +14,7 @@ from autoseg.evaluation.meshes import SURFACE_SCORES, score_surfaces
 from autoseg.evaluation.report import Report
 from autoseg.imaging.mesh import SurfaceMesh, file_names, read_mesh
 from autoseg.imaging.volume import LabelVolume
-from autoseg.names import inside
+from autoseg.names import folders_of, inside, scrubbed
 from autoseg.reconstruct.surface import surfaces_from_labels
 from autoseg.records.surfaces import MANIFEST, SCENE, read_surface_manifest, write_surface_scores
 
@@ -51,7 +51,8 @@ class SurfaceScorer:
         try:
             written = _read_surfaces(folder)
         except Exception as fault:  # noqa: BLE001 - readers raise what they like; the scores of the voxels must not be lost
-            return self._undefined(f"its surfaces cannot be read ({type(fault).__name__}: {fault}); make them anew")
+            said = scrubbed(f"{type(fault).__name__}: {fault}", folders_of([folder]))
+            return self._undefined(f"its surfaces cannot be read ({said}); make them anew")
         groups = dict(zip(labels.structures, labels.values, strict=True))
         pairs = zip(surfaces_from_labels(reference, groups, workers=1), labels.structures, strict=True)
         return [score_surfaces(truth, written.get(structure), case=case) for truth, structure in pairs]

@@ -17,6 +17,7 @@ from autoseg.evaluation.volumes import volume_ml
 from autoseg.page.markup import Table, number, scrubbed, swatch, text
 from autoseg.page.rendering import render
 from autoseg.page.scene import PageCase, Scene
+from autoseg.page.sure import sure_box
 from autoseg.records import CaseRecord
 
 __all__ = ["case_article", "cell", "order_of_cases", "overview"]
@@ -24,16 +25,18 @@ __all__ = ["case_article", "cell", "order_of_cases", "overview"]
 IN_CASES = ("dice", "nsd", "hd95_mm", "assd_mm", "reference_ml", "predicted_ml", "volume_error_ml")
 TITLES = {**COLUMNS, "reference_ml": "reference, mL", "predicted_ml": "predicted, mL"}
 FEW_COLUMNS = 6  # structures that get a column each in the list of cases, and beside each other in measurements
+NO_MASK = "no mask was found; --reference DIR and --predicted DIR name the folders"
 OPEN_BELOW = 13  # cases: a longer list is folded
 
 
 def order_of_cases(cases: Iterable[PageCase], report: Report | None) -> tuple[PageCase, ...]:
-    """Cases with the worst first: what failed, then by mean Dice, then what has none; else by name."""
+    """Cases with the worst first: what failed, then by mean Dice, then what has none and is warned of; else by name."""
     failed = {failure.case for failure in report.failures} if report else set()
 
-    def rank(case: PageCase) -> tuple[int, float, str]:
+    def rank(case: PageCase) -> tuple[int, float, bool, str]:
         dice = _mean_of(_rows_of(report, case.id), "dice")
-        return (0 if case.id in failed else 1 if dice is not None else 2, 0 if dice is None else dice, case.id)
+        first = 0 if case.id in failed else 1 if dice is not None else 2
+        return (first, 0 if dice is None else dice, not case.record.warnings, case.id)
 
     return tuple(sorted(cases, key=rank))
 
@@ -120,7 +123,7 @@ def case_article(
     dice = _mean_of(rows, "dice")
     notes = [scrubbed(note, folders) for note in case.record.notes]
     notes += [f"not scored: {scrubbed(f.reason, folders)}" for f in (report.failures if report else ()) if f.case == case.id]
-    notes += scene.notes if scene else [f"no picture: {scrubbed(fault or 'the mask was not found', folders)}"]
+    notes += scene.notes if scene else [f"no picture: {scrubbed(fault or NO_MASK, folders)}"]
     notes += [f"{row.structure}: {reason.partition(':')[0]}" for row in rows for reason in row.reasons.values()]
     return render(
         "case.html",
@@ -128,6 +131,7 @@ def case_article(
         case=case.id,
         score="" if dice is None else cell(dice, "dice"),
         pictures=Markup(pictures),
+        sure=sure_box(case.record, labels),
         numbers=_metrics(rows, labels) if rows else _volumes(scene, labels) if scene else None,
         measured=_measurements(case.record),
         notes=list(dict.fromkeys(notes)),

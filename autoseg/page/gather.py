@@ -18,14 +18,14 @@ from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_rep
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
 from autoseg.evaluation.values import count_values
 from autoseg.imaging.files import FORMATS, digest_on_disk, ending_of, paths_of, read_label_volume
+from autoseg.names import case_name, fault_of_path, folders_of
 from autoseg.options import ReportOptions
 from autoseg.page.page import Page
 from autoseg.page.runs import RunRecord
 from autoseg.page.scene import PageCase
 from autoseg.records import CaseRecord, CohortRecord, FoldRecord, read_case, read_checks, read_cohort, read_fold
-from autoseg.workspace import read_json, read_record
+from autoseg.workspace import known_folder, read_record
 from planners.fingerprint import Fingerprint
-from planners.records import from_json
 
 __all__ = ["page_of"]
 
@@ -50,7 +50,7 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
     """The Page of a fold: the training run, its data set, and its validation cases."""
     plan, workspace, results = fold.task.plan, folder.absolute().parents[3], folder / "validation"
     about = workspace / "fingerprints" / plan.dataset
-    home = read_json(about / "dataset.json").get("folder") if (about / "dataset.json").is_file() else None
+    home = str(known_folder(about / "dataset.json")) if (about / "dataset.json").is_file() else None
     scored = read_report(results / REPORT_FILE) if (results / REPORT_FILE).is_file() else None
     known = _cases_of_dataset(home, set(fold.task.validation))
     cases = []
@@ -62,7 +62,7 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
         fold=fold,
         history=read_checks(folder / "history.jsonl"),
         fingerprint=_if_there(Fingerprint, about / "fingerprint.json"),
-        findings=_findings(about / "findings.json"),
+        findings=_if_there(tuple[Finding, ...], about / "findings.json") or (),
         restoration=_if_there(RestorationResult, results / RESTORED_FILE),
     )
     return Page(
@@ -78,11 +78,6 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
 def _if_there(cls: Any, path: Path) -> Any:
     """The record in a file; None where there is no such file."""
     return read_record(cls, path, strict=False) if path.is_file() else None
-
-
-def _findings(path: Path) -> tuple[Finding, ...]:
-    found = read_json(path) if path.is_file() else []
-    return tuple(from_json(Finding, one, str(path), strict=False) for one in found)
 
 
 def _cases_of_dataset(folder: str | None, names: Set[str]) -> dict[str, Case]:
@@ -101,11 +96,16 @@ class _Sources:
     maps: dict[Path, dict[str, Path]] = field(default_factory=dict)
     scans: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
 
-    def map_of(self, case: str, folder: str | PathLike[str] | None, otherwise: Path | None) -> Path | None:
-        """The label map of a case in a folder, else the path given; None where neither is a file."""
+    def map_of(self, case: str, folder: str | PathLike[str] | None, recorded: str = "") -> Path | None:
+        """The label map of a case in a folder, else at the path that an older version recorded; None where neither is a file.
+
+        A name alone, as is recorded today, says nothing of the folder.
+        """
         if folder is not None and (found := self._maps_in(Path(folder)).get(case)):
             return found
-        return otherwise if otherwise is not None and otherwise.is_file() else None
+        path = Path(recorded)
+        is_there = path.name != recorded and not fault_of_path(path) and path.is_file()
+        return path if is_there else None
 
     def _maps_in(self, folder: Path) -> dict[str, Path]:
         if folder not in self.maps:
@@ -142,9 +142,9 @@ def _scans_in(folder: Path) -> dict[str, list[Path]]:
     for path in folder.iterdir():
         if path.name.lower().endswith(tuple(FORMATS)):
             ending = ending_of(path)
-            found.setdefault(path.name[: -len(ending)], {})[ending, False] = [path]
+            found.setdefault(case_name(path.name[: -len(ending)]), {})[ending, False] = [path]
             if match := image_name(ending).fullmatch(path.name):
-                found.setdefault(match[1], {}).setdefault((ending, True), []).append(path)
+                found.setdefault(case_name(match[1]), {}).setdefault((ending, True), []).append(path)
     return {case: kinds[max(kinds, key=lambda kind: (len(kind[0]), kind[1]))] for case, kinds in found.items()}
 
 
@@ -178,8 +178,8 @@ def _of_results(folder: Path, sources: _Sources) -> Page:
 def _result(name: str, folder: Path, sources: _Sources, files: ScoredFiles | None) -> PageCase:
     """A case that was scored, or only predicted."""
     options = sources.options
-    truth = sources.map_of(name, options.reference, Path(files.reference) if files else None)
-    guess = sources.map_of(name, options.predicted or folder, Path(files.predicted) if files else None)
+    truth = sources.map_of(name, options.reference, files.reference if files else "")
+    guess = sources.map_of(name, options.predicted or folder, files.predicted if files else "")
     return _case(name, folder, sources.images_of(name, truth), truth, guess)
 
 
@@ -220,14 +220,13 @@ def _of_reconstructions(folder: Path, sources: _Sources) -> Page:
 
 def _reconstructed(name: str, folder: Path, record: CaseRecord, sources: _Sources) -> PageCase:
     """A label map and what was made of it, with a note where the map has gone or changed."""
-    source = Path(record.source)
-    found = sources.map_of(name, sources.options.predicted, source)
+    found = sources.map_of(name, sources.options.predicted, record.source)
     notes = []
     if found is None:
-        notes.append(f"{source.name}: the label map is not where it was; --predicted DIR names its folder")
+        notes.append(f"{Path(record.source).name}: the label map is not shown; --predicted DIR names its folder")
     elif digest_on_disk(found) not in record.inputs.values():
         notes.append(f"{found.name}: is not the label map that surfaces and measurements were made of")
-    truth = sources.map_of(name, sources.options.reference, None)
+    truth = sources.map_of(name, sources.options.reference)
     case = _case(name, folder, sources.images_of(name, truth or found), truth, found, home=folder)
     return replace(case, record=replace(record, notes=tuple(notes)), called="labels")
 
@@ -263,8 +262,5 @@ def _labels(record: CohortRecord, cases: Iterable[PageCase]) -> LabelSchema:
 
 def _folders(known: Iterable[str | PathLike[str]], scored: Report | None) -> tuple[str, ...]:
     """Folders whose names may stand in messages, with those that they lie in."""
-    paths = [Path(place) for place in known]
-    for files in scored.files.values() if scored else ():
-        paths += [Path(files.reference).parent, Path(files.predicted).parent]
-    every = {form for path in paths for form in (path, path.absolute())}
-    return tuple(sorted({str(folder) for path in every for folder in (path, *path.parents) if folder.name}))
+    files = scored.files.values() if scored else ()
+    return folders_of([*known, *(Path(path).parent for one in files for path in (one.reference, one.predicted))])

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from autoseg.digits import as_text
 from autoseg.imaging.colours import structure_colours
+from autoseg.names import scrubbed
 from autoseg.page.rendering import text
 
 __all__ = ["Table", "colour_of", "interval", "number", "scrubbed", "swatch", "text"]
-
-_FOLDERS = re.compile(r"""(?<![\w<.])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/]|~[\\/])(?:[^\\/\s'",;:()]+[\\/])*(?=[^\\/\s])""")
 
 
 @dataclass(frozen=True)
@@ -34,18 +31,6 @@ class Table:
     caption: str = ""
     css: str = ""
     numeric_from: int = 1
-
-
-def scrubbed(sentence: str, folders: Iterable[str | Path] = ()) -> str:
-    """A sentence without the folders of this machine: of a path only the last name is left.
-
-    Args:
-        folders: paths known to occur; they may hold blanks, which the general rule takes for the end of a path.
-    """
-    for folder in sorted({str(folder).rstrip("/\\") for folder in folders} - {"", "."}, key=len, reverse=True):
-        sentence = re.sub(rf"(?<![\w.-]){re.escape(folder)}[\\/](?:[^\\/\s]+[\\/])*", "", sentence)
-        sentence = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", Path(folder).name, sentence)
-    return _FOLDERS.sub("", sentence)
 
 
 def number(value: Any, digits: int = 3) -> str:

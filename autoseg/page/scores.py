@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from autoseg.evaluation.markdown import COLUMNS, mask_columns, mask_legend, undefined_values
+from autoseg.evaluation.markdown import COLUMNS, LESION_COLUMNS, lesion_structures, mask_columns, mask_legend, undefined_values
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.report import Report, Summary
 from autoseg.page.cases import cell
@@ -39,6 +39,9 @@ def scores_section(report: Report, addresses: Mapping[str, str], folders: Sequen
         plots=list(filter(None, (_plot(report, metric, addresses) for metric in PLOTTED))),
         masks=_means(report, masks) if masks and report.rows else None,
         mask_legend=mask_legend(report),
+        lesions=_lesions(report),
+        grouped_by=report.groups.column,
+        groups=_groups(report),
         undefined=undefined_values(report),
         n_cases=len(report.cases),
         failures=[(failure.case, scrubbed(failure.reason, folders)) for failure in report.failures],
@@ -61,6 +64,28 @@ def _means(report: Report, columns: Mapping[str, str]) -> Table:
     if len(rows) > 1:
         rows.append(["mean of structures", "", *(cell(report.mean_of(metric), metric) for metric in columns)])
     return Table(["structure", "cases", *columns.values()], rows)
+
+
+def _lesions(report: Report) -> Table | None:
+    """The lesions of structures that have any by their nature."""
+    if not LESION_COLUMNS.keys() <= report.foreground_mean.keys():
+        return None
+    numbers = {name: i for i, name in enumerate(report.labels.structures)}
+    rows = [
+        [swatch(numbers[name], name), *(_mean_cell(report.summary(name, metric)) for metric in LESION_COLUMNS)]
+        for name in lesion_structures(report)
+    ]
+    return Table(["lesions of", *LESION_COLUMNS.values()], rows)
+
+
+def _groups(report: Report) -> Table | None:
+    """The means of each group; None where there are no groups."""
+    rows: list[list[str]] = []
+    for name, group in report.by_group.items():
+        for i, structure in enumerate(report.labels.structures):
+            found = [group.summary(structure, metric) for metric in COLUMNS]
+            rows.append([name, swatch(i, structure), number(found[0].n_cases), *map(_mean_cell, found)])
+    return Table([report.groups.column, "structure", "cases", *COLUMNS.values()], rows, numeric_from=2) if rows else None
 
 
 def _mean_cell(summary: Summary) -> Markup:

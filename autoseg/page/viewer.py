@@ -19,6 +19,7 @@ import numpy as np
 from autoseg.data.labels import LabelSchema
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.mesh import meshes_in_scene
 from autoseg.imaging.surface_formats import SURFACE_FORMATS
 from autoseg.imaging.volume import LabelVolume
 from autoseg.page.markup import colour_of
@@ -130,8 +131,9 @@ def _meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
         for mesh in meshes.values():
             mesh.merge_vertices()  # STL has three for each triangle
         return meshes
-    scene = folder / "scene.glb"  # whose root node turns millimetres into metres: the meshes below it are what is wanted
-    return dict(trimesh.load_scene(scene, process=False).geometry) if scene.is_file() else {}
+    scene = folder / "scene.glb"
+    shapes = meshes_in_scene(scene) if scene.is_file() else {}
+    return {name: trimesh.Trimesh(points, faces, process=False) for name, (points, faces) in shapes.items()}
 
 
 def as_mz3(vertices: np.ndarray, faces: np.ndarray) -> bytes:

@@ -23,6 +23,7 @@ from autoseg.errors import DatasetError
 from autoseg.ledger import Journal
 from autoseg.options import ConvertOptions, Runtime
 from autoseg.room import check_writable
+from planners.records import digest
 
 __all__ = ["Converted", "convert"]
 
@@ -81,11 +82,12 @@ def convert(
     check_writable(target)
     found, chosen = find_source(layout, source, options)
     mode = "link" if options.link else "copy" if options.copy else "reference"
-    about = {"layout": layout, "source": str(source), "mode": mode, "options": {name: str(chosen[name]) for name in chosen}}
+    asked = {"layout": layout, "source": str(source), "mode": mode, "options": {name: str(chosen[name]) for name in chosen}}
     real = target.resolve()
     if source.resolve() in (real, *real.parents):
         raise DatasetError(f"{target} lies in {source}, which is never written to. Choose a folder outside")
-    journal = Journal.open(target / RECORD, about, DatasetError)
+    about = {"layout": layout, "mode": mode, "call": digest(asked)}  # without the folders of whoever made it
+    journal = Journal.open(target / RECORD, about, DatasetError, formerly=asked)
     logger.info("%d cases found; reading them", len(found.cases))
     seen = read_source(found, runtime)
     labels, values, wrong = describe(found, seen)

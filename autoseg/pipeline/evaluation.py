@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from autoseg.data.labelmaps import references_in, schema_of
+from autoseg.data.labelmaps import label_maps, references_in, schema_of, told_maps
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.evaluate import check_tolerance
 from autoseg.evaluation.folder import ending_of_most
+from autoseg.evaluation.groups import Groups, read_groups
+from autoseg.evaluation.lesions import LesionRule
 from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.options import EvaluateOptions, ReportOptions, Runtime
 from autoseg.outputs.surface_scores import surface_scorer
@@ -55,7 +57,8 @@ def evaluate(
     Surfaces that lie beside the predictions, as ``autoseg predict --surfaces`` writes them, are scored too.
 
     Args:
-        reference, predicted: folders with files of the same names; their endings may differ.
+        reference, predicted: folders with files of the same names; their endings may differ. What is passed over there is
+            a warning, and predictions without a reference are in the report.
         target: folder for metrics.csv, metrics.json, metrics.md, summary.json and report.html.
         options: ``labels`` None for a dataset.json beside the folders, else every value found in references and predictions.
         runtime: ``fresh`` writes over files of these names that other programs made.
@@ -71,11 +74,14 @@ def evaluate(
     reference, predicted, target = Path(reference), Path(predicted), Path(target)
     options, runtime = options or EvaluateOptions(), runtime or Runtime()
     check_tolerance(options.tolerance_mm)
-    references = references_in(reference)
+    groups = read_groups(options.groups) if options.groups else Groups()
+    lesions = LesionRule(options.lesions, options.lesion_overlap, options.lesion_ml) if options.lesions else None
+    references = label_maps(reference) if known else references_in(reference)  # which told already what it left out
     if not predicted.is_dir():
         raise AutosegError(f"{predicted}: there is no such folder. Correct the path")
     ending = known.ending if known else ending_of_most(predicted, references)
-    guesses = {case: predicted / f"{case}{ending}" for case in references if not known or case in known.cases}
+    there = {} if known else told_maps(predicted)
+    guesses = {case: there.get(case, predicted / f"{case}{ending}") for case in references if not known or case in known.cases}
     if options.partial:
         guesses = {case: path for case, path in guesses.items() if path.is_file()}
     references = {case: references[case] for case in guesses}
@@ -90,14 +96,15 @@ def evaluate(
     check_writable(target)
     report = evaluate_folder(
         references,
-        predicted,
+        {**there, **guesses},
         schema,
-        ending=ending,
         tolerance_mm=options.tolerance_mm,
         workers=runtime.workers,
         on_done=runtime.progress("evaluate", len(references)),
         more=surface_scorer(predicted, references, schema),
+        lesions=lesions,
     )
+    report = replace(report, groups=groups)
     write_report(report, target, fresh=runtime.fresh)
     try_report(target, ReportOptions(known.images if known else None, str(reference), str(predicted)), runtime)
     return report

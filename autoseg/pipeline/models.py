@@ -1,14 +1,13 @@
-"""Find, describe, export and import models."""
+"""Export and import models."""
 
 from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, ModelError
 from autoseg.inference import bundle as bundles
-from autoseg.inference.bundle import Bundle, load_bundle, load_networks, save_bundle
+from autoseg.inference.bundle import COARSE, Bundle, add_scans, copy_bundle, load_bundle, load_networks, save_bundle
 from autoseg.inference.find import find_model
 from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
 from autoseg.interop.nnunet_export import write_nnunet
@@ -18,7 +17,7 @@ from autoseg.room import check_writable
 from autoseg.workspace import Workspace
 from planners.records import to_json
 
-__all__ = ["describe_model", "export_model", "find_model", "import_model"]
+__all__ = ["export_model", "find_model", "import_model"]
 
 
 def export_model(
@@ -43,14 +42,19 @@ def export_model(
     if format == "autoseg":
         return bundles.export_model(found, path)
     bundle = load_bundle(found)
+    if bundle.coarse:
+        raise ModelError(f"{found}: a cascade has two networks, and {format} files have one. Export it in the format autoseg")
     if format == "onnx":
         about = {
             "model": bundle.digest,
             "folds": list(bundle.folds),
             "channels": list(bundle.channels),
             "postprocessing": to_json(bundle.postprocessing),
+            "temperatures": list(bundle.temperatures),
         }
         return write_onnx(path, list(load_networks(bundle).values()), plan=bundle.plan, labels=bundle.labels, about=about)
+    if bundle.networks:
+        raise AutosegError(f"{found}: is an ensemble of networks, and a model of nnU-Net has one. Export it in another format")
     return write_nnunet(
         path,
         plan=bundle.plan,
@@ -70,37 +74,28 @@ def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -
     if name is not None:
         workspace.model(name)  # refused before hundreds of megabytes are read
     model: Bundle | Imported = read_nnunet(path) if is_nnunet(path) else load_bundle(path)
-    own_name = model.name if isinstance(model, Imported) else path.stem
-    target = workspace.model(own_name if name is None else name)
+    target = workspace.model(name or (model.name if isinstance(model, Imported) else path.stem))
     if target.exists():
         raise AutosegError(f"{target} exists already; choose another --name")
+    if isinstance(model, Bundle):
+        copy_bundle(model, target)
+    else:
+        _store(model, target)
+    return target
+
+
+def _store(model: Imported, target: Path) -> None:
+    """Save an imported model, the coarse stage of a cascade first."""
+    if model.coarse:
+        _store(model.coarse, target / COARSE)
     save_bundle(
         target,
         plan=model.plan,
         labels=model.labels,
         channels=model.channels,
-        weights=model.weights if isinstance(model, Imported) else {fold: load() for fold, load in model.folds.items()},
-        learned_from={} if isinstance(model, Imported) else model.learned_from,
+        weights=model.weights,
         info=model.info,
         file_ending=model.file_ending,
         postprocessing=model.postprocessing,
     )
-    return target
-
-
-def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str, Any]:
-    """What a model is, as a dictionary for people and programs."""
-    bundle = load_bundle(find_model(model, workspace))
-    return {
-        "model": bundle.name,
-        "digest": bundle.digest,
-        "channels": list(bundle.channels),
-        "structures": list(bundle.labels.structures),
-        "folds": list(bundle.folds),
-        "plan": bundle.plan.name,
-        "network": bundle.plan.network.name,
-        "spacing_mm": list(bundle.plan.spacing_mm),
-        "patch_size": list(bundle.plan.patch_size),
-        "postprocessing": [f"largest piece of {list(rule.values)}" for rule in bundle.postprocessing],
-        "info": bundle.info,
-    }
+    add_scans(target, model.scans)

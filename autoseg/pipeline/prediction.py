@@ -11,7 +11,6 @@ from autoseg.data.labelmaps import references_in
 from autoseg.data.sources import find_inputs, tell
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
-from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
@@ -23,8 +22,6 @@ from autoseg.outputs import asked_outputs
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.predicted import Predicted, all_failures
-from autoseg.outputs.surface_scores import record_surface_scores
-from autoseg.pipeline.evaluation import Known, evaluate
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
@@ -67,6 +64,8 @@ def predict(
     if not runtime.fresh:
         refuse_foreign(target / TABLE.replace(".", f"{part}."), TABLE)
         if options.reference:
+            from autoseg.evaluation.report_files import refuse_foreign_report  # a fifth of a second
+
             refuse_foreign_report(scores)
             refuse_foreign(scores / PAGE)
     bundle, device = load_bundle(Path(model)), choose_device(runtime.device)
@@ -98,6 +97,9 @@ def predict(
     write_measurements(target, done.cases("done", "skipped"), TABLE.replace(".", f"{part}."))
     report = None
     if scored and options.reference:
+        from autoseg.outputs.surface_scores import record_surface_scores
+        from autoseg.pipeline.evaluation import Known, evaluate
+
         known = Known(bundle.labels, ending, scored, {case.id: case.images for case in share})
         report = evaluate(options.reference, target, scores, runtime=runtime, known=known)
         if options.surfaces.formats:

@@ -11,13 +11,13 @@ from autoseg.data.scan import CaseScan
 from autoseg.engines import LocalEngine, map_cases, reason_of
 from autoseg.locks import prepare_lock
 from autoseg.options import Runtime
-from autoseg.preprocess.step import Prepare
-from autoseg.preprocess.store import MOST_COMPRESSED, preparation_digest
+from autoseg.preprocess.step import Prepare, case_digests
+from autoseg.preprocess.store import MOST_COMPRESSED
 from autoseg.room import check_writable
 from autoseg.workspace import Workspace
 from planners import Plan
 
-__all__ = ["PreparedCases", "case_digests", "prepare"]
+__all__ = ["PreparedCases", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def prepare(
     Args:
         look: also at every byte of those that are there, and prepare damaged ones anew.
     """
-    step = Prepare(workspace.prepared(spec.name, plan.name), plan, spec.labels, case_digests(spec, scans, plan))
+    step = Prepare(workspace.prepared(spec.name, plan.name), plan, spec.labels, case_digests(spec.labels, scans, plan))
     with prepare_lock(step.folder.parent):
         done = map_cases(
             lambda case: not runtime.fresh and step.is_done(case, look=look), spec.training, workers=runtime.workers
@@ -60,8 +60,3 @@ def _numbers(scan: CaseScan, plan: Plan) -> int:
         return 0
     edges_mm = (edge * spacing for edge, spacing in zip(scan.shape, scan.spacing_mm, strict=True))
     return int(len(scan.channels) * math.prod(edges_mm) / math.prod(plan.spacing_mm))
-
-
-def case_digests(spec: DatasetSpec, scans: Sequence[CaseScan], plan: Plan) -> dict[str, str]:
-    """Case -> digest of all that its prepared form depends on."""
-    return {scan.case: preparation_digest(scan.digests, spec.labels, plan) for scan in scans}

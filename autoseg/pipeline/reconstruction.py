@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from autoseg.data.labelmaps import find_label_maps, named_labels
+from autoseg.data.labelmaps import named_labels, references_in
 from autoseg.engines import LocalEngine, reason_of
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import FORMATS, stem_of
+from autoseg.imaging.files import stem_of
 from autoseg.ledger import FOREIGN
 from autoseg.options import ReconstructOptions, Runtime
 from autoseg.outputs.from_labels import Reconstruct
@@ -92,16 +92,7 @@ def reconstruct(
 
 def _label_maps(source: Path) -> dict[str, Path]:
     """{case: path} of one map, or of a folder of them; what is left out is said."""
-    if source.is_file():
-        return {stem_of(source): source}
-    found = find_label_maps(source)
-    for sentence in found.left_out:
-        logger.warning("left out: %s", sentence)
-    if not found.maps:
-        raise AutosegError(
-            f"{source}: no label files in it; expected one of {', '.join(FORMATS)}. Give the folder that holds them"
-        )
-    return found.maps
+    return {stem_of(source): source} if source.is_file() else references_in(source)
 
 
 def _names(source: Path, maps: dict[str, Path], labels: str | None) -> tuple[tuple[str | None, tuple[int, ...]], ...] | None:

@@ -73,5 +73,5 @@ def try_report(path: str | PathLike[str], options: ReportOptions | None = None, 
     except Exception as fault:  # noqa: BLE001 - results that are written must not be lost to a picture
         logger.warning("no %s in %s: %s", PAGE, path, fault if isinstance(fault, AutosegError) else repr(fault))
         return None
-    logger.info("page: %s", done.path)
+    logger.info("HTML report: %s", done.path)
     return done.path

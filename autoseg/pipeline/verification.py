@@ -65,8 +65,7 @@ def look_through(spec: DatasetSpec, workspace: Workspace, runtime: Runtime) -> V
 def store_scans(verified: Verified, workspace: Workspace) -> None:
     """Write scans and findings where ``look_through`` and people find them."""
     folder = workspace.fingerprints(verified.dataset.name)
-    if verified.scans != known_scans(folder / "scan.json"):
-        write_json(folder / "scan.json", {"cases": verified.scans}, seal=True)
+    write_json(folder / "scan.json", {"cases": verified.scans}, seal=True, dense=True)
     write_json(folder / "findings.json", verified.findings)
 
 

@@ -21,7 +21,7 @@ from autoseg.imaging.volume import Volume, orient
 from autoseg.preprocess.normalize import normalize, unit_range
 from planners.plan import Plan
 
-__all__ = ["PreparedCase", "network_grid", "prepare_case", "prepare_volume", "scanner_units", "spacing_of"]
+__all__ = ["PreparedCase", "coarse_channels", "network_grid", "prepare_case", "prepare_volume", "scanner_units", "spacing_of"]
 
 SITES_PER_CODE = 10_000  # enough that no patch centre repeats often; as nnU-Net 2.8 stores
 
@@ -64,6 +64,29 @@ def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
     lower, upper = nonzero_box(data)
     data, geometry = crop(data, lower, upper), geometry.cropped(lower, np.subtract(upper, lower))
     return _resampled(normalize(data, plan.normalization), geometry, plan)
+
+
+def coarse_channels(codes: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray:
+    """What a coarse stage says of a scan, as the channels that the fine one reads behind those of ``prepare_volume``.
+
+    Args:
+        codes: (Z, Y, X) int16 label codes on the grid of the scan.
+        volume: the scan.
+        plan: of the fine stage, with ``coarse`` labels.
+
+    Returns:
+        (count, z, y, x) float32, 1 where the code of the channel is, else 0: on the network's grid of the scan, to which
+        masks of codes are interpolated; of equals the nearest wins, as in nnU-Net 2.8.
+    """
+    if plan.coarse is None:
+        raise AutosegError(f"plan {plan.name!r} has no coarse labels among its inputs")
+    data, geometry, (order, flips) = _oriented(volume.data, volume.geometry, plan)
+    lower, upper = nonzero_box(data)
+    geometry = geometry.cropped(lower, np.subtract(upper, lower))
+    inside = np.ascontiguousarray(crop(orient(codes, order, flips), lower, upper))
+    grid, orders = network_grid(geometry, plan), _orders(geometry, plan, "label")
+    found = resample_codes(inside, geometry, grid, orders, nearest_of_equals=True)
+    return np.stack([found == code for code in range(1, plan.coarse.count + 1)]).astype(np.float32)
 
 
 def spacing_of(native: Geometry, plan: Plan) -> tuple[float, ...]:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.atomic import remove_leftovers
 from autoseg.data.dataset import Case
 from autoseg.data.labels import LabelSchema
+from autoseg.data.scan import CaseScan
 from autoseg.ledger import judge
 from autoseg.names import plain_name
 from autoseg.preprocess.case import prepare_case
-from autoseg.preprocess.store import entry_of, is_whole, store_case
+from autoseg.preprocess.store import entry_of, is_whole, preparation_digest, store_case
 from planners.plan import Plan
 
-__all__ = ["Prepare"]
+__all__ = ["Prepare", "case_digests"]
 
 logger = logging.getLogger(__name__)
+
+
+def case_digests(labels: LabelSchema, scans: Sequence[CaseScan], plan: Plan) -> dict[str, str]:
+    """Case -> digest of all that its prepared form depends on."""
+    return {scan.case: preparation_digest(scan.digests, labels, plan) for scan in scans}
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Prepare:
         folder: where a folder for each case is made.
         plan: how.
         labels: what the label values mean.
-        digests: case -> digest of all that it is made from.
+        digests: as from ``case_digests``.
     """
 
     folder: Path

@@ -18,9 +18,10 @@ from typing import Any
 import blosc2
 import numpy as np
 
+from autoseg.atomic import write_alone
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
-from autoseg.ledger import DONE, Entry, judge
+from autoseg.ledger import DONE, Entry
 from autoseg.names import remove_folder
 from autoseg.preprocess.case import PreparedCase
 from autoseg.preprocess.checked import (
@@ -33,7 +34,7 @@ from autoseg.preprocess.checked import (
     write_checked,
 )
 from autoseg.room import told_when_full
-from autoseg.workspace import read_record, write_json
+from autoseg.workspace import as_text, read_record
 from planners.plan import Plan
 from planners.records import digest
 
@@ -42,7 +43,6 @@ __all__ = [
     "LoadedCase",
     "StoredCase",
     "entry_of",
-    "is_stored",
     "is_whole",
     "loaded",
     "open_case",
@@ -160,11 +160,6 @@ def entry_of(folder: Path) -> Entry | None:
         return None
 
 
-def is_stored(folder: Path, made_from: str) -> bool:
-    """Whether ``folder`` holds a case with that digest; its arrays are not looked at."""
-    return judge(entry_of(folder), made_from, lambda: True).done
-
-
 def is_whole(folder: Path) -> bool:
     """Whether every byte of a stored case is what was written; of a case without sums, whether all of it can be read."""
     folder = Path(folder)
@@ -213,7 +208,7 @@ def _write_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
         made_from=made_from,
         files=files,
     )
-    write_json(folder / "case.json", record, seal=True)
+    write_alone(folder / "case.json", as_text(record, seal=True, dense=True))
 
 
 def open_case(folder: Path) -> StoredCase:

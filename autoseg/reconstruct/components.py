@@ -1,43 +1,136 @@
-"""Pieces of a mask that do not belong: rules a model brings along, applied to its final labels."""
+"""Pieces of a mask that do not belong, and holes in it: rules that a model brings along, applied to its final labels.
+
+A *piece* is a set of voxels that touch by a face, an edge or a corner; a *hole* is background that no path by faces leads out
+of. A rule is a value: it is stored in the model, and says itself in words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["KeepLargest", "keep_largest"]
+__all__ = ["DropSmall", "FillHoles", "KeepLargest", "LabelRule", "apply_rules", "box_of", "pieces_of"]
+
+Box = tuple[slice, ...]
+OPTIONAL = {"optional": True}  # metadata of a field that a file leaves out while it has its default
 
 
 @dataclass(frozen=True)
 class KeepLargest:
-    """Of the voxels that have one of these label ``values`` only the largest piece stays; the rest becomes background.
+    """Of the voxels that have one of these label ``values`` only the largest piece stays; the rest ``becomes`` background.
 
-    Voxels that touch by a face, an edge or a corner are one piece. Of pieces that are equally large all stay.
+    Of pieces that are equally large all stay. With regions the rest of one within another becomes the value around it.
     """
 
     values: tuple[int, ...]
+    becomes: int = field(default=0, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
-        if not self.values or 0 in self.values:
-            raise ValueError(f"expected label values of structures, found {self.values}")
+        _check(self.values)
+
+    def __str__(self) -> str:
+        return f"largest piece of {list(self.values)}"
+
+    def changes(self, labels: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, int]:
+        """((Z, Y, X) bool, voxels that change; the value that they get)."""
+        pieces, sizes = pieces_of(np.isin(labels, self.values))
+        return _of_pieces(pieces, sizes < sizes.max(initial=0)), self.becomes
 
 
-def keep_largest(labels: np.ndarray, rules: Sequence[KeepLargest]) -> np.ndarray:
+@dataclass(frozen=True)
+class DropSmall:
+    """Pieces of the voxels that have one of these label ``values`` vanish where they are smaller than ``smallest_ml``."""
+
+    values: tuple[int, ...]
+    smallest_ml: float
+    becomes: int = field(default=0, metadata=OPTIONAL)
+
+    def __post_init__(self) -> None:
+        _check(self.values)
+        if not self.smallest_ml > 0:
+            raise ValueError(f"expected a volume above 0 mL, found {self.smallest_ml}")
+
+    def __str__(self) -> str:
+        return f"pieces of {list(self.values)} from {self.smallest_ml:g} mL on"
+
+    def changes(self, labels: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, int]:
+        """As ``KeepLargest.changes``."""
+        pieces, sizes = pieces_of(np.isin(labels, self.values))
+        return _of_pieces(pieces, sizes * voxel_ml < self.smallest_ml * (1 - 1e-9)), self.becomes  # equal ones stay
+
+
+@dataclass(frozen=True)
+class FillHoles:
+    """Background that the voxels with one of the label values ``filled`` enclose gets the first of these values.
+
+    In an image of one slice, holes are those of the slice.
+    """
+
+    filled: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check(self.filled)
+
+    def __str__(self) -> str:
+        return f"holes in {list(self.filled)} filled"
+
+    def changes(self, labels: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, int]:
+        """As ``KeepLargest.changes``."""
+        mask = np.isin(labels, self.filled)
+        if not mask.size:
+            return mask, self.filled[0]
+        flat = tuple(axis for axis, edge in enumerate(mask.shape) if edge == 1)
+        closed = np.expand_dims(ndimage.binary_fill_holes(mask.squeeze(flat)), flat)
+        return closed & (labels == 0), self.filled[0]
+
+
+LabelRule: TypeAlias = DropSmall | FillHoles | KeepLargest  # a file tells them apart by the names of their fields
+
+
+def apply_rules(labels: np.ndarray, rules: Sequence[LabelRule], voxel_ml: float) -> np.ndarray:
     """Labels after all rules, one after the other.
 
     Args:
         labels: (Z, Y, X) integers, untouched.
+        voxel_ml: volume of a voxel.
 
     Returns:
         An array of the same shape and type; ``labels`` itself where no rule changes anything.
     """
+    result = labels
     for rule in rules:
-        pieces, count = ndimage.label(np.isin(labels, rule.values), np.ones((3, 3, 3)))
-        if count > 1:
-            sizes = np.bincount(pieces.ravel())[1:]
-            goes = np.concatenate([[False], sizes < sizes.max()])
-            labels = np.where(goes[pieces], 0, labels)
-    return labels
+        box = box_of(result, [rule])
+        changed, value = rule.changes(result[box], voxel_ml)
+        if changed.any():
+            result = labels.copy() if result is labels else result
+            result[box][changed] = value
+    return result
+
+
+def box_of(labels: np.ndarray, rules: Sequence[LabelRule]) -> Box:
+    """Where rules can change anything: a box with a voxel to spare around the values that they are about, so that it is one
+    slice thick only where the image is; empty where there are none."""
+    values = [value for rule in rules for value in (rule.filled if isinstance(rule, FillHoles) else rule.values)]
+    found = ndimage.find_objects(np.isin(labels, values).view(np.uint8))
+    return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in found[0]) if found else (slice(0),) * labels.ndim
+
+
+def pieces_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pieces of a (Z, Y, X) bool mask: (numbers from 1 on, 0 outside; voxels of each piece)."""
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    return pieces, np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+
+
+def _of_pieces(pieces: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Mask of the pieces of which ``which`` is True."""
+    found: np.ndarray = np.concatenate([[False], which])[pieces]
+    return found
+
+
+def _check(values: tuple[int, ...]) -> None:
+    if not values or 0 in values:
+        raise ValueError(f"expected label values of structures, found {values}")

@@ -14,20 +14,25 @@ _CHUNK = 1 << 22  # probabilities that are in memory at a time
 _NEAR = 2  # voxels around structures where the entropy is looked at
 
 
-def entropies(logits: Logits, *, has_regions: bool = False) -> list[tuple[float | None, float | None]]:
+def entropies(
+    logits: Logits, *, has_regions: bool = False, temperatures: Sequence[float] = ()
+) -> list[tuple[float | None, float | None]]:
     """How unsure the network is of each structure.
 
     Args:
         logits: (K, z, y, x), an array or LazyLogits; without regions head 0 is background.
+        temperatures: what logits are divided by first: one, or one for each region.
 
     Returns:
         list with (mean in the structure, mean within a voxel of its border) for each structure, in [0, 1]: the entropy of the
         probabilities over the largest it can be. (None, None) for a structure that is nowhere.
     """
     if has_regions:
-        return [_mean_entropy(one > 0, _entropy(np.stack([np.zeros_like(one), one]), one > 0)) for one in logits]
+        each = temperatures or (1.0,) * len(logits)
+        pairs = ((one > 0, np.stack([np.zeros_like(one), one]), t) for one, t in zip(logits, each, strict=True))
+        return [_mean_entropy(inside, _entropy(both, inside, t)) for inside, both, t in pairs]
     codes = _winners(logits)
-    entropy = _entropy(logits, codes > 0)
+    entropy = _entropy(logits, codes > 0, *temperatures)
     return [_mean_entropy(codes == head, entropy) for head in range(1, len(logits))]
 
 
@@ -86,7 +91,7 @@ def _winners(logits: Logits) -> np.ndarray:
     return codes
 
 
-def _entropy(logits: Logits, inside: np.ndarray) -> np.ndarray:
+def _entropy(logits: Logits, inside: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """(z, y, x) float32, the entropy near ``inside`` over log K; 0 elsewhere."""
     result = np.zeros(inside.shape, np.float32)
     near = np.flatnonzero(ndimage.binary_dilation(inside, iterations=_NEAR))
@@ -95,6 +100,7 @@ def _entropy(logits: Logits, inside: np.ndarray) -> np.ndarray:
     for start in range(0, len(near), step):
         voxels = near[start : start + step]
         values = np.array(flat[:, voxels], np.float32)
+        values /= temperature
         values -= values.max(axis=0)
         weights = np.exp(values)
         total = weights.sum(axis=0)

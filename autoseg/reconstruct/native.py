@@ -76,6 +76,7 @@ def probabilities_to_native(
     *,
     orders: Sequence[int] = (1, 1, 1),
     has_regions: bool = False,
+    temperatures: Sequence[float] = (),
     slab_voxels: int = 1 << 22,
     scratch: PathLike[str] | str | None = None,
 ) -> np.ndarray:
@@ -85,6 +86,7 @@ def probabilities_to_native(
     0 for every region.
 
     Args:
+        temperatures: what logits are divided by first: one, or one for each head.
         slab_voxels: how many voxels of all heads together to work on at a time.
         scratch: folder for a result that is too large for memory, see ``scratch_zeros``.
 
@@ -96,6 +98,8 @@ def probabilities_to_native(
         result[0] = 1
     for target, heads in _slabs(result, logits, geometry, native, orders, slab_voxels // len(logits)):
         values = np.stack(list(heads))  # (K, z, y, x)
+        if temperatures:
+            values /= np.array(temperatures, np.float32).reshape(-1, 1, 1, 1)
         if has_regions:
             values = 0.5 * np.tanh(0.5 * values) + 0.5  # the sigmoid, without overflow
         else:

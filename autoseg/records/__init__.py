@@ -9,6 +9,7 @@ Results are read leniently: what a newer version added is passed over, what an o
 
 from autoseg.records.case import CaseRecord, read_case
 from autoseg.records.cohort import CaseOutcome, CohortRecord, ModelName, read_cohort
+from autoseg.records.doubts import LOW_AGREEMENT, disagreed, doubts
 from autoseg.records.fold import Check, FoldRecord, FoldTaskRecord, as_recorded, read_checks, read_fold, write_fold
 from autoseg.records.surfaces import (
     SurfaceEntry,
@@ -20,6 +21,7 @@ from autoseg.records.surfaces import (
 )
 
 __all__ = [
+    "LOW_AGREEMENT",
     "CaseOutcome",
     "CaseRecord",
     "Check",
@@ -31,6 +33,8 @@ __all__ = [
     "SurfaceManifest",
     "SurfaceScores",
     "as_recorded",
+    "disagreed",
+    "doubts",
     "read_case",
     "read_checks",
     "read_cohort",

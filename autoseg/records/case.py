@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autoseg.data.unlike import Unlike
 from autoseg.errors import AutosegError
 from autoseg.workspace import read_record
 from planners.records import OPTIONAL, REST
@@ -20,13 +21,15 @@ class CaseRecord:
     Attributes:
         made_by: the command, such as ``autoseg predict``.
         case: its name.
-        source: path of the label map; '' for a prediction.
+        source: name of the label map, in older versions its path; '' for a prediction.
         identity: all that the files depend on, as JSON.
         state: ``writing`` or ``done``.
         outputs: digest of each file by its path within the folder; None for one that was only planned.
         labels: the label values of each structure, one or several.
         seconds: by step, such as ``infer``.
         notes: sentences for people.
+        warnings: sentences on why a prediction deserves a look.
+        unlike: in what the scan is unlike those that the model learned from; None where the model does not say.
         device, precision: that the networks worked on and in.
         measurements: a dictionary for each structure: ``structure``, its name, and what was measured of it.
         more: what else was said, by the name of the output that it is about.
@@ -41,6 +44,8 @@ class CaseRecord:
     labels: dict[str, int | tuple[int, ...]] = field(default_factory=dict, metadata=OPTIONAL)
     seconds: dict[str, float] = field(default_factory=dict, metadata=OPTIONAL)
     notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    warnings: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    unlike: tuple[Unlike, ...] | None = field(default=None, metadata=OPTIONAL)
     device: str = field(default="", metadata=OPTIONAL)
     precision: str = field(default="", metadata=OPTIONAL)
     measurements: tuple[dict[str, Any], ...] = field(default=(), metadata=OPTIONAL)
@@ -54,6 +59,12 @@ class CaseRecord:
     def groups(self) -> dict[str, tuple[int, ...]]:
         """``labels`` with a tuple of values for each structure."""
         return {name: values if isinstance(values, tuple) else (values,) for name, values in self.labels.items()}
+
+    @property
+    def agreement(self) -> dict[str, float | None]:
+        """Inter-fold Dice of each structure, {} where it was not measured."""
+        found = {str(one.get("structure")): one.get("fold_agreement") for one in self.measurements}
+        return found if any(dice is not None for dice in found.values()) else {}
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -18,7 +18,8 @@ COHORT_FILE = "run.json"
 class CaseOutcome:
     """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
 
-    ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction.
+    ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction; ``warnings`` say why it deserves a
+    look; ``windows`` are (computed, of): tiles that the networks looked at, of all; zeros where nobody counted.
     """
 
     case: str
@@ -26,11 +27,13 @@ class CaseOutcome:
     message: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    windows: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """Where a model was loaded from, and the digest that is its identity."""
+    """Name of the file or folder that a model was loaded from (in older versions its path), and the digest of the model."""
 
     name: str = ""
     digest: str = ""
@@ -47,6 +50,7 @@ class CohortRecord:
         options: all that a result depends on besides model and scan, as JSON.
         shard: (number, of how many).
         device, precision: that the networks worked on and in.
+        windows: tiles that were ``computed`` in this call, and how many they are ``of``.
         seconds: from first to last.
         failures: case -> why.
         cases: outcomes in order.
@@ -60,6 +64,7 @@ class CohortRecord:
     shard: tuple[int, int] = (0, 1)
     device: str = ""
     precision: str = ""
+    windows: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
     cases: tuple[CaseOutcome, ...] = ()

@@ -5,14 +5,13 @@ Older versions wrote the same into ``run.json``, a name that the record of a fol
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
-from autoseg.workspace import read_json, write_json
+from autoseg.workspace import as_record, parse_json, read_json, write_json
 from planners.plan import Decision, Plan
 from planners.records import OPTIONAL, REST, RecordError, from_json, to_json
 
@@ -59,6 +58,8 @@ class FoldRecord:
         memory_mib: the most that a session of it needed; None where nobody knows.
         transfer: what was taken over from the model it started from, as JSON; None where it started anew.
         decisions: what was settled for the device, the length and the data; empty in records of older versions.
+        applied: what was done to the network for the device, as JSON: number format and why, order of memory, convolutions
+            handed to oneDNN; None in records of older versions.
     """
 
     task: FoldTaskRecord
@@ -68,6 +69,7 @@ class FoldRecord:
     memory_mib: int | float | None = None
     transfer: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
     decisions: tuple[Decision, ...] = field(default=(), metadata=OPTIONAL)
+    applied: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
     more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
 
@@ -81,6 +83,7 @@ class Check:
         patch_dice: of each structure, None where it is in no patch.
         learning_rate, momentum: at that step.
         cooldown: fraction at which the learning rate began to fall early, or None.
+        more: what a newer version says besides.
     """
 
     step: int
@@ -92,6 +95,7 @@ class Check:
     train_loss: float | None = None
     learning_rate: float | None = None
     momentum: float | None = None
+    more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
 
 def as_recorded(task: Any) -> FoldTaskRecord:
@@ -114,18 +118,15 @@ def read_fold(folder: Path) -> FoldRecord | None:
     found = read_json(path) if path else None
     if not isinstance(found, dict) or (path and path.name == OLDER_FILE and "task" not in found):
         return None
-    try:
-        return from_json(FoldRecord, found, str(path), strict=False)
-    except RecordError as fault:
-        raise AutosegError(str(fault)) from fault
+    return as_record(FoldRecord, found, path, strict=False)
 
 
 def read_checks(path: Path) -> tuple[Check, ...]:
     """The validations in a ``history.jsonl``; a last line that a crash cut off is left out."""
     found = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
-            found.append(from_json(Check, json.loads(line), strict=False))
-        except (json.JSONDecodeError, RecordError):
+            found.append(from_json(Check, parse_json(line, path), strict=False))
+        except (AutosegError, RecordError):
             break
     return tuple(found)

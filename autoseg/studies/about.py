@@ -31,8 +31,8 @@ def describe(setup: ComparisonSetup, seeds: Sequence[int], runs: Sequence[Compar
     drawn = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     conditions = [
         f"Each network: plan {plan.name} (patch {patch}), recipe {recipe}, {features}, "
-        f"{setup.length} of training, {drawn}, {len(setup.split.training)} cases to learn from and "
-        f"{len(setup.split.validation)} held back, on {here['device']} ({here['cores']} cores), {here['date']}.",
+        f"{setup.length} of training, {drawn}, {len(setup.split.training)} training cases and "
+        f"{len(setup.split.validation)} validation cases, on {here['device']} ({here['cores']} cores), {here['date']}.",
         _about_trainings(len(seeds)),
     ]
     if options.match_flops and runs:
@@ -54,11 +54,11 @@ def describe(setup: ComparisonSetup, seeds: Sequence[int], runs: Sequence[Compar
 
 def _about_trainings(count: int) -> str:
     if count == 1:
-        return "One training each: intervals and tests speak of other cases, not of other trainings."
-    few = ", which two trainings hardly allow: three or more do." if count == 2 else "."
+        return "One training run each: intervals and tests speak of other cases, not of other training runs."
+    few = ", which two training runs hardly allow: three or more do." if count == 2 else "."
     return (
-        f"{count} trainings each: scores are their means, case by case. A difference counts where it holds over cases "
-        f"(bootstrap, Wilcoxon) and over trainings (Student's t){few}"
+        f"{count} training runs each: scores are their means, case by case. A difference counts where it holds over cases "
+        f"(bootstrap, Wilcoxon) and over training runs (Student's t){few}"
     )
 
 

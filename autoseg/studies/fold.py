@@ -1,8 +1,9 @@
-"""Train one fold of a run; it ends with its validation cases predicted, scored and reported, and a model written."""
+"""Train one fold of a run; it ends with its validation cases predicted and scored, and a model written."""
 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,17 @@ from typing import Any
 import torch
 
 from autoseg.data.dataset import DatasetSpec
+from autoseg.data.unlike import TrainingScans
+from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.inference.bundle import Bundle, save_bundle
+from autoseg.inference.bundle import Bundle, add_scans, load_bundle, save_bundle, store_windows
+from autoseg.inference.calibration import MOST_CASES, calibrate, can_spare
 from autoseg.inference.predictor import Predictor
 from autoseg.names import remove_folder
 from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
-from autoseg.pipeline.reporting import try_report
+from autoseg.outputs.calibration import CalibrationSamples
+from autoseg.preprocess.store import open_case
 from autoseg.records import FoldRecord, as_recorded, read_fold, write_fold
 from autoseg.studies.restoration import restoration_table, validate_restoration
 from autoseg.studies.scoring import predict_and_score
@@ -28,7 +33,7 @@ from autoseg.training.transfer import Start
 from autoseg.versions import versions
 from planners.records import to_json
 
-__all__ = ["FoldResult", "Run", "fold_folder", "train_one"]
+__all__ = ["FoldResult", "Run", "calibrate_fold", "fold_folder", "train_one"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +75,7 @@ class Run:
         tasks: fold -> what it is to train.
         starts: fold -> weights to start with, of those that start with any.
         images: case -> digest of its images.
+        scans: what the scans of the data set are like.
         folder: of the run; ``prepared``, ``model``: of the prepared cases and the model.
         device: to train on.
         runtime: where and how.
@@ -81,6 +87,7 @@ class Run:
     tasks: dict[str, FoldTask]
     starts: dict[str, Start]
     images: dict[str, str]
+    scans: TrainingScans | None
     folder: Path
     prepared: Path
     model: Path
@@ -107,7 +114,7 @@ def train_one(run: Run, fold: str) -> FoldResult:
     failures: tuple[str, ...] = ()
     if task.validation:
         report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
-    try_report(folder, runtime=Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh))
+        calibrate_fold(run, task, fold)
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
 
 
@@ -124,6 +131,7 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
         memory_mib=max(filter(None, memory), default=None),
         transfer=to_json(trained.transfer) if trained.transfer else None,
         decisions=run.training.decisions,
+        applied=to_json(trained.applied),
     )
     write_fold(folder, record)
 
@@ -131,7 +139,7 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
 def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
     """Add the fold to the model of its run."""
     task, state = run.tasks[fold], trained.state
-    return save_bundle(
+    save_bundle(
         run.model,
         plan=task.plan,
         labels=task.labels,
@@ -146,14 +154,36 @@ def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
         },
         file_ending=run.spec.file_ending,
     )
+    return add_scans(run.model, run.scans)
 
 
 def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path) -> tuple[Report, tuple[str, ...], Any]:
     """Predict, restore and score the validation cases of a fold; (Report, failures, what was found about restoration)."""
-    inference = InferenceOptions(folds=(fold,))
+    inference = InferenceOptions(folds=(fold,), windows="all")
     runtime = Runtime(device=str(run.device), workers=run.runtime.workers, progress=run.runtime.progress)
-    report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime)
+    samples = (CalibrationSamples(run.prepared),)
+    report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime, more=samples)
     if not task.plan.network.restoration:
         return report, failures, None
     predictor = Predictor(bundle, inference, device=str(run.device), scratch=target)
     return report, failures, validate_restoration(predictor, run.prepared, task.validation, target / "restoration.json")
+
+
+def calibrate_fold(run: Run, task: FoldTask, fold: str) -> None:
+    """Find out on validation cases which windows the fold can spare, where nobody has, and store that in the model."""
+    inference = InferenceOptions(folds=(fold,), windows="all")
+    cases = [open_case(run.prepared / name) for name in task.validation]
+    larger = [case for case in cases if can_spare(task.plan, case.shape, inference.step)]
+    bundle = load_bundle(run.model)
+    if not larger or fold in bundle.windows:
+        return
+    largest = sorted(larger, key=lambda case: math.prod(case.shape))[-MOST_CASES:]
+    logger.info("which windows can be spared, on %d validation cases", len(largest))
+    predictor = Predictor(bundle, inference, device=str(run.device), scratch=run.folder)
+    try:
+        found = calibrate(predictor, (case.image[:] for case in largest))
+    except AutosegError as fault:
+        logger.warning("the model is written, but nobody knows which windows it can spare: %s", fault)
+        return
+    if found is not None:
+        store_windows(run.model, {fold: found})

@@ -25,12 +25,22 @@ def count_folds(spec: DatasetSpec) -> int:
 
 
 def fold_names(text: str, n_folds: int) -> tuple[str, ...]:
-    """The folds that a user means by a number or several, each once; AutosegError where there is no such fold."""
-    names = [part.strip() for part in str(text).split(",")]
+    """The folds meant by a number or several, also as ``0-4``, each once; AutosegError where there is no such fold."""
+    names = [name for part in str(text).split(",") for name in _range(part.strip())]
     for name in names:
         if not name.isdigit() or int(name) >= n_folds:
-            raise AutosegError(f"fold {name!r}: expected a number from 0 to {n_folds - 1}, several as 0,1,2, or all")
+            raise AutosegError(
+                f"fold {name!r}: expected a number from 0 to {n_folds - 1}, several as 0,1,2 or 0-{n_folds - 1}, or all"
+            )
     return tuple(str(int(name)) for name in dict.fromkeys(names))
+
+
+def _range(text: str) -> list[str]:
+    """``0-4`` as its numbers; any other text as itself."""
+    first, dash, last = text.partition("-")
+    if not (dash and first.isdigit() and last.isdigit() and len(first) + len(last) < 8 and int(first) <= int(last)):
+        return [text]
+    return [str(number) for number in range(int(first), int(last) + 1)]
 
 
 def draw_splits(spec: DatasetSpec, scans: Sequence[CaseScan], workspace: Workspace, *, keep: bool = True) -> tuple[Split, ...]:
@@ -45,8 +55,8 @@ def draw_splits(spec: DatasetSpec, scans: Sequence[CaseScan], workspace: Workspa
     path = workspace.fingerprints(spec.name) / "splits.json"
     patients = [[case.id, case.patient] for case in spec.training]
     stored = read_json(path) if path.is_file() else {}
-    if stored.get("patients") == patients:
-        splits = checked_splits(stored["folds"], spec.training, path)
+    if isinstance(stored, dict) and stored.get("patients") == patients:
+        splits = checked_splits(stored.get("folds"), spec.training, path)
     else:
         present = structures_present(spec.training, scans, spec.labels)
         splits = make_splits(spec.training, present=present)

@@ -19,11 +19,11 @@ from autoseg.records import read_case, read_cohort, read_fold
 from autoseg.studies.compared_run import ComparedRun, ComparisonSetup
 from autoseg.studies.scoring import predict_and_score
 from autoseg.training.checkpoint import read_state
-from autoseg.training.fold import CHECKPOINT
+from autoseg.training.fold import CHECKPOINT, FoldTask
 from autoseg.workspace import read_record
 from planners.records import digest
 
-__all__ = ["is_finished", "read_method", "with_closed_gates"]
+__all__ = ["is_finished", "is_trained", "read_method", "scores_of", "with_closed_gates"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,15 @@ VALIDATION = "validation"
 
 
 def is_finished(run: ComparedRun) -> bool:
-    """Whether this very training run has come to its end, and all its validation cases are scored."""
-    state, metrics = read_state(run.folder / CHECKPOINT), run.folder / VALIDATION / REPORT_FILE
+    """``is_trained``, of a network of a comparison."""
+    return is_trained(run.folder, run.task)
+
+
+def is_trained(folder: Path, task: FoldTask) -> bool:
+    """Whether this very training of a fold has come to its end, and all its validation cases are scored."""
+    state, metrics = read_state(folder / CHECKPOINT), folder / VALIDATION / REPORT_FILE
     entry = Entry("autoseg train", state.identity, DONE if state.finished else WRITING, {}) if state else None
-    return judge(entry, digest(run.task), lambda: metrics.is_file() and not read_report(metrics).failures).done
+    return judge(entry, digest(task), lambda: metrics.is_file() and not read_report(metrics).failures).done
 
 
 def read_method(run: ComparedRun) -> Method:
@@ -58,7 +63,7 @@ def read_method(run: ComparedRun) -> Method:
         batch_size=run.training.batch_size,
     )
     failures = tuple(f"{failure.case}: {failure.reason}" for failure in report.failures)
-    return Method(run.name, _scores(report), _restored(results / RESTORED_FILE), cost, failures)
+    return Method(run.name, scores_of(report), _restored(results / RESTORED_FILE), cost, failures)
 
 
 def with_closed_gates(setup: ComparisonSetup, run: ComparedRun) -> Method | None:
@@ -75,10 +80,11 @@ def with_closed_gates(setup: ComparisonSetup, run: ComparedRun) -> Method | None
         remove_folder(target, owner=run.folder)
     runtime = Runtime(device=str(setup.device), workers=setup.runtime.workers, progress=setup.runtime.progress)
     predict_and_score(Path(bundle.name), spec, setup.split.validation, target, inference, runtime)
-    return Method(f"{run.name}, gates closed", _scores(read_report(target / REPORT_FILE)))
+    return Method(f"{run.name}, gates closed", scores_of(read_report(target / REPORT_FILE)))
 
 
-def _scores(report: Report) -> dict[tuple[str, str], dict[str, float | None]]:
+def scores_of(report: Report) -> dict[tuple[str, str], dict[str, float | None]]:
+    """The values of a report by case and structure."""
     return {(row.case, row.structure): row.values for row in report.rows}
 
 

@@ -16,7 +16,7 @@ from autoseg.options import TrainingOptions
 from autoseg.studies.compared_run import ComparedRun, ComparisonSetup
 from autoseg.workspace import write_json
 
-__all__ = ["recipe_words", "train_apart"]
+__all__ = ["recipe_words", "run_apart", "train_apart"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +42,20 @@ def train_apart(setup: ComparisonSetup, run: ComparedRun) -> None:
     words += [*setup.recipe_words, "--set", f"batch_size={run.training.batch_size}", "--device", setup.device]
     words += ["--workers", setup.runtime.workers] if setup.runtime.workers else []
     words += ["--fresh"] if setup.runtime.fresh else []
+    run_apart(words, run.name)
+
+
+def run_apart(words: Sequence[Any], name: str) -> None:
+    """Run ``autoseg train`` with these words; what it says is logged under a name.
+
+    Raises:
+        TrainingError: with the last words of a training run that failed.
+    """
     lines: list[str] = []
 
     def on_line(line: str) -> None:
         lines.append(line)
-        logger.info("%s: %s", run.name, line)
+        logger.info("%s: %s", name, line)
 
     status = run_command(words, on_line=on_line)
     crashed = any(line.startswith("Traceback") for line in lines)  # also ends with status 1

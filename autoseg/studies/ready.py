@@ -1,35 +1,29 @@
-"""What a training run needs to begin: a plan, prepared cases, and a recipe; whatever is missing is made."""
+"""What a training run begins with: a plan, prepared cases, a recipe, a network and a length."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.dataset import DatasetSpec
 from autoseg.data.scan import CaseScan
-from autoseg.errors import DatasetError, PlanError, TrainingError
+from autoseg.data.unlike import TrainingScans, training_scans
+from autoseg.errors import TrainingError
 from autoseg.networks import NETWORKS
-from autoseg.options import PlanOptions, Runtime, TrainingOptions
-from autoseg.pipeline.planning import plan_and_preprocess
-from autoseg.pipeline.prepare import case_digests, prepare
-from autoseg.pipeline.verification import look_through
-from autoseg.plans import default_plan
+from autoseg.options import TrainingOptions
 from autoseg.preprocess.cases import voxels_of
+from autoseg.preprocess.step import case_digests
 from autoseg.preprocess.store import open_case
 from autoseg.training.augment import PRESETS
 from autoseg.training.length import Length
 from autoseg.training.losses import LOSSES
 from autoseg.training.recipe import RECIPES, Recipe, changed
-from autoseg.workspace import Workspace, read_json, read_record
-from planners import NetworkSpec, Plan, planner_names
+from autoseg.workspace import read_json, read_record
+from planners import NetworkSpec, Plan
 from planners.records import digest
 
-__all__ = ["Ready", "choose_recipe", "known_network", "length_of", "ready_to_train"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Ready", "choose_recipe", "known_network", "length_of"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,12 @@ class Ready:
     @property
     def digest(self) -> str:
         """Of all prepared cases."""
-        return digest(case_digests(self.spec, self.scans, self.plan))
+        return digest(case_digests(self.spec.labels, self.scans, self.plan))
+
+    @property
+    def ranges(self) -> TrainingScans | None:
+        """What the scans are like; None by a plan that does not turn them to one orientation, as the numbers are of."""
+        return training_scans(self.spec.channels, self.scans) if self.plan.orientation == "canonical" else None
 
     @property
     def voxels(self) -> int:
@@ -71,52 +70,23 @@ class Ready:
         return [scan.shape[self.plan.axis_order[0]], *edges[1:]] if self.plan.patch_size[0] == 1 else edges
 
 
-def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, runtime: Runtime, *, dry: bool = False) -> Ready:
-    """Plan and prepare a data set where that has not been done.
-
-    Args:
-        plan: its name; None for the default plan.
-        dry: prepare nothing and write nothing.
-
-    Raises:
-        PlanError: there is no such plan. DatasetError: the data set has errors, or a case could not be prepared.
-    """
-    known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
-    if plan and plan not in known | set(planner_names()):
-        raise PlanError(f"no plan called {plan!r} for {spec.name}. There are: {', '.join(sorted(known)) or 'none yet'}")
-    runtime = Runtime(workers=runtime.workers, progress=runtime.progress)  # a fresh training has no need of fresh cases
-    if not known or (plan and plan not in known):
-        logger.info("%s has no such plan yet: planning", spec.name)
-        planned = plan_and_preprocess(spec.folder, workspace, PlanOptions(planner=plan, dry_run=dry), runtime)
-        the_plan, scans, failures = planned.plan, planned.scans, planned.failures
-    else:
-        the_plan = read_record(Plan, workspace.plan(spec.name, plan or default_plan(known)))
-        verified = look_through(spec, workspace, Runtime(workers=runtime.workers))
-        verified.refuse_errors()
-        scans = verified.scans
-        failures = () if dry else prepare(spec, scans, the_plan, workspace, runtime).failures
-    if failures:
-        raise DatasetError("cases could not be prepared:\n  " + "\n  ".join(failures))
-    return Ready(spec, the_plan, scans, workspace.prepared(spec.name, the_plan.name), dry)
-
-
 def choose_recipe(options: TrainingOptions) -> Recipe:
     """The recipe meant by a name or a file, with single settings changed; its loss and augmentation exist."""
     text, settings = str(options.recipe), dict(options.settings)
-    if text.endswith(".json"):
-        recipe = changed(changed(Recipe(name=Path(text).stem), _read_settings(text)), settings)
-    else:
-        recipe = changed(RECIPES[text], settings)
+    recipe = changed(_read_recipe(text) if text.endswith(".json") else RECIPES[text], settings)
     LOSSES[recipe.loss], PRESETS[recipe.augmentation]  # an unknown name is an error that lists the known ones
     return recipe
 
 
-def _read_settings(path: str) -> Mapping[str, Any]:
-    """The object in a JSON file of settings."""
+def _read_recipe(path: str) -> Recipe:
+    """The Recipe in a JSON file of settings."""
     found = read_json(path)
     if not isinstance(found, dict):
-        raise TrainingError(f"{path}: expected an object of settings, found a {type(found).__name__}")
-    return found
+        raise TrainingError(f"{path}: expected an object of settings, found a {type(found).__name__}. Correct it there")
+    try:
+        return changed(Recipe(name=Path(path).stem), found)
+    except TrainingError as fault:
+        raise TrainingError(f"{path}: {fault}") from fault
 
 
 def known_network(network: Any) -> str | NetworkSpec | None:

@@ -29,6 +29,7 @@ from autoseg.evaluation.restored import (
     summarise_restored,
 )
 from autoseg.inference.predictor import Predictor
+from autoseg.names import folders_of, scrubbed
 from autoseg.preprocess.store import StoredCase, open_case
 from autoseg.workspace import write_json
 
@@ -48,7 +49,8 @@ def validate_restoration(predictor: Predictor, prepared: Path, cases: Iterable[s
     """
     outcomes = map_cases(lambda case: _rows(predictor, open_case(prepared / case)), cases, workers=1)
     rows = tuple(row for outcome in outcomes if outcome.error is None for row in outcome.value)
-    failures = {outcome.name: reason_of(outcome.error) for outcome in outcomes if outcome.error is not None}
+    folders = folders_of([prepared, path.parent])
+    failures = {one.name: scrubbed(reason_of(one.error), folders) for one in outcomes if one.error is not None}
     result = RestorationResult(rows, failures, summarise_restored(rows))
     write_json(path, result)
     return result

@@ -8,8 +8,9 @@ from pathlib import Path
 from autoseg.data.dataset import DatasetSpec
 from autoseg.engines import LocalEngine
 from autoseg.evaluation import Report, evaluate_folder, write_report
+from autoseg.evaluation.lesions import LesionRule
 from autoseg.imaging.pictures import label_ending
-from autoseg.inference.cohort import Predict, predict_cohort
+from autoseg.inference.cohort import Output, Predict, predict_cohort
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.labels import Labels
 from autoseg.outputs.predicted import all_failures
@@ -18,13 +19,24 @@ __all__ = ["predict_and_score"]
 
 
 def predict_and_score(
-    model: Path, spec: DatasetSpec, names: Collection[str], target: Path, inference: InferenceOptions, runtime: Runtime
+    model: Path,
+    spec: DatasetSpec,
+    names: Collection[str],
+    target: Path,
+    inference: InferenceOptions,
+    runtime: Runtime,
+    *,
+    more: tuple[Output, ...] = (),
 ) -> tuple[Report, tuple[str, ...]]:
-    """Predict the training cases of these names into a folder, and score them; (Report, failures as sentences)."""
+    """Predict the training cases of these names into a folder, and score them; (Report, failures as sentences).
+
+    ``more`` are outputs besides the label maps.
+    """
     ending, cases = label_ending(spec.file_ending), [case for case in spec.training if case.id in names]
-    step = Predict(str(model), target, (Labels(ending),), inference, device=runtime.device)
+    step = Predict(str(model), target, (Labels(ending), *more), inference, device=runtime.device)
     done = predict_cohort(step, cases, engine=LocalEngine(), on_done=runtime.progress("predict", len(cases)))
     references = {case.id: case.label for case in cases if case.label is not None}
-    report = evaluate_folder(references, target, spec.labels, ending=ending, workers=runtime.workers)
+    lesions = LesionRule(spec.lesions) if spec.lesions else None
+    report = evaluate_folder(references, target, spec.labels, ending=ending, workers=runtime.workers, lesions=lesions)
     write_report(report, target)
     return report, all_failures(done, report)

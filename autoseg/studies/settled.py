@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import itertools
 import logging
+from dataclasses import dataclass
 from os import PathLike
 
-from autoseg.data.dataset import read_dataset
+import torch
+
+from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.data.splits import Split
 from autoseg.errors import ModelError, TrainingError
-from autoseg.inference.bundle import refuse_other_model
+from autoseg.inference.bundle import Bundle, refuse_other_model
 from autoseg.names import plain_name
 from autoseg.networks import build_network
 from autoseg.networks.devices import choose_device
 from autoseg.options import Runtime, TrainOptions
 from autoseg.studies.fold import Run
 from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
-from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of, ready_to_train
+from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of
 from autoseg.studies.starting import image_digests, open_model, start_of
 from autoseg.training.fold import task_of
+from autoseg.training.recipe import Recipe
 from autoseg.training.settle import settle
 from autoseg.training.transfer import load_matching
 from autoseg.workspace import Workspace
+from planners import NetworkSpec
 from planners.plan import Decision
 
-__all__ = ["check_model", "settle_run", "tell"]
+__all__ = ["Asked", "asked_run", "check_model", "settle_run", "tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,36 +41,66 @@ def tell(decisions: tuple[Decision, ...]) -> None:
         logger.log(logging.WARNING if one.warning else logging.INFO, "%s: %s%s", one.chosen, one.rule, numbers)
 
 
-def settle_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime) -> Run:
-    """Everything that is decided before the first step."""
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked to be, looked up before anything is made for it.
+
+    Attributes:
+        spec: the data set.
+        folds: ``0`` and so on, or ``all``.
+        recipe: as it was asked for.
+        network: a name, a NetworkSpec, or None for the plan's.
+        device: to train on.
+        model: to start with; None for none.
+    """
+
+    spec: DatasetSpec
+    folds: tuple[str, ...]
+    recipe: Recipe
+    network: str | NetworkSpec | None
+    device: torch.device
+    model: Bundle | None
+
+
+def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, device: str) -> Asked:
+    """What a run is asked to be.
+
+    Raises:
+        AutosegError: something of it does not exist.
+    """
     if options.name is not None:
         plain_name(options.name, what="run", where="--name", error=TrainingError)
-    asked, network = choose_recipe(options.training), known_network(options.network)
-    device, spec = choose_device(runtime.device), read_dataset(workspace.dataset_folder(str(dataset)))
+    recipe, network = choose_recipe(options.training), known_network(options.network)
+    chosen, spec = choose_device(device), read_dataset(workspace.dataset_folder(str(dataset)))
     folds = (ALL,) if fold == ALL else fold_names(fold, count_folds(spec))
-    model = open_model(options.start, workspace)
-    ready = ready_to_train(spec, workspace, options.training.plan, runtime, dry=options.dry_run)
-    splits = _splits_of(folds, ready, workspace)
+    return Asked(spec, folds, recipe, network, chosen, open_model(options.start, workspace))
+
+
+def settle_run(asked: Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime) -> Run:
+    """Everything that is decided before the first step."""
+    spec, splits = asked.spec, _splits_of(asked.folds, ready, workspace)
     length = length_of(options.training, ready.plan)
-    training = settle(ready.plan, asked, length, device.type, ready.voxels, network)
+    training = settle(ready.plan, asked.recipe, length, asked.device.type, ready.voxels, asked.network)
     tell(training.decisions)
     images, seed, prepared = image_digests(ready.scans), options.training.seed, ready.digest
+    model = asked.model
     starts = {name: start_of(model, name, split.validation, images) for name, split in splits.items()} if model else {}
     name = options.name or f"{training.plan.name}_{training.plan.network.name}"
     return Run(
         spec=spec,
         training=training,
-        asked=asked,
+        asked=asked.recipe,
         tasks={
             fold: task_of(training, spec.labels, seed, split, prepared, starts[fold].identity if fold in starts else "")
             for fold, split in splits.items()
         },
         starts=starts,
         images=images,
+        scans=ready.ranges,
         folder=workspace.run(spec.name, name),
         prepared=ready.prepared,
         model=workspace.model(f"{spec.name}_{name}"),
-        device=device,
+        device=asked.device,
         runtime=runtime,
     )
 

@@ -41,7 +41,7 @@ def start_of(bundle: Bundle, fold: str, held_back: Collection[str], images: dict
         iter(bundle.folds)
     )  # whose weights every fold started with in earlier versions, which wrote the model's digest
     identity = bundle.digest if chosen == first else f"{bundle.digest} fold {chosen}"
-    source = Transfer(bundle.name, bundle.digest, chosen, why)
+    source = Transfer(Path(bundle.name).name, bundle.digest, chosen, why)
     return Start(source, identity, tuple(known[chosen]), bundle.folds[chosen])
 
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from autoseg.atomic import replacing
-from autoseg.errors import TrainingError
+from autoseg.errors import TrainingError, blamed_on
+from autoseg.workspace import parse_json
 from planners.records import from_json, to_json
 
 __all__ = ["LoopState", "load_checkpoint", "save_checkpoint"]
@@ -96,18 +98,14 @@ def load_checkpoint(
     Raises:
         TrainingError: the file is damaged or belongs to another network.
     """
-    try:
+    with _blamed_on(path):
         with safe_open(path, framework="pt") as file:
-            about = file.metadata()
-            state = _state(about)
+            about = file.metadata() or {}
+            state = _state(about, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
         if about.get("digest") not in (None, _digest(about["state"], tensors)):  # None: of a version that wrote none
             raise ValueError("it is not what was written")
         network.load_state_dict(_part(tensors, "weights."))
-    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError, ValueError) as fault:
-        raise TrainingError(
-            f"{path}: the checkpoint does not fit or is damaged ({fault}). Start the run anew with --fresh"
-        ) from fault
     for i, parameter in enumerate(network.parameters()):
         remembered = _part(tensors, f"optimizer.{i}.")
         owner = next(o for o in optimizers if any(parameter is p for group in o.param_groups for p in group["params"]))
@@ -120,18 +118,19 @@ def read_state(path: Path) -> LoopState | None:
     """The LoopState of a checkpoint, or None where there is none."""
     if not Path(path).is_file():
         return None
-    try:
-        with safe_open(path, framework="np") as file:
-            return _state(file.metadata())
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as fault:
-        raise TrainingError(f"{path}: the checkpoint is damaged ({fault}). Start the run anew with --fresh") from fault
+    with _blamed_on(path), safe_open(path, framework="np") as file:
+        return _state(file.metadata() or {}, path)
 
 
-def _state(about: dict[str, str]) -> LoopState:
+def _blamed_on(path: Path) -> AbstractContextManager[None]:
+    return blamed_on(path, "the whole checkpoint of this training", TrainingError, "Start the run anew with --fresh.")
+
+
+def _state(about: dict[str, str], path: Path) -> LoopState:
     """The LoopState in the header of a file. ValueError: it is not what was written."""
     if about.get("state_digest") not in (None, _digest(about["state"], {})):
         raise ValueError("its state is not what was written")
-    state: LoopState = from_json(LoopState, json.loads(about["state"]))
+    state: LoopState = from_json(LoopState, parse_json(about["state"], path, TrainingError))
     return state
 
 

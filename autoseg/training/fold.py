@@ -32,7 +32,7 @@ from autoseg.training.length import Length
 from autoseg.training.loop import Job, MakeBatch, NotFinite, fit
 from autoseg.training.losses import LOSSES, in_slabs
 from autoseg.training.memory import refuse_too_large
-from autoseg.training.monitor import append_history, plot_history, trim_history
+from autoseg.training.monitor import append_history, plot_history, tell_listeners, trim_history
 from autoseg.training.recipe import Recipe, is_augmentation_free, patch_stage, steps_of_an_epoch
 from autoseg.training.settle import Training
 from autoseg.training.transfer import Start, Transfer, load_matching
@@ -103,11 +103,13 @@ class TrainedFold:
     Attributes:
         weights: a state dictionary on the CPU.
         state: in which the training ended.
+        applied: what was done to the network for the device.
         transfer: what was taken over from another model; None where it started anew.
     """
 
     weights: dict[str, torch.Tensor]
     state: LoopState
+    applied: Applied
     transfer: Transfer | None = None
 
 
@@ -150,9 +152,9 @@ def train_fold(
     trim_history(folder / HISTORY, _step_reached(folder))
     batches, drawn_from = _batches(task, prepared, device)
     with _naming_cases(drawn_from):
-        state, weights = fit(network, batches, _validation_patches(task, prepared), job, on_check=_Monitor(folder))
+        done = fit(network, batches, _validation_patches(task, prepared), job, on_check=_Monitor(folder))
     plot_history(read_checks(folder / HISTORY), folder / CURVES)
-    return TrainedFold(weights, state, transfer)
+    return TrainedFold(done.weights, done.state, done.applied, transfer)
 
 
 def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Transfer | None]:
@@ -213,9 +215,11 @@ class _Monitor:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.drawn = folder, -float(CURVES_SECONDS)
+        self.silent: set[str] = set()  # listeners that failed
 
     def __call__(self, row: Check) -> None:
         append_history(self.folder / HISTORY, row)
+        tell_listeners(self.folder, row, self.silent)
         if time.monotonic() - self.drawn > CURVES_SECONDS:
             plot_history(read_checks(self.folder / HISTORY), self.folder / CURVES)
             self.drawn = time.monotonic()

@@ -42,7 +42,7 @@ from autoseg.training.recipe import (
     restoration_weight,
 )
 
-__all__ = ["Job", "Length", "NotFinite", "fit"]
+__all__ = ["Fitted", "Job", "Length", "NotFinite", "fit"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +93,28 @@ class Job:
     prepare: Callable[[torch.nn.Module, str], Applied]
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a training run came to.
+
+    Attributes:
+        state: in which it ended.
+        weights: the ones to use, a state dictionary on the CPU (averaged ones if the recipe averages).
+        applied: what was done to the network for the device.
+    """
+
+    state: LoopState
+    weights: State
+    applied: Applied
+
+
 def fit(
     network: torch.nn.Module,
     batch: MakeBatch,
     validation: Sequence[Batch],
     job: Job,
     on_check: Callable[[Check], object] = lambda row: None,
-) -> tuple[LoopState, State]:
+) -> Fitted:
     """Train until the length is used up or the validation loss has settled.
 
     Args:
@@ -111,7 +126,7 @@ def fit(
         on_check: called with each row of history.
 
     Returns:
-        (LoopState, weights): the weights to use, a state dictionary on the CPU (averaged ones if the recipe averages).
+        Fitted
 
     Raises:
         NotFinite: a loss or a weight is not a number; the last checkpoint before is kept.
@@ -159,7 +174,7 @@ def fit(
         logger.info("stopped at step %d; the same command goes on from there", state.step)
         raise KeyboardInterrupt
     weights = averaged or network.state_dict()
-    return state, {name: t.detach().to("cpu", copy=True).contiguous() for name, t in weights.items()}
+    return Fitted(state, {name: t.detach().to("cpu", copy=True).contiguous() for name, t in weights.items()}, applied)
 
 
 def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.optim.Optimizer]) -> tuple[LoopState, State, str]:

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from autoseg.atomic import replacing
+from autoseg.errors import AutosegError
 from autoseg.records import Check, read_checks
+from autoseg.registry import Registry
 from autoseg.room import told_when_full
 from planners.records import to_json
 
-__all__ = ["append_history", "plot_history", "trim_history"]
+__all__ = ["LISTENERS", "Listener", "append_history", "tell_listeners", "plot_history", "trim_history"]
+
+
+logger = logging.getLogger(__name__)
+
+Listener = Callable[[Path, dict[str, Any]], object]
+
+# name -> what is called with the folder of a fold and each record that its history.jsonl gets; installed packages bring them
+LISTENERS: Registry[Listener] = Registry("listener", {})
+
+
+def tell_listeners(folder: Path, row: Check, silent: set[str]) -> None:
+    """Hand a check to every listener; one that fails is named, and not asked again: no training ends by what watches it.
+
+    Args:
+        folder: of the fold, such as ``runs/DATASET/RUN/fold_0``.
+        silent: names of those that failed already; is added to.
+    """
+    for name in [name for name in LISTENERS if name not in silent]:
+        try:
+            LISTENERS[name](folder, to_json(row))
+        except Exception as fault:  # noqa: BLE001 - somebody else's code, whatever it raises
+            silent.add(name)
+            told = fault if isinstance(fault, AutosegError) else f"{type(fault).__name__}: {fault}"
+            logger.warning("the listener %r failed and hears no more of this training: %s", name, told)
 
 
 def append_history(path: Path | str, row: Check) -> None:

@@ -150,7 +150,7 @@ class Recipe:
                 f"cpu_width must be from {WIDTHS[0]} to {WIDTHS[1]} times the plan's features, found {self.cpu_width}"
             )
         if not 0 <= self.foreground <= 1 or not 0 <= (self.momentum or 0) < 1:
-            raise ValueError("foreground and momentum must be fractions")
+            raise ValueError(f"foreground and momentum must be fractions, found {self.foreground} and {self.momentum}")
         if min(self.weight_decay, self.muon_learning_rate, self.attention_rate, self.augmentation_free_epochs) < 0:
             raise ValueError("weight_decay, muon_learning_rate, attention_rate and augmentation_free_epochs: at least 0")
 

@@ -32,7 +32,7 @@ class Transfer:
     """What a fold took over from the model it started with; a record.
 
     Attributes:
-        model: where it was.
+        model: name of its file or folder, in older versions its path.
         digest: of the model.
         fold: whose weights they are.
         why: why these may be used.

@@ -53,6 +53,15 @@ def test_logits_lie_on_the_grid_of_the_patch(spec, patch):
     assert network(x).dtype == torch.float32
 
 
+def test_a_network_can_be_built_without_memory(spec):
+    """So that a model whose plan asks for more than its weights fill is refused before anything is allocated."""
+    state = build_network(spec).state_dict()
+    with torch.device("meta"):
+        network = build_network(spec)
+        assert {name: value.shape for name, value in network.state_dict().items()} == {n: v.shape for n, v in state.items()}
+        network.load_state_dict(state, assign=True)
+
+
 def test_a_patch_that_does_not_fit_is_refused_with_the_nearest_that_does(both):
     spec, (z, y, x) = both
     with pytest.raises(PlanError, match=rf"{re.escape(str(spec.divisor))}.*Use \({z}, {y}, {x}\)"):

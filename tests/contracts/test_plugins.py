@@ -40,6 +40,7 @@ BROUGHT = {
     "dicom_result": "guestdicom",
     "recipe": "guest_recipe",
     "output": "guest_output",
+    "listener": "guest_listener",
 }
 MODULE = '''
 import sys
@@ -143,6 +144,12 @@ def read_surface(path, name):
 def guest_dicom(path, series, labels, *, structures, model, version):
     used("dicom_result")
     path.write_text(",".join(structures))
+
+
+def guest_listener(folder, record):
+    used("listener")
+    with (folder / "guest.jsonl").open("a") as file:
+        print(record["step"], record["validation_loss"], file=file)
 
 
 class GuestOutput:
@@ -280,6 +287,10 @@ def test_one_of_each_kind_is_used(tmp_path: Path) -> None:
     assert [row for row in rows if row["surface_assd_mm"]]
     assert len((tmp_path / "dicom_out" / "series_s7_guestdicom.dcm").read_text().split(",")) == 4
     assert "series_s7_guest.txt" in json.loads((tmp_path / "dicom_out" / "series_s7.json").read_text())["outputs"]
+    fold = tmp_path / "workspace" / "runs" / "Guest" / "run" / "fold_0"
+    checks = [json.loads(line) for line in (fold / "history.jsonl").read_text().splitlines()]
+    heard = [f"{check['step']} {check['validation_loss']}" for check in checks]
+    assert (fold / "guest.jsonl").read_text().splitlines() == heard
     model = json.loads((tmp_path / "workspace" / "models" / "Guest_run" / "model.json").read_text())
     assert (model["plan"]["planner"], model["plan"]["network"]["name"]) == ("fullres_3d", "guest_net")
     assert '"guest_voxels"' in (tmp_path / "workspace/runs/Guest/run/fold_0/validation/metrics.json").read_text()

@@ -6,6 +6,7 @@ from autoseg.data.check import check_dataset
 from autoseg.data.dataset import cases_in, guess_patient, guess_patients, read_dataset
 from autoseg.data.splits import read_splits
 from autoseg.errors import DatasetError
+from tests.helpers.datasets import Folder
 
 PLAIN = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
 
@@ -254,3 +255,14 @@ def test_named_patients_are_kept_whatever_the_names_look_like(tmp_path):
     files = [f"imagesTr/{case}_0000.nii.gz" for case in cases] + ["labelsTr/study2_scan_0.nii.gz"]
     dataset = read_dataset(make(tmp_path, files, PLAIN | {"patients": {cases[0]: "x", cases[1]: "x"}}))
     assert [case.patient for case in dataset.training][:2] == ["x", "x"]
+
+
+def test_structures_may_be_marked_as_lesions(tmp_path):
+    folder = Folder(tmp_path / "Dataset001_A").add("a")
+    assert folder.read().lesions == ()
+    folder.json["lesions"] = ["second"]
+    assert folder.read().lesions == ("second",)
+    for wrong in (["third"], "second", [["second"]], [2]):
+        folder.json["lesions"] = wrong
+        with pytest.raises(DatasetError, match='"lesions" must be a list of structures, of first, second'):
+            folder.read()

@@ -86,6 +86,18 @@ def test_beside_segmentations_of_slicer_plain_nrrd_are_scans(tmp_path):
     assert found.left_out == ("P1.nrrd and 1 more: beside segmentations (.seg.nrrd) taken to be scans",)
 
 
+def test_a_segmentation_that_was_made_of_the_map_beside_it_is_no_map_until_it_is_edited(tmp_path):
+    derived = write(tmp_path / "P1.seg.nrrd", description="derived: segments of the label map beside it")
+    plain = write(tmp_path / "P1.nrrd")
+    assert label_maps(tmp_path) == {"P1": derived}  # may be the scan, of which nothing is said
+    record = {"made_by": "autoseg predict", "outputs": {"P1.nrrd": "0", "P1.seg.nrrd": "1"}}
+    (tmp_path / "P1.json").write_text(json.dumps(record))
+    found = find_label_maps(tmp_path)
+    assert (found.maps, found.left_out) == ({"P1": plain}, ("P1.seg.nrrd: made of the label maps beside them",))
+    write(derived)
+    assert label_maps(tmp_path) == {"P1": derived}
+
+
 def test_a_folder_of_dicom_counts_where_there_is_nothing_else(tmp_path):
     (tmp_path / "a.DCM").write_bytes(b"")
     assert label_maps(tmp_path) == {"a": tmp_path / "a.DCM"}
@@ -122,7 +134,7 @@ def test_without_names_each_value_of_all_maps_is_a_structure(tmp_path):
 def test_maps_without_a_structure_are_refused(tmp_path):
     maps = {"a": write(tmp_path / "a.nii.gz", (0, 0))}
     (tmp_path / "b.nii.gz").write_text("no image")
-    with pytest.raises(DatasetError, match="with structures, found none"):
+    with pytest.raises(DatasetError, match="with structures, found nothing but background"):
         schema_of(tmp_path, maps, also=[tmp_path / "b.nii.gz"])
 
 

@@ -29,6 +29,7 @@ def counts(findings):
     return Counter((finding.severity, finding.code) for finding in findings)
 
 
+@pytest.mark.thorough
 def test_hippocampus_is_sound_and_three_intensity_scales_make_one_row():
     dataset = read_dataset(HIPPOCAMPUS)
     scans = scan_dataset(dataset)
@@ -41,6 +42,7 @@ def test_hippocampus_is_sound_and_three_intensity_scales_make_one_row():
     assert [len(split.validation) for split in make_splits(dataset.training)] == [40] * 5
 
 
+@pytest.mark.thorough
 def test_acdc_says_where_its_voxel_size_comes_from_and_groups_its_patients():
     dataset = read_dataset(DATA / "Dataset027_ACDC")
     scans = scan_dataset(dataset)
@@ -55,11 +57,13 @@ def test_acdc_says_where_its_voxel_size_comes_from_and_groups_its_patients():
     assert {spacing[0] for spacing in measure_fingerprint(dataset, scans).spacings_mm} <= {5.0, 6.5, 10.0}
 
 
+@pytest.mark.thorough
 def test_head_and_neck_ct_has_nothing_to_report():
     dataset = read_dataset(DATA / "Dataset055_HeadNeckCT")
     assert check_dataset(replace(dataset, training=dataset.training[:20], num_training=None)) == ()
 
 
+@pytest.mark.thorough
 def test_brats_has_four_channels_and_a_label_that_is_never_used():
     dataset = read_dataset(DATA / "Dataset137_BraTS")
     scans = scan_dataset(dataset)

@@ -111,7 +111,7 @@ def test_trainings_that_contradict_each_other_are_shown_and_forbid_a_verdict(tmp
     assert over_trainings.low < 0 < over_trainings.high
     (sentence,) = comparison.sentences()
     assert "was not shown to differ from other" in sentence
-    assert "30 cases; over 2 trainings [-" in sentence
+    assert "30 cases; over 2 training runs [-" in sentence
     text = as_markdown(comparison, ABOUT)
     assert "| network | seed 0 | seed 1 | standard deviation | first minus it |" in text
     means = [100 * both[0].trainings[seed].mean_of("dice") for seed in (0, 1)]
@@ -133,7 +133,7 @@ def test_a_training_that_failed_leaves_the_pairs_that_there_are(three):
     assert comparison.over_trainings["dice"]["low"].n == 1
     (sentence,) = comparison.sentences()
     assert "was not shown to differ from low" in sentence
-    assert "30 cases; fewer than two pairs of trainings)" in sentence
+    assert "30 cases; fewer than two pairs of training runs)" in sentence
     text = as_markdown(comparison, ABOUT)
     assert "- low, seed 0: not trained: no space left" in text
     assert re.search(r"\| low \| – \| [\d.]+ \| – \| \+[\d.]+ \|", text)

@@ -50,6 +50,7 @@ def test_large_triangles_are_measured_to_their_inside_and_means_are_told_apart()
     )
 
 
+@pytest.mark.thorough
 def test_distances_are_those_of_vtk():
     vtk = pytest.importorskip("vtk", reason="VTK comes with the extra dev")
     from vtk.util import numpy_support

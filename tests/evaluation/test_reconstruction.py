@@ -199,8 +199,8 @@ def test_the_table_of_masks_stands_apart():
     table = summarise(evaluate_case(reference=volume(reference), predicted=volume(predicted), labels=LABELS), LABELS).table()
     first, second = table.split("The masks as volumes")[0].split("Means over cases")
     assert "MSE of masks" not in first
-    assert "| structure | cases | share of the image | MSE of masks | SSIM of masks | SSIM around it |" in second
-    assert "MSE 0.00000 at a share of 0.08333." in table
+    assert "| structure | cases | fraction of the image | MSE of masks | SSIM of masks | SSIM around it |" in second
+    assert "MSE 0.00000 at a fraction of 0.08333." in table
 
 
 # ---- restored intensities

@@ -68,7 +68,7 @@ def test_the_table_counts_what_is_missing_and_names_the_worst(report):
     assert "5 cases scored; 1 could not be scored." in text
     assert "4 of 5 cases" in text
     assert "3 of 5 cases" in text
-    assert "NSD: share of the surfaces within 1.5 mm" in text
+    assert "NSD: fraction of the surfaces within 1.5 mm" in text
     assert "- tail, both empty: undefined dice, iou" in text
     assert "in 1 of 5 cases (d)" in text
     assert "stand-in hd95_mm, hd_mm, assd_mm in 1 of 5 cases (c)" in text

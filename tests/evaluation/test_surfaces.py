@@ -3,13 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import cdist
 
 from autoseg.evaluation.surfaces import hausdorff, mean_surface_distance, measure_surfaces, surface_dice, surfel_areas
 from autoseg.imaging.files import read_label_volume
+from tests.helpers.examples import examples
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SPACINGS = st.tuples(*[st.floats(0.3, 6)] * 3)
@@ -137,7 +138,7 @@ def test_cells_that_touch_ignored_voxels_hold_no_surface():
     assert measure_surfaces(reference, predicted, (1, 1, 1), ignored=np.ones_like(ignored)) is None
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(masks(), masks(), SPACINGS)
 def test_distances_equal_those_of_all_pairs(reference, predicted, spacing):
     found = measure_surfaces(reference, predicted, spacing)
@@ -155,7 +156,7 @@ def test_distances_equal_those_of_all_pairs(reference, predicted, spacing):
     assert hausdorff(found) == pytest.approx(max(far.min(1).max(), far.min(0).max()))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(masks(), masks(), SPACINGS, st.floats(0, 100))
 def test_swapping_and_flipping_change_nothing(reference, predicted, spacing, percent):
     found = measure_surfaces(reference, predicted, spacing)

@@ -121,6 +121,7 @@ def seconds_for(count):
     return time.process_time() - begun
 
 
+@pytest.mark.thorough
 def test_four_times_the_structures_take_about_four_times_as_long():
     seconds_for(8)  # templates and colours are made once
     few, many = (min(seconds_for(count) for _ in range(3)) for count in (150, 600))

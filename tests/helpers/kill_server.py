@@ -1,13 +1,15 @@
-"""A process that runs commands of autoseg in children of its own and kills them where it is asked to.
+"""A process that runs commands of autoseg in children of its own, and kills or stops them where it is asked to.
 
 One JSON object a line on standard input: ``arguments`` of the command line, ``root`` (the folder whose changes are counted),
 ``said`` (a file for what it says), and, to be killed, ``kill_at`` (before which change to a file or folder, counted from 1, so
-right after the one before) or ``after`` (seconds). One line back: ``status`` (negative: the signal), ``changes``,
-``seconds`` and ``said``.
+right after the one before) or ``after`` (seconds), and ``signal`` where it is not SIGKILL. One line back: ``status`` (negative:
+the signal), ``changes``, ``seconds`` and ``said``.
 
 Everything is imported once and each command runs in a fork, which is what makes many kills affordable. Changes are counted by
 an audit hook of Python: opening a file for writing, renaming, removing, making folders. Nothing in autoseg knows of it.
 """
+
+from __future__ import annotations
 
 import json
 import mmap
@@ -18,16 +20,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "tempfile.mkdtemp")
 
 
-def watch(root, kill_at, counter):
-    """Count what changes below ``root`` in this process, and kill it before change number ``kill_at``."""
+def watch(root: str, kill_at: int | None, number_of_signal: int, counter: mmap.mmap) -> None:
+    """Count what changes below ``root`` in this process, and send it the signal before change number ``kill_at``."""
     lock = threading.Lock()
 
-    def hook(event, arguments):
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
         is_change = event in CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING)
         if not is_change or not isinstance(arguments[0], str | Path) or not str(arguments[0]).startswith(root):
             return
@@ -35,16 +38,16 @@ def watch(root, kill_at, counter):
             (number,) = struct.unpack("q", counter[:8])
             counter[:8] = struct.pack("q", number + 1)
             if number + 1 == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), number_of_signal)
 
     sys.addaudithook(hook)
 
 
-def run(job):
+def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run one job in a fork; what became of it."""
     from autoseg.cli import main
 
-    counter, said = mmap.mmap(-1, 8), Path(job["said"])
+    counter, said, sent = mmap.mmap(-1, 8), Path(job["said"]), signal.Signals[job.get("signal", "SIGKILL")]
     begun = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -53,7 +56,7 @@ def run(job):
             output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            watch(job["root"], job.get("kill_at"), counter)
+            watch(job["root"], job.get("kill_at"), sent, counter)
             status = main(job["arguments"])
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 98
@@ -62,7 +65,7 @@ def run(job):
             sys.stderr.flush()
             os._exit(status)
     if job.get("after") is not None:
-        killer = threading.Timer(job["after"], os.kill, (child, signal.SIGKILL))
+        killer = threading.Timer(job["after"], os.kill, (child, sent))
         killer.start()
     _, ended = os.waitpid(child, 0)
     if job.get("after") is not None:

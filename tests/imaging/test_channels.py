@@ -90,6 +90,7 @@ def test_a_study_is_refused_when_read_and_when_verified(tmp_path, study):
     assert all(finding.severity == "error" for finding in findings)
 
 
+@pytest.mark.thorough
 @needs_study
 def test_a_resampled_study_equals_another_librarys(study):
     data = read_volume([study[0], study[2]], resample=True).data[1]

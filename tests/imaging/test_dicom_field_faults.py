@@ -12,7 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from matplotlib.path import Path
 from pydicom.sr.codedict import codes
@@ -27,6 +27,7 @@ from autoseg.imaging.files import digest_on_disk, read_file, read_geometry, read
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.measure import measure_structures
+from tests.helpers.examples import examples
 
 WAYS = {"model": "kidneys 0123", "version": "1.2"}
 KINDS = highdicom.seg.SegmentationTypeValues
@@ -318,6 +319,7 @@ def edges_meet_centres(polygon):
     return False
 
 
+@pytest.mark.thorough
 def test_keyholes_meet_no_centre_so_every_test_of_inside_finds_the_mask():
     rng = np.random.default_rng(0)
     masks = [holey(rng, 60, 300), holey(rng, 260, 1593), rng.random((30, 30)) < 0.7, rng.random((30, 30)) < 0.5]
@@ -551,7 +553,7 @@ def originals(tmp_path_factory, draw):
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_files_raise_nothing_but_our_errors(originals, tmp_path, data):
     raw = bytearray(data.draw(st.sampled_from(originals)))
     for _ in range(data.draw(st.integers(1, 6))):

@@ -174,6 +174,7 @@ def test_segments_that_overlap_contours_and_damage_are_refused_with_a_remedy(tmp
     assert [one["voxels"] for one in record["measurements"]] == [(labels.data == value).sum() for value in (1, 2, 3)]
 
 
+@pytest.mark.thorough
 def test_segmentations_are_references_and_labels_of_a_data_set(tmp_path, capsys):
     scans, maps, truth = tmp_path / "scans", tmp_path / "maps", tmp_path / "truth"
     for folder in (scans, maps, truth):

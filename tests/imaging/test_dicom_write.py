@@ -8,6 +8,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from pydicom.sr.codedict import codes
 from scipy.spatial.transform import Rotation
 from skimage.color import lab2rgb
@@ -130,6 +131,35 @@ def test_frames_of_one_file_are_referred_to_one_by_one(tmp_path):
     np.testing.assert_array_equal(read_rtstruct(tmp_path / "rt", labels.geometry)["Left Kidney"], labels.data == 3)
     bar = pydicom.dcmread(tmp_path / "rt").ROIContourSequence[1].ContourSequence  # slices 0 and 1 are frames 2 and 4
     assert [contour.ContourImageSequence[0].ReferencedFrameNumber for contour in bar] == [2, 4]
+
+
+@pytest.mark.parametrize("rotation", [np.eye(3), *OBLIQUE], ids=str)
+def test_simpleitk_finds_the_only_structure_of_an_object_on_the_grid_of_the_scan(tmp_path, rotation):
+    """Of several structures it takes the frames for one stack, with a voxel of 1 x 1 x 1 mm."""
+    values = np.zeros((6, 9, 8), np.uint8)
+    values[1, 2:5, 3:7], values[4, 1:3, 2:4] = 3, 3  # slices between and around them are empty
+    series, labels = labelled(draw.write_series(tmp_path / "in", values.astype(np.int16), rotation=rotation), values)
+    write_seg(tmp_path / "seg.dcm", series, labels, {"kidney": (3,)}, **WAYS)
+    image = SimpleITK.ReadImage(str(tmp_path / "seg.dcm"))
+    np.testing.assert_allclose(image.GetSpacing(), (0.7, 0.8, 2.5), atol=1e-6)
+    found = {tuple(np.round(image.TransformIndexToPhysicalPoint(index[::-1]), 2) + 0.0) for index in voxels_of(image)}
+    expected = {tuple(np.round(place * [-1, -1, 1], 2) + 0.0) for place in labels.geometry.to_world(np.argwhere(values == 3))}
+    assert found == expected
+
+
+def voxels_of(image):
+    """Indices (z, y, x) of what is not 0."""
+    return np.argwhere(SimpleITK.GetArrayFromImage(image)).tolist()
+
+
+def test_objects_of_one_structure_each_have_identifiers_of_their_own(tmp_path):
+    series, labels = labelled(draw.write_series(tmp_path / "in", shapes().astype(np.int16)))
+    found = set()
+    for name, values in STRUCTURES.items():
+        write_seg(tmp_path / "seg.dcm", series, labels, {name: values}, **WAYS)
+        ds = pydicom.dcmread(tmp_path / "seg.dcm")
+        found |= {ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.SegmentSequence[0].TrackingUID}
+    assert len(found) == 9
 
 
 def test_regions_overlap(tmp_path):

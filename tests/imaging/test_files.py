@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -28,6 +28,7 @@ from autoseg.imaging.files import (
 )
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
+from tests.helpers.examples import examples
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 VOLUMES = [ending for ending in FORMATS if ending not in PICTURES]
@@ -547,7 +548,7 @@ def test_the_header_of_the_scan_is_kept(tmp_path):
     assert after["scl_slope"] == 1
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_any_flipped_bit_in_a_gzip_file_is_noticed_or_harmless(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("flip")
@@ -563,7 +564,7 @@ def test_any_flipped_bit_in_a_gzip_file_is_noticed_or_harmless(tmp_path_factory,
     assert found.geometry == good.geometry
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_any_damaged_header_is_read_or_refused_but_never_crashes(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("header") / "image.nii"

@@ -329,3 +329,40 @@ def test_a_segmentation_of_slicer_whose_header_makes_no_sense_is_refused(tmp_pat
     path.write_bytes(content.replace(old, line.encode()))
     with pytest.raises(FileError, match=r"P1.seg.nrrd: expected (label value and layer|liver in layer 7)"):
         read_label_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("NDims = 3", "NDims = 2"),
+        ("NDims = 3", "NDims = three"),
+        ("NDims = 3\n", ""),
+        ("NDims = 3", "NDims = 3\nNDims = 3"),
+        ("ElementSpacing = 1 2 3", "ElementSpacing = 1 2"),
+        ("ElementSpacing = 1 2 3", "ElementSpacing = 1 2 3 4"),
+        ("Offset = 10 20 30", "Offset = 10 20 x"),
+        ("ObjectType = Image", "ObjectType = Mesh"),
+        ("ObjectType = Image", f"ObjectType = Image\n{'k' * 201} = 1"),
+        ("ObjectType = Image", f"ObjectType = Image\nComment = {'k' * 5000}"),
+        ("ObjectType = Image", "ObjectType = Image\nComment = a\0b"),
+    ],
+)
+def test_a_metaimage_whose_header_is_malformed_is_refused_before_itk_sees_it(tmp_path, old, new, monkeypatch):
+    path = mha(tmp_path / "a.mha", STORED, packed=False)
+    assert read_file(path).data.shape == (1, 2, 3, 4)
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+    monkeypatch.setattr(SimpleITK, "ImageFileReader", None)
+    for read in (read_file, read_geometry, read_label_volume):
+        with pytest.raises(FileError, match=r"a\.mha: expected .* Copy or export"):
+            read(path)
+    assert files.description_of(path) == ""
+
+
+@pytest.mark.parametrize("sizes", ["3 4 3 2", "2", "x"])
+def test_an_nrrd_whose_sizes_are_not_those_of_its_axes_is_refused_before_itk_sees_it(tmp_path, sizes, monkeypatch):
+    path = nrrd(tmp_path / "a.nrrd")
+    path.write_bytes(path.read_bytes().replace(b"dimension: 3", f"dimension: {sizes}".encode()))
+    monkeypatch.setattr(SimpleITK, "ImageFileReader", None)
+    for read in (read_file, read_geometry):
+        with pytest.raises(FileError, match=r"a\.nrrd: expected as many sizes as axes"):
+            read(path)

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import trimesh
 
 from autoseg.errors import AutosegError
 from autoseg.imaging.colours import structure_colours
-from autoseg.imaging.mesh import SURFACE_FORMATS, SurfaceMesh, file_names, read_mesh, write_mesh, write_scene
+from autoseg.imaging.mesh import SURFACE_FORMATS, SurfaceMesh, file_names, meshes_in_scene, read_mesh, write_mesh, write_scene
+
+EARLIER = Path(__file__).parents[1] / "golden" / "v0.1" / "reconstructed" / "phantom_005_surfaces"
 
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
 CUBE_FACES = [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6], [0, 2, 6], [0, 6, 4]]
@@ -71,7 +75,7 @@ def test_a_scene_has_names_colours_metres_and_the_head_up(tmp_path):
     assert scene.metadata["SPACE"] == "LPS"
     shape = scene.geometry["left_kidney_2"]
     np.testing.assert_array_equal(shape.visual.material.baseColorFactor[:3], structure_colours("abc")[2])
-    assert shape.bounds[1, 2] == pytest.approx(250)
+    assert shape.bounds[1, 1] == pytest.approx(0.250)  # also for readers that ignore the transforms of nodes
     lower, upper = scene.bounds
     assert upper[1] == pytest.approx(0.250)  # the top of the second box
     assert (lower[0], upper[0]) == (pytest.approx(-0.090), pytest.approx(0.030))
@@ -125,3 +129,24 @@ def test_a_surface_is_found_in_a_scene(tmp_path):
         tmp_path / "scene.glb", "left/kidney", coordinates="lps", name=file_names(["left kidney", "left/kidney"])[1]
     )
     np.testing.assert_allclose(mesh.vertices_mm.min(axis=0), LOWER + 50, atol=1e-4)
+
+
+@pytest.mark.parametrize("coordinates", ["lps", "ras"])
+def test_a_scene_is_the_same_for_vtk_whatever_coordinates_are_asked_for(tmp_path, coordinates):
+    vtk = pytest.importorskip("vtk")
+    write_scene([box()], tmp_path / "scene.glb", coordinates=coordinates)
+    reader = vtk.vtkGLTFReader()
+    reader.SetFileName(str(tmp_path / "scene.glb"))
+    reader.Update()
+    bounds = np.zeros(6)
+    reader.GetOutput().GetBounds(bounds)
+    left, head, back = [10, 30], [100, 150], [-9, -4]  # LPS mm
+    np.testing.assert_allclose(bounds, np.array([*left, *head, -back[1], -back[0]]) / 1000, atol=1e-7)
+
+
+def test_an_earlier_scene_whose_node_scales_lies_where_its_other_files_do():
+    meshes = meshes_in_scene(EARLIER / "scene.glb")
+    assert len(meshes) == 4
+    for name, (vertices, faces) in meshes.items():
+        other = trimesh.load(EARLIER / f"{name}.ply", process=False)
+        np.testing.assert_allclose(vertices[faces], other.vertices[other.faces], atol=1e-3)

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.transform import resize
@@ -21,6 +21,7 @@ from autoseg.imaging.resample import (
     resample_codes,
     resample_image,
 )
+from tests.helpers.examples import examples
 
 GRID = Geometry.from_affine((11, 17, 14), [[0.2, 0.1, 0.7, 5], [0.1, 0.8, -0.1, -9], [3.0, -0.1, 0, 2]])
 shapes = st.tuples(*[st.integers(1, 24)] * 3)
@@ -56,7 +57,7 @@ def test_images_equal_those_of_scikit_image(order, shape):
     assert np.abs(found - expected).max() < 1e-5
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(shapes, shapes, st.sampled_from([1, 3]))
 def test_any_shape_becomes_any_shape(before, after, order):
     geometry = Geometry.from_spacing(before, (2.0, 1.0, 0.5))
@@ -151,7 +152,7 @@ def test_codes_of_skipped_slices_vanish():
     assert not found[2].any()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(shapes, shapes, st.integers(0, 9))
 def test_no_code_is_invented(before, after, seed):
     geometry = Geometry.from_spacing(before, (1.0, 1.0, 1.0))

@@ -140,7 +140,7 @@ def test_an_unknown_network_is_named(model):
 
 def test_weights_of_another_network_are_refused(model):
     edit(model, lambda content: content["plan"]["network"].update(features=[4, 16]))
-    with pytest.raises(ModelError, match="does not fit its plan"):
+    with pytest.raises(ModelError, match="weights that fit its plan"):
         load_networks(load_bundle(model))
 
 
@@ -167,7 +167,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "broken/model.json").write_text("{")
     for name, message in [
         ("empty", "this is not a model"),
-        ("text.zip", "neither"),
+        ("text.zip", "a whole zip"),
         ("gone", "no such model"),
         ("broken", "not readable as JSON"),
     ]:
@@ -217,6 +217,7 @@ def test_a_damaged_zip_is_refused(model, tmp_path):
         load_networks(load_bundle(path))
 
 
+@pytest.mark.thorough
 def test_a_model_needs_no_training_code_and_no_pickle(model):
     code = (
         "import sys; from autoseg.inference.predictor import Predictor; from autoseg.inference import cohort;"

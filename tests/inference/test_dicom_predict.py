@@ -90,6 +90,7 @@ def test_a_changed_slice_is_predicted_again(place, tools, draw, capsys):
     assert "1 predicted, 0 were done already" in capsys.readouterr().out.splitlines()[-2]
 
 
+@pytest.mark.thorough
 def test_dicom_results_lie_beside_the_labels_and_belong_to_them(place, tools, draw, capsys):
     values, mask = ball(tools)
     folder = draw.write_series(place / "in", values, **SCALED)
@@ -107,9 +108,22 @@ def test_dicom_results_lie_beside_the_labels_and_belong_to_them(place, tools, dr
     assert len(list(folder.iterdir())) == len(values)  # nothing is written beside the scans
 
 
+def test_each_structure_can_have_an_object_of_its_own(place, tools, draw):
+    values, mask = ball(tools)
+    folder = draw.write_series(place / "in", values, **SCALED)
+    assert predict(place, folder, "--write", "seg_each") == 0
+    record = json.loads((place / "out" / "in_s7.json").read_text())
+    assert set(record["outputs"]) == {"in_s7.nii.gz", "in_s7_seg/ball.dcm"}
+    assert highdicom.seg.segread(place / "out" / "in_s7_seg" / "ball.dcm").get_volume().array.sum() == mask.sum()
+    assert predict(place, folder) == 0
+    assert not (place / "out" / "in_s7_seg" / "ball.dcm").exists()
+
+
 def test_dicom_results_need_dicom_and_a_known_name(place, tools, draw, capsys):
     (place / "nifti").mkdir()
     tools["write_scans"](place / "nifti", 1)
+    assert predict(place, place / "nifti", "--write", "seg_each") == 2
+    assert "a did not come as DICOM" in capsys.readouterr().err
     assert predict(place, place / "nifti", "--write", "seg") == 2
     assert "a did not come as DICOM. Give the folder of its series" in capsys.readouterr().err
     folder = draw.write_series(place / "in", ball(tools)[0], **SCALED)

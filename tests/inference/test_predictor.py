@@ -125,6 +125,7 @@ def test_folds_are_averaged_and_can_be_chosen(tmp_path):
     assert depends_on(bundle, both.options, ())["folds"] == ["0", "1"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("regions", [False, True])
 def test_the_agreement_of_folds_is_the_mean_dice_of_what_they_say_alone(tmp_path, regions):
     plan = make_plan()
@@ -153,16 +154,16 @@ def test_the_agreement_of_folds_is_the_mean_dice_of_what_they_say_alone(tmp_path
     assert depends_on(bundle, asked.options, ()) == depends_on(bundle, plain.options, ()) | {"fold_agreement": True}
 
 
-@pytest.mark.parametrize("regions", [False, True])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.thorough
+@pytest.mark.parametrize(("precision", "regions"), [("fp32", False), ("fp32", True), ("bf16", True)])
 def test_many_structures_are_predicted_through_fewer_features(tmp_path, monkeypatch, regions, precision):
     """Several folds, windows and mirrorings, and a grid that is resampled: features and heads against logits."""
-    heads = 14
+    heads = 10
     plan = make_plan(spacing_mm=(1.3, 0.9, 1.1), resampling=Resampling(logits_order=3))
     plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=heads))
     values = tuple(range(1, heads + regions))
     labels = LabelSchema(tuple(map(str, values)), tuple((v,) for v in values), regions, values)
-    bundle = write_model(tmp_path / "m", plan, seeds=(0, 1, 2), labels=labels)
+    bundle = write_model(tmp_path / "m", plan, seeds=(0, 1), labels=labels)
     options = {"device": "cpu", "precision": precision, "fold_agreement": True}
     fewer = of(bundle, **options)
     monkeypatch.setattr("autoseg.inference.predictor.prefers_lazy_logits", lambda spec, networks: False)
@@ -172,7 +173,7 @@ def test_many_structures_are_predicted_through_fewer_features(tmp_path, monkeypa
     prepared = plain.prepare(noisy)
     composed, logits = fewer.infer(prepared).logits, plain.infer(prepared).logits
     assert isinstance(composed, LazyLogits)
-    assert len(composed.features) == 3 * plan.network.features[0] < heads
+    assert len(composed.features) == 2 * plan.network.features[0] < heads
     near = 1e-4 if precision == "fp32" else 3e-2
     np.testing.assert_allclose(np.asarray(composed), logits, atol=near)
     found, expected = (predictor.predict(noisy, probabilities=True) for predictor in (fewer, plain))
@@ -180,7 +181,7 @@ def test_many_structures_are_predicted_through_fewer_features(tmp_path, monkeypa
     agreed = (np.array(prediction.fold_agreement, float) for prediction in (found, expected))  # None becomes NaN
     np.testing.assert_allclose(*agreed, atol=near)
     assert (found.labels.data == expected.labels.data).mean() > (0.9999 if precision == "fp32" else 0.97)
-    assert len(np.unique(found.labels.data)) > 5
+    assert len(np.unique(found.labels.data)) > 3
 
 
 def test_features_replace_logits_only_where_they_are_fewer(tmp_path):
@@ -207,7 +208,7 @@ def test_values_that_are_not_finite_are_refused(threshold):
     volume, _ = ball_volume()
     data = volume.data.copy()
     data[0, 3, 3, 3] = np.nan
-    with pytest.raises(FileError, match="not finite"):
+    with pytest.raises(FileError, match="finite numbers, found NaN"):
         threshold.predict(Volume(data, volume.geometry))
 
 

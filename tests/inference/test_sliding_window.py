@@ -5,13 +5,14 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from autoseg.errors import ModelError
 from autoseg.inference import sliding_window
 from autoseg.inference.sliding_window import Tiling, window_starts, window_weights
+from tests.helpers.examples import examples
 
 
 def predict_logits(networks, data, *, autocast=None, scratch=None, notes=None, **tiling):
@@ -105,7 +106,7 @@ def test_weight_is_a_gaussian_of_an_eighth_of_the_window():
     assert ratio == pytest.approx(np.exp(-(10.5**2 - 9.5**2) / (2 * 5**2)), rel=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     shape=st.tuples(*[st.integers(1, 22)] * 3),
     patch=st.tuples(*[st.integers(1, 12)] * 3),
@@ -250,3 +251,39 @@ def test_the_peak_of_a_window_can_be_a_voxel(patch):
         total[start : start + patch] += line
     expected = np.stack([line / total[start : start + patch] for start in (0, patch // 2, patch)])
     assert weights == pytest.approx(expected, abs=1e-5)
+
+
+def test_half_sums_round_where_nnunet_does():
+    """Slowly, in numpy, with the weights that scipy's filter makes: each sum is rounded to float16 at once."""
+    rng = np.random.default_rng(5)
+    data = rng.normal(size=(1, 20, 14, 16)).astype(np.float32)
+    patch = (12, 8, 16)
+    kernel = torch.nn.Conv3d(1, 3, 3, padding=1)
+    networks = [kernel, lambda tiles: 3.0 - kernel(tiles)]
+    tiling = {"patch_size": patch, "mirror_axes": (0, 2), "peak": "voxel"}
+    found = predict_logits(networks, data, half_sums=True, **tiling)
+    centre = np.zeros(patch)
+    centre[tuple(edge // 2 for edge in patch)] = 1
+    weight = ndimage.gaussian_filter(centre, [edge / 8 for edge in patch], mode="constant")
+    weight = (weight / weight.max() * 10).astype(np.float16)
+    weight[weight == 0] = weight[weight > 0].min()
+    total = np.zeros((3, *data.shape[1:]), np.float16)
+    for network in networks:
+        sums, weights = np.zeros_like(total), np.zeros(data.shape[1:], np.float16)
+        for z, y in itertools.product((0, 4, 8), (0, 3, 6)):
+            box = np.s_[z : z + 12, y : y + 8, 0:16]
+            tile = torch.tensor(data[(slice(None), *box)][None])
+            with torch.no_grad():
+                flipped = [network(tile.flip(axes)).flip(axes) for axes in ((), (2,), (4,), (2, 4))]
+            logits = (sum(flipped) / 4)[0].numpy()
+            sums[(slice(None), *box)] += logits * weight
+            weights[box] += weight
+        total += sums / weights
+    expected = (total / 2).astype(np.float32)
+    assert found.dtype == np.float32
+    assert np.array_equal(found.astype(np.float16), found)
+    assert (found == expected).mean() > 0.98  # else the network's own rounding went to another half
+    assert np.abs(found - expected).max() < 0.02
+    exactly = predict_logits(networks, data, **tiling)
+    assert np.abs(found - exactly).max() > 1e-4
+    assert np.abs(found - exactly)[:, 6:14, 4:10, 4:12].max() < 0.01  # in the middle, where weights are large

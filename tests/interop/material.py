@@ -128,7 +128,7 @@ def checkpoint_of(weights, configuration, **changes):
 def write_results(folder, spec, entry, *, name="3d_fullres", folds=("0",), plans=None, dataset=None, **checkpoint):
     """A results folder; returns our state dict of each fold."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plans.json").write_text(json.dumps(plans_of({name: entry}, **(plans or {}))))
+    (folder / "plans.json").write_text(json.dumps({**plans_of({name: entry}), **(plans or {})}))
     channels = {str(c): f"MRI{c}" for c in range(spec.in_channels)}
     about = {"channel_names": channels, "labels": LABELS, "numTraining": 4, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(about | (dataset or {})))

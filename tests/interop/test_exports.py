@@ -173,6 +173,9 @@ def test_onnx_runtime_computes_the_same_logits(tmp_path, kind):
     )
     path = export_model(tmp_path / "model", tmp_path / "it.onnx", Workspace(tmp_path), format="onnx")
     assert sorted(file.name for file in tmp_path.glob("it*")) == ["it.json", "it.onnx"]
+    written = b"".join(file.read_bytes() for file in tmp_path.glob("it.*"))
+    for place in (Path(__file__).parents[2], Path(torch.__file__).parents[1]):  # where the code that made it lies
+        assert str(place).encode() not in written
     about = json.loads((tmp_path / "it.json").read_text())
     assert (about["heads"], about["channels"], about["folds"]) == (["background", "left", "right"], ["MRI0"], ["0", "1"])
     image = torch.rand(about["input"]["shape"])

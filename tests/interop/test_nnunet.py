@@ -26,7 +26,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.interop.nnunet import is_nnunet, read_nnunet
 from autoseg.options import InferenceOptions
 from autoseg.pipeline import import_model
-from autoseg.reconstruct.components import KeepLargest, keep_largest
+from autoseg.reconstruct.components import KeepLargest, apply_rules
 from autoseg.workspace import Workspace
 
 _spec = importlib.util.spec_from_file_location("nnunet_material", Path(__file__).with_name("material.py"))
@@ -214,7 +214,6 @@ def test_a_zip_of_two_configurations_names_them(tmp_path, results):
     ("change", "message"),
     [
         ({"preprocessor_name": "MyPreprocessor"}, "preprocessor_name is 'MyPreprocessor'"),
-        ({"previous_stage": "3d_lowres"}, "second stage of a cascade"),
         ({"normalization_schemes": ["MyNormalization"]}, "MyNormalization is not known"),
         ({"normalization_schemes": []}, "1 channels, but 0 normalization_schemes"),
         ({"resampling_fn_data": "no_resampling_data_or_seg_to_shape"}, "resampling_fn_data is no_resampling"),
@@ -376,7 +375,7 @@ def test_the_rules_of_cross_validation_come_along(tmp_path, results, ending, mon
     volume = Volume(data, Geometry.from_spacing((20, 18, 24), (1.0, 1.0, 1.0)))
     without = Predictor(replace(bundle, postprocessing=()), PLAIN, device="cpu").predict(volume).labels.data
     found = Predictor(bundle, PLAIN, device="cpu").predict(volume).labels.data
-    assert np.array_equal(found, keep_largest(without, expected))
+    assert np.array_equal(found, apply_rules(without, expected, 1.0))
     assert not np.array_equal(found, without)
 
 
@@ -460,3 +459,46 @@ def test_scans_are_taken_as_stored(tmp_path, results):
     straight = predictor.predict(Volume(data, grid)).labels.data
     turned = predictor.predict(Volume(data, grid.flipped((0, 2)))).labels.data  # the same array, another direction in space
     assert np.array_equal(straight, turned)
+
+
+def write_fingerprint(folder: Path, **changes: object) -> None:
+    """What nnU-Net measured of four cases, axes as in their files."""
+    shapes = [[20, 18, 24], [20, 19, 24], [21, 18, 25], [20, 18, 24]]
+    numbers = {"0": {"percentile_00_5": -1.0, "percentile_99_5": 1.0}}
+    content = {"spacings": [[1.0, 1.0, 1.0]] * 4, "shapes_after_crop": shapes}
+    content |= {"foreground_intensity_properties_per_channel": numbers, "median_relative_size_after_cropping": 1.0}
+    (folder / "dataset_fingerprint.json").write_text(json.dumps(content | changes))
+
+
+@pytest.mark.parametrize("kind_of_file", ["folder", "zip"])
+def test_the_fingerprint_of_the_training_data_comes_along_where_it_is_there(
+    tmp_path: Path, results: Path, kind_of_file: str
+) -> None:
+    assert read_nnunet(results).scans is None
+    write_fingerprint(results)
+    source = results if kind_of_file == "folder" else as_zip(results, tmp_path / "it.zip")
+    bundle = load_bundle(import_model(source, Workspace(tmp_path / "ws")))
+    assert bundle.scans is not None
+    assert (bundle.scans.cases, bundle.scans.shape[1].low, bundle.scans.spacing_mm[0].high) == (4, 18, 1)
+    predictor = Predictor(bundle, PLAIN, device="cpu")
+    data = np.random.default_rng(2).normal(size=(1, 20, 18, 24)).astype(np.float32)
+    like, coarse = (predictor.prepare(Volume(data, Geometry.from_spacing((20, 18, 24), (z, 1, 1)))) for z in (1, 4))
+    assert like.unlike == ()
+    assert [one.quantity for one in coarse.unlike or ()] == ["spacing along z", "size along z"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spacings": [[1.0, 1.0, 1.0]] * 3},
+        {"spacings": [[1.0, 1.0]] * 4, "shapes_after_crop": [[2, 2]] * 4},
+        {"spacings": [[0.0, 1.0, 1.0]] * 4},
+        {"spacings": "none"},
+        {"shapes_after_crop": [[1, 2, 3], [4]]},
+        {"spacings": [], "shapes_after_crop": []},
+        {"spacings": [[float("nan")] * 3] * 4},
+    ],
+)
+def test_a_fingerprint_that_makes_no_sense_is_passed_over(results: Path, changes: dict[str, object]) -> None:
+    write_fingerprint(results, **changes)
+    assert read_nnunet(results).scans is None

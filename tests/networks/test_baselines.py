@@ -94,6 +94,7 @@ def test_planned_patches_train(name, spacing_mm, patch):
     assert {n.split(".")[-3] for n, p in network.named_parameters() if p.grad is None} <= {"heads"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_graph_can_be_traced_whole(name):
     network = make_network(name).eval()

@@ -40,6 +40,7 @@ def test_operations_of_a_small_unet_as_counted_on_paper():
     assert measure_cost(spec, (8, 8, 8)).operations == 2 * (encoder + up + decoder)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETWORKS)
 def test_widths_meet_the_operations_of_another_network_within_a_tenth(name):
     wanted = measure_cost(SPEC, PATCH).operations

@@ -18,6 +18,7 @@ from autoseg.evaluation.report import read_report
 from autoseg.imaging import nifti
 from autoseg.imaging.files import read_volume, write_label_volume
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.mesh import SurfaceMesh, write_scene
 from autoseg.imaging.volume import LabelVolume
 from autoseg.options import EvaluateOptions, ReconstructOptions, ReportOptions, SurfaceOptions
 from autoseg.page import viewer
@@ -92,8 +93,8 @@ def test_a_second_table_has_the_errors_of_masks_as_volumes_with_intervals(place,
         found = report.summary("kidney", metric)
         ends = f"[{found.low:.{digits}f}, {found.high:.{digits}f}]"
         assert f'{found.mean:.{digits}f} <span class="interval">{ends}</span>' in row
-    error, share = report.mean_of("mse_mask_fg"), report.mean_of("foreground_share_fg")
-    assert f"MSE {error:.5f} at a share of {share:.5f}" in source
+    error, fraction = report.mean_of("mse_mask_fg"), report.mean_of("foreground_share_fg")
+    assert f"MSE {error:.5f} at a fraction of {fraction:.5f}" in source
 
 
 def test_names_become_text_and_never_markup(page, source):
@@ -146,7 +147,9 @@ def test_what_was_reconstructed_is_shown_with_its_label_maps_measurements_and_su
     maps = tmp_path / "maps"
     shutil.copytree(place / "predicted", maps)
     reconstruct(maps, tmp_path / "out", runtime=ONE_WORKER)
-    source = report(tmp_path / "out", ReportOptions(place / "imagesTr"), ONE_WORKER).path.read_text(encoding="utf-8")
+    source = report(tmp_path / "out", ReportOptions(place / "imagesTr", predicted=str(maps)), ONE_WORKER).path.read_text(
+        encoding="utf-8"
+    )
     page = Outline(source)
     assert "Reconstruction of 3 label maps" in page.texts
     assert "labels, in the colour of the structure" in page.texts
@@ -174,8 +177,8 @@ def test_label_maps_that_have_moved_or_changed_since_are_said(place, tmp_path):
     reconstruct(maps, tmp_path / "out", ReconstructOptions(SurfaceOptions()), ONE_WORKER)
     (maps / "case_a.nii.gz").rename(tmp_path / "case_a.nii.gz")
     shutil.copy(tmp_path / "case_a.nii.gz", maps / "case_b.nii.gz")
-    page = Outline(report(tmp_path / "out", runtime=ONE_WORKER).path.read_text(encoding="utf-8"))
-    assert "case_a.nii.gz: the label map is not where it was; --predicted DIR names its folder" in page.texts
+    page = Outline(report(tmp_path / "out", ReportOptions(predicted=str(maps)), ONE_WORKER).path.read_text(encoding="utf-8"))
+    assert "case_a.nii.gz: the label map is not shown; --predicted DIR names its folder" in page.texts
     assert "case_b.nii.gz: is not the label map that surfaces and measurements were made of" in page.texts
     assert len(page.all("article")) == 3
 
@@ -184,7 +187,9 @@ def test_empty_label_maps_are_said_to_be_empty(tmp_path):
     empty = LabelVolume(np.zeros((4, 9, 9), np.uint8), Geometry.from_spacing((4, 9, 9), (3.0, 1.0, 1.0)))
     write_label_volume(empty, tmp_path / "maps" / "a.nii.gz")
     reconstruct(tmp_path / "maps", tmp_path / "out", runtime=ONE_WORKER)
-    page = Outline(report(tmp_path / "out", runtime=ONE_WORKER).path.read_text(encoding="utf-8"))
+    page = Outline(
+        report(tmp_path / "out", ReportOptions(predicted=str(tmp_path / "maps")), ONE_WORKER).path.read_text(encoding="utf-8")
+    )
     assert "labels: no voxel is labelled" in page.texts
 
 
@@ -339,9 +344,7 @@ def test_large_surfaces_are_made_small_and_stay_closed(tmp_path, monkeypatch):
 def test_surfaces_are_named_and_placed_by_what_stands_beside_them(tmp_path):
     trimesh = pytest.importorskip("trimesh")
     shape = trimesh.creation.icosphere(radius=4).apply_translation((10, 20, 30))
-    scene = trimesh.Scene()
-    scene.add_geometry(shape, geom_name="thing", transform=np.diag([1e-3, 1e-3, 1e-3, 1]))
-    scene.export(tmp_path / "scene.glb")
+    write_scene([SurfaceMesh(shape.vertices, shape.faces, "thing")], tmp_path / "scene.glb", coordinates="ras")
     write_json(tmp_path / "surfaces.json", {"coordinates": "RAS", "structures": []})
     from_scene = viewer.pack_surfaces(tmp_path, ONE)
     shape.export(tmp_path / "a_thing.ply")

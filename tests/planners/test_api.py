@@ -49,6 +49,7 @@ def test_every_planner_explains_every_choice_and_survives_json(name, preset, liv
     assert (plan.name, plan.planner, plan.preset) == (name, name, preset)
 
 
+@pytest.mark.thorough
 def test_small_scans_get_no_lowres_plan_and_large_ones_do(hippocampus, liver):
     assert [plan.name for plan in plan_all(hippocampus)] == ["fullres_3d", "slices_2d"]
     assert [plan.name for plan in plan_all(liver)] == ["fullres_3d", "lowres_3d", "slices_2d"]

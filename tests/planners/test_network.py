@@ -80,6 +80,7 @@ def test_more_input_channels_leave_room_for_less(fingerprint_of):
     assert many.memory_elements * many.batch_size <= 2 * 560e6
 
 
+@pytest.mark.thorough
 def test_more_memory_gives_no_smaller_patch(liver):
     plans = [get_planner("fullres_3d").plan(liver, Budget(gpu_memory_gb=gb)) for gb in (2, 4, 8, 16, 40, 80)]
     voxels = [plan.patch_size[0] * plan.patch_size[1] * plan.patch_size[2] for plan in plans]
@@ -93,6 +94,7 @@ def test_small_scans_do_not_get_absurd_batches(hippocampus, preset):
     assert get_planner("slices_2d", preset).plan(hippocampus).batch_size == 48
 
 
+@pytest.mark.thorough
 def test_a_hopeless_budget_is_warned_about(liver):
     plan = get_planner("fullres_3d").plan(liver, Budget(gpu_memory_gb=1e-5))
     assert plan.batch_size == 1

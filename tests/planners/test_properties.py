@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from planners import (
@@ -18,6 +18,7 @@ from planners import (
     plan_all,
     to_json,
 )
+from tests.helpers.examples import examples
 
 EDGES = st.integers(1, 700)
 MILLIMETRES = st.floats(0.05, 20)
@@ -48,7 +49,7 @@ def fingerprints(draw):
 BUDGETS = st.builds(Budget, st.none() | st.floats(1, 100), st.booleans())
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(fingerprints(), BUDGETS, st.sampled_from(sorted(PLANNERS)), st.sampled_from(sorted(PRESETS)))
 def test_any_data_set_gets_a_valid_plan(fingerprint, budget, name, preset):
     plan = get_planner(name, preset).plan(fingerprint, budget)
@@ -67,7 +68,7 @@ def test_any_data_set_gets_a_valid_plan(fingerprint, budget, name, preset):
     assert from_json(Plan, json.loads(json.dumps(to_json(plan)))) == plan
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(fingerprints(), st.none() | st.floats(1, 100), st.sampled_from(sorted(PRESETS)))
 def test_the_feature_maps_of_a_batch_fit_into_the_budget(fingerprint, gb, preset):
     constants = PRESETS[preset]
@@ -78,7 +79,7 @@ def test_the_feature_maps_of_a_batch_fit_into_the_budget(fingerprint, gb, preset
         assert plan.memory_elements * plan.batch_size <= allowed
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(fingerprints(), st.permutations(range(3)))
 def test_plans_do_not_depend_on_how_the_scans_were_turned(fingerprint, order):
     """Where one axis is clearly the coarsest, patches turn with the scan (the other two axes keep their order)."""

@@ -10,8 +10,8 @@ from autoseg.data.scan import scan_dataset
 from autoseg.engines import LocalEngine
 from autoseg.phantoms import write_phantoms
 from autoseg.preprocess.cases import voxels_of
-from autoseg.preprocess.step import Prepare
-from autoseg.preprocess.store import open_case, preparation_digest
+from autoseg.preprocess.step import Prepare, case_digests
+from autoseg.preprocess.store import open_case
 from autoseg.studies.ready import Ready
 from planners import ChannelStats, Fingerprint, get_planner
 
@@ -36,7 +36,7 @@ def made(tmp_path_factory):
 
 def test_a_step_that_travelled_prepares_the_same(made, tmp_path):
     spec, plan, scans = made
-    digests = {scan.case: preparation_digest(scan.digests, spec.labels, plan) for scan in scans}
+    digests = case_digests(spec.labels, scans, plan)
     step = pickle.loads(pickle.dumps(Prepare(tmp_path, plan, spec.labels, digests)))  # noqa: S301 - our own bytes
     first, *others = spec.training
     assert not step.is_done(first)

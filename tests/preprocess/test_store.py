@@ -10,7 +10,7 @@ import pytest
 from autoseg.errors import AutosegError
 from autoseg.imaging.geometry import Geometry
 from autoseg.preprocess.case import PreparedCase, find_locations
-from autoseg.preprocess.store import is_stored, loaded, open_case, store_case
+from autoseg.preprocess.store import entry_of, loaded, open_case, store_case
 from autoseg.training.sampling import read_block
 
 
@@ -33,13 +33,12 @@ def test_what_was_stored_comes_back(tmp_path, prepared):
     assert np.array_equal(case.locations[1], prepared.locations[1])
 
 
-def test_a_case_counts_only_when_whole_and_of_the_same_inputs(tmp_path, prepared):
-    assert not is_stored(tmp_path / "c", "abc")
+def test_a_case_tells_what_it_was_made_from_unless_it_is_damaged(tmp_path, prepared):
+    assert entry_of(tmp_path / "c") is None
     store_case(tmp_path / "c", prepared, "abc")
-    assert is_stored(tmp_path / "c", "abc")
-    assert not is_stored(tmp_path / "c", "other")
+    assert entry_of(tmp_path / "c").identity == "abc"
     (tmp_path / "c" / "case.json").write_text("{")
-    assert not is_stored(tmp_path / "c", "abc")
+    assert entry_of(tmp_path / "c") is None
 
 
 def test_a_damaged_case_says_how_to_make_it_again(tmp_path, prepared):
@@ -56,6 +55,7 @@ def test_a_case_without_structures_has_no_sites(tmp_path, prepared):
     assert open_case(tmp_path / "c").locations == {}
 
 
+@pytest.mark.thorough
 def test_many_cases_need_few_open_files(tmp_path, prepared):
     small = replace(prepared, image=prepared.image[:, :4, :4, :4], codes=prepared.codes[:4, :4, :4], locations={})
     for number in range(150):

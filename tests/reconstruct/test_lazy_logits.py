@@ -64,6 +64,7 @@ def test_regions_are_painted_alike(both):
     assert (found == expected).mean() > 0.999
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("regions", [False, True])
 def test_confidence_and_surfaces_are_those_of_the_array(both, regions):
     np.testing.assert_array_equal(*(votes_of(x, has_regions=regions) for x in both))

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -14,6 +14,7 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import resample_codes, resample_image
 from autoseg.imaging.volume import orient, orient_back
 from autoseg.reconstruct.native import logits_to_codes, maps_to_native, probabilities_to_native
+from tests.helpers.examples import examples
 
 
 @st.composite
@@ -41,7 +42,7 @@ def noise(shape, seed=0):
     return array
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(grids(), st.data())
 def test_codes_equal_the_plain_full_computation(native, data):
     order = data.draw(st.permutations([0, 1, 2]))
@@ -68,7 +69,7 @@ def test_codes_equal_the_plain_full_computation(native, data):
     assert np.array_equal(found, expected)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(grids(), st.data())
 def test_probabilities_belong_to_the_codes_and_sum_to_one(native, data):
     turned_shape = native.oriented(*native.canonical()).shape

@@ -125,6 +125,7 @@ def test_scores_that_level_off_lose_nothing_beside_the_faces_of_their_box(spacin
     np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], [[-20] * 3, [20] * 3], atol=1.0 if thick else 0.5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("radius", "spacing", "most"), [(20, SPACINGS[0], 0.005), (20, SPACINGS[2], 0.02), (6, SPACINGS[0], 0.02)]
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from batchgenerators.augmentations import color_augmentations
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -21,6 +21,7 @@ from autoseg.training.augment import (
     rotation_limit,
     spatial,
 )
+from tests.helpers.examples import examples
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_codes_are_the_arg_max_of_linearly_sampled_labels(patch, options):
         np.testing.assert_array_equal(moved.numpy()[certain], (np.argmax(maps, 0) - 1)[certain])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     patch=st.tuples(*[st.integers(1, 40)] * 3),
     seed=st.integers(0, 10**6),
@@ -136,7 +137,7 @@ def test_initial_patch_size_is_nnunets():
     assert initial_patch_size((20, 100, 100), rotation_degrees=0, smallest_scale=1) == (20, 100, 100)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(axes=st.lists(st.sampled_from([0, 1, 2]), unique=True))
 def test_mirrors_are_exact(axes):
     codes = codes_of((3, 4, 5))

@@ -16,7 +16,7 @@ from autoseg.preprocess.case import find_locations
 from autoseg.preprocess.store import LoadedCase
 from autoseg.training import fold
 from autoseg.training.fold import FoldTask, patch_dice, train_fold
-from autoseg.training.loop import Length
+from autoseg.training.loop import Fitted, Length
 from autoseg.training.recipe import PatchStage, Recipe
 from planners import NetworkSpec
 
@@ -67,7 +67,7 @@ def test_the_final_phase_holds_the_voxels_of_the_cases_no_more_than_twelve_times
     given = []
     monkeypatch.setattr(fold, "open_case", lambda folder: SimpleNamespace(shape=plan.patch_size))
     monkeypatch.setattr(fold, "make_batch", lambda *args: args)
-    monkeypatch.setattr(fold, "fit", lambda network, batch, *args, **named: given.append(batch) or (None, {}))
+    monkeypatch.setattr(fold, "fit", lambda network, batch, *args, **named: given.append(batch) or Fitted(None, {}, None))
     labels = LabelSchema(("blob",), ((1,),), False, (1,))
     recipe = Recipe(batch_size=2, patch_curriculum=(), bf16=False)
     task = FoldTask(plan, labels, recipe, Length(steps=1), 0, tuple("abcdefgh"), ("i",), "")  # an epoch is four steps
@@ -77,6 +77,7 @@ def test_the_final_phase_holds_the_voxels_of_the_cases_no_more_than_twelve_times
         assert plain == [i >= begins for i in range(steps)]
 
 
+@pytest.mark.thorough
 def test_a_training_whose_loss_is_not_a_number_names_the_cases_of_the_batch(plan, tmp_path, monkeypatch):
     def case(folder):
         image = np.random.default_rng(0).random((1, 16, 16, 16), np.float32)

@@ -53,7 +53,7 @@ def run(
     loss=dice_cross_entropy,
 ):
     torch.manual_seed(0)
-    return fit(
+    done = fit(
         network or build_network(SPEC).train(),
         batch,
         [_plain(1000)],
@@ -69,6 +69,8 @@ def run(
         ),
         on_check=[].append if rows is None else rows.append,
     )
+    assert done.applied.precision == ("bf16" if done.state.bf16 else "fp32")
+    return done.state, done.weights
 
 
 def _prepare(network, precision):
@@ -79,6 +81,7 @@ def _plain(step):
     return batch(step, 1.0)
 
 
+@pytest.mark.thorough
 def test_checks_take_no_more_than_their_share_of_a_short_time(tmp_path):
     def slow_to_check(logits, codes):
         if not torch.is_grad_enabled():
@@ -208,6 +211,7 @@ def with_clean(step, fraction, left=0):
     return Batch(images, codes, Lesson(images, clean, torch.ones(len(codes), 3)))
 
 
+@pytest.mark.thorough
 def test_a_detached_restoration_leaves_the_segmentation_as_it_is(tmp_path):
     recipe = replace(RECIPE, restoration_weight=1.0)
     _, plain = run(tmp_path / "a", steps=10)
@@ -218,6 +222,7 @@ def test_a_detached_restoration_leaves_the_segmentation_as_it_is(tmp_path):
     assert detached["restoration.correct.weight"].abs().max() > 0
 
 
+@pytest.mark.thorough
 def test_resuming_a_restoration_equals_not_having_been_interrupted(tmp_path):
     recipe = replace(RECIPE, restoration_weight=0.3, checkpoint_minutes=1e-9)
 
@@ -238,6 +243,7 @@ def test_resuming_a_restoration_equals_not_having_been_interrupted(tmp_path):
     assert straight["restoration.correct.weight"].abs().max() > 0
 
 
+@pytest.mark.thorough
 def test_restoration_is_learned(tmp_path):
     def darker(step, fraction, left=0):
         images, codes = batch(step, fraction).tensors
@@ -252,6 +258,7 @@ def test_restoration_is_learned(tmp_path):
     assert (restored - clean).abs().mean() < 0.7 * (images - clean).abs().mean()
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_in_bfloat16_goes_on_in_float32_where_the_machine_needs_that(tmp_path):
     def dies(step, fraction, left=0):
         if step == 13:
@@ -283,6 +290,7 @@ def test_weight_decay_leaves_slots_scales_and_gates_alone(tmp_path):
         assert after[name].norm() < 0.9 * before[name].norm(), name
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("broken", ["weight", "average"])
 def test_weights_that_are_not_numbers_are_never_kept(tmp_path, broken, monkeypatch):
     """The loss of a step is measured before its weights are changed: it may be good where they are not."""

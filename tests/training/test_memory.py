@@ -57,6 +57,7 @@ except TrainingError as fault:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of the address space is Linux's")
 def test_a_limit_of_the_address_space_counts():
     told = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True, cwd=ROOT).stdout

@@ -30,11 +30,14 @@ from autoseg.imaging.files import (
     segment_names,
     stem_of,
 )
+from autoseg.names import fault_of_path
 from autoseg.workspace import read_json
 
 __all__ = ["find", "guess_channels", "read_names", "read_table"]
 
 DECORATION = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)
+SNAP = re.compile(r'\s*(\d{1,10})(?:\s+[\d.]+){6}\s+"(.*)"\s*')  # value, red, green, blue, opacity, visible, meshed, name
+FREESURFER = re.compile(r"\s*(\d{1,10})\s+(\S+)(?:\s+\d+){4}\s*")  # value, name, colour; also 3D Slicer's
 WHOLE = re.compile(r"-?\d{1,10}(\.0*)?")
 TITLES = (("index", "value", "label", "id", "number"), ("name", "structure", "label"))  # of columns; the first that is there
 PARTS = {"": "train", "train": "train", "training": "train", "val": "val", "validation": "val"}
@@ -55,7 +58,8 @@ def find(
         source: folder of images, or a table.
         labels: folder of labels; not with a table.
         channels: their names in order; None for those of the table, else ``image``.
-        names: JSON object name -> value, or a table of value and name; None for "label 1" and so on.
+        names: JSON object name -> value, a table of value and name, or a colour table as ``read_names`` takes it; None for
+            "label 1" and so on.
         ignore: label value of voxels without annotation.
     """
     source = Path(source)
@@ -107,10 +111,11 @@ def guess_channels(cases: Sequence[FoundCase]) -> tuple[str, ...]:
 
 
 def read_names(path: AnyPath) -> dict[int, str]:
-    """{value: name} from a JSON object name -> value, or from a CSV or TSV.
+    """{value: name} from a JSON object name -> value, from a CSV or TSV, or from a colour table.
 
-    Of a table the columns count that its first line calls ``index``, ``value`` or ``label`` and ``name`` or ``structure``;
-    of one without such a line the first two.
+    A colour table is a label description of ITK-SNAP, a lookup table of FreeSurfer (``FreeSurferColorLUT.txt``) or one of 3D
+    Slicer (``.ctbl``); 0 is background there. Of a CSV or TSV the columns count that its first line calls ``index``, ``value``
+    or ``label`` and ``name`` or ``structure``; of one without such a line the first two.
 
     Raises:
         DatasetError: neither.
@@ -119,16 +124,23 @@ def read_names(path: AnyPath) -> dict[int, str]:
     try:
         if path.suffix.lower() == ".json":
             names = {int(value): str(name) for name, value in read_json(path, DatasetError).items()}
-        else:
+        elif not (names := _of_colour_table(path)):
             rows = [[cell.strip() for cell in row] for row in _rows(path)]
             value, name = _columns(rows[0] if rows else [], path)
             rows = [row for row in rows if len(row) > max(value, name) and WHOLE.fullmatch(row[value])]
             names = {int(row[value].partition(".")[0]): row[name] for row in rows}
-    except (OSError, ValueError, TypeError, AttributeError) as fault:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as fault:
         raise DatasetError(f"{path}: expected names of label values, not readable: {fault}. Write rows VALUE,NAME") from fault
     if not names:
         raise DatasetError(f"{path}: expected rows of a label value and its name, found none. Write VALUE,NAME")
     return names
+
+
+def _of_colour_table(path: Path) -> dict[int, str]:
+    """{value: name} of a file in which every line that is no comment is one of such a table; {} of others."""
+    lines = [line for line in _text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    found = [SNAP.fullmatch(line) or FREESURFER.fullmatch(line) for line in lines]
+    return {int(row[1]): row[2].strip() for row in found if row and int(row[1])} if all(found) else {}
 
 
 def _columns(first: list[str], path: AnyPath) -> tuple[int, int]:
@@ -151,11 +163,15 @@ def read_table(path: AnyPath) -> tuple[list[str], list[dict[str, str]]]:
     return columns, [dict(zip(columns, (cell.strip() for cell in row), strict=False)) for row in rows if any(row)]
 
 
-def _rows(path: AnyPath) -> list[list[str]]:
+def _text(path: AnyPath) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as fault:
         raise DatasetError(f"{path}: expected a table as text, not readable: {fault}. Save it as CSV") from fault
+
+
+def _rows(path: AnyPath) -> list[list[str]]:
+    text = _text(path)
     first = text.split("\n", 1)[0]
     return list(csv.reader(text.splitlines(), delimiter=max("\t,;", key=first.count)))
 
@@ -177,7 +193,7 @@ def _from_table(path: Path) -> tuple[list[str] | None, list[FoundCase], list[Fin
         files = {name: path.parent / row[name] for name in (*images, *labels) if row.get(name)}
         case = row.get("case") or (_stem(files[images[0]]) if images[0] in files else f"row {rows.index(row) + 2}")
         part = PARTS.get(row.get("split", "").lower())
-        wrong = [f"a file, found no {file}" for file in files.values() if not file.is_file()]
+        wrong = [f"a file, found no {file}" for file in files.values() if fault_of_path(file) or not file.is_file()]
         wrong += [f"a path under {name}, found none" for name in images if name not in files]
         wrong += ["a label, found none"] if part != "test" and not set(labels) & set(files) else []
         wrong += ["train, val or test under split, found " + row["split"]] if part is None else []

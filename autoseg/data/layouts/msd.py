@@ -7,6 +7,7 @@ from typing import Any
 
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.errors import DatasetError
+from autoseg.names import fault_of_path
 from autoseg.workspace import read_json
 
 __all__ = ["find"]
@@ -23,6 +24,9 @@ def find(source: AnyPath) -> FoundDataset:
         names = {int(value): str(name) for value, name in task["labels"].items() if int(value)}
         listed = [(source / entry["image"], source / entry["label"]) for entry in task["training"]]
         tests = [entry if isinstance(entry, str) else entry["image"] for entry in task.get("test", [])]
+        named = [*(path for pair in listed for path in pair), *(source / test for test in tests)]
+        if fault_of := next((fault for path in named if (fault := fault_of_path(path))), ""):
+            raise ValueError(f"expected paths of files, found {fault_of}")
     except (KeyError, TypeError, ValueError) as fault:
         raise DatasetError(
             f"{source / 'dataset.json'}: expected the form of the Decathlon, found another: {fault!r}. Download the task again"

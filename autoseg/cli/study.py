@@ -1,0 +1,23 @@
+"""``autoseg study``: cross-validates configurations, decides between them, and leaves one model."""
+
+from __future__ import annotations
+
+import argparse
+
+from autoseg.cli.common import runtime_of, workspace_of
+from autoseg.cli.flags import add_flags, options_from
+from autoseg.options import Runtime, StudyOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
+    add_flags(parser, StudyOptions, help={"plan": "the only plan, as --plans has several"})
+    add_flags(parser, Runtime, help={"fresh": "train and decide all anew", "workers": "threads for preparing and scoring"})
+
+
+def run(args: argparse.Namespace) -> int:
+    from autoseg.pipeline import study
+
+    done = study(args.dataset, workspace_of(args), options_from(args, StudyOptions()), runtime_of(args))
+    print(done.summary())
+    return 1 if done.failures else 0

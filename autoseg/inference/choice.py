@@ -1,0 +1,34 @@
+"""Which windows a prediction computes: what was asked for, else what the model says."""
+
+from __future__ import annotations
+
+from autoseg.errors import ModelError
+from autoseg.inference.bundle import Bundle
+from autoseg.inference.windows import Doubt, strictest
+from autoseg.options import InferenceOptions
+
+__all__ = ["doubt_of"]
+
+
+def doubt_of(bundle: Bundle, options: InferenceOptions) -> Doubt | None:
+    """The Doubt that adaptive windows are chosen by; None where all windows are computed.
+
+    Sums of half precision are those of all windows. A model proposes adaptive windows where every fold that predicts knows
+    which, for the tile step that is asked for, and none of them changed a structure by ``LARGEST_DIFFERENCE`` of Dice.
+
+    Raises:
+        ModelError: adaptive windows were asked for, and a fold does not know which.
+    """
+    folds = list(bundle.folds) if options.folds is None else [str(fold) for fold in options.folds]
+    known = [bundle.windows[fold] for fold in folds if fold in bundle.windows]
+    if options.half_sums or options.windows == "all" or not folds or (options.windows is None and len(known) < len(folds)):
+        return None
+    if len(known) < len(folds):
+        fold = next(fold for fold in folds if fold not in bundle.windows)
+        raise ModelError(
+            f"{bundle.name}: expected to be told which windows fold {fold} can spare, but nobody has looked. "
+            "`autoseg model calibrate MODEL --cases DIR` does, with scans that are larger than its windows"
+        )
+    found = strictest(known)
+    is_default = found.is_trusted(bundle.labels.structures) and all(one.step == options.step for one in known)
+    return found.doubt if options.windows == "adaptive" or is_default else None

@@ -1,0 +1,37 @@
+"""Cross-validate what is asked for, decide, and leave one model to ship."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from autoseg.options import Runtime, StudyOptions
+from autoseg.pipeline.ready import settled_run
+from autoseg.pipeline.reporting import try_report
+from autoseg.studies.study import Studied, run_study
+from autoseg.workspace import Workspace
+
+__all__ = ["Studied", "study"]
+
+
+def study(
+    dataset: str | PathLike[str], workspace: Workspace, options: StudyOptions | None = None, runtime: Runtime | None = None
+) -> Studied:
+    """Cross-validate configurations, decide between them, and leave one model; the same call continues.
+
+    Args:
+        dataset: as in ``verify``; data that are not planned or prepared yet are now.
+        workspace: for the runs, the model, and the study's tables and page.
+        options: which configurations, and how they are trained.
+        runtime: where and how; ``fresh`` trains and decides all anew.
+
+    Returns:
+        Studied. A configuration that fails is named there, and the study goes on with the others.
+
+    Raises:
+        AutosegError: the call or the data set is wrong, or a study of this name was asked for something else; nothing was
+            trained then. TrainingError: no configuration could be trained.
+    """
+    runtime = runtime or Runtime()
+    studied = run_study(dataset, workspace, settled_run, options, runtime)
+    try_report(studied.folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
+    return studied

@@ -1,0 +1,65 @@
+"""Which of several configurations to ship: the better one where the data support that, else the cheaper one.
+
+The one of highest mean Dice is tested against every cheaper one on the same cases. Of those that it was not shown to be better
+than, the cheapest is chosen, else it itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from autoseg.evaluation.comparison import SCALES, Method, interval_text, p_text, verdict
+from autoseg.evaluation.statistics import Difference, wilcoxon_holm
+from planners.plan import Decision
+
+__all__ = ["choose", "is_better"]
+
+METRIC = "dice"
+
+
+def choose(methods: Sequence[Method], costs: Mapping[str, float], margin: float) -> tuple[str, Decision]:
+    """(name of the method to ship, why).
+
+    Args:
+        methods: one or more that scored the same cases.
+        costs: name -> what it costs, in any unit.
+        margin: mean Dice may differ by less and still be called equivalent.
+    """
+    ranked = sorted(methods, key=lambda one: (-(one.mean_of(METRIC) or 0.0), costs[one.name]))
+    best = ranked[0]
+    cheaper = [one for one in methods if costs[one.name] < costs[best.name]]
+    numbers = ", ".join(f"{one.name} {SCALES[METRIC].text(one.mean_of(METRIC))}" for one in ranked)
+    if len(methods) == 1:
+        return best.name, Decision("configuration", best.name, "there is no other", f"mean Dice, %: {numbers}")
+    if not cheaper:
+        return best.name, Decision("configuration", best.name, "it has the highest Dice and costs least", f"Dice, %: {numbers}")
+    found = _differences(best, cheaper)
+    open_ones = [one for one in cheaper if verdict(found[one.name], METRIC, margin) != "better"]
+    told = "; ".join(f"{best.name} minus {name}: {_evidence(difference)}" for name, difference in found.items())
+    if not open_ones:
+        rule = "it is better than each that costs less, and the data support it"
+        return best.name, Decision("configuration", best.name, rule, f"Dice, %: {numbers}; {told}")
+    chosen = min(open_ones, key=lambda one: costs[one.name])
+    ratio = costs[best.name] / costs[chosen.name]
+    rule = f"{best.name} was not shown to be better, and takes {ratio:.2g} times the operations"
+    return chosen.name, Decision("configuration", chosen.name, rule, f"Dice, %: {numbers}; {told}")
+
+
+def is_better(one: Method, other: Method, margin: float) -> tuple[bool, str]:
+    """(whether the data support that ``one`` is better than ``other``, the evidence)."""
+    difference = _differences(one, [other])[other.name]
+    return verdict(difference, METRIC, margin) == "better", _evidence(difference)
+
+
+def _differences(one: Method, others: Sequence[Method]) -> dict[str, Difference]:
+    """``one`` minus each of the others, over the cases that any of them has."""
+    values = {method.name: method.by_case(METRIC) for method in (one, *others)}
+    cases = sorted(set().union(*values.values()))
+    columns = {name: [found.get(case) for case in cases] for name, found in values.items()}
+    return wilcoxon_holm(columns.pop(one.name), columns)
+
+
+def _evidence(difference: Difference) -> str:
+    scale = SCALES[METRIC]
+    interval = interval_text(scale, difference)
+    return f"{scale.text(difference.mean, '+')} {interval}, {p_text(difference.p_value)}, {difference.n} cases"

@@ -1,0 +1,58 @@
+"""Scores by a column of a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import AutosegError
+from autoseg.evaluation import CaseMetrics, Report, read_report, summarise, write_report
+from autoseg.evaluation.groups import UNSTATED, read_groups
+from autoseg.evaluation.metrics import METRICS
+from autoseg.evaluation.overlap import Counts
+from autoseg.studies.crossval import merge_reports
+
+LABELS = LabelSchema(("organ",), ((1,),), False, (1,))
+
+
+def report_of(dice: dict[str, float]) -> Report:
+    rows = [
+        CaseMetrics(case, "organ", dict.fromkeys(METRICS) | {"dice": value}, {}, 1.0, Counts(1, 1, 1, 1))
+        for case, value in dice.items()
+    ]
+    return summarise(rows, LABELS)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_each_group_has_the_means_of_its_cases(tmp_path: Path, separator: str) -> None:
+    lines = (["age", "case", "scanner"], ["7", "a", "A | 3T"], ["8", "b", "B"], ["9", "c", "A | 3T"], ["", "d", ""])
+    (tmp_path / "cases.csv").write_text("\ufeff" + "\n".join(separator.join(line) for line in lines))
+    groups = read_groups(f"{tmp_path / 'cases.csv'}:scanner")
+    report = replace(report_of({"a": 0.5, "b": 0.9, "c": 0.7, "d": 0.1}), groups=groups)
+    means = {name: group.summary("organ", "dice").mean for name, group in report.by_group.items()}
+    assert means == pytest.approx({"A | 3T": 0.6, "B": 0.9, UNSTATED: 0.1})
+    assert "| A \\| 3T | organ | 2 | 0.600" in report.table()
+    write_report(report, tmp_path / "out")
+    assert read_report(tmp_path / "out" / "metrics.json").by_group.keys() == means.keys()
+
+
+def test_what_is_wrong_with_a_table_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text("case,site\na,1\na,2\n")
+    for text, told in (
+        (f"{path}:site", "'a' is in two groups"),
+        (f"{path}:sex", "no column 'sex' in it. There are: case, site"),
+        (str(path), "expected FILE:COLUMN"),
+        (f"{tmp_path / 'none.csv'}:site", "not readable"),
+    ):
+        with pytest.raises(AutosegError, match=told):
+            read_groups(text)
+
+
+def test_folds_are_put_together_and_a_case_counts_once() -> None:
+    whole = merge_reports([report_of({"a": 0.5, "b": 0.9}), report_of({"c": 0.7, "a": 0.1})])
+    assert [(row.case, row["dice"]) for row in whole.rows] == [("a", 0.5), ("b", 0.9), ("c", 0.7)]
+    assert whole.summary("organ", "dice").mean == pytest.approx(0.7)

@@ -1,0 +1,120 @@
+"""Fuzzing that follows which lines of a reader run (atheris, libFuzzer): ``make fuzz``, outside the tests.
+
+    python -m tests.fuzz.coverage_guided --seconds 600 [READER ...]
+
+Each reader has a process of its own. A foreign exception is a finding, and so is a crash, more than 2 GiB, or 20 s for a file.
+Files that led to one, and those that reached new lines, stay in ``.fuzz/READER``; what was run is a line of
+``.fuzz/results.jsonl``. Ends with status 1 where something was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PLACE = ROOT / ".fuzz"
+MEMORY_MIB, LONGEST_S, LARGEST = 2048, 20, 1 << 17
+WATCHED = ("autoseg", "planners")  # whose lines are followed; those of large libraries take minutes to prepare
+DONE = re.compile(r"stat::number_of_executed_units: +(\d+)|stat::peak_rss_mb: +(\d+)")
+
+
+def run_reader(name: str, seconds: int) -> None:
+    """Within the process of a reader: never returns."""
+    import atheris
+
+    with atheris.instrument_imports(include=list(WATCHED), enable_loader_override=False):
+        from tests.fuzz.targets import TARGETS, read_all
+    from tests.fuzz.mutations import changed, random_changes
+
+    target, place, faults = TARGETS[name], PLACE / name, {}
+    (place / "corpus").mkdir(parents=True, exist_ok=True)
+    for seed in target.seeds():
+        (place / "corpus" / f"seed-{hashlib.sha1(seed).hexdigest()[:12]}").write_bytes(seed)
+    folder = Path(tempfile.mkdtemp()) / "Dataset001_X"
+    folder.mkdir()
+    target.around(folder)
+
+    def read(content: bytes) -> None:
+        try:
+            read_all(target, target.write(folder, content))
+        except Exception as fault:
+            _, line, *_ = traceback.extract_tb(fault.__traceback__)[-1]
+            where = (type(fault).__name__, traceback.extract_tb(fault.__traceback__)[-1].filename, line)
+            if where not in faults:  # each once; the others would end the run
+                faults[where] = fault
+                number = len(list(place.glob("fault-*.txt")))
+                (place / f"fault-{number}").write_bytes(content)
+                (place / f"fault-{number}.txt").write_text("".join(traceback.format_exception(fault)))
+
+    def mutated(content: bytes, most: int, seed: int) -> bytes:
+        if seed % 3 == 0:
+            return bytes(atheris.Mutate(content, most))
+        return changed(content, random_changes(random.Random(seed)))[:most]
+
+    warnings.simplefilter("ignore")
+    options = [f"-max_total_time={seconds}", f"-rss_limit_mb={MEMORY_MIB}", f"-timeout={LONGEST_S}", f"-max_len={LARGEST}"]
+    options += [f"-artifact_prefix={place}/", "-print_final_stats=1", "-verbosity=1", str(place / "corpus")]
+    atheris.Setup([sys.argv[0], *options], read, custom_mutator=mutated)
+    atheris.Fuzz()
+
+
+def watch_reader(name: str, seconds: int) -> dict[str, object]:
+    """Start the process of a reader, and again after a crash while there is time; what came of it."""
+    place, begin, units, peak, restarts = PLACE / name, time.monotonic(), 0, 0, -1
+    place.mkdir(parents=True, exist_ok=True)
+    before = set(place.glob("*"))
+    while (left := seconds - int(time.monotonic() - begin)) > 1 and restarts < 20:
+        restarts += 1
+        with (place / "log.txt").open("w") as log:
+            call = [sys.executable, "-m", "tests.fuzz.coverage_guided", "--within", name, "--seconds", str(left)]
+            status = subprocess.run(
+                call, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log
+            ).returncode
+        for executed, most in DONE.findall((place / "log.txt").read_text(errors="replace")):
+            units, peak = units + int(executed or 0), max(peak, int(most or 0))
+        if status == 0:
+            break
+        (place / f"ended-{restarts}").write_bytes((place / "log.txt").read_bytes())
+    kinds = ("fault-", "crash-", "timeout-", "oom-", "leak-", "ended-")
+    found = sorted(path.name for path in set(place.glob("*")) - before if path.name.startswith(kinds) and path.suffix != ".txt")
+    spent = round(time.monotonic() - begin)
+    return {"reader": name, "executions": units, "seconds": spent, "peak_mib": peak, "restarts": restarts, "found": found}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("readers", nargs="*", help="all where none is named")
+    parser.add_argument("--seconds", type=int, default=600, help="for each reader")
+    parser.add_argument("--within", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.within:
+        run_reader(asked.within, asked.seconds)
+    from tests.fuzz.targets import TARGETS
+
+    if unknown := [name for name in asked.readers if name not in TARGETS]:
+        parser.error(f"no reader {unknown[0]!r}; there are {', '.join(TARGETS)}")
+    PLACE.mkdir(exist_ok=True)
+    found = 0
+    for name in asked.readers or TARGETS:
+        result = watch_reader(name, asked.seconds)
+        found += len(result["found"])  # type: ignore[arg-type]
+        print(json.dumps(result), flush=True)
+        with (PLACE / "results.jsonl").open("a") as lines:
+            lines.write(json.dumps(result) + "\n")
+    return int(found > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
