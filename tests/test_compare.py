@@ -83,7 +83,7 @@ def test_repeats_train_with_the_next_seeds_and_keep_what_there_is(place, capsys)
     text = capsys.readouterr().out
     assert "2 training runs each" in text
     assert "which two training runs hardly allow" in text
-    assert "seeds 0, 1, 8 cases" in text
+    assert "seeds 0, 1, 8 training cases" in text
     assert "| network | seed 0 | seed 1 | standard deviation | self_attention_unet minus it |" in text
     stored = json.loads((place / "twice" / "comparison.json").read_text())
     single = json.loads((place / "all.json").read_text())

@@ -84,7 +84,7 @@ def inflate(raw: bytes | memoryview, most: int | None = None) -> tuple[bytearray
 
 def refuse_beyond_memory(n_bytes: int, path: AnyPath) -> None:
     """``FileError`` where voxels would not fit into the memory that is free: asked before anything is allocated."""
-    if n_bytes > _AT_ONCE and (free := free_memory()) is not None and n_bytes > free:
+    if n_bytes > _PIECE and (free := free_memory()) is not None and n_bytes > free:
         raise FileError(
             f"{path}: expected voxels that fit into memory, found {n_bytes / 2**30:.3g} GiB by its header; "
             f"{free / 2**30:.3g} GiB are free. Look whether the header is right, or use a machine with more memory."

@@ -11,7 +11,7 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -230,7 +230,7 @@ def _add_folds(
     networks: Mapping[str, NetworkSpec] | None = None,
 ) -> Bundle:
     """Write the weights of folds and the record of the model, with what the folder has already."""
-    with model_lock(folder.parent if folder.name == COARSE else folder):  # a lock lies beside what it locks, not within a model
+    with _lock(folder):
         record, stored_info = _stored_like(record, folder)
         if record.plan.coarse:
             record = replace(record, coarse=_coarse_stage(record, load_bundle(folder / COARSE), folder).digest)
@@ -247,6 +247,11 @@ def _add_folds(
         return load_bundle(folder)
 
 
+def _lock(folder: Path) -> AbstractContextManager[None]:
+    """The lock lies beside a model; that of a coarse stage is the lock of the model it is in."""
+    return model_lock(folder.parent if folder.name == COARSE else folder)
+
+
 def add_scans(folder: str | Path, scans: TrainingScans | None) -> Bundle:
     """Say in a saved model what its training scans were like; None leaves it as it is. No prediction depends on it, so the
     digest stays.
@@ -255,7 +260,7 @@ def add_scans(folder: str | Path, scans: TrainingScans | None) -> Bundle:
         ModelError: no model there, or one of other channels.
     """
     folder = Path(folder)
-    with model_lock(folder):
+    with _lock(folder):
         record, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
         if scans is not None and record.scans != scans:
             try:
@@ -278,7 +283,7 @@ def store_windows(folder: str | Path, windows: Mapping[str, AdaptiveWindows]) ->
     """
     folder = Path(folder)
     load_bundle(folder)
-    with model_lock(folder):
+    with _lock(folder):
         record, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
         entries = [replace(entry, windows=windows.get(entry.fold, entry.windows)) for entry in record.weights]
         write_json(folder / MODEL, {**to_json(replace(record, weights=tuple(entries))), "info": info}, seal=True)

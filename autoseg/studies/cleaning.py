@@ -9,7 +9,7 @@ A structure that is rightly left out counts as Dice 1 here, so that removing wha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import Engine
 from autoseg.evaluation.comparison import LEVEL
-from autoseg.evaluation.report import Report, ScoredFiles
+from autoseg.evaluation.report import ScoredFiles
 from autoseg.evaluation.statistics import Difference, holm, paired_difference
 from autoseg.imaging.files import read_label_volume
 from autoseg.imaging.geometry import Geometry
@@ -95,17 +95,18 @@ class MeasurePieces:
         return tuple(tuple((pieces_of(mask)[1] * voxel_ml).tolist()) for mask in masks)
 
 
-def decide_rules(report: Report, engine: Engine) -> Cleaning:
+def decide_rules(files: Mapping[str, ScoredFiles], labels: LabelSchema, engine: Engine) -> Cleaning:
     """The rules that help.
 
     Args:
-        report: of predictions by models that did not see the cases, its files still there.
+        files: case -> paths of its reference and of what a model predicted that did not see it.
+        labels: what their values mean.
         engine: who does it.
 
     Returns:
         Cleaning; a case whose files cannot be read tells nothing.
     """
-    items, labels = list(report.files.items()), report.labels
+    items = list(files.items())
     measured = _values(engine, MeasurePieces(labels), items)
     candidates = tuple((rule,) for s in _structures(labels) for rule in _candidates(labels, s, [case[s] for case in measured]))
     owners = [s for s in _structures(labels) for _ in _candidates(labels, s, [case[s] for case in measured])]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from autoseg.data.dataset import DatasetSpec
 from autoseg.errors import AutosegError
 from autoseg.evaluation.calibration import Calibration
 from autoseg.evaluation.comparison import Cost, Method
-from autoseg.evaluation.report import REPORT_FILE, Report, read_report
+from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_report
 from autoseg.networks.cost import measure_cost
 from autoseg.options import Runtime, TrainingOptions, TrainOptions
 from autoseg.records import read_fold
@@ -20,7 +21,7 @@ from autoseg.studies.method import is_trained, scores_of
 from autoseg.studies.process import recipe_words, run_apart
 from autoseg.workspace import Workspace, read_record
 
-__all__ = ["Configuration", "CrossValidated", "TrainConfiguration", "name_of", "read_configuration"]
+__all__ = ["Configuration", "CrossValidated", "SettledRun", "TrainConfiguration", "files_of", "name_of", "read_configuration"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class CrossValidated:
         method: the same for comparisons.
         operations_per_ml: of the networks of one fold, for a millilitre of scan, without overlap of windows.
         validation: fold -> the cases that it did not see.
+        files: case -> paths of its reference and of what was predicted of it.
         calibration: None where no voxels to calibrate by are known.
     """
 
@@ -119,10 +121,22 @@ class CrossValidated:
     method: Method
     operations_per_ml: float
     validation: dict[str, tuple[str, ...]]
+    files: dict[str, ScoredFiles]
     calibration: Calibration | None = None
 
 
-def read_configuration(item: Configuration, run: Path, model: Path, folds: Sequence[str]) -> CrossValidated:
+def files_of(spec: DatasetSpec, reports: Mapping[Path, Report]) -> dict[str, ScoredFiles]:
+    """Case -> paths of its reference and of what was predicted of it; ``reports`` by the folder of the predictions."""
+    labels = {case.id: case.label for case in spec.training}
+    files: dict[str, ScoredFiles] = {}
+    for folder, report in reports.items():
+        for case, named in report.files.items():
+            if case not in files and labels.get(case) is not None:
+                files[case] = ScoredFiles(str(labels[case]), str(folder / named.predicted))
+    return files
+
+
+def read_configuration(item: Configuration, run: Path, model: Path, folds: Sequence[str], spec: DatasetSpec) -> CrossValidated:
     """What a configuration came to.
 
     Raises:
@@ -145,6 +159,7 @@ def read_configuration(item: Configuration, run: Path, model: Path, folds: Seque
         failures=tuple(f"{failure.case}: {failure.reason}" for failure in report.failures),
     )
     path = run / CROSS_VALIDATION / CALIBRATION
+    scored = [fold_folder(run, fold) / "validation" for fold in folds]
     return CrossValidated(
         name=item.name,
         model=model,
@@ -152,5 +167,6 @@ def read_configuration(item: Configuration, run: Path, model: Path, folds: Seque
         method=method,
         operations_per_ml=cost.operations / voxels / voxel_mm3 * 1000,
         validation={fold: found.task.validation for fold, found in records.items()},
+        files=files_of(spec, {folder: read_report(folder / REPORT_FILE) for folder in scored}),
         calibration=read_record(Calibration, path, strict=False) if path.is_file() else None,
     )

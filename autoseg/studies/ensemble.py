@@ -12,10 +12,11 @@ from pathlib import Path
 from autoseg.data.dataset import DatasetSpec
 from autoseg.evaluation.calibration import calibrate, together
 from autoseg.evaluation.comparison import Method
+from autoseg.evaluation.report import Report
 from autoseg.inference.bundle import Bundle, copy_bundle, load_bundle
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.calibration import CalibrationSamples, read_samples
-from autoseg.studies.configuration import CrossValidated
+from autoseg.studies.configuration import CrossValidated, files_of
 from autoseg.studies.crossval import merge_reports
 from autoseg.studies.method import scores_of
 from autoseg.studies.scoring import predict_and_score
@@ -63,17 +64,17 @@ def cross_validate_ensemble(
         folder: for the model of both and its predictions; what is done there is not done again.
     """
     bundle = copy_bundle(ensemble_of(load_bundle(one.model), load_bundle(other.model)), folder / "model")
-    reports, drawn, failures = [], {}, list[str]()
+    reports, drawn, failures = dict[Path, Report](), {}, list[str]()
     for fold, cases in one.validation.items():
         inference, target = InferenceOptions(folds=(fold, f"{fold}{SECOND}")), folder / f"fold_{fold}"
         more = (CalibrationSamples(prepared),)
         report, failed = predict_and_score(folder / "model", spec, cases, target, inference, runtime, more=more)
-        reports.append(report)
+        reports[target] = report
         failures += failed
         samples = [read_samples(target, case, spec.labels) for case in report.cases]
         if sum(len(found.logits) for found in samples):
             drawn[fold] = together(samples)
-    whole, name = merge_reports(reports), f"{one.name} and {other.name}"
+    whole, name = merge_reports(list(reports.values())), f"{one.name} and {other.name}"
     return CrossValidated(
         name=name,
         model=Path(bundle.name),
@@ -81,5 +82,6 @@ def cross_validate_ensemble(
         method=Method(name, scores_of(whole), failures=tuple(failures)),
         operations_per_ml=one.operations_per_ml + other.operations_per_ml,
         validation=one.validation,
+        files=files_of(spec, reports),
         calibration=calibrate(drawn, spec.labels.structures) if len(drawn) > 1 else None,
     )

@@ -128,7 +128,7 @@ def run_study(
     models = {item.name: workspace.model(f"{spec.name}_{item.run}") for item in items}
     pairs = zip(items, outcomes, strict=True)
     folds = [str(fold) for fold in asked["folds"]]
-    found = [read_configuration(item, one.value, models[item.name], folds) for item, one in pairs if one.error is None]
+    found = [read_configuration(item, one.value, models[item.name], folds, spec) for item, one in pairs if one.error is None]
     if not found:
         raise TrainingError("no configuration could be trained:\n  " + "\n  ".join(f"{n}: {why}" for n, why in failed.items()))
     return _decide(_Study(spec, workspace, options, runtime, folder, asked, groups), found, failed)
@@ -207,7 +207,7 @@ def _decide(about: _Study, found: Sequence[CrossValidated], failed: dict[str, st
     name, why = choose([one.method for one in found], costs, about.options.margin)
     single = next(one for one in found if one.name == name)
     chosen, more, tried = _consider_ensemble(about, single, found)
-    cleaning = decide_rules(chosen.report, LocalEngine(about.runtime.workers))
+    cleaning = decide_rules(chosen.files, chosen.report.labels, LocalEngine(about.runtime.workers))
     calibration = chosen.calibration
     temperatures = calibration.temperatures if calibration else ()
     record = StudyRecord(
@@ -223,7 +223,7 @@ def _decide(about: _Study, found: Sequence[CrossValidated], failed: dict[str, st
     model = _ship(about, chosen, record, temperatures)
     comparison = compare_scores([one.method for one in tried], margin=about.options.margin, failed=failed)
     told = _write_comparison(about, comparison)
-    report = replace(_final_report(about, chosen.report, cleaning.rules), groups=about.groups)
+    report = replace(_final_report(about, chosen, cleaning.rules), groups=about.groups)
     write_report(report, about.folder, fresh=about.runtime.fresh)
     write_json(about.folder / STUDY_FILE, record, seal=True)
     studied = Studied(about.folder, model, record, told, report)
@@ -303,17 +303,17 @@ def _write_comparison(about: _Study, comparison: Comparison) -> str:
     return as_markdown(comparison, told)
 
 
-def _final_report(about: _Study, report: Report, rules: Sequence[LabelRule]) -> Report:
+def _final_report(about: _Study, chosen: CrossValidated, rules: Sequence[LabelRule]) -> Report:
     """The cross-validation with the rules applied, whose label maps are written where there are rules."""
     if not rules:
-        return report
+        return chosen.report
     ending, folder = label_ending(about.spec.file_ending), about.folder / CLEANED
-    for case, files in report.files.items():
+    for case, files in chosen.files.items():
         if Path(files.predicted).is_file():
             volume = read_label_volume(files.predicted)
             cleaned = apply_rules(volume.data, rules, voxel_volume_ml(volume.geometry))
             write_label_volume(LabelVolume(cleaned, volume.geometry), folder / f"{case}{ending}", like=Path(files.predicted))
-    references = {case: Path(files.reference) for case, files in report.files.items()}
+    references = {case: Path(files.reference) for case, files in chosen.files.items()}
     lesions = LesionRule(about.spec.lesions) if about.spec.lesions else None
     workers = about.runtime.workers
-    return evaluate_folder(references, folder, report.labels, ending=ending, workers=workers, lesions=lesions)
+    return evaluate_folder(references, folder, chosen.report.labels, ending=ending, workers=workers, lesions=lesions)

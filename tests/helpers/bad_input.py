@@ -113,7 +113,7 @@ UNREADABLE = {
     "no offset": (".nii", nifti(vox_offset=np.nan), "found vox_offset nan", "Copy or export"),
     "unknown type": (".nii", nifti(datatype=9999), "data code 9999", "Copy or export"),
     "bad intercept": (".nii", nifti(scl_slope=2, scl_inter=np.inf), "invalid intercept", "Copy or export"),
-    "no directions": (".nii", nifti(sform_code=0, qform_code=0, pixdim=[1] + [np.nan] * 7), "span space", "Copy or export"),
+    "no directions": (".nii", nifti(sform_code=0, qform_code=0, pixdim=[1] + [np.nan] * 7), "above 0 mm", "Export the file"),
     "complex": (".nii", nifti(np.complex64(1j)), "found complex64", "Convert the file"),
     "MetaImage of text": (".mha", text("no image"), "expected sizes of its axes", "Copy or export"),
     "MetaImage cut": (".mha", cut, "expected sizes of its axes", "Copy or export"),
@@ -466,7 +466,7 @@ INPUTS: dict[str, BadInput] = {
     ),
     "model that was edited": BadInput(predicted(edited_model), "model.json", "", "not what autoseg wrote", "copy it again"),
     "model of a later version": BadInput(
-        predicted(record_of_model(plan__schema=99)), "model.json.plan", "reads up to 2", "schema 99", "Update it"
+        predicted(record_of_model(plan__schema=99)), "model.json.plan", "reads up to 3", "schema 99", "Update it"
     ),
     "model with other outputs": BadInput(
         predicted(record_of_model(plan__network__out_channels=3)), "model.json", "labels need 2", "has 3 outputs", AGAIN

@@ -11,7 +11,7 @@ import pytest
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import LocalEngine
 from autoseg.evaluation import evaluate_folder
-from autoseg.evaluation.report import Report
+from autoseg.evaluation.report import Report, ScoredFiles
 from autoseg.imaging.files import read_label_volume, write_label_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
@@ -41,10 +41,15 @@ def scored(folder: Path, labels: LabelSchema = LABELS) -> Report:
     return evaluate_folder(folder / "reference", folder / "predicted", labels, workers=1)
 
 
+def files(folder: Path) -> dict[str, ScoredFiles]:
+    names = [path.name for path in sorted((folder / "reference").iterdir())]
+    return {n: ScoredFiles(str(folder / "reference" / n), str(folder / "predicted" / n)) for n in names}
+
+
 def test_what_helps_by_the_paired_test_is_kept_and_what_harms_is_not(tmp_path: Path) -> None:
     for number in range(12):
         write(tmp_path, number, stray=number != 5, hollow=number != 3)
-    found = decide_rules(scored(tmp_path), LocalEngine(1))
+    found = decide_rules(files(tmp_path), LABELS, LocalEngine(1))
     assert found.rules == (KeepLargest((1,)), FillHoles((1,)))
     told = {f"{decision.what}, {decision.chosen}": decision.rule for decision in found.decisions}
     assert "p = " in told["post-processing of organ, largest piece of [1]: helps"]
@@ -54,7 +59,7 @@ def test_what_helps_by_the_paired_test_is_kept_and_what_harms_is_not(tmp_path: P
 def test_predictions_that_gain_nothing_or_too_seldom_are_left_alone(tmp_path: Path) -> None:
     for number in range(12):
         write(tmp_path, number, stray=number < 3, hollow=False)
-    found = decide_rules(scored(tmp_path), LocalEngine(1))
+    found = decide_rules(files(tmp_path), LABELS, LocalEngine(1))
     assert found.rules == ()
     assert any("the data do not support it" in decision.rule for decision in found.decisions)
 
@@ -65,7 +70,7 @@ def test_dice_with_a_rule_is_that_of_the_map_written_and_scored_anew(tmp_path: P
     write(tmp_path, 0, stray=True, hollow=True)
     report = scored(tmp_path, labels)
     step = pickle.loads(pickle.dumps(TryRules(labels, candidates)))  # noqa: S301 - our own
-    (tried,) = (outcome.value for outcome in LocalEngine(1).map(step, report.files.items()))
+    (tried,) = (outcome.value for outcome in LocalEngine(1).map(step, files(tmp_path).items()))
     assert tried.before == pytest.approx([row["dice"] for row in report.rows])
     guess = read_label_volume(tmp_path / "predicted" / "case_00.nii.gz")
     for number, rules in enumerate(candidates):
