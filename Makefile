@@ -17,7 +17,7 @@ demo: .venv/ready
 	$(BIN)/autoseg demo
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile $(COVERAGE)
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(COVERAGE)
 
 # the same with the branches that the tests take, which makes them slower
 coverage: COVERAGE := --cov --cov-report=term:skip-covered

@@ -21,7 +21,12 @@ def pytest_configure(config):
         settings.load_profile("quick")
 
 
+# files that take half a minute and more begin first, so that no process waits for another at the end
+LONG = ("test_kills", "test_compare", "test_page", "test_browser", "test_plugins", "test_story", "test_study", "test_outside")
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     if not config.getoption("--quick"):
         return
     families = {}
