@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import importlib.util
+import logging
 import struct
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoseg.data.labels import LabelSchema
+from autoseg.errors import AutosegError, blamed_on
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import meshes_in_scene
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     import trimesh
 
 __all__ = ["find_viewer", "pack_case", "pack_scene", "pack_surfaces", "packed"]
+
+logger = logging.getLogger(__name__)
 
 LONGEST = 160  # voxels along an axis; finer scans are thinned out
 MOST_FACES, MOST_OF_CASE = 20_000, 200_000  # of a surface, and of all of a case together; more are decimated
@@ -102,12 +106,15 @@ def pack_surfaces(folder: Path | None, labels: LabelSchema, fineness: float = 1.
     """
     if folder is None or importlib.util.find_spec("trimesh") is None:
         return []
-    about = read_surface_manifest(folder)
+    try:
+        about, meshes = read_surface_manifest(folder), _meshes(folder)
+    except AutosegError as fault:  # a page with scans and scores is worth more than none
+        logger.warning("surfaces are not shown: %s", fault)
+        return []
     names = {Path(file).stem: entry.structure for entry in about.structures for file in entry.files}
     turn = np.array([1, 1, 1] if about.coordinates.upper() == "RAS" else [-1, -1, 1], np.float32)  # the winding stays
     numbers = {name: number for number, name in enumerate(labels.structures)}
     found = []
-    meshes = _meshes(folder)
     most = int(fineness**2 * min(MOST_FACES, MOST_OF_CASE // max(1, len(meshes))))
     for stem, mesh in meshes.items():
         if len(mesh.faces) > most and importlib.util.find_spec("fast_simplification"):
@@ -126,13 +133,17 @@ def _meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
     endings = [ending for ending in reversed(SURFACE_FORMATS.names()) if ending != "glb"]  # of several files the last is read
     files = {path.stem: path for ending in endings for path in sorted(folder.glob(f"[!.]*.{ending}"))}
     if files:
-        shapes = {stem: SURFACE_FORMATS[path.suffix[1:]].read(path, "") for stem, path in files.items()}
+        shapes = {}
+        for stem, path in files.items():
+            with blamed_on(path.name, "a surface"):
+                shapes[stem] = SURFACE_FORMATS[path.suffix[1:]].read(path, "")
         meshes = {stem: trimesh.Trimesh(*shape, process=False) for stem, shape in shapes.items()}
         for mesh in meshes.values():
             mesh.merge_vertices()  # STL has three for each triangle
         return meshes
     scene = folder / "scene.glb"
-    shapes = meshes_in_scene(scene) if scene.is_file() else {}
+    with blamed_on(scene.name, "surfaces"):
+        shapes = meshes_in_scene(scene) if scene.is_file() else {}
     return {name: trimesh.Trimesh(points, faces, process=False) for name, (points, faces) in shapes.items()}
 
 

@@ -359,6 +359,13 @@ def test_surfaces_are_named_and_placed_by_what_stands_beside_them(tmp_path):
         assert np.allclose(vertices.mean(axis=0), (10, 20, 30), atol=0.1)
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.stl", b"no mesh at all"), ("scene.glb", b"glTF"), ("surfaces.json", b"{")])
+def test_damaged_surfaces_are_told_and_the_page_goes_without_them(tmp_path, caplog, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert viewer.pack_surfaces(tmp_path, ONE) == []
+    assert name in caplog.text
+
+
 def test_a_page_of_sixty_noisy_scans_keeps_to_its_size_and_says_what_is_coarser(monkeypatch, tmp_path):
     """Noise is what PNG cannot make small: 60 scans of this size would be 15 MB of pictures, and hundreds of volumes."""
     notes = write_noisy_page(tmp_path / "report.html", monkeypatch)
