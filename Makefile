@@ -11,7 +11,7 @@ OTHERS := architecture measure_of_code names public records workspace
 SECONDS ?= 600
 READER ?=
 
-.PHONY: demo test coverage check unit lint style types slow nightly fuzz gpu bench oldest clean
+.PHONY: demo test coverage check unit lint style types docs slow nightly fuzz gpu bench oldest clean
 
 demo: .venv/ready
 	$(BIN)/autoseg demo
@@ -39,6 +39,16 @@ style: .venv/ready
 
 types: .venv/ready
 	$(BIN)/python -m mypy
+
+# the site, in docs/_build/html; pages of the reference are made of the code
+docs: .venv-docs/ready
+	.venv-docs/bin/python -m sphinx -W --keep-going -q docs docs/_build/html
+
+.venv-docs/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-docs/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow
@@ -85,4 +95,4 @@ OLDEST := dicom,onnx,test,dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest .venv-fuzz .fuzz build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis
+	rm -rf .venv .venv-docs .venv-oldest .venv-fuzz .fuzz build docs/_build docs/generated *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis
