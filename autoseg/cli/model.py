@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
     elif args.action == "import":
         print(import_model(Path(args.file), workspace, name=args.name))
     elif args.action == "calibrate":
-        print(calibrate_model(args.model, args.cases, workspace, runtime_of(args)).summary())
+        found = calibrate_model(args.model, args.cases, workspace, runtime_of(args))
+        print(found.summary(describe_model(args.model, workspace)["structures"]))
     else:
         about = describe_model(args.model, workspace)
         print(json.dumps(about, indent=1) if args.json else "\n".join(f"{key}: {value}" for key, value in about.items()))

@@ -81,7 +81,7 @@ class CaseOutcome:
 
     ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction, which was made on ``device`` with
     numbers of ``precision``; ``warnings`` say why it deserves a look; ``windows`` are
-    (computed, of): tiles that the networks looked at, of all; none where skipped.
+    (computed, of): tiles that the networks looked at, of all, also where skipped.
     """
 
     case: str
@@ -188,7 +188,16 @@ class PredictRunner:
             outputs = {name: str(digest) for name, digest in claim.earlier.items()}
             device, precision = (str(claim.entry.record.get(name, "")) for name in ("device", "precision"))
             warnings = tuple(map(str, claim.entry.record.get("warnings", ())))
-            return CaseOutcome(case.id, "skipped", outputs=outputs, device=device, precision=precision, warnings=warnings)
+            computed, every = claim.entry.record.get("windows", (0, 0))
+            return CaseOutcome(
+                case.id,
+                "skipped",
+                outputs=outputs,
+                device=device,
+                precision=precision,
+                warnings=warnings,
+                windows=(int(computed), int(every)),
+            )
         return Work(case, identity, claim, self.predictor.prepare(case.images))
 
     def work(self, work: CaseOutcome | Work) -> CaseOutcome | tuple[Work, Any]:
@@ -220,6 +229,7 @@ class PredictRunner:
             "warnings": list(found.warnings),
             "device": facts.device,
             "precision": facts.precision,
+            "windows": list(answer.windows),
         }
         if work.prepared.unlike is not None:
             about["unlike"] = work.prepared.unlike

@@ -68,11 +68,13 @@ class AdaptiveWindows:
         told = "no structure found" if largest is None else f"largest difference of a structure {largest:.5f} of Dice"
         return f"{self.computed} of {self.of} tiles on {self.cases} cases, {told}"
 
-    def summary(self) -> str:
+    def summary(self, structures: Sequence[str]) -> str:
         """The same with the difference of each structure, for a person."""
         rows = [f"  {name}: {value:.5f}" for name, value in self.difference.items()]
-        default = "by default" if self.is_trusted(self.difference) and self.difference else "only with --windows adaptive"
-        return "\n".join([str(self), *rows, f"used {default}"])
+        unseen = [name for name in structures if name not in self.difference]
+        told = [f"in none of these scans, so nothing is known of them: {', '.join(unseen)}"] if unseen else []
+        default = "by default" if self.is_trusted(structures) else "only with --windows adaptive"
+        return "\n".join([str(self), *rows, *told, f"used {default}"])
 
     def is_trusted(self, structures: Iterable[str]) -> bool:
         """Whether each structure was found, and differed by less than ``LARGEST_DIFFERENCE``."""

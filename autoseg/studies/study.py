@@ -98,12 +98,16 @@ class Studied:
         failed = [f"{name}: {reason}" for name, reason in self.record.failed.items()]
         return (*failed, *(f"{failure.case}: {failure.reason}" for failure in self.report.failures))
 
-    def summary(self) -> str:
+    def text(self) -> str:
+        """What ``study.md`` says, without folders of this machine: it is handed on."""
         lines = [self.comparison, "Decided:", ""]
         lines += [f"- {one.what}: {one.chosen}. {one.rule}. {one.numbers}".rstrip(". ") for one in self.record.decisions]
         lines += ["", f"Cross-validated, as the model {self.model.name} predicts:", "", self.report.table()]
         lines += [self.record.calibration.table(), ""] if self.record.calibration else []
-        return "\n".join([*lines, f"model: {self.model}", f"tables and page: {self.folder}"])
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        return f"{self.text()}\nmodel: {self.model}\ntables and page: {self.folder}"
 
 
 def run_study(
@@ -227,7 +231,7 @@ def _decide(about: _Study, found: Sequence[CrossValidated], failed: dict[str, st
     write_report(report, about.folder, fresh=about.runtime.fresh)
     write_json(about.folder / STUDY_FILE, record, seal=True)
     studied = Studied(about.folder, model, record, told, report)
-    write_text(about.folder / TEXT_FILE, f"# {about.spec.name}: {about.options.name}\n\n{studied.summary()}\n")
+    write_text(about.folder / TEXT_FILE, f"# {about.spec.name}: {about.options.name}\n\n{studied.text().rstrip()}\n")
     return studied
 
 

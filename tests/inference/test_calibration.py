@@ -85,6 +85,19 @@ def test_a_model_proposes_windows_where_nothing_changes(tmp_path: Path) -> None:
     assert doubt_of(bundle, options(folds=("0",), windows="adaptive")) == FOUND.doubt
 
 
+def test_windows_are_called_the_default_only_where_predict_takes_them(tmp_path: Path) -> None:
+    labels = LabelSchema(("ball", "cube"), ((1,), (2,)), False, (1, 2))
+    plan = make_plan()
+    plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=3))
+    write_model(tmp_path / "m", plan, labels=labels)
+    for difference in ({"ball": 0.0001}, {"ball": 0.0001, "cube": 0.0}, {"ball": 0.0001, "cube": 0.01}, {}):
+        found = dataclasses.replace(FOUND, difference=difference)
+        told = found.summary(labels.structures)
+        taken = doubt_of(store_windows(tmp_path / "m", {"0": found}), options()) is not None
+        assert told.endswith("used by default") == taken
+        assert ("nothing is known of them" in told) == ("cube" not in difference)
+
+
 def test_a_result_hangs_on_its_windows(tmp_path: Path) -> None:
     write_model(tmp_path / "m", make_plan())
     before = depends_on(load_bundle(tmp_path / "m"), options(), ())

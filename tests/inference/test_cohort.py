@@ -141,6 +141,8 @@ def test_what_is_verifiably_done_is_skipped(predictor, scans, monkeypatch):
     assert again.cases("skipped") == ("a", "b", "c")
     assert (scans.parent / "out/a.nii.gz").stat().st_mtime_ns == before
     assert [outcome.outputs for outcome in again.outcomes] == [outcome.outputs for outcome in first.outcomes]
+    assert [outcome.windows for outcome in again.outcomes] == [outcome.windows for outcome in first.outcomes]
+    assert all(outcome.windows[0] > 0 for outcome in again.outcomes)
 
 
 def test_changed_inputs_model_or_options_are_done_again(predictor, scans, tmp_path, threshold_plan):
