@@ -55,8 +55,9 @@ def percentiles_of(channel: np.ndarray, inside: np.ndarray) -> tuple[float, ...]
         steps[left.index(max(left))] += 1
     some = tuple(slice(None, None, step) for step in steps)
     values = channel[some][inside[some]]
-    found = np.percentile(values if values.size else channel[some], PERCENTILES, method="nearest").tolist()
-    return tuple(float(f"{value:.7g}") for value in found)
+    ascending = np.sort(values if values.size else channel[some].ravel())  # quicker than a partition for each of them
+    at = np.rint(np.array(PERCENTILES) / 100 * (len(ascending) - 1)).astype(int)
+    return tuple(float(f"{value:.7g}") for value in ascending[at].tolist())
 
 
 def measure_channel(channel: np.ndarray, inside: np.ndarray, foreground: np.ndarray) -> ChannelScan:

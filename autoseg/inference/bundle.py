@@ -19,6 +19,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch.overrides import TorchFunctionMode
 
 from autoseg.archive import read_member, safe_members
 from autoseg.atomic import replacing
@@ -411,13 +412,20 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     return zip_path
 
 
+class _WithoutNumbers(TorchFunctionMode):
+    """Layers keep what they were made with: on the meta device torch 2.13 imports its compiler to draw no numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return (torch.empty if func in (torch.randn, torch.rand) else func)(*args, **(kwargs or {}))
+
+
 def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
     state = bundle.folds[fold]()
     with blamed_on(f"{bundle.name}: {_weight_name(fold)}", "weights that fit its plan", ModelError, AGAIN):
-        with (
-            suppress(NotImplementedError),
-            torch.device("meta"),
-        ):  # without memory, which a damaged plan may ask for without end
+        # without memory, which a damaged plan may ask for without end
+        with suppress(NotImplementedError), torch.device("meta"), _WithoutNumbers():
             _built(bundle, fold, lazy_logits).load_state_dict(state, assign=True)
         network = _built(bundle, fold, lazy_logits)
         network.load_state_dict(state)
