@@ -84,6 +84,15 @@ INTENDED = (  # "FILE:KEY", what may differ, why
         "last digits: volume and area by trimesh",
     ),
     (r"metrics\.(csv|json):.*surface_", within(1e-9), "last digits: surfaces are moved until they enclose their volume"),
+    (r"scene\.glb", anyhow, "vertices are metres, so that programs that ignore the nodes of a scene show the right size too"),
+    (r"_calibration\.npz", on_one_side, "voxels by which probabilities are calibrated"),
+    (r"summary\.json:/metric_per_case/\d+/\w+_file|metrics\.json:/files/", anyhow, "files without their folders"),
+    (r"metrics\.md:", anyhow, "significant digits, which tell small distances too"),
+    (r"report\.html:", anyhow, "a box says how sure a prediction is"),
+    (r"conversion\.jsonl:/[^/]+/call", on_one_side, "a digest of the call, which named folders before"),
+    (r"run\.json:/applied/", on_one_side, "what was done for the device"),
+    (r"scan\.json:.*/percentiles/", on_one_side, "what later scans are compared with"),
+    (r"/(coarse|temperatures|windows|scans)(/|$)", on_one_side, "fields of records that are younger"),
     (r"measurements\.csv:", within(1e-4), "significant digits, which tell small structures too, instead of four decimals"),
 )
 INTERRUPTED = (  # the same for what was interrupted
