@@ -19,7 +19,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch.overrides import TorchFunctionMode
 
 from autoseg.archive import read_member, safe_members
 from autoseg.atomic import replacing
@@ -29,6 +28,7 @@ from autoseg.errors import AutosegError, ModelError, blamed_on
 from autoseg.inference.windows import AdaptiveWindows
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
+from autoseg.networks.shapes import shapes_alone
 from autoseg.reconstruct.components import LabelRule
 from autoseg.workspace import as_record, parse_json, unsealed, write_json
 from planners.names import fault_of_name
@@ -412,20 +412,11 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     return zip_path
 
 
-class _WithoutNumbers(TorchFunctionMode):
-    """Layers keep what they were made with: on the meta device torch 2.13 imports its compiler to draw no numbers."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
-            return args[0]
-        return (torch.empty if func in (torch.randn, torch.rand) else func)(*args, **(kwargs or {}))
-
-
 def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
     state = bundle.folds[fold]()
     with blamed_on(f"{bundle.name}: {_weight_name(fold)}", "weights that fit its plan", ModelError, AGAIN):
         # without memory, which a damaged plan may ask for without end
-        with suppress(NotImplementedError), torch.device("meta"), _WithoutNumbers():
+        with suppress(NotImplementedError), shapes_alone():
             _built(bundle, fold, lazy_logits).load_state_dict(state, assign=True)
         network = _built(bundle, fold, lazy_logits)
         network.load_state_dict(state)

@@ -16,6 +16,7 @@ import torch
 from autoseg.errors import ModelError, shown
 from autoseg.interop.checkpoint import StoredTensor
 from autoseg.networks import build_network
+from autoseg.networks.shapes import shapes_alone
 from planners.plan import NetworkSpec
 
 __all__ = ["expected_weights", "from_nnunet", "theirs", "to_nnunet"]
@@ -36,7 +37,7 @@ RULES: tuple[tuple[str, str], ...] = (  # our name -> theirs; {up} counts decode
 
 def expected_weights(spec: NetworkSpec) -> dict[str, torch.Tensor]:
     """The state dict of the network, without memory: what has which shape."""
-    with torch.device("meta"):
+    with shapes_alone():
         state: dict[str, torch.Tensor] = build_network(spec).state_dict()
     return state
 

@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.networks import build_network
+from autoseg.networks.shapes import shapes_alone
 from planners.plan import NetworkSpec
 
 __all__ = ["NetworkCost", "match_operations", "measure_cost"]
@@ -33,7 +34,7 @@ def measure_cost(spec: NetworkSpec, patch: Sequence[int]) -> NetworkCost:
     Raises:
         PlanError: no network can be built from the spec, or it cannot take the patch.
     """
-    with torch.device("meta"):
+    with shapes_alone():
         network = build_network(spec).eval()
         image = torch.empty(1, spec.in_channels, *patch)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
