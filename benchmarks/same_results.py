@@ -11,6 +11,7 @@ where anything else differs; a road that lies in ``--folder`` already is not gon
 
 import argparse
 import csv
+import gzip
 import hashlib
 import json
 import os
@@ -93,6 +94,11 @@ INTENDED = (  # "FILE:KEY", what may differ, why
     (r"run\.json:/applied/", on_one_side, "what was done for the device"),
     (r"scan\.json:.*/percentiles/", on_one_side, "what later scans are compared with"),
     (r"/(coarse|temperatures|windows|scans)(/|$)", on_one_side, "fields of records that are younger"),
+    (
+        r"\.nii\.gz:/header_text|run\.json:/cases/.*/outputs/.*\.nii\.gz$",
+        anyhow,
+        "free text of the scan's header is not passed on",
+    ),
     (r"measurements\.csv:", within(1e-4), "significant digits, which tell small structures too, instead of four decimals"),
 )
 INTERRUPTED = (  # the same for what was interrupted
@@ -121,6 +127,7 @@ from autoseg.workspace import write_json
 write_phantoms("scans", training=10, test=4, in_plane_mm=4.0)
 write_json("names.json", {name: number for number, name in enumerate(STRUCTURES, 1)})
 """
+FREE_TEXT = (slice(4, 32), slice(228, 252), slice(328, 344))  # bytes of a NIfTI-1 header that tell no reader anything
 ABSENT, SAME, MEANT, DIFFERS = "(absent)", 0, 1, 2  # of a value; how two files are
 RUN = "workspace/runs/{}/fullres_3d_self_attention_unet/fold_0"
 
@@ -266,6 +273,12 @@ def values(path):
             yield from ((f"/{key}", digest(file.get_tensor(key).numpy().tobytes())) for key in file.keys())  # noqa: SIM118
     elif path.suffix in (".md", ".txt"):
         yield from ((f"/{number}", line) for number, line in enumerate(path.read_text().splitlines()))
+    elif path.name.endswith(".nii.gz"):
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        for text in FREE_TEXT:
+            yield f"/header_text/{text.start}", content[text].strip(b"\0").decode("latin-1")
+            content[text] = bytes(text.stop - text.start)
+        yield "", digest(content)
     elif path.suffix == ".html":
         yield "", re.sub(r">\s+<", "><", re.sub(SPENT, "", path.read_text()))
     else:
