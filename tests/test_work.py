@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from autoseg.imaging.geometry import Geometry
-from autoseg.inference.sliding_window import Tiling
 from autoseg.inference.adaptive import grid_of
+from autoseg.inference.sliding_window import Tiling
 from autoseg.options import InferenceOptions, PredictOptions, Runtime
 from autoseg.pipeline import plan_and_preprocess, predict
 from autoseg.preprocess import case as preparing
@@ -92,7 +92,8 @@ def test_a_prediction_computes_the_windows_of_its_grid(tmp_path: Path, mirror: b
     options = PredictOptions(inference=InferenceOptions(mirror=mirror))
     predict(tmp_path / "in", tmp_path / "out", str(tmp_path / "model"), options, Runtime(device="cpu", workers=1))
     tiles = math.prod(grid_of((24, 30, 20), Tiling((16, 16, 16))).size)
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["windows"] == {"computed": views * tiles, "of": views * tiles}
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["windows"] == {"computed": views * tiles, "of": views * tiles}
 
 
 def test_the_memory_of_an_export_does_not_grow_with_its_classes() -> None:
