@@ -2,8 +2,8 @@
 
     python -m tests.fuzz.by_chance [--examples 10000] [--seconds 600] [READER ...]
 
-Each reader has a process of its own, which may take 2 GiB more than it has after its imports, 20 s for a file, and so many
-seconds of the processor; quick readers come first. What was run is stored after each reader, and readers of which enough was
+Each reader has a process of its own, which may take 2 GiB more than it has after its imports, 20 s of the processor for a file,
+and so many for all of them; quick readers come first. What was run is stored after each reader, and readers of which enough was
 run are passed over, so that a run that was stopped goes on. Files that led to a foreign exception, and one that ended the
 process, stay in ``.fuzz/READER``. Ends with status 1 where something was found.
 """
@@ -80,18 +80,18 @@ def run_reader(name: str, folder: Path, examples: int, seconds: float) -> dict[s
 
 @contextlib.contextmanager
 def time_limit() -> Iterator[None]:
-    """TimeoutError where one file takes too long."""
+    """TimeoutError where one file takes too long, by the time of the processor: the machine may do much else."""
 
     def end(*_: object) -> None:
         raise TimeoutError(f"more than {LONGEST_S} s")
 
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE * LONGEST_S if os.nice(0) > 9 else LONGEST_S)
+    before = signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST_S)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @contextlib.contextmanager
