@@ -34,8 +34,8 @@ _NRRD_TYPES = {
     "f8": "double",
 }
 _SPATIAL = ("domain", "space", "none", "???")  # kinds of axes that may be those of space
-_ANATOMICAL = ("ras", "right-anterior-superior", "las", "left-anterior-superior", "lps", "left-posterior-superior")
-_ANATOMICAL += ("rast", "last", "lpst")  # with time
+_ANATOMICAL = {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps"}
+_ANATOMICAL |= {"rast", "last", "lpst"}  # with time
 _KIND_OF = {name: kind for kind, names in _NRRD_TYPES.items() for name in names.split(",")}
 _LONGEST = 1 << 20  # of a header
 # how many numbers a field of MetaImage has for n axes, as a power of n
