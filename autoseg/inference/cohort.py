@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -37,6 +38,8 @@ from planners.records import to_json
 __all__ = ["CaseOutcome", "CohortResult", "Output", "Predict", "PredictRunner", "Written", "depends_on", "predict_cohort"]
 
 MADE_BY = "autoseg predict"
+
+KEPT = re.compile(r"run(_\d+_of_\d+)?|metrics|summary", re.IGNORECASE)  # CASE.json of these is about the whole folder
 
 logger = logging.getLogger(__name__)
 
@@ -180,8 +183,8 @@ class PredictRunner:
     def begin(self, case: Case) -> CaseOutcome | Work:
         """Read and prepare a case, or say that it is done already."""
         step, identity = self.step, self.identity(case)
-        if step.ledger.path(case.id) == step.run_file:
-            raise AutosegError(f"case {case.id!r}: {step.run_file.name} is the record of the run. Rename the scan")
+        if KEPT.fullmatch(case.id):
+            raise AutosegError(f"case {case.id!r}: {case.id}.json is a record of the whole folder. Rename the scan")
         places = [step.folder / f"{case.id}{suffix}" for output in step.outputs for suffix in output.suffixes]
         claim = step.ledger.claim(case.id, identity, places)
         if claim.done and claim.entry:
