@@ -41,6 +41,7 @@ __all__ = [
     "add_scans",
     "copy_bundle",
     "export_model",
+    "identity_of",
     "load_bundle",
     "load_networks",
     "refuse_other_model",
@@ -212,14 +213,34 @@ def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
     if bundle.coarse:
         copy_bundle(bundle.coarse, folder / COARSE)
     states = {fold: load() for fold, load in bundle.folds.items()}
-    rules = bundle.postprocessing
-    record = _checked_record(bundle.plan, bundle.labels, bundle.channels, bundle.file_ending, states, folder, rules)
-    try:
-        record = replace(record, temperatures=bundle.temperatures, scans=bundle.scans)
-    except ValueError as fault:
-        raise ModelError(f"{folder}: {fault}") from fault
+    record = _record_of(bundle, folder)
     copied = _add_folds(folder, record, states, bundle.learned_from, bundle.info, bundle.networks)
     return store_windows(folder, bundle.windows) if bundle.windows else copied
+
+
+def identity_of(bundle: Bundle) -> str:
+    """The digest that a Bundle will have once it is written as it is in memory."""
+    files = [_weight_file(fold, _as_bytes(bundle.folds[fold]()), (), bundle.networks) for fold in sorted(bundle.folds)]
+    coarse = identity_of(bundle.coarse) if bundle.coarse else ""
+    return digest(replace(_record_of(bundle, Path(bundle.name)), weights=tuple(files), coarse=coarse))
+
+
+def _record_of(bundle: Bundle, folder: Path) -> ModelRecord:
+    """What ``model.json`` will say of a Bundle, but for its weights and its coarse stage."""
+    rules = bundle.postprocessing
+    record = _checked_record(bundle.plan, bundle.labels, bundle.channels, bundle.file_ending, bundle.folds, folder, rules)
+    try:
+        return replace(record, temperatures=bundle.temperatures, scans=bundle.scans)
+    except ValueError as fault:
+        raise ModelError(f"{folder}: {fault}") from fault
+
+
+def _as_bytes(state: State) -> bytes:
+    return safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
+
+
+def _weight_file(fold: str, data: bytes, cases: tuple[str, ...], networks: Mapping[str, NetworkSpec]) -> WeightFile:
+    return WeightFile(fold, _bytes_digest(data), len(data), cases, network=networks.get(fold))
 
 
 def _add_folds(
@@ -237,8 +258,8 @@ def _add_folds(
             record = replace(record, coarse=_coarse_stage(record, load_bundle(folder / COARSE), folder).digest)
         entries = {entry.fold: entry for entry in record.weights}
         for fold, state in states.items():
-            data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
-            entry = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()), network=(networks or {}).get(fold))
+            data = _as_bytes(state)
+            entry = _weight_file(fold, data, cases.get(fold, ()), networks or {})
             earlier = entries.get(fold, entry)
             entries[fold] = replace(entry, windows=earlier.windows) if earlier.digest == entry.digest else entry
             with replacing(folder / _weight_name(fold)) as draft:
