@@ -26,7 +26,8 @@ from autoseg.reconstruct.components import LabelRule, apply_rules
 from autoseg.studies.choice import choose, is_better
 from autoseg.studies.cleaning import decide_rules, voxel_volume_ml
 from autoseg.studies.configuration import CrossValidated
-from autoseg.studies.ensemble import SECOND, cross_validate_ensemble, share_a_grid
+from autoseg.studies.ensemble import SECOND, cross_validate_ensemble
+from autoseg.studies.lanes import device_names
 from autoseg.studies.shipping import only_folds, ship
 from autoseg.studies.studied import MADE_BY, Studied, StudyRecord
 from autoseg.workspace import Workspace, write_json, write_text
@@ -100,15 +101,13 @@ def _consider_ensemble(about: Study, single: CrossValidated, found: Sequence[Cro
     ranked, tried = sorted(found, key=lambda one: -(one.method.mean_of("dice") or 0.0)), tuple(found)
     if len(ranked) < 2:
         return Considered(single, tried)
-    bundles = [load_bundle(one.model) for one in ranked[:2]]
-    pair = f"{ranked[0].name} and {ranked[1].name}"
-    if not share_a_grid(bundles[0].plan, bundles[1].plan):
-        why = "their plans prepare scans differently, and only logits on one grid are averaged"
-        return Considered(single, tried, (Decision("ensemble", "not tried", f"{pair}: {why}"),))
-    plan, runtime = bundles[0].plan, replace(about.runtime, fresh=False)
-    prepared = about.workspace.prepared(about.spec.name, plan.name)
+    pair, bundles = f"{ranked[0].name} and {ranked[1].name}", [load_bundle(one.model) for one in ranked[:2]]
+    if any(bundle.coarse for bundle in bundles):
+        return Considered(single, tried, (Decision("ensemble", "not tried", f"{pair}: a cascade cannot be part of one"),))
     if about.runtime.fresh:
         remove_folder(about.folder / ENSEMBLE, owner=about.folder)
+    prepared = about.workspace.prepared(about.spec.name, bundles[0].plan.name)
+    runtime = replace(about.runtime, fresh=False, device=device_names(about.runtime.device)[0])
     both = cross_validate_ensemble(ranked[0], ranked[1], about.spec, prepared, about.folder / ENSEMBLE, runtime)
     better, evidence = is_better(both.method, single.method, about.options.margin)
     told, changes = f"{pair} minus {single.name}: {evidence}", (change_of(pair, both.method, single.method, kept=better),)
