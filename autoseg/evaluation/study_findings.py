@@ -9,13 +9,22 @@ from autoseg.evaluation.calibration import Calibration
 from autoseg.evaluation.comparison import Method
 from autoseg.evaluation.report import Report
 from autoseg.evaluation.statistics import Difference, paired_difference
-from planners.plan import Decision
 
-__all__ = ["ALL_STRUCTURES", "Change", "StudyFindings", "change_of", "changes_between"]
+__all__ = ["ALL_STRUCTURES", "Change", "Decided", "StudyFindings", "change_of", "changes_between"]
 
 ALL_STRUCTURES = "mean of structures"
 METRIC = "dice"
 TOLERANCE = 1e-9  # of Dice: less is a matter of the order of sums
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was chosen, by which rule, and from which numbers; each a sentence or a short phrase."""
+
+    what: str
+    chosen: str
+    rule: str
+    numbers: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class StudyFindings:
     model: str = ""
     chosen: str = ""
     about: dict[str, str] = field(default_factory=dict)
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[Decided, ...] = ()
     calibration: Calibration | None = None
     ensembles: tuple[Change, ...] = ()
     cleaned: tuple[Change, ...] = ()

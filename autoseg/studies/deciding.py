@@ -15,7 +15,7 @@ from autoseg.evaluation.comparison import compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
 from autoseg.evaluation.groups import Groups
 from autoseg.evaluation.lesions import LesionRule
-from autoseg.evaluation.study_findings import Change, change_of, changes_between
+from autoseg.evaluation.study_findings import Change, Decided, change_of, changes_between
 from autoseg.imaging.files import read_label_volume, write_label_volume
 from autoseg.imaging.pictures import label_ending
 from autoseg.imaging.volume import LabelVolume
@@ -34,7 +34,7 @@ from autoseg.workspace import Workspace, write_json, write_text
 from planners.plan import Decision
 from planners.records import to_json
 
-__all__ = ["STUDY_FILE", "Study", "decide"]
+__all__ = ["STUDY_FILE", "Study", "decide", "model_name"]
 
 STUDY_FILE, TEXT_FILE, CLEANED, ENSEMBLE = "study.json", "study.md", "cross_validated", "ensemble"
 
@@ -63,6 +63,11 @@ class Considered:
     changes: tuple[Change, ...] = ()
 
 
+def model_name(spec: DatasetSpec, options: StudyOptions) -> str:
+    """What the final model of a study is called."""
+    return f"{spec.name}_{options.name}"
+
+
 def decide(about: Study, found: Sequence[CrossValidated], failed: dict[str, str]) -> Studied:
     """Compare what was cross-validated, decide, and write model, record, tables and page."""
     costs = {one.name: one.operations_per_ml for one in found}
@@ -73,13 +78,14 @@ def decide(about: Study, found: Sequence[CrossValidated], failed: dict[str, str]
     cleaning = decide_rules(chosen.files, chosen.report.labels, LocalEngine(about.runtime.workers))
     report, maps = _final_report(about, chosen, cleaning.rules)
     decisions = (why, *together.decisions, *cleaning.decisions)
+    decisions += (*_about_rules(cleaning.rules), *_about_temperature(chosen.calibration))
     record = StudyRecord(
         made_by=MADE_BY,
         asked=about.asked,
-        model=f"{about.spec.name}_{about.options.name}",
+        model=model_name(about.spec, about.options),
         chosen=chosen.name,
         about={one.name: one.about for one in together.tried},
-        decisions=(*decisions, *_about_rules(cleaning.rules), *_about_temperature(chosen.calibration)),
+        decisions=tuple(Decided(one.what, one.chosen, one.rule, one.numbers) for one in decisions),
         rules=cleaning.rules,
         calibration=chosen.calibration,
         ensembles=together.changes,

@@ -16,8 +16,9 @@ from typing import Any
 
 from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.engines import LocalEngine, map_cases, reason_of
-from autoseg.errors import AutosegError, TrainingError
+from autoseg.errors import AutosegError, ModelError, TrainingError
 from autoseg.evaluation.groups import Groups, read_groups
+from autoseg.inference.bundle import load_bundle
 from autoseg.networks.devices import choose_device
 from autoseg.options import Runtime, StudyOptions
 from autoseg.room import check_writable
@@ -30,7 +31,7 @@ from autoseg.studies.configuration import (
     read_configuration,
     refuse_changed,
 )
-from autoseg.studies.deciding import STUDY_FILE, Study, decide
+from autoseg.studies.deciding import STUDY_FILE, Study, decide, model_name
 from autoseg.studies.folds import count_folds, fold_names
 from autoseg.studies.lanes import device_names
 from autoseg.studies.ready import choose_recipe, known_network
@@ -57,6 +58,8 @@ def run_study(
     step, asked, items = _settle(spec, workspace, options, runtime, settled_run)
     folder = workspace.study(spec.name, options.name)
     check_writable(folder)
+    if not runtime.fresh:
+        _refuse_others(workspace.model(model_name(spec, options)), options.name)
     _claim(folder / STUDY_FILE, StudyRecord(made_by=MADE_BY, asked=asked), runtime.fresh)
     found, failed = _cross_validated(step, items, spec)
     if not found:
@@ -102,6 +105,17 @@ def _settle(
 def _absolute(network: str) -> str:
     """The path of a network's JSON file for a process that begins in another folder; any other name as it is."""
     return str(Path(network).absolute()) if network.endswith(".json") else network
+
+
+def _refuse_others(target: Path, name: str) -> None:
+    """Raise ModelError, before any training, where the place of the final model holds one that no study of this name made."""
+    if not (target / "model.json").is_file():
+        return
+    made = load_bundle(target).info.get("study")
+    if not isinstance(made, dict) or made.get("name") != name:
+        raise ModelError(
+            f"{target}: is a model that this study did not make, and stays as it is. Give the study another --name"
+        )
 
 
 def _claim(path: Path, record: StudyRecord, fresh: bool) -> None:

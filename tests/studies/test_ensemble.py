@@ -57,10 +57,10 @@ def two_plans(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Bundle, Bu
     monkeypatch.setitem(NETWORKS, "threshold", Threshold)
     plan = make_plan()
     plan = replace(plan, network=replace(plan.network, name="threshold"))
-    slices = replace(plan, name="flat", axis_order=(1, 0, 2), spacing_mm=(1.0, 1.5, 1.25), patch_size=(1, 32, 32))
-    flat = replace(slices.network, strides=((1, 1, 1), (1, 2, 2)), kernels=((1, 3, 3),) * 2)
-    one = write_model(folder / "one", plan, (0, 1))
-    return one, write_model(folder / "other", replace(slices, network=flat), (0, 1))
+    flat = replace(plan.network, strides=((1, 1, 1), (1, 2, 2)), kernels=((1, 3, 3),) * 2)
+    grid = {"axis_order": (1, 0, 2), "spacing_mm": (1.0, 1.5, 1.25), "patch_size": (1, 32, 32), "mirror_axes": (1, 2)}
+    slices = replace(plan, name="flat", network=flat, **grid)  # type: ignore[arg-type]
+    return write_model(folder / "one", plan, (0, 1)), write_model(folder / "other", slices, (0, 1))
 
 
 def test_models_of_two_plans_are_averaged_on_the_grid_of_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,9 @@ def test_the_same_study_trains_nothing_again_and_another_is_refused(
     assert len(trained) == 2
     assert call(place, "study", "Abdomen", "--folds", "1", *SHORT, "--name", "one") == 2
     assert "two folds or more" in capsys.readouterr().err
+    (run,) = (path.name for path in (place / "workspace" / "models").iterdir() if path.name.startswith("Abdomen_study_fcn"))
+    assert call(place, *STUDY, "--name", run.removeprefix("Abdomen_")) == 2
+    assert "is a model that this study did not make" in capsys.readouterr().err
 
 
 def test_a_study_on_other_data_or_by_another_plan_is_refused_and_nothing_changes(
