@@ -10,8 +10,9 @@ from autoseg.evaluation.comparison import Method
 from autoseg.evaluation.report import Report
 from autoseg.evaluation.statistics import Difference, paired_difference
 
-__all__ = ["ALL_STRUCTURES", "Change", "Decided", "StudyFindings", "change_of", "changes_between"]
+__all__ = ["ALL_STRUCTURES", "MADE_BY", "Change", "Decided", "StudyFindings", "change_of", "changes_between"]
 
+MADE_BY = "autoseg study"
 ALL_STRUCTURES = "mean of structures"
 METRIC = "dice"
 TOLERANCE = 1e-9  # of Dice: less is a matter of the order of sums
@@ -56,6 +57,7 @@ class StudyFindings:
     """What stands in ``study.json`` for everybody to read.
 
     Attributes:
+        made_by: the verb.
         model: name of the model that was left; '' while the study goes on.
         chosen: the configuration of that model.
         about: configuration -> what it is, in a sentence.
@@ -67,6 +69,7 @@ class StudyFindings:
         predicted: case -> its scored label map, from the folder of the workspace on.
     """
 
+    made_by: str = ""
     model: str = ""
     chosen: str = ""
     about: dict[str, str] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from autoseg.errors import AutosegError
 from autoseg.evaluation.comparison_report import ComparisonRecord
 from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_report
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
-from autoseg.evaluation.study_findings import StudyFindings
+from autoseg.evaluation.study_findings import MADE_BY, StudyFindings
 from autoseg.evaluation.values import count_values
 from autoseg.imaging.files import FORMATS, digest_on_disk, ending_of, paths_of, read_label_volume
 from autoseg.names import case_name, fault_of_path, folders_of, inside
@@ -48,8 +48,9 @@ def page_of(folder: Path, options: ReportOptions) -> Page:
         AutosegError: the folder holds none of these, or what is in it cannot be read.
     """
     fold = read_fold(folder)
-    if (folder / STUDY).is_file():
-        return _of_study(folder)
+    study = _if_there(StudyFindings, folder / STUDY)
+    if study and study.made_by == MADE_BY:
+        return _of_study(folder, study)
     return _of_run(folder, fold) if fold else _of_results(folder, _Sources(options))
 
 
@@ -82,12 +83,12 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
     )
 
 
-def _of_study(folder: Path) -> Page:
+def _of_study(folder: Path, found: StudyFindings) -> Page:
     """The Page of a study that has ended: what was compared and decided, and the cases as its model predicts them."""
-    found = read_record(StudyFindings, folder / STUDY, strict=False)
     if not (folder / REPORT_FILE).is_file():
         raise AutosegError(f"{folder}: this study has not ended. Give its command again, which goes on with it")
-    report, workspace, dataset = read_report(folder / REPORT_FILE), folder.absolute().parents[2], folder.absolute().parent.name
+    report, dataset = read_report(folder / REPORT_FILE), folder.absolute().parent.name
+    workspace = [folder, *folder.absolute().parents][:4][-1]
     about = workspace / "fingerprints" / dataset / "dataset.json"
     home = str(known_folder(about)) if about.is_file() else None
     known = _cases_of_dataset(home, set(found.predicted))

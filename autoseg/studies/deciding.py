@@ -15,7 +15,7 @@ from autoseg.evaluation.comparison import compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
 from autoseg.evaluation.groups import Groups
 from autoseg.evaluation.lesions import LesionRule
-from autoseg.evaluation.study_findings import Change, Decided, change_of, changes_between
+from autoseg.evaluation.study_findings import MADE_BY, Change, Decided, change_of, changes_between
 from autoseg.imaging.files import read_label_volume, write_label_volume
 from autoseg.imaging.pictures import label_ending
 from autoseg.imaging.volume import LabelVolume
@@ -29,7 +29,7 @@ from autoseg.studies.configuration import CrossValidated
 from autoseg.studies.ensemble import SECOND, cross_validate_ensemble
 from autoseg.studies.lanes import device_names
 from autoseg.studies.shipping import only_folds, ship
-from autoseg.studies.studied import MADE_BY, Studied, StudyRecord
+from autoseg.studies.studied import Studied, StudyRecord
 from autoseg.workspace import Workspace, write_json, write_text
 from planners.plan import Decision
 from planners.records import to_json

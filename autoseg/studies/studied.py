@@ -10,9 +10,7 @@ from autoseg.evaluation import Report
 from autoseg.evaluation.study_findings import StudyFindings
 from autoseg.reconstruct.components import LabelRule
 
-__all__ = ["MADE_BY", "Studied", "StudyRecord"]
-
-MADE_BY = "autoseg study"
+__all__ = ["Studied", "StudyRecord"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +18,10 @@ class StudyRecord(StudyFindings):
     """``study.json``: what was found, and what only the next call of the study asks for.
 
     Attributes:
-        made_by: this verb.
         asked: what was asked for, as JSON; a study is gone on with only by a call that asks for the same.
         rules: for pieces and holes.
     """
 
-    made_by: str
     asked: dict[str, Any]
     rules: tuple[LabelRule, ...] = ()
 

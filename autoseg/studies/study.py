@@ -18,6 +18,7 @@ from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.engines import LocalEngine, map_cases, reason_of
 from autoseg.errors import AutosegError, ModelError, TrainingError
 from autoseg.evaluation.groups import Groups, read_groups
+from autoseg.evaluation.study_findings import MADE_BY
 from autoseg.inference.bundle import load_bundle
 from autoseg.networks.devices import choose_device
 from autoseg.options import Runtime, StudyOptions
@@ -35,7 +36,7 @@ from autoseg.studies.deciding import STUDY_FILE, Study, decide, model_name
 from autoseg.studies.folds import count_folds, fold_names
 from autoseg.studies.lanes import device_names
 from autoseg.studies.ready import choose_recipe, known_network
-from autoseg.studies.studied import MADE_BY, Studied, StudyRecord
+from autoseg.studies.studied import Studied, StudyRecord
 from autoseg.workspace import Workspace, read_record, write_json
 from planners.records import digest, to_json
 

@@ -6,7 +6,7 @@ Trainings run in this process here, by the words that the study gives to another
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from autoseg.cli import main
+from autoseg.engines import run_commands
 from autoseg.evaluation.comparison import Method
 from autoseg.inference.bundle import load_bundle, store_windows
 from autoseg.inference.windows import AdaptiveWindows, Doubt
@@ -156,30 +157,33 @@ def test_a_study_on_other_data_or_by_another_plan_is_refused_and_nothing_changes
     assert (workspace / "models" / "Abdomen_study" / "model.json").read_bytes() == shipped
 
 
-def test_folds_side_by_side_are_those_in_a_row(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_folds_side_by_side_are_those_in_a_row(place: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
     lanes: list[list[str]] = []
 
-    def here(commands: Sequence[Sequence[str]], *, on_line: object) -> list[int]:
+    def run(commands: Sequence[Sequence[str]], *, on_line: Callable[[int, str], object]) -> list[int]:
         lanes.extend(list(words) for words in commands)
+        if apart:
+            return run_commands(commands, on_line=on_line)
         return [main([*words, "--quiet"]) for words in commands]
 
-    train = ["train", "Abdomen", "0-1", "--network", "unet", "--threads", "1", *SHORT]
+    train, names = ["train", "Abdomen", "0-1", "--network", "unet", "--threads", "1", *SHORT], (f"row{apart}", f"side{apart}")
     threads, workspace = torch.get_num_threads(), place / "workspace"
     monkeypatch.setattr(training, "try_report", lambda *arguments, **options: None)
-    monkeypatch.setattr(side_by_side, "run_commands", here)
+    monkeypatch.setattr(side_by_side, "run_commands", run)
     try:
-        assert call(place, *train, "--name", "row") == 0
+        assert call(place, *train, "--name", names[0]) == 0
         assert lanes == []
-        assert call(place, *train, "--name", "side", "--at-once", "2") == 0
+        assert call(place, *train, "--name", names[1], "--at-once", "2") == 0
     finally:
         torch.set_num_threads(threads)
     assert [words[2] for words in lanes] == ["0", "1"]
-    assert call(place, *train, "--name", "side", "--at-once", "2") == 0
+    assert call(place, *train, "--name", names[1], "--at-once", "2") == 0
     assert len(lanes) == 2  # what is trained is read
-    row, side = (workspace / "models" / f"Abdomen_{name}" for name in ("row", "side"))
+    row, side = (workspace / "models" / f"Abdomen_{name}" for name in names)
     for fold in ("fold_0.safetensors", "fold_1.safetensors"):
         assert (row / fold).read_bytes() == (side / fold).read_bytes()
-    tables = [workspace / "runs" / "Abdomen" / name / "cross_validation" / "metrics.csv" for name in ("row", "side")]
+    tables = [workspace / "runs" / "Abdomen" / name / "cross_validation" / "metrics.csv" for name in names]
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
