@@ -1,7 +1,8 @@
 """Who does the work: threads of this process for cases, a process of its own for a whole command."""
 
 from autoseg.engines.local import LocalEngine, default_workers, map_cases
-from autoseg.engines.processes import STOP_SIGNALS, on_stop_signals, run_command
+from autoseg.engines.processes import STOP_SIGNALS, on_stop_signals, run_command, run_commands
+from autoseg.engines.saying import said_of, saying
 from autoseg.engines.steps import Engine, Outcome, Pipelined, Runner, Step, reason_of
 
 __all__ = [
@@ -17,4 +18,7 @@ __all__ = [
     "on_stop_signals",
     "reason_of",
     "run_command",
+    "run_commands",
+    "said_of",
+    "saying",
 ]

@@ -320,6 +320,8 @@ def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Ou
     }
     if bundle.coarse and inference.mirror:
         options["coarse_mirror_axes"] = list(bundle.coarse.plan.mirror_axes)
+    if bundle.beside and inference.mirror:
+        options["beside_mirror_axes"] = list(bundle.beside.plan.mirror_axes)
     export: dict[str, Any] = {}
     for output in outputs:
         options |= {key: value for key, value in output.identity.items() if key != "export"}

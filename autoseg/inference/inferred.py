@@ -28,7 +28,8 @@ class Prepared:
     """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and the ``native`` grid it came from.
 
     ``notes`` are sentences about choices that reading took. ``unlike`` is in what the scan is unlike those that the model
-    learned from, None where the model does not say what these were like.
+    learned from, None where the model does not say what these were like. ``beside`` is the same scan as the second model of an
+    ensemble of two plans sees it.
     """
 
     data: np.ndarray
@@ -37,6 +38,7 @@ class Prepared:
     seconds: float
     notes: tuple[str, ...] = ()
     unlike: tuple[Unlike, ...] | None = None
+    beside: Prepared | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,8 @@ class Answer:
     """What the networks say of a prepared scan.
 
     Attributes:
-        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or LazyLogits.
+        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or LazyLogits. Of an
+            ensemble of two plans an array on the scan's grid.
         seconds: that it took.
         notes: sentences about what went another way than usual.
         agreement: inter-fold Dice of each structure; None where not asked for, or of one fold.
@@ -118,7 +121,7 @@ class Inferred:
 
     Attributes:
         labels: the final label values on the scan's own grid.
-        prepared, answer: what they come from.
+        prepared, answer: what they come from. Of an ensemble of two plans the ``grid`` of both is the scan's.
         model: ModelFacts.
         orders: spline order of each network axis on the way to the scan's grid.
         seconds: of each step.

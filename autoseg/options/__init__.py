@@ -13,6 +13,7 @@ from typing import Any
 from autoseg.errors import AutosegError
 from autoseg.options.fields import option
 from autoseg.options.parsing import (
+    as_fit,
     duration,
     edge_mm,
     finite,
@@ -121,6 +122,10 @@ class TrainOptions:
         dry_run: settle the training run and show it; start nothing, write nothing
         explain: print what was settled, with the rule and numbers of each decision
         groups: scores of several folds by a column of a table too, such as patients.csv:scanner
+        at_once: folds that are trained at the same time, each in a process; auto: as many as cores and memory allow
+            (default 1). With several devices, such as --device cuda:0,cuda:1, one on each
+        threads: cores that the networks use; default: all, shared by the folds that are trained at the same time
+        report: several folds without the report on all of them together
     """
 
     network: Any = option(None, text, "NAME")
@@ -130,6 +135,9 @@ class TrainOptions:
     dry_run: bool = option(False)
     explain: bool = option(False)
     groups: str | None = option(None, path, "FILE:COLUMN")
+    at_once: int = option(1, as_fit, "N|auto")
+    threads: int | None = option(None, positive, "N")
+    report: bool = option(True, name="--no-report")
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,8 @@ class StudyOptions:
         margin: Dice within which two are called equivalent (default 0.005)
         groups: scores by a column of a table too, such as patients.csv:scanner
         name: of the study and, after that of the data set, of its model
+        at_once: folds that are trained at the same time, each in a process; auto: as many as cores and memory allow
+            (default 1). With several devices, such as --device cuda:0,cuda:1, one on each
     """
 
     plans: tuple[str, ...] = option((), names, "A,B")
@@ -174,6 +184,7 @@ class StudyOptions:
     margin: float = option(0.005, fraction, "X")
     groups: str | None = option(None, path, "FILE:COLUMN")
     name: str = option("study", text, "NAME")
+    at_once: int = option(1, as_fit, "N|auto")
 
 
 @dataclass(frozen=True)

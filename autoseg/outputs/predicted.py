@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # torch, which scores need not, and what scores, which predic
     from autoseg.evaluation import Report
     from autoseg.inference.cohort import CohortResult
 
-__all__ = ["Predicted", "all_failures"]
+__all__ = ["Predicted", "all_failures", "failures_of"]
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,17 @@ class Predicted:
 
 def all_failures(done: CohortResult, report: Report | None) -> tuple[str, ...]:
     """What failed, each case once: a case without a prediction has no score either."""
-    messages = {failure.case: f"not scored: {failure.reason}" for failure in (report.failures if report else ())}
-    return tuple(f"{case}: {message}" for case, message in (messages | dict(done.failures)).items())
+    return _sentences(_unscored(report) | dict(done.failures))
+
+
+def failures_of(report: Report | None) -> tuple[str, ...]:
+    """What could not be scored, as sentences."""
+    return _sentences(_unscored(report))
+
+
+def _unscored(report: Report | None) -> dict[str, str]:
+    return {failure.case: f"not scored: {failure.reason}" for failure in (report.failures if report else ())}
+
+
+def _sentences(messages: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{case}: {message}" for case, message in messages.items())

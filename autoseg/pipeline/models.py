@@ -44,6 +44,8 @@ def export_model(
     bundle = load_bundle(found)
     if bundle.coarse:
         raise ModelError(f"{found}: a cascade has two networks, and {format} files have one. Export it in the format autoseg")
+    if bundle.beside:
+        raise ModelError(f"{found}: an ensemble of two plans, and {format} files have one. Export it in the format autoseg")
     if format == "onnx":
         about = {
             "model": bundle.digest,

@@ -37,7 +37,8 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
     """Write ``report.html`` into the folder of a fold of a run, of predictions, of reconstructions, or of an evaluation.
 
     Args:
-        path: ``runs/NAME/RUN/fold_N``, a folder with predictions or with metrics.json or both, or what ``reconstruct`` wrote.
+        path: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, a folder with predictions or with metrics.json or both, or what
+            ``reconstruct`` wrote.
         options: where the page finds what it shows. ``images`` is a folder, or {case: paths}; None for the imagesTr (or
             imagesTs) beside the references' labelsTr, or beside that of the maps that were reconstructed. ``reference`` and
             ``predicted`` are folders of label maps; None for those that the metrics, or the reconstructions, name.
