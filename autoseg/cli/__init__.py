@@ -19,7 +19,7 @@ from autoseg.cli.common import add_common, install_log
 from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 VERBS = {
     "convert": "make a data-set folder of public data or of any scans and labels",
@@ -32,6 +32,7 @@ VERBS = {
     "report": "write the HTML report of a run, of predictions or of an evaluation",
     "compare": "train, predict and score several networks alike, and say what the scores support",
     "study": "cross-validate configurations, decide, and leave one model to predict with",
+    "slurm": "print the job array of SLURM that does what is left of a training, a study or a prediction",
     "model": "export, import or describe a model",
     "demo": "the whole road on made-up scans, on a CPU, in minutes",
 }
@@ -74,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments that a command of these words would have; SystemExit, with a message, where they are wrong."""
+    return _parser(words).parse_args(words)
 
 
 @contextmanager

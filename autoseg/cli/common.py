@@ -41,13 +41,16 @@ def runtime_of(args: argparse.Namespace) -> Runtime:
     return replace(options_from(args, Runtime()), progress=Progress(args.quiet))
 
 
-def install_log(quiet: bool = False) -> None:
-    """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone."""
+def install_log(quiet: bool = False, silent: bool = False) -> None:
+    """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone.
+
+    With ``silent`` not even those: another process of this training shows them.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_Sentences())
     log = logging.getLogger("autoseg")
     log.handlers[:] = [handler]
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.setLevel(logging.ERROR if silent else logging.WARNING if quiet else logging.INFO)
 
 
 class _Sentences(logging.Formatter):

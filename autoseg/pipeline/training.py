@@ -13,11 +13,13 @@ from autoseg.pipeline.ready import settled_run
 from autoseg.pipeline.reporting import try_report
 from autoseg.room import check_writable
 from autoseg.studies.crossval import CrossValidation, cross_validate
-from autoseg.studies.fold import FoldResult, train_one
+from autoseg.studies.fold import FoldResult, Run, train_one
 from autoseg.studies.settled import check_model
 from autoseg.training.memory import told_when_short_of_memory
+from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.settle import Training
 from autoseg.workspace import Workspace
+from planners.records import digest
 
 __all__ = ["FoldResult", "train"]
 
@@ -34,6 +36,7 @@ def train(
     on_training: Callable[[Training], object] = lambda training: None,
     on_fold: Callable[[FoldResult], object] = lambda result: None,
     on_report: Callable[[CrossValidation], object] = lambda found: None,
+    ranks: Ranks = ALONE,
 ) -> list[FoldResult]:
     """Train folds; the same call continues what was interrupted.
 
@@ -46,27 +49,37 @@ def train(
         on_training: called with the settled training before it begins.
         on_fold: called with each FoldResult as it comes.
         on_report: called with what several folds came to together, which is also written.
+        ranks: the processes that train together, all of which make the same call; the first one alone calls back and writes.
 
     Raises:
-        AutosegError: the call or the data set is wrong; nothing was trained.
+        AutosegError: the call or the data set is wrong; nothing was trained. Withdrawn: another rank ended.
     """
     options, runtime = options or TrainOptions(), runtime or Runtime()
     groups = read_groups(options.groups) if options.groups else Groups()
-    run = settled_run(dataset, str(fold), workspace, options, runtime)
-    on_training(run.training)
+    run = ranks.in_order(lambda: settled_run(dataset, str(fold), workspace, options, runtime, ranks))
+    ranks.refuse_unless_same("what is to be trained", " ".join(digest(task) for task in run.tasks.values()))
+    if ranks.is_first:
+        on_training(run.training)
     if options.dry_run:
         return []
-    check_writable(run.folder)
-    check_writable(run.model)
-    check_model(run)
+    ranks.alone(lambda: _check_places(run))
     results = []
     for name in run.tasks:
-        with run_lock(run.folder / f"fold_{name}"), told_when_short_of_memory():
+        with ranks.held(run_lock(run.folder / f"fold_{name}")), told_when_short_of_memory():
             results.append(train_one(run, name))
-            try_report(results[-1].folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
-        on_fold(results[-1])
-    if sum(one.report is not None for one in results) > 1:
+            if ranks.is_first:
+                try_report(results[-1].folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
+        if ranks.is_first:
+            on_fold(results[-1])
+    if ranks.is_first and sum(one.report is not None for one in results) > 1:
         together = cross_validate(run, results, groups)
         try_report(together.folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
         on_report(together)
     return results
+
+
+def _check_places(run: Run) -> None:
+    """Find out before the training whether run and model can be written."""
+    check_writable(run.folder)
+    check_writable(run.model)
+    check_model(run)

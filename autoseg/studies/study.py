@@ -50,7 +50,7 @@ from autoseg.workspace import Workspace, read_record, write_json, write_text
 from planners.plan import Decision
 from planners.records import digest, to_json
 
-__all__ = ["STUDY_FILE", "Studied", "StudyRecord", "run_study"]
+__all__ = ["STUDY_FILE", "Studied", "StudyRecord", "run_study", "trainings_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +138,14 @@ def run_study(
     return _decide(_Study(spec, workspace, options, runtime, folder, asked, groups), found, failed)
 
 
+def trainings_of(
+    spec: DatasetSpec, workspace: Workspace, options: StudyOptions, runtime: Runtime, settled_run: SettledRun
+) -> tuple[TrainConfiguration, list[Configuration]]:
+    """The step that trains, and the configurations of a study."""
+    step, _, items = _settle(spec, workspace, options, runtime, settled_run)
+    return step, items
+
+
 @dataclass(frozen=True)
 class _Study:
     """What a study works with."""
@@ -155,7 +163,8 @@ def _settle(
     spec: DatasetSpec, workspace: Workspace, options: StudyOptions, runtime: Runtime, settled_run: SettledRun
 ) -> tuple[TrainConfiguration, dict[str, Any], list[Configuration]]:
     """(the step that trains, what is asked for as JSON, the configurations)."""
-    recipe, device, training = choose_recipe(options.training), choose_device(runtime.device), options.training
+    recipe, training = choose_recipe(options.training), options.training
+    device = choose_device(runtime.device, elsewhere=runtime.elsewhere)
     count = count_folds(spec)
     folds = fold_names(options.folds or f"0-{count - 1}", count)
     if len(folds) < 2:
