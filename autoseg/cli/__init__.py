@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from autoseg.cli.common import add_common, install_log
+from autoseg.cli.common import add_common, install_log, place_among_ranks
 from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     install_log(args.quiet)
     try:
+        _refuse_torchrun(args.verb)
         with _asked_to_stop():
             return args.run(args) or 0
     except AutosegError as fault:
@@ -75,6 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _refuse_torchrun(verb: str) -> None:
+    """``torchrun`` starts several processes of one command, which would all do the same work."""
+    if place_among_ranks()[1] > 1 and verb != "train":
+        raise AutosegError(f"torchrun is for autoseg train. Start autoseg {verb} without it; autoseg predict has --shard i/N")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -18,7 +18,15 @@ from autoseg.options import Runtime
 if TYPE_CHECKING:
     from autoseg.workspace import Workspace
 
-__all__ = ["Progress", "add_common", "install_log", "print_findings", "runtime_of", "workspace_of"]
+__all__ = [
+    "Progress",
+    "add_common",
+    "install_log",
+    "place_among_ranks",
+    "print_findings",
+    "runtime_of",
+    "workspace_of",
+]
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +42,15 @@ def workspace_of(args: argparse.Namespace) -> Workspace:
     from autoseg.workspace import Workspace  # with numpy: too slow for --help
 
     return Workspace(Path(args.workspace or os.environ.get("AUTOSEG_WORKSPACE") or "autoseg_workspace").absolute())
+
+
+def place_among_ranks() -> tuple[int, int, int, int]:
+    """What ``torchrun`` says of this process: its number and that of all, and both on this machine; without it (0, 1, 0, 1)."""
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ):
+        return 0, 1, 0, 1
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    index, count, local, here = (int(os.environ.get(name, default)) for name, default in names.items())
+    return index, count, local, here
 
 
 def runtime_of(args: argparse.Namespace) -> Runtime:

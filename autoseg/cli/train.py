@@ -6,7 +6,7 @@ import argparse
 import os
 from dataclasses import replace
 
-from autoseg.cli.common import install_log, runtime_of, workspace_of
+from autoseg.cli.common import install_log, place_among_ranks, runtime_of, workspace_of
 from autoseg.cli.flags import add_flags, options_from
 from autoseg.errors import AutosegError
 from autoseg.options import Runtime, TrainOptions
@@ -28,10 +28,11 @@ def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import train
     from autoseg.training.ranks import Withdrawn, join
 
-    options, index = options_from(args, TrainOptions()), int(os.environ.get("RANK", "0"))
+    options, (index, count, local, here) = options_from(args, TrainOptions()), place_among_ranks()
+    args.quiet = args.quiet or index > 0
     install_log(args.quiet, silent=index > 0)
     try:
-        with join(os.environ, args.device) as (ranks, device):
+        with join(index, count, args.device, local=local, here=here) as (ranks, device):
             folds = train(
                 args.dataset,
                 args.fold,

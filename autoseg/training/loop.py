@@ -195,6 +195,7 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
     """(state, averaged weights, precision) of the checkpoint, which fills network and optimisers too, else fresh ones."""
     wanted = {None: "auto", True: "bf16", False: "fp32"}[job.recipe.bf16]
     if not job.checkpoint.is_file():
+        job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", "none")
         state = LoopState(identity=job.identity, steps_expected=job.length.steps or 1, bf16=False)
         averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if job.recipe.ema else {}
         return state, averaged, wanted

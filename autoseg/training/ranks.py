@@ -13,7 +13,7 @@ rank dies the others end too, and ``torchrun`` starts all of them again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -171,23 +171,24 @@ class _Whole(torch.autograd.Function):
 
 
 @contextmanager
-def join(environment: Mapping[str, str], device: str) -> Iterator[tuple[Ranks, str]]:
+def join(index: int, count: int, device: str, *, local: int = 0, here: int = 1) -> Iterator[tuple[Ranks, str]]:
     """Join the training that ``torchrun`` started, for as long as it lasts: (Ranks, the device of this one).
 
+    Where the others are stands in the environment, as ``torch.distributed`` reads it.
+
     Args:
-        environment: in which ``torchrun`` says who is who; without its words the process is alone.
+        index, count: of this process, and of all.
         device: that was asked for; ``auto`` and ``cuda`` become the GPU of this rank.
+        local, here: of this process, and of all on this machine.
 
     Raises:
         TrainingError: there are more ranks than GPUs on this machine, or one GPU is named for all. Withdrawn: nobody answers.
     """
-    count = int(environment.get("WORLD_SIZE", "1"))
-    if count == 1 or "RANK" not in environment:
+    if count == 1:
         yield ALONE, device
         return
-    chosen = _device_of(device, int(environment.get("LOCAL_RANK", "0")), int(environment.get("LOCAL_WORLD_SIZE", "1")))
-    index, on_gpu = int(environment.get("RANK", "0")), chosen.startswith("cuda")
-    ranks = Ranks(index, count)
+    ranks, chosen = Ranks(index, count), _device_of(device, local, here)
+    on_gpu = chosen.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(chosen)
     with ranks.watched():

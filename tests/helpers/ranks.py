@@ -139,7 +139,7 @@ def train_together(jobs: Iterable[str], file: Path, *, count: int = 2) -> dict[s
 
 def main(file: str, *jobs: str) -> None:
     found = {}
-    with join(os.environ, "cpu") as (ranks, _):
+    with join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "cpu") as (ranks, _):
         for job in jobs:
             found[job] = [
                 {"train": row.train_loss, "validation": row.validation_loss, "seen": row.patch_dice["seen"]}
