@@ -227,7 +227,6 @@ def _settle_devices(recipe: Recipe, devices: int) -> tuple[Recipe, tuple[Decisio
         chosen = f"{devices} devices divide each batch of {size}"
         return recipe, (Decision(DEVICES, chosen, "the recipe says so; the training is that of one device"),)
     factor = devices**recipe.devices_exponent
-    rates = {name: getattr(recipe, name) * factor for name in RATES}
     decision = Decision(
         DEVICES,
         f"each of {devices} devices takes a batch of {size}, {size * devices} in a step; learning rates times {factor:.3g}",
@@ -235,7 +234,7 @@ def _settle_devices(recipe: Recipe, devices: int) -> tuple[Recipe, tuple[Decisio
         "given is the plan's divided by that number",
         f"exponent {recipe.devices_exponent:g}; learning rate {recipe.learning_rate:g} on one device",
     )
-    return replace(recipe, **rates), (decision,)
+    return replace(recipe, **{name: factor * getattr(recipe, name) for name in RATES}), (decision,)
 
 
 def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple[Decision, ...]]:
