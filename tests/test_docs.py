@@ -39,7 +39,10 @@ def name_of(path: Path) -> str:
 
 
 def made_at_build(generate) -> set[str]:
-    return {f"{generate.FOLDER}/{name}" for name in (*generate.COPIED, "commands.md", "options.md", "plan.md", "recipe.md")}
+    return {
+        f"{generate.FOLDER}/{name}"
+        for name in (*generate.COPIED, "commands.md", "costs.md", "options.md", "plan.md", "recipe.md")
+    }
 
 
 def commands_in(text: str) -> list[str]:

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from autoseg.cli.common import add_common, install_log
+from autoseg.cli.common import add_common, install_log, place_among_ranks
 from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 VERBS = {
     "convert": "make a data-set folder of public data or of any scans and labels",
@@ -32,6 +32,7 @@ VERBS = {
     "report": "write the HTML report of a run, of predictions or of an evaluation",
     "compare": "train, predict and score several networks alike, and say what the scores support",
     "study": "cross-validate configurations, decide, and leave one model to predict with",
+    "slurm": "print the job array of SLURM that does what is left of a training, a study or a prediction",
     "model": "export, import or describe a model",
     "demo": "the whole road on made-up scans, on a CPU, in minutes",
 }
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     install_log(args.quiet)
     try:
+        _refuse_torchrun(args.verb)
         with _asked_to_stop():
             return args.run(args) or 0
     except AutosegError as fault:
@@ -74,6 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _refuse_torchrun(verb: str) -> None:
+    """``torchrun`` starts several processes of one command, which would all do the same work."""
+    if place_among_ranks()[1] > 1 and verb != "train":
+        raise AutosegError(f"torchrun is for autoseg train. Start autoseg {verb} without it; autoseg predict has --shard i/N")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments that a command of these words would have; SystemExit, with a message, where they are wrong."""
+    return _parser(words).parse_args(words)
 
 
 @contextmanager

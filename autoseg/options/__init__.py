@@ -37,6 +37,7 @@ __all__ = [
     "ReconstructOptions",
     "ReportOptions",
     "Runtime",
+    "SlurmOptions",
     "StudyOptions",
     "SurfaceOptions",
     "TrainOptions",
@@ -60,12 +61,14 @@ class Runtime:
         workers: threads; default: one per core, eight at most
         fresh: make everything anew, in place of what is there
         progress: ``progress(title, total)`` returns what is called with the Outcome of each case
+        elsewhere: nothing is computed here, and the device is that of another machine
     """
 
     device: str = option("auto", text, "DEVICE")
     workers: int | None = option(None, positive, "N")
     fresh: bool = option(False)
     progress: Callable[[str, int], OnDone] = field(default=silent, compare=False)
+    elsewhere: bool = field(default=False)
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,29 @@ class StudyOptions:
     groups: str | None = option(None, path, "FILE:COLUMN")
     name: str = option("study", text, "NAME")
     at_once: int = option(1, as_fit, "N|auto")
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """How the jobs of an array are submitted.
+
+    Attributes:
+        shards: of a prediction; a job each (default 8)
+        at_once: so many jobs at the same time, at most
+        limit: time of a job, such as 8h; default: that of the partition
+        warning: seconds before that limit, at which a job is told to end in order and goes back into the queue (default 120)
+        sbatch: a setting of sbatch for all jobs, such as --sbatch=--gres=gpu:1
+        before: a line of bash at the beginning of each job, such as 'module load cuda'
+        logs: folder for what the jobs say (default slurm)
+    """
+
+    shards: int = option(8, positive, "N")
+    at_once: int | None = option(None, positive, "N")
+    limit: float | None = option(None, duration, "8h", name="--time")
+    warning: int = option(120, positive, "SECONDS")
+    sbatch: tuple[str, ...] = option((), text, "SETTING", many=True)
+    before: tuple[str, ...] = option((), text, "LINE", many=True)
+    logs: str = option("slurm", path, "DIR")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from autoseg.studies.studied import Studied, StudyRecord
 from autoseg.workspace import Workspace, read_record, write_json
 from planners.records import digest, to_json
 
-__all__ = ["STUDY_FILE", "Studied", "StudyRecord", "run_study"]
+__all__ = ["STUDY_FILE", "Studied", "StudyRecord", "run_study", "trainings_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +68,20 @@ def run_study(
     return decide(Study(spec, workspace, options, runtime, folder, asked, step.folds, groups), found, failed)
 
 
+def trainings_of(
+    spec: DatasetSpec, workspace: Workspace, options: StudyOptions, runtime: Runtime, settled_run: SettledRun
+) -> tuple[TrainConfiguration, tuple[Configuration, ...]]:
+    """The step that trains, and the configurations of a study."""
+    step, _, items = _settle(spec, workspace, options, runtime, settled_run)
+    return step, items
+
+
 def _settle(
     spec: DatasetSpec, workspace: Workspace, options: StudyOptions, runtime: Runtime, settled_run: SettledRun
 ) -> tuple[TrainConfiguration, dict[str, Any], tuple[Configuration, ...]]:
     """(the step that trains, what is asked for as JSON, the configurations)."""
     recipe, training = choose_recipe(options.training), options.training
-    device = choose_device(device_names(runtime.device)[0])
+    device = choose_device(device_names(runtime.device)[0], elsewhere=runtime.elsewhere)
     count = count_folds(spec)
     folds = fold_names(options.folds or f"0-{count - 1}", count)
     if len(folds) < 2:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 from autoseg.errors import TrainingError
 from autoseg.registry import Registry
 from planners.plan import Plan
-from planners.records import RecordError, called, from_json
+from planners.records import RecordError, added, called, from_json
 
 __all__ = [
     "RECIPES",
@@ -92,6 +92,10 @@ class Recipe:
         patience: validations without progress until the learning rate falls; None never.
         checkpoint_minutes: between two checkpoints.
         bf16: True, False, or None for a short probe of what is faster.
+        divide_batch: where several devices train together (``torchrun``), they divide the samples of one batch, and the
+            training is that of one device; by default each takes a whole batch.
+        devices_exponent: then all learning rates are multiplied by this power of the number of devices: 0.5 for the square
+            root, 1 for a linear rule, 0 to leave them.
     """
 
     name: str = "autoseg"
@@ -125,6 +129,8 @@ class Recipe:
     patience: int | None = 8
     checkpoint_minutes: float = 3.0
     bf16: bool | None = None
+    divide_batch: bool = added(2, False)
+    devices_exponent: float = added(2, 0.5)
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1 or not 0 <= self.constant_until < 1:
@@ -149,6 +155,8 @@ class Recipe:
             raise ValueError(
                 f"cpu_width must be from {WIDTHS[0]} to {WIDTHS[1]} times the plan's features, found {self.cpu_width}"
             )
+        if not 0 <= self.devices_exponent <= 1:
+            raise ValueError(f"devices_exponent must be from 0 to 1, found {self.devices_exponent}")
         if not 0 <= self.foreground <= 1 or not 0 <= (self.momentum or 0) < 1:
             raise ValueError(f"foreground and momentum must be fractions, found {self.foreground} and {self.momentum}")
         if min(self.weight_decay, self.muon_learning_rate, self.attention_rate, self.augmentation_free_epochs) < 0:
