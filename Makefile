@@ -1,7 +1,7 @@
 # make demo and make test set everything up by themselves, in .venv
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := dicom,onnx,page,test,dev
+EXTRAS := cluster,dicom,onnx,page,test,dev
 COVERAGE :=
 # tests of parts, without whole verbs, browsers and processes of their own
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
@@ -80,7 +80,7 @@ oldest: .venv-oldest/ready
 	.venv-oldest/bin/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 # ipyniivue, of which only files are read, asks for a newer numpy than the rest: it comes without what it depends on
-OLDEST := dicom,onnx,test,dev
+OLDEST := cluster,dicom,onnx,test,dev
 .venv-oldest/ready: setup.cfg tests/helpers/lower_bounds.py
 	$(PYTHON) -m venv .venv-oldest
 	$(PYTHON) tests/helpers/lower_bounds.py setup.cfg $(OLDEST) > .venv-oldest/bounds.txt

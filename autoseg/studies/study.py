@@ -319,5 +319,5 @@ def _final_report(about: _Study, chosen: CrossValidated, rules: Sequence[LabelRu
             write_label_volume(LabelVolume(cleaned, volume.geometry), folder / f"{case}{ending}", like=Path(files.predicted))
     references = {case: Path(files.reference) for case, files in chosen.files.items()}
     lesions = LesionRule(about.spec.lesions) if about.spec.lesions else None
-    workers = about.runtime.workers
-    return evaluate_folder(references, folder, chosen.report.labels, ending=ending, workers=workers, lesions=lesions)
+    engine = LocalEngine(about.runtime.workers)
+    return evaluate_folder(references, folder, chosen.report.labels, ending=ending, engine=engine, lesions=lesions)
