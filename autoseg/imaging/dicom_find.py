@@ -421,7 +421,7 @@ def _letters() -> Iterator[str]:
 
 
 def _with_unique_names(series: list[DicomSeries], *, every: bool = False) -> tuple[DicomSeries, ...]:
-    """Sorted by name; where some are the same, or for ``every`` one, the end of a digest of the images' identifiers is added."""
+    """Sorted by name; where some are the same, or for ``every`` one, a digest of the images' identifiers ends the name."""
     count = Counter(one.name for one in series)
     named = [one if count[one.name] == 1 and not every else replace(one, name=f"{one.name}_{_mark(one)}") for one in series]
     return tuple(sorted(named, key=lambda one: one.name))

@@ -32,6 +32,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.ledger import Claim, Ledger
 from autoseg.names import folders_of, scrubbed
 from autoseg.networks.cpu import keep_memory
+from autoseg.networks.devices import choose_device
 from autoseg.options import InferenceOptions
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
@@ -139,6 +140,7 @@ class Predict:
         fresh: do every case again, and replace whatever is in the way.
         shard: (i, n): this is the i-th of n that share the folder.
         keeps_memory: the process is the prediction's own, and keeps the memory of large tensors where that makes it faster.
+        on_cpu: number format where it is a CPU that computes; '' for what the inference asks for.
     """
 
     model: str
@@ -149,6 +151,7 @@ class Predict:
     fresh: bool = False
     shard: tuple[int, int] = (0, 1)
     keeps_memory: bool = False
+    on_cpu: str = ""
 
     @property
     def ledger(self) -> Ledger:
@@ -162,10 +165,18 @@ class Predict:
 
     def setup(self) -> PredictRunner:
         """Load the model; AutosegError where it, or the device, does not serve."""
-        predictor = Predictor(self.model, self.inference, device=self.device, scratch=self.folder)
-        if self.keeps_memory and predictor.device.type == "cpu":
-            keep_memory()
-        return PredictRunner(self, predictor)
+        device, inference = choose_device(self.device), self.inference
+        if device.type == "cpu":
+            inference = replace(inference, precision=self.on_cpu or inference.precision)
+            if self.keeps_memory:
+                keep_memory()
+        return PredictRunner(self, Predictor(self.model, inference, device=str(device), scratch=self.folder))
+
+    def settled(self) -> Predict:
+        """The step for workers, of which none tries by itself which number format its CPU is faster in: all take the same."""
+        if self.inference.precision != "auto":
+            return self
+        return replace(self, on_cpu=Predictor(self.model, self.inference, device="cpu", scratch=self.folder).facts.precision)
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,6 +89,7 @@ def predict(
         shard=options.shard,
         keeps_memory=True,
     )
+    step = step if is_local else step.settled()
     logger.info("%d cases, model %s, on %s", len(share), bundle.name, device)
     done = predict_cohort(step, cases, engine=engine, on_done=runtime.progress("predict", len(share)))
     if share:
