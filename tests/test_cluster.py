@@ -4,8 +4,11 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,8 @@ from tests.helpers.models import make_plan, write_model, write_scans
 from tests.helpers.steps import Deadly, Square, Unready
 
 distributed = pytest.importorskip("distributed", reason="the extra cluster is not installed")
+
+ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
@@ -62,17 +67,20 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path, caplog):
     killed: list[int] = []
 
     def kill(outcome):
-        if not killed:
-            killed.append(int((tmp_path / f"{outcome.name}.txt").read_text()))
+        if not killed and outcome.error is None:
+            killed.append(int((tmp_path / f"{outcome.name}.txt").read_text().split()[0]))
             os.kill(killed[0], signal.SIGKILL)
 
-    outcomes = engine_of("dask", 2).map(Square(tmp_path, 0.1), range(9), on_done=kill)
+    engine = engine_of("dask", devices=("cuda:0", "cuda:1"))
+    outcomes = engine.map(Square(tmp_path, 0.1), range(9), on_done=kill)
     assert killed != [os.getpid()]
     assert [outcome.name for outcome in outcomes] == [str(number) for number in range(9)]
     assert [outcome.value for outcome in outcomes] == [0, 1, None, 9, 16, 25, 36, 49, 64]
     assert str(outcomes[2].error) == "ValueError: two is broken"
     assert "three is odd" in caplog.messages  # said in the worker
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".txt"] * 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{number}.txt" for number in range(9) if number != 2]
+    devices = {path.read_text().split()[1] for path in tmp_path.iterdir()}
+    assert devices == {"cuda:0", "cuda:1"}  # each worker has its own
 
 
 def test_predictions_surfaces_and_scores_are_those_of_threads(address, tmp_path):
@@ -147,3 +155,40 @@ def test_an_item_that_kills_its_workers_fails_and_the_others_are_done(tmp_path):
     outcomes = engine_of("dask", 1).map(Deadly(tmp_path), range(3))
     assert [outcome.value for outcome in outcomes] == [0, None, 4]
     assert "4 workers died while they were at it" in str(outcomes[1].error)
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """The file of a scheduler in a process of its own, with one worker in another, and these processes."""
+    place = tmp_path / "scheduler.json"
+    common = ["--scheduler-file", place, "--no-dashboard", "--host", "127.0.0.1"]
+    commands = (["dask_scheduler", *common, "--port", "0"], ["dask_worker", *common, "--nthreads", "1", "--memory-limit", "0"])
+    words = [[sys.executable, "-m", f"distributed.cli.{module}", *map(str, more)] for module, *more in commands]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=ROOT, env=env) for command in words]
+    until = time.monotonic() + 60
+    while not place.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    yield place, processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_told_and_what_was_finished_stays(apart, tmp_path, monkeypatch):
+    monkeypatch.setattr("autoseg.engines.cluster.CONNECT_SECONDS", 60.0)  # for the worker to come
+    place, processes = apart
+    seen = []
+
+    def done(outcome):
+        seen.append(outcome.name)
+        if len(seen) == 2:
+            processes[0].kill()
+
+    engine = engine_of(f"dask:{place}")
+    begun = time.monotonic()
+    with pytest.raises(EngineError, match="is lost. What was finished stays; start it again and give the same command"):
+        engine.map(Square(tmp_path, 0.5), [0, 1, *range(4, 40)], on_done=done)
+    assert time.monotonic() - begun < 45
+    assert {f"{name}.txt" for name in seen} <= {path.name for path in tmp_path.iterdir()}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version_tuple
@@ -44,6 +45,8 @@ class Call:
         seen: a file that the workers must see too.
         versions: as ``about`` tells them.
         step: Dask's bytes of the step; taken apart where it is set up, since that may take seconds.
+        ours: the workers were started for this call, which ends them; what a person presses is for the command alone.
+        devices: of the workers by their numbers, in turn; empty for what the step says.
     """
 
     key: str
@@ -51,6 +54,8 @@ class Call:
     seen: str | None
     versions: dict[str, str]
     step: bytes
+    ours: bool
+    devices: tuple[str, ...] = ()
 
 
 class HandStep(WorkerPlugin):  # type: ignore[misc]
@@ -60,7 +65,10 @@ class HandStep(WorkerPlugin):  # type: ignore[misc]
         self.call, self.name = call, f"autoseg-{call.key}"
 
     def setup(self, worker: Any) -> None:
-        _BENCH.calls[self.call.key] = self.call
+        devices = self.call.devices
+        _BENCH.calls[self.call.key] = (self.call, devices[int(worker.name) % len(devices)] if devices else "")
+        if self.call.ours:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def teardown(self, worker: Any) -> None:
         _BENCH.forget(self.call.key)
@@ -103,7 +111,7 @@ class _Bench:
     """The calls that this process knows of, and the runner of one; that of another replaces it once nobody uses it."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, Call] = {}
+        self.calls: dict[str, tuple[Call, str]] = {}  # with the device for this process, where it is told one
         self.changed, self.device = threading.Condition(), threading.Lock()
         self.key, self.users, self.loaded = "", 0, None
 
@@ -113,7 +121,7 @@ class _Bench:
             self.changed.wait_for(lambda: self.key == key or not self.users)
             if self.key != key:
                 self.key, self.loaded = "", None  # before the next is loaded: two may not fit
-                self.loaded = _set_up(self.calls[key])
+                self.loaded = _set_up(*self.calls[key])
                 self.key = key
             self.users += 1
             runner = self.loaded
@@ -134,7 +142,7 @@ class _Bench:
 _BENCH = _Bench()
 
 
-def _set_up(call: Call) -> Any:
+def _set_up(call: Call, device: str) -> Any:
     """The runner of a step, in this worker."""
     where = f"the worker on {socket.gethostname()}"
     other = [
@@ -152,7 +160,8 @@ def _set_up(call: Call) -> Any:
     if call.seen and not os.path.exists(call.seen):
         raise EngineError(f"{where} sees another folder {os.path.dirname(call.seen)} than this command. {remedy}")
     try:
-        return loads(call.step).setup()
+        step = loads(call.step)
+        return (replace(step, device=device) if device else step).setup()
     except Exception as fault:
         raise EngineError(f"{where} cannot begin: {reason_of(fault)}. {remedy}") from fault
 

@@ -14,12 +14,13 @@ __all__ = ["ENGINES", "engine_of"]
 ENGINES = ("local", "dask")
 
 
-def engine_of(asked: str, workers: int | None = None) -> Engine:
+def engine_of(asked: str, workers: int | None = None, devices: tuple[str, ...] = ()) -> Engine:
     """The engine that is asked for; nothing is started or connected yet.
 
     Args:
         asked: ``local``, ``dask`` for processes of this machine, or ``dask:ADDRESS`` for those of a scheduler.
         workers: threads, or processes that are started.
+        devices: that such processes share; see ``DaskEngine``.
 
     Raises:
         EngineError: there is none of that name, or it is not installed.
@@ -35,4 +36,4 @@ def engine_of(asked: str, workers: int | None = None) -> Engine:
         raise EngineError(f"--engine {asked}: expected an address behind the colon, such as tls://node1:8786, or no colon")
     if find_spec("distributed") is None:
         raise EngineError(f"--engine {asked}: the package distributed is not installed. {INSTALL}")
-    return DaskEngine(address, workers)
+    return DaskEngine(address, workers, devices)

@@ -26,7 +26,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
 
-from autoseg.engines.local import OnDone, default_workers
+from autoseg.engines.local import OnDone
+from autoseg.engines.processes import on_stop_signals
 from autoseg.engines.steps import Outcome, Step, reason_of
 from autoseg.errors import AutosegError, EngineError
 
@@ -48,8 +49,8 @@ class DaskEngine:
     Attributes:
         address: of a scheduler, ``tcp://HOST:PORT`` or ``tls://HOST:PORT``, or the path of the ``.json`` file that it wrote;
             '' for processes of this machine that live as long as the call.
-        workers: how many of these; None for two.
-        devices: of them, as CUDA's CUDA_VISIBLE_DEVICES names them, one for each worker in turn; empty for all that there are.
+        workers: how many of these; None for one on each device, or two.
+        devices: such as ``cuda:0``, one for each of them in turn, as the ``device`` of the step; empty for its own.
     """
 
     address: str = ""
@@ -71,18 +72,20 @@ class DaskEngine:
             AutosegError: of the step's ``setup``, on a worker.
         """
         folder = getattr(step, "folder", None)
-        with _client(self) as client, _seen_by_all(folder) as seen, _handed(client, step, seen) as key:
+        with _client(self) as client, _seen_by_all(folder) as seen, _handed(client, step, seen, self) as key:
             return _map(client, key, enumerate(items), name, on_done or (lambda outcome: None))
 
 
 @contextmanager
-def _handed(client: Any, step: Step, seen: str | None) -> Iterator[str]:
+def _handed(client: Any, step: Step, seen: str | None, engine: DaskEngine) -> Iterator[str]:
     """The key under which every worker knows the step, as long as it lasts."""
     from distributed.protocol.pickle import dumps
 
     from autoseg.engines.bench import Call, HandStep, about
 
-    hand = HandStep(Call(uuid4().hex, os.getcwd(), seen, about(), dumps(step)))
+    ours = not engine.address
+    call = Call(uuid4().hex, os.getcwd(), seen, about(), dumps(step), ours, engine.devices if ours else ())
+    hand = HandStep(call)
     try:
         client.register_plugin(hand)
     except Exception as fault:
@@ -204,7 +207,7 @@ def _client(engine: DaskEngine) -> Iterator[Any]:
             _wait_for_workers(client, engine.address)
             _tell_trust(client.scheduler.address)
         else:
-            client = stack.enter_context(_of_this_machine(engine.workers or min(2, default_workers()), engine.devices))
+            client = stack.enter_context(_of_this_machine(engine.workers or len(engine.devices) or 2, len(engine.devices)))
         yield client
 
 
@@ -249,7 +252,7 @@ def _tell_trust(address: str) -> None:
 
 
 @contextmanager
-def _of_this_machine(workers: int, devices: tuple[str, ...]) -> Iterator[Any]:
+def _of_this_machine(workers: int, devices: int) -> Iterator[Any]:
     """A client of a cluster of our own, which ends with it, and with this process however that ends."""
     import dask.config
     from distributed import Client, LocalCluster, Security
@@ -268,23 +271,33 @@ def _of_this_machine(workers: int, devices: tuple[str, ...]) -> Iterator[Any]:
         security = Security.temporary()
     except ImportError as fault:
         raise EngineError(f"--engine dask: {reason_of(fault)}. {INSTALL}") from fault
-    with (
-        tempfile.TemporaryDirectory(prefix="autoseg-dask-", ignore_cleanup_errors=True) as folder,
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="tls://127.0.0.1",
-            security=security,
-            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-            dashboard_address=None,
-            memory_limit=0,
-            local_directory=folder,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="autoseg-dask-", ignore_cleanup_errors=True))
+        stack.enter_context(dask.config.set(settings))
+        with _stopped_afterwards():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=2 if devices else 1,  # one reads and writes while the device has the item of the other
+                host="tls://127.0.0.1",
+                security=security,
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+                dashboard_address=None,
+                memory_limit=0,
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+            )
+            stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster, set_as_default=False))
+
+
+@contextmanager
+def _stopped_afterwards() -> Iterator[None]:
+    """Who asks to stop meanwhile is heard at the end: a cluster that is half started cannot be closed in order."""
+    asked: list[int] = []
+    with on_stop_signals(lambda number, frame: asked.append(number)):
+        yield
+    if asked:
+        raise KeyboardInterrupt
 
 
 INSTALL = "Install it with: pip install 'autoseg[cluster]'"

@@ -15,7 +15,7 @@ from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import Predict, predict_cohort
-from autoseg.networks.devices import choose_device
+from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.dicom import refuse_other_scans
@@ -67,7 +67,7 @@ def predict(
 
             refuse_foreign_report(scores)
             refuse_foreign(scores / PAGE)
-    engine, bundle = engine_of(runtime.engine, runtime.workers), load_bundle(Path(model))
+    engine, bundle = engine_of(runtime.engine, runtime.workers, devices_for(runtime.device)), load_bundle(Path(model))
     is_local = isinstance(engine, LocalEngine)  # else each worker chooses among its own devices
     device = str(choose_device(runtime.device)) if is_local else runtime.device
     inverts = options.invert_monochrome1

@@ -16,6 +16,7 @@ class Square:
 
     folder: Path
     seconds: float = 0.0
+    device: str = ""
 
     def setup(self):
         return self
@@ -26,7 +27,7 @@ class Square:
             raise ValueError("two is broken")
         if number == 3:
             logging.getLogger("autoseg.tests").warning("three is odd")
-        (self.folder / f"{number}.txt").write_text(str(os.getpid()))
+        (self.folder / f"{number}.txt").write_text(f"{os.getpid()} {self.device}")
         return number**2
 
 
