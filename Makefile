@@ -1,7 +1,7 @@
 # make demo and make test set everything up by themselves, in .venv
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := dicom,onnx,page,test,dev
+EXTRAS := cluster,dicom,onnx,page,test,dev
 COVERAGE :=
 # tests of parts, without whole verbs, browsers and processes of their own
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
@@ -88,7 +88,7 @@ oldest: .venv-oldest/ready
 
 # ipyniivue, of which only files are read, asks for a newer numpy than the rest: it comes without what it depends on. The extra
 # onnx asks for a newer torch than the rest, so its tests skip here
-OLDEST := dicom,test,dev
+OLDEST := cluster,dicom,test,dev
 .venv-oldest/ready: setup.cfg tests/helpers/lower_bounds.py
 	$(PYTHON) -m venv .venv-oldest
 	$(PYTHON) tests/helpers/lower_bounds.py setup.cfg $(OLDEST) > .venv-oldest/bounds.txt

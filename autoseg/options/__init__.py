@@ -59,6 +59,7 @@ class Runtime:
     Attributes:
         device: auto (default), cpu, cuda, cuda:1, mps
         workers: threads; default: one per core, eight at most
+        engine: who does the cases: local (default), dask (processes of this machine), or dask:ADDRESS (a cluster)
         fresh: make everything anew, in place of what is there
         progress: ``progress(title, total)`` returns what is called with the Outcome of each case
         elsewhere: nothing is computed here, and the device is that of another machine
@@ -66,6 +67,7 @@ class Runtime:
 
     device: str = option("auto", text, "DEVICE")
     workers: int | None = option(None, positive, "N")
+    engine: str = option("local", text, "NAME")
     fresh: bool = option(False)
     progress: Callable[[str, int], OnDone] = field(default=silent, compare=False)
     elsewhere: bool = field(default=False)
@@ -280,6 +282,7 @@ class PredictOptions:
         invert_monochrome1: turn DICOM images of MONOCHROME1 round, as converters that use ITK do
         reference: score the results against the labels there
         shard: the i-th of N shards of the cases, counted from 0
+        watch: stay, and take scans as they come, each once its files have not changed for SECONDS (10)
     """
 
     inference: InferenceOptions = InferenceOptions()
@@ -291,6 +294,7 @@ class PredictOptions:
     invert_monochrome1: bool = option(False)
     reference: str | None = option(None, path, "DIR")
     shard: tuple[int, int] = option((0, 1), shard, "i/N")
+    watch: float | None = option(None, finite, "SECONDS", bare=10.0)
 
 
 @dataclass(frozen=True)

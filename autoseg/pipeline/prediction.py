@@ -9,14 +9,13 @@ from pathlib import Path
 
 from autoseg.data.labelmaps import references_in
 from autoseg.data.sources import find_inputs, tell
-from autoseg.engines import LocalEngine
+from autoseg.engines import LocalEngine, engine_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import Predict, predict_cohort
-from autoseg.networks.cpu import keep_memory
-from autoseg.networks.devices import choose_device
+from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.dicom import refuse_other_scans
@@ -68,7 +67,9 @@ def predict(
 
             refuse_foreign_report(scores)
             refuse_foreign(scores / PAGE)
-    bundle, device = load_bundle(Path(model)), choose_device(runtime.device)
+    engine, bundle = engine_of(runtime.engine, runtime.workers, devices_for(runtime.device)), load_bundle(Path(model))
+    is_local = isinstance(engine, LocalEngine)  # else each worker chooses among its own devices
+    device = str(choose_device(runtime.device)) if is_local else runtime.device
     inverts = options.invert_monochrome1
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
     tell(inputs)
@@ -78,19 +79,18 @@ def predict(
     if options.reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{options.reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     refuse_other_scans(options.write, cases)
-    if device.type == "cpu":
-        keep_memory()
     step = Predict(
         model=str(model),
         folder=target,
         outputs=asked_outputs(options, ending),
         inference=options.inference,
-        device=str(device),
+        device=device,
         fresh=runtime.fresh,
         shard=options.shard,
+        keeps_memory=True,
     )
+    step = step if is_local else step.settled()
     logger.info("%d cases, model %s, on %s", len(share), bundle.name, device)
-    engine = LocalEngine(runtime.workers)
     done = predict_cohort(step, cases, engine=engine, on_done=runtime.progress("predict", len(share)))
     if share:
         write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))

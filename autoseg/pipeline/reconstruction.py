@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
+from autoseg.atomic import remove_leftovers
 from autoseg.data.labelmaps import named_labels, references_in
-from autoseg.engines import LocalEngine, reason_of
+from autoseg.engines import LocalEngine, engine_of, reason_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import stem_of
 from autoseg.ledger import FOREIGN
@@ -58,7 +59,8 @@ def reconstruct(
             voxels say that they are derived, in the header where there is one and in ``CASE.json``.
         options: what is made. ``isotropic`` 0 means the finest spacing of each map. Values without a name in ``labels``, in a
             dataset.json beside the maps or in the ``CASE.json`` of a prediction are called ``label N``.
-        runtime: ``workers`` are threads for the structures of a case; cases go one by one.
+        runtime: ``workers`` are threads for the structures of a case, and cases go one by one, or those of another engine,
+            with a case each.
 
     Returns:
         Reconstructed; one broken file never stops the others. What an earlier call has made of the same map in the same way
@@ -76,11 +78,13 @@ def reconstruct(
         raise AutosegError(f"{target}: holds the label maps. Results need a folder of their own")
     if (target / TABLE).exists() and not runtime.fresh and not (target / TABLE).read_bytes().startswith(HEADING):
         raise AutosegError(f"{target / TABLE}: {FOREIGN}")
-    step = Reconstruct(target, options, _names(source, cases, options.labels), runtime.workers, runtime.fresh)
+    engine, threads = engine_of(runtime.engine, runtime.workers), runtime.workers
+    engine, threads = (LocalEngine(1), threads) if isinstance(engine, LocalEngine) else (engine, 1)
+    step = Reconstruct(target, options, _names(source, cases, options.labels), threads, runtime.fresh)
     logger.info("%d label maps", len(cases))
-    outcomes = LocalEngine(1).map(
-        step, cases.items(), name=lambda item: item[0], on_done=runtime.progress("reconstruct", len(cases))
-    )
+    on_done = runtime.progress("reconstruct", len(cases))
+    outcomes = engine.map(step, cases.items(), name=lambda item: item[0], on_done=on_done)
+    remove_leftovers(target)
     found = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     failures = tuple(f"{outcome.name}: {reason_of(outcome.error)}" for outcome in outcomes if outcome.error is not None)
     if found:

@@ -56,8 +56,12 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
     if not runtime.fresh:
         refuse_foreign(folder / PAGE)
-    page = page_of(folder, options)
     check_writable(folder)
+    if any(folder.glob("run_*_of_*.json")):
+        from autoseg.outputs.shards import merge_shards  # with what scores, which takes a second
+
+        merge_shards(folder, fresh=runtime.fresh)
+    page = page_of(folder, options)
     on_done = runtime.progress("draw", min(len(page.cases), MOST_PICTURED))
     notes = write_page(page, folder / PAGE, workers=runtime.workers, on_done=on_done)
     return Reported(folder / PAGE, notes, time.monotonic() - begun)
