@@ -11,6 +11,7 @@ from autoseg.locks import run_lock
 from autoseg.options import Runtime, TrainOptions
 from autoseg.pipeline.ready import settled_run
 from autoseg.pipeline.reporting import try_report
+from autoseg.pipeline.telling import tell_methods
 from autoseg.room import check_writable
 from autoseg.studies.crossval import CrossValidation, cross_validate
 from autoseg.studies.fold import FoldResult, train_one
@@ -64,6 +65,7 @@ def train(
         with run_lock(run.folder / f"fold_{name}"), told_when_short_of_memory():
             results.append(train_one(run, name))
             try_report(results[-1].folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
+            tell_methods(run.model)
         on_fold(results[-1])
     if sum(one.report is not None for one in results) > 1:
         together = cross_validate(run, results, groups)
