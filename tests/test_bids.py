@@ -17,8 +17,9 @@ from autoseg.data.sources import find_inputs
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import read_label_volume
 from autoseg.options import PredictOptions, Runtime
-from autoseg.outputs.bids import bids_names
+from autoseg.outputs.bids import BidsRecord, Made, bids_names
 from autoseg.pipeline import predict
+from autoseg.workspace import write_json
 
 GOLDEN = Path(__file__).parent / "golden" / "v0.1"
 MODEL = GOLDEN / "workspace" / "models" / "Golden_small"
@@ -151,6 +152,26 @@ def test_what_somebody_wrote_there_stays(place, tmp_path):
     (out / "derivatives/autoseg/dataset_description.json").write_text('{"Name": "mine"}')
     with pytest.raises(AutosegError, match="dataset_description.json"):
         predict(place / "raw", out, MODEL, options, RUNTIME)
+
+
+def test_what_was_being_written_when_a_call_was_killed_is_written_again(place, tmp_path):
+    out = shutil.copytree(place / "out", tmp_path / "out")
+    record = json.loads((out / "bids.json").read_text())
+    name = "sub-01/anat/sub-01_acq-fast_dseg.nii.gz"
+    known = {file: Made(**made) for file, made in record["files"].items()} | {name: Made()}
+    write_json(out / "bids.json", BidsRecord(files=known), seal=True)
+    (out / "derivatives" / "autoseg" / name).write_bytes(b"half")
+    options = PredictOptions(layout="bids", probabilities=True)
+    assert predict(place / "raw", out, MODEL, options, RUNTIME).failures == ()
+    assert (out / "derivatives" / "autoseg" / name).read_bytes() == (derivative(place) / name).read_bytes()
+
+
+def test_shards_fill_one_derivative(place, tmp_path):
+    for index in (0, 1):
+        options = PredictOptions(layout="bids", shard=(index, 2))
+        assert predict(place / "raw", tmp_path / "out", MODEL, options, RUNTIME).failures == ()
+    found = {name for name in files_of(tmp_path / "out" / "derivatives" / "autoseg") if name.endswith("_dseg.nii.gz")}
+    assert len(found) == 3
 
 
 def test_names_without_entities_become_subjects_and_that_is_said(caplog):

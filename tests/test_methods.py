@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from autoseg.evaluation.comparison import Method, compare_scores
-from autoseg.evaluation.comparison_report import About, write_comparison
+from autoseg.evaluation.comparison_report import About, as_record
 from autoseg.evaluation.metrics import METRICS as MEASURED
 from autoseg.inference.about import about_model
 from autoseg.inference.bundle import load_bundle
@@ -25,7 +25,9 @@ from autoseg.records import TrainedAbout
 from autoseg.training.length import Length
 from autoseg.training.recipe import PARITY, PatchStage, Recipe
 from autoseg.training.settle import settle
-from planners import CoarseLabels, Plan, from_json
+from autoseg.workspace import write_json
+from planners import ChannelStats, CoarseLabels, plan_all
+from tests.helpers.fingerprints import make_fingerprint
 from tests.helpers.numbers import numbers_in, unknown_numbers
 
 ROOT = Path(__file__).parents[1]
@@ -37,8 +39,10 @@ PREDICTIONS = GOLDEN / "v0.1" / "predictions"
 
 def golden_plans():
     for path in sorted(GOLDEN.glob("*.json")):
-        for mode in json.loads(path.read_text())["results"].values():
-            yield from (from_json(Plan, plan) for plan in mode.values())
+        entry = json.loads(path.read_text())["input"]
+        groups = [(group["spacing_mm"], group["shape"], group["cases"]) for group in entry["groups"]]
+        channels = [ChannelStats(*channel) for channel in entry["channels"]]
+        yield from plan_all(make_fingerprint(groups, channels, entry["structures"]))
 
 
 def model_text():
@@ -115,7 +119,8 @@ def test_a_comparison_is_told_with_its_tests_and_differences(tmp_path):
         {(f"case_{n}", "liver"): {"dice": float(value)} for n, value in enumerate(rng.uniform(0.6, 0.9, 12))} for _ in range(3)
     ]
     methods = [Method(name, one) for name, one in zip(("unet", "fcn", "segnet"), scores, strict=True)]
-    write_comparison(compare_scores(methods, margin=0.0123), About("A comparison", ("Each alike.",)), tmp_path)
+    record = as_record(compare_scores(methods, margin=0.0123), About("A comparison", ("Each alike.",)))
+    write_json(tmp_path / "comparison.json", record)
     found = methods_of(tmp_path)
     text = found.text()
     assert "unet, fcn and segnet" in text
@@ -142,16 +147,30 @@ def test_an_ensemble_a_coarse_stage_and_a_start_are_told():
     assert "began as those of a trained model" in text
 
 
+def test_folds_that_were_trained_alike_share_a_section():
+    about = about_model(load_bundle(MODEL))
+    runs = [TrainedAbout(100 + n, 10.5 + n, 3, {"loss": "dice"}, training=40 + n, validation=10 - n) for n in range(3)]
+    other = dataclasses.replace(runs[0], recipe={"loss": "cross_entropy"})
+    for folds, headings in ((runs, ["Training"]), ([*runs, other], ["Training of folds 0, 1 and 2", "Training of fold 3"])):
+        info = dataclasses.replace(about.info, folds={str(n): run for n, run in enumerate(folds)})
+        text = methods_of(MODEL, dataclasses.replace(about, info=info)).text()
+        assert re.findall("^## (Training.*)$", text, flags=re.MULTILINE) == headings
+        assert "on 40, 41 and 42 cases; 10, 9 and 8 were held out" in text
+        assert "100, 101 and 102 steps and took 10.5, 11.5 and 12.5 s, with the random seed 3." in text
+
+
 def decisions_in_code():
     """What each ``Decision(...)`` of the source is about, where the source says it; the beginning of a formatted text."""
     for path in (*ROOT.glob("planners/*.py"), *ROOT.glob("autoseg/**/*.py")):
         tree = ast.parse(path.read_text())
         constants = {}
         for node in tree.body:
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.Tuple):
+            if isinstance(node, ast.Assign):
                 target, value = node.targets[0], node.value
-                pairs = zip(target.elts, value.elts, strict=True) if isinstance(target, ast.Tuple) else [(target, value)]
-                constants |= {name.id: one.value for name, one in pairs if isinstance(one, ast.Constant)}
+                several = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+                pairs = zip(target.elts, value.elts, strict=True) if several else [(target, value)]
+                both = ((name, one) for name, one in pairs if isinstance(name, ast.Name) and isinstance(one, ast.Constant))
+                constants |= {name.id: one.value for name, one in both}
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Decision" and node.args:
                 first = node.args[0]
@@ -208,12 +227,12 @@ def test_every_setting_of_a_recipe_is_told():
     plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, restoration=True))
     base = Recipe(restoration_weight=0.1, attention_rate=0.001)
     run = TrainedAbout(steps=7, recipe={"name": ""}, batch_size=2, device="cpu", precision="fp32", training=3, validation=1)
-    before = trained(base, run, plan)
+    before = trained(base, [run], plan)
     for name in set(names) - BY_THE_RUN:
         old = getattr(base, name)
         new = CHANGES.get(name, old * 0.5 if isinstance(old, float) else old + 1 if type(old) is int else None)
         assert new is not None, name
-        assert trained(dataclasses.replace(base, **{name: new}), run, plan) != before, name
+        assert trained(dataclasses.replace(base, **{name: new}), [run], plan) != before, name
 
 
 def test_what_is_registered_has_words_and_sources():
@@ -246,7 +265,7 @@ def test_names_that_anybody_chose_are_no_markup(tmp_path):
     text = (folder / "run.json").read_text().replace('"liver"', '"<script>[x](y)|*@isensee"')
     (folder / "run.json").write_text(text)
     told = methods_of(folder).text()
-    assert r"\<script\>\[x\](y)\|\*\@isensee" in told
+    assert r"\<script\>\[x\](y)|\*\@isensee" in told
     assert "<script>" not in told.partition("## Evaluation")[0]
 
 

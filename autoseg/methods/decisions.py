@@ -104,7 +104,7 @@ def _mirroring(plan: Plan, why: Decision) -> Statement:
     if not plan.mirror_axes:
         return Statement("Neither training nor prediction mirrored scans.")
     axes = joined(AXES[axis] for axis in plan.mirror_axes)
-    return Statement(f"Training and prediction mirrored scans along the {axes} axis: {why.rule}.", NNUNET)
+    return Statement(f"Training and prediction mirrored scans along the {axes} axis; rule: {why.rule}.", NNUNET)
 
 
 def _low_resolution(plan: Plan, why: Decision) -> Statement:

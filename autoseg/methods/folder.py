@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from autoseg.records import (
 from autoseg.training.recipe import Recipe
 from autoseg.workspace import read_record
 from planners.plan import NetworkSpec, Plan
-from planners.records import RecordError, from_json
+from planners.records import RecordError, digest, from_json
 
 __all__ = ["Methods", "about_training", "methods_of"]
 
@@ -93,7 +93,7 @@ def _of_fold(folder: Path, fold: FoldRecord) -> Methods:
     """A training run, and the scores of the cases that it did not see."""
     task, results = fold.task, folder / VALIDATION
     sections = [_data(task.plan, task.labels, []), _network(task.plan)]
-    sections.append(_training(task.plan, "Training", about_training(folder, fold)))
+    sections.append(_training(task.plan, "Training", [about_training(folder, fold)]))
     records = ["fold.json" if (folder / "fold.json").is_file() else RUN, HISTORY]
     cohort = read_cohort(results)
     if cohort.made_by:
@@ -127,8 +127,13 @@ def about_training(folder: Path, fold: FoldRecord) -> TrainedAbout:
 def _of_model(model: ModelAbout) -> Iterable[Section]:
     yield _data(model.plan, model.labels, model.channels)
     yield _network(model.plan, model.networks)
+    alike: dict[str, dict[str, TrainedAbout]] = {}  # folds that were trained in the same way share a section
     for name, run in model.info.folds.items():
-        yield _training(model.plan, "Training" if len(model.info.folds) == 1 else f"Training of fold {name}", run)
+        way = digest([run.recipe, run.batch_size, run.device, run.precision, bool(run.start)])
+        alike.setdefault(way, {})[name] = run
+    for runs in alike.values():
+        heading = "Training" if len(alike) == 1 else f"Training of {'fold' if len(runs) == 1 else 'folds'} {joined(runs)}"
+        yield _training(model.plan, heading, list(runs.values()))
     study = model.info.study
     if study and study.decisions:
         yield Section("Decisions of the study", tuple(statement_of(model.plan, why) for why in study.decisions))
@@ -143,13 +148,14 @@ def _of_predictions(cohort: CohortRecord) -> Iterable[Section]:
 
 
 def _data(plan: Plan, labels: LabelSchema, channels: Iterable[str]) -> Section:
-    names = named(channels)
+    names = list(channels)
+    scans = f" and the {'channel' if len(names) == 1 else 'channels'} {named(names)}" if names else ""
     told = f"The data set {named([plan.dataset])} has the structures {named(labels.structures)}" if plan.dataset else ""
     overlap = ", which may overlap" if labels.has_regions else ""
     return Section(
         "Data and planning",
         (
-            Statement(f"{told}{overlap}{f' and the channels {names}' if names else ''}.") if told else NOTHING,
+            Statement(f"{told}{overlap}{scans}.") if told else NOTHING,
             Statement(
                 f"autoseg derived the plan {plan.name!r} from sizes, spacings and intensities of the training cases, by rules "
                 "that begin with those of nnU-Net.",
@@ -172,12 +178,12 @@ def _network(plan: Plan, others: Iterable[NetworkSpec] = ()) -> Section:
     return Section("Network", (network(plan.network), coarse, *(together if len(together) > 1 else ())))
 
 
-def _training(plan: Plan, heading: str, run: TrainedAbout) -> Section:
+def _training(plan: Plan, heading: str, runs: Sequence[TrainedAbout]) -> Section:
     try:
-        recipe = from_json(Recipe, run.recipe, strict=False) if run.recipe else None
+        recipe = from_json(Recipe, runs[0].recipe, strict=False) if runs[0].recipe else None
     except RecordError:  # of a version that knew other settings
         recipe = None
-    return Section(heading, trained(recipe, run, plan))
+    return Section(heading, trained(recipe, runs, plan))
 
 
 def _evaluation(path: Path) -> Section:

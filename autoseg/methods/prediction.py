@@ -25,7 +25,7 @@ def predicted(record: CohortRecord, model: ModelAbout | None) -> tuple[Statement
         _windows(options),
         _mirrored(options.get("mirror_axes")),
         _temperatures(model),
-        Statement(f"Post-processing of the labels: {joined(model.postprocessing)}.") if _cleans(options, model) else NOTHING,
+        _postprocessing(options, model),
         _surfaces(options.get("export")),
     )
 
@@ -59,8 +59,10 @@ def _temperatures(model: ModelAbout | None) -> Statement:
     return Statement(f"Probabilities were calibrated by temperature scaling, with {values}.", ("guo2017calibration",))
 
 
-def _cleans(options: Mapping[str, Any], model: ModelAbout | None) -> bool:
-    return model is not None and bool(model.postprocessing) and options.get("postprocess") is not False
+def _postprocessing(options: Mapping[str, Any], model: ModelAbout | None) -> Statement:
+    if model is None or not model.postprocessing or options.get("postprocess") is False:
+        return NOTHING
+    return Statement(f"Post-processing of the labels: {joined(model.postprocessing)}.")
 
 
 def _surfaces(export: Any) -> Statement:

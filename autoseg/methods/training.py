@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from autoseg.methods.statement import NOTHING, Statement, joined, number
 from autoseg.records import TrainedAbout
@@ -29,20 +29,28 @@ WORDS: Mapping[str, str] = {
 Tell = Callable[[Recipe, TrainedAbout, Plan], Statement]
 
 
-def _cases(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
-    if not run.training:
+def _cases(runs: Sequence[TrainedAbout]) -> Statement:
+    """On how many cases; of several runs, one for each fold."""
+    if not all(run.training for run in runs):
         return NOTHING
+    start = " Its weights began as those of a trained model." if runs[0].start else ""
+    if len(runs) > 1:
+        sizes, held = (joined(str(getattr(run, name)) for run in runs) for name in ("training", "validation"))
+        return Statement(f"{len(runs)} networks were trained, on {sizes} cases; {held} were held out for validation.{start}")
+    (run,) = runs
     held = f"; {_count(run.validation, 'case was', 'cases were')} held out for validation" if run.validation else ""
-    start = " Its weights began as those of a trained model." if run.start else ""
     return Statement(f"The network was trained on {_count(run.training, 'case', 'cases')}{held}.{start}")
 
 
-def _length(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
-    if not run.steps:
+def _length(runs: Sequence[TrainedAbout]) -> Statement:
+    if not all(run.steps for run in runs):
         return NOTHING
-    where = f" on {run.device}" if run.device else ""
-    took = f" and took {number(run.seconds)} s{where}" if run.seconds else where
-    return Statement(f"The training had {run.steps} steps{took}, with the random seed {run.seed}.")
+    steps, seconds = joined(str(run.steps) for run in runs), joined(number(run.seconds) for run in runs)
+    where = f" on {runs[0].device}" if runs[0].device else ""
+    took = f" and took {seconds} s{where}" if all(run.seconds for run in runs) else where
+    seeds = joined(dict.fromkeys(str(run.seed) for run in runs))
+    what = "training" if len(runs) == 1 else "trainings"
+    return Statement(f"The {what} had {steps} steps{took}, with the random seed {seeds}.")
 
 
 def _optimiser(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
@@ -150,7 +158,7 @@ def _of_no_concern(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
 
 
 SETTINGS: Mapping[str, Tell] = {  # field of Recipe -> the statement that tells it; statements stand in this order
-    "name": _cases,
+    "name": _of_no_concern,
     "loss": _loss,
     "deep_supervision": _loss,
     "batch_size": _batches,
@@ -184,12 +192,17 @@ SETTINGS: Mapping[str, Tell] = {  # field of Recipe -> the statement that tells 
 }
 
 
-def trained(recipe: Recipe | None, run: TrainedAbout, plan: Plan) -> tuple[Statement, ...]:
-    """What a training run says; of older models, whose recipe nobody knows, only how long it was."""
+def trained(recipe: Recipe | None, runs: Sequence[TrainedAbout], plan: Plan) -> tuple[Statement, ...]:
+    """What the training runs of folds say that were trained alike.
+
+    Args:
+        recipe: None where nobody knows it, as of older models: then only how long the runs were is told.
+        runs: one at least.
+    """
     if recipe is None:
-        return (_length(Recipe(), run, plan),)
+        return (_length(runs),)
     told = dict.fromkeys(SETTINGS.values())
-    return (*(tell(recipe, run, plan) for tell in told), _length(recipe, run, plan))
+    return (_cases(runs), *(tell(recipe, runs[0], plan) for tell in told), _length(runs))
 
 
 def _count(count: int, one: str, more: str) -> str:

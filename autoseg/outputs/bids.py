@@ -160,30 +160,36 @@ class BidsOutput:
 
     def check(self) -> None:
         """Raise FileError where the derivative is somebody else's."""
-        path = self.root / "dataset_description.json"
-        if path.exists() and not self.fresh and path.read_text(encoding="utf-8", errors="replace") != self._description():
-            self._refuse_foreign("dataset_description.json", self._known())
+        name, text = "dataset_description.json", self._texts()["dataset_description.json"]
+        path = self.root / name
+        if not self.fresh and not self._is_ours(name, self._known()) and path.read_bytes() != text.encode():
+            raise FileError(f"{path}: {FOREIGN}")
 
     def write(self, cases: Iterable[Case]) -> tuple[str, ...]:
-        """Write the files of cases that are predicted; sentences about those whose files could not be written.
+        """Write the files of cases that are predicted; sentences about those that could not be written.
 
         Raises:
-            FileError: the derivative is somebody else's.
+            FileError: the record is damaged, or cannot be written.
         """
         known, failures = self._known(), []
-        cases = list(cases)
-        planned = {str(path): known.get(str(path), Made()) for case in cases for path in self._paths(case.id)}
-        free = {name: made for name, made in planned.items() if self._is_ours(name, known)}
-        self._remember({**known, **free, "dataset_description.json": Made(), "README.md": Made()})
-        write_text(self.root / "dataset_description.json", self._description())
-        write_text(self.root / "README.md", self._readme())
+        todo: dict[str, str | Path] = {
+            name: text for name, text in self._texts().items() if self.fresh or self._is_ours(name, known)
+        }
         for case in cases:
+            files = {str(path): self._content(case, path) for path in self._paths(case.id)}
+            theirs = [name for name in files if not self.fresh and not self._is_ours(name, known)]
+            if theirs:
+                failures.append(f"{case.id}: not written as BIDS: {self.root / theirs[0]}: {FOREIGN}")
+            else:
+                todo |= files
+        todo = {name: content for name, content in todo.items() if not self._is_done(known.get(name), name, content)}
+        self._remember({**known, **dict.fromkeys(todo, Made())})
+        for name, content in todo.items():
             try:
-                known |= self._write_case(case, known, free)
-            except (AutosegError, OSError) as fault:
-                failures.append(f"{case.id}: not written as BIDS: {fault}")
-        for name in ("dataset_description.json", "README.md"):
-            known[name] = Made(_digest(self.root / name))
+                self._write_file(self.root / name, content)
+                known[name] = Made(file_digest(self.root / name), _made_of(content))
+            except (AutosegError, OSError, MemoryError) as fault:
+                failures.append(f"{name}: not written as BIDS: {fault or type(fault).__name__}")
         self._remember(known)
         return tuple(failures)
 
@@ -194,33 +200,30 @@ class BidsOutput:
             endings = (".nii.gz", ".json", ".tsv") if kind == "dseg" else (".nii.gz", ".json")
             yield from (self.names[case].path(f"_{kind}{ending}") for ending in endings)
 
-    def _write_case(self, case: Case, known: Mapping[str, Made], free: Mapping[str, Made]) -> dict[str, Made]:
-        made = {}
-        for path in self._paths(case.id):
-            name, source = str(path), self.folder / f"{case.id}{SUFFIX if 'probseg' in path.name else self.ending}"
-            if name not in free and not self.fresh:
-                self._refuse_foreign(name, known)
-            made_of, before = _digest(source), known.get(name)
-            if not (before and before.made_of == made_of and (self.root / path).is_file()):
-                self._write_file(case, path, source)
-            made[name] = Made(_digest(self.root / path), made_of)
-        return made
-
-    def _write_file(self, case: Case, path: Path, source: Path) -> None:
-        target = self.root / path
+    def _content(self, case: Case, path: Path) -> str | Path:
+        """The text of a file, or the file of the predictions that it is made of."""
         if path.suffix == ".tsv":
-            write_text(target, self._table())
-        elif path.suffix == ".json":
-            write_text(target, json.dumps(self._sidecar(case, path), indent=1, ensure_ascii=False) + "\n")
-        elif "probseg" in path.name:
-            with np.load(source, allow_pickle=False) as file:
+            return self._table()
+        if path.suffix == ".json":
+            return _json(self._sidecar(case, path))
+        return self.folder / f"{case.id}{SUFFIX if 'probseg' in path.name else self.ending}"
+
+    def _write_file(self, target: Path, content: str | Path) -> None:
+        if isinstance(content, str):
+            write_text(target, content)
+        elif content.name.endswith(SUFFIX):
+            with np.load(content, allow_pickle=False) as file:
                 frames = file["probabilities"].astype(np.float32)
-            write_volume(Volume(frames, read_label_volume(self.folder / f"{case.id}{self.ending}").geometry), target)
+            labels = content.with_name(f"{content.name.removesuffix(SUFFIX)}{self.ending}")
+            write_volume(Volume(frames, read_label_volume(labels).geometry), target)
         elif self.ending == ".nii.gz":
-            with replacing(target, source.stat().st_size) as draft:
-                shutil.copyfile(source, draft)
+            with replacing(target, content.stat().st_size) as draft:
+                shutil.copyfile(content, draft)
         else:
-            write_label_volume(read_label_volume(source), target)
+            write_label_volume(read_label_volume(content), target)
+
+    def _is_done(self, made: Made | None, name: str, content: str | Path) -> bool:
+        return made is not None and (self.root / name).is_file() and made.made_of == _made_of(content)
 
     def _table(self) -> str:
         """``dseg.tsv``: index, name and colour of each value."""
@@ -240,18 +243,16 @@ class BidsOutput:
         background = [] if self.labels.has_regions else ["background"]
         return {**about, "LabelMap": [*background, *self.labels.structures]}
 
-    def _description(self) -> str:
-        return as_json(
-            {
-                "Name": "Segmentations by autoseg",
-                "BIDSVersion": VERSION,
-                "DatasetType": "derivative",
-                "GeneratedBy": [{"Name": "autoseg", "Version": __version__, "Description": f"model {self.model}"}],
-            }
-        )
-
-    def _readme(self) -> str:
-        return f"# Segmentations by autoseg\n\nPredicted by the model {self.model}. For research only.\n"
+    def _texts(self) -> dict[str, str]:
+        """What the derivative has once."""
+        about = {
+            "Name": "Segmentations by autoseg",
+            "BIDSVersion": VERSION,
+            "DatasetType": "derivative",
+            "GeneratedBy": [{"Name": "autoseg", "Version": __version__, "Description": f"model {self.model}"}],
+        }
+        readme = f"# Segmentations by autoseg\n\nPredicted by the model {self.model}. For research only.\n"
+        return {"dataset_description.json": _json(about), "README.md": readme}
 
     def _known(self) -> dict[str, Made]:
         path = self.folder / self.record
@@ -265,11 +266,7 @@ class BidsOutput:
         path = self.root / name
         if not (path.exists() or path.is_symlink()):
             return True
-        return name in known and known[name].digest in ("", _digest(path))
-
-    def _refuse_foreign(self, name: str, known: Mapping[str, Made]) -> None:
-        if not self._is_ours(name, known):
-            raise FileError(f"{self.root / name}: {FOREIGN}")
+        return path.is_file() and name in known and known[name].digest in ("", file_digest(path))
 
 
 def bids_output(
@@ -293,9 +290,9 @@ def bids_output(
     return made
 
 
-def as_json(value: Mapping[str, object]) -> str:
-    return json.dumps(value, indent=1) + "\n"
+def _made_of(content: str | Path) -> str:
+    return blake2b(content.encode(), digest_size=8).hexdigest() if isinstance(content, str) else file_digest(content)
 
 
-def _digest(path: Path) -> str:
-    return file_digest(path) if path.is_file() else ""
+def _json(value: Mapping[str, object]) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
