@@ -55,6 +55,7 @@ def test_images_of_a_kind_that_is_not_read_are_said_beside_others(tmp_path, name
     assert find_inputs(tmp_path, channels=("CT",)).left_out == (sentence,)
 
 
+@pytest.mark.thorough
 def test_predictions_are_the_label_maps_of_their_folder_whatever_their_endings(tmp_path):
     reference = write(tmp_path / "reference", *(f"P{number}.nii.gz" for number in range(5)))
     predicted = write(tmp_path / "predicted", "P0.nii.gz", "P1.nii.gz", "P2.nrrd", "P4.nii.gz", "elsewhere.nii.gz")

@@ -86,6 +86,7 @@ def test_surfaces_of_label_maps_come_near_the_formula(half, spacing, mirrored):
     assert np.abs(errors(mesh, half)).max() < 0.03
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("half", [(20, 20, 20), (6, 6, 6), (20, 14, 10)])
 def test_surfaces_of_label_maps_err_by_the_luck_of_counting_and_little_else(half, spacing):
@@ -297,6 +298,7 @@ def test_decimation_takes_triangles_and_little_else():
         of_scores(distance, geometry, decimate=1.0)
 
 
+@pytest.mark.thorough
 def test_threads_change_nothing():
     rng = np.random.default_rng(0)
     data = rng.integers(0, 4, (12, 12, 12)).astype(np.uint8).repeat(3, 0).repeat(3, 1).repeat(3, 2)
@@ -337,6 +339,7 @@ def test_labels_that_touch_leave_no_gap_between_thick_slices():
         assert np.count_nonzero(cubic.data == value) * size == pytest.approx(counted, rel=0.06)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["case_00007"])
 def test_expert_kidneys_give_closed_surfaces(case, request):
     path = request.config.rootpath / f"../shared/data/surfaces/kidney_masks/labels/{case}.nii.gz"

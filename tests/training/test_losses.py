@@ -112,6 +112,7 @@ def test_weights_halve_and_the_coarsest_is_left_out(scales, weights):
     assert deep_supervision_weights(scales) == pytest.approx(weights)
 
 
+@pytest.mark.thorough
 def test_deep_supervision_is_the_weighted_sum():
     torch.manual_seed(0)
     codes = torch.randint(-1, 3, (2, 4, 8, 8), dtype=torch.int16)
@@ -138,6 +139,7 @@ def test_coarse_targets_are_torchs_nearest_exact(shape):
     assert torch.equal(seen[1].double(), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("slab", [2**22, 1], ids=["at once", "in slabs"])
 @pytest.mark.parametrize("batch_dice", [False, True])
 def test_the_gradient_of_labels_is_exact(monkeypatch, slab, batch_dice):
@@ -176,6 +178,7 @@ def scores_and_codes(dtype, heads=7):
     return Scores(*(tensor.requires_grad_() for tensor in tensors)), codes
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("slab", [2**22, 500, 1], ids=["at once", "in slabs", "slice by slice"])
 @pytest.mark.parametrize("batch_dice", [False, True])
 @pytest.mark.parametrize("regions", [(), tuple((code, 6) for code in range(7))], ids=["labels", "regions"])
