@@ -122,3 +122,11 @@ def test_without_the_package_completion_says_what_to_install(monkeypatch, capsys
     monkeypatch.setitem(__import__("sys").modules, "shtab", None)
     assert main(["completion", "bash"]) == 2
     assert "pip install autoseg[completion]" in capsys.readouterr().err
+
+
+def test_what_a_model_is_stays_readable_though_it_tells_its_recipe():
+    from autoseg.cli.model import _short
+
+    about = {"folds": {"0": {"steps": 300, "recipe": {"loss": "dice"}}}, "dataset": "A"}
+    assert _short(about) == {"folds": {"0": {"steps": 300, "recipe": "..."}}, "dataset": "A"}
+    assert _short(["liver"]) == ["liver"]
