@@ -26,6 +26,7 @@ from autoseg.data.dataset import Case
 from autoseg.engines import Engine, LocalEngine, Outcome, reason_of
 from autoseg.errors import AutosegError, EngineError
 from autoseg.imaging.files import digest_on_disk, is_slicer_segmentation, paths_of, read_file, read_label_volume
+from autoseg.inference.about import about_model
 from autoseg.inference.bundle import Bundle, load_bundle
 from autoseg.inference.choice import doubt_of
 from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
@@ -35,6 +36,7 @@ from autoseg.names import folders_of, scrubbed
 from autoseg.networks.cpu import keep_memory
 from autoseg.networks.devices import choose_device
 from autoseg.options import InferenceOptions
+from autoseg.records import ModelName
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
@@ -415,7 +417,7 @@ def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iter
     return {
         "made_by": MADE_BY,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
-        "model": {"name": Path(step.model).absolute().name, "digest": bundle.digest},
+        "model": to_json(ModelName(Path(step.model).absolute().name, bundle.digest, about_model(bundle))),
         "labels": asdict(bundle.labels),
         "options": depends_on(bundle, step.inference, step.outputs),
         "shard": list(step.shard),

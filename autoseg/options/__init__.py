@@ -276,6 +276,7 @@ class PredictOptions:
             slots (4)
         write: seg_nrrd: CASE.seg.nrrd for 3D Slicer too; seg,rtstruct: DICOM results, of DICOM scans; seg_each: an object for
             each structure
+        layout: bids: copies under the names of a BIDS derivative too, in OUT/derivatives/autoseg
         surfaces: whose surfaces are written, and how
         isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels; without MM as fine as
             the finest spacing
@@ -289,6 +290,7 @@ class PredictOptions:
     probabilities: bool = option(False)
     attention_maps: int = option(0, positive, "N", bare=4)
     write: tuple[str, ...] = option((), names, "KINDS")
+    layout: str = option("folder", text, choices=("folder", "bids"))
     surfaces: SurfaceOptions = SurfaceOptions()
     isotropic: float | None = option(None, edge_mm, "MM", bare=0.0)
     invert_monochrome1: bool = option(False)

@@ -14,6 +14,7 @@ from autoseg.networks.cpu import use_threads
 from autoseg.options import Runtime, TrainOptions
 from autoseg.pipeline.ready import settled_run
 from autoseg.pipeline.reporting import try_report
+from autoseg.pipeline.telling import tell_methods
 from autoseg.room import check_writable
 from autoseg.studies.crossval import CrossValidation, cross_validate
 from autoseg.studies.fold import FoldResult, Run, train_one
@@ -103,6 +104,7 @@ def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object], ranks: Ra
             results.append(train_one(run, name))
             if ranks.is_first:
                 try_report(results[-1].folder, runtime=runtime)
+                tell_methods(run.model)
         if ranks.is_first:
             on_fold(results[-1])
     return results
