@@ -19,6 +19,7 @@ from autoseg.networks.cpu import keep_memory
 from autoseg.networks.devices import choose_device
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
+from autoseg.outputs.borders import BORDERS_TABLE, write_borders
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.predicted import Predicted, all_failures
@@ -62,7 +63,8 @@ def predict(
     check_writable(target)
     references = references_in(options.reference) if options.reference else {}
     if not runtime.fresh:
-        refuse_foreign(target / TABLE.replace(".", f"{part}."), TABLE)
+        for table in (TABLE, BORDERS_TABLE):
+            refuse_foreign(target / table.replace(".", f"{part}."), table)
         if options.reference:
             from autoseg.evaluation.report_files import refuse_foreign_report  # a fifth of a second
 
@@ -95,6 +97,7 @@ def predict(
     if share:
         write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))
     write_measurements(target, done.cases("done", "skipped"), TABLE.replace(".", f"{part}."))
+    borders = write_borders(target, done.cases("done", "skipped"), BORDERS_TABLE.replace(".", f"{part}."))
     report = None
     if scored and options.reference:
         from autoseg.outputs.surface_scores import record_surface_scores
@@ -106,4 +109,4 @@ def predict(
             record_surface_scores(target, report)
     failed = all_failures(done, report)
     counts = len(done.cases("done")), len(done.cases("skipped"))
-    return Predicted(target, *counts, failed, time.monotonic() - begun, report)
+    return Predicted(target, *counts, failed, time.monotonic() - begun, report, borders)
