@@ -252,17 +252,30 @@ class SurfaceOptions:
         formats: stl, ply, obj, vtp, glb; none for none
         decimate: take away this fraction of their triangles
         coordinates: of surface files (default lps)
+        shared: surfaces of neighbours have their common border in common: no gap, no overlap
     """
 
     formats: tuple[str, ...] = option((), names, "stl,glb", name="--surfaces")
     decimate: float = option(0.0, float, "FRACTION")
     coordinates: str = option("lps", text, choices=("lps", "ras"))
+    shared: bool = option(False, name="--surfaces-shared")
 
     def __post_init__(self) -> None:
         if not 0 <= self.decimate < 1:
             raise AutosegError(
                 f"decimate: expected the fraction of triangles to take away, from 0 to below 1, found {self.decimate}"
             )
+        if self.shared and self.decimate:
+            raise AutosegError(
+                f"surfaces-shared: expected all triangles, as neighbours would lose other ones of their border, found decimate "
+                f"{self.decimate}. Leave --decimate out, or --surfaces-shared"
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the files depend on, as JSON; without what is as it was before there was a choice."""
+        settings = {"formats": list(self.formats), "decimate": self.decimate, "coordinates": self.coordinates}
+        return {**settings, **({"shared": True} if self.shared else {})}
 
 
 @dataclass(frozen=True)

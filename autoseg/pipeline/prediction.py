@@ -20,6 +20,7 @@ from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
 from autoseg.outputs.bids import bids_output
+from autoseg.outputs.borders import BORDERS_TABLE, write_borders
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.predicted import Predicted, all_failures
@@ -64,7 +65,8 @@ def predict(
     check_writable(target)
     references = references_in(options.reference) if options.reference else {}
     if not runtime.fresh:
-        refuse_foreign(target / TABLE.replace(".", f"{part}."), TABLE)
+        for table in (TABLE, BORDERS_TABLE):
+            refuse_foreign(target / table.replace(".", f"{part}."), table)
         if options.reference:
             from autoseg.evaluation.report_files import refuse_foreign_report  # a fifth of a second
 
@@ -101,6 +103,7 @@ def predict(
     write_measurements(target, done.cases("done", "skipped"), TABLE.replace(".", f"{part}."))
     finished = set(done.cases("done", "skipped"))
     not_laid_out = bids.write(case for case in share if case.id in finished) if bids else ()
+    borders = write_borders(target, done.cases("done", "skipped"), BORDERS_TABLE.replace(".", f"{part}."))
     report = None
     if scored and options.reference:
         from autoseg.outputs.surface_scores import record_surface_scores
@@ -113,4 +116,4 @@ def predict(
     try_methods(target)
     failed = (*all_failures(done, report), *not_laid_out)
     counts = len(done.cases("done")), len(done.cases("skipped"))
-    return Predicted(target, *counts, failed, time.monotonic() - begun, report)
+    return Predicted(target, *counts, failed, time.monotonic() - begun, report, borders)
