@@ -182,5 +182,7 @@ def _final_report(about: Study, chosen: CrossValidated, rules: Sequence[LabelRul
         write_label_volume(LabelVolume(said, volume.geometry), path, like=maps[case])
     references = {case: Path(files.reference) for case, files in chosen.files.items()}
     lesions = LesionRule(about.spec.lesions) if about.spec.lesions else None
-    report = evaluate_folder(references, folder, chosen.report.labels, ending=ending, engine=LocalEngine(about.runtime.workers), lesions=lesions)
+    report = evaluate_folder(
+        references, folder, chosen.report.labels, ending=ending, engine=LocalEngine(about.runtime.workers), lesions=lesions
+    )
     return replace(report, groups=about.groups), cleaned
