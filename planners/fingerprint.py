@@ -4,7 +4,9 @@ Axes are (z, y, x) of the canonical orientation (RAS+: indices grow towards the 
 cropping to the region that is not zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from planners.records import OPTIONAL
 
 __all__ = ["ChannelStats", "Fingerprint"]
 
@@ -46,6 +48,7 @@ class Fingerprint:
         has_regions: structures may overlap, one sigmoid output each.
         has_ignore: some voxels carry the ignore label.
         source_digest: digest of the files that were measured.
+        annotated_in: in how many cases each structure was annotated; () where every one was in all.
     """
 
     dataset: str
@@ -59,6 +62,7 @@ class Fingerprint:
     has_regions: bool = False
     has_ignore: bool = False
     source_digest: str = ""
+    annotated_in: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         if not len(self.cases) == len(self.shapes) == len(self.spacings_mm) > 0:

@@ -15,6 +15,7 @@ import numpy as np
 
 from autoseg.data.dataset import DatasetSpec, guess_patient, image_name
 from autoseg.data.findings import SEVERITIES, Finding
+from autoseg.data.partial import count_annotated
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.data.sides import opposite_pairs
 from autoseg.data.splits import make_splits, own_splits, read_splits, structures_present
@@ -48,7 +49,12 @@ def check_dataset(
     scans = scan_dataset(dataset, workers=workers) if scans is None else scans
     measured = [scan for scan in scans if scan.channels]
     findings = [finding for scan in scans for finding in scan.findings]
-    findings += [*_check_files(dataset), *_check_patients(dataset), *_check_labels_used(dataset, scans)]
+    findings += [
+        *_check_files(dataset),
+        *_check_patients(dataset),
+        *_check_labels_used(dataset, scans),
+        *_check_annotated(dataset),
+    ]
     findings += [
         *_check_sides(dataset, scans),
         *_check_orientation(scans),
@@ -147,6 +153,15 @@ def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Itera
             name = ", ".join(names) or ("ignore" if value == labels.ignore else "background")
             message = f"label {value} ({name}): expected in some case, found in none of {len(scans)}"
             yield Finding("warning", "", "label-never-present", message, "Take it out of labels if it is not used.")
+
+
+def _check_annotated(dataset: DatasetSpec) -> Iterator[Finding]:
+    """In how many cases each structure is annotated, where that differs."""
+    counts = count_annotated((case.unlabelled for case in dataset.training), dataset.labels)
+    if counts:
+        named = ", ".join(f"{name} in {n}" for name, n in zip(dataset.labels.structures, counts, strict=True))
+        message = f"of {len(dataset.training)} cases structures are annotated as follows: {named}; elsewhere they teach nothing"
+        yield Finding("note", "", "partial-labels", message, "Nothing, if dataset.json says so on purpose.")
 
 
 def _check_sides(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:

@@ -46,7 +46,8 @@ class CalibrationSamples:
         """Every model has logits."""
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
-        codes, logits = open_case(self.prepared / case.id).codes[:], found.answer.logits
+        stored, logits = open_case(self.prepared / case.id), found.answer.logits
+        codes = stored.codes[:]
         if codes.shape != logits.shape[1:]:
             raise FileError(
                 f"case {case.id!r}: prepared as {codes.shape} voxels, predicted as {logits.shape[1:]}. Prepare it anew"
@@ -57,7 +58,7 @@ class CalibrationSamples:
         if inside.any():
             box = tuple(slice(max(0, int(i.min()) - AROUND), int(i.max()) + AROUND + 1) for i in np.nonzero(inside))
             counted[box] = codes[box] >= 0
-        voxels = np.flatnonzero(counted)
+        voxels = np.flatnonzero(counted & (not stored.unlabelled))  # where structures are unlabelled, background is no truth
         most = min(MOST_VOXELS, MOST_NUMBERS // len(logits))
         if len(voxels) > most:
             rng = np.random.default_rng(zlib.crc32(case.id.encode()))

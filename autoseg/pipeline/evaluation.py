@@ -10,6 +10,7 @@ from typing import Any
 
 from autoseg.data.labelmaps import label_maps, references_in, schema_of, told_maps
 from autoseg.data.labels import LabelSchema
+from autoseg.data.partial import unlabelled_beside
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.evaluate import check_tolerance
@@ -103,6 +104,7 @@ def evaluate(
         on_done=runtime.progress("evaluate", len(references)),
         more=surface_scorer(predicted, references, schema),
         lesions=lesions,
+        unlabelled=unlabelled_beside([Path(options.labels).parent] if options.labels else [predicted, reference], schema),
     )
     report = replace(report, groups=groups)
     write_report(report, target, fresh=runtime.fresh)

@@ -36,6 +36,7 @@ class PreparedCase:
         codes: (z, y, x) int16 label codes, ``IGNORE`` where there is no annotation.
         geometry: of the network grid, in the patient.
         locations: of the foreground: for each code present (``IGNORE`` excluded, 0 only where needed) (N, 3) int32 voxels.
+        unlabelled: numbers of the structures that nobody annotated in it.
     """
 
     case: str
@@ -43,6 +44,7 @@ class PreparedCase:
     codes: np.ndarray
     geometry: Geometry
     locations: dict[int, np.ndarray]
+    unlabelled: tuple[int, ...] = ()
 
 
 def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
@@ -143,7 +145,7 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
         codes = resample_codes(np.ascontiguousarray(codes), geometry, grid, _orders(geometry, plan, "label"))
     except AutosegError as fault:
         raise type(fault)(f"case {case.id!r}: {fault}") from fault
-    return PreparedCase(case.id, image, codes, grid, find_locations(codes, seed=zlib.crc32(case.id.encode())))
+    return PreparedCase(case.id, image, codes, grid, find_locations(codes, seed=zlib.crc32(case.id.encode())), case.unlabelled)
 
 
 def network_grid(geometry: Geometry, plan: Plan) -> Geometry:

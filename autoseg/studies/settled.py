@@ -22,6 +22,7 @@ from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
 from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of
 from autoseg.studies.starting import image_digests, open_model, start_of
 from autoseg.training.fold import task_of
+from autoseg.training.losses import refuse_deaf_loss
 from autoseg.training.recipe import Recipe
 from autoseg.training.settle import settle
 from autoseg.training.transfer import load_matching
@@ -80,6 +81,8 @@ def settle_run(asked: Asked, ready: Ready, workspace: Workspace, options: TrainO
     """Everything that is decided before the first step."""
     spec, splits = asked.spec, _splits_of(asked.folds, ready, workspace)
     length = length_of(options.training, ready.plan)
+    if any(case.unlabelled for case in spec.training):
+        refuse_deaf_loss(asked.recipe.loss)
     training = settle(ready.plan, asked.recipe, length, asked.device.type, ready.voxels, asked.network)
     tell(training.decisions)
     images, seed, prepared = image_digests(ready.scans), options.training.seed, ready.digest

@@ -211,7 +211,7 @@ def _decide(about: _Study, found: Sequence[CrossValidated], failed: dict[str, st
     name, why = choose([one.method for one in found], costs, about.options.margin)
     single = next(one for one in found if one.name == name)
     chosen, more, tried = _consider_ensemble(about, single, found)
-    cleaning = decide_rules(chosen.files, chosen.report.labels, LocalEngine(about.runtime.workers))
+    cleaning = decide_rules(chosen.files, chosen.report.labels, LocalEngine(about.runtime.workers), chosen.report.unlabelled)
     calibration = chosen.calibration
     temperatures = calibration.temperatures if calibration else ()
     record = StudyRecord(
@@ -320,4 +320,5 @@ def _final_report(about: _Study, chosen: CrossValidated, rules: Sequence[LabelRu
     references = {case: Path(files.reference) for case, files in chosen.files.items()}
     lesions = LesionRule(about.spec.lesions) if about.spec.lesions else None
     workers = about.runtime.workers
-    return evaluate_folder(references, folder, chosen.report.labels, ending=ending, workers=workers, lesions=lesions)
+    labels, unlabelled = chosen.report.labels, chosen.report.unlabelled
+    return evaluate_folder(references, folder, labels, ending=ending, workers=workers, lesions=lesions, unlabelled=unlabelled)

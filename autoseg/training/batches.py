@@ -83,24 +83,34 @@ def make_batch(
     )
     preset = PRESETS[recipe.augmentation]
 
+    lacking: list[tuple[int, ...]] = []  # of the samples of the segmentation
+
     def samples(preset: Augmentation, setting: Setting, filling: int, finish: Finish) -> list[torch.Tensor]:
         """``size`` samples; ``filling`` is the code beyond the scan."""
         made = []
         for position in range(size):
             case = cases[int(rng.integers(len(cases)))]
+            lacking.append(case.unlabelled)
             drawn = draw(rng, preset, setting)
             foreground = forced_foreground(rng, position, size, recipe.foreground)
-            centre = draw_centre(rng, case, setting.patch_size, labels.structure_codes, foreground)
+            groups = [codes for n, codes in enumerate(labels.structure_codes) if n not in case.unlabelled]
+            centre = draw_centre(rng, case, setting.patch_size, groups, foreground)
             block = read_block(case, centre, drawn.source_size, outside, filling)
             image, codes = (torch.from_numpy(array).to(device) for array in block)
             made.append(finish(image, codes, drawn))
         return [torch.stack(tensors) for tensors in zip(*made, strict=True)]
 
     images, codes = samples(mirrored_only(preset) if augmentation_free else preset, setting, 0, apply)
+    unlabelled = _table(lacking, len(labels.structures), device) if any(case.unlabelled for case in cases) else None
     if not recipe.restoration_weight or step % recipe.restoration_every:
-        return Batch(images, codes)
+        return Batch(images, codes, unlabelled=unlabelled)
     small = replace(setting, patch_size=restored_patch(plan.patch_size, plan.network.divisor))
-    return Batch(images, codes, Lesson(*samples(with_degradations(preset), small, BEYOND, _degraded)))
+    return Batch(images, codes, Lesson(*samples(with_degradations(preset), small, BEYOND, _degraded)), unlabelled)
+
+
+def _table(lacking: Sequence[Sequence[int]], structures: int, device: torch.device | str) -> torch.Tensor:
+    """(samples, structures) bool of the numbers of structures for each sample."""
+    return torch.tensor([[number in numbers for number in range(structures)] for numbers in lacking], device=device)
 
 
 def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:

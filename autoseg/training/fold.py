@@ -195,6 +195,9 @@ class _Drawn(Sequence[TrainingCase]):
     def __len__(self) -> int:
         return len(self.cases)
 
+    def __iter__(self) -> Iterator[TrainingCase]:  # to look at all of them is to draw none
+        return iter(self.cases)
+
     def __getitem__(self, number: Any) -> Any:
         self.names.append(self.cases[number].case)
         return self.cases[number]
@@ -238,17 +241,25 @@ def _prepare(task: FoldTask, device: torch.device, network: torch.nn.Module, pre
     return prepare_for(device, network, plan.network, patches, precision=precision, training=True)
 
 
-def patch_dice(results: Iterable[tuple[torch.Tensor | Scores, torch.Tensor]], labels: LabelSchema) -> dict[str, float | None]:
-    """Dice of each structure over all validation patches together; None where it is in neither."""
+def patch_dice(
+    results: Iterable[tuple[torch.Tensor | Scores, torch.Tensor, torch.Tensor | None]], labels: LabelSchema
+) -> dict[str, float | None]:
+    """Dice of each structure over all validation patches together in which it is annotated; None where it is in neither.
+
+    Args:
+        results: (logits (B, K, Z, Y, X), codes (B, Z, Y, X), unlabelled (B, structures) or None), one by one.
+    """
     both: dict[str, int] = {}
     total: dict[str, int] = {}
-    for logits, codes in (part for whole in results for part in in_slabs(*whole)):
+    parts = ((*part, unlabelled) for logits, codes, unlabelled in results for part in in_slabs(logits, codes))
+    for logits, codes, unlabelled in parts:
         logits = logits.logits() if isinstance(logits, Scores) else logits
         valid = codes >= 0
         winner = None if labels.has_regions else logits.argmax(dim=1)
         for i, (name, members) in enumerate(zip(labels.structures, labels.structure_codes, strict=True)):
-            truth = torch.isin(codes, torch.tensor(members, device=codes.device)) & valid
-            found = (logits[:, i] > 0 if labels.has_regions else winner == i + 1) & valid
+            counted = valid if unlabelled is None else valid & ~unlabelled[:, i, None, None, None]
+            truth = torch.isin(codes, torch.tensor(members, device=codes.device)) & counted
+            found = (logits[:, i] > 0 if labels.has_regions else winner == i + 1) & counted
             both[name] = both.get(name, 0) + int((truth & found).sum())
             total[name] = total.get(name, 0) + int(truth.sum() + found.sum())
     return {name: 2 * both[name] / total[name] if total[name] else None for name in labels.structures}

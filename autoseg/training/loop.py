@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,8 +52,9 @@ CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the leng
 
 State = dict[str, torch.Tensor]  # of a network, by name
 MakeBatch = Callable[[int, float, float], Batch]  # (step, fraction of the training, steps left) -> batch
-Loss = Callable[[Any, torch.Tensor], torch.Tensor]  # (logits, codes) -> scalar
-Score = Callable[[Iterable[tuple[Any, torch.Tensor]]], dict[str, float | None]]  # (logits, codes) one by one -> by name
+Loss = Callable[..., torch.Tensor]  # (logits, codes) -> scalar; unlabelled= where the batch says so
+Result = tuple[Any, torch.Tensor, torch.Tensor | None]  # logits, codes, unlabelled
+Score = Callable[[Iterable[Result]], dict[str, float | None]]  # results one by one -> by name
 
 
 class NotFinite(TrainingError):
@@ -218,12 +220,17 @@ def _loss(network: torch.nn.Module, batch: Batch, weight: float, job: Job, bf16:
     every_scale, kind = job.recipe.deep_supervision, job.device.type
     with torch.autocast(kind, torch.bfloat16, enabled=bf16):
         logits = network(batch.images, every_scale=every_scale)
-    total: torch.Tensor = deep_supervision_loss(job.loss, logits if every_scale else [logits], batch.codes)
+    total: torch.Tensor = deep_supervision_loss(_loss_of(batch, job), logits if every_scale else [logits], batch.codes)
     if batch.lesson is not None:
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             _, restored = network(batch.lesson.degraded, restore=batch.lesson.slices)
         total = total + weight * restoration_loss(restored, batch.lesson.clean)
     return total
+
+
+def _loss_of(batch: Batch, job: Job) -> Loss:
+    """The job's loss of logits and codes, told what is unlabelled in the batch."""
+    return job.loss if batch.unlabelled is None else partial(job.loss, unlabelled=batch.unlabelled)
 
 
 def _step(
@@ -285,14 +292,14 @@ def _check(
     network.eval()
     losses: list[float] = []
 
-    def results() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def results() -> Iterator[Result]:
         # one after the other: with many labels even the logits of a few patches fill the memory
-        for batch in validation:
+        for one in validation:
+            batch = one.to(job.device)
             with torch.autocast(job.device.type, torch.bfloat16, enabled=state.bf16):
-                logits = network(batch.images.to(job.device)).float()
-            codes = batch.codes.to(job.device)
-            losses.append(job.loss(logits, codes).item())
-            yield logits, codes
+                logits = network(batch.images).float()
+            losses.append(_loss_of(batch, job)(logits, batch.codes).item())
+            yield logits, batch.codes, batch.unlabelled
 
     dice = job.score(results())
     network.load_state_dict(trained)
