@@ -59,7 +59,7 @@ def check_dataset(
         *_check_sides(dataset, scans),
         *_check_orientation(scans),
         *_check_spacing(measured),
-        *_check_duplicates(scans),
+        *_check_duplicates(dataset, scans),
     ]
     findings += [*_check_test_cases(dataset, scans), *_check_folds(dataset, scans)]
     for number, name in enumerate(dataset.channels):
@@ -221,8 +221,12 @@ def _check_intensities(name: str, number: int, scans: Sequence[CaseScan]) -> Ite
             yield Finding("warning", case, "intensity-level", message, "Look whether unit and offset are the same.")
 
 
-def _check_duplicates(scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """The same voxels twice: in two cases, or in two channels of one."""
+def _check_duplicates(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
+    """The same voxels twice: in two cases, or in two channels of one.
+
+    A scan may be there twice where other structures are annotated each time; then both are of one patient, or folds share it.
+    """
+    patients = {case.id: case.patient for case in dataset.training}
     first: dict[tuple[str, ...], CaseScan] = {}
     for scan in scans:
         images, label = scan.contents[:-1], scan.contents[-1:]
@@ -237,6 +241,10 @@ def _check_duplicates(scans: Sequence[CaseScan]) -> Iterator[Finding]:
         if other.contents[-1:] == label:
             message = f"the same image and label as case {other.case}"
             yield Finding("warning", scan.case, "duplicate-case", message, "Leave one of them out.")
+        elif scan.unlabelled != other.unlabelled:
+            if patients.get(scan.case) != patients.get(other.case):
+                message = f"the same image as case {other.case}, annotated for other structures, but called another patient's"
+                yield Finding("error", scan.case, "duplicate-image", message, 'Name one patient for both under "patients".')
         else:
             message = f"the same image as case {other.case}, with another label"
             yield Finding("error", scan.case, "duplicate-image", message, "Keep the right one of the two.")

@@ -5,7 +5,7 @@ drops out unseen.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,22 @@ from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
 from autoseg.names import case_name, folders_of, scrubbed
 
-__all__ = ["More", "ending_of_most", "evaluate_folder"]
+__all__ = ["Annotation", "More", "ending_of_most", "evaluate_folder"]
 
 More = Callable[[str, LabelVolume], list[tuple[Found, ...]]]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is special about references.
+
+    Attributes:
+        lesions: which structures are scored lesion by lesion too, and how.
+        unlabelled: case -> numbers of the structures that nobody annotated in it, which are not scored there.
+    """
+
+    lesions: LesionRule | None = None
+    unlabelled: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def evaluate_folder(
@@ -38,8 +51,7 @@ def evaluate_folder(
     workers: int | None = None,
     on_done: Callable[[Outcome], object] | None = None,
     more: More | None = None,
-    lesions: LesionRule | None = None,
-    unlabelled: Mapping[str, tuple[int, ...]] | None = None,
+    annotation: Annotation | None = None,
 ) -> Report:
     """Score a folder of predictions against references; files of one case have one name.
 
@@ -51,8 +63,7 @@ def evaluate_folder(
         workers: threads; None for one per core.
         on_done: called with the Outcome of each case as it ends.
         more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
-        lesions: which structures are scored lesion by lesion too, and how.
-        unlabelled: case -> numbers of the structures that nobody annotated in it, which are not scored there.
+        annotation: what is special about the references; None for nothing.
 
     Returns:
         Report. A missing or unreadable file, or a wrong grid, is a Failure of its case. Files are named without their folders.
@@ -62,6 +73,7 @@ def evaluate_folder(
         AutosegError: a tolerance that is no length, lesions of a structure that is not there.
     """
     check_tolerance(tolerance_mm)
+    lesions, unlabelled = (annotation.lesions, annotation.unlabelled) if annotation else (None, {})
     for name in lesions.structures if lesions else ():
         if name not in labels.structures:
             raise AutosegError(f"lesions: no structure called {name!r}. There are: {', '.join(labels.structures)}")
@@ -78,7 +90,7 @@ def evaluate_folder(
     chances = {
         case: beside for case, path in guesses.items() if (beside := path.with_name(f"{case}_probabilities.npz")).is_file()
     }
-    lacking = {case: numbers for case, numbers in (unlabelled or {}).items() if numbers and case in references}
+    lacking = {case: numbers for case, numbers in unlabelled.items() if numbers and case in references}
     step = _Score(references, guesses, labels, tolerance_mm, chances, more, lesions, lacking)
     outcomes = map_cases(step.run, references, workers=workers, on_done=on_done)
     scored = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}

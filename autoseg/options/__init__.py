@@ -319,10 +319,11 @@ class ConvertOptions:
         skip_bad: leave cases with errors out instead of refusing
         cine: acdc: every frame of the 4D series as a test case
         labels: folders: folder of labels
-        channels: folders: names of channels, such as CT; bids: suffixes, such as T1w
+        channels: folders, join: names of channels, such as CT; bids: suffixes, such as T1w
         names: folders, bids: names of label values: JSON, a table, a colour table of ITK-SNAP, FreeSurfer or 3D Slicer
         ignore: folders, bids: label value of voxels without annotation
         derivative: bids: the folder below derivatives whose labels count
+        also: join: further data-set folders
     """
 
     link: bool = option(False, group="mode")
@@ -334,3 +335,4 @@ class ConvertOptions:
     names: str | None = option(None, path, "FILE")
     ignore: int | None = option(None, int, "VALUE")
     derivative: str | None = option(None, text, "NAME")
+    also: tuple[str, ...] | None = option(None, names, "A,B")

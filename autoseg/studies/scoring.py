@@ -8,6 +8,7 @@ from pathlib import Path
 from autoseg.data.dataset import DatasetSpec
 from autoseg.engines import LocalEngine
 from autoseg.evaluation import Report, evaluate_folder, write_report
+from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.cohort import Output, Predict, predict_cohort
@@ -43,8 +44,7 @@ def predict_and_score(
         spec.labels,
         ending=ending,
         workers=runtime.workers,
-        lesions=lesions,
-        unlabelled={case.id: case.unlabelled for case in cases},
+        annotation=Annotation(lesions, {case.id: case.unlabelled for case in cases}),
     )
     write_report(report, target)
     return report, all_failures(done, report)

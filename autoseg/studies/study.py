@@ -22,6 +22,7 @@ from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.calibration import Calibration
 from autoseg.evaluation.comparison import Comparison, compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
+from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.imaging.files import read_label_volume, write_label_volume
@@ -321,4 +322,5 @@ def _final_report(about: _Study, chosen: CrossValidated, rules: Sequence[LabelRu
     lesions = LesionRule(about.spec.lesions) if about.spec.lesions else None
     workers = about.runtime.workers
     labels, unlabelled = chosen.report.labels, chosen.report.unlabelled
-    return evaluate_folder(references, folder, labels, ending=ending, workers=workers, lesions=lesions, unlabelled=unlabelled)
+    annotation = Annotation(lesions, unlabelled)
+    return evaluate_folder(references, folder, labels, ending=ending, workers=workers, annotation=annotation)

@@ -16,6 +16,7 @@ from autoseg.data.scan import scan_dataset
 from autoseg.engines import LocalEngine
 from autoseg.errors import DatasetError, TrainingError
 from autoseg.evaluation import evaluate_folder
+from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.report import NOT_ANNOTATED, ScoredFiles
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
@@ -274,7 +275,7 @@ def test_a_structure_that_is_not_annotated_is_no_zero_dice(folder, tmp_path):
         write_label_volume(LabelVolume(both, Geometry.from_spacing(both.shape, (2, 1, 1))), target / f"{case}.nii.gz")
     references = {case.id: case.label for case in spec.training}
     lacking = {case.id: case.unlabelled for case in spec.training}
-    report = evaluate_folder(references, target, spec.labels, workers=1, unlabelled=lacking)
+    report = evaluate_folder(references, target, spec.labels, workers=1, annotation=Annotation(unlabelled=lacking))
     second = report.summary("second", "dice")
     assert (second.n, second.n_cases, second.mean, dict(second.reasons)) == (1, 2, 1.0, {NOT_ANNOTATED: 1})
     assert report.summary("first", "dice").n == 2
