@@ -54,6 +54,7 @@ def measure_fingerprint(dataset: DatasetSpec, scans: Iterable[CaseScan] | None =
         relative_crop=float(np.median([scan.relative_crop for scan in used])),
         has_regions=labels.has_regions,
         has_ignore=labels.ignore is not None,
+        label_values=len(labels.declared_values) - 1 if labels.has_regions else 0,
         annotated_in=count_annotated((scan.unlabelled for scan in used), labels),
         source_digest=hashlib.blake2b("".join(scan.key for scan in used).encode(), digest_size=8).hexdigest(),
     )

@@ -21,6 +21,7 @@ class TrainingCase(Protocol):
         codes: (z, y, x) label codes, likewise.
         locations: of the foreground: for each code that is there (N, 3) of its voxels, where a patch may be centred.
         unlabelled: numbers of the structures that nobody annotated in it.
+        coarse: (z, y, x) codes of a coarse stage, likewise; None where there is none.
     """
 
     @property
@@ -40,6 +41,9 @@ class TrainingCase(Protocol):
 
     @property
     def unlabelled(self) -> tuple[int, ...]: ...
+
+    @property
+    def coarse(self) -> Any: ...
 
 
 def voxels_of(shapes: Iterable[Iterable[int]]) -> int:

@@ -42,6 +42,7 @@ __all__ = [
     "MOST_COMPRESSED",
     "LoadedCase",
     "StoredCase",
+    "compressed",
     "entry_of",
     "is_whole",
     "loaded",
@@ -100,13 +101,15 @@ class StoredCase:
 
     ``image`` (C, z, y, x) and ``codes`` (z, y, x) are ``CheckedArray``: slicing one reads the blocks it touches. ``locations``
     maps a code to its (N, 3) voxels. Only the ``KEPT_OPEN`` cases used last keep their files open, however many there are.
-    What is damaged raises ``Damage``, an AutosegError, when it is read.
+    What is damaged raises ``Damage``, an AutosegError, when it is read. ``coarse`` (z, y, x) are the codes of a coarse stage,
+    where there is one (``coarse.with_coarse``).
     """
 
     case: str
     folder: Path
     geometry: Geometry
     unlabelled: tuple[int, ...] = ()
+    coarse: Any = None
 
     @property
     def image(self) -> CheckedArray:
@@ -135,6 +138,7 @@ class LoadedCase:
     codes: np.ndarray
     locations: dict[int, np.ndarray]
     unlabelled: tuple[int, ...] = ()
+    coarse: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -146,7 +150,15 @@ def loaded(cases: Sequence[StoredCase], most_bytes: int) -> Sequence[StoredCase]
     if sum(array.nbytes for case in cases for array in (case.image, case.codes)) > most_bytes:
         return cases
     return [
-        LoadedCase(case.case, case.geometry, case.image[...], case.codes[...], case.locations, case.unlabelled)
+        LoadedCase(
+            case=case.case,
+            geometry=case.geometry,
+            image=case.image[...],
+            codes=case.codes[...],
+            locations=case.locations,
+            unlabelled=case.unlabelled,
+            coarse=None if case.coarse is None else case.coarse[...],
+        )
         for case in cases
     ]
 
@@ -205,8 +217,8 @@ def _write_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
     written = io.BytesIO()
     np.save(written, np.concatenate(voxels) if voxels else np.zeros((0, 3), np.int32))
     files = (
-        write_array(folder / "image.b2nd", _compressed(prepared.image)),
-        write_array(folder / "codes.b2nd", _compressed(prepared.codes)),
+        write_array(folder / "image.b2nd", compressed(prepared.image)),
+        write_array(folder / "codes.b2nd", compressed(prepared.codes)),
         write_checked(folder / "sites.npy", written.getvalue()),
     )
     record = CaseRecord(
@@ -275,7 +287,8 @@ def _open_locations(path: Path, stamp: tuple[int, int, int]) -> dict[int, np.nda
         raise Damage(path.parent, f"{path.name}: {fault}") from fault
 
 
-def _compressed(array: np.ndarray) -> blosc2.NDArray:
+def compressed(array: np.ndarray) -> blosc2.NDArray:
+    """An array (..., z, y, x) in blocks that are read one by one."""
     lead = (1,) * (array.ndim - 3)
     return blosc2.asarray(
         np.ascontiguousarray(array),

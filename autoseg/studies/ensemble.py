@@ -38,8 +38,11 @@ GRID = (  # what a plan says of the grid and of the way to it and back
 
 
 def share_a_grid(one: Plan, other: Plan) -> bool:
-    """Whether scans are prepared alike and seen in windows of one size, so that logits can be averaged voxel by voxel."""
-    return all(getattr(one, name) == getattr(other, name) for name in GRID)
+    """Whether scans are prepared alike and seen in windows of one size, so that logits can be averaged voxel by voxel.
+
+    Cascades do not: the fine stage of each reads what its own coarse stage says.
+    """
+    return not (one.coarse or other.coarse) and all(getattr(one, name) == getattr(other, name) for name in GRID)
 
 
 def ensemble_of(one: Bundle, other: Bundle) -> Bundle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 
 import torch
@@ -25,10 +25,11 @@ from autoseg.training.fold import task_of
 from autoseg.training.losses import refuse_deaf_loss
 from autoseg.training.recipe import Recipe
 from autoseg.training.settle import settle
-from autoseg.training.transfer import load_matching
+from autoseg.training.transfer import frozen_parameters, load_matching, meaning_of
 from autoseg.workspace import Workspace
 from planners import NetworkSpec
 from planners.plan import Decision
+from planners.records import digest, identity
 
 __all__ = ["Asked", "asked_run", "check_model", "settle_run", "tell"]
 
@@ -77,8 +78,12 @@ def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, opt
     return Asked(spec, folds, recipe, network, chosen, open_model(options.start, workspace))
 
 
-def settle_run(asked: Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime) -> Run:
-    """Everything that is decided before the first step."""
+def settle_run(
+    asked: Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime, coarse: Run | None = None
+) -> Run:
+    """Everything that is decided before the first step; ``coarse`` is the run of the coarse stage, where the plan has one."""
+    if ready.plan.coarse and coarse is None:
+        raise TrainingError(f"plan {ready.plan.name!r} is a cascade, which autoseg train trains; choose another plan here")
     spec, splits = asked.spec, _splits_of(asked.folds, ready, workspace)
     length = length_of(options.training, ready.plan)
     if any(case.unlabelled for case in spec.training):
@@ -87,14 +92,21 @@ def settle_run(asked: Asked, ready: Ready, workspace: Workspace, options: TrainO
     tell(training.decisions)
     images, seed, prepared = image_digests(ready.scans), options.training.seed, ready.digest
     model = asked.model
-    starts = {name: start_of(model, name, split.validation, images) for name, split in splits.items()} if model else {}
+    starts = (
+        {name: start_of(model, name, split.validation, images, unseen=options.unseen) for name, split in splits.items()}
+        if model
+        else {}
+    )
     name = options.name or f"{training.plan.name}_{training.plan.network.name}"
     return Run(
         spec=spec,
         training=training,
         asked=asked.recipe,
         tasks={
-            fold: task_of(training, spec.labels, seed, split, prepared, starts[fold].identity if fold in starts else "")
+            fold: replace(
+                task_of(training, spec.labels, seed, split, prepared, starts[fold].identity if fold in starts else ""),
+                coarse=digest([identity(task) for task in coarse.tasks.values()]) if coarse else "",
+            )
             for fold, split in splits.items()
         },
         starts=starts,
@@ -105,6 +117,7 @@ def settle_run(asked: Asked, ready: Ready, workspace: Workspace, options: TrainO
         model=workspace.model(f"{spec.name}_{name}"),
         device=asked.device,
         runtime=runtime,
+        coarse=coarse,
     )
 
 
@@ -122,9 +135,13 @@ def check_model(run: Run) -> None:
     With ``fresh`` a model of another plan, or of other labels, is moved aside.
     """
     plan, labels, channels = run.training.plan, run.spec.labels, run.spec.channels
+    if run.coarse:
+        check_model(run.coarse)
     network = build_network(plan.network)
+    transfer = None
     for start in run.starts.values():
-        load_matching(network, start.load(), start.source)
+        transfer = load_matching(network, start.load(), start.source, start.meaning, meaning_of(plan, labels))
+    frozen_parameters(network, run.training.recipe.freeze, transfer)  # or an error
     try:
         refuse_other_model(run.model, plan=plan, labels=labels, channels=channels, file_ending=run.spec.file_ending)
     except ModelError as fault:

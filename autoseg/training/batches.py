@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from autoseg.data.labels import LabelSchema
+from autoseg.preprocess.case import one_hot
 from autoseg.preprocess.cases import TrainingCase
 from autoseg.preprocess.normalize import outside_value
 from autoseg.training.augment import (
@@ -26,14 +27,16 @@ from autoseg.training.augment import (
     Drawn,
     Setting,
     apply,
+    apply_to_codes,
     draw,
     mirrored_only,
     split,
     with_degradations,
 )
+from autoseg.training.augment.coarse import corrupt, draw_corruption
 from autoseg.training.batch import Batch, Lesson
 from autoseg.training.recipe import Recipe, patch_stage
-from autoseg.training.sampling import draw_centre, forced_foreground, read_block
+from autoseg.training.sampling import draw_centre, forced_foreground, read_block, read_codes
 from planners.plan import Plan
 
 __all__ = ["make_batch", "restored_patch"]
@@ -85,6 +88,9 @@ def make_batch(
 
     lacking: list[tuple[int, ...]] = []  # of the samples of the segmentation
 
+    coarse: list[torch.Tensor] = []  # of the samples of the segmentation, where there is a coarse stage
+    disturbed = bool(preset.steps) and not augmentation_free
+
     def samples(preset: Augmentation, setting: Setting, filling: int, finish: Finish) -> list[torch.Tensor]:
         """``size`` samples; ``filling`` is the code beyond the scan."""
         made = []
@@ -98,9 +104,13 @@ def make_batch(
             block = read_block(case, centre, drawn.source_size, outside, filling)
             image, codes = (torch.from_numpy(array).to(device) for array in block)
             made.append(finish(image, codes, drawn))
+            if plan.coarse:
+                coarse.append(_coarse_channels(case, centre, drawn, plan.coarse.count, rng if disturbed else None))
         return [torch.stack(tensors) for tensors in zip(*made, strict=True)]
 
     images, codes = samples(mirrored_only(preset) if augmentation_free else preset, setting, 0, apply)
+    if coarse:
+        images = torch.cat([images, torch.stack(coarse).to(images)], dim=1)
     unlabelled = _table(lacking, len(labels.structures), device) if any(case.unlabelled for case in cases) else None
     if not recipe.restoration_weight or step % recipe.restoration_every:
         return Batch(images, codes, unlabelled=unlabelled)
@@ -111,6 +121,17 @@ def make_batch(
 def _table(lacking: Sequence[Sequence[int]], structures: int, device: torch.device | str) -> torch.Tensor:
     """(samples, structures) bool of the numbers of structures for each sample."""
     return torch.tensor([[number in numbers for number in range(structures)] for numbers in lacking], device=device)
+
+
+def _coarse_channels(
+    case: TrainingCase, centre: np.ndarray, drawn: Drawn, count: int, rng: np.random.Generator | None
+) -> torch.Tensor:
+    """(count, *patch_size) float32: what the coarse stage says of a sample, disturbed by ``rng`` unless that is None."""
+    codes = torch.from_numpy(read_codes(case.coarse, centre, drawn.source_size))
+    channels = one_hot(apply_to_codes(codes, drawn).numpy(), count)
+    if rng is not None:
+        channels = corrupt(channels, draw_corruption(rng, count))
+    return torch.from_numpy(channels.astype(np.float32))
 
 
 def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:

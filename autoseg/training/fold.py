@@ -23,7 +23,8 @@ from autoseg.errors import TrainingError
 from autoseg.networks import Scores, build_network
 from autoseg.networks.devices import Applied, prepare_for
 from autoseg.preprocess.cases import TrainingCase, voxels_of
-from autoseg.preprocess.store import loaded, open_case
+from autoseg.preprocess.coarse import with_coarse
+from autoseg.preprocess.store import StoredCase, loaded, open_case
 from autoseg.records import Check, read_checks
 from autoseg.training.batch import Batch
 from autoseg.training.batches import make_batch
@@ -35,12 +36,12 @@ from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, tell_listeners, trim_history
 from autoseg.training.recipe import Recipe, is_augmentation_free, patch_stage, steps_of_an_epoch
 from autoseg.training.settle import Training
-from autoseg.training.transfer import Start, Transfer, load_matching
+from autoseg.training.transfer import Start, Transfer, frozen_parameters, load_matching, meaning_of
 from planners.cost import prefers_lazy_logits
 from planners.plan import Plan
-from planners.records import digest
+from planners.records import added, digest
 
-__all__ = ["FoldTask", "TrainedFold", "task_of", "train_fold"]
+__all__ = ["Cases", "FoldTask", "TrainedFold", "task_of", "train_fold"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class FoldTask:
         training, validation: identifiers of the prepared cases.
         prepared_digest: of the prepared cases.
         start: identity of the weights it starts with, or empty.
+        coarse: identity of the coarse stage whose labels it reads, or empty.
     """
 
     plan: Plan
@@ -73,6 +75,7 @@ class FoldTask:
     validation: tuple[str, ...]
     prepared_digest: str
     start: str = ""
+    coarse: str = added(2, "")
 
 
 def task_of(training: Training, labels: LabelSchema, seed: int, split: Split, prepared: str, start: str = "") -> FoldTask:
@@ -114,7 +117,13 @@ class TrainedFold:
 
 
 def train_fold(
-    task: FoldTask, *, prepared: Path, folder: Path, device: torch.device, start: Start | None = None
+    task: FoldTask,
+    *,
+    prepared: Path,
+    folder: Path,
+    device: torch.device,
+    start: Start | None = None,
+    coarse: Path | None = None,
 ) -> TrainedFold:
     """Train, or go on with, the fold whose working files are in ``folder``.
 
@@ -124,6 +133,7 @@ def train_fold(
         folder: for ``checkpoint.safetensors``, ``history.jsonl`` and ``curves.png``.
         device: to train on.
         start: weights to begin with.
+        coarse: folder of what a coarse stage said of the cases, where the plan has coarse labels.
 
     Raises:
         TrainingError: see ``loop.fit``; AutosegError for a damaged prepared case.
@@ -148,11 +158,13 @@ def train_fold(
         identity=digest(task),
         checkpoint=folder / CHECKPOINT,
         prepare=partial(_prepare, task, device),
+        frozen=frozen_parameters(network, task.recipe.freeze, transfer),
     )
     trim_history(folder / HISTORY, _step_reached(folder))
-    batches, drawn_from = _batches(task, prepared, device)
+    cases = Cases(prepared, coarse)
+    batches, drawn_from = _batches(task, cases, device)
     with _naming_cases(drawn_from):
-        done = fit(network, batches, _validation_patches(task, prepared), job, on_check=_Monitor(folder))
+        done = fit(network, batches, _validation_patches(task, cases), job, on_check=_Monitor(folder))
     plot_history(read_checks(folder / HISTORY), folder / CURVES)
     return TrainedFold(done.weights, done.state, done.applied, transfer)
 
@@ -162,15 +174,28 @@ def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Tran
     torch.manual_seed(task.seed)
     lazy, detached = prefers_lazy_logits(task.plan.network), task.recipe.restoration_detach
     network = build_network(task.plan.network, lazy_logits=lazy, restoration_detached=detached)
-    transfer = load_matching(network, start.load(), start.source) if start else None
+    now = meaning_of(task.plan, task.labels)
+    transfer = load_matching(network, start.load(), start.source, start.meaning, now) if start else None
     if transfer:
         logger.info("%s", transfer)
     return network, transfer
 
 
-def _batches(task: FoldTask, prepared: Path, device: torch.device) -> tuple[MakeBatch, dict[int, _Drawn]]:
+@dataclass(frozen=True)
+class Cases:
+    """Where the prepared cases lie, and what a coarse stage said of them."""
+
+    prepared: Path
+    coarse: Path | None = None
+
+    def open(self, name: str) -> StoredCase:
+        case = open_case(self.prepared / name)
+        return with_coarse(case, self.coarse) if self.coarse else case
+
+
+def _batches(task: FoldTask, there: Cases, device: torch.device) -> tuple[MakeBatch, dict[int, _Drawn]]:
     """What makes the batch of a step, and which cases it drew for the last steps."""
-    stored = [open_case(prepared / name) for name in task.training]
+    stored = [there.open(name) for name in task.training]
     cases: Sequence[TrainingCase] = loaded(stored, KEPT_BYTES) if device.type == "cuda" else stored
     epoch = steps_of_an_epoch(task.recipe, task.plan, voxels_of(case.shape for case in cases))
     where = device if device.type == "cuda" else "cpu"
@@ -265,15 +290,14 @@ def patch_dice(
     return {name: 2 * both[name] / total[name] if total[name] else None for name in labels.structures}
 
 
-def _validation_patches(task: FoldTask, prepared: Path) -> list[Batch]:
+def _validation_patches(task: FoldTask, there: Cases) -> list[Batch]:
     """One fixed patch, without augmentation, from each of a few validation cases (of training cases where there are none)."""
     names = task.validation or task.training
     most = min(task.recipe.validation_patches, len(names))
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, most).round().astype(int)]
     plain = replace(task.recipe, augmentation="none", batch_size=1, foreground=1.0, patch_curriculum=(), restoration_weight=0.0)
     return [
-        make_batch([open_case(prepared / name)], task.plan, plain, task.labels, task.seed, step, 1.0)
-        for step, name in enumerate(chosen)
+        make_batch([there.open(name)], task.plan, plain, task.labels, task.seed, step, 1.0) for step, name in enumerate(chosen)
     ]
 
 

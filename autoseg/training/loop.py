@@ -83,6 +83,7 @@ class Job:
         identity: digest of what is trained; a checkpoint of another identity is refused.
         checkpoint: file that is written, and resumed from where it exists.
         prepare: (network, precision) -> Applied: ``prepare_for`` with what it needs to know besides.
+        frozen: parameters that are not trained before ``Recipe.freeze_until``.
     """
 
     recipe: Recipe
@@ -93,6 +94,7 @@ class Job:
     identity: str
     checkpoint: Path
     prepare: Callable[[torch.nn.Module, str], Applied]
+    frozen: tuple[torch.nn.Parameter, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +247,9 @@ def _step(
     weight = restoration_weight(job.recipe, job.length.fraction(state))
     set_pace(optimizers, job.recipe, rate, state.steps_expected)
     total = passes(batch.to(job.device), weight)
+    if job.frozen and job.length.fraction(state) < job.recipe.freeze_until:
+        for parameter in job.frozen:
+            parameter.grad = None  # which no optimiser moves
     descend(optimizers, job.recipe, weight)
     return total
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg import pipeline
+from autoseg.cli import main
 from autoseg.data.check import check_dataset
 from autoseg.data.dataset import read_dataset
 from autoseg.errors import DatasetError
@@ -137,3 +138,9 @@ def test_the_same_scan_may_be_there_twice_with_other_structures_if_it_is_one_pat
     (target / "dataset.json").write_text(json.dumps(description | {"patients": {"A_p1": "one", "B_p1": "two"}}))
     (error,) = [finding for finding in check_dataset(read_dataset(target)) if finding.code == "duplicate-image"]
     assert "another patient's" in error.message
+
+
+def test_the_command_takes_the_other_folders_behind_also(organs, tmp_path):
+    words = ["convert", "join", str(organs[0]), str(tmp_path / "Dataset010_Joined"), "--also", str(organs[1]), "--quiet"]
+    assert main(words) == 0
+    assert len(read_dataset(tmp_path / "Dataset010_Joined").training) == 3
