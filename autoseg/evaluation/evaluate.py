@@ -57,7 +57,7 @@ def evaluate_case(
             the reference count nowhere.
         case: name for messages and the report.
         tolerance_mm: of the surface Dice: a number, or a mapping from structure to number; None, or a structure that
-            is not in the mapping, for the largest voxel edge, at least 1 mm.
+            is not in the mapping, for ``default_tolerance_mm``.
         unlabelled: numbers of the structures that nobody annotated in the case; they are left out of every value.
 
     Returns:

@@ -23,15 +23,16 @@ from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of
 from autoseg.studies.starting import image_digests, open_model, start_of
 from autoseg.training.fold import task_of
 from autoseg.training.losses import refuse_deaf_loss
+from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe
-from autoseg.training.settle import settle
+from autoseg.training.settle import batches_at_once, settle
 from autoseg.training.transfer import frozen_parameters, load_matching, meaning_of
 from autoseg.workspace import Workspace
-from planners import NetworkSpec
+from planners import NetworkSpec, Plan
 from planners.plan import Decision
 from planners.records import digest, identity
 
-__all__ = ["Asked", "asked_run", "check_model", "settle_run", "tell"]
+__all__ = ["Asked", "asked_run", "check_model", "run_name", "settle_run", "tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Asked:
     model: Bundle | None
 
 
-def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, device: str) -> Asked:
+def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime) -> Asked:
     """What a run is asked to be.
 
     Raises:
@@ -73,22 +74,37 @@ def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, opt
     if options.name is not None:
         plain_name(options.name, what="run", where="--name", error=TrainingError)
     recipe, network = choose_recipe(options.training), known_network(options.network)
-    chosen, spec = choose_device(device), read_dataset(workspace.dataset_folder(str(dataset)))
+    chosen, spec = (
+        choose_device(runtime.device, elsewhere=runtime.elsewhere),
+        read_dataset(workspace.dataset_folder(str(dataset))),
+    )
     folds = (ALL,) if fold == ALL else fold_names(fold, count_folds(spec))
     return Asked(spec, folds, recipe, network, chosen, open_model(options.start, workspace))
 
 
+def run_name(asked: str | None, plan: Plan, network: str | NetworkSpec | None) -> str:
+    """The name of a run: that asked for, else its plan and its network."""
+    chosen = network.name if isinstance(network, NetworkSpec) else network or plan.network.name
+    return asked or f"{plan.name}_{chosen}"
+
+
 def settle_run(
-    asked: Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime, coarse: Run | None = None
+    asked: Asked,
+    ready: Ready,
+    workspace: Workspace,
+    options: TrainOptions,
+    runtime: Runtime,
+    ranks: Ranks = ALONE,
+    coarse: Run | None = None,
 ) -> Run:
     """Everything that is decided before the first step; ``coarse`` is the run of the coarse stage, where the plan has one."""
     if ready.plan.coarse and coarse is None:
         raise TrainingError(f"plan {ready.plan.name!r} is a cascade, which autoseg train trains; choose another plan here")
     spec, splits = asked.spec, _splits_of(asked.folds, ready, workspace)
-    length = length_of(options.training, ready.plan)
     if any(case.unlabelled for case in spec.training):
         refuse_deaf_loss(asked.recipe.loss)
-    training = settle(ready.plan, asked.recipe, length, asked.device.type, ready.voxels, asked.network)
+    length = length_of(options.training, ready.plan, batches_at_once(asked.recipe, ranks.count))
+    training = settle(ready.plan, asked.recipe, length, asked.device.type, ready.voxels, asked.network, ranks.count)
     tell(training.decisions)
     images, seed, prepared = image_digests(ready.scans), options.training.seed, ready.digest
     model = asked.model
@@ -97,7 +113,7 @@ def settle_run(
         if model
         else {}
     )
-    name = options.name or f"{training.plan.name}_{training.plan.network.name}"
+    name = run_name(options.name, ready.plan, asked.network)
     return Run(
         spec=spec,
         training=training,
@@ -117,6 +133,7 @@ def settle_run(
         model=workspace.model(f"{spec.name}_{name}"),
         device=asked.device,
         runtime=runtime,
+        ranks=ranks,
         coarse=coarse,
     )
 

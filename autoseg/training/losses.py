@@ -1,7 +1,7 @@
 """How wrong a prediction is: soft Dice, cross-entropy, and both.
 
-Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False, regions=(), unlabelled=None)`` with a scalar
-result in float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a
+Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False, regions=(), unlabelled=None, whole=None)``, a
+scalar in float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a
 voxel is to be ignored: neither its label nor its logits matter. Without ``regions`` the K channels are codes (softmax,
 background first). With ``regions`` (for each channel the codes that belong to it) they are independent (sigmoid).
 ``functools.partial`` fixes the keywords for a training run; ``unlabelled`` is given with the batches of one in which cases lack
@@ -18,7 +18,9 @@ one of them in favour of the other. A region that is unlabelled is left out: its
 the Dice of an unlabelled structure is left out of the mean.
 
 Losses are made of sums over voxels. So ``logits`` may be ``Scores``: they are then computed slab by slab, once more on the way
-back, and are never in memory all at once.
+back, and are never in memory all at once. And a batch may be divided over several processes: each hands in its part, and
+``whole``, which brings a tensor of sums over the part to those over the whole batch (``ranks.Ranks.whole``); the loss is
+then that of the whole batch, on all of them.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from autoseg.registry import Registry
 
 __all__ = [
     "LOSSES",
+    "can_be_divided",
     "cross_entropy",
     "deep_supervision_loss",
     "deep_supervision_weights",
@@ -54,31 +57,50 @@ Logits = torch.Tensor | Scores
 Regions = Sequence[Sequence[int]]  # for each channel the codes that belong to it
 Unlabelled = torch.Tensor | None  # (B, structures) bool
 Sums = Sequence[torch.Tensor]
+Whole = Callable[[torch.Tensor], torch.Tensor] | None
 
 SMOOTH = 1e-5
 SLAB = 2**22  # elements of logits whose probabilities are in memory at once
 
 
 def dice_cross_entropy(
-    logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = (), unlabelled: Unlabelled = None
+    logits: Logits,
+    codes: torch.Tensor,
+    *,
+    batch_dice: bool = False,
+    regions: Regions = (),
+    unlabelled: Unlabelled = None,
+    whole: Whole = None,
 ) -> torch.Tensor:
     """Soft Dice loss plus cross-entropy (binary cross-entropy for regions), equally weighed."""
-    entropy, sums = _compare(logits, codes, regions, unlabelled)
-    return entropy + _dice_loss(sums, batch_dice, unlabelled)
+    entropy, sums = _compare(logits, codes, regions, unlabelled, whole)
+    return entropy + _dice_loss(sums, batch_dice, unlabelled, whole)
 
 
 def cross_entropy(
-    logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = (), unlabelled: Unlabelled = None
+    logits: Logits,
+    codes: torch.Tensor,
+    *,
+    batch_dice: bool = False,
+    regions: Regions = (),
+    unlabelled: Unlabelled = None,
+    whole: Whole = None,
 ) -> torch.Tensor:
     """Mean cross-entropy (binary, for regions) over the voxels that are not ignored; ``batch_dice`` has no effect."""
-    return _compare(logits, codes, regions, unlabelled)[0]
+    return _compare(logits, codes, regions, unlabelled, whole)[0]
 
 
 def dice(
-    logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = (), unlabelled: Unlabelled = None
+    logits: Logits,
+    codes: torch.Tensor,
+    *,
+    batch_dice: bool = False,
+    regions: Regions = (),
+    unlabelled: Unlabelled = None,
+    whole: Whole = None,
 ) -> torch.Tensor:
     """Soft Dice loss alone."""
-    return _dice_loss(_compare(logits, codes, regions, unlabelled)[1], batch_dice, unlabelled)
+    return _dice_loss(_compare(logits, codes, regions, unlabelled, None)[1], batch_dice, unlabelled, whole)
 
 
 LOSSES = Registry(
@@ -99,6 +121,11 @@ def refuse_deaf_loss(name: str) -> None:
             f"loss {name!r}: has no parameter 'unlabelled', and in some cases not all structures are annotated. Take another "
             f"--set loss=NAME, such as {next(iter(LOSSES))}"
         )
+
+
+def can_be_divided(loss: Callable[..., torch.Tensor]) -> bool:
+    """Whether a loss takes ``whole``, which those of other packages need not."""
+    return "whole" in inspect.signature(loss).parameters
 
 
 def region_targets(codes: torch.Tensor, regions: Regions) -> torch.Tensor:
@@ -141,7 +168,7 @@ def deep_supervision_loss(
     return cast(torch.Tensor, total)  # there is a scale
 
 
-def restoration_loss(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+def restoration_loss(restored: torch.Tensor, clean: torch.Tensor, whole: Whole = None) -> torch.Tensor:
     """Mean absolute error plus 1 - SSIM, in float32; 0 for a perfect restoration.
 
     SSIM is that of ``evaluation.reconstruction`` (Gaussian of sigma 1.5, data range 1), with windows that end at the faces of
@@ -150,12 +177,13 @@ def restoration_loss(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tenso
     Args:
         restored: (B, C, Z, Y, X).
         clean: the same shape, NaN in voxels that do not count.
+        whole: for a batch that is divided, see above.
     """
     with torch.autocast(restored.device.type, enabled=False):
         inside = clean.isfinite()
         x, y = torch.where(inside, restored.float(), 0), torch.where(inside, clean, 0)
         total = (x - y).abs().sum() + (1 - _ssim(x, y))[inside].sum()
-        return total / inside.sum().clamp(min=1)
+        return _mean(total, inside.sum(), whole)
 
 
 def _ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -193,8 +221,10 @@ def _nearest(codes: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return codes
 
 
-def _compare(logits: Logits, codes: torch.Tensor, regions: Regions, unlabelled: Unlabelled) -> tuple[torch.Tensor, Sums]:
-    """Mean cross-entropy, and the sums that Dice is made of, each (B, classes): both, prediction, truth."""
+def _compare(
+    logits: Logits, codes: torch.Tensor, regions: Regions, unlabelled: Unlabelled, whole: Whole
+) -> tuple[torch.Tensor, Sums]:
+    """Mean cross-entropy, of the whole batch; and the sums that Dice is made of, each (B, classes): both, prediction, truth."""
     if logits.shape[1] < 2 and not regions:
         raise TrainingError("loss: expected logits of background and at least one structure, found one channel")
     if regions and logits.shape[1] != len(regions):
@@ -205,7 +235,14 @@ def _compare(logits: Logits, codes: torch.Tensor, regions: Regions, unlabelled: 
             entropy, terms, *sums = (torch.stack(part).sum(dim=0) for part in zip(*parts, strict=True))
         else:
             entropy, terms, *sums = _sums(logits, codes, regions, unlabelled)
-        return entropy / terms.clamp(min=1), sums
+        return _mean(entropy, terms, whole), sums
+
+
+def _mean(total: torch.Tensor, terms: torch.Tensor, whole: Whole) -> torch.Tensor:
+    """A sum () over its number of terms (), both of the whole batch."""
+    if whole is not None:
+        total, terms = whole(torch.stack((total, terms.to(total.dtype)))).unbind()
+    return total / terms.clamp(min=1)
 
 
 def in_slabs(logits: Logits, codes: torch.Tensor) -> Iterator[tuple[Logits, torch.Tensor]]:
@@ -324,13 +361,20 @@ def _sum_by_class(values: torch.Tensor, target: torch.Tensor, classes: int) -> t
     return rows.sum(dim=(1, 2))
 
 
-def _dice_loss(sums: Sums, batch_dice: bool, unlabelled: Unlabelled) -> torch.Tensor:
+def _dice_loss(sums: Sums, batch_dice: bool, unlabelled: Unlabelled, whole: Whole) -> torch.Tensor:
     """Of sums (B, classes); the mean is over what is annotated, and the loss 0 where nothing is."""
-    if unlabelled is not None:
-        sums = [s.masked_fill(unlabelled, 0) for s in sums]
-    both, predicted, truth = (s.sum(dim=0) if batch_dice else s for s in sums)
+    counted = None if unlabelled is None else (~unlabelled).to(sums[0].dtype)
+    if counted is not None:
+        sums = [s * counted for s in sums]
+    if batch_dice:
+        sums = [s.sum(dim=0) for s in (*sums, *([] if counted is None else [counted]))]
+        sums = whole(torch.stack(sums)).unbind() if whole else sums
+        counted = None if counted is None else sums[3].clamp(max=1)
+    both, predicted, truth = sums[:3]
     scores = (2 * both + SMOOTH) / (predicted + truth + SMOOTH)
-    if unlabelled is None:
+    of_all = None if batch_dice else whole
+    if counted is not None:
+        return _mean(((1 - scores) * counted).sum(), counted.sum(), of_all)
+    if of_all is None:
         return 1 - scores.mean()
-    counted = ~(unlabelled.all(dim=0) if batch_dice else unlabelled)
-    return ((1 - scores) * counted).sum() / counted.sum().clamp(min=1)
+    return 1 - _mean(scores.sum(), torch.tensor(scores.numel(), device=scores.device), of_all)

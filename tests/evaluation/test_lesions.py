@@ -10,6 +10,7 @@ import pytest
 
 from autoseg.cli import main
 from autoseg.data.labels import LabelSchema
+from autoseg.engines import LocalEngine
 from autoseg.evaluation import evaluate_folder
 from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.lesions import LesionRule, match_lesions
@@ -86,6 +87,7 @@ def test_scores_of_lesions_on_paper() -> None:
     assert none.f1 is none.dice is None
 
 
+@pytest.mark.thorough
 def test_marked_structures_are_scored_by_lesions_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = Geometry.from_spacing((4, 12, 12), (1.0, 1.0, 1.0))
     truth = np.zeros(grid.shape, np.uint8)
@@ -96,7 +98,11 @@ def test_marked_structures_are_scored_by_lesions_too(tmp_path: Path, capsys: pyt
         write_label_volume(LabelVolume(data, grid), tmp_path / side / "a.nii.gz")
     labels = LabelSchema(("lesion", "organ"), ((1,), (2,)), False, (1, 2))
     report = evaluate_folder(
-        tmp_path / "reference", tmp_path / "predicted", labels, annotation=Annotation(LesionRule(("lesion",))), workers=1
+        tmp_path / "reference",
+        tmp_path / "predicted",
+        labels,
+        annotation=Annotation(LesionRule(("lesion",))),
+        engine=LocalEngine(1),
     )
     row, organ = report.rows
     assert [row[name] for name in ("lesion_f1", "lesions_found", "lesions_missed", "lesions_false")] == [0.5, 1, 1, 1]

@@ -15,7 +15,6 @@ from autoseg.inference.bundle import load_bundle
 from autoseg.phantoms import write_phantoms
 from autoseg.preprocess.case import coarse_codes
 from autoseg.preprocess.coarse import StoredCodes
-from autoseg.studies.ensemble import share_a_grid
 from autoseg.workspace import read_record
 from planners.plan import Plan
 
@@ -60,22 +59,21 @@ def test_the_plan_of_the_fine_stage_reads_the_labels_of_the_coarse_one(place: Pa
     assert (fine.coarse.plan, fine.coarse.count) == ("lowres_3d", 4)
     assert fine.network.in_channels == 1 + 4
     assert any(decision.what == "cascade" for decision in fine.decisions)
-    assert not share_a_grid(fine, plans["fullres_3d"])
 
 
 @pytest.mark.thorough
 def test_one_command_trains_all_folds_of_the_coarse_stage_and_the_fold_of_the_fine_one(place: Path) -> None:
     runs = place / "workspace" / "runs" / "Abdomen"
     assert {(path.parent.name, path.name) for path in runs.glob("*/fold_*")} == {
-        ("lowres_3d_unet", "fold_0"),
-        ("lowres_3d_unet", "fold_1"),
+        ("cascade_3d_unet_coarse", "fold_0"),
+        ("cascade_3d_unet_coarse", "fold_1"),
         ("cascade_3d_unet", "fold_0"),
     }
     model = load_bundle(place / "workspace" / "models" / "Abdomen_cascade_3d_unet")
     assert list(model.folds) == ["0"]
     assert model.coarse is not None
     assert list(model.coarse.folds) == ["0", "1"]
-    assert model.coarse.digest == load_bundle(place / "workspace" / "models" / "Abdomen_lowres_3d_unet").digest
+    assert model.coarse.digest == load_bundle(place / "workspace" / "models" / "Abdomen_cascade_3d_unet_coarse").digest
 
 
 @pytest.mark.thorough
@@ -87,7 +85,7 @@ def test_coarse_labels_are_the_predictions_of_the_fold_that_did_not_see_the_case
     for number, fold in enumerate(splits):
         for name in fold["val"]:
             case = next(one for one in spec.training if one.id == name)
-            said = read_label_volume(runs / "lowres_3d_unet" / f"fold_{number}" / "validation" / f"{name}.nii.gz")
+            said = read_label_volume(runs / "cascade_3d_unet_coarse" / f"fold_{number}" / "validation" / f"{name}.nii.gz")
             expected = coarse_codes(spec.labels.encode(said.data), read_volume(case.images), plan)
             np.testing.assert_array_equal(StoredCodes(runs / "cascade_3d_unet" / "coarse", name)[...], expected)
 
@@ -97,7 +95,7 @@ def test_the_same_command_trains_no_stage_again_and_another_recipe_is_another_tr
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = place / "workspace" / "runs" / "Abdomen"
-    kept = {path: path.stat().st_mtime_ns for path in [*runs.glob("lowres*/fold_*/*.safetensors"), *runs.glob("*/coarse/*")]}
+    kept = {path: path.stat().st_mtime_ns for path in [*runs.glob("*_coarse/fold_*/*.safetensors"), *runs.glob("*/coarse/*")]}
     assert len(kept) == 2 + 4
     assert call(place, "train", "Abdomen", "0", "--plan", "cascade_3d", *SHORT) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
