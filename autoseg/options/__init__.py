@@ -124,6 +124,7 @@ class TrainOptions:
         training: length, recipe and seed
         name: name of the run; default: plan and network
         start: start with the weights of a model
+        unseen: the model of --from, which does not say itself what it learned from, saw none of the validation cases
         dry_run: settle the training run and show it; start nothing, write nothing
         explain: print what was settled, with the rule and numbers of each decision
         groups: scores of several folds by a column of a table too, such as patients.csv:scanner
@@ -137,6 +138,7 @@ class TrainOptions:
     training: TrainingOptions = TrainingOptions()
     name: str | None = option(None, text, "RUN")
     start: str | None = option(None, path, "MODEL", name="--from")
+    unseen: bool = option(False)
     dry_run: bool = option(False)
     explain: bool = option(False)
     groups: str | None = option(None, path, "FILE:COLUMN")
@@ -375,7 +377,8 @@ class ConvertOptions:
         skip_bad: leave cases with errors out instead of refusing
         cine: acdc: every frame of the 4D series as a test case
         labels: folders: folder of labels
-        channels: folders: names of channels, such as CT; bids: suffixes, such as T1w
+        channels: folders, join: names of channels, such as CT; bids: suffixes, such as T1w
+        also: join: further data-set folders
         names: folders, bids: names of label values: JSON, a table, a colour table of ITK-SNAP, FreeSurfer or 3D Slicer
         ignore: folders, bids: label value of voxels without annotation
         derivative: bids: the folder below derivatives whose labels count
@@ -387,6 +390,7 @@ class ConvertOptions:
     cine: bool = option(False)
     labels: str | None = option(None, path, "DIR")
     channels: tuple[str, ...] | None = option(None, names, "A,B")
+    also: tuple[str, ...] | None = option(None, names, "A,B")
     names: str | None = option(None, path, "FILE")
     ignore: int | None = option(None, int, "VALUE")
     derivative: str | None = option(None, text, "NAME")
