@@ -29,10 +29,10 @@ COPIED = {  # page: the document that it is a copy of
     "changes.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
     "dataset-json.md": "dataset_json_examples/README.md",
-    "experiments.md": "EXPERIMENTS.md",
     "planner.md": "planners/README.md",
     "security.md": "SECURITY.md",
 }
+EXPERIMENT = re.compile(r"docs/experiments/([\w-]+)\.md")  # as docstrings name one
 LINK = re.compile(r"\[([^\]\[]+)\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -171,7 +171,7 @@ def _attributes(cls: type) -> dict[str, str]:
             found |= dict.fromkeys(names, match[2])
         elif line.startswith(" " * 8):
             found |= {name: f"{found[name]} {line.strip()}" for name in names}
-    return {name: words.replace("``", "`") for name, words in found.items()}
+    return {name: EXPERIMENT.sub(r"[\1](../experiments/\1.md)", words.replace("``", "`")) for name, words in found.items()}
 
 
 def _summary(cls: type) -> str:

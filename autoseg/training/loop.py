@@ -342,7 +342,8 @@ class _Ahead:
 
     One thread beside a CPU training, which needs the cores itself; a few beside an accelerator. Each computes on one core: a
     second team of threads on the same cores would make a CPU training wait for it. More threads than a few make fewer batches,
-    because they wait for the interpreter (EXPERIMENTS.md). What they have a CUDA device do goes before the training.
+    because they wait for the interpreter (docs/experiments/first-gpu-runs.md). What they have a CUDA device do goes before the
+    training.
     """
 
     def __init__(self, batch: MakeBatch, job: Job, state: LoopState) -> None:

@@ -64,7 +64,7 @@ class Recipe:
         muon_learning_rate: of Muon, which moves the kernels of the convolutions (``optimizers``); 0 leaves them to SGD.
         attention_rate: of Adam, which moves the slots, scales and gates of self-attention, while its matrices go with the
             kernels; 0 leaves all to SGD, which hardly opens the gates in short runs. That is the default, because opened
-            they gained nothing where it was measured (EXPERIMENTS.md); 0.005 opens them.
+            they gained nothing where it was measured (docs/experiments/attention-open-gates.md); 0.005 opens them.
         momentum: of SGD and Muon; None fits it to the number of steps (``momentum_for``).
         warmup, constant_until, power: of the learning rate, see above.
         batch_size: None means the plan's.
@@ -81,7 +81,8 @@ class Recipe:
             that the network will see): so often it holds the voxels of all cases. It begins when the rate falls, at the
             earliest; a longer one would overfit. 0 for none.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
-            which is the default, because it takes time that a segmentation alone does not need (EXPERIMENTS.md).
+            which is the default, because it takes time that a segmentation alone does not need
+            (docs/experiments/restoration-noise-too.md).
         restoration_rate: learning rate of the head's own Adam; it rises and falls with the other.
         restoration_every: steps from one that also teaches the head, with degraded patches, to the next; 1 for all.
         restoration_detach: the head learns from the features, which learn nothing from it.
@@ -245,7 +246,8 @@ def restoration_weight(recipe: Recipe, fraction: float) -> float:
 def momentum_for(recipe: Recipe, steps: int) -> float:
     """Momentum whose memory is about one two-hundredth of the training: 0.9 up to 2000 steps, 0.95 at 4000, at most 0.98.
 
-    0.99 remembers a hundred steps and raises the effective rate a hundredfold, too much for a short training (EXPERIMENTS.md).
+    0.99 remembers a hundred steps and raises the effective rate a hundredfold, too much for a short run
+    (docs/experiments/momentum-and-augmentation.md).
     """
     return min(0.98, max(0.9, 1 - 200 / max(steps, 1))) if recipe.momentum is None else recipe.momentum
 

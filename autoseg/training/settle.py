@@ -23,7 +23,7 @@ Size = tuple[int, int, int]
 
 CPU = "cpu"
 MIRRORING, BATCH, RESTORATION, PRECISION, WIDTH = "mirroring", "batch", "restoration", "precision", "width"
-MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (EXPERIMENTS.md, 2026-11-27)
+MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (docs/experiments/mirroring-and-length.md)
 UNASKED = "for a short training, which learns faster so, or because the recipe says so"
 
 
