@@ -361,7 +361,7 @@ def _dicom() -> Any:
     try:
         from autoseg.imaging import dicom_read
     except ImportError as error:
-        raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install autoseg[dicom]") from error
+        raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install {error.name}") from error
     return dicom_read
 
 

@@ -132,6 +132,6 @@ def _program(network: torch.nn.Module, image: torch.Tensor) -> Any:
                 verbose=False,
             )
     except ImportError as fault:
-        raise AutosegError(f"to write ONNX install the optional packages: pip install 'autoseg[onnx]' ({fault})") from fault
+        raise AutosegError(f"to write ONNX: pip install onnx onnxruntime onnxscript ({fault})") from fault
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
