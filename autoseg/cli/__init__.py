@@ -25,15 +25,15 @@ VERBS = {
     "convert": "make a data-set folder of public data or of any scans and labels",
     "verify": "find every defect of a data set",
     "plan_and_preprocess": "verify, measure, plan and prepare data sets",
-    "train": "train one fold, then predict and score its validation cases",
+    "train": "train one fold or several, then predict and score the validation cases",
     "predict": "segment a scan or a folder of scans",
-    "reconstruct": "surfaces, measurements and cubic voxels of label maps of any tool",
+    "reconstruct": "make surfaces, measurements and cubic voxels of any tool's label maps",
     "evaluate": "score predictions against references",
     "report": "write the HTML report of a run, of predictions or of an evaluation",
-    "compare": "train, predict and score several networks alike, and say what the scores support",
-    "study": "cross-validate configurations, decide, and leave one model to predict with",
+    "compare": "train several networks under equal conditions and compare them by paired tests",
+    "study": "cross-validate configurations, choose by paired tests, and make one model of the choice",
     "model": "export, import or describe a model",
-    "demo": "the whole road on made-up scans, on a CPU, in minutes",
+    "demo": "run every step on made-up scans, on a CPU, in minutes",
 }
 
 

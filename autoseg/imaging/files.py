@@ -393,4 +393,4 @@ def _label_type(values: np.ndarray, path: Image) -> type[np.integer[Any]]:
     for kind in _LABEL_TYPES:
         if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max:
             return kind
-    raise FileError(f"{path}: expected label values within 32 bits, found {lowest} to {highest}. Number the structures anew.")
+    raise FileError(f"{path}: expected label values within 32 bits, found {lowest} to {highest}. Renumber the structures.")

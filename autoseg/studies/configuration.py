@@ -146,7 +146,7 @@ def read_configuration(item: Configuration, run: Path, model: Path, folds: Seque
     records = {fold: found for fold in folds if (found := read_fold(fold_folder(run, fold)))}
     for fold in folds:
         if fold not in records:
-            raise AutosegError(f"{run}: has no record of fold {fold}. Give the command again with --fresh")
+            raise AutosegError(f"{run}: has no record of fold {fold}. Run the command again with --fresh")
     record = records[folds[0]]
     plan = record.task.plan
     cost = measure_cost(plan.network, plan.patch_size)

@@ -199,7 +199,7 @@ def _claim(path: Path, record: StudyRecord, fresh: bool) -> None:
             told = "; ".join(f"{key} was {earlier.asked.get(key)}, is {now[key]}" for key in other)
             raise AutosegError(
                 f"{path.parent}: is a study with other settings: {told}. Give the settings it began with, another --name, "
-                "or begin it anew with --fresh"
+                "or start it again with --fresh"
             )
         return
     write_json(path, record, seal=True)
@@ -290,7 +290,7 @@ def _ship(about: _Study, chosen: CrossValidated, record: StudyRecord, temperatur
         copy_bundle(final, target)
     except AutosegError as fault:
         if not about.runtime.fresh:
-            raise AutosegError(f"{fault}\nGive the study another --name, or begin it anew with --fresh") from fault
+            raise AutosegError(f"{fault}\nGive the study another --name, or start it again with --fresh") from fault
         aside = next(p for n in range(1, 10_000) if not (p := target.with_name(f".{target.name}.old{n}")).exists())
         target.rename(aside)
         logger.warning("the model of the earlier study was moved to %s", aside)

@@ -63,7 +63,7 @@ class NotFinite(TrainingError):
         rates = {name: getattr(recipe, name) for name in ("learning_rate", "muon_learning_rate", "attention_rate")}
         lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
         super().__init__(
-            f"step {step}: {what}. The last checkpoint is whole; start anew with lower learning rates, such as {lower} "
+            f"step {step}: {what}. The last checkpoint is whole; start again with lower learning rates, such as {lower} "
             "--fresh, and run autoseg verify on the data"
         )
 
@@ -188,7 +188,7 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
     if state.identity != job.identity:
         raise TrainingError(
             f"{job.checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
-            "another --name, or start it anew with --fresh"
+            "another --name, or start it again with --fresh"
         )
     logger.info("resuming at step %d after %.1f min", state.step, state.seconds / 60)
     precision = "bf16" if state.bf16 and wanted != "fp32" else "fp32"  # it may come from another machine
