@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
     known = f"{', '.join(SURFACE_FORMATS)}; default: stl,glb; none: no surfaces"
     add_flags(parser, ReconstructOptions, help={"formats": known})
-    add_flags(parser, Runtime, only=("workers", "fresh"), help={"fresh": "also overwrite files of other programs"})
+    meant = {"fresh": "also overwrite files of other programs"}
+    add_flags(parser, Runtime, only=("workers", "engine", "fresh"), help=meant)
 
 
 def run(args: argparse.Namespace) -> int:
