@@ -186,6 +186,11 @@ def test_code_names_experiments_that_there_are():
     assert set(named) <= names
 
 
+def test_nothing_says_to_install_autoseg_by_name_since_that_is_another_project():
+    texts = [*DOCUMENTS, *(ROOT / "autoseg").rglob("*.py")]
+    assert [name_of(path) for path in texts if re.search(r"pip install ['\"]?autoseg", path.read_text())] == []
+
+
 def test_the_citation_names_the_version_of_the_package():
     version = re.search(r"^version = (\S+)$", (ROOT / "setup.cfg").read_text(), flags=re.MULTILINE)[1]
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
