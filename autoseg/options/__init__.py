@@ -59,7 +59,7 @@ class Runtime:
     Attributes:
         device: auto (default), cpu, cuda, cuda:1, mps
         workers: threads; default: one per core, eight at most
-        engine: who does the cases: local (default), dask (processes of this machine), or dask:ADDRESS (a cluster)
+        engine: what computes the cases: local (default), dask (processes of this machine), or dask:ADDRESS (a cluster)
         fresh: do everything again and replace what is there
         progress: ``progress(title, total)`` returns what is called with the Outcome of each case
         elsewhere: nothing is computed here, and the device is that of another machine
@@ -104,7 +104,7 @@ class TrainingOptions:
         iterations: train for N steps; default: the plan's
         recipe: autoseg (default), parity (nnU-Net's), or a JSON file
         settings: change one setting of the recipe; may be given several times
-        seed: of all random numbers (default 0)
+        seed: seed of all random numbers (default 0)
     """
 
     plan: str | None = option(None, text, "NAME")
@@ -197,13 +197,13 @@ class SlurmOptions:
     """How the jobs of an array are submitted.
 
     Attributes:
-        shards: of a prediction; a job each (default 8)
-        at_once: so many jobs at the same time, at most
+        shards: number of shards of a prediction, one job each (default 8)
+        at_once: at most N jobs at the same time
         limit: time of a job, such as 8h; default: that of the partition
-        warning: seconds before that limit, at which a job is told to end in order and goes back into the queue (default 120)
+        warning: seconds before that limit at which a job stops cleanly and goes back into the queue (default 120)
         sbatch: a setting of sbatch for all jobs, such as --sbatch=--gres=gpu:1
         before: a line of bash at the beginning of each job, such as 'module load cuda'
-        logs: folder for what the jobs say (default slurm)
+        logs: folder for the output of the jobs (default slurm)
     """
 
     shards: int = option(8, positive, "N")
