@@ -300,7 +300,7 @@ def _stopped_afterwards() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-INSTALL = "Install it with: pip install 'autoseg[cluster]'"
+INSTALL = "Install it with: pip install distributed cryptography"
 
 
 @contextmanager

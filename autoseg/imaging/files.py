@@ -376,7 +376,7 @@ def _dicom() -> Any:
     try:
         from autoseg.imaging import dicom_read
     except ImportError as error:
-        raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install autoseg[dicom]") from error
+        raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install {error.name}") from error
     return dicom_read
 
 
@@ -408,4 +408,4 @@ def _label_type(values: np.ndarray, path: Image) -> type[np.integer[Any]]:
     for kind in _LABEL_TYPES:
         if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max:
             return kind
-    raise FileError(f"{path}: expected label values within 32 bits, found {lowest} to {highest}. Number the structures anew.")
+    raise FileError(f"{path}: expected label values within 32 bits, found {lowest} to {highest}. Renumber the structures.")

@@ -141,7 +141,7 @@ def refuse_changed(runs: Mapping[str, Run]) -> None:
             if state and state.identity != digest(task):
                 raise AutosegError(
                     f"{name}: fold {fold} was trained on other data, or by another plan or network, than there are now. Put "
-                    "them back as they were, or begin the study anew with --fresh"
+                    "them back as they were, or start the study again with --fresh"
                 )
 
 
@@ -192,7 +192,7 @@ def read_configuration(item: Configuration, run: Path, model: Path, folds: Seque
     records = {fold: found for fold in folds if (found := read_fold(fold_folder(run, fold)))}
     for fold in folds:
         if fold not in records:
-            raise AutosegError(f"{run}: has no record of fold {fold}. Give the command again with --fresh")
+            raise AutosegError(f"{run}: has no record of fold {fold}. Run the command again with --fresh")
     record = records[folds[0]]
     plan = record.task.plan
     cost = measure_cost(plan.network, plan.patch_size)
