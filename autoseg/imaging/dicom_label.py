@@ -167,7 +167,8 @@ def _segment_of(path: Path, frame: int, groups: list[Dataset], segments: dict[in
     if len(numbers) != 1 or not numbers <= set(segments):
         listed = ", ".join(map(str, sorted(numbers))) or "none"
         raise FileError(
-            f"{path}: expected one of the segments {', '.join(map(str, sorted(segments)))} for frame {frame}, found {listed}. "
+            f"{path}: expected one of the segments {', '.join(map(str, sorted(segments))) or '(none is described)'} for frame "
+            f"{frame}, found {listed}. "
             "Export it again, or as NIfTI."
         )
     return next(iter(numbers))
@@ -189,7 +190,7 @@ def _bits(ds: FileDataset) -> Iterator[NDArray[np.uint8]]:
     pydicom cannot take them out singly."""
     shape, raw = (int(ds.Rows), int(ds.Columns)), np.frombuffer(ds.PixelData, np.uint8)
     size = math.prod(shape)
-    for first in range(0, int(ds.NumberOfFrames) * size, size):
+    for first in range(0, int(ds.get("NumberOfFrames") or 1) * size, size):
         pieces = np.unpackbits(raw[first // 8 : (first + size + 7) // 8], bitorder="little")
         yield pieces[first % 8 : first % 8 + size].reshape(shape)
 
