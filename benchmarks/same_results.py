@@ -11,6 +11,7 @@ where anything else differs; a road that lies in ``--folder`` already is not gon
 
 import argparse
 import csv
+import gzip
 import hashlib
 import json
 import os
@@ -62,6 +63,10 @@ def inserted(old, new):
     return len(old) < len(new) and start + end >= len(old)
 
 
+def without_folders(old, new):
+    return Path(str(old)).name == new
+
+
 INTENDED = (  # "FILE:KEY", what may differ, why
     (r"\.lock:", on_one_side, "empty files, locked by the operating system"),
     (r"(fingerprints/\w+/\w+|/model|/case)\.json:/seal", on_one_side, "a digest of the file in itself: damage is noticed"),
@@ -89,10 +94,17 @@ INTENDED = (  # "FILE:KEY", what may differ, why
     (r"summary\.json:/metric_per_case/\d+/\w+_file|metrics\.json:/files/", anyhow, "files without their folders"),
     (r"metrics\.md:", anyhow, "significant digits, which tell small distances too"),
     (r"report\.html:", anyhow, "a box says how sure a prediction is"),
+    (r"run\.json:/model/name|/\w+\.json:/source$", without_folders, "files without their folders"),
+    (r"conversion\.jsonl:/None/(options/|source)", on_one_side, "folders of the user's are not passed on"),
     (r"conversion\.jsonl:/[^/]+/call", on_one_side, "a digest of the call, which named folders before"),
     (r"run\.json:/applied/", on_one_side, "what was done for the device"),
     (r"scan\.json:.*/percentiles/", on_one_side, "what later scans are compared with"),
-    (r"/(coarse|temperatures|windows|scans)(/|$)", on_one_side, "fields of records that are younger"),
+    (r"/(coarse|temperatures|windows|scans|weights/\d+/network)(/|$)", on_one_side, "fields of records that are younger"),
+    (
+        r"\.nii\.gz:/header_text|\.json:/(cases/.*/)?outputs/.*\.nii\.gz$",
+        anyhow,
+        "free text of the scan's header is not passed on",
+    ),
     (r"measurements\.csv:", within(1e-4), "significant digits, which tell small structures too, instead of four decimals"),
 )
 INTERRUPTED = (  # the same for what was interrupted
@@ -121,6 +133,7 @@ from autoseg.workspace import write_json
 write_phantoms("scans", training=10, test=4, in_plane_mm=4.0)
 write_json("names.json", {name: number for number, name in enumerate(STRUCTURES, 1)})
 """
+FREE_TEXT = (slice(4, 32), slice(228, 252), slice(328, 344))  # bytes of a NIfTI-1 header that tell no reader anything
 ABSENT, SAME, MEANT, DIFFERS = "(absent)", 0, 1, 2  # of a value; how two files are
 RUN = "workspace/runs/{}/fullres_3d_self_attention_unet/fold_0"
 
@@ -266,6 +279,12 @@ def values(path):
             yield from ((f"/{key}", digest(file.get_tensor(key).numpy().tobytes())) for key in file.keys())  # noqa: SIM118
     elif path.suffix in (".md", ".txt"):
         yield from ((f"/{number}", line) for number, line in enumerate(path.read_text().splitlines()))
+    elif path.name.endswith(".nii.gz"):
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        for text in FREE_TEXT:
+            yield f"/header_text/{text.start}", content[text].strip(b"\0").decode("latin-1")
+            content[text] = bytes(text.stop - text.start)
+        yield "", digest(content)
     elif path.suffix == ".html":
         yield "", re.sub(r">\s+<", "><", re.sub(SPENT, "", path.read_text()))
     else:

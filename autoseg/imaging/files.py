@@ -177,10 +177,16 @@ def digest_on_disk(image: Image) -> str:
     return read_file(path).digest if path.name.lower().endswith(apart) else digest_of(read_bytes(path))
 
 
-def series_in(source: AnyPath, *, inverts: bool = False) -> Any:
-    """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
+def series_in(source: AnyPath, *, inverts: bool = False, among: Iterable[Path] | None = None) -> Any:
+    """Every DICOM series in a file, a folder or a tree, or in some of its files; see ``dicom_find.find_series``."""
     with _blamed_on(source):
-        return _dicom().find_series(source, inverts=inverts)
+        return _dicom().find_series(source, inverts=inverts, among=among)
+
+
+def tell_series(path: Path) -> Any:
+    """Which DICOM series a file belongs to; None where it is no image of one; see ``dicom_find.tell_series``."""
+    with _blamed_on(path):
+        return _dicom().tell_series(path) if is_dicom(path) else None
 
 
 def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = None) -> FileContent:

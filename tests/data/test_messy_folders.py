@@ -66,6 +66,7 @@ def test_archives_beside_scans_are_said(tmp_path, name):
         find_inputs(tmp_path, channels=("CT",))
 
 
+@pytest.mark.thorough
 def test_predictions_are_the_label_maps_of_their_folder_whatever_their_endings(tmp_path):
     reference = write(tmp_path / "reference", *(f"P{number}.nii.gz" for number in range(5)))
     predicted = write(tmp_path / "predicted", "P0.nii.gz", "P1.nii.gz", "P2.nrrd", "P4.nii.gz", "elsewhere.nii.gz")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from autoseg.data.labels import read_labels
+from autoseg.engines import LocalEngine
 from autoseg.errors import FileError, GeometryError
 from autoseg.evaluation import METRICS, evaluate_case, evaluate_folder
 from autoseg.evaluation.metrics import MaskPair
@@ -226,7 +227,7 @@ def folders(tmp_path):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_folder_is_scored_case_by_case(folders, workers):
     seen = []
-    report = evaluate_folder(*folders, ORGANS, workers=workers, on_done=lambda outcome: seen.append(outcome.name))
+    report = evaluate_folder(*folders, ORGANS, engine=LocalEngine(workers), on_done=lambda outcome: seen.append(outcome.name))
     assert report.cases == ("a", "b", "c")
     assert sorted(seen) == ["a", "b", "c"]
     assert report.failures == ()

@@ -57,6 +57,7 @@ def saved(draw, folder, slices):
 # -- lengths are relative to the voxel ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scale", [1.0, 0.02, 0.009, 0.0005], ids=str)
 def test_slices_of_any_thickness_are_told_apart_and_lost_ones_are_missed(tmp_path, draw, scale):
     values = draw.random_values((30, 6, 7))
@@ -83,6 +84,7 @@ def test_a_small_sideways_shift_of_small_voxels_is_said(tmp_path, draw):
     assert "tilted by 5.7 degrees" in content.notes[0]
 
 
+@pytest.mark.thorough
 def test_segments_on_thin_slices_keep_their_slices(tmp_path, draw):
     values = np.zeros((9, 6, 7), np.uint8)
     values[1:8:2, 2:4, 2:5] = 1

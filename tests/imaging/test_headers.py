@@ -36,6 +36,7 @@ def nrrd(path, *lines, payload=STORED, encoding="raw", sizes="4 3 2", kind="shor
 # What lies behind the header.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("packed", [zlib.compress, gzip.compress])
 @pytest.mark.parametrize("length", [47, 49, 0, 4800, 60_000_000])
 def test_compressed_voxels_of_another_length_than_the_header_says_are_refused(tmp_path, packed, length):
@@ -87,6 +88,7 @@ def test_voxels_that_do_not_fit_into_memory_are_refused_before_they_are_unpacked
         read_file(path)
 
 
+@pytest.mark.thorough
 def test_a_small_gzip_that_unpacks_to_much_more_than_its_header_says_stays_small(tmp_path):
     header = bytearray(352)
     header[:4] = (348).to_bytes(4, "little")
