@@ -2,11 +2,13 @@
 
     PYTHONPATH=. python benchmarks/far_landmark.py [--repeats 3] [--steps 400] [--arms NAME,NAME] [--out FILE]
 
-A volume of 8 x 8 x 144 voxels has a ball in its middle, and a bright and a dark ball DISTANCE voxels to its left and right.
-The middle one is of structure 1 where the bright one is left, else of structure 2. All else is the same in both, and every ball
-is farther from the ends than a network of three stages sees. So what such a network computes at any place is the same in both,
-and so are the means and deviations of its instance normalisation: it cannot tell them apart, whatever its weights. The script
-shows that first, with random weights (``blind``). Then it trains, by the same batches and steps, and scores new volumes:
+A volume of 8 x 8 x 224 voxels has a ball in its middle, and a bright and a dark ball DISTANCE voxels to its left and right. The
+middle one is of structure 1 where the bright one is left, else of structure 2. All else is the same in both. A plain U-Net of
+three stages sees 20 voxels far, and no place of it sees two of the balls, or one and an end of the volume. So its features
+around each ball are the same in both, and so are their means and deviations, by which instance normalisation lets every voxel
+know of the whole patch: it cannot tell both apart, whatever its weights. (Were the balls within two reaches of each other, a
+feature between them could see their order, and normalisation would tell it to all.) The script shows that first,
+with random weights (``blind``). Then it trains, by the same batches and steps, and scores new volumes:
 
 - ``unet, 3 stages``: plain, its widths scaled to the operations of the next one
 - ``self-attention U-Net, 3 stages``: full attention behind the last stages, gates free
@@ -37,8 +39,8 @@ from planners.attention import add_attention
 from planners.plan import NetworkSpec
 from planners.records import to_json
 
-SHAPE = (8, 8, 144)
-DISTANCE, RADIUS = 32, 3
+SHAPE = (8, 8, 224)
+DISTANCE, RADIUS = 56, 3
 BATCH, RATE, TESTED = 4, 2e-3, 48
 PLAIN, ATTENTIVE, DEEP = "unet, 3 stages", "self-attention U-Net, 3 stages", "unet, 5 stages"
 CLOSED = f"{ATTENTIVE}, gates closed"
@@ -53,8 +55,9 @@ def radius_seen(spec: NetworkSpec) -> int:
         step *= stride
         seen += (kernels[stage] // 2) * step * (spec.encoder_blocks[stage] - 1)
     for stage in reversed(range(len(strides) - 1)):
-        seen += step  # a voxel of the coarser grid is spread over as many finer ones
-        step //= strides[stage + 1]
+        finer = step // strides[stage + 1]
+        seen += step - finer  # a voxel of the coarser grid is spread over several finer ones
+        step = finer
         seen += (kernels[stage] // 2) * step * spec.decoder_blocks[stage]
     return seen
 

@@ -19,8 +19,8 @@ def test_the_order_of_far_landmarks_is_hidden_from_convolutions_and_seen_by_atte
     spec.loader.exec_module(script)
     networks = script.specs()
     plain, attentive, deep = (networks[name] for name in (script.PLAIN, script.ATTENTIVE, script.DEEP))
-    reach = script.DISTANCE - 2 * script.RADIUS
-    assert script.radius_seen(plain) == script.radius_seen(attentive) < reach < script.radius_seen(deep)
+    assert script.radius_seen(plain) == script.radius_seen(attentive) < script.DISTANCE < script.radius_seen(deep)
+    assert 2 * script.radius_seen(plain) < script.DISTANCE - 2 * script.RADIUS
     assert script.blind(plain) < 1e-9
     assert script.blind(attentive) > 1e-3
     assert script.blind(deep) > 1e-3
