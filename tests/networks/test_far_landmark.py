@@ -10,6 +10,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "far_landmark.py"
 
 
+@pytest.mark.thorough
 def test_the_order_of_far_landmarks_is_hidden_from_convolutions_and_seen_by_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("far_landmark", SCRIPT)

@@ -138,6 +138,7 @@ def test_the_same_study_trains_nothing_again_and_another_is_refused(
     assert "is a model that this study did not make" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_study_on_other_data_or_by_another_plan_is_refused_and_nothing_changes(
     place: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_study_on_other_data_or_by_another_plan_is_refused_and_nothing_changes
     assert (workspace / "models" / "Abdomen_study" / "model.json").read_bytes() == shipped
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_folds_side_by_side_are_those_in_a_row(place: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
     lanes: list[list[str]] = []
