@@ -145,12 +145,12 @@ def refuse_changed(runs: Mapping[str, Run]) -> None:
                 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrossValidated:
     """A configuration that has been cross-validated.
 
     Attributes:
-        name: of the configuration; ``about`` says in a sentence what it is.
+        name: of the configuration; ``about`` says in a sentence what it is. ``plan`` is the name of its plan, '' of several.
         model: that its folds have made.
         report: on all cases.
         method: the same for comparisons.
@@ -169,6 +169,7 @@ class CrossValidated:
     files: dict[str, ScoredFiles]
     calibration: Calibration | None = None
     about: str = ""
+    plan: str = ""
 
 
 def files_of(spec: DatasetSpec, reports: Mapping[Path, Report]) -> dict[str, ScoredFiles]:
@@ -216,6 +217,7 @@ def read_configuration(item: Configuration, run: Path, model: Path, folds: Seque
         files=files_of(spec, {folder: read_report(folder / REPORT_FILE) for folder in scored}),
         calibration=read_record(Calibration, path, strict=False) if path.is_file() else None,
         about=_about(plan, cost.parameters),
+        plan=plan.name,
     )
 
 
