@@ -26,6 +26,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
 
+from autoseg.atomic import draft_folder
 from autoseg.engines.local import OnDone
 from autoseg.engines.processes import on_stop_signals
 from autoseg.engines.steps import Outcome, Step, reason_of
@@ -34,6 +35,8 @@ from autoseg.errors import AutosegError, EngineError
 __all__ = ["INSTALL", "DaskEngine"]
 
 logger = logging.getLogger(__name__)
+
+INSTALL = "Install it with: pip install 'autoseg[cluster]'"
 
 CONNECT_SECONDS = 10.0  # a scheduler that lives answers in far less
 START_SECONDS = 120.0  # for processes of this machine, on a busy one
@@ -300,15 +303,12 @@ def _stopped_afterwards() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-INSTALL = "Install it with: pip install 'autoseg[cluster]'"
-
-
 @contextmanager
 def _seen_by_all(folder: Any) -> Iterator[str | None]:
-    """An empty file in the folder of the results, which only a worker with the same folder sees; None without a folder."""
+    """A folder within that of the results, which only a worker with the same folder sees; None where there are no results."""
     if folder is None:
         yield None
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(prefix=".autoseg-", dir=folder) as file:
-        yield os.path.abspath(file.name)
+    with draft_folder(Path(folder)) as draft:
+        yield os.path.abspath(draft)
