@@ -104,7 +104,7 @@ def _run(runner: Any, item: Any) -> Any:
 def _portable(error: Exception) -> AutosegError:
     """An error that both ends know, with the same reason."""
     cls = getattr(errors, type(error).__name__, AutosegError) if isinstance(error, AutosegError) else AutosegError
-    return cls(reason_of(error))  # type: ignore[no-any-return]
+    return cls(reason_of(error))
 
 
 class _Bench:
