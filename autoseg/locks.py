@@ -19,6 +19,7 @@ __all__ = ["model_lock", "prepare_lock", "run_lock", "station_lock"]
 
 logger = logging.getLogger(__name__)
 
+SILENT_SECONDS = 1.0  # a lock that comes free within them is not worth a word
 MODEL_SECONDS = 60.0  # a fold is added in far less
 RUN_SECONDS = 30.0  # a training run that was asked to stop ends its step and writes its checkpoint
 
@@ -56,7 +57,7 @@ def _locked(folder: Path, busy: str, remedy: str, error: type[AutosegError], sec
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=SILENT_SECONDS)
         except Timeout:
             logger.warning("%s: %s; waiting for it", folder, busy)
             lock.acquire(timeout=-1 if seconds is None else seconds)

@@ -63,6 +63,10 @@ def inserted(old, new):
     return len(old) < len(new) and start + end >= len(old)
 
 
+def without_folders(old, new):
+    return Path(str(old)).name == new
+
+
 INTENDED = (  # "FILE:KEY", what may differ, why
     (r"\.lock:", on_one_side, "empty files, locked by the operating system"),
     (r"(fingerprints/\w+/\w+|/model|/case)\.json:/seal", on_one_side, "a digest of the file in itself: damage is noticed"),
@@ -90,12 +94,14 @@ INTENDED = (  # "FILE:KEY", what may differ, why
     (r"summary\.json:/metric_per_case/\d+/\w+_file|metrics\.json:/files/", anyhow, "files without their folders"),
     (r"metrics\.md:", anyhow, "significant digits, which tell small distances too"),
     (r"report\.html:", anyhow, "a box says how sure a prediction is"),
+    (r"run\.json:/model/name|/\w+\.json:/source$", without_folders, "files without their folders"),
+    (r"conversion\.jsonl:/None/(options/|source)", on_one_side, "folders of the user's are not passed on"),
     (r"conversion\.jsonl:/[^/]+/call", on_one_side, "a digest of the call, which named folders before"),
     (r"run\.json:/applied/", on_one_side, "what was done for the device"),
     (r"scan\.json:.*/percentiles/", on_one_side, "what later scans are compared with"),
-    (r"/(coarse|temperatures|windows|scans)(/|$)", on_one_side, "fields of records that are younger"),
+    (r"/(coarse|temperatures|windows|scans|weights/\d+/network)(/|$)", on_one_side, "fields of records that are younger"),
     (
-        r"\.nii\.gz:/header_text|run\.json:/cases/.*/outputs/.*\.nii\.gz$",
+        r"\.nii\.gz:/header_text|\.json:/(cases/.*/)?outputs/.*\.nii\.gz$",
         anyhow,
         "free text of the scan's header is not passed on",
     ),

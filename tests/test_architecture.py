@@ -26,7 +26,7 @@ FLOORS = [
     ({"data"}, "reading data needs no network"),
     ({"evaluation", "networks", "preprocess", "reconstruct", "records", "versions"}, "can be used without the others"),
     ({"inference", "interop", "training"}, "do not know each other: a model works without the code that trained it"),
-    ({"outputs", "page"}, "get values, whoever made them"),
+    ({"methods", "outputs", "page"}, "get values, whoever made them"),
     ({"studies"}, "parts do not know the story they are part of"),
     ({"pipeline"}, "verbs do not know who calls them"),
     ({"cli"}, "nothing imports the command line"),

@@ -2,7 +2,8 @@
 
 from autoseg.engines.choice import ENGINES, engine_of
 from autoseg.engines.local import LocalEngine, default_workers, map_cases
-from autoseg.engines.processes import STOP_SIGNALS, on_stop_signals, run_command
+from autoseg.engines.processes import STOP_SIGNALS, on_stop_signals, run_command, run_commands
+from autoseg.engines.saying import said_of, saying
 from autoseg.engines.steps import Engine, Outcome, Pipelined, Runner, Step, reason_of
 
 __all__ = [
@@ -20,4 +21,7 @@ __all__ = [
     "on_stop_signals",
     "reason_of",
     "run_command",
+    "run_commands",
+    "said_of",
+    "saying",
 ]

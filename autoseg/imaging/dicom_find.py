@@ -25,6 +25,7 @@ from autoseg.errors import FileError
 from autoseg.imaging.dicom_file import open_dataset
 from autoseg.imaging.dicom_patient import PATIENT_TAGS, pseudonymise
 from autoseg.imaging.dicom_series import FINEST_MM, DicomSeries, Plane, depths_mm, repeats
+from autoseg.imaging.raw import is_dicom_start
 from autoseg.imaging.tree import files_under
 
 __all__ = ["Found", "Header", "Told", "find_series", "header_of", "planes_of", "tell_series"]
@@ -168,12 +169,12 @@ def header_of(path: Path) -> Header | None:
 
 
 def _begins_as_dicom(path: Path) -> bool:
-    """Whether a file has the signature; pipes and the like are not even opened."""
+    """Whether a file begins as DICOM; pipes and the like are not even opened."""
     try:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            return is_dicom_start(file.read(132))
     except OSError:
         return False
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +26,7 @@ from autoseg.data.dataset import Case
 from autoseg.engines import Engine, LocalEngine, Outcome, reason_of
 from autoseg.errors import AutosegError, EngineError
 from autoseg.imaging.files import digest_on_disk, is_slicer_segmentation, paths_of, read_file, read_label_volume
+from autoseg.inference.about import about_model
 from autoseg.inference.bundle import Bundle, load_bundle
 from autoseg.inference.choice import doubt_of
 from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
@@ -34,6 +36,7 @@ from autoseg.names import folders_of, scrubbed
 from autoseg.networks.cpu import keep_memory
 from autoseg.networks.devices import choose_device
 from autoseg.options import InferenceOptions
+from autoseg.records import ModelName
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
@@ -52,6 +55,8 @@ __all__ = [
 ]
 
 MADE_BY = "autoseg predict"
+
+KEPT = re.compile(r"run(_\d+_of_\d+)?|metrics|summary", re.IGNORECASE)  # CASE.json of these is about the whole folder
 
 logger = logging.getLogger(__name__)
 
@@ -210,8 +215,8 @@ class PredictRunner:
     def begin(self, case: Case) -> CaseOutcome | Work:
         """Read and prepare a case, or say that it is done already."""
         step, identity = self.step, self.identity(case)
-        if step.ledger.path(case.id) == step.run_file:
-            raise AutosegError(f"case {case.id!r}: {step.run_file.name} is the record of the run. Rename the scan")
+        if KEPT.fullmatch(case.id):
+            raise AutosegError(f"case {case.id!r}: {case.id}.json is a record of the whole folder. Rename the scan")
         places = [step.folder / f"{case.id}{suffix}" for output in step.outputs for suffix in output.suffixes]
         claim = step.ledger.claim(case.id, identity, places)
         if claim.done and claim.entry:
@@ -358,6 +363,8 @@ def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Ou
     }
     if bundle.coarse and inference.mirror:
         options["coarse_mirror_axes"] = list(bundle.coarse.plan.mirror_axes)
+    if bundle.beside and inference.mirror:
+        options["beside_mirror_axes"] = list(bundle.beside.plan.mirror_axes)
     export: dict[str, Any] = {}
     for output in outputs:
         options |= {key: value for key, value in output.identity.items() if key != "export"}
@@ -410,7 +417,7 @@ def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iter
     return {
         "made_by": MADE_BY,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
-        "model": {"name": Path(step.model).absolute().name, "digest": bundle.digest},
+        "model": to_json(ModelName(Path(step.model).absolute().name, bundle.digest, about_model(bundle))),
         "labels": asdict(bundle.labels),
         "options": depends_on(bundle, step.inference, step.outputs),
         "shard": list(step.shard),

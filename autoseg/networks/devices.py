@@ -79,19 +79,23 @@ def prepare_for(
     )
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto", *, elsewhere: bool = False) -> torch.device:
     """``auto`` takes CUDA, then Apple's MPS, then the CPU; other names as torch knows them.
+
+    Args:
+        elsewhere: it is the device of another machine, and need not be there; then ``auto`` means nothing.
 
     Raises:
         AutosegError: the device is not there; names what is.
     """
-    if name == "auto":
+    if name == "auto" and not elsewhere:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        if not elsewhere:
+            torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as fault:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         there += ["mps"] if torch.backends.mps.is_available() else []

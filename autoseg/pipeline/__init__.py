@@ -26,6 +26,8 @@ _HOMES = {
     "find_model": "autoseg.inference.find",
     "export_model": "autoseg.pipeline.models",
     "import_model": "autoseg.pipeline.models",
+    "networks": "autoseg.pipeline.listing",
+    "show_recipe": "autoseg.pipeline.recipes",
     "demo": "autoseg.pipeline.demonstration",
 }
 

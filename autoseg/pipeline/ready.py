@@ -15,6 +15,7 @@ from autoseg.plans import default_plan
 from autoseg.studies.fold import Run
 from autoseg.studies.ready import Ready
 from autoseg.studies.settled import asked_run, settle_run
+from autoseg.training.ranks import ALONE, Ranks
 from autoseg.workspace import Workspace, read_record
 from planners import Plan, planner_names
 
@@ -52,12 +53,19 @@ def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, ru
     return Ready(spec, the_plan, scans, workspace.prepared(spec.name, the_plan.name), dry)
 
 
-def settled_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime) -> Run:
+def settled_run(
+    dataset: str | PathLike[str],
+    fold: str,
+    workspace: Workspace,
+    options: TrainOptions,
+    runtime: Runtime,
+    ranks: Ranks = ALONE,
+) -> Run:
     """Everything that is decided before the first step of a run; what is missing of plan and cases is made.
 
     Raises:
         AutosegError: something of it does not exist, or the data set has errors.
     """
-    asked = asked_run(dataset, fold, workspace, options, runtime.device)
+    asked = asked_run(dataset, fold, workspace, options, runtime)
     ready = ready_to_train(asked.spec, workspace, options.training.plan, runtime, dry=options.dry_run)
-    return settle_run(asked, ready, workspace, options, runtime)
+    return settle_run(asked, ready, workspace, options, runtime, ranks)

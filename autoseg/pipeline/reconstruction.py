@@ -15,9 +15,11 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.files import stem_of
 from autoseg.ledger import FOREIGN
 from autoseg.options import ReconstructOptions, Runtime
+from autoseg.outputs.borders import BORDERS_TABLE, write_borders
 from autoseg.outputs.from_labels import Reconstruct
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.surfaces import check_surfaces
+from autoseg.places import refuse_foreign
 from autoseg.room import check_writable
 
 __all__ = ["Reconstructed", "reconstruct"]
@@ -30,7 +32,7 @@ HEADING = b"case,structure,voxels,"  # that our tables begin with
 @dataclass(frozen=True)
 class Reconstructed:
     """What was made of a folder of label maps: ``structures`` are counted over the maps that were done or skipped, and
-    ``failures`` are sentences about files that could not be worked on."""
+    ``failures`` are sentences about files that could not be worked on, ``borders`` one on how surfaces of neighbours fit."""
 
     folder: Path
     done: int
@@ -38,11 +40,13 @@ class Reconstructed:
     structures: int
     failures: tuple[str, ...]
     seconds: float
+    borders: str = ""
 
     def summary(self) -> str:
         counts = f"{self.done} label maps reconstructed, {self.skipped} were done already, {len(self.failures)} failed"
         failed = (f"failed: {failure}" for failure in self.failures)
-        return "\n".join([f"{counts}; {self.structures} structures, {self.seconds:.1f} s", *failed, f"results: {self.folder}"])
+        lines = [f"{counts}; {self.structures} structures, {self.seconds:.1f} s", *failed]
+        return "\n".join([*lines, *filter(None, [self.borders]), f"results: {self.folder}"])
 
 
 def reconstruct(
@@ -55,8 +59,8 @@ def reconstruct(
 
     Args:
         source: a label map, or a folder of them.
-        target: folder for ``CASE_surfaces``, ``CASE.json``, ``CASE_iso`` + ending and ``measurements.csv``. The cubic
-            voxels say that they are derived, in the header where there is one and in ``CASE.json``.
+        target: folder for ``CASE_surfaces``, ``CASE.json``, ``CASE_iso`` + ending, ``measurements.csv`` and ``borders.csv``.
+            The cubic voxels say that they are derived, in the header where there is one and in ``CASE.json``.
         options: what is made. ``isotropic`` 0 means the finest spacing of each map. Values without a name in ``labels``, in a
             dataset.json beside the maps or in the ``CASE.json`` of a prediction are called ``label N``.
         runtime: ``workers`` are threads for the structures of a case, and cases go one by one, or those of another engine,
@@ -78,6 +82,8 @@ def reconstruct(
         raise AutosegError(f"{target}: holds the label maps. Results need a folder of their own")
     if (target / TABLE).exists() and not runtime.fresh and not (target / TABLE).read_bytes().startswith(HEADING):
         raise AutosegError(f"{target / TABLE}: {FOREIGN}")
+    if not runtime.fresh:
+        refuse_foreign(target / BORDERS_TABLE)
     engine, threads = engine_of(runtime.engine, runtime.workers), runtime.workers
     engine, threads = (LocalEngine(1), threads) if isinstance(engine, LocalEngine) else (engine, 1)
     step = Reconstruct(target, options, _names(source, cases, options.labels), threads, runtime.fresh)
@@ -87,11 +93,13 @@ def reconstruct(
     remove_leftovers(target)
     found = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     failures = tuple(f"{outcome.name}: {reason_of(outcome.error)}" for outcome in outcomes if outcome.error is not None)
+    borders = ""
     if found:
         write_measurements(target, found)
+        borders = write_borders(target, found)
     skipped = sum(one.was_done for one in found.values())
     structures = sum(one.structures for one in found.values())
-    return Reconstructed(target, len(found) - skipped, skipped, structures, failures, time.monotonic() - begun)
+    return Reconstructed(target, len(found) - skipped, skipped, structures, failures, time.monotonic() - begun, borders)
 
 
 def _label_maps(source: Path) -> dict[str, Path]:

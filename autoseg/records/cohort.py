@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.labels import LabelSchema
+from autoseg.records.model import ModelAbout
 from autoseg.workspace import read_record
 
-__all__ = ["COHORT_FILE", "CaseOutcome", "CohortRecord", "ModelName", "read_cohort"]
+__all__ = ["COHORT_FILE", "CaseOutcome", "CohortRecord", "ModelName", "cohort_files", "read_cohort", "read_shards"]
 
 COHORT_FILE = "run.json"
 
@@ -36,10 +37,14 @@ class CaseOutcome:
 
 @dataclass(frozen=True)
 class ModelName:
-    """Name of the file or folder that a model was loaded from (in older versions its path), and the digest of the model."""
+    """Name of the file or folder that a model was loaded from (in older versions its path), and the digest of the model.
+
+    ``about`` is what the model says of itself; None in older records.
+    """
 
     name: str = ""
     digest: str = ""
+    about: ModelAbout | None = None
 
 
 @dataclass(frozen=True)
@@ -83,3 +88,22 @@ def read_cohort(folder: Path) -> CohortRecord:
     """
     path = folder / COHORT_FILE
     return read_record(CohortRecord, path, strict=False) if path.is_file() else CohortRecord()
+
+
+def cohort_files(folder: Path) -> tuple[Path, ...]:
+    """``run.json``, else the records of the shards that filled the folder; () where there are none."""
+    whole = folder / COHORT_FILE
+    return (whole,) if whole.is_file() else tuple(sorted(folder.glob("run_*_of_*.json")))
+
+
+def read_shards(folder: Path) -> CohortRecord:
+    """As ``read_cohort``, and of a folder that shards have filled what they did together.
+
+    Raises:
+        AutosegError: a damaged file.
+    """
+    found = [read_record(CohortRecord, path, strict=False) for path in cohort_files(folder)]
+    if not found:
+        return CohortRecord()
+    failures = {case: why for one in found for case, why in one.failures.items()}
+    return replace(found[0], cases=tuple(case for one in found for case in one.cases), failures=failures)

@@ -17,18 +17,20 @@ from autoseg.evaluation import Report
 from autoseg.inference.bundle import Bundle, add_scans, load_bundle, save_bundle, store_windows
 from autoseg.inference.calibration import MOST_CASES, calibrate, can_spare
 from autoseg.inference.predictor import Predictor
+from autoseg.methods.folder import about_training
 from autoseg.names import remove_folder
 from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.calibration import CalibrationSamples
 from autoseg.preprocess.store import open_case
-from autoseg.records import FoldRecord, as_recorded, read_fold, write_fold
+from autoseg.records import FoldRecord, TrainedAbout, as_recorded, read_fold, write_fold
 from autoseg.studies.restoration import restoration_table, validate_restoration
-from autoseg.studies.scoring import predict_and_score
+from autoseg.studies.scoring import predict_and_score, predict_shard
 from autoseg.studies.starting import learned_from
 from autoseg.training.fold import FoldTask, TrainedFold, train_fold
+from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe
-from autoseg.training.settle import Training
+from autoseg.training.settle import RATES, Training
 from autoseg.training.transfer import Start
 from autoseg.versions import versions
 from planners.records import to_json
@@ -79,6 +81,7 @@ class Run:
         folder: of the run; ``prepared``, ``model``: of the prepared cases and the model.
         device: to train on.
         runtime: where and how.
+        ranks: the processes that train together; this one's share of the work.
     """
 
     spec: DatasetSpec
@@ -93,6 +96,7 @@ class Run:
     model: Path
     device: torch.device
     runtime: Runtime
+    ranks: Ranks = ALONE
 
 
 def fold_folder(run: Path, fold: str) -> Path:
@@ -101,28 +105,30 @@ def fold_folder(run: Path, fold: str) -> Path:
 
 
 def train_one(run: Run, fold: str) -> FoldResult:
-    """Train a fold of a run, or go on with it; a finished one is validated again."""
-    folder, task, start = fold_folder(run.folder, fold), run.tasks[fold], run.starts.get(fold)
+    """Train a fold of a run, or go on with it; a finished one is validated again. Of several ranks the first has the report."""
+    folder, task, start, ranks = fold_folder(run.folder, fold), run.tasks[fold], run.starts.get(fold), run.ranks
     if run.runtime.fresh:
-        remove_folder(folder, owner=run.folder)
+        ranks.alone(lambda: remove_folder(folder, owner=run.folder))
     cases = f"{len(task.training)} training cases, {len(task.validation)} validation cases"
     logger.info("%s, fold %s: %s, on %s", run.folder.name, fold, cases, run.device)
-    trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start)
-    _write_record(run, task, folder, trained)
-    bundle = _save(run, fold, trained)
+    trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start, ranks=ranks)
+    bundle = ranks.alone(lambda: _save(run, fold, trained, about_training(folder, _write_record(run, task, folder, trained))))
     report, restoration = None, None
     failures: tuple[str, ...] = ()
     if task.validation:
-        report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
-        calibrate_fold(run, task, fold)
+        if ranks.count > 1:
+            _predict_share(run, task, fold, folder / "validation")
+        if bundle:
+            report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
+            calibrate_fold(run, task, fold)
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
 
 
-def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) -> None:
-    """What was trained, where, in which batches, with which versions, and the most memory a session of it needed, in MiB."""
+def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) -> FoldRecord:
+    """Write what was trained, where, in which batches, with which versions, and the most memory that it needed, in MiB."""
     earlier = read_fold(folder)
     memory = [peak_memory_mib(run.device), earlier.memory_mib if earlier else None]
-    asked = replace(task.recipe, batch_size=run.asked.batch_size)
+    asked = replace(task.recipe, **{name: getattr(run.asked, name) for name in ("batch_size", *RATES)})
     record = FoldRecord(
         task=as_recorded(replace(task, recipe=asked)),
         device=str(run.device),
@@ -134,10 +140,11 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
         applied=to_json(trained.applied),
     )
     write_fold(folder, record)
+    return record
 
 
-def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
-    """Add the fold to the model of its run."""
+def _save(run: Run, fold: str, trained: TrainedFold, about: TrainedAbout) -> Bundle:
+    """Add the fold to the model of its run, with what it says of its training."""
     task, state = run.tasks[fold], trained.state
     save_bundle(
         run.model,
@@ -147,7 +154,7 @@ def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
         weights={fold: trained.weights},
         learned_from={fold: learned_from(task.training, run.images, run.starts.get(fold))},
         info={
-            "folds": {fold: {"steps": state.step, "seconds": round(state.seconds, 1), "seed": task.seed}},
+            "folds": {fold: to_json(replace(about, steps=state.step, seconds=round(state.seconds, 1)))},
             "dataset": run.spec.name,
             "run": run.folder.name,
             "versions": versions(),
@@ -157,12 +164,28 @@ def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
     return add_scans(run.model, run.scans)
 
 
+def _predict_share(run: Run, task: FoldTask, fold: str, target: Path) -> None:
+    """Predict this rank's share of the validation cases, and wait for the others. What failed is tried again later."""
+    runtime = Runtime(device=str(run.device), workers=run.runtime.workers)
+    shard = run.ranks.index, run.ranks.count
+    predict_shard(run.model, run.spec, task.validation, target, _inference(fold), runtime, shard=shard, more=_samples(run))
+    run.ranks.alone(lambda: None)
+
+
+def _samples(run: Run) -> tuple[CalibrationSamples]:
+    return (CalibrationSamples(run.prepared),)
+
+
+def _inference(fold: str) -> InferenceOptions:
+    return InferenceOptions(folds=(fold,), windows="all")
+
+
 def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path) -> tuple[Report, tuple[str, ...], Any]:
     """Predict, restore and score the validation cases of a fold; (Report, failures, what was found about restoration)."""
-    inference = InferenceOptions(folds=(fold,), windows="all")
+    inference = _inference(fold)
     runtime = Runtime(device=str(run.device), workers=run.runtime.workers, progress=run.runtime.progress)
-    samples = (CalibrationSamples(run.prepared),)
-    report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime, more=samples)
+    more = _samples(run)
+    report, failures = predict_and_score(run.model, run.spec, task.validation, target, inference, runtime, more=more)
     if not task.plan.network.restoration:
         return report, failures, None
     predictor = Predictor(bundle, inference, device=str(run.device), scratch=target)
@@ -171,7 +194,7 @@ def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path)
 
 def calibrate_fold(run: Run, task: FoldTask, fold: str) -> None:
     """Find out on validation cases which windows the fold can spare, where nobody has, and store that in the model."""
-    inference = InferenceOptions(folds=(fold,), windows="all")
+    inference = _inference(fold)
     cases = [open_case(run.prepared / name) for name in task.validation]
     larger = [case for case in cases if can_spare(task.plan, case.shape, inference.step)]
     bundle = load_bundle(run.model)

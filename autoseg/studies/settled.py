@@ -22,8 +22,9 @@ from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
 from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of
 from autoseg.studies.starting import image_digests, open_model, start_of
 from autoseg.training.fold import task_of
+from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe
-from autoseg.training.settle import settle
+from autoseg.training.settle import batches_at_once, settle
 from autoseg.training.transfer import load_matching
 from autoseg.workspace import Workspace
 from planners import NetworkSpec
@@ -62,7 +63,7 @@ class Asked:
     model: Bundle | None
 
 
-def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, device: str) -> Asked:
+def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime) -> Asked:
     """What a run is asked to be.
 
     Raises:
@@ -71,16 +72,21 @@ def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, opt
     if options.name is not None:
         plain_name(options.name, what="run", where="--name", error=TrainingError)
     recipe, network = choose_recipe(options.training), known_network(options.network)
-    chosen, spec = choose_device(device), read_dataset(workspace.dataset_folder(str(dataset)))
+    chosen, spec = (
+        choose_device(runtime.device, elsewhere=runtime.elsewhere),
+        read_dataset(workspace.dataset_folder(str(dataset))),
+    )
     folds = (ALL,) if fold == ALL else fold_names(fold, count_folds(spec))
     return Asked(spec, folds, recipe, network, chosen, open_model(options.start, workspace))
 
 
-def settle_run(asked: Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime) -> Run:
+def settle_run(
+    asked: Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime, ranks: Ranks = ALONE
+) -> Run:
     """Everything that is decided before the first step."""
     spec, splits = asked.spec, _splits_of(asked.folds, ready, workspace)
-    length = length_of(options.training, ready.plan)
-    training = settle(ready.plan, asked.recipe, length, asked.device.type, ready.voxels, asked.network)
+    length = length_of(options.training, ready.plan, batches_at_once(asked.recipe, ranks.count))
+    training = settle(ready.plan, asked.recipe, length, asked.device.type, ready.voxels, asked.network, ranks.count)
     tell(training.decisions)
     images, seed, prepared = image_digests(ready.scans), options.training.seed, ready.digest
     model = asked.model
@@ -102,6 +108,7 @@ def settle_run(asked: Asked, ready: Ready, workspace: Workspace, options: TrainO
         model=workspace.model(f"{spec.name}_{name}"),
         device=asked.device,
         runtime=runtime,
+        ranks=ranks,
     )
 
 

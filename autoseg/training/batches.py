@@ -1,8 +1,9 @@
 """Patches of prepared cases, augmented and stacked: one batch per step.
 
 Batch number ``step`` is drawn from a generator seeded with (seed, step), so it is the same batch whichever thread makes it, and
-after whatever interruption. The augmentation of a sample is drawn before its voxels are read: only a sample that is turned
-or scaled reads more than its patch.
+after whatever interruption. Where several devices train together each has random numbers, and a batch, of its own; or all
+draw the same batch, and each makes its share of the samples. The augmentation of a sample is drawn before its voxels are
+read: only a sample that is turned or scaled reads more than its patch.
 
 Restoration is taught with small patches of its own, drawn behind those of the segmentation, which are the same with and without
 them. Such a patch is copied after what changes the scale of intensities, which cannot be undone, and before it is degraded.
@@ -12,7 +13,7 @@ Voxels beyond the scan have a code of their own on that way, so that they are kn
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from autoseg.training.recipe import Recipe, patch_stage
 from autoseg.training.sampling import draw_centre, forced_foreground, read_block
 from planners.plan import Plan
 
-__all__ = ["make_batch", "restored_patch"]
+__all__ = ["Share", "make_batch", "restored_patch"]
 
 BEYOND = -2  # code of voxels beyond the scan, while a sample is made
 RESTORED_EDGE = 32  # voxels of a patch that teaches restoration: many small ones teach more than few large ones
@@ -45,12 +46,32 @@ RESTORED_EDGE_2D = 128
 Finish = Callable[[torch.Tensor, torch.Tensor, Drawn], tuple[torch.Tensor, ...]]  # (image, codes, drawn) -> of a sample
 
 
+@dataclass(frozen=True)
+class Share:
+    """What the device ``index`` of ``count`` makes of each step, from random numbers of ``seed``: every ``count``-th sample of
+    one batch where that is ``divided``, else a batch of its own, as large."""
+
+    seed: int
+    index: int = 0
+    count: int = 1
+    divided: bool = False
+
+    def numbers(self, step: int) -> np.random.Generator:
+        """Random numbers of a step; those of the first device are those of a training on one."""
+        own = () if self.divided or not self.index else (self.index,)
+        return np.random.default_rng([self.seed, step, *own])
+
+    def has(self, position: int) -> bool:
+        """Whether the sample at a position of the batch is made here."""
+        return not self.divided or position % self.count == self.index
+
+
 def make_batch(
     cases: Sequence[TrainingCase],
     plan: Plan,
     recipe: Recipe,
     labels: LabelSchema,
-    seed: int,
+    seed: int | Share,
     step: int,
     fraction: float,
     augmentation_free: bool = False,
@@ -61,7 +82,7 @@ def make_batch(
     Args:
         cases: to draw from, uniformly and with replacement.
         recipe: with its batch size settled.
-        seed, step: what the batch is drawn from.
+        seed, step: what the batch is drawn from; a Share where several devices train together.
         fraction: of the training run that is over, for the stage of the patch size.
         augmentation_free: samples of the segmentation are mirrored and no more.
         device: where samples are augmented; noise differs from one kind of device to another.
@@ -70,7 +91,8 @@ def make_batch(
         The Batch, on ``device``, with a lesson in the steps that teach restoration.
     """
     assert recipe.batch_size, "the batch size is settled"
-    rng = np.random.default_rng([seed, step])
+    share = seed if isinstance(seed, Share) else Share(seed)
+    rng = share.numbers(step)
     patch, factor = patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)
     size = recipe.batch_size * factor
     outside = outside_value(plan.normalization)
@@ -84,13 +106,15 @@ def make_batch(
     preset = PRESETS[recipe.augmentation]
 
     def samples(preset: Augmentation, setting: Setting, filling: int, finish: Finish) -> list[torch.Tensor]:
-        """``size`` samples; ``filling`` is the code beyond the scan."""
+        """The samples of this share, of ``size``; ``filling`` is the code beyond the scan."""
         made = []
         for position in range(size):
             case = cases[int(rng.integers(len(cases)))]
             drawn = draw(rng, preset, setting)
             foreground = forced_foreground(rng, position, size, recipe.foreground)
             centre = draw_centre(rng, case, setting.patch_size, labels.structure_codes, foreground)
+            if not share.has(position):
+                continue
             block = read_block(case, centre, drawn.source_size, outside, filling)
             image, codes = (torch.from_numpy(array).to(device) for array in block)
             made.append(finish(image, codes, drawn))

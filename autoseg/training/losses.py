@@ -1,8 +1,8 @@
 """How wrong a prediction is: soft Dice, cross-entropy, and both.
 
-Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False, regions=())`` with a scalar result in
-float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a voxel
-is to be ignored: neither its label nor its logits matter. Without ``regions`` the K channels are codes (softmax,
+Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False, regions=(), whole=None)`` with a scalar
+result in float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a
+voxel is to be ignored: neither its label nor its logits matter. Without ``regions`` the K channels are codes (softmax,
 background first). With ``regions`` (for each channel the codes that belong to it) they are independent (sigmoid).
 ``functools.partial`` fixes the keywords for a training run.
 
@@ -11,11 +11,14 @@ prediction x truth, prediction, and truth: per sample, or over the whole batch w
 minus its mean over classes without background (Drozdzal et al. 2016; Isensee et al. 2021).
 
 Losses are made of sums over voxels. So ``logits`` may be ``Scores``: they are then computed slab by slab, once more on the way
-back, and are never in memory all at once.
+back, and are never in memory all at once. And a batch may be divided over several processes: each hands in its part, and
+``whole``, which brings a tensor of sums over the part to those over the whole batch (``ranks.Ranks.whole``); the loss is
+then that of the whole batch, on all of them.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
 from typing import Any, cast
@@ -31,6 +34,7 @@ from autoseg.registry import Registry
 
 __all__ = [
     "LOSSES",
+    "can_be_divided",
     "cross_entropy",
     "deep_supervision_loss",
     "deep_supervision_weights",
@@ -44,25 +48,32 @@ __all__ = [
 Logits = torch.Tensor | Scores
 Regions = Sequence[Sequence[int]]  # for each channel the codes that belong to it
 Sums = Sequence[torch.Tensor]
+Whole = Callable[[torch.Tensor], torch.Tensor] | None
 
 SMOOTH = 1e-5
 SLAB = 2**22  # elements of logits whose probabilities are in memory at once
 
 
-def dice_cross_entropy(logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = ()) -> torch.Tensor:
+def dice_cross_entropy(
+    logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = (), whole: Whole = None
+) -> torch.Tensor:
     """Soft Dice loss plus cross-entropy (binary cross-entropy for regions), equally weighed."""
-    entropy, sums = _compare(logits, codes, regions)
-    return entropy + _dice_loss(sums, batch_dice)
+    entropy, sums = _compare(logits, codes, regions, whole)
+    return entropy + _dice_loss(sums, batch_dice, whole)
 
 
-def cross_entropy(logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = ()) -> torch.Tensor:
+def cross_entropy(
+    logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = (), whole: Whole = None
+) -> torch.Tensor:
     """Mean cross-entropy (binary, for regions) over the voxels that are not ignored; ``batch_dice`` has no effect."""
-    return _compare(logits, codes, regions)[0]
+    return _compare(logits, codes, regions, whole)[0]
 
 
-def dice(logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = ()) -> torch.Tensor:
+def dice(
+    logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = (), whole: Whole = None
+) -> torch.Tensor:
     """Soft Dice loss alone."""
-    return _dice_loss(_compare(logits, codes, regions)[1], batch_dice)
+    return _dice_loss(_compare(logits, codes, regions, None)[1], batch_dice, whole)
 
 
 LOSSES = Registry(
@@ -73,6 +84,11 @@ LOSSES = Registry(
         "dice": dice,
     },
 )
+
+
+def can_be_divided(loss: Callable[..., torch.Tensor]) -> bool:
+    """Whether a loss takes ``whole``, which those of other packages need not."""
+    return "whole" in inspect.signature(loss).parameters
 
 
 def region_targets(codes: torch.Tensor, regions: Regions) -> torch.Tensor:
@@ -115,7 +131,7 @@ def deep_supervision_loss(
     return cast(torch.Tensor, total)  # there is a scale
 
 
-def restoration_loss(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+def restoration_loss(restored: torch.Tensor, clean: torch.Tensor, whole: Whole = None) -> torch.Tensor:
     """Mean absolute error plus 1 - SSIM, in float32; 0 for a perfect restoration.
 
     SSIM is that of ``evaluation.reconstruction`` (Gaussian of sigma 1.5, data range 1), with windows that end at the faces of
@@ -124,12 +140,13 @@ def restoration_loss(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tenso
     Args:
         restored: (B, C, Z, Y, X).
         clean: the same shape, NaN in voxels that do not count.
+        whole: for a batch that is divided, see above.
     """
     with torch.autocast(restored.device.type, enabled=False):
         inside = clean.isfinite()
         x, y = torch.where(inside, restored.float(), 0), torch.where(inside, clean, 0)
         total = (x - y).abs().sum() + (1 - _ssim(x, y))[inside].sum()
-        return total / inside.sum().clamp(min=1)
+        return _mean(total, inside.sum(), whole)
 
 
 def _ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -167,8 +184,8 @@ def _nearest(codes: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return codes
 
 
-def _compare(logits: Logits, codes: torch.Tensor, regions: Regions) -> tuple[torch.Tensor, Sums]:
-    """Mean cross-entropy, and the sums that Dice is made of, each (B, classes): both, prediction, truth."""
+def _compare(logits: Logits, codes: torch.Tensor, regions: Regions, whole: Whole) -> tuple[torch.Tensor, Sums]:
+    """Mean cross-entropy, of the whole batch; and the sums that Dice is made of, each (B, classes): both, prediction, truth."""
     if logits.shape[1] < 2 and not regions:
         raise TrainingError("loss: expected logits of background and at least one structure, found one channel")
     if regions and logits.shape[1] != len(regions):
@@ -179,7 +196,14 @@ def _compare(logits: Logits, codes: torch.Tensor, regions: Regions) -> tuple[tor
             entropy, terms, *sums = (torch.stack(part).sum(dim=0) for part in zip(*parts, strict=True))
         else:
             entropy, terms, *sums = _sums(logits, codes, regions)
-        return entropy / terms.clamp(min=1), sums
+        return _mean(entropy, terms, whole), sums
+
+
+def _mean(total: torch.Tensor, terms: torch.Tensor, whole: Whole) -> torch.Tensor:
+    """A sum () over its number of terms (), both of the whole batch."""
+    if whole is not None:
+        total, terms = whole(torch.stack((total, terms.to(total.dtype)))).unbind()
+    return total / terms.clamp(min=1)
 
 
 def in_slabs(logits: Logits, codes: torch.Tensor) -> Iterator[tuple[Logits, torch.Tensor]]:
@@ -280,6 +304,12 @@ def _sum_by_class(values: torch.Tensor, target: torch.Tensor, classes: int) -> t
     return rows.sum(dim=(1, 2))
 
 
-def _dice_loss(sums: Sums, batch_dice: bool) -> torch.Tensor:
-    both, predicted, truth = (s.sum(dim=0) if batch_dice else s for s in sums)
-    return 1 - ((2 * both + SMOOTH) / (predicted + truth + SMOOTH)).mean()
+def _dice_loss(sums: Sums, batch_dice: bool, whole: Whole) -> torch.Tensor:
+    if batch_dice:
+        sums = [s.sum(dim=0) for s in sums]
+        sums = whole(torch.stack(sums)).unbind() if whole else sums
+    both, predicted, truth = sums
+    scores = (2 * both + SMOOTH) / (predicted + truth + SMOOTH)
+    if batch_dice or whole is None:
+        return 1 - scores.mean()
+    return 1 - _mean(scores.sum(), torch.tensor(scores.numel(), device=scores.device), whole)

@@ -29,12 +29,21 @@ class Passes:
     Args:
         run: (batch, weight of a lesson's loss) -> loss.
         parameters: all that may have a gradient; they stay where they are in memory.
+        scale: gradients are those of so many times the loss.
+        records: on a GPU; else every pass is given to it kernel by kernel.
     """
 
     def __init__(
-        self, run: Callable[[Batch, float], torch.Tensor], parameters: Sequence[torch.nn.Parameter], device: torch.device
+        self,
+        run: Callable[[Batch, float], torch.Tensor],
+        parameters: Sequence[torch.nn.Parameter],
+        device: torch.device,
+        *,
+        scale: float = 1.0,
+        records: bool = True,
     ) -> None:
         self.run, self.parameters, self.device = run, parameters, device
+        self.scale, self.records = scale, records and device.type == "cuda"
         self.shapes: list[torch.Size] = []
         self.passed = 0
         self.recording: _Recording | None = None
@@ -46,14 +55,14 @@ class Passes:
         shapes = [tensor.shape for tensor in batch.tensors]
         if shapes != self.shapes:
             self.shapes, self.passed, self.recording = shapes, 0, None  # the old recording's memory is free
-        if self.device.type == "cuda" and self.passed == WARM:
+        if self.records and self.passed == WARM:
             self.recording = self._recorded(batch, weight)
         self.passed += 1
         return self.recording.replay(batch) if self.recording else self._pass(batch, weight)
 
     def _pass(self, batch: Batch, weight: float) -> torch.Tensor:
         total = self.run(batch, weight)
-        total.backward()
+        (total if self.scale == 1 else self.scale * total).backward()
         return total.detach()
 
     def _recorded(self, batch: Batch, weight: float) -> _Recording | None:

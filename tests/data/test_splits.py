@@ -19,6 +19,7 @@ def cases_of(patients):
     return [Case(case, patient, (), None) for case, patient in patients.items()]
 
 
+@pytest.mark.thorough
 @settings(deadline=None)
 @given(n=st.integers(5, 60), n_folds=st.integers(2, 5), seed=st.integers(0, 2**32 - 1))
 def test_folds_equal_those_of_scikit_learn(n, n_folds, seed):

@@ -96,6 +96,7 @@ def test_several_trainings_are_averaged_case_by_case():
     assert found.trainings == {4: one, 5: two}
 
 
+@pytest.mark.thorough
 def test_trainings_that_contradict_each_other_are_shown_and_forbid_a_verdict(tmp_path):
     """Over cases the first is better with p < 0.001, but only because one of its two trainings was far better."""
     rng = np.random.default_rng(0)

@@ -86,6 +86,7 @@ def test_scores_of_lesions_on_paper() -> None:
     assert none.f1 is none.dice is None
 
 
+@pytest.mark.thorough
 def test_marked_structures_are_scored_by_lesions_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid = Geometry.from_spacing((4, 12, 12), (1.0, 1.0, 1.0))
     truth = np.zeros(grid.shape, np.uint8)

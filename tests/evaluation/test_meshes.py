@@ -24,6 +24,7 @@ def scores_of(reference, predicted, case=""):
     return {name: value for name, value, _ in score_surfaces(reference, predicted, case=case)}
 
 
+@pytest.mark.thorough
 def test_concentric_balls_are_the_difference_of_their_radii_apart():
     found = surface_distances(ball(20), ball(22))
     for distances in (found.from_reference_mm, found.from_predicted_mm):

@@ -51,6 +51,7 @@ def test_holes_and_wrong_winding_are_seen():
     assert box(faces=CUBE_FACES[:, ::-1]).volume_mm3 == pytest.approx(-5000)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ending", ["stl", "ply", "obj", "vtp"])
 @pytest.mark.parametrize(("coordinates", "sign"), [("lps", (-1, -1, 1)), ("ras", (1, 1, 1))])
 def test_another_library_reads_the_same_box_at_the_same_place(tmp_path, ending, coordinates, sign):

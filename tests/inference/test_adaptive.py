@@ -47,6 +47,7 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return data
 
 
+@pytest.mark.thorough
 @settings(max_examples=25, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(1, 22)] * 3),
@@ -151,6 +152,7 @@ def test_a_voxel_has_the_weighted_mean_of_the_tiles_that_were_computed() -> None
     np.testing.assert_allclose(stage.result[1], blend(tiles), atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_stages_are_what_each_doubt_makes_alone() -> None:
     data, tiling = noise((1, 40, 40, 40)) - 3, Tiling((12, 12, 12), mirror_axes=(1,))
     ladder = [NOTHING, Doubt(0.5, 4.0, 0.0), Doubt(1.0, 3.0, 0.125), Doubt(2.0, 2.0, 0.25)]

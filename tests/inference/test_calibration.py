@@ -124,6 +124,7 @@ def test_small_scans_tell_nothing(tmp_path: Path, threshold_plan: Plan) -> None:
     assert calibrate(predictor, [predictor.prepare(ball_volume((20, 24, 16))[0]).data]) is None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("has_regions", [False, True])
 def test_a_model_that_hangs_on_its_windows_needs_more_of_them(tmp_path: Path, has_regions: bool) -> None:
     labels = LabelSchema(("whole", "core"), ((2, 5), (5,)), True, (2, 5)) if has_regions else None
@@ -144,6 +145,7 @@ def write_ball(path: Path, shape: tuple[int, int, int] = (50, 52, 40)) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_predict_uses_the_windows_of_a_calibrated_model_and_counts_them(
     tmp_path: Path, threshold_plan: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,6 +190,7 @@ def test_small_scans_and_zips_are_refused_and_the_model_stays(tmp_path: Path, th
         calibrate_model(zipped, small, workspace)
 
 
+@pytest.mark.thorough
 def test_many_structures_in_few_features_are_refined_too(tmp_path: Path) -> None:
     names = tuple(f"s{i}" for i in range(1, 120))
     values = tuple((i,) for i in range(1, 120))

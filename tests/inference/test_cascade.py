@@ -157,6 +157,7 @@ def test_the_identity_of_a_cascade_has_both_stages(tmp_path: Path) -> None:
     assert depends_on(mirrored, PLAIN, ()) != depends_on(mirrored, replace(PLAIN, mirror=False), ())
 
 
+@pytest.mark.thorough
 def test_one_file_holds_both_stages(tmp_path: Path) -> None:
     folder = write_cascade(tmp_path / "it", make_plan(), fine_plan(make_plan()))
     path = export_model(folder, tmp_path / "it.zip")
@@ -224,6 +225,7 @@ def test_plans_say_what_does_not_fit() -> None:
         replace(plan, network=replace(plan.network, input_mean=(0.5, 0.5)))
 
 
+@pytest.mark.thorough
 def test_predict_runs_both_stages_and_skips_what_is_done(
     echo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

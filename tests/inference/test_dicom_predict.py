@@ -53,6 +53,7 @@ def test_images_of_monochrome1_are_turned_round_where_that_is_asked_for(place, t
     assert "1 were done already" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_each_series_of_a_tree_is_a_case(place, tools, draw, capsys):
     masks = {}
     for i, (folder, number) in enumerate((("study/t1", 3), ("study/t2", 4), ("other", None))):
@@ -108,6 +109,7 @@ def test_dicom_results_lie_beside_the_labels_and_belong_to_them(place, tools, dr
     assert len(list(folder.iterdir())) == len(values)  # nothing is written beside the scans
 
 
+@pytest.mark.thorough
 def test_each_structure_can_have_an_object_of_its_own(place, tools, draw):
     values, mask = ball(tools)
     folder = draw.write_series(place / "in", values, **SCALED)
@@ -195,6 +197,7 @@ def test_a_table_of_somebody_else_stays(tmp_path):
     assert "spleen" in (tmp_path / "labels.ctbl").read_text()
 
 
+@pytest.mark.thorough
 def test_results_and_page_do_not_name_the_patient(place, tools, draw, capsys):
     values, mask = ball(tools)
     who = {"PatientName": "Xylander^Quirin", "PatientID": "QX-990017", **SCALED}

@@ -94,6 +94,7 @@ def test_regions_are_painted_in_order_with_their_values(tmp_path, threshold_plan
     assert prediction.probabilities[0].max() == 0.5
 
 
+@pytest.mark.thorough
 def test_files_volume_and_zip_agree(tmp_path):
     bundle = write_model(tmp_path / "model", make_plan(), seeds=(0, 1))
     volume, _ = ball_volume(rows=OBLIQUE)
@@ -108,12 +109,14 @@ def test_files_volume_and_zip_agree(tmp_path):
     assert 0 < (by_value.labels.data == 7).mean() < 1  # random weights, but no constant answer
 
 
+@pytest.mark.thorough
 def test_predicting_twice_gives_the_same_bits(tmp_path):
     predictor = of(write_model(tmp_path / "m", make_plan()))
     prepared = predictor.prepare(ball_volume()[0])
     np.testing.assert_array_equal(predictor.infer(prepared).logits, predictor.infer(prepared).logits)
 
 
+@pytest.mark.thorough
 def test_folds_are_averaged_and_can_be_chosen(tmp_path):
     bundle = write_model(tmp_path / "m", make_plan(), seeds=(0, 1))
     options = {"device": "cpu", "precision": "fp32"}
@@ -184,6 +187,7 @@ def test_many_structures_are_predicted_through_fewer_features(tmp_path, monkeypa
     assert len(np.unique(found.labels.data)) > 3
 
 
+@pytest.mark.thorough
 def test_features_replace_logits_only_where_they_are_fewer(tmp_path):
     plan = make_plan()
     plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, out_channels=5))
@@ -242,6 +246,7 @@ def test_a_two_dimensional_model_predicts_slice_by_slice(tmp_path, threshold_pla
     np.testing.assert_array_equal(predictor.predict(volume).labels.data, 7 * mask)
 
 
+@pytest.mark.thorough
 def test_what_is_too_large_for_memory_changes_nothing(tmp_path, monkeypatch):
     bundle, (volume, _) = write_model(tmp_path / "m", make_plan()), ball_volume(rows=FLIPPED)
     predictor = of(bundle, scratch=tmp_path / "scratch")

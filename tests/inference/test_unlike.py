@@ -231,6 +231,7 @@ def cohort(tmp_path: Path, training: TrainingScans) -> tuple[Path, Path, Path]:
     return scans, model, tmp_path / "out"
 
 
+@pytest.mark.thorough
 def test_records_and_the_log_say_which_scans_are_unlike(
     cohort: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -250,6 +251,7 @@ def test_records_and_the_log_say_which_scans_are_unlike(
     assert odd.unlike == (Unlike("spacing along z", 3.0, 1.0, 1.0, "mm"), Unlike("size along z", 60.0, 20.0, 20.0, "mm"))
 
 
+@pytest.mark.thorough
 def test_a_model_that_does_not_say_what_it_learned_from_says_nothing_of_scans(
     tmp_path: Path, cohort: tuple[Path, Path, Path]
 ) -> None:
@@ -261,6 +263,7 @@ def test_a_model_that_does_not_say_what_it_learned_from_says_nothing_of_scans(
     assert "How sure is this?" not in report(out, ReportOptions(), CPU).path.read_text()
 
 
+@pytest.mark.thorough
 def test_structures_on_which_the_folds_disagree_are_named(
     cohort: tuple[Path, Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -287,6 +290,7 @@ def test_agreement_is_low_below_a_threshold_and_where_no_folds_share_a_voxel() -
     )
 
 
+@pytest.mark.thorough
 def test_a_scan_alone_is_told_too(cohort: tuple[Path, Path, Path]) -> None:
     scans, model, _ = cohort
     torch.manual_seed(0)

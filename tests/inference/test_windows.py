@@ -37,6 +37,7 @@ def sure_votes(grid: WindowGrid) -> Votes:
     return Votes(torch.zeros(grid.shape, dtype=torch.int16), torch.full(grid.shape, 10.0, dtype=torch.float16))
 
 
+@pytest.mark.thorough
 @settings(max_examples=60, deadline=None)
 @given(grid=grids)
 def test_the_first_pass_covers_every_voxel_with_windows_of_the_grid(grid: WindowGrid) -> None:

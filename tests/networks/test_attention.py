@@ -102,6 +102,7 @@ def turned(vector, n, grid):
     return vector
 
 
+@pytest.mark.thorough
 def test_slot_attention_equals_its_definition():
     block, x = block_of("slot").double(), torch.randn(16, *GRID, dtype=torch.float64)
     with torch.no_grad():
@@ -192,6 +193,7 @@ def test_closed_gates_give_the_backbone():
     assert torch.equal(network(x), plain(x))
 
 
+@pytest.mark.thorough
 def test_the_gate_learns_first_and_then_what_it_let_through():
     torch.manual_seed(0)
     network = build_network(SPEC)

@@ -9,6 +9,7 @@ from planners import AttentionStage, NetworkSpec
 LAST = torch.channels_last_3d
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETWORKS)
 def test_only_the_order_in_memory_and_rounding_change(name):
     torch.manual_seed(0)

@@ -52,6 +52,7 @@ def test_bfloat16_is_not_even_tried_where_it_is_imitated(known, tried, monkeypat
     assert tried or not found
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
 def test_onednn_computes_small_single_samples_as_torch_does(kernel, monkeypatch):
     handed, hand_over = [], torch.Tensor.to_mkldnn

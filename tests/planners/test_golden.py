@@ -82,6 +82,7 @@ def test_parity_mode_gives_nnunets_numbers(key):
     assert found == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", OWN_NAMES)
 def test_plans_are_those_in_the_archive(name):
     stored = json.loads((OWN / f"{name}.json").read_text())

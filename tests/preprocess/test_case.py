@@ -99,6 +99,7 @@ def test_gaps_in_label_values_are_closed_and_restored(tmp_path):
     assert np.array_equal(np.array(data_set.labels.declared_values)[prepared.codes], values)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["Dataset027_ACDC", "Dataset055_HeadNeckCT"])
 def test_real_labels_come_back_to_their_scan_and_left_stays_left(name):
     folder = SHARED / name

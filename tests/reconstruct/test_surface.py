@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import trimesh
+from scipy import ndimage
 from scipy.special import ellipeinc, ellipkinc
 
 from autoseg.errors import AutosegError
@@ -86,6 +87,7 @@ def test_surfaces_of_label_maps_come_near_the_formula(half, spacing, mirrored):
     assert np.abs(errors(mesh, half)).max() < 0.03
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("half", [(20, 20, 20), (6, 6, 6), (20, 14, 10)])
 def test_surfaces_of_label_maps_err_by_the_luck_of_counting_and_little_else(half, spacing):
@@ -297,6 +299,7 @@ def test_decimation_takes_triangles_and_little_else():
         of_scores(distance, geometry, decimate=1.0)
 
 
+@pytest.mark.thorough
 def test_threads_change_nothing():
     rng = np.random.default_rng(0)
     data = rng.integers(0, 4, (12, 12, 12)).astype(np.uint8).repeat(3, 0).repeat(3, 1).repeat(3, 2)
@@ -337,6 +340,7 @@ def test_labels_that_touch_leave_no_gap_between_thick_slices():
         assert np.count_nonzero(cubic.data == value) * size == pytest.approx(counted, rel=0.06)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["case_00007"])
 def test_expert_kidneys_give_closed_surfaces(case, request):
     path = request.config.rootpath / f"../shared/data/surfaces/kidney_masks/labels/{case}.nii.gz"
@@ -347,3 +351,12 @@ def test_expert_kidneys_give_closed_surfaces(case, request):
         assert mesh.is_watertight
         counted = np.count_nonzero(labels.data == value) * abs(np.linalg.det(labels.geometry.affine))
         assert mesh.volume_mm3 == pytest.approx(counted, rel=0.005)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS[1:])
+def test_neighbours_in_thick_slices_leave_no_islands_in_each_other(spacing):
+    distance, geometry, _ = ellipsoid((20, 20, 20), spacing, shift=(0.3, 0.1, -0.2))
+    data = (distance > 0).astype(np.uint8)
+    data[:, :, data.shape[2] // 2 :] *= 2
+    cubic = isotropic_labels(LabelVolume(data, geometry))
+    assert [ndimage.label(cubic.data == value)[1] for value in (1, 2)] == [1, 1]

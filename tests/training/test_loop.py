@@ -105,6 +105,7 @@ def test_steps_are_expected_at_the_pace_so_far():
     assert _steps_expected(Length(steps=9), begun, voxels) == 9
 
 
+@pytest.mark.thorough
 def test_it_learns(tmp_path):
     rows = []
     run(tmp_path, steps=40, rows=rows)
@@ -113,6 +114,7 @@ def test_it_learns(tmp_path):
     assert len(rows) == RECIPE.validations
 
 
+@pytest.mark.thorough
 def test_resuming_equals_not_having_been_interrupted(tmp_path):
     _, straight = run(tmp_path / "a")
 
@@ -131,11 +133,13 @@ def test_resuming_equals_not_having_been_interrupted(tmp_path):
         assert torch.equal(tensor, resumed[name]), name
 
 
+@pytest.mark.thorough
 def test_same_seed_same_weights(tmp_path):
     first, second = run(tmp_path / "a", steps=6)[1], run(tmp_path / "b", steps=6)[1]
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.thorough
 def test_float32_on_a_cpu_trains_channels_last_and_hands_back_plain_weights(tmp_path):
     network = build_network(SPEC).train()
     _, weights = run(tmp_path, steps=2, network=network)
@@ -194,6 +198,7 @@ def test_a_settled_validation_loss_ends_the_training_early(tmp_path):
     assert ends[-1] == pytest.approx(80 * state.cooldown / recipe.constant_until)
 
 
+@pytest.mark.thorough
 def test_the_averaged_weights_are_returned(tmp_path):
     _, averaged = run(tmp_path / "a", steps=8)
     _, last = run(tmp_path / "b", steps=8, recipe=replace(RECIPE, ema=False))
@@ -273,6 +278,7 @@ def test_a_checkpoint_in_bfloat16_goes_on_in_float32_where_the_machine_needs_tha
     assert not state.bf16
 
 
+@pytest.mark.thorough
 def test_weight_decay_leaves_slots_scales_and_gates_alone(tmp_path):
     spec = replace(SPEC, name="self_attention_unet", attention=(AttentionStage(1, "slot", 1, 6),))
     torch.manual_seed(0)

@@ -60,6 +60,7 @@ def test_without_a_rate_of_its_own_attention_stays_with_sgd_and_only_its_matrice
     assert id(block.merge.weight) in {id(p) for p in decayed["params"]}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("opens", [True, False])
 def test_gates_open_in_a_short_training_with_a_rate_of_their_own(opens):
     """SGD's step follows the gradient's size, so by it they stay shut (EXPERIMENTS.md)."""
