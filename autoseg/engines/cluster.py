@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 INSTALL = "Install it with: pip install 'autoseg[cluster]'"
 
 CONNECT_SECONDS = 10.0  # a scheduler that lives answers in far less
+COMING_SECONDS = 30.0  # for the first worker of a cluster, which may be starting
 START_SECONDS = 120.0  # for processes of this machine, on a busy one
 ALONE_SECONDS = 60.0  # without any worker, before that is an error: one that died is replaced sooner
 AHEAD = 2  # items handed out for each thread of the workers: one that is done, one that waits
@@ -235,7 +236,9 @@ def _of_address(address: str) -> Iterator[Any]:
 
 
 def _wait_for_workers(client: Any, address: str) -> None:
-    until = time.monotonic() + CONNECT_SECONDS
+    until = time.monotonic() + COMING_SECONDS
+    if not client.nthreads():
+        logger.warning("the scheduler at %s has no worker yet; waiting for one, %g s at most", address, COMING_SECONDS)
     while not client.nthreads():
         if time.monotonic() > until:
             raise EngineError(f"the scheduler at {address} has no worker. Start some: dask worker {address} --nthreads 1")
