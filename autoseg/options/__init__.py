@@ -59,7 +59,8 @@ class Runtime:
     Attributes:
         device: auto (default), cpu, cuda, cuda:1, mps
         workers: threads; default: one per core, eight at most
-        engine: what computes the cases: local (default), dask (processes of this machine), or dask:ADDRESS (a cluster)
+        engine: what computes the cases, or the folds of a study: local (default), dask (processes of this machine), or
+            dask:ADDRESS (a cluster)
         fresh: do everything again and replace what is there
         progress: ``progress(title, total)`` returns what is called with the Outcome of each case
         elsewhere: nothing is computed here, and the device is that of another machine

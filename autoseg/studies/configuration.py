@@ -31,6 +31,7 @@ __all__ = [
     "CrossValidated",
     "SettledRun",
     "TrainConfiguration",
+    "TrainFold",
     "configurations",
     "files_of",
     "read_configuration",
@@ -131,6 +132,34 @@ class TrainConfiguration:
         devices = self.runtime.device if len(device_names(self.runtime.device)) > 1 else device
         words = train_words(self.dataset, self.folds, self.workspace, self.options(item), devices, self.runtime.workers)
         return [*words, *(["--fresh"] if self.runtime.fresh else [])]
+
+
+@dataclass(frozen=True)
+class TrainFold:
+    """The step of a worker; its items are (Configuration, fold). What is trained of a fold is not trained again.
+
+    Attributes:
+        study: how the folds are trained; its runs are settled and their folders are there.
+        device: to train on, of the kind that they are settled for.
+    """
+
+    study: TrainConfiguration
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        """Of all that it writes."""
+        return self.study.workspace.folder
+
+    def setup(self) -> TrainFold:
+        return self
+
+    def run(self, item: tuple[Configuration, str]) -> None:
+        """Train a fold, and score its validation cases; the report on all folds is left to whoever has them all."""
+        (configuration, fold), study = item, self.study
+        options = replace(study.options(configuration), at_once=1, report=False)
+        words = train_words(study.dataset, (fold,), study.workspace, options, self.device, study.runtime.workers)
+        run_apart(words, f"{configuration.name}, fold {fold}")
 
 
 def refuse_changed(runs: Mapping[str, Run]) -> None:
