@@ -87,14 +87,18 @@ class Workspace:
         """Store where the raw folder of a data set is, so that its name or number will do from now on.
 
         Raises:
-            DatasetError: the name belongs to another folder already.
+            DatasetError: as ``refuse_other_dataset``.
         """
+        self.refuse_other_dataset(folder, name)
+        write_json(self.fingerprints(name) / "dataset.json", KnownDataset(str(folder)), seal=True)
+
+    def refuse_other_dataset(self, folder: Path, name: str) -> None:
+        """Raise DatasetError where the name belongs to another folder already; to be asked before the work."""
         path = self.fingerprints(name) / "dataset.json"
         if path.is_file() and (known := known_folder(path)) != Path(folder) and known.is_dir():
             raise DatasetError(
                 f"this workspace knows {name!r} as {known}, found {folder}. Rename one folder, or use --workspace"
             )
-        write_json(path, KnownDataset(str(folder)), seal=True)
 
     def dataset_folder(self, text: str) -> Path:
         """The raw folder that a user means by a path, a name or a number.

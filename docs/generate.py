@@ -192,7 +192,7 @@ def plan_page() -> str:
 def recipe_page() -> str:
     """Every setting of a training run, with the defaults of the recipes that come with autoseg."""
     names = list(RECIPES)
-    meaning = _attributes(Recipe)
+    meaning = descriptions(Recipe, "`")
     rows = [
         (f"`{field.name}`", *(_json(getattr(RECIPES[name], field.name)) for name in names), meaning.get(field.name, ""))
         for field in dataclasses.fields(Recipe)
@@ -205,26 +205,12 @@ def recipe_page() -> str:
 
 
 def _fields(cls: type) -> list[str]:
-    meaning = _attributes(cls)
+    meaning = descriptions(cls, "`")
     all_fields = dataclasses.fields(cls)
     rows = [(f"`{one.name}`", f"`{_kind(one.type)}`", _default(one), meaning.get(one.name, "")) for one in all_fields]
     if not meaning:  # told in the text above
         return _table(("field", "type", "default"), [row[:3] for row in rows])
     return _table(("field", "type", "default", "meaning"), rows)
-
-
-def _attributes(cls: type) -> dict[str, str]:
-    """{field: meaning}; one line of a docstring may tell of several fields."""
-    text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in text.splitlines():
-        if match := re.fullmatch(r" {4}([\w, ]+): (.+)", line):
-            names = match[1].split(", ")
-            found |= dict.fromkeys(names, match[2])
-        elif line.startswith(" " * 8):
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
-    return {name: words.replace("``", "`") for name, words in found.items()}
 
 
 def _summary(cls: type) -> str:

@@ -48,7 +48,7 @@ def made_at_build(generate) -> set[str]:
 def commands_in(text: str) -> list[str]:
     """Lines of code blocks that call autoseg, with lines that a backslash continues joined."""
     blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)).replace("\\\n", " ")
-    return [line.split("  #")[0].strip() for line in blocks.splitlines() if line.startswith("autoseg ")]
+    return [re.split(r"  #| > ", line)[0].strip() for line in blocks.splitlines() if line.startswith("autoseg ")]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

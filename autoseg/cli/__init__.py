@@ -11,7 +11,7 @@ import argparse
 import importlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,9 @@ VERBS = {
     "study": "cross-validate configurations, decide, and leave one model to predict with",
     "slurm": "print the job array of SLURM that does what is left of a training, a study or a prediction",
     "model": "export, import or describe a model",
+    "networks": "the networks there are",
+    "recipe": "every setting of a training run, its value and where that comes from",
+    "completion": "the script by which a shell completes these commands",
     "demo": "the whole road on made-up scans, on a CPU, in minutes",
 }
 
@@ -103,7 +106,12 @@ def _asked_to_stop() -> Iterator[None]:
         yield
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with the arguments of every verb."""
+    return _parser(VERBS, every=True)
+
+
+def _parser(argv: Iterable[str], *, every: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="autoseg",
         description="Self-configuring segmentation of medical images: a folder of scans in, masks and a report out.",
@@ -113,7 +121,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     chosen = next((word for word in argv if word in VERBS), None)
     for name, meaning in VERBS.items():
         verb = verbs.add_parser(name, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
-        if name == chosen:  # other verbs are not even imported
+        if every or name == chosen:  # other verbs are not even imported
             module = importlib.import_module(f"autoseg.cli.{name}")
             module.add_arguments(verb)
             if name != "model":  # whose actions have them

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.cli.flags import options_from
+from autoseg.engines import said_of
 from autoseg.options import Runtime
 
 if TYPE_CHECKING:
@@ -71,10 +72,11 @@ def install_log(quiet: bool = False, silent: bool = False) -> None:
 
 
 class _Sentences(logging.Formatter):
-    """The message, with ``warning: `` before it where it is one."""
+    """The message, with what it is about before it, and ``warning: `` where it is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"warning: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage()
+        told = said_of(record.getMessage())
+        return f"warning: {told}" if record.levelno >= logging.WARNING else told
 
 
 def print_findings(findings: Any, file: str | None, summary: Callable[[], str], fresh: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from autoseg.cli.common import add_common, runtime_of, workspace_of
 from autoseg.cli.flags import add_flags
@@ -45,4 +46,13 @@ def run(args: argparse.Namespace) -> None:
         print(found.summary(describe_model(args.model, workspace)["structures"]))
     else:
         about = describe_model(args.model, workspace)
-        print(json.dumps(about, indent=1) if args.json else "\n".join(f"{key}: {value}" for key, value in about.items()))
+        print(
+            json.dumps(about, indent=1) if args.json else "\n".join(f"{key}: {_short(value)}" for key, value in about.items())
+        )
+
+
+def _short(value: Any) -> Any:
+    """A value for a line of text: without the settings of recipes, which ``--json`` and the methods text tell."""
+    if not isinstance(value, dict):
+        return value
+    return {key: "..." if key == "recipe" and part else _short(part) for key, part in value.items()}

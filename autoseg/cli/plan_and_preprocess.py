@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, PlanOptions)
     parser.add_argument("--explain", action="store_true", help="print each decision with its rule and numbers")
     meant = {"fresh": "measure, plan and prepare anew, over edited plans too"}
-    add_flags(parser, Runtime, only=["workers", "fresh"], help=meant)
+    add_flags(parser, Runtime, only=["workers", "engine", "fresh"], help=meant)
 
 
 def run(args: argparse.Namespace) -> int:

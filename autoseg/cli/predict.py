@@ -27,6 +27,10 @@ def run(args: argparse.Namespace) -> int:
 
     options = options_from(args, PredictOptions())
     model = find_model(args.model, workspace_of(args))
+    if options.watch is not None:
+        from autoseg.pipeline import watch
+
+        watch(Path(args.input), Path(args.output), model, options, runtime_of(args))  # until somebody stops it
     done = predict(Path(args.input), Path(args.output), model, options, runtime_of(args))
     print(done.summary())
     return 1 if done.failures else 0

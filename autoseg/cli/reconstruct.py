@@ -16,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
     known = f"{', '.join(SURFACE_FORMATS)}; default stl,glb; none for none"
     add_flags(parser, ReconstructOptions, help={"formats": known})
-    add_flags(parser, Runtime, only=("workers", "fresh"), help={"fresh": "replace files of other programs in the way"})
+    meant = {"fresh": "replace files of other programs in the way"}
+    add_flags(parser, Runtime, only=("workers", "engine", "fresh"), help=meant)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_flags(parser, TrainOptions)
     meant = {"fresh": "start anew, over an earlier run of this name", "workers": "threads for preparing and scoring"}
-    add_flags(parser, Runtime, help=meant)
+    add_flags(parser, Runtime, only=("device", "workers", "fresh"), help=meant)
 
 
 def run(args: argparse.Namespace) -> int:

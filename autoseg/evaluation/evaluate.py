@@ -56,7 +56,7 @@ def evaluate_case(
             the reference count nowhere.
         case: name for messages and the report.
         tolerance_mm: of the surface Dice: a number, or a mapping from structure to number; None, or a structure that
-            is not in the mapping, for the largest voxel edge, at least 1 mm.
+            is not in the mapping, for ``default_tolerance_mm``.
 
     Returns:
         tuple of CaseMetrics, in the order of ``labels.structures``.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.data.labels import LabelSchema
-from autoseg.engines import Outcome, map_cases, reason_of
+from autoseg.engines import Engine, LocalEngine, Outcome, reason_of
 from autoseg.errors import AutosegError, FileError
 from autoseg.evaluation.evaluate import Found, Tolerance, check_tolerance, evaluate_case
 from autoseg.evaluation.lesions import LESION_METRICS, LesionRule, lesion_values
@@ -23,7 +23,7 @@ from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
 from autoseg.names import case_name, folders_of, scrubbed
 
-__all__ = ["More", "ending_of_most", "evaluate_folder"]
+__all__ = ["More", "completed_notes", "ending_of_most", "evaluate_folder"]
 
 More = Callable[[str, LabelVolume], list[tuple[Found, ...]]]
 
@@ -35,7 +35,7 @@ def evaluate_folder(
     *,
     ending: str = ".nii.gz",
     tolerance_mm: Tolerance = None,
-    workers: int | None = None,
+    engine: Engine | None = None,
     on_done: Callable[[Outcome], object] | None = None,
     more: More | None = None,
     lesions: LesionRule | None = None,
@@ -47,7 +47,7 @@ def evaluate_folder(
         predicted: folder with CASE + ending, or a dictionary of case -> path; where there is a CASE_probabilities.npz beside
             them, as ``autoseg predict`` writes it, its Brier score is added.
         labels, tolerance_mm: as for ``evaluate_case``.
-        workers: threads; None for one per core.
+        engine: who does it; None for threads of this process, one per core.
         on_done: called with the Outcome of each case as it ends.
         more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
         lesions: which structures are scored lesion by lesion too, and how.
@@ -77,7 +77,7 @@ def evaluate_folder(
         case: beside for case, path in guesses.items() if (beside := path.with_name(f"{case}_probabilities.npz")).is_file()
     }
     step = _Score(references, guesses, labels, tolerance_mm, chances, more, lesions)
-    outcomes = map_cases(step.run, references, workers=workers, on_done=on_done)
+    outcomes = (engine or LocalEngine()).map(step, references, on_done=on_done)
     scored = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     folders = folders_of({path.parent for path in (*references.values(), *guesses.values())})
     return summarise(
@@ -105,17 +105,24 @@ def _notes(scored: Mapping[str, _Scored], labels: LabelSchema) -> list[str]:
     invented: both are what it looks like where two tools number the structures differently.
     """
     notes = []
-    sides = ("references", "predictions")
-    for side, kind in enumerate(sides):
+    for side, kind in enumerate(SIDES):
         cases = {case: one.others[side] for case, one in scored.items() if one.others[side]}
         if values := sorted(set().union(*cases.values())):
             some = f"{len(cases)} of {len(scored)} {kind} hold {_some(values)}"
             notes.append(f"{some}, which no structure has and which count as background")
-    there: list[set[str]] = [set(), set()]
-    for row in (row for one in scored.values() for row in one.rows):
+    return completed_notes(notes, (row for one in scored.values() for row in one.rows), labels)
+
+
+SIDES = ("references", "predictions")
+
+
+def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: LabelSchema) -> list[str]:
+    """Notes on values, and on structures that only the references, or only the predictions, ever have."""
+    notes, there = list(notes), [set[str](), set[str]()]
+    for row in rows:
         there[0] |= {row.structure} if row.counts.n_reference else set()
         there[1] |= {row.structure} if row.counts.n_predicted else set()
-    for side, kind in enumerate(sides):
+    for side, kind in enumerate(SIDES):
         alone = [
             f"{name} (value{'s' * (len(group) > 1)} {', '.join(map(str, group))})"
             for name, group in zip(labels.structures, labels.values, strict=True)

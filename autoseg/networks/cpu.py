@@ -11,7 +11,7 @@ import sys
 import torch
 from torch import nn
 
-__all__ = ["keep_memory", "put_channels_last", "use_onednn"]
+__all__ = ["keep_memory", "put_channels_last", "use_onednn", "use_threads"]
 
 SMALL = 20480  # torch 2.13 gives a single sample to oneDNN where channels x slices x rows are more (ConvParams::use_mkldnn)
 
@@ -64,3 +64,8 @@ def keep_memory() -> bool:
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of these numbers: malloc.h
     told = [libc.mallopt(mmap_max, 0), libc.mallopt(trim_threshold, 2**31 - 1), libc.mallopt(top_pad, 256 * 2**20)]
     return all(told)
+
+
+def use_threads(count: int) -> None:
+    """Have networks computed by so many threads of this process."""
+    torch.set_num_threads(count)

@@ -12,7 +12,7 @@ from autoseg.networks.cpu import keep_memory, put_channels_last, use_onednn
 from autoseg.networks.precision import choose_precision
 from planners.plan import NetworkSpec
 
-__all__ = ["Applied", "choose_device", "peak_memory_mib", "prepare_for"]
+__all__ = ["Applied", "choose_device", "devices_for", "peak_memory_mib", "prepare_for"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,12 @@ def choose_device(name: str = "auto", *, elsewhere: bool = False) -> torch.devic
         there += ["mps"] if torch.backends.mps.is_available() else []
         raise AutosegError(f"--device {name}: not to be had on this machine, which has {', '.join(there)}") from fault
     return device
+
+
+def devices_for(name: str) -> tuple[str, ...]:
+    """All CUDA devices of this machine where ``auto`` or ``cuda`` is asked for, for several processes to share; else ()."""
+    count = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    return tuple(f"cuda:{index}" for index in range(count))
 
 
 def peak_memory_mib(device: torch.device) -> int | None:

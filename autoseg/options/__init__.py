@@ -13,6 +13,7 @@ from typing import Any
 from autoseg.errors import AutosegError
 from autoseg.options.fields import option
 from autoseg.options.parsing import (
+    as_fit,
     duration,
     edge_mm,
     finite,
@@ -58,6 +59,7 @@ class Runtime:
     Attributes:
         device: auto (default), cpu, cuda, cuda:1, mps
         workers: threads; default: one per core, eight at most
+        engine: who does the cases: local (default), dask (processes of this machine), or dask:ADDRESS (a cluster)
         fresh: make everything anew, in place of what is there
         progress: ``progress(title, total)`` returns what is called with the Outcome of each case
         elsewhere: nothing is computed here, and the device is that of another machine
@@ -65,6 +67,7 @@ class Runtime:
 
     device: str = option("auto", text, "DEVICE")
     workers: int | None = option(None, positive, "N")
+    engine: str = option("local", text, "NAME")
     fresh: bool = option(False)
     progress: Callable[[str, int], OnDone] = field(default=silent, compare=False)
     elsewhere: bool = field(default=False)
@@ -124,6 +127,10 @@ class TrainOptions:
         dry_run: settle the training run and show it; start nothing, write nothing
         explain: print what was settled, with the rule and numbers of each decision
         groups: scores of several folds by a column of a table too, such as patients.csv:scanner
+        at_once: folds that are trained at the same time, each in a process; auto: as many as cores and memory allow
+            (default 1). With several devices, such as --device cuda:0,cuda:1, one on each
+        threads: cores that the networks use; default: all, shared by the folds that are trained at the same time
+        report: several folds without the report on all of them together
     """
 
     network: Any = option(None, text, "NAME")
@@ -133,6 +140,9 @@ class TrainOptions:
     dry_run: bool = option(False)
     explain: bool = option(False)
     groups: str | None = option(None, path, "FILE:COLUMN")
+    at_once: int = option(1, as_fit, "N|auto")
+    threads: int | None = option(None, positive, "N")
+    report: bool = option(True, name="--no-report")
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,8 @@ class StudyOptions:
         margin: Dice within which two are called equivalent (default 0.005)
         groups: scores by a column of a table too, such as patients.csv:scanner
         name: of the study and, after that of the data set, of its model
+        at_once: folds that are trained at the same time, each in a process; auto: as many as cores and memory allow
+            (default 1). With several devices, such as --device cuda:0,cuda:1, one on each
     """
 
     plans: tuple[str, ...] = option((), names, "A,B")
@@ -177,6 +189,7 @@ class StudyOptions:
     margin: float = option(0.005, fraction, "X")
     groups: str | None = option(None, path, "FILE:COLUMN")
     name: str = option("study", text, "NAME")
+    at_once: int = option(1, as_fit, "N|auto")
 
 
 @dataclass(frozen=True)
@@ -239,17 +252,30 @@ class SurfaceOptions:
         formats: stl, ply, obj, vtp, glb; none for none
         decimate: take away this fraction of their triangles
         coordinates: of surface files (default lps)
+        shared: surfaces of neighbours have their common border in common: no gap, no overlap
     """
 
     formats: tuple[str, ...] = option((), names, "stl,glb", name="--surfaces")
     decimate: float = option(0.0, float, "FRACTION")
     coordinates: str = option("lps", text, choices=("lps", "ras"))
+    shared: bool = option(False, name="--surfaces-shared")
 
     def __post_init__(self) -> None:
         if not 0 <= self.decimate < 1:
             raise AutosegError(
                 f"decimate: expected the fraction of triangles to take away, from 0 to below 1, found {self.decimate}"
             )
+        if self.shared and self.decimate:
+            raise AutosegError(
+                f"surfaces-shared: expected all triangles, as neighbours would lose other ones of their border, found decimate "
+                f"{self.decimate}. Leave --decimate out, or --surfaces-shared"
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the files depend on, as JSON; without what is as it was before there was a choice."""
+        settings = {"formats": list(self.formats), "decimate": self.decimate, "coordinates": self.coordinates}
+        return {**settings, **({"shared": True} if self.shared else {})}
 
 
 @dataclass(frozen=True)
@@ -263,23 +289,27 @@ class PredictOptions:
             slots (4)
         write: seg_nrrd: CASE.seg.nrrd for 3D Slicer too; seg,rtstruct: DICOM results, of DICOM scans; seg_each: an object for
             each structure
+        layout: bids: copies under the names of a BIDS derivative too, in OUT/derivatives/autoseg
         surfaces: whose surfaces are written, and how
         isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels; without MM as fine as
             the finest spacing
         invert_monochrome1: turn DICOM images of MONOCHROME1 round, as converters that use ITK do
         reference: score the results against the labels there
         shard: the i-th of N shards of the cases, counted from 0
+        watch: stay, and take scans as they come, each once its files have not changed for SECONDS (10)
     """
 
     inference: InferenceOptions = InferenceOptions()
     probabilities: bool = option(False)
     attention_maps: int = option(0, positive, "N", bare=4)
     write: tuple[str, ...] = option((), names, "KINDS")
+    layout: str = option("folder", text, choices=("folder", "bids"))
     surfaces: SurfaceOptions = SurfaceOptions()
     isotropic: float | None = option(None, edge_mm, "MM", bare=0.0)
     invert_monochrome1: bool = option(False)
     reference: str | None = option(None, path, "DIR")
     shard: tuple[int, int] = option((0, 1), shard, "i/N")
+    watch: float | None = option(None, finite, "SECONDS", bare=10.0)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from autoseg.data.labelmaps import label_maps, references_in, schema_of, told_maps
 from autoseg.data.labels import LabelSchema
+from autoseg.engines import engine_of
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.evaluate import check_tolerance
@@ -74,6 +75,7 @@ def evaluate(
     reference, predicted, target = Path(reference), Path(predicted), Path(target)
     options, runtime = options or EvaluateOptions(), runtime or Runtime()
     check_tolerance(options.tolerance_mm)
+    engine = engine_of(runtime.engine, runtime.workers)
     groups = read_groups(options.groups) if options.groups else Groups()
     lesions = LesionRule(options.lesions, options.lesion_overlap, options.lesion_ml) if options.lesions else None
     references = label_maps(reference) if known else references_in(reference)  # which told already what it left out
@@ -99,7 +101,7 @@ def evaluate(
         {**there, **guesses},
         schema,
         tolerance_mm=options.tolerance_mm,
-        workers=runtime.workers,
+        engine=engine,
         on_done=runtime.progress("evaluate", len(references)),
         more=surface_scorer(predicted, references, schema),
         lesions=lesions,

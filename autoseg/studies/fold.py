@@ -17,12 +17,13 @@ from autoseg.evaluation import Report
 from autoseg.inference.bundle import Bundle, add_scans, load_bundle, save_bundle, store_windows
 from autoseg.inference.calibration import MOST_CASES, calibrate, can_spare
 from autoseg.inference.predictor import Predictor
+from autoseg.methods.folder import about_training
 from autoseg.names import remove_folder
 from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.calibration import CalibrationSamples
 from autoseg.preprocess.store import open_case
-from autoseg.records import FoldRecord, as_recorded, read_fold, write_fold
+from autoseg.records import FoldRecord, TrainedAbout, as_recorded, read_fold, write_fold
 from autoseg.studies.restoration import restoration_table, validate_restoration
 from autoseg.studies.scoring import predict_and_score, predict_shard
 from autoseg.studies.starting import learned_from
@@ -111,9 +112,7 @@ def train_one(run: Run, fold: str) -> FoldResult:
     cases = f"{len(task.training)} training cases, {len(task.validation)} validation cases"
     logger.info("%s, fold %s: %s, on %s", run.folder.name, fold, cases, run.device)
     trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start, ranks=ranks)
-    if ranks.is_first:
-        _write_record(run, task, folder, trained)
-    bundle = ranks.alone(lambda: _save(run, fold, trained))
+    bundle = ranks.alone(lambda: _save(run, fold, trained, about_training(folder, _write_record(run, task, folder, trained))))
     report, restoration = None, None
     failures: tuple[str, ...] = ()
     if task.validation:
@@ -125,8 +124,8 @@ def train_one(run: Run, fold: str) -> FoldResult:
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
 
 
-def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) -> None:
-    """What was trained, where, in which batches, with which versions, and the most memory a session of it needed, in MiB."""
+def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) -> FoldRecord:
+    """Write what was trained, where, in which batches, with which versions, and the most memory that it needed, in MiB."""
     earlier = read_fold(folder)
     memory = [peak_memory_mib(run.device), earlier.memory_mib if earlier else None]
     asked = replace(task.recipe, **{name: getattr(run.asked, name) for name in ("batch_size", *RATES)})
@@ -141,10 +140,11 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
         applied=to_json(trained.applied),
     )
     write_fold(folder, record)
+    return record
 
 
-def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
-    """Add the fold to the model of its run."""
+def _save(run: Run, fold: str, trained: TrainedFold, about: TrainedAbout) -> Bundle:
+    """Add the fold to the model of its run, with what it says of its training."""
     task, state = run.tasks[fold], trained.state
     save_bundle(
         run.model,
@@ -154,7 +154,7 @@ def _save(run: Run, fold: str, trained: TrainedFold) -> Bundle:
         weights={fold: trained.weights},
         learned_from={fold: learned_from(task.training, run.images, run.starts.get(fold))},
         info={
-            "folds": {fold: {"steps": state.step, "seconds": round(state.seconds, 1), "seed": task.seed}},
+            "folds": {fold: to_json(replace(about, steps=state.step, seconds=round(state.seconds, 1)))},
             "dataset": run.spec.name,
             "run": run.folder.name,
             "versions": versions(),

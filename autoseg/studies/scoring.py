@@ -37,7 +37,8 @@ def predict_and_score(
     done = predict_cohort(step, cases, engine=LocalEngine(), on_done=runtime.progress("predict", len(cases)))
     references = {case.id: case.label for case in cases if case.label is not None}
     lesions = LesionRule(spec.lesions) if spec.lesions else None
-    report = evaluate_folder(references, target, spec.labels, ending=ending, workers=runtime.workers, lesions=lesions)
+    engine = LocalEngine(runtime.workers)
+    report = evaluate_folder(references, target, spec.labels, ending=ending, engine=engine, lesions=lesions)
     write_report(report, target)
     return report, all_failures(done, report)
 

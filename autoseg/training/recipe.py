@@ -28,6 +28,7 @@ __all__ = [
     "over_at",
     "patch_stage",
     "restoration_weight",
+    "setting_names",
     "steps_of_an_epoch",
 ]
 
@@ -184,6 +185,12 @@ PARITY = Recipe(
 RECIPES = Registry("recipe", {"autoseg": Recipe(), "parity": PARITY})
 
 
+def setting_names() -> dict[str, str]:
+    """What a setting may be called -> the field of Recipe; the names of earlier versions too."""
+    older = {one.metadata["called"]: one.name for one in fields(Recipe) if "called" in one.metadata}
+    return {one.name: one.name for one in fields(Recipe)} | older
+
+
 def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """A recipe with other values, as from ``--set key=value`` or a JSON file.
 
@@ -193,14 +200,12 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     Raises:
         TrainingError: a name or a value that does not fit, with the known names; one setting under both of its names.
     """
-    known = {one.name: one.name for one in fields(Recipe)}
-    older = {one.metadata["called"]: one.name for one in fields(Recipe) if "called" in one.metadata}
-    kinds = get_type_hints(Recipe)
+    known, kinds = setting_names(), get_type_hints(Recipe)
     values: dict[str, Any] = {}
     given: dict[str, str] = {}
     try:
         for key, value in settings.items():
-            name = (known | older).get(key)
+            name = known.get(key)
             if name is None:
                 raise RecordError(f"recipe: unknown setting {key!r}")
             if name in values:
@@ -208,7 +213,8 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
             values[name], given[name] = from_json(kinds[name], value, where=f"recipe.{key}"), key
         return replace(recipe, **values)
     except ValueError as fault:
-        raise TrainingError(f"{fault}. The settings of a recipe are: {', '.join(known)}") from fault
+        settings_known = ", ".join(dict.fromkeys(known.values()))
+        raise TrainingError(f"{fault}. The settings of a recipe are: {settings_known}") from fault
 
 
 def learning_rate_factor(recipe: Recipe, fraction: float, cooldown: float | None = None) -> float | None:

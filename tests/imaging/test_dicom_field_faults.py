@@ -197,6 +197,34 @@ def test_deflated_files_are_read_slices_as_frames(tmp_path, draw):
     np.testing.assert_array_equal(read_file(tmp_path / "frames").data[0], values)
 
 
+@pytest.mark.parametrize("has_meta", [True, False])
+@pytest.mark.parametrize("name", ["{}.dcm", "IM{:04d}"])
+def test_files_without_the_signature_of_dicom_are_read(tmp_path, draw, has_meta, name):
+    values = draw.random_values()
+    for z, ds in enumerate(draw.slice_datasets(values)):
+        path = tmp_path / name.format(z)
+        ds.save_as(path, enforce_file_format=True)
+        if has_meta:
+            path.write_bytes(path.read_bytes()[132:])
+            continue
+        plain = pydicom.Dataset({element.tag: element for element in ds})
+        plain.save_as(path, implicit_vr=True, little_endian=True)
+    content = read_file(tmp_path)
+    np.testing.assert_array_equal(content.data[0], values)
+    (series,) = find_series(tmp_path).series
+    labels = LabelVolume((values > 0).astype(np.uint8), content.geometry)
+    for write in (write_seg, write_rtstruct):
+        write(tmp_path / "out", series, labels, {"a": (1,)}, **WAYS)
+        (tmp_path / "out").unlink()
+
+
+def test_files_that_begin_nearly_as_dicom_does_are_passed_over(tmp_path, draw):
+    draw.write_series(tmp_path, draw.random_values())
+    (tmp_path / "a.bin").write_bytes(b"\x08\x00\x05\x00" + bytes(200))
+    (tmp_path / "b.bin").write_bytes(b"\x08\x00\x05\x00CS" + bytes(200))
+    assert len(find_series(tmp_path).series) == 1
+
+
 def test_a_deflated_file_that_unpacks_beyond_all_measure_is_left_out(tmp_path, draw, monkeypatch):
     monkeypatch.setattr(dicom_file, "LARGEST_UNPACKED", 1 << 20)
     (ds,) = draw.slice_datasets(np.zeros((1, 6, 7), np.int16))
@@ -356,6 +384,20 @@ def test_an_outline_of_any_length_is_read_by_pydicom_as_numbers(tmp_path, draw):
         index = labels.geometry.to_index(np.reshape(contour.ContourData, (-1, 3)).astype(float) * [-1, -1, 1])
         inside |= even_odd(np.round(2 * index[:, 1:]) / 2, inside.shape)
     np.testing.assert_array_equal(inside, values[0])
+
+
+@pytest.mark.parametrize(("edge_mm", "place"), [(1e-4, -123456.7), (0.009, 98765.4), (0.7, -99.5)])
+def test_coordinates_of_contours_have_the_digits_that_a_decimal_string_holds(tmp_path, draw, edge_mm, place):
+    values = np.ones((2, 3, 3), np.uint8)
+    spacing = (edge_mm,) * 3
+    (series,) = find_series(
+        draw.write_series(tmp_path / "in", values.astype(np.int16), spacing_mm=spacing, position=(place,) * 3)
+    ).series
+    write_rtstruct(tmp_path / "rt", series, LabelVolume(values, read_geometry(series)), {"a": (1,)}, **WAYS)
+    for contour in pydicom.dcmread(tmp_path / "rt").ROIContourSequence[0].ContourSequence:
+        texts = [number.original_string for number in contour.ContourData]
+        assert max(map(len, texts)) <= 16
+        assert len(set(texts[0::3])) > 1
 
 
 # -- segmentation objects -------------------------------------------------------------------------------------------------

@@ -311,10 +311,11 @@ def test_few_cases_wait_in_memory_at_a_time(predictor, tmp_path, monkeypatch):
     assert max(most) <= 4  # prepared, in the networks, and two to be written
 
 
-def test_a_scan_called_run_does_not_overwrite_the_record(predictor, scans):
-    (scans / "a_0000.nii.gz").rename(scans / "run_0000.nii.gz")
+@pytest.mark.parametrize("name", ["run", "metrics", "Summary", "run_1_of_3"])
+def test_a_scan_called_as_a_record_of_the_folder_does_not_overwrite_it(predictor, scans, name):
+    (scans / "a_0000.nii.gz").rename(scans / f"{name}_0000.nii.gz")
     ((case, message),) = run(predictor, scans).failures
-    assert case == "run"
+    assert case == name
     assert "Rename the scan" in message
 
 

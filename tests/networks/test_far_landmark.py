@@ -1,0 +1,28 @@
+"""What convolutions cannot reach, self-attention can: two far landmarks whose order alone differs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "far_landmark.py"
+
+
+def test_the_order_of_far_landmarks_is_hidden_from_convolutions_and_seen_by_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    spec = importlib.util.spec_from_file_location("far_landmark", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    networks = script.specs()
+    plain, attentive, deep = (networks[name] for name in (script.PLAIN, script.ATTENTIVE, script.DEEP))
+    reach = script.DISTANCE - 2 * script.RADIUS
+    assert script.radius_seen(plain) == script.radius_seen(attentive) < reach < script.radius_seen(deep)
+    assert script.blind(plain) < 1e-9
+    assert script.blind(attentive) > 1e-3
+    assert script.blind(deep) > 1e-3
+    costs = [script.measure_cost(one, script.SHAPE).operations for one in (plain, attentive)]
+    assert costs[0] == pytest.approx(costs[1], rel=0.1)
