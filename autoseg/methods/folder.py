@@ -33,7 +33,7 @@ __all__ = ["Methods", "about_training", "methods_of"]
 
 COMPARISON, HISTORY, RUN, SCORES, VALIDATION = "comparison.json", "history.jsonl", "run.json", "metrics.json", "validation"
 SOFTWARE_HEADING = "Software"
-SOFTWARE: Mapping[str, tuple[str, ...]] = {"torch": ("paszke2019pytorch",), "numpy": ("harris2020numpy",)}
+SOFTWARE: Mapping[str, str] = {"autoseg": "autoseg", "torch": "paszke2019pytorch", "numpy": "harris2020numpy"}
 
 
 @dataclass(frozen=True)
@@ -206,5 +206,5 @@ def _software(versions: Mapping[str, str]) -> Section:
     if not versions:
         return Section(SOFTWARE_HEADING, ())
     told = joined(f"{name} {version}" for name, version in versions.items() if name != "system")
-    cites = tuple(key for name in versions for key in SOFTWARE.get(name, ()))
+    cites = tuple(SOFTWARE[name] for name in versions if name in SOFTWARE)
     return Section(SOFTWARE_HEADING, (Statement(f"Versions: {told}.", cites),))
