@@ -66,8 +66,10 @@ class Recipe:
         attention_rate: of Adam, which moves the slots, scales and gates of self-attention, while its matrices go with the
             kernels; 0 leaves all to SGD, which hardly opens the gates in short runs. That is the default, because opened
             they gained nothing where it was measured (docs/experiments/attention-open-gates.md); 0.005 opens them.
-        momentum: of SGD and Muon; None fits it to the number of steps (``momentum_for``).
-        warmup, constant_until, power: of the learning rate, see above.
+        momentum: of SGD and Muon; None fits it to the number of steps.
+        warmup: fraction of the training over which the learning rate rises.
+        constant_until: fraction up to which it is constant after that.
+        power: of its fall to zero at the end.
         batch_size: None means the plan's.
         cpu_batch_size: largest batch on a CPU, where many small steps win; None for no such limit.
         cpu_width: fraction of the plan's features that its network has on a CPU, for the same reason.
