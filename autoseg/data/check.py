@@ -138,21 +138,30 @@ def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Fi
 
 
 def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """Declared values that no label file holds."""
-    labels = dataset.labels
-    found = {value for scan in scans for value, _ in scan.label_counts}
+    """Declared values that no label file holds, as far as they could be read."""
+    labels, readable = dataset.labels, [scan for scan in scans if scan.label_counts]
+    found = {value for scan in readable for value, _ in scan.label_counts}
+    where = f"found in none of {len(readable)}"
+    if unread := len(scans) - len(readable):
+        where += f", and the labels of {unread} more could not be read"
+
+    def unused(what: str) -> str:
+        return "Mend those labels first." if unread else f"Take {what} out of labels if it is not used."
+
     if labels.has_regions:  # a value that no file has may be what a region is painted with
         for name, group in labels.groups.items():
             if found and not found & set(group):
-                message = f"region {name}: expected one of its values {sorted(group)} in some case, found none in {len(scans)}"
-                yield Finding("warning", "", "label-never-present", message, "Take the region out of labels if it is not used.")
+                message = f"region {name}: expected one of its values {sorted(group)} in some case, {where}"
+                yield Finding("warning", "", "label-never-present", message, unused("the region"))
         return
     for value in (*labels.declared_values, *(() if labels.ignore is None else (labels.ignore,))):
         if found and value not in found:
             names = [name for name, group in labels.groups.items() if value in group]
             name = ", ".join(names) or ("ignore" if value == labels.ignore else "background")
-            message = f"label {value} ({name}): expected in some case, found in none of {len(scans)}"
-            yield Finding("warning", "", "label-never-present", message, "Take it out of labels if it is not used.")
+            remedy = unused("it") if value else "Nothing, if structures fill all images; else look what stands for them."
+            yield Finding(
+                "warning", "", "label-never-present", f"label {value} ({name}): expected in some case, {where}", remedy
+            )
 
 
 def _check_annotated(dataset: DatasetSpec) -> Iterator[Finding]:

@@ -53,7 +53,7 @@ class CalibrationSamples:
         codes, logits = self._codes(case, found), found.answer.logits
         if codes.shape != logits.shape[1:]:
             raise FileError(
-                f"case {case.id!r}: prepared as {codes.shape} voxels, predicted as {logits.shape[1:]}. Prepare it anew"
+                f"case {case.id!r}: prepared as {codes.shape} voxels, predicted as {logits.shape[1:]}. Prepare it again"
             )
         guess = votes_of(logits, has_regions=found.model.labels.has_regions)
         inside = (codes > 0) | ((guess > 0).any(axis=0) if guess.ndim == 4 else guess > 0)

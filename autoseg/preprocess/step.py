@@ -51,7 +51,7 @@ class Prepare:
         def is_sound() -> bool:
             if not look or is_whole(folder):
                 return True
-            logger.warning("%s: the prepared case was damaged and is prepared anew", case.id)
+            logger.warning("%s: the prepared case was damaged and is prepared again", case.id)
             return False
 
         return judge(entry_of(folder), self.digests[case.id], is_sound).done

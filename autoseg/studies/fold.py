@@ -250,7 +250,7 @@ def calibrate_fold(run: Run, task: FoldTask, fold: str) -> None:
     try:
         found = calibrate(predictor, (_input_of(case, task.plan) for case in largest))
     except AutosegError as fault:
-        logger.warning("the model is written, but nobody knows which windows it can spare: %s", fault)
+        logger.warning("the model is written, but which windows it can skip is not known: %s", fault)
         return
     if found is not None:
         store_windows(run.model, {fold: found})

@@ -69,7 +69,7 @@ class NotFinite(TrainingError):
         rates = {name: getattr(recipe, name) for name in ("learning_rate", "muon_learning_rate", "attention_rate")}
         lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
         super().__init__(
-            f"step {step}: {what}. The last checkpoint is whole; start anew with lower learning rates, such as {lower} "
+            f"step {step}: {what}. The last checkpoint is whole; start again with lower learning rates, such as {lower} "
             "--fresh, and run autoseg verify on the data"
         )
 
@@ -206,7 +206,7 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
     if state.identity != job.identity:
         raise TrainingError(
             f"{job.checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
-            "another --name, or start it anew with --fresh"
+            "another --name, or start it again with --fresh"
         )
     job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", f"step {state.step}, {state.seconds:.3f} s")
     logger.info("resuming at step %d after %.1f min", state.step, state.seconds / 60)
@@ -410,7 +410,8 @@ class _Ahead:
 
     One thread beside a CPU training, which needs the cores itself; a few beside an accelerator. Each computes on one core: a
     second team of threads on the same cores would make a CPU training wait for it. More threads than a few make fewer batches,
-    because they wait for the interpreter (EXPERIMENTS.md). What they have a CUDA device do goes before the training.
+    because they wait for the interpreter (docs/experiments/first-gpu-runs.md). What they have a CUDA device do goes before the
+    training.
     """
 
     def __init__(self, batch: MakeBatch, job: Job, state: LoopState) -> None:

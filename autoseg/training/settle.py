@@ -36,7 +36,7 @@ CPU = "cpu"
 MIRRORING, BATCH, RESTORATION, PRECISION, WIDTH = "mirroring", "batch", "restoration", "precision", "width"
 DEVICES = "devices"
 RATES = ("learning_rate", "muon_learning_rate", "attention_rate", "restoration_rate")
-MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (EXPERIMENTS.md, 2026-11-27)
+MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (docs/experiments/mirroring-and-length.md)
 UNASKED = "for a short training, which learns faster so, or because the recipe says so"
 
 

@@ -120,7 +120,12 @@ def plain_labels(names: Mapping[int, str], *, closed: bool = True, ignore: int |
         names: {value: name}. A value without a name is "label 7" and so on.
         closed: the published values; another one is an error, and values that no file holds stay declared.
         ignore: value of voxels without annotation, or None.
+
+    Raises:
+        DatasetError: ``ignore`` is the background.
     """
+    if ignore == 0:
+        raise DatasetError("ignore: expected a label value of its own, found 0, which is background. Leave --ignore out")
     return partial(_plain, names=names, closed=closed, ignore=ignore)
 
 
