@@ -28,7 +28,7 @@ from autoseg.training.settle import settle
 from autoseg.workspace import write_json
 from planners import ChannelStats, CoarseLabels, plan_all
 from tests.helpers.fingerprints import make_fingerprint
-from tests.helpers.numbers import numbers_in, unknown_numbers
+from tests.helpers.told_numbers import numbers_in, unknown_numbers
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
