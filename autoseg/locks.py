@@ -15,10 +15,11 @@ from filelock import FileLock, Timeout
 
 from autoseg.errors import AutosegError, FileError, ModelError, TrainingError
 
-__all__ = ["model_lock", "prepare_lock", "run_lock"]
+__all__ = ["model_lock", "prepare_lock", "run_lock", "station_lock"]
 
 logger = logging.getLogger(__name__)
 
+SILENT_SECONDS = 1.0  # a lock that comes free within them is not worth a word
 MODEL_SECONDS = 60.0  # a fold is added in far less
 RUN_SECONDS = 30.0  # a training run that was asked to stop ends its step and writes its checkpoint
 
@@ -44,6 +45,11 @@ def model_lock(folder: Path) -> AbstractContextManager[None]:
     return _locked(folder, "another process is writing this model", remedy, ModelError, MODEL_SECONDS)
 
 
+def station_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold the folder of results of a station. AutosegError: another one is writing there."""
+    return _locked(folder, "another station is writing there", "Stop that one, or choose another folder", AutosegError, 1.0)
+
+
 @contextmanager
 def _locked(folder: Path, busy: str, remedy: str, error: type[AutosegError], seconds: float | None = None) -> Iterator[None]:
     """Hold the lock of a folder; a wait is told, and ends with ``error`` after so many seconds, or never."""
@@ -51,7 +57,7 @@ def _locked(folder: Path, busy: str, remedy: str, error: type[AutosegError], sec
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=SILENT_SECONDS)
         except Timeout:
             logger.warning("%s: %s; waiting for it", folder, busy)
             lock.acquire(timeout=-1 if seconds is None else seconds)

@@ -1,4 +1,6 @@
-"""Kills and stops of seven verbs at systematic and random moments, each time with the same command given again; counted.
+"""Kills and stops of verbs at systematic and random moments, each time with the same command given again; counted.
+
+``folds`` are two folds side by side.
 
     PYTHONPATH=. python benchmarks/kills.py [--verbs train,predict] [--seed 2] [--stops 2] [--out benchmarks/results/kills.json]
 

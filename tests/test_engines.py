@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.engines import map_cases, run_command
+from autoseg.engines import map_cases, run_command, run_commands
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +48,20 @@ def test_a_command_runs_apart_and_tells_its_status_and_its_errors():
     lines = []
     assert run_command(["verify", "Nowhere"], on_line=lines.append) == 2
     assert lines[0].startswith("DatasetError: 'Nowhere' is neither a folder nor a data set")
+
+
+def test_commands_at_the_same_time_are_told_apart_and_one_that_fails_stops_no_other():
+    lines = [[], []]
+    statuses = run_commands([["verify", "Nowhere"], ["--help"]], on_line=lambda number, line: lines[number].append(line))
+    assert statuses == [2, 0]
+    assert lines[0][0].startswith("DatasetError: 'Nowhere'")
+    assert lines[1] == []  # its words are results, on standard output
+
+    def fail(number, line):
+        raise ValueError("the listener is broken")
+
+    with pytest.raises(ValueError, match="the listener is broken"):
+        run_commands([["verify", "Nowhere"]], on_line=fail)
 
 
 def test_who_stops_the_caller_stops_the_command(tmp_path):

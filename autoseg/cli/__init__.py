@@ -15,28 +15,29 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from autoseg.cli.common import add_common, install_log
+from autoseg.cli.common import add_common, install_log, place_among_ranks
 from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 VERBS = {
     "convert": "make a data-set folder of public data or of any scans and labels",
     "verify": "find every defect of a data set",
     "plan_and_preprocess": "verify, measure, plan and prepare data sets",
-    "train": "train one fold, then predict and score its validation cases",
+    "train": "train one fold or several, then predict and score the validation cases",
     "predict": "segment a scan or a folder of scans",
-    "reconstruct": "surfaces, measurements and cubic voxels of label maps of any tool",
+    "reconstruct": "make surfaces, measurements and cubic voxels of any tool's label maps",
     "evaluate": "score predictions against references",
     "report": "write the HTML report of a run, of predictions or of an evaluation",
-    "compare": "train, predict and score several networks alike, and say what the scores support",
-    "study": "cross-validate configurations, decide, and leave one model to predict with",
+    "compare": "train several networks under equal conditions and compare them by paired tests",
+    "study": "cross-validate configurations, choose by paired tests, and make one model of the choice",
+    "slurm": "print a SLURM job array for what is left of a training run, a study or a prediction",
     "model": "export, import or describe a model",
-    "networks": "the networks there are",
-    "recipe": "every setting of a training run, its value and where that comes from",
-    "completion": "the script by which a shell completes these commands",
-    "demo": "the whole road on made-up scans, on a CPU, in minutes",
+    "networks": "list the networks",
+    "recipe": "show every setting of a training run, its value and where it comes from",
+    "completion": "print the script that completes these commands in a shell",
+    "demo": "run every step on made-up scans, on a CPU, in minutes",
 }
 
 
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     install_log(args.quiet)
     try:
+        _refuse_torchrun(args.verb)
         with _asked_to_stop():
             return args.run(args) or 0
     except AutosegError as fault:
@@ -77,6 +79,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _refuse_torchrun(verb: str) -> None:
+    """``torchrun`` starts several processes of one command, which would all do the same work."""
+    if place_among_ranks()[1] > 1 and verb != "train":
+        raise AutosegError(f"torchrun is for autoseg train. Start autoseg {verb} without it; autoseg predict has --shard i/N")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments that a command of these words would have; SystemExit, with a message, where they are wrong."""
+    return _parser(words).parse_args(words)
 
 
 @contextmanager

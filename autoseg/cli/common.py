@@ -13,12 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.cli.flags import options_from
+from autoseg.engines import said_of
 from autoseg.options import Runtime
 
 if TYPE_CHECKING:
     from autoseg.workspace import Workspace
 
-__all__ = ["Progress", "add_common", "install_log", "print_findings", "runtime_of", "workspace_of"]
+__all__ = [
+    "Progress",
+    "add_common",
+    "install_log",
+    "place_among_ranks",
+    "print_findings",
+    "runtime_of",
+    "workspace_of",
+]
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -36,25 +45,38 @@ def workspace_of(args: argparse.Namespace) -> Workspace:
     return Workspace(Path(args.workspace or os.environ.get("AUTOSEG_WORKSPACE") or "autoseg_workspace").absolute())
 
 
+def place_among_ranks() -> tuple[int, int, int, int]:
+    """What ``torchrun`` says of this process: its number and that of all, and both on this machine; without it (0, 1, 0, 1)."""
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ):
+        return 0, 1, 0, 1
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    index, count, local, here = (int(os.environ.get(name, default)) for name, default in names.items())
+    return index, count, local, here
+
+
 def runtime_of(args: argparse.Namespace) -> Runtime:
     """The Runtime that the arguments say, with progress on standard error."""
     return replace(options_from(args, Runtime()), progress=Progress(args.quiet))
 
 
-def install_log(quiet: bool = False) -> None:
-    """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone."""
+def install_log(quiet: bool = False, silent: bool = False) -> None:
+    """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone.
+
+    With ``silent`` not even those: another process of this training shows them.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_Sentences())
     log = logging.getLogger("autoseg")
     log.handlers[:] = [handler]
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.setLevel(logging.ERROR if silent else logging.WARNING if quiet else logging.INFO)
 
 
 class _Sentences(logging.Formatter):
-    """The message, with ``warning: `` before it where it is one."""
+    """The message, with what it is about before it, and ``warning: `` where it is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"warning: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage()
+        told = said_of(record.getMessage())
+        return f"warning: {told}" if record.levelno >= logging.WARNING else told
 
 
 def print_findings(findings: Any, file: str | None, summary: Callable[[], str], fresh: bool = False) -> None:

@@ -126,7 +126,8 @@ class Calibration:
     """What temperatures do to cases that they were not fitted to.
 
     Attributes:
-        temperatures: fitted to all voxels; () where they make the held-out likelihood no better, and are not used.
+        temperatures: fitted to all voxels; () where held-out voxels are no likelier with them, or their calibration error
+            is no smaller: then none is used.
         before, after: structure -> expected calibration error, each fold with the temperatures of the others.
         loss_before, loss_after: negative log likelihood a voxel, likewise.
         voxels: that were looked at.
@@ -139,6 +140,11 @@ class Calibration:
     loss_after: float
     voxels: int
 
+    @property
+    def mean_errors(self) -> tuple[float, float]:
+        """(before, after), mean over structures."""
+        return _mean(self.before), _mean(self.after)
+
     def table(self) -> str:
         """As Markdown, with the temperatures in words."""
         from autoseg.evaluation.markdown import markdown_table
@@ -146,7 +152,7 @@ class Calibration:
         rows = [["structure", "calibration error", "with temperature"]]
         rows += [[name, f"{value:.4f}", f"{self.after[name]:.4f}"] for name, value in self.before.items()]
         found = ", ".join(f"{value:.3f}" for value in self.temperatures)
-        used = f"Temperature {found}" if found else "No temperature is used: it makes held-out voxels no likelier"
+        used = f"Temperature {found}" if found else "No temperature is used: on held-out voxels it is no better"
         return (
             f"{markdown_table(rows)}\n\n{used}. Expected calibration error in {BINS} bins, of {self.voxels} voxels in and "
             "around structures; each fold with the temperature that the other folds gave. Masks stay as they are."
@@ -170,11 +176,18 @@ def calibrate(folds: Mapping[str, Samples], structures: Sequence[str]) -> Calibr
     truth = whole.of_structures(whole.truth).T
     loss_before = loss_of(whole)
     loss_after = sum(loss * count for loss, count in losses) / len(whole.logits)
+    errors = dict(zip(structures, errors_of(whole), strict=True))
+    errors_after = {name: calibration_error(p, t) for name, p, t in zip(structures, after, truth, strict=True)}
+    helps = loss_after < loss_before and _mean(errors_after) < _mean(errors)
     return Calibration(
-        temperatures=fit_temperatures(whole) if loss_after < loss_before else (),
-        before=dict(zip(structures, errors_of(whole), strict=True)),
-        after={name: calibration_error(p, t) for name, p, t in zip(structures, after, truth, strict=True)},
+        temperatures=fit_temperatures(whole) if helps else (),
+        before=errors,
+        after=errors_after,
         loss_before=loss_before,
         loss_after=loss_after,
         voxels=len(whole.logits),
     )
+
+
+def _mean(errors: Mapping[str, float]) -> float:
+    return sum(errors.values()) / len(errors) if errors else 0.0

@@ -2,7 +2,8 @@
 
 A *bundle* on disk is a folder, or one zip of it, with ``model.json`` (plan, labels, channel names, digests of the weights,
 ``info``) and one ``fold_NAME.safetensors`` per fold. It needs neither the data, nor a workspace, nor the training code.
-The fine stage of a cascade has its coarse stage, which is a model of its own, in the folder ``coarse``.
+The fine stage of a cascade has its coarse stage, which is a model of its own, in the folder ``coarse``, and an ensemble of two
+plans its second model in the folder ``beside``.
 Weights are read when they are asked for, and are refused if they are not the bytes that ``model.json`` describes. A zip is read
 in memory and never unpacked, so the names inside it cannot point anywhere.
 """
@@ -36,11 +37,13 @@ from planners.plan import NetworkSpec, Plan
 from planners.records import added, digest, schema_number, to_json
 
 __all__ = [
+    "BESIDE",
     "COARSE",
     "Bundle",
     "add_scans",
     "copy_bundle",
     "export_model",
+    "identity_of",
     "load_bundle",
     "load_networks",
     "refuse_other_model",
@@ -52,7 +55,7 @@ State = Mapping[str, torch.Tensor]  # of a network, by name
 Read = Callable[[str], bytes]  # a member of a model, by name
 
 MODEL = "model.json"
-COARSE = "coarse"  # folder of a model within a model
+COARSE, BESIDE = "coarse", "beside"  # folders of a model within a model
 FORMAT = "autoseg model 1"
 SCHEMA = 3  # 2: what folds learned from, rules for labels; 3: scans, a coarse stage, windows, temperatures, networks
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -80,7 +83,10 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """``model.json`` without its free-form ``info``; ``coarse`` is the digest of the coarse stage, where the plan has one."""
+    """``model.json`` without its free-form ``info``.
+
+    ``coarse`` is the digest of the coarse stage, where the plan has one, ``beside`` that of the second model of an ensemble.
+    """
 
     plan: Plan
     labels: LabelSchema
@@ -92,6 +98,7 @@ class ModelRecord:
     scans: TrainingScans | None = added(3, None, counts=False)
     coarse: str = added(3, "")
     temperatures: tuple[float, ...] = added(3, ())
+    beside: str = added(3, "")
     schema: int = schema_number(SCHEMA, since=2)
 
     def __post_init__(self) -> None:
@@ -139,6 +146,8 @@ class Bundle:
         coarse: the coarse stage of a cascade, whose labels this model reads; else None.
         temperatures: what logits are divided by before they become probabilities: one, or one for each region; () for 1.
         networks: fold name -> its network, of folds that have not the plan's.
+        beside: a model of another plan, with the same labels and channels, whose logits are averaged with these on the grid of
+            the scan; else None.
     """
 
     plan: Plan
@@ -156,6 +165,13 @@ class Bundle:
     coarse: "Bundle | None" = None
     temperatures: tuple[float, ...] = ()
     networks: Mapping[str, NetworkSpec] = field(default_factory=dict)
+    beside: "Bundle | None" = None
+
+    @property
+    def stages(self) -> "Mapping[str, Bundle]":
+        """Folder within the model -> each model in it, itself first."""
+        found = {"": self, f"{COARSE}/": self.coarse, f"{BESIDE}/": self.beside}
+        return {folder: stage for folder, stage in found.items() if stage is not None}
 
     def network_of(self, fold: str) -> NetworkSpec:
         """The network whose weights a fold has."""
@@ -209,17 +225,41 @@ def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
         ModelError: as ``save_bundle``.
     """
     folder = Path(folder)
+    states = {fold: load() for fold, load in bundle.folds.items()}
+    record = _record_of(bundle, folder)
     if bundle.coarse:
         copy_bundle(bundle.coarse, folder / COARSE)
-    states = {fold: load() for fold, load in bundle.folds.items()}
-    rules = bundle.postprocessing
-    record = _checked_record(bundle.plan, bundle.labels, bundle.channels, bundle.file_ending, states, folder, rules)
-    try:
-        record = replace(record, temperatures=bundle.temperatures, scans=bundle.scans)
-    except ValueError as fault:
-        raise ModelError(f"{folder}: {fault}") from fault
+    if bundle.beside:
+        record = replace(record, beside=copy_bundle(bundle.beside, folder / BESIDE).digest)
     copied = _add_folds(folder, record, states, bundle.learned_from, bundle.info, bundle.networks)
     return store_windows(folder, bundle.windows) if bundle.windows else copied
+
+
+def identity_of(bundle: Bundle) -> str:
+    """The digest that a Bundle will have once it is written as it is in memory."""
+    files = [_weight_file(fold, _as_bytes(bundle.folds[fold]()), (), bundle.networks) for fold in sorted(bundle.folds)]
+    coarse, beside = (identity_of(stage) if stage else "" for stage in (bundle.coarse, bundle.beside))
+    return digest(replace(_record_of(bundle, Path(bundle.name)), weights=tuple(files), coarse=coarse, beside=beside))
+
+
+def _record_of(bundle: Bundle, folder: Path) -> ModelRecord:
+    """What ``model.json`` will say of a Bundle, but for its weights and the models within it."""
+    if bundle.beside:
+        _refuse_unlike(bundle, bundle.beside, folder)
+    rules = bundle.postprocessing
+    record = _checked_record(bundle.plan, bundle.labels, bundle.channels, bundle.file_ending, bundle.folds, folder, rules)
+    try:
+        return replace(record, temperatures=bundle.temperatures, scans=bundle.scans)
+    except ValueError as fault:
+        raise ModelError(f"{folder}: {fault}") from fault
+
+
+def _as_bytes(state: State) -> bytes:
+    return safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
+
+
+def _weight_file(fold: str, data: bytes, cases: tuple[str, ...], networks: Mapping[str, NetworkSpec]) -> WeightFile:
+    return WeightFile(fold, _bytes_digest(data), len(data), cases, network=networks.get(fold))
 
 
 def _add_folds(
@@ -237,8 +277,8 @@ def _add_folds(
             record = replace(record, coarse=_coarse_stage(record, load_bundle(folder / COARSE), folder).digest)
         entries = {entry.fold: entry for entry in record.weights}
         for fold, state in states.items():
-            data = safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
-            entry = WeightFile(fold, _bytes_digest(data), len(data), cases.get(fold, ()), network=(networks or {}).get(fold))
+            data = _as_bytes(state)
+            entry = _weight_file(fold, data, cases.get(fold, ()), networks or {})
             earlier = entries.get(fold, entry)
             entries[fold] = replace(entry, windows=earlier.windows) if earlier.digest == entry.digest else entry
             with replacing(folder / _weight_name(fold)) as draft:
@@ -249,8 +289,8 @@ def _add_folds(
 
 
 def _lock(folder: Path) -> AbstractContextManager[None]:
-    """The lock lies beside a model; that of a coarse stage is the lock of the model it is in."""
-    return model_lock(folder.parent if folder.name == COARSE else folder)
+    """The lock lies beside a model; that of a model within it is the lock of the model it is in."""
+    return model_lock(folder.parent if folder.name in (COARSE, BESIDE) else folder)
 
 
 def add_scans(folder: str | Path, scans: TrainingScans | None) -> Bundle:
@@ -336,7 +376,10 @@ def _load(sizes: Mapping[str, int], read: Read, path: Path, folder: str = "") ->
                 f"{where}: its coarse stage is not the one that was saved with it\n  expected digest {record.coarse}\n"
                 f"  found digest    {coarse.digest}\n{AGAIN}"
             )
-    return Bundle(
+    beside = _load(sizes, read, path, f"{folder}{BESIDE}/") if record.beside else None
+    if beside and (folder or beside.digest != record.beside):
+        raise ModelError(f"{where}: its second model is not the one that was saved with it. {AGAIN}")
+    loaded = Bundle(
         plan=record.plan,
         labels=record.labels,
         channels=record.channels,
@@ -352,7 +395,24 @@ def _load(sizes: Mapping[str, int], read: Read, path: Path, folder: str = "") ->
         coarse=coarse,
         temperatures=record.temperatures,
         networks={entry.fold: entry.network for entry in record.weights if entry.network},
+        beside=beside,
     )
+    if beside:
+        _refuse_unlike(loaded, beside, Path(where))
+    return loaded
+
+
+def _refuse_unlike(one: Bundle, beside: Bundle, where: Path) -> None:
+    """Raise ModelError where two models cannot be averaged: of other scans or labels, or themselves of several plans."""
+    if one.coarse or beside.coarse or beside.beside:
+        raise ModelError(f"{where}: an ensemble is of two models of one plan each; a cascade cannot be part of it")
+    for name, expected, found in (
+        ("channels", one.channels, beside.channels),
+        ("labels", one.labels, beside.labels),
+        ("folds", sorted(one.folds), sorted(beside.folds)),
+    ):
+        if expected != found:
+            raise ModelError(f"{where}: its second model has other {name}\n  expected {expected}\n  found    {found}")
 
 
 def _coarse_stage(record: ModelRecord, coarse: Bundle, where: Path) -> Bundle:
@@ -400,13 +460,12 @@ def export_model(folder: str | Path, zip_path: str | Path) -> Path:
     Equal models make equal files: members are stored uncompressed, in order, without times.
     """
     bundle = load_bundle(folder)
-    stages = {"": bundle} | ({f"{COARSE}/": bundle.coarse} if bundle.coarse else {})
-    for stage in stages.values():
+    for stage in bundle.stages.values():
         for load in stage.folds.values():
             load()
     zip_path = Path(zip_path)
     with replacing(zip_path) as draft, zipfile.ZipFile(draft, "w") as archive:
-        for within, stage in stages.items():
+        for within, stage in bundle.stages.items():
             for name in (MODEL, *(_weight_name(fold) for fold in stage.folds)):
                 archive.writestr(zipfile.ZipInfo(within + name), (Path(folder) / within / name).read_bytes())
     return zip_path
@@ -476,7 +535,7 @@ def _stored_like(new: ModelRecord, folder: Path) -> tuple[ModelRecord, dict[str,
     if not (folder / MODEL).is_file():
         return new, {}
     stored, info = _parse_model((folder / MODEL).read_bytes(), folder / MODEL)
-    for name in ("plan", "labels", "channels", "file_ending", "postprocessing", "temperatures"):
+    for name in ("plan", "labels", "channels", "file_ending", "postprocessing", "temperatures", "beside"):
         if getattr(stored, name) != getattr(new, name):
             raise ModelError(
                 f"{folder}: holds a model with another {name}\n"
@@ -490,7 +549,8 @@ def _folder_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each file by name, function that reads one) of a folder."""
     if not path.is_dir():
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
-    found = [*path.iterdir(), *((path / COARSE).iterdir() if (path / COARSE).is_dir() else ())]
+    within = [path / name for name in (COARSE, BESIDE) if (path / name).is_dir()]
+    found = [*path.iterdir(), *(file for folder in within for file in folder.iterdir())]
     files = [file for file in found if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
     sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
     return sizes, lambda name: (path / name).read_bytes()
@@ -500,7 +560,8 @@ def _zip_members(path: Path) -> tuple[dict[str, int], Read]:
     """(size of each member by name, function that reads one) of a zip, after refusing what no model contains."""
     members = safe_members(path, path)
     heads = [name[: -len(MODEL)] for name in members if name.split("/")[-1] == MODEL and name.count("/") < 2]
-    heads = [head for head in heads if head != "__MACOSX/" and not ("" in heads and head == f"{COARSE}/")]
+    inner = ("__MACOSX/", *((f"{COARSE}/", f"{BESIDE}/") if "" in heads else ()))
+    heads = [head for head in heads if head not in inner]
     if len(heads) != 1:
         raise ModelError(f"{path}: expected one {MODEL} in it, found {len(heads)}. Give the zip of one model")
     sizes = {name.removeprefix(heads[0]): size for name, size in members.items()}

@@ -15,7 +15,9 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
 from autoseg.inference.slot_maps import StageMaps
+from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.native import probabilities_to_native
+from autoseg.reconstruct.shared import shared_surfaces
 from autoseg.reconstruct.surface import surfaces_from_labels, surfaces_from_scores
 from autoseg.records import doubts
 from planners.plan import Plan
@@ -28,7 +30,8 @@ class Prepared:
     """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and the ``native`` grid it came from.
 
     ``notes`` are sentences about choices that reading took. ``unlike`` is in what the scan is unlike those that the model
-    learned from, None where the model does not say what these were like.
+    learned from, None where the model does not say what these were like. ``beside`` is the same scan as the second model of an
+    ensemble of two plans sees it.
     """
 
     data: np.ndarray
@@ -37,6 +40,7 @@ class Prepared:
     seconds: float
     notes: tuple[str, ...] = ()
     unlike: tuple[Unlike, ...] | None = None
+    beside: Prepared | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,8 @@ class Answer:
     """What the networks say of a prepared scan.
 
     Attributes:
-        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or LazyLogits.
+        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or LazyLogits. Of an
+            ensemble of two plans an array on the scan's grid.
         seconds: that it took.
         notes: sentences about what went another way than usual.
         agreement: inter-fold Dice of each structure; None where not asked for, or of one fold.
@@ -118,7 +123,7 @@ class Inferred:
 
     Attributes:
         labels: the final label values on the scan's own grid.
-        prepared, answer: what they come from.
+        prepared, answer: what they come from. Of an ensemble of two plans the ``grid`` of both is the scan's.
         model: ModelFacts.
         orders: spline order of each network axis on the way to the scan's grid.
         seconds: of each step.
@@ -138,7 +143,7 @@ class Inferred:
     attention: Callable[[int], Iterator[StageMaps]] = lambda per_head: iter(())
     scratch: str | Path | None = None
     from_logits: bool = True
-    _surfaces: dict[float, list[SurfaceMesh | None]] = field(default_factory=dict)
+    _surfaces: dict[tuple[float, bool], list[SurfaceMesh | None]] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -149,6 +154,11 @@ class Inferred:
         """Why the labels deserve a look: the scan is unlike those of the training, or the folds disagree."""
         agreed = zip(self.model.labels.structures, self.answer.agreement or (), strict=False)
         return doubts(self.prepared.unlike or (), dict(agreed))
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """{structure: label values that belong to it}."""
+        return dict(zip(self.model.labels.structures, self.model.labels.values, strict=True))
 
     def probabilities(self) -> np.ndarray:
         """(K, Z, Y, X) float16 on the scan's grid; mapped from a file where that is too large for memory."""
@@ -163,17 +173,19 @@ class Inferred:
         )
         return found
 
-    def surfaces(self, decimate: float) -> list[SurfaceMesh | None]:
-        """A surface, or None, for each structure, made once; ``decimate`` is the fraction of triangles to take away."""
-        if decimate not in self._surfaces:
-            self._surfaces[decimate] = self._make_surfaces(decimate)
-        return self._surfaces[decimate]
+    def surfaces(self, how: SurfaceOptions) -> list[SurfaceMesh | None]:
+        """A surface, or None, for each structure, made once."""
+        key = how.decimate, how.shared
+        if key not in self._surfaces:
+            self._surfaces[key] = self._make_surfaces(*key)
+        return self._surfaces[key]
 
-    def _make_surfaces(self, decimate: float) -> list[SurfaceMesh | None]:
+    def _make_surfaces(self, decimate: float, shared: bool) -> list[SurfaceMesh | None]:
         labels = self.model.labels
+        if shared:
+            return shared_surfaces(self.labels, self.groups)
         if not self.from_logits:
-            groups = dict(zip(labels.structures, labels.values, strict=True))
-            return surfaces_from_labels(self.labels, groups, decimate=decimate)
+            return surfaces_from_labels(self.labels, self.groups, decimate=decimate)
         return surfaces_from_scores(
             self.answer.logits,
             self.prepared.grid,

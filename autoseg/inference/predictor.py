@@ -36,12 +36,12 @@ from autoseg.inference.windows import Doubt
 from autoseg.networks import close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
-from autoseg.preprocess.case import coarse_channels, prepare_volume, spacing_of
+from autoseg.preprocess.case import coarse_codes, one_hot, prepare_volume, spacing_of
 from autoseg.preprocess.facts import unlike_training
 from autoseg.reconstruct.components import apply_rules
 from autoseg.reconstruct.confidence import agreement, votes_of
 from autoseg.reconstruct.lazy_logits import LazyLogits, all_finite
-from autoseg.reconstruct.native import logits_to_codes
+from autoseg.reconstruct.native import Part, logits_to_codes, mean_on_native
 from planners.cost import prefers_lazy_logits
 from planners.plan import NetworkSpec
 
@@ -54,6 +54,7 @@ PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough
 Image = str | Path | DicomSeries
 Scan = Volume | Image | Sequence[Image]
 Head = tuple[torch.Tensor, torch.Tensor]  # weight and bias of a last layer
+Agreement = tuple[float | None, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,15 +129,16 @@ class Predictor:
         for network, spec in zip(others, specs[1:], strict=True):
             prepare_for(self.device, network, spec, [self._trial_patch(spec)], precision=applied.precision)
         self.coarse = self._coarse_stage()
+        self.beside = self._second_model()
         self.facts = ModelFacts(
             name=self.bundle.name,
             digest=self.bundle.digest,
             labels=self.bundle.labels,
             plan=self.bundle.plan,
             folds=tuple(networks),
-            restores=all(spec.restoration for spec in specs),
+            restores=all(spec.restoration for spec in specs) and self.beside is None,
             compares_folds=options.fold_agreement,
-            gates={stage: block.gate.abs().max().item() for stage, block in slot_blocks(self.networks[0]).items()},
+            gates={} if self.beside else {s: b.gate.abs().max().item() for s, b in slot_blocks(self.networks[0]).items()},
             device=str(self.device),
             precision=applied.precision,
             temperatures=self.bundle.temperatures,
@@ -150,6 +152,14 @@ class Predictor:
         there = folds if folds is not None and coarse.folds.keys() >= {str(fold) for fold in folds} else None
         options = replace(self.options, folds=there, fold_agreement=False)
         predictor = Predictor(coarse, options, device=str(self.device), scratch=self.scratch)
+        predictor._device_lock = self._device_lock
+        return predictor
+
+    def _second_model(self) -> Predictor | None:
+        """Of an ensemble of two plans; it shares the device and has folds of the same names."""
+        if self.bundle.beside is None:
+            return None
+        predictor = Predictor(self.bundle.beside, self.options, device=str(self.device), scratch=self.scratch)
         predictor._device_lock = self._device_lock
         return predictor
 
@@ -195,14 +205,37 @@ class Predictor:
         if self.coarse:
             said = self.coarse.predict(volume)
             codes = self.bundle.labels.encode(said.labels.data)
-            data, notes = np.concatenate([data, coarse_channels(codes, volume, plan)]), (*notes, *said.notes)
-        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, notes, differs)
+            assert plan.coarse, "the model has a coarse stage"
+            channels = one_hot(coarse_codes(codes, volume, plan), plan.coarse.count).astype(np.float32)
+            data, notes = np.concatenate([data, channels]), (*notes, *said.notes)
+        beside = self.beside.prepare(volume) if self.beside else None
+        return Prepared(data, grid, volume.geometry, time.perf_counter() - start, notes, differs, beside)
 
     def infer(self, prepared: Prepared) -> Answer:
         """The networks' averaged logits (K, z, y, x) float32 on the network grid.
 
-        Where all networks together have fewer features than heads, the logits are LazyLogits of these.
+        Where all networks together have fewer features than heads, the logits are LazyLogits of these. Of an ensemble of two
+        plans they are on the scan's grid.
         """
+        found = self._infer_alone(prepared)
+        if self.beside is None or prepared.beside is None:
+            return found
+        start, other = time.perf_counter(), self.beside.infer(prepared.beside)
+        parts = [
+            Part(answer.logits, part.grid, predictor._logits_orders(part))
+            for predictor, part, answer in ((self, prepared, found), (self.beside, prepared.beside, other))
+        ]
+        regions = self.bundle.labels.has_regions
+        return Answer(
+            logits=mean_on_native(parts, prepared.native, has_regions=regions, scratch=self.scratch),
+            seconds=found.seconds + time.perf_counter() - start,
+            notes=(*found.notes, *other.notes),
+            agreement=_least(found.agreement, other.agreement),
+            windows=(found.windows[0] + other.windows[0], found.windows[1] + other.windows[1]),
+        )
+
+    def _infer_alone(self, prepared: Prepared) -> Answer:
+        """What the networks of this plan say."""
         start = time.perf_counter()
         notes: list[str] = []
         counts: list[tuple[int, int]] = []
@@ -381,7 +414,9 @@ class Predictor:
     def decode(self, answer: Answer, prepared: Prepared) -> Inferred:
         """What the networks said, with labels on the scan's own grid."""
         start = time.perf_counter()
-        labels, orders = self.bundle.labels, self._logits_orders(prepared)
+        if self.beside:
+            prepared = replace(prepared, grid=prepared.native)  # where the logits of both are
+        labels, orders = self.bundle.labels, (1, 1, 1) if self.beside else self._logits_orders(prepared)
         codes = logits_to_codes(
             answer.logits,
             prepared.grid,
@@ -401,7 +436,7 @@ class Predictor:
             orders=orders,
             seconds={"prepare": prepared.seconds, "infer": answer.seconds, "decode": time.perf_counter() - start},
             restore=self.restore if self.facts.restores else None,
-            attention=partial(stage_maps, self, prepared.data),
+            attention=partial(stage_maps, self, prepared.data) if self.beside is None else lambda per_head: iter(()),
             scratch=self.scratch,
             from_logits=values is said,
         )
@@ -417,6 +452,13 @@ class Predictor:
         """(z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
         return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
+
+
+def _least(one: Agreement, other: Agreement) -> Agreement:
+    """The lower agreement of the folds on each structure, of those that are known."""
+    if one is None or other is None:
+        return one or other
+    return tuple(min((a for a in both if a is not None), default=None) for both in zip(one, other, strict=True))
 
 
 def _lazy_logits(features: np.ndarray, heads: Sequence[Head]) -> LazyLogits:

@@ -155,6 +155,7 @@ DECISIONS: Mapping[str, Tell] = {  # ``Decision.what``, or with a blank at the e
     "orientation of scans": _own_words,
     # of a training run, whose statements read the settled values
     "batch": _told_elsewhere,
+    "devices": _own_words,
     "width": _told_elsewhere,
     "restoration": _told_elsewhere,
     "precision": _told_elsewhere,

@@ -7,7 +7,20 @@ import math
 import re
 from typing import Any
 
-__all__ = ["duration", "edge_mm", "finite", "fraction", "names", "path", "positive", "setting", "shard", "text", "whole"]
+__all__ = [
+    "as_fit",
+    "duration",
+    "edge_mm",
+    "finite",
+    "fraction",
+    "names",
+    "path",
+    "positive",
+    "setting",
+    "shard",
+    "text",
+    "whole",
+]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -70,6 +83,11 @@ def positive(value: str) -> int:
     if not value.isdecimal() or int(value) == 0:
         raise ValueError(f"expected a whole number above 0, found {value!r}")
     return int(value)
+
+
+def as_fit(value: str) -> int:
+    """A whole number above 0; ``auto``, as many as fit, as 0."""
+    return 0 if value == "auto" else positive(value)
 
 
 def whole(value: str) -> int:

@@ -18,6 +18,7 @@ from autoseg.data.dataset import Case
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import FileError
 from autoseg.evaluation.calibration import Samples
+from autoseg.imaging.files import read_label_volume
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.preprocess.store import open_case
@@ -32,9 +33,12 @@ AROUND = 5  # voxels
 
 @dataclass(frozen=True)
 class CalibrationSamples:
-    """Some voxels of each case; ``prepared`` is the folder of the prepared cases."""
+    """Some voxels of each case.
 
-    prepared: Path
+    ``prepared`` is the folder of the prepared cases; None to draw on the scan's grid, from the label map of the case itself.
+    """
+
+    prepared: Path | None
     name = "calibration"
     suffixes = (SUFFIX,)
 
@@ -46,10 +50,10 @@ class CalibrationSamples:
         """Every model has logits."""
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
-        codes, logits = open_case(self.prepared / case.id).codes[:], found.answer.logits
+        codes, logits = self._codes(case, found), found.answer.logits
         if codes.shape != logits.shape[1:]:
             raise FileError(
-                f"case {case.id!r}: prepared as {codes.shape} voxels, predicted as {logits.shape[1:]}. Prepare it anew"
+                f"case {case.id!r}: prepared as {codes.shape} voxels, predicted as {logits.shape[1:]}. Prepare it again"
             )
         guess = votes_of(logits, has_regions=found.model.labels.has_regions)
         inside = (codes > 0) | ((guess > 0).any(axis=0) if guess.ndim == 4 else guess > 0)
@@ -57,7 +61,7 @@ class CalibrationSamples:
         if inside.any():
             box = tuple(slice(max(0, int(i.min()) - AROUND), int(i.max()) + AROUND + 1) for i in np.nonzero(inside))
             counted[box] = codes[box] >= 0
-        voxels = np.flatnonzero(counted)
+        voxels = np.flatnonzero(counted & (not case.unlabelled))  # where structures are unlabelled, background is no truth
         most = min(MOST_VOXELS, MOST_NUMBERS // len(logits))
         if len(voxels) > most:
             rng = np.random.default_rng(zlib.crc32(case.id.encode()))
@@ -67,6 +71,13 @@ class CalibrationSamples:
         with replacing(path) as draft, draft.open("wb") as file:
             np.savez_compressed(file, logits=drawn, codes=codes.ravel()[voxels].astype(np.int16))
         return Written((path,))
+
+    def _codes(self, case: Case, found: Inferred) -> np.ndarray:
+        if self.prepared is not None:
+            return open_case(self.prepared / case.id).codes[:]
+        if case.label is None:
+            raise FileError(f"case {case.id!r}: no label map to calibrate by. Leave the case out")
+        return found.model.labels.encode(read_label_volume(case.label, onto=found.prepared.native).data)
 
 
 def read_samples(folder: Path, case: str, labels: LabelSchema) -> Samples:

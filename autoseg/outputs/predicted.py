@@ -10,14 +10,15 @@ if TYPE_CHECKING:  # torch, which scores need not, and what scores, which predic
     from autoseg.evaluation import Report
     from autoseg.inference.cohort import CohortResult
 
-__all__ = ["Predicted", "all_failures"]
+__all__ = ["Predicted", "all_failures", "failures_of"]
 
 
 @dataclass(frozen=True)
 class Predicted:
     """What a prediction did: outcomes of all cases, and the report where there was a reference.
 
-    ``failures`` are sentences about cases that could not be predicted, or could not be scored.
+    ``failures`` are sentences about cases that could not be predicted, or could not be scored; ``borders`` is one on how the
+    surfaces of neighbours fit together, '' without surfaces that touch.
     """
 
     folder: Path
@@ -26,10 +27,12 @@ class Predicted:
     failures: tuple[str, ...]
     seconds: float
     report: Report | None = None
+    borders: str = ""
 
     def summary(self) -> str:
         lines = [f"{self.done} predicted, {self.skipped} were done already, {len(self.failures)} failed, {self.seconds:.1f} s"]
         lines += [f"failed: {failure}" for failure in self.failures]
+        lines += [self.borders] if self.borders else []
         if self.report is not None:
             lines += ["", self.report.table()]
         return "\n".join([*lines, f"results: {self.folder}"])
@@ -37,5 +40,17 @@ class Predicted:
 
 def all_failures(done: CohortResult, report: Report | None) -> tuple[str, ...]:
     """What failed, each case once: a case without a prediction has no score either."""
-    messages = {failure.case: f"not scored: {failure.reason}" for failure in (report.failures if report else ())}
-    return tuple(f"{case}: {message}" for case, message in (messages | dict(done.failures)).items())
+    return _sentences(_unscored(report) | dict(done.failures))
+
+
+def failures_of(report: Report | None) -> tuple[str, ...]:
+    """What could not be scored, as sentences."""
+    return _sentences(_unscored(report))
+
+
+def _unscored(report: Report | None) -> dict[str, str]:
+    return {failure.case: f"not scored: {failure.reason}" for failure in (report.failures if report else ())}
+
+
+def _sentences(messages: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{case}: {message}" for case, message in messages.items())

@@ -14,21 +14,25 @@ from autoseg.data.findings import Finding
 from autoseg.data.labelmaps import completed, label_maps
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
+from autoseg.evaluation.comparison_report import ComparisonRecord
 from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_report
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
+from autoseg.evaluation.study_findings import MADE_BY, StudyFindings
 from autoseg.evaluation.values import count_values
 from autoseg.imaging.files import FORMATS, digest_on_disk, ending_of, paths_of, read_label_volume
-from autoseg.names import case_name, fault_of_path, folders_of
+from autoseg.names import case_name, fault_of_path, folders_of, inside
 from autoseg.options import ReportOptions
 from autoseg.page.page import Page
 from autoseg.page.runs import RunRecord
 from autoseg.page.scene import PageCase
+from autoseg.page.study import StudyShown
 from autoseg.records import CaseRecord, CohortRecord, FoldRecord, read_case, read_checks, read_cohort, read_fold
 from autoseg.workspace import known_folder, read_record
 from planners.fingerprint import Fingerprint
 
 __all__ = ["page_of"]
 
+STUDY = "study.json"
 RECONSTRUCT = "autoseg reconstruct"  # what its records say that they were made by
 
 
@@ -36,13 +40,17 @@ def page_of(folder: Path, options: ReportOptions) -> Page:
     """The Page of a folder.
 
     Args:
-        folder: ``runs/NAME/RUN/fold_N``, one with predictions or metrics or both, or what ``reconstruct`` wrote.
+        folder: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, one with predictions or metrics or both, or what
+            ``reconstruct`` wrote.
         options: where the page finds what it shows.
 
     Raises:
         AutosegError: the folder holds none of these, or what is in it cannot be read.
     """
     fold = read_fold(folder)
+    study = _if_there(StudyFindings, folder / STUDY)
+    if study and study.made_by == MADE_BY:
+        return _of_study(folder, study)
     return _of_run(folder, fold) if fold else _of_results(folder, _Sources(options))
 
 
@@ -72,6 +80,31 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
         cases=tuple(cases),
         run=run,
         folders=_folders([folder, workspace, *([home] if home else [])], scored),
+    )
+
+
+def _of_study(folder: Path, found: StudyFindings) -> Page:
+    """The Page of a study that has ended: what was compared and decided, and the cases as its model predicts them."""
+    if not (folder / REPORT_FILE).is_file():
+        raise AutosegError(f"{folder}: this study has not ended. Give its command again, which goes on with it")
+    report, dataset = read_report(folder / REPORT_FILE), folder.absolute().parent.name
+    workspace = [folder, *folder.absolute().parents][:4][-1]
+    about = workspace / "fingerprints" / dataset / "dataset.json"
+    home = str(known_folder(about)) if about.is_file() else None
+    known = _cases_of_dataset(home, set(found.predicted))
+    cases = []
+    for name, where in found.predicted.items():
+        case, path = known.get(name), inside(workspace, where)
+        guess = path if path.is_file() else None
+        cases.append(_case(name, folder, case.images if case else (), case.label if case else None, guess))
+    return Page(
+        title=f"{dataset}: study {folder.name}",
+        facts=(("model", found.model), ("configuration", found.chosen), ("cases", str(len(report.cases)))),
+        labels=report.labels,
+        report=report,
+        cases=tuple(cases),
+        study=StudyShown(found, _if_there(ComparisonRecord, folder / "comparison.json")),
+        folders=_folders([folder, workspace, *([home] if home else [])], report),
     )
 
 

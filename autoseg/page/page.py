@@ -33,6 +33,7 @@ from autoseg.page.runs import (
 )
 from autoseg.page.scene import PageCase, try_scene
 from autoseg.page.scores import scores_section
+from autoseg.page.study import StudyShown, study_section
 from autoseg.page.viewer import find_viewer, packed
 
 __all__ = ["Page", "write_page"]
@@ -54,6 +55,7 @@ class Page:
         report: scores, or None.
         cases: in any order.
         run: RunRecord of a training, or None.
+        study: what a study compared and decided, or None.
         folders: paths that may occur in messages and must not get onto the page.
     """
 
@@ -63,6 +65,7 @@ class Page:
     report: Report | None = None
     cases: tuple[PageCase, ...] = ()
     run: RunRecord | None = None
+    study: StudyShown | None = None
     folders: tuple[str, ...] = ()
 
 
@@ -105,7 +108,12 @@ def _scores(page: Page, addresses: Addresses) -> Markup:
     return scores_section(page.report, addresses, page.folders) if page.report else Markup()
 
 
+def _study(page: Page, addresses: Addresses) -> Markup:
+    return study_section(page.study, page.labels, page.folders) if page.study else Markup()
+
+
 SECTIONS = (  # in their order; the cases come last, since they take the room that these leave
+    Section("Study", "study", _study),
     Section("Training", "training", _of_run(training_section)),
     Section("Plan and its reasons", "plan", _of_run(plan_section)),
     Section("Recipe", "recipe", _of_run(recipe_section)),

@@ -15,6 +15,7 @@ _HOMES = {
     "plan_and_preprocess": "autoseg.pipeline.planning",
     "train": "autoseg.pipeline.training",
     "predict": "autoseg.pipeline.prediction",
+    "watch": "autoseg.pipeline.station",
     "reconstruct": "autoseg.pipeline.reconstruction",
     "evaluate": "autoseg.pipeline.evaluation",
     "report": "autoseg.pipeline.reporting",

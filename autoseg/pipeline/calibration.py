@@ -44,6 +44,10 @@ def calibrate_model(
     bundle = load_bundle(path)
     if path.is_file():
         raise AutosegError(f"{path}: is one file, which stays as it is. Import it, and calibrate the model in the workspace")
+    if bundle.beside:
+        raise AutosegError(
+            f"{path}: is an ensemble of two plans, whose windows differ. Calibrate the models that it is made of"
+        )
     check_writable(path)
     inputs = find_inputs(Path(cases), channels=bundle.channels, file_ending=bundle.file_ending)
     tell(inputs)

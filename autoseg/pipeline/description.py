@@ -18,7 +18,7 @@ def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str
 
 
 def _described(bundle: Bundle) -> dict[str, Any]:
-    stage = {"coarse": _described(bundle.coarse)} if bundle.coarse else {}
+    stage = {name: _described(one) for name, one in (("coarse", bundle.coarse), ("beside", bundle.beside)) if one}
     return {
         "model": bundle.name,
         "digest": bundle.digest,

@@ -52,6 +52,8 @@ def _export(found: Path, path: Path, format: str, fresh: bool) -> Path:
     bundle = load_bundle(found)
     if bundle.coarse:
         raise ModelError(f"{found}: a cascade has two networks, and {format} files have one. Export it in the format autoseg")
+    if bundle.beside:
+        raise ModelError(f"{found}: an ensemble of two plans, and {format} files have one. Export it in the format autoseg")
     if format == "onnx":
         about = {
             "model": bundle.digest,

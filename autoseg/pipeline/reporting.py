@@ -40,7 +40,8 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
     ``methods.md`` and its ``references.bib`` are written beside it.
 
     Args:
-        path: ``runs/NAME/RUN/fold_N``, a folder with predictions or with metrics.json or both, or what ``reconstruct`` wrote.
+        path: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, a folder with predictions or with metrics.json or both, or what
+            ``reconstruct`` wrote.
         options: where the page finds what it shows. ``images`` is a folder, or {case: paths}; None for the imagesTr (or
             imagesTs) beside the references' labelsTr, or beside that of the maps that were reconstructed. ``reference`` and
             ``predicted`` are folders of label maps; None for those that the metrics, or the reconstructions, name.
@@ -58,8 +59,12 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
     if not runtime.fresh:
         refuse_foreign(folder / PAGE)
-    page = page_of(folder, options)
     check_writable(folder)
+    if any(folder.glob("run_*_of_*.json")):
+        from autoseg.outputs.shards import merge_shards  # with what scores, which takes a second
+
+        merge_shards(folder, fresh=runtime.fresh)
+    page = page_of(folder, options)
     on_done = runtime.progress("draw", min(len(page.cases), MOST_PICTURED))
     notes = write_page(page, folder / PAGE, workers=runtime.workers, on_done=on_done)
     try_methods(folder)

@@ -7,6 +7,7 @@ interpolated, and the heads made of them there.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
@@ -18,9 +19,10 @@ from autoseg.imaging.scratch import scratch_zeros
 from autoseg.imaging.volume import orient
 from autoseg.reconstruct.lazy_logits import LazyLogits, Logits
 
-__all__ = ["image_to_native", "logits_to_codes", "maps_to_native", "probabilities_to_native"]
+__all__ = ["Part", "image_to_native", "logits_to_codes", "maps_to_native", "mean_on_native", "probabilities_to_native"]
 
 _FEATURES = 1 << 23  # numbers on the native grid that are in memory at once
+_CERTAIN = 30.0  # logit of what is background because a network's grid ends before it
 _FACE = 1e-3  # voxels; a point this far outside the outer face of the grid is still inside
 
 
@@ -66,6 +68,44 @@ def logits_to_codes(
                 np.copyto(codes, head, where=logit > best)
                 np.maximum(best, logit, out=best)
         target[...] = codes
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Logits on the grid of a network, and the spline orders of its axes on the way to a scan's."""
+
+    logits: Logits
+    geometry: Geometry
+    orders: Sequence[int]
+
+
+def mean_on_native(
+    parts: Sequence[Part],
+    native: Geometry,
+    *,
+    has_regions: bool = False,
+    slab_voxels: int = 1 << 22,
+    scratch: PathLike[str] | str | None = None,
+) -> np.ndarray:
+    """The mean of the logits of several networks in every voxel of the scan, whatever grids they are on.
+
+    Args:
+        parts: one or more, with the same heads. Where the grid of one ends before the scan it is certain of background.
+        native, slab_voxels, scratch, has_regions: as for ``logits_to_codes`` and ``probabilities_to_native``.
+
+    Returns:
+        (K, Z, Y, X) float32 on ``native``.
+    """
+    result = scratch_zeros((len(parts[0].logits), *native.shape), np.float32, scratch)
+    for part in parts:
+        own = scratch_zeros(result.shape, np.float32, scratch)
+        own[slice(None) if has_regions else slice(0, 1)] = -_CERTAIN if has_regions else _CERTAIN
+        for target, heads in _slabs(own, part.logits, part.geometry, native, part.orders, slab_voxels):
+            for place, head in zip(target, heads, strict=True):
+                place[...] = head
+        for total, head in zip(result, own, strict=True):
+            total += head / len(parts)
     return result
 
 

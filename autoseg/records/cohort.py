@@ -19,7 +19,8 @@ class CaseOutcome:
     """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
 
     ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction; ``warnings`` say why it deserves a
-    look; ``windows`` are (computed, of): tiles that the networks looked at, of all; zeros where nobody counted.
+    look; ``windows`` are (computed, of): tiles that the networks looked at, of all; zeros where nobody counted. ``device`` and
+    ``precision`` are what the networks worked on and in.
     """
 
     case: str
@@ -27,6 +28,8 @@ class CaseOutcome:
     message: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    device: str = ""
+    precision: str = ""
     warnings: tuple[str, ...] = ()
     windows: tuple[int, int] = (0, 0)
 
@@ -53,6 +56,7 @@ class CohortRecord:
         model: that predicted; ``labels`` are its structures.
         options: all that a result depends on besides model and scan, as JSON.
         shard: (number, of how many).
+        shards: whose records were put together in this one; 0 for what one command wrote.
         device, precision: that the networks worked on and in.
         windows: tiles that were ``computed`` in this call, and how many they are ``of``.
         seconds: from first to last.
@@ -66,6 +70,7 @@ class CohortRecord:
     labels: LabelSchema | None = None
     options: dict[str, Any] = field(default_factory=dict)
     shard: tuple[int, int] = (0, 1)
+    shards: int = 0
     device: str = ""
     precision: str = ""
     windows: dict[str, int] = field(default_factory=dict)

@@ -17,34 +17,61 @@ from autoseg.options import Runtime, TrainingOptions, TrainOptions
 from autoseg.records import read_fold
 from autoseg.studies.crossval import CALIBRATION, CROSS_VALIDATION
 from autoseg.studies.fold import Run, fold_folder
-from autoseg.studies.method import is_trained, scores_of
-from autoseg.studies.process import recipe_words, run_apart
+from autoseg.studies.lanes import device_names
+from autoseg.studies.method import folds_of, is_trained, scores_of
+from autoseg.studies.process import run_apart, train_words
+from autoseg.training.checkpoint import read_state
+from autoseg.training.fold import CHECKPOINT
 from autoseg.workspace import Workspace, read_record
+from planners.plan import Plan
+from planners.records import digest
 
-__all__ = ["Configuration", "CrossValidated", "SettledRun", "TrainConfiguration", "files_of", "name_of", "read_configuration"]
+__all__ = [
+    "Configuration",
+    "CrossValidated",
+    "SettledRun",
+    "TrainConfiguration",
+    "TrainFold",
+    "configurations",
+    "files_of",
+    "read_configuration",
+    "refuse_changed",
+]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A plan and a network; None for the default plan, or the plan's own network. ``run`` is the name of its run."""
+    """A plan and a network; None for the default plan, or the plan's own network.
+
+    ``name`` is for people, ``run`` the name of its run.
+    """
 
     plan: str | None
     network: str | None
+    name: str
     run: str
 
-    @property
-    def name(self) -> str:
-        """For people and files."""
-        return name_of(self.plan, self.network)
 
+def configurations(plans: Sequence[str | None], networks: Sequence[str | None], identity: str) -> tuple[Configuration, ...]:
+    """Every plan with every network; ``identity`` tells their runs from those of other studies.
 
-def name_of(plan: str | None, network: str | None) -> str:
-    """What a plan and a network, which may be a JSON file, are called together."""
-    return "_".join(
-        [plan or "default_plan", *([Path(network).stem if network.endswith(".json") else network] if network else [])]
-    )
+    Raises:
+        AutosegError: two of them would have one name.
+    """
+    found = []
+    for plan in dict.fromkeys(plans):
+        for network in dict.fromkeys(networks):
+            called = Path(network).stem if network and network.endswith(".json") else network
+            whole = f"{called} ({plan})" if called and len(plans) > 1 else called or plan or "default"
+            run = "_".join(["study", *filter(None, [plan, called]), identity])
+            found.append(Configuration(plan, network, whole, run))
+    names = [one.name for one in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise AutosegError(f"--networks: two configurations are called {name!r}. Give the file of one another name")
+    return tuple(found)
 
 
 SettledRun = Callable[[Path, str, Workspace, TrainOptions, Runtime], Run]
@@ -52,7 +79,7 @@ SettledRun = Callable[[Path, str, Workspace, TrainOptions, Runtime], Run]
 
 @dataclass(frozen=True)
 class TrainConfiguration:
-    """The step that trains and cross-validates; its items are Configurations.
+    """The step that trains and cross-validates; its items are Configurations, each with what ``settled`` returned.
 
     Attributes:
         dataset: the raw folder.
@@ -61,6 +88,7 @@ class TrainConfiguration:
         training: length, recipe and seed.
         runtime: where and how; ``fresh`` trains all anew.
         settled_run: decides on a run, ``autoseg.pipeline.ready.settled_run``.
+        at_once: folds at the same time.
     """
 
     dataset: Path
@@ -69,43 +97,89 @@ class TrainConfiguration:
     training: TrainingOptions
     runtime: Runtime
     settled_run: SettledRun
+    at_once: int = 1
 
     def setup(self) -> TrainConfiguration:
         return self
 
-    def run(self, item: Configuration) -> Path:
-        """Train one, unless that is done; returns the folder of its run."""
-        options = TrainOptions(network=item.network, training=replace(self.training, plan=item.plan), name=item.run)
-        runtime = replace(self.runtime, fresh=False)
-        settled = self.settled_run(self.dataset, ",".join(self.folds), self.workspace, options, runtime)
+    def settled(self, item: Configuration) -> Run:
+        """What is decided before its first step; what is missing of plan and cases is made.
+
+        Raises:
+            AutosegError: something of it does not exist.
+        """
+        runtime = replace(self.runtime, fresh=False, device=device_names(self.runtime.device)[0])
+        return self.settled_run(self.dataset, ",".join(self.folds), self.workspace, self.options(item), runtime)
+
+    def options(self, item: Configuration) -> TrainOptions:
+        """How a configuration is trained."""
+        training = replace(self.training, plan=item.plan)
+        return TrainOptions(network=item.network, training=training, name=item.run, at_once=self.at_once)
+
+    def run(self, item: tuple[Configuration, Run]) -> Path:
+        """Train a configuration that is settled, unless that is done; returns the folder of its run."""
+        configuration, settled = item
         scored = (settled.folder / CROSS_VALIDATION / REPORT_FILE).is_file()
         done = all(is_trained(fold_folder(settled.folder, fold), task) for fold, task in settled.tasks.items())
-        if done and scored and not self.runtime.fresh:
-            logger.info("%s: cross-validated already", item.name)
+        if done and scored and settled.tasks.keys() <= folds_of(settled.model) and not self.runtime.fresh:
+            logger.info("%s: cross-validated already", configuration.name)
         else:
-            run_apart(self.words(item, settled.device), item.name)
+            run_apart(self.words(configuration, settled.device), configuration.name)
         return settled.folder
 
     def words(self, item: Configuration, device: object) -> list[str]:
         """The command line that trains a configuration."""
-        asked, runtime = self.training, self.runtime
-        words = ["train", str(self.dataset), ",".join(self.folds), "--name", item.run]
-        words += ["--workspace", str(self.workspace.folder)]
-        words += ["--plan", item.plan] if item.plan else []
-        words += ["--network", item.network] if item.network else []
-        words += ["--time", f"{asked.seconds}s"] if asked.seconds else []
-        words += ["--iterations", str(asked.iterations)] if asked.iterations else []
-        words += [*recipe_words(asked), "--seed", str(asked.seed), "--device", str(device)]
-        words += ["--workers", str(runtime.workers)] if runtime.workers else []
-        return [*words, *(["--fresh"] if runtime.fresh else [])]
+        devices = self.runtime.device if len(device_names(self.runtime.device)) > 1 else device
+        words = train_words(self.dataset, self.folds, self.workspace, self.options(item), devices, self.runtime.workers)
+        return [*words, *(["--fresh"] if self.runtime.fresh else [])]
 
 
 @dataclass(frozen=True)
+class TrainFold:
+    """The step of a worker; its items are (Configuration, fold). What is trained of a fold is not trained again.
+
+    Attributes:
+        study: how the folds are trained; its runs are settled and their folders are there.
+        device: to train on, of the kind that they are settled for.
+    """
+
+    study: TrainConfiguration
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        """Of all that it writes."""
+        return self.study.workspace.folder
+
+    def setup(self) -> TrainFold:
+        return self
+
+    def run(self, item: tuple[Configuration, str]) -> None:
+        """Train a fold, and score its validation cases; the report on all folds is left to whoever has them all."""
+        (configuration, fold), study = item, self.study
+        options = replace(study.options(configuration), at_once=1, report=False)
+        words = train_words(study.dataset, (fold,), study.workspace, options, self.device, study.runtime.workers)
+        run_apart(words, f"{configuration.name}, fold {fold}")
+
+
+def refuse_changed(runs: Mapping[str, Run]) -> None:
+    """Raise AutosegError where a configuration, by name, was trained on other cases or by another plan than it would be now."""
+    for name, run in runs.items():
+        for fold, task in run.tasks.items():
+            state = read_state(fold_folder(run.folder, fold) / CHECKPOINT)
+            if state and state.identity != digest(task):
+                raise AutosegError(
+                    f"{name}: fold {fold} was trained on other data, or by another plan or network, than there are now. Put "
+                    "them back as they were, or start the study again with --fresh"
+                )
+
+
+@dataclass(frozen=True, eq=False)
 class CrossValidated:
     """A configuration that has been cross-validated.
 
     Attributes:
-        name: of the configuration.
+        name: of the configuration; ``about`` says in a sentence what it is. ``plan`` is the name of its plan, '' of several.
         model: that its folds have made.
         report: on all cases.
         method: the same for comparisons.
@@ -123,6 +197,8 @@ class CrossValidated:
     validation: dict[str, tuple[str, ...]]
     files: dict[str, ScoredFiles]
     calibration: Calibration | None = None
+    about: str = ""
+    plan: str = ""
 
 
 def files_of(spec: DatasetSpec, reports: Mapping[Path, Report]) -> dict[str, ScoredFiles]:
@@ -146,7 +222,7 @@ def read_configuration(item: Configuration, run: Path, model: Path, folds: Seque
     records = {fold: found for fold in folds if (found := read_fold(fold_folder(run, fold)))}
     for fold in folds:
         if fold not in records:
-            raise AutosegError(f"{run}: has no record of fold {fold}. Give the command again with --fresh")
+            raise AutosegError(f"{run}: has no record of fold {fold}. Run the command again with --fresh")
     record = records[folds[0]]
     plan = record.task.plan
     cost = measure_cost(plan.network, plan.patch_size)
@@ -169,4 +245,11 @@ def read_configuration(item: Configuration, run: Path, model: Path, folds: Seque
         validation={fold: found.task.validation for fold, found in records.items()},
         files=files_of(spec, {folder: read_report(folder / REPORT_FILE) for folder in scored}),
         calibration=read_record(Calibration, path, strict=False) if path.is_file() else None,
+        about=_about(plan, cost.parameters),
+        plan=plan.name,
     )
+
+
+def _about(plan: Plan, parameters: int) -> str:
+    patch, mm = (" x ".join(f"{edge:.3g}" for edge in edges) for edges in (plan.patch_size, plan.spacing_mm))
+    return f"plan {plan.name}, network {plan.network.name} ({parameters / 1e6:.2f} M parameters), patch {patch}, voxels {mm} mm"

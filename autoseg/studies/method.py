@@ -6,7 +6,7 @@ import logging
 import statistics
 from pathlib import Path
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, ModelError
 from autoseg.evaluation import Report
 from autoseg.evaluation.comparison import Cost, Method
 from autoseg.evaluation.report import REPORT_FILE, read_report
@@ -23,7 +23,7 @@ from autoseg.training.fold import CHECKPOINT, FoldTask
 from autoseg.workspace import read_record
 from planners.records import digest
 
-__all__ = ["is_finished", "is_trained", "read_method", "scores_of", "with_closed_gates"]
+__all__ = ["folds_of", "is_finished", "is_trained", "read_method", "scores_of", "with_closed_gates"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,14 @@ def is_trained(folder: Path, task: FoldTask) -> bool:
     state, metrics = read_state(folder / CHECKPOINT), folder / VALIDATION / REPORT_FILE
     entry = Entry("autoseg train", state.identity, DONE if state.finished else WRITING, {}) if state else None
     return judge(entry, digest(task), lambda: metrics.is_file() and not read_report(metrics).failures).done
+
+
+def folds_of(model: Path) -> frozenset[str]:
+    """The folds that a model holds; none where there is no model, or a damaged one."""
+    try:
+        return frozenset(load_bundle(model).folds)
+    except ModelError:
+        return frozenset()
 
 
 def read_method(run: ComparedRun) -> Method:

@@ -12,11 +12,11 @@ from typing import Any
 
 from autoseg.engines import run_command
 from autoseg.errors import TrainingError
-from autoseg.options import TrainingOptions
+from autoseg.options import TrainingOptions, TrainOptions
 from autoseg.studies.compared_run import ComparedRun, ComparisonSetup
-from autoseg.workspace import write_json
+from autoseg.workspace import Workspace, write_json
 
-__all__ = ["recipe_words", "run_apart", "train_apart"]
+__all__ = ["failed", "last_words", "recipe_words", "relay", "run_apart", "train_apart", "train_words"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,28 @@ def train_apart(setup: ComparisonSetup, run: ComparedRun) -> None:
     run_apart(words, run.name)
 
 
+def train_words(
+    dataset: Path, folds: Sequence[str], workspace: Workspace, options: TrainOptions, device: object, workers: int | None
+) -> list[str]:
+    """The command line of a training, from its options; paths in these are absolute."""
+    asked = options.training
+    words: list[Any] = ["train", dataset, ",".join(folds), "--workspace", workspace.folder]
+    given = {
+        "--name": options.name,
+        "--plan": asked.plan,
+        "--network": options.network,
+        "--from": options.start,
+        "--time": asked.seconds and f"{asked.seconds}s",
+        "--iterations": asked.iterations,
+        "--threads": options.threads,
+        "--workers": workers,
+        "--at-once": None if options.at_once == 1 else options.at_once or "auto",
+    }
+    words += [word for flag, value in given.items() if value is not None for word in (flag, value)]
+    words += [*recipe_words(asked), "--seed", asked.seed, "--device", device]
+    return [*map(str, words), *([] if options.report else ["--no-report"])]
+
+
 def run_apart(words: Sequence[Any], name: str) -> None:
     """Run ``autoseg train`` with these words; what it says is logged under a name.
 
@@ -55,15 +77,26 @@ def run_apart(words: Sequence[Any], name: str) -> None:
 
     def on_line(line: str) -> None:
         lines.append(line)
-        logger.info("%s: %s", name, line)
+        relay(name, line)
 
     status = run_command(words, on_line=on_line)
+    if failed(lines, status):
+        raise TrainingError(last_words(lines, status))
+
+
+def relay(name: str, line: str) -> None:
+    """Log what another process said, under a name ('' for none); its warnings stay such."""
+    told = line.removeprefix("warning: ")
+    logger.log(logging.INFO if told == line else logging.WARNING, "%s", f"{name}: {told}" if name else told)
+
+
+def failed(lines: Sequence[str], status: int) -> bool:
+    """Whether a training run, by what it said and its exit status, has not come to its end."""
     crashed = any(line.startswith("Traceback") for line in lines)  # also ends with status 1
-    if status not in (0, 1) or crashed:  # 1: some cases could not be predicted, and metrics.json names them
-        raise TrainingError(_last_words(lines, status))
+    return status not in (0, 1) or crashed  # 1: some cases could not be predicted, and metrics.json names them
 
 
-def _last_words(lines: Sequence[str], status: int) -> str:
+def last_words(lines: Sequence[str], status: int) -> str:
     """Why a process ended, from its status and what it said."""
     if status < 0:
         return f"its process was killed by signal {-status}; that is how a want of memory (signal 9) shows itself"

@@ -25,7 +25,7 @@ from autoseg.phantoms import write_phantoms
 
 # verb -> kills of the whole test
 WHOLE = {"plan_and_preprocess": 26, "train": 26, "predict": 26, "reconstruct": 26, "convert": 26, "evaluate": 20, "compare": 12}
-WHOLE["study"] = 6
+WHOLE |= {"study": 6, "folds": 6}
 ROOT = Path(__file__).parents[2]
 STOPPED = "interrupted; the same command goes on from here"
 TIMES = re.compile(r"seconds|memory_mib|^date|^versions$")
@@ -94,6 +94,7 @@ def verbs(now: Path) -> dict[str, tuple[str, list[Any]]]:
             ["convert", "folders", raw / "imagesTr", now / "out", "--labels", raw / "labelsTr", "--channels", "CT", "--copy"],
         ),
         "evaluate": ("trained", ["evaluate", "--reference", raw, "--predicted", now / "masks", "-o", now / "out", "--partial"]),
+        "folds": ("prepared", ["train", "A", "0-1", "--at-once", "2", *workspace, *TRAINING]),
         "study": ("prepared", ["study", "A", "--folds", "0-1", *workspace, *TRAINING]),
         "compare": ("prepared", ["compare", "A", "0", "--networks", "unet,fcn", "-o", now / "out", *workspace, *TRAINING]),
     }

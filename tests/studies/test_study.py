@@ -6,22 +6,29 @@ Trainings run in this process here, by the words that the study gives to another
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from autoseg.cli import main
+from autoseg.data.labels import LabelSchema
+from autoseg.engines import run_commands
 from autoseg.evaluation.comparison import Method
-from autoseg.inference.bundle import load_bundle
+from autoseg.evaluation.report import summarise
+from autoseg.inference.bundle import load_bundle, store_windows
+from autoseg.inference.windows import AdaptiveWindows, Doubt
 from autoseg.phantoms import write_phantoms
-from autoseg.studies import configuration
-from autoseg.studies import study as study_module
-from autoseg.studies.choice import choose
+from autoseg.pipeline import training
+from autoseg.studies import configuration, deciding, side_by_side
+from autoseg.studies.choice import choose, improvements
+from autoseg.studies.configuration import CrossValidated
 from tests.helpers.told_numbers import unknown_numbers
 
 SHORT = ["--iterations", "2", "--set", "validations=1", "--set", "cpu_width=1", "--device", "cpu", "--quiet"]
+CALIBRATED = AdaptiveWindows(Doubt(1.0, 6.0, 0.0), 0.5, 2, 100, 400, {})  # as `model calibrate` leaves it
 STUDY = ["study", "Abdomen", "--folds", "0-1", "--networks", "unet,fcn", *SHORT]
 
 
@@ -101,7 +108,13 @@ def test_a_study_leaves_one_model_with_its_decisions(place: Path, tmp_path: Path
     assert "Decided:" in told
     assert str(place) not in told
     assert "| site | structure |" in (folder / "metrics.md").read_text()
-    assert "By site" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "By site" in page
+    for heading in ("Configurations", "Decided", "Ensembles that were considered", "Calibration", "minus the others"):
+        assert f"<h3>{heading}" in page or heading in page.split("<h3>Decided")[0]
+    assert all(decision["what"] in page for decision in record["decisions"])
+    assert str(place) not in page
+    assert "case-10" in page or 'id="case-4"' in page
     scans = place / "Dataset007_Abdomen" / "imagesTs"
     words = ["predict", "-i", str(scans), "-o", str(tmp_path), "-m", record["model"], "--probabilities", "--device", "cpu"]
     assert call(place, *words, "--quiet") == 0
@@ -112,11 +125,13 @@ def test_a_study_leaves_one_model_with_its_decisions(place: Path, tmp_path: Path
 def test_the_same_study_trains_nothing_again_and_another_is_refused(
     place: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trained == ["unet", "fcn"] or trained == ["default_plan_unet", "default_plan_fcn"]
-    model = (place / "workspace" / "models" / "Abdomen_study" / "model.json").read_bytes()
+    assert trained == ["unet", "fcn"]
+    shipped = place / "workspace" / "models" / "Abdomen_study"
+    store_windows(shipped, dict.fromkeys(load_bundle(shipped).folds, CALIBRATED))
+    model = (shipped / "model.json").read_bytes()
     assert call(place, *STUDY) == 0
     assert len(trained) == 2
-    assert (place / "workspace" / "models" / "Abdomen_study" / "model.json").read_bytes() == model
+    assert (shipped / "model.json").read_bytes() == model
     capsys.readouterr()
     assert call(place, *STUDY, "--seed", "4") == 2
     told = capsys.readouterr().err
@@ -125,6 +140,63 @@ def test_the_same_study_trains_nothing_again_and_another_is_refused(
     assert len(trained) == 2
     assert call(place, "study", "Abdomen", "--folds", "1", *SHORT, "--name", "one") == 2
     assert "two folds or more" in capsys.readouterr().err
+    (run,) = (path.name for path in (place / "workspace" / "models").iterdir() if path.name.startswith("Abdomen_study_fcn"))
+    assert call(place, *STUDY, "--name", run.removeprefix("Abdomen_")) == 2
+    assert "is a model that this study did not make" in capsys.readouterr().err
+
+
+@pytest.mark.thorough
+def test_a_study_on_other_data_or_by_another_plan_is_refused_and_nothing_changes(
+    place: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace, count = place / "workspace", len(trained)
+    shipped = (workspace / "models" / "Abdomen_study" / "model.json").read_bytes()
+    for path, old, new, told in (
+        (workspace / "plans" / "Abdomen" / "fullres_3d.json", '"batch_dice": false', '"batch_dice": true', "by another plan"),
+        (place / "Dataset007_Abdomen" / "dataset.json", '"liver"', '"hepar"', "labels was"),
+    ):
+        before = path.read_text()
+        assert old in before or new in before
+        path.write_text(before.replace(old, "TEMPORARY").replace(new, old).replace("TEMPORARY", new))
+        capsys.readouterr()
+        assert call(place, *STUDY) == 2
+        said = capsys.readouterr().err
+        assert told in said
+        assert "--fresh" in said
+        path.write_text(before)
+    assert len(trained) == count
+    assert (workspace / "models" / "Abdomen_study" / "model.json").read_bytes() == shipped
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_folds_side_by_side_are_those_in_a_row(place: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+    lanes: list[list[str]] = []
+
+    def run(commands: Sequence[Sequence[str]], *, on_line: Callable[[int, str], object]) -> list[int]:
+        lanes.extend(list(words) for words in commands)
+        if apart:
+            return run_commands(commands, on_line=on_line)
+        return [main([*words, "--quiet"]) for words in commands]
+
+    train, names = ["train", "Abdomen", "0-1", "--network", "unet", "--threads", "1", *SHORT], (f"row{apart}", f"side{apart}")
+    threads, workspace = torch.get_num_threads(), place / "workspace"
+    monkeypatch.setattr(training, "try_report", lambda *arguments, **options: None)
+    monkeypatch.setattr(side_by_side, "run_commands", run)
+    try:
+        assert call(place, *train, "--name", names[0]) == 0
+        assert lanes == []
+        assert call(place, *train, "--name", names[1], "--at-once", "2") == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert [words[2] for words in lanes] == ["0", "1"]
+    assert call(place, *train, "--name", names[1], "--at-once", "2") == 0
+    assert len(lanes) == 2  # what is trained is read
+    row, side = (workspace / "models" / f"Abdomen_{name}" for name in names)
+    for fold in ("fold_0.safetensors", "fold_1.safetensors"):
+        assert (row / fold).read_bytes() == (side / fold).read_bytes()
+    tables = [workspace / "runs" / "Abdomen" / name / "cross_validation" / "metrics.csv" for name in names]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
 def test_a_study_that_was_interrupted_goes_on_to_the_same_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +205,7 @@ def test_a_study_that_was_interrupted_goes_on_to_the_same_end(place: Path, monke
 
     models = place / "workspace" / "models"
     with monkeypatch.context() as patch:
-        patch.setattr(study_module, "decide_rules", stop)
+        patch.setattr(deciding, "decide_rules", stop)
         assert call(place, *STUDY, "--name", "two") == 130
     assert not (models / "Abdomen_two").exists()
     assert call(place, *STUDY, "--name", "two") == 0
@@ -160,3 +232,25 @@ def test_the_better_one_is_chosen_where_the_data_support_it_else_the_cheaper_one
     assert "not shown to be better" in why.rule or "costs least" in why.rule
     assert choose([cheap, dear], {"cheap": 5.0, "dearer": 1.0}, 0.005)[0] == "dearer"
     assert choose([cheap], costs, 0.005)[0] == "cheap"
+
+
+def test_two_together_are_kept_only_where_the_data_support_it() -> None:
+    one, better, noisy = method("one", 0.0, 0.001), method("better", 0.01, 0.001), method("noisy", 0.002, 0.02)
+    found = improvements(one, [better, noisy], 0.005)
+    assert found["better"][0]
+    assert not found["noisy"][0]
+    assert found["better"][1].startswith("+")
+    assert not improvements(better, [one], 0.005)["one"][0]
+    assert improvements(one, [], 0.005) == {}
+
+
+def test_the_best_is_tried_with_the_next_and_with_the_best_of_another_plan() -> None:
+    def of(name: str, plan: str, gain: float) -> CrossValidated:
+        return CrossValidated(name, Path(name), report, method(name, gain, 0.0), 1.0, {}, {}, plan=plan)
+
+    report = summarise([], LabelSchema((), (), False, ()))
+    volumes, other, slices = of("unet", "fullres_3d", 0.02), of("fcn", "fullres_3d", 0.01), of("flat", "slices_2d", 0.0)
+    assert deciding._pairs([slices, other, volumes]) == [(volumes, other), (volumes, slices)]
+    assert deciding._pairs([slices, volumes]) == [(volumes, slices)]
+    assert deciding._pairs([other, volumes]) == [(volumes, other)]
+    assert deciding._pairs([volumes]) == []

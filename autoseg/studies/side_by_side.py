@@ -1,0 +1,122 @@
+"""Folds of a run that are trained at the same time, each lane by ``autoseg train`` in a process of its own.
+
+Planning and preparing are done before, and shared. A lane that fails stops no other; who stops this process stops all of them
+in order; and what they leave is what folds that are trained one after the other leave, so the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from autoseg.engines import default_workers, run_commands
+from autoseg.errors import TrainingError
+from autoseg.evaluation.report import REPORT_FILE, read_report
+from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
+from autoseg.names import remove_folder
+from autoseg.options import Runtime, TrainOptions
+from autoseg.outputs.predicted import failures_of
+from autoseg.room import free_memory
+from autoseg.studies.fold import FoldResult, Run, fold_folder
+from autoseg.studies.lanes import Lane, bytes_of_a_fold, device_names, how_many_fit, lanes_of
+from autoseg.studies.method import VALIDATION, folds_of, is_trained
+from autoseg.studies.process import failed, last_words, relay, train_words
+from autoseg.training.checkpoint import read_state
+from autoseg.training.fold import CHECKPOINT
+from autoseg.workspace import Workspace, read_record, write_json
+from planners import NetworkSpec
+
+__all__ = ["choose_lanes", "train_side_by_side"]
+
+logger = logging.getLogger(__name__)
+
+
+def choose_lanes(run: Run, at_once: int, devices: str) -> tuple[Lane, ...] | None:
+    """The lanes of the folds that are not trained yet; None where folds are trained one after the other.
+
+    Args:
+        at_once: folds at the same time; 0 for as many as fit.
+        devices: as ``device_names`` takes them.
+    """
+    names, cores, folds = device_names(devices), torch.get_num_threads(), tuple(run.tasks)
+    names = names if len(names) > 1 else (str(run.device),)
+    if not at_once:
+        training, is_gpu = run.training, run.device.type == "cuda"
+        free = torch.cuda.mem_get_info(run.device)[0] if is_gpu else free_memory()
+        needed = bytes_of_a_fold(training.plan, training.batch_size, half=is_gpu)
+        at_once = how_many_fit(len(folds), cores, free, needed) * (len(names) if is_gpu else 1)
+    if len(lanes_of(folds, names, at_once, cores)) < 2:
+        return None
+    trained = () if run.runtime.fresh else folds_of(run.model)
+    left = [fold for fold in folds if fold not in trained or not is_trained(fold_folder(run.folder, fold), run.tasks[fold])]
+    return lanes_of(folds, names, at_once, cores, left)
+
+
+def train_side_by_side(
+    run: Run, lanes: Sequence[Lane], workspace: Workspace, options: TrainOptions, runtime: Runtime
+) -> list[FoldResult]:
+    """Train lanes at the same time; all folds of the run, in order, those that were trained before too.
+
+    Raises:
+        TrainingError: with the last words of each lane that failed, once all have ended; the others' folds are trained.
+        KeyboardInterrupt: somebody asked this process to stop; all lanes have ended in order.
+    """
+    for fold in run.tasks if runtime.fresh else ():
+        remove_folder(fold_folder(run.folder, fold), owner=run.folder)
+    network = options.network
+    if isinstance(network, NetworkSpec):
+        network = run.folder / "network.json"
+        write_json(network, options.network)
+    elif network is not None and str(network).endswith(".json"):
+        network = Path(network).absolute()
+    place = Workspace(workspace.folder.absolute())
+    shared = replace(options, network=network, name=run.folder.name, at_once=1, report=False)
+    workers = runtime.workers or max(1, default_workers() // max(1, len(lanes)))
+    commands = [
+        train_words(run.spec.folder, lane.folds, place, replace(shared, threads=lane.threads), lane.device, workers)
+        for lane in lanes
+    ]
+    if lanes:
+        logger.info("at the same time: %s", "; ".join(f"{lane.name} on {lane.device}" for lane in lanes))
+    lines: list[list[str]] = [[] for _ in lanes]
+
+    def on_line(number: int, line: str) -> None:
+        lines[number].append(line)
+        relay("" if line.removeprefix("warning: ").startswith("fold ") else lanes[number].name, line)
+
+    statuses = run_commands(commands, on_line=on_line)
+    broken = [
+        f"{lane.name}: {last_words(said, status)}"
+        for lane, said, status in zip(lanes, lines, statuses, strict=True)
+        if failed(said, status)
+    ]
+    if broken:
+        raise TrainingError("\n".join([*broken, "What is trained is kept: the same command goes on from there"]))
+    return [read_result(run, fold) for fold in run.tasks]
+
+
+def read_result(run: Run, fold: str) -> FoldResult:
+    """What a fold that is trained came to, from its folder.
+
+    Raises:
+        TrainingError: it is not trained.
+    """
+    folder = fold_folder(run.folder, fold)
+    results, state = folder / VALIDATION, read_state(folder / CHECKPOINT)
+    if state is None or not (results / REPORT_FILE).is_file():
+        raise TrainingError(f"{folder}: expected a trained fold, found none of its files. Give the same command again")
+    report, restored = read_report(results / REPORT_FILE), results / RESTORED_FILE
+    return FoldResult(
+        fold=fold,
+        folder=folder,
+        model=run.model,
+        report=report,
+        failures=failures_of(report),
+        steps=state.step,
+        seconds=state.seconds,
+        restoration=read_record(RestorationResult, restored, strict=False) if restored.is_file() else None,
+    )
