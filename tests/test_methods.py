@@ -320,6 +320,18 @@ def test_a_text_that_cannot_be_made_costs_no_result(tmp_path, caplog):
     assert try_methods(tmp_path / "nowhere") == ()
 
 
+def test_thresholds_of_a_prediction_are_told(tmp_path):
+    record = json.loads((PREDICTIONS / "run.json").read_text())
+    assert "label of the highest probability" in methods_of(PREDICTIONS).text()
+    record["labels"]["has_regions"] = True
+    record["options"]["windows"] = {"margin": 1.25, "jump": 6.5, "halo": 0.125}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    text = methods_of(tmp_path).text()
+    assert "exceeds one half" in text
+    assert "(margin 1.25, jump 6.5, halo 0.125)" in text
+    assert unknown_numbers(text, tmp_path) == []
+
+
 def test_shards_tell_of_all_their_cases(tmp_path):
     record = json.loads((PREDICTIONS / "run.json").read_text())
     for index in (0, 1):
