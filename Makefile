@@ -1,7 +1,7 @@
 # make demo and make test set everything up by themselves, in .venv
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := dicom,onnx,page,test,dev
+EXTRAS := cluster,dicom,onnx,page,test,dev
 COVERAGE :=
 # tests of parts, without whole verbs, browsers and processes of their own
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
@@ -53,9 +53,9 @@ docs: .venv-docs/ready
 slow: .venv/ready
 	$(BIN)/python -m pytest -q -m slow
 
-# 10 000 changed files for each reader; hours
+# 10 000 changed files for each reader; hours, and goes on where it was stopped
 nightly: .venv/ready
-	AUTOSEG_FUZZ=nightly $(BIN)/python -m pytest -q tests/fuzz
+	$(BIN)/python -m tests.fuzz.by_chance $(READER)
 
 # the readers under a fuzzer that watches which lines run, in an environment of its own; no part of continuous integration
 fuzz: .venv-fuzz/ready
@@ -70,17 +70,25 @@ fuzz: .venv-fuzz/ready
 gpu: .venv/ready
 	$(BIN)/python -m pytest -q -m gpu
 
-bench: .venv/ready
-	$(BIN)/python benchmarks/resample.py
-	$(BIN)/python benchmarks/augmentation.py
+# side by side with nnU-Net; STAGES="step start" for some stages alone
+DATA ?= ../shared/data/Dataset004_Hippocampus
+bench: .venv/ready .venv-nnunet/ready
+	$(BIN)/python benchmarks/side_by_side.py --nnunet .venv-nnunet/bin --data $(DATA) --folder .bench $(if $(STAGES),--stages $(STAGES))
+
+.venv-nnunet/ready: constraints.txt
+	$(PYTHON) -m venv .venv-nnunet
+	.venv-nnunet/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-nnunet/bin/python -m pip install --quiet nnunetv2==2.8.1 batchgeneratorsv2==0.3.6
+	touch $@
 
 # the lower bounds of setup.cfg, in an environment of their own; takes long, and is no part of continuous integration
 oldest: .venv-oldest/ready
 	.venv-oldest/bin/python -m pip list
 	.venv-oldest/bin/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
-# ipyniivue, of which only files are read, asks for a newer numpy than the rest: it comes without what it depends on
-OLDEST := dicom,onnx,test,dev
+# ipyniivue, of which only files are read, asks for a newer numpy than the rest: it comes without what it depends on. The extra
+# onnx asks for a newer torch than the rest, so its tests skip here
+OLDEST := cluster,dicom,test,dev
 .venv-oldest/ready: setup.cfg tests/helpers/lower_bounds.py
 	$(PYTHON) -m venv .venv-oldest
 	$(PYTHON) tests/helpers/lower_bounds.py setup.cfg $(OLDEST) > .venv-oldest/bounds.txt
@@ -95,4 +103,4 @@ OLDEST := dicom,onnx,test,dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-docs .venv-oldest .venv-fuzz .fuzz build docs/_build docs/generated *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis
+	rm -rf .venv .venv-docs .venv-oldest .venv-fuzz .venv-nnunet .fuzz .bench build docs/_build docs/generated *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 __all__ = [
     "AutosegError",
     "DatasetError",
+    "EngineError",
     "FileError",
     "GeometryError",
     "ModelError",
@@ -61,6 +62,10 @@ class TrainingError(AutosegError):
 
 class ModelError(AutosegError):
     """A model file is damaged, or does not fit the input."""
+
+
+class EngineError(AutosegError):
+    """Who should do the work is not installed, does not answer, or cannot do it."""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from autoseg.errors import AutosegError, FileError, ModelError, TrainingError
 
-__all__ = ["model_lock", "prepare_lock", "run_lock"]
+__all__ = ["model_lock", "prepare_lock", "run_lock", "station_lock"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,11 @@ def model_lock(folder: Path) -> AbstractContextManager[None]:
     """Hold a model folder while a fold is added. ModelError: another process holds it for ``MODEL_SECONDS``."""
     remedy = "Wait until it has ended, then give the same command again"
     return _locked(folder, "another process is writing this model", remedy, ModelError, MODEL_SECONDS)
+
+
+def station_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold the folder of results of a station. AutosegError: another one is writing there."""
+    return _locked(folder, "another station is writing there", "Stop that one, or choose another folder", AutosegError, 1.0)
 
 
 @contextmanager

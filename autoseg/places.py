@@ -21,6 +21,7 @@ OURS: dict[str, Callable[[bytes], bool]] = {  # kind of file -> whether one that
     "metrics.json": lambda head: head.startswith((b'{\n "labels": {', b'{\n "structures": [')),
     "metrics.md": lambda head: head.startswith(b"# Evaluation\n"),
     "measurements.csv": lambda head: head.startswith(b"case,structure,voxels,"),
+    "borders.csv": lambda head: head.startswith(b"case,first,second,faces,"),
     PAGE: lambda head: b'<p class="kind">autoseg report</p>' in head,
     FINDINGS: lambda head: head.startswith((b"[]", b'[\n {\n  "severity": ')),
     MODEL: lambda head: head.startswith(b"PK\3\4") and head[30:40] == b"model.json",  # the first file of the archive

@@ -40,6 +40,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
     def __init__(self, kind: str, entries: Mapping[str, T | Later]) -> None:
         self.kind = kind
         self._entries = dict(entries)
+        self._literal = frozenset(entries)
 
     @property
     def group(self) -> str:
@@ -49,6 +50,11 @@ class Registry(MutableMapping[str, T], Generic[T]):
     def names(self) -> tuple[str, ...]:
         """All names; nothing is imported."""
         return tuple(self)
+
+    def brought_by(self, name: str) -> str:
+        """The installed package, or packages, that bring a name; '' for one of our own. Nothing is imported."""
+        entries = () if name in self._literal else _brought(self.group).get(name, ())
+        return " and ".join(entry.dist.name if entry.dist else entry.value for entry in entries)
 
     def add(self, name: str, entry: T) -> None:
         """Add an entry at run time; refuses a name that is taken."""

@@ -87,14 +87,18 @@ class Workspace:
         """Store where the raw folder of a data set is, so that its name or number will do from now on.
 
         Raises:
-            DatasetError: the name belongs to another folder already.
+            DatasetError: as ``refuse_other_dataset``.
         """
+        self.refuse_other_dataset(folder, name)
+        write_json(self.fingerprints(name) / "dataset.json", KnownDataset(str(folder)), seal=True)
+
+    def refuse_other_dataset(self, folder: Path, name: str) -> None:
+        """Raise DatasetError where the name belongs to another folder already; to be asked before the work."""
         path = self.fingerprints(name) / "dataset.json"
         if path.is_file() and (known := known_folder(path)) != Path(folder) and known.is_dir():
             raise DatasetError(
                 f"this workspace knows {name!r} as {known}, found {folder}. Rename one folder, or use --workspace"
             )
-        write_json(path, KnownDataset(str(folder)), seal=True)
 
     def dataset_folder(self, text: str) -> Path:
         """The raw folder that a user means by a path, a name or a number.
@@ -219,7 +223,7 @@ class BrokenSeal(AutosegError):
     def __init__(self, where: object, content: dict[str, Any]) -> None:
         super().__init__(
             f"{where}: is not what autoseg wrote. Where it was edited on purpose delete its {SEAL!r}; where it is damaged copy "
-            "it again from where it comes from, or move it away to have it made anew"
+            "it again from where it comes from, or move it away; then it is made again"
         )
         self.content = content
 

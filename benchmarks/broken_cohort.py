@@ -1,11 +1,14 @@
 """A cohort of small phantoms of which one in twenty is broken, in ten ways, through verify, planning, predict and evaluate.
 
-    PYTHONPATH=. python benchmarks/broken_cohort.py [--cases 250,1000] [--out benchmarks/results/broken_cohort.json]
+    PYTHONPATH=. python benchmarks/broken_cohort.py [--cases 250,1000] [--folder DIR] [--out FILE]
 
 Each verb must name the broken cases that concern it, each with what was expected, what was found and a remedy, and no other;
 all other cases must be done. Planning refuses a data set with errors, so it is asked again for one whose dataset.json lists the
 whole cases alone. The peak of resident memory is that of the verb's process, for each size of the cohort: it must not
 grow with the number of cases but by what lists of cases take. The script ends with an error where any of this does not hold.
+
+Results are stored after each size, and sizes that are stored are not run again; with --folder what a run that was stopped has
+drawn and measured stays there, and is not done again either.
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ import gzip
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,35 +178,65 @@ def failures_of(folder: Path) -> dict[str, str]:
     return json.loads((folder / "run.json").read_text())["failures"]
 
 
+@dataclass(frozen=True)
+class Verbs:
+    """Commands of one cohort, each run once: what was measured lies in ``done.json``."""
+
+    place: Path
+
+    def run(self, name: str, *arguments: Any, status: int) -> dict[str, Any]:
+        path = self.place / "done.json"
+        done: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        if name not in done:
+            done[name] = run(*arguments, status=status)
+            path.write_text(json.dumps(done))
+            print(f"  {name}: {done[name]['seconds']} s, {done[name]['peak_mib']} MiB", flush=True)
+        found: dict[str, Any] = done[name]
+        return found
+
+
+def drawn(raw: Path, n_cases: int) -> dict[str, str]:
+    """{broken case: way}; what an earlier run has drawn is taken as it is."""
+    record = raw.with_name("broken.json")
+    if not record.is_file():
+        shutil.rmtree(raw, ignore_errors=True)
+        record.write_text(json.dumps(draw(raw, n_cases)))
+    found: dict[str, str] = json.loads(record.read_text())
+    return found
+
+
 def measure(place: Path, n_cases: int) -> dict[str, Any]:
-    raw, workspace = place / "Dataset001_Cohort", ["--workspace", place / "w"]
-    broken = draw(raw, n_cases)
+    raw, workspace, measured = place / "Dataset001_Cohort", ["--workspace", place / "w"], Verbs(place)
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    broken = drawn(raw, n_cases)
     whole = sorted({path.name[:9] for path in (raw / "imagesTr").iterdir()} - set(broken))
     verbs = {}
 
-    verbs["verify"] = run("verify", raw, "--json", place / "found.json", *workspace, status=1)
+    describe(raw)
+    verbs["verify"] = measured.run("verify", "verify", raw, "--json", place / "found.json", *workspace, status=1)
     errors: dict[str, str] = {}
     for finding in json.loads((place / "found.json").read_text()):
         if finding["severity"] == "error":
             errors[finding["case"]] = f"{errors.get(finding['case'], '')} {finding['message']}. {finding['remedy']}"
     check_named("verify", errors, broken)
 
-    refused = run("plan_and_preprocess", raw, *workspace, status=2)
-    refuse((place / "w" / "prepared").exists(), "plan_and_preprocess: prepared cases although it refused")
+    refused = measured.run("refused", "plan_and_preprocess", raw, *workspace, status=2)
+    refuse(not refused["said"].strip(), "plan_and_preprocess: refused without a word")
     listing = {
         case: {"images": [f"imagesTr/{case}_{n:04d}.nii.gz" for n in range(2)], "label": f"labelsTr/{case}.nii.gz"}
         for case in whole
     }
     describe(raw, dataset=listing)
-    verbs["plan_and_preprocess"] = run("plan_and_preprocess", raw, *workspace, status=0)
+    verbs["plan_and_preprocess"] = measured.run("planned", "plan_and_preprocess", raw, *workspace, status=0)
     prepared = {path.parent.name for path in (place / "w" / "prepared").glob("*/*/*/case.json")}
     refuse(prepared != set(whole), f"plan_and_preprocess: expected {len(whole)} prepared cases, found {len(prepared)}")
     verbs["plan_and_preprocess"]["refused_s"] = refused["seconds"]
 
     describe(raw, dataset={case: listing[case] for case in whole[:10]})  # few to train and to validate
-    run("train", raw, "0", *TRAINING, *workspace, status=0)
+    measured.run("train", "train", raw, "0", *TRAINING, *workspace, status=0)
     unreadable = {case for case, way in broken.items() if WAYS[way][1]}
-    verbs["predict"] = run("predict", "-i", raw / "imagesTr", "-o", place / "masks", "--device", "cpu", *workspace, status=1)
+    asked = ["-i", raw / "imagesTr", "-o", place / "masks", "--device", "cpu", *workspace]
+    verbs["predict"] = measured.run("predict", "predict", *asked, status=1)
     check_named("predict", failures_of(place / "masks"), unreadable)
     masks = {path.name[:9] for path in (place / "masks").glob("*.nii.gz")}
     refuse(masks != (set(whole) | set(broken)) - unreadable, f"predict: {len(masks)} masks")
@@ -218,7 +252,7 @@ def measure(place: Path, n_cases: int) -> dict[str, Any]:
         "--labels",
         raw / "dataset.json",
     ]
-    verbs["evaluate"] = run("evaluate", *scored, *workspace, status=1)
+    verbs["evaluate"] = measured.run("evaluate", "evaluate", *scored, *workspace, status=1)
     report = json.loads((place / "scores" / "metrics.json").read_text())
     concerned = {case for case, way in broken.items() if way not in ("no label", "unknown label value")}
     check_named("evaluate", {failure["case"]: failure["reason"] for failure in report["failures"]}, concerned)
@@ -232,20 +266,27 @@ def measure(place: Path, n_cases: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default="250,1000")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--folder", type=Path, help="for what is drawn; a temporary one where none is given")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "broken_cohort.json")
     options = parser.parse_args()
-    cohorts = {}
+    cohorts: dict[str, Any] = json.loads(options.out.read_text())["cohorts"] if options.out.is_file() else {}
     for size in options.cases.split(","):
-        with tempfile.TemporaryDirectory() as place:
-            cohorts[size] = measure(Path(place), int(size))
+        if size in cohorts:
+            continue
+        with tempfile.TemporaryDirectory() as other:
+            cohorts[size] = measure((options.folder or Path(other)) / size, int(size))
         print(size, json.dumps(cohorts[size]), flush=True)
-    first, *_, last = [cohort["verbs"] for cohort in cohorts.values()]
-    growth = {verb: round(last[verb]["peak_mib"] / first[verb]["peak_mib"], 3) for verb in first}
-    result = {"machine": about(), "cohorts": cohorts, "growth_of_peak_memory": growth}
-    print(json.dumps(result, indent=1))
-    refuse(max(growth.values()) > ALLOWED_GROWTH, f"memory grows with the number of cases: {growth}")
-    if options.out:
+        result = {"machine": about(), "cohorts": cohorts, "growth_of_peak_memory": growth_of(cohorts)}
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+    growth = growth_of(cohorts)
+    print(json.dumps(growth, indent=1))
+    refuse(max(growth.values()) > ALLOWED_GROWTH, f"memory grows with the number of cases: {growth}")
+
+
+def growth_of(cohorts: dict[str, Any]) -> dict[str, float]:
+    """{verb: peak memory of the largest cohort over that of the smallest}."""
+    first, last = (cohorts[size]["verbs"] for size in (min(cohorts, key=int), max(cohorts, key=int)))
+    return {verb: round(last[verb]["peak_mib"] / first[verb]["peak_mib"], 3) for verb in first}
 
 
 if __name__ == "__main__":

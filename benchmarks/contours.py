@@ -18,13 +18,13 @@ from matplotlib.path import Path
 HOLES, SIZE = 1593, 512
 
 
-def lung():
+def lung(holes=HOLES):
     """(SIZE, SIZE) bool."""
     rng = np.random.default_rng(0)
     rows, columns = np.indices((SIZE, SIZE)) - SIZE / 2
     mask = rows**2 + columns**2 < (0.47 * SIZE) ** 2
     places = np.argwhere(mask[8:-8:6, 8:-8:6]) * 6 + 8
-    for row, column in rng.permutation(places)[:HOLES]:
+    for row, column in rng.permutation(places)[:holes]:
         height, width = rng.integers(1, 4, 2)
         mask[row : row + height, column : column + width] = False
     return mask

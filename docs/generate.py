@@ -29,10 +29,13 @@ COPIED = {  # page: the document that it is a copy of
     "changes.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
     "dataset-json.md": "dataset_json_examples/README.md",
-    "experiments.md": "EXPERIMENTS.md",
     "planner.md": "planners/README.md",
     "security.md": "SECURITY.md",
 }
+EXPERIMENT = re.compile(r"docs/experiments/([\w-]+)\.md")  # as docstrings name one
+COSTS = ROOT / "benchmarks" / "results" / "cost_curves.json"
+LARGE = "predict, large network over voxels along an edge"
+COHORT, COHORT_EDGE = 100_000, 300  # scans; voxels along an edge, as a chest and abdomen have them at 1.5 mm
 LINK = re.compile(r"\[([^\]\[]+)\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -40,6 +43,7 @@ def write_pages() -> None:
     """Write every generated page below ``docs/generated``."""
     pages = {
         "commands.md": commands_page(),
+        "costs.md": costs_page(),
         "options.md": options_page(),
         "plan.md": plan_page(),
         "recipe.md": recipe_page(),
@@ -85,6 +89,55 @@ def commands_page() -> str:
                 for name, part in action.choices.items():
                     lines += _command(part, f"autoseg {verb} {name}", level=3)
     return "\n".join(lines) + "\n"
+
+
+def costs_page() -> str:
+    """The cost curves as they were measured, and what they say of a large cohort; a sentence where nothing was measured yet."""
+    lines = ["# Measured costs", ""]
+    if not COSTS.is_file():
+        return "\n".join([*lines, "Not measured yet: `benchmarks/cost_curves.py` measures it.", ""])
+    found = json.loads(COSTS.read_text(encoding="utf-8"))
+    machine, curves = found["machine"], found["curves"]
+    lines += [
+        f"Measured by `benchmarks/cost_curves.py` on {machine['date']}: {machine['processor']}, {machine['cores']} cores.",
+        "",
+    ]
+    for name, curve in curves.items():
+        lines += [f"## `autoseg` {name}", "", *_curve(curve), ""]
+    large = [point for point in curves.get(LARGE, {}).get("points", ()) if "seconds" in point]
+    return "\n".join([*lines, *(_cohort(large) if len(large) > 1 else [])]) + "\n"
+
+
+def _curve(curve: dict[str, Any]) -> list[str]:
+    points = [point for point in curve["points"] if "seconds" in point]
+    rows = [(str(p["at"]), f"{p['seconds']:.1f}", f"{p['memory_mib']:.0f}", f"{p['written_mib']:.2f}") for p in points]
+    table = _table(("at", "seconds", "peak memory, MiB", "written, MiB"), rows)
+    if not curve.get("measured"):
+        return table
+    names = {"seconds": "time", "memory_mib": "memory", "written_mib": "storage"}
+    told = [f"{words}: expected {curve['expected'][key]}, measured {curve['measured'][key]}" for key, words in names.items()]
+    left = [f"{point['at']}: {point['left_out']}" for point in curve["points"] if "left_out" in point]
+    return [*table, "", f"Exponents of growth. {'; '.join(told)}.", *(["", f"Left out: {'; '.join(left)}."] if left else [])]
+
+
+def _cohort(points: list[dict[str, float]]) -> list[str]:
+    """What a cohort costs by the two largest points: time and storage of a voxel, as time and storage grow with them."""
+    before, last = points[-2:]
+    voxels = [point["at"] ** 3 for point in (before, last)]
+    seconds, written = (
+        (last[key] - before[key]) / (voxels[1] - voxels[0]) * COHORT_EDGE**3 for key in ("seconds", "written_mib")
+    )
+    rows = [
+        (f"{jobs}", f"{COHORT * seconds / 86400 / jobs:.1f}", f"{COHORT * written / 2**20:.2f}") for jobs in (1, 10, 100, 1000)
+    ]
+    return [
+        "## A cohort",
+        "",
+        f"{COHORT} scans of {COHORT_EDGE}³ voxels on the grid of the network, extrapolated from the points of "
+        f"{before['at']:.0f}³ and {last['at']:.0f}³ voxels of the large network: {seconds:.0f} s a scan on that machine.",
+        "",
+        *_table(("machines like it", "days", "masks and records, TiB"), rows),
+    ]
 
 
 def parser_of(arguments: list[str]) -> argparse.ArgumentParser:
@@ -139,9 +192,13 @@ def plan_page() -> str:
 def recipe_page() -> str:
     """Every setting of a training run, with the defaults of the recipes that come with autoseg."""
     names = list(RECIPES)
-    meaning = _attributes(Recipe)
+    meaning = descriptions(Recipe, "`")
     rows = [
-        (f"`{field.name}`", *(_json(getattr(RECIPES[name], field.name)) for name in names), meaning.get(field.name, ""))
+        (
+            f"`{field.name}`",
+            *(_json(getattr(RECIPES[name], field.name)) for name in names),
+            _linked(meaning.get(field.name, "")),
+        )
         for field in dataclasses.fields(Recipe)
         if field.name != "name"
     ]
@@ -151,27 +208,18 @@ def recipe_page() -> str:
     return "\n".join([*head, *_table(("setting", *names, "meaning"), rows), *stage]) + "\n"
 
 
+def _linked(words: str) -> str:
+    """With a link to each experiment that a docstring names."""
+    return EXPERIMENT.sub(r"[\1](../experiments/\1.md)", words)
+
+
 def _fields(cls: type) -> list[str]:
-    meaning = _attributes(cls)
+    meaning = descriptions(cls, "`")
     all_fields = dataclasses.fields(cls)
     rows = [(f"`{one.name}`", f"`{_kind(one.type)}`", _default(one), meaning.get(one.name, "")) for one in all_fields]
     if not meaning:  # told in the text above
         return _table(("field", "type", "default"), [row[:3] for row in rows])
     return _table(("field", "type", "default", "meaning"), rows)
-
-
-def _attributes(cls: type) -> dict[str, str]:
-    """{field: meaning}; one line of a docstring may tell of several fields."""
-    text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in text.splitlines():
-        if match := re.fullmatch(r" {4}([\w, ]+): (.+)", line):
-            names = match[1].split(", ")
-            found |= dict.fromkeys(names, match[2])
-        elif line.startswith(" " * 8):
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
-    return {name: words.replace("``", "`") for name, words in found.items()}
 
 
 def _summary(cls: type) -> str:

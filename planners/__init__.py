@@ -9,8 +9,10 @@ Needs numpy and the standard library, nothing else. A planner is a function of a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
+from planners.cascade import plan_cascade
 from planners.change import with_network
 from planners.cost import count_elements, count_operations, count_parameters
 from planners.fingerprint import ChannelStats, Fingerprint
@@ -59,7 +61,7 @@ __all__ = [
     "with_network",
 ]
 
-PLANNERS = {"fullres_3d": plan_fullres, "lowres_3d": plan_lowres, "slices_2d": plan_slices}
+PLANNERS = {"cascade_3d": plan_cascade, "fullres_3d": plan_fullres, "lowres_3d": plan_lowres, "slices_2d": plan_slices}
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def get_planner(name: str, preset: str = "classic") -> Planner:
     Raises:
         ValueError: no such planner or preset; names those that exist. The package that brings the planner cannot be imported.
     """
-    if name not in planner_names():
+    if name not in PLANNERS and name not in _brought():
         raise ValueError(unknown_name("planner", name, planner_names()))
     function = PLANNERS[name] if name in PLANNERS else _load(_brought()[name])
     return Planner(name, get_preset(preset), function)
@@ -94,7 +96,9 @@ def planner_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*PLANNERS, *_brought())))
 
 
+@cache
 def _brought() -> dict[str, EntryPoint]:
+    """Planners of installed packages; to look for them takes a few hundredths of a second."""
     return {entry.name: entry for entry in entry_points(group="autoseg.planner.v1")}
 
 

@@ -23,12 +23,27 @@ OPPOSITES: dict[str, tuple[tuple[str, str], ...]] = {
         ("l", "r"),
         ("lt", "rt"),
         ("lh", "rh"),
+        ("lft le", "rgt ri"),
         ("links linke linker linkes linken li", "rechts rechte rechter rechtes rechten re"),
         ("gauche g", "droit droite d"),
-        ("izquierdo izquierda izq", "derecho derecha der"),
+        ("izquierdo izquierda izq izdo izda izqdo izqda", "derecho derecha der dcho dcha drcho drcha"),
         ("sinistro sinistra sinister sinistrum sin sx", "destro destra dexter dextra dextrum dex dext dx"),
         ("esquerdo esquerda esq", "direito direita dir"),
-        ("левый левая левое лев", "правый правая правое прав"),
+        ("stâng stângă stânga", "drept dreaptă dreapta"),
+        ("vänster vänstra venstre", "höger högra højre høyre"),
+        ("lewy lewa lewe levý levá levé vlevo", "prawy prawa prawe pravý pravá pravé vpravo"),
+        ("vasen", "oikea"),
+        ("bal", "jobb"),
+        ("sol", "sağ"),
+        ("trái", "phải"),
+        ("kiri", "kanan"),
+        ("αριστερός αριστερή αριστερό αριστερά", "δεξιός δεξιά δεξιό"),
+        (
+            "левый левая левое лев лівий ліва ліве ляв лява ляво",
+            "правый правая правое прав правий права праве десен дясна дясно",
+        ),
+        ("أيسر الأيسر يسرى اليسرى يسار", "أيمن الأيمن يمنى اليمنى يمين"),
+        ("שמאל שמאלי שמאלית", "ימין ימני ימנית"),
     ),
     "y": (
         ("anterior", "posterior"),
@@ -39,6 +54,8 @@ OPPOSITES: dict[str, tuple[tuple[str, str], ...]] = {
         ("anteriore", "posteriore"),
         ("antérieur antérieure", "postérieur postérieure"),
         ("передний передняя переднее", "задний задняя заднее"),
+        ("voorste", "achterste"),
+        ("przedni przednia przednie přední", "tylny tylna tylne zadní"),
     ),
     "z": (
         ("superior", "inferior"),
@@ -50,12 +67,20 @@ OPPOSITES: dict[str, tuple[tuple[str, str], ...]] = {
         ("superiore", "inferiore"),
         ("supérieur supérieure", "inférieur inférieure"),
         ("верхний верхняя верхнее", "нижний нижняя нижнее"),
+        ("haut haute", "bas basse"),
+        ("bovenste", "onderste"),
+        ("övre øvre", "nedre"),
+        ("górny górna górne horní", "dolny dolna dolne dolní"),
+        ("rostral", "caudal"),
+        ("proximal", "distal"),
+        ("lul", "lll"),  # lobes of the lung
+        ("rul", "rll"),
     ),
 }
 INSIDE_WORDS = {
-    "x": (("left", "right"), ("links", "rechts"), ("左", "右"), ("좌", "우")),
-    "y": (("前", "后"),),
-    "z": (("上", "下"),),
+    "x": (("left", "right"), ("links", "rechts"), ("左", "右"), ("좌", "우"), ("왼쪽", "오른쪽")),
+    "y": (("前", "后"), ("前", "後"), ("antero", "postero")),
+    "z": (("上", "下"), ("supero", "infero")),
 }
 MOST_SPELLINGS = 1000  # of a name that are looked for
 TOOTH = {"tooth", "teeth", "zahn", "dent", "dente", "diente", "tand", "fdi", "incisor", "canine", "premolar", "molar", "зуб"}
@@ -119,14 +144,13 @@ def _words(name: str) -> list[str]:
 
 
 def _other_sides(key: tuple[str, ...], axis: str) -> Iterator[tuple[str, ...]]:
-    """What the words of a name may be on the other side: all words of sides changed, then single letters."""
+    """What the words of a name may be on the other side: all words of sides changed, then letters of quadrants, then others."""
     choices = [_other_words(word, axis) or [word] for word in key]
     if math.prod(len(choice) for choice in choices) <= MOST_SPELLINGS:
         yield from itertools.product(*choices)
-    if axis != "x":
-        return
     for place, word in enumerate(key):
-        for other in _other_letters(word):
+        others = [*_other_quadrant(word, axis), *(_other_letters(word, len(key) == 1) if axis == "x" else ())]
+        for other in others:
             yield (*key[:place], other, *key[place + 1 :])
 
 
@@ -136,16 +160,23 @@ def _other_words(word: str, axis: str) -> list[str]:
         one, two = (_fold(side).split() for side in sides)
         if word in (*one, *two):
             return two if word in one else one
-    for first, second in INSIDE_WORDS[axis]:
-        if first in word or second in word:
-            return [first.join(part.replace(first, second) for part in word.split(second))]
-    return []
+    pairs = [tuple(map(_fold, sides)) for sides in INSIDE_WORDS[axis]]
+    return [one.join(part.replace(one, two) for part in word.split(two)) for one, two in pairs if one in word or two in word]
 
 
-def _other_letters(word: str) -> Iterator[str]:
-    """LUL and RUL, kidneyL and kidneyR: the first or the last letter is that of the side, and the rest are letters."""
+def _other_quadrant(word: str, axis: str) -> Iterator[str]:
+    """UL1 and UR1, UL1 and LL1: teeth by their quadrant and the place in it (Palmer's notation in letters)."""
+    place = {"z": 0, "x": 1}.get(axis)
+    if place is not None and re.fullmatch("[ul][lr][1-8a-e]", word):
+        swap = {"l": "u", "u": "l"} if axis == "z" else {"l": "r", "r": "l"}
+        yield word[:place] + swap[word[place]] + word[place + 1 :]
+
+
+def _other_letters(word: str, is_alone: bool) -> Iterator[str]:
+    """LUL and RUL, kidneyL and kidneyR, rib L1 and rib R1: the first or the last letter is that of the side, and the rest are
+    letters, or digits where other words stand beside: L1 alone is a vertebra."""
     swap = {"l": "r", "r": "l"}
-    if word[1:].isalpha() and word[0] in swap:
+    if word[:1] in swap and (word[1:].isalpha() or (word[1:].isdigit() and not is_alone)):
         yield swap[word[0]] + word[1:]
     if len(word) > 3 and word.isalpha() and word[-1] in swap:
         yield word[:-1] + swap[word[-1]]

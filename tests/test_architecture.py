@@ -17,15 +17,16 @@ FILES = [*ROOT.glob("autoseg/**/*.py"), *ROOT.glob("planners/**/*.py")]
 # from the ground up; a room is a package or a file of autoseg, or the package planners
 FLOORS = [
     ({"planners", "errors", "digits"}, "stands on numpy and the standard library, so that anybody can use it"),
-    ({"archive", "engines", "locks", "names", "options", "registry", "room"}, "knows nothing of images, files or plans"),
+    ({"archive", "locks", "names", "options", "registry", "room"}, "knows nothing of images, files or plans"),
     ({"atomic"}, "writes files, whatever is in them"),
+    ({"engines"}, "shares work, whatever it is"),
     ({"imaging", "workspace"}, "voxels and places know nothing of data sets"),
     ({"ledger", "phantoms", "plans"}, "says what is done, whatever was to be done"),
     ({"places"}, "tells our own files from others'"),
     ({"data"}, "reading data needs no network"),
     ({"evaluation", "networks", "preprocess", "reconstruct", "records", "versions"}, "can be used without the others"),
     ({"inference", "interop", "training"}, "do not know each other: a model works without the code that trained it"),
-    ({"outputs", "page"}, "get values, whoever made them"),
+    ({"methods", "outputs", "page"}, "get values, whoever made them"),
     ({"studies"}, "parts do not know the story they are part of"),
     ({"pipeline"}, "verbs do not know who calls them"),
     ({"cli"}, "nothing imports the command line"),
@@ -209,3 +210,9 @@ def test_only_the_dicom_files_need_the_optional_dicom_packages():
     for path in FILES:
         needed = {module.partition(".")[0] for module in imported(path)} & {"pydicom", "highdicom"}
         assert not needed or path.name.startswith("dicom_"), f"{of(path)}: everything else works without {needed}"
+
+
+def test_only_the_engine_speaks_to_a_cluster():
+    for path in FILES:
+        spoken = {module.partition(".")[0] for module in imported(path)} & {"dask", "distributed"}
+        assert not spoken or home_of(path) == "engines", f"{of(path)}: a verb asks for an engine, whichever it is"

@@ -16,7 +16,7 @@ from autoseg.cli import main
 from autoseg.data.check import check_dataset
 from autoseg.data.conversion import writing
 from autoseg.data.dataset import read_dataset
-from autoseg.data.layouts.folders import read_names
+from autoseg.data.layouts.folders import read_names, read_table
 from autoseg.data.splits import read_splits
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
@@ -613,6 +613,41 @@ def test_names_of_values_are_read_by_the_titles_of_columns(source, tmp_path, lin
     (source / "derivatives" / "manual" / "dseg.tsv").write_text(lines)
     convert("bids", source, tmp_path / "out")
     assert check(tmp_path / "out").labels.groups == {"lesion": (1,), "oedema": (2,)}
+
+
+def test_the_background_cannot_be_what_nobody_drew(source, tmp_path):
+    put_image(source / "scans" / "P0.nii.gz")
+    put_label(source / "truth" / "P0.nii.gz")
+    with pytest.raises(DatasetError, match="ignore: expected a label value of its own, found 0"):
+        convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth", "ignore": 0})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"# of the atlas\n\nvalue,name\n1,liver\n2,vein\n"),
+        ("a.csv", b"sep=;\nname;value\nliver;1\nvein;2\n"),
+        ("a.txt", "value\tname\n1\tliver\n2\tvein\n".encode("utf-16")),
+        ("a.json", b'{"1": "liver", "2": "vein"}'),
+        ("a.JSON", b'{"liver": "1", "vein": 2}'),
+    ],
+)
+def test_names_are_read_as_spreadsheets_and_atlases_write_them(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert read_names(tmp_path / name) == {1: "liver", 2: "vein"}
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "1,liver\n1,vein\n"), ("a.json", '{"liver": 1, "vein": 1}')])
+def test_a_value_with_two_names_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DatasetError, match="expected one name for 1, found liver and vein"):
+        read_names(tmp_path / name)
+
+
+def test_titles_of_columns_count_in_any_case(tmp_path):
+    (tmp_path / "cases.csv").write_text("Case,Image_T1,LABEL_left Lung\na,x.nii,y.nii\n")
+    assert read_table(tmp_path / "cases.csv")[0] == ["case", "image_T1", "label_left Lung"]
 
 
 COLOUR_TABLES = {

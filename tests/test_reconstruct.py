@@ -270,3 +270,31 @@ def test_surfaces_beside_label_maps_are_scored(maps, formats, tmp_path):
     assert (row.case, row["dice"]) == ("a", rows["a"]["dice"])  # the voxels are scored all the same
     assert row["surface_assd_mm"] is None
     assert "cannot be read" in row.reason("surface_nsd")
+
+
+def test_gaps_between_neighbours_are_said_and_shared_surfaces_have_none(tmp_path, capsys):
+    data = ball().data.copy()
+    data[data == 2] = np.where(np.indices(data.shape)[2] < 15, 2, 3)[data == 2]
+    write_label_volume(LabelVolume(data, ball().geometry), tmp_path / "maps" / "a.nii.gz")
+    assert run(tmp_path / "maps", "--surfaces", "stl") == 0
+    (border,) = json.loads((tmp_path / "out" / "a.json").read_text())["borders"]
+    assert (border["first"], border["second"]) == ("label 2", "label 3")
+    assert 0 < border["gap_mean_mm"] <= border["gap_p95_mm"] <= border["gap_max_mm"] < 3
+    widest = f"1 borders of neighbours: surfaces at most {border['gap_max_mm']:.2f} mm apart (label 2 and label 3, a)"
+    assert widest in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "out"), "--quiet"]) == 0
+    assert "label 2 – label 3" in (tmp_path / "out" / "report.html").read_text()
+    capsys.readouterr()
+    assert run(tmp_path / "maps", "--surfaces", "stl", "--surfaces-shared") == 0
+    said = capsys.readouterr().out
+    assert "1 label maps reconstructed" in said  # other surfaces than before
+    assert "surfaces at most 0.00 mm apart; gaps of 0.0 mm3, overlaps of 0.0 mm3" in said
+    assert (tmp_path / "out" / "borders.csv").read_text().splitlines()[
+        1
+    ] == f"a,label 2,label 3,{border['faces']},0.0,0.0,0.0,0.0,0.0"
+    for name in ("label_2", "label_3"):
+        assert trimesh.load(tmp_path / "out" / "a_surfaces" / f"{name}.stl").is_watertight
+    assert run(tmp_path / "maps", "--surfaces-shared", "--decimate", "0.5") == 2
+    assert "Leave --decimate out, or --surfaces-shared" in capsys.readouterr().err
+    assert run(tmp_path / "maps", "--surfaces", "none") == 0
+    assert not (tmp_path / "out" / "borders.csv").exists()

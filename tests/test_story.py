@@ -18,6 +18,7 @@ from autoseg.options import InferenceOptions
 from autoseg.page.viewer import find_viewer
 from autoseg.phantoms import write_phantoms
 from autoseg.records import read_fold, read_surface_scores
+from tests.helpers.told_numbers import unknown_numbers
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,26 @@ def test_predictions_lie_on_the_scans_grid_and_are_scored(place, capsys):
         assert mask.geometry == scan.geometry
         assert set(np.unique(mask.data)) <= {0, 1, 2, 3, 4}
     assert json.loads((out / "run.json").read_text())["failures"] == {}
+
+
+def test_a_methods_text_lies_beside_fold_model_and_predictions_with_the_numbers_of_their_records(place):
+    workspace, out = place / "workspace", place / "predictions"
+    model = workspace / "models" / "Abdomen_fullres_3d_self_attention_unet"
+    fold = workspace / "runs" / "Abdomen" / "fullres_3d_self_attention_unet" / "fold_0"
+    for folder, words in (
+        (fold, ("## Training", "60 steps", "## Evaluation", "bootstrap")),
+        (model, ("## Training", "60 steps", "learning rate 0.03", "restore degraded patches")),
+        (out, ("## Training", "60 steps", "## Prediction", "3 cases were predicted", "## Evaluation", "bootstrap")),
+    ):
+        text = (folder / "methods.md").read_text()
+        assert all(word in text for word in words), folder
+        assert unknown_numbers(text, folder) == []
+        cited = set(re.findall(r"@(\w+)", text))
+        assert cited == set(re.findall(r"^@\w+\{(\w+),", (folder / "references.bib").read_text(), flags=re.MULTILINE))
+    zipped = place / "exported.zip"
+    assert call(place, "model", "export", str(model), str(zipped)) == 0
+    assert (place / "exported.methods.md").read_text() == (model / "methods.md").read_text()
+    assert (place / "exported.references.bib").is_file()
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("<image ") == 9
     assert str(place) not in page

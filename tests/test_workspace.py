@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from autoseg import pipeline
 from autoseg.atomic import remove_leftovers, replacing
 from autoseg.errors import AutosegError, DatasetError
+from autoseg.phantoms import write_phantoms
+from autoseg.pipeline import verification
 from autoseg.workspace import Workspace, read_json, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -66,12 +69,24 @@ def test_two_folders_cannot_share_a_name(tmp_path):
 WRITER = """
 import os, signal, sys
 from pathlib import Path
+from autoseg import pipeline
 from autoseg.atomic import replacing
 
 with replacing(Path(sys.argv[1])) as draft:
     draft.write_text("half")
     os.kill(os.getpid(), getattr(signal, sys.argv[2]))
 """
+
+
+def test_a_name_that_is_taken_is_refused_before_the_files_are_read(tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "w")
+    for number in ("1", "2"):
+        write_phantoms(tmp_path / number / "Dataset001_Same", training=2, test=0, in_plane_mm=8)
+    workspace.remember_dataset((tmp_path / "1" / "Dataset001_Same"), "Same")
+    monkeypatch.setattr(verification, "scan_dataset", None)  # nothing is looked at
+    for verb in (pipeline.verify, pipeline.plan_and_preprocess):
+        with pytest.raises(DatasetError, match="this workspace knows 'Same'"):
+            verb(tmp_path / "2" / "Dataset001_Same", workspace)
 
 
 def test_what_a_killed_writer_left_is_taken_away_by_the_next(tmp_path):

@@ -11,29 +11,33 @@ import argparse
 import importlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from autoseg.cli.common import add_common, install_log
+from autoseg.cli.common import add_common, install_log, place_among_ranks
 from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 VERBS = {
     "convert": "make a data-set folder of public data or of any scans and labels",
     "verify": "find every defect of a data set",
     "plan_and_preprocess": "verify, measure, plan and prepare data sets",
-    "train": "train one fold, then predict and score its validation cases",
+    "train": "train one fold or several, then predict and score the validation cases",
     "predict": "segment a scan or a folder of scans",
-    "reconstruct": "surfaces, measurements and cubic voxels of label maps of any tool",
+    "reconstruct": "make surfaces, measurements and cubic voxels of any tool's label maps",
     "evaluate": "score predictions against references",
     "report": "write the HTML report of a run, of predictions or of an evaluation",
-    "compare": "train, predict and score several networks alike, and say what the scores support",
-    "study": "cross-validate configurations, decide, and leave one model to predict with",
+    "compare": "train several networks under equal conditions and compare them by paired tests",
+    "study": "cross-validate configurations, choose by paired tests, and make one model of the choice",
+    "slurm": "print a SLURM job array for what is left of a training run, a study or a prediction",
     "model": "export, import or describe a model",
-    "demo": "the whole road on made-up scans, on a CPU, in minutes",
+    "networks": "list the networks",
+    "recipe": "show every setting of a training run, its value and where it comes from",
+    "completion": "print the script that completes these commands in a shell",
+    "demo": "run every step on made-up scans, on a CPU, in minutes",
 }
 
 
@@ -47,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     install_log(args.quiet)
     try:
+        _refuse_torchrun(args.verb)
         with _asked_to_stop():
             return args.run(args) or 0
     except AutosegError as fault:
@@ -76,6 +81,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _refuse_torchrun(verb: str) -> None:
+    """``torchrun`` starts several processes of one command, which would all do the same work."""
+    if place_among_ranks()[1] > 1 and verb != "train":
+        raise AutosegError(f"torchrun is for autoseg train. Start autoseg {verb} without it; autoseg predict has --shard i/N")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments that a command of these words would have; SystemExit, with a message, where they are wrong."""
+    return _parser(words).parse_args(words)
+
+
 @contextmanager
 def _asked_to_stop() -> Iterator[None]:
     """Whatever asks a command to stop interrupts it, once: then it is ending already, and only a person may press again."""
@@ -90,7 +106,12 @@ def _asked_to_stop() -> Iterator[None]:
         yield
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with the arguments of every verb."""
+    return _parser(VERBS, every=True)
+
+
+def _parser(argv: Iterable[str], *, every: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="autoseg",
         description="Self-configuring segmentation of medical images: a folder of scans in, masks and a report out.",
@@ -100,7 +121,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     chosen = next((word for word in argv if word in VERBS), None)
     for name, meaning in VERBS.items():
         verb = verbs.add_parser(name, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
-        if name == chosen:  # other verbs are not even imported
+        if every or name == chosen:  # other verbs are not even imported
             module = importlib.import_module(f"autoseg.cli.{name}")
             module.add_arguments(verb)
             if name != "model":  # whose actions have them

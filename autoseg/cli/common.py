@@ -19,7 +19,15 @@ from autoseg.options import Runtime
 if TYPE_CHECKING:
     from autoseg.workspace import Workspace
 
-__all__ = ["Progress", "add_common", "install_log", "print_findings", "runtime_of", "workspace_of"]
+__all__ = [
+    "Progress",
+    "add_common",
+    "install_log",
+    "place_among_ranks",
+    "print_findings",
+    "runtime_of",
+    "workspace_of",
+]
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -37,18 +45,30 @@ def workspace_of(args: argparse.Namespace) -> Workspace:
     return Workspace(Path(args.workspace or os.environ.get("AUTOSEG_WORKSPACE") or "autoseg_workspace").absolute())
 
 
+def place_among_ranks() -> tuple[int, int, int, int]:
+    """What ``torchrun`` says of this process: its number and that of all, and both on this machine; without it (0, 1, 0, 1)."""
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ):
+        return 0, 1, 0, 1
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    index, count, local, here = (int(os.environ.get(name, default)) for name, default in names.items())
+    return index, count, local, here
+
+
 def runtime_of(args: argparse.Namespace) -> Runtime:
     """The Runtime that the arguments say, with progress on standard error."""
     return replace(options_from(args, Runtime()), progress=Progress(args.quiet))
 
 
-def install_log(quiet: bool = False) -> None:
-    """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone."""
+def install_log(quiet: bool = False, silent: bool = False) -> None:
+    """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone.
+
+    With ``silent`` not even those: another process of this training shows them.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_Sentences())
     log = logging.getLogger("autoseg")
     log.handlers[:] = [handler]
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.setLevel(logging.ERROR if silent else logging.WARNING if quiet else logging.INFO)
 
 
 class _Sentences(logging.Formatter):

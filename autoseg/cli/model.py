@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from autoseg.cli.common import add_common, runtime_of, workspace_of
 from autoseg.cli.flags import add_flags
@@ -15,18 +16,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     export = actions.add_parser("export", help="write a model as one zip, as ONNX, or for nnU-Net")
     export.add_argument("model", help="name or folder")
-    export.add_argument("file", help="zip, .onnx file, or folder for nnU-Net, to write")
+    export.add_argument("file", help="what to write: a zip, an .onnx file, or a folder for nnU-Net")
     export.add_argument("--format", choices=("autoseg", "onnx", "nnunet"), default="autoseg", help="default: autoseg's own")
-    export.add_argument("--fresh", action="store_true", help="write over a file of another program, in autoseg's own format")
+    export.add_argument("--fresh", action="store_true", help="with autoseg's own format: overwrite a file of another program")
     install = actions.add_parser("import", help="check a model file and add it to the workspace")
     install.add_argument("file", help="zip or folder; also results of nnU-Net 2: folder, exported zip, or one fold")
     install.add_argument("--name", help="default: the file's name, or data set and configuration of nnU-Net's")
-    info = actions.add_parser("info", help="what a model is")
+    info = actions.add_parser("info", help="describe a model")
     info.add_argument("model", help="name, folder or zip")
     info.add_argument("--json", action="store_true", help="print the description as JSON")
-    calibrate = actions.add_parser("calibrate", help="find out which windows a model can spare")
+    calibrate = actions.add_parser("calibrate", help="find which windows a model can skip")
     calibrate.add_argument("model", help="name or folder")
-    calibrate.add_argument("--cases", required=True, metavar="DIR", help="scans larger than its windows; labels are not needed")
+    calibrate.add_argument(
+        "--cases", required=True, metavar="DIR", help="scans larger than the model's windows; labels are not needed"
+    )
     add_flags(calibrate, Runtime, only=("device",))
     for action in (export, install, info, calibrate):
         add_common(action)
@@ -45,4 +48,13 @@ def run(args: argparse.Namespace) -> None:
         print(found.summary(describe_model(args.model, workspace)["structures"]))
     else:
         about = describe_model(args.model, workspace)
-        print(json.dumps(about, indent=1) if args.json else "\n".join(f"{key}: {value}" for key, value in about.items()))
+        print(
+            json.dumps(about, indent=1) if args.json else "\n".join(f"{key}: {_short(value)}" for key, value in about.items())
+        )
+
+
+def _short(value: Any) -> Any:
+    """A value for a line of text: without the settings of recipes, which ``--json`` and the methods text tell."""
+    if not isinstance(value, dict):
+        return value
+    return {key: "..." if key == "recipe" and part else _short(part) for key, part in value.items()}

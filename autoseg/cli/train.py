@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+from dataclasses import replace
 
-from autoseg.cli.common import runtime_of, workspace_of
+from autoseg.cli.common import install_log, place_among_ranks, runtime_of, workspace_of
 from autoseg.cli.flags import add_flags, options_from
+from autoseg.errors import AutosegError
 from autoseg.options import Runtime, TrainOptions
 
 
@@ -17,25 +20,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a fold (0 to 4), several (0,1,2 or 0-4, with one report at the end), or all (every case, no validation)",
     )
     add_flags(parser, TrainOptions)
-    meant = {"fresh": "start anew, over an earlier run of this name", "workers": "threads for preparing and scoring"}
-    add_flags(parser, Runtime, help=meant)
+    meant = {
+        "fresh": "start again from step 0 and replace an earlier run of this name",
+        "workers": "threads for preparing and scoring",
+    }
+    add_flags(parser, Runtime, only=("device", "workers", "fresh"), help=meant)
 
 
 def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import train
+    from autoseg.training.ranks import Withdrawn, join
 
-    options = options_from(args, TrainOptions())
-    folds = train(
-        args.dataset,
-        args.fold,
-        workspace_of(args),
-        options,
-        runtime_of(args),
-        on_training=lambda training: _show(training.explain(decisions=options.explain), options),
-        on_fold=lambda fold: print(fold.summary(), flush=True),
-        on_report=lambda found: print(found.summary(), flush=True),
-    )
+    options, (index, count, local, here) = options_from(args, TrainOptions()), place_among_ranks()
+    args.quiet = args.quiet or index > 0
+    install_log(args.quiet, silent=index > 0)
+    try:
+        with join(index, count, args.device, local=local, here=here) as (ranks, device):
+            folds = train(
+                args.dataset,
+                args.fold,
+                workspace_of(args),
+                options,
+                replace(runtime_of(args), device=device, fresh=args.fresh and not _is_restart()),
+                on_training=lambda training: _show(training.explain(decisions=options.explain), options),
+                on_fold=lambda fold: print(fold.summary(), flush=True),
+                on_report=lambda found: print(found.summary(), flush=True),
+                ranks=ranks,
+            )
+    except KeyboardInterrupt:
+        if index == 0:
+            raise
+        return 130
+    except Withdrawn:
+        if index == 0 or args.debug:
+            raise
+        return 2
+    except AutosegError as fault:
+        raise (type(fault)(f"process {index}: {fault}") if index else fault) from fault
     return 1 if any(fold.failures for fold in folds) else 0
+
+
+def _is_restart() -> bool:
+    """Whether this command was started again by ``torchrun`` or by SLURM: what it made so far is then gone on with."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def _show(text: str, options: TrainOptions) -> None:

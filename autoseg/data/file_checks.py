@@ -53,17 +53,24 @@ def check_presence(case: Case, ending: str) -> list[Finding]:
     missing = [path for path in case.image_paths if not path.is_file()]
     findings = []
     if len(missing) == len(case.image_paths):
-        remedy = "Add the image, or take the label away."
-        if case.label and image_name(ending).fullmatch(case.label.name):
-            remedy = f"Labels carry no channel number: rename {case.label.name} to {case.id[:-5]}{ending}."
-        elif (similar := missing[0].with_name(case.id + ending)).is_file():
-            remedy = f"Rename {similar.name} to {missing[0].name}."
+        remedy = _remedy_of_names(case, missing[0], ending)
         findings.append(_missing(case, "missing-image", missing[0], remedy))
     else:
         findings += [_missing(case, "missing-channel", path, "Add the channel, or leave the case out.") for path in missing]
     if case.label is None or not case.label.is_file():
         findings.append(_missing(case, "missing-label", case.label, "Add the label, or take the image away."))
     return findings
+
+
+def _remedy_of_names(case: Case, wanted: Path, ending: str) -> str:
+    """What to do about a case without images: often they lie there, and their names lack the channel, or that of the label has
+    one. Cases may end in four digits, too."""
+    similar, first = (wanted.with_name(name + ending) for name in (case.id, f"{case.id[:-4]}0000"))
+    if case.label and image_name(ending).fullmatch(case.label.name) and first.is_file():
+        return f"Labels carry no channel number: rename {case.label.name} to {case.id[:-5]}{ending}."
+    if similar.is_file():
+        return f"Rename {similar.name} to {wanted.name}."
+    return "Add the image, or take the label away."
 
 
 def _missing(case: Case, code: str, path: Path | None, remedy: str) -> Finding:

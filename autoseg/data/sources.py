@@ -73,6 +73,8 @@ def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str
     kinds: dict[str, list[Path]] = defaultdict(list)
     for path in image_files(source):
         kinds[_kind(path)].append(path)
+    if not kinds and _is_bids(source):
+        return _of_bids(source, channels)
     has_dataset = (source / "dataset.json").is_file() and (not kinds or (source / "imagesTr").is_dir())
     found = None if has_dataset else series_in(source, inverts=inverts)
     beside = [DATA_SET] * has_dataset + [SERIES] * bool(found and found.series)
@@ -211,6 +213,35 @@ def _of_dataset(source: Path, left_out: list[str]) -> Inputs:
     if not spec.test:
         raise AutosegError(f"{source}: a data set without test cases. Give the folder of the scans, such as imagesTr")
     return Inputs(tuple(spec.test), spec.file_ending, tuple(left_out))
+
+
+def _is_bids(source: Path) -> bool:
+    """Whether anatomical scans of subjects lie there by the names of BIDS."""
+    found = (path for inner in ("", "ses-*/") for path in source.glob(f"sub-*/{inner}anat/sub-*.nii*"))
+    return next(found, None) is not None
+
+
+def _of_bids(source: Path, channels: Sequence[str]) -> Inputs:
+    """A case for each session of each subject."""
+    from autoseg.data.layouts.bids import find, suffixes
+
+    there = suffixes(source)
+    known = {suffix.lower(): suffix for suffix in there}
+    wanted = [known.get(channel.lower()) for channel in channels]
+    if None in wanted and len(channels) == len(there) == 1:
+        wanted = list(there)
+    suffixes_wanted = [suffix for suffix in wanted if suffix]
+    if len(suffixes_wanted) < len(channels):
+        raise AutosegError(
+            f"{source}: the model needs {', '.join(channels)}, and the sessions of this BIDS data set have {', '.join(there)}. "
+            "Copy the scans that are meant to CASE_0000.nii.gz and so on, and give the folder of these"
+        )
+    found = find(source, channels=suffixes_wanted)
+    left_out = [f"{one.case}: {one.message}" for one in found.findings if one.severity == "error"]
+    cases = tuple(Case(case.id, case.patient, tuple(image.path for image in case.images), None) for case in found.cases)
+    if not cases:
+        raise AutosegError(f"{source}: no session has one scan of {', '.join(suffixes_wanted)} each: {'; '.join(left_out)}")
+    return Inputs(cases, ".nii.gz", tuple(left_out))
 
 
 def _of_series(source: Path, found: Any, channels: Sequence[str], file_ending: str, left_out: list[str]) -> Inputs:

@@ -1,11 +1,13 @@
-"""Who does the work: threads of this process for cases, a process of its own for a whole command."""
+"""Who does the work: threads of this process or workers of a cluster for cases, a process of its own for a whole command."""
 
+from autoseg.engines.choice import ENGINES, engine_of
 from autoseg.engines.local import LocalEngine, default_workers, map_cases
 from autoseg.engines.processes import STOP_SIGNALS, on_stop_signals, run_command, run_commands
 from autoseg.engines.saying import said_of, saying
 from autoseg.engines.steps import Engine, Outcome, Pipelined, Runner, Step, reason_of
 
 __all__ = [
+    "ENGINES",
     "STOP_SIGNALS",
     "Engine",
     "LocalEngine",
@@ -14,6 +16,7 @@ __all__ = [
     "Runner",
     "Step",
     "default_workers",
+    "engine_of",
     "map_cases",
     "on_stop_signals",
     "reason_of",

@@ -37,11 +37,12 @@ __all__ = ["METRICS", "MaskPair", "PairMetric", "default_tolerance_mm", "explain
 
 
 def default_tolerance_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
-    """Tolerance of the surface Dice where none is given: the largest voxel edge, at least 1 mm.
+    """Tolerance of the surface Dice where none is given: the largest voxel edge, at least 1 mm or ten voxels, what is less.
 
-    An axis of one voxel is not counted: nothing can be off along it.
+    A mm is nothing where voxels are micrometres. An axis of one voxel is not counted: nothing can be off along it.
     """
-    return max(1.0, *(s for s, n in zip(spacing_mm, shape, strict=True) if n > 1), 0.0)
+    largest = max((s for s, n in zip(spacing_mm, shape, strict=True) if n > 1), default=1.0)
+    return max(largest, min(1.0, 10 * largest))
 
 
 def image_diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:

@@ -10,15 +10,26 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import FileDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from autoseg.errors import FileError, reason_of
-from autoseg.imaging.raw import REMEDY
+from autoseg.imaging.raw import REMEDY, is_dicom_start
 
 __all__ = ["open_dataset", "pixel_source"]
 
 LARGEST_UNPACKED = 1 << 30  # bytes of a deflated file; zlib packs a thousand to one, so a small file could fill the memory
 _PREAMBLE, _GROUP_LENGTH = 132, 12  # bytes before the file meta information, and of its first element
+# transfer syntaxes by (whether kinds of values are left out, whether the lowest byte comes first)
+_PLAIN = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
 _PIECE = 1 << 16  # of which one step makes up to 64 MiB
 
 
@@ -37,7 +48,11 @@ def open_dataset(path: Path, called: str = "", **options: Any) -> FileDataset:
             warnings.simplefilter("ignore")  # of values that are odd but can be read
             if is_deflated(path) and _unpacks_to_more(path, LARGEST_UNPACKED):
                 raise ValueError(f"it unpacks to more than {LARGEST_UNPACKED >> 20} MiB")
-            return pydicom.dcmread(path, **options)
+            dataset = pydicom.dcmread(path, force=is_dicom_start(_start_of(path)), **options)
+            if "TransferSyntaxUID" not in dataset.file_meta:  # a file without signature does not say it; pydicom found out
+                is_implicit, is_little = dataset.original_encoding
+                dataset.file_meta.TransferSyntaxUID = _PLAIN[bool(is_implicit), is_little is not False]
+            return dataset
     except Exception as error:  # pydicom raises what it likes
         reason = reason_of(error).replace(str(path), "it")
         raise FileError(
@@ -46,8 +61,18 @@ def open_dataset(path: Path, called: str = "", **options: Any) -> FileDataset:
 
 
 def pixel_source(path: Path, called: str = "") -> Path | FileDataset:
-    """What ``pydicom.pixels.pixel_array`` takes of a file: its path, or the whole of a deflated one, where it looks in vain."""
-    return open_dataset(path, called) if is_deflated(path) else path
+    """What ``pydicom.pixels.pixel_array`` takes of a file: its path, or the whole of one where it looks in vain, since it is
+    deflated or has no signature."""
+    return open_dataset(path, called) if is_deflated(path) or not _has_signature(path) else path
+
+
+def _has_signature(path: Path) -> bool:
+    return _start_of(path)[128:132] == b"DICM"
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_PREAMBLE)
 
 
 def is_deflated(path: Path) -> bool:

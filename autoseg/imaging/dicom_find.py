@@ -25,9 +25,10 @@ from autoseg.errors import FileError
 from autoseg.imaging.dicom_file import open_dataset
 from autoseg.imaging.dicom_patient import PATIENT_TAGS, pseudonymise
 from autoseg.imaging.dicom_series import FINEST_MM, DicomSeries, Plane, depths_mm, repeats
+from autoseg.imaging.raw import is_dicom_start
 from autoseg.imaging.tree import files_under
 
-__all__ = ["Found", "Header", "find_series", "header_of", "planes_of"]
+__all__ = ["Found", "Header", "Told", "find_series", "header_of", "planes_of", "tell_series"]
 
 Header = dict[str, Any]  # element by keyword
 Member = tuple[Path, Header]  # a file of a series
@@ -67,6 +68,8 @@ _FILE_TAGS = (
     "Rows",
     "Columns",
     "NumberOfFrames",
+    "NumberOfSeriesRelatedInstances",
+    "ImagesInAcquisition",
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "ModalityLUTSequence",
@@ -87,13 +90,15 @@ class Found:
     left_out: tuple[str, ...]
 
 
-def find_series(source: str | os.PathLike[str], *, inverts: bool = False) -> Found:
+def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among: Iterable[Path] | None = None) -> Found:
     """Every volume in a file, a folder or a tree.
 
     Args:
         source: path of a folder, whose subfolders and links to folders are looked through too; of a DICOMDIR, which stands for
             its folder; or of one DICOM file, which must be complete by itself.
         inverts: values of MONOCHROME1 are turned round, see ``DicomSeries``.
+        among: only these files of the folder. The names of their series then end with a digest of the images' identifiers, so
+            that they hang on nothing else in it.
 
     Returns:
         Found
@@ -105,7 +110,7 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False) -> Fou
     if source.name.upper() == "DICOMDIR":
         source = source.parent
     folder = source if source.is_dir() else source.parent
-    paths = files_under(source) if source.is_dir() else [source]
+    paths = among if among is not None else files_under(source) if source.is_dir() else [source]
     groups: dict[str, list[Member]] = defaultdict(list)
     others: Counter[str] = Counter()
     unreadable: list[str] = []
@@ -132,8 +137,25 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False) -> Fou
         found, note = _volumes(members, source)
         series += found
         left_out += note
-    named = _with_unique_names([replace(one, inverts=True) for one in series] if inverts else series)
-    return Found(named, tuple(left_out))
+    series = [replace(one, inverts=True) for one in series] if inverts else series
+    return Found(_with_unique_names(series, every=among is not None), tuple(left_out))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the header of a file says of its series: its identifier, and of how many files it is; 0 where it does not say."""
+
+    series: str
+    files: int
+
+
+def tell_series(path: Path) -> Told | None:
+    """Told of an image; None for what is no DICOM file or no image."""
+    header = header_of(path)
+    if header is None or str(header.get("Modality")) in NO_SCANS or not _whole(header, "Rows"):
+        return None
+    stated = _whole(header, "NumberOfSeriesRelatedInstances") or _whole(header, "ImagesInAcquisition") or 0
+    return Told(str(header.get("SeriesInstanceUID") or path.parent), stated)
 
 
 def header_of(path: Path) -> Header | None:
@@ -147,12 +169,12 @@ def header_of(path: Path) -> Header | None:
 
 
 def _begins_as_dicom(path: Path) -> bool:
-    """Whether a file has the signature; pipes and the like are not even opened."""
+    """Whether a file begins as DICOM; pipes and the like are not even opened."""
     try:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            return is_dicom_start(file.read(132))
     except OSError:
         return False
 
@@ -399,10 +421,10 @@ def _letters() -> Iterator[str]:
     return itertools.chain(alphabet, ("".join(pair) for pair in itertools.product(alphabet, repeat=2)))
 
 
-def _with_unique_names(series: list[DicomSeries]) -> tuple[DicomSeries, ...]:
-    """Sorted by name; where names are the same, the end of a digest of the images' identifiers is added."""
+def _with_unique_names(series: list[DicomSeries], *, every: bool = False) -> tuple[DicomSeries, ...]:
+    """Sorted by name; where some are the same, or for ``every`` one, a digest of the images' identifiers ends the name."""
     count = Counter(one.name for one in series)
-    named = [one if count[one.name] == 1 else replace(one, name=f"{one.name}_{_mark(one)}") for one in series]
+    named = [one if count[one.name] == 1 and not every else replace(one, name=f"{one.name}_{_mark(one)}") for one in series]
     return tuple(sorted(named, key=lambda one: one.name))
 
 

@@ -149,7 +149,7 @@ def _contours(
     mask: NDArray[np.bool_], planes: Sequence[Plane], images: Sequence[Dataset], steps_mm: NDArray[np.float64]
 ) -> list[Dataset]:
     """Items of a ContourSequence."""
-    digits = int(np.clip(4 - np.floor(np.log10(np.linalg.norm(steps_mm, axis=1).min())), 4, 9))
+    digits = _digits(planes, mask.shape[1:], steps_mm)
     contours = []
     for layer, plane, image in zip(mask, planes, images, strict=True):
         for polygon in outlines(layer) if layer.any() else ():
@@ -158,9 +158,20 @@ def _contours(
             contour.ContourImageSequence = [image]
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(points_mm)
-            contour.ContourData = [f"{value:.{digits}f}" for value in points_mm.ravel()]  # of 16 characters at most
+            contour.ContourData = [f"{value:.{digits}f}" for value in points_mm.ravel()]
             contours.append(contour)
     return contours
+
+
+def _digits(planes: Sequence[Plane], shape: tuple[int, ...], steps_mm: NDArray[np.float64]) -> int:
+    """Behind the point of a coordinate: a ten-thousandth of a pixel, as far as the 16 characters of a decimal string reach."""
+    corners = (
+        np.array([plane.position for plane in planes])[:, None]
+        + np.array([(0, 0), shape, (0, shape[1]), (shape[0], 0)]) @ steps_mm
+    )
+    before = len(f"-{np.abs(corners).max():.0f}.")
+    wanted = np.clip(4 - np.floor(np.log10(np.linalg.norm(steps_mm, axis=1).min())), 4, 9)
+    return int(min(wanted, 16 - before))
 
 
 def _structure_set(header: Dataset, identify: Callable[[str], str], model: str, version: str) -> Dataset:

@@ -21,10 +21,10 @@ TO_RAS = np.array([-1.0, -1.0, 1.0])
 # Lengths are met to so many mm at most, and in small voxels to a share of them.
 SAME_PLACE_MM, SAME_PLACE_SHARE = 1e-2, 0.05  # of the mean distance of images, and of a pixel
 FINEST_MM, FINEST_SHARE = 1e-5, 1e-3  # of a pixel: below either two headers mean one place
-EVEN_MM = 0.06  # writers that round positions to a tenth of a mm are off by up to 0.05
+EVEN_MM = 0.101  # writers that round positions to a tenth of a mm are off by up to 0.05, and so are both ends
 EVEN_SHARE = 0.02  # of the distance of slices: nothing is moved by more than a fiftieth of a slice,
 EVEN_MOST = 0.2  # or a fifth by rounding: a slice that is missing moves another one by a quarter at least
-TILT_SHARE = 0.1  # of a pixel
+TILT_MM, TILT_SHARE = 0.06, 0.1  # the latter of a pixel
 OFF_GRID = 0.5  # of a pixel: how far beside the common grid a slice may say that it lies
 ROUNDED = 1e-4  # directions and relative pixel sizes that differ by more are worth a note
 
@@ -300,7 +300,7 @@ def _tilt_note(first: Plane, positions: NDArray[np.float64], step: NDArray[np.fl
     normal = _normal(first)
     sideways = step - normal * (normal @ step)
     shift = float(np.linalg.norm(sideways)) * (len(positions) - 1)
-    if shift <= min(EVEN_MM, TILT_SHARE * min(first.spacing_mm or ())):
+    if shift <= min(TILT_MM, TILT_SHARE * min(first.spacing_mm or ())):
         return None
     degrees = np.degrees(np.arctan2(np.linalg.norm(sideways), abs(normal @ step)))
     return (

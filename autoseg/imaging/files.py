@@ -22,7 +22,7 @@ from autoseg.imaging import itk, nifti, pictures
 from autoseg.imaging.crop import laid_on
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.raw import REMEDY, digest_of, read_bytes
+from autoseg.imaging.raw import REMEDY, digest_of, is_dicom_start, read_bytes
 from autoseg.imaging.resample import resample_anywhere
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.names import case_name
@@ -70,6 +70,7 @@ FORMATS = Registry(
 _UNREAD_VOLUMES = (".img", ".img.gz", ".hdr", ".mgz", ".mgh", ".mnc", ".gipl", ".gipl.gz", ".par", ".vti", ".npy")
 _UNREAD_PACKED = (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip")
 _UNREAD = (*_UNREAD_VOLUMES, *_UNREAD_PACKED, ".bmp", ".gif", ".jp2", ".webp", ".svs")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".dcm.gz")  # which may hold scans
 SEGMENTATION = ".dcm"  # by which DICOM label maps are found in a folder; whether a file is DICOM its content tells
 
 AnyPath = str | PathLike[str]
@@ -122,10 +123,18 @@ def stem_of(path: AnyPath) -> str:
 
 
 def left_unread(paths: Iterable[Path]) -> list[str]:
-    """A sentence about files of kinds that we cannot read, where there are any; nobody may take the others for all there is."""
-    found = sorted(path.name for path in paths if path.name[0] != "." and path.name.lower().endswith(_UNREAD))
-    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return [f"{found[0]}{more}: a kind of image that is not read; convert it to .nii.gz"] if found else []
+    """A sentence about files of kinds that we cannot read, and one about archives, where there are any; nobody may take the
+    others for all there is."""
+    names = sorted(path.name for path in paths if path.name[0] != ".")
+    said = []
+    for endings, why in (
+        (_UNREAD, "a kind of image that is not read; convert it to .nii.gz"),
+        (_ARCHIVES, "an archive, which is not looked into; unpack it if it holds scans"),
+    ):
+        if found := [name for name in names if name.lower().endswith(endings)]:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            said.append(f"{found[0]}{more}: {why}")
+    return said
 
 
 def is_slicer_segmentation(path: AnyPath) -> bool:
@@ -151,7 +160,7 @@ def is_dicom(image: Image) -> bool:
     if path.name.lower().endswith(tuple(FORMATS)) or not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return is_dicom_start(file.read(132))
 
 
 def paths_of(image: Image) -> tuple[Path, ...]:
@@ -168,10 +177,16 @@ def digest_on_disk(image: Image) -> str:
     return read_file(path).digest if path.name.lower().endswith(apart) else digest_of(read_bytes(path))
 
 
-def series_in(source: AnyPath, *, inverts: bool = False) -> Any:
-    """Every DICOM series in a file, a folder or a tree; see ``dicom_find.find_series``."""
+def series_in(source: AnyPath, *, inverts: bool = False, among: Iterable[Path] | None = None) -> Any:
+    """Every DICOM series in a file, a folder or a tree, or in some of its files; see ``dicom_find.find_series``."""
     with _blamed_on(source):
-        return _dicom().find_series(source, inverts=inverts)
+        return _dicom().find_series(source, inverts=inverts, among=among)
+
+
+def tell_series(path: Path) -> Any:
+    """Which DICOM series a file belongs to; None where it is no image of one; see ``dicom_find.tell_series``."""
+    with _blamed_on(path):
+        return _dicom().tell_series(path) if is_dicom(path) else None
 
 
 def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = None) -> FileContent:
@@ -361,7 +376,12 @@ def _dicom() -> Any:
     try:
         from autoseg.imaging import dicom_read
     except ImportError as error:
-        raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install autoseg[dicom]") from error
+        raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install {error.name}") from error
+    except Exception as error:  # of a package that is broken, or of a folder of the same name that is taken for one
+        raise FileError(
+            f"DICOM needs packages that can be imported, found {type(error).__name__}: {error}. Install them again, "
+            "or start from another folder: Python takes folders beside a script, or where it was started, for packages"
+        ) from error
     return dicom_read
 
 
@@ -393,4 +413,4 @@ def _label_type(values: np.ndarray, path: Image) -> type[np.integer[Any]]:
     for kind in _LABEL_TYPES:
         if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max:
             return kind
-    raise FileError(f"{path}: expected label values within 32 bits, found {lowest} to {highest}. Number the structures anew.")
+    raise FileError(f"{path}: expected label values within 32 bits, found {lowest} to {highest}. Renumber the structures.")

@@ -22,6 +22,8 @@ from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, re
 
 __all__ = ["description", "layers_of", "read", "read_geometry", "read_labels", "read_segment", "segment_names", "write"]
 
+SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # on standard error, past everything that could hold it
+
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 _ITK_SAYS = re.compile(r"ITK ERROR: \w+\(\w+\): ([^.]+)")
 
@@ -35,16 +37,19 @@ def read(path: AnyPath) -> Content:
     return content
 
 
-def read_labels(path: AnyPath) -> Content:
-    """As ``read``; of a segmentation of 3D Slicer one map whose values are told by ``segment_names``.
+def read_labels(path: AnyPath) -> Content | tuple[np.ndarray, Geometry, tuple[str, ...], str, bool]:
+    """As ``read``; of a segmentation of 3D Slicer one map whose values are told by ``segment_names``, and that its grid may be
+    that of a part, since 3D Slicer stores no more than the segments fill.
 
     Raises:
         FileError: segments in several layers that overlap.
     """
     (data, geometry, notes, digest), header = _read(Path(path))
     segments = header.segments()
-    if not segments or len(data) == 1:
+    if not segments:
         return data, geometry, notes, digest
+    if len(data) == 1:
+        return data, geometry, notes, digest, True
     merged = np.zeros(geometry.shape, np.uint16)
     for value, segment in enumerate(segments, 1):
         mask = _mask(data, segment, header)
@@ -55,7 +60,7 @@ def read_labels(path: AnyPath) -> Content:
                 "each as a file of its own, or convert the data with `autoseg convert folders`, which makes regions of them."
             )
         merged[mask] = value
-    return merged[None], geometry, (*notes, "Segments lie in several layers; they are numbered in their order."), digest
+    return merged[None], geometry, (*notes, "Segments lie in several layers; they are numbered in their order."), digest, True
 
 
 def segment_names(path: AnyPath) -> dict[str, int]:
@@ -131,7 +136,7 @@ def _mask(data: np.ndarray, segment: Segment, header: Header) -> np.ndarray:
     """(Z, Y, X) bool of a segment in the layers (L, Z, Y, X)."""
     if segment.layer >= len(data):
         raise FileError(
-            f"{header.path}: expected {segment.name} in layer {segment.layer}, found {len(data)} layers. Save it anew."
+            f"{header.path}: expected {segment.name} in layer {segment.layer}, found {len(data)} layers. Save it again."
         )
     mask: np.ndarray = data[segment.layer] == segment.value
     return mask
@@ -150,6 +155,12 @@ def _grid_of(image: Any, header: Header) -> tuple[Geometry, list[str]]:
         name, factor = unit
         spacing, origin = [factor * v for v in spacing], [factor * v for v in origin]
         notes.append(f"Lengths in the header are in {name}; they are converted to mm.")
+    if unsized := header.unsized_axes():
+        notes.append(f"The header gives no voxel size along {', '.join(unsized)}; 1 mm is assumed.")
+    if not header.names_space():
+        notes.append(
+            "The header does not say how its axes lie in the patient: x to the left, y to the back, z to the head is assumed."
+        )
     return _geometry_of(image, spacing, origin), notes
 
 
@@ -216,7 +227,9 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
         try:
             SimpleITK.WriteImage(image, str(target), useCompression=True)
         except RuntimeError as error:
-            raise FileError(f"{path}: cannot be written: {_told(error)} Look at the rights and the room there.") from error
+            raise FileError(
+                f"{path}: cannot be written: {_told(error)} Check the permissions and the free space there."
+            ) from error
 
 
 def _reader(path: Path) -> Any:

@@ -33,6 +33,9 @@ _NRRD_TYPES = {
     "f4": "float",
     "f8": "double",
 }
+_SPATIAL = ("domain", "space", "none", "???")  # kinds of axes that may be those of space
+_ANATOMICAL = {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps"}
+_ANATOMICAL |= {"rast", "last", "lpst"}  # with time
 _KIND_OF = {name: kind for kind, names in _NRRD_TYPES.items() for name in names.split(",")}
 _LONGEST = 1 << 20  # of a header
 # how many numbers a field of MetaImage has for n axes, as a power of n
@@ -225,6 +228,21 @@ class Header:
             found.append((low if nodes else low + step / 2, step) if ok else None)
         return found
 
+    def unsized_axes(self) -> list[str]:
+        """Axes of space, of x, y and z, whose voxel size is given in no way, or as a number that is none."""
+        if self.is_meta:
+            return [] if {"elementspacing", "elementsize"} & set(self.fields) else list("xyz"[: len(self.sizes)])
+        if self.fields.get("space directions") or self.axis_ranges():
+            return []
+        kinds = self.fields.get("kinds", "").lower().split()
+        of_space = [axis for axis in range(len(self.sizes)) if axis >= len(kinds) or kinds[axis] in _SPATIAL][:3]
+        given = self._numbers("spacings")
+        return ["xyz"[n] for n, axis in enumerate(of_space) if axis >= len(given) or not math.isfinite(given[axis])]
+
+    def names_space(self) -> bool:
+        """Whether the axes of the patient are named; MetaImage has but one way."""
+        return self.is_meta or self.fields.get("space", "").lower().removesuffix("-time") in _ANATOMICAL
+
     def segments(self) -> tuple[Segment, ...]:
         """Those that 3D Slicer describes, in its order; () of other files."""
         found = []
@@ -236,7 +254,11 @@ class Header:
                 self.own.get(prefix + key, other) for key, other in (("LabelValue", str(number + 1)), ("Layer", "0"))
             )
             if not (value.strip().isdigit() and layer.strip().isdigit()):
-                raise FileError(f"{self.path}: expected label value and layer of segment {number} as numbers. Save it anew.")
+                raise FileError(f"{self.path}: expected label value and layer of segment {number} as numbers. Save it again.")
+            if not int(value):
+                raise FileError(
+                    f"{self.path}: expected label values from 1 of its segments, found 0, the background. Save it again."
+                )
             name = self.own.get(prefix + "Name") or self.own[prefix + "ID"]
             found.append(Segment(name.strip() or f"segment {number + 1}", int(value), int(layer)))
         return tuple(found)

@@ -8,6 +8,7 @@ palette count, not its colours, and JPEG is refused, because it changes numbers.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ _KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg
 _GREYS = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
 _WRITTEN = {"PNG": (np.uint8, np.uint16), "TIFF": (np.uint8, np.uint16, np.int32, np.float32), "JPEG": ()}
 _BITS, _MEANING, _TURN, _PLANES, _SIGN = 258, 262, 274, 284, 339  # tags of TIFF, the third one of Exif too
+_DESCRIPTION = 270  # another tag of TIFF
+_IMAGEJ, _OME = re.compile(r"\bunit=(\S+)"), re.compile(r'\bPhysicalSizeX="([^"]+)"')
 _BYTES = {"I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # of a number; 1 of other modes
 _COPIES = 4  # of the pixels that lie in memory at a time, while they are decoded and checked
 # pixel bytes that one byte of a file can hold at most, by how they are packed; numbers may be wider in memory, and runs of JPEG
@@ -47,7 +50,7 @@ def read_labels(path: AnyPath) -> Content:
     """As ``read``, but one channel of label values, or a ``FileError`` where the picture does not say which they are."""
     raw, picture = _open(path)
     if picture.format == "JPEG":
-        raise FileError(f"{path}: expected labels exact to the number, found JPEG, which changes them. Draw them anew as PNG.")
+        raise FileError(f"{path}: expected exact labels, found JPEG, which alters them. Draw them again and save them as PNG.")
     if picture.mode == "P":
         pixels = _decoded(path, picture)
         notes: tuple[str, ...] = ("The label has a palette: its numbers count, not its colours.",)
@@ -136,7 +139,7 @@ def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray,
         pixels = _decoded(path, picture).astype(_GREYS.get(mode, np.uint8), copy=False)
     else:
         raise FileError(f"{path}: expected greys or RGB, found {mode}. Convert the picture to RGB.")
-    notes = _said(picture, pixels)
+    notes = (*_said(picture, pixels), *_spread(raw, picture), *_sizes(picture))
     if pixels.shape[2:] in ((), (3,)):
         return pixels, notes
     if (pixels[..., -1] < np.iinfo(pixels.dtype).max).any():
@@ -163,6 +166,26 @@ def _said(picture: Any, pixels: np.ndarray) -> tuple[str, ...]:
         turned = "turned round, as they are meant to be seen" if pixels.dtype == np.uint8 else "read as they are stored"
         notes.append(f"The file says that white is zero; its numbers are {turned}.")
     return tuple(notes)
+
+
+def _spread(raw: bytes, picture: Any) -> tuple[str, ...]:
+    """What is said of greys of less than 8 bits, of which readers make different numbers."""
+    bits = raw[24] if picture.format == "PNG" else 8
+    if picture.mode == "1":
+        return ("The picture has one bit a pixel: its numbers are 0 and 1, where ITK makes 0 and 255 of them.",)
+    if picture.mode != "L" or bits >= 8:
+        return ()
+    step = 255 // ((1 << bits) - 1)
+    return (f"The picture has {bits} bits a pixel, which are spread to 8, as all readers do: a stored 1 is {step}.",)
+
+
+def _sizes(picture: Any) -> tuple[str, ...]:
+    """The size of a pixel that a microscope's TIFF gives, which is passed over."""
+    told = str(getattr(picture, "tag_v2", {}).get(_DESCRIPTION, ""))
+    found = _IMAGEJ.search(told) if told.startswith("ImageJ=") else _OME.search(told)
+    if found is None or found[1].lower() in ("pixel", "pixels", "inch"):
+        return ()
+    return (f"The file gives the size of its pixels ({found[0].strip()}); pictures are read with pixels of 1 mm.",)
 
 
 def _is_deep_colour(raw: bytes, picture: Any) -> bool:

@@ -18,12 +18,24 @@ import numpy as np
 from autoseg.errors import REMEDY, FileError
 from autoseg.imaging.geometry import Geometry
 
-__all__ = ["REMEDY", "AnyPath", "Content", "digest_of", "free_memory", "inflate", "read_bytes", "refuse_beyond_memory"]
+__all__ = [
+    "REMEDY",
+    "AnyPath",
+    "Content",
+    "digest_of",
+    "free_memory",
+    "inflate",
+    "is_dicom_start",
+    "read_bytes",
+    "refuse_beyond_memory",
+]
 
 AnyPath = str | PathLike[str]
 Content = tuple[np.ndarray, Geometry, tuple[str, ...], str]  # what the readers of formats return, see ``files.FileContent``
 _PIECE = 1 << 20
 _AT_ONCE = 1 << 24  # bytes that are unpacked in one go
+# of a DICOM file without signature: groups, kinds and longest value of its first element, which has one of the lowest numbers
+_FIRST_GROUPS, _FIRST_KINDS, _LONGEST_FIRST, _LAST_FIRST = (0x0002, 0x0008), (b"UL", b"CS", b"UI", b"DA"), 256, 0x0020
 _ANY_HEADER = 47  # window bits: zlib finds out whether the stream is one of gzip or of zlib
 
 
@@ -36,10 +48,23 @@ def read_bytes(path: AnyPath, most: int | None = None) -> bytes:
             with open(path, "rb") as file:
                 raw = file.read(most)
     except OSError as error:
-        raise FileError(f"{path}: expected a readable file, found: {error.strerror}. Look at its path and rights.") from error
+        raise FileError(
+            f"{path}: expected a readable file, found: {error.strerror}. Check its path and permissions."
+        ) from error
     if not raw:
         raise FileError(f"{path}: expected an image, found an empty file. {REMEDY}")
     return raw
+
+
+def is_dicom_start(start: bytes) -> bool:
+    """Whether the first bytes of a file, 132 at least, are those of a DICOM file: with the signature, or without it, as old
+    exports and data straight from a network are, with an element of the lowest groups."""
+    if start[128:132] == b"DICM":
+        return True
+    group, element = int.from_bytes(start[:2], "little"), int.from_bytes(start[2:4], "little")
+    length = int.from_bytes(start[4:8], "little")
+    is_element = start[4:6] in _FIRST_KINDS or (length % 2 == 0 and 0 < length <= _LONGEST_FIRST)
+    return len(start) >= 132 and group in _FIRST_GROUPS and element <= _LAST_FIRST and is_element
 
 
 def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -20,23 +21,42 @@ from typing import Any, Protocol
 import torch
 
 from autoseg import __version__
+from autoseg.atomic import remove_leftovers
 from autoseg.data.dataset import Case
 from autoseg.engines import Engine, LocalEngine, Outcome, reason_of
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, EngineError
 from autoseg.imaging.files import digest_on_disk, is_slicer_segmentation, paths_of, read_file, read_label_volume
+from autoseg.inference.about import about_model
 from autoseg.inference.bundle import Bundle, load_bundle
 from autoseg.inference.choice import doubt_of
 from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
 from autoseg.inference.predictor import Predictor
 from autoseg.ledger import Claim, Ledger
 from autoseg.names import folders_of, scrubbed
+from autoseg.networks.cpu import keep_memory
+from autoseg.networks.devices import choose_device
 from autoseg.options import InferenceOptions
+from autoseg.records import ModelName
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
-__all__ = ["CaseOutcome", "CohortResult", "Output", "Predict", "PredictRunner", "Written", "depends_on", "predict_cohort"]
+__all__ = [
+    "CaseOutcome",
+    "CohortResult",
+    "Output",
+    "Predict",
+    "PredictRunner",
+    "Written",
+    "depends_on",
+    "outcome_of",
+    "predict_cohort",
+    "refuse_foreign_run",
+    "write_run",
+]
 
 MADE_BY = "autoseg predict"
+
+KEPT = re.compile(r"run(_\d+_of_\d+)?|metrics|summary", re.IGNORECASE)  # CASE.json of these is about the whole folder
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +144,8 @@ class Predict:
         device: as of the Predictor.
         fresh: do every case again, and replace whatever is in the way.
         shard: (i, n): this is the i-th of n that share the folder.
+        keeps_memory: the process is the prediction's own, and keeps the memory of large tensors where that makes it faster.
+        on_cpu: number format where it is a CPU that computes; '' for what the inference asks for.
     """
 
     model: str
@@ -133,6 +155,8 @@ class Predict:
     device: str = "auto"
     fresh: bool = False
     shard: tuple[int, int] = (0, 1)
+    keeps_memory: bool = False
+    on_cpu: str = ""
 
     @property
     def ledger(self) -> Ledger:
@@ -146,7 +170,18 @@ class Predict:
 
     def setup(self) -> PredictRunner:
         """Load the model; AutosegError where it, or the device, does not serve."""
-        return PredictRunner(self, Predictor(self.model, self.inference, device=self.device, scratch=self.folder))
+        device, inference = choose_device(self.device), self.inference
+        if device.type == "cpu":
+            inference = replace(inference, precision=self.on_cpu or inference.precision)
+            if self.keeps_memory:
+                keep_memory()
+        return PredictRunner(self, Predictor(self.model, inference, device=str(device), scratch=self.folder))
+
+    def settled(self) -> Predict:
+        """The step for workers, of which none tries by itself which number format its CPU is faster in: all take the same."""
+        if self.inference.precision != "auto":
+            return self
+        return replace(self, on_cpu=Predictor(self.model, self.inference, device="cpu", scratch=self.folder).facts.precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +215,8 @@ class PredictRunner:
     def begin(self, case: Case) -> CaseOutcome | Work:
         """Read and prepare a case, or say that it is done already."""
         step, identity = self.step, self.identity(case)
-        if step.ledger.path(case.id) == step.run_file:
-            raise AutosegError(f"case {case.id!r}: {step.run_file.name} is the record of the run. Rename the scan")
+        if KEPT.fullmatch(case.id):
+            raise AutosegError(f"case {case.id!r}: {case.id}.json is a record of the whole folder. Rename the scan")
         places = [step.folder / f"{case.id}{suffix}" for output in step.outputs for suffix in output.suffixes]
         claim = step.ledger.claim(case.id, identity, places)
         if claim.done and claim.entry:
@@ -260,7 +295,7 @@ def predict_cohort(
         step: Predict.
         cases: of ``autoseg.data.dataset.cases_in``, of all shards; labels are not looked at.
         engine: who does it; None for threads of this process.
-        on_done: called in this thread with the Outcome of each case, in order.
+        on_done: called in this thread with the Outcome of each case as the engine gives it.
 
     Returns:
         CohortResult. A case that fails is an outcome, whatever its exception was.
@@ -271,32 +306,60 @@ def predict_cohort(
     index, count = step.shard
     if not 0 <= index < count:
         raise AutosegError(f"shard: expected a number from 0 to {count - 1} of {count}, found {index}")
-    share = list(cases)[index::count]
+    every = list(cases)
+    share, clashes = every[index::count], _clashes(every, step.outputs)
     _refuse_input_folder(share, step.folder)
     if not step.fresh:
-        _refuse_foreign_record(step.run_file)
+        refuse_foreign_run(step)
     bundle = load_bundle(step.model)
-    start, outcomes = time.perf_counter(), list[CaseOutcome]()
+    start, outcomes = time.perf_counter(), dict[str, CaseOutcome]()
 
     def done(outcome: Outcome) -> None:
-        failed = outcome.error and CaseOutcome(outcome.name, "failed", reason_of(outcome.error))
-        outcomes.append(found := failed or outcome.value)
-        for sentence in found.warnings:
-            logger.warning("%s: %s", found.case, sentence)
+        outcomes[outcome.name] = outcome_of(outcome)
         if on_done:
             on_done(outcome)
 
     def result() -> CohortResult:
-        found = CohortResult(tuple(outcomes), time.perf_counter() - start)
-        write_json(step.run_file, _run_record(step, bundle, found, share))
+        remove_leftovers(step.folder)  # of workers that were killed
+        found = CohortResult(tuple(outcomes[case.id] for case in share if case.id in outcomes), time.perf_counter() - start)
+        write_run(step, bundle, found, share)
         return found
 
+    for case in (case for case in share if case.id in clashes):
+        done(Outcome(case.id, error=AutosegError(clashes[case.id])))
     try:
-        (engine or LocalEngine()).map(step, share, name=lambda case: case.id, on_done=done)
-    except KeyboardInterrupt:
+        sound = [case for case in share if case.id not in clashes]
+        (engine or LocalEngine()).map(step, sound, name=lambda case: case.id, on_done=done)
+    except (KeyboardInterrupt, EngineError):
         result()
         raise
     return result()
+
+
+def outcome_of(outcome: Outcome) -> CaseOutcome:
+    """What became of a case, also where it failed; what it warns of is logged."""
+    found: CaseOutcome = outcome.value or CaseOutcome(outcome.name, "failed", reason_of(outcome.error or AutosegError()))
+    for sentence in found.warnings:
+        logger.warning("%s: %s", found.case, sentence)
+    return found
+
+
+def write_run(step: Predict, bundle: Bundle, result: CohortResult, cases: Iterable[Case]) -> None:
+    """Write the record of a run on these cases."""
+    write_json(step.run_file, _run_record(step, bundle, result, cases))
+
+
+def _clashes(cases: Iterable[Case], outputs: Iterable[Output]) -> dict[str, str]:
+    """{case: why it cannot be done} where its results would be called as those of another case: ``P1_iso.nii.gz`` is made of
+    P1, and the labels of P1_iso. Of two cases the one with the shorter name keeps its own."""
+    suffixes = {suffix for output in outputs for suffix in output.suffixes} | {".json"}
+    owners: dict[str, str] = {}
+    found = {}
+    for case in sorted((case.id for case in cases), key=len):
+        for name in sorted(f"{case}{suffix}" for suffix in suffixes):
+            if (owner := owners.setdefault(name, case)) != case:
+                found[case] = f"expected results of names of their own, found {name}, which is made of {owner}. Rename the scan"
+    return found
 
 
 def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Output]) -> dict[str, Any]:
@@ -338,7 +401,9 @@ def _is_sound(path: Path) -> bool:
     return True
 
 
-def _refuse_foreign_record(path: Path) -> None:
+def refuse_foreign_run(step: Predict) -> None:
+    """Raise AutosegError where the record of the run is another program's."""
+    path = step.run_file
     found = read_json(path) if path.exists() else {"made_by": MADE_BY}
     if not isinstance(found, dict) or found.get("made_by") != MADE_BY:
         raise AutosegError(f"{path}: exists and was not made by this program. Choose another folder, or ask for a fresh start")
@@ -369,7 +434,7 @@ def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iter
     return {
         "made_by": MADE_BY,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
-        "model": {"name": Path(step.model).absolute().name, "digest": bundle.digest},
+        "model": to_json(ModelName(Path(step.model).absolute().name, bundle.digest, to_json(about_model(bundle)))),
         "labels": asdict(bundle.labels),
         "options": depends_on(bundle, step.inference, step.outputs),
         "shard": list(step.shard),

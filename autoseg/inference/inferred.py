@@ -15,7 +15,9 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
 from autoseg.inference.slot_maps import StageMaps
+from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.native import probabilities_to_native
+from autoseg.reconstruct.shared import shared_surfaces
 from autoseg.reconstruct.surface import surfaces_from_labels, surfaces_from_scores
 from autoseg.records import doubts
 from planners.plan import Plan
@@ -141,7 +143,7 @@ class Inferred:
     attention: Callable[[int], Iterator[StageMaps]] = lambda per_head: iter(())
     scratch: str | Path | None = None
     from_logits: bool = True
-    _surfaces: dict[float, list[SurfaceMesh | None]] = field(default_factory=dict)
+    _surfaces: dict[tuple[float, bool], list[SurfaceMesh | None]] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -152,6 +154,11 @@ class Inferred:
         """Why the labels deserve a look: the scan is unlike those of the training, or the folds disagree."""
         agreed = zip(self.model.labels.structures, self.answer.agreement or (), strict=False)
         return doubts(self.prepared.unlike or (), dict(agreed))
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """{structure: label values that belong to it}."""
+        return dict(zip(self.model.labels.structures, self.model.labels.values, strict=True))
 
     def probabilities(self) -> np.ndarray:
         """(K, Z, Y, X) float16 on the scan's grid; mapped from a file where that is too large for memory."""
@@ -166,17 +173,19 @@ class Inferred:
         )
         return found
 
-    def surfaces(self, decimate: float) -> list[SurfaceMesh | None]:
-        """A surface, or None, for each structure, made once; ``decimate`` is the fraction of triangles to take away."""
-        if decimate not in self._surfaces:
-            self._surfaces[decimate] = self._make_surfaces(decimate)
-        return self._surfaces[decimate]
+    def surfaces(self, how: SurfaceOptions) -> list[SurfaceMesh | None]:
+        """A surface, or None, for each structure, made once."""
+        key = how.decimate, how.shared
+        if key not in self._surfaces:
+            self._surfaces[key] = self._make_surfaces(*key)
+        return self._surfaces[key]
 
-    def _make_surfaces(self, decimate: float) -> list[SurfaceMesh | None]:
+    def _make_surfaces(self, decimate: float, shared: bool) -> list[SurfaceMesh | None]:
         labels = self.model.labels
+        if shared:
+            return shared_surfaces(self.labels, self.groups)
         if not self.from_logits:
-            groups = dict(zip(labels.structures, labels.values, strict=True))
-            return surfaces_from_labels(self.labels, groups, decimate=decimate)
+            return surfaces_from_labels(self.labels, self.groups, decimate=decimate)
         return surfaces_from_scores(
             self.answer.logits,
             self.prepared.grid,

@@ -7,6 +7,7 @@ the way back) is not in the graph; the JSON has it in words and in numbers, the 
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Sequence
@@ -116,7 +117,15 @@ def _without_traces(program: Any) -> Any:
 
 
 def _program(network: torch.nn.Module, image: torch.Tensor) -> Any:
-    """The graph of a network for inputs of this shape."""
+    """The graph of a network for inputs of this shape.
+
+    Raises:
+        AutosegError: torch is too old, or packages are missing.
+    """
+    if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
+        raise AutosegError(
+            f"to write ONNX torch 2.6 or later is needed, found {torch.__version__}: pip install --upgrade torch"
+        )
     level = logging.getLogger("torch.onnx").level
     try:
         with warnings.catch_warnings():
@@ -132,6 +141,6 @@ def _program(network: torch.nn.Module, image: torch.Tensor) -> Any:
                 verbose=False,
             )
     except ImportError as fault:
-        raise AutosegError(f"to write ONNX install the optional packages: pip install 'autoseg[onnx]' ({fault})") from fault
+        raise AutosegError(f"to write ONNX: pip install onnx onnxruntime onnxscript ({fault})") from fault
     finally:
         logging.getLogger("torch.onnx").setLevel(level)

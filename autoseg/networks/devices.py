@@ -12,7 +12,7 @@ from autoseg.networks.cpu import keep_memory, put_channels_last, use_onednn
 from autoseg.networks.precision import choose_precision
 from planners.plan import NetworkSpec
 
-__all__ = ["Applied", "choose_device", "peak_memory_mib", "prepare_for"]
+__all__ = ["Applied", "choose_device", "devices_for", "peak_memory_mib", "prepare_for"]
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,34 @@ def prepare_for(
     )
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto", *, elsewhere: bool = False) -> torch.device:
     """``auto`` takes CUDA, then Apple's MPS, then the CPU; other names as torch knows them.
+
+    Args:
+        elsewhere: it is the device of another machine, and need not be there; then ``auto`` means nothing.
 
     Raises:
         AutosegError: the device is not there; names what is.
     """
-    if name == "auto":
+    if name == "auto" and not elsewhere:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        if not elsewhere:
+            torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as fault:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         there += ["mps"] if torch.backends.mps.is_available() else []
-        raise AutosegError(f"--device {name}: not to be had on this machine, which has {', '.join(there)}") from fault
+        raise AutosegError(f"--device {name}: not available on this machine, which has {', '.join(there)}") from fault
     return device
+
+
+def devices_for(name: str) -> tuple[str, ...]:
+    """All CUDA devices of this machine where ``auto`` or ``cuda`` is asked for, for several processes to share; else ()."""
+    count = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    return tuple(f"cuda:{index}" for index in range(count))
 
 
 def peak_memory_mib(device: torch.device) -> int | None:

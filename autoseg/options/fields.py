@@ -53,14 +53,18 @@ def flag_of(field: dataclasses.Field[Any]) -> Flag | None:
     return flag and dataclasses.replace(flag, name=flag.name or "--" + field.name.replace("_", "-"))
 
 
-def descriptions(cls: type) -> dict[str, str]:
-    """{field: what it is}, from the ``Attributes:`` in the docstring of a class; lines that belong together are joined."""
+def descriptions(cls: type, mark: str = "") -> dict[str, str]:
+    """{field: what it is}, from the ``Attributes:`` in the docstring of a class; lines that belong together are joined.
+
+    One entry may tell of several fields, as ``a, b: ...``. ``mark`` stands around code instead of the docstring's two signs.
+    """
     _, _, text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
     found: dict[str, str] = {}
-    name = ""
+    names: list[str] = []
     for line in text.splitlines():
-        if match := re.fullmatch(r" {4}(\w+): (.+)", line):
-            name, found[match[1]] = match[1], match[2]
-        elif line.startswith(" " * 8) and name:
-            found[name] += " " + line.strip()
-    return {name: words.replace("``", "") for name, words in found.items()}
+        if match := re.fullmatch(r" {4}([\w, ]+): (.+)", line):
+            names = match[1].split(", ")
+            found |= dict.fromkeys(names, match[2])
+        elif line.startswith(" " * 8):
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return {name: words.replace("``", mark) for name, words in found.items()}

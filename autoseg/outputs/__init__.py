@@ -13,6 +13,7 @@ from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.inference.cohort import Output
 from autoseg.options import PredictOptions
 from autoseg.outputs.attention import AttentionMaps
+from autoseg.outputs.borders import Borders
 from autoseg.outputs.dicom import DicomResult
 from autoseg.outputs.isotropic import Isotropic
 from autoseg.outputs.labels import Labels
@@ -44,6 +45,7 @@ OUTPUTS: Registry[Make] = Registry(
         "labels": lambda options, ending: Labels(ending),
         "probabilities": lambda options, ending: Probabilities() if _is_asked("probabilities", options) else None,
         "surfaces": _surfaces,
+        "borders": lambda options, ending: Borders(check_surfaces(options.surfaces)) if options.surfaces.formats else None,
         "measurements": lambda options, ending: Measurements(check_surfaces(options.surfaces)),
         "seg": lambda options, ending: DicomResult("seg") if "seg" in options.write else None,
         "seg_each": lambda options, ending: DicomResult("seg", each=True) if "seg_each" in options.write else None,

@@ -14,8 +14,10 @@ from autoseg.imaging.files import digest_on_disk, ending_of, is_dicom, read_labe
 from autoseg.imaging.volume import LabelVolume
 from autoseg.ledger import Ledger
 from autoseg.options import ReconstructOptions
-from autoseg.outputs.surfaces import FROM_LABELS, surface_files, write_surfaces
+from autoseg.outputs.surfaces import FROM_LABELS, SHARED, surface_files, write_surfaces
+from autoseg.reconstruct.borders import borders_as_json, measure_borders
 from autoseg.reconstruct.measure import as_json, measure_structures
+from autoseg.reconstruct.shared import shared_surfaces
 from autoseg.reconstruct.surface import isotropic_labels, surfaces_from_labels
 from autoseg.workspace import read_json
 
@@ -59,9 +61,12 @@ class Reconstruct:
     @property
     def settings(self) -> dict[str, Any]:
         """All options, as JSON."""
-        how = self.options.surfaces
-        surfaces = {"formats": list(how.formats), "decimate": how.decimate, "coordinates": how.coordinates}
-        return {**surfaces, "isotropic": self.options.isotropic}
+        return {**self.options.surfaces.identity, "isotropic": self.options.isotropic}
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """How surfaces are made, as JSON."""
+        return SHARED if self.options.surfaces.shared else FROM_LABELS
 
     def run(self, item: tuple[str, Path]) -> ReconstructedMap:
         """Everything of one label map."""
@@ -72,7 +77,7 @@ class Reconstruct:
             "input": {"file": path.name, "digest": digest_on_disk(path)},
             "names": [[name, list(values)] for name, values in names.items()],
             "options": self.settings,
-            "method": FROM_LABELS,
+            "method": self.method,
         }
         claim = ledger.claim(case, identity, (folder, iso))
         if claim.done and claim.entry:
@@ -99,13 +104,17 @@ class Reconstruct:
         record: dict[str, Any] = {}
         meshes = None
         if how.formats:
-            meshes = surfaces_from_labels(volume, groups, decimate=how.decimate, workers=self.workers)
-            files += write_surfaces(meshes, folder, how, list(groups), FROM_LABELS)
+            if how.shared:
+                meshes = shared_surfaces(volume, groups, workers=self.workers)
+            else:
+                meshes = surfaces_from_labels(volume, groups, decimate=how.decimate, workers=self.workers)
+            files += write_surfaces(meshes, folder, how, list(groups), self.method)
+            record["borders"] = borders_as_json(measure_borders(volume, groups, meshes, workers=self.workers))
         if edge_mm is not None:
             cubic = isotropic_labels(volume, edge_mm or None)
             write_label_volume(cubic, iso, description=DERIVED)
             files.append(iso)
-            record = {"isotropic": {"derived": True, "spacing_mm": cubic.geometry.spacing_mm, "interpolated": iso.name}}
+            record["isotropic"] = {"derived": True, "spacing_mm": cubic.geometry.spacing_mm, "interpolated": iso.name}
         measured = measure_structures(volume, groups, meshes=meshes, workers=self.workers)
         return files, {**record, "measurements": as_json(measured)}
 

@@ -32,9 +32,7 @@ class Measurements:
 
     @property
     def identity(self) -> dict[str, Any]:
-        how = self.surfaces
-        settings = {"formats": list(how.formats), "decimate": how.decimate, "coordinates": how.coordinates}
-        return {"export": {"reconstruction": settings}}
+        return {"export": {"reconstruction": self.surfaces.identity}}
 
     def check(self, model: ModelFacts) -> None:
         """Every model's labels can be measured."""
@@ -45,7 +43,7 @@ class Measurements:
         measured = measure_structures(
             found.labels,
             dict(zip(labels.structures, labels.values, strict=True)),
-            meshes=found.surfaces(self.surfaces.decimate) if self.surfaces.formats else None,
+            meshes=found.surfaces(self.surfaces) if self.surfaces.formats else None,
             entropies=entropies(found.answer.logits, has_regions=labels.has_regions, temperatures=model.temperatures),
             agreements=found.answer.agreement,
             remark="no agreement of folds: a single fold predicted" if one else "",

@@ -17,7 +17,8 @@ __all__ = ["Predicted", "all_failures", "failures_of"]
 class Predicted:
     """What a prediction did: outcomes of all cases, and the report where there was a reference.
 
-    ``failures`` are sentences about cases that could not be predicted, or could not be scored.
+    ``failures`` are sentences about cases that could not be predicted, or could not be scored; ``borders`` is one on how the
+    surfaces of neighbours fit together, '' without surfaces that touch.
     """
 
     folder: Path
@@ -26,10 +27,12 @@ class Predicted:
     failures: tuple[str, ...]
     seconds: float
     report: Report | None = None
+    borders: str = ""
 
     def summary(self) -> str:
         lines = [f"{self.done} predicted, {self.skipped} were done already, {len(self.failures)} failed, {self.seconds:.1f} s"]
         lines += [f"failed: {failure}" for failure in self.failures]
+        lines += [self.borders] if self.borders else []
         if self.report is not None:
             lines += ["", self.report.table()]
         return "\n".join([*lines, f"results: {self.folder}"])

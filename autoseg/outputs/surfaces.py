@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,24 @@ from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, SurfaceMesh, file
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.options import SurfaceOptions
+from autoseg.reconstruct.shared import ITERATIONS
 from autoseg.reconstruct.surface import Smoothing
 from autoseg.records.surfaces import MANIFEST, SCENE, SurfaceEntry, SurfaceManifest
 from autoseg.workspace import write_json
 
-__all__ = ["FROM_LABELS", "FROM_SCORES", "Surfaces", "check_surfaces", "surface_files", "write_surfaces"]
+__all__ = ["FROM_LABELS", "FROM_SCORES", "SHARED", "Surfaces", "check_surfaces", "surface_files", "write_surfaces"]
 
 logger = logging.getLogger(__name__)
 
 FROM_SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": 10}
 FROM_LABELS = {"from": "label map, shape-based interpolation, around the volume of the voxels", "iterations": 20}
+SHARED = {"from": "label map, a surface net that neighbours share, around the volume of the voxels", "iterations": ITERATIONS}
 
 
 @dataclass(frozen=True)
 class Surfaces:
-    """The surfaces of each case, from the networks' scores where the labels are what these say, else from the labels."""
+    """The surfaces of each case, from the networks' scores where the labels are what these say, else from the labels; those
+    that share borders from the labels always."""
 
     surfaces: SurfaceOptions
     name = "surfaces"
@@ -43,7 +46,8 @@ class Surfaces:
         """Every model's labels have surfaces."""
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
-        meshes, method = found.surfaces(self.surfaces.decimate), FROM_SCORES if found.from_logits else FROM_LABELS
+        method = SHARED if self.surfaces.shared else FROM_SCORES if found.from_logits else FROM_LABELS
+        meshes = found.surfaces(self.surfaces)
         home = folder / f"{case.id}_surfaces"
         return Written(tuple(write_surfaces(meshes, home, self.surfaces, found.model.labels.structures, method)))
 
@@ -56,7 +60,7 @@ def check_surfaces(options: SurfaceOptions) -> SurfaceOptions:
     if options.coordinates not in COORDINATES:
         raise AutosegError(f"coordinates of surfaces: expected {' or '.join(COORDINATES)}, found {options.coordinates!r}")
     Smoothing(0, options.decimate)
-    return SurfaceOptions(names, options.decimate, options.coordinates)
+    return replace(options, formats=names)
 
 
 def write_surfaces(

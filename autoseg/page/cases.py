@@ -25,6 +25,13 @@ __all__ = ["case_article", "cell", "order_of_cases", "overview"]
 IN_CASES = ("dice", "nsd", "hd95_mm", "assd_mm", "reference_ml", "predicted_ml", "volume_error_ml")
 TITLES = {**COLUMNS, "reference_ml": "reference, mL", "predicted_ml": "predicted, mL"}
 FEW_COLUMNS = 6  # structures that get a column each in the list of cases, and beside each other in measurements
+IN_BORDERS = {
+    "gap_mean_mm": "mean gap, mm",
+    "gap_p95_mm": "95 %, mm",
+    "gap_max_mm": "largest, mm",
+    "gap_mm3": "gap, mm³",
+    "overlap_mm3": "overlap, mm³",
+}
 NO_MASK = "no mask was found; --reference DIR and --predicted DIR name the folders"
 OPEN_BELOW = 13  # cases: a longer list is folded
 
@@ -158,7 +165,17 @@ def _measurements(record: CaseRecord) -> list[Table]:
     other."""
     found = [entry for entry in record.measurements if "structure" in entry]
     tables = [_measured(found[i : i + FEW_COLUMNS]) for i in range(0, len(found), FEW_COLUMNS)]
-    return [table for table in tables if table.rows]
+    return [table for table in (*tables, *_borders(record)) if table.rows]
+
+
+def _borders(record: CaseRecord) -> list[Table]:
+    """How the surfaces of neighbours fit together, a row for each pair, the widest gap first."""
+    lines = []
+    gaps = [gap if isinstance(gap := one.get("gap_max_mm"), float) else 0.0 for one in record.borders]
+    for _, one in sorted(zip(gaps, record.borders, strict=True), key=lambda pair: -pair[0]):
+        numbers = [number(one.get(name), 2) for name in IN_BORDERS]
+        lines.append([f"{one.get('first')} – {one.get('second')}", *numbers])
+    return [Table(["surfaces of neighbours", *IN_BORDERS.values()], lines)] if lines else []
 
 
 def _measured(entries: Sequence[Mapping[str, Any]]) -> Table:

@@ -15,6 +15,7 @@ _HOMES = {
     "plan_and_preprocess": "autoseg.pipeline.planning",
     "train": "autoseg.pipeline.training",
     "predict": "autoseg.pipeline.prediction",
+    "watch": "autoseg.pipeline.station",
     "reconstruct": "autoseg.pipeline.reconstruction",
     "evaluate": "autoseg.pipeline.evaluation",
     "report": "autoseg.pipeline.reporting",
@@ -25,6 +26,8 @@ _HOMES = {
     "find_model": "autoseg.inference.find",
     "export_model": "autoseg.pipeline.models",
     "import_model": "autoseg.pipeline.models",
+    "networks": "autoseg.pipeline.listing",
+    "show_recipe": "autoseg.pipeline.recipes",
     "demo": "autoseg.pipeline.demonstration",
 }
 

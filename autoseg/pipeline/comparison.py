@@ -10,6 +10,7 @@ from autoseg.data.dataset import read_dataset
 from autoseg.errors import AutosegError
 from autoseg.evaluation.comparison import Comparison, average_trainings, compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
+from autoseg.methods import try_methods
 from autoseg.networks import NETWORKS
 from autoseg.networks.devices import choose_device
 from autoseg.options import CompareOptions, Runtime
@@ -77,6 +78,7 @@ def compare(
     comparison = compare_scores(methods, margin=options.margin, failed=found.failed, gates_closed=closed)
     about = describe(setup, seeds, list(found.runs.values()), options)
     write_comparison(comparison, about, folder)
+    try_methods(folder)
     failures = [f"{name}: {reason}" for name, reason in found.failed.items()]
     failures += [f"{c.name}: {failure}" for c in methods for failure in c.failures]
     return Compared(folder, comparison, about, tuple(failures))

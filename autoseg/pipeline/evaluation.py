@@ -10,10 +10,12 @@ from typing import Any
 
 from autoseg.data.labelmaps import label_maps, references_in, schema_of, told_maps
 from autoseg.data.labels import LabelSchema
+from autoseg.data.partial import unlabelled_beside
+from autoseg.engines import engine_of
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.evaluate import check_tolerance
-from autoseg.evaluation.folder import ending_of_most
+from autoseg.evaluation.folder import Annotation, ending_of_most
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.evaluation.report_files import refuse_foreign_report
@@ -74,6 +76,7 @@ def evaluate(
     reference, predicted, target = Path(reference), Path(predicted), Path(target)
     options, runtime = options or EvaluateOptions(), runtime or Runtime()
     check_tolerance(options.tolerance_mm)
+    engine = engine_of(runtime.engine, runtime.workers)
     groups = read_groups(options.groups) if options.groups else Groups()
     lesions = LesionRule(options.lesions, options.lesion_overlap, options.lesion_ml) if options.lesions else None
     references = label_maps(reference) if known else references_in(reference)  # which told already what it left out
@@ -94,15 +97,16 @@ def evaluate(
         refuse_foreign_report(target)
         refuse_foreign(target / PAGE)
     check_writable(target)
+    unlabelled = unlabelled_beside([Path(options.labels).parent] if options.labels else [predicted, reference], schema)
     report = evaluate_folder(
         references,
         {**there, **guesses},
         schema,
         tolerance_mm=options.tolerance_mm,
-        workers=runtime.workers,
+        engine=engine,
         on_done=runtime.progress("evaluate", len(references)),
         more=surface_scorer(predicted, references, schema),
-        lesions=lesions,
+        annotation=Annotation(lesions, unlabelled),
     )
     report = replace(report, groups=groups)
     write_report(report, target, fresh=runtime.fresh)

@@ -12,6 +12,7 @@ from autoseg.inference.find import find_model
 from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
 from autoseg.interop.nnunet_export import write_nnunet
 from autoseg.interop.onnx_export import write_onnx
+from autoseg.pipeline.telling import tell_methods
 from autoseg.places import MODEL, refuse_foreign
 from autoseg.room import check_writable
 from autoseg.workspace import Workspace
@@ -23,7 +24,7 @@ __all__ = ["export_model", "find_model", "import_model"]
 def export_model(
     model: str | PathLike[str], path: Path, workspace: Workspace, *, format: str = "autoseg", fresh: bool = False
 ) -> Path:
-    """Write a model for somebody else; returns the path.
+    """Write a model for somebody else, and a methods text beside a file or into a folder; returns the path.
 
     Args:
         path: zip, ``.onnx`` file, or folder to write.
@@ -34,11 +35,18 @@ def export_model(
     if format not in ("autoseg", "nnunet", "onnx"):
         raise AutosegError(f"no format of models called {format!r}. Known: autoseg, nnunet, onnx")
     found = find_model(model, workspace)
+    written = _export(found, Path(path), format, fresh)
+    tell_methods(found, beside=written)
+    return written
+
+
+def _export(found: Path, path: Path, format: str, fresh: bool) -> Path:
+    """Write the model in the folder ``found``."""
     if format == "autoseg" and found.is_file():
         raise AutosegError(f"{found} is one file already; copy it")
     if format == "autoseg" and not fresh:
         refuse_foreign(path, MODEL)
-    check_writable(Path(path).parent)
+    check_writable(path.parent)
     if format == "autoseg":
         return bundles.export_model(found, path)
     bundle = load_bundle(found)
@@ -83,6 +91,7 @@ def import_model(path: Path, workspace: Workspace, *, name: str | None = None) -
         copy_bundle(model, target)
     else:
         _store(model, target)
+    tell_methods(target)
     return target
 
 

@@ -71,11 +71,12 @@ def plan_and_preprocess(
         DatasetError: the data set has errors (all of them in the message). PlanError: a planner or preset that does not exist.
     """
     begun, options, runtime = time.monotonic(), options or PlanOptions(), runtime or Runtime()
+    spec = read_dataset(workspace.dataset_folder(str(dataset)))
     if not options.dry_run:
         check_writable(workspace.folder)
-    verified = look_through(read_dataset(workspace.dataset_folder(str(dataset))), workspace, runtime)
+        workspace.refuse_other_dataset(spec.folder, spec.name)
+    verified = look_through(spec, workspace, runtime)
     verified.refuse_errors()
-    spec = verified.dataset
     fingerprint = measure_fingerprint(spec, verified.scans)
     plan, plans, kept = make_plans(workspace, fingerprint, options, runtime.fresh)
     if not options.dry_run:

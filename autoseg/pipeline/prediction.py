@@ -9,16 +9,18 @@ from pathlib import Path
 
 from autoseg.data.labelmaps import references_in
 from autoseg.data.sources import find_inputs, tell
-from autoseg.engines import LocalEngine
+from autoseg.engines import LocalEngine, engine_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import Predict, predict_cohort
-from autoseg.networks.cpu import keep_memory
-from autoseg.networks.devices import choose_device
+from autoseg.methods import try_methods
+from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
+from autoseg.outputs.bids import bids_output
+from autoseg.outputs.borders import BORDERS_TABLE, write_borders
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.predicted import Predicted, all_failures
@@ -41,7 +43,8 @@ def predict(
 
     Args:
         source: a scan with all channels, a folder of ``CASE_0000.EXT`` (one per channel) or ``CASE.EXT`` files (with all), a
-            data-set folder, whose test cases are meant, or a DICOM file, folder or tree, of which each series is a case.
+            data-set folder, whose test cases are meant, a BIDS data set, whose sessions are cases, or a DICOM file, folder or
+            tree, of which each series is a case.
         target: folder for the results.
         model: folder or zip of a model.
         options: what is made of each scan. A ``reference`` is a folder of labels, or a data-set folder, to score those cases
@@ -62,13 +65,16 @@ def predict(
     check_writable(target)
     references = references_in(options.reference) if options.reference else {}
     if not runtime.fresh:
-        refuse_foreign(target / TABLE.replace(".", f"{part}."), TABLE)
+        for table in (TABLE, BORDERS_TABLE):
+            refuse_foreign(target / table.replace(".", f"{part}."), table)
         if options.reference:
             from autoseg.evaluation.report_files import refuse_foreign_report  # a fifth of a second
 
             refuse_foreign_report(scores)
             refuse_foreign(scores / PAGE)
-    bundle, device = load_bundle(Path(model)), choose_device(runtime.device)
+    engine, bundle = engine_of(runtime.engine, runtime.workers, devices_for(runtime.device)), load_bundle(Path(model))
+    is_local = isinstance(engine, LocalEngine)  # else each worker chooses among its own devices
+    device = str(choose_device(runtime.device)) if is_local else runtime.device
     inverts = options.invert_monochrome1
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
     tell(inputs)
@@ -78,23 +84,26 @@ def predict(
     if options.reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{options.reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     refuse_other_scans(options.write, cases)
-    if device.type == "cpu":
-        keep_memory()
+    bids = bids_output(options, target, cases, ending, bundle, runtime.fresh)
     step = Predict(
         model=str(model),
         folder=target,
         outputs=asked_outputs(options, ending),
         inference=options.inference,
-        device=str(device),
+        device=device,
         fresh=runtime.fresh,
         shard=options.shard,
+        keeps_memory=True,
     )
+    step = step if is_local else step.settled()
     logger.info("%d cases, model %s, on %s", len(share), bundle.name, device)
-    engine = LocalEngine(runtime.workers)
     done = predict_cohort(step, cases, engine=engine, on_done=runtime.progress("predict", len(share)))
     if share:
         write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))
     write_measurements(target, done.cases("done", "skipped"), TABLE.replace(".", f"{part}."))
+    finished = set(done.cases("done", "skipped"))
+    not_laid_out = bids.write(case for case in share if case.id in finished) if bids else ()
+    borders = write_borders(target, done.cases("done", "skipped"), BORDERS_TABLE.replace(".", f"{part}."))
     report = None
     if scored and options.reference:
         from autoseg.outputs.surface_scores import record_surface_scores
@@ -104,6 +113,7 @@ def predict(
         report = evaluate(options.reference, target, scores, runtime=runtime, known=known)
         if options.surfaces.formats:
             record_surface_scores(target, report)
-    failed = all_failures(done, report)
+    try_methods(target)
+    failed = (*all_failures(done, report), *not_laid_out)
     counts = len(done.cases("done")), len(done.cases("skipped"))
-    return Predicted(target, *counts, failed, time.monotonic() - begun, report)
+    return Predicted(target, *counts, failed, time.monotonic() - begun, report, borders)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autoseg.data.dataset import DatasetSpec
 from autoseg.data.scan import CaseScan
-from autoseg.engines import LocalEngine, map_cases, reason_of
+from autoseg.engines import engine_of, map_cases, reason_of
 from autoseg.locks import prepare_lock
 from autoseg.options import Runtime
 from autoseg.preprocess.step import Prepare, case_digests
@@ -48,7 +48,7 @@ def prepare(
         if todo:
             names = {case.id for case in todo}
             check_writable(step.folder, sum(_numbers(s, plan) for s in scans if s.case in names) * 4 // MOST_COMPRESSED)
-        engine, on_done = LocalEngine(runtime.workers), runtime.progress("prepare", len(todo))
+        engine, on_done = engine_of(runtime.engine, runtime.workers), runtime.progress("prepare", len(todo))
         outcomes = engine.map(step, todo, name=lambda case: case.id, on_done=on_done)
     failures = tuple(f"{o.name}: {reason_of(o.error)}" for o in outcomes if o.error is not None)
     return PreparedCases(len(todo) - len(failures), len(spec.training) - len(todo), failures)

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
+from autoseg.atomic import remove_leftovers
 from autoseg.data.labelmaps import named_labels, references_in
-from autoseg.engines import LocalEngine, reason_of
+from autoseg.engines import LocalEngine, engine_of, reason_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import stem_of
 from autoseg.ledger import FOREIGN
 from autoseg.options import ReconstructOptions, Runtime
+from autoseg.outputs.borders import BORDERS_TABLE, write_borders
 from autoseg.outputs.from_labels import Reconstruct
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.surfaces import check_surfaces
+from autoseg.places import refuse_foreign
 from autoseg.room import check_writable
 
 __all__ = ["Reconstructed", "reconstruct"]
@@ -29,7 +32,7 @@ HEADING = b"case,structure,voxels,"  # that our tables begin with
 @dataclass(frozen=True)
 class Reconstructed:
     """What was made of a folder of label maps: ``structures`` are counted over the maps that were done or skipped, and
-    ``failures`` are sentences about files that could not be worked on."""
+    ``failures`` are sentences about files that could not be worked on, ``borders`` one on how surfaces of neighbours fit."""
 
     folder: Path
     done: int
@@ -37,11 +40,13 @@ class Reconstructed:
     structures: int
     failures: tuple[str, ...]
     seconds: float
+    borders: str = ""
 
     def summary(self) -> str:
         counts = f"{self.done} label maps reconstructed, {self.skipped} were done already, {len(self.failures)} failed"
         failed = (f"failed: {failure}" for failure in self.failures)
-        return "\n".join([f"{counts}; {self.structures} structures, {self.seconds:.1f} s", *failed, f"results: {self.folder}"])
+        lines = [f"{counts}; {self.structures} structures, {self.seconds:.1f} s", *failed]
+        return "\n".join([*lines, *filter(None, [self.borders]), f"results: {self.folder}"])
 
 
 def reconstruct(
@@ -54,11 +59,12 @@ def reconstruct(
 
     Args:
         source: a label map, or a folder of them.
-        target: folder for ``CASE_surfaces``, ``CASE.json``, ``CASE_iso`` + ending and ``measurements.csv``. The cubic
-            voxels say that they are derived, in the header where there is one and in ``CASE.json``.
+        target: folder for ``CASE_surfaces``, ``CASE.json``, ``CASE_iso`` + ending, ``measurements.csv`` and ``borders.csv``.
+            The cubic voxels say that they are derived, in the header where there is one and in ``CASE.json``.
         options: what is made. ``isotropic`` 0 means the finest spacing of each map. Values without a name in ``labels``, in a
             dataset.json beside the maps or in the ``CASE.json`` of a prediction are called ``label N``.
-        runtime: ``workers`` are threads for the structures of a case; cases go one by one.
+        runtime: ``workers`` are threads for the structures of a case, and cases go one by one, or those of another engine,
+            with a case each.
 
     Returns:
         Reconstructed; one broken file never stops the others. What an earlier call has made of the same map in the same way
@@ -76,18 +82,24 @@ def reconstruct(
         raise AutosegError(f"{target}: holds the label maps. Results need a folder of their own")
     if (target / TABLE).exists() and not runtime.fresh and not (target / TABLE).read_bytes().startswith(HEADING):
         raise AutosegError(f"{target / TABLE}: {FOREIGN}")
-    step = Reconstruct(target, options, _names(source, cases, options.labels), runtime.workers, runtime.fresh)
+    if not runtime.fresh:
+        refuse_foreign(target / BORDERS_TABLE)
+    engine, threads = engine_of(runtime.engine, runtime.workers), runtime.workers
+    engine, threads = (LocalEngine(1), threads) if isinstance(engine, LocalEngine) else (engine, 1)
+    step = Reconstruct(target, options, _names(source, cases, options.labels), threads, runtime.fresh)
     logger.info("%d label maps", len(cases))
-    outcomes = LocalEngine(1).map(
-        step, cases.items(), name=lambda item: item[0], on_done=runtime.progress("reconstruct", len(cases))
-    )
+    on_done = runtime.progress("reconstruct", len(cases))
+    outcomes = engine.map(step, cases.items(), name=lambda item: item[0], on_done=on_done)
+    remove_leftovers(target)
     found = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     failures = tuple(f"{outcome.name}: {reason_of(outcome.error)}" for outcome in outcomes if outcome.error is not None)
+    borders = ""
     if found:
         write_measurements(target, found)
+        borders = write_borders(target, found)
     skipped = sum(one.was_done for one in found.values())
     structures = sum(one.structures for one in found.values())
-    return Reconstructed(target, len(found) - skipped, skipped, structures, failures, time.monotonic() - begun)
+    return Reconstructed(target, len(found) - skipped, skipped, structures, failures, time.monotonic() - begun, borders)
 
 
 def _label_maps(source: Path) -> dict[str, Path]:

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from autoseg.errors import AutosegError
+from autoseg.methods import try_methods
 from autoseg.options import ReportOptions, Runtime
 from autoseg.page import MOST_PICTURED, write_page
 from autoseg.page.gather import page_of
@@ -36,6 +37,8 @@ class Reported:
 def report(path: str | PathLike[str], options: ReportOptions | None = None, runtime: Runtime | None = None) -> Reported:
     """Write ``report.html`` into the folder of a fold of a run, of predictions, of reconstructions, or of an evaluation.
 
+    ``methods.md`` and its ``references.bib`` are written beside it.
+
     Args:
         path: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, a folder with predictions or with metrics.json or both, or what
             ``reconstruct`` wrote.
@@ -56,10 +59,15 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
     if not runtime.fresh:
         refuse_foreign(folder / PAGE)
-    page = page_of(folder, options)
     check_writable(folder)
+    if any(folder.glob("run_*_of_*.json")):
+        from autoseg.outputs.shards import merge_shards  # with what scores, which takes a second
+
+        merge_shards(folder, fresh=runtime.fresh)
+    page = page_of(folder, options)
     on_done = runtime.progress("draw", min(len(page.cases), MOST_PICTURED))
     notes = write_page(page, folder / PAGE, workers=runtime.workers, on_done=on_done)
+    try_methods(folder)
     return Reported(folder / PAGE, notes, time.monotonic() - begun)
 
 

@@ -7,6 +7,7 @@ from os import PathLike
 from autoseg.options import Runtime, StudyOptions
 from autoseg.pipeline.ready import settled_run
 from autoseg.pipeline.reporting import try_report
+from autoseg.pipeline.telling import tell_methods
 from autoseg.studies.study import Studied, run_study
 from autoseg.workspace import Workspace
 
@@ -34,4 +35,5 @@ def study(
     runtime = runtime or Runtime()
     studied = run_study(dataset, workspace, settled_run, options, runtime)
     try_report(studied.folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
+    tell_methods(studied.model)
     return studied

@@ -14,15 +14,18 @@ from autoseg.networks.cpu import use_threads
 from autoseg.options import Runtime, TrainOptions
 from autoseg.pipeline.ready import settled_run
 from autoseg.pipeline.reporting import try_report
+from autoseg.pipeline.telling import tell_methods
 from autoseg.room import check_writable
 from autoseg.studies.crossval import CrossValidation, cross_validate
-from autoseg.studies.fold import FoldResult, Run, train_one
+from autoseg.studies.fold import FoldResult, Run, coarse_labels, train_one
 from autoseg.studies.lanes import device_names
 from autoseg.studies.settled import check_model
 from autoseg.studies.side_by_side import choose_lanes, train_side_by_side
 from autoseg.training.memory import told_when_short_of_memory
+from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.settle import Training
 from autoseg.workspace import Workspace
+from planners.records import digest
 
 __all__ = ["FoldResult", "train"]
 
@@ -39,6 +42,7 @@ def train(
     on_training: Callable[[Training], object] = lambda training: None,
     on_fold: Callable[[FoldResult], object] = lambda result: None,
     on_report: Callable[[CrossValidation], object] = lambda found: None,
+    ranks: Ranks = ALONE,
 ) -> list[FoldResult]:
     """Train folds; the same call continues what was interrupted.
 
@@ -52,9 +56,10 @@ def train(
         on_training: called with the settled training before it begins.
         on_fold: called with each FoldResult as it comes.
         on_report: called with what several folds came to together, which is also written.
+        ranks: the processes that train together, all of which make the same call; the first one alone calls back and writes.
 
     Raises:
-        AutosegError: the call or the data set is wrong; nothing was trained.
+        AutosegError: the call or the data set is wrong; nothing was trained. Withdrawn: another rank ended.
     """
     options, runtime = options or TrainOptions(), runtime or Runtime()
     groups = read_groups(options.groups) if options.groups else Groups()
@@ -62,34 +67,46 @@ def train(
     runtime = replace(runtime, device=device_names(devices)[0])
     if options.threads:
         use_threads(options.threads)
-    run = settled_run(dataset, str(fold), workspace, options, runtime)
-    on_training(run.training)
+    run = ranks.in_order(lambda: settled_run(dataset, str(fold), workspace, options, runtime, ranks))
+    ranks.refuse_unless_same("what is to be trained", " ".join(digest(task) for task in run.tasks.values()))
+    if ranks.is_first:
+        on_training(run.training)
     if options.dry_run:
         return []
-    check_writable(run.folder)
-    check_writable(run.model)
-    check_model(run)
-    lanes = choose_lanes(run, options.at_once, devices)
+    ranks.alone(lambda: _check_places(run))
+    if run.coarse:
+        coarse_labels(run, run.coarse)  # before lanes, which would all want them
+    lanes = choose_lanes(run, options.at_once, devices) if ranks.count == 1 else None
     if lanes is not None:
         results = train_side_by_side(run, lanes, workspace, options, runtime)
         for result in results:
             on_fold(result)
     else:
-        results = _train_in_a_row(run, on_fold)
-    if options.report and sum(one.report is not None for one in results) > 1:
+        results = _train_in_a_row(run, on_fold, ranks)
+    if options.report and ranks.is_first and sum(one.report is not None for one in results) > 1:
         together = cross_validate(run, results, groups)
         try_report(together.folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
         on_report(together)
     return results
 
 
-def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object]) -> list[FoldResult]:
-    """Train all folds of a run in this process."""
+def _check_places(run: Run) -> None:
+    """Find out before the training whether run and model can be written."""
+    check_writable(run.folder)
+    check_writable(run.model)
+    check_model(run)
+
+
+def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object], ranks: Ranks) -> list[FoldResult]:
+    """Train all folds of a run in this process, and its ranks."""
     results, runtime = [], Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh)
     for name in run.tasks:
-        with saying(f"fold {name}" if len(run.tasks) > 1 else ""), run_lock(run.folder / f"fold_{name}"):
-            with told_when_short_of_memory():
-                results.append(train_one(run, name))
-            try_report(results[-1].folder, runtime=runtime)
-        on_fold(results[-1])
+        called = saying(f"fold {name}" if len(run.tasks) > 1 else "")
+        with called, ranks.held(run_lock(run.folder / f"fold_{name}")), told_when_short_of_memory():
+            results.append(train_one(run, name))
+            if ranks.is_first:
+                try_report(results[-1].folder, runtime=runtime)
+                tell_methods(run.model)
+        if ranks.is_first:
+            on_fold(results[-1])
     return results

@@ -48,6 +48,7 @@ def verify(dataset: str | PathLike[str], workspace: Workspace, runtime: Runtime 
     """
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     check_writable(workspace.folder)
+    workspace.refuse_other_dataset(spec.folder, spec.name)
     verified = look_through(spec, workspace, runtime or Runtime())
     workspace.remember_dataset(spec.folder, spec.name)
     store_scans(verified, workspace)

@@ -175,8 +175,8 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
         stop = np.minimum(shape, np.ceil(ends[1]) + 1).astype(int)
         fields = np.stack([field_of_mask(part, source.spacing_mm) for part in (mask, every)])
         field, inside = resample_image(fields, source, grid.cropped(start, stop - start), _orders(mask.shape))
-        wins = (field > crop(best, start, stop)) & (inside > 0)
-        np.copyto(crop(result, start, stop), value, where=wins)
+        wins = field > crop(best, start, stop)  # and says whether it is inside, as boxes of others cut through its labels
+        np.copyto(crop(result, start, stop), np.where(inside > 0, value, 0), where=wins, casting="unsafe")
         np.copyto(crop(best, start, stop), field, where=wins)
     return LabelVolume(result, grid)
 
@@ -280,10 +280,13 @@ def surface_of_field(
     most_mm = 0.5 * min(grid.spacing_mm)
     mesh = _decimated(_enclosing(mesh, target, most_mm), smoothing.decimate, most_mm)
     voxels_mm3 = np.count_nonzero(field[1:-1, 1:-1, 1:-1] > 0) * abs(np.linalg.det(geometry.affine))
-    return mesh if abs(mesh.volume_mm3 / voxels_mm3 - 1) <= SAID else _with_ratio(mesh, voxels_mm3)
+    return with_ratio(mesh, voxels_mm3)
 
 
-def _with_ratio(mesh: SurfaceMesh, voxels_mm3: float) -> SurfaceMesh:
+def with_ratio(mesh: SurfaceMesh, voxels_mm3: float) -> SurfaceMesh:
+    """The mesh, with a note where it encloses more or less than the voxels by over ``SAID``."""
+    if abs(mesh.volume_mm3 / voxels_mm3 - 1) <= SAID:
+        return mesh
     said = f"the surface encloses {mesh.volume_mm3 / voxels_mm3:.0%} of the volume of the voxels"
     return replace(mesh, note="; ".join(filter(None, [mesh.note, said])))
 

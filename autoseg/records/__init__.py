@@ -8,9 +8,10 @@ Results are read leniently: what a newer version added is passed over, what an o
 """
 
 from autoseg.records.case import CaseRecord, read_case
-from autoseg.records.cohort import CaseOutcome, CohortRecord, ModelName, read_cohort
+from autoseg.records.cohort import CaseOutcome, CohortRecord, ModelName, cohort_files, read_cohort, read_shards
 from autoseg.records.doubts import LOW_AGREEMENT, disagreed, doubts
 from autoseg.records.fold import Check, FoldRecord, FoldTaskRecord, as_recorded, read_checks, read_fold, write_fold
+from autoseg.records.model import ModelAbout, ModelInfo, StudyAbout, TrainedAbout
 from autoseg.records.surfaces import (
     SurfaceEntry,
     SurfaceManifest,
@@ -28,17 +29,23 @@ __all__ = [
     "CohortRecord",
     "FoldRecord",
     "FoldTaskRecord",
+    "ModelAbout",
+    "ModelInfo",
     "ModelName",
+    "StudyAbout",
     "SurfaceEntry",
     "SurfaceManifest",
     "SurfaceScores",
+    "TrainedAbout",
     "as_recorded",
+    "cohort_files",
     "disagreed",
     "doubts",
     "read_case",
     "read_checks",
     "read_cohort",
     "read_fold",
+    "read_shards",
     "read_surface_manifest",
     "read_surface_scores",
     "write_fold",

@@ -32,6 +32,8 @@ class CaseRecord:
         unlike: in what the scan is unlike those that the model learned from; None where the model does not say.
         device, precision: that the networks worked on and in.
         measurements: a dictionary for each structure: ``structure``, its name, and what was measured of it.
+        borders: a dictionary for each pair of structures that touch, where surfaces were made: their names ``first`` and
+            ``second``, and gap and overlap of their surfaces.
         more: what else was said, by the name of the output that it is about.
     """
 
@@ -49,6 +51,7 @@ class CaseRecord:
     device: str = field(default="", metadata=OPTIONAL)
     precision: str = field(default="", metadata=OPTIONAL)
     measurements: tuple[dict[str, Any], ...] = field(default=(), metadata=OPTIONAL)
+    borders: tuple[dict[str, Any], ...] = field(default=(), metadata=OPTIONAL)
     more: dict[str, Any] = field(default_factory=dict, metadata=REST)
 
     @property

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.labels import LabelSchema
 from autoseg.workspace import read_record
 
-__all__ = ["COHORT_FILE", "CaseOutcome", "CohortRecord", "ModelName", "read_cohort"]
+__all__ = ["COHORT_FILE", "CaseOutcome", "CohortRecord", "ModelName", "cohort_files", "read_cohort", "read_shards"]
 
 COHORT_FILE = "run.json"
 
@@ -19,7 +19,8 @@ class CaseOutcome:
     """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
 
     ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction; ``warnings`` say why it deserves a
-    look; ``windows`` are (computed, of): tiles that the networks looked at, of all; zeros where nobody counted.
+    look; ``windows`` are (computed, of): tiles that the networks looked at, of all; zeros where nobody counted. ``device`` and
+    ``precision`` are what the networks worked on and in.
     """
 
     case: str
@@ -27,16 +28,22 @@ class CaseOutcome:
     message: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    device: str = ""
+    precision: str = ""
     warnings: tuple[str, ...] = ()
     windows: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """Name of the file or folder that a model was loaded from (in older versions its path), and the digest of the model."""
+    """Name of the file or folder that a model was loaded from (in older versions its path), and the digest of the model.
+
+    ``about`` is what the model says of itself, a ``ModelAbout`` as JSON; {} in older records.
+    """
 
     name: str = ""
     digest: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class CohortRecord:
         model: that predicted; ``labels`` are its structures.
         options: all that a result depends on besides model and scan, as JSON.
         shard: (number, of how many).
+        shards: whose records were put together in this one; 0 for what one command wrote.
         device, precision: that the networks worked on and in.
         windows: tiles that were ``computed`` in this call, and how many they are ``of``.
         seconds: from first to last.
@@ -62,6 +70,7 @@ class CohortRecord:
     labels: LabelSchema | None = None
     options: dict[str, Any] = field(default_factory=dict)
     shard: tuple[int, int] = (0, 1)
+    shards: int = 0
     device: str = ""
     precision: str = ""
     windows: dict[str, int] = field(default_factory=dict)
@@ -78,3 +87,22 @@ def read_cohort(folder: Path) -> CohortRecord:
     """
     path = folder / COHORT_FILE
     return read_record(CohortRecord, path, strict=False) if path.is_file() else CohortRecord()
+
+
+def cohort_files(folder: Path) -> tuple[Path, ...]:
+    """``run.json``, else the records of the shards that filled the folder; () where there are none."""
+    whole = folder / COHORT_FILE
+    return (whole,) if whole.is_file() else tuple(sorted(folder.glob("run_*_of_*.json")))
+
+
+def read_shards(folder: Path) -> CohortRecord:
+    """As ``read_cohort``, and of a folder that shards have filled what they did together.
+
+    Raises:
+        AutosegError: a damaged file.
+    """
+    found = [read_record(CohortRecord, path, strict=False) for path in cohort_files(folder)]
+    if not found:
+        return CohortRecord()
+    failures = {case: why for one in found for case, why in one.failures.items()}
+    return replace(found[0], cases=tuple(case for one in found for case in one.cases), failures=failures)

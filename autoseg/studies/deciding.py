@@ -13,6 +13,7 @@ from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.calibration import Calibration
 from autoseg.evaluation.comparison import compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
+from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.groups import Groups
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.evaluation.study_findings import MADE_BY, Change, Decided, change_of, changes_between
@@ -75,7 +76,7 @@ def decide(about: Study, found: Sequence[CrossValidated], failed: dict[str, str]
     single = next(one for one in found if one.name == name)
     together = _consider_ensembles(about, single, found)
     chosen = together.chosen
-    cleaning = decide_rules(chosen.files, chosen.report.labels, LocalEngine(about.runtime.workers))
+    cleaning = decide_rules(chosen.files, chosen.report.labels, LocalEngine(about.runtime.workers), chosen.report.unlabelled)
     report, maps = _final_report(about, chosen, cleaning.rules)
     decisions = (why, *together.decisions, *cleaning.decisions)
     decisions += (*_about_rules(cleaning.rules), *_about_temperature(chosen.calibration))
@@ -199,6 +200,6 @@ def _final_report(about: Study, chosen: CrossValidated, rules: Sequence[LabelRul
         write_label_volume(LabelVolume(said, volume.geometry), path, like=maps[case])
     references = {case: Path(files.reference) for case, files in chosen.files.items()}
     lesions = LesionRule(about.spec.lesions) if about.spec.lesions else None
-    workers = about.runtime.workers
-    report = evaluate_folder(references, folder, chosen.report.labels, ending=ending, workers=workers, lesions=lesions)
+    annotation, engine = Annotation(lesions, chosen.report.unlabelled), LocalEngine(about.runtime.workers)
+    report = evaluate_folder(references, folder, chosen.report.labels, ending=ending, engine=engine, annotation=annotation)
     return replace(report, groups=about.groups), cleaned

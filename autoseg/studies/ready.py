@@ -97,8 +97,8 @@ def known_network(network: Any) -> str | NetworkSpec | None:
     return found
 
 
-def length_of(options: TrainingOptions, plan: Plan) -> Length:
-    """The length asked for, else the plan's."""
+def length_of(options: TrainingOptions, plan: Plan, batches_at_once: int = 1) -> Length:
+    """The length asked for, else the plan's, which is a number of batches; so many of them are one step."""
     if options.seconds:
         return Length(seconds=options.seconds)
-    return Length(steps=plan.iterations if options.iterations is None else options.iterations)
+    return Length(steps=-(-plan.iterations // batches_at_once) if options.iterations is None else options.iterations)

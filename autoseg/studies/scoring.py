@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from autoseg.data.dataset import DatasetSpec
+from autoseg.data.dataset import Case, DatasetSpec
 from autoseg.engines import LocalEngine
 from autoseg.evaluation import Report, evaluate_folder, write_report
+from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.cohort import Output, Predict, predict_cohort
@@ -15,7 +16,7 @@ from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.labels import Labels
 from autoseg.outputs.predicted import all_failures
 
-__all__ = ["predict_and_score"]
+__all__ = ["predict_and_score", "predict_shard"]
 
 
 def predict_and_score(
@@ -32,11 +33,34 @@ def predict_and_score(
 
     ``more`` are outputs besides the label maps.
     """
-    ending, cases = label_ending(spec.file_ending), [case for case in spec.training if case.id in names]
+    ending, cases = label_ending(spec.file_ending), _cases_of(spec, names)
     step = Predict(str(model), target, (Labels(ending), *more), inference, device=runtime.device)
     done = predict_cohort(step, cases, engine=LocalEngine(), on_done=runtime.progress("predict", len(cases)))
     references = {case.id: case.label for case in cases if case.label is not None}
     lesions = LesionRule(spec.lesions) if spec.lesions else None
-    report = evaluate_folder(references, target, spec.labels, ending=ending, workers=runtime.workers, lesions=lesions)
+    engine, annotation = LocalEngine(runtime.workers), Annotation(lesions, {case.id: case.unlabelled for case in cases})
+    report = evaluate_folder(references, target, spec.labels, ending=ending, engine=engine, annotation=annotation)
     write_report(report, target)
     return report, all_failures(done, report)
+
+
+def predict_shard(
+    model: Path,
+    spec: DatasetSpec,
+    names: Collection[str],
+    target: Path,
+    inference: InferenceOptions,
+    runtime: Runtime,
+    *,
+    shard: tuple[int, int],
+    more: tuple[Output, ...] = (),
+) -> None:
+    """Predict the i-th of N shards of these cases; ``predict_and_score`` then finds them done, and has the record of all."""
+    outputs = (Labels(label_ending(spec.file_ending)), *more)
+    step = Predict(str(model), target, outputs, inference, device=runtime.device, shard=shard)
+    predict_cohort(step, _cases_of(spec, names), engine=LocalEngine())
+    step.run_file.unlink(missing_ok=True)
+
+
+def _cases_of(spec: DatasetSpec, names: Collection[str]) -> list[Case]:
+    return [case for case in spec.training if case.id in names]

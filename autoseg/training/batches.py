@@ -1,8 +1,9 @@
 """Patches of prepared cases, augmented and stacked: one batch per step.
 
 Batch number ``step`` is drawn from a generator seeded with (seed, step), so it is the same batch whichever thread makes it, and
-after whatever interruption. The augmentation of a sample is drawn before its voxels are read: only a sample that is turned
-or scaled reads more than its patch.
+after whatever interruption. Where several devices train together each has random numbers, and a batch, of its own; or all
+draw the same batch, and each makes its share of the samples. The augmentation of a sample is drawn before its voxels are
+read: only a sample that is turned or scaled reads more than its patch.
 
 Restoration is taught with small patches of its own, drawn behind those of the segmentation, which are the same with and without
 them. Such a patch is copied after what changes the scale of intensities, which cannot be undone, and before it is degraded.
@@ -12,12 +13,13 @@ Voxels beyond the scan have a code of their own on that way, so that they are kn
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from autoseg.data.labels import LabelSchema
+from autoseg.preprocess.case import one_hot
 from autoseg.preprocess.cases import TrainingCase
 from autoseg.preprocess.normalize import outside_value
 from autoseg.training.augment import (
@@ -26,17 +28,19 @@ from autoseg.training.augment import (
     Drawn,
     Setting,
     apply,
+    apply_to_codes,
     draw,
     mirrored_only,
     split,
     with_degradations,
 )
+from autoseg.training.augment.coarse import Corruption, corrupt, draw_corruption
 from autoseg.training.batch import Batch, Lesson
 from autoseg.training.recipe import Recipe, patch_stage
-from autoseg.training.sampling import draw_centre, forced_foreground, read_block
+from autoseg.training.sampling import draw_centre, forced_foreground, read_block, read_codes
 from planners.plan import Plan
 
-__all__ = ["make_batch", "restored_patch"]
+__all__ = ["Share", "make_batch", "restored_patch"]
 
 BEYOND = -2  # code of voxels beyond the scan, while a sample is made
 RESTORED_EDGE = 32  # voxels of a patch that teaches restoration: many small ones teach more than few large ones
@@ -45,12 +49,32 @@ RESTORED_EDGE_2D = 128
 Finish = Callable[[torch.Tensor, torch.Tensor, Drawn], tuple[torch.Tensor, ...]]  # (image, codes, drawn) -> of a sample
 
 
+@dataclass(frozen=True)
+class Share:
+    """What the device ``index`` of ``count`` makes of each step, from random numbers of ``seed``: every ``count``-th sample of
+    one batch where that is ``divided``, else a batch of its own, as large."""
+
+    seed: int
+    index: int = 0
+    count: int = 1
+    divided: bool = False
+
+    def numbers(self, step: int) -> np.random.Generator:
+        """Random numbers of a step; those of the first device are those of a training on one."""
+        own = () if self.divided or not self.index else (self.index,)
+        return np.random.default_rng([self.seed, step, *own])
+
+    def has(self, position: int) -> bool:
+        """Whether the sample at a position of the batch is made here."""
+        return not self.divided or position % self.count == self.index
+
+
 def make_batch(
     cases: Sequence[TrainingCase],
     plan: Plan,
     recipe: Recipe,
     labels: LabelSchema,
-    seed: int,
+    seed: int | Share,
     step: int,
     fraction: float,
     augmentation_free: bool = False,
@@ -61,7 +85,7 @@ def make_batch(
     Args:
         cases: to draw from, uniformly and with replacement.
         recipe: with its batch size settled.
-        seed, step: what the batch is drawn from.
+        seed, step: what the batch is drawn from; a Share where several devices train together.
         fraction: of the training run that is over, for the stage of the patch size.
         augmentation_free: samples of the segmentation are mirrored and no more.
         device: where samples are augmented; noise differs from one kind of device to another.
@@ -70,7 +94,8 @@ def make_batch(
         The Batch, on ``device``, with a lesson in the steps that teach restoration.
     """
     assert recipe.batch_size, "the batch size is settled"
-    rng = np.random.default_rng([seed, step])
+    share = seed if isinstance(seed, Share) else Share(seed)
+    rng = share.numbers(step)
     patch, factor = patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)
     size = recipe.batch_size * factor
     outside = outside_value(plan.normalization)
@@ -83,24 +108,51 @@ def make_batch(
     )
     preset = PRESETS[recipe.augmentation]
 
+    lacking: list[tuple[int, ...]] = []  # of the samples of the segmentation
+
+    coarse: list[torch.Tensor] = []  # of the samples of the segmentation, where there is a coarse stage
+    disturbed = bool(preset.steps) and not augmentation_free
+
     def samples(preset: Augmentation, setting: Setting, filling: int, finish: Finish) -> list[torch.Tensor]:
-        """``size`` samples; ``filling`` is the code beyond the scan."""
+        """The samples of this share, of ``size``; ``filling`` is the code beyond the scan."""
         made = []
         for position in range(size):
             case = cases[int(rng.integers(len(cases)))]
             drawn = draw(rng, preset, setting)
             foreground = forced_foreground(rng, position, size, recipe.foreground)
-            centre = draw_centre(rng, case, setting.patch_size, labels.structure_codes, foreground)
+            disturbance = draw_corruption(rng, plan.coarse.count) if plan.coarse and disturbed else Corruption()
+            groups = [codes for n, codes in enumerate(labels.structure_codes) if n not in case.unlabelled]
+            centre = draw_centre(rng, case, setting.patch_size, groups, foreground)
+            if not share.has(position):
+                continue
+            lacking.append(case.unlabelled)
             block = read_block(case, centre, drawn.source_size, outside, filling)
             image, codes = (torch.from_numpy(array).to(device) for array in block)
             made.append(finish(image, codes, drawn))
+            if plan.coarse:
+                coarse.append(_coarse_channels(case, centre, drawn, plan.coarse.count, disturbance))
         return [torch.stack(tensors) for tensors in zip(*made, strict=True)]
 
     images, codes = samples(mirrored_only(preset) if augmentation_free else preset, setting, 0, apply)
+    if coarse:
+        images = torch.cat([images, torch.stack(coarse).to(images)], dim=1)
+    unlabelled = _table(lacking, len(labels.structures), device) if any(case.unlabelled for case in cases) else None
     if not recipe.restoration_weight or step % recipe.restoration_every:
-        return Batch(images, codes)
+        return Batch(images, codes, unlabelled=unlabelled)
     small = replace(setting, patch_size=restored_patch(plan.patch_size, plan.network.divisor))
-    return Batch(images, codes, Lesson(*samples(with_degradations(preset), small, BEYOND, _degraded)))
+    return Batch(images, codes, Lesson(*samples(with_degradations(preset), small, BEYOND, _degraded)), unlabelled)
+
+
+def _table(lacking: Sequence[Sequence[int]], structures: int, device: torch.device | str) -> torch.Tensor:
+    """(samples, structures) bool of the numbers of structures for each sample."""
+    return torch.tensor([[number in numbers for number in range(structures)] for numbers in lacking], device=device)
+
+
+def _coarse_channels(case: TrainingCase, centre: np.ndarray, drawn: Drawn, count: int, disturbance: Corruption) -> torch.Tensor:
+    """(count, *patch_size) float32: what the coarse stage says of a sample, disturbed."""
+    codes = torch.from_numpy(read_codes(case.coarse, centre, drawn.source_size))
+    channels = corrupt(one_hot(apply_to_codes(codes, drawn).numpy(), count), disturbance)
+    return torch.from_numpy(channels.astype(np.float32))
 
 
 def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:

@@ -4,6 +4,9 @@ A pass is what it looks like: take a batch, step, and every so often measure the
 write a line of history, and save a checkpoint. Everything arrives from outside: the network, the batches, the
 validation batches, the recipe, the length, the device. A resumed training goes on exactly where it was: batch number
 ``step`` is always the same batch.
+
+Several processes may train together (``ranks``). They take the same steps; after each the first one says what time it is, and
+any of them whether it was asked to stop, so that all do the same thing next.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +37,7 @@ from autoseg.training.length import Length
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
 from autoseg.training.passes import Passes
+from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import (
     Recipe,
     ema_decay,
@@ -51,8 +56,9 @@ CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the leng
 
 State = dict[str, torch.Tensor]  # of a network, by name
 MakeBatch = Callable[[int, float, float], Batch]  # (step, fraction of the training, steps left) -> batch
-Loss = Callable[[Any, torch.Tensor], torch.Tensor]  # (logits, codes) -> scalar
-Score = Callable[[Iterable[tuple[Any, torch.Tensor]]], dict[str, float | None]]  # (logits, codes) one by one -> by name
+Loss = Callable[..., torch.Tensor]  # (logits, codes) -> scalar; with ``whole`` and ``unlabelled`` as of losses.LOSSES
+Result = tuple[Any, torch.Tensor, torch.Tensor | None]  # logits, codes, unlabelled
+Score = Callable[[Iterable[Result]], dict[str, float | None]]  # results one by one -> by name
 
 
 class NotFinite(TrainingError):
@@ -63,7 +69,7 @@ class NotFinite(TrainingError):
         rates = {name: getattr(recipe, name) for name in ("learning_rate", "muon_learning_rate", "attention_rate")}
         lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
         super().__init__(
-            f"step {step}: {what}. The last checkpoint is whole; start anew with lower learning rates, such as {lower} "
+            f"step {step}: {what}. The last checkpoint is whole; start again with lower learning rates, such as {lower} "
             "--fresh, and run autoseg verify on the data"
         )
 
@@ -81,6 +87,8 @@ class Job:
         identity: digest of what is trained; a checkpoint of another identity is refused.
         checkpoint: file that is written, and resumed from where it exists.
         prepare: (network, precision) -> Applied: ``prepare_for`` with what it needs to know besides.
+        frozen: parameters that are not trained before ``Recipe.freeze_until``.
+        ranks: the processes that train together; batches and validation batches are those of this one.
     """
 
     recipe: Recipe
@@ -91,6 +99,13 @@ class Job:
     identity: str
     checkpoint: Path
     prepare: Callable[[torch.nn.Module, str], Applied]
+    frozen: tuple[torch.nn.Parameter, ...] = ()
+    ranks: Ranks = ALONE
+
+    @property
+    def divided(self) -> bool:
+        """Whether a batch is one of all ranks together."""
+        return self.ranks.count > 1 and self.recipe.divide_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +136,7 @@ def fit(
         network: module on the job's device; ``network(x, every_scale=True)`` gives the logits of every scale.
         batch: makes the batch of a step, on the CPU or on the device; a failure ends the training with its cause, although it
             runs in a thread.
-        validation: measured at every check.
+        validation: measured at every check; there is one on some rank.
         job: the rest.
         on_check: called with each row of history.
 
@@ -130,22 +145,21 @@ def fit(
 
     Raises:
         NotFinite: a loss or a weight is not a number; the last checkpoint before is kept.
-        TrainingError: the checkpoint belongs to other settings.
+        TrainingError: the checkpoint belongs to other settings. Withdrawn: another rank ended.
     """
-    recipe, length, device = job.recipe, job.length, job.device
+    recipe, length, ranks = job.recipe, job.length, job.ranks
     optimizers = build_optimizers(network, recipe)
     state, averaged, precision = _begin(network, job, optimizers)
-    applied = job.prepare(network, precision)
-    logger.info("%s", applied)
+    applied = _prepared(network, job, precision)
     state = replace(state, bf16=applied.bf16)
 
-    voxels = _voxels_of_a_batch(batch, recipe) if length.seconds and not state.finished else []
-    passes = Passes(lambda ready, weight: _loss(network, ready, weight, job, state.bf16), list(network.parameters()), device)
+    voxels = _voxels_of_a_batch(batch, job) if length.seconds and not state.finished else []
+    passes = _passes(network, job, state.bf16)
     losses: list[torch.Tensor] = []
     since, saved = time.monotonic() - state.seconds, time.monotonic()
-    begun, checking = time.monotonic(), 0.0
+    begun, checking, stop = time.monotonic(), 0.0, 0.0
     with _Ahead(batch, job, state) as ahead, _stop_signals() as stopped:
-        while not state.finished and not stopped:
+        while not state.finished and not stop:
             rate = learning_rate_factor(recipe, length.fraction(state), state.cooldown)
             if rate is None:
                 state = replace(state, finished=True)
@@ -153,16 +167,19 @@ def fit(
             losses.append(_step(passes, optimizers, ahead.take(state), rate, job, state))
             _refuse_unless_finite(losses[-2:-1], state.step - 1, recipe)  # the last one may still be in the making
             _average(averaged, network, ema_decay(state.steps_expected, state.step))
-            state = replace(state, step=state.step + 1, seconds=time.monotonic() - since)
+            now = time.monotonic()
+            seconds, cheap, stop = ranks.told([now - since, checking <= CHECKS_SHARE * (now - begun)], bool(stopped))
+            state = replace(state, step=state.step + 1, seconds=seconds)
             state = replace(state, steps_expected=_steps_expected(length, state, voxels))
             reached = length.fraction(state)
-            affordable = length.steps or reached >= 1 or checking <= CHECKS_SHARE * (time.monotonic() - begun)
+            affordable = length.steps or reached >= 1 or cheap
             if reached >= (state.checks + 1) / recipe.validations and affordable:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 checking -= time.monotonic()
                 row, state = _check(network, averaged, validation, job, state, torch.stack(losses).mean().item(), rate)
                 checking += time.monotonic()
-                losses, state = [], replace(state, seconds=time.monotonic() - since)
+                (seconds,) = ranks.from_first([time.monotonic() - since])
+                losses, state = [], replace(state, seconds=seconds)
                 on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
@@ -170,7 +187,7 @@ def fit(
                 saved = time.monotonic()
     _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
     _save_finite(job, state, network, averaged, optimizers)
-    if stopped:
+    if stop:
         logger.info("stopped at step %d; the same command goes on from there", state.step)
         raise KeyboardInterrupt
     weights = averaged or network.state_dict()
@@ -181,6 +198,7 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
     """(state, averaged weights, precision) of the checkpoint, which fills network and optimisers too, else fresh ones."""
     wanted = {None: "auto", True: "bf16", False: "fp32"}[job.recipe.bf16]
     if not job.checkpoint.is_file():
+        job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", "none")
         state = LoopState(identity=job.identity, steps_expected=job.length.steps or 1, bf16=False)
         averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if job.recipe.ema else {}
         return state, averaged, wanted
@@ -188,20 +206,54 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
     if state.identity != job.identity:
         raise TrainingError(
             f"{job.checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
-            "another --name, or start it anew with --fresh"
+            "another --name, or start it again with --fresh"
         )
+    job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", f"step {state.step}, {state.seconds:.3f} s")
     logger.info("resuming at step %d after %.1f min", state.step, state.seconds / 60)
     precision = "bf16" if state.bf16 and wanted != "fp32" else "fp32"  # it may come from another machine
     return state, {name: t.to(job.device) for name, t in averaged.items()}, precision
 
 
-def _voxels_of_a_batch(batch: MakeBatch, recipe: Recipe) -> list[tuple[float, int]]:
-    """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training."""
-    ends = [*(stage.until for stage in recipe.patch_curriculum), 1.0]
-    return [(end, batch(0, begin, 0).images.numel()) for begin, end in zip([0.0, *ends], ends, strict=False)]
+def _prepared(network: torch.nn.Module, job: Job, precision: str) -> Applied:
+    """The network prepared for its device, in the number format that the first rank finds best on its own."""
+    first = job.prepare(network, precision) if job.ranks.is_first else None
+    (bf16,) = job.ranks.from_first([first.bf16 if first else False])
+    applied = first or job.prepare(network, "bf16" if bf16 else "fp32")
+    logger.info("%s", applied)
+    return applied
 
 
-def _steps_expected(length: Length, state: LoopState, voxels: Sequence[tuple[float, int]]) -> int:
+def _passes(network: torch.nn.Module, job: Job, bf16: bool) -> Passes:
+    """Forward and backward passes; the gradients of several ranks are those of all their samples together.
+
+    Each rank computes the whole loss of a divided batch, and the gradients of its own samples alone. DistributedDataParallel
+    takes the mean over the ranks where the sum is meant, so there the loss counts as often as there are ranks. It asks the CPU
+    between kernels, so nothing is recorded.
+    """
+    objective = job.ranks.wrapped(_Objective(network, job, bf16))
+    scale = float(job.ranks.count) if job.divided else 1.0
+    return Passes(objective, list(network.parameters()), job.device, scale=scale, records=job.ranks.count == 1)
+
+
+class _Objective(torch.nn.Module):
+    """The loss of a batch as one forward pass: all that is asked of a network, and of its wrapper for several devices."""
+
+    def __init__(self, network: torch.nn.Module, job: Job, bf16: bool) -> None:
+        super().__init__()
+        self.network, self.job, self.bf16 = network, job, bf16
+
+    def forward(self, batch: Batch, weight: float) -> torch.Tensor:
+        return _loss(self.network, batch, weight, self.job, self.bf16)
+
+
+def _voxels_of_a_batch(batch: MakeBatch, job: Job) -> list[tuple[float, float]]:
+    """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training; the same on all ranks."""
+    ends = [*(stage.until for stage in job.recipe.patch_curriculum), 1.0]
+    counts = [batch(0, begin, 0).images.numel() for begin in (0.0, *ends[:-1])]
+    return list(zip(ends, job.ranks.highest(counts), strict=True))
+
+
+def _steps_expected(length: Length, state: LoopState, voxels: Sequence[tuple[float, float]]) -> int:
     """Steps of the whole training: those given, or as many as its seconds allow at the pace so far, if voxels cost alike."""
     if length.steps:
         return length.steps
@@ -216,14 +268,22 @@ def _steps_expected(length: Length, state: LoopState, voxels: Sequence[tuple[flo
 def _loss(network: torch.nn.Module, batch: Batch, weight: float, job: Job, bf16: bool) -> torch.Tensor:
     """The loss of a batch: that of the segmentation, and ``weight`` times that of the restoration where there is one."""
     every_scale, kind = job.recipe.deep_supervision, job.device.type
+    whole = job.ranks.whole if job.divided else None
+    loss = _loss_of(batch, job)
+    loss = partial(loss, whole=whole) if whole else loss
     with torch.autocast(kind, torch.bfloat16, enabled=bf16):
         logits = network(batch.images, every_scale=every_scale)
-    total: torch.Tensor = deep_supervision_loss(job.loss, logits if every_scale else [logits], batch.codes)
+    total: torch.Tensor = deep_supervision_loss(loss, logits if every_scale else [logits], batch.codes)
     if batch.lesson is not None:
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             _, restored = network(batch.lesson.degraded, restore=batch.lesson.slices)
-        total = total + weight * restoration_loss(restored, batch.lesson.clean)
+        total = total + weight * restoration_loss(restored, batch.lesson.clean, whole)
     return total
+
+
+def _loss_of(batch: Batch, job: Job) -> Loss:
+    """The job's loss of logits and codes, told what is unlabelled in the batch."""
+    return job.loss if batch.unlabelled is None else partial(job.loss, unlabelled=batch.unlabelled)
 
 
 def _step(
@@ -237,7 +297,11 @@ def _step(
     """One optimiser step; the loss as a tensor, which a GPU may still be computing."""
     weight = restoration_weight(job.recipe, job.length.fraction(state))
     set_pace(optimizers, job.recipe, rate, state.steps_expected)
-    total = passes(batch.to(job.device), weight)
+    with job.ranks.watched():
+        total = passes(batch.to(job.device), weight)
+    if job.frozen and job.length.fraction(state) < job.recipe.freeze_until:
+        for parameter in job.frozen:
+            parameter.grad = None  # which no optimiser moves
     descend(optimizers, job.recipe, weight)
     return total
 
@@ -252,7 +316,10 @@ def _refuse_unless_finite(losses: Sequence[torch.Tensor], step: int, recipe: Rec
 def _save_finite(
     job: Job, state: LoopState, network: torch.nn.Module, averaged: State, optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
-    """Write the checkpoint, unless a weight is not a number: the last one, which is good, stays then."""
+    """Write the checkpoint, unless a weight is not a number: the last one, which is good, stays then. All ranks have the same
+    weights, and the first one writes them."""
+    if not job.ranks.is_first:
+        return
     for name, tensor in (*network.state_dict().items(), *averaged.items()):
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise NotFinite(max(0, state.step - 1), f"the weights of {name} are not finite", job.recipe)
@@ -285,19 +352,20 @@ def _check(
     network.eval()
     losses: list[float] = []
 
-    def results() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def results() -> Iterator[Result]:
         # one after the other: with many labels even the logits of a few patches fill the memory
-        for batch in validation:
+        for one in validation:
+            batch = one.to(job.device)
             with torch.autocast(job.device.type, torch.bfloat16, enabled=state.bf16):
-                logits = network(batch.images.to(job.device)).float()
-            codes = batch.codes.to(job.device)
-            losses.append(job.loss(logits, codes).item())
-            yield logits, codes
+                logits = network(batch.images).float()
+            losses.append(_loss_of(batch, job)(logits, batch.codes).item())
+            yield logits, batch.codes, batch.unlabelled
 
     dice = job.score(results())
     network.load_state_dict(trained)
     network.train()
-    value = sum(losses) / len(losses)
+    total, count, train_loss = job.ranks.summed([sum(losses), len(losses), train_loss / job.ranks.count])
+    value = total / count
     if not math.isfinite(value):
         raise NotFinite(max(0, state.step - 1), f"the validation loss is {value}", job.recipe)
     smoothed = value if state.smoothed is None else 0.5 * (state.smoothed + value)
@@ -342,7 +410,8 @@ class _Ahead:
 
     One thread beside a CPU training, which needs the cores itself; a few beside an accelerator. Each computes on one core: a
     second team of threads on the same cores would make a CPU training wait for it. More threads than a few make fewer batches,
-    because they wait for the interpreter (EXPERIMENTS.md). What they have a CUDA device do goes before the training.
+    because they wait for the interpreter (docs/experiments/first-gpu-runs.md). What they have a CUDA device do goes before the
+    training.
     """
 
     def __init__(self, batch: MakeBatch, job: Job, state: LoopState) -> None:

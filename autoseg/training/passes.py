@@ -1,8 +1,9 @@
 """The forward and backward pass of a batch; on a GPU recorded once, then replayed.
 
 A step is a thousand kernels or more, and to give them to a GPU one by one takes Python longer than the GPU needs for those of a
-small network (EXPERIMENTS.md). So once a few batches of one shape have passed, what they had the GPU do is recorded as a CUDA
-graph, which is given to it as one. The graph computes on memory of its own: batches are copied in, gradients stay there.
+small network (docs/experiments/first-gpu-runs.md). So once a few batches of one shape have passed, what they had the GPU do is
+recorded as a CUDA graph, which is given to it as one. The graph computes on memory of its own: batches are copied in,
+gradients stay there.
 """
 
 from __future__ import annotations
@@ -29,12 +30,21 @@ class Passes:
     Args:
         run: (batch, weight of a lesson's loss) -> loss.
         parameters: all that may have a gradient; they stay where they are in memory.
+        scale: gradients are those of so many times the loss.
+        records: on a GPU; else every pass is given to it kernel by kernel.
     """
 
     def __init__(
-        self, run: Callable[[Batch, float], torch.Tensor], parameters: Sequence[torch.nn.Parameter], device: torch.device
+        self,
+        run: Callable[[Batch, float], torch.Tensor],
+        parameters: Sequence[torch.nn.Parameter],
+        device: torch.device,
+        *,
+        scale: float = 1.0,
+        records: bool = True,
     ) -> None:
         self.run, self.parameters, self.device = run, parameters, device
+        self.scale, self.records = scale, records and device.type == "cuda"
         self.shapes: list[torch.Size] = []
         self.passed = 0
         self.recording: _Recording | None = None
@@ -46,14 +56,14 @@ class Passes:
         shapes = [tensor.shape for tensor in batch.tensors]
         if shapes != self.shapes:
             self.shapes, self.passed, self.recording = shapes, 0, None  # the old recording's memory is free
-        if self.device.type == "cuda" and self.passed == WARM:
+        if self.records and self.passed == WARM:
             self.recording = self._recorded(batch, weight)
         self.passed += 1
         return self.recording.replay(batch) if self.recording else self._pass(batch, weight)
 
     def _pass(self, batch: Batch, weight: float) -> torch.Tensor:
         total = self.run(batch, weight)
-        total.backward()
+        (total if self.scale == 1 else self.scale * total).backward()
         return total.detach()
 
     def _recorded(self, batch: Batch, weight: float) -> _Recording | None:

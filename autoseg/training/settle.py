@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from autoseg.errors import TrainingError
 from autoseg.preprocess.normalize import UNIT_SCHEMES
 from autoseg.training.length import Length
 from autoseg.training.recipe import Recipe, patch_stage, steps_of_an_epoch
@@ -17,13 +18,25 @@ from planners import NetworkSpec, Plan, with_network
 from planners.change import CHANGED
 from planners.plan import Decision
 
-__all__ = ["PatchBatch", "Training", "choose_batch", "choose_network", "is_mirrored", "settle", "width_fraction"]
+__all__ = [
+    "RATES",
+    "PatchBatch",
+    "Training",
+    "batches_at_once",
+    "choose_batch",
+    "choose_network",
+    "is_mirrored",
+    "settle",
+    "width_fraction",
+]
 
 Size = tuple[int, int, int]
 
 CPU = "cpu"
 MIRRORING, BATCH, RESTORATION, PRECISION, WIDTH = "mirroring", "batch", "restoration", "precision", "width"
-MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (EXPERIMENTS.md, 2026-11-27)
+DEVICES = "devices"
+RATES = ("learning_rate", "muon_learning_rate", "attention_rate", "restoration_rate")
+MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (docs/experiments/mirroring-and-length.md)
 UNASKED = "for a short training, which learns faster so, or because the recipe says so"
 
 
@@ -48,6 +61,7 @@ class Training:
         precision: ``float32``, ``bfloat16``, or ``probe``: the faster of both, which is tried at the start.
         epochs: how often the training reads as many voxels as there are in all cases; None where only its time is known.
         decisions: what was settled, each with its rule and numbers.
+        batches_at_once: batches in a step: one of each of several devices, or 1 where these divide it.
     """
 
     plan: Plan
@@ -57,6 +71,7 @@ class Training:
     precision: str
     epochs: float | None
     decisions: tuple[Decision, ...]
+    batches_at_once: int = 1
 
     @property
     def batch_size(self) -> int:
@@ -79,7 +94,13 @@ class Training:
 
 
 def settle(
-    plan: Plan, recipe: Recipe, length: Length, device: str, voxels: int, network: str | NetworkSpec | None = None
+    plan: Plan,
+    recipe: Recipe,
+    length: Length,
+    device: str,
+    voxels: int,
+    network: str | NetworkSpec | None = None,
+    devices: int = 1,
 ) -> Training:
     """Settle a training run.
 
@@ -90,11 +111,17 @@ def settle(
         device: kind of the device, such as ``cpu`` or ``cuda``.
         voxels: of all training cases, on the network's grid.
         network: a name, None for the plan's own, or a NetworkSpec, which is taken as it is.
+        devices: that train together.
+
+    Raises:
+        TrainingError: a batch is to be divided over more devices than it has samples.
     """
     settled, about_network = choose_network(plan, network, recipe, device)
     settled, recipe, about_restoration = _settle_restoration(settled, recipe)
     asked, recipe = recipe, replace(recipe, batch_size=choose_batch(recipe, settled, device))
-    epochs = length.steps / steps_of_an_epoch(recipe, settled, voxels) if length.steps and voxels else None
+    at_once = batches_at_once(recipe, devices)
+    recipe, about_devices = _settle_devices(recipe, devices)
+    epochs = at_once * length.steps / steps_of_an_epoch(recipe, settled, voxels) if length.steps and voxels else None
     settled, about_mirroring = _settle_mirroring(settled, recipe, epochs, device)
     return Training(
         plan=settled,
@@ -106,10 +133,12 @@ def settle(
         decisions=(
             *about_network,
             *_about_batch(asked, recipe, settled),
+            *about_devices,
             *about_mirroring,
             *about_restoration,
             _precision(recipe),
         ),
+        batches_at_once=at_once,
     )
 
 
@@ -148,6 +177,11 @@ def choose_batch(recipe: Recipe, plan: Plan, device: str) -> int:
     return min(plan.batch_size, most or plan.batch_size)
 
 
+def batches_at_once(recipe: Recipe, devices: int) -> int:
+    """Batches in a step of so many devices."""
+    return 1 if recipe.divide_batch else devices
+
+
 def is_mirrored(recipe: Recipe, epochs: float | None, device: str) -> bool:
     """Whether a training run mirrors, and so do predictions with its model.
 
@@ -173,12 +207,46 @@ def _about_batch(asked: Recipe, settled: Recipe, plan: Plan) -> tuple[Decision, 
     return (Decision(BATCH, f"batches of {settled.batch_size}", rule, f"planned: {plan.batch_size}"),)
 
 
+def _settle_devices(recipe: Recipe, devices: int) -> tuple[Recipe, tuple[Decision, ...]]:
+    """The recipe for several devices; its batch size is settled.
+
+    A batch that is divided is that of one device, and so are its learning rates. Otherwise a step averages the gradients of as
+    many batches as there are devices, which are less noisy, so that it may be longer. The square root keeps the variance of
+    what a step adds to the weights (Hoffer et al. 2017), and is the rule for optimisers whose steps have one length (Malladi
+    et al. 2022), as Muon's and Adam's; the linear rule (Goyal et al. 2017) is for SGD and long trainings that warm up.
+    """
+    size = recipe.batch_size or 1
+    if devices == 1:
+        return recipe, ()
+    if recipe.divide_batch:
+        if size < devices:
+            raise TrainingError(
+                f"a batch of {size} cannot be divided over {devices} devices. Start at most {size} processes, give a larger "
+                f"one (--set batch_size={devices}), or each device a whole one (--set divide_batch=false)"
+            )
+        chosen = f"{devices} devices divide each batch of {size}"
+        return recipe, (Decision(DEVICES, chosen, "the recipe says so; the training is that of one device"),)
+    factor = devices**recipe.devices_exponent
+    decision = Decision(
+        DEVICES,
+        f"each of {devices} devices takes a batch of {size}, {size * devices} in a step; learning rates times {factor:.3g}",
+        "the square root of the number of devices, or another power of it (--set devices_exponent=X); a length that is not "
+        "given is the plan's divided by that number",
+        f"exponent {recipe.devices_exponent:g}; learning rate {recipe.learning_rate:g} on one device",
+    )
+    return replace(recipe, **{name: factor * getattr(recipe, name) for name in RATES}), (decision,)
+
+
 def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple[Decision, ...]]:
     """Plan and recipe, agreed on whether the network also restores the image."""
     others = [how.channel for how in plan.normalization if how.scheme not in UNIT_SCHEMES]
-    asked, restores = recipe.restoration_weight, recipe.restoration_weight > 0 and not others
+    asked, restores = recipe.restoration_weight, recipe.restoration_weight > 0 and not others and not plan.coarse
     decisions: tuple[Decision, ...] = ()
-    if asked and others:
+    if asked and plan.coarse:
+        recipe = replace(recipe, restoration_weight=0.0)
+        rule = "the fine stage of a cascade reads labels too, which cannot be degraded like an image"
+        decisions = (Decision(RESTORATION, "the image is not restored", rule, f"weight asked for: {asked:g}"),)
+    elif asked and others:
         recipe = replace(recipe, restoration_weight=0.0)
         chosen = f"the image is not restored: {', '.join(others)} is not scaled to [0, 1] by this plan"
         decisions = (Decision(RESTORATION, chosen, "only what lies in [0, 1] can be restored", f"weight asked for: {asked:g}"),)

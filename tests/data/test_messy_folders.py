@@ -14,7 +14,7 @@ from autoseg.data.dataset import read_dataset
 from autoseg.data.findings import Finding, findings_table
 from autoseg.data.labelmaps import find_label_maps, schema_of
 from autoseg.data.sources import find_inputs
-from autoseg.errors import DatasetError, FileError
+from autoseg.errors import AutosegError, DatasetError, FileError
 from autoseg.imaging.files import read_file, read_label_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
@@ -53,6 +53,17 @@ def test_images_of_a_kind_that_is_not_read_are_said_beside_others(tmp_path, name
     sentence = f"{name}: a kind of image that is not read; convert it to .nii.gz"
     assert find_label_maps(tmp_path).left_out == (sentence,)
     assert find_inputs(tmp_path, channels=("CT",)).left_out == (sentence,)
+
+
+@pytest.mark.parametrize("name", ["series.zip", "P1.dcm.gz", "scans.TAR.GZ", "more.7z"])
+def test_archives_beside_scans_are_said(tmp_path, name):
+    (write(tmp_path, "P0.nii.gz") / name).write_bytes(b"anything")
+    sentence = f"{name}: an archive, which is not looked into; unpack it if it holds scans"
+    assert find_label_maps(tmp_path).left_out == (sentence,)
+    assert find_inputs(tmp_path, channels=("CT",)).left_out == (sentence,)
+    (tmp_path / "P0.nii.gz").unlink()
+    with pytest.raises(AutosegError, match="unpack it"):
+        find_inputs(tmp_path, channels=("CT",))
 
 
 @pytest.mark.thorough

@@ -71,6 +71,16 @@ def test_the_remedy_for_a_missing_image_knows_the_usual_slips(make_folder):
     assert "rename case_2_0000.nii.gz to case_2.nii.gz" in remedies["case_2_0000"]
 
 
+def test_labels_of_cases_that_end_in_digits_are_not_to_be_renamed_to_one_name(make_folder):
+    folder = make_folder(2)
+    for number in (1, 2):
+        folder.image_path(f"case_{number}").rename(folder.path / "imagesTr" / f"PANC_000{number}.nii.gz")
+        folder.label_path(f"case_{number}").rename(folder.path / "labelsTr" / f"PANC_000{number}.nii.gz")
+    assert [scan.findings[0].remedy for scan in scan_dataset(folder.read()) if scan.findings] == [
+        f"Rename PANC_000{number}.nii.gz to PANC_000{number}_0000.nii.gz." for number in (1, 2)
+    ]
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
 def test_a_file_that_was_cut_short_is_unreadable_and_the_others_are_scanned(make_folder, ending):
     folder = make_folder(2, ending=ending)

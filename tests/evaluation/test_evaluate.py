@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from autoseg.data.labels import read_labels
+from autoseg.engines import LocalEngine
 from autoseg.errors import FileError, GeometryError
 from autoseg.evaluation import METRICS, evaluate_case, evaluate_folder
 from autoseg.evaluation.metrics import MaskPair
@@ -142,6 +143,14 @@ def test_the_tolerance_is_the_largest_voxel_edge_or_what_is_asked():
     assert score(*fine)["liver"].tolerance_mm == 1
 
 
+def test_the_tolerance_of_micrometres_is_no_millimetre():
+    small = [volume(v.data, (2e-4, 1e-4, 1e-4)) for v in (organs(), organs(liver=False))]
+    assert score(*small)["spleen"].tolerance_mm == pytest.approx(2e-3)  # ten of the largest edges
+    corners = np.zeros((2, 40, 40, 40), np.uint8)
+    corners[0, 1:3, 1:3, 1:3], corners[1, -3:-1, -3:-1, -3:-1] = 1, 1
+    assert score(*(volume(corner, (1e-4,) * 3) for corner in corners))["liver"]["nsd"] == 0
+
+
 def test_one_slice_is_measured_in_its_plane():
     reference, predicted = (volume(v.data[4:5], (90.0, 0.5, 0.5)) for v in (organs(), organs(shift=1)))
     row = score(reference, predicted)["liver"]
@@ -218,7 +227,7 @@ def folders(tmp_path):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_folder_is_scored_case_by_case(folders, workers):
     seen = []
-    report = evaluate_folder(*folders, ORGANS, workers=workers, on_done=lambda outcome: seen.append(outcome.name))
+    report = evaluate_folder(*folders, ORGANS, engine=LocalEngine(workers), on_done=lambda outcome: seen.append(outcome.name))
     assert report.cases == ("a", "b", "c")
     assert sorted(seen) == ["a", "b", "c"]
     assert report.failures == ()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from autoseg.data.labels import LabelSchema, read_labels
+from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.evaluation import evaluate_case, evaluate_folder, summarise
 from autoseg.evaluation.overlap import Counts
@@ -101,10 +102,10 @@ def test_a_value_that_no_reference_has_is_scored_where_nobody_says_what_values_m
 
 
 def test_a_value_that_is_not_declared_is_said_to_count_as_background(folders):
-    report = evaluate_folder(*folders, read_labels({"background": 0, "one": 1, "two": 2}), workers=1)
+    report = evaluate_folder(*folders, read_labels({"background": 0, "one": 1, "two": 2}), engine=LocalEngine(1))
     assert report.notes[0] == "2 of 2 predictions hold 5, which no structure has and which count as background"
     assert report.notes[1] == "in references alone: one (value 1)"
-    same = evaluate_folder(folders[0], folders[0], read_labels({"background": 0, "one": 1, "two": 2}), workers=1)
+    same = evaluate_folder(folders[0], folders[0], read_labels({"background": 0, "one": 1, "two": 2}), engine=LocalEngine(1))
     assert same.notes == ()
 
 

@@ -4,7 +4,7 @@
 
 Each reader has a process of its own. A foreign exception is a finding, and so is a crash, more than 2 GiB, or 20 s for a file.
 Files that led to one, and those that reached new lines, stay in ``.fuzz/READER``; what was run is a line of
-``.fuzz/results.jsonl``. Ends with status 1 where something was found.
+``benchmarks/results/fuzzing.json``. Ends with status 1 where something was found.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PLACE = ROOT / ".fuzz"
-MEMORY_MIB, LONGEST_S, LARGEST = 2048, 20, 1 << 17
+from tests.fuzz.faults import LONGEST_S, MEMORY_MIB, PLACE, RECORD, ROOT, Faults, store
+
+LARGEST = 1 << 17
 WATCHED = ("autoseg", "planners")  # whose lines are followed; those of large libraries take minutes to prepare
 DONE = re.compile(r"stat::number_of_executed_units: +(\d+)|stat::peak_rss_mb: +(\d+)")
 
@@ -38,25 +37,20 @@ def run_reader(name: str, seconds: int) -> None:
         from tests.fuzz.targets import TARGETS, read_all
     from tests.fuzz.mutations import changed, random_changes
 
-    target, place, faults = TARGETS[name], PLACE / name, {}
+    target, place = TARGETS[name], PLACE / name
     (place / "corpus").mkdir(parents=True, exist_ok=True)
     for seed in target.seeds():
         (place / "corpus" / f"seed-{hashlib.sha1(seed).hexdigest()[:12]}").write_bytes(seed)
     folder = Path(tempfile.mkdtemp()) / "Dataset001_X"
     folder.mkdir()
     target.around(folder)
+    faults = Faults(place)
 
     def read(content: bytes) -> None:
         try:
             read_all(target, target.write(folder, content))
         except Exception as fault:
-            _, line, *_ = traceback.extract_tb(fault.__traceback__)[-1]
-            where = (type(fault).__name__, traceback.extract_tb(fault.__traceback__)[-1].filename, line)
-            if where not in faults:  # each once; the others would end the run
-                faults[where] = fault
-                number = len(list(place.glob("fault-*.txt")))
-                (place / f"fault-{number}").write_bytes(content)
-                (place / f"fault-{number}.txt").write_text("".join(traceback.format_exception(fault)))
+            faults.add(fault, content)
 
     def mutated(content: bytes, most: int, seed: int) -> bytes:
         if seed % 3 == 0:
@@ -97,6 +91,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("readers", nargs="*", help="all where none is named")
     parser.add_argument("--seconds", type=int, default=600, help="for each reader")
+    parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--within", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.within:
@@ -111,8 +106,7 @@ def main() -> int:
         result = watch_reader(name, asked.seconds)
         found += len(result["found"])  # type: ignore[arg-type]
         print(json.dumps(result), flush=True)
-        with (PLACE / "results.jsonl").open("a") as lines:
-            lines.write(json.dumps(result) + "\n")
+        store("atheris", result, asked.record)
     return int(found > 0)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz import by_chance, faults
+from tests.fuzz.by_chance import changes
+from tests.fuzz.faults import LONGEST_S
 from tests.fuzz.mutations import Change, changed
 from tests.fuzz.targets import TARGETS, read_all
 
-NIGHTLY = os.environ.get("AUTOSEG_FUZZ") == "nightly"
-EXAMPLES = int(os.environ.get("AUTOSEG_FUZZ_EXAMPLES", "10000"))  # a reader, nightly
-FEW = {True: 12, False: 3}  # by whether a reader is quick
-LONGEST_MS = 20_000  # of one example, on a machine that does much else beside
-
-changes = st.builds(Change, st.integers(0, 63), st.integers(0, (1 << 20) - 1), st.integers(0, (1 << 16) - 1), st.booleans())
+FEW = {True: 12, False: 3}  # by whether a reader is quick; ``by_chance`` tries more
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,6 @@ def test_what_a_sound_file_holds_is_read(name: str, place: Path) -> None:
         assert len(read_all(target, path)) < len(target.reads)
 
 
-@pytest.mark.timeout(0 if NIGHTLY else 600)
 @pytest.mark.parametrize("name", TARGETS)
 def test_only_our_own_errors_come_out_of_a_reader(name: str, place: Path) -> None:
     target, folder = TARGETS[name], place / name / "Dataset001_X"
@@ -45,9 +44,9 @@ def test_only_our_own_errors_come_out_of_a_reader(name: str, place: Path) -> Non
     seeds = target.seeds()
 
     @settings(
-        max_examples=EXAMPLES if NIGHTLY else FEW[target.is_quick],
-        deadline=LONGEST_MS,
-        derandomize=not NIGHTLY,
+        max_examples=FEW[target.is_quick],
+        deadline=1000 * LONGEST_S,
+        derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -59,3 +58,30 @@ def test_only_our_own_errors_come_out_of_a_reader(name: str, place: Path) -> Non
             read_all(target, path)
 
     read()
+
+
+def test_fuzzing_keeps_what_it_finds_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path) -> None:
+        if len(path.read_bytes()) % 2:
+            raise KeyError("foreign")
+        if len(path.read_bytes()) % 3 == 0:
+            bytearray(3 << 30)  # more memory than a reader may take
+
+    target = replace(TARGETS["gzip"], seeds=lambda: [b"123456"], reads=(fails,), around=lambda folder: None)
+    monkeypatch.setitem(TARGETS, "odd", replace(target, file="a.bin", packed=bytes))
+    monkeypatch.setattr(by_chance, "PLACE", tmp_path / "kept")
+    (tmp_path / "in").mkdir()
+    result = by_chance.run_reader("odd", tmp_path / "in", examples=60, seconds=60)
+    assert result["examples"] == 60
+    told = [(tmp_path / "kept" / "odd" / f"{name}.txt").read_text().splitlines()[-1] for name in result["found"]]
+    assert {text.split(":")[0] for text in told} == {"KeyError", "MemoryError"}
+
+
+def test_the_record_of_fuzzing_has_the_last_run_of_each_reader(tmp_path: Path) -> None:
+    record = tmp_path / "fuzzing.json"
+    for examples, found in ((10, ["fault-0"]), (20, [])):
+        faults.store("hypothesis", {"reader": "a", "examples": examples, "found": found}, record)
+        faults.store("hypothesis", {"reader": "b", "examples": 5, "found": []}, record)
+        assert by_chance.is_done("a", 10, record) == (not found)
+    assert sorted(line["examples"] for line in json.loads(record.read_text())["hypothesis"]) == [5, 20]
+    assert os.listdir(tmp_path) == ["fuzzing.json"]

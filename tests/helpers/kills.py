@@ -119,6 +119,8 @@ def content(path: Path) -> Any:
         with safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118 - not a dictionary
             return tensors, timeless(json.loads(file.metadata()["state"]))
+    if path.name == "methods.md":  # whose last line is a digest of the rest
+        return re.sub(r"took [\d., and]+ s\b|<!--.*-->", "", path.read_text())
     if path.suffix in (".html", ".md", ".csv"):
         return re.sub(r"\d+(\.\d+)?( ?(s|min|ms|MiB|GiB)\b|(?=</td>))", "", path.read_text())
     return path.read_bytes()

@@ -3,7 +3,10 @@
 import contextlib
 import copy
 import os
+import pathlib
 import re
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -29,6 +32,7 @@ from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.measure import measure_structures
 from tests.helpers.examples import examples
 
+ROOT = pathlib.Path(__file__).parents[2]
 WAYS = {"model": "kidneys 0123", "version": "1.2"}
 KINDS = highdicom.seg.SegmentationTypeValues
 
@@ -197,6 +201,34 @@ def test_deflated_files_are_read_slices_as_frames(tmp_path, draw):
     np.testing.assert_array_equal(read_file(tmp_path / "frames").data[0], values)
 
 
+@pytest.mark.parametrize("has_meta", [True, False])
+@pytest.mark.parametrize("name", ["{}.dcm", "IM{:04d}"])
+def test_files_without_the_signature_of_dicom_are_read(tmp_path, draw, has_meta, name):
+    values = draw.random_values()
+    for z, ds in enumerate(draw.slice_datasets(values)):
+        path = tmp_path / name.format(z)
+        ds.save_as(path, enforce_file_format=True)
+        if has_meta:
+            path.write_bytes(path.read_bytes()[132:])
+            continue
+        plain = pydicom.Dataset({element.tag: element for element in ds})
+        plain.save_as(path, implicit_vr=True, little_endian=True)
+    content = read_file(tmp_path)
+    np.testing.assert_array_equal(content.data[0], values)
+    (series,) = find_series(tmp_path).series
+    labels = LabelVolume((values > 0).astype(np.uint8), content.geometry)
+    for write in (write_seg, write_rtstruct):
+        write(tmp_path / "out", series, labels, {"a": (1,)}, **WAYS)
+        (tmp_path / "out").unlink()
+
+
+def test_files_that_begin_nearly_as_dicom_does_are_passed_over(tmp_path, draw):
+    draw.write_series(tmp_path, draw.random_values())
+    (tmp_path / "a.bin").write_bytes(b"\x08\x00\x05\x00" + bytes(200))
+    (tmp_path / "b.bin").write_bytes(b"\x08\x00\x05\x00CS" + bytes(200))
+    assert len(find_series(tmp_path).series) == 1
+
+
 def test_a_deflated_file_that_unpacks_beyond_all_measure_is_left_out(tmp_path, draw, monkeypatch):
     monkeypatch.setattr(dicom_file, "LARGEST_UNPACKED", 1 << 20)
     (ds,) = draw.slice_datasets(np.zeros((1, 6, 7), np.int16))
@@ -358,6 +390,20 @@ def test_an_outline_of_any_length_is_read_by_pydicom_as_numbers(tmp_path, draw):
     np.testing.assert_array_equal(inside, values[0])
 
 
+@pytest.mark.parametrize(("edge_mm", "place"), [(1e-4, -123456.7), (0.009, 98765.4), (0.7, -99.5)])
+def test_coordinates_of_contours_have_the_digits_that_a_decimal_string_holds(tmp_path, draw, edge_mm, place):
+    values = np.ones((2, 3, 3), np.uint8)
+    spacing = (edge_mm,) * 3
+    (series,) = find_series(
+        draw.write_series(tmp_path / "in", values.astype(np.int16), spacing_mm=spacing, position=(place,) * 3)
+    ).series
+    write_rtstruct(tmp_path / "rt", series, LabelVolume(values, read_geometry(series)), {"a": (1,)}, **WAYS)
+    for contour in pydicom.dcmread(tmp_path / "rt").ROIContourSequence[0].ContourSequence:
+        texts = [number.original_string for number in contour.ContourData]
+        assert max(map(len, texts)) <= 16
+        assert len(set(texts[0::3])) > 1
+
+
 # -- segmentation objects -------------------------------------------------------------------------------------------------
 
 
@@ -395,12 +441,21 @@ def written_segmentation(draw, folder, *, values=None, kind="BINARY", **options)
     return folder / "a.dcm", LabelVolume(values, read_geometry(series))
 
 
+@pytest.mark.parametrize("columns", range(9, 17))
+def test_frames_of_any_number_of_pixels_are_read(tmp_path, draw, columns):
+    values = np.random.default_rng(columns).integers(0, 3, (4, 5, columns)).astype(np.uint8)
+    path, labels = written_segmentation(draw, tmp_path, values=values)
+    np.testing.assert_array_equal(read_label_volume(path, onto=labels.geometry).data, values)
+
+
 def test_frames_that_do_not_name_the_only_segment_are_its_own(tmp_path, draw):
     values = np.zeros((5, 6, 7), np.uint8)
     values[1:4, 1:5, 1:3] = 1
     path, labels = written_segmentation(draw, tmp_path, values=values)
     ds = pydicom.dcmread(path)
-    del ds.SharedFunctionalGroupsSequence[0].SegmentIdentificationSequence
+    for group in (*ds.SharedFunctionalGroupsSequence, *ds.PerFrameFunctionalGroupsSequence):  # by the version of highdicom
+        group.pop("SegmentIdentificationSequence", None)
+    assert "Segment Identification Sequence" not in str(ds)
     ds.save_as(path)
     np.testing.assert_array_equal(read_label_volume(path, onto=labels.geometry).data, values)
     assert segment_names(path) == {"liver": 1}
@@ -493,6 +548,15 @@ def test_a_structure_within_the_stored_part_is_not_cut(tmp_path, draw):
 
 
 # -- where files lie, and what stays out of messages ----------------------------------------------------------------------
+
+
+def test_a_package_that_cannot_be_imported_is_no_fault_of_the_file(tmp_path, draw):
+    draw.write_series(tmp_path / "scan", draw.random_values())
+    (tmp_path / "pydicom.py").write_text("raise AttributeError('RTLD_NOW')")
+    code = f"from autoseg.imaging.files import read_file; read_file({str(tmp_path / 'scan')!r})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "FileError: DICOM needs packages that can be imported, found AttributeError: RTLD_NOW" in done.stderr
 
 
 def test_links_to_patients_are_followed_and_loops_end(tmp_path, draw):

@@ -255,11 +255,13 @@ def test_defects_are_refused_with_their_reason(tmp_path, name):
     assert draw.patient not in str(error.value)
 
 
-def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path):
-    for z, ds in enumerate(draw.slice_datasets(draw.random_values((9, 6, 7)), spacing_mm=(0.625, 0.8, 0.7))):
+@pytest.mark.parametrize("count", [9, 4, 12])  # of 4 and 12 the last is rounded too
+def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(tmp_path, count):
+    for z, ds in enumerate(draw.slice_datasets(draw.random_values((count, 6, 7)), spacing_mm=(0.625, 0.8, 0.7))):
         ds.ImagePositionPatient = [round(float(v), 1) for v in ds.ImagePositionPatient]
         draw.save(ds, tmp_path / f"{z}.dcm")
-    assert read_geometry(tmp_path).spacing_mm[0] == pytest.approx(0.625)
+    length = round(30 + 0.625 * (count - 1), 1) - 30
+    assert read_geometry(tmp_path).spacing_mm[0] == pytest.approx(length / (count - 1))
 
 
 def test_copies_count_once(tmp_path):

@@ -12,6 +12,7 @@ from autoseg.imaging import files, itk, raw
 from autoseg.imaging.files import read_file, read_geometry, read_label_volume, read_segment, segment_names
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.itk_header import Header
+from autoseg.reconstruct.measure import measure_structures
 
 VOXELS = np.arange(24, dtype="<i2").reshape(2, 3, 4)  # (Z, Y, X)
 STORED = VOXELS.tobytes()
@@ -140,6 +141,40 @@ def test_lengths_of_nrrd_are_converted_to_millimetres(tmp_path, unit, factor):
     assert [note[:24] for note in read_file(path).notes] == (["Lengths in the header ar"] if factor != 1 else [])
     path = nrrd(tmp_path / "b.nrrd", "spacings: 1 2 3", f'units: "{unit}" "{unit}" "{unit}"')
     np.testing.assert_allclose(read_geometry(path).spacing_mm, np.array([3, 2, 1]) * factor)
+
+
+@pytest.mark.parametrize(
+    ("lines", "axes", "spacing"),
+    [
+        ([], "x, y, z", (1, 1, 1)),
+        (["thicknesses: 1 2 3"], "x, y, z", (1, 1, 1)),
+        (["spacings: 2 3 nan"], "z", (1, 3, 2)),
+        (["spacings: 2 3 4"], None, (4, 3, 2)),
+        (["axis mins: 0 0 0", "axis maxs: 8 9 8"], None, (4, 3, 2)),
+    ],
+)
+def test_nrrd_without_voxel_sizes_is_said_to_be_so(tmp_path, lines, axes, spacing):
+    found = read_file(nrrd(tmp_path / "a.nrrd", *lines))
+    assert found.geometry.spacing_mm == spacing
+    assert [note for note in found.notes if "1 mm is assumed" in note] == (
+        [f"The header gives no voxel size along {axes}; 1 mm is assumed."] if axes else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("space", "is_said"),
+    [("left-posterior-superior", False), ("RAS", False), ("scanner-xyz", True), ("3D-right-handed", True)],
+)
+def test_nrrd_whose_axes_are_not_those_of_a_patient_is_said_to_be_so(tmp_path, space, is_said):
+    found = read_file(nrrd(tmp_path / "a.nrrd", f"space: {space}", "space directions: (1,0,0) (0,2,0) (0,0,3)"))
+    assert any("does not say how its axes lie" in note for note in found.notes) == is_said
+
+
+def test_a_metaimage_without_voxel_sizes_is_said_to_be_so(tmp_path):
+    path = mha(tmp_path / "a.mha", STORED, packed=False)
+    assert read_file(path).notes == ()
+    path.write_bytes(path.read_bytes().replace(b"ElementSpacing = 1 2 3\n", b""))
+    assert read_file(path).notes == ("The header gives no voxel size along x, y, z; 1 mm is assumed.",)
 
 
 def test_the_unit_of_a_metaimage_counts(tmp_path):
@@ -306,6 +341,17 @@ def test_a_cropped_segmentation_of_slicer_is_laid_on_the_scan(tmp_path):
     np.testing.assert_array_equal(found.data, expected)
 
 
+def test_nobody_knows_whether_a_segmentation_of_slicer_is_cut_until_it_lies_on_its_scan(tmp_path):
+    labels = np.zeros((1, 5, 6, 7), int)
+    labels[0, :, :, :3], labels[0, 2, 3, 5] = 1, 2
+    path = segmentation(tmp_path / "P1.seg.nrrd", labels, origin=(4, 2, 6))
+    scan = Geometry.from_affine((9, 9, 9), [[0, 0, -2, 0], [0, -2, 0, 0], [2, 0, 0, 0]])
+    for onto, expected in ((None, [None, False]), (scan, [False, False])):
+        found = measure_structures(read_label_volume(path, onto=onto), {"liver": (1,), "vein": (2,)})
+        assert [one.touches_border for one in found] == expected
+        assert not any("cut by the border" in one.note for one in found)
+
+
 def test_layers_of_slicer_that_do_not_overlap_are_one_map_and_others_are_told_apart(tmp_path):
     layers = np.zeros((2, 2, 3, 4), int)
     layers[0, 0], layers[1, 1] = 1, 1
@@ -321,7 +367,7 @@ def test_layers_of_slicer_that_do_not_overlap_are_one_map_and_others_are_told_ap
         np.testing.assert_array_equal(read_segment(path, name).data[0], layers[number] == 1)
 
 
-@pytest.mark.parametrize("line", ["Segment0_LabelValue:=x", "Segment0_Layer:=7"])
+@pytest.mark.parametrize("line", ["Segment0_LabelValue:=x", "Segment0_LabelValue:=0", "Segment0_Layer:=7"])
 def test_a_segmentation_of_slicer_whose_header_makes_no_sense_is_refused(tmp_path, line):
     layers = np.zeros((2, 2, 3, 4), int)
     path = segmentation(tmp_path / "P1.seg.nrrd", layers, value=1, layer=1)
@@ -329,7 +375,7 @@ def test_a_segmentation_of_slicer_whose_header_makes_no_sense_is_refused(tmp_pat
     content = path.read_bytes()
     old = content[content.index(key) : content.index(b"\n", content.index(key))]
     path.write_bytes(content.replace(old, line.encode()))
-    with pytest.raises(FileError, match=r"P1.seg.nrrd: expected (label value and layer|liver in layer 7)"):
+    with pytest.raises(FileError, match=r"P1.seg.nrrd: expected (label value and layer|label values from 1|liver in layer 7)"):
         read_label_volume(path)
 
 

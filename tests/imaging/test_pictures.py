@@ -1,5 +1,7 @@
 """Pictures are read to the number or refused; what is written lies pixel by pixel on its picture."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +95,7 @@ def test_the_grid_is_that_of_simpleitk(tmp_path):
 def test_jpeg_is_an_image_but_no_label(tmp_path, ending):
     path = save(tmp_path / f"a{ending}", np.full((16, 16, 3), 90, np.uint8))
     assert np.abs(read_volume(path).data - 90).max() <= 2
-    with pytest.raises(FileError, match=rf"a\{ending}.*Draw them anew as PNG"):
+    with pytest.raises(FileError, match=rf"a\{ending}.*Draw them again and save them as PNG"):
         read_label_volume(path)
     assert label_ending(ending) == ".png"
     with pytest.raises(FileError, match="JPEG cannot hold"):
@@ -243,3 +245,34 @@ def test_where_white_is_zero_an_image_is_turned_round_and_a_label_is_not(tmp_pat
     assert read_file(tmp_path / "a.tif").data[0, 0].tolist() == [[255, 254, 253]]
     assert "turned round" in read_file(tmp_path / "a.tif").notes[0]
     assert read_label_volume(tmp_path / "a.tif").data[0].tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(("bits", "packed", "expected"), [(1, 0b01, [0, 1]), (2, 0b01, [0, 85]), (4, 0x01, [0, 17])])
+def test_greys_of_less_than_8_bits_are_said_to_be_so(tmp_path, bits, packed, expected):
+    def part(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0)
+    row = zlib.compress(bytes([0, packed << (8 - 2 * bits)]))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", row) + part(b"IEND", b""))
+    for as_label in (False, True):
+        found = read_file(tmp_path / "a.png", as_label=as_label)
+        assert found.data.ravel().tolist() == expected
+        assert f"{'one bit' if bits == 1 else f'{bits} bits'} a pixel" in found.notes[0]
+
+
+def test_the_pixel_size_of_a_microscope_is_said_to_be_passed_over(tmp_path):
+    pixels, path = np.zeros((4, 5), np.uint16), tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, imagej=True, resolution=(2, 2), metadata={"unit": "um"})
+    assert read_file(path).notes == ("The file gives the size of its pixels (unit=um); pictures are read with pixels of 1 mm.",)
+    tifffile.imwrite(path, pixels, ome=True, metadata={"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"})
+    assert 'PhysicalSizeX="0.5"' in read_file(path).notes[0]
+    tifffile.imwrite(path, pixels, resolution=(72, 72), resolutionunit="INCH")  # of a screen
+    assert read_file(path).notes == ()
+
+
+def test_nothing_is_printed_by_the_readers_of_others(tmp_path, capfd):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 4, 5), np.uint16), photometric="rgb", planarconfig="separate")
+    with pytest.raises(FileError):
+        read_file(tmp_path / "a.tif")
+    assert capfd.readouterr() == ("", "")

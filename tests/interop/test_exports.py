@@ -11,7 +11,7 @@ import torch
 
 from autoseg.cli import main
 from autoseg.data.labels import LabelSchema
-from autoseg.errors import ModelError
+from autoseg.errors import AutosegError, ModelError
 from autoseg.inference.bundle import load_bundle, load_networks, save_bundle
 from autoseg.interop.nnunet import read_nnunet
 from autoseg.interop.onnx_export import write_onnx
@@ -189,11 +189,18 @@ def test_onnx_runtime_computes_the_same_logits(tmp_path, kind):
 
 
 def test_without_the_extra_the_way_out_is_named(tmp_path, monkeypatch):
-    def absent(*arguments, **how):
+    def absent(*arguments, dynamo, **how):
         raise ModuleNotFoundError("No module named 'onnxscript'")
 
     monkeypatch.setattr(torch.onnx, "export", absent)
     bundle = load_bundle(model_of(tmp_path))
-    with pytest.raises(Exception, match=r"pip install 'autoseg\[onnx\]'"):
+    with pytest.raises(Exception, match="pip install onnx onnxruntime onnxscript"):
         write_onnx(tmp_path / "it.onnx", list(load_networks(bundle).values()), plan=bundle.plan, labels=bundle.labels, about={})
     assert not list(tmp_path.glob("it.*"))
+
+
+def test_a_torch_that_cannot_write_onnx_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.onnx, "export", lambda network, arguments: None)  # as before 2.5
+    bundle = load_bundle(model_of(tmp_path))
+    with pytest.raises(AutosegError, match=rf"torch 2\.6 or later is needed, found {torch.__version__.partition('+')[0]}"):
+        write_onnx(tmp_path / "it.onnx", list(load_networks(bundle).values()), plan=bundle.plan, labels=bundle.labels, about={})

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import trimesh
+from scipy import ndimage
 from scipy.special import ellipeinc, ellipkinc
 
 from autoseg.errors import AutosegError
@@ -350,3 +351,12 @@ def test_expert_kidneys_give_closed_surfaces(case, request):
         assert mesh.is_watertight
         counted = np.count_nonzero(labels.data == value) * abs(np.linalg.det(labels.geometry.affine))
         assert mesh.volume_mm3 == pytest.approx(counted, rel=0.005)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS[1:])
+def test_neighbours_in_thick_slices_leave_no_islands_in_each_other(spacing):
+    distance, geometry, _ = ellipsoid((20, 20, 20), spacing, shift=(0.3, 0.1, -0.2))
+    data = (distance > 0).astype(np.uint8)
+    data[:, :, data.shape[2] // 2 :] *= 2
+    cubic = isotropic_labels(LabelVolume(data, geometry))
+    assert [ndimage.label(cubic.data == value)[1] for value in (1, 2)] == [1, 1]

@@ -38,7 +38,7 @@ def write(folder: Path, number: int, *, stray: bool, hollow: bool) -> None:
 
 
 def scored(folder: Path, labels: LabelSchema = LABELS) -> Report:
-    return evaluate_folder(folder / "reference", folder / "predicted", labels, workers=1)
+    return evaluate_folder(folder / "reference", folder / "predicted", labels, engine=LocalEngine(1))
 
 
 def files(folder: Path) -> dict[str, ScoredFiles]:

@@ -14,7 +14,7 @@ from autoseg.preprocess.normalize import outside_value
 from autoseg.preprocess.store import open_case, store_case
 from autoseg.training.augment import DEGRADATIONS, PRESETS, Setting, draw, mirrored_only, split, with_degradations
 from autoseg.training.augment.intensity import apply_thick_slices, sample_thick_slices
-from autoseg.training.batches import make_batch, restored_patch
+from autoseg.training.batches import Share, make_batch, restored_patch
 from autoseg.training.recipe import Recipe, restoration_weight
 
 LABELS = read_labels({"background": 0, "blob": 1})
@@ -146,3 +146,16 @@ def test_samples_of_the_final_phase_are_mirrored_where_others_are(name):
     rng = np.random.default_rng(0)
     drawn = {step for _ in range(20) for step, _ in draw(rng, mirrored_only(PRESETS[name]), SETTING).steps}
     assert drawn == (set() if name == "none" else {"mirror"})
+
+
+def test_shares_of_a_divided_batch_are_the_batch_and_whole_batches_are_new_ones(cases, plan):
+    """Three samples and their lessons, of which the last one is on foreground, on two devices."""
+    recipe = replace(RECIPE, batch_size=3, divide_batch=True)
+    whole = make_batch(cases, plan, recipe, LABELS, 5, 7, 1.0)
+    shares = [make_batch(cases, plan, recipe, LABELS, Share(5, index, 2, divided=True), 7, 1.0) for index in (0, 1)]
+    for tensor, first, second in zip(whole.tensors, shares[0].tensors, shares[1].tensors, strict=True):
+        assert torch.equal(tensor.nan_to_num(), torch.stack((first[0], second[0], first[1])).nan_to_num())
+    own = [make_batch(cases, plan, recipe, LABELS, Share(5, index, 2), 7, 1.0) for index in (0, 1)]
+    assert torch.equal(own[0].images, whole.images)
+    assert own[1].images.shape == whole.images.shape
+    assert not torch.equal(own[1].images, whole.images)

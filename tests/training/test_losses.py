@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoseg.errors import AutosegError
 from autoseg.networks import Scores
 from autoseg.training.losses import (
+    LOSSES,
     SLAB,
     cross_entropy,
     deep_supervision_loss,
@@ -232,3 +233,32 @@ def test_logits_of_scores_are_never_in_memory_together():
     with Largest() as largest:
         dice_cross_entropy(scores, torch.zeros(2, 16, 48, 48, dtype=torch.int16)).backward()
     assert features.numel() < largest.elements < 1.1 * SLAB < scores.shape.numel() / 2
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_the_parts_of_a_divided_batch_have_the_loss_and_the_gradients_of_the_whole(name, batch_dice):
+    """With voxels to be ignored, of which one part has more than the other: the mean of both parts would be another number."""
+    torch.manual_seed(0)
+    logits, codes = torch.randn(3, 3, 4, 6, 6, requires_grad=True), torch.randint(0, 3, (3, 4, 6, 6))
+    codes[2, :3] = -1
+    loss = LOSSES[name]
+    parts, sums = (slice(0, 2), slice(2, 3)), []
+
+    def kept(total):
+        sums[-1].append(total.detach())
+        return total
+
+    for part in parts:  # what each part hands in
+        sums.append([])
+        loss(logits[part], codes[part], batch_dice=batch_dice, whole=kept)
+    given = iter([sum(pair) for pair in zip(*sums, strict=True)] * 2)
+
+    def whole(own):
+        return own + (next(given) - own).detach()
+
+    values = [loss(logits[part], codes[part], batch_dice=batch_dice, whole=whole) for part in parts]
+    expected = loss(logits, codes, batch_dice=batch_dice)
+    torch.testing.assert_close(torch.stack(values), torch.stack((expected, expected)))
+    (of_parts,), (of_whole,) = (torch.autograd.grad(value, logits) for value in (sum(values), expected))
+    torch.testing.assert_close(of_parts, of_whole)

@@ -5,6 +5,7 @@ from math import prod
 
 import pytest
 
+from autoseg.errors import TrainingError
 from autoseg.networks import build_network
 from autoseg.training.length import Length
 from autoseg.training.recipe import RECIPES, PatchStage, Recipe, changed
@@ -143,3 +144,24 @@ def test_a_scaled_network_keeps_the_size_of_its_heads_and_can_be_built(plan, fac
             sizes = [n.features[e.stage] / e.heads for n, e in ((plan.network, before), (scaled, after))]
             assert 0.5 <= sizes[1] / sizes[0] <= 2
     assert plan.network.scaled(1) == plan.network
+
+
+def test_several_devices_take_a_batch_each_and_longer_steps_or_divide_one(plan):
+    recipe = replace(RECIPES["autoseg"], batch_size=4)
+    alone, four = settle(plan, recipe, LONG, "cpu", VOXELS), settle(plan, recipe, LONG, "cpu", VOXELS, devices=4)
+    assert four.recipe == replace(
+        alone.recipe,
+        learning_rate=2 * recipe.learning_rate,
+        muon_learning_rate=2 * recipe.muon_learning_rate,
+        restoration_rate=2 * recipe.restoration_rate,
+    )
+    assert (four.batches_at_once, four.epochs) == (4, 4 * alone.epochs)
+    assert "16 in a step; learning rates times 2" in decided(four, "devices").chosen
+    linear = settle(plan, replace(recipe, devices_exponent=1.0), LONG, "cpu", VOXELS, devices=4)
+    assert linear.recipe.learning_rate == 4 * recipe.learning_rate
+    divided = settle(plan, replace(recipe, divide_batch=True), LONG, "cpu", VOXELS, devices=4)
+    assert divided.recipe == replace(alone.recipe, divide_batch=True)
+    assert (divided.batches_at_once, divided.epochs) == (1, alone.epochs)
+    assert "4 devices divide each batch of 4" in decided(divided, "devices").chosen
+    with pytest.raises(TrainingError, match="a batch of 4 cannot be divided over 5 devices"):
+        settle(plan, replace(recipe, divide_batch=True), LONG, "cpu", VOXELS, devices=5)

@@ -18,7 +18,7 @@ from autoseg.data.layouts.folders import read_names, read_table
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, plain_labels
 from autoseg.errors import DatasetError
 
-__all__ = ["find"]
+__all__ = ["find", "suffixes"]
 
 NAME = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?((?:_[^_]+)*)_([A-Za-z0-9]+)(?i:\.nii(?:\.gz)?)")
 
@@ -83,6 +83,13 @@ def find(
         findings=tuple(findings),
         about=_participants(source / "participants.tsv"),
     )
+
+
+def suffixes(source: AnyPath) -> list[str]:
+    """Kinds of anatomical images that any session has, such as T1w, by their names."""
+    places = (Path(source).glob(f"sub-*/{inner}anat/*") for inner in ("", "ses-*/"))
+    matches = (NAME.fullmatch(path.name) for paths in places for path in paths)
+    return sorted({match[4] for match in matches if match} - {"dseg", "mask"})
 
 
 def _common_channels(images: Images, labels: Mapping[str, list[Path]]) -> list[str]:

@@ -10,6 +10,7 @@ A table (CSV or TSV) has one row per case: ``image``, or ``image_T1``, ``image_F
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ __all__ = ["find", "guess_channels", "read_names", "read_table"]
 DECORATION = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)
 SNAP = re.compile(r'\s*(\d{1,10})(?:\s+[\d.]+){6}\s+"(.*)"\s*')  # value, red, green, blue, opacity, visible, meshed, name
 FREESURFER = re.compile(r"\s*(\d{1,10})\s+(\S+)(?:\s+\d+){4}\s*")  # value, name, colour; also 3D Slicer's
+SEPARATOR = re.compile("sep=(.)", re.IGNORECASE)
 WHOLE = re.compile(r"-?\d{1,10}(\.0*)?")
 TITLES = (("index", "value", "label", "id", "number"), ("name", "structure", "label"))  # of columns; the first that is there
 PARTS = {"": "train", "train": "train", "training": "train", "val": "val", "validation": "val"}
@@ -111,36 +113,42 @@ def guess_channels(cases: Sequence[FoundCase]) -> tuple[str, ...]:
 
 
 def read_names(path: AnyPath) -> dict[int, str]:
-    """{value: name} from a JSON object name -> value, from a CSV or TSV, or from a colour table.
+    """{value: name} from a JSON object name -> value or value -> name, from a CSV or TSV, or from a colour table.
 
     A colour table is a label description of ITK-SNAP, a lookup table of FreeSurfer (``FreeSurferColorLUT.txt``) or one of 3D
     Slicer (``.ctbl``); 0 is background there. Of a CSV or TSV the columns count that its first line calls ``index``, ``value``
     or ``label`` and ``name`` or ``structure``; of one without such a line the first two.
 
     Raises:
-        DatasetError: neither.
+        DatasetError: neither; a value that has two names.
     """
     path = Path(path)
     try:
         if path.suffix.lower() == ".json":
-            names = {int(value): str(name) for name, value in read_json(path, DatasetError).items()}
-        elif not (names := _of_colour_table(path)):
+            described = read_json(path, DatasetError)
+            is_turned = all(map(WHOLE.fullmatch, described)) and not all(WHOLE.fullmatch(str(n)) for n in described.values())
+            pairs = [(int(key), str(name)) if is_turned else (int(name), str(key)) for key, name in described.items()]
+        elif not (pairs := _of_colour_table(path)):
             rows = [[cell.strip() for cell in row] for row in _rows(path)]
             value, name = _columns(rows[0] if rows else [], path)
             rows = [row for row in rows if len(row) > max(value, name) and WHOLE.fullmatch(row[value])]
-            names = {int(row[value].partition(".")[0]): row[name] for row in rows}
+            pairs = [(int(row[value].partition(".")[0]), row[name]) for row in rows]
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as fault:
         raise DatasetError(f"{path}: expected names of label values, not readable: {fault}. Write rows VALUE,NAME") from fault
-    if not names:
+    if not pairs:
         raise DatasetError(f"{path}: expected rows of a label value and its name, found none. Write VALUE,NAME")
+    names: dict[int, str] = {}
+    for number, text in pairs:
+        if names.setdefault(number, text) != text:
+            raise DatasetError(f"{path}: expected one name for {number}, found {names[number]} and {text}. Leave one of them")
     return names
 
 
-def _of_colour_table(path: Path) -> dict[int, str]:
-    """{value: name} of a file in which every line that is no comment is one of such a table; {} of others."""
+def _of_colour_table(path: Path) -> list[tuple[int, str]]:
+    """(value, name) of a file in which every line that is no comment is one of such a table; [] of others."""
     lines = [line for line in _text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found = [SNAP.fullmatch(line) or FREESURFER.fullmatch(line) for line in lines]
-    return {int(row[1]): row[2].strip() for row in found if row and int(row[1])} if all(found) else {}
+    return [(int(row[1]), row[2].strip()) for row in found if row and int(row[1])] if all(found) else []
 
 
 def _columns(first: list[str], path: AnyPath) -> tuple[int, int]:
@@ -159,21 +167,26 @@ def _columns(first: list[str], path: AnyPath) -> tuple[int, int]:
 def read_table(path: AnyPath) -> tuple[list[str], list[dict[str, str]]]:
     """The rows of a CSV or TSV as dictionaries, by the names in its first line."""
     first, *rows = _rows(path) or [[]]
-    columns = [name.strip().lower() if "_" not in name else name.strip() for name in first]
+    titles = [name.strip().partition("_") for name in first]
+    columns = [kind.lower() + bar + own for kind, bar, own in titles]  # what stands behind the bar is a name
     return columns, [dict(zip(columns, (cell.strip() for cell in row), strict=False)) for row in rows if any(row)]
 
 
 def _text(path: AnyPath) -> str:
+    """UTF-8, or UTF-16 where the file begins as such, as spreadsheets write it."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        raw = Path(path).read_bytes()
+        return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except (OSError, ValueError) as fault:
-        raise DatasetError(f"{path}: expected a table as text, not readable: {fault}. Save it as CSV") from fault
+        raise DatasetError(f"{path}: expected a table as text, not readable: {fault}. Save it as CSV in UTF-8") from fault
 
 
 def _rows(path: AnyPath) -> list[list[str]]:
-    text = _text(path)
-    first = text.split("\n", 1)[0]
-    return list(csv.reader(text.splitlines(), delimiter=max("\t,;", key=first.count)))
+    """Without comments and empty lines, and without the first line by which a spreadsheet tells what stands between cells."""
+    lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
+    told = SEPARATOR.fullmatch(lines[0]) if lines else None
+    lines = lines[1:] if told else lines
+    return list(csv.reader(lines, delimiter=told[1] if told else max("\t,;", key=lines[0].count) if lines else ","))
 
 
 def _from_table(path: Path) -> tuple[list[str] | None, list[FoundCase], list[Finding]]:

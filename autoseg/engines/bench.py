@@ -1,0 +1,184 @@
+"""What a worker of the engine ``dask`` does: it keeps a step set up, and runs it for the items that come."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version_tuple
+from typing import Any
+
+from distributed import WorkerPlugin
+from distributed.protocol.pickle import loads
+
+from autoseg import __version__, errors
+from autoseg.engines.steps import Outcome, Pipelined, reason_of
+from autoseg.errors import AutosegError, EngineError
+
+__all__ = ["Call", "HandStep", "Tried", "about", "try_item"]
+
+
+@cache
+def about() -> dict[str, str]:
+    """The versions that must be the same at both ends, for results to be the same and for values to be understood."""
+    found = {"python": ".".join(python_version_tuple()[:2]), "autoseg": __version__}
+    for package in ("distributed", "numpy", "torch"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a worker is told of a call of ``map``.
+
+    Attributes:
+        key: another one for each call.
+        folder: that relative paths begin in.
+        seen: a folder that the workers must see too.
+        versions: as ``about`` tells them.
+        step: Dask's bytes of the step; taken apart where it is set up, since that may take seconds.
+        ours: the workers were started for this call, which ends them; what a person presses is for the command alone.
+        devices: of the workers by their numbers, in turn; empty for what the step says.
+    """
+
+    key: str
+    folder: str
+    seen: str | None
+    versions: dict[str, str]
+    step: bytes
+    ours: bool
+    devices: tuple[str, ...] = ()
+
+
+class HandStep(WorkerPlugin):  # type: ignore[misc]
+    """Hands a call to every worker, also to those that come later, and takes it away at the end."""
+
+    def __init__(self, call: Call) -> None:
+        self.call, self.name = call, f"autoseg-{call.key}"
+
+    def setup(self, worker: Any) -> None:
+        devices = self.call.devices
+        _BENCH.calls[self.call.key] = (self.call, devices[int(worker.name) % len(devices)] if devices else "")
+        if self.call.ours:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def teardown(self, worker: Any) -> None:
+        _BENCH.forget(self.call.key)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of an item, and what was logged meanwhile: (logger, level, message)."""
+
+    outcome: Outcome
+    said: tuple[tuple[str, int, str], ...]
+
+
+def try_item(key: str, name: str, item: Any) -> Tried:
+    """Run the step of a call for an item, in a worker. Raises EngineError where it is the worker that does not serve."""
+    with _BENCH.runner(key) as runner, _listening() as said:
+        try:
+            value = _run(runner, item)
+        except Exception as error:  # noqa: BLE001 - told to whoever asked, item by item
+            return Tried(Outcome(name, error=_portable(error)), tuple(said))
+        return Tried(Outcome(name, value), tuple(said))
+
+
+def _run(runner: Any, item: Any) -> Any:
+    if not isinstance(runner, Pipelined):
+        return runner.run(item)
+    begun = runner.begin(item)  # where a worker has several threads, reading and writing go on beside the device
+    with _BENCH.device:
+        worked = runner.work(begun)
+    return runner.finish(worked)
+
+
+def _portable(error: Exception) -> AutosegError:
+    """An error that both ends know, with the same reason."""
+    cls = getattr(errors, type(error).__name__, AutosegError) if isinstance(error, AutosegError) else AutosegError
+    return cls(reason_of(error))
+
+
+class _Bench:
+    """The calls that this process knows of, and the runner of one; that of another replaces it once nobody uses it."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, tuple[Call, str]] = {}  # with the device for this process, where it is told one
+        self.changed, self.device = threading.Condition(), threading.Lock()
+        self.key, self.users, self.loaded = "", 0, None
+
+    @contextmanager
+    def runner(self, key: str) -> Iterator[Any]:
+        with self.changed:
+            self.changed.wait_for(lambda: self.key == key or not self.users)
+            if self.key != key:
+                self.key, self.loaded = "", None  # before the next is loaded: two may not fit
+                self.loaded = _set_up(*self.calls[key])
+                self.key = key
+            self.users += 1
+            runner = self.loaded
+        try:
+            yield runner
+        finally:
+            with self.changed:
+                self.users -= 1
+                self.changed.notify_all()
+
+    def forget(self, key: str) -> None:
+        """Drop a call, and what was loaded for it; not waiting for who still uses it."""
+        self.calls.pop(key, None)
+        if self.key == key:
+            self.key, self.loaded = "", None
+
+
+_BENCH = _Bench()
+
+
+def _set_up(call: Call, device: str) -> Any:
+    """The runner of a step, in this worker."""
+    where = f"the worker on {socket.gethostname()}"
+    other = [
+        f"{name} {about().get(name, 'none')} instead of {wanted}"
+        for name, wanted in call.versions.items()
+        if about().get(name) != wanted
+    ]
+    if other:
+        raise EngineError(f"{where} has {', '.join(other)}. Start the workers from the environment of this command")
+    remedy = "Keep data, models and results on a disk that all machines see under the same path"
+    try:
+        os.chdir(call.folder)
+    except OSError as fault:
+        raise EngineError(f"{where} does not see the folder {call.folder} ({fault.strerror}). {remedy}") from fault
+    if call.seen and not os.path.exists(call.seen):
+        raise EngineError(f"{where} sees another folder {os.path.dirname(call.seen)} than this command. {remedy}")
+    try:
+        step = loads(call.step)
+        return (replace(step, device=device) if device else step).setup()
+    except Exception as fault:
+        raise EngineError(f"{where} cannot begin: {reason_of(fault)}. {remedy}") from fault
+
+
+@contextmanager
+def _listening() -> Iterator[list[tuple[str, int, str]]]:
+    """What this thread logs as a warning or worse, for the log of whoever asked."""
+    said: list[tuple[str, int, str]] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == threading.get_ident():
+                said.append((record.name, record.levelno, record.getMessage()))
+
+    ear, log = Ear(logging.WARNING), logging.getLogger("autoseg")
+    log.addHandler(ear)
+    try:
+        yield said
+    finally:
+        log.removeHandler(ear)

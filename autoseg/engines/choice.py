@@ -1,0 +1,39 @@
+"""Which engine is meant by ``NAME[:ADDRESS]``, as the command line takes it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from autoseg.engines.cluster import INSTALL, DaskEngine
+from autoseg.engines.local import LocalEngine
+from autoseg.engines.steps import Engine
+from autoseg.errors import EngineError
+
+__all__ = ["ENGINES", "engine_of"]
+
+ENGINES = ("local", "dask")
+
+
+def engine_of(asked: str, workers: int | None = None, devices: tuple[str, ...] = ()) -> Engine:
+    """The engine that is asked for; nothing is started or connected yet.
+
+    Args:
+        asked: ``local``, ``dask`` for processes of this machine, or ``dask:ADDRESS`` for those of a scheduler.
+        workers: threads, or processes that are started.
+        devices: that such processes share; see ``DaskEngine``.
+
+    Raises:
+        EngineError: there is none of that name, or it is not installed.
+    """
+    name, colon, address = asked.partition(":")
+    if name not in ENGINES:
+        raise EngineError(f"--engine {asked}: there is no such engine. Known: {', '.join(ENGINES)}")
+    if name == "local":
+        if colon:
+            raise EngineError(f"--engine {asked}: the local engine has no address. Give --engine local")
+        return LocalEngine(workers)
+    if colon and not address:
+        raise EngineError(f"--engine {asked}: expected an address behind the colon, such as tls://node1:8786, or no colon")
+    if find_spec("distributed") is None:
+        raise EngineError(f"--engine {asked}: the package distributed is not installed. {INSTALL}")
+    return DaskEngine(address, workers, devices)

@@ -1,0 +1,99 @@
+"""``methods.md`` and ``references.bib``: written whole, and never over what a person or another program wrote.
+
+Each file ends with a comment that holds the digest of the rest. What has no such comment, or has been edited since, is not
+ours any more and stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+from autoseg.atomic import replacing
+from autoseg.errors import AutosegError
+from autoseg.methods.folder import Methods, methods_of
+from autoseg.records import ModelAbout
+
+__all__ = ["BIBLIOGRAPHY", "METHODS", "try_methods", "write_methods"]
+
+logger = logging.getLogger(__name__)
+
+METHODS, BIBLIOGRAPHY = "methods.md", "references.bib"
+MARK = re.compile(r"(?:<!-- autoseg ([0-9a-f]{16}) -->|% autoseg ([0-9a-f]{16}))\n\Z")
+
+
+def write_methods(folder: Path, methods: Methods, stem: str = "") -> tuple[Path, ...]:
+    """Write both files, or leave what is not ours, with a warning; what says the same already is not touched.
+
+    Args:
+        folder: for them.
+        stem: what their names begin with, beside a file of this name.
+
+    Returns:
+        the paths of the files that say it now.
+
+    Raises:
+        FileError: they cannot be written.
+    """
+    written = []
+    texts = {
+        METHODS: _marked(methods.text(), "<!-- autoseg {} -->"),
+        BIBLIOGRAPHY: _marked(methods.references(), "% autoseg {}"),
+    }
+    for name, text in texts.items():
+        path = folder / (f"{stem}.{name}" if stem else name)
+        there = _read(path)
+        if there is not None and not _is_ours(there):
+            logger.warning(
+                "%s was not written by autoseg, or has been edited since, and stays. Rename it to get a new one", path
+            )
+            continue
+        if there != text:
+            with replacing(path) as draft:
+                draft.write_text(text, encoding="utf-8", newline="\n")
+        written.append(path)
+    return tuple(written)
+
+
+def try_methods(folder: Path, model: ModelAbout | None = None, beside: Path | None = None) -> tuple[Path, ...]:
+    """``write_methods`` as the last step of other work: what goes wrong is said, and the work stays done.
+
+    Args:
+        folder: of records, or of the ``model``.
+        model: where it is a model.
+        beside: a file that the text is about and stands beside; None to write into ``folder``.
+    """
+    try:
+        found = methods_of(folder, model)
+        if found is None:
+            return ()
+        return write_methods(beside.parent, found, beside.stem) if beside else write_methods(folder, found)
+    except Exception as fault:  # noqa: BLE001 - results that are written must not be lost to a text about them
+        logger.warning("no %s for %s: %s", METHODS, beside or folder, fault if isinstance(fault, AutosegError) else repr(fault))
+        return ()
+
+
+def _read(path: Path) -> str | None:
+    """What stands there; None where nothing does, '' for what is no text file."""
+    if not (path.exists() or path.is_symlink()):
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _marked(text: str, comment: str) -> str:
+    text = text.rstrip("\n") + "\n\n"
+    return f"{text}{comment.format(_digest(text))}\n"
+
+
+def _is_ours(text: str) -> bool:
+    found = MARK.search(text)
+    return found is not None and _digest(text[: found.start()]) == (found[1] or found[2])
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,67 @@
+"""Which networks there are, those of installed packages too: what each is, and how large it is in a common plan."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+from autoseg.errors import AutosegError
+from autoseg.networks import NETWORKS, build_network
+from autoseg.networks.shapes import shapes_alone
+from planners import Budget, ChannelStats, Fingerprint, Plan, get_planner, with_network
+
+__all__ = ["ListedNetwork", "list_networks", "reference_plan"]
+
+CASES, EDGE_MM = 20, 128  # of the data set that sizes are told for: one channel, one structure, voxels of 1 mm
+
+
+@dataclass(frozen=True)
+class ListedNetwork:
+    """A network by its name in the registry.
+
+    Attributes:
+        name: for ``--network``.
+        meaning: one line.
+        parameters: trainable numbers, with the features of ``reference_plan``; None where it cannot be built.
+        package: the installed package that brings it; '' for one of our own.
+        fault: why it cannot be built; '' where it can.
+    """
+
+    name: str
+    meaning: str
+    parameters: int | None
+    package: str = ""
+    fault: str = ""
+
+
+def reference_plan() -> Plan:
+    """The plan of a plain data set, one channel and one structure in voxels of 1 mm, that sizes are told for."""
+    stats = ChannelStats("MRI", 100.0, 99.0, 20.0, 0.0, 300.0, 10.0, 210.0)
+    shapes, spacings = ((EDGE_MM,) * 3,) * CASES, ((1.0, 1.0, 1.0),) * CASES
+    names = tuple(f"case_{number:02d}" for number in range(CASES))
+    fingerprint = Fingerprint("reference", names, shapes, spacings, (stats,), ("structure",), 2)
+    return get_planner("fullres_3d").plan(fingerprint, Budget())
+
+
+def list_networks() -> tuple[ListedNetwork, ...]:
+    """Every network, in the order of the registry; one that cannot be built says why."""
+    plan = reference_plan()
+    return tuple(_listed(name, plan) for name in NETWORKS)
+
+
+def _listed(name: str, plan: Plan) -> ListedNetwork:
+    package = NETWORKS.brought_by(name)
+    try:
+        meaning = _first_line(inspect.getdoc(NETWORKS[name]) or "")
+        with shapes_alone():
+            network = build_network(with_network(plan, name).network)
+        return ListedNetwork(name, meaning, sum(weights.numel() for weights in network.parameters()), package)
+    except AutosegError as fault:
+        return ListedNetwork(name, "", None, package, str(fault))
+    except Exception as fault:  # noqa: BLE001 - code of other packages
+        return ListedNetwork(name, "", None, package, f"{type(fault).__name__}: {fault}")
+
+
+def _first_line(docstring: str) -> str:
+    """The first paragraph as one line."""
+    return " ".join(docstring.partition("\n\n")[0].replace("``", "").split())

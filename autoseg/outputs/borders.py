@@ -1,0 +1,78 @@
+"""Gap and overlap of the surfaces of neighbours: in ``CASE.json``, one table for a folder, and a line for people."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from autoseg.atomic import replacing
+from autoseg.data.dataset import Case
+from autoseg.digits import as_text, rounded
+from autoseg.inference.cohort import Written
+from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.options import SurfaceOptions
+from autoseg.reconstruct.borders import Border, borders_as_json, measure_borders
+from autoseg.records import read_case
+
+__all__ = ["BORDERS_TABLE", "Borders", "borders_line", "write_borders"]
+
+BORDERS_TABLE = "borders.csv"
+
+
+@dataclass(frozen=True)
+class Borders:
+    """How well the surfaces of structures that touch fit together."""
+
+    surfaces: SurfaceOptions
+    name = "borders"
+    suffixes = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {}  # stands in that of the measurements
+
+    def check(self, model: ModelFacts) -> None:
+        """Every model's surfaces can be measured."""
+
+    def write(self, case: Case, found: Inferred, folder: Path) -> Written:
+        borders = measure_borders(found.labels, found.groups, found.surfaces(self.surfaces))
+        return Written((), {"borders": borders_as_json(borders)})
+
+
+def write_borders(folder: Path, cases: Iterable[str], name: str = BORDERS_TABLE) -> str:
+    """One table of the borders that stand in the ``CASE.json`` of these cases; none where no structures with surfaces touch.
+
+    Returns:
+        What it says in all, a sentence for people; '' without a table.
+    """
+    records = [(case, record.borders) for case in cases if (record := read_case(folder / f"{case}.json"))]
+    names = [field.name for field in fields(Border)]
+    rows = [[case, *(border.get(name) for name in names)] for case, borders in records for border in borders]
+    if not rows:
+        (folder / name).unlink(missing_ok=True)  # of an earlier call
+        return ""
+    with replacing(folder / name) as draft, draft.open("w", newline="") as file:
+        lines = ([rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
+        csv.writer(file).writerows([["case", *names], *lines])
+    return borders_line([dict(zip(["case", *names], row, strict=True)) for row in rows])
+
+
+def borders_line(borders: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence about borders of several cases, as in the table."""
+    widest = max(borders, key=lambda one: _size(one, "gap_max_mm"))
+    most = _size(widest, "gap_max_mm")
+    where = f" ({widest['first']} and {widest['second']}, {widest['case']})" if most else ""
+    gap, overlap = (sum(_size(one, name) for one in borders) for name in ("gap_mm3", "overlap_mm3"))
+    return (
+        f"{len(borders)} borders of neighbours: surfaces at most {as_text(most, 2)} mm apart{where}; "
+        f"gaps of {as_text(gap, 1)} mm3, overlaps of {as_text(overlap, 1)} mm3"
+    )
+
+
+def _size(border: Mapping[str, Any], name: str) -> float:
+    """A number of a record; 0 for what is none."""
+    value = border.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0

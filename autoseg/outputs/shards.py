@@ -1,0 +1,114 @@
+"""The records and tables of a prediction that was made in shards, put together as one command would have written them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from autoseg.errors import AutosegError
+from autoseg.evaluation import Report, write_report
+from autoseg.evaluation.folder import completed_notes
+from autoseg.evaluation.report import REPORT_FILE, read_report, summarise
+from autoseg.outputs.measurements import TABLE, write_measurements
+from autoseg.places import refuse_foreign
+from autoseg.records.cohort import COHORT_FILE, CohortRecord, read_cohort
+from autoseg.workspace import read_record, write_json
+
+__all__ = ["merge_shards"]
+
+logger = logging.getLogger(__name__)
+
+RECORD = re.compile(r"run_(\d+)_of_(\d+)\.json")
+MADE_BY = "autoseg predict"
+
+
+def merge_shards(folder: Path, *, fresh: bool = False) -> None:
+    """Write ``run.json``, ``measurements.csv`` and the scores of all cases of a folder that was predicted in shards.
+
+    Nothing happens where there are no shards, or where a command without ``--shard`` has written its own. A shard that is
+    missing is a warning, and what there is of the others is put together.
+
+    Args:
+        fresh: write over files of these names that other programs made.
+
+    Raises:
+        AutosegError: shards of different models or options; files in the way.
+    """
+    shards = _shards_in(folder)
+    if not shards or ((folder / COHORT_FILE).exists() and not fresh and read_cohort(folder).shards == 0):
+        return
+    if not fresh:
+        refuse_foreign(folder / TABLE)
+    count = shards[0].shard[1]
+    missing = sorted(set(range(count)) - {record.shard[0] for record in shards})
+    if missing:
+        named = ", ".join(f"{index}/{count}" for index in missing)
+        logger.warning("shards that are missing, and whose cases are in no table: %s", named)
+    merged = _merged(shards)
+    reports = _reports(folder, shards)
+    if reports:
+        write_report(_together(reports), folder, fresh=fresh)
+    write_measurements(folder, [one.case for one in merged.cases if one.status in ("done", "skipped")])
+    write_json(folder / COHORT_FILE, merged)
+    logger.info("%d shards put together, %d cases", len(shards), len(merged.cases))
+
+
+def _shards_in(folder: Path) -> list[CohortRecord]:
+    """The records of the shards, in order; where a folder was divided in several ways, of the last one."""
+    found = {path: match for path in folder.glob("run_*_of_*.json") if (match := RECORD.fullmatch(path.name))}
+    if not found:
+        return []
+    count = found[max(found, key=lambda path: path.stat().st_mtime)][2]
+    paths = sorted((path for path, match in found.items() if match[2] == count), key=lambda path: int(found[path][1]))
+    records = [read_record(CohortRecord, path, strict=False) for path in paths]
+    return [record for record in records if record.made_by == MADE_BY]
+
+
+def _merged(shards: Sequence[CohortRecord]) -> CohortRecord:
+    first = shards[0]
+    for record in shards[1:]:
+        for what in ("model", "options", "labels"):
+            if getattr(record, what) != getattr(first, what):
+                name = "run_{}_of_{}.json".format(*record.shard)
+                raise AutosegError(
+                    f"{name}: expected the {what} of the other shards, found another. Predict that shard as the others"
+                )
+    cases = sorted((case for record in shards for case in record.cases), key=lambda case: case.case)
+    last = next((case for case in reversed(cases) if case.device), first)
+    return replace(
+        first,
+        shard=(0, 1),
+        shards=len(shards),
+        device=last.device,
+        precision=last.precision,
+        windows={key: sum(record.windows.get(key, 0) for record in shards) for key in ("computed", "of")},
+        seconds=sum(record.seconds for record in shards),
+        failures={case.case: case.message for case in cases if case.status == "failed"},
+        cases=tuple(cases),
+    )
+
+
+def _reports(folder: Path, shards: Sequence[CohortRecord]) -> dict[str, Report]:
+    """{i/N: scores} of those shards that have some."""
+    places = {f"{i}/{n}": folder / f"metrics_{i}_of_{n}" / REPORT_FILE for i, n in (record.shard for record in shards)}
+    return {name: read_report(path) for name, path in places.items() if path.is_file()}
+
+
+def _together(reports: dict[str, Report]) -> Report:
+    """The report on the cases of all shards."""
+    labels = next(iter(reports.values())).labels
+    rows = sorted((row for report in reports.values() for row in report.rows), key=lambda row: row.case)
+    every = [(name, note) for name, report in reports.items() for note in report.notes]
+    values = [f"shard {name}: {note}" for name, note in every if "which no structure has" in note]
+    files = {case: named for report in reports.values() for case, named in report.files.items()}
+    failures = (failure for report in reports.values() for failure in report.failures)
+    return summarise(
+        rows,
+        labels,
+        failures=sorted(failures, key=lambda failure: failure.case),
+        files=dict(sorted(files.items())),
+        notes=completed_notes(values, rows, labels),
+    )

@@ -1,0 +1,124 @@
+"""A station: one model stays loaded and segments the scans of a folder as they come."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from autoseg.data.arrivals import Arrival, Inbox
+from autoseg.data.dataset import Case
+from autoseg.engines import LocalEngine, Outcome
+from autoseg.imaging.files import paths_of
+from autoseg.imaging.pictures import label_ending
+from autoseg.inference.cohort import CaseOutcome, CohortResult, Predict, PredictRunner, outcome_of, write_run
+from autoseg.options import PredictOptions, Runtime
+from autoseg.outputs import asked_outputs
+from autoseg.outputs.measurements import write_measurements
+from autoseg.workspace import write_json
+
+__all__ = ["MADE_BY", "STATION_FILE", "Station", "StationRecord"]
+
+logger = logging.getLogger(__name__)
+
+STATION_FILE, MADE_BY = "station.json", "autoseg predict --watch"
+AT_ONCE = 16  # scans between two looks at the folder
+LOOK_SECONDS = 1.0  # between two looks where nothing came; a scan rests for longer
+
+
+@dataclass(frozen=True)
+class StationRecord:
+    """``station.json``: the scans that failed, as {key: stamp}, which are not tried again until they change; and why."""
+
+    made_by: str
+    stamps: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The step of a runner that is there already."""
+
+    runner: PredictRunner
+
+    def setup(self) -> PredictRunner:
+        return self.runner
+
+
+def _in_short(case: Case) -> Case:
+    """The case without the images of its series, of which there may be thousands: a path in each of its folders."""
+    return replace(case, images=tuple(sorted({path.with_name("scan") for image in case.images for path in paths_of(image)})))
+
+
+@dataclass
+class Station:
+    """What the station works with; ``outcomes`` are of the ``cases`` since it was started."""
+
+    inbox: Inbox
+    step: Predict
+    options: PredictOptions
+    runtime: Runtime
+    runner: PredictRunner
+    failed: StationRecord
+    outcomes: dict[str, CaseOutcome] = field(default_factory=dict)
+    cases: dict[str, Case] = field(default_factory=dict)
+
+    def work(self) -> None:
+        """Until KeyboardInterrupt."""
+        begun, is_told = time.perf_counter(), True
+        write_json(self.step.folder / STATION_FILE, self.failed)  # so that no case takes its name
+        try:
+            while True:
+                looked = time.monotonic()
+                arrivals = list(islice(self.inbox.arrived(time.monotonic()), AT_ONCE))
+                if arrivals:
+                    is_told = False
+                    self._take(arrivals)
+                    continue
+                if not is_told:
+                    is_told = True
+                    self._tell(time.perf_counter() - begun)
+                time.sleep(max(LOOK_SECONDS, 4 * (time.monotonic() - looked)))
+        finally:
+            self._tell(time.perf_counter() - begun)
+
+    def _take(self, arrivals: list[Arrival]) -> None:
+        """Segment scans that are whole; one that fails is written down."""
+        faults = {arrival.key: arrival.fault for arrival in arrivals if arrival.fault}
+        for ending in sorted({label_ending(arrival.ending) for arrival in arrivals}):
+            of = {
+                case.id: (arrival.key, case)
+                for arrival in arrivals
+                if label_ending(arrival.ending) == ending
+                for case in arrival.cases
+            }
+            runner = replace(self.runner, step=replace(self.step, outputs=asked_outputs(self.options, ending)))
+
+            def done(outcome: Outcome, of: dict[str, tuple[str, Case]] = of) -> None:
+                key, case = of[outcome.name]
+                self.cases[outcome.name] = _in_short(case)
+                self.outcomes[outcome.name] = found = outcome_of(outcome)
+                if found.status == "failed":
+                    faults[key] = found.message
+                    logger.error("%s: failed: %s", found.case, found.message)
+                else:
+                    logger.info("%s: %s", found.case, found.status)
+
+            step, engine = _Kept(runner), LocalEngine(self.runtime.workers)
+            engine.map(step, [case for _, case in of.values()], name=lambda case: case.id, on_done=done)
+        for arrival in arrivals:
+            self.inbox.handled[arrival.key] = arrival.stamp
+            if arrival.fault:
+                logger.error("%s: failed: %s", arrival.key, arrival.fault)
+        keys = {arrival.key: arrival.stamp for arrival in arrivals}
+        stamps = {key: stamp for key, stamp in (self.failed.stamps | keys).items() if key not in keys or key in faults}
+        reasons = {key: why for key, why in (self.failed.reasons | faults).items() if key in stamps}
+        self.failed = StationRecord(MADE_BY, stamps, reasons)
+        write_json(self.step.folder / STATION_FILE, self.failed)
+
+    def _tell(self, seconds: float) -> None:
+        """Write the record of the run, and the table of its cases."""
+        found = CohortResult(tuple(self.outcomes.values()), seconds)
+        write_run(self.step, self.runner.predictor.bundle, found, self.cases.values())
+        write_measurements(self.step.folder, found.cases("done", "skipped"))

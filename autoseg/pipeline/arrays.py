@@ -1,0 +1,70 @@
+"""What is left to do of a training, a study or a prediction, as commands that are independent of each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+from autoseg.data.dataset import read_dataset
+from autoseg.data.sources import find_inputs
+from autoseg.errors import AutosegError
+from autoseg.inference.bundle import load_bundle
+from autoseg.inference.cohort import MADE_BY
+from autoseg.ledger import DONE, Ledger
+from autoseg.options import PredictOptions, Runtime, StudyOptions, TrainOptions
+from autoseg.pipeline.ready import settled_run
+from autoseg.studies.fold import fold_folder
+from autoseg.studies.method import is_trained
+from autoseg.studies.study import trainings_of
+from autoseg.workspace import Workspace
+
+__all__ = ["folds_left", "shards_left", "trainings_left"]
+
+
+def folds_left(
+    dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime
+) -> tuple[str, ...]:
+    """The folds of a training that have not come to their end.
+
+    Args:
+        runtime: with the device that the jobs will have, which need not be there.
+
+    Raises:
+        AutosegError: as ``pipeline.train``; nothing is planned, prepared or written.
+    """
+    run = settled_run(dataset, fold, workspace, replace(options, dry_run=True), replace(runtime, elsewhere=True))
+    return tuple(name for name, task in run.tasks.items() if not is_trained(fold_folder(run.folder, name), task))
+
+
+def trainings_left(
+    dataset: str | PathLike[str], workspace: Workspace, options: StudyOptions, runtime: Runtime
+) -> tuple[tuple[str, ...], ...]:
+    """The words after ``autoseg`` of each training of a study that has not come to its end: one for each fold of each
+    configuration. As ``folds_left``."""
+    runtime = replace(runtime, elsewhere=True)
+    spec = read_dataset(workspace.dataset_folder(str(dataset)))
+    step, items = trainings_of(spec, workspace, options, runtime, settled_run)
+    found = []
+    for item in items:
+        training = TrainOptions(network=item.network, training=replace(step.training, plan=item.plan), name=item.run)
+        left = folds_left(spec.folder, ",".join(step.folds), workspace, training, runtime)
+        found += [tuple(replace(step, folds=(fold,)).words(item, runtime.device)) for fold in left]
+    return tuple(found)
+
+
+def shards_left(
+    source: str | PathLike[str], target: str | PathLike[str], model: Path, options: PredictOptions, count: int
+) -> tuple[int, ...]:
+    """Those of so many shards of a prediction that have cases without a result. Whether a result is still of these very scans
+    and this very model is looked at by the jobs alone, since all of them would have to be read."""
+    if options.shard != (0, 1):
+        raise AutosegError("--shard: the jobs share the cases themselves. Leave it out, and give autoseg slurm --shards N")
+    bundle = load_bundle(model)
+    inputs = find_inputs(
+        Path(source), channels=bundle.channels, file_ending=bundle.file_ending, inverts=options.invert_monochrome1
+    )
+    ledger = Ledger(Path(target), MADE_BY)
+    entries = [ledger.find(case.id) for case in inputs.cases]
+    is_left = [entry is None or entry.state != DONE for entry in entries]
+    return tuple(shard for shard in range(min(count, len(is_left))) if any(is_left[shard::count]))

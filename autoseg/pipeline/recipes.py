@@ -1,0 +1,33 @@
+"""Show the recipe of a training run, complete."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from os import PathLike
+
+from autoseg.options import Runtime, TrainOptions
+from autoseg.pipeline.ready import settled_run
+from autoseg.studies.folds import ALL
+from autoseg.studies.shown_recipe import ShownRecipe, show
+from autoseg.workspace import Workspace
+
+__all__ = ["show_recipe"]
+
+
+def show_recipe(
+    options: TrainOptions, dataset: str | PathLike[str] | None, workspace: Workspace, runtime: Runtime | None = None
+) -> ShownRecipe:
+    """Every setting with its value, its meaning and where it comes from; nothing is written.
+
+    Args:
+        options: as of ``train``.
+        dataset: what a training run on it settles is shown too; None for the recipe alone.
+
+    Raises:
+        AutosegError: a recipe, setting, network, plan or data set that does not exist.
+    """
+    settled = None
+    if dataset is not None:
+        dry = replace(options, dry_run=True)
+        settled = settled_run(dataset, ALL, workspace, dry, runtime or Runtime()).training
+    return show(options.training, settled)

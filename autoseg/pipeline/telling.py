@@ -1,0 +1,20 @@
+"""The methods text of a model: how it was planned and trained, ready for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoseg.inference.about import about_model
+from autoseg.inference.bundle import load_bundle
+from autoseg.methods import try_methods
+
+__all__ = ["tell_methods"]
+
+
+def tell_methods(model: Path, beside: Path | None = None) -> None:
+    """Write the methods text of a model into its folder, or ``beside`` the file or into the folder that it was exported to."""
+    about = about_model(load_bundle(model))
+    if beside is None or beside.is_dir():
+        try_methods(beside or model, about)
+    else:
+        try_methods(model, about, beside)

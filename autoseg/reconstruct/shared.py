@@ -1,0 +1,283 @@
+"""Closed surfaces of neighbours that share their common border: the same vertices, so neither gap nor overlap.
+
+A *surface net* (Gibson 1998; for many labels Frisken 2022) of a label map has a vertex in each cube of eight voxel middles
+that hold different labels, and a quadrilateral across each pair of neighbouring voxels with different labels. A structure's
+surface is made of the quadrilaterals between its voxels and all others; two neighbours have those between them in common.
+
+All of the net is worked on at once, so what is common stays so. Thick slices are first brought to near cubic voxels by the
+shapes of the structures. Taubin's filter smooths the net, no vertex leaves its cube, and vertices where three or more
+structures meet move along that line only. Then each border moves along its normals by the difference of two *pressures*, one
+for each label and 0 outside: those that give every structure the volume of its voxels, to first order the solution of a
+linear system of the areas of the borders. Beyond the border of the image there is nothing: what it cuts is closed there.
+
+Where a structure touches itself along an edge or in a corner, its pieces are apart, as neighbours over a face alone are
+joined: each piece has its own vertices there, at one place. So each edge of a surface belongs to two triangles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import spsolve
+
+from autoseg.engines import map_cases
+from autoseg.imaging.crop import crop
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.mesh import SurfaceMesh
+from autoseg.imaging.volume import LabelVolume
+from autoseg.reconstruct.surface import COARSE, PASS, STOP, isotropic_labels, label_boxes, with_ratio
+
+__all__ = ["SurfaceNet", "shared_surfaces", "surface_net"]
+
+ITERATIONS = 40  # of Taubin's filter, which begins with steps
+STEPS, NEAR = 20, 1e-3  # towards the volumes, at most, and of each volume: how near they come
+WIDE = 0.25  # voxels, that a step towards the volumes moves a vertex at most
+_AROUND = ((-1, -1), (0, -1), (0, 0), (-1, 0))  # the cubes around a link of two voxels, against the clock about its direction
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceNet:
+    """The borders between all labels of a map.
+
+    Attributes:
+        points: (V, 3) float64: in index space (z, y, x), or in mm.
+        quads: (Q, 4) int32 corners; seen from voxel ``above``, they run against the clock in index space.
+        below, above: (Q,) the two voxels of each, as numbers in the map with a border of one voxel.
+        inner, outer: (Q,) int32 the codes of the two voxels.
+    """
+
+    points: np.ndarray
+    quads: np.ndarray
+    below: np.ndarray
+    above: np.ndarray
+    inner: np.ndarray
+    outer: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Triangles:
+    """The net as triangles, wound outward as seen from the ``inner`` label; attributes as in SurfaceNet, points in mm."""
+
+    points: np.ndarray
+    faces: np.ndarray
+    below: np.ndarray
+    above: np.ndarray
+    inner: np.ndarray
+    outer: np.ndarray
+
+
+def shared_surfaces(
+    labels: LabelVolume, groups: Mapping[str, Sequence[int]], *, iterations: int = ITERATIONS, workers: int | None = None
+) -> list[SurfaceMesh | None]:
+    """The surface of every structure of a label map; neighbours have the vertices of their border in common.
+
+    Args:
+        labels: LabelVolume, of any orientation and spacing.
+        groups: {structure: label values that belong to it}; structures may have values in common, as regions do.
+        iterations: of Taubin's filter.
+        workers: threads.
+
+    Returns:
+        list of SurfaceMesh, each closed and wound outward, None for a structure without voxels; with a note where it
+        encloses more or less than its voxels by over 5 %.
+    """
+    values = sorted({int(value) for those in groups.values() for value in those})
+    boxes = [box for box in label_boxes(labels.data, {value: (value,) for value in values}).values() if box is not None]
+    if not boxes:
+        return [None] * len(groups)
+    lower, upper = (pick([box[end] for box in boxes], axis=0) for end, pick in ((0, np.min), (1, np.max)))
+    part = crop(labels.data, lower, upper)
+    codes = _codes(part, values)
+    volumes_mm3 = np.bincount(codes.ravel(), minlength=len(values) + 1) * abs(np.linalg.det(labels.geometry.affine))
+    known = LabelVolume(codes, labels.geometry.cropped(lower, part.shape))
+    if max(known.geometry.spacing_mm) > COARSE * min(known.geometry.spacing_mm):
+        known = isotropic_labels(known)
+    net = _smoothed(surface_net(known.data), iterations)
+    triangles = _filled(_in_patient(net, known.geometry), volumes_mm3, min(known.geometry.spacing_mm))
+    order = np.lexsort((triangles.outer, triangles.inner))
+    triangles = _Triangles(triangles.points, *(getattr(triangles, name)[order] for name in _OF_EACH))
+
+    def surface(structure: str) -> SurfaceMesh | None:
+        inside = np.isin(np.arange(len(values) + 1), [values.index(value) + 1 for value in groups[structure]])
+        mesh = _surface(triangles, inside, structure)
+        return mesh and with_ratio(mesh, float(volumes_mm3[inside].sum()))
+
+    outcomes = map_cases(surface, groups, workers=workers)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return [outcome.value for outcome in outcomes]
+
+
+_OF_EACH = ("faces", "below", "above", "inner", "outer")
+
+
+def _codes(data: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """(Z, Y, X) int32: the position of each voxel's value in ``values``, ascending, counted from 1; 0 for other values."""
+    known = np.array(values, np.int64)
+    codes = np.zeros(data.shape, np.int32)
+    for plane, target in zip(data, codes, strict=True):
+        places = np.minimum(np.searchsorted(known, plane), len(known) - 1)
+        target[...] = np.where(known[places] == plane, places + 1, 0)
+    return codes
+
+
+def surface_net(codes: np.ndarray) -> SurfaceNet:
+    """The SurfaceNet of codes (Z, Y, X), not smoothed: its vertices are the middles of their cubes, in index space.
+
+    The map goes on with code 0 beyond its border.
+    """
+    padded = np.pad(codes, 1)
+    strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+    cubes, below, above = [], [], []
+    for axis in range(3):
+        lines = np.moveaxis(padded, axis, 0)
+        differs = np.moveaxis(lines[1:] != lines[:-1], 0, axis)
+        voxels = np.ravel_multi_index(np.nonzero(differs), padded.shape)
+        b, c = (strides[(axis + 1) % 3], strides[(axis + 2) % 3])
+        cubes.append(np.stack([voxels + i * b + j * c for i, j in _AROUND], axis=1))
+        below.append(voxels)
+        above.append(voxels + strides[axis])
+    all_cubes, lower, upper = (np.concatenate(parts) for parts in (cubes, below, above))
+    there, quads = _numbered(all_cubes, padded.size)
+    points = np.stack(np.unravel_index(there, padded.shape), axis=1) - 0.5  # of a cube 0.5, less the border of 1
+    flat = padded.ravel()
+    return SurfaceNet(points, quads, lower, upper, flat[lower], flat[upper])
+
+
+def _numbered(names: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(names that occur, ascending, and their places there in the shape of ``names``); names are below ``size``."""
+    occurs = np.zeros(size, bool)
+    occurs[names] = True
+    place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(occurs), place[names]
+
+
+def _sides(net: SurfaceNet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(edges (E, 2) of the net, how many quadrilaterals each has (E,), the edge of each side of each of these (Q, 4))."""
+    ends = np.sort(np.stack([net.quads, np.roll(net.quads, -1, axis=1)], axis=-1), axis=-1).astype(np.int64)
+    names = ends[..., 0] * len(net.points) + ends[..., 1]
+    there, number, count = np.unique(names, return_inverse=True, return_counts=True)
+    return np.stack(np.divmod(there, len(net.points)), axis=1), count, number.reshape(net.quads.shape)
+
+
+def _smoothed(net: SurfaceNet, iterations: int) -> SurfaceNet:
+    """Taubin's filter; a step to the mean of the neighbours is the same in index space and in mm."""
+    edges, count, _ = _sides(net)
+    is_line = count > 2  # where three structures meet, or one touches itself
+    on_line = np.zeros(len(net.points), bool)
+    on_line[edges[is_line]] = True
+    start, end = np.concatenate([edges, edges[:, ::-1]]).T
+    counts = ~on_line[start] | np.tile(is_line, 2)
+    joined = sparse.csr_matrix((np.ones(counts.sum(), np.float32), (start[counts], end[counts])), (len(net.points),) * 2)
+    neighbours = np.asarray(joined.sum(axis=1))
+    free = neighbours >= 2  # the end of a line stays
+    middle = net.points.astype(np.float32)
+    points = middle.copy()
+    for step in range(iterations):
+        towards = joined @ points / np.maximum(neighbours, 1) - points
+        points += np.where(free, (PASS if step % 2 == 0 else STOP) * towards, 0)
+        np.clip(points, middle - 0.5, middle + 0.5, out=points)
+    return replace(net, points=points.astype(float))
+
+
+def _in_patient(net: SurfaceNet, geometry: Geometry) -> _Triangles:
+    """Triangles, in mm, each quadrilateral cut along its shorter diagonal.
+
+    An edge of four gets a vertex in its middle, so that what is apart there need not have an edge in common; a
+    quadrilateral with such a side has a vertex in its middle too.
+    """
+    _, count, side = _sides(net)
+    points, quads = geometry.to_world(net.points), net.quads
+    if np.linalg.det(geometry.affine) < 0:
+        quads, side = quads[:, ::-1], side[:, [2, 1, 0, 3]]
+    corners = points[quads]
+    first, second = (np.linalg.norm(corners[:, i] - corners[:, i + 2], axis=1) for i in (0, 1))
+    halves = np.where((first <= second)[:, None], quads[:, [0, 1, 2, 0, 2, 3]], quads[:, [1, 2, 3, 1, 3, 0]]).reshape(-1, 2, 3)
+    parted = count[side] == 4
+    plain = ~parted.any(axis=1)
+    faces, owner = [halves[plain].reshape(-1, 3)], [np.repeat(np.flatnonzero(plain), 2)]
+    special = np.flatnonzero(~plain)
+    middles = np.unique(side[parted])
+    ends = np.stack([quads, np.roll(quads, -1, axis=1)], axis=-1)[parted]
+    place = np.searchsorted(middles, side[parted])
+    between = np.empty((len(middles), 3))
+    between[place] = points[ends].mean(axis=1)
+    centre = np.arange(len(special)) + len(points) + len(middles)
+    for k in range(4):
+        a, b = quads[special, k], quads[special, (k + 1) % 4]
+        cut = parted[special, k]
+        half = len(points) + np.searchsorted(middles, side[special, k][cut])
+        faces += [np.stack([centre, a, b], axis=1)[~cut]]
+        faces += [np.stack(part, axis=1) for part in ((centre[cut], a[cut], half), (centre[cut], half, b[cut]))]
+        owner += [special[~cut], special[cut], special[cut]]
+    every = np.concatenate([points, between, corners[special].mean(axis=1)])
+    of = np.concatenate(owner)
+    return _Triangles(every, np.concatenate(faces), net.below[of], net.above[of], net.inner[of], net.outer[of])
+
+
+def _filled(net: _Triangles, volumes_mm3: np.ndarray, voxel_mm: float) -> _Triangles:
+    """The triangles moved along their normals until each code encloses its volume.
+
+    Args:
+        volumes_mm3: (codes,); the first, of what is outside, counts for nothing.
+        voxel_mm: the finest spacing.
+    """
+    codes, points = len(volumes_mm3), net.points
+    there = np.flatnonzero(np.bincount(np.concatenate([net.inner, net.outer]), minlength=codes)[1:]) + 1
+    for _ in range(STEPS):
+        a, b, c = (points[net.faces[:, corner]] for corner in range(3))
+        origin = points.mean(axis=0)
+        normals = np.cross(b - a, c - a) / 2
+        areas = np.linalg.norm(normals, axis=1)
+        parts = ((a - origin) * np.cross(b - origin, c - origin)).sum(axis=1) / 6
+        enclosed = np.bincount(net.inner, parts, codes) - np.bincount(net.outer, parts, codes)
+        missing = (volumes_mm3 - enclosed)[there]
+        if (np.abs(missing) <= NEAR * volumes_mm3[there]).all():
+            break
+        between = sparse.coo_matrix((areas, (net.inner, net.outer)), (codes, codes)).tocsr()
+        between = between + between.T
+        system = sparse.diags(np.asarray(between.sum(axis=1)).ravel()) - between
+        pressure = np.zeros(codes)
+        pressure[there] = spsolve(system[there][:, there].tocsc(), missing)
+        pushed = normals * (pressure[net.inner] - pressure[net.outer])[:, None]
+        corners = net.faces.ravel()
+        area = np.bincount(corners, np.repeat(areas, 3), len(points))
+        moved = np.stack([np.bincount(corners, np.repeat(pushed[:, axis], 3), len(points)) for axis in range(3)], axis=1)
+        steps = moved / np.maximum(area, 1e-12)[:, None]
+        length = np.linalg.norm(steps, axis=1, keepdims=True)
+        points = points + steps * np.minimum(1, WIDE * voxel_mm / np.maximum(length, 1e-12))
+    return replace(net, points=points)
+
+
+def _surface(net: _Triangles, inside: np.ndarray, structure: str) -> SurfaceMesh | None:
+    """The triangles between the codes that are ``inside`` and all others, as a mesh of its own."""
+    pairs = np.flatnonzero(inside[net.inner] != inside[net.outer])
+    if not len(pairs):
+        return None
+    within = inside[net.inner[pairs]]
+    faces = np.where(within[:, None], net.faces[pairs], net.faces[pairs][:, ::-1])
+    faces, parents = _apart(faces, np.where(within, net.below[pairs], net.above[pairs]))
+    return SurfaceMesh(net.points[parents], faces.astype(np.int32), structure)
+
+
+def _apart(faces: np.ndarray, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Faces whose edges belong to two each, and the vertex that each of their vertices is a copy of.
+
+    Args:
+        faces: (F, 3), each of whose edges belongs to two or four.
+        voxels: (F,) the voxel behind each; of four, those of one voxel belong together.
+    """
+    start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
+    order = np.lexsort((np.repeat(voxels, 3), np.maximum(start, end), np.minimum(start, end)))
+    first, second = order.reshape(-1, 2).T
+    after = np.arange(len(start)) + np.where(np.arange(len(start)) % 3 == 2, -2, 1)
+    joined = np.concatenate([first, after[first]]), np.concatenate([after[second], second])
+    count, numbers = connected_components(sparse.coo_matrix((np.ones(len(joined[0]), bool), joined), (len(start),) * 2), False)
+    parents = np.empty(count, start.dtype)
+    parents[numbers] = start
+    return numbers.reshape(-1, 3), parents

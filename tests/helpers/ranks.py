@@ -1,0 +1,153 @@
+"""Small trainings that several ranks can do together: ``python -m tests.helpers.ranks FILE JOB ...`` is one rank.
+
+A job is NETWORK:MODE; the first rank writes {job: rows of history} to the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoseg.networks import NETWORKS, build_network
+from autoseg.networks.devices import prepare_for
+from autoseg.records import Check
+from autoseg.training.batch import Batch, Lesson
+from autoseg.training.loop import Job, Length, fit
+from autoseg.training.losses import LOSSES
+from autoseg.training.ranks import ALONE, Ranks, join
+from autoseg.training.recipe import Recipe
+from planners.plan import AttentionStage, NetworkSpec
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+SPEC = NetworkSpec(
+    name="",
+    in_channels=1,
+    out_channels=3,
+    features=(4, 8, 8),
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+    kernels=((3, 3, 3),) * 3,
+    encoder_blocks=(1, 1, 1),
+    decoder_blocks=(1, 1),
+    input_mean=(0.5,),
+    input_std=(0.25,),
+    attention=(AttentionStage(1, "slot", 2, 4), AttentionStage(2, "full", 2)),
+    restoration=True,
+)
+SAMPLES, STEPS = 3, 3  # of which the first of two ranks has two, and the second one
+RECIPE = Recipe(
+    batch_size=SAMPLES,
+    patch_curriculum=(),
+    bf16=False,
+    validations=STEPS,
+    patience=None,
+    checkpoint_minutes=1000,
+    restoration_weight=0.3,
+    restoration_every=2,
+    divide_batch=True,
+)
+# mode -> (recipe, whether Dice is of the whole batch, the loss): what must be the same on one device and on two
+MODES = {
+    "divided": (RECIPE, True, "dice_cross_entropy"),
+    "per_sample": (RECIPE, False, "dice_cross_entropy"),
+    "whole": (replace(RECIPE, divide_batch=False, batch_size=2, restoration_weight=0.0), False, "dice_cross_entropy"),
+}
+
+
+def sample(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(image, codes) with blobs to be found, and voxels to be ignored, each time another number of them."""
+    generator = torch.Generator().manual_seed(number)
+    noise = torch.randn(1, 1, 8, 16, 16, generator=generator)
+    smooth = torch.nn.functional.avg_pool3d(noise, 5, 1, 2)[0]
+    codes = (smooth > 0.05).short() + (smooth > 0.12).short()
+    image = codes * 0.3 + 0.2 * torch.rand(codes.shape, generator=generator)
+    return image.float(), codes[0]
+
+
+def batch(ranks: Ranks, recipe: Recipe, step: int, fraction: float, left: float = 0) -> Batch:
+    """This rank's samples of a step: of one batch, or of as many as there are ranks."""
+    size = int(recipe.batch_size or 1) * (1 if recipe.divide_batch else 2)
+    made = ranks.share([sample(100 * step + i) for i in range(size)])
+    images, codes = (torch.stack(parts) for parts in zip(*made, strict=True))
+    if not recipe.restoration_weight:
+        return Batch(images, codes)
+    codes[:, :2][images[:, 0, :2] > 0.35] = -1
+    if step % recipe.restoration_every:
+        return Batch(images, codes)
+    clean = images.clamp(0, 1).masked_fill(images < 0.03, torch.nan)
+    return Batch(images, codes, Lesson((images + 0.05).sqrt(), clean, torch.ones(len(images), 3)))
+
+
+def train(job: str, ranks: Ranks = ALONE, *, loss: Any = None) -> list[Check]:
+    """The rows of history of a job; one device takes the batches of all ranks."""
+    name, mode = job.split(":")
+    recipe, batch_dice, kind = MODES[mode]
+    torch.manual_seed(0)
+    spec = replace(SPEC, name=name, restoration=recipe.restoration_weight > 0)
+    rows: list[Check] = []
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            build_network(spec, lazy_logits=mode == "divided").train(),
+            partial(batch, ranks, recipe),
+            ranks.share([batch(ALONE, replace(recipe, batch_size=1, divide_batch=True), 1000 + i, 1.0) for i in range(3)]),
+            Job(
+                recipe=recipe,
+                length=Length(steps=STEPS),
+                loss=partial(loss or LOSSES[kind], batch_dice=batch_dice),
+                score=lambda results: {"seen": sum(ranks.summed([float(len(list(results)))]))},
+                device=CPU,
+                identity=job,
+                checkpoint=Path(folder) / "checkpoint.safetensors",
+                prepare=lambda network, precision: prepare_for(
+                    CPU, network, spec, [(8, 16, 16)], precision=precision, training=True
+                ),
+                ranks=ranks,
+            ),
+            on_check=rows.append,
+        )
+    return rows
+
+
+def train_together(jobs: Iterable[str], file: Path, *, count: int = 2) -> dict[str, list[dict[str, float]]]:
+    """The same rows of so many ranks, each a process on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    shared |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    words = [sys.executable, "-m", "tests.helpers.ranks", str(file), *jobs]
+    started = [subprocess.Popen(words, cwd=ROOT, env={**shared, "RANK": str(rank)}) for rank in range(count)]
+    try:
+        assert [process.wait(timeout=600) for process in started] == [0] * count
+    finally:
+        for process in started:
+            process.kill()
+    found: dict[str, list[dict[str, float]]] = json.loads(file.read_text())
+    return found
+
+
+def main(file: str, *jobs: str) -> None:
+    found = {}
+    with join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "cpu") as (ranks, _):
+        for job in jobs:
+            found[job] = [
+                {"train": row.train_loss, "validation": row.validation_loss, "seen": row.patch_dice["seen"]}
+                for row in train(job, ranks)
+            ]
+        ranks.alone(lambda: Path(file).write_text(json.dumps(found)))
+
+
+if __name__ == "__main__":
+    assert set(NETWORKS)
+    main(*sys.argv[1:])

@@ -1,0 +1,57 @@
+"""Numbers of a text, and whether each stands in the records that the text names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from autoseg.methods.results import CONSTANTS
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\d])")
+
+
+def numbers_in(methods: str) -> list[str]:
+    """The numbers of a ``methods.md``, as they are printed, without those of citations, file names and its last lines."""
+    text = methods.partition("\nWritten by autoseg")[0]
+    text = re.sub(r"\[@[^\]]*\]|`[^`]*`", "", text)
+    return NUMBER.findall(text.replace("\\", ""))
+
+
+def records_named(methods: str, folder: Path) -> list[Any]:
+    """The records that a text names at its end, as JSON."""
+    names = re.findall(r"`([^`]+\.jsonl?)`", methods.partition("\nWritten by autoseg")[2])
+    assert names
+    lines = [line for name in names for line in ((folder / name).read_text().splitlines() if name.endswith("l") else [])]
+    whole = [(folder / name).read_text() for name in names if name.endswith("json")]
+    return [json.loads(text) for text in [*lines, *whole]]
+
+
+def known_numbers(value: Any) -> Iterator[float]:
+    """Every number of a JSON value, those within its texts and the lengths of its lists too."""
+    if isinstance(value, bool) or value is None:
+        return
+    if isinstance(value, int | float):
+        yield float(value)
+    elif isinstance(value, str):
+        yield from map(float, re.findall(r"\d+(?:\.\d+)?", value))
+        yield from map(float, re.findall(r"\d+\.\d+", re.sub(r"\d+\.(?=\d+\.)", "", value)))  # the end of a version
+    else:
+        parts = list(value.items()) if isinstance(value, dict) else value
+        yield float(len(parts))
+        for part in parts:
+            yield from known_numbers(list(part) if isinstance(part, tuple) else part)
+
+
+def unknown_numbers(methods: str, folder: Path) -> list[str]:
+    """The numbers of a ``methods.md`` that stand in none of the records that it names."""
+    known = {*CONSTANTS.values(), *known_numbers(records_named(methods, folder))}
+    return [text for text in numbers_in(methods) if not any(_rounds_to(value, text) for value in known)]
+
+
+def _rounds_to(value: float, text: str) -> bool:
+    mantissa, _, exponent = text.partition("e")
+    decimals = len(mantissa.partition(".")[2]) - int(exponent or 0)
+    return abs(value - float(text)) <= 0.5000001 * 10.0**-decimals if "." in text or exponent else value == float(text)

@@ -1,0 +1,80 @@
+"""What is predicted in shards is put together as one command would have written it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from autoseg.errors import AutosegError
+from autoseg.imaging.files import write_label_volume
+from autoseg.imaging.volume import LabelVolume
+from autoseg.options import InferenceOptions, PredictOptions, ReportOptions, Runtime
+from autoseg.pipeline import predict, report
+from tests.helpers.models import ball_volume, make_plan, write_model, write_scans
+
+CPU = Runtime(device="cpu", workers=1)
+TABLES = ("measurements.csv", "metrics.csv", "metrics.json", "metrics.md", "summary.json")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five scans, of which the last is broken, references for three, and a model."""
+    write_model(tmp_path / "model", make_plan())
+    (tmp_path / "in").mkdir()
+    write_scans(tmp_path / "in", 5)
+    (tmp_path / "in" / "e_0000.nii.gz").write_bytes(b"broken")
+    for number, case in enumerate("abd"):
+        volume, mask = ball_volume(radius=3.0 + number)
+        write_label_volume(LabelVolume(mask.astype("uint8") * 7, volume.geometry), tmp_path / "labels" / f"{case}.nii.gz")
+    return tmp_path
+
+
+def run(folder, name, *shards, **options):
+    asked = PredictOptions(reference=str(folder / "labels"), inference=InferenceOptions(mirror=False), **options)
+    for shard in shards or [(0, 1)]:
+        predict(folder / "in", folder / name, folder / "model", replace(asked, shard=shard), CPU)
+    return folder / name
+
+
+def record(folder):
+    """``run.json`` without the seconds."""
+    found = json.loads((folder / "run.json").read_text())
+    cases = [{key: value for key, value in case.items() if key != "seconds"} for case in found.pop("cases")]
+    return {key: value for key, value in found.items() if key not in ("seconds", "shards")} | {"cases": cases}
+
+
+def test_shards_give_the_tables_record_and_page_of_one_command(folder, caplog):
+    whole, parts = run(folder, "whole"), run(folder, "parts", (0, 3), (1, 3), (2, 3))
+    shown = ReportOptions(images=str(folder / "in"), reference=str(folder / "labels"))
+    for place in (whole, parts):
+        report(place, shown, CPU)
+    assert "missing" not in caplog.text
+    for name in TABLES:
+        assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
+    assert record(parts) == record(whole)
+    assert json.loads((parts / "run.json").read_text())["shards"] == 3
+    assert (parts / "report.html").read_bytes() == (whole / "report.html").read_bytes()
+
+
+def test_a_missing_shard_is_told_and_taken_in_when_it_comes(folder, caplog):
+    parts = run(folder, "parts", (0, 2))
+    report(parts, runtime=CPU)
+    assert "shards that are missing, and whose cases are in no table: 1/2" in caplog.text
+    assert [case["case"] for case in record(parts)["cases"]] == ["a", "c", "e"]
+    run(folder, "parts", (1, 2))
+    report(parts, runtime=CPU)
+    assert [case["case"] for case in record(parts)["cases"]] == list("abcde")
+
+
+def test_shards_that_were_predicted_differently_are_refused(folder):
+    parts = run(folder, "parts", (0, 2))
+    run(folder, "parts", (1, 2), probabilities=True)
+    with pytest.raises(AutosegError, match=r"run_1_of_2\.json: expected the options of the other shards"):
+        report(parts, runtime=CPU)
+
+
+def test_the_record_of_a_command_on_all_cases_stays(folder):
+    parts = run(folder, "parts", (0, 2), (0, 1))
+    before = (parts / "run.json").read_bytes()
+    report(parts, runtime=CPU)
+    assert (parts / "run.json").read_bytes() == before
