@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -257,6 +258,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of each training (default 300)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is stopped
     with tempfile.TemporaryDirectory() as name, slurm(Path(name)) as environment:
         place = Path(name)
         version = run(environment, "sinfo", "--version").strip()
