@@ -97,6 +97,9 @@ def slurm(place: Path) -> Iterator[dict[str, str]]:
         until(lambda: " idle" in run(environment, "sinfo", "-h", "-o", "%P %T"), "the node is not idle", 60)
         yield environment
     finally:
+        if len(started) == len(commands):
+            run(environment, "scancel", "--partition=all", check=False)
+            until(lambda: not run(environment, "squeue", "-h", check=False).strip(), "jobs go on", 60)
         for process in reversed(started):
             process.terminate()
         for process in started:
