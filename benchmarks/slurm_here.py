@@ -175,7 +175,7 @@ class Queue:
 
 def study_words(dataset: Path, workspace: Path, steps: int) -> list[str]:
     settings = {"cpu_width": 0.1, "batch_size": 1, "bf16": "false", "validations": 4, "validation_patches": 1}
-    settings |= {"checkpoint_minutes": 1e-6, "patience": "null"}
+    settings |= {"checkpoint_minutes": 0.005, "patience": "null"}
     words = ["study", str(dataset), "--networks", "unet,fcn", "--folds", "0-1", "--iterations", str(steps)]
     words += ["--device", "cpu", "--workspace", str(workspace), "--workers", "1"]
     return [*words, *(word for name, value in settings.items() for word in ("--set", f"{name}={value}"))]
@@ -258,7 +258,7 @@ def logs(place: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300, help="of each training (default 300)")
+    parser.add_argument("--steps", type=int, default=500, help="of each training (default 500)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is stopped
