@@ -38,6 +38,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 3600,
     "abort_on_example_error": True,
     "backreferences_dir": None,
+    "capture_repr": ("_repr_html_",),
 }
 myst_heading_anchors = 3
 highlight_language = "none"
