@@ -123,6 +123,7 @@ def told(tmp_path, address, step=Square):
 
 def test_where_nobody_answers_that_is_told_within_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr("autoseg.engines.cluster.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("autoseg.engines.cluster.COMING_SECONDS", 0.5)
     message, seconds = told(tmp_path, "tcp://127.0.0.1:9")
     assert "no scheduler answers there" in message
     assert "dask scheduler" in message
@@ -179,7 +180,7 @@ def apart(tmp_path):
 
 @pytest.mark.slow
 def test_a_scheduler_that_dies_is_told_and_what_was_finished_stays(apart, tmp_path, monkeypatch):
-    monkeypatch.setattr("autoseg.engines.cluster.CONNECT_SECONDS", 60.0)  # for the worker to come
+    monkeypatch.setattr("autoseg.engines.cluster.COMING_SECONDS", 90.0)
     place, processes = apart
     seen = []
 

@@ -195,3 +195,20 @@ def test_the_citation_names_the_version_of_the_package():
     version = re.search(r"^version = (\S+)$", (ROOT / "setup.cfg").read_text(), flags=re.MULTILINE)[1]
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"version = {{{version}}}" in (ROOT / "docs" / "how-to" / "cite.md").read_text()
+
+
+def test_the_page_of_costs_has_the_points_their_growth_and_a_cohort_of_them(generate, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "COSTS", tmp_path / "costs.json")
+    assert "Not measured yet" in generate.costs_page()
+    points = [{"at": at, "seconds": 10 + at**3 * 1e-6, "memory_mib": 500.0, "written_mib": at**3 * 2**-20} for at in (100, 200)]
+    curve = {"points": [*points, {"at": 400, "left_out": "expected to take 1000 s"}], "measured": None}
+    growth = {"seconds": 3.0, "memory_mib": 0.0, "written_mib": 3.0}
+    curves = {generate.LARGE: {**curve, "measured": growth, "expected": growth}}
+    machine = {"date": "2026-01-01", "processor": "made up", "cores": 2}
+    (tmp_path / "costs.json").write_text(json.dumps({"machine": machine, "curves": curves}))
+    text = generate.costs_page()
+    assert "| 200 | 18.0 | 500 | 7.63 |" in text
+    assert "time: expected 3.0, measured 3.0" in text
+    assert "400: expected to take 1000 s" in text
+    assert "27 s a scan" in text  # 300 cubed voxels at a microsecond each
+    assert re.search(r"\| 1 \| 31\.[23] \| 2\.46 \|", text)  # 100 000 of them: 31.25 days; 2.7 TB are 2.46 TiB

@@ -377,6 +377,11 @@ def _dicom() -> Any:
         from autoseg.imaging import dicom_read
     except ImportError as error:
         raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install {error.name}") from error
+    except Exception as error:  # of a package that is broken, or of a folder of the same name that is taken for one
+        raise FileError(
+            f"DICOM needs packages that can be imported, found {type(error).__name__}: {error}. Install them again, "
+            "or start from another folder: Python takes folders beside a script, or where it was started, for packages"
+        ) from error
     return dicom_read
 
 

@@ -59,7 +59,8 @@ class Runtime:
     Attributes:
         device: auto (default), cpu, cuda, cuda:1, mps
         workers: threads; default: one per core, eight at most
-        engine: what computes the cases: local (default), dask (processes of this machine), or dask:ADDRESS (a cluster)
+        engine: what computes the cases, or the folds of a study: local (default), dask (processes of this machine), or
+            dask:ADDRESS (a cluster)
         fresh: do everything again and replace what is there
         progress: ``progress(title, total)`` returns what is called with the Outcome of each case
         elsewhere: nothing is computed here, and the device is that of another machine
@@ -124,6 +125,7 @@ class TrainOptions:
         training: length, recipe and seed
         name: name of the run; default: plan and network
         start: start from the weights of this model
+        unseen: the model of --from, which does not say itself what it learned from, saw none of the validation cases
         dry_run: show what would be trained; start and write nothing
         explain: print each decision with its rule and numbers
         groups: with several folds, also give scores for each group in a column of a table, such as patients.csv:scanner
@@ -137,6 +139,7 @@ class TrainOptions:
     training: TrainingOptions = TrainingOptions()
     name: str | None = option(None, text, "RUN")
     start: str | None = option(None, path, "MODEL", name="--from")
+    unseen: bool = option(False)
     dry_run: bool = option(False)
     explain: bool = option(False)
     groups: str | None = option(None, path, "FILE:COLUMN")
@@ -375,7 +378,8 @@ class ConvertOptions:
         skip_bad: leave out cases with errors; without it, one error stops the conversion
         cine: acdc: every frame of the 4D series as a test case
         labels: folders: folder of labels
-        channels: folders: names of channels, such as CT; bids: suffixes, such as T1w
+        channels: folders, join: names of channels, such as CT; bids: suffixes, such as T1w
+        also: join: further data-set folders
         names: folders, bids: names of label values: JSON, a table, a colour table of ITK-SNAP, FreeSurfer or 3D Slicer
         ignore: folders, bids: label value of voxels without annotation
         derivative: bids: folder below derivatives to take the labels from
@@ -387,6 +391,7 @@ class ConvertOptions:
     cine: bool = option(False)
     labels: str | None = option(None, path, "DIR")
     channels: tuple[str, ...] | None = option(None, names, "A,B")
+    also: tuple[str, ...] | None = option(None, names, "A,B")
     names: str | None = option(None, path, "FILE")
     ignore: int | None = option(None, int, "VALUE")
     derivative: str | None = option(None, text, "NAME")

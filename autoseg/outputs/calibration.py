@@ -61,7 +61,7 @@ class CalibrationSamples:
         if inside.any():
             box = tuple(slice(max(0, int(i.min()) - AROUND), int(i.max()) + AROUND + 1) for i in np.nonzero(inside))
             counted[box] = codes[box] >= 0
-        voxels = np.flatnonzero(counted)
+        voxels = np.flatnonzero(counted & (not case.unlabelled))  # where structures are unlabelled, background is no truth
         most = min(MOST_VOXELS, MOST_NUMBERS // len(logits))
         if len(voxels) > most:
             rng = np.random.default_rng(zlib.crc32(case.id.encode()))

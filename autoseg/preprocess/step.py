@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def case_digests(labels: LabelSchema, scans: Sequence[CaseScan], plan: Plan) -> dict[str, str]:
     """Case -> digest of all that its prepared form depends on."""
-    return {scan.case: preparation_digest(scan.digests, labels, plan) for scan in scans}
+    return {scan.case: preparation_digest(scan.digests, labels, plan, scan.unlabelled) for scan in scans}
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,10 @@ class Recipe:
         attention_rate: of Adam, which moves the slots, scales and gates of self-attention, while its matrices go with the
             kernels; 0 leaves all to SGD, which hardly opens the gates in short runs. That is the default, because opened
             they gained nothing where it was measured (docs/experiments/attention-open-gates.md); 0.005 opens them.
-        momentum: of SGD and Muon; None fits it to the number of steps (``momentum_for``).
-        warmup, constant_until, power: of the learning rate, see above.
+        momentum: of SGD and Muon; None fits it to the number of steps.
+        warmup: fraction of the training over which the learning rate rises.
+        constant_until: fraction up to which it is constant after that.
+        power: of its fall to zero at the end.
         batch_size: None means the plan's.
         cpu_batch_size: largest batch on a CPU, where many small steps win; None for no such limit.
         cpu_width: fraction of the plan's features that its network has on a CPU, for the same reason.
@@ -93,6 +95,9 @@ class Recipe:
         patience: number of validations without progress after which the learning rate falls; None for never.
         checkpoint_minutes: between two checkpoints.
         bf16: True, False, or None for a short probe of what is faster.
+        freeze: parts of the network that are not trained at first, by the beginning of the names of their weights, such as
+            ``encoder`` or ``encoder.stages.0``; ``taken`` for all that came unchanged from the model of ``--from``.
+        freeze_until: the fraction of the training until which they are not; 1 for all of it.
         divide_batch: where several devices train together (``torchrun``), they divide the samples of one batch, and the
             training is that of one device; by default each takes a whole batch.
         devices_exponent: then all learning rates are multiplied by this power of the number of devices: 0.5 for the square
@@ -130,6 +135,8 @@ class Recipe:
     patience: int | None = 8
     checkpoint_minutes: float = 3.0
     bf16: bool | None = None
+    freeze: tuple[str, ...] = added(2, ())
+    freeze_until: float = added(2, 1.0)
     divide_batch: bool = added(2, False)
     devices_exponent: float = added(2, 0.5)
 
@@ -160,6 +167,8 @@ class Recipe:
             raise ValueError(f"devices_exponent must be from 0 to 1, found {self.devices_exponent}")
         if not 0 <= self.foreground <= 1 or not 0 <= (self.momentum or 0) < 1:
             raise ValueError(f"foreground and momentum must be fractions, found {self.foreground} and {self.momentum}")
+        if not 0 < self.freeze_until <= 1:
+            raise ValueError(f"freeze_until must be a fraction above 0, found {self.freeze_until}")
         if min(self.weight_decay, self.muon_learning_rate, self.attention_rate, self.augmentation_free_epochs) < 0:
             raise ValueError("weight_decay, muon_learning_rate, attention_rate and augmentation_free_epochs: at least 0")
 
