@@ -18,7 +18,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from autoseg.errors import FileError
 from autoseg.room import check_writable, told_when_full
 
-__all__ = ["remove_leftovers", "replacing", "write_alone"]
+__all__ = ["draft_folder", "remove_leftovers", "replacing", "write_alone"]
 
 DRAFTS = ".writing-"
 LOCK = ".lock"
@@ -42,7 +42,7 @@ def replacing(path: Path | str, needed_bytes: int = 0) -> Iterator[Path]:
         _tidied(path.parent.resolve())
         if needed_bytes:
             check_writable(path.parent, needed_bytes)
-        with _draft_folder(path.parent) as folder, told_when_full(path.parent, needed_bytes):
+        with draft_folder(path.parent) as folder, told_when_full(path.parent, needed_bytes):
             yield folder / path.name
             parts = [part for part in folder.iterdir() if part.name != LOCK]
             for part in sorted(parts, key=lambda part: part.name == path.name):  # a header after its data file
@@ -80,8 +80,8 @@ _tidied = lru_cache(4096)(remove_leftovers)  # once in a process for each folder
 
 
 @contextmanager
-def _draft_folder(parent: Path) -> Iterator[Path]:
-    """A fresh folder that this process holds; it is taken away at the end."""
+def draft_folder(parent: Path) -> Iterator[Path]:
+    """A fresh folder that this process holds; it is taken away at the end, or as a leftover where the process is killed."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=DRAFTS, dir=parent))
         lock = FileLock(folder / LOCK)

@@ -17,8 +17,9 @@ FILES = [*ROOT.glob("autoseg/**/*.py"), *ROOT.glob("planners/**/*.py")]
 # from the ground up; a room is a package or a file of autoseg, or the package planners
 FLOORS = [
     ({"planners", "errors", "digits"}, "stands on numpy and the standard library, so that anybody can use it"),
-    ({"archive", "engines", "locks", "names", "options", "registry", "room"}, "knows nothing of images, files or plans"),
+    ({"archive", "locks", "names", "options", "registry", "room"}, "knows nothing of images, files or plans"),
     ({"atomic"}, "writes files, whatever is in them"),
+    ({"engines"}, "shares work, whatever it is"),
     ({"imaging", "workspace"}, "voxels and places know nothing of data sets"),
     ({"ledger", "phantoms", "plans"}, "says what is done, whatever was to be done"),
     ({"places"}, "tells our own files from others'"),

@@ -152,8 +152,7 @@ class Inbox:
         except AutosegError as fault:
             return Arrival(group.key, stamp, ".nii.gz", fault=str(fault))
         cases = tuple(Case(series.name, series.name, (series,), None) for series in found.series)
-        fault = "" if cases else "; ".join(found.left_out) or "no volume in it"
-        return Arrival(group.key, stamp, ".nii.gz", cases, fault)
+        return Arrival(group.key, stamp, ".nii.gz", cases, "" if cases else "; ".join(found.left_out) or "no volume in it")
 
     def _tell(self, sentence: str) -> None:
         """Say something once."""

@@ -42,7 +42,7 @@ class Call:
     Attributes:
         key: another one for each call.
         folder: that relative paths begin in.
-        seen: a file that the workers must see too.
+        seen: a folder that the workers must see too.
         versions: as ``about`` tells them.
         step: Dask's bytes of the step; taken apart where it is set up, since that may take seconds.
         ours: the workers were started for this call, which ends them; what a person presses is for the command alone.
@@ -104,7 +104,7 @@ def _run(runner: Any, item: Any) -> Any:
 def _portable(error: Exception) -> AutosegError:
     """An error that both ends know, with the same reason."""
     cls = getattr(errors, type(error).__name__, AutosegError) if isinstance(error, AutosegError) else AutosegError
-    return cls(reason_of(error))  # type: ignore[no-any-return]
+    return cls(reason_of(error))
 
 
 class _Bench:

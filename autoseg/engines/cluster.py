@@ -26,6 +26,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
 
+from autoseg.atomic import draft_folder
 from autoseg.engines.local import OnDone
 from autoseg.engines.processes import on_stop_signals
 from autoseg.engines.steps import Outcome, Step, reason_of
@@ -35,7 +36,10 @@ __all__ = ["INSTALL", "DaskEngine"]
 
 logger = logging.getLogger(__name__)
 
+INSTALL = "Install it with: pip install distributed cryptography"
+
 CONNECT_SECONDS = 10.0  # a scheduler that lives answers in far less
+COMING_SECONDS = 30.0  # for the first worker of a cluster, which may be starting
 START_SECONDS = 120.0  # for processes of this machine, on a busy one
 ALONE_SECONDS = 60.0  # without any worker, before that is an error: one that died is replaced sooner
 AHEAD = 2  # items handed out for each thread of the workers: one that is done, one that waits
@@ -232,7 +236,9 @@ def _of_address(address: str) -> Iterator[Any]:
 
 
 def _wait_for_workers(client: Any, address: str) -> None:
-    until = time.monotonic() + CONNECT_SECONDS
+    until = time.monotonic() + COMING_SECONDS
+    if not client.nthreads():
+        logger.warning("the scheduler at %s has no worker yet; waiting for one, %g s at most", address, COMING_SECONDS)
     while not client.nthreads():
         if time.monotonic() > until:
             raise EngineError(f"the scheduler at {address} has no worker. Start some: dask worker {address} --nthreads 1")
@@ -300,15 +306,12 @@ def _stopped_afterwards() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-INSTALL = "Install it with: pip install 'autoseg[cluster]'"
-
-
 @contextmanager
 def _seen_by_all(folder: Any) -> Iterator[str | None]:
-    """An empty file in the folder of the results, which only a worker with the same folder sees; None without a folder."""
+    """A folder within that of the results, which only a worker with the same folder sees; None where there are no results."""
     if folder is None:
         yield None
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(prefix=".autoseg-", dir=folder) as file:
-        yield os.path.abspath(file.name)
+    with draft_folder(Path(folder)) as draft:
+        yield os.path.abspath(draft)

@@ -60,5 +60,5 @@ def read_groups(text: str) -> Groups:
         if found.setdefault(case, group) != group:
             raise AutosegError(f"{path}: case {case!r} is in two groups, {found[case]!r} and {group!r}. Leave one line of it")
     if not found:
-        raise AutosegError(f"{path}: states {column!r} of no case. Expected a line for each, its name under {titles[key]!r}")
+        raise AutosegError(f"{path}: gives {column!r} for no case. Expected a line for each, its name under {titles[key]!r}")
     return Groups(column, found)

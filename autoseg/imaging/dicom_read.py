@@ -13,13 +13,22 @@ from pydicom.pixels.utils import pixel_array
 
 from autoseg.errors import FileError
 from autoseg.imaging.dicom_file import pixel_source
-from autoseg.imaging.dicom_find import find_series
+from autoseg.imaging.dicom_find import find_series, tell_series
 from autoseg.imaging.dicom_label import kind_of, read_segments, segment_names
 from autoseg.imaging.dicom_series import DicomSeries, Plane, stack_of
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes, refuse_beyond_memory
 
-__all__ = ["digest_of_series", "find_series", "only_series", "read", "read_geometry", "read_labels", "segment_names"]
+__all__ = [
+    "digest_of_series",
+    "find_series",
+    "only_series",
+    "read",
+    "read_geometry",
+    "read_labels",
+    "segment_names",
+    "tell_series",
+]
 
 # voxels (C, Z, Y, X), their grid, notes, digest
 Content = tuple[NDArray[Any], Geometry, tuple[str, ...], str]
@@ -116,7 +125,7 @@ def _stored(series: DicomSeries) -> Iterator[tuple[Plane, NDArray[Any]]]:
             reason = _called(str(error).strip(" ."), series) or type(error).__name__
             raise FileError(
                 f"{series}: the voxels of {plane.called} cannot be decoded: {reason}. {REMEDY} If it is a codec that is "
-                "missing: pip install autoseg[dicom]"
+                "missing: pip install python-gdcm pyjpegls"
             ) from error
         expected = (*plane.shape, plane.samples) if plane.samples > 1 else plane.shape
         if array.shape != expected:

@@ -50,7 +50,7 @@ def read_labels(path: AnyPath) -> Content:
     """As ``read``, but one channel of label values, or a ``FileError`` where the picture does not say which they are."""
     raw, picture = _open(path)
     if picture.format == "JPEG":
-        raise FileError(f"{path}: expected labels exact to the number, found JPEG, which changes them. Draw them anew as PNG.")
+        raise FileError(f"{path}: expected exact labels, found JPEG, which alters them. Draw them again and save them as PNG.")
     if picture.mode == "P":
         pixels = _decoded(path, picture)
         notes: tuple[str, ...] = ("The label has a palette: its numbers count, not its colours.",)

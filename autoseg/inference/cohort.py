@@ -434,7 +434,7 @@ def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iter
     return {
         "made_by": MADE_BY,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
-        "model": to_json(ModelName(Path(step.model).absolute().name, bundle.digest, about_model(bundle))),
+        "model": to_json(ModelName(Path(step.model).absolute().name, bundle.digest, to_json(about_model(bundle)))),
         "labels": asdict(bundle.labels),
         "options": depends_on(bundle, step.inference, step.outputs),
         "shard": list(step.shard),

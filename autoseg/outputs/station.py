@@ -10,6 +10,7 @@ from itertools import islice
 from autoseg.data.arrivals import Arrival, Inbox
 from autoseg.data.dataset import Case
 from autoseg.engines import LocalEngine, Outcome
+from autoseg.imaging.files import paths_of
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.cohort import CaseOutcome, CohortResult, Predict, PredictRunner, outcome_of, write_run
 from autoseg.options import PredictOptions, Runtime
@@ -45,9 +46,14 @@ class _Kept:
         return self.runner
 
 
+def _in_short(case: Case) -> Case:
+    """The case without the images of its series, of which there may be thousands: a path in each of its folders."""
+    return replace(case, images=tuple(sorted({path.with_name("scan") for image in case.images for path in paths_of(image)})))
+
+
 @dataclass
 class Station:
-    """What the station works with; ``outcomes`` are of the cases since it was started."""
+    """What the station works with; ``outcomes`` are of the ``cases`` since it was started."""
 
     inbox: Inbox
     step: Predict
@@ -61,8 +67,10 @@ class Station:
     def work(self) -> None:
         """Until KeyboardInterrupt."""
         begun, is_told = time.perf_counter(), True
+        write_json(self.step.folder / STATION_FILE, self.failed)  # so that no case takes its name
         try:
             while True:
+                looked = time.monotonic()
                 arrivals = list(islice(self.inbox.arrived(time.monotonic()), AT_ONCE))
                 if arrivals:
                     is_told = False
@@ -71,7 +79,7 @@ class Station:
                 if not is_told:
                     is_told = True
                     self._tell(time.perf_counter() - begun)
-                time.sleep(LOOK_SECONDS)
+                time.sleep(max(LOOK_SECONDS, 4 * (time.monotonic() - looked)))
         finally:
             self._tell(time.perf_counter() - begun)
 
@@ -88,7 +96,8 @@ class Station:
             runner = replace(self.runner, step=replace(self.step, outputs=asked_outputs(self.options, ending)))
 
             def done(outcome: Outcome, of: dict[str, tuple[str, Case]] = of) -> None:
-                key, self.cases[outcome.name] = of[outcome.name]
+                key, case = of[outcome.name]
+                self.cases[outcome.name] = _in_short(case)
                 self.outcomes[outcome.name] = found = outcome_of(outcome)
                 if found.status == "failed":
                     faults[key] = found.message

@@ -10,11 +10,12 @@ from typing import Any
 
 from autoseg.data.labelmaps import label_maps, references_in, schema_of, told_maps
 from autoseg.data.labels import LabelSchema
+from autoseg.data.partial import unlabelled_beside
 from autoseg.engines import engine_of
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.evaluate import check_tolerance
-from autoseg.evaluation.folder import ending_of_most
+from autoseg.evaluation.folder import Annotation, ending_of_most
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.evaluation.report_files import refuse_foreign_report
@@ -96,6 +97,7 @@ def evaluate(
         refuse_foreign_report(target)
         refuse_foreign(target / PAGE)
     check_writable(target)
+    unlabelled = unlabelled_beside([Path(options.labels).parent] if options.labels else [predicted, reference], schema)
     report = evaluate_folder(
         references,
         {**there, **guesses},
@@ -104,7 +106,7 @@ def evaluate(
         engine=engine,
         on_done=runtime.progress("evaluate", len(references)),
         more=surface_scorer(predicted, references, schema),
-        lesions=lesions,
+        annotation=Annotation(lesions, unlabelled),
     )
     report = replace(report, groups=groups)
     write_report(report, target, fresh=runtime.fresh)

@@ -63,7 +63,7 @@ class Damage(AutosegError):
     def __init__(self, folder: Path, what: str) -> None:
         super().__init__(
             f"{folder}: the prepared case cannot be used: {what}\n"
-            "autoseg plan_and_preprocess looks at every prepared case and prepares those anew that are damaged."
+            "autoseg plan_and_preprocess checks every prepared case and prepares damaged ones again."
         )
 
 

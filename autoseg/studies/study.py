@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.dataset import DatasetSpec, read_dataset
-from autoseg.engines import LocalEngine, map_cases, reason_of
+from autoseg.engines import LocalEngine, engine_of, map_cases, reason_of
 from autoseg.errors import AutosegError, ModelError, TrainingError
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.evaluation.study_findings import MADE_BY
 from autoseg.inference.bundle import load_bundle
-from autoseg.networks.devices import choose_device
+from autoseg.names import remove_folder
+from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import Runtime, StudyOptions
 from autoseg.room import check_writable
 from autoseg.studies.configuration import (
@@ -28,11 +30,13 @@ from autoseg.studies.configuration import (
     CrossValidated,
     SettledRun,
     TrainConfiguration,
+    TrainFold,
     configurations,
     read_configuration,
     refuse_changed,
 )
 from autoseg.studies.deciding import STUDY_FILE, Study, decide, model_name
+from autoseg.studies.fold import Run, fold_folder
 from autoseg.studies.folds import count_folds, fold_names
 from autoseg.studies.lanes import device_names
 from autoseg.studies.ready import choose_recipe, known_network
@@ -136,7 +140,7 @@ def _claim(path: Path, record: StudyRecord, fresh: bool) -> None:
             told = "; ".join(f"{key} was {earlier[key]}, is {record.asked[key]}" for key in other)
             raise AutosegError(
                 f"{path.parent}: is a study with other settings: {told}. Give the settings it began with, another --name, "
-                "or begin it anew with --fresh"
+                "or start it again with --fresh"
             )
         return
     write_json(path, record, seal=True)
@@ -151,10 +155,34 @@ def _cross_validated(
     if not step.runtime.fresh:
         refuse_changed(runs)
     ready = [(item, runs[item.name]) for item in items if item.name in runs]
-    trained = LocalEngine(1).map(step, ready, name=lambda item: item[0].name)
-    failed = {one.name: reason_of(one.error) for one in (*settled, *trained) if one.error is not None}
+    broken = {}
+    if step.runtime.engine != "local":
+        broken = _train_on_workers(step, ready)
+        step = replace(step, runtime=replace(step.runtime, fresh=False))  # which finds all folds trained
+    trained = LocalEngine(1).map(step, [one for one in ready if one[0].name not in broken], name=lambda item: item[0].name)
+    failed = {one.name: reason_of(one.error) for one in (*settled, *trained) if one.error is not None} | broken
     for name, reason in failed.items():
         logger.warning("%s: failed: %s", name, reason)
     there = {outcome.name for outcome in trained if outcome.error is None}
     found = [read_configuration(item, run.folder, run.model, step.folds, spec) for item, run in ready if item.name in there]
     return found, failed
+
+
+def _train_on_workers(step: TrainConfiguration, ready: Sequence[tuple[Configuration, Run]]) -> dict[str, str]:
+    """Train the folds of configurations that are settled; {configuration: why a fold of it could not be trained}."""
+    runtime, given = step.runtime, device_names(step.runtime.device)
+    devices = given if len(given) > 1 else devices_for(given[0])
+    for _, run in ready if runtime.fresh else ():
+        for fold in run.tasks:
+            remove_folder(fold_folder(run.folder, fold), owner=run.folder)
+    items = [(item, fold) for item, run in ready for fold in run.tasks]
+    engine = engine_of(runtime.engine, step.at_once if step.at_once > 1 else None, devices)
+    worker = replace(step, runtime=replace(runtime, engine="local"))
+    kind = ready[0][1].device.type if ready else "cpu"  # which all are settled for
+    on_done = runtime.progress("train", len(items))
+    outcomes = engine.map(TrainFold(worker, kind), items, name=lambda item: item[0].name, on_done=on_done)
+    broken: dict[str, str] = {}
+    for (item, fold), outcome in zip(items, outcomes, strict=True):
+        if outcome.error is not None:
+            broken.setdefault(item.name, f"fold {fold}: {reason_of(outcome.error)}")
+    return broken

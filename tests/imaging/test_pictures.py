@@ -95,7 +95,7 @@ def test_the_grid_is_that_of_simpleitk(tmp_path):
 def test_jpeg_is_an_image_but_no_label(tmp_path, ending):
     path = save(tmp_path / f"a{ending}", np.full((16, 16, 3), 90, np.uint8))
     assert np.abs(read_volume(path).data - 90).max() <= 2
-    with pytest.raises(FileError, match=rf"a\{ending}.*Draw them anew as PNG"):
+    with pytest.raises(FileError, match=rf"a\{ending}.*Draw them again and save them as PNG"):
         read_label_volume(path)
     assert label_ending(ending) == ".png"
     with pytest.raises(FileError, match="JPEG cannot hold"):

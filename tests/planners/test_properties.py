@@ -60,7 +60,9 @@ def test_any_data_set_gets_a_valid_plan(fingerprint, budget, name, preset):
     assert len(network.features) >= 2
     assert network.deep_supervision == (len(network.features) > 2)
     assert min(network.input_std) > 0
-    assert len(network.input_mean) == len(plan.normalization) == network.in_channels == len(fingerprint.channels)
+    labels = plan.coarse.count if plan.coarse else 0
+    assert len(network.input_mean) == network.in_channels == len(fingerprint.channels) + labels
+    assert len(plan.normalization) == len(fingerprint.channels)
     assert set(plan.mirror_axes) <= {axis for axis in range(3) if plan.patch_size[axis] > 1}
     assert 10_000 <= plan.iterations <= 250_000
     assert all(width >= 1 for width in plan.median_shape)

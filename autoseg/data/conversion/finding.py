@@ -18,7 +18,7 @@ from autoseg.options import ConvertOptions, Runtime
 
 __all__ = ["find_source", "read_source"]
 
-LAYOUT_OPTIONS = ("cine", "labels", "channels", "names", "ignore", "derivative")
+LAYOUT_OPTIONS = ("cine", "labels", "channels", "names", "ignore", "derivative", "also")
 
 
 def find_source(layout: str, source: Path, options: ConvertOptions) -> tuple[FoundDataset, dict[str, Any]]:
@@ -30,6 +30,8 @@ def find_source(layout: str, source: Path, options: ConvertOptions) -> tuple[Fou
     known = [name for name, about in inspect.signature(find).parameters.items() if about.kind is about.KEYWORD_ONLY]
     if unknown := sorted(set(chosen) - set(known)):
         raise AutosegError(f"layout {layout!r} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+    if "also" in chosen:
+        chosen["also"] = [os.path.abspath(folder) for folder in chosen["also"]]
     if "channels" in chosen:
         chosen["channels"] = list(chosen["channels"])
     return find(source, **chosen), chosen
