@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +97,9 @@ def slurm(place: Path) -> Iterator[dict[str, str]]:
         until(lambda: " idle" in run(environment, "sinfo", "-h", "-o", "%P %T"), "the node is not idle", 60)
         yield environment
     finally:
+        if len(started) == len(commands):
+            run(environment, "scancel", "--partition=all", check=False)
+            until(lambda: not run(environment, "squeue", "-h", check=False).strip(), "jobs go on", 60)
         for process in reversed(started):
             process.terminate()
         for process in started:
@@ -171,7 +175,7 @@ class Queue:
 
 def study_words(dataset: Path, workspace: Path, steps: int) -> list[str]:
     settings = {"cpu_width": 0.1, "batch_size": 1, "bf16": "false", "validations": 4, "validation_patches": 1}
-    settings |= {"checkpoint_minutes": 1e-6, "patience": "null"}
+    settings |= {"checkpoint_minutes": 0.005, "patience": "null"}
     words = ["study", str(dataset), "--networks", "unet,fcn", "--folds", "0-1", "--iterations", str(steps)]
     words += ["--device", "cpu", "--workspace", str(workspace), "--workers", "1"]
     return [*words, *(word for name, value in settings.items() for word in ("--set", f"{name}={value}"))]
@@ -254,9 +258,10 @@ def logs(place: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300, help="of each training (default 300)")
+    parser.add_argument("--steps", type=int, default=500, help="of each training (default 500)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is stopped
     with tempfile.TemporaryDirectory() as name, slurm(Path(name)) as environment:
         place = Path(name)
         version = run(environment, "sinfo", "--version").strip()

@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
             raise
         return 2
     except AutosegError as fault:
-        raise (type(fault)(f"process {index}: {fault}") if index else fault) from fault
+        if index == 0:
+            raise
+        raise type(fault)(f"process {index}: {fault}") from fault
     return 1 if any(fold.failures for fold in folds) else 0
 
 
