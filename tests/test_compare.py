@@ -72,6 +72,7 @@ def test_the_same_call_repeats_nothing(place, capsys):
     assert json.loads((place / "again" / "comparison.json").read_text())["differences"] == first["differences"]
 
 
+@pytest.mark.slow
 def test_repeats_train_with_the_next_seeds_and_keep_what_there_is(place, capsys):
     runs = place / "workspace" / "runs" / "Abdomen"
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/fold_0/checkpoint.safetensors")}
@@ -99,33 +100,25 @@ def test_repeats_train_with_the_next_seeds_and_keep_what_there_is(place, capsys)
     assert stored["over_trainings"]["dice"]["fcn"]["n"] == 2
 
 
-def test_restored_intensities_are_read_where_a_run_has_them(place):
+def test_restored_intensities_and_whether_it_was_mirrored_are_read_from_a_run(place):
     (fold,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_fcn_*/fold_0")
     found = [("phantom_000", "noise", 0.01, 0.9), ("phantom_000", "blur", 0.03, 0.8), ("phantom_007", "noise", 0.05, None)]
     rows = [{"case": c, "degradation": d, "mse": mse, "psnr": 20.0, "ssim": ssim} for c, d, mse, ssim in found]
+    before = (fold / "fold.json").read_text()
+    record = json.loads(before)
+    record["task"]["plan"]["mirror_axes"] = [0]
+    (fold / "fold.json").write_text(json.dumps(record))
     (fold / "validation" / "restoration.json").write_text(json.dumps({"rows": rows}))
     try:
         assert call(place, "--networks", "self_attention_unet,fcn", "-o", str(place / "restored")) == 0
     finally:
         (fold / "validation" / "restoration.json").unlink()
+        (fold / "fold.json").write_text(before)
     first, second = json.loads((place / "restored" / "comparison.json").read_text())["networks"]
     assert first["means"]["mse"]["n"] == 0
     assert second["means"]["mse"]["mean"] == pytest.approx((0.02 + 0.05) / 2)  # of each case over its degradations
     assert (second["means"]["ssim"]["n"], second["means"]["ssim"]["mean"]) == (1, pytest.approx(0.85))
-
-
-def test_whether_a_network_was_mirrored_is_read_from_its_run(place):
-    (fold,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_fcn_*/fold_0")
-    before = (fold / "fold.json").read_text()
-    record = json.loads(before)
-    record["task"]["plan"]["mirror_axes"] = [0]
-    (fold / "fold.json").write_text(json.dumps(record))
-    try:
-        assert call(place, "--networks", "self_attention_unet,fcn", "-o", str(place / "mirrored")) == 0
-    finally:
-        (fold / "fold.json").write_text(before)
-    stored = json.loads((place / "mirrored" / "comparison.json").read_text())
-    assert [network["cost"]["mirrored"] for network in stored["networks"]] == ["no", "yes"]
+    assert [network["cost"]["mirrored"] for network in (first, second)] == ["no", "yes"]
 
 
 def test_a_network_that_fails_is_named_and_the_others_go_on(place, capsys):

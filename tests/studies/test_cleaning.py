@@ -47,7 +47,7 @@ def files(folder: Path) -> dict[str, ScoredFiles]:
 
 
 def test_what_helps_by_the_paired_test_is_kept_and_what_harms_is_not(tmp_path: Path) -> None:
-    for number in range(12):
+    for number in range(10):
         write(tmp_path, number, stray=number != 5, hollow=number != 3)
     found = decide_rules(files(tmp_path), LABELS, LocalEngine(1))
     assert found.rules == (KeepLargest((1,)), FillHoles((1,)))
@@ -57,7 +57,7 @@ def test_what_helps_by_the_paired_test_is_kept_and_what_harms_is_not(tmp_path: P
 
 
 def test_predictions_that_gain_nothing_or_too_seldom_are_left_alone(tmp_path: Path) -> None:
-    for number in range(12):
+    for number in range(6):
         write(tmp_path, number, stray=number < 3, hollow=False)
     found = decide_rules(files(tmp_path), LABELS, LocalEngine(1))
     assert found.rules == ()

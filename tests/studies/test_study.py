@@ -20,8 +20,9 @@ from autoseg.evaluation.comparison import Method
 from autoseg.evaluation.report import summarise
 from autoseg.inference.bundle import load_bundle, store_windows
 from autoseg.inference.windows import AdaptiveWindows, Doubt
+from autoseg.options import Runtime
 from autoseg.phantoms import write_phantoms
-from autoseg.pipeline import training
+from autoseg.pipeline import reporting, studying, training
 from autoseg.studies import configuration, deciding, side_by_side
 from autoseg.studies.choice import choose, improvements
 from autoseg.studies.configuration import CrossValidated
@@ -51,14 +52,23 @@ def place(tmp_path_factory: pytest.TempPathFactory, trained: list[str]) -> Itera
     plan.write_text(json.dumps(edited))
     (folder / "cases.csv").write_text("case,site\nphantom_000,north\nphantom_001,south\n")
 
+    def of_all_folds(path: Path, runtime: Runtime) -> None:
+        if path.name == "cross_validation":
+            reporting.try_report(path, runtime=runtime)
+
     def here(words: list[str], name: str) -> None:
         trained.append(name)
         assert main([*words, "--quiet"]) == 0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(configuration, "run_apart", here)
+        patch.setattr(training, "try_report", of_all_folds)
         assert call(folder, *STUDY, "--groups", f"{folder / 'cases.csv'}:site") == 0
         yield folder
+
+
+def without_page(path: Path, runtime: Runtime) -> None:
+    """The page takes longer than all else that these tests are about."""
 
 
 def call(place: Path, *words: str) -> int:
@@ -123,8 +133,9 @@ def test_a_study_leaves_one_model_with_its_decisions(place: Path, tmp_path: Path
 
 
 def test_the_same_study_trains_nothing_again_and_another_is_refused(
-    place: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+    place: Path, trained: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(studying, "try_report", without_page)
     assert trained == ["unet", "fcn"]
     shipped = place / "workspace" / "models" / "Abdomen_study"
     store_windows(shipped, dict.fromkeys(load_bundle(shipped).folds, CALIBRATED))
@@ -168,8 +179,8 @@ def test_a_study_on_other_data_or_by_another_plan_is_refused_and_nothing_changes
     assert (workspace / "models" / "Abdomen_study" / "model.json").read_bytes() == shipped
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [False, True])
 def test_folds_side_by_side_are_those_in_a_row(place: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
     lanes: list[list[str]] = []
 
@@ -181,7 +192,7 @@ def test_folds_side_by_side_are_those_in_a_row(place: Path, monkeypatch: pytest.
 
     train, names = ["train", "Abdomen", "0-1", "--network", "unet", "--threads", "1", *SHORT], (f"row{apart}", f"side{apart}")
     threads, workspace = torch.get_num_threads(), place / "workspace"
-    monkeypatch.setattr(training, "try_report", lambda *arguments, **options: None)
+    monkeypatch.setattr(training, "try_report", without_page)
     monkeypatch.setattr(side_by_side, "run_commands", run)
     try:
         assert call(place, *train, "--name", names[0]) == 0
@@ -204,6 +215,7 @@ def test_a_study_that_was_interrupted_goes_on_to_the_same_end(place: Path, monke
         raise KeyboardInterrupt
 
     models = place / "workspace" / "models"
+    monkeypatch.setattr(studying, "try_report", without_page)
     with monkeypatch.context() as patch:
         patch.setattr(deciding, "decide_rules", stop)
         assert call(place, *STUDY, "--name", "two") == 130
