@@ -71,7 +71,7 @@ def settled_run(
     asked = asked_run(dataset, fold, workspace, options, runtime)
     ready = ready_to_train(asked.spec, workspace, options.training.plan, runtime, dry=options.dry_run)
     coarse = _coarse_run(asked, ready, workspace, options, runtime, ranks)
-    return replace(settle_run(asked, ready, workspace, options, runtime, ranks, coarse), coarse=coarse)
+    return settle_run(asked, ready, workspace, options, runtime, ranks, coarse)
 
 
 def _coarse_run(

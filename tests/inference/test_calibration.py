@@ -220,7 +220,7 @@ def test_a_fold_looks_on_its_largest_validation_cases_at_the_end_of_its_training
         volume, mask = ball_volume(shape)
         prepared = PreparedCase(name, volume.data, mask.astype(np.int16), volume.geometry, {})
         store_case(tmp_path / "prepared" / name, prepared, "digest")
-    run = SimpleNamespace(model=tmp_path / "m", prepared=tmp_path / "prepared", folder=tmp_path, device="cpu")
+    run = SimpleNamespace(model=tmp_path / "m", prepared=tmp_path / "prepared", folder=tmp_path, device="cpu", coarse=None)
     task = SimpleNamespace(plan=threshold_plan, validation=("small",))
     calibrate_fold(run, task, "0")  # type: ignore[arg-type]
     assert dict(load_bundle(tmp_path / "m").windows) == {}  # its cases have no windows to spare

@@ -20,7 +20,7 @@ from planners.plan import Plan
 
 SHORT = [
     "--iterations",
-    "2",
+    "1",
     "--set",
     "validations=1",
     "--set",
@@ -90,7 +90,7 @@ def test_coarse_labels_are_the_predictions_of_the_fold_that_did_not_see_the_case
             np.testing.assert_array_equal(StoredCodes(runs / "cascade_3d_unet" / "coarse", name)[...], expected)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_same_command_trains_no_stage_again_and_another_recipe_is_another_training(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

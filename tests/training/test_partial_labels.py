@@ -276,7 +276,7 @@ def test_a_structure_that_is_not_annotated_is_no_zero_dice(folder, tmp_path):
         write_label_volume(LabelVolume(both, Geometry.from_spacing(both.shape, (2, 1, 1))), target / f"{case}.nii.gz")
     references = {case.id: case.label for case in spec.training}
     lacking = {case.id: case.unlabelled for case in spec.training}
-    report = evaluate_folder(references, target, spec.labels, workers=1, annotation=Annotation(unlabelled=lacking))
+    report = evaluate_folder(references, target, spec.labels, engine=LocalEngine(1), annotation=Annotation(unlabelled=lacking))
     second = report.summary("second", "dice")
     assert (second.n, second.n_cases, second.mean, dict(second.reasons)) == (1, 2, 1.0, {NOT_ANNOTATED: 1})
     assert report.summary("first", "dice").n == 2
@@ -284,7 +284,7 @@ def test_a_structure_that_is_not_annotated_is_no_zero_dice(folder, tmp_path):
     assert report.unlabelled == {"p1": (1,)}
     assert report.notes == ("not annotated, so not scored: second in 1 cases",)
     assert "not annotated" in report.table()
-    assert evaluate_folder(references, target, spec.labels, workers=1).summary("second", "dice").mean == 0.5
+    assert evaluate_folder(references, target, spec.labels, engine=LocalEngine(1)).summary("second", "dice").mean == 0.5
 
 
 def test_evaluation_reads_the_declaration_beside_the_references(folder, tmp_path):
