@@ -60,6 +60,22 @@ def test_surfaces_and_measurements_are_made_of_the_final_labels(tmp_path, tools,
     assert method.startswith("label map" if rules else "scores")
 
 
+def test_shared_surfaces_of_a_prediction_follow_its_labels(tmp_path, tools, threshold_plan):
+    volume, _, both = two_balls()
+    write_volume(volume, tmp_path / "a_0000.nii.gz")
+    tools["write_model"](tmp_path / "model", threshold_plan)
+    options = PredictOptions(InferenceOptions(precision="fp32", mirror=False), surfaces=SurfaceOptions(("stl",), shared=True))
+    step = Predict(str(tmp_path / "model"), tmp_path / "out", asked_outputs(options, ".nii.gz"), options.inference, "cpu")
+    case = Case("a", "a", (tmp_path / "a_0000.nii.gz",), None)
+    assert predict_cohort(step, [case]).cases("done") == ("a",)
+    record = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert record["borders"] == []  # a structure by itself
+    assert record["measurements"][0]["mesh_volume_mm3"] == pytest.approx(both.sum(), rel=2e-3)
+    assert trimesh.load(tmp_path / "out" / "a_surfaces" / "ball.stl").is_watertight
+    about = json.loads((tmp_path / "out" / "a_surfaces" / "surfaces.json").read_text())
+    assert about["method"]["from"].startswith("label map, a surface net")
+
+
 def test_a_segmentation_of_slicer_goes_with_the_labels_and_an_edited_one_stays(tmp_path, tools, threshold_plan):
     volume, _, both = two_balls()
     write_volume(volume, tmp_path / "a_0000.nii.gz")
