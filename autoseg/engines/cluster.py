@@ -27,16 +27,16 @@ from typing import Any
 from uuid import uuid4
 
 from autoseg.atomic import draft_folder
+from autoseg.engines.choice import INSTALL
 from autoseg.engines.local import OnDone
 from autoseg.engines.processes import on_stop_signals
 from autoseg.engines.steps import Outcome, Step, reason_of
 from autoseg.errors import AutosegError, EngineError
 
-__all__ = ["INSTALL", "DaskEngine"]
+__all__ = ["DaskEngine"]
 
 logger = logging.getLogger(__name__)
 
-INSTALL = "Install it with: pip install distributed cryptography"
 
 CONNECT_SECONDS = 10.0  # a scheduler that lives answers in far less
 COMING_SECONDS = 30.0  # for the first worker of a cluster, which may be starting
