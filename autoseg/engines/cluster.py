@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0  # a scheduler that lives answers in far less
 COMING_SECONDS = 30.0  # for the first worker of a cluster, which may be starting
 START_SECONDS = 120.0  # for processes of this machine, on a busy one
-ALONE_SECONDS = 60.0  # without any worker, before that is an error: one that died is replaced sooner
+ALONE_SECONDS, SAID_SECONDS = 300.0, 30.0  # without any worker, before that is an error, and before it is said
+LOOK_SECONDS = 3.0  # between two looks at the workers, while there is enough to do
 AHEAD = 2  # items handed out for each thread of the workers: one that is done, one that waits
 DEATHS = 3  # of workers that an item survives; one more, and it is the item that kills them
 
@@ -174,11 +175,12 @@ class _Pulse:
     """Whether scheduler and workers live, and how many items may be out."""
 
     def __init__(self, client: Any) -> None:
-        self.client, self.threads, self.looked, self.alone = client, 0, -1.0, time.monotonic()
+        self.client, self.threads, self.looked, self.alone = client, 0, -LOOK_SECONDS, time.monotonic()
+        self.is_told = False
 
     def room(self) -> int:
         """How many items may be out; looked up now and then, as workers come and go."""
-        if time.monotonic() - self.looked > ALONE_SECONDS / 20 or not self.threads:
+        if time.monotonic() - self.looked > LOOK_SECONDS or not self.threads:
             self.check()
         return AHEAD * max(1, self.threads)
 
@@ -192,6 +194,9 @@ class _Pulse:
             raise _lost(self.client.scheduler.address) from fault
         self.looked = time.monotonic()
         self.alone = self.looked if self.threads else self.alone
+        if self.looked - self.alone > SAID_SECONDS and not self.is_told:
+            self.is_told = True
+            logger.warning("no worker is there; waiting for one, %g s at most", ALONE_SECONDS)
         if self.looked - self.alone > ALONE_SECONDS:
             raise EngineError(
                 f"the scheduler at {self.client.scheduler.address} has had no worker for {ALONE_SECONDS:g} s. "
