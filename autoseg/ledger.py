@@ -249,7 +249,7 @@ def _line(path: Path, found: Any) -> Line:
     try:
         line: Line = from_json(Line, found, str(path))
     except RecordError as fault:
-        raise AutosegError(f"{fault}. Move the folder away to have it made anew") from fault
+        raise AutosegError(f"{fault}. Move the folder away; then it is made again") from fault
     return line
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,24 @@ def make_plans(
     names += ["parity"] if budget.parity else []
     try:
         made = list(planners.plan_all(fingerprint, budget, options.preset))
-        if wanted and wanted not in [plan.name for plan in made]:
-            made.append(planners.get_planner(wanted, options.preset).plan(fingerprint, budget))
+        more = [wanted] if wanted else []
+        while more:
+            if (name := more.pop()) not in [plan.name for plan in made]:
+                made.append(planners.get_planner(name, options.preset).plan(fingerprint, budget))
+                more += [coarse.plan] if (coarse := made[-1].coarse) else []
     except ValueError as fault:
         raise PlanError(str(fault)) from fault
     default = wanted or default_plan([plan.name for plan in made])
-    plans = {plan.name: replace(plan, name="_".join([plan.name, *names])) for plan in made}
+    plans = {plan.name: _renamed(plan, names) for plan in made}
     kept = {} if fresh else {key: stored for key, plan in plans.items() if (stored := _edited(workspace, plan)) is not None}
     plans |= kept
     return plans[default], tuple(plans.values()), tuple(plan.name for plan in kept.values())
+
+
+def _renamed(plan: Plan, more: Sequence[str]) -> Plan:
+    """The plan, and the one that its coarse labels come from, with ``more`` behind their names."""
+    coarse = plan.coarse and replace(plan.coarse, plan="_".join([plan.coarse.plan, *more]))
+    return replace(plan, name="_".join([plan.name, *more]), coarse=coarse)
 
 
 def _edited(workspace: Workspace, plan: Plan) -> Plan | None:

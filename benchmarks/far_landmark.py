@@ -1,16 +1,20 @@
 """Attention where it must matter: a structure that only the order of two far landmarks decides.
 
-    PYTHONPATH=. python benchmarks/far_landmark.py [--repeats 3] [--steps 400] [--arms NAME,NAME] [--out FILE]
+    PYTHONPATH=. python benchmarks/far_landmark.py [--repeats 3] [--steps 300] [--arms NAME,NAME] [--out FILE]
 
-A volume of 8 x 8 x 144 voxels has a ball in its middle, and a bright and a dark ball DISTANCE voxels to its left and right.
-The middle one is of structure 1 where the bright one is left, else of structure 2. All else is the same in both, and every ball
-is farther from the ends than a network of three stages sees. So what such a network computes at any place is the same in both,
-and so are the means and deviations of its instance normalisation: it cannot tell them apart, whatever its weights. The script
-shows that first, with random weights (``blind``). Then it trains, by the same batches and steps, and scores new volumes:
+A volume of 8 x 8 x 224 voxels has a ball in its middle, and a bright and a dark ball DISTANCE voxels to its left and right. The
+middle one is of structure 1 where the bright one is left, else of structure 2. All else is the same in both. A plain U-Net of
+three stages sees 20 voxels far, and no place of it sees two of the balls, or one and an end of the volume. So its features
+around each ball are the same in both, and so are their means and deviations, by which instance normalisation lets every voxel
+know of the whole patch: it cannot tell both apart, whatever its weights. (Were the balls within two reaches of each other, a
+feature between them could see their order, and normalisation would tell it to all.) The script shows that first,
+with random weights (``blind``). Then it trains, by the same batches and steps, and scores new volumes:
 
 - ``unet, 3 stages``: plain, its widths scaled to the operations of the next one
-- ``self-attention U-Net, 3 stages``: full attention behind the last stages, gates free
-- the same with its gates closed after training
+- ``full attention, 3 stages``: the U-Net with full self-attention behind its last stage, which knows positions
+- ``slot attention, 3 stages``: the same with slots, which the planner takes for a patch of this size; they know positions only
+  by what convolutions tell them, and these are blind here
+- both with their gates closed after training
 - ``unet, 5 stages``: a plain one that is deep enough to see the landmarks, which tells whether the task can be learned at all
 
 The same call goes on with what FILE lacks. All of it takes less than ten minutes on two cores.
@@ -21,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +39,13 @@ from autoseg.networks.attention import attention_blocks
 from autoseg.networks.cost import match_operations, measure_cost
 from autoseg.workspace import write_json
 from planners.attention import add_attention
-from planners.plan import NetworkSpec
+from planners.plan import AttentionStage, NetworkSpec
 from planners.records import to_json
 
-SHAPE = (8, 8, 144)
-DISTANCE, RADIUS = 32, 3
+SHAPE = (8, 8, 224)
+DISTANCE, RADIUS = 56, 3
 BATCH, RATE, TESTED = 4, 2e-3, 48
-PLAIN, ATTENTIVE, DEEP = "unet, 3 stages", "self-attention U-Net, 3 stages", "unet, 5 stages"
-CLOSED = f"{ATTENTIVE}, gates closed"
+PLAIN, FULL, SLOTS, DEEP = "unet, 3 stages", "full attention, 3 stages", "slot attention, 3 stages", "unet, 5 stages"
 
 
 def radius_seen(spec: NetworkSpec) -> int:
@@ -53,8 +57,9 @@ def radius_seen(spec: NetworkSpec) -> int:
         step *= stride
         seen += (kernels[stage] // 2) * step * (spec.encoder_blocks[stage] - 1)
     for stage in reversed(range(len(strides) - 1)):
-        seen += step  # a voxel of the coarser grid is spread over as many finer ones
-        step //= strides[stage + 1]
+        finer = step // strides[stage + 1]
+        seen += step - finer  # a voxel of the coarser grid is spread over several finer ones
+        step = finer
         seen += (kernels[stage] // 2) * step * spec.decoder_blocks[stage]
     return seen
 
@@ -80,8 +85,8 @@ def batch(seed: int, count: int, noise: float = 0.05) -> tuple[torch.Tensor, tor
     return torch.from_numpy(np.stack([image for image, _ in made]))[:, None], torch.from_numpy(np.stack([c for _, c in made]))
 
 
-def specs() -> dict[str, NetworkSpec]:
-    """The networks, by arm."""
+def specs(*, match: bool = True) -> dict[str, NetworkSpec]:
+    """The networks, by arm; ``match``: scale the plain one to the operations of full attention."""
 
     def unet(stages: int) -> NetworkSpec:
         features = (8, 16, 64, 64, 64)[:stages]
@@ -89,9 +94,10 @@ def specs() -> dict[str, NetworkSpec]:
         blocks, kernels = (2,) * stages, ((3, 3, 3),) * stages
         return NetworkSpec("unet", 1, 3, features, tuple(flat[:stages]), kernels, blocks, blocks[1:], deep_supervision=False)
 
-    attentive = add_attention(unet(3), SHAPE)
-    matched = match_operations(unet(3), SHAPE, measure_cost(attentive, SHAPE).operations)
-    return {PLAIN: matched, ATTENTIVE: attentive, DEEP: unet(5)}
+    slots = add_attention(unet(3), SHAPE)
+    full = replace(slots, attention=(AttentionStage(2, "full", 1),))
+    plain = match_operations(unet(3), SHAPE, measure_cost(full, SHAPE).operations) if match else unet(3)
+    return {PLAIN: plain, FULL: full, SLOTS: slots, DEEP: unet(5)}
 
 
 def blind(spec: NetworkSpec) -> float:
@@ -147,25 +153,27 @@ def scores(network: torch.nn.Module) -> dict[str, float]:
 
 
 def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Means over repeats, and the attentive one minus each other by pairs of repeats."""
+    """Means over repeats, and full attention minus each other one by pairs of repeats."""
     found: dict[str, Any] = {
         arm: {name: float(np.mean([run[name] for run in several])) for name in ("dice", "right", "seconds")}
         for arm, several in runs.items()
         if several
     }
-    ours = [run["dice"] for run in runs.get(ATTENTIVE, [])]
+    ours = [run["dice"] for run in runs.get(FULL, [])]
     for arm, several in runs.items():
         pairs = list(zip(ours, [run["dice"] for run in several], strict=False))
-        if arm != ATTENTIVE and pairs:
-            found[arm]["attention minus it"] = to_json(paired_trainings(*map(list, zip(*pairs, strict=True))))
+        if arm != FULL and pairs:
+            found[arm]["full attention minus it"] = to_json(paired_trainings(*map(list, zip(*pairs, strict=True))))
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--arms", help="default: all, as PLAIN;ATTENTIVE;DEEP", default=";".join((PLAIN, ATTENTIVE, DEEP)))
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument(
+        "--arms", help="of those named above, with ; between them", default=";".join((PLAIN, FULL, SLOTS, DEEP))
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "far_landmark.json")
     options = parser.parse_args()
     networks = specs()
@@ -185,9 +193,9 @@ def main() -> None:
             begun = time.perf_counter()
             network = trained(networks[arm], repeat + 1, options.steps)
             runs[arm].append({**scores(network), "seconds": round(time.perf_counter() - begun, 1)})
-            if arm == ATTENTIVE:
+            if networks[arm].attention:
                 close_gates(network)
-                runs.setdefault(CLOSED, []).append({**scores(network), "seconds": 0.0})
+                runs.setdefault(f"{arm}, gates closed", []).append({**scores(network), "seconds": 0.0})
             print(arm, json.dumps(runs[arm][-1]), flush=True)
             told = {"networks": networks_told, "runs": runs, "summary": summary(runs)}
             write_json(options.out, {"machine": about(), "asked": asked, **told})

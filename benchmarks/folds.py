@@ -1,6 +1,6 @@
 """Five folds in one command, side by side and in a row, against five commands of an earlier checkout.
 
-    PYTHONPATH=. python benchmarks/folds.py BASE [--data-set DIR] [--cases 15] [--steps 60] [--repeats 2] [--out FILE]
+    PYTHONPATH=. python benchmarks/folds.py BASE [--data-set DIR] [--cases 10] [--steps 25] [--repeats 2] [--out FILE]
 
 BASE is the root of the earlier checkout. Each arm begins with raw data and an empty workspace, and ends with every fold
 trained, validated and reported; arms take turns. The same call goes on with what FILE lacks. Without DIR the cases are
@@ -76,8 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=Path)
     parser.add_argument("--data-set", type=Path)
-    parser.add_argument("--cases", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--cases", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE / "benchmarks" / "results" / "folds.json")
     options = parser.parse_args()
@@ -90,7 +90,7 @@ def main() -> None:
         if options.data_set:
             raw = first_cases(options.data_set.resolve(), options.cases, Path(place))
         else:
-            raw = write_phantoms(Path(place) / "Dataset007_Abdomen", training=options.cases, test=0, in_plane_mm=6)
+            raw = write_phantoms(Path(place) / "Dataset007_Abdomen", training=options.cases, test=0, in_plane_mm=10)
         for repeat in range(options.repeats):
             for arm, root in roots.items():
                 if len(arms.setdefault(arm, [])) > repeat or time.monotonic() - begun > LATEST:

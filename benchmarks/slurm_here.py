@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +97,9 @@ def slurm(place: Path) -> Iterator[dict[str, str]]:
         until(lambda: " idle" in run(environment, "sinfo", "-h", "-o", "%P %T"), "the node is not idle", 60)
         yield environment
     finally:
+        if len(started) == len(commands):
+            run(environment, "scancel", "--partition=all", check=False)
+            until(lambda: not run(environment, "squeue", "-h", check=False).strip(), "jobs go on", 60)
         for process in reversed(started):
             process.terminate()
         for process in started:
@@ -171,7 +175,7 @@ class Queue:
 
 def study_words(dataset: Path, workspace: Path, steps: int) -> list[str]:
     settings = {"cpu_width": 0.1, "batch_size": 1, "bf16": "false", "validations": 4, "validation_patches": 1}
-    settings |= {"checkpoint_minutes": 1e-6, "patience": "null"}
+    settings |= {"checkpoint_minutes": 0.005, "patience": "null"}
     words = ["study", str(dataset), "--networks", "unet,fcn", "--folds", "0-1", "--iterations", str(steps)]
     words += ["--device", "cpu", "--workspace", str(workspace), "--workers", "1"]
     return [*words, *(word for name, value in settings.items() for word in ("--set", f"{name}={value}"))]
@@ -194,7 +198,7 @@ def checkpoint_of(workspace: Path, words: str) -> Path:
     return next(iter(workspace.glob("runs/*"))) / name[1] / f"fold_{fold[1]}" / "checkpoint.safetensors"
 
 
-def begun(queue: Queue, workspace: Path, array: str, script: str, index: int) -> str:
+def begun(workspace: Path, array: str, script: str, index: int) -> str:
     """The number of a job of the array, once its training has written a checkpoint."""
     job, line = f"{array}_{index}", next(line for line in script.splitlines() if line.startswith(f"  {index}) "))
     until(lambda: any(workspace.glob("runs/*")) and checkpoint_of(workspace, line).is_file(), f"job {index} has no checkpoint")
@@ -206,14 +210,14 @@ def studied(queue: Queue, place: Path, dataset: Path, steps: int) -> Path:
     workspace = place / "a workspace of it's own"
     words = ("--at-once", "1", "--time", "30m", "--", *study_words(dataset, workspace, steps))
     script, array, report = queue.submit(*words)
-    job = begun(queue, workspace, array, script, 0)
+    job = begun(workspace, array, script, 0)
     queue.run("scontrol", "requeue", job)
     queue.note("the first job is requeued by the queue")
-    job = begun(queue, workspace, array, script, 1)
+    job = begun(workspace, array, script, 1)
     queue.run("scancel", "--batch", "--signal=USR1", job)
     until(lambda: queue.restarts(job) > 0 or queue.state(job) == "PENDING", "the warned job was not requeued")
     queue.note("the second job is warned, writes its checkpoint and goes back into the queue by itself")
-    job = begun(queue, workspace, array, script, 2)
+    job = begun(workspace, array, script, 2)
     queue.run("scancel", job)
     queue.note("the third job is cancelled")
     until(lambda: all(queue.ended(f"{array}_{i}") for i in range(4)) and queue.ended(report), "the array did not end")
@@ -221,14 +225,14 @@ def studied(queue: Queue, place: Path, dataset: Path, steps: int) -> Path:
     restarts = [queue.restarts(f"{array}_{i}") for i in range(4)]
     queue.note("the array has ended", states=states, restarts=restarts, report=queue.state(report))
     if states != ["COMPLETED", "COMPLETED", "CANCELLED", "COMPLETED"] or restarts[:2] != [1, 1] or restarts[2:] != [0, 0]:
-        raise SystemExit("the jobs did not end as they should\n" + logs(place))
+        raise SystemExit("the jobs did not end as they should")
     if queue.state(report) == "COMPLETED":
         raise SystemExit("the report of a study that was not complete has run")
     _, array, report = queue.submit(*words)
     until(lambda: queue.ended(report), "the report did not end")
     queue.note("what was left has ended", states=[queue.state(f"{array}_0")], report=queue.state(report))
     if queue.state(report) != "COMPLETED" or not list(workspace.glob("studies/*/*/study.md")):
-        raise SystemExit("the study was not reported\n" + logs(place))
+        raise SystemExit("the study was not reported")
     script, array, _ = queue.submit(*words)
     if array:
         raise SystemExit("the same command still finds jobs that are left")
@@ -245,7 +249,7 @@ def predicted(queue: Queue, place: Path, dataset: Path, workspace: Path) -> None
     states = [queue.state(f"{array}_{i}") for i in range(2)]
     queue.note("predicted in two shards", states=states, report=queue.state(report), masks=masks)
     if masks != len(list((dataset / "imagesTs").iterdir())) or not (place / "masks" / "measurements.csv").is_file():
-        raise SystemExit("the shards are not complete\n" + logs(place))
+        raise SystemExit("the shards are not complete")
 
 
 def logs(place: Path) -> str:
@@ -254,21 +258,25 @@ def logs(place: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40, help="of each training (default 40)")
+    parser.add_argument("--steps", type=int, default=500, help="of each training (default 500)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is stopped
     with tempfile.TemporaryDirectory() as name, slurm(Path(name)) as environment:
         place = Path(name)
         version = run(environment, "sinfo", "--version").strip()
         dataset = write_phantoms(place / "Dataset001_Phantoms", training=6, test=2, in_plane_mm=8)
         queue = Queue(environment, place)
-        workspace = studied(queue, place, dataset, options.steps)
-        alone = place / "alone"
-        run(environment, sys.executable, "-m", "autoseg", *study_words(dataset, alone, options.steps))
-        equal = histories(workspace) == histories(alone)
-        queue.note("the same study without SLURM", folds=len(histories(alone)), equal_histories=equal)
-        predicted(queue, place, dataset, workspace)
-        queue.run("scontrol", "shutdown", check=False)
+        try:
+            workspace = studied(queue, place, dataset, options.steps)
+            alone = place / "alone"
+            run(environment, sys.executable, "-m", "autoseg", *study_words(dataset, alone, options.steps))
+            equal = histories(workspace) == histories(alone)
+            queue.note("the same study without SLURM", folds=len(histories(alone)), equal_histories=equal)
+            predicted(queue, place, dataset, workspace)
+        except SystemExit:
+            print(logs(place), file=sys.stderr)
+            raise
     result = {"machine": about(), "slurm": version, "transcript": queue.told}
     if options.out:
         write_json(options.out, result)

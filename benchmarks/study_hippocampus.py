@@ -34,7 +34,7 @@ def study(raw: Path, place: Path, options: argparse.Namespace, kill_after: float
     clock = place / "clock.json"
     known = json.loads(clock.read_text()) if clock.is_file() else {"seconds": 0.0, "killed": 0, "ended": False}
     words = ["study", str(raw), "--workspace", str(place), "--plans", "fullres_3d,slices_2d", "--networks", options.networks]
-    words += ["--iterations", str(options.steps), "--device", "cpu", "--at-once", "auto"]
+    words += ["--iterations", str(options.steps), "--device", "cpu", "--at-once", "2"]
     while not known["ended"]:
         begun = time.monotonic()
         log = (place / "log.txt").open("a")

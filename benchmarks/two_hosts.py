@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is stopped
     with tempfile.TemporaryDirectory() as name, two_hosts():
         found = measured(Path(name), options.steps)
     result = {"machine": about(), **found}

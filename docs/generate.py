@@ -29,10 +29,10 @@ COPIED = {  # page: the document that it is a copy of
     "changes.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
     "dataset-json.md": "dataset_json_examples/README.md",
-    "experiments.md": "EXPERIMENTS.md",
     "planner.md": "planners/README.md",
     "security.md": "SECURITY.md",
 }
+EXPERIMENT = re.compile(r"docs/experiments/([\w-]+)\.md")  # as docstrings name one
 COSTS = ROOT / "benchmarks" / "results" / "cost_curves.json"
 LARGE = "predict, large network over voxels along an edge"
 COHORT, COHORT_EDGE = 100_000, 300  # scans; voxels along an edge, as a chest and abdomen have them at 1.5 mm
@@ -194,7 +194,11 @@ def recipe_page() -> str:
     names = list(RECIPES)
     meaning = descriptions(Recipe, "`")
     rows = [
-        (f"`{field.name}`", *(_json(getattr(RECIPES[name], field.name)) for name in names), meaning.get(field.name, ""))
+        (
+            f"`{field.name}`",
+            *(_json(getattr(RECIPES[name], field.name)) for name in names),
+            _linked(meaning.get(field.name, "")),
+        )
         for field in dataclasses.fields(Recipe)
         if field.name != "name"
     ]
@@ -202,6 +206,11 @@ def recipe_page() -> str:
     head += [inspect.cleandoc(inspect.getmodule(Recipe).__doc__ or "").replace("``", "`").partition("\n\n")[2], ""]
     stage = ["## PatchStage", "", "An entry of `patch_curriculum`.", "", _summary(PatchStage), "", *_fields(PatchStage)]
     return "\n".join([*head, *_table(("setting", *names, "meaning"), rows), *stage]) + "\n"
+
+
+def _linked(words: str) -> str:
+    """With a link to each experiment that a docstring names."""
+    return EXPERIMENT.sub(r"[\1](../experiments/\1.md)", words)
 
 
 def _fields(cls: type) -> list[str]:

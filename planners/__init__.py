@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
+from planners.cascade import plan_cascade
 from planners.change import with_network
 from planners.cost import count_elements, count_operations, count_parameters
 from planners.fingerprint import ChannelStats, Fingerprint
@@ -60,7 +61,7 @@ __all__ = [
     "with_network",
 ]
 
-PLANNERS = {"fullres_3d": plan_fullres, "lowres_3d": plan_lowres, "slices_2d": plan_slices}
+PLANNERS = {"cascade_3d": plan_cascade, "fullres_3d": plan_fullres, "lowres_3d": plan_lowres, "slices_2d": plan_slices}
 
 
 @dataclass(frozen=True)

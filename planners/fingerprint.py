@@ -4,7 +4,9 @@ Axes are (z, y, x) of the canonical orientation (RAS+: indices grow towards the 
 cropping to the region that is not zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from planners.records import OPTIONAL
 
 __all__ = ["ChannelStats", "Fingerprint"]
 
@@ -46,6 +48,8 @@ class Fingerprint:
         has_regions: structures may overlap, one sigmoid output each.
         has_ignore: some voxels carry the ignore label.
         source_digest: digest of the files that were measured.
+        label_values: values of labels besides 0, where regions make them another number than that of structures; else 0.
+        annotated_in: in how many cases each structure was annotated; () where every one was in all.
     """
 
     dataset: str
@@ -59,6 +63,8 @@ class Fingerprint:
     has_regions: bool = False
     has_ignore: bool = False
     source_digest: str = ""
+    label_values: int = field(default=0, metadata={**OPTIONAL, "since": 2, "counts": False})  # digests of plans stay
+    annotated_in: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         if not len(self.cases) == len(self.shapes) == len(self.spacings_mm) > 0:

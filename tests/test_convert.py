@@ -615,6 +615,14 @@ def test_names_of_values_are_read_by_the_titles_of_columns(source, tmp_path, lin
     assert check(tmp_path / "out").labels.groups == {"lesion": (1,), "oedema": (2,)}
 
 
+def test_the_background_cannot_be_what_nobody_drew(source, tmp_path):
+    put_image(source / "scans" / "P0.nii.gz")
+    put_label(source / "truth" / "P0.nii.gz")
+    with pytest.raises(DatasetError, match="ignore: expected a label value of its own, found 0"):
+        convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth", "ignore": 0})
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

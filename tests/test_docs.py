@@ -42,7 +42,7 @@ def made_at_build(generate) -> set[str]:
     return {
         f"{generate.FOLDER}/{name}"
         for name in (*generate.COPIED, "commands.md", "costs.md", "options.md", "plan.md", "recipe.md")
-    }
+    } | {"docs/gallery/index.md"}  # of the scripts in docs/gallery_src
 
 
 def commands_in(text: str) -> list[str]:
@@ -78,8 +78,11 @@ def test_commands_are_found_where_there_are_some():
 
 
 def test_every_page_of_the_site_is_in_its_index(generate):
-    index = (ROOT / "docs" / "index.md").read_text()
-    listed = {f"docs/{line}.md" for line in re.findall(r"^([\w-]+(?:/[\w-]+)?)$", index, flags=re.MULTILINE)}
+    listed = set()
+    for index in (ROOT / "docs" / "index.md", ROOT / "docs" / "experiments" / "index.md"):
+        for block in re.findall(r"^```{toctree}\n(.*?)^```", index.read_text(), flags=re.DOTALL | re.MULTILINE):
+            names = re.findall(r"^([\w-]+(?:/[\w-]+)?)$", block, flags=re.MULTILINE)
+            listed |= {name_of(index.parent / f"{name}.md") for name in names}
     written = {name_of(path) for path in DOCUMENTS if path.is_relative_to(ROOT / "docs")} - {"docs/index.md"}
     assert listed == written | made_at_build(generate)
 
@@ -115,11 +118,15 @@ def test_sentences_are_counted_as_a_reader_would():
     assert [len(sentences.words(one)) for one in sentences.sentences(text)] == [3, 3, 1, 1, 2]
 
 
-def test_sentences_of_the_documents_are_short():
+SITE = [path for path in DOCUMENTS if path.is_relative_to(ROOT / "docs")]
+HOME = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "planners/README.md")]
+
+
+@pytest.mark.parametrize("paths", [SITE, *([path] for path in HOME)], ids=["site", *map(name_of, HOME)])
+def test_sentences_of_the_documents_are_short(paths):
     sentences = module("sentences")
-    paths = [ROOT / "README.md", *sentences.documents()]
     lengths = sorted(len(sentences.words(one)) for path in paths for one in sentences.sentences(path.read_text()))
-    assert len(lengths) > 300
+    assert len(lengths) > (300 if paths is SITE else 10)
     assert lengths[len(lengths) // 2] <= 16
     assert lengths[len(lengths) * 95 // 100] <= 30
 
@@ -155,15 +162,53 @@ def write_decathlon(task: Path) -> None:
     (task / "dataset.json").write_text(json.dumps(described))
 
 
-def test_the_index_of_the_experiments_has_a_row_for_each_entry():
-    text = (ROOT / "EXPERIMENTS.md").read_text()
-    entries = [
-        (title[:10], re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")) for title in re.findall("^## (2.*)$", text, re.M)
-    ]
-    assert re.findall(r"^\| \[.*\]\(#(.*)\) \| .* \| .* \| (\S+) \|$", text, re.M) == [(slug, date) for date, slug in entries]
+EXPERIMENTS = sorted(path for path in (ROOT / "docs" / "experiments").glob("*.md") if path.name != "index.md")
+
+
+def test_the_index_of_the_experiments_has_a_row_for_each_page():
+    index = (ROOT / "docs" / "experiments" / "index.md").read_text()
+    rows = {row[1]: row for row in re.findall(r"^\| \[(.*)\]\(([\w-]+)\.md\) \| .+ \| (.+) \| (\S+) \| (.+) \|$", index, re.M)}
+    assert set(rows) == {path.stem for path in EXPERIMENTS}
+    assert [row[3] for row in rows.values()] == sorted((row[3] for row in rows.values()), reverse=True)
+    for path in EXPERIMENTS:
+        text = path.read_text()
+        assert re.findall(r"^## (.*)$", text, re.M) == ["Question", "Setup", "Result", "Decision"], path.name
+        question = re.search(r"^## Question\n\n(.*)$", text, re.M)[1]
+        date, default, later = re.search(r"^\| (\d{4}-\d\d-\d\d) \| (.+) \| (.+) \|$", text, re.M).groups()
+        assert rows[path.stem] == (question, path.stem, default, date, later)
+
+
+def test_code_names_experiments_that_there_are():
+    names = {path.stem for path in EXPERIMENTS}
+    code = [*(ROOT / "autoseg").rglob("*.py"), *(ROOT / "planners").rglob("*.py"), *(ROOT / "tests" / "training").glob("*.py")]
+    named = [name for path in code for name in re.findall(r"docs/experiments/([\w-]+)\.md", path.read_text())]
+    assert len(named) >= 10
+    assert set(named) <= names
+
+
+def test_nothing_says_to_install_autoseg_by_name_since_that_is_another_project():
+    texts = [*DOCUMENTS, *(ROOT / "autoseg").rglob("*.py")]
+    assert [name_of(path) for path in texts if re.search(r"pip install ['\"]?autoseg", path.read_text())] == []
 
 
 def test_the_citation_names_the_version_of_the_package():
     version = re.search(r"^version = (\S+)$", (ROOT / "setup.cfg").read_text(), flags=re.MULTILINE)[1]
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"version = {{{version}}}" in (ROOT / "docs" / "how-to" / "cite.md").read_text()
+
+
+def test_the_page_of_costs_has_the_points_their_growth_and_a_cohort_of_them(generate, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "COSTS", tmp_path / "costs.json")
+    assert "Not measured yet" in generate.costs_page()
+    points = [{"at": at, "seconds": 10 + at**3 * 1e-6, "memory_mib": 500.0, "written_mib": at**3 * 2**-20} for at in (100, 200)]
+    curve = {"points": [*points, {"at": 400, "left_out": "expected to take 1000 s"}], "measured": None}
+    growth = {"seconds": 3.0, "memory_mib": 0.0, "written_mib": 3.0}
+    curves = {generate.LARGE: {**curve, "measured": growth, "expected": growth}}
+    machine = {"date": "2026-01-01", "processor": "made up", "cores": 2}
+    (tmp_path / "costs.json").write_text(json.dumps({"machine": machine, "curves": curves}))
+    text = generate.costs_page()
+    assert "| 200 | 18.0 | 500 | 7.63 |" in text
+    assert "time: expected 3.0, measured 3.0" in text
+    assert "400: expected to take 1000 s" in text
+    assert "27 s a scan" in text  # 300 cubed voxels at a microsecond each
+    assert re.search(r"\| 1 \| 31\.[23] \| 2\.46 \|", text)  # 100 000 of them: 31.25 days; 2.7 TB are 2.46 TiB

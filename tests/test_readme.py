@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+import autoseg
 from autoseg.cli import main
 from autoseg.phantoms import write_phantoms
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+
+
+EXTENDING = (ROOT / "docs" / "how-to" / "extend.md").read_text()
 
 
 def commands():
@@ -24,12 +28,16 @@ def test_the_commands_of_the_tour_run_as_written(tmp_path, monkeypatch):
     for path in [*raw.glob("imagesTr/*_000_*"), *raw.glob("labelsTr/*_000.*")]:  # the one that the README names
         path.rename(path.with_name(path.name.replace("phantom_000", "hippocampus_003")))
     tour = commands()
-    assert len(tour) >= 6
+    assert len(tour) == 5
     for command in tour:
         arguments = shlex.split(command.replace("--time 20m", "--time 2s"))[1:]
         assert main([*arguments, "--device", "cpu"] if arguments[0] in ("train", "predict") else arguments) == 0, command
     assert (tmp_path / "predictions" / "hippocampus_003.nii.gz").is_file()
-    assert (tmp_path / "hippocampus.zip").is_file()
+    (raw / "imagesTr" / "hippocampus_003_0000.nii.gz").rename(tmp_path / "scan.nii.gz")
+    exec(re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)[1], {})
+    mask, predicted = (autoseg.read_label_volume(path) for path in ("mask.nii.gz", "predictions/hippocampus_003.nii.gz"))
+    assert mask.geometry.matches(predicted.geometry)
+    assert (mask.data == predicted.data).all()
 
 
 def test_the_commands_for_make_exist():
@@ -46,5 +54,22 @@ def test_links_lead_to_files(document):
 
 
 def test_names_in_the_table_of_extensions_exist():
-    for path in re.findall(r"`(tests/[\w/]+\.py)`", README):
+    named = re.findall(r"`(tests/[\w/]+\.py)`", EXTENDING)
+    assert len(named) >= 10
+    for path in named:
         assert (ROOT / path).is_file(), path
+
+
+def test_the_tests_that_the_comparison_names_exist():
+    named = re.findall(r"`(tests/[\w/.]+)`", (ROOT / "docs" / "explanation" / "comparison.md").read_text())
+    assert len(named) >= 8
+    for path in named:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_is_short_and_its_picture_small():
+    assert len(README.splitlines()) <= 130
+    pictures = re.findall(r"!\[.+\]\((.+)\)", README)
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / picture).stat().st_size < 150_000

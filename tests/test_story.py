@@ -18,7 +18,7 @@ from autoseg.options import InferenceOptions
 from autoseg.page.viewer import find_viewer
 from autoseg.phantoms import write_phantoms
 from autoseg.records import read_fold, read_surface_scores
-from tests.helpers.numbers import unknown_numbers
+from tests.helpers.told_numbers import unknown_numbers
 
 
 @pytest.fixture(scope="module")

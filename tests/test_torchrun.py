@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from autoseg.phantoms import write_phantoms
 from tests.helpers.kills import TRAINING
@@ -24,8 +25,9 @@ def dataset(tmp_path_factory):
     return write_phantoms(tmp_path_factory.mktemp("raw") / "Dataset001_Balls", training=8, test=0, in_plane_mm=6)
 
 
-def command(dataset, workspace, *, ranks, restarts=0, steps=STEPS):
+def command(dataset, workspace, *, ranks, restarts=0, steps=STEPS, device="cpu"):
     words = ["-m", "autoseg", "train", str(dataset), "0", "--workspace", str(workspace), *WORDS, "--iterations", str(steps)]
+    words += ["--device", device]
     if ranks > 1:
         started = ["--nproc-per-node", str(ranks), "--max-restarts", str(restarts), "--master-port", "0"]
         words = ["-m", "torch.distributed.run", "--standalone", *started, *words]
@@ -103,3 +105,14 @@ def test_a_rank_that_is_asked_to_stop_stops_all_at_one_step(dataset, tmp_path):
     assert process.returncode != 0
     assert said.count("stopped at step") == 1
     assert said.count("interrupted; the same command goes on from here") == 1
+
+
+@pytest.mark.gpu
+def test_two_gpus_train_as_one(dataset, tmp_path):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    finished(command(dataset, tmp_path / "one", ranks=1, device="cuda:0"))
+    finished(command(dataset, tmp_path / "two", ranks=2, device="cuda"))
+    for row, other in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        for key in ("train_loss", "validation_loss"):
+            assert other[key] == pytest.approx(row[key], abs=1e-3)  # TF32, and noise that is drawn on the device

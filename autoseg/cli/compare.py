@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
     parser.add_argument("fold", metavar="FOLD", help="the fold (0 to 4) whose validation cases are compared")
     add_flags(parser, CompareOptions, short={"target": "-o"})
-    parser.add_argument("--json", metavar="FILE", help="write everything there too ('-' for standard output)")
-    meant = {"fresh": "train all anew", "workers": "threads for preparing and scoring"}
+    parser.add_argument("--json", metavar="FILE", help="also write everything to FILE ('-' for standard output)")
+    meant = {"fresh": "train all again", "workers": "threads for preparing and scoring"}
     add_flags(parser, Runtime, only=("device", "workers", "fresh"), help=meant)
 
 

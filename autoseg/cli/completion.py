@@ -31,7 +31,7 @@ def script(shell: str) -> str:
     try:
         import shtab
     except ImportError as fault:
-        raise AutosegError("completion needs the package shtab. Install it: pip install autoseg[completion]") from fault
+        raise AutosegError("completion needs the package shtab. Install it: pip install shtab") from fault
     parser = whole_parser()
     for action in _actions(parser):
         if action.metavar in FILES or action.metavar in FOLDERS:

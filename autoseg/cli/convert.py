@@ -12,11 +12,11 @@ from autoseg.options import ConvertOptions, Runtime
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layout", metavar="LAYOUT", help=", ".join(LAYOUTS))
-    parser.add_argument("source", metavar="SRC", help="the folder as it was downloaded, or a table; it is never written to")
-    parser.add_argument("target", metavar="DST", help="data-set folder to be made")
+    parser.add_argument("source", metavar="SRC", help="the downloaded folder, or a table; never written to")
+    parser.add_argument("target", metavar="DST", help="the data-set folder to make")
     add_flags(parser, ConvertOptions)
     add_flags(parser, Runtime, only=("workers",))
-    parser.add_argument("--json", metavar="FILE", help="write the findings there too ('-' for standard output)")
+    parser.add_argument("--json", metavar="FILE", help="also write the findings to FILE ('-' for standard output)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time", type=told(duration), default=duration("2m"), metavar="2m", help="length of the training (default 2m)"
     )
-    add_flags(parser, Runtime, only=["device", "fresh"], help={"fresh": "train anew, over an earlier demo in the folder"})
+    add_flags(
+        parser, Runtime, only=["device", "fresh"], help={"fresh": "train again, even if the folder holds an earlier demo"}
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", required=True, metavar="OUT", help="folder for report.html, metrics.csv, .json, .md and summary.json"
     )
     add_flags(parser, EvaluateOptions)
-    add_flags(parser, Runtime, only=("workers", "engine", "fresh"), help={"fresh": "write over files of other programs"})
+    add_flags(parser, Runtime, only=("workers", "engine", "fresh"), help={"fresh": "also overwrite files of other programs"})
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 

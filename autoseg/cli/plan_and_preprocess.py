@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("datasets", nargs="+", metavar="DATASET", help="folder, name or number of a data set")
     add_flags(parser, PlanOptions)
     parser.add_argument("--explain", action="store_true", help="print each decision with its rule and numbers")
-    meant = {"fresh": "measure, plan and prepare anew, over edited plans too"}
+    meant = {"fresh": "measure, plan and prepare again; also overwrite edited plans"}
     add_flags(parser, Runtime, only=["workers", "engine", "fresh"], help=meant)
 
 

@@ -15,11 +15,15 @@ from autoseg.options import PredictOptions, Runtime
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--input", required=True, metavar="IN", help="a scan, a folder of cases, or DICOM files")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
-    parser.add_argument("-m", "--model", metavar="MODEL", help="model folder, zip or name; default: the workspace's only one")
-    written = f"seg_nrrd: CASE.seg.nrrd for 3D Slicer too; {','.join(DICOM_RESULTS)}: DICOM results, of DICOM scans"
-    written += "; seg_each: an object for each structure"
+    parser.add_argument(
+        "-m", "--model", metavar="MODEL", help="model folder, zip or name; default: the only model of the workspace"
+    )
+    written = (
+        f"further results: seg_nrrd (CASE.seg.nrrd for 3D Slicer); for DICOM scans {', '.join(DICOM_RESULTS)} (DICOM results)"
+    )
+    written += " and seg_each (one DICOM object for each structure)"
     add_flags(parser, PredictOptions, help={"write": written, "formats": f"{', '.join(SURFACE_FORMATS)}; default: none"})
-    add_flags(parser, Runtime, help={"fresh": "predict again what is done, over foreign files too"})
+    add_flags(parser, Runtime, help={"fresh": "predict finished cases again; also overwrite files of other programs"})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,9 +14,9 @@ from autoseg.options import ReconstructOptions, Runtime
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--input", required=True, metavar="SEGMENTATIONS", help="a label map, or a folder of them")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
-    known = f"{', '.join(SURFACE_FORMATS)}; default stl,glb; none for none"
+    known = f"{', '.join(SURFACE_FORMATS)}; default: stl,glb; none: no surfaces"
     add_flags(parser, ReconstructOptions, help={"formats": known})
-    meant = {"fresh": "replace files of other programs in the way"}
+    meant = {"fresh": "also overwrite files of other programs"}
     add_flags(parser, Runtime, only=("workers", "engine", "fresh"), help=meant)
 
 

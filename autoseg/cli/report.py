@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     told = "a run's fold (runs/NAME/RUN/fold_0), predictions, reconstructions, or an evaluation"
     parser.add_argument("path", metavar="PATH", help=told)
     add_flags(parser, ReportOptions)
-    add_flags(parser, Runtime, only=("workers", "fresh"), help={"fresh": "write over a report.html of another program"})
+    add_flags(parser, Runtime, only=("workers", "fresh"), help={"fresh": "also overwrite a report.html of another program"})
 
 
 def run(args: argparse.Namespace) -> int:

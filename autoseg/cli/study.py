@@ -11,8 +11,8 @@ from autoseg.options import Runtime, StudyOptions
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
-    add_flags(parser, StudyOptions, help={"plan": "the only plan, as --plans has several"})
-    meant = {"fresh": "train and decide all anew", "workers": "threads for preparing and scoring"}
+    add_flags(parser, StudyOptions, help={"plan": "the same as --plans with one name"})
+    meant = {"fresh": "train and decide everything again", "workers": "threads for preparing and scoring"}
     add_flags(parser, Runtime, only=("device", "workers", "engine", "fresh"), help=meant)
 
 

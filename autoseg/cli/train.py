@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a fold (0 to 4), several (0,1,2 or 0-4, with one report at the end), or all (every case, no validation)",
     )
     add_flags(parser, TrainOptions)
-    meant = {"fresh": "start anew, over an earlier run of this name", "workers": "threads for preparing and scoring"}
+    meant = {
+        "fresh": "start again from step 0 and replace an earlier run of this name",
+        "workers": "threads for preparing and scoring",
+    }
     add_flags(parser, Runtime, only=("device", "workers", "fresh"), help=meant)
 
 
@@ -53,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
             raise
         return 2
     except AutosegError as fault:
-        raise (type(fault)(f"process {index}: {fault}") if index else fault) from fault
+        if index == 0:
+            raise
+        raise type(fault)(f"process {index}: {fault}") from fault
     return 1 if any(fold.failures for fold in folds) else 0
 
 

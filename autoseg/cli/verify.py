@@ -13,8 +13,8 @@ from autoseg.options import Runtime
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
-    parser.add_argument("--json", metavar="FILE", help="write the findings there too ('-' for standard output)")
-    help_of_fresh = "read every file again, and write over FILE even if another program made it"
+    parser.add_argument("--json", metavar="FILE", help="also write the findings to FILE ('-' for standard output)")
+    help_of_fresh = "read every file again; also overwrite a FILE of another program"
     add_flags(parser, Runtime, only=["workers", "fresh"], help={"fresh": help_of_fresh})
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from autoseg.data.dataset import DatasetSpec, guess_patient, image_name
 from autoseg.data.findings import SEVERITIES, Finding
+from autoseg.data.partial import count_annotated
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.data.sides import opposite_pairs
 from autoseg.data.splits import make_splits, own_splits, read_splits, structures_present
@@ -48,12 +49,17 @@ def check_dataset(
     scans = scan_dataset(dataset, workers=workers) if scans is None else scans
     measured = [scan for scan in scans if scan.channels]
     findings = [finding for scan in scans for finding in scan.findings]
-    findings += [*_check_files(dataset), *_check_patients(dataset), *_check_labels_used(dataset, scans)]
+    findings += [
+        *_check_files(dataset),
+        *_check_patients(dataset),
+        *_check_labels_used(dataset, scans),
+        *_check_annotated(dataset),
+    ]
     findings += [
         *_check_sides(dataset, scans),
         *_check_orientation(scans),
         *_check_spacing(measured),
-        *_check_duplicates(scans),
+        *_check_duplicates(dataset, scans),
     ]
     findings += [*_check_test_cases(dataset, scans), *_check_folds(dataset, scans)]
     for number, name in enumerate(dataset.channels):
@@ -132,21 +138,39 @@ def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Fi
 
 
 def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """Declared values that no label file holds."""
-    labels = dataset.labels
-    found = {value for scan in scans for value, _ in scan.label_counts}
+    """Declared values that no label file holds, as far as they could be read."""
+    labels, readable = dataset.labels, [scan for scan in scans if scan.label_counts]
+    found = {value for scan in readable for value, _ in scan.label_counts}
+    where = f"found in none of {len(readable)}"
+    if unread := len(scans) - len(readable):
+        where += f", and the labels of {unread} more could not be read"
+
+    def unused(what: str) -> str:
+        return "Mend those labels first." if unread else f"Take {what} out of labels if it is not used."
+
     if labels.has_regions:  # a value that no file has may be what a region is painted with
         for name, group in labels.groups.items():
             if found and not found & set(group):
-                message = f"region {name}: expected one of its values {sorted(group)} in some case, found none in {len(scans)}"
-                yield Finding("warning", "", "label-never-present", message, "Take the region out of labels if it is not used.")
+                message = f"region {name}: expected one of its values {sorted(group)} in some case, {where}"
+                yield Finding("warning", "", "label-never-present", message, unused("the region"))
         return
     for value in (*labels.declared_values, *(() if labels.ignore is None else (labels.ignore,))):
         if found and value not in found:
             names = [name for name, group in labels.groups.items() if value in group]
             name = ", ".join(names) or ("ignore" if value == labels.ignore else "background")
-            message = f"label {value} ({name}): expected in some case, found in none of {len(scans)}"
-            yield Finding("warning", "", "label-never-present", message, "Take it out of labels if it is not used.")
+            remedy = unused("it") if value else "Nothing, if structures fill all images; else look what stands for them."
+            yield Finding(
+                "warning", "", "label-never-present", f"label {value} ({name}): expected in some case, {where}", remedy
+            )
+
+
+def _check_annotated(dataset: DatasetSpec) -> Iterator[Finding]:
+    """In how many cases each structure is annotated, where that differs."""
+    counts = count_annotated((case.unlabelled for case in dataset.training), dataset.labels)
+    if counts:
+        named = ", ".join(f"{name} in {n}" for name, n in zip(dataset.labels.structures, counts, strict=True))
+        message = f"of {len(dataset.training)} cases structures are annotated as follows: {named}; elsewhere they teach nothing"
+        yield Finding("note", "", "partial-labels", message, "Nothing, if dataset.json says so on purpose.")
 
 
 def _check_sides(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
@@ -206,8 +230,12 @@ def _check_intensities(name: str, number: int, scans: Sequence[CaseScan]) -> Ite
             yield Finding("warning", case, "intensity-level", message, "Look whether unit and offset are the same.")
 
 
-def _check_duplicates(scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """The same voxels twice: in two cases, or in two channels of one."""
+def _check_duplicates(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
+    """The same voxels twice: in two cases, or in two channels of one.
+
+    A scan may be there twice where other structures are annotated each time; then both are of one patient, or folds share it.
+    """
+    patients = {case.id: case.patient for case in dataset.training}
     first: dict[tuple[str, ...], CaseScan] = {}
     for scan in scans:
         images, label = scan.contents[:-1], scan.contents[-1:]
@@ -222,6 +250,10 @@ def _check_duplicates(scans: Sequence[CaseScan]) -> Iterator[Finding]:
         if other.contents[-1:] == label:
             message = f"the same image and label as case {other.case}"
             yield Finding("warning", scan.case, "duplicate-case", message, "Leave one of them out.")
+        elif scan.unlabelled != other.unlabelled:
+            if patients.get(scan.case) != patients.get(other.case):
+                message = f"the same image as case {other.case}, annotated for other structures, but called another patient's"
+                yield Finding("error", scan.case, "duplicate-image", message, 'Name one patient for both under "patients".')
         else:
             message = f"the same image as case {other.case}, with another label"
             yield Finding("error", scan.case, "duplicate-image", message, "Keep the right one of the two.")

@@ -5,7 +5,8 @@
 ``{"CASE": {"images": [...], "label": ..., "patient": ...}}``; relative paths start at the data-set folder. The optional
 key ``patients``, case -> patient, keeps scans of one patient in one fold; without it the names of the cases tell. The
 optional key ``lesions`` lists structures that come in any number of pieces and are scored piece by piece too. The optional
-key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not.
+key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not. The optional
+key ``annotated`` names the structures of cases in which not all were annotated (``partial``).
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.labels import LabelSchema, read_labels
+from autoseg.data.partial import read_unlabelled
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import is_slicer_segmentation, paths_of
@@ -50,13 +52,15 @@ NUMBER = re.compile(r"(.+)_(\d{4})")  # a name without its ending: the case, and
 class Case:
     """One scan: identifier, patient (cases of one patient never fall into different folds), and its files.
 
-    For prediction the only image may be a ``DicomSeries``.
+    For prediction the only image may be a ``DicomSeries``. ``unlabelled`` are the numbers of the structures that nobody
+    annotated in it.
     """
 
     id: str
     patient: str
     images: tuple[Path | DicomSeries, ...]
     label: Path | None
+    unlabelled: tuple[int, ...] = ()
 
     @property
     def image_paths(self) -> tuple[Path, ...]:
@@ -130,6 +134,11 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
         cases = _found_cases(folder / "imagesTr", folder / "labelsTr", ending, len(channels), patients)
     test = test or _found_cases(folder / "imagesTs", folder / "labelsTs", ending, len(channels), patients, labelled=False)
     training, test = _leave_out(folder, cases, test, left_out)
+    try:
+        lacking = read_unlabelled(description, {case.id for case in (*training, *test)}, labels)
+    except DatasetError as fault:
+        raise DatasetError(f"{folder / 'dataset.json'}: {fault}") from None
+    training, test = (tuple(replace(c, unlabelled=lacking.get(c.id, ())) for c in part) for part in (training, test))
     declared = description.get("numTraining")
     return DatasetSpec(
         name=name,

@@ -18,15 +18,16 @@ __all__ = ["content_digest", "key_of", "key_on_disk"]
 VERSION = 1  # of what a scan measures; scans of another version are not reused
 
 
-def key_of(dataset: DatasetSpec, digests: Sequence[str]) -> str:
+def key_of(dataset: DatasetSpec, case: Case, digests: Sequence[str]) -> str:
     labels = dataset.labels
     parts = [VERSION, dataset.channels, labels.declared_values, labels.ignore, digests]
+    parts += [case.unlabelled] if case.unlabelled else []
     return digest_of(json.dumps(parts).encode())
 
 
 def key_on_disk(case: Case, dataset: DatasetSpec) -> str:
     try:
-        return key_of(dataset, [digest_of(read_bytes(path)) for path in (*case.image_paths, case.label) if path])
+        return key_of(dataset, case, [digest_of(read_bytes(path)) for path in (*case.image_paths, case.label) if path])
     except FileError:
         return ""
 

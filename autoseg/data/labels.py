@@ -181,6 +181,11 @@ def read_labels(entries: Mapping[str, Any], region_order: object = None) -> Labe
     ignore = entries.pop("ignore", None)
     if not entries:
         raise DatasetError("labels: dataset.json names no structure besides background")
+    for name in entries:
+        if not name.strip():
+            raise DatasetError(f"labels: expected a name for the value {entries[name][0]} in dataset.json, found none")
+        if name.lower() == "ignore":
+            raise DatasetError(f'labels: in dataset.json what nobody drew is called "ignore", in small letters, found {name!r}')
     used = {value for group in entries.values() for value in group}
     if 0 in used:
         raise DatasetError('labels: in dataset.json the value 0 can only be called "background", in small letters')

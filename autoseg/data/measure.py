@@ -15,6 +15,7 @@ import numpy as np
 from autoseg.data.dataset import DatasetSpec
 from autoseg.data.findings import findings_table
 from autoseg.data.intensities import LEVELS, ChannelScan
+from autoseg.data.partial import count_annotated
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.errors import DatasetError
 from planners.fingerprint import ChannelStats, Fingerprint
@@ -53,6 +54,8 @@ def measure_fingerprint(dataset: DatasetSpec, scans: Iterable[CaseScan] | None =
         relative_crop=float(np.median([scan.relative_crop for scan in used])),
         has_regions=labels.has_regions,
         has_ignore=labels.ignore is not None,
+        label_values=len(labels.declared_values) - 1 if labels.has_regions else 0,
+        annotated_in=count_annotated((scan.unlabelled for scan in used), labels),
         source_digest=hashlib.blake2b("".join(scan.key for scan in used).encode(), digest_size=8).hexdigest(),
     )
 

@@ -8,7 +8,7 @@ fingerprint cost one pass together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -27,10 +27,12 @@ from autoseg.data.file_checks import (
 )
 from autoseg.data.findings import Finding
 from autoseg.data.intensities import ChannelScan, measure_channel
+from autoseg.data.partial import check_unlabelled
 from autoseg.digits import rounded
 from autoseg.engines import Outcome, map_cases
 from autoseg.imaging.crop import crop, nonzero_box, value_boxes
 from autoseg.imaging.files import FileContent, read_file
+from autoseg.workspace import OPTIONAL
 
 __all__ = ["CaseScan", "scan_case", "scan_dataset"]
 
@@ -53,6 +55,7 @@ class CaseScan:
         relative_crop: cropped / full volume, in (0, 1].
         channels: one entry per channel.
         label_centres_mm: (value, (x, y, z) in RAS+) of the middle of the box around each label value but 0.
+        unlabelled: numbers of the structures that nobody annotated in it.
     """
 
     case: str
@@ -68,6 +71,7 @@ class CaseScan:
     relative_crop: float = 1.0
     channels: tuple[ChannelScan, ...] = ()
     label_centres_mm: tuple[tuple[int, tuple[float, float, float]], ...] = ()
+    unlabelled: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def usable(self) -> bool:
@@ -117,19 +121,20 @@ def scan_case(case: Case, dataset: DatasetSpec) -> CaseScan:
     if case.label and label:
         findings += check_grids(case.id, files[0], [*channels, (case.label, label, False)])
         counts, found = check_label(case.id, case.label, dataset.labels, label.data)
-        findings += found
+        findings += [*found, *check_unlabelled(case.id, case.unlabelled, dataset.labels, (value for value, _ in counts))]
     else:
         findings += check_grids(case.id, files[0], channels)
     usable = not any(finding.severity == "error" for finding in findings)
     digests = tuple(file.digest if file else "" for file in files)
     return CaseScan(
         case=case.id,
-        key=key_of(dataset, digests),
+        key=key_of(dataset, case, digests),
         digests=digests,
         contents=tuple(content_digest(file.data) if file else "" for file in files),
         orientation=next((file.geometry.orientation for file in files if file), ""),
         label_counts=counts,
         findings=tuple(findings),
+        unlabelled=case.unlabelled,
         **(_measure(images, label) if usable and label else {}),
     )
 

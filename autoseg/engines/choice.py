@@ -11,7 +11,7 @@ from autoseg.errors import EngineError
 __all__ = ["ENGINES", "INSTALL", "engine_of"]
 
 ENGINES = ("local", "dask")
-INSTALL = "Install it with: pip install 'autoseg[cluster]'"
+INSTALL = "Install it with: pip install distributed cryptography"
 
 
 def engine_of(asked: str, workers: int | None = None, devices: tuple[str, ...] = ()) -> Engine:

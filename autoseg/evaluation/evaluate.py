@@ -7,7 +7,7 @@ be scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from autoseg.errors import AutosegError, GeometryError
 from autoseg.evaluation.metrics import METRICS, MaskPair, PairMetric, default_tolerance_mm, explain, image_diagonal_mm
 from autoseg.evaluation.overlap import count_voxels, foreground_share
 from autoseg.evaluation.reconstruction import mask_mse
-from autoseg.evaluation.report import CaseMetrics
+from autoseg.evaluation.report import TOGETHER, CaseMetrics
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
 
@@ -47,6 +47,7 @@ def evaluate_case(
     labels: LabelSchema,
     case: str = "",
     tolerance_mm: Tolerance = None,
+    unlabelled: Collection[int] = (),
 ) -> tuple[CaseMetrics, ...]:
     """Every metric of every structure of one case.
 
@@ -57,6 +58,7 @@ def evaluate_case(
         case: name for messages and the report.
         tolerance_mm: of the surface Dice: a number, or a mapping from structure to number; None, or a structure that
             is not in the mapping, for ``default_tolerance_mm``.
+        unlabelled: numbers of the structures that nobody annotated in the case; they are left out of every value.
 
     Returns:
         tuple of CaseMetrics, in the order of ``labels.structures``.
@@ -68,8 +70,9 @@ def evaluate_case(
     check_tolerance(tolerance_mm)
     _check_grids(reference.geometry, predicted.geometry, case)
     maps = _Maps(reference.data, predicted.data, labels, reference.geometry, tolerance_mm)
-    together = _together(maps)
-    return tuple(_measure(maps.pair(number), case, name, together) for number, name in enumerate(labels.structures))
+    together = _together(maps, unlabelled)
+    rows = (_measure(maps.pair(number), case, name, together) for number, name in enumerate(labels.structures))
+    return tuple(row.not_annotated() if number in unlabelled else row for number, row in enumerate(rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,15 +173,15 @@ def _renumbered(data: np.ndarray, wanted: list[int]) -> np.ndarray:
     return codes
 
 
-def _together(maps: _Maps) -> list[Found]:
-    """The values of all structures as one mask."""
-    declared = sorted({value for group in maps.labels.values for value in group})
+def _together(maps: _Maps, unlabelled: Collection[int]) -> list[Found]:
+    """The values of all structures as one mask, but for those that are unlabelled."""
+    declared = sorted({value for n, group in enumerate(maps.labels.values) if n not in unlabelled for value in group})
     truth, guess = (np.isin(data, declared) for data in (maps.reference, maps.predicted))
     if maps.ignored is not None:
         truth, guess = truth[~maps.ignored], guess[~maps.ignored]
     counts = count_voxels(truth, guess)
     error, share = mask_mse(counts), foreground_share(counts)
-    return [("mse_mask_fg", error, "" if error is not None else "both empty"), ("foreground_share_fg", share, "")]
+    return list(zip(TOGETHER, (error, share), ("" if error is not None else "both empty", ""), strict=True))
 
 
 def _measure(pair: MaskPair, case: str, structure: str, together: list[Found]) -> CaseMetrics:

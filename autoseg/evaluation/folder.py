@@ -5,7 +5,7 @@ drops out unseen.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,22 @@ from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
 from autoseg.names import case_name, folders_of, scrubbed
 
-__all__ = ["More", "completed_notes", "ending_of_most", "evaluate_folder"]
+__all__ = ["Annotation", "More", "completed_notes", "ending_of_most", "evaluate_folder"]
 
 More = Callable[[str, LabelVolume], list[tuple[Found, ...]]]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is special about references.
+
+    Attributes:
+        lesions: which structures are scored lesion by lesion too, and how.
+        unlabelled: case -> numbers of the structures that nobody annotated in it, which are not scored there.
+    """
+
+    lesions: LesionRule | None = None
+    unlabelled: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def evaluate_folder(
@@ -38,7 +51,7 @@ def evaluate_folder(
     engine: Engine | None = None,
     on_done: Callable[[Outcome], object] | None = None,
     more: More | None = None,
-    lesions: LesionRule | None = None,
+    annotation: Annotation | None = None,
 ) -> Report:
     """Score a folder of predictions against references; files of one case have one name.
 
@@ -50,7 +63,7 @@ def evaluate_folder(
         engine: who does it; None for threads of this process, one per core.
         on_done: called with the Outcome of each case as it ends.
         more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
-        lesions: which structures are scored lesion by lesion too, and how.
+        annotation: what is special about the references; None for nothing.
 
     Returns:
         Report. A missing or unreadable file, or a wrong grid, is a Failure of its case. Files are named without their folders.
@@ -60,6 +73,7 @@ def evaluate_folder(
         AutosegError: a tolerance that is no length, lesions of a structure that is not there.
     """
     check_tolerance(tolerance_mm)
+    lesions, unlabelled = (annotation.lesions, annotation.unlabelled) if annotation else (None, {})
     for name in lesions.structures if lesions else ():
         if name not in labels.structures:
             raise AutosegError(f"lesions: no structure called {name!r}. There are: {', '.join(labels.structures)}")
@@ -76,7 +90,8 @@ def evaluate_folder(
     chances = {
         case: beside for case, path in guesses.items() if (beside := path.with_name(f"{case}_probabilities.npz")).is_file()
     }
-    step = _Score(references, guesses, labels, tolerance_mm, chances, more, lesions)
+    lacking = {case: numbers for case, numbers in unlabelled.items() if numbers and case in references}
+    step = _Score(references, guesses, labels, tolerance_mm, chances, more, lesions, lacking)
     outcomes = (engine or LocalEngine()).map(step, references, on_done=on_done)
     scored = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     folders = folders_of({path.parent for path in (*references.values(), *guesses.values())})
@@ -86,7 +101,7 @@ def evaluate_folder(
         failures=[Failure(o.name, scrubbed(reason_of(o.error), folders)) for o in outcomes if o.error is not None],
         files={case: ScoredFiles(path.name, guesses[case].name) for case, path in references.items()},
         not_scored=extra,
-        notes=[*_notes(scored, labels), *([f"lesions: {lesions}"] if lesions else [])],
+        notes=[*_notes(scored, labels), *([f"lesions: {lesions}"] if lesions else []), *_about_unlabelled(lacking, labels)],
     )
 
 
@@ -134,6 +149,13 @@ def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: L
     return [*notes, REMEDY] if both_sides else notes
 
 
+def _about_unlabelled(unlabelled: Mapping[str, tuple[int, ...]], labels: LabelSchema) -> list[str]:
+    """A sentence about structures that were not annotated in all cases; none where they were."""
+    counts = {name: sum(n in numbers for numbers in unlabelled.values()) for n, name in enumerate(labels.structures)}
+    lacking = [f"{name} in {count} cases" for name, count in counts.items() if count]
+    return [f"not annotated, so not scored: {_some(lacking)}"] if lacking else []
+
+
 REMEDY = (
     "where another tool numbers the structures otherwise, renumber its maps, or name the structures as it numbers them in a "
     "dataset.json and give it with --labels"
@@ -157,6 +179,7 @@ class _Score:
     chances: Mapping[str, Path]
     more: More | None
     lesions: LesionRule | None
+    unlabelled: Mapping[str, tuple[int, ...]]
 
     def setup(self) -> _Score:
         return self
@@ -170,7 +193,10 @@ class _Score:
         truth = read_label_volume(pair[0], onto=guess.geometry)
         if truth.geometry.shape != guess.geometry.shape:
             guess = read_label_volume(pair[1], onto=truth.geometry)
-        rows = evaluate_case(reference=truth, predicted=guess, labels=self.labels, case=case, tolerance_mm=self.tolerance_mm)
+        labels, lacking = self.labels, self.unlabelled.get(case, ())
+        rows = evaluate_case(
+            reference=truth, predicted=guess, labels=labels, case=case, tolerance_mm=self.tolerance_mm, unlabelled=lacking
+        )
         if self.chances:
             added = _brier(self.chances.get(case), truth.data, self.labels)
             rows = tuple(row.with_more([one]) for row, one in zip(rows, added, strict=True))
@@ -178,6 +204,7 @@ class _Score:
             rows = tuple(row.with_more(self._lesions(number, truth, guess)) for number, row in enumerate(rows))
         if self.more:
             rows = tuple(row.with_more(values) for row, values in zip(rows, self.more(case, truth), strict=True))
+        rows = tuple(row.not_annotated() if number in lacking else row for number, row in enumerate(rows))
         return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)))
 
     def _lesions(self, number: int, truth: LabelVolume, guess: LabelVolume) -> list[Found]:

@@ -25,6 +25,8 @@ from autoseg.workspace import OPTIONAL, called, read_record
 __all__ = ["REPORT_FILE", "CaseMetrics", "Failure", "Mean", "Report", "ScoredFiles", "Summary", "read_report", "summarise"]
 
 REPORT_FILE = "metrics.json"
+TOGETHER = ("mse_mask_fg", "foreground_share_fg")  # values of all structures as one mask
+NOT_ANNOTATED = "not annotated"  # the reason of values of a structure that nobody annotated in a case
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class CaseMetrics:
         values: of each metric, in the order of METRICS; then ``mse_mask_fg`` and ``foreground_share_fg``, of all structures
             as one mask, the same in each row of a case; then ``brier`` where the prediction has probabilities, and what
             ``more`` of ``evaluate_folder`` adds. None where undefined.
-        reasons: why a value is None, or why a number stands in for a missing one; ordinary values have none.
+        reasons: why a value is None, or why a number stands in for a missing one; ordinary values have none. Where the
+            structure was not annotated in the case none is defined, and no voxel is counted.
         tolerance_mm: tolerance of the surface Dice.
         counts: voxels in and out of the two masks.
     """
@@ -62,6 +65,16 @@ class CaseMetrics:
         values = {name: value for name, value, _ in found}
         reasons = {name: reason for name, _, reason in found if reason}
         return replace(self, values={**self.values, **values}, reasons={**self.reasons, **reasons})
+
+    def not_annotated(self) -> CaseMetrics:
+        """The row where nobody annotated the structure in the case: nothing is known of how well it was found."""
+        own = [name for name in self.values if name not in TOGETHER]
+        return replace(
+            self,
+            values={**self.values, **dict.fromkeys(own)},
+            reasons={**self.reasons, **dict.fromkeys(own, NOT_ANNOTATED)},
+            counts=Counts(0, 0, 0, 0),
+        )
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,16 @@ class Report:
         names = self.groups.names(self.cases) if self.groups.column else ()
         of = {name: [row for row in self.rows if self.groups.of.get(row.case, UNSTATED) == name] for name in names}
         return {name: summarise(rows, self.labels) for name, rows in of.items()}
+
+    @property
+    def unlabelled(self) -> dict[str, tuple[int, ...]]:
+        """{case: numbers of the structures that nobody annotated in it}, of the cases that lack any."""
+        first = self.metrics[0] if self.metrics else ""
+        found = {
+            case: tuple(n for n, row in enumerate(rows) if row.reason(first) == NOT_ANNOTATED)
+            for case, rows in self.by_case.items()
+        }
+        return {case: numbers for case, numbers in found.items() if numbers}
 
     @cached_property
     def _summaries(self) -> Mapping[tuple[str, str], Summary]:

@@ -167,7 +167,8 @@ def _segment_of(path: Path, frame: int, groups: list[Dataset], segments: dict[in
     if len(numbers) != 1 or not numbers <= set(segments):
         listed = ", ".join(map(str, sorted(numbers))) or "none"
         raise FileError(
-            f"{path}: expected one of the segments {', '.join(map(str, sorted(segments)))} for frame {frame}, found {listed}. "
+            f"{path}: expected one of the segments {', '.join(map(str, sorted(segments))) or '(none is described)'} for frame "
+            f"{frame}, found {listed}. "
             "Export it again, or as NIfTI."
         )
     return next(iter(numbers))
@@ -176,11 +177,22 @@ def _segment_of(path: Path, frame: int, groups: list[Dataset], segments: dict[in
 def _decoded(path: Path, ds: FileDataset) -> Iterator[NDArray[Any]]:
     """Pixels of each frame. Of bits that are missing at the end pydicom would make up some."""
     try:
-        if not ds.file_meta.TransferSyntaxUID.is_compressed and len(ds.PixelData) < (expected := get_expected_length(ds)):
+        is_packed = ds.file_meta.TransferSyntaxUID.is_compressed
+        if not is_packed and len(ds.PixelData) < (expected := get_expected_length(ds)):
             raise ValueError(f"expected {expected} bytes of voxels, found {len(ds.PixelData)}")
-        yield from iter_pixels(ds)
+        yield from _bits(ds) if ds.BitsAllocated == 1 and not is_packed else iter_pixels(ds)
     except Exception as error:  # codecs raise what they like
         raise FileError(f"{path}: the frames cannot be decoded: {str(error).strip(' .')}. {REMEDY}") from error
+
+
+def _bits(ds: FileDataset) -> Iterator[NDArray[np.uint8]]:
+    """(rows, columns) of 0 and 1 of each frame. Frames follow one another without a gap, so most begin within a byte, where
+    pydicom cannot take them out singly."""
+    shape, raw = (int(ds.Rows), int(ds.Columns)), np.frombuffer(ds.PixelData, np.uint8)
+    size = math.prod(shape)
+    for first in range(0, int(ds.get("NumberOfFrames") or 1) * size, size):
+        pieces = np.unpackbits(raw[first // 8 : (first + size + 7) // 8], bitorder="little")
+        yield pieces[first % 8 : first % 8 + size].reshape(shape)
 
 
 def _paint(layer: NDArray[Any], values: NDArray[Any], names: dict[int, str], path: Path) -> None:

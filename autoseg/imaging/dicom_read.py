@@ -125,7 +125,7 @@ def _stored(series: DicomSeries) -> Iterator[tuple[Plane, NDArray[Any]]]:
             reason = _called(str(error).strip(" ."), series) or type(error).__name__
             raise FileError(
                 f"{series}: the voxels of {plane.called} cannot be decoded: {reason}. {REMEDY} If it is a codec that is "
-                "missing: pip install autoseg[dicom]"
+                "missing: pip install python-gdcm pyjpegls"
             ) from error
         expected = (*plane.shape, plane.samples) if plane.samples > 1 else plane.shape
         if array.shape != expected:

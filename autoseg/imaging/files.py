@@ -376,7 +376,12 @@ def _dicom() -> Any:
     try:
         from autoseg.imaging import dicom_read
     except ImportError as error:
-        raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install autoseg[dicom]") from error
+        raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install {error.name}") from error
+    except Exception as error:  # of a package that is broken, or of a folder of the same name that is taken for one
+        raise FileError(
+            f"DICOM needs packages that can be imported, found {type(error).__name__}: {error}. Install them again, "
+            "or start from another folder: Python takes folders beside a script, or where it was started, for packages"
+        ) from error
     return dicom_read
 
 
@@ -408,4 +413,4 @@ def _label_type(values: np.ndarray, path: Image) -> type[np.integer[Any]]:
     for kind in _LABEL_TYPES:
         if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max:
             return kind
-    raise FileError(f"{path}: expected label values within 32 bits, found {lowest} to {highest}. Number the structures anew.")
+    raise FileError(f"{path}: expected label values within 32 bits, found {lowest} to {highest}. Renumber the structures.")

@@ -26,6 +26,7 @@ FLAT = 1e-9  # of a cube: the box between three directions that span no more is 
 SAME_GRID_MM, SAME_GRID_VOXELS = 1e-2, 0.05  # headers store single precision, some only a few digits
 PLAUSIBLE_MM = 1e-6, 1e4  # edges of voxels, from atoms to houses
 FARTHEST_MM = 1e7  # from the origin
+MOST_VOXELS = 1 << 36  # of a volume, 64 GiB of bytes
 Ints = Sequence[int] | np.ndarray  # one for each axis
 
 
@@ -164,12 +165,18 @@ class Geometry:
         The edge is met to the nearest whole number of voxels along each axis.
 
         Raises:
-            GeometryError: an edge below zero.
+            GeometryError: an edge below zero, or one that makes more voxels than anything can hold.
         """
         if spacing_mm is not None and spacing_mm < 0:
             raise GeometryError(f"expected cubic voxels with an edge above 0 mm, found {spacing_mm}")
         edge = spacing_mm or min(self.spacing_mm)
-        return self.resized([max(1, round(n * size / edge)) for n, size in zip(self.shape, self.spacing_mm, strict=True)])
+        shape = [max(1, round(n * size / edge)) for n, size in zip(self.shape, self.spacing_mm, strict=True)]
+        if (count := math.prod(shape)) > MOST_VOXELS:
+            raise GeometryError(
+                f"expected cubic voxels that fit into memory, found {float(count):.2g} of them with an edge of {edge:.3g} mm. "
+                "Ask for a larger edge"
+            )
+        return self.resized(shape)
 
     def is_same_grid(self, other: Geometry) -> bool:
         """Whether voxels of one index are the same in both, but for rounding in headers: to 0.01 mm, less for small voxels."""

@@ -136,7 +136,7 @@ def _mask(data: np.ndarray, segment: Segment, header: Header) -> np.ndarray:
     """(Z, Y, X) bool of a segment in the layers (L, Z, Y, X)."""
     if segment.layer >= len(data):
         raise FileError(
-            f"{header.path}: expected {segment.name} in layer {segment.layer}, found {len(data)} layers. Save it anew."
+            f"{header.path}: expected {segment.name} in layer {segment.layer}, found {len(data)} layers. Save it again."
         )
     mask: np.ndarray = data[segment.layer] == segment.value
     return mask
@@ -227,7 +227,9 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
         try:
             SimpleITK.WriteImage(image, str(target), useCompression=True)
         except RuntimeError as error:
-            raise FileError(f"{path}: cannot be written: {_told(error)} Look at the rights and the room there.") from error
+            raise FileError(
+                f"{path}: cannot be written: {_told(error)} Check the permissions and the free space there."
+            ) from error
 
 
 def _reader(path: Path) -> Any:

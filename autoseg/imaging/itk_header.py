@@ -254,7 +254,11 @@ class Header:
                 self.own.get(prefix + key, other) for key, other in (("LabelValue", str(number + 1)), ("Layer", "0"))
             )
             if not (value.strip().isdigit() and layer.strip().isdigit()):
-                raise FileError(f"{self.path}: expected label value and layer of segment {number} as numbers. Save it anew.")
+                raise FileError(f"{self.path}: expected label value and layer of segment {number} as numbers. Save it again.")
+            if not int(value):
+                raise FileError(
+                    f"{self.path}: expected label values from 1 of its segments, found 0, the background. Save it again."
+                )
             name = self.own.get(prefix + "Name") or self.own[prefix + "ID"]
             found.append(Segment(name.strip() or f"segment {number + 1}", int(value), int(layer)))
         return tuple(found)

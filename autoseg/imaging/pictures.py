@@ -50,7 +50,7 @@ def read_labels(path: AnyPath) -> Content:
     """As ``read``, but one channel of label values, or a ``FileError`` where the picture does not say which they are."""
     raw, picture = _open(path)
     if picture.format == "JPEG":
-        raise FileError(f"{path}: expected labels exact to the number, found JPEG, which changes them. Draw them anew as PNG.")
+        raise FileError(f"{path}: expected exact labels, found JPEG, which alters them. Draw them again and save them as PNG.")
     if picture.mode == "P":
         pixels = _decoded(path, picture)
         notes: tuple[str, ...] = ("The label has a palette: its numbers count, not its colours.",)
@@ -170,13 +170,13 @@ def _said(picture: Any, pixels: np.ndarray) -> tuple[str, ...]:
 
 def _spread(raw: bytes, picture: Any) -> tuple[str, ...]:
     """What is said of greys of less than 8 bits, of which readers make different numbers."""
-    bits = raw[24] if picture.format == "PNG" else 8
+    bits = raw[24] if picture.format == "PNG" else max(getattr(picture, "tag_v2", {}).get(_BITS, (8,)))
     if picture.mode == "1":
         return ("The picture has one bit a pixel: its numbers are 0 and 1, where ITK makes 0 and 255 of them.",)
     if picture.mode != "L" or bits >= 8:
         return ()
     step = 255 // ((1 << bits) - 1)
-    return (f"The picture has {bits} bits a pixel, which are spread to 8, as all readers do: a stored 1 is {step}.",)
+    return (f"The picture has {bits} bits a pixel, which are spread to 8: a stored 1 is {step}.",)
 
 
 def _sizes(picture: Any) -> tuple[str, ...]:

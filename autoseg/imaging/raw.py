@@ -48,7 +48,9 @@ def read_bytes(path: AnyPath, most: int | None = None) -> bytes:
             with open(path, "rb") as file:
                 raw = file.read(most)
     except OSError as error:
-        raise FileError(f"{path}: expected a readable file, found: {error.strerror}. Look at its path and rights.") from error
+        raise FileError(
+            f"{path}: expected a readable file, found: {error.strerror}. Check its path and permissions."
+        ) from error
     if not raw:
         raise FileError(f"{path}: expected an image, found an empty file. {REMEDY}")
     return raw

@@ -26,8 +26,8 @@ def doubt_of(bundle: Bundle, options: InferenceOptions) -> Doubt | None:
     if len(known) < len(folds):
         fold = next(fold for fold in folds if fold not in bundle.windows)
         raise ModelError(
-            f"{bundle.name}: expected to be told which windows fold {fold} can spare, but nobody has looked. "
-            "`autoseg model calibrate MODEL --cases DIR` does, with scans that are larger than its windows"
+            f"{bundle.name}: which windows fold {fold} can skip is not known. "
+            "`autoseg model calibrate MODEL --cases DIR` finds out, with scans that are larger than its windows"
         )
     found = strictest(known)
     is_default = found.is_trusted(bundle.labels.structures) and all(one.step == options.step for one in known)

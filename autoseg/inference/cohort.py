@@ -306,7 +306,8 @@ def predict_cohort(
     index, count = step.shard
     if not 0 <= index < count:
         raise AutosegError(f"shard: expected a number from 0 to {count - 1} of {count}, found {index}")
-    share = list(cases)[index::count]
+    every = list(cases)
+    share, clashes = every[index::count], _clashes(every, step.outputs)
     _refuse_input_folder(share, step.folder)
     if not step.fresh:
         refuse_foreign_run(step)
@@ -324,8 +325,11 @@ def predict_cohort(
         write_run(step, bundle, found, share)
         return found
 
+    for case in (case for case in share if case.id in clashes):
+        done(Outcome(case.id, error=AutosegError(clashes[case.id])))
     try:
-        (engine or LocalEngine()).map(step, share, name=lambda case: case.id, on_done=done)
+        sound = [case for case in share if case.id not in clashes]
+        (engine or LocalEngine()).map(step, sound, name=lambda case: case.id, on_done=done)
     except (KeyboardInterrupt, EngineError):
         result()
         raise
@@ -343,6 +347,19 @@ def outcome_of(outcome: Outcome) -> CaseOutcome:
 def write_run(step: Predict, bundle: Bundle, result: CohortResult, cases: Iterable[Case]) -> None:
     """Write the record of a run on these cases."""
     write_json(step.run_file, _run_record(step, bundle, result, cases))
+
+
+def _clashes(cases: Iterable[Case], outputs: Iterable[Output]) -> dict[str, str]:
+    """{case: why it cannot be done} where its results would be called as those of another case: ``P1_iso.nii.gz`` is made of
+    P1, and the labels of P1_iso. Of two cases the one with the shorter name keeps its own."""
+    suffixes = {suffix for output in outputs for suffix in output.suffixes} | {".json"}
+    owners: dict[str, str] = {}
+    found = {}
+    for case in sorted((case.id for case in cases), key=len):
+        for name in sorted(f"{case}{suffix}" for suffix in suffixes):
+            if (owner := owners.setdefault(name, case)) != case:
+                found[case] = f"expected results of names of their own, found {name}, which is made of {owner}. Rename the scan"
+    return found
 
 
 def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Output]) -> dict[str, Any]:
@@ -417,7 +434,7 @@ def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iter
     return {
         "made_by": MADE_BY,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
-        "model": to_json(ModelName(Path(step.model).absolute().name, bundle.digest, about_model(bundle))),
+        "model": to_json(ModelName(Path(step.model).absolute().name, bundle.digest, to_json(about_model(bundle)))),
         "labels": asdict(bundle.labels),
         "options": depends_on(bundle, step.inference, step.outputs),
         "shard": list(step.shard),

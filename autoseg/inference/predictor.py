@@ -36,7 +36,7 @@ from autoseg.inference.windows import Doubt
 from autoseg.networks import close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
-from autoseg.preprocess.case import coarse_channels, prepare_volume, spacing_of
+from autoseg.preprocess.case import coarse_codes, one_hot, prepare_volume, spacing_of
 from autoseg.preprocess.facts import unlike_training
 from autoseg.reconstruct.components import apply_rules
 from autoseg.reconstruct.confidence import agreement, votes_of
@@ -205,7 +205,9 @@ class Predictor:
         if self.coarse:
             said = self.coarse.predict(volume)
             codes = self.bundle.labels.encode(said.labels.data)
-            data, notes = np.concatenate([data, coarse_channels(codes, volume, plan)]), (*notes, *said.notes)
+            assert plan.coarse, "the model has a coarse stage"
+            channels = one_hot(coarse_codes(codes, volume, plan), plan.coarse.count).astype(np.float32)
+            data, notes = np.concatenate([data, channels]), (*notes, *said.notes)
         beside = self.beside.prepare(volume) if self.beside else None
         return Prepared(data, grid, volume.geometry, time.perf_counter() - start, notes, differs, beside)
 

@@ -124,7 +124,7 @@ def _program(network: torch.nn.Module, image: torch.Tensor) -> Any:
     """
     if "dynamo" not in inspect.signature(torch.onnx.export).parameters:
         raise AutosegError(
-            f"to write ONNX torch 2.6 or later is needed, found {torch.__version__}: pip install 'autoseg[onnx]'"
+            f"to write ONNX torch 2.6 or later is needed, found {torch.__version__}: pip install --upgrade torch"
         )
     level = logging.getLogger("torch.onnx").level
     try:
@@ -141,6 +141,6 @@ def _program(network: torch.nn.Module, image: torch.Tensor) -> Any:
                 verbose=False,
             )
     except ImportError as fault:
-        raise AutosegError(f"to write ONNX install the optional packages: pip install 'autoseg[onnx]' ({fault})") from fault
+        raise AutosegError(f"to write ONNX: pip install onnx onnxruntime onnxscript ({fault})") from fault
     finally:
         logging.getLogger("torch.onnx").setLevel(level)

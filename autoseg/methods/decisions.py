@@ -130,11 +130,11 @@ def _told_elsewhere(plan: Plan, why: Decision) -> Statement:
 
 Tell = Callable[[Plan, Decision], Statement]
 
-DECISIONS: Mapping[str, Tell] = {  # how ``Decision.what`` begins -> its statement
+DECISIONS: Mapping[str, Tell] = {  # ``Decision.what``, or with a blank at the end how it begins -> its statement
     "axis order": _axis_order,
     "spacing": _spacing,
     "resampling": _resampling,
-    "normalisation of": _told_elsewhere,  # channel by channel, with the numbers of the plan
+    "normalisation of ": _told_elsewhere,  # channel by channel, with the numbers of the plan
     "patch": _patch,
     "network in place of the plan's": _told_elsewhere,  # the network is told as it is
     "network": _told_elsewhere,
@@ -147,14 +147,16 @@ DECISIONS: Mapping[str, Tell] = {  # how ``Decision.what`` begins -> its stateme
     "low resolution": _low_resolution,
     "slices": _own_words,
     "3D for 2D data": _own_words,
-    "two kinds of scans": _of_data,
+    "two kinds of scans ": _of_data,
     "scans with unusual spacing": _of_data,
     "coarse stage": _own_words,
+    "cascade": _told_elsewhere,  # the input of the network is told
     "plan": _own_words,
     "weights": _own_words,
     "orientation of scans": _own_words,
     # of a training run, whose statements read the settled values
     "batch": _told_elsewhere,
+    "devices": _told_elsewhere,
     "width": _told_elsewhere,
     "restoration": _told_elsewhere,
     "precision": _told_elsewhere,
@@ -162,14 +164,15 @@ DECISIONS: Mapping[str, Tell] = {  # how ``Decision.what`` begins -> its stateme
     "configuration": _own_words,
     "ensemble": _own_words,
     "post-processing": _own_words,
+    "post-processing of ": _own_words,
     "temperature": _own_words,
 }
 
 
 def statement_of(plan: Plan, why: Decision) -> Statement:
     """What a decision says in a paper; one of another package's planner in its own words."""
-    begins = [what for what in DECISIONS if why.what.startswith(what)]
-    return (DECISIONS[max(begins, key=len)] if begins else _own_words)(plan, why)
+    begins = (what for what in DECISIONS if what.endswith(" ") and why.what.startswith(what))
+    return DECISIONS.get(why.what if why.what in DECISIONS else next(begins, ""), _own_words)(plan, why)
 
 
 def planned(plan: Plan) -> tuple[Statement, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from autoseg import __version__
 from autoseg.data.labels import LabelSchema
@@ -31,9 +32,10 @@ from planners.records import RecordError, digest, from_json
 
 __all__ = ["Methods", "about_training", "methods_of"]
 
+T = TypeVar("T")
 COMPARISON, HISTORY, RUN, SCORES, VALIDATION = "comparison.json", "history.jsonl", "run.json", "metrics.json", "validation"
 SOFTWARE_HEADING = "Software"
-SOFTWARE: Mapping[str, tuple[str, ...]] = {"torch": ("paszke2019pytorch",), "numpy": ("harris2020numpy",)}
+SOFTWARE: Mapping[str, str] = {"autoseg": "autoseg", "torch": "paszke2019pytorch", "numpy": "harris2020numpy"}
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def about_training(folder: Path, fold: FoldRecord) -> TrainedAbout:
         validation=len(fold.task.validation),
         momentum=last.momentum if last else None,
         start=fold.task.start,
+        devices=next((why.chosen for why in fold.decisions if why.what == "devices"), ""),
     )
 
 
@@ -141,7 +144,7 @@ def _of_model(model: ModelAbout) -> Iterable[Section]:
 
 
 def _of_predictions(cohort: CohortRecord) -> Iterable[Section]:
-    model = cohort.model.about
+    model = _known(ModelAbout, cohort.model.about)
     if model is not None:
         yield from (one for one in _of_model(model) if one.heading != SOFTWARE_HEADING)
     yield Section("Prediction", predicted(cohort, model))
@@ -179,11 +182,15 @@ def _network(plan: Plan, others: Iterable[NetworkSpec] = ()) -> Section:
 
 
 def _training(plan: Plan, heading: str, runs: Sequence[TrainedAbout]) -> Section:
+    return Section(heading, trained(_known(Recipe, runs[0].recipe), runs, plan))
+
+
+def _known(cls: type[T], found: dict[str, Any]) -> T | None:
+    """The record; None where there is none, or it is of a version that knew others."""
     try:
-        recipe = from_json(Recipe, runs[0].recipe, strict=False) if runs[0].recipe else None
-    except RecordError:  # of a version that knew other settings
-        recipe = None
-    return Section(heading, trained(recipe, runs, plan))
+        return from_json(cls, found, strict=False) if found else None
+    except RecordError:
+        return None
 
 
 def _evaluation(path: Path) -> Section:
@@ -206,5 +213,5 @@ def _software(versions: Mapping[str, str]) -> Section:
     if not versions:
         return Section(SOFTWARE_HEADING, ())
     told = joined(f"{name} {version}" for name, version in versions.items() if name != "system")
-    cites = tuple(key for name in versions for key in SOFTWARE.get(name, ()))
+    cites = tuple(SOFTWARE[name] for name in versions if name in SOFTWARE)
     return Section(SOFTWARE_HEADING, (Statement(f"Versions: {told}.", cites),))

@@ -20,7 +20,8 @@ def use_onednn(network: nn.Module) -> int:
     """Have oneDNN compute also those convolutions of ``network`` that torch would not give to it; how many layers.
 
     For float32. Of a single sample that is small torch computes convolutions by code of its own, which takes three to five
-    times as long in the coarse stages of a U-Net (EXPERIMENTS.md). The layers stay what they are; hooks hand their input over.
+    times as long in the coarse stages of a U-Net (docs/experiments/convolutions-onednn.md). The layers stay what they are;
+    hooks hand their input over.
     """
     if not torch.backends.mkldnn.is_available():
         return 0
@@ -44,8 +45,8 @@ def _take_back(layer: nn.Module, inputs: tuple[torch.Tensor], y: torch.Tensor) -
 def put_channels_last(network: nn.Module) -> int:
     """Have the convolutions of ``network`` computed channels last, and what lies between them as well; how many layers.
 
-    For a training in float32: with AVX2 a step is shorter by a tenth to a quarter (EXPERIMENTS.md). Flat kernels and those of
-    a single channel are slower so, and stay.
+    For training in float32: with AVX2 a step is shorter by a tenth to a quarter (docs/experiments/channels-last.md). Flat
+    kernels and those of a single channel are slower so, and stay.
     """
     layers = [m for m in network.modules() if isinstance(m, nn.Conv3d) and min(m.kernel_size) > 1 and m.in_channels > 1]
     for layer in layers:
@@ -56,7 +57,8 @@ def put_channels_last(network: nn.Module) -> int:
 def keep_memory() -> bool:
     """Tell glibc to keep the memory of large tensors instead of returning it after every step; True if it was told.
 
-    Returning and refaulting it costs a CPU training from a twentieth to half of its time, by machine (EXPERIMENTS.md).
+    Returning and refaulting it costs a training run on a CPU a twentieth to half of its time, by machine
+    (docs/experiments/step-memory.md).
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False

@@ -99,7 +99,7 @@ def choose_device(name: str = "auto", *, elsewhere: bool = False) -> torch.devic
     except (RuntimeError, AssertionError) as fault:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         there += ["mps"] if torch.backends.mps.is_available() else []
-        raise AutosegError(f"--device {name}: not to be had on this machine, which has {', '.join(there)}") from fault
+        raise AutosegError(f"--device {name}: not available on this machine, which has {', '.join(there)}") from fault
     return device
 
 

@@ -1,10 +1,11 @@
 """The second head of a network: the image as it would be without noise, blur and thick slices.
 
 Its *body* looks at the image alone, on voxels twice as large, with residual blocks as networks for super-resolution have
-them (Lim et al. 2017): bringing slices back takes depth, which is cheap there (EXPERIMENTS.md). What it finds meets, on the
-fine grid, the image, its detail (the image minus its local mean, enlarged: noise and blur are in it) and the finest map that
-the network computes, which has the width of the first stage in all of them. In networks with a decoder that is the decoder's
-last; FCN, DeepLab and PSPNet compute their logits on a coarse grid, so there it is the first stage of the encoder.
+them (Lim et al. 2017): bringing slices back takes depth, which is cheap there (docs/experiments/restoration-slices.md). What
+it finds meets, on the fine grid, the image, its detail (the image minus its local mean, enlarged: noise and blur are in it)
+and the finest map that the network computes, which has the width of the first stage in all of them. In networks with a decoder
+that is the decoder's last; FCN, DeepLab and PSPNet compute their logits on a coarse grid, so there it is the first stage of
+the encoder.
 
 How thick slices are is known from a scan's spacing, so the head is told. It learns them along one axis only, the last: an image
 with thick slices along another is turned until they lie there, so what is learned of one axis serves the others, if less well.

@@ -15,7 +15,8 @@ from planners.plan import NetworkSpec
 
 __all__ = ["Precision", "choose_precision", "faster_in_bf16", "has_amx", "has_thin_stage", "unsafe_in_bf16"]
 
-# of x86; with none of them a convolution in bfloat16 takes 17 times as long as one in float32 (EXPERIMENTS.md)
+# of x86; with none of them a convolution in bfloat16 takes 17 times as long as one in float32
+# (docs/experiments/channels-last-avx2.md)
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "avx10_1", "avx10_2")
 UNSAFE = "because torch writes beyond its memory when it trains thin patches in bfloat16 on this processor"
 

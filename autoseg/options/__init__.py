@@ -59,9 +59,9 @@ class Runtime:
     Attributes:
         device: auto (default), cpu, cuda, cuda:1, mps
         workers: threads; default: one per core, eight at most
-        engine: who does the cases, or the folds of a study: local (default), dask (processes of this machine), or dask:ADDRESS
-            (a cluster)
-        fresh: make everything anew, in place of what is there
+        engine: what computes the cases, or the folds of a study: local (default), dask (processes of this machine), or
+            dask:ADDRESS (a cluster)
+        fresh: do everything again and replace what is there
         progress: ``progress(title, total)`` returns what is called with the Outcome of each case
         elsewhere: nothing is computed here, and the device is that of another machine
     """
@@ -101,11 +101,11 @@ class TrainingOptions:
 
     Attributes:
         plan: default: fullres_3d, or slices_2d for 2D images
-        seconds: train that long, by the clock
-        iterations: train so many steps; default: the plan's
+        seconds: train for this long (wall-clock time)
+        iterations: train for N steps; default: the plan's
         recipe: autoseg (default), parity (nnU-Net's), or a JSON file
-        settings: change one setting of the recipe
-        seed: same seed, same training run (default 0)
+        settings: change one setting of the recipe; may be given several times
+        seed: seed of all random numbers (default 0)
     """
 
     plan: str | None = option(None, text, "NAME")
@@ -121,23 +121,25 @@ class TrainOptions:
     """How folds are trained.
 
     Attributes:
-        network: default: the plan's; also a JSON file like a plan's network entry
+        network: name of a network, or a JSON file like a plan's network entry; default: the plan's
         training: length, recipe and seed
         name: name of the run; default: plan and network
-        start: start with the weights of a model
-        dry_run: settle the training run and show it; start nothing, write nothing
-        explain: print what was settled, with the rule and numbers of each decision
-        groups: scores of several folds by a column of a table too, such as patients.csv:scanner
-        at_once: folds that are trained at the same time, each in a process; auto: as many as cores and memory allow
-            (default 1). With several devices, such as --device cuda:0,cuda:1, one on each
+        start: start from the weights of this model
+        unseen: the model of --from, which does not say itself what it learned from, saw none of the validation cases
+        dry_run: show what would be trained; start and write nothing
+        explain: print each decision with its rule and numbers
+        groups: with several folds, also give scores for each group in a column of a table, such as patients.csv:scanner
+        at_once: folds to train at the same time, each in a process; auto: as many as cores and memory allow (default 1). With
+            several devices, such as --device cuda:0,cuda:1, one fold on each
         threads: cores that the networks use; default: all, shared by the folds that are trained at the same time
-        report: several folds without the report on all of them together
+        report: with several folds, leave out the report on all of them together
     """
 
     network: Any = option(None, text, "NAME")
     training: TrainingOptions = TrainingOptions()
     name: str | None = option(None, text, "RUN")
     start: str | None = option(None, path, "MODEL", name="--from")
+    unseen: bool = option(False)
     dry_run: bool = option(False)
     explain: bool = option(False)
     groups: str | None = option(None, path, "FILE:COLUMN")
@@ -151,11 +153,11 @@ class CompareOptions:
     """How networks are compared.
 
     Attributes:
-        networks: the first is paired with each other one; default: all there are
+        networks: the first is tested against each of the others; default: all
         training: length, recipe and seed
         repeats: train each network N times, with --seed and the seeds after it
         match_flops: scale widths to the operations per patch of the first network
-        margin: Dice within which networks are called equivalent (default 0.005)
+        margin: networks within this difference of Dice are called equivalent (default 0.005)
         target: folder for the tables; default: WORKSPACE/comparisons/NAME
     """
 
@@ -173,14 +175,14 @@ class StudyOptions:
 
     Attributes:
         plans: default: fullres_3d, or slices_2d for 2D images
-        networks: under each plan; default: the plan's own
-        folds: to cross-validate with, such as 0-2; default: all there are
+        networks: networks to train under each plan; default: the plan's own
+        folds: folds to cross-validate, such as 0-2; default: all
         training: length, recipe and seed, of each fold
-        margin: Dice within which two are called equivalent (default 0.005)
-        groups: scores by a column of a table too, such as patients.csv:scanner
-        name: of the study and, after that of the data set, of its model
-        at_once: folds that are trained at the same time, each in a process; auto: as many as cores and memory allow
-            (default 1). With several devices, such as --device cuda:0,cuda:1, one on each
+        margin: configurations within this difference of Dice are called equivalent (default 0.005)
+        groups: also give scores for each group in a column of a table, such as patients.csv:scanner
+        name: name of the study; its model is called DATASET_NAME
+        at_once: folds to train at the same time, each in a process; auto: as many as cores and memory allow (default 1). With
+            several devices, such as --device cuda:0,cuda:1, one fold on each
     """
 
     plans: tuple[str, ...] = option((), names, "A,B")
@@ -198,13 +200,13 @@ class SlurmOptions:
     """How the jobs of an array are submitted.
 
     Attributes:
-        shards: of a prediction; a job each (default 8)
-        at_once: so many jobs at the same time, at most
+        shards: number of shards of a prediction, one job each (default 8)
+        at_once: at most N jobs at the same time
         limit: time of a job, such as 8h; default: that of the partition
-        warning: seconds before that limit, at which a job is told to end in order and goes back into the queue (default 120)
+        warning: seconds before that limit at which a job stops cleanly and goes back into the queue (default 120)
         sbatch: a setting of sbatch for all jobs, such as --sbatch=--gres=gpu:1
         before: a line of bash at the beginning of each job, such as 'module load cuda'
-        logs: folder for what the jobs say (default slurm)
+        logs: folder for the output of the jobs (default slurm)
     """
 
     shards: int = option(8, positive, "N")
@@ -221,16 +223,17 @@ class InferenceOptions:
     """How a model is applied to a scan.
 
     Attributes:
-        folds: default: every fold of the model, averaged
-        mirror: no mirrored TTA (test-time augmentation), which averages the predictions of mirrored images; faster
+        folds: folds of the model to average; default: all
+        mirror: do not average predictions of mirrored images (test-time augmentation, TTA); faster
         step: tile step of the sliding window, as a fraction of the window (default 0.5)
-        windows: all, or adaptive: side by side, and overlapping ones only where that leaves doubt; default: what the model says
-        resample_channels: bring channels onto the first one's grid
+        windows: all, or adaptive: overlapping windows only where windows side by side leave doubt; default: what the model says
+        resample_channels: resample all channels to the grid of the first
         fold_agreement: measure the inter-fold Dice of each structure
-        postprocess: leave the labels as the networks say, without the model's rules for pieces and holes
+        postprocess: keep the networks' labels; skip the model's rules for pieces and holes
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
         closed_gates: without the networks' self-attention, to measure what it does
-        half_sums: add up windows in half precision, as nnU-Net does, to have its masks in the corners of a volume too
+        half_sums: add up windows in half precision, as nnU-Net does: the masks of an imported model then equal nnU-Net's in the
+            corners of a volume too
     """
 
     folds: tuple[str, ...] | None = option(None, names, "0,1")
@@ -242,7 +245,7 @@ class InferenceOptions:
     postprocess: bool = option(True, name="--no-postprocessing")
     precision: str = field(default="auto")
     closed_gates: bool = field(default=False)
-    half_sums: bool = field(default=False)
+    half_sums: bool = option(False)
 
 
 @dataclass(frozen=True)
@@ -250,10 +253,10 @@ class SurfaceOptions:
     """How surfaces of structures are written.
 
     Attributes:
-        formats: stl, ply, obj, vtp, glb; none for none
-        decimate: take away this fraction of their triangles
-        coordinates: of surface files (default lps)
-        shared: surfaces of neighbours have their common border in common: no gap, no overlap
+        formats: stl, ply, obj, vtp, glb; none: no surfaces
+        decimate: remove this fraction of the triangles of each surface
+        coordinates: coordinate system of the surface files (default lps)
+        shared: surfaces of neighbours share their common border: no gap, no overlap
     """
 
     formats: tuple[str, ...] = option((), names, "stl,glb", name="--surfaces")
@@ -285,19 +288,19 @@ class PredictOptions:
 
     Attributes:
         inference: how the model is applied
-        probabilities: write CASE_probabilities.npz too
-        attention_maps: write where self-attention looks, as CASE_attention/stageS.nii.gz: of each head the N most selective
-            slots (4)
-        write: seg_nrrd: CASE.seg.nrrd for 3D Slicer too; seg,rtstruct: DICOM results, of DICOM scans; seg_each: an object for
-            each structure
-        layout: bids: copies under the names of a BIDS derivative too, in OUT/derivatives/autoseg
+        probabilities: also write CASE_probabilities.npz
+        attention_maps: write where self-attention looks, as CASE_attention/stageS.nii.gz: the N most selective slots of each
+            head (default 4)
+        write: further results: seg_nrrd (CASE.seg.nrrd for 3D Slicer); for DICOM scans seg, rtstruct (DICOM results) and
+            seg_each (one DICOM object for each structure)
+        layout: bids: also copies under the names of a BIDS derivative, in OUT/derivatives/autoseg
         surfaces: whose surfaces are written, and how
-        isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels; without MM as fine as
-            the finest spacing
-        invert_monochrome1: turn DICOM images of MONOCHROME1 round, as converters that use ITK do
+        isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels of MM; default: the finest
+            spacing of the scan
+        invert_monochrome1: invert MONOCHROME1 images of DICOM, as converters that use ITK do
         reference: score the results against the labels there
-        shard: the i-th of N shards of the cases, counted from 0
-        watch: stay, and take scans as they come, each once its files have not changed for SECONDS (10)
+        shard: predict only shard i of N (the first is 0), for jobs side by side
+        watch: keep running and predict new scans, each once its files have not changed for SECONDS (10)
     """
 
     inference: InferenceOptions = InferenceOptions()
@@ -319,7 +322,7 @@ class ReconstructOptions:
 
     Attributes:
         surfaces: whose surfaces are written, and how
-        isotropic: also write CASE_iso with cubic voxels; without MM as fine as the finest spacing
+        isotropic: also write CASE_iso with cubic voxels of MM; default: the finest spacing of the map
         labels: a dataset.json with the names; default: beside the maps
     """
 
@@ -335,11 +338,11 @@ class EvaluateOptions:
     Attributes:
         labels: a dataset.json; default: beside the folders, else every value found
         tolerance_mm: of NSD; default: the larger of 1 mm and the voxel size
-        partial: score the cases that were predicted; others are no failures
-        groups: scores by a column of a table too, such as patients.csv:scanner
-        lesions: structures that are scored lesion by lesion too
-        lesion_overlap: least IoU of a lesion and its prediction (default 0.1)
-        lesion_ml: smaller pieces are no lesions; default: all are
+        partial: score only the cases that were predicted; missing ones are no failures
+        groups: also give scores for each group in a column of a table, such as patients.csv:scanner
+        lesions: structures to score lesion by lesion as well
+        lesion_overlap: smallest IoU at which a lesion counts as found (default 0.1)
+        lesion_ml: ignore pieces smaller than X mL; default: none
     """
 
     labels: str | None = option(None, path, "JSON")
@@ -373,13 +376,14 @@ class ConvertOptions:
     Attributes:
         link: hard links under nnU-Net's names; default: files stay where they are
         copy: copies under nnU-Net's names
-        skip_bad: leave cases with errors out instead of refusing
+        skip_bad: leave out cases with errors; without it, one error stops the conversion
         cine: acdc: every frame of the 4D series as a test case
         labels: folders: folder of labels
-        channels: folders: names of channels, such as CT; bids: suffixes, such as T1w
+        channels: folders, join: names of channels, such as CT; bids: suffixes, such as T1w
+        also: join: further data-set folders
         names: folders, bids: names of label values: JSON, a table, a colour table of ITK-SNAP, FreeSurfer or 3D Slicer
         ignore: folders, bids: label value of voxels without annotation
-        derivative: bids: the folder below derivatives whose labels count
+        derivative: bids: folder below derivatives to take the labels from
     """
 
     link: bool = option(False, group="mode")
@@ -388,6 +392,7 @@ class ConvertOptions:
     cine: bool = option(False)
     labels: str | None = option(None, path, "DIR")
     channels: tuple[str, ...] | None = option(None, names, "A,B")
+    also: tuple[str, ...] | None = option(None, names, "A,B")
     names: str | None = option(None, path, "FILE")
     ignore: int | None = option(None, int, "VALUE")
     derivative: str | None = option(None, text, "NAME")

@@ -18,7 +18,9 @@ __all__ = ["AttentionMaps"]
 
 logger = logging.getLogger(__name__)
 
-SHUT = 0.02  # gates begin at 0; after 20 minutes they were at most 0.01 by SGD, 0.1 with an attention_rate (EXPERIMENTS.md)
+# gates begin at 0; after 20 minutes they were at most 0.01 by SGD, 0.1 with an attention_rate
+# (docs/experiments/attention-open-gates.md)
+SHUT = 0.02
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class CalibrationSamples:
         codes, logits = self._codes(case, found), found.answer.logits
         if codes.shape != logits.shape[1:]:
             raise FileError(
-                f"case {case.id!r}: prepared as {codes.shape} voxels, predicted as {logits.shape[1:]}. Prepare it anew"
+                f"case {case.id!r}: prepared as {codes.shape} voxels, predicted as {logits.shape[1:]}. Prepare it again"
             )
         guess = votes_of(logits, has_regions=found.model.labels.has_regions)
         inside = (codes > 0) | ((guess > 0).any(axis=0) if guess.ndim == 4 else guess > 0)
@@ -61,7 +61,7 @@ class CalibrationSamples:
         if inside.any():
             box = tuple(slice(max(0, int(i.min()) - AROUND), int(i.max()) + AROUND + 1) for i in np.nonzero(inside))
             counted[box] = codes[box] >= 0
-        voxels = np.flatnonzero(counted)
+        voxels = np.flatnonzero(counted & (not case.unlabelled))  # where structures are unlabelled, background is no truth
         most = min(MOST_VOXELS, MOST_NUMBERS // len(logits))
         if len(voxels) > most:
             rng = np.random.default_rng(zlib.crc32(case.id.encode()))

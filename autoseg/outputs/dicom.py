@@ -71,7 +71,7 @@ class DicomResult:
         try:
             return DICOM_RESULTS[self.kind]
         except ImportError as error:
-            raise AutosegError(f"{error.name} is not installed, and DICOM needs it: pip install autoseg[dicom]") from error
+            raise AutosegError(f"{error.name} is not installed, and DICOM needs it: pip install {error.name}") from error
 
 
 def refuse_other_scans(kinds: Iterable[str], cases: Iterable[Case]) -> None:

@@ -26,7 +26,7 @@ IN_CASES = ("dice", "nsd", "hd95_mm", "assd_mm", "reference_ml", "predicted_ml",
 TITLES = {**COLUMNS, "reference_ml": "reference, mL", "predicted_ml": "predicted, mL"}
 FEW_COLUMNS = 6  # structures that get a column each in the list of cases, and beside each other in measurements
 IN_BORDERS = {
-    "gap_mean_mm": "gap of their surfaces, mean, mm",
+    "gap_mean_mm": "mean gap, mm",
     "gap_p95_mm": "95 %, mm",
     "gap_max_mm": "largest, mm",
     "gap_mm3": "gap, mm³",
@@ -175,7 +175,7 @@ def _borders(record: CaseRecord) -> list[Table]:
     for _, one in sorted(zip(gaps, record.borders, strict=True), key=lambda pair: -pair[0]):
         numbers = [number(one.get(name), 2) for name in IN_BORDERS]
         lines.append([f"{one.get('first')} – {one.get('second')}", *numbers])
-    return [Table(["neighbours", *IN_BORDERS.values()], lines)] if lines else []
+    return [Table(["surfaces of neighbours", *IN_BORDERS.values()], lines)] if lines else []
 
 
 def _measured(entries: Sequence[Mapping[str, Any]]) -> Table:

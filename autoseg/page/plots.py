@@ -217,4 +217,5 @@ def _short(name: str, most: int = 18) -> str:
 
 
 def _svg(height: int, label: str, body: str, css: str = "distribution", width: int = WIDTH) -> Markup:
-    return Markup(f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}">{body}</svg>')
+    role = "group" if "<a " in body else "img"  # within an image nobody who listens would find the links
+    return Markup(f'<svg class="{css}" viewBox="0 0 {width} {height}" role="{role}" aria-label="{text(label)}">{body}</svg>')

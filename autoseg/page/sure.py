@@ -31,6 +31,6 @@ def _of_folds(record: CaseRecord, labels: LabelSchema) -> Table:
     colours = {name: number for number, name in enumerate(labels.structures)}
     low, rows = disagreed(record.agreement), []
     for name, dice in record.agreement.items():
-        mark = Markup(' <span class="warn">look at this</span>') if name in low else Markup()
-        rows.append([swatch(colours[name], name) if name in colours else name, Markup(f"{number(dice)}{mark}")])
+        mark = Markup('<span class="warn">look at this</span> ') if name in low else Markup()
+        rows.append([swatch(colours[name], name) if name in colours else name, Markup(f"{mark}{number(dice)}")])
     return Table(["structure", "inter-fold Dice"], rows)

@@ -84,8 +84,9 @@ def convert(
     mode = "link" if options.link else "copy" if options.copy else "reference"
     asked = {"layout": layout, "source": str(source), "mode": mode, "options": {name: str(chosen[name]) for name in chosen}}
     real = target.resolve()
-    if source.resolve() in (real, *real.parents):
-        raise DatasetError(f"{target} lies in {source}, which is never written to. Choose a folder outside")
+    for folder in (source, *map(Path, chosen.get("also", ()))):
+        if folder.resolve() in (real, *real.parents):
+            raise DatasetError(f"{target} lies in {folder}, which is never written to. Choose a folder outside")
     about = {"layout": layout, "mode": mode, "call": digest(asked)}  # without the folders of whoever made it
     journal = Journal.open(target / RECORD, about, DatasetError, formerly=asked)
     logger.info("%d cases found; reading them", len(found.cases))

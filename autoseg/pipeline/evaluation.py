@@ -10,11 +10,12 @@ from typing import Any
 
 from autoseg.data.labelmaps import label_maps, references_in, schema_of, told_maps
 from autoseg.data.labels import LabelSchema
+from autoseg.data.partial import unlabelled_beside
 from autoseg.engines import engine_of
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.evaluate import check_tolerance
-from autoseg.evaluation.folder import ending_of_most
+from autoseg.evaluation.folder import Annotation, ending_of_most
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.evaluation.report_files import refuse_foreign_report
@@ -91,11 +92,13 @@ def evaluate(
         raise AutosegError(
             f"no file of {predicted} has the name of a reference in {reference}; nothing to score. Name both alike"
         )
-    schema = known.labels if known else _schema(reference, predicted, options.labels, references, guesses)
+    also = [path for path in guesses.values() if path.is_file()]  # values that no dataset.json names are structures too
+    schema = known.labels if known else schema_of((predicted, reference), references, labels=options.labels, also=also)
     if not runtime.fresh:
         refuse_foreign_report(target)
         refuse_foreign(target / PAGE)
     check_writable(target)
+    unlabelled = unlabelled_beside([Path(options.labels).parent] if options.labels else [predicted, reference], schema)
     report = evaluate_folder(
         references,
         {**there, **guesses},
@@ -104,17 +107,9 @@ def evaluate(
         engine=engine,
         on_done=runtime.progress("evaluate", len(references)),
         more=surface_scorer(predicted, references, schema),
-        lesions=lesions,
+        annotation=Annotation(lesions, unlabelled),
     )
     report = replace(report, groups=groups)
     write_report(report, target, fresh=runtime.fresh)
     try_report(target, ReportOptions(known.images if known else None, str(reference), str(predicted)), runtime)
     return report
-
-
-def _schema(
-    reference: Path, predicted: Path, labels: str | None, references: Mapping[str, Path], guesses: Mapping[str, Path]
-) -> LabelSchema:
-    """The labels from a dataset.json, else one structure for each value of references or predictions."""
-    there = [path for path in guesses.values() if path.is_file()]
-    return schema_of((predicted, reference), references, labels=labels, also=there)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from os import PathLike
 
 from autoseg.data.dataset import DatasetSpec
@@ -13,8 +14,9 @@ from autoseg.pipeline.prepare import prepare
 from autoseg.pipeline.verification import look_through
 from autoseg.plans import default_plan
 from autoseg.studies.fold import Run
+from autoseg.studies.folds import count_folds
 from autoseg.studies.ready import Ready
-from autoseg.studies.settled import asked_run, settle_run
+from autoseg.studies.settled import Asked, asked_run, run_name, settle_run
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.workspace import Workspace, read_record
 from planners import Plan, planner_names
@@ -68,4 +70,22 @@ def settled_run(
     """
     asked = asked_run(dataset, fold, workspace, options, runtime)
     ready = ready_to_train(asked.spec, workspace, options.training.plan, runtime, dry=options.dry_run)
-    return settle_run(asked, ready, workspace, options, runtime, ranks)
+    coarse = _coarse_run(asked, ready, workspace, options, runtime, ranks)
+    return replace(settle_run(asked, ready, workspace, options, runtime, ranks, coarse), coarse=coarse)
+
+
+def _coarse_run(
+    asked: Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime, ranks: Ranks
+) -> Run | None:
+    """The run of the coarse stage, where the plan has one: all its folds, as long and by the same recipe as the fine stage's.
+
+    Its name is that of the run with ``_coarse`` behind it.
+    """
+    if ready.plan.coarse is None:
+        return None
+    training = replace(options.training, plan=ready.plan.coarse.plan)
+    network = asked.network if isinstance(asked.network, str) else None
+    name = f"{run_name(options.name, ready.plan, asked.network)}_coarse"
+    wanted = replace(options, training=training, network=network, name=name, start=None)
+    folds = f"0-{count_folds(asked.spec) - 1}"
+    return settled_run(asked.spec.folder, folds, workspace, wanted, replace(runtime, fresh=False), ranks)

@@ -17,7 +17,7 @@ from autoseg.pipeline.reporting import try_report
 from autoseg.pipeline.telling import tell_methods
 from autoseg.room import check_writable
 from autoseg.studies.crossval import CrossValidation, cross_validate
-from autoseg.studies.fold import FoldResult, Run, train_one
+from autoseg.studies.fold import FoldResult, Run, coarse_labels, train_one
 from autoseg.studies.lanes import device_names
 from autoseg.studies.settled import check_model
 from autoseg.studies.side_by_side import choose_lanes, train_side_by_side
@@ -74,6 +74,8 @@ def train(
     if options.dry_run:
         return []
     ranks.alone(lambda: _check_places(run))
+    if run.coarse:
+        coarse_labels(run, run.coarse)  # before lanes, which would all want them
     lanes = choose_lanes(run, options.at_once, devices) if ranks.count == 1 else None
     if lanes is not None:
         results = train_side_by_side(run, lanes, workspace, options, runtime)

@@ -21,7 +21,16 @@ from autoseg.imaging.volume import Volume, orient
 from autoseg.preprocess.normalize import normalize, unit_range
 from planners.plan import Plan
 
-__all__ = ["PreparedCase", "coarse_channels", "network_grid", "prepare_case", "prepare_volume", "scanner_units", "spacing_of"]
+__all__ = [
+    "PreparedCase",
+    "coarse_codes",
+    "network_grid",
+    "one_hot",
+    "prepare_case",
+    "prepare_volume",
+    "scanner_units",
+    "spacing_of",
+]
 
 SITES_PER_CODE = 10_000  # enough that no patch centre repeats often; as nnU-Net 2.8 stores
 
@@ -36,6 +45,7 @@ class PreparedCase:
         codes: (z, y, x) int16 label codes, ``IGNORE`` where there is no annotation.
         geometry: of the network grid, in the patient.
         locations: of the foreground: for each code present (``IGNORE`` excluded, 0 only where needed) (N, 3) int32 voxels.
+        unlabelled: numbers of the structures that nobody annotated in it.
     """
 
     case: str
@@ -43,6 +53,7 @@ class PreparedCase:
     codes: np.ndarray
     geometry: Geometry
     locations: dict[int, np.ndarray]
+    unlabelled: tuple[int, ...] = ()
 
 
 def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
@@ -66,8 +77,8 @@ def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
     return _resampled(normalize(data, plan.normalization), geometry, plan)
 
 
-def coarse_channels(codes: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray:
-    """What a coarse stage says of a scan, as the channels that the fine one reads behind those of ``prepare_volume``.
+def coarse_codes(codes: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray:
+    """What a coarse stage says of a scan, on the network's grid of the fine stage: what that reads behind ``prepare_volume``.
 
     Args:
         codes: (Z, Y, X) int16 label codes on the grid of the scan.
@@ -75,8 +86,8 @@ def coarse_channels(codes: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray
         plan: of the fine stage, with ``coarse`` labels.
 
     Returns:
-        (count, z, y, x) float32, 1 where the code of the channel is, else 0: on the network's grid of the scan, to which
-        masks of codes are interpolated; of equals the nearest wins, as in nnU-Net 2.8.
+        (z, y, x) int16 on the network's grid of the scan, to which masks of codes are interpolated; of equals the nearest wins,
+        as in nnU-Net 2.8. ``one_hot`` makes channels of them.
     """
     if plan.coarse is None:
         raise AutosegError(f"plan {plan.name!r} has no coarse labels among its inputs")
@@ -85,8 +96,12 @@ def coarse_channels(codes: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray
     geometry = geometry.cropped(lower, np.subtract(upper, lower))
     inside = np.ascontiguousarray(crop(orient(codes, order, flips), lower, upper))
     grid, orders = network_grid(geometry, plan), _orders(geometry, plan, "label")
-    found = resample_codes(inside, geometry, grid, orders, nearest_of_equals=True)
-    return np.stack([found == code for code in range(1, plan.coarse.count + 1)]).astype(np.float32)
+    return resample_codes(inside, geometry, grid, orders, nearest_of_equals=True)
+
+
+def one_hot(codes: np.ndarray, count: int) -> np.ndarray:
+    """Codes (z, y, x) as the channels that a fine stage reads: (count, z, y, x) bool, of the codes 1 to ``count``."""
+    return np.stack([codes == code for code in range(1, count + 1)])
 
 
 def spacing_of(native: Geometry, plan: Plan) -> tuple[float, ...]:
@@ -143,7 +158,7 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
         codes = resample_codes(np.ascontiguousarray(codes), geometry, grid, _orders(geometry, plan, "label"))
     except AutosegError as fault:
         raise type(fault)(f"case {case.id!r}: {fault}") from fault
-    return PreparedCase(case.id, image, codes, grid, find_locations(codes, seed=zlib.crc32(case.id.encode())))
+    return PreparedCase(case.id, image, codes, grid, find_locations(codes, seed=zlib.crc32(case.id.encode())), case.unlabelled)
 
 
 def network_grid(geometry: Geometry, plan: Plan) -> Geometry:

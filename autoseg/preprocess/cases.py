@@ -20,6 +20,8 @@ class TrainingCase(Protocol):
         image: (C, z, y, x), read by slicing: on disk or in memory.
         codes: (z, y, x) label codes, likewise.
         locations: of the foreground: for each code that is there (N, 3) of its voxels, where a patch may be centred.
+        unlabelled: numbers of the structures that nobody annotated in it.
+        coarse: (z, y, x) codes of a coarse stage, likewise; None where there is none.
     """
 
     @property
@@ -36,6 +38,12 @@ class TrainingCase(Protocol):
 
     @property
     def locations(self) -> Mapping[int, np.ndarray]: ...
+
+    @property
+    def unlabelled(self) -> tuple[int, ...]: ...
+
+    @property
+    def coarse(self) -> Any: ...
 
 
 def voxels_of(shapes: Iterable[Iterable[int]]) -> int:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def case_digests(labels: LabelSchema, scans: Sequence[CaseScan], plan: Plan) -> dict[str, str]:
     """Case -> digest of all that its prepared form depends on."""
-    return {scan.case: preparation_digest(scan.digests, labels, plan) for scan in scans}
+    return {scan.case: preparation_digest(scan.digests, labels, plan, scan.unlabelled) for scan in scans}
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Prepare:
         def is_sound() -> bool:
             if not look or is_whole(folder):
                 return True
-            logger.warning("%s: the prepared case was damaged and is prepared anew", case.id)
+            logger.warning("%s: the prepared case was damaged and is prepared again", case.id)
             return False
 
         return judge(entry_of(folder), self.digests[case.id], is_sound).done

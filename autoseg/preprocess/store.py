@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from autoseg.preprocess.checked import (
     write_checked,
 )
 from autoseg.room import told_when_full
-from autoseg.workspace import as_text, read_record
+from autoseg.workspace import OPTIONAL, as_text, read_record
 from planners.plan import Plan
 from planners.records import digest
 
@@ -42,6 +42,7 @@ __all__ = [
     "MOST_COMPRESSED",
     "LoadedCase",
     "StoredCase",
+    "compressed",
     "entry_of",
     "is_whole",
     "loaded",
@@ -79,6 +80,7 @@ class CaseRecord:
         codes, sites: codes that ``sites.npy`` lists voxels of, and how many of each, one after the other.
         made_from: ``preparation_digest``.
         files: sums of the other files; empty in cases of a version that wrote none, which are not checked.
+        unlabelled: numbers of the structures that nobody annotated in the case.
     """
 
     case: str
@@ -87,6 +89,7 @@ class CaseRecord:
     sites: tuple[int, ...]
     made_from: str
     files: tuple[FileSums, ...] = ()
+    unlabelled: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
 
     def sums(self, name: str) -> FileSums | None:
         return next((sums for sums in self.files if sums.name == name), None)
@@ -98,12 +101,15 @@ class StoredCase:
 
     ``image`` (C, z, y, x) and ``codes`` (z, y, x) are ``CheckedArray``: slicing one reads the blocks it touches. ``locations``
     maps a code to its (N, 3) voxels. Only the ``KEPT_OPEN`` cases used last keep their files open, however many there are.
-    What is damaged raises ``Damage``, an AutosegError, when it is read.
+    What is damaged raises ``Damage``, an AutosegError, when it is read. ``coarse`` (z, y, x) are the codes of a coarse stage,
+    where there is one (``coarse.with_coarse``).
     """
 
     case: str
     folder: Path
     geometry: Geometry
+    unlabelled: tuple[int, ...] = ()
+    coarse: Any = None
 
     @property
     def image(self) -> CheckedArray:
@@ -131,6 +137,8 @@ class LoadedCase:
     image: np.ndarray
     codes: np.ndarray
     locations: dict[int, np.ndarray]
+    unlabelled: tuple[int, ...] = ()
+    coarse: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -141,14 +149,27 @@ def loaded(cases: Sequence[StoredCase], most_bytes: int) -> Sequence[StoredCase]
     """The cases with their voxels in memory, where those need at most ``most_bytes`` together; else as they are."""
     if sum(array.nbytes for case in cases for array in (case.image, case.codes)) > most_bytes:
         return cases
-    return [LoadedCase(case.case, case.geometry, case.image[...], case.codes[...], case.locations) for case in cases]
+    return [
+        LoadedCase(
+            case=case.case,
+            geometry=case.geometry,
+            image=case.image[...],
+            codes=case.codes[...],
+            locations=case.locations,
+            unlabelled=case.unlabelled,
+            coarse=None if case.coarse is None else case.coarse[...],
+        )
+        for case in cases
+    ]
 
 
-def preparation_digest(file_digests: Any, labels: Any, plan: Plan) -> str:
-    """Sixteen hexadecimal digits of all that a prepared case depends on: files, label values, parts of the plan, VERSION."""
+def preparation_digest(file_digests: Any, labels: Any, plan: Plan, unlabelled: Sequence[int] = ()) -> str:
+    """Sixteen hexadecimal digits of all that a prepared case depends on: files, labels, parts of the plan, VERSION."""
     parts: tuple[object, ...] = (plan.axis_order, plan.spacing_mm, plan.normalization, plan.resampling, plan.patch_size[0] == 1)
     if plan.orientation != "canonical":
         parts = (*parts, plan.orientation)
+    if unlabelled:
+        parts = (*parts, "unlabelled", *unlabelled)
     return digest([VERSION, file_digests, labels, parts])
 
 
@@ -196,8 +217,8 @@ def _write_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
     written = io.BytesIO()
     np.save(written, np.concatenate(voxels) if voxels else np.zeros((0, 3), np.int32))
     files = (
-        write_array(folder / "image.b2nd", _compressed(prepared.image)),
-        write_array(folder / "codes.b2nd", _compressed(prepared.codes)),
+        write_array(folder / "image.b2nd", compressed(prepared.image)),
+        write_array(folder / "codes.b2nd", compressed(prepared.codes)),
         write_checked(folder / "sites.npy", written.getvalue()),
     )
     record = CaseRecord(
@@ -207,6 +228,7 @@ def _write_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
         sites=tuple(len(v) for v in voxels),
         made_from=made_from,
         files=files,
+        unlabelled=prepared.unlabelled,
     )
     write_alone(folder / "case.json", as_text(record, seal=True, dense=True))
 
@@ -218,7 +240,7 @@ def open_case(folder: Path) -> StoredCase:
         AutosegError: ``case.json`` is missing or damaged. A damaged array raises it when it is used; says to prepare again.
     """
     record = _record(Path(folder))
-    return StoredCase(case=record.case, folder=Path(folder), geometry=record.geometry)
+    return StoredCase(case=record.case, folder=Path(folder), geometry=record.geometry, unlabelled=record.unlabelled)
 
 
 def _record(folder: Path) -> CaseRecord:
@@ -265,7 +287,8 @@ def _open_locations(path: Path, stamp: tuple[int, int, int]) -> dict[int, np.nda
         raise Damage(path.parent, f"{path.name}: {fault}") from fault
 
 
-def _compressed(array: np.ndarray) -> blosc2.NDArray:
+def compressed(array: np.ndarray) -> blosc2.NDArray:
+    """An array (..., z, y, x) in blocks that are read one by one."""
     lead = (1,) * (array.ndim - 3)
     return blosc2.asarray(
         np.ascontiguousarray(array),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.data.labels import LabelSchema
-from autoseg.records.model import ModelAbout
 from autoseg.workspace import read_record
 
 __all__ = ["COHORT_FILE", "CaseOutcome", "CohortRecord", "ModelName", "cohort_files", "read_cohort", "read_shards"]
@@ -39,12 +38,12 @@ class CaseOutcome:
 class ModelName:
     """Name of the file or folder that a model was loaded from (in older versions its path), and the digest of the model.
 
-    ``about`` is what the model says of itself; None in older records.
+    ``about`` is what the model says of itself, a ``ModelAbout`` as JSON; {} in older records.
     """
 
     name: str = ""
     digest: str = ""
-    about: ModelAbout | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

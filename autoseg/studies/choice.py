@@ -7,12 +7,13 @@ than, the cheapest is chosen, else it itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from autoseg.evaluation.comparison import SCALES, Method, interval_text, p_text, verdict
 from autoseg.evaluation.statistics import Difference, wilcoxon_holm
 from planners.plan import Decision
 
-__all__ = ["choose", "is_better"]
+__all__ = ["choose", "improvements"]
 
 METRIC = "dice"
 
@@ -45,10 +46,14 @@ def choose(methods: Sequence[Method], costs: Mapping[str, float], margin: float)
     return chosen.name, Decision("configuration", chosen.name, rule, f"Dice, %: {numbers}; {told}")
 
 
-def is_better(one: Method, other: Method, margin: float) -> tuple[bool, str]:
-    """(whether the data support that ``one`` is better than ``other``, the evidence)."""
-    difference = _differences(one, [other])[other.name]
-    return verdict(difference, METRIC, margin) == "better", _evidence(difference)
+def improvements(one: Method, others: Sequence[Method], margin: float) -> dict[str, tuple[bool, str]]:
+    """Of each of the others: whether the data support that it is better than ``one``, p corrected for their number; how."""
+    found = {}
+    for name, less in _differences(one, others).items():
+        mean, low, high = (None if value is None else -value for value in (less.mean, less.high, less.low))
+        more = replace(less, mean=mean, low=low, high=high)
+        found[name] = verdict(more, METRIC, margin) == "better", _evidence(more)
+    return found
 
 
 def _differences(one: Method, others: Sequence[Method]) -> dict[str, Difference]:

@@ -9,8 +9,8 @@ A structure that is rightly left out counts as Dice 1 here, so that removing wha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,18 +40,25 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class TriedCase:
-    """A case without rules and with each of several: Dice of each structure; None where a rule changes nothing."""
+    """A case without rules and with each of several: Dice of each structure, None where nobody annotated it.
 
-    before: tuple[float, ...]
-    after: tuple[tuple[float, ...] | None, ...]
+    ``after`` has None where a rule changes nothing.
+    """
+
+    before: tuple[float | None, ...]
+    after: tuple[tuple[float | None, ...] | None, ...]
 
 
 @dataclass(frozen=True)
 class TryRules:
-    """The step that applies rules, a tuple at a time, to predictions; its items are (case, ScoredFiles)."""
+    """The step that applies rules, a tuple at a time, to predictions; its items are (case, ScoredFiles).
+
+    ``unlabelled`` are the numbers of the structures that nobody annotated in a case.
+    """
 
     labels: LabelSchema
     candidates: tuple[Rules, ...]
+    unlabelled: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def setup(self) -> TryRules:
         return self
@@ -62,7 +69,8 @@ class TryRules:
         counted = np.ones(truth.shape, bool) if self.labels.ignore is None else truth != self.labels.ignore
         guess, voxel_ml = predicted.data, voxel_volume_ml(predicted.geometry)
         before = np.array([_counts(self.labels, truth[counted], guess[counted], s) for s in _structures(self.labels)])
-        after: list[tuple[float, ...] | None] = []
+        lacking = self.unlabelled.get(item[0], ())
+        after: list[tuple[float | None, ...] | None] = []
         for rules in self.candidates:
             box = box_of(guess, rules)
             cleaned = apply_rules(guess[box], rules, voxel_ml)
@@ -75,8 +83,8 @@ class TryRules:
                 np.subtract(_counts(self.labels, there, new, s), _counts(self.labels, there, old, s))
                 for s in _structures(self.labels)
             ]
-            after.append(_dice(before + moved))
-        return TriedCase(_dice(before), tuple(after))
+            after.append(_dice(before + moved, lacking))
+        return TriedCase(_dice(before, lacking), tuple(after))
 
 
 @dataclass(frozen=True)
@@ -95,13 +103,19 @@ class MeasurePieces:
         return tuple(tuple((pieces_of(mask)[1] * voxel_ml).tolist()) for mask in masks)
 
 
-def decide_rules(files: Mapping[str, ScoredFiles], labels: LabelSchema, engine: Engine) -> Cleaning:
+def decide_rules(
+    files: Mapping[str, ScoredFiles],
+    labels: LabelSchema,
+    engine: Engine,
+    unlabelled: Mapping[str, tuple[int, ...]] | None = None,
+) -> Cleaning:
     """The rules that help.
 
     Args:
         files: case -> paths of its reference and of what a model predicted that did not see it.
         labels: what their values mean.
         engine: who does it.
+        unlabelled: case -> numbers of the structures that nobody annotated in it, about which it tells nothing.
 
     Returns:
         Cleaning; a case whose files cannot be read tells nothing.
@@ -110,7 +124,8 @@ def decide_rules(files: Mapping[str, ScoredFiles], labels: LabelSchema, engine: 
     measured = _values(engine, MeasurePieces(labels), items)
     candidates = tuple((rule,) for s in _structures(labels) for rule in _candidates(labels, s, [case[s] for case in measured]))
     owners = [s for s in _structures(labels) for _ in _candidates(labels, s, [case[s] for case in measured])]
-    tried: list[TriedCase] = _values(engine, TryRules(labels, candidates), items)
+    lacking = unlabelled or {}
+    tried: list[TriedCase] = _values(engine, TryRules(labels, candidates, lacking), items)
     found = {number: _difference(tried, number, s) for number, s in enumerate(owners)}
     tested = [number for number, one in found.items() if one.mean and one.p_value is not None]
     corrected = dict(zip(tested, holm([found[number].p_value or 0.0 for number in tested]), strict=True))
@@ -123,7 +138,7 @@ def decide_rules(files: Mapping[str, ScoredFiles], labels: LabelSchema, engine: 
             kept[key] = number
         decisions.append(Decision(f"post-processing of {labels.structures[s]}", f"{rule}: {'helps' if helps else 'no'}", why))
     rules = tuple(candidates[number][0] for number in sorted(kept.values(), key=lambda n: (_is_filling(candidates[n][0]), n)))
-    return _checked_together(rules, tuple(decisions), TryRules(labels, (rules,)), engine, items)
+    return _checked_together(rules, tuple(decisions), TryRules(labels, (rules,), lacking), engine, items)
 
 
 def _checked_together(
@@ -192,9 +207,10 @@ def _counts(labels: LabelSchema, truth: np.ndarray, guess: np.ndarray, s: int) -
     return int(np.count_nonzero(one & other)), int(np.count_nonzero(one)) + int(np.count_nonzero(other))
 
 
-def _dice(counts: np.ndarray) -> tuple[float, ...]:
-    """Dice of each structure of (structures, 2) counts; 1 where both masks are empty."""
-    return tuple(2 * both / total if total else 1.0 for both, total in counts.tolist())
+def _dice(counts: np.ndarray, lacking: Collection[int]) -> tuple[float | None, ...]:
+    """Dice of each structure of (structures, 2) counts; 1 where both masks are empty, None for those that are ``lacking``."""
+    found = [2 * both / total if total else 1.0 for both, total in counts.tolist()]
+    return tuple(None if s in lacking else value for s, value in enumerate(found))
 
 
 def _structures(labels: LabelSchema) -> range:

@@ -170,16 +170,16 @@ def refuse_changed(runs: Mapping[str, Run]) -> None:
             if state and state.identity != digest(task):
                 raise AutosegError(
                     f"{name}: fold {fold} was trained on other data, or by another plan or network, than there are now. Put "
-                    "them back as they were, or begin the study anew with --fresh"
+                    "them back as they were, or start the study again with --fresh"
                 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrossValidated:
     """A configuration that has been cross-validated.
 
     Attributes:
-        name: of the configuration; ``about`` says in a sentence what it is.
+        name: of the configuration; ``about`` says in a sentence what it is. ``plan`` is the name of its plan, '' of several.
         model: that its folds have made.
         report: on all cases.
         method: the same for comparisons.
@@ -198,6 +198,7 @@ class CrossValidated:
     files: dict[str, ScoredFiles]
     calibration: Calibration | None = None
     about: str = ""
+    plan: str = ""
 
 
 def files_of(spec: DatasetSpec, reports: Mapping[Path, Report]) -> dict[str, ScoredFiles]:
@@ -221,7 +222,7 @@ def read_configuration(item: Configuration, run: Path, model: Path, folds: Seque
     records = {fold: found for fold in folds if (found := read_fold(fold_folder(run, fold)))}
     for fold in folds:
         if fold not in records:
-            raise AutosegError(f"{run}: has no record of fold {fold}. Give the command again with --fresh")
+            raise AutosegError(f"{run}: has no record of fold {fold}. Run the command again with --fresh")
     record = records[folds[0]]
     plan = record.task.plan
     cost = measure_cost(plan.network, plan.patch_size)
@@ -245,6 +246,7 @@ def read_configuration(item: Configuration, run: Path, model: Path, folds: Seque
         files=files_of(spec, {folder: read_report(folder / REPORT_FILE) for folder in scored}),
         calibration=read_record(Calibration, path, strict=False) if path.is_file() else None,
         about=_about(plan, cost.parameters),
+        plan=plan.name,
     )
 
 

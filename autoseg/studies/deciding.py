@@ -13,6 +13,7 @@ from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.calibration import Calibration
 from autoseg.evaluation.comparison import compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
+from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.groups import Groups
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.evaluation.study_findings import MADE_BY, Change, Decided, change_of, changes_between
@@ -23,7 +24,7 @@ from autoseg.inference.bundle import load_bundle
 from autoseg.names import remove_folder
 from autoseg.options import Runtime, StudyOptions
 from autoseg.reconstruct.components import LabelRule, apply_rules
-from autoseg.studies.choice import choose, is_better
+from autoseg.studies.choice import choose, improvements
 from autoseg.studies.cleaning import decide_rules, voxel_volume_ml
 from autoseg.studies.configuration import CrossValidated
 from autoseg.studies.ensemble import SECOND, cross_validate_ensemble
@@ -73,9 +74,9 @@ def decide(about: Study, found: Sequence[CrossValidated], failed: dict[str, str]
     costs = {one.name: one.operations_per_ml for one in found}
     name, why = choose([one.method for one in found], costs, about.options.margin)
     single = next(one for one in found if one.name == name)
-    together = _consider_ensemble(about, single, found)
+    together = _consider_ensembles(about, single, found)
     chosen = together.chosen
-    cleaning = decide_rules(chosen.files, chosen.report.labels, LocalEngine(about.runtime.workers))
+    cleaning = decide_rules(chosen.files, chosen.report.labels, LocalEngine(about.runtime.workers), chosen.report.unlabelled)
     report, maps = _final_report(about, chosen, cleaning.rules)
     decisions = (why, *together.decisions, *cleaning.decisions)
     decisions += (*_about_rules(cleaning.rules), *_about_temperature(chosen.calibration))
@@ -102,26 +103,43 @@ def decide(about: Study, found: Sequence[CrossValidated], failed: dict[str, str]
     return studied
 
 
-def _consider_ensemble(about: Study, single: CrossValidated, found: Sequence[CrossValidated]) -> Considered:
-    """The two of highest Dice together, where that is better than the one alone."""
-    ranked, tried = sorted(found, key=lambda one: -(one.method.mean_of("dice") or 0.0)), tuple(found)
-    if len(ranked) < 2:
+def _consider_ensembles(about: Study, single: CrossValidated, found: Sequence[CrossValidated]) -> Considered:
+    """Two of them together, where that is better than the one alone."""
+    pairs, tried = _pairs(found), tuple(found)
+    if not pairs:
         return Considered(single, tried)
-    pair, bundles = f"{ranked[0].name} and {ranked[1].name}", [load_bundle(one.model) for one in ranked[:2]]
-    if any(bundle.coarse for bundle in bundles):
-        return Considered(single, tried, (Decision("ensemble", "not tried", f"{pair}: a cascade cannot be part of one"),))
+    runtime = replace(about.runtime, fresh=False, device=device_names(about.runtime.device)[0])
     if about.runtime.fresh:
         remove_folder(about.folder / ENSEMBLE, owner=about.folder)
-    prepared = about.workspace.prepared(about.spec.name, bundles[0].plan.name)
-    runtime = replace(about.runtime, fresh=False, device=device_names(about.runtime.device)[0])
-    both = cross_validate_ensemble(ranked[0], ranked[1], about.spec, prepared, about.folder / ENSEMBLE, runtime)
-    better, evidence = is_better(both.method, single.method, about.options.margin)
-    told, changes = f"{pair} minus {single.name}: {evidence}", (change_of(pair, both.method, single.method, kept=better),)
-    if better:
-        decision = Decision("ensemble", pair, "better than one alone, and the data support it", told)
-        return Considered(both, (both, *tried), (decision,), changes)
-    decision = Decision("ensemble", "none", "the data do not support that two are better than one", told)
-    return Considered(single, (*tried, both), (decision,), changes)
+    together, decisions = list[CrossValidated](), list[Decision]()
+    for number, (one, other) in enumerate(pairs):
+        bundles = [load_bundle(each.model) for each in (one, other)]
+        if any(bundle.coarse for bundle in bundles):
+            why = f"{one.name} and {other.name}: a cascade cannot be part of one"
+            decisions.append(Decision("ensemble", "not tried", why))
+            continue
+        prepared, place = about.workspace.prepared(about.spec.name, bundles[0].plan.name), about.folder / ENSEMBLE / str(number)
+        together.append(cross_validate_ensemble(one, other, about.spec, prepared, place, runtime))
+    evidence = improvements(single.method, [each.method for each in together], about.options.margin)
+    better = [each for each in together if evidence[each.name][0]]
+    chosen = max(better, key=_dice, default=single)
+    changes = tuple(change_of(each.name, each.method, single.method, kept=each is chosen) for each in together)
+    if together:
+        numbers = "; ".join(f"{name} minus {single.name}: {told}" for name, (_, told) in evidence.items())
+        no, yes = "the data do not support that two are better than one", "better than one alone, and the data support it"
+        decisions.append(Decision("ensemble", chosen.name if better else "none", yes if better else no, numbers))
+    return Considered(chosen, (*tried, *together), tuple(decisions), changes)
+
+
+def _pairs(found: Sequence[CrossValidated]) -> list[tuple[CrossValidated, CrossValidated]]:
+    """The two of highest Dice; and, where these are of one plan, the best with the best one of another plan."""
+    best, *others = sorted(found, key=_dice, reverse=True)
+    elsewhere = [other for other in others if other.plan != best.plan]
+    return [(best, other) for other in dict.fromkeys([*others[:1], *elsewhere[:1]])]
+
+
+def _dice(one: CrossValidated) -> float:
+    return one.method.mean_of("dice") or 0.0
 
 
 def _about_rules(rules: Sequence[LabelRule]) -> tuple[Decision, ...]:
@@ -182,7 +200,6 @@ def _final_report(about: Study, chosen: CrossValidated, rules: Sequence[LabelRul
         write_label_volume(LabelVolume(said, volume.geometry), path, like=maps[case])
     references = {case: Path(files.reference) for case, files in chosen.files.items()}
     lesions = LesionRule(about.spec.lesions) if about.spec.lesions else None
-    report = evaluate_folder(
-        references, folder, chosen.report.labels, ending=ending, engine=LocalEngine(about.runtime.workers), lesions=lesions
-    )
+    annotation, engine = Annotation(lesions, chosen.report.unlabelled), LocalEngine(about.runtime.workers)
+    report = evaluate_folder(references, folder, chosen.report.labels, ending=ending, engine=engine, annotation=annotation)
     return replace(report, groups=about.groups), cleaned

@@ -8,34 +8,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from autoseg.data.dataset import DatasetSpec
 from autoseg.data.unlike import TrainingScans
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.inference.bundle import Bundle, add_scans, load_bundle, save_bundle, store_windows
+from autoseg.evaluation.report import REPORT_FILE
+from autoseg.inference.bundle import COARSE, MODEL, Bundle, add_scans, copy_bundle, load_bundle, save_bundle, store_windows
 from autoseg.inference.calibration import MOST_CASES, calibrate, can_spare
 from autoseg.inference.predictor import Predictor
+from autoseg.locks import run_lock
 from autoseg.methods.folder import about_training
 from autoseg.names import remove_folder
 from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.calibration import CalibrationSamples
-from autoseg.preprocess.store import open_case
+from autoseg.preprocess.case import one_hot
+from autoseg.preprocess.store import StoredCase
 from autoseg.records import FoldRecord, TrainedAbout, as_recorded, read_fold, write_fold
+from autoseg.studies.coarse import FOLDER, BringCoarse, bring_coarse, predictions_of
 from autoseg.studies.restoration import restoration_table, validate_restoration
 from autoseg.studies.scoring import predict_and_score, predict_shard
 from autoseg.studies.starting import learned_from
-from autoseg.training.fold import FoldTask, TrainedFold, train_fold
+from autoseg.training.checkpoint import read_state
+from autoseg.training.fold import CHECKPOINT, Cases, FoldTask, TrainedFold, train_fold
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe
 from autoseg.training.settle import RATES, Training
 from autoseg.training.transfer import Start
 from autoseg.versions import versions
-from planners.records import to_json
+from planners.plan import Plan
+from planners.records import digest, to_json
 
-__all__ = ["FoldResult", "Run", "calibrate_fold", "fold_folder", "train_one"]
+__all__ = ["FoldResult", "Run", "calibrate_fold", "coarse_labels", "fold_folder", "train_one"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +88,7 @@ class Run:
         folder: of the run; ``prepared``, ``model``: of the prepared cases and the model.
         device: to train on.
         runtime: where and how.
+        coarse: the run of the coarse stage, all its folds, where the plan is that of the fine stage of a cascade.
         ranks: the processes that train together; this one's share of the work.
     """
 
@@ -96,6 +104,7 @@ class Run:
     model: Path
     device: torch.device
     runtime: Runtime
+    coarse: Run | None = None
     ranks: Ranks = ALONE
 
 
@@ -107,11 +116,12 @@ def fold_folder(run: Path, fold: str) -> Path:
 def train_one(run: Run, fold: str) -> FoldResult:
     """Train a fold of a run, or go on with it; a finished one is validated again. Of several ranks the first has the report."""
     folder, task, start, ranks = fold_folder(run.folder, fold), run.tasks[fold], run.starts.get(fold), run.ranks
+    coarse = coarse_labels(run, run.coarse) if run.coarse else None
     if run.runtime.fresh:
         ranks.alone(lambda: remove_folder(folder, owner=run.folder))
     cases = f"{len(task.training)} training cases, {len(task.validation)} validation cases"
     logger.info("%s, fold %s: %s, on %s", run.folder.name, fold, cases, run.device)
-    trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start, ranks=ranks)
+    trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start, coarse=coarse, ranks=ranks)
     bundle = ranks.alone(lambda: _save(run, fold, trained, about_training(folder, _write_record(run, task, folder, trained))))
     report, restoration = None, None
     failures: tuple[str, ...] = ()
@@ -122,6 +132,29 @@ def train_one(run: Run, fold: str) -> FoldResult:
             report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
             calibrate_fold(run, task, fold)
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
+
+
+def coarse_labels(run: Run, coarse: Run) -> Path:
+    """What the coarse stage says of all cases that it did not see; its folds are trained where they are not yet."""
+    folders, ranks = {fold: fold_folder(coarse.folder, fold) for fold in coarse.tasks}, run.ranks
+    for fold, folder in folders.items():
+        (done,) = ranks.from_first([float(ranks.is_first and _is_validated(coarse, fold))])
+        if not done:
+            with ranks.held(run_lock(folder)):
+                train_one(coarse, fold)
+    validation = {fold: task.validation for fold, task in coarse.tasks.items()}
+    predictions = predictions_of(folders, validation, run.spec.file_ending)
+    step = BringCoarse(run.folder / FOLDER, run.training.plan, run.spec.labels, predictions)
+    ranks.alone(lambda: bring_coarse(step, {case.id: case for case in run.spec.training}, run.runtime))
+    return step.folder
+
+
+def _is_validated(run: Run, fold: str) -> bool:
+    """Whether a fold was trained as it is asked for, its weights are in the model and its validation cases are scored."""
+    folder = fold_folder(run.folder, fold)
+    reached, record = read_state(folder / CHECKPOINT), folder / "validation" / REPORT_FILE
+    finished = reached is not None and reached.finished and reached.identity == digest(run.tasks[fold])
+    return finished and record.is_file() and (run.model / MODEL).is_file() and fold in load_bundle(run.model).folds
 
 
 def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) -> FoldRecord:
@@ -146,6 +179,8 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
 def _save(run: Run, fold: str, trained: TrainedFold, about: TrainedAbout) -> Bundle:
     """Add the fold to the model of its run, with what it says of its training."""
     task, state = run.tasks[fold], trained.state
+    if run.coarse:
+        copy_bundle(load_bundle(run.coarse.model), run.model / COARSE)
     save_bundle(
         run.model,
         plan=task.plan,
@@ -192,10 +227,19 @@ def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path)
     return report, failures, validate_restoration(predictor, run.prepared, task.validation, target / "restoration.json")
 
 
+def _input_of(case: StoredCase, plan: Plan) -> np.ndarray:
+    """What the network reads of a case: (C, z, y, x) float32."""
+    image = case.image[:]
+    if plan.coarse is None:
+        return image
+    return np.concatenate([image, one_hot(case.coarse[:], plan.coarse.count).astype(np.float32)])
+
+
 def calibrate_fold(run: Run, task: FoldTask, fold: str) -> None:
     """Find out on validation cases which windows the fold can spare, where nobody has, and store that in the model."""
     inference = _inference(fold)
-    cases = [open_case(run.prepared / name) for name in task.validation]
+    there = Cases(run.prepared, run.folder / FOLDER if run.coarse else None)
+    cases = [there.open(name) for name in task.validation]
     larger = [case for case in cases if can_spare(task.plan, case.shape, inference.step)]
     bundle = load_bundle(run.model)
     if not larger or fold in bundle.windows:
@@ -204,9 +248,9 @@ def calibrate_fold(run: Run, task: FoldTask, fold: str) -> None:
     logger.info("which windows can be spared, on %d validation cases", len(largest))
     predictor = Predictor(bundle, inference, device=str(run.device), scratch=run.folder)
     try:
-        found = calibrate(predictor, (case.image[:] for case in largest))
+        found = calibrate(predictor, (_input_of(case, task.plan) for case in largest))
     except AutosegError as fault:
-        logger.warning("the model is written, but nobody knows which windows it can spare: %s", fault)
+        logger.warning("the model is written, but which windows it can skip is not known: %s", fault)
         return
     if found is not None:
         store_windows(run.model, {fold: found})

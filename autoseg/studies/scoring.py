@@ -8,6 +8,7 @@ from pathlib import Path
 from autoseg.data.dataset import Case, DatasetSpec
 from autoseg.engines import LocalEngine
 from autoseg.evaluation import Report, evaluate_folder, write_report
+from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.cohort import Output, Predict, predict_cohort
@@ -37,8 +38,8 @@ def predict_and_score(
     done = predict_cohort(step, cases, engine=LocalEngine(), on_done=runtime.progress("predict", len(cases)))
     references = {case.id: case.label for case in cases if case.label is not None}
     lesions = LesionRule(spec.lesions) if spec.lesions else None
-    engine = LocalEngine(runtime.workers)
-    report = evaluate_folder(references, target, spec.labels, ending=ending, engine=engine, lesions=lesions)
+    engine, annotation = LocalEngine(runtime.workers), Annotation(lesions, {case.id: case.unlabelled for case in cases})
+    report = evaluate_folder(references, target, spec.labels, ending=ending, engine=engine, annotation=annotation)
     write_report(report, target)
     return report, all_failures(done, report)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 
 import torch
@@ -22,15 +22,17 @@ from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
 from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of
 from autoseg.studies.starting import image_digests, open_model, start_of
 from autoseg.training.fold import task_of
+from autoseg.training.losses import refuse_deaf_loss
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe
 from autoseg.training.settle import batches_at_once, settle
-from autoseg.training.transfer import load_matching
+from autoseg.training.transfer import frozen_parameters, load_matching, meaning_of
 from autoseg.workspace import Workspace
-from planners import NetworkSpec
+from planners import NetworkSpec, Plan
 from planners.plan import Decision
+from planners.records import digest, identity
 
-__all__ = ["Asked", "asked_run", "check_model", "settle_run", "tell"]
+__all__ = ["Asked", "asked_run", "check_model", "run_name", "settle_run", "tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,24 +82,47 @@ def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, opt
     return Asked(spec, folds, recipe, network, chosen, open_model(options.start, workspace))
 
 
+def run_name(asked: str | None, plan: Plan, network: str | NetworkSpec | None) -> str:
+    """The name of a run: that asked for, else its plan and its network."""
+    chosen = network.name if isinstance(network, NetworkSpec) else network or plan.network.name
+    return asked or f"{plan.name}_{chosen}"
+
+
 def settle_run(
-    asked: Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime, ranks: Ranks = ALONE
+    asked: Asked,
+    ready: Ready,
+    workspace: Workspace,
+    options: TrainOptions,
+    runtime: Runtime,
+    ranks: Ranks = ALONE,
+    coarse: Run | None = None,
 ) -> Run:
-    """Everything that is decided before the first step."""
+    """Everything that is decided before the first step; ``coarse`` is the run of the coarse stage, where the plan has one."""
+    if ready.plan.coarse and coarse is None:
+        raise TrainingError(f"plan {ready.plan.name!r} is a cascade, which autoseg train trains; choose another plan here")
     spec, splits = asked.spec, _splits_of(asked.folds, ready, workspace)
+    if any(case.unlabelled for case in spec.training):
+        refuse_deaf_loss(asked.recipe.loss)
     length = length_of(options.training, ready.plan, batches_at_once(asked.recipe, ranks.count))
     training = settle(ready.plan, asked.recipe, length, asked.device.type, ready.voxels, asked.network, ranks.count)
     tell(training.decisions)
     images, seed, prepared = image_digests(ready.scans), options.training.seed, ready.digest
     model = asked.model
-    starts = {name: start_of(model, name, split.validation, images) for name, split in splits.items()} if model else {}
-    name = options.name or f"{training.plan.name}_{training.plan.network.name}"
+    starts = (
+        {name: start_of(model, name, split.validation, images, unseen=options.unseen) for name, split in splits.items()}
+        if model
+        else {}
+    )
+    name = run_name(options.name, ready.plan, asked.network)
     return Run(
         spec=spec,
         training=training,
         asked=asked.recipe,
         tasks={
-            fold: task_of(training, spec.labels, seed, split, prepared, starts[fold].identity if fold in starts else "")
+            fold: replace(
+                task_of(training, spec.labels, seed, split, prepared, starts[fold].identity if fold in starts else ""),
+                coarse=digest([identity(task) for task in coarse.tasks.values()]) if coarse else "",
+            )
             for fold, split in splits.items()
         },
         starts=starts,
@@ -109,6 +134,7 @@ def settle_run(
         device=asked.device,
         runtime=runtime,
         ranks=ranks,
+        coarse=coarse,
     )
 
 
@@ -126,14 +152,18 @@ def check_model(run: Run) -> None:
     With ``fresh`` a model of another plan, or of other labels, is moved aside.
     """
     plan, labels, channels = run.training.plan, run.spec.labels, run.spec.channels
+    if run.coarse:
+        check_model(run.coarse)
     network = build_network(plan.network)
+    transfer = None
     for start in run.starts.values():
-        load_matching(network, start.load(), start.source)
+        transfer = load_matching(network, start.load(), start.source, start.meaning, meaning_of(plan, labels))
+    frozen_parameters(network, run.training.recipe.freeze, transfer)  # or an error
     try:
         refuse_other_model(run.model, plan=plan, labels=labels, channels=channels, file_ending=run.spec.file_ending)
     except ModelError as fault:
         if not run.runtime.fresh:
-            raise ModelError(f"{fault}\nGive the run another --name, or start it anew with --fresh") from fault
+            raise ModelError(f"{fault}\nGive the run another --name, or start it again with --fresh") from fault
         aside = next(p for n in itertools.count(1) if not (p := run.model.with_name(f".{run.model.name}.old{n}")).exists())
         run.model.rename(aside)
         logger.warning("the model of the earlier run has another plan and was moved to %s", aside)

@@ -8,7 +8,7 @@ from pathlib import Path
 from autoseg.data.scan import CaseScan
 from autoseg.inference.bundle import Bundle, load_bundle
 from autoseg.inference.find import find_model
-from autoseg.training.transfer import Start, Transfer, choose_fold
+from autoseg.training.transfer import Start, Transfer, choose_fold, meaning_of
 from autoseg.workspace import Workspace
 from planners.records import digest
 
@@ -25,24 +25,26 @@ def open_model(model: str | Path | None, workspace: Workspace) -> Bundle | None:
     return None if model is None else load_bundle(find_model(model, workspace))
 
 
-def start_of(bundle: Bundle, fold: str, held_back: Collection[str], images: dict[str, str]) -> Start:
+def start_of(bundle: Bundle, fold: str, held_back: Collection[str], images: dict[str, str], *, unseen: bool = False) -> Start:
     """The weights of a model that a fold may start with.
 
     Args:
         held_back: identifiers of its validation cases.
         images: as from ``image_digests``.
+        unseen: somebody vouches for it that a model that does not say what it learned from saw none of them.
 
     Raises:
         TrainingError: they may all have seen a validation case.
     """
     known = {name: bundle.learned_from.get(name, ()) for name in bundle.folds}
-    chosen, why = choose_fold(bundle.name, known, fold, {case: images[case] for case in held_back})
+    chosen, why = choose_fold(bundle.name, known, fold, {case: images[case] for case in held_back}, unseen=unseen)
     first = next(
         iter(bundle.folds)
     )  # whose weights every fold started with in earlier versions, which wrote the model's digest
     identity = bundle.digest if chosen == first else f"{bundle.digest} fold {chosen}"
     source = Transfer(Path(bundle.name).name, bundle.digest, chosen, why)
-    return Start(source, identity, tuple(known[chosen]), bundle.folds[chosen])
+    meaning = meaning_of(bundle.plan, bundle.labels)
+    return Start(source, identity, tuple(known[chosen]), bundle.folds[chosen], meaning)
 
 
 def learned_from(training: Collection[str], images: dict[str, str], start: Start | None) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ def _claim(path: Path, record: StudyRecord, fresh: bool) -> None:
             told = "; ".join(f"{key} was {earlier[key]}, is {record.asked[key]}" for key in other)
             raise AutosegError(
                 f"{path.parent}: is a study with other settings: {told}. Give the settings it began with, another --name, "
-                "or begin it anew with --fresh"
+                "or start it again with --fresh"
             )
         return
     write_json(path, record, seal=True)

@@ -37,21 +37,25 @@ class Batch:
         images: (B, C, Z, Y, X) float32.
         codes: (B, Z, Y, X) int16 label codes.
         lesson: in the steps that teach restoration.
+        unlabelled: (B, structures) bool, those that nobody annotated in the case of a sample; None where no case lacks any.
     """
 
     images: torch.Tensor
     codes: torch.Tensor
     lesson: Lesson | None = None
+    unlabelled: torch.Tensor | None = None
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """All of them, always in the same order."""
-        return self.images, self.codes, *(self.lesson.tensors if self.lesson else ())
+        lacking = () if self.unlabelled is None else (self.unlabelled,)
+        return self.images, self.codes, *lacking, *(self.lesson.tensors if self.lesson else ())
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """The batch with every tensor changed."""
-        images, codes, *lesson = map(change, self.tensors)
-        return Batch(images, codes, Lesson(*lesson) if lesson else None)
+        images, codes, *others = map(change, self.tensors)
+        lacking = None if self.unlabelled is None else others.pop(0)
+        return Batch(images, codes, Lesson(*others) if others else None, lacking)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device; the caller does not wait for the copies."""

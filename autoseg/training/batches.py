@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from autoseg.data.labels import LabelSchema
+from autoseg.preprocess.case import one_hot
 from autoseg.preprocess.cases import TrainingCase
 from autoseg.preprocess.normalize import outside_value
 from autoseg.training.augment import (
@@ -27,14 +28,16 @@ from autoseg.training.augment import (
     Drawn,
     Setting,
     apply,
+    apply_to_codes,
     draw,
     mirrored_only,
     split,
     with_degradations,
 )
+from autoseg.training.augment.coarse import Corruption, corrupt, draw_corruption
 from autoseg.training.batch import Batch, Lesson
 from autoseg.training.recipe import Recipe, patch_stage
-from autoseg.training.sampling import draw_centre, forced_foreground, read_block
+from autoseg.training.sampling import draw_centre, forced_foreground, read_block, read_codes
 from planners.plan import Plan
 
 __all__ = ["Share", "make_batch", "restored_patch"]
@@ -105,6 +108,11 @@ def make_batch(
     )
     preset = PRESETS[recipe.augmentation]
 
+    lacking: list[tuple[int, ...]] = []  # of the samples of the segmentation
+
+    coarse: list[torch.Tensor] = []  # of the samples of the segmentation, where there is a coarse stage
+    disturbed = bool(preset.steps) and not augmentation_free
+
     def samples(preset: Augmentation, setting: Setting, filling: int, finish: Finish) -> list[torch.Tensor]:
         """The samples of this share, of ``size``; ``filling`` is the code beyond the scan."""
         made = []
@@ -112,19 +120,39 @@ def make_batch(
             case = cases[int(rng.integers(len(cases)))]
             drawn = draw(rng, preset, setting)
             foreground = forced_foreground(rng, position, size, recipe.foreground)
-            centre = draw_centre(rng, case, setting.patch_size, labels.structure_codes, foreground)
+            disturbance = draw_corruption(rng, plan.coarse.count) if plan.coarse and disturbed else Corruption()
+            groups = [codes for n, codes in enumerate(labels.structure_codes) if n not in case.unlabelled]
+            centre = draw_centre(rng, case, setting.patch_size, groups, foreground)
             if not share.has(position):
                 continue
+            lacking.append(case.unlabelled)
             block = read_block(case, centre, drawn.source_size, outside, filling)
             image, codes = (torch.from_numpy(array).to(device) for array in block)
             made.append(finish(image, codes, drawn))
+            if plan.coarse:
+                coarse.append(_coarse_channels(case, centre, drawn, plan.coarse.count, disturbance))
         return [torch.stack(tensors) for tensors in zip(*made, strict=True)]
 
     images, codes = samples(mirrored_only(preset) if augmentation_free else preset, setting, 0, apply)
+    if coarse:
+        images = torch.cat([images, torch.stack(coarse).to(images)], dim=1)
+    unlabelled = _table(lacking, len(labels.structures), device) if any(case.unlabelled for case in cases) else None
     if not recipe.restoration_weight or step % recipe.restoration_every:
-        return Batch(images, codes)
+        return Batch(images, codes, unlabelled=unlabelled)
     small = replace(setting, patch_size=restored_patch(plan.patch_size, plan.network.divisor))
-    return Batch(images, codes, Lesson(*samples(with_degradations(preset), small, BEYOND, _degraded)))
+    return Batch(images, codes, Lesson(*samples(with_degradations(preset), small, BEYOND, _degraded)), unlabelled)
+
+
+def _table(lacking: Sequence[Sequence[int]], structures: int, device: torch.device | str) -> torch.Tensor:
+    """(samples, structures) bool of the numbers of structures for each sample."""
+    return torch.tensor([[number in numbers for number in range(structures)] for numbers in lacking], device=device)
+
+
+def _coarse_channels(case: TrainingCase, centre: np.ndarray, drawn: Drawn, count: int, disturbance: Corruption) -> torch.Tensor:
+    """(count, *patch_size) float32: what the coarse stage says of a sample, disturbed."""
+    codes = torch.from_numpy(read_codes(case.coarse, centre, drawn.source_size))
+    channels = corrupt(one_hot(apply_to_codes(codes, drawn).numpy(), count), disturbance)
+    return torch.from_numpy(channels.astype(np.float32))
 
 
 def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:

@@ -123,7 +123,7 @@ def read_state(path: Path) -> LoopState | None:
 
 
 def _blamed_on(path: Path) -> AbstractContextManager[None]:
-    return blamed_on(path, "the whole checkpoint of this training", TrainingError, "Start the run anew with --fresh.")
+    return blamed_on(path, "the whole checkpoint of this training run", TrainingError, "Start the run again with --fresh.")
 
 
 def _state(about: dict[str, str], path: Path) -> LoopState:

@@ -23,25 +23,26 @@ from autoseg.errors import TrainingError
 from autoseg.networks import Scores, build_network
 from autoseg.networks.devices import Applied, prepare_for
 from autoseg.preprocess.cases import TrainingCase, voxels_of
-from autoseg.preprocess.store import loaded, open_case
+from autoseg.preprocess.coarse import with_coarse
+from autoseg.preprocess.store import StoredCase, loaded, open_case
 from autoseg.records import Check, read_checks
 from autoseg.training.batch import Batch
 from autoseg.training.batches import Share, make_batch
 from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.length import Length
-from autoseg.training.loop import Job, Loss, MakeBatch, NotFinite, fit
+from autoseg.training.loop import Job, Loss, MakeBatch, NotFinite, Result, fit
 from autoseg.training.losses import LOSSES, can_be_divided, in_slabs
 from autoseg.training.memory import refuse_too_large
 from autoseg.training.monitor import append_history, plot_history, tell_listeners, trim_history
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe, is_augmentation_free, patch_stage, steps_of_an_epoch
 from autoseg.training.settle import Training
-from autoseg.training.transfer import Start, Transfer, load_matching
+from autoseg.training.transfer import Start, Transfer, frozen_parameters, load_matching, meaning_of
 from planners.cost import prefers_lazy_logits
 from planners.plan import Plan
 from planners.records import added, digest
 
-__all__ = ["FoldTask", "TrainedFold", "task_of", "train_fold"]
+__all__ = ["Cases", "FoldTask", "TrainedFold", "task_of", "train_fold"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class FoldTask:
         training, validation: identifiers of the prepared cases.
         prepared_digest: of the prepared cases.
         start: identity of the weights it starts with, or empty.
+        coarse: identity of the coarse stage whose labels it reads, or empty.
         batches_at_once: as ``Training.batches_at_once``.
     """
 
@@ -75,6 +77,7 @@ class FoldTask:
     validation: tuple[str, ...]
     prepared_digest: str
     start: str = ""
+    coarse: str = added(2, "")
     batches_at_once: int = added(2, 1)
 
 
@@ -124,6 +127,7 @@ def train_fold(
     folder: Path,
     device: torch.device,
     start: Start | None = None,
+    coarse: Path | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainedFold:
     """Train, or go on with, the fold whose working files are in ``folder``.
@@ -134,6 +138,7 @@ def train_fold(
         folder: for ``checkpoint.safetensors``, ``history.jsonl`` and ``curves.png``.
         device: to train on.
         start: weights to begin with.
+        coarse: folder of what a coarse stage said of the cases, where the plan has coarse labels.
         ranks: the processes that train together; the first one alone writes.
 
     Raises:
@@ -154,13 +159,15 @@ def train_fold(
         identity=digest(task),
         checkpoint=folder / CHECKPOINT,
         prepare=partial(_prepare, task, device),
+        frozen=frozen_parameters(network, task.recipe.freeze, transfer),
         ranks=ranks,
     )
     ranks.alone(lambda: trim_history(folder / HISTORY, _step_reached(folder)))
-    batches, drawn_from = _batches(task, prepared, device, ranks)
+    cases = Cases(prepared, coarse)
+    batches, drawn_from = _batches(task, cases, device, ranks)
     with _naming_cases(drawn_from):
         on_check = _Monitor(folder) if ranks.is_first else lambda row: None
-        done = fit(network, batches, _validation_patches(task, prepared, ranks), job, on_check=on_check)
+        done = fit(network, batches, _validation_patches(task, cases, ranks), job, on_check=on_check)
     if ranks.is_first:
         plot_history(read_checks(folder / HISTORY), folder / CURVES)
     return TrainedFold(done.weights, done.state, done.applied, transfer)
@@ -184,15 +191,28 @@ def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Tran
     torch.manual_seed(task.seed)
     lazy, detached = prefers_lazy_logits(task.plan.network), task.recipe.restoration_detach
     network = build_network(task.plan.network, lazy_logits=lazy, restoration_detached=detached)
-    transfer = load_matching(network, start.load(), start.source) if start else None
+    now = meaning_of(task.plan, task.labels)
+    transfer = load_matching(network, start.load(), start.source, start.meaning, now) if start else None
     if transfer:
         logger.info("%s", transfer)
     return network, transfer
 
 
-def _batches(task: FoldTask, prepared: Path, device: torch.device, ranks: Ranks) -> tuple[MakeBatch, dict[int, _Drawn]]:
+@dataclass(frozen=True)
+class Cases:
+    """Where the prepared cases lie, and what a coarse stage said of them."""
+
+    prepared: Path
+    coarse: Path | None = None
+
+    def open(self, name: str) -> StoredCase:
+        case = open_case(self.prepared / name)
+        return with_coarse(case, self.coarse) if self.coarse else case
+
+
+def _batches(task: FoldTask, there: Cases, device: torch.device, ranks: Ranks) -> tuple[MakeBatch, dict[int, _Drawn]]:
     """What makes the batch of a step, and which cases it drew for the last steps."""
-    stored = [open_case(prepared / name) for name in task.training]
+    stored = [there.open(name) for name in task.training]
     cases: Sequence[TrainingCase] = loaded(stored, KEPT_BYTES) if device.type == "cuda" else stored
     epoch = steps_of_an_epoch(task.recipe, task.plan, voxels_of(case.shape for case in cases)) / task.batches_at_once
     share = Share(task.seed, ranks.index, ranks.count, task.recipe.divide_batch)
@@ -217,6 +237,9 @@ class _Drawn(Sequence[TrainingCase]):
 
     def __len__(self) -> int:
         return len(self.cases)
+
+    def __iter__(self) -> Iterator[TrainingCase]:  # to look at all of them is to draw none
+        return iter(self.cases)
 
     def __getitem__(self, number: Any) -> Any:
         self.names.append(self.cases[number].case)
@@ -262,23 +285,25 @@ def _prepare(task: FoldTask, device: torch.device, network: torch.nn.Module, pre
 
 
 def patch_dice(
-    results: Iterable[tuple[torch.Tensor | Scores, torch.Tensor]],
+    results: Iterable[Result],
     labels: LabelSchema,
     summed: Callable[[Sequence[float]], Sequence[float]] = lambda values: values,
 ) -> dict[str, float | None]:
-    """Dice of each structure over all validation patches together; None where it is in neither.
+    """Dice of each structure over all validation patches together in which it is annotated; None where it is in neither.
 
     ``summed`` adds up numbers of voxels over all ranks, each of which has some of the patches.
     """
     both = dict.fromkeys(labels.structures, 0)
     total = dict.fromkeys(labels.structures, 0)
-    for logits, codes in (part for whole in results for part in in_slabs(*whole)):
+    parts = ((*part, unlabelled) for logits, codes, unlabelled in results for part in in_slabs(logits, codes))
+    for logits, codes, unlabelled in parts:
         logits = logits.logits() if isinstance(logits, Scores) else logits
         valid = codes >= 0
         winner = None if labels.has_regions else logits.argmax(dim=1)
         for i, (name, members) in enumerate(zip(labels.structures, labels.structure_codes, strict=True)):
-            truth = torch.isin(codes, torch.tensor(members, device=codes.device)) & valid
-            found = (logits[:, i] > 0 if labels.has_regions else winner == i + 1) & valid
+            counted = valid if unlabelled is None else valid & ~unlabelled[:, i, None, None, None]
+            truth = torch.isin(codes, torch.tensor(members, device=codes.device)) & counted
+            found = (logits[:, i] > 0 if labels.has_regions else winner == i + 1) & counted
             both[name] += int((truth & found).sum())
             total[name] += int(truth.sum() + found.sum())
     counts = summed([*both.values(), *total.values()])
@@ -286,7 +311,7 @@ def patch_dice(
     return {name: 2 * common / voxels if voxels else None for name, common, voxels in pairs}
 
 
-def _validation_patches(task: FoldTask, prepared: Path, ranks: Ranks) -> list[Batch]:
+def _validation_patches(task: FoldTask, there: Cases, ranks: Ranks) -> list[Batch]:
     """One fixed patch, without augmentation, from each of a few validation cases (of training cases where there are none).
 
     These are spread over the ranks.
@@ -296,7 +321,7 @@ def _validation_patches(task: FoldTask, prepared: Path, ranks: Ranks) -> list[Ba
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, most).round().astype(int)]
     plain = replace(task.recipe, augmentation="none", batch_size=1, foreground=1.0, patch_curriculum=(), restoration_weight=0.0)
     return [
-        make_batch([open_case(prepared / name)], task.plan, plain, task.labels, task.seed, step, 1.0)
+        make_batch([there.open(name)], task.plan, plain, task.labels, task.seed, step, 1.0)
         for step, name in ranks.share(list(enumerate(chosen)))
     ]
 

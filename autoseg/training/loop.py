@@ -56,8 +56,9 @@ CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the leng
 
 State = dict[str, torch.Tensor]  # of a network, by name
 MakeBatch = Callable[[int, float, float], Batch]  # (step, fraction of the training, steps left) -> batch
-Loss = Callable[..., torch.Tensor]  # (logits, codes) -> scalar; with ``whole``, where that is asked for, as of losses.LOSSES
-Score = Callable[[Iterable[tuple[Any, torch.Tensor]]], dict[str, float | None]]  # (logits, codes) one by one -> by name
+Loss = Callable[..., torch.Tensor]  # (logits, codes) -> scalar; with ``whole`` and ``unlabelled`` as of losses.LOSSES
+Result = tuple[Any, torch.Tensor, torch.Tensor | None]  # logits, codes, unlabelled
+Score = Callable[[Iterable[Result]], dict[str, float | None]]  # results one by one -> by name
 
 
 class NotFinite(TrainingError):
@@ -68,7 +69,7 @@ class NotFinite(TrainingError):
         rates = {name: getattr(recipe, name) for name in ("learning_rate", "muon_learning_rate", "attention_rate")}
         lower = " ".join(f"--set {name}={rate / 3:.2g}" for name, rate in rates.items() if rate)
         super().__init__(
-            f"step {step}: {what}. The last checkpoint is whole; start anew with lower learning rates, such as {lower} "
+            f"step {step}: {what}. The last checkpoint is whole; start again with lower learning rates, such as {lower} "
             "--fresh, and run autoseg verify on the data"
         )
 
@@ -86,6 +87,7 @@ class Job:
         identity: digest of what is trained; a checkpoint of another identity is refused.
         checkpoint: file that is written, and resumed from where it exists.
         prepare: (network, precision) -> Applied: ``prepare_for`` with what it needs to know besides.
+        frozen: parameters that are not trained before ``Recipe.freeze_until``.
         ranks: the processes that train together; batches and validation batches are those of this one.
     """
 
@@ -97,6 +99,7 @@ class Job:
     identity: str
     checkpoint: Path
     prepare: Callable[[torch.nn.Module, str], Applied]
+    frozen: tuple[torch.nn.Parameter, ...] = ()
     ranks: Ranks = ALONE
 
     @property
@@ -203,7 +206,7 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
     if state.identity != job.identity:
         raise TrainingError(
             f"{job.checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
-            "another --name, or start it anew with --fresh"
+            "another --name, or start it again with --fresh"
         )
     job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", f"step {state.step}, {state.seconds:.3f} s")
     logger.info("resuming at step %d after %.1f min", state.step, state.seconds / 60)
@@ -266,7 +269,8 @@ def _loss(network: torch.nn.Module, batch: Batch, weight: float, job: Job, bf16:
     """The loss of a batch: that of the segmentation, and ``weight`` times that of the restoration where there is one."""
     every_scale, kind = job.recipe.deep_supervision, job.device.type
     whole = job.ranks.whole if job.divided else None
-    loss = partial(job.loss, whole=whole) if whole else job.loss
+    loss = _loss_of(batch, job)
+    loss = partial(loss, whole=whole) if whole else loss
     with torch.autocast(kind, torch.bfloat16, enabled=bf16):
         logits = network(batch.images, every_scale=every_scale)
     total: torch.Tensor = deep_supervision_loss(loss, logits if every_scale else [logits], batch.codes)
@@ -275,6 +279,11 @@ def _loss(network: torch.nn.Module, batch: Batch, weight: float, job: Job, bf16:
             _, restored = network(batch.lesson.degraded, restore=batch.lesson.slices)
         total = total + weight * restoration_loss(restored, batch.lesson.clean, whole)
     return total
+
+
+def _loss_of(batch: Batch, job: Job) -> Loss:
+    """The job's loss of logits and codes, told what is unlabelled in the batch."""
+    return job.loss if batch.unlabelled is None else partial(job.loss, unlabelled=batch.unlabelled)
 
 
 def _step(
@@ -290,6 +299,9 @@ def _step(
     set_pace(optimizers, job.recipe, rate, state.steps_expected)
     with job.ranks.watched():
         total = passes(batch.to(job.device), weight)
+    if job.frozen and job.length.fraction(state) < job.recipe.freeze_until:
+        for parameter in job.frozen:
+            parameter.grad = None  # which no optimiser moves
     descend(optimizers, job.recipe, weight)
     return total
 
@@ -340,14 +352,14 @@ def _check(
     network.eval()
     losses: list[float] = []
 
-    def results() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def results() -> Iterator[Result]:
         # one after the other: with many labels even the logits of a few patches fill the memory
-        for batch in validation:
+        for one in validation:
+            batch = one.to(job.device)
             with torch.autocast(job.device.type, torch.bfloat16, enabled=state.bf16):
-                logits = network(batch.images.to(job.device)).float()
-            codes = batch.codes.to(job.device)
-            losses.append(job.loss(logits, codes).item())
-            yield logits, codes
+                logits = network(batch.images).float()
+            losses.append(_loss_of(batch, job)(logits, batch.codes).item())
+            yield logits, batch.codes, batch.unlabelled
 
     dice = job.score(results())
     network.load_state_dict(trained)
@@ -398,7 +410,8 @@ class _Ahead:
 
     One thread beside a CPU training, which needs the cores itself; a few beside an accelerator. Each computes on one core: a
     second team of threads on the same cores would make a CPU training wait for it. More threads than a few make fewer batches,
-    because they wait for the interpreter (EXPERIMENTS.md). What they have a CUDA device do goes before the training.
+    because they wait for the interpreter (docs/experiments/first-gpu-runs.md). What they have a CUDA device do goes before the
+    training.
     """
 
     def __init__(self, batch: MakeBatch, job: Job, state: LoopState) -> None:

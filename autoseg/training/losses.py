@@ -1,14 +1,21 @@
 """How wrong a prediction is: soft Dice, cross-entropy, and both.
 
-Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False, regions=(), whole=None)`` with a scalar
-result in float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a
+Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False, regions=(), unlabelled=None, whole=None)``, a
+scalar in float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a
 voxel is to be ignored: neither its label nor its logits matter. Without ``regions`` the K channels are codes (softmax,
 background first). With ``regions`` (for each channel the codes that belong to it) they are independent (sigmoid).
-``functools.partial`` fixes the keywords for a training run.
+``functools.partial`` fixes the keywords for a training run; ``unlabelled`` is given with the batches of one in which cases lack
+annotations.
 
 The soft Dice of a class is ``(2 I + s) / (P + T + s)`` with s = 1e-5, where I, P and T are the sums over voxels of
 prediction x truth, prediction, and truth: per sample, or over the whole batch with ``batch_dice``. The loss is one
 minus its mean over classes without background (Drozdzal et al. 2016; Isensee et al. 2021).
+
+``unlabelled`` (B, structures) says which structures nobody annotated in a sample. Its background is then *background or one of
+these*. With softmax the probability of that is their sum, so the loss is that of the merged class (the marginal likelihood;
+Shi et al. 2021): it does not change when probability moves between background and an unlabelled structure, and nothing pushes
+one of them in favour of the other. A region that is unlabelled is left out: its channel has no gradient at all. In both cases
+the Dice of an unlabelled structure is left out of the mean.
 
 Losses are made of sums over voxels. So ``logits`` may be ``Scores``: they are then computed slab by slab, once more on the way
 back, and are never in memory all at once. And a batch may be divided over several processes: each hands in its part, and
@@ -41,12 +48,14 @@ __all__ = [
     "dice",
     "dice_cross_entropy",
     "in_slabs",
+    "refuse_deaf_loss",
     "region_targets",
     "restoration_loss",
 ]
 
 Logits = torch.Tensor | Scores
 Regions = Sequence[Sequence[int]]  # for each channel the codes that belong to it
+Unlabelled = torch.Tensor | None  # (B, structures) bool
 Sums = Sequence[torch.Tensor]
 Whole = Callable[[torch.Tensor], torch.Tensor] | None
 
@@ -55,25 +64,43 @@ SLAB = 2**22  # elements of logits whose probabilities are in memory at once
 
 
 def dice_cross_entropy(
-    logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = (), whole: Whole = None
+    logits: Logits,
+    codes: torch.Tensor,
+    *,
+    batch_dice: bool = False,
+    regions: Regions = (),
+    unlabelled: Unlabelled = None,
+    whole: Whole = None,
 ) -> torch.Tensor:
     """Soft Dice loss plus cross-entropy (binary cross-entropy for regions), equally weighed."""
-    entropy, sums = _compare(logits, codes, regions, whole)
-    return entropy + _dice_loss(sums, batch_dice, whole)
+    entropy, sums = _compare(logits, codes, regions, unlabelled, whole)
+    return entropy + _dice_loss(sums, batch_dice, unlabelled, whole)
 
 
 def cross_entropy(
-    logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = (), whole: Whole = None
+    logits: Logits,
+    codes: torch.Tensor,
+    *,
+    batch_dice: bool = False,
+    regions: Regions = (),
+    unlabelled: Unlabelled = None,
+    whole: Whole = None,
 ) -> torch.Tensor:
     """Mean cross-entropy (binary, for regions) over the voxels that are not ignored; ``batch_dice`` has no effect."""
-    return _compare(logits, codes, regions, whole)[0]
+    return _compare(logits, codes, regions, unlabelled, whole)[0]
 
 
 def dice(
-    logits: Logits, codes: torch.Tensor, *, batch_dice: bool = False, regions: Regions = (), whole: Whole = None
+    logits: Logits,
+    codes: torch.Tensor,
+    *,
+    batch_dice: bool = False,
+    regions: Regions = (),
+    unlabelled: Unlabelled = None,
+    whole: Whole = None,
 ) -> torch.Tensor:
     """Soft Dice loss alone."""
-    return _dice_loss(_compare(logits, codes, regions, None)[1], batch_dice, whole)
+    return _dice_loss(_compare(logits, codes, regions, unlabelled, None)[1], batch_dice, unlabelled, whole)
 
 
 LOSSES = Registry(
@@ -84,6 +111,16 @@ LOSSES = Registry(
         "dice": dice,
     },
 )
+
+
+def refuse_deaf_loss(name: str) -> None:
+    """Raise TrainingError for a loss, such as another package's, that cannot be told what is unlabelled."""
+    known = inspect.signature(LOSSES[name]).parameters.values()
+    if not any(one.name == "unlabelled" or one.kind is one.VAR_KEYWORD for one in known):
+        raise TrainingError(
+            f"loss {name!r}: has no parameter 'unlabelled', and in some cases not all structures are annotated. Take another "
+            f"--set loss=NAME, such as {next(iter(LOSSES))}"
+        )
 
 
 def can_be_divided(loss: Callable[..., torch.Tensor]) -> bool:
@@ -184,7 +221,9 @@ def _nearest(codes: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return codes
 
 
-def _compare(logits: Logits, codes: torch.Tensor, regions: Regions, whole: Whole) -> tuple[torch.Tensor, Sums]:
+def _compare(
+    logits: Logits, codes: torch.Tensor, regions: Regions, unlabelled: Unlabelled, whole: Whole
+) -> tuple[torch.Tensor, Sums]:
     """Mean cross-entropy, of the whole batch; and the sums that Dice is made of, each (B, classes): both, prediction, truth."""
     if logits.shape[1] < 2 and not regions:
         raise TrainingError("loss: expected logits of background and at least one structure, found one channel")
@@ -192,10 +231,10 @@ def _compare(logits: Logits, codes: torch.Tensor, regions: Regions, whole: Whole
         raise TrainingError(f"loss: expected a channel of logits for each of {len(regions)} regions, found {logits.shape[1]}")
     with torch.autocast(codes.device.type, enabled=False):
         if isinstance(logits, Scores):
-            parts = [_recomputed(cast(Scores, slab), there, regions) for slab, there in in_slabs(logits, codes)]
+            parts = [_recomputed(cast(Scores, slab), there, regions, unlabelled) for slab, there in in_slabs(logits, codes)]
             entropy, terms, *sums = (torch.stack(part).sum(dim=0) for part in zip(*parts, strict=True))
         else:
-            entropy, terms, *sums = _sums(logits, codes, regions)
+            entropy, terms, *sums = _sums(logits, codes, regions, unlabelled)
         return _mean(entropy, terms, whole), sums
 
 
@@ -216,14 +255,27 @@ def in_slabs(logits: Logits, codes: torch.Tensor) -> Iterator[tuple[Logits, torc
     yield from zip(slabs, codes.split(depths, dim=1), strict=True)
 
 
-def _recomputed(scores: Scores, codes: torch.Tensor, regions: Regions) -> Sums:
+def _recomputed(scores: Scores, codes: torch.Tensor, regions: Regions, unlabelled: Unlabelled) -> Sums:
     """``_sums`` of Scores; the backward pass computes the logits again, so that they need not be kept."""
-    return checkpoint(lambda: _sums(scores.logits(), codes, regions), use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(lambda: _sums(scores.logits(), codes, regions, unlabelled), use_reentrant=False, preserve_rng_state=False)
 
 
-def _sums(logits: torch.Tensor, codes: torch.Tensor, regions: Regions) -> Sums:
+def _sums(logits: torch.Tensor, codes: torch.Tensor, regions: Regions, unlabelled: Unlabelled) -> Sums:
     """Sums over voxels: cross-entropy and its number of terms (); prediction x truth, prediction, truth, each (B, classes)."""
-    return _region_sums(logits.float(), codes, regions) if regions else _label_sums(logits, codes)
+    if regions:
+        return _region_sums(logits.float(), codes, regions, unlabelled)
+    return _label_sums(logits if unlabelled is None else _merged(logits.float(), unlabelled), codes)
+
+
+def _merged(logits: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
+    """Logits (B, K, Z, Y, X) of a softmax whose background has the probability of the unlabelled structures too.
+
+    The logarithm of a sum of exponentials is the logit of merged classes; those that were merged keep no probability.
+    """
+    lacking = unlabelled[:, :, None, None, None]
+    others = logits[:, 1:].masked_fill(~lacking, -torch.inf)
+    background = torch.cat([logits[:, :1], others], dim=1).logsumexp(dim=1, keepdim=True)
+    return torch.cat([background, logits[:, 1:].masked_fill(lacking, -torch.inf)], dim=1)
 
 
 def _label_sums(logits: torch.Tensor, codes: torch.Tensor) -> Sums:
@@ -282,17 +334,22 @@ def _slabs(logits: torch.Tensor) -> list[slice]:
     return [slice(first, first + step) for first in range(0, depth, step)]
 
 
-def _region_sums(logits: torch.Tensor, codes: torch.Tensor, regions: Regions) -> Sums:
+def _region_sums(logits: torch.Tensor, codes: torch.Tensor, regions: Regions, unlabelled: Unlabelled) -> Sums:
     """Sigmoid, one channel per region."""
     weight = (codes >= 0).float().flatten(1)  # (B, V)
+    n_terms = weight.sum() * len(regions)
+    if unlabelled is not None:
+        logits = logits.masked_fill(unlabelled[:, :, None, None, None], 0)  # a constant, so that nothing reaches the channel
+        n_terms = (weight.sum(dim=1) * (~unlabelled).sum(dim=1)).sum()
     target = region_targets(codes, regions).float().flatten(2)  # (B, R, V)
     logits = logits.flatten(2)
-    entropy = functional.binary_cross_entropy_with_logits(logits, target, weight=weight[:, None], reduction="sum")
+    counted = weight[:, None] if unlabelled is None else weight[:, None] * (~unlabelled)[:, :, None]
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, weight=counted, reduction="sum")
     probability = logits.sigmoid()
     both = torch.einsum("brv,brv->br", probability, target * weight[:, None])
     predicted = torch.einsum("brv,bv->br", probability, weight)
     truth = torch.einsum("brv,bv->br", target, weight)
-    return entropy, weight.sum() * len(regions), both, predicted, truth
+    return entropy, n_terms, both, predicted, truth
 
 
 def _sum_by_class(values: torch.Tensor, target: torch.Tensor, classes: int) -> torch.Tensor:
@@ -304,12 +361,20 @@ def _sum_by_class(values: torch.Tensor, target: torch.Tensor, classes: int) -> t
     return rows.sum(dim=(1, 2))
 
 
-def _dice_loss(sums: Sums, batch_dice: bool, whole: Whole) -> torch.Tensor:
+def _dice_loss(sums: Sums, batch_dice: bool, unlabelled: Unlabelled, whole: Whole) -> torch.Tensor:
+    """Of sums (B, classes); the mean is over what is annotated, and the loss 0 where nothing is."""
+    counted = None if unlabelled is None else (~unlabelled).to(sums[0].dtype)
+    if counted is not None:
+        sums = [s * counted for s in sums]
     if batch_dice:
-        sums = [s.sum(dim=0) for s in sums]
+        sums = [s.sum(dim=0) for s in (*sums, *([] if counted is None else [counted]))]
         sums = whole(torch.stack(sums)).unbind() if whole else sums
-    both, predicted, truth = sums
+        counted = None if counted is None else sums[3].clamp(max=1)
+    both, predicted, truth = sums[:3]
     scores = (2 * both + SMOOTH) / (predicted + truth + SMOOTH)
-    if batch_dice or whole is None:
+    of_all = None if batch_dice else whole
+    if counted is not None:
+        return _mean(((1 - scores) * counted).sum(), counted.sum(), of_all)
+    if of_all is None:
         return 1 - scores.mean()
-    return 1 - _mean(scores.sum(), torch.tensor(scores.numel(), device=scores.device), whole)
+    return 1 - _mean(scores.sum(), torch.tensor(scores.numel(), device=scores.device), of_all)

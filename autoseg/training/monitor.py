@@ -39,7 +39,7 @@ def tell_listeners(folder: Path, row: Check, silent: set[str]) -> None:
         except Exception as fault:  # noqa: BLE001 - somebody else's code, whatever it raises
             silent.add(name)
             told = fault if isinstance(fault, AutosegError) else f"{type(fault).__name__}: {fault}"
-            logger.warning("the listener %r failed and hears no more of this training: %s", name, told)
+            logger.warning("the listener %r failed and is not called again in this run: %s", name, told)
 
 
 def append_history(path: Path | str, row: Check) -> None:

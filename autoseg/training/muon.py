@@ -3,7 +3,7 @@
 The gradient of a kernel, written as a matrix (outputs x inputs and offsets), is mostly a few large singular values; plain
 descent learns those directions and hardly the others. Here the running mean of the gradients is replaced by the nearest
 orthogonal matrix, in which all singular values are one (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). What
-it is worth: EXPERIMENTS.md.
+it is worth: docs/experiments/muon.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The forward and backward pass of a batch; on a GPU recorded once, then replayed.
 
 A step is a thousand kernels or more, and to give them to a GPU one by one takes Python longer than the GPU needs for those of a
-small network (EXPERIMENTS.md). So once a few batches of one shape have passed, what they had the GPU do is recorded as a CUDA
-graph, which is given to it as one. The graph computes on memory of its own: batches are copied in, gradients stay there.
+small network (docs/experiments/first-gpu-runs.md). So once a few batches of one shape have passed, what they had the GPU do is
+recorded as a CUDA graph, which is given to it as one. The graph computes on memory of its own: batches are copied in,
+gradients stay there.
 """
 
 from __future__ import annotations

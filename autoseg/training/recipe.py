@@ -60,39 +60,44 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        name: for people.
+        name: a name for the reader; nothing depends on it.
         learning_rate, weight_decay, clip_norm: of SGD with Nesterov momentum.
         muon_learning_rate: of Muon, which moves the kernels of the convolutions (``optimizers``); 0 leaves them to SGD.
         attention_rate: of Adam, which moves the slots, scales and gates of self-attention, while its matrices go with the
             kernels; 0 leaves all to SGD, which hardly opens the gates in short runs. That is the default, because opened
-            they gained nothing where it was measured (EXPERIMENTS.md); 0.005 opens them.
-        momentum: of SGD and Muon; None fits it to the number of steps (``momentum_for``).
-        warmup, constant_until, power: of the learning rate, see above.
+            they gained nothing where it was measured (docs/experiments/attention-open-gates.md); 0.005 opens them.
+        momentum: of SGD and Muon; None fits it to the number of steps.
+        warmup: fraction of the training over which the learning rate rises.
+        constant_until: fraction up to which it is constant after that.
+        power: of its fall to zero at the end.
         batch_size: None means the plan's.
-        cpu_batch_size: at most so many on a CPU, where many small steps win; None for no such limit.
+        cpu_batch_size: largest batch on a CPU, where many small steps win; None for no such limit.
         cpu_width: fraction of the plan's features that its network has on a CPU, for the same reason.
         mirror: along the plan's axes, in training and in prediction; None for runs that are long enough (``is_mirrored``).
-        patch_curriculum: patch sizes over the run: smaller ones at first, by default until the rate falls, cost two thirds.
+        patch_curriculum: patch sizes over the run. By default patches are smaller until the rate falls: two thirds of the cost.
         loss: a key of ``LOSSES``.
         deep_supervision: losses at every scale of the decoder.
-        foreground: fraction of patches centred on a labelled voxel, in whole samples of a batch: of two it is one for any
-            between 0.25 and 0.75; a batch of one is by chance.
-        augmentation: a key of ``PRESETS of the augmentations``.
-        augmentation_free_epochs: length of the final phase without augmentation (samples are mirrored at most, like the scans
-            that the network will see): so often it holds the voxels of all cases. It begins when the rate falls, at the
-            earliest; a longer one would overfit. 0 for none.
+        foreground: fraction of patches centred on a labelled voxel, rounded to whole samples of a batch: of two, one for any
+            fraction between 0.25 and 0.75. In a batch of one it is the probability.
+        augmentation: name of an augmentation preset.
+        augmentation_free_epochs: length of the final phase without augmentation but mirroring, in passes through the voxels
+            of all cases; 0 for none. It begins when the rate falls, at the earliest. A longer phase would overfit.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
-            which is the default, because it takes time that a segmentation alone does not need (EXPERIMENTS.md).
+            which is the default, because it takes time that a segmentation alone does not need
+            (docs/experiments/restoration-noise-too.md).
         restoration_rate: learning rate of the head's own Adam; it rises and falls with the other.
-        restoration_every: steps from one that also teaches the head, with degraded patches, to the next; 1 for all.
-        restoration_detach: the head learns from the features, which learn nothing from it.
+        restoration_every: every so many steps, one also trains the head, with degraded patches; 1 for all.
+        restoration_detach: no gradient of the head reaches the features of the segmentation.
         restoration_warmup: fraction of the training over which its weight rises from 0.
         ema: weights averaged over the steps are validated and shipped; the decay fits the number of steps.
-        validations: how often the validation loss is measured.
-        validation_patches: on how many validation cases at most (one patch each).
-        patience: validations without progress until the learning rate falls; None never.
+        validations: number of times that the validation loss is measured.
+        validation_patches: largest number of validation cases for it, one patch each.
+        patience: number of validations without progress after which the learning rate falls; None for never.
         checkpoint_minutes: between two checkpoints.
         bf16: True, False, or None for a short probe of what is faster.
+        freeze: parts of the network that are not trained at first, by the beginning of the names of their weights, such as
+            ``encoder`` or ``encoder.stages.0``; ``taken`` for all that came unchanged from the model of ``--from``.
+        freeze_until: the fraction of the training until which they are not; 1 for all of it.
         divide_batch: where several devices train together (``torchrun``), they divide the samples of one batch, and the
             training is that of one device; by default each takes a whole batch.
         devices_exponent: then all learning rates are multiplied by this power of the number of devices: 0.5 for the square
@@ -130,6 +135,8 @@ class Recipe:
     patience: int | None = 8
     checkpoint_minutes: float = 3.0
     bf16: bool | None = None
+    freeze: tuple[str, ...] = added(2, ())
+    freeze_until: float = added(2, 1.0)
     divide_batch: bool = added(2, False)
     devices_exponent: float = added(2, 0.5)
 
@@ -160,6 +167,8 @@ class Recipe:
             raise ValueError(f"devices_exponent must be from 0 to 1, found {self.devices_exponent}")
         if not 0 <= self.foreground <= 1 or not 0 <= (self.momentum or 0) < 1:
             raise ValueError(f"foreground and momentum must be fractions, found {self.foreground} and {self.momentum}")
+        if not 0 < self.freeze_until <= 1:
+            raise ValueError(f"freeze_until must be a fraction above 0, found {self.freeze_until}")
         if min(self.weight_decay, self.muon_learning_rate, self.attention_rate, self.augmentation_free_epochs) < 0:
             raise ValueError("weight_decay, muon_learning_rate, attention_rate and augmentation_free_epochs: at least 0")
 
@@ -259,7 +268,8 @@ def restoration_weight(recipe: Recipe, fraction: float) -> float:
 def momentum_for(recipe: Recipe, steps: int) -> float:
     """Momentum whose memory is about one two-hundredth of the training: 0.9 up to 2000 steps, 0.95 at 4000, at most 0.98.
 
-    0.99 remembers a hundred steps and raises the effective rate a hundredfold, too much for a short training (EXPERIMENTS.md).
+    0.99 remembers a hundred steps and raises the effective rate a hundredfold, too much for a short run
+    (docs/experiments/momentum-and-augmentation.md).
     """
     return min(0.98, max(0.9, 1 - 200 / max(steps, 1))) if recipe.momentum is None else recipe.momentum
 

@@ -16,7 +16,7 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
 from autoseg.preprocess.cases import TrainingCase
 
-__all__ = ["draw_centre", "forced_foreground", "read_block"]
+__all__ = ["draw_centre", "forced_foreground", "read_block", "read_codes"]
 
 
 def forced_foreground(rng: np.random.Generator, position: int, batch_size: int, fraction: float) -> bool:
@@ -77,6 +77,12 @@ def read_block(
     if len(set(outside)) > 1:
         image = np.where(np.isnan(image), np.reshape(outside, (-1, 1, 1, 1)).astype(np.float32), image)
     return image.astype(np.float32, copy=False), _crop_and_pad(case.codes, box, outside_code)
+
+
+def read_codes(array: Any, centre: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """The same block of any codes (z, y, x) on the grid of a case; 0 beyond them."""
+    lower = np.asarray(centre) - np.asarray(size) // 2
+    return _crop_and_pad(array, [[int(a), int(a + n)] for a, n in zip(lower, size, strict=True)], 0)
 
 
 def _crop_and_pad(array: Any, box: list[list[int]], value: float) -> np.ndarray:

@@ -36,8 +36,8 @@ CPU = "cpu"
 MIRRORING, BATCH, RESTORATION, PRECISION, WIDTH = "mirroring", "batch", "restoration", "precision", "width"
 DEVICES = "devices"
 RATES = ("learning_rate", "muon_learning_rate", "attention_rate", "restoration_rate")
-MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (EXPERIMENTS.md, 2026-11-27)
-UNASKED = "for a short training, which learns faster so, or because the recipe says so"
+MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (docs/experiments/mirroring-and-length.md)
+UNASKED = "a short run learns faster without mirroring, or the recipe says so"
 
 
 @dataclass(frozen=True)
@@ -240,9 +240,13 @@ def _settle_devices(recipe: Recipe, devices: int) -> tuple[Recipe, tuple[Decisio
 def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple[Decision, ...]]:
     """Plan and recipe, agreed on whether the network also restores the image."""
     others = [how.channel for how in plan.normalization if how.scheme not in UNIT_SCHEMES]
-    asked, restores = recipe.restoration_weight, recipe.restoration_weight > 0 and not others
+    asked, restores = recipe.restoration_weight, recipe.restoration_weight > 0 and not others and not plan.coarse
     decisions: tuple[Decision, ...] = ()
-    if asked and others:
+    if asked and plan.coarse:
+        recipe = replace(recipe, restoration_weight=0.0)
+        rule = "the fine stage of a cascade reads labels too, which cannot be degraded like an image"
+        decisions = (Decision(RESTORATION, "the image is not restored", rule, f"weight asked for: {asked:g}"),)
+    elif asked and others:
         recipe = replace(recipe, restoration_weight=0.0)
         chosen = f"the image is not restored: {', '.join(others)} is not scaled to [0, 1] by this plan"
         decisions = (Decision(RESTORATION, chosen, "only what lies in [0, 1] can be restored", f"weight asked for: {asked:g}"),)
@@ -259,7 +263,7 @@ def _settle_mirroring(plan: Plan, recipe: Recipe, epochs: float | None, device: 
     if not plan.mirror_axes:
         return plan, ()
     if is_mirrored(recipe, epochs, device):
-        return plan, (Decision(MIRRORING, f"mirrored along {axes}", "for a long training, or because the recipe says so"),)
+        return plan, (Decision(MIRRORING, f"mirrored along {axes}", "a long run gains by mirroring, or the recipe says so"),)
     told = tuple(
         replace(d, chosen="none", rule=UNASKED, numbers=f"planned: {d.chosen}") if d is planned else d for d in plan.decisions
     )

@@ -7,22 +7,27 @@ does not say what it learned from, such as one of an older version, may have see
 starts from it.
 
 The constants of a network's first operation, which scale intensities, belong to the plan and its data: they are never taken
-over.
+over. Tensors of other channels, structures, widths or kernels are taken in part (``adapt``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from autoseg.data.labels import LabelSchema
 from autoseg.errors import TrainingError
 from autoseg.networks.blocks import InputScaling
+from autoseg.training.adapt import Adapted, Meaning, adapt, image_convolution
+from planners.plan import Plan
 
-__all__ = ["Start", "Transfer", "choose_fold", "load_matching"]
+__all__ = ["Start", "Transfer", "choose_fold", "frozen_parameters", "load_matching", "meaning_of"]
 
 State = Mapping[str, torch.Tensor]
+BACKGROUND = "background"  # head of a softmax
+TAKEN = "taken"  # in ``Recipe.freeze``
 
 OLD_INTENSITIES = "it scales the intensities of the data that the model learned from"
 
@@ -39,6 +44,7 @@ class Transfer:
         taken: names of the tensors that were taken over.
         left: name -> why, for each tensor of the model that was not.
         new: names of the tensors of the network that the model did not give.
+        adapted: name -> how, for each tensor that was brought to another shape or order.
     """
 
     model: str
@@ -48,15 +54,21 @@ class Transfer:
     taken: tuple[str, ...] = ()
     left: dict[str, str] = field(default_factory=dict)
     new: tuple[str, ...] = ()
+    adapted: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        whole = len(self.taken) + len(self.new)
+        whole = len(self.taken) + len(self.adapted) + len(self.new)
         lines = [f"starting from fold {self.fold} of {self.model}: {len(self.taken)} of {whole} tensors; {self.why}"]
-        reasons: dict[str, list[str]] = {}
-        for name, why in self.left.items():
-            reasons.setdefault(why, []).append(name)
-        lines += [f"  left: {_some(names)}: {why}" for why, names in reasons.items()]
+        lines += [f"  adapted: {_some(names)}: {how}" for how, names in _by_reason(self.adapted).items()]
+        lines += [f"  left: {_some(names)}: {why}" for why, names in _by_reason(self.left).items()]
         return "\n".join(lines)
+
+
+def meaning_of(plan: Plan, labels: LabelSchema) -> Meaning:
+    """What the network of a plan reads and says."""
+    coarse = [f"coarse label {code}" for code in range(1, (plan.coarse.count if plan.coarse else 0) + 1)]
+    channels = (*(how.channel for how in plan.normalization), *coarse)
+    return Meaning(channels, labels.structures if labels.has_regions else (BACKGROUND, *labels.structures))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +80,23 @@ class Start:
         identity: of these weights: two starts of one identity begin with the same.
         learned_from: digests of all cases that these weights have seen; empty where nobody knows.
         load: reads the weights, a state dictionary.
+        meaning: what their network reads and says; None takes equal shapes for equal meanings.
     """
 
     source: Transfer
     identity: str
     learned_from: tuple[str, ...]
     load: Callable[[], State]
+    meaning: Meaning | None = None
 
 
 def choose_fold(
-    model: str, learned_from: Mapping[str, Collection[str]], fold: str, held_back: Mapping[str, str]
+    model: str,
+    learned_from: Mapping[str, Collection[str]],
+    fold: str,
+    held_back: Mapping[str, str],
+    *,
+    unseen: bool = False,
 ) -> tuple[str, str]:
     """The fold of a model whose weights ``fold`` may start from, and why.
 
@@ -86,6 +105,7 @@ def choose_fold(
         learned_from: fold of the model -> digests of the cases it learned from; empty where the model does not say.
         fold: that will be trained.
         held_back: its validation cases -> digests.
+        unseen: somebody vouches for it that a fold of which the model says nothing learned from none of them.
 
     Raises:
         TrainingError: every fold of the model may have seen a validation case.
@@ -99,6 +119,9 @@ def choose_fold(
                 name,
                 f"it learned from {len(learned_from[name])} cases, none of the {len(held_back)} validation cases is among them",
             )
+    silent = [name for name in names if not learned_from[name]]
+    if unseen and silent:
+        return silent[0], f"as was said, it learned from none of the {len(held_back)} validation cases; the model does not say"
     raise TrainingError(f"fold {fold} cannot start from {model}: {_refusal(learned_from, fold, held_back)}")
 
 
@@ -109,7 +132,8 @@ def _refusal(learned_from: Mapping[str, Collection[str]], fold: str, held_back: 
         return (
             f"the model does not say which cases its fold {silent[0]} learned from, as those of older versions do not, so the "
             f"scores of the {len(held_back)} validation cases might mean nothing. Repeat the command that trained the model, "
-            "which repeats no training but writes it down, or train the fold all, which holds nothing back"
+            "which repeats no training but writes it down; or train the fold all, which holds nothing back; or, where it comes "
+            "from elsewhere and you know that it saw none of them, say --unseen"
         )
     seen = sorted(case for case, digest in held_back.items() if any(digest in found for found in learned_from.values()))
     return (
@@ -118,8 +142,15 @@ def _refusal(learned_from: Mapping[str, Collection[str]], fold: str, held_back: 
     )
 
 
-def load_matching(network: torch.nn.Module, weights: State, source: Transfer) -> Transfer:
-    """Copy the tensors that fit by name and shape into ``network``, but for constants that scale intensities.
+def load_matching(
+    network: torch.nn.Module, weights: State, source: Transfer, before: Meaning | None = None, now: Meaning | None = None
+) -> Transfer:
+    """Copy the tensors that fit by name into ``network``, adapted where they differ, but for constants that scale intensities.
+
+    Args:
+        weights: of the model.
+        source: where they are from.
+        before, now: what the model's network reads and says, and what this one does; with None equal shapes mean the same.
 
     Raises:
         TrainingError: none fits.
@@ -131,13 +162,30 @@ def load_matching(network: torch.nn.Module, weights: State, source: Transfer) ->
         if isinstance(module, InputScaling)
         for buffer, _ in module.named_buffers(recurse=False)
     }
-    left = {name: why for name, tensor in weights.items() if (why := _why_left(name, tensor, own, scaling))}
-    taken = {name: tensor for name, tensor in weights.items() if name not in left}
-    if not taken:
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and name not in scaling}
+    found = _fitted(network, fitting, before, now)
+    taken = tuple(name for name, one in found.items() if not one.how)
+    adapted = {name: one.how for name, one in found.items() if one.how}
+    if not found:
         raise TrainingError("none of the model's weights fits this network. Use --network and --plan as it was trained with")
-    network.load_state_dict({**own, **taken})
-    new = tuple(name for name in own if name not in taken)
-    return Transfer(source.model, source.digest, source.fold, source.why, tuple(taken), left, new)
+    left = {name: _why_left(name, tensor, own, scaling) for name, tensor in weights.items() if name not in found}
+    network.load_state_dict({**own, **{name: one.tensor for name, one in found.items()}})
+    new = tuple(name for name in own if name not in found)
+    return Transfer(source.model, source.digest, source.fold, source.why, taken, left, new, adapted)
+
+
+def _fitted(network: torch.nn.Module, weights: State, before: Meaning | None, now: Meaning | None) -> dict[str, Adapted]:
+    """The tensors that can be taken over, in the shapes and the order of ``network``."""
+    own, found = network.state_dict(), {}
+    if before is None or now is None:
+        return {name: Adapted(tensor, "") for name, tensor in weights.items() if own[name].shape == tensor.shape}
+    first, modules = image_convolution(network), dict(network.named_modules())
+    for name, tensor in weights.items():
+        module = modules[name.rpartition(".")[0]]
+        one = adapt(module, tensor, own[name], module is first, before, now)
+        if one is not None:
+            found[name] = one
+    return found
 
 
 def _why_left(name: str, tensor: torch.Tensor, own: State, scaling: Collection[str]) -> str:
@@ -147,7 +195,40 @@ def _why_left(name: str, tensor: torch.Tensor, own: State, scaling: Collection[s
         return "this network has no such tensor"
     if own[name].shape != tensor.shape:
         return "this network's has another shape"
-    return ""
+    return "it says other structures"
+
+
+def _by_reason(told: Mapping[str, str]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for name, why in told.items():
+        reasons.setdefault(why, []).append(name)
+    return reasons
+
+
+def frozen_parameters(
+    network: torch.nn.Module, freeze: Sequence[str], transfer: Transfer | None
+) -> tuple[torch.nn.Parameter, ...]:
+    """The parameters that ``Recipe.freeze`` means.
+
+    Raises:
+        TrainingError: a name that no weight begins with; ``taken`` without a model to start from; nothing is left to train.
+    """
+    named = dict(network.named_parameters())
+    chosen: set[str] = set()
+    for part in freeze:
+        if part == TAKEN and transfer is None:
+            raise TrainingError(
+                "freeze: 'taken' means what comes from a model, so name one with --from, or a part of the network"
+            )
+        taken = set(transfer.taken) & set(named) if part == TAKEN and transfer else set()
+        found = taken or {name for name in named if f"{name}.".startswith(f"{part}.")}
+        if not found:
+            parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in named))
+            raise TrainingError(f"freeze: no weight's name begins with {part!r}. There are: {parts}, and parts of these")
+        chosen |= found
+    if named and len(chosen) == len(named):
+        raise TrainingError("freeze: nothing of the network is left to be trained. Freeze fewer parts")
+    return tuple(named[name] for name in sorted(chosen))
 
 
 def _some(names: list[str], most: int = 3) -> str:

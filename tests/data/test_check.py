@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from autoseg.data.check import check_dataset
 from autoseg.data.findings import Finding, findings_table
 from autoseg.data.measure import measure_fingerprint
-from autoseg.imaging.files import read_volume, write_volume
+from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
 
@@ -224,7 +225,31 @@ def test_a_value_that_regions_are_painted_with_is_not_to_be_taken_out(make_folde
     folder.json["labels"]["gland"] = [4, 5]
     folder.json["regions_class_order"] = [1, 3, 4]
     found = [finding.message for finding in check_dataset(folder.read()) if finding.code == "label-never-present"]
-    assert found == ["region gland: expected one of its values [4, 5] in some case, found none in 2"]
+    assert found == ["region gland: expected one of its values [4, 5] in some case, found in none of 2"]
+
+
+def test_a_value_that_may_be_in_labels_that_cannot_be_read_is_not_to_be_taken_out(make_folder):
+    folder = make_folder(3)  # its files hold 1 and 2
+    folder.json["labels"]["gland"] = 3
+
+    def said():
+        found = [finding for finding in check_dataset(folder.read()) if finding.code == "label-never-present"]
+        return [(finding.message, finding.remedy) for finding in found]
+
+    message = "label 3 (gland): expected in some case, found in none of "
+    assert said() == [(f"{message}3", "Take it out of labels if it is not used.")]
+    path = folder.label_path("case_2")
+    path.write_bytes(path.read_bytes()[:-20])
+    assert said() == [(f"{message}2, and the labels of 1 more could not be read", "Mend those labels first.")]
+
+
+def test_the_background_is_not_to_be_taken_out(make_folder):
+    folder = make_folder(2)
+    for case in ("case_1", "case_2"):
+        label = read_label_volume(folder.label_path(case))
+        write_label_volume(replace(label, data=np.maximum(label.data, 1)), folder.label_path(case))
+    (remedy,) = [finding.remedy for finding in check_dataset(folder.read()) if finding.code == "label-never-present"]
+    assert remedy.startswith("Nothing, if structures fill all images")
 
 
 def test_a_channel_that_is_constant_in_all_cases_gives_findings_and_no_warnings(make_folder):

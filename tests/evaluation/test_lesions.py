@@ -12,6 +12,7 @@ from autoseg.cli import main
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import LocalEngine
 from autoseg.evaluation import evaluate_folder
+from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.lesions import LesionRule, match_lesions
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
@@ -97,7 +98,11 @@ def test_marked_structures_are_scored_by_lesions_too(tmp_path: Path, capsys: pyt
         write_label_volume(LabelVolume(data, grid), tmp_path / side / "a.nii.gz")
     labels = LabelSchema(("lesion", "organ"), ((1,), (2,)), False, (1, 2))
     report = evaluate_folder(
-        tmp_path / "reference", tmp_path / "predicted", labels, lesions=LesionRule(("lesion",)), engine=LocalEngine(1)
+        tmp_path / "reference",
+        tmp_path / "predicted",
+        labels,
+        annotation=Annotation(LesionRule(("lesion",))),
+        engine=LocalEngine(1),
     )
     row, organ = report.rows
     assert [row[name] for name in ("lesion_f1", "lesions_found", "lesions_missed", "lesions_false")] == [0.5, 1, 1, 1]

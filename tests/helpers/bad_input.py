@@ -151,9 +151,9 @@ UNREADABLE = {
 WRONG_LABELS = {
     "fractions": (".nii", nifti(np.float32(1.5)), "expected whole numbers", "do that again with nearest neighbour"),
     "channels": (".nii", nifti(dim=[4, 8, 7, 3, 2, 1, 1, 1]), "found 2 channels", "Merge them"),
-    "wide": (".nii", nifti(2.0**40), "within 32 bits", "Number the structures anew"),
+    "wide": (".nii", nifti(2.0**40), "within 32 bits", "Renumber the structures"),
     "colours": (".png", picture("RGB"), "found colours", "Save it as a grey picture"),
-    "jpeg": (".jpg", picture("L"), "found JPEG", "Draw them anew as PNG"),
+    "jpeg": (".jpg", picture("L"), "found JPEG", "Draw them again and save them as PNG"),
 }
 
 

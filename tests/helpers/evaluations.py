@@ -16,6 +16,17 @@ ONE_WORKER = Runtime(workers=1)
 NASTY = "<script>alert(1)<script>&'x"
 ONE = LabelSchema(("thing",), ((1,),), False, (1,))
 STRUCTURE = 'liver <b>"left"'
+DOUBTFUL = {  # what a prediction says of a scan that is unlike others, on which the folds disagree
+    "measurements": [
+        {"structure": STRUCTURE, "volume_ml": 1.05, "fold_agreement": 0.95},
+        {"structure": "kidney", "volume_ml": 0.0, "fold_agreement": 0.31},
+    ],
+    "unlike": [{"quantity": "spacing along z", "found": 5.0, "low": 1.0, "high": 2.5, "unit": "mm"}],
+    "borders": [
+        {"first": STRUCTURE, "second": "kidney", "faces": 12, "gap_mean_mm": 0.21, "gap_p95_mm": 0.4, "gap_max_mm": 0.62}
+        | {"gap_mm3": 1.5, "overlap_mm3": 0.25}
+    ],
+}
 
 
 def ball(shape, centre, radius):
@@ -50,6 +61,7 @@ def make_evaluation(folder):
         "notes": [f"read from {folder}/imagesTr/x.nii"],
     }
     write_json(folder / "predicted" / "case_a.json", record)
+    write_json(folder / "predicted" / "case_b.json", DOUBTFUL)
     evaluate(folder / "labelsTr", folder / "predicted", folder / "evaluation", runtime=ONE_WORKER)
     return folder
 

@@ -3,7 +3,10 @@
 import contextlib
 import copy
 import os
+import pathlib
 import re
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -29,6 +32,7 @@ from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.measure import measure_structures
 from tests.helpers.examples import examples
 
+ROOT = pathlib.Path(__file__).parents[2]
 WAYS = {"model": "kidneys 0123", "version": "1.2"}
 KINDS = highdicom.seg.SegmentationTypeValues
 
@@ -437,12 +441,21 @@ def written_segmentation(draw, folder, *, values=None, kind="BINARY", **options)
     return folder / "a.dcm", LabelVolume(values, read_geometry(series))
 
 
+@pytest.mark.parametrize("columns", range(9, 17))
+def test_frames_of_any_number_of_pixels_are_read(tmp_path, draw, columns):
+    values = np.random.default_rng(columns).integers(0, 3, (4, 5, columns)).astype(np.uint8)
+    path, labels = written_segmentation(draw, tmp_path, values=values)
+    np.testing.assert_array_equal(read_label_volume(path, onto=labels.geometry).data, values)
+
+
 def test_frames_that_do_not_name_the_only_segment_are_its_own(tmp_path, draw):
     values = np.zeros((5, 6, 7), np.uint8)
     values[1:4, 1:5, 1:3] = 1
     path, labels = written_segmentation(draw, tmp_path, values=values)
     ds = pydicom.dcmread(path)
-    del ds.SharedFunctionalGroupsSequence[0].SegmentIdentificationSequence
+    for group in (*ds.SharedFunctionalGroupsSequence, *ds.PerFrameFunctionalGroupsSequence):  # by the version of highdicom
+        group.pop("SegmentIdentificationSequence", None)
+    assert "Segment Identification Sequence" not in str(ds)
     ds.save_as(path)
     np.testing.assert_array_equal(read_label_volume(path, onto=labels.geometry).data, values)
     assert segment_names(path) == {"liver": 1}
@@ -535,6 +548,15 @@ def test_a_structure_within_the_stored_part_is_not_cut(tmp_path, draw):
 
 
 # -- where files lie, and what stays out of messages ----------------------------------------------------------------------
+
+
+def test_a_package_that_cannot_be_imported_is_no_fault_of_the_file(tmp_path, draw):
+    draw.write_series(tmp_path / "scan", draw.random_values())
+    (tmp_path / "pydicom.py").write_text("raise AttributeError('RTLD_NOW')")
+    code = f"from autoseg.imaging.files import read_file; read_file({str(tmp_path / 'scan')!r})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "FileError: DICOM needs packages that can be imported, found AttributeError: RTLD_NOW" in done.stderr
 
 
 def test_links_to_patients_are_followed_and_loops_end(tmp_path, draw):

@@ -178,3 +178,10 @@ def test_boxes_of_values_are_those_of_their_voxels_and_memory_goes_with_their_nu
 def test_an_empty_map_has_no_boxes(kind):
     assert value_boxes(np.zeros((2, 3, 4), kind)) == {}
     assert value_boxes(np.full((2, 3, 4), np.iinfo(kind).max)) == {np.iinfo(kind).max: ((0, 0, 0), (2, 3, 4))}
+
+
+def test_an_edge_that_makes_more_voxels_than_anything_holds_is_refused():
+    grid = Geometry.from_spacing((10, 10, 10), (1.0, 1.0, 1.0))
+    with pytest.raises(GeometryError, match=r"found 1e\+30 of them with an edge of 1e-09 mm"):
+        grid.isotropic(1e-9)
+    assert grid.isotropic(0.01).shape == (1000, 1000, 1000)

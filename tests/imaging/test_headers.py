@@ -367,7 +367,7 @@ def test_layers_of_slicer_that_do_not_overlap_are_one_map_and_others_are_told_ap
         np.testing.assert_array_equal(read_segment(path, name).data[0], layers[number] == 1)
 
 
-@pytest.mark.parametrize("line", ["Segment0_LabelValue:=x", "Segment0_Layer:=7"])
+@pytest.mark.parametrize("line", ["Segment0_LabelValue:=x", "Segment0_LabelValue:=0", "Segment0_Layer:=7"])
 def test_a_segmentation_of_slicer_whose_header_makes_no_sense_is_refused(tmp_path, line):
     layers = np.zeros((2, 2, 3, 4), int)
     path = segmentation(tmp_path / "P1.seg.nrrd", layers, value=1, layer=1)
@@ -375,7 +375,7 @@ def test_a_segmentation_of_slicer_whose_header_makes_no_sense_is_refused(tmp_pat
     content = path.read_bytes()
     old = content[content.index(key) : content.index(b"\n", content.index(key))]
     path.write_bytes(content.replace(old, line.encode()))
-    with pytest.raises(FileError, match=r"P1.seg.nrrd: expected (label value and layer|liver in layer 7)"):
+    with pytest.raises(FileError, match=r"P1.seg.nrrd: expected (label value and layer|label values from 1|liver in layer 7)"):
         read_label_volume(path)
 
 

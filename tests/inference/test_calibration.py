@@ -77,7 +77,7 @@ def test_a_model_proposes_windows_where_nothing_changes(tmp_path: Path) -> None:
     assert doubt_of(bundle, options(folds=("0",), windows="all")) is None
     assert doubt_of(bundle, options(folds=("0",), step=0.25)) is None  # found for another step
     assert doubt_of(bundle, options(folds=("0",), step=0.25, windows="adaptive")) == FOUND.doubt
-    with pytest.raises(ModelError, match="fold 1 can spare"):
+    with pytest.raises(ModelError, match="fold 1 can skip"):
         doubt_of(bundle, options(windows="adaptive"))
     worse = dataclasses.replace(FOUND, difference={"ball": 0.0006})
     bundle = store_windows(tmp_path / "m", {"0": worse})

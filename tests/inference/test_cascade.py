@@ -23,7 +23,7 @@ from autoseg.inference.predictor import Predictor
 from autoseg.networks import NETWORKS, build_network
 from autoseg.options import InferenceOptions
 from autoseg.pipeline.models import import_model
-from autoseg.preprocess.case import coarse_channels
+from autoseg.preprocess.case import coarse_codes, one_hot
 from autoseg.workspace import Workspace
 from planners.plan import CoarseLabels, Plan
 from planners.records import digest
@@ -112,12 +112,12 @@ def test_every_code_is_a_channel_in_the_order_of_codes() -> None:
     volume, mask = ball_volume(radius=4.0)
     values = np.where(mask, 9, 0)
     values[2, 3, 1] = 4
-    found = coarse_channels(labels.encode(values), volume, plan)
-    assert found.dtype == np.float32
+    found = one_hot(coarse_codes(labels.encode(values), volume, plan), plan.coarse.count)
+    assert found.dtype == bool
     assert [tuple(index) for index in np.argwhere(found[0])] == [(3, 1, 2)]  # 4 is code 1
     np.testing.assert_array_equal(found[1], np.transpose(values == 9, (1, 2, 0)))
     with pytest.raises(AutosegError, match="no coarse labels among its inputs"):
-        coarse_channels(labels.encode(values), volume, make_plan())
+        coarse_codes(labels.encode(values), volume, make_plan())
 
 
 def test_folds_of_both_stages_belong_together(tmp_path: Path) -> None:

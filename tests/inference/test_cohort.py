@@ -311,6 +311,24 @@ def test_few_cases_wait_in_memory_at_a_time(predictor, tmp_path, monkeypatch):
     assert max(most) <= 4  # prepared, in the networks, and two to be written
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_scan_called_as_a_result_of_another_one_does_not_overwrite_it(predictor, scans, fresh):
+    (scans / "b_0000.nii.gz").rename(scans / "a_extra_0000.nii.gz")
+    made = []
+
+    def make(case, found):
+        path = scans.parent / "out" / f"{case.id}_extra.nii.gz"
+        made.append(path.write_bytes(b"of a"))
+        return (path,), {}
+
+    result = run(predictor, scans, outputs=(Extra(make, suffixes=("_extra.nii.gz",)),), fresh=fresh)
+    assert result.failures == (
+        ("a_extra", "expected results of names of their own, found a_extra.nii.gz, which is made of a. Rename the scan"),
+    )
+    assert (scans.parent / "out" / "a_extra.nii.gz").read_bytes() == b"of a"
+    assert len(result.cases("done")) == len(made) > 0
+
+
 @pytest.mark.parametrize("name", ["run", "metrics", "Summary", "run_1_of_3"])
 def test_a_scan_called_as_a_record_of_the_folder_does_not_overwrite_it(predictor, scans, name):
     (scans / "a_0000.nii.gz").rename(scans / f"{name}_0000.nii.gz")

@@ -14,14 +14,18 @@ import pytest
 import torch
 
 from autoseg.cli import main
+from autoseg.data.labels import LabelSchema
 from autoseg.engines import run_commands
 from autoseg.evaluation.comparison import Method
+from autoseg.evaluation.report import summarise
 from autoseg.inference.bundle import load_bundle, store_windows
 from autoseg.inference.windows import AdaptiveWindows, Doubt
 from autoseg.phantoms import write_phantoms
 from autoseg.pipeline import training
 from autoseg.studies import configuration, deciding, side_by_side
-from autoseg.studies.choice import choose
+from autoseg.studies.choice import choose, improvements
+from autoseg.studies.configuration import CrossValidated
+from tests.helpers.told_numbers import unknown_numbers
 
 SHORT = ["--iterations", "2", "--set", "validations=1", "--set", "cpu_width=1", "--device", "cpu", "--quiet"]
 CALIBRATED = AdaptiveWindows(Doubt(1.0, 6.0, 0.0), 0.5, 2, 100, 400, {})  # as `model calibrate` leaves it
@@ -94,6 +98,12 @@ def test_a_study_leaves_one_model_with_its_decisions(place: Path, tmp_path: Path
     assert len(bundle.postprocessing) == len(record["rules"])
     assert all(bundle.learned_from[fold] for fold in bundle.folds)
     assert bundle.info["study"]["decisions"] == record["decisions"]
+    (run, *_) = sorted((place / "workspace" / "runs" / "Abdomen").iterdir())
+    sections = {folder: "bootstrap", Path(bundle.name): "## Decisions of the study", run / "cross_validation": "bootstrap"}
+    for where, section in sections.items():
+        text = (where / "methods.md").read_text()
+        assert section in text, where
+        assert unknown_numbers(text, where) == []
     told = (folder / "study.md").read_text()
     assert "Decided:" in told
     assert str(place) not in told
@@ -135,6 +145,7 @@ def test_the_same_study_trains_nothing_again_and_another_is_refused(
     assert "is a model that this study did not make" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_study_on_other_data_or_by_another_plan_is_refused_and_nothing_changes(
     place: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +168,7 @@ def test_a_study_on_other_data_or_by_another_plan_is_refused_and_nothing_changes
     assert (workspace / "models" / "Abdomen_study" / "model.json").read_bytes() == shipped
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_folds_side_by_side_are_those_in_a_row(place: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
     lanes: list[list[str]] = []
@@ -220,3 +232,25 @@ def test_the_better_one_is_chosen_where_the_data_support_it_else_the_cheaper_one
     assert "not shown to be better" in why.rule or "costs least" in why.rule
     assert choose([cheap, dear], {"cheap": 5.0, "dearer": 1.0}, 0.005)[0] == "dearer"
     assert choose([cheap], costs, 0.005)[0] == "cheap"
+
+
+def test_two_together_are_kept_only_where_the_data_support_it() -> None:
+    one, better, noisy = method("one", 0.0, 0.001), method("better", 0.01, 0.001), method("noisy", 0.002, 0.02)
+    found = improvements(one, [better, noisy], 0.005)
+    assert found["better"][0]
+    assert not found["noisy"][0]
+    assert found["better"][1].startswith("+")
+    assert not improvements(better, [one], 0.005)["one"][0]
+    assert improvements(one, [], 0.005) == {}
+
+
+def test_the_best_is_tried_with_the_next_and_with_the_best_of_another_plan() -> None:
+    def of(name: str, plan: str, gain: float) -> CrossValidated:
+        return CrossValidated(name, Path(name), report, method(name, gain, 0.0), 1.0, {}, {}, plan=plan)
+
+    report = summarise([], LabelSchema((), (), False, ()))
+    volumes, other, slices = of("unet", "fullres_3d", 0.02), of("fcn", "fullres_3d", 0.01), of("flat", "slices_2d", 0.0)
+    assert deciding._pairs([slices, other, volumes]) == [(volumes, other), (volumes, slices)]
+    assert deciding._pairs([slices, volumes]) == [(volumes, slices)]
+    assert deciding._pairs([other, volumes]) == [(volumes, other)]
+    assert deciding._pairs([volumes]) == []

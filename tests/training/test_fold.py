@@ -55,10 +55,14 @@ def test_patches_whose_logits_are_lazy_have_the_same_dice(regions, monkeypatch):
     labels = labels if regions else LabelSchema(tuple("abc"), ((1,), (2,), (3,)), False, (1, 2, 3))
     torch.manual_seed(0)
     results = [
-        (Scores(torch.randn(1, 2, 4, 5, 6), torch.randn(4, 2, 1, 1, 1), torch.zeros(4)), torch.randint(-1, 4, (1, 4, 5, 6)))
+        (
+            Scores(torch.randn(1, 2, 4, 5, 6), torch.randn(4, 2, 1, 1, 1), torch.zeros(4)),
+            torch.randint(-1, 4, (1, 4, 5, 6)),
+            None,
+        )
         for _ in range(2)
     ]
-    expected = patch_dice([(scores.logits(), codes) for scores, codes in results], labels)
+    expected = patch_dice([(scores.logits(), codes, None) for scores, codes, _ in results], labels)
     assert patch_dice(results, labels) == expected
     assert sum(value is not None and 0 < value < 1 for value in expected.values()) >= 3
 

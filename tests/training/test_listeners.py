@@ -94,5 +94,5 @@ def test_a_listener_that_fails_is_named_once_and_the_others_go_on(
     assert heard[0]["patch_dice"] == CHECK.patch_dice
     assert silent == {"broken"}
     assert [record.message for record in caplog.records] == [
-        "the listener 'broken' failed and hears no more of this training: KeyError: 'no such metric'"
+        "the listener 'broken' failed and is not called again in this run: KeyError: 'no such metric'"
     ]

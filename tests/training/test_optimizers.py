@@ -63,7 +63,7 @@ def test_without_a_rate_of_its_own_attention_stays_with_sgd_and_only_its_matrice
 @pytest.mark.thorough
 @pytest.mark.parametrize("opens", [True, False])
 def test_gates_open_in_a_short_training_with_a_rate_of_their_own(opens):
-    """SGD's step follows the gradient's size, so by it they stay shut (EXPERIMENTS.md)."""
+    """SGD's step follows the gradient's size, so by it they stay shut (docs/experiments/attention-open-gates.md)."""
     torch.manual_seed(0)
     network, recipe = build_network(replace(ATTENTIVE, restoration=False)), Recipe(attention_rate=0.005 * opens)
     optimizers = build_optimizers(network, recipe)

@@ -12,6 +12,7 @@ from autoseg.data.conversion.parts import Combination, Part
 from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import FoundCase, FoundDataset, error
 from autoseg.data.layouts.reading import SeenCase, label_values
+from autoseg.data.partial import KEY
 from planners.names import fault_of_name
 
 __all__ = ["Description", "describe", "refused_names"]
@@ -79,6 +80,8 @@ class Description:
             "file_ending": self.ending,
             "converted_by": f"autoseg convert {self.layout}",
         }
+        if annotated := {case.id: list(case.annotated) for case in cases if case.annotated is not None}:
+            about[KEY] = annotated
         if self.mode != "reference":
             return about | {"patients": {case.id: case.patient for case in cases}}
         listing = {case.id: _listed(case, parts[case.id], self.folder) for case in cases}

@@ -18,17 +18,20 @@ from autoseg.options import ConvertOptions, Runtime
 
 __all__ = ["find_source", "read_source"]
 
-LAYOUT_OPTIONS = ("cine", "labels", "channels", "names", "ignore", "derivative")
+LAYOUT_OPTIONS = ("cine", "labels", "channels", "names", "ignore", "derivative", "also")
 
 
 def find_source(layout: str, source: Path, options: ConvertOptions) -> tuple[FoundDataset, dict[str, Any]]:
     """(what the layout finds, the options it was given); an option that it does not have is an error."""
-    given = {name: getattr(options, name) for name in LAYOUT_OPTIONS if getattr(options, name) not in (None, False)}
+    asked = {name: getattr(options, name) for name in LAYOUT_OPTIONS}
+    given = {name: value for name, value in asked.items() if value is not None and value is not False}  # 0 is a value
     chosen = {name: os.path.abspath(value) if name in PATHS else value for name, value in given.items()}
     find = LAYOUTS[layout]
     known = [name for name, about in inspect.signature(find).parameters.items() if about.kind is about.KEYWORD_ONLY]
     if unknown := sorted(set(chosen) - set(known)):
         raise AutosegError(f"layout {layout!r} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+    if "also" in chosen:
+        chosen["also"] = [os.path.abspath(folder) for folder in chosen["also"]]
     if "channels" in chosen:
         chosen["channels"] = list(chosen["channels"])
     return find(source, **chosen), chosen

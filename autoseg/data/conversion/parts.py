@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.atomic import replacing
-from autoseg.data.layouts.found import Source
+from autoseg.data.layouts.found import FoundCase, Source
 from autoseg.data.layouts.reading import SeenCase, combine, mask_of, read_image
 from autoseg.imaging.files import (
     FORMATS,
@@ -76,7 +76,10 @@ def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mod
 
     parts = [part(source, f"images{where}/{case.id}_{i:04d}{ending}") for i, source in enumerate(case.images)]
     target = f"labels{where}/{case.id}{ending}"
-    if case.label:
+    if case.label and any(old != new for old, new in case.renumber):
+        key = digest_of(json.dumps([seen.digests[case.label], case.renumber, target]).encode())
+        parts.append(Part((case.label,), target, key, partial(_write_renumbered, case)))
+    elif case.label:
         parts.append(part(Source(case.label), target, partial(_write_label, case.images[0].path)))
     elif case.masks:
         numbers = sorted((sorted(group), value) for group, value in values.items())
@@ -111,6 +114,15 @@ def _write_volume(source: Source, path: Path) -> None:
 def _write_label(image: Path, source: Source, path: Path) -> None:
     """A label map as another type of file; a DICOM segmentation on the grid of the image."""
     write_label_volume(read_label_volume(source.path, onto=read_geometry(image)), path)
+
+
+def _write_renumbered(case: FoundCase, path: Path) -> None:
+    """The label map of a case with other values."""
+    assert case.label is not None
+    volume, table = read_label_volume(case.label, onto=read_geometry(case.images[0].path)), dict(case.renumber)
+    found, codes = np.unique(volume.data, return_inverse=True)
+    values = np.array([table[value] for value in found.tolist()])
+    write_label_volume(LabelVolume(values[codes.reshape(volume.data.shape)], volume.geometry), path, like=case.images[0].path)
 
 
 def _write_combined(masks: tuple[tuple[str, Path], ...], values: Mapping[Combination, int], image: Path, path: Path) -> None:

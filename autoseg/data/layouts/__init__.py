@@ -19,6 +19,7 @@ LAYOUTS: Registry[Callable[..., FoundDataset]] = Registry(
         "bids": Later("autoseg.data.layouts.bids:find"),
         "brats": Later("autoseg.data.layouts.brats:find"),
         "folders": Later("autoseg.data.layouts.folders:find"),
+        "join": Later("autoseg.data.layouts.join:find"),
         "lits": Later("autoseg.data.layouts.lits:find"),
         "msd": Later("autoseg.data.layouts.msd:find"),
     },

@@ -58,6 +58,8 @@ class FoundCase:
         label: a label map, or None.
         masks: (structure, path) of separate files, one for each structure, which may overlap; instead of ``label``.
         part: ``train``, ``val`` (validation cases of the source's own fold) or ``test``.
+        renumber: (value, new value) of a label map that is to be renumbered; () for none.
+        annotated: the structures that somebody looked for, where not all of the data set; else None.
     """
 
     id: str
@@ -66,6 +68,8 @@ class FoundCase:
     label: Path | None = None
     masks: tuple[tuple[str, Path], ...] = ()
     part: str = "train"
+    renumber: tuple[tuple[int, int], ...] = ()
+    annotated: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,12 @@ def plain_labels(names: Mapping[int, str], *, closed: bool = True, ignore: int |
         names: {value: name}. A value without a name is "label 7" and so on.
         closed: the published values; another one is an error, and values that no file holds stay declared.
         ignore: value of voxels without annotation, or None.
+
+    Raises:
+        DatasetError: ``ignore`` is the background.
     """
+    if ignore == 0:
+        raise DatasetError("ignore: expected a label value of its own, found 0, which is background. Leave --ignore out")
     return partial(_plain, names=names, closed=closed, ignore=ignore)
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "Step",
     "Transform",
     "apply",
+    "apply_to_codes",
     "draw",
     "initial_patch_size",
     "mirrored_only",
@@ -111,6 +112,9 @@ AUGMENTATIONS = Registry(
 )
 
 
+INTENSITIES = ("noise", "blur", "brightness", "contrast", "low_resolution", "thick_slices", "gamma")  # which move no voxel
+
+
 @dataclass(frozen=True)
 class Drawn:
     """The parameters of one sample.
@@ -161,6 +165,15 @@ def split(drawn: Drawn) -> tuple[Drawn, Drawn]:
     names = [name for name, _ in drawn.steps]
     first = next((i for i, name in enumerate(names) if name in DEGRADATIONS), len(names))
     return replace(drawn, steps=drawn.steps[:first]), replace(drawn, steps=drawn.steps[first:])
+
+
+def apply_to_codes(codes: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """Further codes (*source_size) of a sample, moved as its own are: (*patch_size)."""
+    image = torch.zeros((1, *codes.shape))
+    for name, parameters in drawn.steps:
+        if name not in INTENSITIES:
+            image, codes = AUGMENTATIONS[name].apply(image, codes, **parameters)
+    return codes
 
 
 def apply(image: torch.Tensor, codes: torch.Tensor, drawn: Drawn) -> Moved:

@@ -69,7 +69,8 @@ PRESETS = Registry(
     },
 )
 
-# strong enough to be worth undoing; noise in units of the z-score. Thick slices are the hardest to learn (EXPERIMENTS.md)
+# strong enough to be worth undoing; noise in units of the z-score. Thick slices are the hardest to learn
+# (docs/experiments/restoration-noise-too.md)
 STRONG = (
     step("thick_slices", 0.6, factors=(2, 3, 3, 4), sigma=(0.0, 0.15)),
     step("noise", 0.25, sigma=(0.1, 0.35)),

@@ -1,0 +1,98 @@
+"""Cases in which only some structures were annotated, as in a data set that was joined from several.
+
+The key ``annotated`` of a ``dataset.json`` names, for such a case, the structures that somebody looked for:
+``{"liver_01": ["liver"], "organs_07": ["spleen", "kidney"]}``. A case that it does not name is annotated completely. Where
+files are listed, the list may stand in the entry of the case instead. A structure that is not among them is *unlabelled* in
+that case: its voxels, wherever they are, carry the value of the background, which says nothing about it there. It teaches
+nothing (``training.losses``), and it is not scored.
+
+Other readers of the format pass the key over; they would take an unlabelled structure for background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autoseg.data.findings import Finding
+from autoseg.data.labels import LabelSchema
+from autoseg.errors import DatasetError, shown
+from autoseg.workspace import read_json
+
+__all__ = ["KEY", "check_unlabelled", "count_annotated", "read_unlabelled", "unlabelled_beside"]
+
+KEY = "annotated"
+
+
+def read_unlabelled(description: Mapping[str, Any], cases: Collection[str], labels: LabelSchema) -> dict[str, tuple[int, ...]]:
+    """{case: numbers of the structures that are unlabelled in it}, of the cases that lack any.
+
+    Args:
+        description: what a ``dataset.json`` holds.
+        cases: names of all cases.
+
+    Raises:
+        DatasetError: no such form; a case or a structure that does not exist; a case with no structure at all.
+    """
+    found = description.get(KEY, {})
+    if not isinstance(found, dict):
+        raise DatasetError(f'"{KEY}" must be an object of case -> list of structures, found {shown(found)}')
+    if unknown := sorted(set(found) - set(cases)):
+        raise DatasetError(f'"{KEY}" names {", ".join(unknown[:4])}; there is no such case. Correct the names')
+    lacking = {case: _lacking(case, names, labels) for case, names in _named(description).items()}
+    return {case: numbers for case, numbers in lacking.items() if numbers}
+
+
+def _named(description: Mapping[str, Any]) -> dict[str, Any]:
+    """{case: what is said of its structures}, under the key and in the entries of listed cases."""
+    listed = [entries for key in ("dataset", "test") if isinstance(entries := description.get(key), dict)]
+    inside = {
+        case: entry[KEY] for entries in listed for case, entry in entries.items() if isinstance(entry, dict) and KEY in entry
+    }
+    return dict(description.get(KEY) or {}) | inside
+
+
+def _lacking(case: str, names: object, labels: LabelSchema) -> tuple[int, ...]:
+    """The numbers of the structures that are not among ``names``."""
+    known = ", ".join(labels.structures)
+    if not isinstance(names, list) or not names or any(name not in labels.structures for name in names):
+        raise DatasetError(f'"{KEY}": case {case!r} needs a list of structures, of {known}; found {shown(names)}')
+    return tuple(number for number, name in enumerate(labels.structures) if name not in names)
+
+
+def unlabelled_beside(folders: Iterable[str | Path], labels: LabelSchema) -> dict[str, tuple[int, ...]]:
+    """What a ``dataset.json`` in one of the folders or beside it says, as ``read_unlabelled``; {} where there is none.
+
+    Of cases that are not in it, and of structures that are not among ``labels``, nothing is said.
+    """
+    places = [Path(folder) for folder in folders]
+    for path in (folder / "dataset.json" for folder in dict.fromkeys((*places, *(place.parent for place in places)))):
+        description = read_json(path, DatasetError) if path.is_file() else None
+        if isinstance(description, dict):
+            known = {case: names for case, names in _named(description).items() if isinstance(names, list)}
+            lacking = {
+                case: [n for n, name in enumerate(labels.structures) if name not in names] for case, names in known.items()
+            }
+            return {case: tuple(numbers) for case, numbers in lacking.items() if numbers}
+    return {}
+
+
+def check_unlabelled(case: str, unlabelled: Collection[int], labels: LabelSchema, values: Iterable[int]) -> list[Finding]:
+    """An error where the label of a case holds values that belong to none but unlabelled structures."""
+    owners = {value: [n for n, group in enumerate(labels.values) if value in group] for value in values}
+    odd = [value for value, numbers in owners.items() if numbers and set(numbers) <= set(unlabelled)]
+    if not odd:
+        return []
+    names = ", ".join(dict.fromkeys(labels.structures[n] for value in odd for n in owners[value]))
+    message = f"its label holds {', '.join(map(str, odd[:10]))} ({names}), which is not among its annotated structures"
+    remedy = f'Name the structure under "{KEY}" in dataset.json, or take its voxels out of the label.'
+    return [Finding("error", case, "label-not-annotated", message, remedy)]
+
+
+def count_annotated(unlabelled: Iterable[Collection[int]], labels: LabelSchema) -> tuple[int, ...]:
+    """In how many cases each structure is annotated; () where every one is in all."""
+    cases = list(unlabelled)
+    if not any(cases):
+        return ()
+    return tuple(sum(number not in one for one in cases) for number in range(len(labels.structures)))

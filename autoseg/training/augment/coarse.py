@@ -1,0 +1,105 @@
+"""Labels of a coarse stage, made worse as a coarse stage would have made them: what teaches a fine stage not to trust them.
+
+Those of training cases are better or worse than those of new scans, and a network that may copy them learns nothing else. As in
+nnU-Net 2.8, the outline of some labels is moved (dilated, eroded, closed or opened by a ball), and pieces of some are left out,
+if they are no large part of the patch. Channels are one for each label, as ``preprocess.case.one_hot`` makes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage.morphology import ball
+
+__all__ = ["OPERATIONS", "Move", "corrupt", "draw_corruption", "move_outline", "remove_piece"]
+
+MOVED, REMOVED, OF_LABELS = 0.4, 0.2, 0.5  # of samples; of the labels in such a sample
+LEAST, MOST = 1, 8  # voxels of the ball's radius; the upper end is not reached
+LARGEST_SHARE = 0.15  # of the patch; larger pieces stay
+
+OPERATIONS = {
+    "dilate": ndimage.binary_dilation,
+    "erode": ndimage.binary_erosion,
+    "close": ndimage.binary_closing,
+    "open": ndimage.binary_opening,
+}
+
+
+@dataclass(frozen=True)
+class Move:
+    """The outline of label number ``channel`` is moved by an operation with a ball of ``radius`` voxels."""
+
+    channel: int
+    operation: str
+    radius: int
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What happens to a sample: the moves in order, and for each label that loses a piece which one, as a number in [0, 1)."""
+
+    moves: tuple[Move, ...] = ()
+    removals: tuple[tuple[int, float], ...] = ()
+
+
+def draw_corruption(rng: np.random.Generator, count: int) -> Corruption:
+    """What happens to a sample of ``count`` labels; the same numbers are drawn whatever its voxels are."""
+    moved, removed = rng.random(2) < (MOVED, REMOVED)
+    chances = rng.random((2, count))
+    names = list(OPERATIONS)
+    moves = [
+        Move(int(channel), names[rng.integers(len(names))], int(rng.integers(LEAST, MOST)))
+        for channel in rng.permutation(count)
+    ]
+    return Corruption(
+        tuple(move for move in moves if moved and chances[0, move.channel] < OF_LABELS),
+        tuple((c, float(rng.random())) for c in range(count) if removed and chances[1, c] < OF_LABELS),
+    )
+
+
+def corrupt(channels: np.ndarray, corruption: Corruption) -> np.ndarray:
+    """Channels (K, z, y, x) bool with what was drawn; a voxel keeps one label at most. The input is left as it is."""
+    result = channels.copy()
+    for move in corruption.moves:
+        result = move_outline(result, move)
+    for channel, chosen in corruption.removals:
+        result[channel] = remove_piece(result[channel], chosen)
+    return result
+
+
+def move_outline(channels: np.ndarray, move: Move) -> np.ndarray:
+    """Channels (K, z, y, x) bool in which one label has another outline; voxels that it wins are the others' no more.
+
+    Only a box around the label is computed. In slices, a patch of depth 1, the ball is a disk.
+    """
+    mask = channels[move.channel]
+    if not mask.any():
+        return channels
+    around = 2 * move.radius + 1
+    box = tuple(slice(max(0, int(index.min()) - around), int(index.max()) + around + 1) for index in np.nonzero(mask))
+    element = ball(move.radius)
+    if mask.shape[0] == 1:
+        element = element[move.radius : move.radius + 1]
+    padded = np.pad(mask[box], around, mode="edge")  # what is cut off by the patch goes on beyond it
+    inner = tuple(slice(around, -around) for _ in range(3))
+    changed = OPERATIONS[move.operation](padded, element)[inner]
+    result = channels.copy()
+    won = changed & ~mask[box]
+    inside = result[:, box[0], box[1], box[2]]
+    inside &= ~won
+    inside[move.channel] = changed
+    return result
+
+
+def remove_piece(mask: np.ndarray, chosen: float) -> np.ndarray:
+    """A mask (z, y, x) bool without one of its connected pieces, of those that are a small part of the patch.
+
+    Args:
+        chosen: in [0, 1): which of them, in the order of their first voxels.
+    """
+    pieces, count = ndimage.label(mask)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    small = [number for number in range(1, count + 1) if sizes[number] < LARGEST_SHARE * mask.size]
+    return mask & (pieces != small[int(chosen * len(small))]) if small else mask

@@ -1,0 +1,97 @@
+"""What a model of other labels is worth where few cases are annotated: 20 hippocampi, from such a model and from scratch.
+
+    python benchmarks/fine_tuning.py DATA_SET --workspace DIR
+
+DATA_SET is Hippocampus of the Decathlon. A model learns the hippocampus as one structure from 180 cases. Then its two parts,
+anterior and posterior, are to be learned from 20 other cases: from scratch, from that model, and from it with all that was
+taken over frozen for the first fifth. All have the same time and seed; the cases that are left are scored, in pairs. Arms that
+are done are not repeated.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from machine import about
+
+from autoseg.data.dataset import read_dataset
+from autoseg.evaluation import paired_difference
+from autoseg.imaging.files import read_label_volume, write_label_volume
+from autoseg.imaging.volume import LabelVolume
+from autoseg.options import Runtime, TrainingOptions, TrainOptions
+from autoseg.pipeline import train
+from autoseg.workspace import Workspace, write_json
+
+BASE, FEW = 180, 20
+ARMS = {
+    "scratch": (),
+    "fine-tuned": (),
+    "fine-tuned, frozen at first": (("freeze", ["taken"]), ("freeze_until", 0.2)),
+}
+
+
+def write_sets(source, base, target):
+    """Two data-set folders of one: other cases, the first with all structures as one."""
+    spec = read_dataset(source)
+    cases = list(np.random.default_rng(0).permutation(spec.training))
+    about_it = {"channel_names": dict(enumerate(spec.channels)), "file_ending": spec.file_ending}
+    for case in cases[:BASE]:
+        volume = read_label_volume(case.label)
+        whole = LabelVolume((volume.data > 0).astype(np.uint8), volume.geometry)
+        write_label_volume(whole, base / "labels" / f"{case.id}{spec.file_ending}")
+    listing = {case.id: entry(case, base / "labels" / f"{case.id}{spec.file_ending}") for case in cases[:BASE]}
+    write_json(base / "dataset.json", {**about_it, "labels": {"background": 0, "hippocampus": 1}, "dataset": listing})
+    names = [case.id for case in cases[BASE:]]
+    write_json(target / "splits.json", [{"train": sorted(names[:FEW]), "val": sorted(names[FEW:])}])
+    labels = {"background": 0} | {name: group[0] for name, group in spec.labels.groups.items()}
+    listing = {case.id: entry(case, case.label) for case in cases[BASE:]}
+    write_json(target / "dataset.json", {**about_it, "labels": labels, "dataset": listing})
+
+
+def entry(case, label):
+    return {"images": [str(path) for path in case.image_paths], "label": str(label), "patient": case.patient}
+
+
+def options(seconds, name, settings=(), start=None):
+    return TrainOptions(training=TrainingOptions(seconds=seconds, settings=settings), name=name, start=start)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_set", type=Path)
+    parser.add_argument("--seconds", type=float, default=150, help="of each training")
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fine_tuning.json")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    folder = args.workspace.absolute()
+    workspace, runtime = Workspace(folder), Runtime(device="cpu")
+    base, target = folder / "Dataset902_Whole", folder / "Dataset903_Parts"
+    if not (target / "dataset.json").is_file():
+        write_sets(args.data_set, base, target)
+    model = train(base, "all", workspace, options(args.seconds, "whole"), runtime)[0].model
+    stored = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    stored = {"seconds": args.seconds, "arms": stored["arms"] if stored.get("seconds") == args.seconds else {}}
+    for number, (arm, settings) in enumerate(ARMS.items()):
+        if arm not in stored["arms"]:
+            start = None if arm == "scratch" else str(model)
+            result = train(target, "0", workspace, options(args.seconds, f"arm{number}", settings, start), runtime)[0]
+            dice = {}
+            for row in result.report.rows:
+                dice.setdefault(row.case, []).append(row["dice"])
+            cases = {case: float(np.mean(values)) for case, values in dice.items()}
+            mean = float(np.mean(list(cases.values())))
+            stored["arms"][arm] = {"mean_dice": mean, "steps": result.steps, "seconds": round(result.seconds), "dice": cases}
+            write_json(args.out, {**stored, "machine": about()})
+    scratch = stored["arms"]["scratch"]["dice"]
+    for arm in list(ARMS)[1:]:
+        gained = [stored["arms"][arm]["dice"][case] for case in sorted(scratch)]
+        stored[f"{arm} minus scratch"] = vars(paired_difference(gained, [scratch[case] for case in sorted(scratch)]))
+    write_json(args.out, {**stored, "machine": about()})
+    print(json.dumps({key: value for key, value in stored.items() if key != "machine"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
