@@ -126,7 +126,7 @@ def _map(
             continue
         position, label = running[future]
         try:
-            found[position] = outcome = _outcome(future, label, client.scheduler.address)
+            found[position] = outcome = _outcome(future, label, client)
         except (TimeoutError, asyncio.TimeoutError):
             pulse.check()
             arrived.put(future)
@@ -136,10 +136,11 @@ def _map(
         on_done(outcome)
 
 
-def _outcome(future: Any, name: str, address: str) -> Outcome:
+def _outcome(future: Any, name: str, client: Any) -> Outcome:
     """What a worker says of an item. TimeoutError: the worker that said it has died since, and another one is at it."""
     from distributed import KilledWorker
 
+    address = client.scheduler.address
     if future.status == "cancelled":
         raise _lost(address)
     try:
@@ -150,10 +151,10 @@ def _outcome(future: Any, name: str, address: str) -> Outcome:
         return Outcome(name, error=EngineError(f"{why}. {remedy}"))
     except (AutosegError, TimeoutError, asyncio.TimeoutError):
         raise
-    except CancelledError as fault:
+    except (CancelledError, OSError) as fault:  # a connection that is closed among them
         raise _lost(address) from fault
     except Exception as fault:
-        raise _unfit(address, fault) from fault
+        raise (_unfit(address, fault) if client.status == "running" else _lost(address)) from fault
     for logger_name, level, message in tried.said:
         logging.getLogger(logger_name).log(level, "%s", message)
     outcome: Outcome = tried.outcome
@@ -224,6 +225,7 @@ def _client(engine: DaskEngine) -> Iterator[Any]:
 def _of_address(address: str) -> Iterator[Any]:
     from distributed import Client
 
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it knows is told in a sentence
     is_file = address.endswith(".json")
     if is_file and not Path(address).is_file():
         raise EngineError(f"{address}: there is no such file. Give the --scheduler-file that `dask scheduler` wrote")
