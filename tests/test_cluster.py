@@ -154,6 +154,7 @@ def test_a_worker_with_other_disks_is_told(address, tmp_path, monkeypatch):
     assert f"sees another folder {tmp_path} than this command" in message
 
 
+@pytest.mark.slow  # four workers are started
 def test_an_item_that_kills_its_workers_fails_and_the_others_are_done(tmp_path):
     outcomes = engine_of("dask", 1).map(Deadly(tmp_path), range(3))
     assert [outcome.value for outcome in outcomes] == [0, None, 4]

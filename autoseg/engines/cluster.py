@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0  # a scheduler that lives answers in far less
 COMING_SECONDS = 30.0  # for the first worker of a cluster, which may be starting
 START_SECONDS = 120.0  # for processes of this machine, on a busy one
-ALONE_SECONDS = 60.0  # without any worker, before that is an error: one that died is replaced sooner
+ALONE_SECONDS, SAID_SECONDS = 300.0, 30.0  # without any worker, before that is an error, and before it is said
+LOOK_SECONDS = 3.0  # between two looks at the workers, while there is enough to do
 AHEAD = 2  # items handed out for each thread of the workers: one that is done, one that waits
 DEATHS = 3  # of workers that an item survives; one more, and it is the item that kills them
 
@@ -125,7 +126,7 @@ def _map(
             continue
         position, label = running[future]
         try:
-            found[position] = outcome = _outcome(future, label, client.scheduler.address)
+            found[position] = outcome = _outcome(future, label, client)
         except (TimeoutError, asyncio.TimeoutError):
             pulse.check()
             arrived.put(future)
@@ -135,10 +136,11 @@ def _map(
         on_done(outcome)
 
 
-def _outcome(future: Any, name: str, address: str) -> Outcome:
+def _outcome(future: Any, name: str, client: Any) -> Outcome:
     """What a worker says of an item. TimeoutError: the worker that said it has died since, and another one is at it."""
     from distributed import KilledWorker
 
+    address = client.scheduler.address
     if future.status == "cancelled":
         raise _lost(address)
     try:
@@ -149,10 +151,10 @@ def _outcome(future: Any, name: str, address: str) -> Outcome:
         return Outcome(name, error=EngineError(f"{why}. {remedy}"))
     except (AutosegError, TimeoutError, asyncio.TimeoutError):
         raise
-    except CancelledError as fault:
+    except (CancelledError, OSError) as fault:  # a connection that is closed among them
         raise _lost(address) from fault
     except Exception as fault:
-        raise _unfit(address, fault) from fault
+        raise (_unfit(address, fault) if client.status == "running" else _lost(address)) from fault
     for logger_name, level, message in tried.said:
         logging.getLogger(logger_name).log(level, "%s", message)
     outcome: Outcome = tried.outcome
@@ -174,11 +176,12 @@ class _Pulse:
     """Whether scheduler and workers live, and how many items may be out."""
 
     def __init__(self, client: Any) -> None:
-        self.client, self.threads, self.looked, self.alone = client, 0, -1.0, time.monotonic()
+        self.client, self.threads, self.looked, self.alone = client, 0, -LOOK_SECONDS, time.monotonic()
+        self.is_told = False
 
     def room(self) -> int:
         """How many items may be out; looked up now and then, as workers come and go."""
-        if time.monotonic() - self.looked > ALONE_SECONDS / 20 or not self.threads:
+        if time.monotonic() - self.looked > LOOK_SECONDS or not self.threads:
             self.check()
         return AHEAD * max(1, self.threads)
 
@@ -192,6 +195,9 @@ class _Pulse:
             raise _lost(self.client.scheduler.address) from fault
         self.looked = time.monotonic()
         self.alone = self.looked if self.threads else self.alone
+        if self.looked - self.alone > SAID_SECONDS and not self.is_told:
+            self.is_told = True
+            logger.warning("no worker is there; waiting for one, %g s at most", ALONE_SECONDS)
         if self.looked - self.alone > ALONE_SECONDS:
             raise EngineError(
                 f"the scheduler at {self.client.scheduler.address} has had no worker for {ALONE_SECONDS:g} s. "
@@ -219,6 +225,7 @@ def _client(engine: DaskEngine) -> Iterator[Any]:
 def _of_address(address: str) -> Iterator[Any]:
     from distributed import Client
 
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it knows is told in a sentence
     is_file = address.endswith(".json")
     if is_file and not Path(address).is_file():
         raise EngineError(f"{address}: there is no such file. Give the --scheduler-file that `dask scheduler` wrote")
