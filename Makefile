@@ -11,12 +11,16 @@ OTHERS := architecture measure_of_code names public records workspace
 SECONDS ?= 600
 READER ?=
 
-.PHONY: demo test coverage check unit lint style types docs slow nightly fuzz gpu bench oldest clean
+.PHONY: demo test tests coverage check unit lint style types docs slow nightly fuzz gpu bench oldest clean
 
 demo: .venv/ready
 	$(BIN)/autoseg demo
 
-test: .venv/ready lint
+# style and types, which keep one core busy, run beside the tests
+test: .venv/ready
+	$(MAKE) --jobs 3 --no-print-directory style types tests COVERAGE="$(COVERAGE)"
+
+tests: .venv/ready
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(COVERAGE)
 
 # the same with the branches that the tests take, which makes them slower

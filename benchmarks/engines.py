@@ -8,6 +8,7 @@ dashboard, no usage statistics. The tasks sleep, so that nothing but the engine 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -64,16 +65,23 @@ def measured(python: str, engine: str, part: str) -> dict:
     begun = time.monotonic()
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     words = [python, __file__, "--part", engine, part]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, env=env)
-    except subprocess.TimeoutExpired:
-        return {"ended": f"not within {LIMIT} s"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode == 0 and lines:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(words, stdout=out, stderr=err, env=env, start_new_session=True)
+        try:
+            status = process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            status = None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)  # what it left
+        out.seek(0)
+        err.seek(0)
+        printed, said = out.read(), [line for line in err.read().splitlines() if line.strip()][-1:]
+    lines = [line for line in printed.splitlines() if line.startswith("{")]
+    if status == 0 and lines:
         return json.loads(lines[-1])
-    said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()][-1:]
     partial = json.loads(lines[-1]) if lines else {}
-    return {**partial, "ended": f"status {done.returncode} after {time.monotonic() - begun:.1f} s", "said": said}
+    ended = f"not within {LIMIT} s" if status is None else f"status {status} after {time.monotonic() - begun:.1f} s"
+    return {**partial, "ended": ended, "said": said}
 
 
 # --- in a process of its own
@@ -149,16 +157,18 @@ class Dask:
         from distributed import Client
 
         place = Path(folder) / "scheduler.json"
-        words = [sys.executable, "-m", "distributed.cli."]
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # where the workers find the tasks
         common = ["--scheduler-file", str(place), "--no-dashboard"]
         self.head = subprocess.Popen(
-            [*words[:2], "distributed.cli.dask_scheduler", *common, "--host", "127.0.0.1", "--port", "0"],
+            [sys.executable, "-m", "distributed.cli.dask_scheduler", *common, "--host", "127.0.0.1", "--port", "0"],
             stderr=subprocess.DEVNULL,
+            env=env,
         )
         self.others = [
             subprocess.Popen(
-                [*words[:2], "distributed.cli.dask_worker", *common, "--nthreads", "1", "--host", "127.0.0.1"],
+                [sys.executable, "-m", "distributed.cli.dask_worker", *common, "--nthreads", "1", "--host", "127.0.0.1"],
                 stderr=subprocess.DEVNULL,
+                env=env,
             )
             for _ in range(2)
         ]

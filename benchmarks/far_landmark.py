@@ -85,8 +85,8 @@ def batch(seed: int, count: int, noise: float = 0.05) -> tuple[torch.Tensor, tor
     return torch.from_numpy(np.stack([image for image, _ in made]))[:, None], torch.from_numpy(np.stack([c for _, c in made]))
 
 
-def specs() -> dict[str, NetworkSpec]:
-    """The networks, by arm."""
+def specs(*, match: bool = True) -> dict[str, NetworkSpec]:
+    """The networks, by arm; ``match``: scale the plain one to the operations of full attention."""
 
     def unet(stages: int) -> NetworkSpec:
         features = (8, 16, 64, 64, 64)[:stages]
@@ -96,8 +96,8 @@ def specs() -> dict[str, NetworkSpec]:
 
     slots = add_attention(unet(3), SHAPE)
     full = replace(slots, attention=(AttentionStage(2, "full", 1),))
-    matched = match_operations(unet(3), SHAPE, measure_cost(full, SHAPE).operations)
-    return {PLAIN: matched, FULL: full, SLOTS: slots, DEEP: unet(5)}
+    plain = match_operations(unet(3), SHAPE, measure_cost(full, SHAPE).operations) if match else unet(3)
+    return {PLAIN: plain, FULL: full, SLOTS: slots, DEEP: unet(5)}
 
 
 def blind(spec: NetworkSpec) -> float:

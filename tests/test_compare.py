@@ -8,6 +8,7 @@ import pytest
 
 from autoseg.cli import main
 from autoseg.phantoms import write_phantoms
+from tests.helpers.told_numbers import unknown_numbers
 
 COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "validations=1", "--set", "cpu_width=1", "--device", "cpu"]
 COMMAND += ["--match-flops"]
@@ -51,6 +52,9 @@ def test_both_networks_are_scored_with_their_costs(place):
     assert stored["gates_closed"].keys() == {"self_attention_unet"}
     assert stored["gates_closed"]["self_attention_unet"]["difference"]["n"] == 2
     assert (target / "cost.png").stat().st_size > 0
+    methods = (target / "methods.md").read_text()
+    assert "Wilcoxon" in methods
+    assert unknown_numbers(methods, target) == []
     rows = csv.DictReader((target / "cases.csv").read_text().splitlines())
     assert {row["network"] for row in rows} == {"self_attention_unet", "fcn"}
 

@@ -42,7 +42,7 @@ def made_at_build(generate) -> set[str]:
     return {
         f"{generate.FOLDER}/{name}"
         for name in (*generate.COPIED, "commands.md", "costs.md", "options.md", "plan.md", "recipe.md")
-    }
+    } | {"docs/gallery/index.md"}  # of the scripts in docs/gallery_src
 
 
 def commands_in(text: str) -> list[str]:

@@ -111,7 +111,10 @@ def shrink(plan):
     plan.write_text(json.dumps(edited))
 
 
-@pytest.mark.parametrize("name", KINDS)
+SLOW = ("nrrd", "gaps", "listed", "all_cases", "one_fold", "absent")  # their parts have tests of their own
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in KINDS])
 def test_the_whole_road(name, tmp_path, capsys):
     kind = KINDS[name]
     raw, out, workspace = tmp_path / "Dataset003_Balls", tmp_path / "out", tmp_path / "workspace"

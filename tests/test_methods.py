@@ -26,7 +26,7 @@ from autoseg.training.length import Length
 from autoseg.training.recipe import PARITY, PatchStage, Recipe
 from autoseg.training.settle import settle
 from autoseg.workspace import write_json
-from planners import ChannelStats, CoarseLabels, plan_all
+from planners import ChannelStats, CoarseLabels, plan_all, to_json
 from tests.helpers.fingerprints import make_fingerprint
 from tests.helpers.told_numbers import numbers_in, unknown_numbers
 
@@ -159,6 +159,18 @@ def test_folds_that_were_trained_alike_share_a_section():
         assert "100, 101 and 102 steps and took 10.5, 11.5 and 12.5 s, with the random seed 3." in text
 
 
+def test_devices_that_train_together_are_told(tmp_path):
+    folder = shutil.copytree(FOLD, tmp_path / "fold_0")
+    record = json.loads((folder / "run.json").read_text())
+    training = settle(next(golden_plans()), Recipe(), Length(steps=9), "cuda", 1, devices=3)
+    (why,) = (one for one in training.decisions if one.what == "devices")
+    record["decisions"] = [to_json(why)]
+    (folder / "run.json").write_text(json.dumps(record))
+    text = methods_of(folder).text()
+    assert f"Several devices trained together: {why.chosen}." in text
+    assert unknown_numbers(text, folder) == []
+
+
 def decisions_in_code():
     """What each ``Decision(...)`` of the source is about, where the source says it; the beginning of a formatted text."""
     for path in (*ROOT.glob("planners/*.py"), *ROOT.glob("autoseg/**/*.py")):
@@ -216,8 +228,12 @@ CHANGES = {
     "patience": 3,
     "restoration_detach": False,
     "ema": False,
+    "freeze": ("decoder", "taken"),
 }
-BY_THE_RUN = {"name", "batch_size", "cpu_batch_size", "mirror", "bf16", "checkpoint_minutes"}  # the run tells what came of them
+# the run tells what came of them
+BY_THE_RUN = {"name", "batch_size", "cpu_batch_size", "divide_batch", "devices_exponent", "mirror", "bf16"} | {
+    "checkpoint_minutes"
+}
 
 
 def test_every_setting_of_a_recipe_is_told():
@@ -225,10 +241,10 @@ def test_every_setting_of_a_recipe_is_told():
     assert set(SETTINGS) == set(names)
     plan = next(plan for plan in golden_plans() if plan.network.attention)
     plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, restoration=True))
-    base = Recipe(restoration_weight=0.1, attention_rate=0.001)
+    base = Recipe(restoration_weight=0.1, attention_rate=0.001, freeze=("encoder",))
     run = TrainedAbout(steps=7, recipe={"name": ""}, batch_size=2, device="cpu", precision="fp32", training=3, validation=1)
     before = trained(base, [run], plan)
-    for name in set(names) - BY_THE_RUN:
+    for name in set(names) - BY_THE_RUN - {"checkpoint_minutes"}:  # on which nothing depends
         old = getattr(base, name)
         new = CHANGES.get(name, old * 0.5 if isinstance(old, float) else old + 1 if type(old) is int else None)
         assert new is not None, name
@@ -302,6 +318,18 @@ def test_a_text_that_cannot_be_made_costs_no_result(tmp_path, caplog):
     assert "no methods.md" in caplog.text
     assert not (tmp_path / METHODS).exists()
     assert try_methods(tmp_path / "nowhere") == ()
+
+
+def test_thresholds_of_a_prediction_are_told(tmp_path):
+    record = json.loads((PREDICTIONS / "run.json").read_text())
+    assert "label of the highest probability" in methods_of(PREDICTIONS).text()
+    record["labels"]["has_regions"] = True
+    record["options"]["windows"] = {"margin": 1.25, "jump": 6.5, "halo": 0.125}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    text = methods_of(tmp_path).text()
+    assert "exceeds one half" in text
+    assert "(margin 1.25, jump 6.5, halo 0.125)" in text
+    assert unknown_numbers(text, tmp_path) == []
 
 
 def test_shards_tell_of_all_their_cases(tmp_path):

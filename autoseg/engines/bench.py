@@ -58,7 +58,7 @@ class Call:
     devices: tuple[str, ...] = ()
 
 
-class HandStep(WorkerPlugin):
+class HandStep(WorkerPlugin):  # type: ignore[misc,unused-ignore]
     """Hands a call to every worker, also to those that come later, and takes it away at the end."""
 
     def __init__(self, call: Call) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from autoseg.engines.cluster import INSTALL, DaskEngine
 from autoseg.engines.local import LocalEngine
 from autoseg.engines.steps import Engine
 from autoseg.errors import EngineError
 
-__all__ = ["ENGINES", "engine_of"]
+__all__ = ["ENGINES", "INSTALL", "engine_of"]
 
 ENGINES = ("local", "dask")
+INSTALL = "Install it with: pip install distributed cryptography"
 
 
 def engine_of(asked: str, workers: int | None = None, devices: tuple[str, ...] = ()) -> Engine:
@@ -36,4 +36,6 @@ def engine_of(asked: str, workers: int | None = None, devices: tuple[str, ...] =
         raise EngineError(f"--engine {asked}: expected an address behind the colon, such as tls://node1:8786, or no colon")
     if find_spec("distributed") is None:
         raise EngineError(f"--engine {asked}: the package distributed is not installed. {INSTALL}")
+    from autoseg.engines.cluster import DaskEngine  # a tenth of a second, which --help has not
+
     return DaskEngine(address, workers, devices)

@@ -27,16 +27,16 @@ from typing import Any
 from uuid import uuid4
 
 from autoseg.atomic import draft_folder
+from autoseg.engines.choice import INSTALL
 from autoseg.engines.local import OnDone
 from autoseg.engines.processes import on_stop_signals
 from autoseg.engines.steps import Outcome, Step, reason_of
 from autoseg.errors import AutosegError, EngineError
 
-__all__ = ["INSTALL", "DaskEngine"]
+__all__ = ["DaskEngine"]
 
 logger = logging.getLogger(__name__)
 
-INSTALL = "Install it with: pip install distributed cryptography"
 
 CONNECT_SECONDS = 10.0  # a scheduler that lives answers in far less
 COMING_SECONDS = 30.0  # for the first worker of a cluster, which may be starting
@@ -139,7 +139,7 @@ def _outcome(future: Any, name: str, address: str) -> Outcome:
     """What a worker says of an item. TimeoutError: the worker that said it has died since, and another one is at it."""
     from distributed import KilledWorker
 
-    if future.status in ("cancelled", "lost"):
+    if future.status == "cancelled":
         raise _lost(address)
     try:
         tried = future.result(timeout=CONNECT_SECONDS)
@@ -269,6 +269,7 @@ def _of_this_machine(workers: int, devices: int) -> Iterator[Any]:
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
         "distributed.scheduler.allowed-failures": DEATHS,
+        "distributed.scheduler.worker-saturation": 1.0,  # a worker that dies takes no item with it but the one it was at
         "distributed.diagnostics.nvml": False,
         "distributed.nanny.pre-spawn-environ": {f"{name}_NUM_THREADS": threads for name in ("OMP", "MKL", "OPENBLAS")},
         "distributed.comm.timeouts.connect": f"{START_SECONDS:g}s",

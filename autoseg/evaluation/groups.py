@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from autoseg.data.tables import table_rows
 from autoseg.errors import AutosegError
 
 __all__ = ["UNSTATED", "Groups", "read_groups"]
@@ -32,8 +32,8 @@ def read_groups(text: str) -> Groups:
     """The groups that ``FILE:COLUMN`` names.
 
     Args:
-        text: a table with a line of titles, separated by commas, semicolons or tabs, and the title of one of its columns. Cases
-            are named in the column ``case``, else in the first one. An empty cell states nothing.
+        text: a table with a line of titles, as ``table_rows`` reads it, and the title of one of its columns. Cases are named in
+            the column ``case``, in small or capital letters, else in the first one. An empty cell states nothing.
 
     Raises:
         AutosegError: no such file or column, a case that is in two groups, or no case at all.
@@ -42,19 +42,14 @@ def read_groups(text: str) -> Groups:
     if not name or not column:
         raise AutosegError(f"--groups: expected FILE:COLUMN, such as patients.csv:scanner, found {text!r}")
     path = Path(name)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as fault:
-        raise AutosegError(f"{path}: not readable as a table of text: {fault}. Correct the path, or save it as CSV") from fault
-    separator = max(",;\t", key=lines[0].count) if lines else ","
-    titles, *rows = list(csv.reader(lines, delimiter=separator)) or [[]]
-    titles = [title.strip() for title in titles]
+    titles, *rows = table_rows(path) or [[]]
     if column not in titles:
         raise AutosegError(f"{path}: no column {column!r} in it. There are: {', '.join(titles) or 'none'}")
-    key, value = titles.index(CASE_COLUMN) if CASE_COLUMN in titles else 0, titles.index(column)
+    plain = [title.lower() for title in titles]
+    key, value = plain.index(CASE_COLUMN) if CASE_COLUMN in plain else 0, titles.index(column)
     found: dict[str, str] = {}
     for row in rows:
-        case, group = ((row[place].strip() if place < len(row) else "") for place in (key, value))
+        case, group = (row[place] if place < len(row) else "" for place in (key, value))
         if not case or not group:
             continue
         if found.setdefault(case, group) != group:

@@ -170,13 +170,13 @@ def _said(picture: Any, pixels: np.ndarray) -> tuple[str, ...]:
 
 def _spread(raw: bytes, picture: Any) -> tuple[str, ...]:
     """What is said of greys of less than 8 bits, of which readers make different numbers."""
-    bits = raw[24] if picture.format == "PNG" else 8
+    bits = raw[24] if picture.format == "PNG" else max(getattr(picture, "tag_v2", {}).get(_BITS, (8,)))
     if picture.mode == "1":
         return ("The picture has one bit a pixel: its numbers are 0 and 1, where ITK makes 0 and 255 of them.",)
     if picture.mode != "L" or bits >= 8:
         return ()
     step = 255 // ((1 << bits) - 1)
-    return (f"The picture has {bits} bits a pixel, which are spread to 8, as all readers do: a stored 1 is {step}.",)
+    return (f"The picture has {bits} bits a pixel, which are spread to 8: a stored 1 is {step}.",)
 
 
 def _sizes(picture: Any) -> tuple[str, ...]:

@@ -150,12 +150,13 @@ DECISIONS: Mapping[str, Tell] = {  # ``Decision.what``, or with a blank at the e
     "two kinds of scans ": _of_data,
     "scans with unusual spacing": _of_data,
     "coarse stage": _own_words,
+    "cascade": _told_elsewhere,  # the input of the network is told
     "plan": _own_words,
     "weights": _own_words,
     "orientation of scans": _own_words,
     # of a training run, whose statements read the settled values
     "batch": _told_elsewhere,
-    "devices": _own_words,
+    "devices": _told_elsewhere,
     "width": _told_elsewhere,
     "restoration": _told_elsewhere,
     "precision": _told_elsewhere,

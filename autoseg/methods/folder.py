@@ -123,6 +123,7 @@ def about_training(folder: Path, fold: FoldRecord) -> TrainedAbout:
         validation=len(fold.task.validation),
         momentum=last.momentum if last else None,
         start=fold.task.start,
+        devices=next((why.chosen for why in fold.decisions if why.what == "devices"), ""),
     )
 
 

@@ -24,6 +24,7 @@ def predicted(record: CohortRecord, model: ModelAbout | None) -> tuple[Statement
         _folds(options.get("folds")),
         _windows(options),
         _mirrored(options.get("mirror_axes")),
+        _decision(record),
         _temperatures(model),
         _postprocessing(options, model),
         _surfaces(options.get("export")),
@@ -40,7 +41,10 @@ def _windows(options: Mapping[str, Any]) -> Statement:
     step = options.get("step")
     if not isinstance(step, int | float):
         return NOTHING
-    adaptive = " Overlapping windows were computed only where the first pass left doubt." if options.get("windows") else ""
+    adaptive, doubt = "", options.get("windows")
+    if isinstance(doubt, dict):
+        limits = ", ".join(f"{name} {number(value)}" for name, value in doubt.items() if isinstance(value, int | float))
+        adaptive = f" Overlapping windows were computed only where the first pass left doubt ({limits})."
     told = f"A window of the size of the training patches was moved by the fraction {number(step)} of its edges, "
     return Statement(f"{told}and overlapping logits were weighted by a Gaussian.{adaptive}", ("isensee2021nnunet",))
 
@@ -50,6 +54,15 @@ def _mirrored(axes: Any) -> Statement:
         return Statement("There was no test-time augmentation.")
     along = joined(AXES[axis] for axis in axes)
     return Statement(f"Test-time augmentation averaged all mirrorings along the {along} axis.", ("isensee2021nnunet",))
+
+
+def _decision(record: CohortRecord) -> Statement:
+    """How probabilities become labels."""
+    if record.labels is None:
+        return NOTHING
+    if record.labels.has_regions:
+        return Statement("A voxel belongs to a region where its probability exceeds one half; regions may overlap.")
+    return Statement("A voxel takes the label of the highest probability.")
 
 
 def _temperatures(model: ModelAbout | None) -> Statement:

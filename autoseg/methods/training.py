@@ -96,6 +96,20 @@ def _batches(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
     return Statement(f"Batches held {_count(run.batch_size, 'patch', 'patches')}.{why}")
 
 
+def _devices(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
+    return Statement(f"Several devices trained together: {run.devices}.") if run.devices else NOTHING
+
+
+def _freezing(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
+    if not recipe.freeze:
+        return NOTHING
+    parts = joined("what came from that model" if part == "taken" else part for part in recipe.freeze)
+    until = number(recipe.freeze_until)
+    return Statement(
+        f"Up to the fraction {until} of the training, these parts of the network were kept as they began: {parts}."
+    )
+
+
 def _curriculum(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
     stages = [
         f"up to the fraction {number(stage.until)} of the training {number(stage.scale)} times as long along each axis"
@@ -164,6 +178,10 @@ SETTINGS: Mapping[str, Tell] = {  # field of Recipe -> the statement that tells 
     "batch_size": _batches,
     "cpu_batch_size": _batches,
     "cpu_width": _batches,
+    "divide_batch": _devices,
+    "devices_exponent": _devices,
+    "freeze": _freezing,
+    "freeze_until": _freezing,
     "patch_curriculum": _curriculum,
     "foreground": _sampling,
     "augmentation": _augmentation,

@@ -232,7 +232,8 @@ class InferenceOptions:
         postprocess: keep the networks' labels; skip the model's rules for pieces and holes
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
         closed_gates: without the networks' self-attention, to measure what it does
-        half_sums: add up windows in half precision, as nnU-Net does, to have its masks in the corners of a volume too
+        half_sums: add up windows in half precision, as nnU-Net does: the masks of an imported model then equal nnU-Net's in the
+            corners of a volume too
     """
 
     folds: tuple[str, ...] | None = option(None, names, "0,1")
@@ -244,7 +245,7 @@ class InferenceOptions:
     postprocess: bool = option(True, name="--no-postprocessing")
     precision: str = field(default="auto")
     closed_gates: bool = field(default=False)
-    half_sums: bool = field(default=False)
+    half_sums: bool = option(False)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def evaluate(
         raise AutosegError(
             f"no file of {predicted} has the name of a reference in {reference}; nothing to score. Name both alike"
         )
-    schema = known.labels if known else _schema(reference, predicted, options.labels, references, guesses)
+    also = [path for path in guesses.values() if path.is_file()]  # values that no dataset.json names are structures too
+    schema = known.labels if known else schema_of((predicted, reference), references, labels=options.labels, also=also)
     if not runtime.fresh:
         refuse_foreign_report(target)
         refuse_foreign(target / PAGE)
@@ -112,11 +113,3 @@ def evaluate(
     write_report(report, target, fresh=runtime.fresh)
     try_report(target, ReportOptions(known.images if known else None, str(reference), str(predicted)), runtime)
     return report
-
-
-def _schema(
-    reference: Path, predicted: Path, labels: str | None, references: Mapping[str, Path], guesses: Mapping[str, Path]
-) -> LabelSchema:
-    """The labels from a dataset.json, else one structure for each value of references or predictions."""
-    there = [path for path in guesses.values() if path.is_file()]
-    return schema_of((predicted, reference), references, labels=labels, also=there)

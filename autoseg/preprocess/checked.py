@@ -127,6 +127,7 @@ class CheckedArray:
         self._unseen = {number for number, chunk in enumerate(sums.chunks) if chunk[1]} if sums else set()
 
     def __getitem__(self, key: Any) -> np.ndarray:
+        key = self._of_all_axes(key)
         if self.sums and self._unseen and (new := self._unseen.intersection(self._touched(key))):
             with self.path.open("rb") as file:
                 for number in sorted(new):
@@ -135,13 +136,15 @@ class CheckedArray:
         with _blamed_on(self.path):
             return np.asarray(self._array[key])
 
-    def _touched(self, key: Any) -> Iterator[int]:
-        """Numbers of the chunks that ``array[key]`` reads; of all for a key that is neither numbers nor slices."""
+    def _of_all_axes(self, key: Any) -> tuple[Any, ...]:
+        """A key with an entry for each axis, for ``...`` too, which blosc2 3.3 does not take where it stands for no axis."""
         key = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in key:
-            at = key.index(Ellipsis)
-            key = (*key[:at], *(slice(None),) * (self.ndim - len(key) + 1), *key[at + 1 :])
-        key = (*key, *(slice(None),) * (self.ndim - len(key)))
+        at = next((place for place, part in enumerate(key) if part is Ellipsis), len(key))
+        rest = key[at + 1 :]
+        return (*key[:at], *(slice(None),) * (self.ndim - at - len(rest)), *rest)
+
+    def _touched(self, key: tuple[Any, ...]) -> Iterator[int]:
+        """Numbers of the chunks that ``array[key]`` reads; of all for entries that are neither numbers nor slices."""
         ranges, counts = [], [-(-edge // step) for edge, step in zip(self.shape, self._array.chunks, strict=True)]
         for part, edge, step, count in zip(key, self.shape, self._array.chunks, counts, strict=True):
             try:

@@ -1,29 +1,32 @@
 """How well the surfaces of neighbouring structures fit together: the gap and the overlap along their common border.
 
-Two structures *touch* where a voxel of one has a face in common with a voxel of the other. Near such faces the middles of
-triangles of one surface are measured against the plane of the nearest triangle of the other: a distance above zero is a gap,
-below zero an overlap. That is right to second order, as surfaces are smooth and their triangles no larger than faces of voxels.
-Volumes are the means of these distances times the area of the border. Both directions count alike.
+Two structures *touch* where a voxel of one has a face in common with a voxel of the other. A triangle of a surface lies at
+the border to the structure beyond the nearest face of its voxels. There the middles of the triangles of one surface are
+measured against the plane of the nearest triangle of the other: a distance above zero is a gap, below zero an overlap. That is
+right to second order, as surfaces are smooth and their triangles no larger than faces of voxels. Volumes are the means of
+these distances times the area of the border. Both directions count alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from autoseg.engines import map_cases
-from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
+from autoseg.reconstruct.surface import Box, label_boxes
 
 __all__ = ["Border", "borders_as_json", "measure_borders"]
 
-NEAR = 1.0  # diagonals of a voxel, from the middle of a common face: triangles that are nearer lie at the border
+T = TypeVar("T")
+
 LOOKS = -0.5  # cosine of the angle between the normals of two surfaces that look at each other, at most
 SAME_MM = 1e-9  # less is rounding
 
@@ -70,27 +73,38 @@ def measure_borders(
     Returns:
         tuple of Border, in the order of ``groups``.
     """
-    names, values = list(groups), [set(those) for those in groups.values()]
-    touching = _common_faces(labels.data)
-    near_mm = NEAR * float(np.linalg.norm(labels.geometry.spacing_mm))
-    pairs: list[tuple[int, int, np.ndarray]] = []
-    for i, j in combinations(range(len(names)), 2):
-        if meshes[i] is None or meshes[j] is None or values[i] & values[j]:
-            continue
-        faces = [touching[pair] for a in values[i] for b in values[j] if (pair := (min(a, b), max(a, b))) in touching]
-        if faces:
-            pairs.append((i, j, np.concatenate(faces)))
-    shapes = {i: _Shape.of(mesh) for i, mesh in enumerate(meshes) if mesh and any(i in pair[:2] for pair in pairs)}
+    names, values = list(groups), [sorted({int(value) for value in those}) for those in groups.values()]
+    boxes = label_boxes(labels.data, dict(enumerate(values)))
+    there = [i for i, mesh in enumerate(meshes) if mesh is not None and boxes[i] is not None]
+    pairs = _touching(labels.data)
 
-    def measure(pair: tuple[int, int, np.ndarray]) -> Border:
-        i, j, faces = pair
-        return _measured(names[i], names[j], shapes[i], shapes[j], labels.geometry.to_world(faces), near_mm)
+    def outline(i: int) -> _Outline:
+        mesh, box = meshes[i], boxes[i]
+        assert mesh is not None and box is not None  # noqa: PT018 - what has a surface has voxels
+        return _Outline.of(mesh, labels, values[i], box)
 
-    outcomes = map_cases(measure, pairs, workers=workers)
+    touch = [
+        (i, j) for i, j in combinations(there, 2) if not {*values[i]} & {*values[j]} and _meet(pairs, values[i], values[j])
+    ]
+    needed = sorted({i for pair in touch for i in pair})
+    outlines = dict(zip(needed, _all(outline, needed, workers), strict=True))
+    away_mm = float(np.linalg.norm(labels.geometry.spacing_mm)) / 2
+
+    def measure(pair: tuple[int, int]) -> Border:
+        i, j = pair
+        faces = sum(pairs.get((min(a, b), max(a, b)), 0) for a in values[i] for b in values[j])
+        found = [_apart(outlines[a], outlines[b], values[a], values[b], away_mm) for a, b in (pair, pair[::-1])]
+        return _border(names[i], names[j], faces, found)
+
+    return tuple(_all(measure, touch, workers))
+
+
+def _all(function: Callable[[Any], T], items: Iterable[Any], workers: int | None) -> list[T]:
+    outcomes = map_cases(function, items, workers=workers)
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
-    return tuple(outcome.value for outcome in outcomes)
+    return [outcome.value for outcome in outcomes]
 
 
 def borders_as_json(borders: Iterable[Border]) -> list[dict[str, Any]]:
@@ -98,81 +112,110 @@ def borders_as_json(borders: Iterable[Border]) -> list[dict[str, Any]]:
     return [asdict(border) for border in borders]
 
 
-def _common_faces(data: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-    """{(value, larger value): (N, 3) indices of the middles of the faces that two values other than 0 have in common}."""
-    lower, upper = nonzero_box(data[None])
-    part = crop(data, lower, upper)
-    found: dict[tuple[int, int], list[np.ndarray]] = {}
+def _touching(data: np.ndarray) -> dict[tuple[int, int], int]:
+    """{(value, larger value): how many faces two values other than 0 have in common}."""
+    found = []
     for axis in range(3):
-        lines = np.moveaxis(part, axis, 0)
-        before, after = lines[:-1], lines[1:]
-        where = np.nonzero((before != after) & (before != 0) & (after != 0))
-        if not len(where[0]):
-            continue
-        two = np.sort(np.stack([before[where], after[where]], axis=1).astype(np.int64), axis=1)
-        order = np.lexsort(two.T)
-        starts = np.flatnonzero(np.r_[True, (np.diff(two[order], axis=0) != 0).any(axis=1)])
-        index = np.stack(where, axis=1)[order].astype(float)
-        index[:, 0] += 0.5
-        middles = index[:, np.argsort([axis, *(other for other in range(3) if other != axis)])] + lower
-        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-            a, b = two[order[start]].tolist()
-            found.setdefault((a, b), []).append(middles[start:stop])
-    return {pair: np.concatenate(parts) for pair, parts in found.items()}
+        lines = np.moveaxis(data, axis, 0)
+        for before, after in itertools.pairwise(lines):
+            where = (before != after) & (before != 0) & (after != 0)
+            found.append(np.sort(np.stack([before[where], after[where]]).astype(np.int64), axis=0))
+    low, high = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)
+    values, places = np.unique(np.concatenate([low, high]), return_inverse=True)
+    names, counts = np.unique(places[: len(low)] * len(values) + places[len(low) :], return_counts=True)
+    ends = zip(*(values[part].tolist() for part in np.divmod(names, max(1, len(values)))), strict=True)
+    return dict(zip(ends, counts.tolist(), strict=True))
+
+
+def _meet(pairs: Mapping[tuple[int, int], int], one: Sequence[int], other: Sequence[int]) -> bool:
+    return any((min(a, b), max(a, b)) in pairs for a in one for b in other)
 
 
 @dataclass(frozen=True, eq=False)
-class _Shape:
-    """The middles of triangles (F, 3) in mm, their unit normals (F, 3), outward, and areas in mm2 (F,)."""
+class _Outline:
+    """The triangles of a surface.
+
+    Attributes:
+        points: (F, 3) their middles in mm.
+        normals: (F, 3) of length 1, outward.
+        areas: (F,) mm2.
+        beyond: (F,) the label value beyond the nearest face of the voxels.
+        tree: of the points.
+    """
 
     points: np.ndarray
     normals: np.ndarray
     areas: np.ndarray
+    beyond: np.ndarray
     tree: cKDTree
 
     @classmethod
-    def of(cls, mesh: SurfaceMesh) -> _Shape:
+    def of(cls, mesh: SurfaceMesh, labels: LabelVolume, values: Sequence[int], box: Box) -> _Outline:
         a, b, c = (mesh.vertices_mm[mesh.faces[:, corner]] for corner in range(3))
         normals, points = np.cross(b - a, c - a), (a + b + c) / 3
         lengths = np.linalg.norm(normals, axis=1)
-        return cls(points, normals / np.maximum(lengths, 1e-12)[:, None], lengths / 2, cKDTree(points))
+        middles, beyond = _faces(labels, values, box)
+        _, nearest = cKDTree(middles).query(points)
+        return cls(points, normals / np.maximum(lengths, 1e-12)[:, None], lengths / 2, beyond[nearest], cKDTree(points))
 
 
-def _measured(first: str, second: str, one: _Shape, other: _Shape, faces_mm: np.ndarray, near_mm: float) -> Border:
-    border = cKDTree(faces_mm)
-    found = [_apart(a, b, border, near_mm) for a, b in ((one, other), (other, one))]
+def _faces(labels: LabelVolume, values: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """(middles (N, 3) in mm of the outer faces of voxels with some values, the label value beyond each; 0 beyond the map)."""
+    lower = [a - 1 for a in box[0]]
+    inner = tuple(slice(max(0, a - 1), b + 1) for a, b in zip(*box, strict=True))
+    margins = [(int(a == 0), int(b == n)) for a, b, n in zip(*box, labels.data.shape, strict=True)]
+    part = np.pad(labels.data[inner], margins)
+    inside = part == values[0] if len(values) == 1 else np.isin(part, values)
+    middles, beyond = [], []
+    for axis in range(3):
+        lines, data = np.moveaxis(inside, axis, 0), np.moveaxis(part, axis, 0)
+        where = np.nonzero(lines[1:] != lines[:-1])
+        outside = np.where(lines[:-1][where], data[1:][where], data[:-1][where])
+        index = np.stack(where, axis=1) + [0.5, 0, 0]
+        order = np.argsort([axis, *(other for other in range(3) if other != axis)])
+        middles.append(index[:, order] + lower)
+        beyond.append(outside)
+    return labels.geometry.to_world(np.concatenate(middles)), np.concatenate(beyond)
+
+
+def _apart(
+    one: _Outline, other: _Outline, values: Sequence[int], others: Sequence[int], away_mm: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(mm from triangles of one surface at the border to the other surface, below 0 within it, their areas, all area there).
+
+    A triangle counts where no other one is nearer to the triangle that is nearest to it, which lies at the border too: what is
+    beyond the end of the border would be measured against that end. Where most triangles are the same in both, the border is
+    these. The area is of all that look at the other surface, be they ``away_mm`` off.
+    """
+    at = np.flatnonzero(np.isin(one.beyond, others))
+    far, nearest = other.tree.query(one.points[at])
+    normals = other.normals[nearest]
+    least, _ = one.tree.query(other.points[nearest])
+    apart = ((one.points[at] - other.points[nearest]) * normals).sum(axis=1)
+    apart[np.abs(apart) < SAME_MM] = 0
+    looks = (one.normals[at] * normals).sum(axis=1) < LOOKS
+    area = one.areas[at[looks & (far**2 - apart**2 <= away_mm**2)]].sum()
+    counts = looks & (far <= least + SAME_MM) & np.isin(other.beyond[nearest], values)
+    same = counts & (far < SAME_MM)
+    counts = same if 2 * same.sum() > counts.sum() else counts
+    return apart[counts], one.areas[at[counts]], float(area)
+
+
+def _border(first: str, second: str, faces: int, found: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> Border:
+    """The Border of two surfaces, from what each says of the other."""
     apart, weights = (np.concatenate([part[i] for part in found]) for i in (0, 1))
-    area = sum(part[2] for part in found) / 2  # each direction sees the border once
     if not len(apart):
-        return Border(first, second, len(faces_mm), 0.0, 0.0, 0.0, 0.0, 0.0)
+        return Border(first, second, faces, 0.0, 0.0, 0.0, 0.0, 0.0)
+    area = sum(part[2] for part in found) / 2  # each direction sees the border once
     size, order = np.abs(apart), np.argsort(np.abs(apart))
     reached = np.cumsum(weights[order]) / weights.sum()
     return Border(
         first,
         second,
-        len(faces_mm),
+        faces,
         float(np.average(size, weights=weights)),
         float(size[order[np.flatnonzero(reached >= 0.95)[0]]]),
         float(size.max()),
         float(area * np.average(apart.clip(min=0), weights=weights)),
         float(area * np.average((-apart).clip(min=0), weights=weights)),
     )
-
-
-def _apart(one: _Shape, other: _Shape, border: cKDTree, near_mm: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """(mm from triangles of one surface near the border to the other surface, below 0 within it, their areas, all area there).
-
-    A triangle counts where no other one is nearer to the triangle that is nearest to it: what lies beyond the end of the border
-    would be measured against that end. The area is of all that look at the other surface, be they off by half a voxel.
-    """
-    away, _ = border.query(one.points, distance_upper_bound=near_mm)
-    at = np.flatnonzero(np.isfinite(away))
-    far, nearest = other.tree.query(one.points[at])
-    normals = other.normals[nearest]
-    least, _ = one.tree.query(other.points[nearest])
-    apart = ((one.points[at] - other.points[nearest]) * normals).sum(axis=1)
-    apart[np.abs(apart) < SAME_MM] = 0
-    faces = (one.normals[at] * normals).sum(axis=1) < LOOKS
-    aside = far**2 - apart**2 <= (near_mm / 2) ** 2
-    counts = faces & (far <= least + SAME_MM)
-    return apart[counts], one.areas[at[counts]], float(one.areas[at[faces & aside]].sum())

@@ -25,6 +25,7 @@ class TrainedAbout:
         training, validation: how many cases; 0 where it is not known.
         momentum: at the end; None where it is not known.
         start: digest of the model that the weights came from, or ''.
+        devices: what several devices that trained together took each, in words; '' for one.
     """
 
     steps: int = 0
@@ -39,6 +40,7 @@ class TrainedAbout:
     validation: int = 0
     momentum: float | None = None
     start: str = ""
+    devices: str = ""
 
 
 @dataclass(frozen=True)

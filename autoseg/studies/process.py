@@ -64,7 +64,8 @@ def train_words(
     }
     words += [word for flag, value in given.items() if value is not None for word in (flag, value)]
     words += [*recipe_words(asked), "--seed", asked.seed, "--device", device]
-    return [*map(str, words), *([] if options.report else ["--no-report"])]
+    switches = {"--unseen": options.unseen, "--no-report": not options.report}
+    return [*map(str, words), *(flag for flag, given in switches.items() if given)]
 
 
 def run_apart(words: Sequence[Any], name: str) -> None:

@@ -74,7 +74,8 @@ def train_side_by_side(
     elif network is not None and str(network).endswith(".json"):
         network = Path(network).absolute()
     place = Workspace(workspace.folder.absolute())
-    shared = replace(options, network=network, name=run.folder.name, at_once=1, report=False)
+    start = str(Path(options.start).absolute()) if options.start and Path(options.start).exists() else options.start
+    shared = replace(options, network=network, start=start, name=run.folder.name, at_once=1, report=False)
     workers = runtime.workers or max(1, default_workers() // max(1, len(lanes)))
     commands = [
         train_words(run.spec.folder, lane.folds, place, replace(shared, threads=lane.threads), lane.device, workers)

@@ -37,7 +37,7 @@ MIRRORING, BATCH, RESTORATION, PRECISION, WIDTH = "mirroring", "batch", "restora
 DEVICES = "devices"
 RATES = ("learning_rate", "muon_learning_rate", "attention_rate", "restoration_rate")
 MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (docs/experiments/mirroring-and-length.md)
-UNASKED = "for a short training, which learns faster so, or because the recipe says so"
+UNASKED = "a short run learns faster without mirroring, or the recipe says so"
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def _settle_mirroring(plan: Plan, recipe: Recipe, epochs: float | None, device: 
     if not plan.mirror_axes:
         return plan, ()
     if is_mirrored(recipe, epochs, device):
-        return plan, (Decision(MIRRORING, f"mirrored along {axes}", "for a long training, or because the recipe says so"),)
+        return plan, (Decision(MIRRORING, f"mirrored along {axes}", "a long run gains by mirroring, or the recipe says so"),)
     told = tuple(
         replace(d, chosen="none", rule=UNASKED, numbers=f"planned: {d.chosen}") if d is planned else d for d in plan.decisions
     )

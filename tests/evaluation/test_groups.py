@@ -39,6 +39,20 @@ def test_each_group_has_the_means_of_its_cases(tmp_path: Path, separator: str) -
     assert read_report(tmp_path / "out" / "metrics.json").by_group.keys() == means.keys()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"patient,Case,scanner\n1,a,3T\n2,b,1.5T\n",
+        "case\tscanner\na\t3T\nb\t1.5T\n".encode("utf-16"),
+        b"sep=;\ncase;scanner\na;3T\nb;1.5T\n",
+        b"# of the trial\n\ncase,scanner\na, 3T\nb,1.5T\n",
+    ],
+)
+def test_groups_are_read_as_spreadsheets_write_them(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cases.csv").write_bytes(content)
+    assert read_groups(f"{tmp_path / 'cases.csv'}:scanner").of == {"a": "3T", "b": "1.5T"}
+
+
 def test_what_is_wrong_with_a_table_is_told(tmp_path: Path) -> None:
     path = tmp_path / "cases.csv"
     path.write_text("case,site\na,1\na,2\n")

@@ -266,7 +266,8 @@ def dicom_seeds() -> list[bytes]:
     deflated.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     packed = next(iter(dicom.slice_datasets(values)))
     packed.compress(RLELossless, generate_instance_uid=False)
-    return [as_bytes(one) for one in (single, dicom.multiframe_dataset(values), deflated, packed)]
+    seeds = [as_bytes(one) for one in (single, dicom.multiframe_dataset(values), deflated, packed)]
+    return [*seeds, seeds[0][132:]]  # the last without the signature
 
 
 @cache

@@ -29,6 +29,7 @@ WHOLE |= {"study": 6, "folds": 6}
 ROOT = Path(__file__).parents[2]
 STOPPED = "interrupted; the same command goes on from here"
 TIMES = re.compile(r"seconds|memory_mib|^date|^versions$")
+BIDS = ["--layout", "bids"]
 TRAINING = ["--device", "cpu", "--set", "cpu_width=0.1", "--set", "checks=2", "--set", "check_cases=1", "--set", "bf16=false"]
 TRAINING += ["--set", "batch_size=1", "--set", "checkpoint_minutes=1e-6", "--iterations", "3"]
 
@@ -86,7 +87,7 @@ def verbs(now: Path) -> dict[str, tuple[str, list[Any]]]:
     return {
         "plan_and_preprocess": ("raw", ["plan_and_preprocess", raw, *workspace]),
         "train": ("prepared", ["train", "A", "0", *workspace, *TRAINING]),
-        "predict": ("trained", ["predict", "-i", raw, "-o", now / "out", "--surfaces", "stl,glb", *workspace]),
+        "predict": ("trained", ["predict", "-i", raw, "-o", now / "out", "--surfaces", "stl,glb", *BIDS, *workspace]),
         "reconstruct": ("raw", ["reconstruct", "-i", raw / "labelsTr", "-o", now / "out"]),
         "convert": (
             "raw",

@@ -44,6 +44,7 @@ class Deadly(Square):
     """1 kills whoever tries it."""
 
     def run(self, number):
+        time.sleep(0.2)
         if number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return number**2

@@ -36,8 +36,10 @@ def known_numbers(value: Any) -> Iterator[float]:
     if isinstance(value, int | float):
         yield float(value)
     elif isinstance(value, str):
-        yield from map(float, re.findall(r"\d+(?:\.\d+)?", value))
-        yield from map(float, re.findall(r"\d+\.\d+", re.sub(r"\d+\.(?=\d+\.)", "", value)))  # the end of a version
+        ends = re.sub(r"\d+\.(?=\d+\.)", "", value)  # 13.0 of the version 2.13.0
+        for text in (value, ends):
+            for found in re.findall(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?", text):
+                yield from (float(found), -float(found))  # a sign may be a minus or a dash
     else:
         parts = list(value.items()) if isinstance(value, dict) else value
         yield float(len(parts))

@@ -255,10 +255,15 @@ def test_greys_of_less_than_8_bits_are_said_to_be_so(tmp_path, bits, packed, exp
     head = struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0)
     row = zlib.compress(bytes([0, packed << (8 - 2 * bits)]))
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", row) + part(b"IEND", b""))
-    for as_label in (False, True):
-        found = read_file(tmp_path / "a.png", as_label=as_label)
-        assert found.data.ravel().tolist() == expected
-        assert f"{'one bit' if bits == 1 else f'{bits} bits'} a pixel" in found.notes[0]
+    tags = {256: 2, 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1}  # the pixels stand behind the head
+    parts = b"".join(struct.pack("<HHIHH", tag, 3, 1, number, 0) for tag, number in tags.items())
+    body = struct.pack("<HIBx", 42, 10, packed << (8 - 2 * bits)) + struct.pack("<H", len(tags)) + parts + bytes(4)
+    (tmp_path / "a.tif").write_bytes(b"II" + body)
+    for name in ("a.png", "a.tif"):
+        for as_label in (False, True):
+            found = read_file(tmp_path / name, as_label=as_label)
+            assert found.data.ravel().tolist() == expected
+            assert f"{'one bit' if bits == 1 else f'{bits} bits'} a pixel" in found.notes[0]
 
 
 def test_the_pixel_size_of_a_microscope_is_said_to_be_passed_over(tmp_path):

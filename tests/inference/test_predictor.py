@@ -158,7 +158,14 @@ def test_the_agreement_of_folds_is_the_mean_dice_of_what_they_say_alone(tmp_path
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("precision", "regions"), [("fp32", False), ("fp32", True), ("bf16", True)])
+@pytest.mark.parametrize(
+    ("precision", "regions"),
+    [
+        ("fp32", False),
+        ("fp32", True),
+        pytest.param("bf16", True, marks=pytest.mark.slow),  # many processors only imitate the format
+    ],
+)
 def test_many_structures_are_predicted_through_fewer_features(tmp_path, monkeypatch, regions, precision):
     """Several folds, windows and mirrorings, and a grid that is resampled: features and heads against logits."""
     heads = 10

@@ -49,7 +49,7 @@ def fingerprints(draw):
 BUDGETS = st.builds(Budget, st.none() | st.floats(1, 100), st.booleans())
 
 
-@examples(100)
+@examples(50)
 @given(fingerprints(), BUDGETS, st.sampled_from(sorted(PLANNERS)), st.sampled_from(sorted(PRESETS)))
 def test_any_data_set_gets_a_valid_plan(fingerprint, budget, name, preset):
     plan = get_planner(name, preset).plan(fingerprint, budget)
@@ -70,7 +70,7 @@ def test_any_data_set_gets_a_valid_plan(fingerprint, budget, name, preset):
     assert from_json(Plan, json.loads(json.dumps(to_json(plan)))) == plan
 
 
-@examples(60)
+@examples(30)
 @given(fingerprints(), st.none() | st.floats(1, 100), st.sampled_from(sorted(PRESETS)))
 def test_the_feature_maps_of_a_batch_fit_into_the_budget(fingerprint, gb, preset):
     constants = PRESETS[preset]
@@ -81,7 +81,7 @@ def test_the_feature_maps_of_a_batch_fit_into_the_budget(fingerprint, gb, preset
         assert plan.memory_elements * plan.batch_size <= allowed
 
 
-@examples(40)
+@examples(20)
 @given(fingerprints(), st.permutations(range(3)))
 def test_plans_do_not_depend_on_how_the_scans_were_turned(fingerprint, order):
     """Where one axis is clearly the coarsest, patches turn with the scan (the other two axes keep their order)."""

@@ -32,8 +32,8 @@ def test_a_surface_that_was_moved_away_leaves_a_gap_of_that_width_or_overlaps(by
     assert (found.first, found.second, found.faces) == ("left", "right", 256)
     assert (found.gap_mean_mm, found.gap_p95_mm) == pytest.approx((0.4, 0.4), abs=0.03)
     volumes = (found.gap_mm3, found.overlap_mm3)
-    rel = 0.05 if by > 0 else 0.15  # beside walls that lie within the other less of an overlap is seen
-    assert volumes[by < 0] == pytest.approx(0.4 * area, rel=rel)
+    # triangles along its rim, a quarter of all, may be nearer to the walls of the blocks, and are left out
+    assert volumes[by < 0] == pytest.approx(0.4 * area, rel=0.1 if by > 0 else 0.15)
     assert volumes[by > 0] < 1
 
 

@@ -127,5 +127,5 @@ def test_voxels_to_calibrate_by_are_drawn_on_the_grid_of_the_scan(tmp_path: Path
     assert result.failures == ()
     samples = read_samples(tmp_path / "out", "a", one.labels)
     assert 1000 < len(samples.logits) <= 20_000
-    assert 0.1 < samples.truth[:, 1].mean() < 0.9
+    assert samples.truth[:, 1].sum() == mask.sum()  # all are drawn
     assert ((samples.logits[:, 1] > samples.logits[:, 0]) == samples.truth[:, 1]).mean() > 0.95

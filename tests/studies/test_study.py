@@ -25,6 +25,7 @@ from autoseg.pipeline import training
 from autoseg.studies import configuration, deciding, side_by_side
 from autoseg.studies.choice import choose, improvements
 from autoseg.studies.configuration import CrossValidated
+from tests.helpers.told_numbers import unknown_numbers
 
 SHORT = ["--iterations", "2", "--set", "validations=1", "--set", "cpu_width=1", "--device", "cpu", "--quiet"]
 CALIBRATED = AdaptiveWindows(Doubt(1.0, 6.0, 0.0), 0.5, 2, 100, 400, {})  # as `model calibrate` leaves it
@@ -97,6 +98,12 @@ def test_a_study_leaves_one_model_with_its_decisions(place: Path, tmp_path: Path
     assert len(bundle.postprocessing) == len(record["rules"])
     assert all(bundle.learned_from[fold] for fold in bundle.folds)
     assert bundle.info["study"]["decisions"] == record["decisions"]
+    (run, *_) = sorted((place / "workspace" / "runs" / "Abdomen").iterdir())
+    sections = {folder: "bootstrap", Path(bundle.name): "## Decisions of the study", run / "cross_validation": "bootstrap"}
+    for where, section in sections.items():
+        text = (where / "methods.md").read_text()
+        assert section in text, where
+        assert unknown_numbers(text, where) == []
     told = (folder / "study.md").read_text()
     assert "Decided:" in told
     assert str(place) not in told

@@ -10,8 +10,6 @@ A table (CSV or TSV) has one row per case: ``image``, or ``image_T1``, ``image_F
 
 from __future__ import annotations
 
-import codecs
-import csv
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +18,7 @@ from pathlib import Path
 from autoseg.data.dataset import NUMBER, guess_patients
 from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
+from autoseg.data.tables import table_rows, table_text
 from autoseg.errors import AutosegError, DatasetError, FileError
 from autoseg.imaging.files import (
     FORMATS,
@@ -39,7 +38,6 @@ __all__ = ["find", "guess_channels", "read_names", "read_table"]
 DECORATION = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)
 SNAP = re.compile(r'\s*(\d{1,10})(?:\s+[\d.]+){6}\s+"(.*)"\s*')  # value, red, green, blue, opacity, visible, meshed, name
 FREESURFER = re.compile(r"\s*(\d{1,10})\s+(\S+)(?:\s+\d+){4}\s*")  # value, name, colour; also 3D Slicer's
-SEPARATOR = re.compile("sep=(.)", re.IGNORECASE)
 WHOLE = re.compile(r"-?\d{1,10}(\.0*)?")
 TITLES = (("index", "value", "label", "id", "number"), ("name", "structure", "label"))  # of columns; the first that is there
 PARTS = {"": "train", "train": "train", "training": "train", "val": "val", "validation": "val"}
@@ -129,7 +127,7 @@ def read_names(path: AnyPath) -> dict[int, str]:
             is_turned = all(map(WHOLE.fullmatch, described)) and not all(WHOLE.fullmatch(str(n)) for n in described.values())
             pairs = [(int(key), str(name)) if is_turned else (int(name), str(key)) for key, name in described.items()]
         elif not (pairs := _of_colour_table(path)):
-            rows = [[cell.strip() for cell in row] for row in _rows(path)]
+            rows = table_rows(path, error=DatasetError)
             value, name = _columns(rows[0] if rows else [], path)
             rows = [row for row in rows if len(row) > max(value, name) and WHOLE.fullmatch(row[value])]
             pairs = [(int(row[value].partition(".")[0]), row[name]) for row in rows]
@@ -146,7 +144,9 @@ def read_names(path: AnyPath) -> dict[int, str]:
 
 def _of_colour_table(path: Path) -> list[tuple[int, str]]:
     """(value, name) of a file in which every line that is no comment is one of such a table; [] of others."""
-    lines = [line for line in _text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [
+        line for line in table_text(path, error=DatasetError).splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
     found = [SNAP.fullmatch(line) or FREESURFER.fullmatch(line) for line in lines]
     return [(int(row[1]), row[2].strip()) for row in found if row and int(row[1])] if all(found) else []
 
@@ -166,27 +166,10 @@ def _columns(first: list[str], path: AnyPath) -> tuple[int, int]:
 
 def read_table(path: AnyPath) -> tuple[list[str], list[dict[str, str]]]:
     """The rows of a CSV or TSV as dictionaries, by the names in its first line."""
-    first, *rows = _rows(path) or [[]]
-    titles = [name.strip().partition("_") for name in first]
+    first, *rows = table_rows(path, error=DatasetError) or [[]]
+    titles = [name.partition("_") for name in first]
     columns = [kind.lower() + bar + own for kind, bar, own in titles]  # what stands behind the bar is a name
-    return columns, [dict(zip(columns, (cell.strip() for cell in row), strict=False)) for row in rows if any(row)]
-
-
-def _text(path: AnyPath) -> str:
-    """UTF-8, or UTF-16 where the file begins as such, as spreadsheets write it."""
-    try:
-        raw = Path(path).read_bytes()
-        return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-    except (OSError, ValueError) as fault:
-        raise DatasetError(f"{path}: expected a table as text, not readable: {fault}. Save it as CSV in UTF-8") from fault
-
-
-def _rows(path: AnyPath) -> list[list[str]]:
-    """Without comments and empty lines, and without the first line by which a spreadsheet tells what stands between cells."""
-    lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
-    told = SEPARATOR.fullmatch(lines[0]) if lines else None
-    lines = lines[1:] if told else lines
-    return list(csv.reader(lines, delimiter=told[1] if told else max("\t,;", key=lines[0].count) if lines else ","))
+    return columns, [dict(zip(columns, row, strict=False)) for row in rows if any(row)]
 
 
 def _from_table(path: Path) -> tuple[list[str] | None, list[FoundCase], list[Finding]]:

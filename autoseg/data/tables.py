@@ -1,0 +1,39 @@
+"""Tables that people write: CSV and TSV, as editors, scripts and spreadsheets of any country save them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import re
+from pathlib import Path
+
+from autoseg.errors import AutosegError
+
+__all__ = ["table_rows", "table_text"]
+
+SEPARATOR = re.compile("sep=(.)", re.IGNORECASE)
+
+
+def table_text(path: str | Path, *, error: type[AutosegError] = AutosegError) -> str:
+    """UTF-8, or UTF-16 where the file begins as such, as spreadsheets write it.
+
+    Raises:
+        error: not readable, or no text.
+    """
+    try:
+        raw = Path(path).read_bytes()
+        return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except (OSError, ValueError) as fault:
+        raise error(f"{path}: expected a table as text, not readable: {fault}. Save it as CSV in UTF-8") from fault
+
+
+def table_rows(path: str | Path, *, error: type[AutosegError] = AutosegError) -> list[list[str]]:
+    """The cells of each line, which commas, semicolons or tabs divide, whichever the first line has most of.
+
+    Comments and empty lines do not count, nor does a first line ``sep=;``, by which a spreadsheet tells what divides cells.
+    """
+    lines = [line for line in table_text(path, error=error).splitlines() if line.strip() and not line.startswith("#")]
+    told = SEPARATOR.fullmatch(lines[0]) if lines else None
+    lines = lines[1:] if told else lines
+    divider = told[1] if told else max("\t,;", key=lines[0].count) if lines else ","
+    return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=divider)]
