@@ -39,7 +39,7 @@ def test_a_study_and_a_training_are_a_job_for_each_fold_and_nothing_is_written(t
     raw = write_phantoms(tmp_path / "Dataset001_P", training=4, test=0, in_plane_mm=10)
     shared = ("--folds", "0-1", "--networks", "unet,fcn", "--iterations", "3", "--set", "cpu_width=0.1", "--device", "cuda")
     jobs, (report,) = printed(capsys, "--", "study", raw, *shared, "--workspace", tmp_path / "w")
-    assert [re.match(r"train \S+ (\d) .*--name study_default_plan_(\w+)_\w{8} ", job).groups() for job in jobs] == [
+    assert [re.match(r"train \S+ (\d) .*--name study_(\w+)_\w{8} ", job).groups() for job in jobs] == [
         (fold, network) for network in ("unet", "fcn") for fold in "01"
     ]
     assert all("--device cuda" in job and "--set cpu_width=0.1" in job for job in jobs)
