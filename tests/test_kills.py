@@ -25,8 +25,8 @@ def server(tmp_path_factory):
         ("train", 1, 0),
         ("predict", 1, 0),
         ("reconstruct", 1, 0),
-        ("convert", 4, 1),
-        ("evaluate", 2, 0),
+        ("convert", 3, 1),
+        ("evaluate", 1, 0),
     ],
 )
 def test_a_killed_command_ends_in_the_state_of_an_undisturbed_one_when_it_is_repeated(server, verb, kills, stops):

@@ -24,12 +24,11 @@ METHODS, BIBLIOGRAPHY = "methods.md", "references.bib"
 MARK = re.compile(r"(?:<!-- autoseg ([0-9a-f]{16}) -->|% autoseg ([0-9a-f]{16}))\n\Z")
 
 
-def write_methods(folder: Path, methods: Methods, stem: str = "") -> tuple[Path, ...]:
+def write_methods(folder: Path, methods: Methods) -> tuple[Path, ...]:
     """Write both files, or leave what is not ours, with a warning; what says the same already is not touched.
 
     Args:
         folder: for them.
-        stem: what their names begin with, beside a file of this name.
 
     Returns:
         the paths of the files that say it now.
@@ -43,7 +42,7 @@ def write_methods(folder: Path, methods: Methods, stem: str = "") -> tuple[Path,
         BIBLIOGRAPHY: _marked(methods.references(), "% autoseg {}"),
     }
     for name, text in texts.items():
-        path = folder / (f"{stem}.{name}" if stem else name)
+        path = folder / name
         there = _read(path)
         if there is not None and not _is_ours(there):
             logger.warning(
@@ -57,21 +56,20 @@ def write_methods(folder: Path, methods: Methods, stem: str = "") -> tuple[Path,
     return tuple(written)
 
 
-def try_methods(folder: Path, model: ModelAbout | None = None, beside: Path | None = None) -> tuple[Path, ...]:
+def try_methods(folder: Path, model: ModelAbout | None = None) -> tuple[Path, ...]:
     """``write_methods`` as the last step of other work: what goes wrong is said, and the work stays done.
 
     Args:
         folder: of records, or of the ``model``.
         model: where it is a model.
-        beside: a file that the text is about and stands beside; None to write into ``folder``.
     """
     try:
         found = methods_of(folder, model)
         if found is None:
             return ()
-        return write_methods(beside.parent, found, beside.stem) if beside else write_methods(folder, found)
+        return write_methods(folder, found)
     except Exception as fault:  # noqa: BLE001 - results that are written must not be lost to a text about them
-        logger.warning("no %s for %s: %s", METHODS, beside or folder, fault if isinstance(fault, AutosegError) else repr(fault))
+        logger.warning("no %s for %s: %s", METHODS, folder, fault if isinstance(fault, AutosegError) else repr(fault))
         return ()
 
 

@@ -24,7 +24,7 @@ __all__ = ["export_model", "find_model", "import_model"]
 def export_model(
     model: str | PathLike[str], path: Path, workspace: Workspace, *, format: str = "autoseg", fresh: bool = False
 ) -> Path:
-    """Write a model for somebody else, and a methods text beside a file or into a folder; returns the path.
+    """Write a model for somebody else; returns the path. Whoever imports it gets its methods text with it.
 
     Args:
         path: zip, ``.onnx`` file, or folder to write.
@@ -34,14 +34,7 @@ def export_model(
     """
     if format not in ("autoseg", "nnunet", "onnx"):
         raise AutosegError(f"no format of models called {format!r}. Known: autoseg, nnunet, onnx")
-    found = find_model(model, workspace)
-    written = _export(found, Path(path), format, fresh)
-    tell_methods(found, beside=written)
-    return written
-
-
-def _export(found: Path, path: Path, format: str, fresh: bool) -> Path:
-    """Write the model in the folder ``found``."""
+    found, path = find_model(model, workspace), Path(path)
     if format == "autoseg" and found.is_file():
         raise AutosegError(f"{found} is one file already; copy it")
     if format == "autoseg" and not fresh:

@@ -11,10 +11,6 @@ from autoseg.methods import try_methods
 __all__ = ["tell_methods"]
 
 
-def tell_methods(model: Path, beside: Path | None = None) -> None:
-    """Write the methods text of a model into its folder, or ``beside`` the file or into the folder that it was exported to."""
-    about = about_model(load_bundle(model))
-    if beside is None or beside.is_dir():
-        try_methods(beside or model, about)
-    else:
-        try_methods(model, about, beside)
+def tell_methods(model: Path) -> None:
+    """Write the methods text of a model into its folder."""
+    try_methods(model, about_model(load_bundle(model)))

@@ -164,20 +164,30 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
     grid = old.isotropic(spacing_mm)
     shape = grid.shape
     result, best = np.zeros(shape, labels.data.dtype), np.full(shape, -np.inf, np.float32)
-    values = [int(value) for value in np.unique(labels.data) if value != 0]
-    for value, box in label_boxes(labels.data, {value: (value,) for value in values}).items():
-        assert box is not None  # values are those that are there
-        mask, lower = mask_in(labels.data, (value,), box, MARGIN)
-        every, _ = mask_in(labels.data, values, box, MARGIN)
+    values = tuple(int(value) for value in np.unique(labels.data) if value != 0)
+
+    def on_grid(group: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The field of some values on the cubic grid, within their box, and where that begins and ends."""
+        mask, lower = mask_in(labels.data, group, box, MARGIN)
         source = old.cropped(lower, mask.shape)
         ends = np.stack([grid.to_index(source.to_world([corner]))[0] for corner in ((0, 0, 0), [n - 1 for n in mask.shape])])
         start = np.maximum(0, np.floor(ends[0])).astype(int)
         stop = np.minimum(shape, np.ceil(ends[1]) + 1).astype(int)
-        fields = np.stack([field_of_mask(part, source.spacing_mm) for part in (mask, every)])
-        field, inside = resample_image(fields, source, grid.cropped(start, stop - start), _orders(mask.shape))
-        wins = field > crop(best, start, stop)  # and says whether it is inside, as boxes of others cut through its labels
-        np.copyto(crop(result, start, stop), np.where(inside > 0, value, 0), where=wins, casting="unsafe")
+        field = field_of_mask(mask, source.spacing_mm)[None]
+        return resample_image(field, source, grid.cropped(start, stop - start), _orders(mask.shape))[0], start, stop
+
+    for value, box in label_boxes(labels.data, {value: (value,) for value in values}).items():
+        assert box is not None  # values are those that are there
+        field, start, stop = on_grid((value,), box)
+        wins = field > crop(best, start, stop)
+        np.copyto(crop(result, start, stop), value, where=wins)
         np.copyto(crop(best, start, stop), field, where=wins)
+    inside = np.zeros(shape, bool)
+    whole = label_boxes(labels.data, {0: values})[0] if values else None
+    if whole is not None:
+        field, start, stop = on_grid(values, whole)
+        crop(inside, start, stop)[:] = field > 0
+    result[~inside] = 0
     return LabelVolume(result, grid)
 
 

@@ -147,7 +147,9 @@ NETWORKS = {
 
 
 @pytest.mark.filterwarnings("ignore")  # of the packages that write the graph
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow) if k in ("residual_unet", "flat") else k for k in NETWORKS]
+)
 def test_onnx_runtime_computes_the_same_logits(tmp_path, kind):
     runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")

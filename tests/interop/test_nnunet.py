@@ -322,7 +322,7 @@ def test_importing_makes_a_model_like_any_other(tmp_path, results, capsys):
     assert main(["model", "import", str(results), "--workspace", str(tmp_path / "ws")]) == 0
     model = tmp_path / "ws" / "models" / "Dataset900_Phantom_3d_fullres"
     assert capsys.readouterr().out.strip() == str(model)
-    assert sorted(path.name for path in model.iterdir()) == ["fold_0.safetensors", "model.json"]
+    assert sorted(path.name for path in model.iterdir()) == ["fold_0.safetensors", "methods.md", "model.json", "references.bib"]
     predictor = Predictor(load_bundle(model), InferenceOptions(precision="fp32"), device="cpu")
     data = np.random.default_rng(0).normal(size=(1, 20, 18, 24)).astype(np.float32)
     found = predictor.predict(Volume(data, Geometry.from_spacing((20, 18, 24), (1.0, 1.0, 1.0))))

@@ -116,7 +116,13 @@ def test_importing_a_cascade_makes_one_model(tmp_path: Path, capsys: pytest.Capt
     folder = write_cascade(tmp_path / "results")
     assert main(["model", "import", str(folder), "--workspace", str(tmp_path / "ws")]) == 0
     model = Path(capsys.readouterr().out.strip())
-    assert sorted(path.name for path in model.iterdir()) == ["coarse", "fold_0.safetensors", "model.json"]
+    assert sorted(path.name for path in model.iterdir()) == [
+        "coarse",
+        "fold_0.safetensors",
+        "methods.md",
+        "model.json",
+        "references.bib",
+    ]
     data = np.random.default_rng(0).normal(size=(1, 20, 18, 24)).astype(np.float32)
     volume = Volume(data, Geometry.from_spacing((20, 18, 24), (1.0, 1.0, 1.0)))
     found = Predictor(model, InferenceOptions(precision="fp32"), device="cpu").predict(volume)

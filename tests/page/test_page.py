@@ -366,6 +366,7 @@ def test_damaged_surfaces_are_told_and_the_page_goes_without_them(tmp_path, capl
     assert name in caplog.text
 
 
+@pytest.mark.slow
 def test_a_page_of_sixty_noisy_scans_keeps_to_its_size_and_says_what_is_coarser(monkeypatch, tmp_path):
     """Noise is what PNG cannot make small: 60 scans of this size would be 15 MB of pictures, and hundreds of volumes."""
     notes = write_noisy_page(tmp_path / "report.html", monkeypatch)
