@@ -121,6 +121,7 @@ def test_restored_intensities_and_whether_it_was_mirrored_are_read_from_a_run(pl
     assert [network["cost"]["mirrored"] for network in (first, second)] == ["no", "yes"]
 
 
+@pytest.mark.slow
 def test_a_network_that_fails_is_named_and_the_others_go_on(place, capsys):
     (broken,) = (place / "workspace" / "runs" / "Abdomen").glob("compare_self_attention_unet_*/fold_0")
     (broken / "validation" / "metrics.json").unlink()

@@ -24,9 +24,9 @@ def server(tmp_path_factory):
         ("plan_and_preprocess", 3, 1),
         ("train", 1, 0),
         ("predict", 1, 0),
-        ("reconstruct", 1, 0),
+        pytest.param("reconstruct", 1, 0, marks=pytest.mark.slow),
         ("convert", 3, 1),
-        ("evaluate", 1, 0),
+        pytest.param("evaluate", 1, 0, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_command_ends_in_the_state_of_an_undisturbed_one_when_it_is_repeated(server, verb, kills, stops):

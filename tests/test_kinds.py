@@ -111,7 +111,17 @@ def shrink(plan):
     plan.write_text(json.dumps(edited))
 
 
-SLOW = ("nrrd", "gaps", "listed", "all_cases", "one_fold", "absent")  # their parts have tests of their own
+SLOW = (
+    "shard",
+    "left_out",
+    "sparse",
+    "nrrd",
+    "gaps",
+    "listed",
+    "all_cases",
+    "one_fold",
+    "absent",
+)  # their parts have tests of their own
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in KINDS])

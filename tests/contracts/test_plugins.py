@@ -306,6 +306,7 @@ def test_help_lists_what_packages_bring_and_imports_none_of_it(tmp_path: Path) -
         assert BROUGHT[kind] in done.stdout
 
 
+@pytest.mark.slow
 def test_a_package_that_cannot_be_imported_is_named_where_it_is_used_and_harms_nothing_else(tmp_path: Path) -> None:
     kinds = ("file_format", "surface_format", "layout", "planner", "network", "loss", "dicom_result", "metric")
     entries = {f"autoseg.{kind}.v1": {BROUGHT[kind]: "broken:thing"} for kind in kinds}

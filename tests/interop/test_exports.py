@@ -148,7 +148,8 @@ NETWORKS = {
 
 @pytest.mark.filterwarnings("ignore")  # of the packages that write the graph
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=pytest.mark.slow) if k in ("residual_unet", "flat") else k for k in NETWORKS]
+    "kind",
+    [pytest.param(k, marks=pytest.mark.slow) if k in ("residual_unet", "flat", "full attention") else k for k in NETWORKS],
 )
 def test_onnx_runtime_computes_the_same_logits(tmp_path, kind):
     runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")

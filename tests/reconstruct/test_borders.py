@@ -55,6 +55,7 @@ def inside(mesh, points):
     return vtk_to_numpy(chosen.GetOutput().GetPointData().GetArray("SelectedPoints")).astype(bool)
 
 
+@pytest.mark.slow
 def test_the_overlap_of_surfaces_of_single_structures_is_that_of_points_within_both():
     step = np.indices((24, 24, 24)) - 11.5
     data = np.where((step**2).sum(axis=0) < 100, 1, 0).astype(np.uint8)

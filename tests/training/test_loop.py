@@ -216,7 +216,7 @@ def with_clean(step, fraction, left=0):
     return Batch(images, codes, Lesson(images, clean, torch.ones(len(codes), 3)))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_detached_restoration_leaves_the_segmentation_as_it_is(tmp_path):
     recipe = replace(RECIPE, restoration_weight=1.0)
     _, plain = run(tmp_path / "a", steps=10)
@@ -227,7 +227,7 @@ def test_a_detached_restoration_leaves_the_segmentation_as_it_is(tmp_path):
     assert detached["restoration.correct.weight"].abs().max() > 0
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_resuming_a_restoration_equals_not_having_been_interrupted(tmp_path):
     recipe = replace(RECIPE, restoration_weight=0.3, checkpoint_minutes=1e-9)
 
