@@ -178,9 +178,10 @@ def seconds_beside_networks() -> dict[str, float]:
 
 def seconds_of_nnunet(folder: Path, binaries: Path) -> dict[str, object]:
     """Seconds of nnU-Net with the same weights for a small field, and for a window of it; the difference is of its windows."""
-    results, scans = folder / "nnunet", folder / "for_nnunet"
+    results, scans = folder / "nnunet" / "Dataset900_Field" / "nnUNetTrainer__nnUNetPlans__3d_fullres", folder / "for_nnunet"
     model = next((folder / "w" / "models").iterdir())
     if not results.exists():
+        results.parent.mkdir(parents=True)
         export_model(model, results, Workspace(folder / "w"), format="nnunet")
     patch = load_bundle(model).plan.patch_size
     small = read_volume(folder / "calibrate" / "calibrate_0_0000.nii.gz")
@@ -197,9 +198,12 @@ def seconds_of_nnunet(folder: Path, binaries: Path) -> dict[str, object]:
 
 
 def seconds_of_command(binaries: Path, results: Path, scans: Path, target: Path) -> float:
-    command = ["nnUNetv2_predict_from_modelfolder", "-i", scans, "-o", target, "-m", results, "-f", "all", "-device", "cpu"]
+    trainer, plans, configuration = results.name.split("__")
+    command = ["nnUNetv2_predict", "-i", scans, "-o", target, "-d", results.parent.name, "-f", "all", "-device", "cpu"]
+    command += ["-tr", trainer, "-p", plans, "-c", configuration]
     command += ["-npp", "0", "-nps", "0", "--disable_tta", "--disable_progress_bar"]
-    environment = {**os.environ, **{f"nnUNet_{name}": str(target) for name in ("raw", "preprocessed", "results")}}
+    environment = {**os.environ, **{f"nnUNet_{name}": str(target) for name in ("raw", "preprocessed")}}
+    environment["nnUNet_results"] = str(results.parents[1])
     environment.pop("PYTHONPATH", None)  # it is of our environment
     begun = time.perf_counter()
     subprocess.run([binaries / command[0], *map(str, command[1:])], check=True, env=environment, stdout=subprocess.DEVNULL)

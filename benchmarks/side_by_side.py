@@ -251,8 +251,10 @@ def predictions(scans: str) -> dict[str, Callable[[Place], Words]]:
 
     def by_nnunet(place: Place) -> Words:
         fold = next(iter(load_bundle(place.model).folds))
-        words = ["-m", place.results, "-f", fold, "-i", place.folder / scans, "-o", place.folder / "out"]
-        return [place.nnunet / "nnUNetv2_predict_from_modelfolder", *words, *CPU, "-npp", 0, "-nps", 0]
+        trainer, plans, configuration = place.results.name.split("__")
+        words = ["-d", place.results.parent.name, "-tr", trainer, "-p", plans, "-c", configuration, "-f", fold]
+        words += ["-i", place.folder / scans, "-o", place.folder / "out", "-npp", 0, "-nps", 0]
+        return [place.nnunet / "nnUNetv2_predict", *words, *CPU]  # nnUNetv2_predict_from_modelfolder takes no -nps 0
 
     how = ("-m", "{model}", "--no-mirror", "--device", "cpu")
     return {"autoseg": ours("predict", "-i", "{folder}/" + scans, "-o", "{folder}/out", *how), "nnunet": by_nnunet}
@@ -262,7 +264,7 @@ def planning(dataset: str) -> dict[str, Callable[[Place], Words]]:
     number = int(dataset[len("Dataset") :].split("_")[0])
     cores = os.cpu_count()
     return {
-        "autoseg": ours("plan_and_preprocess", "{folder}/raw/" + dataset, "--plans", "fullres_3d", "--fresh"),
+        "autoseg": ours("plan_and_preprocess", "{folder}/raw/" + dataset, "--fresh"),
         "nnunet": theirs(
             "nnUNetv2_plan_and_preprocess", "-d", number, "-c", "3d_fullres", "-np", cores, "-npfp", cores, "--clean"
         ),
