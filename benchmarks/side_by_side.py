@@ -281,7 +281,7 @@ STAGES = {
     "resample image": Stage("a scan of 200×256×256 to 300×205×205 voxels", with_torch("resample", "image"), True),
     "resample labels": Stage("its 8 labels", with_torch("resample", "labels"), True),
     "augment": Stage("40 augmented patches of 128×128×128, one thread", parts("augment"), True),
-    "step": Stage("a training step, batch 2 of 40×56×40, float32", parts("step"), True),
+    "step": Stage("five training steps, batch 2 of 40×56×40, float32", parts("step"), True),
     "export 30": Stage("30 classes from 120³ logits to labels of 240³", with_torch("export", 30, 120, 240), True),
     "export 118": Stage("118 classes from 80³ logits to labels of 160³", with_torch("export", 118, 80, 160), True),
 }
