@@ -69,8 +69,9 @@ def mean_interval(
     bias = ndtri(below)
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
     tails = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(means, ndtr(bias + tails / (1 - acceleration * tails)))
-    return float(values.mean() + scale * low), float(values.mean() + scale * high)
+    low, high = values.mean() + scale * np.quantile(means, ndtr(bias + tails / (1 - acceleration * tails)))
+    none = 1e-6 * scale  # what the rounding of float32 leaves of a zero
+    return float(low) if abs(low) > none else 0.0, float(high) if abs(high) > none else 0.0
 
 
 @lru_cache(maxsize=16)

@@ -99,3 +99,8 @@ def test_several_methods_are_tested_against_one_and_corrected_for_their_number()
 @pytest.mark.parametrize(("low", "high", "same"), [(-0.004, 0.003, True), (-0.006, 0.001, False), (None, None, False)])
 def test_equivalence_needs_the_whole_interval_within_the_margin(low, high, same):
     assert is_equivalent(Difference(40, 0, 0.0, low, high, 0.5), 0.005) is same
+
+
+def test_an_interval_that_ends_at_zero_ends_there_exactly():
+    assert mean_interval([0.0, 0.0, 0.0, 0.0, 0.0, 2.5])[0] == 0.0
+    assert mean_interval([0.0, 0.0, 0.0, 0.0, 0.0, -2.5])[1] == 0.0
