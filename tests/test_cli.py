@@ -25,11 +25,6 @@ def test_help_is_quick_and_needs_no_torch(arguments):
     assert best < 0.5
 
 
-def test_predicting_loads_no_statistics():
-    code = "import sys, autoseg.pipeline.prediction\nassert not {'scipy.stats', 'skimage'} & set(sys.modules), 'a slow import'"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_without_a_verb_the_help_is_shown(capsys):
     assert main([]) == 2
     assert "plan_and_preprocess" in capsys.readouterr().out
