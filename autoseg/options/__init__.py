@@ -232,8 +232,8 @@ class InferenceOptions:
         postprocess: keep the networks' labels; skip the model's rules for pieces and holes
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
         closed_gates: without the networks' self-attention, to measure what it does
-        half_sums: add up windows in half precision, as nnU-Net does: the masks of an imported model then equal nnU-Net's in the
-            corners of a volume too
+        half_sums: add up windows and compare logits in half precision, as nnU-Net does: the masks of an imported model then
+            equal nnU-Net's in the corners of a volume too
     """
 
     folds: tuple[str, ...] | None = option(None, names, "0,1")

@@ -18,7 +18,7 @@ from autoseg.page.markup import Table, number, scrubbed, swatch, text
 from autoseg.page.rendering import render
 from autoseg.page.scene import PageCase, Scene
 from autoseg.page.sure import sure_box
-from autoseg.records import CaseRecord
+from autoseg.records import CalibrationAbout, CaseRecord
 
 __all__ = ["case_article", "cell", "order_of_cases", "overview"]
 
@@ -117,6 +117,7 @@ def case_article(
     pictures: str = "",
     fault: str = "",
     folders: Sequence[str] = (),
+    calibration: CalibrationAbout | None = None,
 ) -> Markup:
     """One case: pictures, numbers, measurements, and the buttons of the review.
 
@@ -125,6 +126,7 @@ def case_article(
         address: '#id' of the article.
         pictures: HTML of the planes.
         fault: why there are none.
+        calibration: of the model; None where it is not known.
     """
     rows = _rows_of(report, case.id)
     dice = _mean_of(rows, "dice")
@@ -138,7 +140,7 @@ def case_article(
         case=case.id,
         score="" if dice is None else cell(dice, "dice"),
         pictures=Markup(pictures),
-        sure=sure_box(case.record, labels),
+        sure=sure_box(case.record, labels, calibration if case.predicted else None),
         numbers=_metrics(rows, labels) if rows else _volumes(scene, labels) if scene else None,
         measured=_measurements(case.record),
         notes=list(dict.fromkeys(notes)),

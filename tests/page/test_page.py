@@ -31,6 +31,7 @@ from autoseg.pipeline import evaluate, reconstruct, report
 from autoseg.workspace import write_json
 from tests.helpers.evaluations import NASTY, ONE, ONE_WORKER, STRUCTURE, ball, write_noisy_page
 
+BESIDE = ["methods.md", "references.bib"]
 VOID = {"meta", "link", "br", "input", "image", "path", "rect", "circle"}
 
 
@@ -110,12 +111,26 @@ def test_nothing_on_the_page_leads_out_of_it(page, source):
     for tag, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
             if name in attributes:
-                assert re.match(r"#|data:image/png;base64,|$", attributes[name]), (tag, attributes[name][:80])
+                inside = re.match(r"#|data:image/png;base64,|$", attributes[name])
+                assert inside or attributes[name] in BESIDE, (tag, attributes[name][:80])
     own = re.sub(r'<script type="application/octet-stream".*?</script>', "", source, flags=re.DOTALL)
     assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest", own)
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
     assert "http" not in policy
+
+
+def test_the_page_leads_to_the_methods_text_and_its_references_beside_it(place, page):
+    leads = [link["href"] for link in page.all("a") if not link["href"].startswith("#")]
+    assert leads == BESIDE
+    assert all((place / "evaluation" / name).is_file() for name in leads)
+
+
+def test_a_page_without_a_methods_text_beside_it_leads_nowhere(place, tmp_path):
+    shutil.copy(next((place / "predicted").glob("*.nii.gz")), tmp_path)
+    page = report(tmp_path, ReportOptions(), ONE_WORKER).path
+    assert not (tmp_path / "methods.md").exists()
+    assert "methods.md" not in page.read_text(encoding="utf-8")
 
 
 def test_no_folder_of_this_machine_is_on_the_page(place, source):
