@@ -8,15 +8,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.cli.flags import options_from
-from autoseg.engines import said_of
-from autoseg.options import Runtime
-
 if TYPE_CHECKING:
+    from autoseg.options import Runtime
     from autoseg.workspace import Workspace
 
 __all__ = [
@@ -56,6 +52,11 @@ def place_among_ranks() -> tuple[int, int, int, int]:
 
 def runtime_of(args: argparse.Namespace) -> Runtime:
     """The Runtime that the arguments say, with progress on standard error."""
+    from dataclasses import replace
+
+    from autoseg.cli.flags import options_from
+    from autoseg.options import Runtime
+
     return replace(options_from(args, Runtime()), progress=Progress(args.quiet))
 
 
@@ -75,6 +76,8 @@ class _Sentences(logging.Formatter):
     """The message, with what it is about before it, and ``warning: `` where it is one."""
 
     def format(self, record: logging.LogRecord) -> str:
+        from autoseg.engines import said_of
+
         told = said_of(record.getMessage())
         return f"warning: {told}" if record.levelno >= logging.WARNING else told
 
