@@ -43,7 +43,7 @@ class LoopState:
         bf16: number format chosen at the start.
         finished: the length is used up.
         identity: digest of recipe, plan, network, cases and seed that this state belongs to.
-        losses: of the steps since the last validation loss, of the first rank; their mean is yet to be told.
+        losses: of the steps since the last validation; in a checkpoint alone.
     """
 
     identity: str

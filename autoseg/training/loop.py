@@ -183,10 +183,10 @@ def fit(
                 on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-                _save_finite(job, _with(state, losses), network, averaged, optimizers)
+                _save_finite(job, _with_losses(state, losses), network, averaged, optimizers)
                 saved = time.monotonic()
     _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-    _save_finite(job, _with(state, losses), network, averaged, optimizers)
+    _save_finite(job, _with_losses(state, losses), network, averaged, optimizers)
     if stop:
         logger.info("stopped at step %d; the same command goes on from there", state.step)
         raise KeyboardInterrupt
@@ -306,15 +306,16 @@ def _step(
     return total
 
 
+def _with_losses(state: LoopState, losses: Sequence[torch.Tensor]) -> LoopState:
+    """The state with the losses since the last check, of which a row of history tells the mean."""
+    return replace(state, losses=tuple(torch.stack(list(losses)).tolist()) if losses else ())
+
+
 def _refuse_unless_finite(losses: Sequence[torch.Tensor], step: int, recipe: Recipe) -> None:
     """Losses of one step or none."""
     for value in (tensor.item() for tensor in losses):
         if not math.isfinite(value):
             raise NotFinite(step, f"the loss is {value}", recipe)
-
-
-def _with(state: LoopState, losses: Sequence[torch.Tensor]) -> LoopState:
-    return replace(state, losses=tuple(loss.item() for loss in losses))
 
 
 def _save_finite(
