@@ -254,7 +254,9 @@ def _whole(content: FileContent, path: Image) -> FileContent:
 
 def _bits_of_a_scale(path: Image) -> int:
     """Bits of the numbers that a scale in the header may have spread over the range of the labels."""
-    return min(16, nifti.bits_of_a_number(_as_image(path))) if _format_of(path) is nifti else 16
+    if isinstance(path, DicomSeries) or _format_of(path) is not nifti:
+        return 16
+    return min(16, nifti.bits_of_a_number(path))
 
 
 def read_geometry(path: Image) -> Geometry:

@@ -11,7 +11,7 @@ in memory and never unpacked, so the names inside it cannot point anywhere.
 import hashlib
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -148,6 +148,7 @@ class Bundle:
         networks: fold name -> its network, of folds that have not the plan's.
         beside: a model of another plan, with the same labels and channels, whose logits are averaged with these on the grid of
             the scan; else None.
+        digest_with: the digest that the model would have with some of its folds alone: what a prediction by these depends on.
     """
 
     plan: Plan
@@ -166,6 +167,7 @@ class Bundle:
     temperatures: tuple[float, ...] = ()
     networks: Mapping[str, NetworkSpec] = field(default_factory=dict)
     beside: "Bundle | None" = None
+    digest_with: Callable[[Collection[str]], str] = lambda folds: ""
 
     @property
     def stages(self) -> "Mapping[str, Bundle]":
@@ -396,10 +398,15 @@ def _load(sizes: Mapping[str, int], read: Read, path: Path, folder: str = "") ->
         temperatures=record.temperatures,
         networks={entry.fold: entry.network for entry in record.weights if entry.network},
         beside=beside,
+        digest_with=partial(_digest_with, record),
     )
     if beside:
         _refuse_unlike(loaded, beside, Path(where))
     return loaded
+
+
+def _digest_with(record: ModelRecord, folds: Collection[str]) -> str:
+    return digest(replace(record, weights=tuple(entry for entry in record.weights if entry.fold in folds)))
 
 
 def _refuse_unlike(one: Bundle, beside: Bundle, where: Path) -> None:
@@ -551,7 +558,7 @@ def _folder_members(path: Path) -> tuple[dict[str, int], Read]:
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
     within = [path / name for name in (COARSE, BESIDE) if (path / name).is_dir()]
     found = [*path.iterdir(), *(file for folder in within for file in folder.iterdir())]
-    files = [file for file in found if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
+    files = [file for file in found if file.suffix in (".json", ".safetensors") and file.is_file()]  # no link to nowhere
     sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
     return sizes, lambda name: (path / name).read_bytes()
 
