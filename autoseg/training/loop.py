@@ -173,7 +173,7 @@ def fit(
             state = replace(state, steps_expected=_steps_expected(length, state, voxels))
             reached = length.fraction(state)
             affordable = length.steps or reached >= 1 or cheap
-            if reached >= (state.checks + 1) / recipe.validations and affordable:
+            if reached >= (state.checks + 1) / (recipe.validations or 1) and affordable:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 checking -= time.monotonic()
                 row, state = _check(network, averaged, validation, job, state, torch.stack(losses).mean().item(), rate)
@@ -248,7 +248,7 @@ class _Objective(torch.nn.Module):
 
 def _voxels_of_a_batch(batch: MakeBatch, job: Job) -> list[tuple[float, float]]:
     """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training; the same on all ranks."""
-    ends = [*(stage.until for stage in job.recipe.patch_curriculum), 1.0]
+    ends = [*(stage.until for stage in job.recipe.patch_curriculum or ()), 1.0]
     counts = [batch(0, begin, 0).images.numel() for begin in (0.0, *ends[:-1])]
     return list(zip(ends, job.ranks.highest(counts), strict=True))
 
@@ -393,7 +393,7 @@ def _check(
     )
     state = replace(
         state,
-        checks=int(fraction * recipe.validations + 1e-9),
+        checks=int(fraction * (recipe.validations or 1) + 1e-9),
         smoothed=smoothed,
         best=smoothed if better else state.best,
         since_best=since_best,
