@@ -119,6 +119,7 @@ class Target:
         """Put the file into its folder."""
         path = folder / self.file
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # a file that is cut to nothing and written again waits for the disk
         path.write_bytes(self.packed(content))
         return path
 
