@@ -11,7 +11,7 @@ import sys
 import torch
 from torch import nn
 
-__all__ = ["keep_memory", "put_channels_last", "use_onednn", "use_threads"]
+__all__ = ["keep_memory", "put_channels_last", "use_at_most", "use_onednn", "use_threads"]
 
 LAST = torch.channels_last_3d
 SMALL = 20480  # torch 2.13 gives a single sample to oneDNN where channels x slices x rows are more (ConvParams::use_mkldnn)
@@ -80,3 +80,11 @@ def keep_memory() -> bool:
 def use_threads(count: int) -> None:
     """Have networks computed by so many threads of this process."""
     torch.set_num_threads(count)
+
+
+def use_at_most(count: int) -> bool:
+    """Have networks computed by no more threads of this process than so many; True where there were more."""
+    more = torch.get_num_threads() > count
+    if more:
+        use_threads(count)
+    return more

@@ -100,7 +100,9 @@ def choose_device(name: str = "auto", *, elsewhere: bool = False) -> torch.devic
     except (RuntimeError, AssertionError) as fault:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         there += ["mps"] if torch.backends.mps.is_available() else []
-        raise AutosegError(f"--device {name}: not available on this machine, which has {', '.join(there)}") from fault
+        raise AutosegError(
+            f"--device {name}: not available on this machine, which has {', '.join(there)}. Choose of these"
+        ) from fault
     return device
 
 

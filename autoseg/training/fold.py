@@ -144,10 +144,11 @@ def train_fold(
     Raises:
         TrainingError: see ``loop.fit``; AutosegError for a damaged prepared case.
     """
-    if None in (task.recipe.batch_size, task.recipe.patch_curriculum, task.recipe.validations):
+    batch_size = task.recipe.batch_size
+    if batch_size is None or task.recipe.patch_curriculum is None or task.recipe.validations is None:
         raise TrainingError("expected a recipe with its batch, patches and validations settled. Settle the training first")
     bf16 = task.recipe.bf16 is not False
-    refuse_too_large(task.plan.network, task.plan.patch_size, task.recipe.batch_size, device, bf16=bf16)
+    refuse_too_large(task.plan.network, task.plan.patch_size, batch_size, device, bf16=bf16)
     network, transfer = _network(task, start)
     network.to(device).train()
     job = Job(

@@ -155,7 +155,7 @@ def fit(
 
     voxels = _voxels_of_a_batch(batch, job) if length.seconds and not state.finished else []
     passes = _passes(network, job, state.bf16)
-    losses: list[torch.Tensor] = []
+    losses = [torch.tensor(loss, device=job.device) for loss in state.losses]
     since, saved = time.monotonic() - state.seconds, time.monotonic()
     begun, checking, stop = time.monotonic(), 0.0, 0.0
     with _Ahead(batch, job, state) as ahead, _stop_signals() as stopped:
@@ -183,10 +183,10 @@ def fit(
                 on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-                _save_finite(job, state, network, averaged, optimizers)
+                _save_finite(job, _with_losses(state, losses), network, averaged, optimizers)
                 saved = time.monotonic()
     _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-    _save_finite(job, state, network, averaged, optimizers)
+    _save_finite(job, _with_losses(state, losses), network, averaged, optimizers)
     if stop:
         logger.info("stopped at step %d; the same command goes on from there", state.step)
         raise KeyboardInterrupt
@@ -304,6 +304,11 @@ def _step(
             parameter.grad = None  # which no optimiser moves
     descend(optimizers, job.recipe, weight)
     return total
+
+
+def _with_losses(state: LoopState, losses: Sequence[torch.Tensor]) -> LoopState:
+    """The state with the losses since the last check, of which a row of history tells the mean."""
+    return replace(state, losses=tuple(torch.stack(list(losses)).tolist()) if losses else ())
 
 
 def _refuse_unless_finite(losses: Sequence[torch.Tensor], step: int, recipe: Recipe) -> None:

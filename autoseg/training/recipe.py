@@ -7,6 +7,7 @@ that, the rest of the patch-size curriculum is skipped, the fall begins at once 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -218,7 +219,9 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         for key, value in settings.items():
             name = known.get(key)
             if name is None:
-                raise RecordError(f"recipe: unknown setting {key!r}")
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f", perhaps {known[close[0]]!r} is meant" if close else ""
+                raise RecordError(f"recipe: unknown setting {key!r}{hint}")
             if name in values:
                 raise RecordError(f"recipe: {given[name]!r} and {key!r} are one setting, give one of them")
             values[name], given[name] = from_json(kinds[name], value, where=f"recipe.{key}"), key

@@ -100,6 +100,8 @@ def test_patches_grow_and_stay_divisible():
 def test_a_wrong_setting_names_the_known_ones():
     with pytest.raises(TrainingError, match="unknown setting 'lr'.*muon_learning_rate"):
         changed(RECIPE, {"lr": 1})
+    with pytest.raises(TrainingError, match="unknown setting 'learnin_rate', perhaps 'learning_rate' is meant"):
+        changed(RECIPE, {"learnin_rate": 1})
     with pytest.raises(TrainingError, match="expected float, found 'fast'"):
         changed(RECIPE, {"learning_rate": "fast"})
     assert changed(RECIPE, {"learning_rate": 0.1}).learning_rate == 0.1
