@@ -118,7 +118,7 @@ class Workspace:
         names = ", ".join(known) or "none yet"
         raise DatasetError(
             f"{text!r} is neither a folder nor a data set that {self.folder} knows (it knows: {names}). "
-            "Give the path of the data-set folder first: autoseg plan_and_preprocess PATH"
+            "Correct the path; the name alone will do after autoseg plan_and_preprocess PATH"
         )
 
     def models(self) -> tuple[Path, ...]:

@@ -41,7 +41,7 @@ def test_without_a_verb_the_help_is_shown(capsys):
         (["train", "Nowhere", "0", "--recipe", "best"], "no recipe called 'best'"),
         (["train", "Nowhere", "0", "--network", "plain_net"], "no network called 'plain_net'"),
         (["train", "Nowhere", "0", "--device", "cuda:7"], "not available on this machine"),
-        (["predict", "-i", "x.nii.gz", "-o", "out"], "has 0 models"),
+        (["predict", "-i", "x.nii.gz", "-o", "out"], "has no model. Train one"),
         (["predict", "-i", "x.nii.gz", "-o", "out", "-m", "gone"], "neither a model folder or zip"),
         (["evaluate", "--reference", "a", "--predicted", "b", "-o", "c"], "there is no such folder"),
         (["reconstruct", "-i", "gone", "-o", "out"], "there is no such folder"),

@@ -28,7 +28,7 @@ VERBS = {
     "predict": "segment a scan or a folder of scans",
     "reconstruct": "make surfaces, measurements and cubic voxels of any tool's label maps",
     "evaluate": "score predictions against references",
-    "report": "write the HTML report of a run, of predictions or of an evaluation",
+    "report": "write the HTML report of a run, a study, predictions, reconstructions or an evaluation",
     "compare": "train several networks under equal conditions and compare them by paired tests",
     "study": "cross-validate configurations, choose by paired tests, and make one model of the choice",
     "slurm": "print a SLURM job array for what is left of a training run, a study or a prediction",

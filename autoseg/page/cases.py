@@ -25,6 +25,18 @@ __all__ = ["case_article", "cell", "order_of_cases", "overview"]
 IN_CASES = ("dice", "nsd", "hd95_mm", "assd_mm", "reference_ml", "predicted_ml", "volume_error_ml")
 TITLES = {**COLUMNS, "reference_ml": "reference, mL", "predicted_ml": "predicted, mL"}
 FEW_COLUMNS = 6  # structures that get a column each in the list of cases, and beside each other in measurements
+MEASURED = {  # names of measurements that say little without a word more
+    "centroid_lps_mm": "centre, mm to the left, back, head",
+    "box_lower_lps_mm": "box from, mm to the left, back, head",
+    "box_upper_lps_mm": "box to, mm to the left, back, head",
+    "entropy": "uncertainty inside, 0 to 1",
+    "border_entropy": "uncertainty at the border, 0 to 1",
+    "fold_agreement": "inter-fold Dice",
+    "components": "pieces",
+    "touches_border": "touches the border of the image",
+    "watertight": "surface is closed",
+}
+UNITS = {"_mm2": "mm²", "_mm3": "mm³", "_mm": "mm", "_ml": "mL", "_percent": "%"}
 IN_BORDERS = {
     "gap_mean_mm": "mean gap, mm",
     "gap_p95_mm": "95 %, mm",
@@ -187,8 +199,17 @@ def _measured(entries: Sequence[Mapping[str, Any]]) -> Table:
         if name == "structure":
             structures = [str(value) for value in values]
         elif any(value not in (None, "") for value in values):
-            rows.append([name.replace("_", " "), *(number(value, _digits(value)) for value in values)])
+            rows.append([_named(name), *(number(value, _digits(value)) for value in values)])
     return Table(["measured", *structures], rows)
+
+
+def _named(measurement: str) -> str:
+    """In words, with the unit."""
+    if measurement in MEASURED:
+        return MEASURED[measurement]
+    unit = next((unit for unit in UNITS if measurement.endswith(unit)), "")
+    words = measurement.removesuffix(unit).replace("_", " ")
+    return f"{words}, {UNITS[unit]}" if unit else words
 
 
 def _digits(value: Any) -> int:

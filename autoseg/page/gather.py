@@ -110,7 +110,7 @@ def _of_study(folder: Path, found: StudyFindings) -> Page:
         guess = path if path.is_file() else None
         cases.append(_case(name, folder, case.images if case else (), case.label if case else None, guess))
     return Page(
-        title=f"{dataset}: study {folder.name}",
+        title=f"Study of {dataset}" + (f": {folder.name}" if folder.name != "study" else ""),
         facts=(("model", found.model), ("configuration", found.chosen), ("cases", str(len(report.cases)))),
         labels=report.labels,
         report=report,
@@ -264,7 +264,7 @@ def _of_reconstructions(folder: Path, sources: _Sources) -> Page:
     if not records:
         raise AutosegError(
             f"{folder}: neither a run's fold, nor predictions, nor reconstructions, nor {REPORT_FILE} in it. "
-            "Expected RUN/fold_N, or the output folder of `autoseg predict`, `autoseg reconstruct` or `autoseg evaluate`"
+            "Give RUN/fold_N, or the output folder of `autoseg study`, `predict`, `reconstruct` or `evaluate`"
         )
     cases = [_reconstructed(name, folder, record, sources) for name, record in records.items()]
     groups: dict[str, tuple[int, ...]] = {}

@@ -33,15 +33,20 @@ def sure_box(record: CaseRecord, labels: LabelSchema, calibration: CalibrationAb
         calibration=calibration if errors else None,
         error=_points(errors.values()),
         worst=(worst, _points([errors[worst]])) if len(errors) > 1 else None,
-        before=_points(calibration.before.values() if calibration else ()),
-        after=_points(calibration.after.values() if calibration else ()),
+        before=_points(calibration.before.values()) if calibration else "",
+        after=_points(calibration.after.values()) if calibration else "",
+        helps=calibration is not None and _mean(calibration.after.values()) < _mean(calibration.before.values()),
     )
 
 
 def _points(errors: Iterable[float]) -> str:
     """Their mean in percentage points, as text."""
+    return number(100 * _mean(errors), 1)
+
+
+def _mean(errors: Iterable[float]) -> float:
     found = list(errors)
-    return number(100 * sum(found) / len(found) if found else None, 1)
+    return sum(found) / len(found) if found else 0.0
 
 
 def _of_folds(record: CaseRecord, labels: LabelSchema) -> Table:

@@ -44,7 +44,7 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
             ``reconstruct`` wrote.
         options: where the page finds what it shows. ``images`` is a folder, or {case: paths}; None for the imagesTr (or
             imagesTs) beside the references' labelsTr, or beside that of the maps that were reconstructed. ``reference`` and
-            ``predicted`` are folders of label maps; None for those that the metrics, or the reconstructions, name.
+            ``predicted`` are folders of label maps; None for no references, and for the folder itself.
         runtime: ``fresh`` writes over a report.html that another program made.
 
     Returns:

@@ -32,7 +32,7 @@ def box(calibration: CalibrationAbout | None, record: CaseRecord = PLAIN) -> str
 def test_the_error_of_probabilities_is_told_in_percentage_points_with_the_worst_structure() -> None:
     assert "off by 3.0 percentage points on average" in box(COLD)
     assert "most for liver, by 4.0." in box(COLD)
-    assert "would make that 1.2; the model has none" in box(COLD)
+    assert "with one they would be off by 1.2." in box(COLD)
 
 
 def test_a_model_with_a_temperature_says_what_it_does() -> None:
@@ -45,13 +45,13 @@ def test_one_structure_is_not_said_to_be_the_worst() -> None:
     alone = box(CalibrationAbout({"liver": 0.04}, {"liver": 0.04}, used=False))
     assert "that it had not seen." in alone
     assert "most for" not in alone
-    assert "emperature" not in alone  # which changes nothing
+    assert "did not help, so the model has none" in alone
 
 
 def test_of_a_scan_unlike_the_training_data_more_is_to_be_expected() -> None:
     unlike = CaseRecord(unlike=(Unlike("spacing along z", 5.0, 1.0, 2.5, "mm"),))
-    assert "This scan is not, so expect more." in box(COLD, unlike)
-    assert "expect more" not in box(COLD)
+    assert "This scan is not, so expect a larger error." in box(COLD, unlike)
+    assert "expect a larger" not in box(COLD)
 
 
 def test_without_knowledge_there_is_no_box() -> None:
