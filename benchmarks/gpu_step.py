@@ -25,8 +25,8 @@ from autoseg.data.dataset import read_dataset
 from autoseg.networks import build_network
 from autoseg.networks.devices import choose_device
 from autoseg.options import Runtime
-from autoseg.pipeline.ready import ready_to_train
 from autoseg.preprocess.store import open_case
+from autoseg.studies.ready import ready_to_train
 from autoseg.training.batches import make_batch
 from autoseg.training.fold import FoldTask, train_fold
 from autoseg.training.length import Length

@@ -10,7 +10,7 @@ import pytest
 from autoseg import registry
 from autoseg.cli import VERBS, main
 from autoseg.networks import NETWORKS
-from autoseg.networks.listing import list_networks, reference_plan
+from autoseg.networks.listing import networks, reference_plan
 from autoseg.phantoms import write_phantoms
 from autoseg.training.recipe import RECIPES, Recipe
 from planners import count_parameters, with_network
@@ -41,7 +41,7 @@ def test_every_network_is_listed_with_its_size_and_a_line(monkeypatch, capsys):
 
 def test_sizes_are_those_that_the_planner_counts_by_arithmetic():
     plan = reference_plan()
-    listed = {one.name: one.parameters for one in list_networks()}
+    listed = {one.name: one.parameters for one in networks().networks}
     for name in ("unet", "residual_unet"):
         assert listed[name] == count_parameters(with_network(plan, name).network)
 

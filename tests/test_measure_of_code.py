@@ -17,7 +17,7 @@ FOREIGN = (
     "autoseg/training/optimizers.py",
 )
 METRICS = ("dice", "iou", "hd95_mm", "ssim")  # values by the name of their metric
-MOST_OF_A_VERB = 120
+MOST_OF_A_VERB, MOST_OF_ALL_VERBS = 120, 1500  # lines of a file below autoseg/pipeline, and of all
 
 
 def functions():
@@ -49,8 +49,8 @@ def test_every_function_fits_a_screen():
 
 def test_every_verb_is_a_short_file():
     lengths = {path.name: len(path.read_text().splitlines()) for path in ROOT.glob("autoseg/pipeline/*.py")}
-    assert {name: n for name, n in lengths.items() if n > MOST_OF_A_VERB} == {}, "verbs read, claim, map a step and write"
-    assert sum(lengths.values()) < 80 * len(lengths), "the mean verb"
+    assert {name: n for name, n in lengths.items() if n >= MOST_OF_A_VERB} == {}, "verbs read, claim, map a step and write"
+    assert sum(lengths.values()) < MOST_OF_ALL_VERBS, "what is no verb has a room of its own"
 
 
 def test_our_own_files_are_read_as_records():

@@ -78,7 +78,7 @@ def test_an_exported_model_is_written_over_models_alone(tmp_path, monkeypatch):
             archive.writestr("model.json", "{}")
         return path
 
-    monkeypatch.setattr("autoseg.pipeline.models.bundles.export_model", write)
+    monkeypatch.setattr("autoseg.pipeline.exporting.write_zip", write)
     (tmp_path / "model").mkdir()
     export_model(tmp_path / "model", tmp_path / "m.zip", Workspace(tmp_path))
     export_model(tmp_path / "model", tmp_path / "m.zip", Workspace(tmp_path))

@@ -14,8 +14,7 @@ from autoseg.evaluation.report import summarise
 from autoseg.networks import build_network
 from autoseg.networks.cost import measure_cost
 from autoseg.options import Runtime
-from autoseg.pipeline import ready
-from autoseg.studies import process
+from autoseg.studies import process, ready
 from autoseg.studies.compared_run import ComparisonSetup, compared_run
 from autoseg.studies.method import is_finished
 from autoseg.studies.ready import Ready
@@ -123,7 +122,7 @@ def test_a_run_is_finished_only_where_it_is_this_very_training(setup, tmp_path):
 
 def test_a_first_training_looks_through_the_data_and_prepares_them_once(setup, tmp_path, monkeypatch):
     planned = SimpleNamespace(plan=setup.ready.plan, scans=(), failures=())
-    monkeypatch.setattr(ready, "plan_and_preprocess", lambda *args: planned)
+    monkeypatch.setattr(ready, "plan_and_prepare", lambda *args: planned)
     for again in ("look_through", "prepare"):
         monkeypatch.setattr(ready, again, lambda *args, **named: pytest.fail("done by the planning already"))
     found = ready.ready_to_train(setup.ready.spec, Workspace(tmp_path / "none"), None, Runtime())

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,10 @@ from tests.helpers.models import make_plan, write_model, write_scans
 
 SHAPES = {"a": (24, 40, 36), "b": (30, 40, 40), "c": (28, 44, 36), "d": (26, 38, 42), "e": (30, 36, 36)}
 IO = Path("/proc/self/io")
+NOT_FOR_A_MASK = {  # modules
+    *("SimpleITK", "blosc2", "jinja2", "matplotlib", "pydicom.sr", "scipy.sparse", "scipy.spatial", "scipy.stats"),
+    *("skimage", "sympy", "torch._dynamo", "trimesh", "autoseg.evaluation", "autoseg.page"),
+}
 
 
 @pytest.fixture
@@ -94,6 +100,19 @@ def test_a_prediction_computes_the_windows_of_its_grid(tmp_path: Path, mirror: b
     tiles = math.prod(grid_of((24, 30, 20), Tiling((16, 16, 16))).size)
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["windows"] == {"computed": views * tiles, "of": views * tiles}
+
+
+def test_predicting_a_scan_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    """Each of these takes a tenth of a second or more, of the few seconds from the shell to a mask."""
+    (tmp_path / "in").mkdir()
+    write_scans(tmp_path / "in", 1)
+    write_model(tmp_path / "model", make_plan())
+    code = "import sys\nfrom autoseg.cli import main\nassert main(sys.argv[1:]) == 0\nprint(*sys.modules)"
+    words = ["predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-m", tmp_path / "model", "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, capture_output=True, text=True)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert "torch" in imported
+    assert imported & NOT_FOR_A_MASK == set()
 
 
 def test_the_memory_of_an_export_does_not_grow_with_its_classes() -> None:

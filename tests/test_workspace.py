@@ -9,9 +9,9 @@ import pytest
 
 from autoseg import pipeline
 from autoseg.atomic import remove_leftovers, replacing
+from autoseg.data import verified
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.phantoms import write_phantoms
-from autoseg.pipeline import verification
 from autoseg.workspace import Workspace, read_json, write_json
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def test_a_name_that_is_taken_is_refused_before_the_files_are_read(tmp_path, mon
     for number in ("1", "2"):
         write_phantoms(tmp_path / number / "Dataset001_Same", training=2, test=0, in_plane_mm=8)
     workspace.remember_dataset((tmp_path / "1" / "Dataset001_Same"), "Same")
-    monkeypatch.setattr(verification, "scan_dataset", None)  # nothing is looked at
+    monkeypatch.setattr(verified, "scan_dataset", None)  # nothing is looked at
     for verb in (pipeline.verify, pipeline.plan_and_preprocess):
         with pytest.raises(DatasetError, match="this workspace knows 'Same'"):
             verb(tmp_path / "2" / "Dataset001_Same", workspace)

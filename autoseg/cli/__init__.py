@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from autoseg.cli.common import add_common, install_log, place_among_ranks
-from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
 __all__ = ["main", "parse"]
@@ -95,6 +94,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 @contextmanager
 def _asked_to_stop() -> Iterator[None]:
     """Whatever asks a command to stop interrupts it, once: then it is ending already, and only a person may press again."""
+    from autoseg.engines import on_stop_signals
+
     told: list[int] = []
 
     def interrupt(number: int, frame: Any) -> None:

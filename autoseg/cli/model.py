@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from autoseg.cli.common import add_common, runtime_of, workspace_of
@@ -40,9 +39,9 @@ def run(args: argparse.Namespace) -> None:
 
     workspace = workspace_of(args)
     if args.action == "export":
-        print(export_model(args.model, Path(args.file), workspace, format=args.format, fresh=args.fresh))
+        print(export_model(args.model, args.file, workspace, format=args.format, fresh=args.fresh))
     elif args.action == "import":
-        print(import_model(Path(args.file), workspace, name=args.name))
+        print(import_model(args.file, workspace, name=args.name))
     elif args.action == "calibrate":
         found = calibrate_model(args.model, args.cases, workspace, runtime_of(args))
         print(found.summary(describe_model(args.model, workspace)["structures"]))

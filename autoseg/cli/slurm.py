@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(asked: argparse.Namespace, words: Words, options: SlurmOptions) -> JobArray:
-    from autoseg.pipeline.arrays import folds_left
+    from autoseg.studies.left import folds_left
 
     runtime = options_from(asked, Runtime())
     left = folds_left(asked.dataset, asked.fold, workspace_of(asked), options_from(asked, TrainOptions()), _device(runtime))
@@ -58,7 +58,7 @@ def _train(asked: argparse.Namespace, words: Words, options: SlurmOptions) -> Jo
 
 
 def _study(asked: argparse.Namespace, words: Words, options: SlurmOptions) -> JobArray:
-    from autoseg.pipeline.arrays import trainings_left
+    from autoseg.studies.left import trainings_left
 
     study, runtime = options_from(asked, StudyOptions()), options_from(asked, Runtime())
     left = trainings_left(asked.dataset, workspace_of(asked), study, _device(runtime))
@@ -67,7 +67,7 @@ def _study(asked: argparse.Namespace, words: Words, options: SlurmOptions) -> Jo
 
 def _predict(asked: argparse.Namespace, words: Words, options: SlurmOptions) -> JobArray:
     from autoseg.pipeline import find_model
-    from autoseg.pipeline.arrays import shards_left
+    from autoseg.studies.left import shards_left
 
     model = find_model(asked.model, workspace_of(asked))
     left = shards_left(asked.input, asked.output, Path(model), options_from(asked, PredictOptions()), options.shards)

@@ -6,8 +6,9 @@ import argparse
 import os
 from dataclasses import replace
 
-from autoseg.cli.common import install_log, place_among_ranks, runtime_of, workspace_of
+from autoseg.cli.common import install_log, place_among_ranks, runtime_of, share_cores, workspace_of
 from autoseg.cli.flags import add_flags, options_from
+from autoseg.engines import core_use
 from autoseg.errors import AutosegError
 from autoseg.options import Runtime, TrainOptions
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    before = core_use()
     from autoseg.pipeline import train
     from autoseg.training.ranks import Withdrawn, join
 
@@ -33,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     install_log(args.quiet, silent=index > 0)
     try:
         with join(index, count, args.device, local=local, here=here) as (ranks, device):
+            if options.threads is None and count == 1:
+                share_cores(before, device, "--threads")
             folds = train(
                 args.dataset,
                 args.fold,

@@ -424,6 +424,7 @@ class Predictor:
             paint_codes=labels.paint_codes if labels.has_regions else None,
             orders=orders,
             has_regions=labels.has_regions,
+            in_half=self.options.half_sums,
         )
         said = np.array(labels.declared_values, np.int32)[codes]
         rules = self.bundle.postprocessing if self.options.postprocess else ()
@@ -439,6 +440,7 @@ class Predictor:
             attention=partial(stage_maps, self, prepared.data) if self.beside is None else lambda per_head: iter(()),
             scratch=self.scratch,
             from_logits=values is said,
+            in_half=self.options.half_sums,
         )
 
     def _logits_orders(self, prepared: Prepared) -> tuple[int, ...]:

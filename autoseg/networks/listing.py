@@ -10,7 +10,7 @@ from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.shapes import shapes_alone
 from planners import Budget, ChannelStats, Fingerprint, Plan, get_planner, with_network
 
-__all__ = ["ListedNetwork", "list_networks", "reference_plan"]
+__all__ = ["ListedNetwork", "Networks", "networks", "reference_plan"]
 
 CASES, EDGE_MM = 20, 128  # of the data set that sizes are told for: one channel, one structure, voxels of 1 mm
 
@@ -43,10 +43,28 @@ def reference_plan() -> Plan:
     return get_planner("fullres_3d").plan(fingerprint, Budget())
 
 
-def list_networks() -> tuple[ListedNetwork, ...]:
-    """Every network, in the order of the registry; one that cannot be built says why."""
+@dataclass(frozen=True)
+class Networks:
+    """All networks, those of installed packages too."""
+
+    networks: tuple[ListedNetwork, ...]
+
+    def summary(self) -> str:
+        width = max(len(one.name) for one in self.networks)
+        lines = [f"{'network':{width}}  parameters  what it is"]
+        for one in self.networks:
+            size = f"{one.parameters / 1e6:.1f} M" if one.parameters is not None else "-"
+            brought = f" (of the installed package {one.package})" if one.package else ""
+            meaning = f"cannot be built: {one.fault}" if one.fault else one.meaning or "no description"
+            lines.append(f"{one.name:{width}}  {size:>10}  {meaning}{brought}")
+        about = "Parameters are those of a plan for one channel and one structure in voxels of 1 mm, at its default width."
+        return "\n".join([*lines, "", about])
+
+
+def networks() -> Networks:
+    """Every network that ``--network`` takes, in the order of the registry; one that cannot be built says why."""
     plan = reference_plan()
-    return tuple(_listed(name, plan) for name in NETWORKS)
+    return Networks(tuple(_listed(name, plan) for name in NETWORKS))
 
 
 def _listed(name: str, plan: Plan) -> ListedNetwork:

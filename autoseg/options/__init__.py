@@ -131,7 +131,8 @@ class TrainOptions:
         groups: with several folds, also give scores for each group in a column of a table, such as patients.csv:scanner
         at_once: folds to train at the same time, each in a process; auto: as many as cores and memory allow (default 1). With
             several devices, such as --device cuda:0,cuda:1, one fold on each
-        threads: cores that the networks use; default: all, shared by the folds that are trained at the same time
+        threads: cores that the networks use; default: those that other programs leave free when it starts, shared by the folds
+            that are trained at the same time
         report: with several folds, leave out the report on all of them together
     """
 
@@ -232,8 +233,8 @@ class InferenceOptions:
         postprocess: keep the networks' labels; skip the model's rules for pieces and holes
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
         closed_gates: without the networks' self-attention, to measure what it does
-        half_sums: add up windows in half precision, as nnU-Net does: the masks of an imported model then equal nnU-Net's in the
-            corners of a volume too
+        half_sums: add up windows and compare logits in half precision, as nnU-Net does: the masks of an imported model then
+            equal nnU-Net's in the corners of a volume too
     """
 
     folds: tuple[str, ...] | None = option(None, names, "0,1")

@@ -6,6 +6,7 @@ it, then write it. Every verb of the command line is one function here; none of 
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import Any
 
@@ -22,11 +23,11 @@ _HOMES = {
     "compare": "autoseg.pipeline.comparison",
     "calibrate_model": "autoseg.pipeline.calibration",
     "study": "autoseg.pipeline.studying",
-    "describe_model": "autoseg.pipeline.description",
+    "describe_model": "autoseg.inference.about",
     "find_model": "autoseg.inference.find",
-    "export_model": "autoseg.pipeline.models",
-    "import_model": "autoseg.pipeline.models",
-    "networks": "autoseg.pipeline.listing",
+    "export_model": "autoseg.pipeline.exporting",
+    "import_model": "autoseg.pipeline.importing",
+    "networks": "autoseg.networks.listing",
     "show_recipe": "autoseg.pipeline.recipes",
     "demo": "autoseg.pipeline.demonstration",
 }
@@ -37,4 +38,10 @@ __all__ = list(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'autoseg.pipeline' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    collects = gc.isenabled()
+    gc.disable()  # what modules are made of stays; looking for garbage in it takes a tenth of the time
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    finally:
+        if collects:
+            gc.enable()

@@ -14,14 +14,13 @@ from autoseg.methods import try_methods
 from autoseg.networks import NETWORKS
 from autoseg.networks.devices import choose_device
 from autoseg.options import CompareOptions, Runtime
-from autoseg.pipeline.ready import ready_to_train
 from autoseg.room import check_writable
 from autoseg.studies.about import comparison_name, describe
 from autoseg.studies.compared_run import ComparisonSetup
 from autoseg.studies.comparison import train_all
 from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
 from autoseg.studies.process import recipe_words
-from autoseg.studies.ready import choose_recipe, length_of
+from autoseg.studies.ready import choose_recipe, length_of, ready_to_train
 from autoseg.workspace import Workspace
 
 __all__ = ["Compared", "compare"]

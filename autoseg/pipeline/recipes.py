@@ -6,8 +6,8 @@ from dataclasses import replace
 from os import PathLike
 
 from autoseg.options import Runtime, TrainOptions
-from autoseg.pipeline.ready import settled_run
 from autoseg.studies.folds import ALL
+from autoseg.studies.settled import settled_run
 from autoseg.studies.shown_recipe import ShownRecipe, show
 from autoseg.workspace import Workspace
 

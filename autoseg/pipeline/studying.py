@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from os import PathLike
 
+from autoseg.methods.model import tell_methods
 from autoseg.options import Runtime, StudyOptions
-from autoseg.pipeline.ready import settled_run
 from autoseg.pipeline.reporting import try_report
-from autoseg.pipeline.telling import tell_methods
 from autoseg.studies.study import Studied, run_study
 from autoseg.workspace import Workspace
 
@@ -33,7 +32,7 @@ def study(
             trained then. TrainingError: no configuration could be trained.
     """
     runtime = runtime or Runtime()
-    studied = run_study(dataset, workspace, settled_run, options, runtime)
+    studied = run_study(dataset, workspace, options, runtime)
     try_report(studied.folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
     tell_methods(studied.model)
     return studied

@@ -10,16 +10,15 @@ from os import PathLike
 from autoseg.engines import saying
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.locks import run_lock
+from autoseg.methods.model import tell_methods
 from autoseg.networks.cpu import use_threads
 from autoseg.options import Runtime, TrainOptions
-from autoseg.pipeline.ready import settled_run
 from autoseg.pipeline.reporting import try_report
-from autoseg.pipeline.telling import tell_methods
 from autoseg.room import check_writable
 from autoseg.studies.crossval import CrossValidation, cross_validate
 from autoseg.studies.fold import FoldResult, Run, coarse_labels, train_one
 from autoseg.studies.lanes import device_names
-from autoseg.studies.settled import check_model
+from autoseg.studies.settled import check_model, settled_run
 from autoseg.studies.side_by_side import choose_lanes, train_side_by_side
 from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.ranks import ALONE, Ranks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from autoseg.studies.fold import Run, fold_folder
 from autoseg.studies.lanes import device_names
 from autoseg.studies.method import folds_of, is_trained, scores_of
 from autoseg.studies.process import run_apart, train_words
+from autoseg.studies.settled import settled_run
 from autoseg.training.checkpoint import read_state
 from autoseg.training.fold import CHECKPOINT
 from autoseg.workspace import Workspace, read_record
@@ -29,7 +30,6 @@ from planners.records import digest
 __all__ = [
     "Configuration",
     "CrossValidated",
-    "SettledRun",
     "TrainConfiguration",
     "TrainFold",
     "configurations",
@@ -74,9 +74,6 @@ def configurations(plans: Sequence[str | None], networks: Sequence[str | None], 
     return tuple(found)
 
 
-SettledRun = Callable[[Path, str, Workspace, TrainOptions, Runtime], Run]
-
-
 @dataclass(frozen=True)
 class TrainConfiguration:
     """The step that trains and cross-validates; its items are Configurations, each with what ``settled`` returned.
@@ -87,7 +84,6 @@ class TrainConfiguration:
         workspace: for runs and models.
         training: length, recipe and seed.
         runtime: where and how; ``fresh`` trains all anew.
-        settled_run: decides on a run, ``autoseg.pipeline.ready.settled_run``.
         at_once: folds at the same time.
     """
 
@@ -96,7 +92,6 @@ class TrainConfiguration:
     workspace: Workspace
     training: TrainingOptions
     runtime: Runtime
-    settled_run: SettledRun
     at_once: int = 1
 
     def setup(self) -> TrainConfiguration:
@@ -109,7 +104,7 @@ class TrainConfiguration:
             AutosegError: something of it does not exist.
         """
         runtime = replace(self.runtime, fresh=False, device=device_names(self.runtime.device)[0])
-        return self.settled_run(self.dataset, ",".join(self.folds), self.workspace, self.options(item), runtime)
+        return settled_run(self.dataset, ",".join(self.folds), self.workspace, self.options(item), runtime)
 
     def options(self, item: Configuration) -> TrainOptions:
         """How a configuration is trained."""

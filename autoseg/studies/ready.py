@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,27 @@ from typing import Any
 from autoseg.data.dataset import DatasetSpec
 from autoseg.data.scan import CaseScan
 from autoseg.data.unlike import TrainingScans, training_scans
-from autoseg.errors import TrainingError
+from autoseg.data.verified import look_through
+from autoseg.errors import DatasetError, PlanError, TrainingError
 from autoseg.networks import NETWORKS
-from autoseg.options import TrainingOptions
+from autoseg.options import PlanOptions, Runtime, TrainingOptions
+from autoseg.plans import default_plan
 from autoseg.preprocess.cases import voxels_of
+from autoseg.preprocess.planned import plan_and_prepare
+from autoseg.preprocess.prepare import prepare
 from autoseg.preprocess.step import case_digests
 from autoseg.preprocess.store import open_case
 from autoseg.training.augment import PRESETS
 from autoseg.training.length import Length
 from autoseg.training.losses import LOSSES
 from autoseg.training.recipe import RECIPES, Recipe, changed
-from autoseg.workspace import read_json, read_record
-from planners import NetworkSpec, Plan
+from autoseg.workspace import Workspace, read_json, read_record
+from planners import NetworkSpec, Plan, planner_names
 from planners.records import digest
 
-__all__ = ["Ready", "choose_recipe", "known_network", "length_of"]
+__all__ = ["Ready", "choose_recipe", "known_network", "length_of", "ready_to_train"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,35 @@ class Ready:
         found = [scan.shape[axis] * scan.spacing_mm[axis] for axis in self.plan.axis_order]
         edges = [max(1, round(mm / spacing)) for mm, spacing in zip(found, self.plan.spacing_mm, strict=True)]
         return [scan.shape[self.plan.axis_order[0]], *edges[1:]] if self.plan.patch_size[0] == 1 else edges
+
+
+def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, runtime: Runtime, *, dry: bool = False) -> Ready:
+    """Plan and prepare a data set where that has not been done.
+
+    Args:
+        plan: its name; None for the default plan.
+        dry: prepare nothing and write nothing.
+
+    Raises:
+        PlanError: there is no such plan. DatasetError: the data set has errors, or a case could not be prepared.
+    """
+    known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
+    if plan and plan not in known | set(planner_names()):
+        raise PlanError(f"no plan called {plan!r} for {spec.name}. There are: {', '.join(sorted(known)) or 'none yet'}")
+    runtime = Runtime(workers=runtime.workers, progress=runtime.progress)  # a fresh run needs no fresh cases
+    if not known or (plan and plan not in known):
+        logger.info("%s has no such plan yet: planning", spec.name)
+        planned = plan_and_prepare(spec, workspace, PlanOptions(planner=plan, dry_run=dry), runtime)
+        the_plan, scans, failures = planned.plan, planned.scans, planned.failures
+    else:
+        the_plan = read_record(Plan, workspace.plan(spec.name, plan or default_plan(known)))
+        verified = look_through(spec, workspace, Runtime(workers=runtime.workers))
+        verified.refuse_errors()
+        scans = verified.scans
+        failures = () if dry else prepare(spec, scans, the_plan, workspace, runtime).failures
+    if failures:
+        raise DatasetError("cases could not be prepared:\n  " + "\n  ".join(failures))
+    return Ready(spec, the_plan, scans, workspace.prepared(spec.name, the_plan.name), dry)
 
 
 def choose_recipe(options: TrainingOptions) -> Recipe:

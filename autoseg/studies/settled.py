@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 
 import torch
 
@@ -17,22 +19,23 @@ from autoseg.names import plain_name
 from autoseg.networks import build_network
 from autoseg.networks.devices import choose_device
 from autoseg.options import Runtime, TrainOptions
-from autoseg.studies.fold import Run
+from autoseg.studies.fold import Run, fold_folder
 from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
-from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of
+from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of, ready_to_train
 from autoseg.studies.starting import image_digests, open_model, start_of
-from autoseg.training.fold import task_of
+from autoseg.training.checkpoint import read_state
+from autoseg.training.fold import CHECKPOINT, FoldTask, task_of
 from autoseg.training.losses import refuse_deaf_loss
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe
-from autoseg.training.settle import batches_at_once, settle
+from autoseg.training.settle import Training, as_before, batches_at_once, settle
 from autoseg.training.transfer import frozen_parameters, load_matching, meaning_of
 from autoseg.workspace import Workspace
 from planners import NetworkSpec, Plan
 from planners.plan import Decision
 from planners.records import digest, identity
 
-__all__ = ["Asked", "asked_run", "check_model", "run_name", "settle_run", "tell"]
+__all__ = ["check_model", "settled_run", "tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +47,27 @@ def tell(decisions: tuple[Decision, ...]) -> None:
         logger.log(logging.WARNING if one.warning else logging.INFO, "%s: %s%s", one.chosen, one.rule, numbers)
 
 
+def settled_run(
+    dataset: str | PathLike[str],
+    fold: str,
+    workspace: Workspace,
+    options: TrainOptions,
+    runtime: Runtime,
+    ranks: Ranks = ALONE,
+) -> Run:
+    """Everything that is decided before the first step of a run; what is missing of plan and cases is made.
+
+    Raises:
+        AutosegError: something of it does not exist, or the data set has errors.
+    """
+    asked = _asked_run(dataset, fold, workspace, options, runtime)
+    ready = ready_to_train(asked.spec, workspace, options.training.plan, runtime, dry=options.dry_run)
+    coarse = _coarse_run(asked, ready, workspace, options, runtime, ranks)
+    return _settle_run(asked, ready, workspace, options, runtime, ranks, coarse)
+
+
 @dataclass(frozen=True)
-class Asked:
+class _Asked:
     """What a run was asked to be, looked up before anything is made for it.
 
     Attributes:
@@ -65,7 +87,9 @@ class Asked:
     model: Bundle | None
 
 
-def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime) -> Asked:
+def _asked_run(
+    dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime
+) -> _Asked:
     """What a run is asked to be.
 
     Raises:
@@ -79,17 +103,17 @@ def asked_run(dataset: str | PathLike[str], fold: str, workspace: Workspace, opt
         read_dataset(workspace.dataset_folder(str(dataset))),
     )
     folds = (ALL,) if fold == ALL else fold_names(fold, count_folds(spec))
-    return Asked(spec, folds, recipe, network, chosen, open_model(options.start, workspace))
+    return _Asked(spec, folds, recipe, network, chosen, open_model(options.start, workspace))
 
 
-def run_name(asked: str | None, plan: Plan, network: str | NetworkSpec | None) -> str:
+def _run_name(asked: str | None, plan: Plan, network: str | NetworkSpec | None) -> str:
     """The name of a run: that asked for, else its plan and its network."""
     chosen = network.name if isinstance(network, NetworkSpec) else network or plan.network.name
     return asked or f"{plan.name}_{chosen}"
 
 
-def settle_run(
-    asked: Asked,
+def _settle_run(
+    asked: _Asked,
     ready: Ready,
     workspace: Workspace,
     options: TrainOptions,
@@ -104,8 +128,6 @@ def settle_run(
     if any(case.unlabelled for case in spec.training):
         refuse_deaf_loss(asked.recipe.loss)
     length = length_of(options.training, ready.plan, batches_at_once(asked.recipe, ranks.count))
-    training = settle(ready.plan, asked.recipe, length, asked.device.type, ready.voxels, asked.network, ranks.count)
-    tell(training.decisions)
     images, seed, prepared = image_digests(ready.scans), options.training.seed, ready.digest
     model = asked.model
     starts = (
@@ -113,22 +135,33 @@ def settle_run(
         if model
         else {}
     )
-    name = run_name(options.name, ready.plan, asked.network)
-    return Run(
-        spec=spec,
-        training=training,
-        asked=asked.recipe,
-        tasks={
+    name = _run_name(options.name, ready.plan, asked.network)
+    folder = workspace.run(spec.name, name)
+
+    def settled(recipe: Recipe) -> tuple[Training, dict[str, FoldTask]]:
+        training = settle(ready.plan, recipe, length, asked.device.type, ready.voxels, asked.network, ranks.count)
+        tasks = {
             fold: replace(
                 task_of(training, spec.labels, seed, split, prepared, starts[fold].identity if fold in starts else ""),
                 coarse=digest([identity(task) for task in coarse.tasks.values()]) if coarse else "",
             )
             for fold, split in splits.items()
-        },
+        }
+        return training, tasks
+
+    (training, tasks), before = settled(asked.recipe), settled(as_before(asked.recipe))
+    if not runtime.fresh and before[1] != tasks and _is_begun(folder, before[1]):
+        training, tasks = before
+    tell(training.decisions)
+    return Run(
+        spec=spec,
+        training=training,
+        asked=asked.recipe,
+        tasks=tasks,
         starts=starts,
         images=images,
         scans=ready.ranges,
-        folder=workspace.run(spec.name, name),
+        folder=folder,
         prepared=ready.prepared,
         model=workspace.model(f"{spec.name}_{name}"),
         device=asked.device,
@@ -136,6 +169,29 @@ def settle_run(
         ranks=ranks,
         coarse=coarse,
     )
+
+
+def _coarse_run(
+    asked: _Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime, ranks: Ranks
+) -> Run | None:
+    """The run of the coarse stage, where the plan has one: all its folds, as long and by the same recipe as the fine stage's.
+
+    Its name is that of the run with ``_coarse`` behind it.
+    """
+    if ready.plan.coarse is None:
+        return None
+    training = replace(options.training, plan=ready.plan.coarse.plan)
+    network = asked.network if isinstance(asked.network, str) else None
+    name = f"{_run_name(options.name, ready.plan, asked.network)}_coarse"
+    wanted = replace(options, training=training, network=network, name=name, start=None)
+    folds = f"0-{count_folds(asked.spec) - 1}"
+    return settled_run(asked.spec.folder, folds, workspace, wanted, replace(runtime, fresh=False), ranks)
+
+
+def _is_begun(folder: Path, tasks: Mapping[str, FoldTask]) -> bool:
+    """Whether a run in ``folder`` has begun with one of these tasks."""
+    states = {fold: read_state(fold_folder(folder, fold) / CHECKPOINT) for fold in tasks}
+    return any(state is not None and state.identity == digest(tasks[fold]) for fold, state in states.items())
 
 
 def _splits_of(folds: tuple[str, ...], ready: Ready, workspace: Workspace) -> dict[str, Split]:

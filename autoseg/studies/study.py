@@ -28,7 +28,6 @@ from autoseg.room import check_writable
 from autoseg.studies.configuration import (
     Configuration,
     CrossValidated,
-    SettledRun,
     TrainConfiguration,
     TrainFold,
     configurations,
@@ -52,15 +51,14 @@ logger = logging.getLogger(__name__)
 def run_study(
     dataset: str | PathLike[str],
     workspace: Workspace,
-    settled_run: SettledRun,
     options: StudyOptions | None = None,
     runtime: Runtime | None = None,
 ) -> Studied:
-    """As ``autoseg.pipeline.study``, without the page; ``settled_run`` decides on a run, and makes what it needs."""
+    """As ``autoseg.pipeline.study``, without the HTML report and the methods text."""
     options, runtime = options or StudyOptions(), runtime or Runtime()
     groups = read_groups(options.groups) if options.groups else Groups()
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
-    step, asked, items = _settle(spec, workspace, options, runtime, settled_run)
+    step, asked, items = _settle(spec, workspace, options, runtime)
     folder = workspace.study(spec.name, options.name)
     check_writable(folder)
     if not runtime.fresh:
@@ -73,15 +71,15 @@ def run_study(
 
 
 def trainings_of(
-    spec: DatasetSpec, workspace: Workspace, options: StudyOptions, runtime: Runtime, settled_run: SettledRun
+    spec: DatasetSpec, workspace: Workspace, options: StudyOptions, runtime: Runtime
 ) -> tuple[TrainConfiguration, tuple[Configuration, ...]]:
     """The step that trains, and the configurations of a study."""
-    step, _, items = _settle(spec, workspace, options, runtime, settled_run)
+    step, _, items = _settle(spec, workspace, options, runtime)
     return step, items
 
 
 def _settle(
-    spec: DatasetSpec, workspace: Workspace, options: StudyOptions, runtime: Runtime, settled_run: SettledRun
+    spec: DatasetSpec, workspace: Workspace, options: StudyOptions, runtime: Runtime
 ) -> tuple[TrainConfiguration, dict[str, Any], tuple[Configuration, ...]]:
     """(the step that trains, what is asked for as JSON, the configurations)."""
     recipe, training = choose_recipe(options.training), options.training
@@ -111,7 +109,7 @@ def _settle(
     several = ("plans", "networks", "network files", "margin")  # told by the name of a run, or no matter of training
     identity = digest({key: value for key, value in asked.items() if key not in several})
     items = configurations(plans, networks, identity[:8])
-    step = TrainConfiguration(spec.folder, folds, workspace, training, runtime, settled_run, options.at_once)
+    step = TrainConfiguration(spec.folder, folds, workspace, training, runtime, options.at_once)
     return step, asked, items
 
 

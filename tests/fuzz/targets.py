@@ -31,6 +31,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.data.layouts import LAYOUTS
 from autoseg.data.layouts.folders import read_names
 from autoseg.data.splits import read_splits
+from autoseg.data.verified import known_scans
 from autoseg.errors import AutosegError
 from autoseg.evaluation.report import read_report
 from autoseg.imaging.files import (
@@ -54,7 +55,6 @@ from autoseg.interop.nnunet import is_nnunet, read_nnunet
 from autoseg.ledger import Journal, Ledger
 from autoseg.options import ReportOptions, TrainingOptions
 from autoseg.page.gather import page_of
-from autoseg.pipeline.verification import known_scans
 from autoseg.preprocess.store import open_case
 from autoseg.records import (
     read_case,

@@ -14,7 +14,7 @@ from autoseg.errors import ModelError
 from autoseg.inference.bundle import export_model, load_bundle, load_networks, refuse_other_model, save_bundle
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
-from autoseg.pipeline.models import import_model
+from autoseg.pipeline.importing import import_model
 from autoseg.workspace import Workspace
 from tests.helpers.models import LABELS, make_plan, write_model
 

@@ -16,6 +16,7 @@ from autoseg.errors import AutosegError, ModelError
 from autoseg.imaging.files import read_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
+from autoseg.inference.about import describe_model
 from autoseg.inference.bundle import export_model, load_bundle, save_bundle, store_windows
 from autoseg.inference.calibration import LADDER, calibrate
 from autoseg.inference.choice import doubt_of
@@ -25,8 +26,7 @@ from autoseg.inference.windows import AdaptiveWindows, Doubt
 from autoseg.networks import build_network
 from autoseg.options import InferenceOptions
 from autoseg.pipeline.calibration import calibrate_model
-from autoseg.pipeline.description import describe_model
-from autoseg.pipeline.models import import_model
+from autoseg.pipeline.importing import import_model
 from autoseg.preprocess.case import PreparedCase
 from autoseg.preprocess.store import store_case
 from autoseg.studies.fold import calibrate_fold

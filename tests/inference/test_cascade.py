@@ -22,7 +22,7 @@ from autoseg.inference.cohort import depends_on
 from autoseg.inference.predictor import Predictor
 from autoseg.networks import NETWORKS, build_network
 from autoseg.options import InferenceOptions
-from autoseg.pipeline.models import import_model
+from autoseg.pipeline.importing import import_model
 from autoseg.preprocess.case import coarse_codes, one_hot
 from autoseg.workspace import Workspace
 from planners.plan import CoarseLabels, Plan

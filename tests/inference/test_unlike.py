@@ -16,6 +16,7 @@ import torch
 from autoseg.data.intensities import PERCENTILES
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.data.unlike import TrainingScans, Unlike, training_scans
+from autoseg.errors import ModelError
 from autoseg.imaging.files import read_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
@@ -213,6 +214,9 @@ def test_a_model_keeps_what_its_training_scans_were_like_and_its_digest(tmp_path
     assert load_bundle(model).scans == training
     with pytest.raises(Exception, match=r"names the channels \('MRI',\), but says what \('C0',\) were like"):
         add_scans(model, dataclasses.replace(training, channels=(dataclasses.replace(training.channels[0], name="C0"),)))
+    with pytest.raises(ModelError, match="there is no such model"):
+        add_scans(tmp_path / "none", training)
+    assert [path.name for path in tmp_path.iterdir() if "none" in path.name] == []  # no lock either
 
 
 def named_mri(training: TrainingScans) -> TrainingScans:

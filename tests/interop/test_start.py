@@ -10,7 +10,7 @@ import torch
 from autoseg.errors import TrainingError
 from autoseg.inference.bundle import load_bundle
 from autoseg.networks import build_network
-from autoseg.pipeline.models import import_model
+from autoseg.pipeline.importing import import_model
 from autoseg.studies.starting import learned_from, start_of
 from autoseg.training.adapt import Meaning
 from autoseg.training.transfer import load_matching

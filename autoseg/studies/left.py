@@ -13,9 +13,9 @@ from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import MADE_BY
 from autoseg.ledger import DONE, Ledger
 from autoseg.options import PredictOptions, Runtime, StudyOptions, TrainOptions
-from autoseg.pipeline.ready import settled_run
 from autoseg.studies.fold import fold_folder
 from autoseg.studies.method import is_trained
+from autoseg.studies.settled import settled_run
 from autoseg.studies.study import trainings_of
 from autoseg.workspace import Workspace
 
@@ -44,7 +44,7 @@ def trainings_left(
     configuration. As ``folds_left``."""
     runtime = replace(runtime, elsewhere=True)
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
-    step, items = trainings_of(spec, workspace, options, runtime, settled_run)
+    step, items = trainings_of(spec, workspace, options, runtime)
     found = []
     for item in items:
         training = TrainOptions(network=item.network, training=replace(step.training, plan=item.plan), name=item.run)
