@@ -26,7 +26,7 @@ from autoseg.page.page import Page
 from autoseg.page.runs import RunRecord
 from autoseg.page.scene import PageCase
 from autoseg.page.study import StudyShown
-from autoseg.records import CaseRecord, CohortRecord, FoldRecord, read_case, read_checks, read_cohort, read_fold
+from autoseg.records import CaseRecord, CohortRecord, FoldRecord, read_case, read_cohort, read_fold, read_validations
 from autoseg.workspace import known_folder, read_record
 from planners.fingerprint import Fingerprint
 
@@ -68,7 +68,7 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
         cases.append(_case(name, results, case.images if case else (), case.label if case else None, guesses.get(name)))
     run = RunRecord(
         fold=fold,
-        history=read_checks(folder / "history.jsonl"),
+        history=read_validations(folder / "history.jsonl"),
         fingerprint=_if_there(Fingerprint, about / "fingerprint.json"),
         findings=_if_there(tuple[Finding, ...], about / "findings.json") or (),
         restoration=_if_there(RestorationResult, results / RESTORED_FILE),

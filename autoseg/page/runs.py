@@ -14,7 +14,7 @@ from autoseg.evaluation.restored import RESTORED_COLUMNS, RestorationResult, Res
 from autoseg.page.markup import Table, colour_of, interval, number, scrubbed, text
 from autoseg.page.plots import Curve, draw_lines
 from autoseg.page.rendering import render
-from autoseg.records import Check, FoldRecord
+from autoseg.records import FoldRecord, Validation
 from planners.fingerprint import Fingerprint
 from planners.plan import Decision
 
@@ -46,7 +46,7 @@ class RunRecord:
     """
 
     fold: FoldRecord
-    history: tuple[Check, ...] = ()
+    history: tuple[Validation, ...] = ()
     fingerprint: Fingerprint | None = None
     findings: tuple[Finding, ...] = ()
     restoration: RestorationResult | None = None
@@ -71,7 +71,7 @@ def training_section(record: RunRecord) -> Markup:
     return render("training.html", facts=facts, checked=bool(record.history), **_curves(record.history))
 
 
-def _curves(history: Sequence[Check]) -> dict[str, Markup]:
+def _curves(history: Sequence[Validation]) -> dict[str, Markup]:
     """The plots of the training section."""
     steps = [check.step for check in history]
     losses = [
