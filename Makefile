@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := cluster,dicom,onnx,page,test,dev
-COVERAGE :=
 # tests of parts, without whole verbs, browsers and processes of their own
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
+# branches of the parts that their own quick tests take: counting them costs little, and fewer than these percent is an error
+COVERED := --cov=planners $(patsubst %,--cov=autoseg.%,$(filter-out planners,$(PARTS))) $(PARTS:%=--cov-in=%)
+COVERAGE := $(COVERED) --cov-report= --cov-fail-under=85
 OTHERS := architecture measure_of_code names public records workspace
 
 # of the fuzzing: seconds for each reader, and which readers (all where none is named)
@@ -23,7 +25,7 @@ test: .venv/ready
 tests: .venv/ready
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(COVERAGE)
 
-# the same with the branches that the tests take, which makes them slower
+# the same with the branches of all of autoseg that all tests take, which makes them slower
 coverage: COVERAGE := --cov --cov-report=term:skip-covered
 coverage: test
 

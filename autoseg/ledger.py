@@ -2,7 +2,7 @@
 
 A piece of work (a case, a file) leaves an *entry*: who made it, what it depends on (its *identity*), its state, and its
 files with their digests. The entry says ``writing`` before the first file is written and ``done`` afterwards. With it the
-same command skips what is done, makes anew what is ours and does not fit any more, and stops at what is not ours.
+same command skips what is done, makes again what is ours and does not fit any more, and stops at what is not ours.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Ledger:
         made_by: the command, such as ``autoseg predict``; entries of others are not ours.
         fresh: take everything for not done, and whatever is in the way for ours.
         is_work: whether a file whose bytes have changed may be somebody's work, which stays, rather than damage, which is
-            mended; by default any is.
+            repaired; by default any is.
     """
 
     folder: Path
@@ -136,7 +136,7 @@ class Ledger:
     def finish(
         self, name: str, identity: Any, files: Iterable[Path], record: Mapping[str, Any], earlier: Mapping[str, str | None]
     ) -> dict[str, str]:
-        """Write that the work is done; files that only the earlier entry had are taken away. Returns the digests."""
+        """Write that the work is done; files that only the earlier entry had are removed. Returns the digests."""
         outputs = self.digests(files)
         remove_outputs(self.folder, {path: digest for path, digest in earlier.items() if path not in outputs})
         self._write(name, {**record, "state": DONE, "outputs": outputs}, identity)
@@ -211,16 +211,16 @@ class Journal:
             )
         entries = [_line(path, line) for line in lines[1:]]
         for entry in entries:
-            inside(path.parent, entry.file)  # which may be taken away
+            inside(path.parent, entry.file)  # which may be removed
         return cls(path, about, {entry.file: entry for entry in entries})
 
     def begin(self) -> None:
-        """Write the file anew, without a last line that a kill has cut short."""
+        """Write the file again, without a last line that a kill has cut short."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, _as_lines([self.about, *self.entries.values()]))
 
     def end(self, files: Iterable[str]) -> None:
-        """Write the file anew, of these entries and in the order of their names, whatever order they were made in."""
+        """Write the file again, of these entries and in the order of their names, whatever order they were made in."""
         write_text(self.path, _as_lines([self.about, *(self.entries[name] for name in sorted(files))]))
 
     def claim(self, file: str, key: str) -> bool:
@@ -274,7 +274,7 @@ def file_digest(path: Path) -> str:
 
 
 def remove_outputs(folder: Path, outputs: Mapping[str, str | None]) -> None:
-    """Take away files that belonged to an earlier result, unless somebody has edited them."""
+    """Remove files that belonged to an earlier result, unless somebody has edited them."""
     for name, digest in outputs.items():
         path = inside(folder, name)
         if path.is_file() and file_digest(path) == digest:

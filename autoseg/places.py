@@ -11,7 +11,7 @@ from pathlib import Path
 from autoseg.errors import FileError
 from autoseg.ledger import FOREIGN
 
-__all__ = ["FINDINGS", "MODEL", "OURS", "PAGE", "refuse_foreign"]
+__all__ = ["FINDINGS", "MODEL", "OURS", "PAGE", "is_foreign", "refuse_foreign"]
 
 HEAD = 1 << 16  # bytes that are looked at
 PAGE, FINDINGS, MODEL = "report.html", "findings", "model"  # the last two have names that the user chooses
@@ -28,16 +28,19 @@ OURS: dict[str, Callable[[bytes], bool]] = {  # kind of file -> whether one that
 }
 
 
-def refuse_foreign(path: Path, kind: str = "") -> None:
-    """Raise FileError where something lies at ``path`` that we did not write.
+def is_foreign(path: Path, kind: str = "") -> bool:
+    """Whether something lies at ``path`` that we did not write.
 
     Args:
         kind: a key of ``OURS``; the name of the file where it is not given.
     """
-    if not (path.exists() or path.is_symlink()):
-        return
-    if path.is_file():
-        with path.open("rb") as file:
-            if OURS[kind or path.name](file.read(HEAD)):
-                return
-    raise FileError(f"{path}: {FOREIGN}")
+    if not path.is_file():
+        return path.exists() or path.is_symlink()
+    with path.open("rb") as file:
+        return not OURS[kind or path.name](file.read(HEAD))
+
+
+def refuse_foreign(path: Path, kind: str = "") -> None:
+    """Raise FileError where something lies at ``path`` that we did not write; ``kind`` as in ``is_foreign``."""
+    if is_foreign(path, kind):
+        raise FileError(f"{path}: {FOREIGN}")

@@ -1,6 +1,8 @@
 """Cores for tests that run beside others, and the fixtures that tests of several folders share."""
 
 import os
+import sys
+import threading
 
 import pytest
 from hypothesis import settings
@@ -14,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // pro
 def pytest_addoption(parser):
     what = "no thorough tests, the first and the last variant of a test with parameters, few examples of a property"
     parser.addoption("--quick", action="store_true", help=what)
+    what = "with --cov: count only what tests of this folder run that are not thorough; may be given several times"
+    parser.addoption("--cov-in", action="append", metavar="FOLDER", help=what)
 
 
 def pytest_configure(config):
@@ -39,6 +43,23 @@ def pytest_collection_modifyitems(config, items):
         (kept if id(item) in ends and not item.get_closest_marker("thorough") else dropped).append(item)
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """A test that is not counted runs untraced, and so do the fixtures that it is the first to need."""
+    folders = item.config.getoption("--cov-in")
+    is_part = folders and item.path.relative_to(item.config.rootpath / "tests").parts[0] in folders
+    if not folders or (is_part and not item.get_closest_marker("thorough")):
+        return (yield)
+    here, elsewhere = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(here)
+        threading.settrace(elsewhere)
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,11 @@ from autoseg.records import (
     SurfaceManifest,
     as_recorded,
     read_case,
-    read_checks,
     read_cohort,
     read_fold,
     read_surface_manifest,
     read_surface_scores,
+    read_validations,
     write_fold,
     write_surface_scores,
 )
@@ -129,10 +129,10 @@ def test_a_damaged_record_of_a_fold_names_its_place(tmp_path, task):
 def test_checks_end_where_a_crash_cut_the_file(tmp_path):
     rows = ['{"step": 1, "seconds": 2, "patch_dice": {"thing": null}}', '{"step": 2, "seconds": 4.5}', '{"step": 3, "sec']
     (tmp_path / "history.jsonl").write_text("\n".join(rows))
-    found = read_checks(tmp_path / "history.jsonl")
+    found = read_validations(tmp_path / "history.jsonl")
     assert [check.step for check in found] == [1, 2]
     assert found[0].patch_dice == {"thing": None}
-    assert read_checks(tmp_path / "none.jsonl") == ()
+    assert read_validations(tmp_path / "none.jsonl") == ()
 
 
 def test_rows_of_a_newer_version_stay_whole_where_a_resumed_training_drops_the_later_ones(tmp_path):

@@ -9,7 +9,11 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.volume import LabelVolume
 from autoseg.options import InferenceOptions, PredictOptions, ReportOptions, Runtime
+from autoseg.outputs.shards import merge_shards
+from autoseg.outputs.tables import write_tables
 from autoseg.pipeline import predict, report
+from autoseg.records import CaseOutcome, CaseRecord, CohortRecord
+from autoseg.workspace import write_json
 from tests.helpers.models import ball_volume, make_plan, write_model, write_scans
 
 CPU = Runtime(device="cpu", workers=1)
@@ -78,3 +82,22 @@ def test_the_record_of_a_command_on_all_cases_stays(folder):
     before = (parts / "run.json").read_bytes()
     report(parts, runtime=CPU)
     assert (parts / "run.json").read_bytes() == before
+
+
+def test_borders_of_all_shards_are_in_one_table(tmp_path):
+    border = {"first": "liver", "second": "kidney", "faces": 9, "gap_max_mm": 0.5}
+    for number, case in enumerate("ab"):
+        made = CohortRecord("autoseg predict", shard=(number, 2), cases=(CaseOutcome(case, "done"),))
+        write_json(tmp_path / f"run_{number}_of_2.json", made)
+        write_json(tmp_path / f"{case}.json", CaseRecord("autoseg predict", case, state="done", borders=(border,)))
+    merge_shards(tmp_path)
+    heading, *rows = (tmp_path / "borders.csv").read_text().splitlines()
+    assert heading.startswith("case,first,second,faces,")
+    assert [row[:15] for row in rows] == ["a,liver,kidney,", "b,liver,kidney,"]
+
+
+def test_a_table_of_another_program_stays_where_there_are_no_borders(tmp_path):
+    for text, stays in (("theirs", True), ("case,first,second,faces,ours", False)):
+        (tmp_path / "borders.csv").write_text(text)
+        write_tables(tmp_path, [])
+        assert (tmp_path / "borders.csv").exists() is stays

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,23 @@ class LabelMaps:
 
     maps: dict[str, Path]
     left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of predictions that were made just now.
+
+    Attributes:
+        labels: what their values mean.
+        ending: of their files.
+        cases: names to score.
+        images: the scans of each case, for the page.
+    """
+
+    labels: LabelSchema
+    ending: str
+    cases: Collection[str]
+    images: Mapping[str, Any]
 
 
 def label_maps(folder: str | Path) -> dict[str, Path]:

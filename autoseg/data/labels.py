@@ -73,6 +73,11 @@ class LabelSchema:
         return dict(zip(self.structures, self.values, strict=True))
 
     @property
+    def painted(self) -> dict[int, str]:
+        """{value in a label map that we write: its structure}, in head order."""
+        return dict(zip(self.paint_values, self.structures, strict=True))
+
+    @property
     def n_heads(self) -> int:
         """Output channels of a network: regions, or background and structures."""
         return len(self.structures) + (0 if self.has_regions else 1)

@@ -37,7 +37,7 @@ def about() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Call:
-    """What a worker is told of a call of ``map``.
+    """What a worker must know of a call of ``map``.
 
     Attributes:
         key: another one for each call.
@@ -111,7 +111,7 @@ class _Bench:
     """The calls that this process knows of, and the runner of one; that of another replaces it once nobody uses it."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, tuple[Call, str]] = {}  # with the device for this process, where it is told one
+        self.calls: dict[str, tuple[Call, str]] = {}  # with the device for this process, '' for the step's own
         self.changed, self.device = threading.Condition(), threading.Lock()
         self.key, self.users, self.loaded = "", 0, None
 

@@ -5,7 +5,7 @@ and these are paths and values, never arrays. A worker that dies is replaced and
 shows, because steps write whole files. What has been done stays done where the scheduler dies: the same command goes on.
 
 What is started here listens on this machine alone and lets in nobody without the certificate made for it, since whoever may
-speak to a worker may run code on it. Nothing is shown in a browser, and nothing is told to anybody.
+speak to a worker may run code on it. Nothing is shown in a browser, and nothing is sent to anybody.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from uuid import uuid4
 from autoseg.atomic import draft_folder
 from autoseg.engines.choice import INSTALL
 from autoseg.engines.cores import usable_cores
-from autoseg.engines.local import OnDone
 from autoseg.engines.processes import on_stop_signals
-from autoseg.engines.steps import Outcome, Step, reason_of
+from autoseg.engines.steps import OnDone, Outcome, Step, reason_of
 from autoseg.errors import AutosegError, EngineError
 
 __all__ = ["DaskEngine"]
@@ -99,7 +98,7 @@ def _handed(client: Any, step: Step, seen: str | None, engine: DaskEngine) -> It
     try:
         yield hand.call.key
     finally:
-        with suppress(Exception):  # the scheduler may be gone, which was told
+        with suppress(Exception):  # the scheduler may be gone, which was an error already
             client.unregister_worker_plugin(hand.name)
 
 
@@ -226,7 +225,7 @@ def _client(engine: DaskEngine) -> Iterator[Any]:
 def _of_address(address: str) -> Iterator[Any]:
     from distributed import Client
 
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it knows is told in a sentence
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it knows is in the error below
     is_file = address.endswith(".json")
     if is_file and not Path(address).is_file():
         raise EngineError(f"{address}: there is no such file. Give the --scheduler-file that `dask scheduler` wrote")

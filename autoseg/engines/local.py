@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoseg.engines.cores import usable_cores
-from autoseg.engines.steps import Outcome, Pipelined, Step
+from autoseg.engines.steps import OnDone, Outcome, Pipelined, Step
 
 __all__ = ["LocalEngine", "default_workers", "map_cases"]
-
-OnDone = Callable[[Outcome], object]
 
 
 def default_workers() -> int:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Engine", "Outcome", "Pipelined", "Runner", "Step", "reason_of"]
+from autoseg.errors import AutosegError
 
-Item = TypeVar("Item")
-Value = TypeVar("Value")
+__all__ = ["Engine", "OnDone", "Outcome", "Pipelined", "Runner", "Step", "reason_of"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,9 @@ class Outcome:
     name: str
     value: Any = None
     error: Exception | None = None
+
+
+OnDone = Callable[[Outcome], object]
 
 
 class Runner(Protocol):
@@ -61,13 +63,11 @@ class Engine(Protocol):
         items: Iterable[Any],
         *,
         name: Callable[[Any], str] = str,
-        on_done: Callable[[Outcome], object] | None = None,
+        on_done: OnDone | None = None,
     ) -> list[Outcome]: ...
 
 
 def reason_of(error: BaseException) -> str:
     """Why something failed, never empty: the message of our own errors, with its class for others."""
-    from autoseg.errors import AutosegError
-
     text = str(error).strip()
     return text if isinstance(error, AutosegError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")

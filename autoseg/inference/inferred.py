@@ -153,14 +153,9 @@ class Inferred:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why the labels deserve a look: the scan is unlike those of the training, or the folds disagree."""
+        """Why the labels deserve a look: the scan is unlike the training scans, or the folds disagree."""
         agreed = zip(self.model.labels.structures, self.answer.agreement or (), strict=False)
         return doubts(self.prepared.unlike or (), dict(agreed))
-
-    @property
-    def groups(self) -> dict[str, tuple[int, ...]]:
-        """{structure: label values that belong to it}."""
-        return dict(zip(self.model.labels.structures, self.model.labels.values, strict=True))
 
     def probabilities(self) -> np.ndarray:
         """(K, Z, Y, X) float16 on the scan's grid; mapped from a file where that is too large for memory."""
@@ -186,9 +181,9 @@ class Inferred:
     def _make_surfaces(self, decimate: float, shared: bool) -> list[SurfaceMesh | None]:
         labels = self.model.labels
         if shared:
-            return shared_surfaces(self.labels, self.groups)
+            return shared_surfaces(self.labels, self.model.labels.groups)
         if not self.from_logits:
-            return surfaces_from_labels(self.labels, self.groups, decimate=decimate)
+            return surfaces_from_labels(self.labels, self.model.labels.groups, decimate=decimate)
         return surfaces_from_scores(
             self.answer.logits,
             self.prepared.grid,

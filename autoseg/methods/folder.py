@@ -20,10 +20,10 @@ from autoseg.records import (
     ModelAbout,
     TrainedAbout,
     cohort_files,
-    read_checks,
     read_cohort,
     read_fold,
     read_shards,
+    read_validations,
 )
 from autoseg.training.recipe import Recipe
 from autoseg.workspace import read_record
@@ -109,7 +109,7 @@ def _of_fold(folder: Path, fold: FoldRecord) -> Methods:
 
 def about_training(folder: Path, fold: FoldRecord) -> TrainedAbout:
     """How the fold in ``folder`` was trained."""
-    last = next(reversed(read_checks(folder / HISTORY)), None)
+    last = next(reversed(read_validations(folder / HISTORY)), None)
     return TrainedAbout(
         steps=last.step if last else 0,
         seconds=round(last.seconds, 1) if last else 0.0,

@@ -268,7 +268,7 @@ class SurfaceOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.decimate < 1:
             raise AutosegError(
-                f"decimate: expected the fraction of triangles to take away, from 0 to below 1, found {self.decimate}"
+                f"decimate: expected the fraction of triangles to remove, from 0 to below 1, found {self.decimate}"
             )
         if self.shared and self.decimate:
             raise AutosegError(

@@ -1,6 +1,6 @@
 """Options are values: fields of frozen dataclasses, from which the command line makes its flags.
 
-``option`` declares a field and how its flag is spelt; what the flag does is told once, in the ``Attributes:`` of the class.
+``option`` declares a field and how its flag is spelt; what the flag does stands once, in the ``Attributes:`` of the class.
 A field of another options class adds that class's flags. A field made with plain ``dataclasses.field`` has no flag: it is for
 callers in Python.
 """

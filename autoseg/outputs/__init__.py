@@ -8,10 +8,12 @@ output which the options of ``predict`` ask for, or None.
 from __future__ import annotations
 
 from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
 
 from autoseg.imaging.dicom_results import DICOM_RESULTS
-from autoseg.inference.cohort import Output
-from autoseg.options import PredictOptions
+from autoseg.inference.cohort import Output, Predict
+from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs.attention import AttentionMaps
 from autoseg.outputs.borders import Borders
 from autoseg.outputs.dicom import DicomResult
@@ -23,13 +25,17 @@ from autoseg.outputs.seg_nrrd import SlicerSegmentation
 from autoseg.outputs.surfaces import Surfaces, check_surfaces
 from autoseg.registry import Registry
 
-__all__ = ["OUTPUTS", "asked_outputs"]
+__all__ = ["OUTPUTS", "asked_outputs", "asked_step"]
 
 Make = Callable[[PredictOptions, str], Output | None]
 
 
 def _surfaces(options: PredictOptions, ending: str) -> Output | None:
     return Surfaces(check_surfaces(options.surfaces)) if options.surfaces.formats else None
+
+
+def _probabilities(options: PredictOptions, ending: str) -> Output | None:
+    return Probabilities() if options.probabilities or "probabilities" in options.write else None
 
 
 def _isotropic(options: PredictOptions, ending: str) -> Output | None:
@@ -43,7 +49,7 @@ OUTPUTS: Registry[Make] = Registry(
     "output",
     {
         "labels": lambda options, ending: Labels(ending),
-        "probabilities": lambda options, ending: Probabilities() if _is_asked("probabilities", options) else None,
+        "probabilities": _probabilities,
         "surfaces": _surfaces,
         "borders": lambda options, ending: Borders(check_surfaces(options.surfaces)) if options.surfaces.formats else None,
         "measurements": lambda options, ending: Measurements(check_surfaces(options.surfaces)),
@@ -57,10 +63,6 @@ OUTPUTS: Registry[Make] = Registry(
 )
 
 
-def _is_asked(name: str, options: PredictOptions) -> bool:
-    return name in options.write or bool(getattr(options, name, False))
-
-
 def asked_outputs(options: PredictOptions, ending: str) -> tuple[Output, ...]:
     """The outputs that are asked for, in the order in which they are written.
 
@@ -72,3 +74,30 @@ def asked_outputs(options: PredictOptions, ending: str) -> tuple[Output, ...]:
         OUTPUTS[name]  # says what there is
     made = (OUTPUTS[name](options, ending) for name in OUTPUTS)
     return (*(output for output in made if output is not None), *(DicomResult(name) for name in of_others))
+
+
+def asked_step(
+    model: str | PathLike[str], folder: Path, options: PredictOptions, ending: str, runtime: Runtime, device: str
+) -> Predict:
+    """The step of a process of its own that makes what is asked for.
+
+    Args:
+        model: path of a model's folder or zip.
+        folder: for the results.
+        ending: of the label files.
+        runtime: ``fresh`` replaces what is there.
+        device: as of the step.
+
+    Raises:
+        AutosegError: as ``asked_outputs``.
+    """
+    return Predict(
+        model=str(model),
+        folder=folder,
+        outputs=asked_outputs(options, ending),
+        inference=options.inference,
+        device=device,
+        fresh=runtime.fresh,
+        shard=options.shard,
+        keeps_memory=True,
+    )

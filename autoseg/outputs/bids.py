@@ -65,7 +65,7 @@ class BidsName:
 
 
 def bids_names(cases: Iterable[Case]) -> dict[str, BidsName]:
-    """{case: BidsName}; names that are not those of the scans are told.
+    """{case: BidsName}; names that are not those of the scans are a warning.
 
     Raises:
         AutosegError: two cases would have one name.
@@ -162,7 +162,7 @@ class BidsOutput:
         """Raise FileError where the derivative is somebody else's."""
         name, text = "dataset_description.json", self._texts()["dataset_description.json"]
         path = self.root / name
-        if not self.fresh and not self._is_ours(name, self._known()) and path.read_bytes() != text.encode():
+        if not self.fresh and not self._is_ours(name, self._known()) and _text_of(path) != text:
             raise FileError(f"{path}: {FOREIGN}")
 
     def write(self, cases: Iterable[Case]) -> tuple[str, ...]:
@@ -227,7 +227,7 @@ class BidsOutput:
 
     def _table(self) -> str:
         """``dseg.tsv``: index, name and colour of each value."""
-        values = dict(zip(self.labels.paint_values, self.labels.structures, strict=True))
+        values = self.labels.painted
         colours = structure_colours(values)
         rows = [
             f"{value}\t{' '.join(name.split())}\t#{red:02x}{green:02x}{blue:02x}"
@@ -292,6 +292,14 @@ def bids_output(
 
 def _made_of(content: str | Path) -> str:
     return blake2b(content.encode(), digest_size=8).hexdigest() if isinstance(content, str) else file_digest(content)
+
+
+def _text_of(path: Path) -> str | None:
+    """What a file says; None for what is no file, or no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def _json(value: Mapping[str, object]) -> str:

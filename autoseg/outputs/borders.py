@@ -14,6 +14,7 @@ from autoseg.digits import as_text, rounded
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.options import SurfaceOptions
+from autoseg.places import is_foreign
 from autoseg.reconstruct.borders import Border, borders_as_json, measure_borders
 from autoseg.records import read_case
 
@@ -38,7 +39,7 @@ class Borders:
         """Every model's surfaces can be measured."""
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
-        borders = measure_borders(found.labels, found.groups, found.surfaces(self.surfaces))
+        borders = measure_borders(found.labels, found.model.labels.groups, found.surfaces(self.surfaces))
         return Written((), {"borders": borders_as_json(borders)})
 
 
@@ -52,7 +53,8 @@ def write_borders(folder: Path, cases: Iterable[str], name: str = BORDERS_TABLE)
     names = [field.name for field in fields(Border)]
     rows = [[case, *(border.get(name) for name in names)] for case, borders in records for border in borders]
     if not rows:
-        (folder / name).unlink(missing_ok=True)  # of an earlier call
+        if not is_foreign(folder / name, BORDERS_TABLE):
+            (folder / name).unlink(missing_ok=True)  # of an earlier call
         return ""
     with replacing(folder / name) as draft, draft.open("w", newline="") as file:
         lines = ([rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)

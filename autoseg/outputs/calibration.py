@@ -91,7 +91,9 @@ def read_samples(folder: Path, case: str, labels: LabelSchema) -> Samples:
         with np.load(path, allow_pickle=False) as stored:
             logits, codes = stored["logits"], stored["codes"]
     except (OSError, ValueError, KeyError) as fault:
-        raise FileError(f"{path}: no voxels to calibrate by: {fault}. Repeat the training, which repeats no step") from fault
+        raise FileError(
+            f"{path}: no voxels to calibrate by: {fault}. Give the training command again, which repeats no step"
+        ) from fault
     if logits.ndim != 2 or logits.shape != (len(codes), labels.n_heads):
         raise FileError(f"{path}: expected {labels.n_heads} logits a voxel, found {logits.shape}. Repeat it with --fresh")
     members = labels.structure_codes if labels.has_regions else [(code,) for code in range(labels.n_heads)]

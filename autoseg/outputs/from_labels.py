@@ -46,7 +46,7 @@ class Reconstruct:
         options: what is made, checked.
         names: structure and its values, one after the other; None where each map, or what lies beside it, says them.
         workers: threads for the structures of a map.
-        fresh: make everything anew, and replace what is in the way.
+        fresh: make everything again, and replace what is in the way.
     """
 
     folder: Path

@@ -85,7 +85,7 @@ def _unlearned(slices: Sequence[float], grid_mm: Sequence[float]) -> str:
     if max(slices) > THICKER or max(grid_mm) < THICKER * min(grid_mm):
         return ""
     return (
-        f"slices are no thicker than those the model learned from ({max(grid_mm):.3g} mm): it takes away noise and blur, and "
+        f"slices are no thicker than those the model learned from ({max(grid_mm):.3g} mm): it removes noise and blur, and "
         "between the slices the restored volume is interpolated"
     )
 

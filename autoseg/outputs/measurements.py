@@ -42,7 +42,7 @@ class Measurements:
         one = model.compares_folds and len(model.folds) < 2
         measured = measure_structures(
             found.labels,
-            dict(zip(labels.structures, labels.values, strict=True)),
+            labels.groups,
             meshes=found.surfaces(self.surfaces) if self.surfaces.formats else None,
             entropies=entropies(found.answer.logits, has_regions=labels.has_regions, temperatures=model.temperatures),
             agreements=found.answer.agreement,

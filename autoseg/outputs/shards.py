@@ -12,8 +12,8 @@ from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, write_report
 from autoseg.evaluation.folder import completed_notes
 from autoseg.evaluation.report import REPORT_FILE, read_report, summarise
-from autoseg.outputs.measurements import TABLE, write_measurements
-from autoseg.places import refuse_foreign
+from autoseg.inference.cohort import MADE_BY
+from autoseg.outputs.tables import refuse_foreign_tables, write_tables
 from autoseg.records.cohort import COHORT_FILE, CohortRecord, read_cohort
 from autoseg.workspace import read_record, write_json
 
@@ -22,11 +22,10 @@ __all__ = ["merge_shards"]
 logger = logging.getLogger(__name__)
 
 RECORD = re.compile(r"run_(\d+)_of_(\d+)\.json")
-MADE_BY = "autoseg predict"
 
 
 def merge_shards(folder: Path, *, fresh: bool = False) -> None:
-    """Write ``run.json``, ``measurements.csv`` and the scores of all cases of a folder that was predicted in shards.
+    """Write ``run.json``, the tables and the scores of all cases of a folder that was predicted in shards.
 
     Nothing happens where there are no shards, or where a command without ``--shard`` has written its own. A shard that is
     missing is a warning, and what there is of the others is put together.
@@ -41,7 +40,7 @@ def merge_shards(folder: Path, *, fresh: bool = False) -> None:
     if not shards or ((folder / COHORT_FILE).exists() and not fresh and read_cohort(folder).shards == 0):
         return
     if not fresh:
-        refuse_foreign(folder / TABLE)
+        refuse_foreign_tables(folder)
     count = shards[0].shard[1]
     missing = sorted(set(range(count)) - {record.shard[0] for record in shards})
     if missing:
@@ -51,7 +50,7 @@ def merge_shards(folder: Path, *, fresh: bool = False) -> None:
     reports = _reports(folder, shards)
     if reports:
         write_report(_together(reports), folder, fresh=fresh)
-    write_measurements(folder, [one.case for one in merged.cases if one.status in ("done", "skipped")])
+    write_tables(folder, [one.case for one in merged.cases if one.status in ("done", "skipped")])
     write_json(folder / COHORT_FILE, merged)
     logger.info("%d shards put together, %d cases", len(shards), len(merged.cases))
 

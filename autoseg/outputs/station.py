@@ -15,7 +15,7 @@ from autoseg.imaging.pictures import label_ending
 from autoseg.inference.cohort import CaseOutcome, CohortResult, Predict, PredictRunner, outcome_of, write_run
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_outputs
-from autoseg.outputs.measurements import write_measurements
+from autoseg.outputs.tables import write_tables
 from autoseg.workspace import write_json
 
 __all__ = ["MADE_BY", "STATION_FILE", "Station", "StationRecord"]
@@ -118,7 +118,7 @@ class Station:
         write_json(self.step.folder / STATION_FILE, self.failed)
 
     def _tell(self, seconds: float) -> None:
-        """Write the record of the run, and the table of its cases."""
+        """Write the record of the run, and the tables of its cases."""
         found = CohortResult(tuple(self.outcomes.values()), seconds)
         write_run(self.step, self.runner.predictor.bundle, found, self.cases.values())
-        write_measurements(self.step.folder, found.cases("done", "skipped"))
+        write_tables(self.step.folder, found.cases("done", "skipped"))

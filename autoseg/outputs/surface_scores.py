@@ -53,8 +53,7 @@ class SurfaceScorer:
         except Exception as fault:  # noqa: BLE001 - readers raise what they like; the scores of the voxels must not be lost
             said = scrubbed(f"{type(fault).__name__}: {fault}", folders_of([folder]))
             return self._undefined(f"its surfaces cannot be read ({said}); make them again")
-        groups = dict(zip(labels.structures, labels.values, strict=True))
-        pairs = zip(surfaces_from_labels(reference, groups, workers=1), labels.structures, strict=True)
+        pairs = zip(surfaces_from_labels(reference, labels.groups, workers=1), labels.structures, strict=True)
         return [score_surfaces(truth, written.get(structure), case=case) for truth, structure in pairs]
 
     def _undefined(self, reason: str) -> list[tuple[Found, ...]]:

@@ -16,7 +16,6 @@ from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.shared import ITERATIONS
-from autoseg.reconstruct.surface import Smoothing
 from autoseg.records.surfaces import MANIFEST, SCENE, SurfaceEntry, SurfaceManifest
 from autoseg.workspace import write_json
 
@@ -59,7 +58,6 @@ def check_surfaces(options: SurfaceOptions) -> SurfaceOptions:
         SURFACE_FORMATS[name]  # says what there is
     if options.coordinates not in COORDINATES:
         raise AutosegError(f"coordinates of surfaces: expected {' or '.join(COORDINATES)}, found {options.coordinates!r}")
-    Smoothing(0, options.decimate)
     return replace(options, formats=names)
 
 

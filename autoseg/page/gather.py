@@ -34,9 +34,9 @@ from autoseg.records import (
     FoldRecord,
     ModelAbout,
     read_case,
-    read_checks,
     read_cohort,
     read_fold,
+    read_validations,
 )
 from autoseg.workspace import known_folder, read_record
 from planners.fingerprint import Fingerprint
@@ -80,7 +80,7 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
         cases.append(_case(name, results, case.images if case else (), case.label if case else None, guesses.get(name)))
     run = RunRecord(
         fold=fold,
-        history=read_checks(folder / "history.jsonl"),
+        history=read_validations(folder / "history.jsonl"),
         fingerprint=_if_there(Fingerprint, about / "fingerprint.json"),
         findings=_if_there(tuple[Finding, ...], about / "findings.json") or (),
         restoration=_if_there(RestorationResult, results / RESTORED_FILE),

@@ -14,7 +14,7 @@ from autoseg.evaluation.restored import RESTORED_COLUMNS, RestorationResult, Res
 from autoseg.page.markup import Table, colour_of, interval, number, scrubbed, text
 from autoseg.page.plots import Curve, draw_lines
 from autoseg.page.rendering import render
-from autoseg.records import Check, FoldRecord
+from autoseg.records import FoldRecord, Validation
 from autoseg.training.recipe import setting_names
 from planners.fingerprint import Fingerprint
 from planners.plan import Decision
@@ -47,7 +47,7 @@ class RunRecord:
     """
 
     fold: FoldRecord
-    history: tuple[Check, ...] = ()
+    history: tuple[Validation, ...] = ()
     fingerprint: Fingerprint | None = None
     findings: tuple[Finding, ...] = ()
     restoration: RestorationResult | None = None
@@ -76,7 +76,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
-def _curves(history: Sequence[Check]) -> dict[str, Markup]:
+def _curves(history: Sequence[Validation]) -> dict[str, Markup]:
     """The plots of the training section."""
     steps = [check.step for check in history]
     losses = [

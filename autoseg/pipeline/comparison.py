@@ -53,7 +53,7 @@ def compare(
         fold: its validation cases are what the networks are compared on.
         workspace: for the runs, and for the tables where no other folder is named.
         options: which networks, and how they are trained.
-        runtime: where and how; ``fresh`` trains all anew.
+        runtime: where and how; ``fresh`` trains all again.
 
     Returns:
         Compared. A network that fails is named there, the others are compared.

@@ -2,8 +2,8 @@
 
 Everything is looked at before anything is written: a source with defects is refused with all of them. Files stay where they
 are and are listed in ``dataset.json``, or they are linked or copied under nnU-Net's names; only what has to change (a channel
-of a 4D file, structures of separate files, another file type) is written anew. ``conversion.jsonl`` says what each file was
-made from, so that an interrupted conversion goes on and a finished one is checked.
+of a 4D file, structures of separate files, another file type) is written as a new file. ``conversion.jsonl`` says what each
+file was made from, so that an interrupted conversion goes on and a finished one is checked.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def convert(
         layout: a key of ``LAYOUTS``.
         source: folder or table, read only.
         target: folder to be made; one that an interrupted conversion of the same kind left goes on.
-        options: how; those of the layout are told by the function ``find`` of its module.
+        options: how; those of a layout are the parameters of the function ``find`` of its module.
         runtime: threads and progress.
 
     Returns:

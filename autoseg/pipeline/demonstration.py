@@ -1,4 +1,4 @@
-"""The whole road on made-up scans."""
+"""Every step, from planning to the HTML report, on made-up scans."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def demo(folder: str | PathLike[str], seconds: float = 120.0, runtime: Runtime |
 
     Args:
         folder: for everything it makes; an unfinished demo there is continued.
-        seconds: length of the training.
-        runtime: where and how; ``fresh`` trains anew, whatever is there.
+        seconds: length of the training run.
+        runtime: where and how; ``fresh`` trains again, whatever is there.
     """
     begun, folder, runtime = time.monotonic(), Path(folder).absolute(), runtime or Runtime()
     raw, workspace = folder / "Dataset900_Phantoms", Workspace(folder / "workspace")
     if not (raw / "dataset.json").is_file():
         logger.info("drawing 30 phantoms of an abdomen")
         write_phantoms(raw)
-    as_found = replace(runtime, fresh=False)  # only the training is made anew
+    as_found = replace(runtime, fresh=False)  # only the training run is done again
     logger.info("%s", plan_and_preprocess(raw, workspace, runtime=as_found).summary())
     trained = train(raw, "0", workspace, TrainOptions(training=TrainingOptions(seconds=seconds)), runtime)
     options = PredictOptions(surfaces=SurfaceOptions(("stl", "glb")), reference=str(raw / "labelsTs"))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-from autoseg.data.labelmaps import label_maps, references_in, schema_of, told_maps
-from autoseg.data.labels import LabelSchema
+from autoseg.data.labelmaps import Known, label_maps, references_in, schema_of, told_maps
 from autoseg.data.partial import unlabelled_beside
 from autoseg.engines import engine_of
 from autoseg.errors import AutosegError
@@ -25,24 +22,7 @@ from autoseg.pipeline.reporting import try_report
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
-__all__ = ["Known", "evaluate"]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What whoever made the predictions knows of them.
-
-    Attributes:
-        labels: what their values mean.
-        ending: of their files.
-        cases: names to score.
-        images: the scans of each case, for the page.
-    """
-
-    labels: LabelSchema
-    ending: str
-    cases: Collection[str]
-    images: Mapping[str, Any]
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -54,18 +34,18 @@ def evaluate(
     *,
     known: Known | None = None,
 ) -> Report:
-    """Score a folder of predictions and write the report, as tables and as a page.
+    """Score a folder of predictions and write the report, as tables and as HTML.
 
     Surfaces that lie beside the predictions, as ``autoseg predict --surfaces`` writes them, are scored too.
 
     Args:
-        reference, predicted: folders with files of the same names; their endings may differ. What is passed over there is
+        reference, predicted: folders with files of the same names; their endings may differ. What is left out there is
             a warning, and predictions without a reference are in the report.
         target: folder for metrics.csv, metrics.json, metrics.md, summary.json and report.html.
         options: ``labels`` None for a dataset.json beside the folders, else every value found in references and predictions.
         runtime: ``fresh`` writes over files of these names that other programs made.
         known: of predictions that were made just now; else their ending is that of most of them, every reference is scored,
-            and the page finds the scans itself.
+            and the HTML report finds the scans itself.
 
     Returns:
         Report

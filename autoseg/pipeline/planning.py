@@ -21,7 +21,7 @@ def plan_and_preprocess(
         dataset: as in ``verify``.
         workspace: for the plans and the prepared cases.
         options: how to plan; a dry run writes nothing.
-        runtime: where and how; ``fresh`` makes everything anew, in place of plans that were edited too (they stay as
+        runtime: where and how; ``fresh`` does everything again, in place of plans that were edited too (they stay as
             NAME.json.old1 and so on).
 
     Raises:

@@ -6,26 +6,29 @@ import logging
 import time
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autoseg.data.labelmaps import references_in
+from autoseg.data.labelmaps import Known, references_in
 from autoseg.data.sources import find_inputs, tell
 from autoseg.engines import LocalEngine, engine_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
-from autoseg.inference.cohort import Predict, predict_cohort
+from autoseg.inference.cohort import predict_cohort
 from autoseg.methods import try_methods
 from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import PredictOptions, Runtime
-from autoseg.outputs import asked_outputs
+from autoseg.outputs import asked_step
 from autoseg.outputs.bids import bids_output
-from autoseg.outputs.borders import BORDERS_TABLE, write_borders
 from autoseg.outputs.dicom import refuse_other_scans
-from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.predicted import Predicted, all_failures
+from autoseg.outputs.tables import refuse_foreign_tables, write_tables
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
+
+if TYPE_CHECKING:
+    from autoseg.evaluation import Report
 
 __all__ = ["Predicted", "predict"]
 
@@ -65,55 +68,48 @@ def predict(
     check_writable(target)
     references = references_in(options.reference) if options.reference else {}
     if not runtime.fresh:
-        for table in (TABLE, BORDERS_TABLE):
-            refuse_foreign(target / table.replace(".", f"{part}."), table)
-        if options.reference:
-            from autoseg.evaluation.report_files import refuse_foreign_report  # a fifth of a second
+        refuse_foreign_tables(target, part)
+    if options.reference and not runtime.fresh:
+        from autoseg.evaluation.report_files import refuse_foreign_report  # a fifth of a second
 
-            refuse_foreign_report(scores)
-            refuse_foreign(scores / PAGE)
+        refuse_foreign_report(scores)
+        refuse_foreign(scores / PAGE)
     engine, bundle = engine_of(runtime.engine, runtime.workers, devices_for(runtime.device)), load_bundle(Path(model))
     is_local = isinstance(engine, LocalEngine)  # else each worker chooses among its own devices
     device = str(choose_device(runtime.device)) if is_local else runtime.device
-    inverts = options.invert_monochrome1
-    inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=inverts)
+    inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=options.invert_monochrome1)
     tell(inputs)
     cases, ending = inputs.cases, label_ending(inputs.ending)
     share = cases[index::count]
-    scored = {case.id for case in share if case.id in references}
     if options.reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{options.reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     refuse_other_scans(options.write, cases)
     bids = bids_output(options, target, cases, ending, bundle, runtime.fresh)
-    step = Predict(
-        model=str(model),
-        folder=target,
-        outputs=asked_outputs(options, ending),
-        inference=options.inference,
-        device=device,
-        fresh=runtime.fresh,
-        shard=options.shard,
-        keeps_memory=True,
-    )
+    step = asked_step(model, target, options, ending, runtime, device)
     step = step if is_local else step.settled()
     logger.info("%d cases, model %s, on %s", len(share), bundle.name, device)
     done = predict_cohort(step, cases, engine=engine, on_done=runtime.progress("predict", len(share)))
     if share:
-        write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))
-    write_measurements(target, done.cases("done", "skipped"), TABLE.replace(".", f"{part}."))
-    finished = set(done.cases("done", "skipped"))
+        write_label_tables(target, bundle.labels.painted)
+    finished = dict.fromkeys(done.cases("done", "skipped"))
+    borders = write_tables(target, finished, part)
     not_laid_out = bids.write(case for case in share if case.id in finished) if bids else ()
-    borders = write_borders(target, done.cases("done", "skipped"), BORDERS_TABLE.replace(".", f"{part}."))
-    report = None
-    if scored and options.reference:
-        from autoseg.outputs.surface_scores import record_surface_scores
-        from autoseg.pipeline.evaluation import Known, evaluate
-
-        known = Known(bundle.labels, ending, scored, {case.id: case.images for case in share})
-        report = evaluate(options.reference, target, scores, runtime=runtime, known=known)
-        if options.surfaces.formats:
-            record_surface_scores(target, report)
+    scored = {case.id for case in share if case.id in references}
+    known = Known(bundle.labels, ending, scored, {case.id: case.images for case in share})
+    report = _score(options, target, scores, known, runtime) if scored else None
     try_methods(target)
     failed = (*all_failures(done, report), *not_laid_out)
     counts = len(done.cases("done")), len(done.cases("skipped"))
     return Predicted(target, *counts, failed, time.monotonic() - begun, report, borders)
+
+
+def _score(options: PredictOptions, target: Path, scores: Path, known: Known, runtime: Runtime) -> Report:
+    """Score what was predicted, its surfaces too."""
+    from autoseg.outputs.surface_scores import record_surface_scores  # with evaluation, a second
+    from autoseg.pipeline.evaluation import evaluate
+
+    assert options.reference is not None  # what is scored has one
+    report = evaluate(options.reference, target, scores, runtime=runtime, known=known)
+    if options.surfaces.formats:
+        record_surface_scores(target, report)
+    return report

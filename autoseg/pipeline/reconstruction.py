@@ -13,20 +13,15 @@ from autoseg.data.labelmaps import named_labels, references_in
 from autoseg.engines import LocalEngine, engine_of, reason_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import stem_of
-from autoseg.ledger import FOREIGN
 from autoseg.options import ReconstructOptions, Runtime
-from autoseg.outputs.borders import BORDERS_TABLE, write_borders
 from autoseg.outputs.from_labels import Reconstruct
-from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.outputs.surfaces import check_surfaces
-from autoseg.places import refuse_foreign
+from autoseg.outputs.tables import refuse_foreign_tables, write_tables
 from autoseg.room import check_writable
 
 __all__ = ["Reconstructed", "reconstruct"]
 
 logger = logging.getLogger(__name__)
-
-HEADING = b"case,structure,voxels,"  # that our tables begin with
 
 
 @dataclass(frozen=True)
@@ -80,10 +75,8 @@ def reconstruct(
     cases = _label_maps(source)
     if target.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise AutosegError(f"{target}: holds the label maps. Results need a folder of their own")
-    if (target / TABLE).exists() and not runtime.fresh and not (target / TABLE).read_bytes().startswith(HEADING):
-        raise AutosegError(f"{target / TABLE}: {FOREIGN}")
     if not runtime.fresh:
-        refuse_foreign(target / BORDERS_TABLE)
+        refuse_foreign_tables(target)
     engine, threads = engine_of(runtime.engine, runtime.workers), runtime.workers
     engine, threads = (LocalEngine(1), threads) if isinstance(engine, LocalEngine) else (engine, 1)
     step = Reconstruct(target, options, _names(source, cases, options.labels), threads, runtime.fresh)
@@ -93,10 +86,7 @@ def reconstruct(
     remove_leftovers(target)
     found = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     failures = tuple(f"{outcome.name}: {reason_of(outcome.error)}" for outcome in outcomes if outcome.error is not None)
-    borders = ""
-    if found:
-        write_measurements(target, found)
-        borders = write_borders(target, found)
+    borders = write_tables(target, found) if found else ""
     skipped = sum(one.was_done for one in found.values())
     structures = sum(one.structures for one in found.values())
     return Reconstructed(target, len(found) - skipped, skipped, structures, failures, time.monotonic() - begun, borders)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reported:
-    """The page that was written; ``notes`` are sentences about what it could not show."""
+    """The HTML report that was written; ``notes`` are sentences about what it could not show."""
 
     path: Path
     notes: tuple[str, ...]
@@ -42,7 +42,7 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
     Args:
         path: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, a folder with predictions or with metrics.json or both, or what
             ``reconstruct`` wrote.
-        options: where the page finds what it shows. ``images`` is a folder, or {case: paths}; None for the imagesTr (or
+        options: where the report finds what it shows. ``images`` is a folder, or {case: paths}; None for the imagesTr (or
             imagesTs) beside the references' labelsTr, or beside that of the maps that were reconstructed. ``reference`` and
             ``predicted`` are folders of label maps; None for no references, and for the folder itself.
         runtime: ``fresh`` writes over a report.html that another program made.
@@ -51,7 +51,7 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
         Reported
 
     Raises:
-        AutosegError: the folder holds none of these, what is in it cannot be read, or the page cannot be written.
+        AutosegError: the folder holds none of these, what is in it cannot be read, or the report cannot be written.
     """
     begun, folder = time.monotonic(), Path(path)
     options, runtime = options or ReportOptions(), runtime or Runtime()
@@ -76,7 +76,7 @@ def try_report(path: str | PathLike[str], options: ReportOptions | None = None, 
     """``report`` as the last step of other work: what goes wrong is said, and the work stays done.
 
     Returns:
-        path of the page, or None.
+        path of the HTML report, or None.
     """
     try:
         done = report(path, options, runtime)

@@ -9,14 +9,13 @@ from pathlib import Path
 from autoseg.data.arrivals import Inbox
 from autoseg.errors import AutosegError
 from autoseg.imaging.label_tables import write_label_tables
-from autoseg.inference.cohort import Predict, refuse_foreign_run
+from autoseg.inference.cohort import refuse_foreign_run
 from autoseg.locks import station_lock
 from autoseg.networks.devices import choose_device
 from autoseg.options import PredictOptions, Runtime
-from autoseg.outputs import asked_outputs
-from autoseg.outputs.measurements import TABLE
+from autoseg.outputs import asked_step
 from autoseg.outputs.station import MADE_BY, STATION_FILE, Station, StationRecord
-from autoseg.places import refuse_foreign
+from autoseg.outputs.tables import refuse_foreign_tables
 from autoseg.room import check_writable
 from autoseg.workspace import read_record
 
@@ -37,7 +36,7 @@ def watch(
     Args:
         source: a folder; see ``Inbox``.
         target: folder for the results, not within ``source``. ``station.json`` has the scans that failed; ``run.json`` and the
-            table of measurements are written whenever there is nothing more to do.
+            tables are written whenever there is nothing more to do.
         model: folder or zip of a model.
         options: as of ``predict``, without reference and shard; ``watch`` is how long a scan rests before it is taken.
         runtime: where and how.
@@ -49,23 +48,15 @@ def watch(
     _refuse(source, target, options, runtime)
     check_writable(target)
     if not runtime.fresh:
-        refuse_foreign(target / TABLE)
+        refuse_foreign_tables(target)
     with station_lock(target):
-        step = Predict(
-            model=str(model),
-            folder=target,
-            outputs=asked_outputs(options, ".nii.gz"),
-            inference=options.inference,
-            device=str(choose_device(runtime.device)),
-            fresh=runtime.fresh,
-            keeps_memory=True,
-        )
+        step = asked_step(model, target, options, ".nii.gz", runtime, str(choose_device(runtime.device)))
         if not runtime.fresh:
             refuse_foreign_run(step)
         runner = step.setup()
         bundle, path = runner.predictor.bundle, target / STATION_FILE
         failed = read_record(StationRecord, path) if path.is_file() and not runtime.fresh else StationRecord(MADE_BY)
-        write_label_tables(target, dict(zip(bundle.labels.paint_values, bundle.labels.structures, strict=True)))
+        write_label_tables(target, bundle.labels.painted)
         inbox = Inbox(
             folder=source,
             channels=len(bundle.channels),

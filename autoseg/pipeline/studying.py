@@ -20,9 +20,9 @@ def study(
 
     Args:
         dataset: as in ``verify``; data that are not planned or prepared yet are now.
-        workspace: for the runs, the model, and the study's tables and page.
+        workspace: for the runs, the model, and the study's tables and HTML report.
         options: which configurations, and how they are trained.
-        runtime: where and how; ``fresh`` trains and decides all anew.
+        runtime: where and how; ``fresh`` trains and decides all again.
 
     Returns:
         Studied. A configuration that fails is named there, and the study goes on with the others.

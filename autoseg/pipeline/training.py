@@ -50,7 +50,7 @@ def train(
         fold: ``"0"``, several as ``"0,1,2"`` or ``"0-4"``, or ``"all"`` for every case, without validation.
         workspace: for the run and the model.
         options: how to train; after a dry run the list is empty, and nothing was written.
-        runtime: where and how; ``fresh`` begins anew: a model of the run with another plan is moved aside. Several devices
+        runtime: where and how; ``fresh`` starts again: a model of the run with another plan is moved aside. Several devices
             stand in a row, ``cuda:0,cuda:1``: folds are trained on each at the same time.
         on_training: called with the settled training before it begins.
         on_fold: called with each FoldResult as it comes.
@@ -90,7 +90,7 @@ def train(
 
 
 def _check_places(run: Run) -> None:
-    """Find out before the training whether run and model can be written."""
+    """Find out before training whether run and model can be written."""
     check_writable(run.folder)
     check_writable(run.model)
     check_model(run)

@@ -37,7 +37,7 @@ def prepare(
     A case that fails does not stop the others. One command at a time prepares a data set; another waits.
 
     Args:
-        look: also at every byte of those that are there, and prepare damaged ones anew.
+        look: also at every byte of those that are there, and prepare damaged ones again.
     """
     step = Prepare(workspace.prepared(spec.name, plan.name), plan, spec.labels, case_digests(spec.labels, scans, plan))
     with prepare_lock(step.folder.parent):

@@ -21,7 +21,7 @@ def disagreed(agreement: Mapping[str, float | None]) -> tuple[str, ...]:
 
 
 def doubts(unlike: Iterable[Unlike], agreement: Mapping[str, float | None]) -> tuple[str, ...]:
-    """A sentence about a scan that is unlike those of the training, and one about structures on which the folds disagree."""
+    """A sentence about a scan that is unlike the training scans, and one about structures on which the folds disagree."""
     differences = "; ".join(map(str, unlike))
     low = ", ".join(f"{name} (inter-fold Dice {agreement[name]:.2f})" for name in disagreed(agreement))
     found = [f"unlike the training data: {differences}"] if differences else []

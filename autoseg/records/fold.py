@@ -15,7 +15,16 @@ from autoseg.workspace import as_record, parse_json, read_json, write_json
 from planners.plan import Decision, Plan
 from planners.records import OPTIONAL, REST, RecordError, from_json, to_json
 
-__all__ = ["FOLD_FILE", "Check", "FoldRecord", "FoldTaskRecord", "as_recorded", "read_checks", "read_fold", "write_fold"]
+__all__ = [
+    "FOLD_FILE",
+    "Validation",
+    "FoldRecord",
+    "FoldTaskRecord",
+    "as_recorded",
+    "read_validations",
+    "read_fold",
+    "write_fold",
+]
 
 FOLD_FILE, OLDER_FILE = "fold.json", "run.json"
 
@@ -56,7 +65,7 @@ class FoldRecord:
         batch_size: patches in a batch, on that device.
         versions: of autoseg, python, torch, numpy and the system.
         memory_mib: the most that a session of it needed; None where nobody knows.
-        transfer: what was taken over from the model it started from, as JSON; None where it started anew.
+        transfer: what was taken over from the model it started from, as JSON; None where it started from random weights.
         decisions: what was settled for the device, the length and the data; empty in records of older versions.
         applied: what was done to the network for the device, as JSON: number format and why, order of memory, convolutions
             handed to oneDNN; None in records of older versions.
@@ -74,8 +83,8 @@ class FoldRecord:
 
 
 @dataclass(frozen=True)
-class Check:
-    """A line of the history: where the training stood, and how well it did on the validation patches.
+class Validation:
+    """A line of the history: how far the run had come, and how well it did on the validation patches.
 
     Attributes:
         step, seconds, fraction: how far it had come; ``fraction`` is of its length.
@@ -121,12 +130,12 @@ def read_fold(folder: Path) -> FoldRecord | None:
     return as_record(FoldRecord, found, path, strict=False)
 
 
-def read_checks(path: Path) -> tuple[Check, ...]:
+def read_validations(path: Path) -> tuple[Validation, ...]:
     """The validations in a ``history.jsonl``; a last line that a crash cut off is left out."""
     found = []
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
-            found.append(from_json(Check, parse_json(line, path), strict=False))
+            found.append(from_json(Validation, parse_json(line, path), strict=False))
         except (AutosegError, RecordError):
             break
     return tuple(found)

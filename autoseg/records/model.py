@@ -16,7 +16,7 @@ class TrainedAbout:
     """How a fold was trained; in older models only steps, seconds and seed are known.
 
     Attributes:
-        steps, seconds: that the training took.
+        steps, seconds: that training took.
         seed: of its random numbers.
         recipe: name -> value of every setting; empty where it is not known.
         length: ``seconds`` or ``steps`` that were asked for; the other one is None.

@@ -49,7 +49,7 @@ class SurfaceManifest:
 
     Attributes:
         formats: endings that were asked for.
-        decimate: fraction of the triangles that was taken away.
+        decimate: fraction of the triangles that was removed.
         coordinates: ``LPS`` or ``RAS``, of the points in the files; ``scene.glb`` has those of its format.
         unit: of the points.
         method: how the surfaces were made, as JSON.

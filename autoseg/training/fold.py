@@ -25,7 +25,7 @@ from autoseg.networks.devices import Applied, prepare_for
 from autoseg.preprocess.cases import TrainingCase, voxels_of
 from autoseg.preprocess.coarse import with_coarse
 from autoseg.preprocess.store import StoredCase, loaded, open_case
-from autoseg.records import Check, read_checks
+from autoseg.records import Validation, read_validations
 from autoseg.training.batch import Batch
 from autoseg.training.batches import Share, make_batch
 from autoseg.training.checkpoint import LoopState, read_state
@@ -170,7 +170,7 @@ def train_fold(
         on_check = _Monitor(folder) if ranks.is_first else lambda row: None
         done = fit(network, batches, _validation_patches(task, cases, ranks), job, on_check=on_check)
     if ranks.is_first:
-        plot_history(read_checks(folder / HISTORY), folder / CURVES)
+        plot_history(read_validations(folder / HISTORY), folder / CURVES)
     return TrainedFold(done.weights, done.state, done.applied, transfer)
 
 
@@ -264,11 +264,11 @@ class _Monitor:
         self.folder, self.drawn = folder, -float(CURVES_SECONDS)
         self.silent: set[str] = set()  # listeners that failed
 
-    def __call__(self, row: Check) -> None:
+    def __call__(self, row: Validation) -> None:
         append_history(self.folder / HISTORY, row)
         tell_listeners(self.folder, row, self.silent)
         if time.monotonic() - self.drawn > CURVES_SECONDS:
-            plot_history(read_checks(self.folder / HISTORY), self.folder / CURVES)
+            plot_history(read_validations(self.folder / HISTORY), self.folder / CURVES)
             self.drawn = time.monotonic()
         dice = " ".join(f"{name} {value:.3f}" for name, value in row.patch_dice.items() if value is not None)
         logger.info(

@@ -30,7 +30,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from autoseg.engines import default_workers, on_stop_signals
 from autoseg.errors import TrainingError
 from autoseg.networks.devices import Applied
-from autoseg.records import Check
+from autoseg.records import Validation
 from autoseg.training.batch import Batch
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 from autoseg.training.length import Length
@@ -128,7 +128,7 @@ def fit(
     batch: MakeBatch,
     validation: Sequence[Batch],
     job: Job,
-    on_check: Callable[[Check], object] = lambda row: None,
+    on_check: Callable[[Validation], object] = lambda row: None,
 ) -> Fitted:
     """Train until the length is used up or the validation loss has settled.
 
@@ -351,7 +351,7 @@ def _check(
     state: LoopState,
     train_loss: float,
     rate: float,
-) -> tuple[Check, LoopState]:
+) -> tuple[Validation, LoopState]:
     """Validation loss with the averaged weights, and what follows from it for the length."""
     trained = {name: t.detach().clone() for name, t in network.state_dict().items()}
     network.load_state_dict(averaged or trained)
@@ -381,7 +381,7 @@ def _check(
     settled = recipe.patience is not None and since_best >= recipe.patience
     if settled and cooldown is None and fraction < recipe.constant_until:
         cooldown = fraction
-    row = Check(
+    row = Validation(
         step=state.step,
         seconds=round(state.seconds, 1),
         fraction=round(fraction, 4),

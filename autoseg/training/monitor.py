@@ -10,7 +10,7 @@ from typing import Any
 
 from autoseg.atomic import replacing
 from autoseg.errors import AutosegError
-from autoseg.records import Check, read_checks
+from autoseg.records import Validation, read_validations
 from autoseg.registry import Registry
 from autoseg.room import told_when_full
 from planners.records import to_json
@@ -26,7 +26,7 @@ Listener = Callable[[Path, dict[str, Any]], object]
 LISTENERS: Registry[Listener] = Registry("listener", {})
 
 
-def tell_listeners(folder: Path, row: Check, silent: set[str]) -> None:
+def tell_listeners(folder: Path, row: Validation, silent: set[str]) -> None:
     """Hand a check to every listener; one that fails is named, and not asked again: no training ends by what watches it.
 
     Args:
@@ -42,7 +42,7 @@ def tell_listeners(folder: Path, row: Check, silent: set[str]) -> None:
             logger.warning("the listener %r failed and is not called again in this run: %s", name, told)
 
 
-def append_history(path: Path | str, row: Check) -> None:
+def append_history(path: Path | str, row: Validation) -> None:
     """Add one check to ``history.jsonl``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,12 +52,12 @@ def append_history(path: Path | str, row: Check) -> None:
 
 def trim_history(path: Path, step: int) -> None:
     """Drop the rows after ``step``, which a resumed training will write again."""
-    rows = [row for row in read_checks(path) if row.step <= step]
+    rows = [row for row in read_validations(path) if row.step <= step]
     with replacing(path) as draft:
         draft.write_text("".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows))
 
 
-def plot_history(rows: Sequence[Check], path: Path) -> None:
+def plot_history(rows: Sequence[Validation], path: Path) -> None:
     """Losses, patch Dice and learning rate over the steps, as one PNG; nothing where there are no rows."""
     if not rows:
         return

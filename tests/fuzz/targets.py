@@ -60,11 +60,11 @@ from autoseg.page.gather import page_of
 from autoseg.preprocess.store import open_case
 from autoseg.records import (
     read_case,
-    read_checks,
     read_cohort,
     read_fold,
     read_surface_manifest,
     read_surface_scores,
+    read_validations,
 )
 from autoseg.studies.folds import draw_splits
 from autoseg.studies.ready import choose_recipe, known_network
@@ -691,7 +691,7 @@ TARGETS: dict[str, Target] = {
         fold_around,
     ),
     "fold": Target(f"{FOLD}/fold.json", fold_seeds, (of_path(read_fold), page_of_fold), fold_around),
-    "history": Target(f"{FOLD}/history.jsonl", lambda: [HISTORY], (read_checks, page_of_fold), fold_around),
+    "history": Target(f"{FOLD}/history.jsonl", lambda: [HISTORY], (read_validations, page_of_fold), fold_around),
     "case": Target("a.json", lambda: [text_of(CASE)], (read_case, ledger_of, names_in, labels_beside), map_around),
     "run": Target("run.json", lambda: [text_of(COHORT)], (of_path(read_cohort), of_path(read_fold), labels_beside), map_around),
     "surfaces": Target("surfaces.json", lambda: [text_of(SURFACES)], (of_path(read_surface_manifest),)),

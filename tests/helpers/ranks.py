@@ -21,7 +21,7 @@ import torch
 
 from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.devices import prepare_for
-from autoseg.records import Check
+from autoseg.records import Validation
 from autoseg.training.batch import Batch, Lesson
 from autoseg.training.loop import Job, Length, fit
 from autoseg.training.losses import LOSSES
@@ -89,13 +89,13 @@ def batch(ranks: Ranks, recipe: Recipe, step: int, fraction: float, left: float 
     return Batch(images, codes, Lesson((images + 0.05).sqrt(), clean, torch.ones(len(images), 3)))
 
 
-def train(job: str, ranks: Ranks = ALONE, *, loss: Any = None) -> list[Check]:
+def train(job: str, ranks: Ranks = ALONE, *, loss: Any = None) -> list[Validation]:
     """The rows of history of a job; one device takes the batches of all ranks."""
     name, mode = job.split(":")
     recipe, batch_dice, kind = MODES[mode]
     torch.manual_seed(0)
     spec = replace(SPEC, name=name, restoration=recipe.restoration_weight > 0)
-    rows: list[Check] = []
+    rows: list[Validation] = []
     with tempfile.TemporaryDirectory() as folder:
         fit(
             build_network(spec, lazy_logits=mode == "divided").train(),

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from autoseg.records import Check
+from autoseg.records import Validation
 from autoseg.training import monitor
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "follow-a-training.md"
-CHECK = Check(step=10, seconds=2.0, fraction=0.5, validation_loss=0.25, patch_dice={"liver": 0.75, "tumour": None})
+CHECK = Validation(step=10, seconds=2.0, fraction=0.5, validation_loss=0.25, patch_dice={"liver": 0.75, "tumour": None})
 
 
 def example(module: str) -> dict[str, Any]:
