@@ -49,11 +49,11 @@ def _rounds(gram: torch.Tensor) -> torch.Tensor:
     """The products of all rounds for squares (count, m, m)."""
     a, b, c = COEFFICIENTS
     total = torch.eye(gram.shape[-1], device=gram.device)
-    for _ in range(ROUNDS):
+    for left in reversed(range(ROUNDS)):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
         total = factor @ total
-        gram = factor @ gram @ factor
+        gram = factor @ gram @ factor if left else gram
     return total
 
 

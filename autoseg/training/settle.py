@@ -45,7 +45,8 @@ MOST_VALIDATIONS = 25
 VALIDATIONS_SHARE = 0.04  # of a CPU training
 VALIDATION_SECONDS = 30  # between two on a CPU, where the length is a time
 PASSES = 3  # forward, and backward for the features and for the weights, which all cost alike
-UNASKED = "a short run learns faster without mirroring, or the recipe says so"
+# of version 0.1: it stands in the plan of a training, which a checkpoint is known by, so another wording would refuse old ones
+UNASKED = "for a short training, which learns faster so, or because the recipe says so"
 
 
 @dataclass(frozen=True)
