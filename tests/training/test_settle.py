@@ -87,7 +87,8 @@ def test_a_training_is_mirrored_where_it_reads_the_data_more_than_fifty_times(pl
     assert settled.mirror_axes == (plan.mirror_axes if mirrored else ())
     (decision,) = (d for d in settled.decisions if d.what == "mirroring")  # in the plan that goes into the model
     assert (decision.chosen, len(settled.decisions)) == ("z, x" if mirrored else "none", len(plan.decisions))
-    words = "for a short training, which learns faster so, or because the recipe says so"  # a checkpoint of 0.1 is known by them
+    # a checkpoint of 0.1 is known by these words
+    words = "for a short training, which learns faster so, or because the recipe says so"
     assert mirrored or (decision.rule, decision.numbers) == (words, "planned: z, x")
     assert ("not mirrored" in decided(training, "mirroring").chosen) is not mirrored
     assert plan.mirror_axes == (0, 2)
