@@ -65,7 +65,7 @@ def _kind(source: str | os.PathLike[str] | IO[bytes]) -> str | None:
         else:
             source.seek(0)
             head = source.read(1024).lower()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return next((kind for sign, kind in KINDS if re.search(sign, head)), None)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autoseg.data.scan import scan_case
 from autoseg.imaging.geometry import Geometry
 from autoseg.inference.adaptive import grid_of
 from autoseg.inference.sliding_window import Tiling
@@ -26,6 +27,7 @@ from autoseg.preprocess import case as preparing
 from autoseg.preprocess.store import open_case
 from autoseg.reconstruct.native import logits_to_codes
 from autoseg.workspace import Workspace
+from planners.plan import ChannelNormalization
 from tests.helpers.datasets import Folder
 from tests.helpers.models import make_plan, write_model, write_scans
 
@@ -67,6 +69,26 @@ def test_planning_and_preparing_read_a_scan_twice(dataset: Folder, tmp_path: Pat
         times.append((bytes_read() - begun) / scans)
     assert times[0] < 2.2
     assert times[1] < 2
+
+
+def test_measuring_and_preparing_a_scan_hold_few_copies_of_it(tmp_path: Path) -> None:
+    """Float32 takes 4 bytes of each voxel; to prepare it there are the scan, what is made of it, and labels."""
+    folder, shape = Folder(tmp_path / "Dataset001_Large", ending=".nii.gz"), (64, 256, 256)
+    label = np.zeros(shape, np.int32)
+    label[8:40, 8:90, 8:90] = 1
+    image = np.zeros(shape, np.float32)
+    image[:, 10:, ::3] = 100 + np.arange(86)
+    folder.add("a", image=image, label=label, spacing_mm=(1.0, 1.0, 1.0))
+    spec, ct = folder.read(), ChannelNormalization("T1", "ct", lower=0.0, upper=140.0, input_mean=0.5, input_std=0.25)
+    case, plan = spec.training[0], make_plan(normalization=(ct,))
+    peaks = []
+    for work in (lambda: scan_case(case, spec), lambda: preparing.prepare_case(case, spec.labels, plan)):
+        tracemalloc.start()
+        work()
+        peaks.append(tracemalloc.get_traced_memory()[1] / math.prod(shape))
+        tracemalloc.stop()
+    assert peaks[0] < 14, "bytes of each voxel, to measure it"
+    assert peaks[1] < 11, "to prepare it"
 
 
 def test_each_voxel_of_the_network_s_grid_is_resampled_once(

@@ -298,6 +298,8 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False) -> Vo
         notes.append(
             f"{_as_image(paths[i]).name}: {content.geometry}, resampled onto the grid of {_as_image(paths[0]).name}, {first}."
         )
+    if len(arrays) == 1 and arrays[0].dtype == np.float32 and arrays[0].flags.carray:
+        return Volume(arrays[0], first, tuple(notes))
     data = np.empty((sum(len(array) for array in arrays), *first.shape), np.float32)
     return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first, tuple(notes))
 

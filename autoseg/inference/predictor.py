@@ -426,7 +426,7 @@ class Predictor:
             has_regions=labels.has_regions,
             in_half=self.options.half_sums,
         )
-        said = np.array(labels.declared_values, np.int32)[codes]
+        said = labels.decode(codes)
         rules = self.bundle.postprocessing if self.options.postprocess else ()
         values = apply_rules(said, rules, float(np.prod(prepared.native.spacing_mm)) / 1000)
         return Inferred(

@@ -53,7 +53,9 @@ def settle_configuration(plans: Json, name: str, where: str) -> dict[str, Any]:
     seen: list[str] = []
     current: Any = name
     while current is not None:
-        if current in seen or not isinstance(configurations.get(current), dict):
+        if current in seen:
+            raise ModelError(f"{where}: configuration {current!r} inherits from itself. Take the plans.json that nnU-Net wrote")
+        if not isinstance(configurations.get(current), dict):
             raise ModelError(
                 f"{where}: no configuration {current!r} to be found; it has {', '.join(configurations)}. Take the plans.json "
                 "that nnU-Net wrote beside this fold"

@@ -60,7 +60,7 @@ def training_section(record: RunRecord) -> Markup:
         ("data set", task.plan.dataset),
         ("network", task.plan.network.name),
         ("steps", number(last.step if last else None)),
-        ("time", f"{number(last.seconds / 60, 1)} min" if last else None),
+        ("time", _duration(last.seconds) if last else None),
         ("training cases", len(task.training)),
         ("validation cases", len(task.validation)),
         ("device", fold.device),
@@ -70,6 +70,10 @@ def training_section(record: RunRecord) -> Markup:
         ("torch", fold.versions.get("torch")),
     )
     return render("training.html", facts=facts, checked=bool(record.history), **_curves(record.history))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
 def _curves(history: Sequence[Check]) -> dict[str, Markup]:

@@ -41,7 +41,7 @@ class Demo:
             f"masks and metrics  {self.predicted.folder}\n"
             f"surfaces           {self.predicted.folder / 'CASE_surfaces'} (STL; GLB opens in any 3D viewer)\n"
             f"measurements       {self.predicted.folder / 'measurements.csv'}\n"
-            f"page to look at    {self.predicted.folder / 'report.html'}\n"
+            f"HTML report        {self.predicted.folder / 'report.html'}\n"
             f"{self.seconds:.0f} s in all"
         )
 

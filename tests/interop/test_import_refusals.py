@@ -118,6 +118,11 @@ def without_plans(folder: Path) -> Path:
     return folder
 
 
+def a_fold_that_is_not_done(folder: Path) -> Path:
+    (folder / CHECKPOINT).rename(folder / "fold_0" / "checkpoint_latest.pth")
+    return folder
+
+
 def plans_of_2d(folder: Path) -> Path:
     plans = json.loads((folder / "plans.json").read_text())
     plans["configurations"] = {"2d": plans["configurations"]["3d_fullres"]}
@@ -173,6 +178,8 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda folder: described(folder, labels={"background": 0, "left": 1}),
         "expected shape (2, 4, 1, 1, 1), found shape (3, 4, 1, 1, 1). Take the plans.json and dataset.json of this training",
     ),
+    "a fold that is not done": (a_fold_that_is_not_done, "found fold_0/checkpoint_latest.pth. Give that file to import it"),
+    "a circle of plans": (lambda folder: configured(folder, inherits_from="3d_fullres"), "'3d_fullres' inherits from itself"),
     "a model of nnU-Net 1": (of_nnunet_1, "found one of nnU-Net 1 (plans.pkl). These cannot be imported"),
     "a fold of it": (lambda folder: of_nnunet_1(folder) / "fold_0", "found one of nnU-Net 1 (plans.pkl)"),
     "a checkpoint of more than numbers": (asks_for_more, "which is not plain data"),
