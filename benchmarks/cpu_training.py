@@ -25,7 +25,7 @@ from typing import Any
 from machine import about
 
 from autoseg.evaluation import paired_difference
-from autoseg.records import read_checks
+from autoseg.records import read_validations
 from autoseg.workspace import write_json
 from planners.records import to_json
 
@@ -69,7 +69,7 @@ def trained(checkout: Path, data_set: Path, workspace: Path, steps: int, seed: i
     seconds = command(checkout, "train", data_set, 0, *length, *other, "--workspace", workspace)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     (folder,) = (workspace / "runs").glob(f"*/{name}/fold_0")
-    last, by_case = read_checks(folder / "history.jsonl")[-1], defaultdict(list)
+    last, by_case = read_validations(folder / "history.jsonl")[-1], defaultdict(list)
     for row in csv.DictReader((folder / "validation" / "metrics.csv").read_text().splitlines()):
         by_case[row["case"]].append(float(row["dice"]))
     cases = {case: statistics.mean(found) for case, found in sorted(by_case.items())}
