@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -13,15 +14,23 @@ from autoseg.errors import ModelError
 __all__ = ["read_member", "safe_members"]
 
 AGAIN = "Copy it again from where it comes from"
+KINDS = (
+    (rb"^$", "an empty file"),
+    (rb"^\s*<(!doctype html|html|head)", "a web page"),
+    (rb"^version https://git-lfs", "a pointer of Git LFS, which stands for the file"),
+)
 MAX_RATIO = 100  # uncompressed / compressed bytes of a member; random weights stay below 1.2, a bomb is near 1000
 
 
-def safe_members(source: str | os.PathLike[str] | IO[bytes], name: str | Path) -> dict[str, int]:
+def safe_members(
+    source: str | os.PathLike[str] | IO[bytes], name: str | Path, *, expected: str = "a model folder or a whole zip"
+) -> dict[str, int]:
     """The members of a zip, name to uncompressed bytes, after refusing what no model contains.
 
     Args:
         source: path or binary file.
         name: what messages call it.
+        expected: what messages say that should be there.
 
     Raises:
         ModelError: no zip, or a damaged one; two members of one name, a name that points outside, a member that claims far
@@ -31,7 +40,7 @@ def safe_members(source: str | os.PathLike[str] | IO[bytes], name: str | Path) -
         with zipfile.ZipFile(source) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:
-        raise ModelError(f"{name}: expected a model folder or a whole zip, found: {fault}. {AGAIN}") from fault
+        raise ModelError(f"{name}: expected {expected}, found: {_kind(source) or fault}. {AGAIN}") from fault
     names = [info.filename for info in infos]
     if len(set(names)) < len(names):
         raise ModelError(f"{name}: expected members of different names in the archive, found two of one. {AGAIN}")
@@ -45,6 +54,20 @@ def safe_members(source: str | os.PathLike[str] | IO[bytes], name: str | Path) -
                 "do not trust this file"
             )
     return {info.filename: info.file_size for info in infos}
+
+
+def _kind(source: str | os.PathLike[str] | IO[bytes]) -> str | None:
+    """What came instead of a zip, where that is well known."""
+    try:
+        if isinstance(source, str | os.PathLike):
+            with open(source, "rb") as file:
+                head = file.read(1024).lower()
+        else:
+            source.seek(0)
+            head = source.read(1024).lower()
+    except (OSError, ValueError):
+        return None
+    return next((kind for sign, kind in KINDS if re.search(sign, head)), None)
 
 
 def read_member(source: str | os.PathLike[str] | IO[bytes], member: str, name: str | Path) -> bytes:

@@ -118,7 +118,7 @@ class Workspace:
         names = ", ".join(known) or "none yet"
         raise DatasetError(
             f"{text!r} is neither a folder nor a data set that {self.folder} knows (it knows: {names}). "
-            "Give the path of the data-set folder first: autoseg plan_and_preprocess PATH"
+            "Correct the path; the name alone will do after autoseg plan_and_preprocess PATH"
         )
 
     def models(self) -> tuple[Path, ...]:
@@ -176,7 +176,7 @@ def read_json(path: str | Path, error: type[AutosegError] = AutosegError) -> Any
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise error(f"{path}: there is no such file") from None
+        raise error(f"{path}: there is no such file. Correct the path") from None
     except (OSError, ValueError) as fault:  # of a path with a zero byte
         raise error(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
     return unsealed(parse_json(data, path, error), path)

@@ -4,7 +4,8 @@
 
 BIN is the ``bin`` folder of an environment with nnunetv2, RESULTS a results folder (or ``fold_N`` of one), IMAGES a folder of
 scans. Of a cascade RESULTS is the folder of its second stage, which lies beside that of the first; nnU-Net runs one after the
-other. Both programs run on the CPU, with mirroring and without. The table has, over all cases of a model, the least share of
+other. Its stages are compared alone too: the masks of the first, and the second where both programs read nnU-Net's masks of the
+first. Both programs run on the CPU, with mirroring and without. The table has, over all cases of a model, the least share of
 voxels with the same label, of those whose probabilities agree to 0.001, and the largest and the mean difference of
 probabilities; lines are added to ``results/against_nnunet_models.json``.
 
@@ -17,14 +18,16 @@ import argparse
 import os
 import subprocess
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from machine import about
 
 from autoseg.data.dataset import cases_in
 from autoseg.imaging.files import read_label_volume
+from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.predictor import Predictor
 from autoseg.options import InferenceOptions
@@ -77,6 +80,37 @@ def compare(case, predictor, out, ending):
     return (*same, apart.max(), apart.mean(), (mask > 0).mean())
 
 
+@dataclass(frozen=True)
+class Given:
+    """Stands for the first stage of a cascade: it predicts the mask that it was given."""
+
+    mask: LabelVolume
+
+    def predict(self, volume: Volume) -> SimpleNamespace:
+        """The mask, for whatever scan."""
+        return SimpleNamespace(labels=self.mask, notes=())
+
+
+def stages(cases, predictor, out, previous, ending):
+    """What differs within a cascade: the first stage, and the second where it reads nnU-Net's masks of the first."""
+    coarse, same, rows = predictor.coarse, [], []
+    for case in cases:
+        mask = read_label_volume(previous / f"{case.id}{ending}")
+        same.append((coarse.predict(case.images).labels.data == mask.data).mean())
+        predictor.coarse = Given(mask)
+        rows.append(compare(case, predictor, out, ending)[:3])
+    predictor.coarse = coarse
+    found = np.array(rows)
+    return {
+        "first_stage_same_labels_least": float(min(same)),
+        "second_stage_alone": {
+            "same_labels_least": float(found[:, 0].min()),
+            "same_probabilities_least": float(found[:, 1].min()),
+            "probability_difference_largest": float(found[:, 2].max()),
+        },
+    }
+
+
 def lines(python, results, images, folder, float32, half_sums):
     """A line for each way of predicting with one model."""
     bundle = replace(load_bundle(import_model(results, Workspace(folder), name="model")), postprocessing=())
@@ -105,6 +139,7 @@ def lines(python, results, images, folder, float32, half_sums):
             "probability_difference_largest": float(rows[:, 2].max()),
             "probability_difference_mean": float(rows[:, 3].mean()),
             "foreground_mean": float(rows[:, 4].mean()),
+            **(stages(cases, predictor, out, previous, bundle.file_ending) if previous else {}),
         }
 
 

@@ -39,7 +39,7 @@ def kernels_last(network):
     put_channels_last(network)
     for module in network.modules():
         if isinstance(module, InstanceNorm):  # PyTorch's makes its result channels first
-            module.register_forward_pre_hook(lambda norm, inputs: (inputs[0].contiguous(),))
+            module.register_forward_pre_hook(lambda norm, inputs: (inputs[0].contiguous(), *inputs[1:]))
     return network
 
 

@@ -4,7 +4,7 @@
 
 DATA_SET is Hippocampus of the Decathlon. A model learns the hippocampus as one structure from 180 cases. Then its two parts,
 anterior and posterior, are to be learned from 20 other cases: from scratch, from that model, and from it with all that was
-taken over frozen for the first fifth. All have the same time and seed; the cases that are left are scored, in pairs. Arms that
+taken over frozen for the first fifth. All have the same steps and seed; the cases that are left are scored, in pairs. Arms that
 are done are not repeated.
 """
 
@@ -54,14 +54,14 @@ def entry(case, label):
     return {"images": [str(path) for path in case.image_paths], "label": str(label), "patient": case.patient}
 
 
-def options(seconds, name, settings=(), start=None):
-    return TrainOptions(training=TrainingOptions(seconds=seconds, settings=settings), name=name, start=start)
+def options(steps, name, settings=(), start=None):
+    return TrainOptions(training=TrainingOptions(iterations=steps, settings=settings), name=name, start=start)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_set", type=Path)
-    parser.add_argument("--seconds", type=float, default=150, help="of each training")
+    parser.add_argument("--steps", type=int, default=250, help="of each training")
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fine_tuning.json")
     args = parser.parse_args()
@@ -71,13 +71,13 @@ def main():
     base, target = folder / "Dataset902_Whole", folder / "Dataset903_Parts"
     if not (target / "dataset.json").is_file():
         write_sets(args.data_set, base, target)
-    model = train(base, "all", workspace, options(args.seconds, "whole"), runtime)[0].model
+    model = train(base, "all", workspace, options(args.steps, "whole"), runtime)[0].model
     stored = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    stored = {"seconds": args.seconds, "arms": stored["arms"] if stored.get("seconds") == args.seconds else {}}
+    stored = {"steps": args.steps, "arms": stored["arms"] if stored.get("steps") == args.steps else {}}
     for number, (arm, settings) in enumerate(ARMS.items()):
         if arm not in stored["arms"]:
             start = None if arm == "scratch" else str(model)
-            result = train(target, "0", workspace, options(args.seconds, f"arm{number}", settings, start), runtime)[0]
+            result = train(target, "0", workspace, options(args.steps, f"arm{number}", settings, start), runtime)[0]
             dice = {}
             for row in result.report.rows:
                 dice.setdefault(row.case, []).append(row["dice"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from machine import about
 
 from autoseg.evaluation import read_report
-from autoseg.records import read_checks, read_fold
+from autoseg.records import read_fold, read_validations
 from autoseg.workspace import write_json
 
 
@@ -53,7 +53,7 @@ def main():
     for case in cases:
         shutil.copy(args.data_set / "imagesTr" / f"{case}_0000.nii.gz", scans)
     predicted = measured("predict", "-i", scans, "-o", out, *workspace)
-    report, last = read_report(run / "validation" / "metrics.json"), read_checks(run / "history.jsonl")[-1]
+    report, last = read_report(run / "validation" / "metrics.json"), read_validations(run / "history.jsonl")[-1]
     write_json(
         args.out,
         {

@@ -1,7 +1,7 @@
 """Time and memory of ``autoseg predict`` against nnU-Net's whole command: one network, the same windows, the same scans.
 
     python benchmarks/nnunet_speed.py --nnunet BIN RESULTS IMAGES
-    python benchmarks/nnunet_speed.py --nnunet BIN RESULTS 160x160x110
+    python benchmarks/nnunet_speed.py --nnunet BIN RESULTS 160x160x110 --workers --work DIR
 
 BIN is the ``bin`` folder of an environment with nnunetv2, RESULTS a results folder ``DATASET/TRAINER__PLANS__CONFIGURATION``,
 which is imported first, IMAGES a folder of scans; sizes make one volume of smooth noise with as many voxels of 1 mm. Both
@@ -10,11 +10,12 @@ process (``-npp 0 -nps 0``). They take turns, A B A B, after a small scan each t
 
 Written are the seconds and the peak memory of each turn, the ratio of the medians, and the share of voxels with the same
 label. With ``--workers`` nnU-Net also runs once with a process each to read and to write; told is the peak of its main process
-alone.
+alone. With ``--work`` each turn is kept in a folder as soon as it is done, and the same command goes on where it was stopped.
 """
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def timed(command, environment):
 
 def noise(shape, folder, bundle):
     """A folder of one volume of smooth noise, with as many channels as the model takes."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for channel in range(len(bundle.channels)):
         data = ndimage.gaussian_filter(np.random.default_rng(channel).normal(size=shape), 2.0).astype(np.float32)[None]
         volume = Volume(data * 1000, Geometry.from_spacing(shape, (1.0, 1.0, 1.0)))
@@ -81,40 +82,56 @@ def noise(shape, folder, bundle):
 
 
 def measured(nnunet, results, images, folder, repeats, workers):
-    model = import_model(results, Workspace(folder), name="model")
+    model = folder / "models" / "model"
+    if not model.exists():
+        import_model(results, Workspace(folder), name="model")
     bundle = load_bundle(model)
-    fold, ending = next(iter(bundle.folds)), bundle.file_ending
-    title = images
+    fold, title = next(iter(bundle.folds)), images
     if not Path(images).is_dir():
         images = noise(tuple(int(edge) for edge in images.split("x")), folder / "images", bundle)
-    small = noise((32, 32, 32), folder / "small", bundle)
-    timed(*our_command(model, fold, small, folder / "a"))
-    timed(*their_command(nnunet, results, fold, small, folder / "b"))
-    turns = {"autoseg": [], "nnunet": []}
-    for turn in range(repeats):
-        for name, found in turns.items():
-            out = folder / f"{name}_{turn}"
-            ours = our_command(model, fold, images, out)
-            found.append(timed(*(ours if name == "autoseg" else their_command(nnunet, results, fold, images, out))))
-            print(name, turn, *(round(value, 2) for value in found[-1]), flush=True)
+    commands = {
+        "autoseg": lambda images, out: our_command(model, fold, images, out),
+        "nnunet": lambda images, out: their_command(nnunet, results, fold, images, out),
+        "workers": lambda images, out: their_command(nnunet, results, fold, images, out, 1),
+    }
+    wanted = [(name, turn) for turn in range(repeats) for name in ("autoseg", "nnunet")] + [("workers", 0)] * workers
+    paths = {(name, turn): folder / f"{name}_{turn}.json" for name, turn in wanted}
+    if any(not path.is_file() for path in paths.values()):
+        small = noise((32, 32, 32), folder / "small", bundle)
+        for name in ("autoseg", "nnunet"):
+            shutil.rmtree(folder / "first", ignore_errors=True)
+            timed(*commands[name](small, folder / "first"))
+    for (name, turn), path in paths.items():
+        if not path.is_file():
+            out = path.with_suffix("")
+            shutil.rmtree(out, ignore_errors=True)
+            seconds, peak = timed(*commands[name](images, out))
+            write_json(path, {"seconds": round(seconds, 2), "peak_mb": round(peak)})
+            print(name, turn, round(seconds, 2), round(peak), flush=True)
+    return line_of(results, bundle, Path(title).name, {key: read_json(path) for key, path in paths.items()}, folder)
+
+
+def line_of(results, bundle, images, found, folder):
+    """The line of the table, from what was measured of each turn."""
+    ending = bundle.file_ending
     masks = sorted((folder / "nnunet_0").glob(f"*{ending}"))
     pairs = [(read_label_volume(path).data, read_label_volume(folder / "autoseg_0" / path.name).data) for path in masks]
-    medians = {name: statistics.median(seconds for seconds, _ in found) for name, found in turns.items()}
+    turns = {who: [one for (name, _), one in found.items() if name == who] for who in ("autoseg", "nnunet")}
+    seconds = {name: [one["seconds"] for one in each] for name, each in turns.items()}
     line = {
         "model": f"{results.parent.name} {results.name}",
         "network": bundle.plan.network.name,
         "features": list(bundle.plan.network.features),
-        "images": Path(title).name,
+        "images": images,
         "cases": len(masks),
         "precision": read_json(folder / "autoseg_0" / "run.json")["precision"],
-        "seconds": {name: [round(seconds, 2) for seconds, _ in found] for name, found in turns.items()},
-        "peak_mb": {name: [round(peak) for _, peak in found] for name, found in turns.items()},
-        "times_as_fast": round(medians["nnunet"] / medians["autoseg"], 3),
+        "seconds": seconds,
+        "peak_mb": {name: [one["peak_mb"] for one in each] for name, each in turns.items()},
+        "times_as_fast": round(statistics.median(seconds["nnunet"]) / statistics.median(seconds["autoseg"]), 3),
         "same_labels_least": float(min((theirs == ours).mean() for theirs, ours in pairs)),
     }
-    if workers:
-        seconds, peak = timed(*their_command(nnunet, results, fold, images, folder / "workers", 1))
-        line["nnunet_with_workers"] = {"seconds": round(seconds, 2), "peak_mb_of_main_process": round(peak)}
+    if alone := found.get(("workers", 0)):
+        line["nnunet_with_workers"] = {"seconds": alone["seconds"], "peak_mb_of_main_process": alone["peak_mb"]}
     return line
 
 
@@ -125,11 +142,14 @@ def main():
     parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--workers", action="store_true", help="nnU-Net with workers too, once")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder that keeps turns; of one model and one IMAGES")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "nnunet_speed.json")
     args = parser.parse_args()
     stored = read_json(args.out)["runs"] if args.out.is_file() else []
-    with tempfile.TemporaryDirectory() as folder:
-        line = measured(args.nnunet, args.results.resolve(), args.images, Path(folder), args.repeats, args.workers)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.work or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        line = measured(args.nnunet, args.results.resolve(), args.images, folder.resolve(), args.repeats, args.workers)
     print(line, flush=True)
     stored = [old for old in stored if (old["model"], old["images"]) != (line["model"], line["images"])] + [line]
     told = [args.nnunet / "python", "-c", "from importlib.metadata import version; print(version('nnunetv2'))"]

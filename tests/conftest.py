@@ -8,8 +8,9 @@ import pytest
 from hypothesis import settings
 
 # before torch is imported: processes of tests share the cores, and so do the commands that they start
-if beside := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1:
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (1 + beside))))
+# whatever else the machine does, all commands of a test compute with the same number
+processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
 
 def pytest_addoption(parser):

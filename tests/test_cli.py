@@ -15,7 +15,8 @@ from autoseg.phantoms import write_phantoms
 def test_help_is_quick_and_needs_no_torch(arguments):
     code = (
         "import sys\nfrom autoseg.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n"
-        "    assert not end.code\nassert not {'torch', 'numpy', 'scipy'} & set(sys.modules), 'a slow import'"
+        "    assert not end.code\nassert not {'torch', 'numpy', 'scipy'} & set(sys.modules), 'a slow import'\n"
+        "assert len(sys.argv) > 2 or not {'autoseg.options', 'autoseg.engines'} & set(sys.modules), 'of verbs alone'"
     )
     best = float("inf")
     for _ in range(3):
@@ -23,11 +24,6 @@ def test_help_is_quick_and_needs_no_torch(arguments):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.DEVNULL)
         best = min(best, time.perf_counter() - start)
     assert best < 0.5
-
-
-def test_predicting_loads_no_statistics():
-    code = "import sys, autoseg.pipeline.prediction\nassert not {'scipy.stats', 'skimage'} & set(sys.modules), 'a slow import'"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_a_verb_the_help_is_shown(capsys):
@@ -45,7 +41,7 @@ def test_without_a_verb_the_help_is_shown(capsys):
         (["train", "Nowhere", "0", "--recipe", "best"], "no recipe called 'best'"),
         (["train", "Nowhere", "0", "--network", "plain_net"], "no network called 'plain_net'"),
         (["train", "Nowhere", "0", "--device", "cuda:7"], "not available on this machine"),
-        (["predict", "-i", "x.nii.gz", "-o", "out"], "has 0 models"),
+        (["predict", "-i", "x.nii.gz", "-o", "out"], "has no model. Train one"),
         (["predict", "-i", "x.nii.gz", "-o", "out", "-m", "gone"], "neither a model folder or zip"),
         (["evaluate", "--reference", "a", "--predicted", "b", "-o", "c"], "there is no such folder"),
         (["reconstruct", "-i", "gone", "-o", "out"], "there is no such folder"),

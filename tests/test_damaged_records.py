@@ -25,7 +25,7 @@ from autoseg.interop.nnunet import read_nnunet
 from autoseg.ledger import Journal
 from autoseg.options import ReportOptions
 from autoseg.page.gather import page_of
-from autoseg.records import FoldRecord, as_recorded, read_checks, write_fold
+from autoseg.records import FoldRecord, as_recorded, read_validations, write_fold
 from autoseg.studies.folds import draw_splits
 from autoseg.training.checkpoint import load_checkpoint, read_state
 from autoseg.training.recipe import RECIPES
@@ -134,7 +134,7 @@ def test_a_damaged_model_stops_nobody_who_looks_for_another(tmp_path: Path) -> N
 def test_lines_of_a_history_or_a_journal_that_are_none_are_left_out(tmp_path: Path) -> None:
     for damage in (b"\xff\xfe\x80", b"[" * 100_000, b"1" * 5000):
         (tmp_path / "history.jsonl").write_bytes(b'{"step": 1, "seconds": 2}\n' + damage)
-        assert [check.step for check in read_checks(tmp_path / "history.jsonl")] == [1]
+        assert [check.step for check in read_validations(tmp_path / "history.jsonl")] == [1]
         (tmp_path / "journal").mkdir(exist_ok=True)
         (tmp_path / "journal" / "j").write_bytes(b'{"by": "x"}\n{"file": "a", "key": "k", "digest": "d"}\n' + damage)
         assert list(Journal.open(tmp_path / "journal" / "j", {"by": "x"}).entries) == ["a"]

@@ -225,6 +225,7 @@ CHANGES = {
     "patch_curriculum": (PatchStage(0.5, 0.6, 2),),
     "augmentation": "light",
     "momentum": 0.77,
+    "validations": 7,
     "patience": 3,
     "restoration_detach": False,
     "ema": False,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autoseg.data.scan import scan_case
 from autoseg.imaging.geometry import Geometry
 from autoseg.inference.adaptive import grid_of
 from autoseg.inference.sliding_window import Tiling
@@ -24,11 +27,16 @@ from autoseg.preprocess import case as preparing
 from autoseg.preprocess.store import open_case
 from autoseg.reconstruct.native import logits_to_codes
 from autoseg.workspace import Workspace
+from planners.plan import ChannelNormalization
 from tests.helpers.datasets import Folder
 from tests.helpers.models import make_plan, write_model, write_scans
 
 SHAPES = {"a": (24, 40, 36), "b": (30, 40, 40), "c": (28, 44, 36), "d": (26, 38, 42), "e": (30, 36, 36)}
 IO = Path("/proc/self/io")
+NOT_FOR_A_MASK = {  # modules
+    *("SimpleITK", "blosc2", "jinja2", "matplotlib", "pydicom.sr", "scipy.sparse", "scipy.spatial", "scipy.stats"),
+    *("skimage", "sympy", "torch._dynamo", "trimesh", "autoseg.evaluation", "autoseg.page"),
+}
 
 
 @pytest.fixture
@@ -63,6 +71,26 @@ def test_planning_and_preparing_read_a_scan_twice(dataset: Folder, tmp_path: Pat
     assert times[1] < 2
 
 
+def test_measuring_and_preparing_a_scan_hold_few_copies_of_it(tmp_path: Path) -> None:
+    """Float32 takes 4 bytes of each voxel; to prepare it there are the scan, what is made of it, and labels."""
+    folder, shape = Folder(tmp_path / "Dataset001_Large", ending=".nii.gz"), (64, 256, 256)
+    label = np.zeros(shape, np.int32)
+    label[8:40, 8:90, 8:90] = 1
+    image = np.zeros(shape, np.float32)
+    image[:, 10:, ::3] = 100 + np.arange(86)
+    folder.add("a", image=image, label=label, spacing_mm=(1.0, 1.0, 1.0))
+    spec, ct = folder.read(), ChannelNormalization("T1", "ct", lower=0.0, upper=140.0, input_mean=0.5, input_std=0.25)
+    case, plan = spec.training[0], make_plan(normalization=(ct,))
+    peaks = []
+    for work in (lambda: scan_case(case, spec), lambda: preparing.prepare_case(case, spec.labels, plan)):
+        tracemalloc.start()
+        work()
+        peaks.append(tracemalloc.get_traced_memory()[1] / math.prod(shape))
+        tracemalloc.stop()
+    assert peaks[0] < 14, "bytes of each voxel, to measure it"
+    assert peaks[1] < 11, "to prepare it"
+
+
 def test_each_voxel_of_the_network_s_grid_is_resampled_once(
     dataset: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +122,19 @@ def test_a_prediction_computes_the_windows_of_its_grid(tmp_path: Path, mirror: b
     tiles = math.prod(grid_of((24, 30, 20), Tiling((16, 16, 16))).size)
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["windows"] == {"computed": views * tiles, "of": views * tiles}
+
+
+def test_predicting_a_scan_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    """Each of these takes a tenth of a second or more, of the few seconds from the shell to a mask."""
+    (tmp_path / "in").mkdir()
+    write_scans(tmp_path / "in", 1)
+    write_model(tmp_path / "model", make_plan())
+    code = "import sys\nfrom autoseg.cli import main\nassert main(sys.argv[1:]) == 0\nprint(*sys.modules)"
+    words = ["predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-m", tmp_path / "model", "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, capture_output=True, text=True)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert "torch" in imported
+    assert imported & NOT_FOR_A_MASK == set()
 
 
 def test_the_memory_of_an_export_does_not_grow_with_its_classes() -> None:

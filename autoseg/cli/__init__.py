@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from autoseg.cli.common import add_common, install_log, place_among_ranks
-from autoseg.engines import on_stop_signals
 from autoseg.errors import AutosegError
 
 __all__ = ["main", "parse"]
@@ -29,7 +28,7 @@ VERBS = {
     "predict": "segment a scan or a folder of scans",
     "reconstruct": "make surfaces, measurements and cubic voxels of any tool's label maps",
     "evaluate": "score predictions against references",
-    "report": "write the HTML report of a run, of predictions or of an evaluation",
+    "report": "write the HTML report of a run, a study, predictions, reconstructions or an evaluation",
     "compare": "train several networks under equal conditions and compare them by paired tests",
     "study": "cross-validate configurations, choose by paired tests, and make one model of the choice",
     "slurm": "print a SLURM job array for what is left of a training run, a study or a prediction",
@@ -95,6 +94,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 @contextmanager
 def _asked_to_stop() -> Iterator[None]:
     """Whatever asks a command to stop interrupts it, once: then it is ending already, and only a person may press again."""
+    from autoseg.engines import on_stop_signals
+
     told: list[int] = []
 
     def interrupt(number: int, frame: Any) -> None:

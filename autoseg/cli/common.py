@@ -8,15 +8,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.cli.flags import options_from
-from autoseg.engines import said_of
-from autoseg.options import Runtime
-
 if TYPE_CHECKING:
+    from autoseg.engines import CoreUse
+    from autoseg.options import Runtime
     from autoseg.workspace import Workspace
 
 __all__ = [
@@ -26,8 +23,11 @@ __all__ = [
     "place_among_ranks",
     "print_findings",
     "runtime_of",
+    "share_cores",
     "workspace_of",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,32 @@ def place_among_ranks() -> tuple[int, int, int, int]:
 
 def runtime_of(args: argparse.Namespace) -> Runtime:
     """The Runtime that the arguments say, with progress on standard error."""
+    from dataclasses import replace
+
+    from autoseg.cli.flags import options_from
+    from autoseg.options import Runtime
+
     return replace(options_from(args, Runtime()), progress=Progress(args.quiet))
+
+
+def share_cores(before: CoreUse | None, device: str, remedy: str) -> None:
+    """Compute with the cores that others left free since ``before``, and say so where that is not all of them.
+
+    Args:
+        before: from before torch was imported, which takes long enough to see what others do.
+        device: that computes; on others than a CPU nothing is done, as where the environment has a number of threads.
+        remedy: how to ask for another number.
+    """
+    from autoseg.engines import core_use, free_cores, kept_busy, usable_cores
+    from autoseg.networks.cpu import use_at_most
+    from autoseg.networks.devices import choose_device
+
+    if "OMP_NUM_THREADS" in os.environ or "," in device or choose_device(device).type != "cpu":
+        return
+    usable, busy = usable_cores(), kept_busy(before, core_use())
+    if use_at_most(threads := free_cores(usable, busy)) and threads < usable:
+        told = "others keep %.1f of %d cores busy: networks use %d of them (%s takes another number)"
+        logger.info(told, busy, usable, threads, remedy)
 
 
 def install_log(quiet: bool = False, silent: bool = False) -> None:
@@ -75,6 +100,8 @@ class _Sentences(logging.Formatter):
     """The message, with what it is about before it, and ``warning: `` where it is one."""
 
     def format(self, record: logging.LogRecord) -> str:
+        from autoseg.engines import said_of
+
         told = said_of(record.getMessage())
         return f"warning: {told}" if record.levelno >= logging.WARNING else told
 

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fold", metavar="FOLD", help="the fold (0 to 4) whose validation cases are compared")
     add_flags(parser, CompareOptions, short={"target": "-o"})
     parser.add_argument("--json", metavar="FILE", help="also write everything to FILE ('-' for standard output)")
-    meant = {"fresh": "train all again", "workers": "threads for preparing and scoring"}
+    meant = {"fresh": "train all again"}
     add_flags(parser, Runtime, only=("device", "workers", "fresh"), help=meant)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from autoseg.cli.common import runtime_of, workspace_of
+from autoseg.cli.common import runtime_of, share_cores, workspace_of
 from autoseg.cli.flags import add_flags, options_from
+from autoseg.engines import core_use
 from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.surface_formats import SURFACE_FORMATS
 from autoseg.options import PredictOptions, Runtime
@@ -27,9 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    before = core_use()
     from autoseg.pipeline import find_model, predict
 
     options = options_from(args, PredictOptions())
+    if args.engine == "local":
+        share_cores(before, args.device, "OMP_NUM_THREADS")
     model = find_model(args.model, workspace_of(args))
     if options.watch is not None:
         from autoseg.pipeline import watch

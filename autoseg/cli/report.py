@@ -11,7 +11,7 @@ from autoseg.options import ReportOptions, Runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    told = "a run's fold (runs/NAME/RUN/fold_0), predictions, reconstructions, or an evaluation"
+    told = "a run's fold (runs/DATASET/RUN/fold_0), a study (studies/DATASET/NAME), or results of another verb"
     parser.add_argument("path", metavar="PATH", help=told)
     add_flags(parser, ReportOptions)
     add_flags(parser, Runtime, only=("workers", "fresh"), help={"fresh": "also overwrite a report.html of another program"})

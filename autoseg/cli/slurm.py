@@ -87,8 +87,8 @@ def _device(runtime: Runtime) -> Runtime:
     """The runtime of the jobs, which run on machines that need not be like this one."""
     if runtime.device == "auto":
         raise AutosegError(
-            "--device: this machine cannot know what the jobs will find, and a training is another one on a CPU. "
-            "Give --device cuda or --device cpu"
+            "--device: expected the device of the jobs, found auto. They run on other machines, and a training run on a CPU "
+            "differs from one on a GPU. Give --device cuda or --device cpu"
         )
     return runtime
 

@@ -12,7 +12,7 @@ from autoseg.options import Runtime, StudyOptions
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder, name or number of a data set")
     add_flags(parser, StudyOptions, help={"plan": "the same as --plans with one name"})
-    meant = {"fresh": "train and decide everything again", "workers": "threads for preparing and scoring"}
+    meant = {"fresh": "train and decide everything again"}
     add_flags(parser, Runtime, only=("device", "workers", "engine", "fresh"), help=meant)
 
 

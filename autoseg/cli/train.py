@@ -6,8 +6,9 @@ import argparse
 import os
 from dataclasses import replace
 
-from autoseg.cli.common import install_log, place_among_ranks, runtime_of, workspace_of
+from autoseg.cli.common import install_log, place_among_ranks, runtime_of, share_cores, workspace_of
 from autoseg.cli.flags import add_flags, options_from
+from autoseg.engines import core_use
 from autoseg.errors import AutosegError
 from autoseg.options import Runtime, TrainOptions
 
@@ -20,14 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a fold (0 to 4), several (0,1,2 or 0-4, with one report at the end), or all (every case, no validation)",
     )
     add_flags(parser, TrainOptions)
-    meant = {
-        "fresh": "start again from step 0 and replace an earlier run of this name",
-        "workers": "threads for preparing and scoring",
-    }
+    meant = {"fresh": "start again from step 0 and replace an earlier run of this name"}
     add_flags(parser, Runtime, only=("device", "workers", "fresh"), help=meant)
 
 
 def run(args: argparse.Namespace) -> int:
+    before = core_use()
     from autoseg.pipeline import train
     from autoseg.training.ranks import Withdrawn, join
 
@@ -36,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     install_log(args.quiet, silent=index > 0)
     try:
         with join(index, count, args.device, local=local, here=here) as (ranks, device):
+            if options.threads is None and count == 1:
+                share_cores(before, device, "--threads")
             folds = train(
                 args.dataset,
                 args.fold,

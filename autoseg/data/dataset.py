@@ -235,7 +235,10 @@ def _read_json(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise DatasetError(f"{folder}: there is no such data-set folder. Correct the path")
     if not path.is_file():
-        raise DatasetError(f"{folder}: no dataset.json in it. README and dataset_json_examples/ show how to write one")
+        raise DatasetError(
+            f"{folder}: no dataset.json in it. `autoseg convert folders SCANS NEW --labels LABELS` makes a folder with one; "
+            "dataset_json_examples/README.md shows how to write one"
+        )
     description = read_json(path, DatasetError)
     if not isinstance(description, dict):
         raise DatasetError(

@@ -37,7 +37,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
     """Lines of text, one paragraph for each kind of finding, and a count at the end.
 
     Findings that share severity, code and remedy, and whose messages differ in numbers, cases and files alone, are one
-    paragraph: the first message in full, the other cases by name.
+    paragraph: the first message in full, the other cases by name, those apart that have other numbers.
     """
     if not findings:
         return "no findings: every file was read and nothing is wrong"
@@ -50,11 +50,10 @@ def findings_table(findings: Sequence[Finding]) -> str:
     for (severity, code, remedy, _), group in groupby(sorted(findings, key=kind), key=kind):
         first, *rest = group
         lines.append(f"{SEVERITIES[severity]}  {code}  {_subject(first)}{first.message}")
-        if rest:
-            names = Counter(_file_or_case(finding) for finding in rest)
-            others = ", ".join(f"{name} ({n} times)" if n > 1 else name for name, n in list(names.items())[:NAMED])
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            lines.append(f"         the same in {others}{more}")
+        alike: dict[str, list[Finding]] = {"the same": [], "with other numbers": []}
+        for finding in rest:
+            alike["the same" if _without_case(finding) == _without_case(first) else "with other numbers"].append(finding)
+        lines += [f"         {how} in {_listed(some)}" for how, some in alike.items() if some]
         lines.append(f"         -> {remedy}")
     counts = {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}
     return "\n".join([*lines, ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items())])
@@ -68,6 +67,17 @@ def _pattern(message: str, cases: Container[str]) -> str:
         return "#" if re.search(r"\d", word[0]) or name.partition(".")[0] in cases else word[0]
 
     return re.sub(r"[\w.+/\\-]+", common, message)
+
+
+def _listed(findings: Sequence[Finding]) -> str:
+    """The first files or cases of some findings, and how many more there are."""
+    names = Counter(_file_or_case(finding) for finding in findings)
+    listed = ", ".join(f"{name} ({n} times)" if n > 1 else name for name, n in list(names.items())[:NAMED])
+    return listed + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _without_case(finding: Finding) -> str:
+    return finding.message.replace(finding.case, "#") if finding.case else finding.message
 
 
 def _file_or_case(finding: Finding) -> str:

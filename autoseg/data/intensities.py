@@ -68,7 +68,8 @@ def measure_channel(channel: np.ndarray, inside: np.ndarray, foreground: np.ndar
         inside: (Z, Y, X) bool, where some channel is not zero; not empty.
         foreground: (Z, Y, X) bool, where there is a label.
     """
-    low, high = np.percentile(channel[inside], [0.5, 99.5], overwrite_input=True).tolist()
+    copied = channel.flatten if inside.all() else lambda: channel[inside]
+    low, high = np.percentile(copied(), [0.5, 99.5], overwrite_input=True).tolist()
     percentiles = percentiles_of(channel, inside)
     mean, variance = _moments(channel, low, high)
     span = high - low
@@ -104,7 +105,9 @@ def _moments(values: np.ndarray, low: float = -np.inf, high: float = np.inf) -> 
     shift = float(np.clip(values.flat[0], low, high))  # against cancellation where the mean is far from 0
     total, squares = 0.0, 0.0
     for start in range(0, len(values), step):
-        block = np.clip(values[start : start + step].astype(np.float64), low, high).ravel() - shift
+        block = values[start : start + step].astype(np.float64).ravel()
+        np.clip(block, low, high, out=block)
+        block -= shift
         total += float(block.sum())
         squares += float(block @ block)
     mean = total / values.size

@@ -69,7 +69,7 @@ def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str
         name, ending = _stem(source).removesuffix("_0000"), ending_of(source)
         return Inputs((Case(name, name, (source,), None),), ending)
     if not source.is_dir():
-        raise AutosegError(f"{source}: there is no such file or folder")
+        raise AutosegError(f"{source}: there is no such file or folder. Correct the path")
     kinds: dict[str, list[Path]] = defaultdict(list)
     for path in image_files(source):
         kinds[_kind(path)].append(path)
@@ -250,7 +250,8 @@ def _of_series(source: Path, found: Any, channels: Sequence[str], file_ending: s
     if not found.series:
         listed = "".join(f"\n  left out: {sentence}" for sentence in left_out)
         raise AutosegError(
-            f"{source}: no scans in it; expected CASE_0000{file_ending}, another of {', '.join(FORMATS)}, or DICOM{listed}"
+            f"{source}: no scans in it; expected CASE_0000{file_ending}, another of {', '.join(FORMATS)}, or DICOM. Give "
+            f"the folder that holds them{listed}"
         )
     if not any(series.planes[0].samples == len(channels) for series in found.series):
         raise AutosegError(

@@ -1,6 +1,7 @@
 """Who does the work: threads of this process or workers of a cluster for cases, a process of its own for a whole command."""
 
 from autoseg.engines.choice import ENGINES, engine_of
+from autoseg.engines.cores import CoreUse, core_use, free_cores, kept_busy, usable_cores
 from autoseg.engines.local import LocalEngine, default_workers, map_cases
 from autoseg.engines.processes import STOP_SIGNALS, on_stop_signals, run_command, run_commands
 from autoseg.engines.saying import said_of, saying
@@ -9,14 +10,18 @@ from autoseg.engines.steps import Engine, Outcome, Pipelined, Runner, Step, reas
 __all__ = [
     "ENGINES",
     "STOP_SIGNALS",
+    "CoreUse",
     "Engine",
     "LocalEngine",
     "Outcome",
     "Pipelined",
     "Runner",
     "Step",
+    "core_use",
     "default_workers",
     "engine_of",
+    "free_cores",
+    "kept_busy",
     "map_cases",
     "on_stop_signals",
     "reason_of",
@@ -24,4 +29,5 @@ __all__ = [
     "run_commands",
     "said_of",
     "saying",
+    "usable_cores",
 ]

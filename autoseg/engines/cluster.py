@@ -28,6 +28,7 @@ from uuid import uuid4
 
 from autoseg.atomic import draft_folder
 from autoseg.engines.choice import INSTALL
+from autoseg.engines.cores import usable_cores
 from autoseg.engines.processes import on_stop_signals
 from autoseg.engines.steps import OnDone, Outcome, Step, reason_of
 from autoseg.errors import AutosegError, EngineError
@@ -269,8 +270,7 @@ def _of_this_machine(workers: int, devices: int) -> Iterator[Any]:
     import dask.config
     from distributed import Client, LocalCluster, Security
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // workers))
+    threads = str(max(1, usable_cores() // workers))
     settings = {
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],

@@ -6,13 +6,13 @@ killed unseen, and a script needs no ``__main__`` guard. A case that fails is re
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+from autoseg.engines.cores import usable_cores
 from autoseg.engines.steps import OnDone, Outcome, Pipelined, Step
 
 __all__ = ["LocalEngine", "default_workers", "map_cases"]
@@ -20,8 +20,7 @@ __all__ = ["LocalEngine", "default_workers", "map_cases"]
 
 def default_workers() -> int:
     """As many threads as this process may use cores, eight at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, usable_cores())
 
 
 @dataclass(frozen=True)

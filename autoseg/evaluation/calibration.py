@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 
 __all__ = [
     "BINS",
+    "CALIBRATION",
     "Calibration",
     "Samples",
     "calibrate",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 BINS = 15
+CALIBRATION = "calibration.json"
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are looked at
 
 

@@ -90,8 +90,9 @@ def mask_legend(report: Report) -> str:
         error, fraction = (_number(report.mean_of(metric), "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
         together = f" All structures as one mask: MSE {error} at a fraction of {fraction}."
     return (
-        "The error of equal-sized masks is twice their fraction of the image times (1 - Dice), so compare it at equal "
-        f"fractions only.{together} SSIM over the whole image, and within 5 voxels around the structure's box."
+        "MSE: mean squared error. Of equal-sized masks it is twice their fraction of the image times (1 - Dice), so compare "
+        f"it at equal fractions only.{together} SSIM: structural similarity, 1 is equal; over the whole image, and within 5 "
+        "voxels around the structure's box."
     )
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,15 @@ def write_report(report: Report, folder: Path | str, *, fresh: bool = False) -> 
     folder = Path(folder)
     if not fresh:
         refuse_foreign_report(folder)
-    texts = (
-        _as_csv(report),
-        as_text(report),
-        "# Evaluation\n\n" + report.table(),
-        json.dumps(_as_nnunet(report), indent=4, sort_keys=True) + "\n",
+    texts: tuple[Callable[[Report], str], ...] = (  # of which one at a time is held
+        _as_csv,
+        as_text,
+        lambda report: "# Evaluation\n\n" + report.table(),
+        lambda report: json.dumps(_as_nnunet(report), indent=4, sort_keys=True) + "\n",
     )
-    for name, text in zip(FILES, texts, strict=True):
+    for name, text_of in zip(FILES, texts, strict=True):
         with replacing(folder / name) as draft:
-            draft.write_text(text, encoding="utf-8", newline="")
+            draft.write_text(text_of(report), encoding="utf-8", newline="")
     return tuple(folder / name for name in FILES)
 
 

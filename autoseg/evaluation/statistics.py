@@ -23,6 +23,7 @@ __all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_diffe
 
 RESAMPLES = 10_000
 SEED = 20_240_101
+MOST_DRAWN = 255  # times that a case is in a resample: of any number of cases one is drawn as often as 20 times hardly ever
 Values = Sequence[float | None]  # of one metric, case by case; None where undefined
 
 
@@ -64,7 +65,7 @@ def mean_interval(
         return float(values.mean()), float(values.mean())
     # as deviations from the mean in units of their size, so that float32 weights cost no digits
     scale = np.abs(deviations).max()
-    means = _draws(len(values), resamples, seed) @ (deviations / scale).astype(np.float32)
+    means = _means_of_draws((deviations / scale).astype(np.float32), resamples, seed)
     below = (np.count_nonzero(means < -1e-6) + np.count_nonzero(np.abs(means) <= 1e-6) / 2) / resamples
     bias = ndtri(below)
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
@@ -74,11 +75,30 @@ def mean_interval(
     return float(low) if abs(low) > none else 0.0, float(high) if abs(high) > none else 0.0
 
 
-@lru_cache(maxsize=16)
+def _means_of_draws(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """(resamples,) float32: the mean of each resample of (n,) float32 values."""
+    n = len(values)
+    shares = (np.arange(MOST_DRAWN + 1) / n).astype(np.float32)  # of a case in a resample, by how often it was drawn
+    draws = _draws(n, resamples, seed)
+    return np.concatenate([np.take(shares, draws[rows], mode="clip") @ values for rows in _blocks(n, resamples)])
+
+
+@lru_cache(maxsize=4)
 def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, n) float32: the share of each case in each resample. Many columns of a report have the same n."""
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), resamples)
-    return (drawn / n).astype(np.float32)
+    """(resamples, n) uint8: how often each case is drawn in each resample. Many columns of a report have the same n."""
+    rng, chances, drawn = np.random.default_rng(seed), np.full(n, 1 / n), np.empty((resamples, n), np.uint8)
+    for rows in _blocks(n, resamples):
+        drawn[rows] = rng.multinomial(n, chances, rows.stop - rows.start)
+    return drawn
+
+
+def _blocks(n: int, resamples: int) -> list[slice]:
+    """The resamples in parts, so that what is not stored as one byte per case and resample stays small.
+
+    A product of matrices sums in groups of rows: parts of a multiple of 64 rows give the very numbers of the whole.
+    """
+    step = 64 * max(1, 2**12 // n)
+    return [slice(start, min(start + step, resamples)) for start in range(0, resamples, step)]
 
 
 def paired_difference(

@@ -40,13 +40,15 @@ def structure_colours(names: Iterable[object]) -> tuple[Colour, ...]:
 
 @cache
 def _colours(count: int) -> tuple[Colour, ...]:
+    if count <= len(FIRST):
+        return FIRST[:count]
     candidates = np.array(list(itertools.product(LEVELS, repeat=3)))
     lab = _lab(candidates)
     usable = (lab[:, 0] >= LIGHTNESS[0]) & (lab[:, 0] <= LIGHTNESS[1])
     candidates, lab = candidates[usable], lab[usable]
     distance = np.hypot(lab[:, 1], lab[:, 2])  # from the grey of the same lightness
-    chosen = list(FIRST[:count])
-    for colour in _lab(np.array(chosen).reshape(-1, 3)):
+    chosen = list(FIRST)
+    for colour in _lab(np.array(chosen)):
         distance = np.minimum(distance, np.linalg.norm(lab - colour, axis=1))
     while len(chosen) < count:
         best = int(distance.argmax())

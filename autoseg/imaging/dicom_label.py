@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.utils import get_expected_length, iter_pixels
-from pydicom.sr.codedict import codes
 
 from autoseg.errors import FileError, GeometryError, blamed_on
 from autoseg.imaging.dicom_file import open_dataset
@@ -94,6 +93,8 @@ def _segments(ds: FileDataset) -> dict[int, _Segment]:
     Background is what pixels of the padding value are, and what is coded as such. A segment that has the number 0 and is
     neither is a structure as any other.
     """
+    from pydicom.sr.codedict import codes  # a fifth of a second
+
     padding, background = ds.get("PixelPaddingValue"), codes.DCM.Background
     names = {
         int(item.SegmentNumber): str(item.get("SegmentLabel") or "").strip()

@@ -76,8 +76,8 @@ SEGMENTATION = ".dcm"  # by which DICOM label maps are found in a folder; whethe
 AnyPath = str | PathLike[str]
 Image = AnyPath | DicomSeries
 
-# how far a scale in the header may leave labels off whole numbers: steps of 16 bits over their range, yet less than what maps
-# have that were interpolated
+# how far a scale in the header may leave labels off whole numbers: steps of 16 bits over their range (of 8 where NIfTI stores
+# so many), yet less than what maps have that were interpolated
 NEARLY_WHOLE, FARTHEST_OFF = 1e-3, 0.1
 _EXACT = 2**24  # whole numbers up to here are all told apart in float32
 _SLICER = ".seg"
@@ -246,10 +246,17 @@ def _whole(content: FileContent, path: Image) -> FileContent:
             f"{path}: expected label values that float32 holds exactly, up to {_EXACT}; found {largest:.0f}, "
             "which may stand for several values. Save the labels as whole numbers (uint32)."
         )
-    if not 0 < worst <= min(FARTHEST_OFF, max(NEARLY_WHOLE, (highest - lowest) / 2**16)):
+    if not 0 < worst <= min(FARTHEST_OFF, max(NEARLY_WHOLE, (highest - lowest) / 2 ** _bits_of_a_scale(path))):
         return content
     note = f"Label values are up to {worst:.2g} off whole numbers, as a scale in the header makes them; they are rounded."
     return replace(content, data=np.rint(content.data), notes=(*content.notes, note))
+
+
+def _bits_of_a_scale(path: Image) -> int:
+    """Bits of the numbers that a scale in the header may have spread over the range of the labels."""
+    if isinstance(path, DicomSeries) or _format_of(path) is not nifti:
+        return 16
+    return min(16, nifti.bits_of_a_number(path))
 
 
 def read_geometry(path: Image) -> Geometry:
@@ -291,6 +298,8 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False) -> Vo
         notes.append(
             f"{_as_image(paths[i]).name}: {content.geometry}, resampled onto the grid of {_as_image(paths[0]).name}, {first}."
         )
+    if len(arrays) == 1 and arrays[0].dtype == np.float32 and arrays[0].flags.carray:
+        return Volume(arrays[0], first, tuple(notes))
     data = np.empty((sum(len(array) for array in arrays), *first.shape), np.float32)
     return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first, tuple(notes))
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK
 
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
@@ -20,12 +20,29 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.itk_header import Header, Segment, header_of
 from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, refuse_beyond_memory
 
-__all__ = ["description", "layers_of", "read", "read_geometry", "read_labels", "read_segment", "segment_names", "write"]
-
-SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # on standard error, past everything that could hold it
+__all__ = [
+    "description",
+    "layers_of",
+    "read",
+    "read_geometry",
+    "read_labels",
+    "read_segment",
+    "segment_names",
+    "simpleitk",
+    "write",
+]
 
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 _ITK_SAYS = re.compile(r"ITK ERROR: \w+\(\w+\): ([^.]+)")
+
+
+@cache
+def simpleitk() -> Any:
+    """SimpleITK, imported where a file needs it: most need none, and it takes a tenth of a second."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # on standard error, past everything that could hold it
+    return SimpleITK
 
 
 def read(path: AnyPath) -> Content:
@@ -123,7 +140,7 @@ def _decoded(path: Path) -> np.ndarray:
         image = _reader(path).Execute()
     except RuntimeError as error:
         raise FileError(f"{path}: expected a complete image, found: {_told(error)} {REMEDY}") from error
-    array: np.ndarray = SimpleITK.GetArrayFromImage(image)
+    array: np.ndarray = simpleitk().GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         array = np.moveaxis(array, -1, 0)
         array = array[:, None] if image.GetDimension() == 2 else array
@@ -217,7 +234,7 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
             array = array[0]
         elif source.GetDimension() == 4:
             origin, spacing, direction = origin[:3], spacing[:3], np.reshape(direction, (4, 4))[:3, :3].ravel().tolist()
-    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array), isVector=is_vector)
+    image = simpleitk().GetImageFromArray(np.ascontiguousarray(array), isVector=is_vector)
     image.SetOrigin(origin)
     image.SetSpacing(spacing)
     image.SetDirection(direction)
@@ -225,7 +242,7 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
         image.SetMetaData("description", description)
     with replacing(path) as target:
         try:
-            SimpleITK.WriteImage(image, str(target), useCompression=True)
+            simpleitk().WriteImage(image, str(target), useCompression=True)
         except RuntimeError as error:
             raise FileError(
                 f"{path}: cannot be written: {_told(error)} Check the permissions and the free space there."
@@ -238,7 +255,7 @@ def _reader(path: Path) -> Any:
     The only place where ITK is handed a file, after its header has been found to be well formed.
     """
     header_of(path, voxels=False)[0].refuse_malformed()
-    reader = SimpleITK.ImageFileReader()
+    reader = simpleitk().ImageFileReader()
     reader.SetImageIO("MetaImageIO" if str(path).lower().endswith((".mha", ".mhd")) else "NrrdImageIO")
     reader.SetFileName(str(path))
     return reader

@@ -24,7 +24,7 @@ from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry, spans_space
 from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_bytes, refuse_beyond_memory
 
-__all__ = ["description", "grid_of", "read", "read_geometry", "write"]
+__all__ = ["bits_of_a_number", "description", "grid_of", "read", "read_geometry", "write"]
 
 _HEADERS: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -58,6 +58,11 @@ def read(path: AnyPath) -> Content:
 def read_geometry(path: AnyPath) -> Geometry:
     """The grid alone; only the beginning of the file is read."""
     return grid_of(_read_header(path), path)[0]
+
+
+def bits_of_a_number(path: AnyPath) -> int:
+    """How many bits each stored number has, before slope and intercept."""
+    return 8 * int(_read_header(path).get_data_dtype().itemsize)
 
 
 def description(path: AnyPath) -> str:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK
 from PIL import Image, UnidentifiedImageError
 
 from autoseg.atomic import replacing
 from autoseg.errors import FileError, blamed_on
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.itk import simpleitk
 from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, read_bytes, refuse_beyond_memory
 
 __all__ = ["label_ending", "read", "read_geometry", "read_labels", "write"]
@@ -129,7 +129,7 @@ def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray,
         pixels = _deep_colours(path)
     elif _is_beyond_pillow(picture):
         with _blamed_on(path, "a complete TIFF picture"):
-            pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+            pixels = _by_simpleitk(path)
     elif has_alpha:
         pixels = _decoded(path, picture, "LA" if mode in ("L", "LA") else "RGBA")
     elif mode == "P":
@@ -195,10 +195,16 @@ def _is_deep_colour(raw: bytes, picture: Any) -> bool:
     return raw[24] > 8 if picture.format == "PNG" else max(picture.tag_v2.get(_BITS, (1,))) > 8
 
 
+def _by_simpleitk(path: AnyPath) -> np.ndarray:
+    reader = simpleitk()
+    pixels: np.ndarray = reader.GetArrayFromImage(reader.ReadImage(str(path)))
+    return pixels
+
+
 def _deep_colours(path: AnyPath) -> np.ndarray:
     """(Y, X, 3 or 4) uint16."""
     with _blamed_on(path, "colours of 16 bits"):
-        pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+        pixels = _by_simpleitk(path)
     if pixels.dtype != np.uint16 or pixels.shape[2:] not in ((3,), (4,)):
         raise FileError(
             f"{path}: expected greys or RGB of up to 16 bits, found {pixels.shape} {pixels.dtype}. Convert the picture."

@@ -33,7 +33,7 @@ __all__ = [
 AnyPath = str | PathLike[str]
 Content = tuple[np.ndarray, Geometry, tuple[str, ...], str]  # what the readers of formats return, see ``files.FileContent``
 _PIECE = 1 << 20
-_AT_ONCE = 1 << 24  # bytes that are unpacked in one go
+_AT_ONCE = 1 << 20  # bytes that are unpacked in one go: few enough to lie in a cache until they are put in their place
 # of a DICOM file without signature: groups, kinds and longest value of its first element, which has one of the lowest numbers
 _FIRST_GROUPS, _FIRST_KINDS, _LONGEST_FIRST, _LAST_FIRST = (0x0002, 0x0008), (b"UL", b"CS", b"UI", b"DA"), 256, 0x0020
 _ANY_HEADER = 47  # window bits: zlib finds out whether the stream is one of gzip or of zlib

@@ -210,7 +210,8 @@ class PredictRunner:
         """What a result of this case depends on, as JSON: the same identity means the same result."""
         options = depends_on(self.predictor.bundle, self.step.inference, self.step.outputs)
         inputs = [{"file": image.name, "digest": digest_on_disk(image)} for image in case.images]
-        return {"model": self.predictor.facts.digest, "inputs": inputs, "options": options}
+        model = self.predictor.bundle.digest_with(self.predictor.facts.folds)
+        return {"model": model, "inputs": inputs, "options": options}
 
     def begin(self, case: Case) -> CaseOutcome | Work:
         """Read and prepare a case, or say that it is done already."""

@@ -29,9 +29,14 @@ def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
             raise AutosegError(
                 f"{model!r} is a run of {len(of_run)} models; say which: {', '.join(path.name for path in of_run)}"
             )
-        raise AutosegError(f"{model!r} is neither a model folder or zip, nor a model of {workspace.folder}. It has: {names}")
-    if len(known) != 1:
-        raise AutosegError(f"{workspace.folder} has {len(known)} models ({names}); say which one with -m")
+        raise AutosegError(
+            f"{model!r} is neither a model folder or zip, nor a model of {workspace.folder}, which has: {names}. Correct the "
+            "name or path"
+        )
+    if not known:
+        raise AutosegError(f"{workspace.folder} has no model. Train one, or name a model folder or zip with -m")
+    if len(known) > 1:
+        raise AutosegError(f"{workspace.folder} has {len(known)} models ({names}). Say which one with -m")
     return known[0]
 
 

@@ -131,6 +131,7 @@ class Inferred:
         attention: how many slots of each head -> StageMaps of each stage with slots.
         scratch: folder for what is too large for memory; None for the system's.
         from_logits: whether the labels are what the logits say. Once they were changed, surfaces follow the labels.
+        in_half: whether logits are rounded to half precision on the scan's grid, see ``native.logits_to_codes``.
     """
 
     labels: LabelVolume
@@ -143,6 +144,7 @@ class Inferred:
     attention: Callable[[int], Iterator[StageMaps]] = lambda per_head: iter(())
     scratch: str | Path | None = None
     from_logits: bool = True
+    in_half: bool = False
     _surfaces: dict[tuple[float, bool], list[SurfaceMesh | None]] = field(default_factory=dict)
 
     @property
@@ -165,6 +167,7 @@ class Inferred:
             orders=self.orders,
             has_regions=self.model.labels.has_regions,
             temperatures=self.model.temperatures,
+            in_half=self.in_half,
         )
         return found
 

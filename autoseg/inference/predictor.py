@@ -424,8 +424,9 @@ class Predictor:
             paint_codes=labels.paint_codes if labels.has_regions else None,
             orders=orders,
             has_regions=labels.has_regions,
+            in_half=self.options.half_sums,
         )
-        said = np.array(labels.declared_values, np.int32)[codes]
+        said = labels.decode(codes)
         rules = self.bundle.postprocessing if self.options.postprocess else ()
         values = apply_rules(said, rules, float(np.prod(prepared.native.spacing_mm)) / 1000)
         return Inferred(
@@ -439,6 +440,7 @@ class Predictor:
             attention=partial(stage_maps, self, prepared.data) if self.beside is None else lambda per_head: iter(()),
             scratch=self.scratch,
             from_logits=values is said,
+            in_half=self.options.half_sums,
         )
 
     def _logits_orders(self, prepared: Prepared) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ A *tile* is one window in one mirroring (mirrored test-time augmentation, TTA). 
 Logits of a large volume with many structures lie in a temporary file, so that memory holds those of one batch of tiles.
 
 nnU-Net adds up weighted logits, and the weights, in half precision, and divides. Where all weights are tiny, in the corners of
-a volume, that leaves few digits. ``Tiling.half_sums`` does the same, for whoever wants the same masks there too.
+a volume, that leaves few digits. ``Tiling.half_sums`` does the same, for whoever wants the same masks there too. Its logits are
+rounded a second time once they are on the scan's grid (``native.logits_to_codes``).
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def read_checkpoint(source: bytes | Path, name: str | Path) -> Any:
             the message names what it is.
     """
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
-    members = safe_members(opened, name)
+    members = safe_members(opened, name, expected="a whole checkpoint, as torch 1.6 and later save it")
     roots = [member[: -len("data.pkl")] for member in members if member.split("/", 1)[-1] == "data.pkl" and "/" in member]
     if len(roots) != 1:
         raise ModelError(f"{name}: not a checkpoint of torch: expected one data.pkl in it, found {len(roots)}")

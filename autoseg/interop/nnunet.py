@@ -37,6 +37,8 @@ LARGEST = 1e9  # voxels or millimetres of an edge
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")  # the first that a fold has
 FOLD = re.compile(r"fold_(\d{1,3}|all)")
 RULES = re.compile(r"crossval_results_folds_([0-9a-z_]+)/postprocessing\.(json|pkl)")
+SIGNS = re.compile(r"(.*/)?(plans\.(json|pkl)|fold_(\d{1,3}|all)/checkpoint_\w+\.pth)|[^/]+\.(pth|model)")  # of nnU-Net
+VERSION_1 = re.compile(r"(.*/)?(plans\.pkl|model_\w+\.model)")
 MAX_JSON_BYTES = 64 * 2**20
 
 
@@ -105,19 +107,19 @@ class _Files:
 
 def is_nnunet(path: Path) -> bool:
     """Whether this is, or looks like, a results folder of nnU-Net, a fold or a zip of one, or a folder of several."""
+    names = _names_in(path)
+    own = "model.json" if path.is_dir() else "(.*/)?model.json"
+    return any(SIGNS.fullmatch(name) for name in names) and not any(re.fullmatch(own, name) for name in names)
+
+
+def _names_in(path: Path) -> list[str]:
+    """The files in a zip, or in a folder and in the folders in it; the file itself where it is another one."""
     if path.is_dir():
-        return (
-            (path / "plans.json").is_file() or _is_fold(path) or (not (path / "model.json").exists() and bool(_several(path)))
-        )
-    if path.suffix == ".pth":
-        return True
+        return [file.relative_to(path).as_posix() for pattern in ("*", "*/*") for file in path.glob(pattern)]
     try:
-        names = safe_members(path, path)
+        return list(safe_members(path, path)) if path.suffix != ".pth" else [path.name]
     except ModelError:
-        return False
-    return any(name.rpartition("/")[2] == "plans.json" for name in names) and not any(
-        name.rpartition("/")[2] == "model.json" for name in names
-    )
+        return []
 
 
 def read_nnunet(path: Path) -> Imported:
@@ -132,6 +134,11 @@ def read_nnunet(path: Path) -> Imported:
         ModelError: no such model, a damaged one, one that holds more than plain data, or one that is not supported; it says
             which part.
     """
+    if any(VERSION_1.fullmatch(name) for name in _names_in(path)):
+        raise ModelError(
+            f"{path}: expected a model of nnU-Net 2, with plans.json and fold_0/{CHECKPOINTS[0]}; found one of nnU-Net 1 "
+            "(plans.pkl). These cannot be imported: predict with nnU-Net 1, or train again"
+        )
     only = None
     if path.suffix == ".pth" and path.is_file():
         only = path.name
@@ -144,7 +151,9 @@ def read_nnunet(path: Path) -> Imported:
     if fold:
         folds = {fold[1]: f"fold_{fold[1]}/{only}"} if only else {key: name for key, name in folds.items() if key == fold[1]}
     if not folds:
-        raise ModelError(f"{path}: no trained fold in it; expected fold_0/{CHECKPOINTS[0]}, or that of another fold")
+        others = sorted(name for name in files.names if name.endswith(".pth"))
+        found = f"; found {others[0]}. Give that file to import it as it is" if others and path.is_dir() else ""
+        raise ModelError(f"{path}: no trained fold in it; expected fold_0/{CHECKPOINTS[0]}, or that of another fold{found}")
     with blamed_on(path, "the files that nnU-Net 2 writes", ModelError, "Copy the model again from where it comes from."):
         model = _read(files, folds)
         return replace(model, coarse=_coarse_stage(model, files, folds if fold else {})) if model.plan.coarse else model

@@ -53,8 +53,13 @@ def settle_configuration(plans: Json, name: str, where: str) -> dict[str, Any]:
     seen: list[str] = []
     current: Any = name
     while current is not None:
-        if current in seen or not isinstance(configurations.get(current), dict):
-            raise ModelError(f"{where}: no configuration {current!r} to be found; it has {', '.join(configurations)}")
+        if current in seen:
+            raise ModelError(f"{where}: configuration {current!r} inherits from itself. Take the plans.json that nnU-Net wrote")
+        if not isinstance(configurations.get(current), dict):
+            raise ModelError(
+                f"{where}: no configuration {current!r} to be found; it has {', '.join(configurations)}. Take the plans.json "
+                "that nnU-Net wrote beside this fold"
+            )
         seen.append(current)
         settled = {**configurations[current], **settled}
         current = configurations[current].get("inherits_from")
@@ -264,7 +269,10 @@ def _normalization(plans: Json, found: Json, channels: Sequence[str], where: str
     masked = _part(found, "use_mask_for_norm", list, where)
     measured = plans.get(MEASURED, plans.get("foreground_intensity_properties_by_modality"))
     if len(schemes) != len(channels) or len(masked) != len(channels):
-        raise ModelError(f"{where}: {len(channels)} channels, but {len(schemes)} normalization_schemes")
+        raise ModelError(
+            f"{where}: {len(channels)} channels, but {len(schemes)} normalization_schemes and {len(masked)} entries of "
+            "use_mask_for_norm. Take the dataset.json and the plans.json of one training"
+        )
     entries = []
     for index, (channel, scheme, mask) in enumerate(zip(channels, schemes, masked, strict=True)):
         if scheme not in SCHEMES:

@@ -73,7 +73,10 @@ def from_nnunet(
         ModelError: a layer that is missing, left over or of another shape; the first of them is named.
     """
     flat = all(kernel[0] == 1 for kernel in spec.kernels)
-    refusal = f"The trainer, {shown(trainer, 80)}, may change the network. Such models are not supported"
+    refusal = (
+        f"Take the plans.json and dataset.json of this training. If they are, its trainer, {shown(trainer, 80)}, changes the "
+        "network, which is not supported"
+    )
     found = {WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
     state = {}
     used = set()

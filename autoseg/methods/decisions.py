@@ -157,6 +157,8 @@ DECISIONS: Mapping[str, Tell] = {  # ``Decision.what``, or with a blank at the e
     # of a training run, whose statements read the settled values
     "batch": _told_elsewhere,
     "devices": _told_elsewhere,
+    "patches": _told_elsewhere,
+    "validations": _told_elsewhere,
     "width": _told_elsewhere,
     "restoration": _told_elsewhere,
     "precision": _told_elsewhere,

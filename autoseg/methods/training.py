@@ -114,7 +114,7 @@ def _curriculum(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
     stages = [
         f"up to the fraction {number(stage.until)} of the training {number(stage.scale)} times as long along each axis"
         + (f" in batches {stage.batch_factor} times as large" if stage.batch_factor > 1 else "")
-        for stage in recipe.patch_curriculum
+        for stage in recipe.patch_curriculum or ()
     ]
     return Statement(f"Patches grew: they were {joined(stages)}.") if stages else NOTHING
 

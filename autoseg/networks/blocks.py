@@ -13,12 +13,13 @@ from torch import nn
 from torch.nn import functional
 
 from autoseg.errors import ModelError, PlanError
-from autoseg.networks.channels_last import lies_channels_last, normalise_channels_last
+from autoseg.networks.channels_last import enlarge_channels_last, lies_channels_last, normalise_channels_last
 from planners.axes import Triple, triple
 from planners.plan import NetworkSpec
 
 __all__ = [
     "ConvBlock",
+    "Enlargement",
     "InputScaling",
     "InstanceNorm",
     "ResidualBlock",
@@ -89,18 +90,35 @@ class InstanceNorm(nn.InstanceNorm3d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-5, affine=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, slope: float = 1.0) -> torch.Tensor:
+        """Normalised, and through a leaky rectifier of that ``slope``; 1 for none."""
+        if lies_channels_last(x) and x.dtype == self.weight.dtype and x.shape[2:].numel() > 1:
+            return normalise_channels_last(x, self.weight, self.bias, self.eps, slope)
         if x.shape[2:].numel() == 1:
             shape = (1, -1, 1, 1, 1)
-            return x * self.weight.reshape(shape) + self.bias.reshape(shape)
-        if lies_channels_last(x) and x.dtype == self.weight.dtype:
-            return normalise_channels_last(x, self.weight, self.bias, self.eps)
-        return super().forward(x)
+            x = x * self.weight.reshape(shape) + self.bias.reshape(shape)
+        else:
+            x = super().forward(x)
+        return x if slope == 1 else functional.leaky_relu(x, slope, inplace=True)
 
 
 def convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), bias: bool = True) -> nn.Conv3d:
     """A convolution that keeps the grid but for its stride; ``kernel`` has odd entries."""
     return nn.Conv3d(inputs, outputs, kernel, stride, padding=triple(k // 2 for k in kernel), bias=bias)
+
+
+class Enlargement(nn.ConvTranspose3d):
+    """A transposed convolution with a kernel as long as its stride; maps keep their order of memory."""
+
+    bias: nn.Parameter
+
+    def __init__(self, inputs: int, outputs: int, stride: Triple) -> None:
+        super().__init__(inputs, outputs, stride, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        if lies_channels_last(x) and x.dtype == self.weight.dtype:
+            return enlarge_channels_last(x, self.weight, self.bias)
+        return super().forward(x)
 
 
 class ConvBlock(nn.Module):
@@ -115,8 +133,8 @@ class ConvBlock(nn.Module):
         self.activate = activate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.norm(self.conv(x))
-        return functional.leaky_relu(x, SLOPE, inplace=True) if self.activate else x
+        normalised: torch.Tensor = self.norm(self.conv(x), SLOPE if self.activate else 1.0)
+        return normalised
 
 
 class ResidualBlock(nn.Module):

@@ -11,8 +11,9 @@ import sys
 import torch
 from torch import nn
 
-__all__ = ["keep_memory", "put_channels_last", "use_onednn", "use_threads"]
+__all__ = ["keep_memory", "put_channels_last", "use_at_most", "use_onednn", "use_threads"]
 
+LAST = torch.channels_last_3d
 SMALL = 20480  # torch 2.13 gives a single sample to oneDNN where channels x slices x rows are more (ConvParams::use_mkldnn)
 
 
@@ -46,12 +47,20 @@ def put_channels_last(network: nn.Module) -> int:
     """Have the convolutions of ``network`` computed channels last, and what lies between them as well; how many layers.
 
     For training in float32: with AVX2 a step is shorter by a tenth to a quarter (docs/experiments/channels-last.md). Flat
-    kernels and those of a single channel are slower so, and stay.
+    kernels and those of a single channel are slower so, and stay; the maps of these are turned around behind them.
     """
-    layers = [m for m in network.modules() if isinstance(m, nn.Conv3d) and min(m.kernel_size) > 1 and m.in_channels > 1]
+    whole = [m for m in network.modules() if isinstance(m, nn.Conv3d) and min(m.kernel_size) > 1]
+    layers = [layer for layer in whole if layer.in_channels > 1]
     for layer in layers:
-        layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last_3d)
+        layer.weight.data = layer.weight.data.to(memory_format=LAST)
+    for layer in whole if layers else ():
+        if layer.in_channels == 1:
+            layer.register_forward_hook(_turn_around)
     return len(layers)
+
+
+def _turn_around(layer: nn.Module, inputs: tuple[torch.Tensor], y: torch.Tensor) -> torch.Tensor:
+    return y.contiguous(memory_format=LAST)
 
 
 def keep_memory() -> bool:
@@ -71,3 +80,11 @@ def keep_memory() -> bool:
 def use_threads(count: int) -> None:
     """Have networks computed by so many threads of this process."""
     torch.set_num_threads(count)
+
+
+def use_at_most(count: int) -> bool:
+    """Have networks computed by no more threads of this process than so many; True where there were more."""
+    more = torch.get_num_threads() > count
+    if more:
+        use_threads(count)
+    return more

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from autoseg.networks.blocks import conv_stack
+from autoseg.networks.blocks import Enlargement, conv_stack
 from autoseg.networks.scores import Head, Logits
 from planners.plan import NetworkSpec
 
@@ -28,9 +28,7 @@ class Decoder(nn.Module):
         super().__init__()
         features = spec.features
         levels = range(len(features) - 1)
-        self.ups = nn.ModuleList(
-            nn.ConvTranspose3d(features[s + 1], features[s], spec.strides[s + 1], spec.strides[s + 1]) for s in levels
-        )
+        self.ups = nn.ModuleList(Enlargement(features[s + 1], features[s], spec.strides[s + 1]) for s in levels)
         self.stages = nn.ModuleList(
             conv_stack(2 * features[s], features[s], spec.kernels[s], blocks=spec.decoder_blocks[s]) for s in levels
         )

@@ -68,12 +68,13 @@ def prepare_for(
     if training:
         torch.backends.cudnn.benchmark = device.type == "cuda"  # patches keep their size for long
     plain = device.type == "cpu" and chosen.name == "fp32"
+    onednn = use_onednn(network) if plain else 0  # before the order of memory: its hooks give back what the next ones turn
     return Applied(
         device=device.type,
         precision=chosen.name,
         why=chosen.why,
         channels_last=put_channels_last(network) if plain and training else 0,
-        onednn=use_onednn(network) if plain else 0,
+        onednn=onednn,
         memory_kept=keep_memory() if device.type == "cpu" and training else False,
         cudnn_benchmark=torch.backends.cudnn.benchmark,
     )
@@ -99,7 +100,9 @@ def choose_device(name: str = "auto", *, elsewhere: bool = False) -> torch.devic
     except (RuntimeError, AssertionError) as fault:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         there += ["mps"] if torch.backends.mps.is_available() else []
-        raise AutosegError(f"--device {name}: not available on this machine, which has {', '.join(there)}") from fault
+        raise AutosegError(
+            f"--device {name}: not available on this machine, which has {', '.join(there)}. Choose of these"
+        ) from fault
     return device
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from autoseg.networks.channels_last import lies_channels_last, weigh_channels_last
+
 __all__ = ["Head", "Logits", "Output", "Scores"]
 
 
@@ -26,7 +28,11 @@ class Head(nn.Conv3d):
         self.lazy = lazy
 
     def forward(self, x: torch.Tensor) -> Logits:  # type: ignore[override]
-        return Scores(x, self.weight, self.bias) if self.lazy else super().forward(x)
+        if self.lazy:
+            return Scores(x, self.weight, self.bias)
+        if lies_channels_last(x) and x.dtype == self.weight.dtype:
+            return weigh_channels_last(x, self.weight, self.bias)
+        return super().forward(x)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ then halve from depth to depth, where the paper weighs the depths alike, and the
 import torch
 from torch import nn
 
-from autoseg.networks.blocks import InputScaling, check_patch, conv_stack, initialise
+from autoseg.networks.blocks import Enlargement, InputScaling, check_patch, conv_stack, initialise
 from autoseg.networks.encoder import Encoder
 from autoseg.networks.heads import Ends, Slices, restoration_head, with_restored
 from autoseg.networks.scores import Head, Output
@@ -43,9 +43,7 @@ class UNetPlusPlus(nn.Module):
         self.scaling = InputScaling(spec.in_channels, spec.input_mean, spec.input_std)
         self.encoder = Encoder(spec, conv_stack)
         self.ups = nn.ModuleList(
-            nn.ModuleList(
-                nn.ConvTranspose3d(features[i + 1], features[i], strides[i + 1], strides[i + 1]) for _ in range(depth - i)
-            )
+            nn.ModuleList(Enlargement(features[i + 1], features[i], strides[i + 1]) for _ in range(depth - i))
             for i in range(depth)
         )
         self.nodes = nn.ModuleList(

@@ -58,7 +58,7 @@ class Runtime:
 
     Attributes:
         device: auto (default), cpu, cuda, cuda:1, mps
-        workers: threads; default: one per core, eight at most
+        workers: threads that read, prepare, write and score; default: one per core, eight at most
         engine: what computes the cases, or the folds of a study: local (default), dask (processes of this machine), or
             dask:ADDRESS (a cluster)
         fresh: do everything again and replace what is there
@@ -81,8 +81,8 @@ class PlanOptions:
     Attributes:
         planner: the plan to prepare the cases for; default: fullres_3d, or slices_2d for 2D images
         preset: classic (default), or residual encoders m, l, xl
-        memory_gb: graphics memory to plan for; default: the preset's own
-        parity: decide as nnU-Net does, to the number
+        memory_gb: memory of the graphics card to plan for, in GB; default: the preset's own, 8 for classic
+        parity: make the decisions of nnU-Net, to the number
         dry_run: measure and plan, write nothing
         preprocess: stop after planning
     """
@@ -101,8 +101,8 @@ class TrainingOptions:
 
     Attributes:
         plan: default: fullres_3d, or slices_2d for 2D images
-        seconds: train for this long (wall-clock time)
-        iterations: train for N steps; default: the plan's
+        seconds: train each fold for this long by the clock, such as 90s, 30m, 1.5h or 2d
+        iterations: train each fold for N steps; default: the plan's
         recipe: autoseg (default), parity (nnU-Net's), or a JSON file
         settings: change one setting of the recipe; may be given several times
         seed: seed of all random numbers (default 0)
@@ -131,7 +131,8 @@ class TrainOptions:
         groups: with several folds, also give scores for each group in a column of a table, such as patients.csv:scanner
         at_once: folds to train at the same time, each in a process; auto: as many as cores and memory allow (default 1). With
             several devices, such as --device cuda:0,cuda:1, one fold on each
-        threads: cores that the networks use; default: all, shared by the folds that are trained at the same time
+        threads: cores that the networks use; default: those that other programs leave free when it starts, shared by the folds
+            that are trained at the same time
         report: with several folds, leave out the report on all of them together
     """
 
@@ -155,7 +156,7 @@ class CompareOptions:
     Attributes:
         networks: the first is tested against each of the others; default: all
         training: length, recipe and seed
-        repeats: train each network N times, with --seed and the seeds after it
+        repeats: train each network N times, with --seed and the seeds after it (default 1)
         match_flops: scale widths to the operations per patch of the first network
         margin: networks within this difference of Dice are called equivalent (default 0.005)
         target: folder for the tables; default: WORKSPACE/comparisons/NAME
@@ -180,7 +181,7 @@ class StudyOptions:
         training: length, recipe and seed, of each fold
         margin: configurations within this difference of Dice are called equivalent (default 0.005)
         groups: also give scores for each group in a column of a table, such as patients.csv:scanner
-        name: name of the study; its model is called DATASET_NAME
+        name: name of the study; its model is called DATASET_NAME (default study)
         at_once: folds to train at the same time, each in a process; auto: as many as cores and memory allow (default 1). With
             several devices, such as --device cuda:0,cuda:1, one fold on each
     """
@@ -232,8 +233,8 @@ class InferenceOptions:
         postprocess: keep the networks' labels; skip the model's rules for pieces and holes
         precision: ``fp32``, ``bf16``, or ``auto``: the faster one
         closed_gates: without the networks' self-attention, to measure what it does
-        half_sums: add up windows in half precision, as nnU-Net does: the masks of an imported model then equal nnU-Net's in the
-            corners of a volume too
+        half_sums: add up windows and compare logits in half precision, as nnU-Net does: the masks of an imported model then
+            equal nnU-Net's in the corners of a volume too
     """
 
     folds: tuple[str, ...] | None = option(None, names, "0,1")
@@ -254,7 +255,7 @@ class SurfaceOptions:
 
     Attributes:
         formats: stl, ply, obj, vtp, glb; none: no surfaces
-        decimate: remove this fraction of the triangles of each surface
+        decimate: remove this fraction of the triangles of each surface (default 0)
         coordinates: coordinate system of the surface files (default lps)
         shared: surfaces of neighbours share their common border: no gap, no overlap
     """
@@ -295,12 +296,12 @@ class PredictOptions:
             seg_each (one DICOM object for each structure)
         layout: bids: also copies under the names of a BIDS derivative, in OUT/derivatives/autoseg
         surfaces: whose surfaces are written, and how
-        isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels of MM; default: the finest
-            spacing of the scan
+        isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels of MM mm; without MM: of
+            the finest spacing of the scan
         invert_monochrome1: invert MONOCHROME1 images of DICOM, as converters that use ITK do
         reference: score the results against the labels there
         shard: predict only shard i of N (the first is 0), for jobs side by side
-        watch: keep running and predict new scans, each once its files have not changed for SECONDS (10)
+        watch: keep running and predict new scans, each once its files have not changed for SECONDS (default 10)
     """
 
     inference: InferenceOptions = InferenceOptions()
@@ -322,7 +323,7 @@ class ReconstructOptions:
 
     Attributes:
         surfaces: whose surfaces are written, and how
-        isotropic: also write CASE_iso with cubic voxels of MM; default: the finest spacing of the map
+        isotropic: also write CASE_iso with cubic voxels of MM mm; without MM: of the finest spacing of the map
         labels: a dataset.json with the names; default: beside the maps
     """
 
@@ -337,7 +338,7 @@ class EvaluateOptions:
 
     Attributes:
         labels: a dataset.json; default: beside the folders, else every value found
-        tolerance_mm: of NSD; default: the larger of 1 mm and the voxel size
+        tolerance_mm: tolerance of NSD, in mm; default: the larger of 1 mm and the voxel size
         partial: score only the cases that were predicted; missing ones are no failures
         groups: also give scores for each group in a column of a table, such as patients.csv:scanner
         lesions: structures to score lesion by lesion as well
@@ -360,8 +361,8 @@ class ReportOptions:
 
     Attributes:
         images: folder of the scans; default: imagesTr beside the references' labelsTr
-        reference: folder of reference labels; default: those that were scored
-        predicted: folder of predicted labels; default: PATH, or those that were scored
+        reference: folder of reference labels, to show them; default: none
+        predicted: folder of the label maps to show; default: PATH
     """
 
     images: Any = option(None, path, "DIR")

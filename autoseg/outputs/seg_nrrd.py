@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.data.dataset import Case
-from autoseg.imaging.seg_nrrd import write_seg_nrrd
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 
@@ -31,6 +30,8 @@ class SlicerSegmentation:
         """Every model's labels can be written so."""
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
+        from autoseg.imaging.seg_nrrd import write_seg_nrrd  # a fifth of a second, for DICOM's tables of codes
+
         path = folder / f"{case.id}{self.suffixes[0]}"
         write_seg_nrrd(path, found.labels, found.model.labels.groups, description=DERIVED)
         return Written((path,))

@@ -18,13 +18,25 @@ from autoseg.page.markup import Table, number, scrubbed, swatch, text
 from autoseg.page.rendering import render
 from autoseg.page.scene import PageCase, Scene
 from autoseg.page.sure import sure_box
-from autoseg.records import CaseRecord
+from autoseg.records import CalibrationAbout, CaseRecord
 
 __all__ = ["case_article", "cell", "order_of_cases", "overview"]
 
 IN_CASES = ("dice", "nsd", "hd95_mm", "assd_mm", "reference_ml", "predicted_ml", "volume_error_ml")
 TITLES = {**COLUMNS, "reference_ml": "reference, mL", "predicted_ml": "predicted, mL"}
 FEW_COLUMNS = 6  # structures that get a column each in the list of cases, and beside each other in measurements
+MEASURED = {  # names of measurements that say little without a word more
+    "centroid_lps_mm": "centre, mm to the left, back, head",
+    "box_lower_lps_mm": "box from, mm to the left, back, head",
+    "box_upper_lps_mm": "box to, mm to the left, back, head",
+    "entropy": "uncertainty inside, 0 to 1",
+    "border_entropy": "uncertainty at the border, 0 to 1",
+    "fold_agreement": "inter-fold Dice",
+    "components": "pieces",
+    "touches_border": "touches the border of the image",
+    "watertight": "surface is closed",
+}
+UNITS = {"_mm2": "mm²", "_mm3": "mm³", "_mm": "mm", "_ml": "mL", "_percent": "%"}
 IN_BORDERS = {
     "gap_mean_mm": "mean gap, mm",
     "gap_p95_mm": "95 %, mm",
@@ -117,6 +129,7 @@ def case_article(
     pictures: str = "",
     fault: str = "",
     folders: Sequence[str] = (),
+    calibration: CalibrationAbout | None = None,
 ) -> Markup:
     """One case: pictures, numbers, measurements, and the buttons of the review.
 
@@ -125,6 +138,7 @@ def case_article(
         address: '#id' of the article.
         pictures: HTML of the planes.
         fault: why there are none.
+        calibration: of the model; None where it is not known.
     """
     rows = _rows_of(report, case.id)
     dice = _mean_of(rows, "dice")
@@ -138,7 +152,7 @@ def case_article(
         case=case.id,
         score="" if dice is None else cell(dice, "dice"),
         pictures=Markup(pictures),
-        sure=sure_box(case.record, labels),
+        sure=sure_box(case.record, labels, calibration if case.predicted else None),
         numbers=_metrics(rows, labels) if rows else _volumes(scene, labels) if scene else None,
         measured=_measurements(case.record),
         notes=list(dict.fromkeys(notes)),
@@ -185,8 +199,17 @@ def _measured(entries: Sequence[Mapping[str, Any]]) -> Table:
         if name == "structure":
             structures = [str(value) for value in values]
         elif any(value not in (None, "") for value in values):
-            rows.append([name.replace("_", " "), *(number(value, _digits(value)) for value in values)])
+            rows.append([_named(name), *(number(value, _digits(value)) for value in values)])
     return Table(["measured", *structures], rows)
+
+
+def _named(measurement: str) -> str:
+    """In words, with the unit."""
+    if measurement in MEASURED:
+        return MEASURED[measurement]
+    unit = next((unit for unit in UNITS if measurement.endswith(unit)), "")
+    words = measurement.removesuffix(unit).replace("_", " ")
+    return f"{words}, {UNITS[unit]}" if unit else words
 
 
 def _digits(value: Any) -> int:

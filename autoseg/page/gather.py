@@ -14,6 +14,7 @@ from autoseg.data.findings import Finding
 from autoseg.data.labelmaps import completed, label_maps
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
+from autoseg.evaluation.calibration import CALIBRATION, Calibration
 from autoseg.evaluation.comparison_report import ComparisonRecord
 from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_report
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
@@ -26,9 +27,20 @@ from autoseg.page.page import Page
 from autoseg.page.runs import RunRecord
 from autoseg.page.scene import PageCase
 from autoseg.page.study import StudyShown
-from autoseg.records import CaseRecord, CohortRecord, FoldRecord, read_case, read_cohort, read_fold, read_validations
+from autoseg.records import (
+    CalibrationAbout,
+    CaseRecord,
+    CohortRecord,
+    FoldRecord,
+    ModelAbout,
+    read_case,
+    read_cohort,
+    read_fold,
+    read_validations,
+)
 from autoseg.workspace import known_folder, read_record
 from planners.fingerprint import Fingerprint
+from planners.records import RecordError, from_json
 
 __all__ = ["page_of"]
 
@@ -98,13 +110,14 @@ def _of_study(folder: Path, found: StudyFindings) -> Page:
         guess = path if path.is_file() else None
         cases.append(_case(name, folder, case.images if case else (), case.label if case else None, guess))
     return Page(
-        title=f"{dataset}: study {folder.name}",
+        title=f"Study of {dataset}" + (f": {folder.name}" if folder.name != "study" else ""),
         facts=(("model", found.model), ("configuration", found.chosen), ("cases", str(len(report.cases)))),
         labels=report.labels,
         report=report,
         cases=tuple(cases),
         study=StudyShown(found, _if_there(ComparisonRecord, folder / "comparison.json")),
         folders=_folders([folder, workspace, *([home] if home else [])], report),
+        calibration=_about(found.calibration, bool(found.calibration.temperatures)) if found.calibration else None,
     )
 
 
@@ -205,7 +218,24 @@ def _of_results(folder: Path, sources: _Sources) -> Page:
         report=scored,
         cases=tuple(cases),
         folders=_folders([folder, *sources.places], scored),
+        calibration=_calibration(folder, record),
     )
+
+
+def _calibration(folder: Path, record: CohortRecord) -> CalibrationAbout | None:
+    """That of a cross-validation, which measured what no model has, else what the model that predicted says."""
+    measured = _if_there(Calibration, folder / CALIBRATION)
+    if measured:
+        return _about(measured, used=False)
+    try:
+        study = from_json(ModelAbout, record.model.about, strict=False).info.study
+    except RecordError:  # of an older version, or of none
+        return None
+    return study.calibration if study else None
+
+
+def _about(found: Calibration, used: bool) -> CalibrationAbout:
+    return CalibrationAbout(found.before, found.after, used)
 
 
 def _result(name: str, folder: Path, sources: _Sources, files: ScoredFiles | None) -> PageCase:
@@ -234,7 +264,7 @@ def _of_reconstructions(folder: Path, sources: _Sources) -> Page:
     if not records:
         raise AutosegError(
             f"{folder}: neither a run's fold, nor predictions, nor reconstructions, nor {REPORT_FILE} in it. "
-            "Expected RUN/fold_N, or the output folder of `autoseg predict`, `autoseg reconstruct` or `autoseg evaluate`"
+            "Give RUN/fold_N, or the output folder of `autoseg study`, `predict`, `reconstruct` or `evaluate`"
         )
     cases = [_reconstructed(name, folder, record, sources) for name, record in records.items()]
     groups: dict[str, tuple[int, ...]] = {}

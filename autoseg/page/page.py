@@ -35,6 +35,7 @@ from autoseg.page.scene import PageCase, try_scene
 from autoseg.page.scores import scores_section
 from autoseg.page.study import StudyShown, study_section
 from autoseg.page.viewer import find_viewer, packed
+from autoseg.records import CalibrationAbout
 
 __all__ = ["Page", "write_page"]
 
@@ -57,6 +58,8 @@ class Page:
         run: RunRecord of a training, or None.
         study: what a study compared and decided, or None.
         folders: paths that may occur in messages and must not get onto the page.
+        calibration: of the model that made the predictions; None where it is not known.
+        beside: names of files that lie beside the page, which it leads to.
     """
 
     title: str
@@ -67,6 +70,8 @@ class Page:
     run: RunRecord | None = None
     study: StudyShown | None = None
     folders: tuple[str, ...] = ()
+    calibration: CalibrationAbout | None = None
+    beside: tuple[str, ...] = ()
 
 
 Addresses = Mapping[str, str]  # of the cases that are on the page: '#id'
@@ -163,6 +168,7 @@ def _render(page: Page, workers: int | None, on_done: Callable[[Outcome], object
         style=static("style.css"),
         glue=static("glue.js"),
         facts=page.facts,
+        beside=page.beside,
         sections=shown,
         data=_script_data(page, pictured, panel),
         blocks=Markup("\n".join([*panel.blocks, viewer_block] if panel.entries else [])),
@@ -203,7 +209,17 @@ def _draw(page: Page, case: PageCase, address: str, most: float) -> tuple[Markup
     """(the article of a case, whether its pictures, of at most ``most`` characters, had to be coarser for that)."""
     scene, fault = try_scene(case)
     pictures, coarse = draw_planes(scene, page.labels, case.id, most) if scene else (Markup(), False)
-    article = case_article(case, scene, page.report, page.labels, address, pictures=pictures, fault=fault, folders=page.folders)
+    article = case_article(
+        case,
+        scene,
+        page.report,
+        page.labels,
+        address,
+        pictures=pictures,
+        fault=fault,
+        folders=page.folders,
+        calibration=page.calibration,
+    )
     return article, coarse
 
 

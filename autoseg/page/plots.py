@@ -121,12 +121,20 @@ def draw_lines(
     for curve in curves:
         pairs = [(step, value) for step, value in zip(steps, curve.values, strict=True) if value is not None]
         if pairs:
-            line = "L".join(f"{x(step):.1f} {y(value):.1f}" for step, value in pairs)
-            said = f"{text(curve.name)}: {number(pairs[-1][1])} at the end"
-            parts.append(f'<path {_stroke(curve.style)} d="M{line}"><title>{said}</title></path>')
+            said = f"<title>{text(curve.name)}: {number(pairs[-1][1])} at the end</title>"
+            places = [(x(step), y(value)) for step, value in pairs]
+            parts.append(_line(places, _stroke(curve.style), said))
     legend = "".join(_legend(curve) for curve in curves) if len(curves) > 1 else ""
     figure = _svg(HEIGHT, f"{title} over the steps of the training", "".join(parts), css="curves", width=CURVES)
     return Markup(f'<figure class="plot"><figcaption>{text(title)}</figcaption>{figure}<p class="legend">{legend}</p></figure>')
+
+
+def _line(places: Sequence[tuple[float, float]], stroke: str, title: str) -> str:
+    """A line through all places; a ring around the only one, of which no line is seen."""
+    if len(places) == 1:
+        ((x, y),) = places
+        return f'<circle {stroke} cx="{x:.1f}" cy="{y:.1f}" r="3">{title}</circle>'
+    return f'<path {stroke} d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in places)}">{title}</path>'
 
 
 def _stroke(style: str) -> str:

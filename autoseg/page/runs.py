@@ -15,6 +15,7 @@ from autoseg.page.markup import Table, colour_of, interval, number, scrubbed, te
 from autoseg.page.plots import Curve, draw_lines
 from autoseg.page.rendering import render
 from autoseg.records import FoldRecord, Validation
+from autoseg.training.recipe import setting_names
 from planners.fingerprint import Fingerprint
 from planners.plan import Decision
 
@@ -59,7 +60,7 @@ def training_section(record: RunRecord) -> Markup:
         ("data set", task.plan.dataset),
         ("network", task.plan.network.name),
         ("steps", number(last.step if last else None)),
-        ("time", f"{last.seconds / 60:.1f} min" if last else None),
+        ("time", _duration(last.seconds) if last else None),
         ("training cases", len(task.training)),
         ("validation cases", len(task.validation)),
         ("device", fold.device),
@@ -69,6 +70,10 @@ def training_section(record: RunRecord) -> Markup:
         ("torch", fold.versions.get("torch")),
     )
     return render("training.html", facts=facts, checked=bool(record.history), **_curves(record.history))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
 def _curves(history: Sequence[Validation]) -> dict[str, Markup]:
@@ -123,8 +128,8 @@ def _by_axis(values: Iterable[float], digits: str = "g") -> str:
 
 def recipe_section(record: RunRecord) -> Markup:
     """Every setting, in two columns."""
-    task = record.fold.task
-    shown = [[name.replace("_", " "), _value(value)] for name, value in task.recipe.items()]
+    task, names = record.fold.task, setting_names()  # files keep the names of earlier versions
+    shown = [[names.get(name, name).replace("_", " "), _value(value)] for name, value in task.recipe.items()]
     shown.append(["length asked for", ", ".join(f"{value:g} {name}" for name, value in task.length.items() if value)])
     half = -(-len(shown) // 2)
     return render("recipe.html", settings=[Table(["setting", "value"], part) for part in (shown[:half], shown[half:])])

@@ -50,6 +50,7 @@ def study_section(shown: StudyShown, labels: LabelSchema, folders: Sequence[str]
         decisions=Table(
             ["what", "decided", "why", "from which numbers"],
             [[one.what, one.chosen, one.rule, one.numbers or "–"] for one in found.decisions],
+            css="prose",
             numeric_from=4,
         ),
         ensembles=_changes("two together", found.ensembles, {}, with_kept=True) if found.ensembles else None,

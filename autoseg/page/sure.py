@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from markupsafe import Markup
 
 from autoseg.data.labels import LabelSchema
 from autoseg.page.markup import Table, number, swatch
 from autoseg.page.rendering import render
-from autoseg.records import LOW_AGREEMENT, CaseRecord, disagreed
+from autoseg.records import LOW_AGREEMENT, CalibrationAbout, CaseRecord, disagreed
 
 __all__ = ["sure_box"]
 
 
-def sure_box(record: CaseRecord, labels: LabelSchema) -> Markup:
-    """What is known of how far a prediction can be trusted; '' where nothing is."""
-    agreement = record.agreement
-    if record.unlike is None and not agreement:
+def sure_box(record: CaseRecord, labels: LabelSchema, calibration: CalibrationAbout | None = None) -> Markup:
+    """What is known of how far a prediction can be trusted; '' where nothing is.
+
+    Args:
+        calibration: of the model that made the prediction; None where it is not known.
+    """
+    agreement, errors = record.agreement, calibration.errors if calibration else {}
+    if record.unlike is None and not agreement and not errors:
         return Markup()
+    worst = max(errors, key=lambda name: errors[name], default="")
     return render(
         "sure.html",
         unlike=record.unlike,
         folds=_of_folds(record, labels) if agreement else None,
         low=disagreed(agreement),
         threshold=LOW_AGREEMENT,
+        calibration=calibration if errors else None,
+        error=_points(errors.values()),
+        worst=(worst, _points([errors[worst]])) if len(errors) > 1 else None,
+        before=_points(calibration.before.values()) if calibration else "",
+        after=_points(calibration.after.values()) if calibration else "",
+        helps=calibration is not None and _mean(calibration.after.values()) < _mean(calibration.before.values()),
     )
+
+
+def _points(errors: Iterable[float]) -> str:
+    """Their mean in percentage points, as text."""
+    return number(100 * _mean(errors), 1)
+
+
+def _mean(errors: Iterable[float]) -> float:
+    found = list(errors)
+    return sum(found) / len(found) if found else 0.0
 
 
 def _of_folds(record: CaseRecord, labels: LabelSchema) -> Table:

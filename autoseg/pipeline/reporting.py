@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
 from autoseg.errors import AutosegError
-from autoseg.methods import try_methods
+from autoseg.methods import BIBLIOGRAPHY, METHODS, try_methods
 from autoseg.options import ReportOptions, Runtime
 from autoseg.page import MOST_PICTURED, write_page
 from autoseg.page.gather import page_of
@@ -37,14 +37,14 @@ class Reported:
 def report(path: str | PathLike[str], options: ReportOptions | None = None, runtime: Runtime | None = None) -> Reported:
     """Write ``report.html`` into the folder of a fold of a run, of predictions, of reconstructions, or of an evaluation.
 
-    ``methods.md`` and its ``references.bib`` are written beside it.
+    ``methods.md`` and its ``references.bib`` are written beside it, and it leads to them.
 
     Args:
         path: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, a folder with predictions or with metrics.json or both, or what
             ``reconstruct`` wrote.
         options: where the report finds what it shows. ``images`` is a folder, or {case: paths}; None for the imagesTr (or
             imagesTs) beside the references' labelsTr, or beside that of the maps that were reconstructed. ``reference`` and
-            ``predicted`` are folders of label maps; None for those that the metrics, or the reconstructions, name.
+            ``predicted`` are folders of label maps; None for no references, and for the folder itself.
         runtime: ``fresh`` writes over a report.html that another program made.
 
     Returns:
@@ -66,8 +66,9 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
         merge_shards(folder, fresh=runtime.fresh)
     page = page_of(folder, options)
     on_done = runtime.progress("draw", min(len(page.cases), MOST_PICTURED))
-    notes = write_page(page, folder / PAGE, workers=runtime.workers, on_done=on_done)
     try_methods(folder)
+    page = replace(page, beside=tuple(name for name in (METHODS, BIBLIOGRAPHY) if (folder / name).is_file()))
+    notes = write_page(page, folder / PAGE, workers=runtime.workers, on_done=on_done)
     return Reported(folder / PAGE, notes, time.monotonic() - begun)
 
 

@@ -147,14 +147,15 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
         AutosegError: unreadable files, grids that differ, label values that are not declared; the case is named.
     """
     try:
-        volume = read_volume(case.images)
         if case.label is None:
             raise DatasetError("a case to be prepared for training has no label. Add its label map")
-        annotation = read_label_volume(case.label, onto=volume.geometry)
-        if annotation.data.shape != volume.geometry.shape:
-            raise GeometryError(f"image and label differ: {volume.geometry} and {annotation.geometry}. Verify the data set")
-        image, grid = prepare_volume(volume, plan)
-        codes, geometry, _ = _oriented(labels.encode(annotation.data), volume.geometry, plan)
+        volume = read_volume(case.images)
+        native, (image, grid) = volume.geometry, prepare_volume(volume, plan)
+        del volume  # the label needs its memory
+        annotation = read_label_volume(case.label, onto=native)
+        if annotation.data.shape != native.shape:
+            raise GeometryError(f"image and label differ: {native} and {annotation.geometry}. Verify the data set")
+        codes, geometry, _ = _oriented(labels.encode(annotation.data), native, plan)
         codes = resample_codes(np.ascontiguousarray(codes), geometry, grid, _orders(geometry, plan, "label"))
     except AutosegError as fault:
         raise type(fault)(f"case {case.id!r}: {fault}") from fault

@@ -102,7 +102,8 @@ def normalize(data: np.ndarray, schemes: Sequence[ChannelNormalization]) -> np.n
     inside = (data != 0).any(axis=0)
     filled = ndimage.binary_fill_holes(inside) if any(how.fill_holes for how in schemes) else inside
     channels = zip(data, schemes, strict=True)
-    return np.stack([NORMALIZATIONS[how.scheme](one, filled if how.fill_holes else inside, how) for one, how in channels])
+    scaled = [NORMALIZATIONS[how.scheme](one, filled if how.fill_holes else inside, how) for one, how in channels]
+    return scaled[0][None] if len(scaled) == 1 else np.stack(scaled)
 
 
 def outside_value(schemes: Sequence[ChannelNormalization]) -> np.ndarray:
@@ -111,5 +112,7 @@ def outside_value(schemes: Sequence[ChannelNormalization]) -> np.ndarray:
 
 
 def _unit(channel: np.ndarray, lower: float, upper: float) -> np.ndarray:
-    scale = 1 / max(float(upper) - float(lower), TINY)
-    return ((np.clip(channel, lower, upper) - lower) * scale).astype(np.float32)
+    scaled = np.clip(channel, lower, upper)  # a new array, of real numbers
+    scaled -= lower
+    scaled *= 1 / max(float(upper) - float(lower), TINY)
+    return scaled.astype(np.float32, copy=False)

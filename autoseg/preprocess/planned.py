@@ -43,7 +43,7 @@ class Planned:
         spacing = " x ".join(f"{s:.3g}" for s in self.plan.spacing_mm)
         patch = " x ".join(str(n) for n in self.plan.patch_size)
         lines = [
-            f"{self.dataset.name}: {len(self.fingerprint.cases)} cases, {len(self.dataset.channels)} channels, "
+            f"{self.dataset.name}: {len(self.fingerprint.cases)} cases, channels {', '.join(self.dataset.channels)}, "
             f"structures {_some(self.dataset.labels.structures)}",
             f"plan {self.plan.name}: spacing {spacing} mm, patch {patch}, batch {self.plan.batch_size}, network "
             f"{self.plan.network.name} with {len(self.plan.network.features)} stages",

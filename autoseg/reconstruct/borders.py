@@ -16,7 +16,7 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy  # its parts are imported where they are first used
 
 from autoseg.engines import map_cases
 from autoseg.imaging.mesh import SurfaceMesh
@@ -147,7 +147,7 @@ class _Outline:
     normals: np.ndarray
     areas: np.ndarray
     beyond: np.ndarray
-    tree: cKDTree
+    tree: Any  # scipy.spatial.cKDTree
 
     @classmethod
     def of(cls, mesh: SurfaceMesh, labels: LabelVolume, values: Sequence[int], box: Box) -> _Outline:
@@ -155,8 +155,10 @@ class _Outline:
         normals, points = np.cross(b - a, c - a), (a + b + c) / 3
         lengths = np.linalg.norm(normals, axis=1)
         middles, beyond = _faces(labels, values, box)
-        _, nearest = cKDTree(middles).query(points)
-        return cls(points, normals / np.maximum(lengths, 1e-12)[:, None], lengths / 2, beyond[nearest], cKDTree(points))
+        _, nearest = scipy.spatial.cKDTree(middles).query(points)
+        return cls(
+            points, normals / np.maximum(lengths, 1e-12)[:, None], lengths / 2, beyond[nearest], scipy.spatial.cKDTree(points)
+        )
 
 
 def _faces(labels: LabelVolume, values: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray]:

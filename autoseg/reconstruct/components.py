@@ -33,7 +33,7 @@ class KeepLargest:
         _check(self.values)
 
     def __str__(self) -> str:
-        return f"largest piece of {list(self.values)}"
+        return f"only the largest piece of {_labels(self.values)}"
 
     def changes(self, labels: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, int]:
         """((Z, Y, X) bool, voxels that change; the value that they get)."""
@@ -55,7 +55,7 @@ class DropSmall:
             raise ValueError(f"expected a volume above 0 mL, found {self.smallest_ml}")
 
     def __str__(self) -> str:
-        return f"pieces of {list(self.values)} from {self.smallest_ml:g} mL on"
+        return f"no pieces of {_labels(self.values)} below {self.smallest_ml:g} mL"
 
     def changes(self, labels: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, int]:
         """As ``KeepLargest.changes``."""
@@ -76,7 +76,7 @@ class FillHoles:
         _check(self.filled)
 
     def __str__(self) -> str:
-        return f"holes in {list(self.filled)} filled"
+        return f"holes in {_labels(self.filled)} filled"
 
     def changes(self, labels: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, int]:
         """As ``KeepLargest.changes``."""
@@ -86,6 +86,10 @@ class FillHoles:
         flat = tuple(axis for axis, edge in enumerate(mask.shape) if edge == 1)
         closed = np.expand_dims(ndimage.binary_fill_holes(mask.squeeze(flat)), flat)
         return closed & (labels == 0), self.filled[0]
+
+
+def _labels(values: Sequence[int]) -> str:
+    return f"label{'s' * (len(values) > 1)} {', '.join(map(str, values))}"
 
 
 LabelRule: TypeAlias = DropSmall | FillHoles | KeepLargest  # a file tells them apart by the names of their fields

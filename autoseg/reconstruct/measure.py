@@ -10,8 +10,8 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from scipy import ndimage
-from scipy.spatial import ConvexHull
 
 from autoseg.digits import rounded
 from autoseg.engines import map_cases
@@ -182,7 +182,7 @@ def _of_mesh(mesh: SurfaceMesh) -> dict[str, Any]:
 
 def _longest_diameter(points: np.ndarray) -> float:
     """The largest distance between two of the points (N, 3); it lies between corners of their convex hull."""
-    corners = points[ConvexHull(points).vertices]
+    corners = points[scipy.spatial.ConvexHull(points).vertices]
     corners = corners - corners.mean(axis=0)
     squares = (corners**2).sum(axis=1)
     longest = 0.0

@@ -34,6 +34,7 @@ def logits_to_codes(
     orders: Sequence[int] = (1, 1, 1),
     has_regions: bool = False,
     paint_codes: Sequence[Sequence[int]] | None = None,
+    in_half: bool = False,
     slab_voxels: int = 1 << 22,
 ) -> np.ndarray:
     """The winning code of every voxel of the scan.
@@ -47,6 +48,7 @@ def logits_to_codes(
         has_regions: heads are regions: background first, then each region changes the code where its logit is above 0
             (sigmoid above 0.5). Otherwise the largest head wins and is the code.
         paint_codes: for regions, (K, codes): what each region makes of each code.
+        in_half: round interpolated logits to half precision before they are compared, as nnU-Net 2.8 does; it makes ties.
         slab_voxels: how many voxels to work on at a time.
 
     Returns:
@@ -56,7 +58,7 @@ def logits_to_codes(
         GeometryError: the array does not fill its grid, or the grids are rotated against each other.
     """
     result = np.zeros(native.shape, np.int16)
-    for target, heads in _slabs(result, logits, geometry, native, orders, slab_voxels):
+    for target, heads in _slabs(result, logits, geometry, native, orders, slab_voxels, in_half):
         codes, best = np.zeros(target.shape, np.int16), None
         for head, logit in enumerate(heads):
             if has_regions:
@@ -117,6 +119,7 @@ def probabilities_to_native(
     orders: Sequence[int] = (1, 1, 1),
     has_regions: bool = False,
     temperatures: Sequence[float] = (),
+    in_half: bool = False,
     slab_voxels: int = 1 << 22,
     scratch: PathLike[str] | str | None = None,
 ) -> np.ndarray:
@@ -127,6 +130,7 @@ def probabilities_to_native(
 
     Args:
         temperatures: what logits are divided by first: one, or one for each head.
+        in_half: as for ``logits_to_codes``.
         slab_voxels: how many voxels of all heads together to work on at a time.
         scratch: folder for a result that is too large for memory, see ``scratch_zeros``.
 
@@ -136,7 +140,7 @@ def probabilities_to_native(
     result = scratch_zeros((len(logits), *native.shape), np.float16, scratch)
     if not has_regions:
         result[0] = 1
-    for target, heads in _slabs(result, logits, geometry, native, orders, slab_voxels // len(logits)):
+    for target, heads in _slabs(result, logits, geometry, native, orders, slab_voxels // len(logits), in_half):
         values = np.stack(list(heads))  # (K, z, y, x)
         if temperatures:
             values /= np.array(temperatures, np.float32).reshape(-1, 1, 1, 1)
@@ -195,12 +199,18 @@ def image_to_native(
 
 
 def _slabs(
-    result: np.ndarray, logits: Logits, geometry: Geometry, native: Geometry, orders: Sequence[int], slab_voxels: int
+    result: np.ndarray,
+    logits: Logits,
+    geometry: Geometry,
+    native: Geometry,
+    orders: Sequence[int],
+    slab_voxels: int,
+    in_half: bool = False,
 ) -> Iterator[tuple[np.ndarray, Iterable[np.ndarray]]]:
     """Yield (target, heads) for slab after slab.
 
     ``target`` is a view of ``result`` (on the native grid) turned to the axes of ``geometry``, ``heads`` an iterator over the
-    heads' logits there, float32.
+    heads' logits there, float32, rounded to half precision where that is asked for.
     """
     if logits.ndim != 4 or logits.shape[1:] != geometry.shape:
         raise GeometryError(f"logits of shape {logits.shape} do not fill a grid of {geometry}")
@@ -222,7 +232,8 @@ def _slabs(
         target = orient(result, order, flips)[..., start:stop, lower[1] : upper[1], lower[2] : upper[2]]
         sources = logits if lazy is None else lazy.features
         there = (apply_operators(source[needed].astype(np.float32), maps) for source in sources)
-        yield target, there if lazy is None else LazyLogits(np.stack(list(there)), lazy.weights, lazy.bias)
+        heads = there if lazy is None else LazyLogits(np.stack(list(there)), lazy.weights, lazy.bias)
+        yield target, (head.astype(np.float16).astype(np.float32) for head in heads) if in_half else heads
 
 
 def _turn(native: Geometry, geometry: Geometry) -> tuple[tuple[int, ...], tuple[int, ...]]:

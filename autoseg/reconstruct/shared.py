@@ -20,9 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import spsolve
+import scipy  # its parts are imported where they are first used
 
 from autoseg.engines import map_cases
 from autoseg.imaging.crop import crop
@@ -173,7 +171,7 @@ def _smoothed(net: SurfaceNet, iterations: int) -> SurfaceNet:
     on_line[edges[is_line]] = True
     start, end = np.concatenate([edges, edges[:, ::-1]]).T
     counts = ~on_line[start] | np.tile(is_line, 2)
-    joined = sparse.csr_matrix((np.ones(counts.sum(), np.float32), (start[counts], end[counts])), (len(net.points),) * 2)
+    joined = scipy.sparse.csr_matrix((np.ones(counts.sum(), np.float32), (start[counts], end[counts])), (len(net.points),) * 2)
     neighbours = np.asarray(joined.sum(axis=1))
     free = neighbours >= 2  # the end of a line stays
     middle = net.points.astype(np.float32)
@@ -239,11 +237,11 @@ def _filled(net: _Triangles, volumes_mm3: np.ndarray, voxel_mm: float) -> _Trian
         missing = (volumes_mm3 - enclosed)[there]
         if (np.abs(missing) <= NEAR * volumes_mm3[there]).all():
             break
-        between = sparse.coo_matrix((areas, (net.inner, net.outer)), (codes, codes)).tocsr()
+        between = scipy.sparse.coo_matrix((areas, (net.inner, net.outer)), (codes, codes)).tocsr()
         between = between + between.T
-        system = sparse.diags(np.asarray(between.sum(axis=1)).ravel()) - between
+        system = scipy.sparse.diags(np.asarray(between.sum(axis=1)).ravel()) - between
         pressure = np.zeros(codes)
-        pressure[there] = spsolve(system[there][:, there].tocsc(), missing)
+        pressure[there] = scipy.sparse.linalg.spsolve(system[there][:, there].tocsc(), missing)
         pushed = normals * (pressure[net.inner] - pressure[net.outer])[:, None]
         corners = net.faces.ravel()
         area = np.bincount(corners, np.repeat(areas, 3), len(points))
@@ -277,7 +275,8 @@ def _apart(faces: np.ndarray, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarra
     first, second = order.reshape(-1, 2).T
     after = np.arange(len(start)) + np.where(np.arange(len(start)) % 3 == 2, -2, 1)
     joined = np.concatenate([first, after[first]]), np.concatenate([after[second], second])
-    count, numbers = connected_components(sparse.coo_matrix((np.ones(len(joined[0]), bool), joined), (len(start),) * 2), False)
+    graph = scipy.sparse.coo_matrix((np.ones(len(joined[0]), bool), joined), (len(start),) * 2)
+    count, numbers = scipy.sparse.csgraph.connected_components(graph, False)
     parents = np.empty(count, start.dtype)
     parents[numbers] = start
     return numbers.reshape(-1, 3), parents

@@ -31,7 +31,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy import ndimage, sparse
+import scipy  # its parts are imported where they are first used
+from scipy import ndimage
 
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError
@@ -409,7 +410,7 @@ def _taubin(mesh: SurfaceMesh, iterations: int) -> np.ndarray:
     """(V, 3) vertices after Taubin's filter: steps towards the mean of the neighbours and, a little further, back."""
     n = len(mesh.vertices_mm)
     start, end = (mesh.faces[:, corners].ravel() for corners in ([0, 1, 2], [1, 2, 0]))
-    joined = sparse.csr_matrix((np.ones(len(start), np.float32), (start, end)), (n, n))
+    joined = scipy.sparse.csr_matrix((np.ones(len(start), np.float32), (start, end)), (n, n))
     neighbours = np.maximum(np.asarray(joined.sum(axis=1)), 1)
     middle = mesh.vertices_mm.mean(axis=0)
     points = (mesh.vertices_mm - middle).astype(np.float32)  # single precision is fine near the origin

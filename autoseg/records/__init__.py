@@ -11,7 +11,7 @@ from autoseg.records.case import CaseRecord, read_case
 from autoseg.records.cohort import CaseOutcome, CohortRecord, ModelName, cohort_files, read_cohort, read_shards
 from autoseg.records.doubts import LOW_AGREEMENT, disagreed, doubts
 from autoseg.records.fold import FoldRecord, FoldTaskRecord, Validation, as_recorded, read_fold, read_validations, write_fold
-from autoseg.records.model import ModelAbout, ModelInfo, StudyAbout, TrainedAbout
+from autoseg.records.model import CalibrationAbout, ModelAbout, ModelInfo, StudyAbout, TrainedAbout
 from autoseg.records.surfaces import (
     SurfaceEntry,
     SurfaceManifest,
@@ -23,6 +23,7 @@ from autoseg.records.surfaces import (
 
 __all__ = [
     "LOW_AGREEMENT",
+    "CalibrationAbout",
     "CaseOutcome",
     "CaseRecord",
     "Validation",

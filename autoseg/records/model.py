@@ -8,7 +8,7 @@ from typing import Any
 from autoseg.data.labels import LabelSchema
 from planners.plan import Decision, NetworkSpec, Plan
 
-__all__ = ["ModelAbout", "ModelInfo", "StudyAbout", "TrainedAbout"]
+__all__ = ["CalibrationAbout", "ModelAbout", "ModelInfo", "StudyAbout", "TrainedAbout"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,31 @@ class TrainedAbout:
 
 
 @dataclass(frozen=True)
+class CalibrationAbout:
+    """How far the probabilities of a model were off, on cases that its folds did not see.
+
+    Attributes:
+        before, after: structure -> expected calibration error in [0, 1], without a temperature and with one.
+        used: whether the model has that temperature.
+    """
+
+    before: dict[str, float]
+    after: dict[str, float]
+    used: bool
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Of the probabilities as the model gives them."""
+        return self.after if self.used else self.before
+
+
+@dataclass(frozen=True)
 class StudyAbout:
-    """The study that a model comes from: its name, and what it decided."""
+    """The study that a model comes from: its name, what it decided, and the calibration; None where that is not known."""
 
     name: str = ""
     decisions: tuple[Decision, ...] = ()
+    calibration: CalibrationAbout | None = None
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,9 @@ def decide_rules(
         key = s if not isinstance(rule, FillHoles) else -1 - s
         if helps and (key not in kept or (found[number].mean or 0) > (found[kept[key]].mean or 0)):
             kept[key] = number
-        decisions.append(Decision(f"post-processing of {labels.structures[s]}", f"{rule}: {'helps' if helps else 'no'}", why))
+        decisions.append(
+            Decision(f"post-processing of {labels.structures[s]}", f"{rule}: {'helps' if helps else 'not kept'}", why)
+        )
     rules = tuple(candidates[number][0] for number in sorted(kept.values(), key=lambda n: (_is_filling(candidates[n][0]), n)))
     return _checked_together(rules, tuple(decisions), TryRules(labels, (rules,), lacking), engine, items)
 

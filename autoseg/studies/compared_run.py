@@ -80,10 +80,11 @@ def compared_run(setup: ComparisonSetup, name: str, operations: float | None = N
     if operations:
         network = settle(plan, recipe, setup.length, device, setup.voxels, name).plan.network  # with all its heads
         chosen = refit(chosen, match_operations(network, plan.patch_size, operations))
-    shared = (recipe, setup.length, setup.seed, setup.cases_digest, setup.split, device)
-    run_name = f"compare_{name}_{digest([chosen, *shared])[:8]}"
     given = replace(recipe, batch_size=choose_batch(recipe, chosen, device))
     training = settle(plan, given, setup.length, device, setup.voxels, chosen.network)
+    known = replace(recipe, patch_curriculum=training.recipe.patch_curriculum, validations=training.recipe.validations)
+    shared = (known, setup.length, setup.seed, setup.cases_digest, setup.split, device)
+    run_name = f"compare_{name}_{digest([chosen, *shared])[:8]}"
     spec = setup.ready.spec
     return ComparedRun(
         name=name,

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from autoseg.data.dataset import DatasetSpec
 from autoseg.errors import AutosegError
-from autoseg.evaluation.calibration import Calibration
+from autoseg.evaluation.calibration import CALIBRATION, Calibration
 from autoseg.evaluation.comparison import Cost, Method
 from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_report
 from autoseg.networks.cost import measure_cost
 from autoseg.options import Runtime, TrainingOptions, TrainOptions
 from autoseg.records import read_fold
-from autoseg.studies.crossval import CALIBRATION, CROSS_VALIDATION
+from autoseg.studies.crossval import CROSS_VALIDATION
 from autoseg.studies.fold import Run, fold_folder
 from autoseg.studies.lanes import device_names
 from autoseg.studies.method import folds_of, is_trained, scores_of

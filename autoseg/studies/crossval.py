@@ -10,17 +10,17 @@ from pathlib import Path
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import FileError
 from autoseg.evaluation import Report, summarise, write_report
-from autoseg.evaluation.calibration import Calibration, calibrate, together
+from autoseg.evaluation.calibration import CALIBRATION, Calibration, calibrate, together
 from autoseg.evaluation.groups import Groups
 from autoseg.outputs.calibration import read_samples
 from autoseg.studies.fold import FoldResult, Run
 from autoseg.workspace import write_json
 
-__all__ = ["CALIBRATION", "CROSS_VALIDATION", "CrossValidation", "cross_validate", "merge_reports"]
+__all__ = ["CROSS_VALIDATION", "CrossValidation", "cross_validate", "merge_reports"]
 
 logger = logging.getLogger(__name__)
 
-CROSS_VALIDATION, CALIBRATION = "cross_validation", "calibration.json"
+CROSS_VALIDATION = "cross_validation"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from autoseg.inference.bundle import load_bundle
 from autoseg.names import remove_folder
 from autoseg.options import Runtime, StudyOptions
 from autoseg.reconstruct.components import LabelRule, apply_rules
+from autoseg.records import CalibrationAbout
 from autoseg.studies.choice import choose, improvements
 from autoseg.studies.cleaning import decide_rules, voxel_volume_ml
 from autoseg.studies.configuration import CrossValidated
@@ -165,13 +166,20 @@ def _ship(about: Study, chosen: CrossValidated, record: StudyRecord) -> Path:
     seconds = tuple(f"{fold}{SECOND}" for fold in folds if f"{fold}{SECOND}" in bundle.folds)
     final = replace(
         only_folds(bundle, (*folds, *seconds)),
-        info={**bundle.info, "study": {"name": about.options.name, "decisions": to_json(record.decisions)}},
+        info={**bundle.info, "study": {"name": about.options.name, **_told(record)}},
         postprocessing=record.rules,
         temperatures=record.calibration.temperatures if record.calibration else (),
     )
     target = about.workspace.model(record.model)
     ship(final, target, aside=about.runtime.fresh)
     return target
+
+
+def _told(record: StudyRecord) -> dict[str, Any]:
+    """What a model says of the study that it comes from: the decisions, and how far its probabilities were off."""
+    found = record.calibration
+    about = CalibrationAbout(found.before, found.after, bool(found.temperatures)) if found else None
+    return {"decisions": to_json(record.decisions), "calibration": to_json(about)}
 
 
 def _write_comparison(about: Study, found: Considered, failed: dict[str, str]) -> str:

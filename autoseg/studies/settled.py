@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 
 import torch
 
@@ -17,15 +19,16 @@ from autoseg.names import plain_name
 from autoseg.networks import build_network
 from autoseg.networks.devices import choose_device
 from autoseg.options import Runtime, TrainOptions
-from autoseg.studies.fold import Run
+from autoseg.studies.fold import Run, fold_folder
 from autoseg.studies.folds import ALL, count_folds, draw_splits, fold_names
 from autoseg.studies.ready import Ready, choose_recipe, known_network, length_of, ready_to_train
 from autoseg.studies.starting import image_digests, open_model, start_of
-from autoseg.training.fold import task_of
+from autoseg.training.checkpoint import read_state
+from autoseg.training.fold import CHECKPOINT, FoldTask, task_of
 from autoseg.training.losses import refuse_deaf_loss
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe
-from autoseg.training.settle import batches_at_once, settle
+from autoseg.training.settle import Training, as_before, batches_at_once, settle
 from autoseg.training.transfer import frozen_parameters, load_matching, meaning_of
 from autoseg.workspace import Workspace
 from planners import NetworkSpec, Plan
@@ -125,8 +128,6 @@ def _settle_run(
     if any(case.unlabelled for case in spec.training):
         refuse_deaf_loss(asked.recipe.loss)
     length = length_of(options.training, ready.plan, batches_at_once(asked.recipe, ranks.count))
-    training = settle(ready.plan, asked.recipe, length, asked.device.type, ready.voxels, asked.network, ranks.count)
-    tell(training.decisions)
     images, seed, prepared = image_digests(ready.scans), options.training.seed, ready.digest
     model = asked.model
     starts = (
@@ -135,21 +136,32 @@ def _settle_run(
         else {}
     )
     name = _run_name(options.name, ready.plan, asked.network)
-    return Run(
-        spec=spec,
-        training=training,
-        asked=asked.recipe,
-        tasks={
+    folder = workspace.run(spec.name, name)
+
+    def settled(recipe: Recipe) -> tuple[Training, dict[str, FoldTask]]:
+        training = settle(ready.plan, recipe, length, asked.device.type, ready.voxels, asked.network, ranks.count)
+        tasks = {
             fold: replace(
                 task_of(training, spec.labels, seed, split, prepared, starts[fold].identity if fold in starts else ""),
                 coarse=digest([identity(task) for task in coarse.tasks.values()]) if coarse else "",
             )
             for fold, split in splits.items()
-        },
+        }
+        return training, tasks
+
+    (training, tasks), before = settled(asked.recipe), settled(as_before(asked.recipe))
+    if not runtime.fresh and before[1] != tasks and _is_begun(folder, before[1]):
+        training, tasks = before
+    tell(training.decisions)
+    return Run(
+        spec=spec,
+        training=training,
+        asked=asked.recipe,
+        tasks=tasks,
         starts=starts,
         images=images,
         scans=ready.ranges,
-        folder=workspace.run(spec.name, name),
+        folder=folder,
         prepared=ready.prepared,
         model=workspace.model(f"{spec.name}_{name}"),
         device=asked.device,
@@ -174,6 +186,12 @@ def _coarse_run(
     wanted = replace(options, training=training, network=network, name=name, start=None)
     folds = f"0-{count_folds(asked.spec) - 1}"
     return settled_run(asked.spec.folder, folds, workspace, wanted, replace(runtime, fresh=False), ranks)
+
+
+def _is_begun(folder: Path, tasks: Mapping[str, FoldTask]) -> bool:
+    """Whether a run in ``folder`` has begun with one of these tasks."""
+    states = {fold: read_state(fold_folder(folder, fold) / CHECKPOINT) for fold in tasks}
+    return any(state is not None and state.identity == digest(tasks[fold]) for fold, state in states.items())
 
 
 def _splits_of(folds: tuple[str, ...], ready: Ready, workspace: Workspace) -> dict[str, Split]:

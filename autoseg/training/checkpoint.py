@@ -43,6 +43,7 @@ class LoopState:
         bf16: number format chosen at the start.
         finished: the length is used up.
         identity: digest of recipe, plan, network, cases and seed that this state belongs to.
+        losses: of the steps since the last validation; in a checkpoint alone.
     """
 
     identity: str
@@ -56,6 +57,7 @@ class LoopState:
     since_best: int = 0
     cooldown: float | None = None
     finished: bool = False
+    losses: tuple[float, ...] = ()
 
 
 def save_checkpoint(

@@ -144,10 +144,11 @@ def train_fold(
     Raises:
         TrainingError: see ``loop.fit``; AutosegError for a damaged prepared case.
     """
-    if task.recipe.batch_size is None:
-        raise TrainingError("expected a recipe with its batch size settled, found none. Settle the training first")
+    batch_size = task.recipe.batch_size
+    if batch_size is None or task.recipe.patch_curriculum is None or task.recipe.validations is None:
+        raise TrainingError("expected a recipe with its batch, patches and validations settled. Settle the training first")
     bf16 = task.recipe.bf16 is not False
-    refuse_too_large(task.plan.network, task.plan.patch_size, task.recipe.batch_size, device, bf16=bf16)
+    refuse_too_large(task.plan.network, task.plan.patch_size, batch_size, device, bf16=bf16)
     network, transfer = _network(task, start)
     network.to(device).train()
     job = Job(
@@ -279,7 +280,7 @@ class _Monitor:
 def _prepare(task: FoldTask, device: torch.device, network: torch.nn.Module, precision: str) -> Applied:
     """The network as the device likes it, with the patches that this training passes through; the last ones at its end."""
     plan, recipe = task.plan, task.recipe
-    begins = (0.0, *(stage.until for stage in recipe.patch_curriculum))
+    begins = (0.0, *(stage.until for stage in recipe.patch_curriculum or ()))
     patches = [patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)[0] for fraction in begins]
     return prepare_for(device, network, plan.network, patches, precision=precision, training=True)
 

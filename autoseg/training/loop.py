@@ -155,7 +155,7 @@ def fit(
 
     voxels = _voxels_of_a_batch(batch, job) if length.seconds and not state.finished else []
     passes = _passes(network, job, state.bf16)
-    losses: list[torch.Tensor] = []
+    losses = [torch.tensor(loss, device=job.device) for loss in state.losses]
     since, saved = time.monotonic() - state.seconds, time.monotonic()
     begun, checking, stop = time.monotonic(), 0.0, 0.0
     with _Ahead(batch, job, state) as ahead, _stop_signals() as stopped:
@@ -173,7 +173,7 @@ def fit(
             state = replace(state, steps_expected=_steps_expected(length, state, voxels))
             reached = length.fraction(state)
             affordable = length.steps or reached >= 1 or cheap
-            if reached >= (state.checks + 1) / recipe.validations and affordable:
+            if reached >= (state.checks + 1) / (recipe.validations or 1) and affordable:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 checking -= time.monotonic()
                 row, state = _check(network, averaged, validation, job, state, torch.stack(losses).mean().item(), rate)
@@ -183,10 +183,10 @@ def fit(
                 on_check(row)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-                _save_finite(job, state, network, averaged, optimizers)
+                _save_finite(job, _with_losses(state, losses), network, averaged, optimizers)
                 saved = time.monotonic()
     _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-    _save_finite(job, state, network, averaged, optimizers)
+    _save_finite(job, _with_losses(state, losses), network, averaged, optimizers)
     if stop:
         logger.info("stopped at step %d; the same command goes on from there", state.step)
         raise KeyboardInterrupt
@@ -248,7 +248,7 @@ class _Objective(torch.nn.Module):
 
 def _voxels_of_a_batch(batch: MakeBatch, job: Job) -> list[tuple[float, float]]:
     """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training; the same on all ranks."""
-    ends = [*(stage.until for stage in job.recipe.patch_curriculum), 1.0]
+    ends = [*(stage.until for stage in job.recipe.patch_curriculum or ()), 1.0]
     counts = [batch(0, begin, 0).images.numel() for begin in (0.0, *ends[:-1])]
     return list(zip(ends, job.ranks.highest(counts), strict=True))
 
@@ -304,6 +304,11 @@ def _step(
             parameter.grad = None  # which no optimiser moves
     descend(optimizers, job.recipe, weight)
     return total
+
+
+def _with_losses(state: LoopState, losses: Sequence[torch.Tensor]) -> LoopState:
+    """The state with the losses since the last check, of which a row of history tells the mean."""
+    return replace(state, losses=tuple(torch.stack(list(losses)).tolist()) if losses else ())
 
 
 def _refuse_unless_finite(losses: Sequence[torch.Tensor], step: int, recipe: Recipe) -> None:
@@ -388,7 +393,7 @@ def _check(
     )
     state = replace(
         state,
-        checks=int(fraction * recipe.validations + 1e-9),
+        checks=int(fraction * (recipe.validations or 1) + 1e-9),
         smoothed=smoothed,
         best=smoothed if better else state.best,
         since_best=since_best,

@@ -34,13 +34,13 @@ def orthogonalised(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         list of (m, n) float32; zeros for zeros.
     """
     wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]
-    wide = [matrix / matrix.norm().clamp(min=1e-12) for matrix in wide]
     by_size: dict[int, list[int]] = defaultdict(list)
     for position, matrix in enumerate(wide):
         by_size[len(matrix)].append(position)
     for positions in by_size.values():
-        totals = _rounds(torch.stack([wide[position] @ wide[position].T for position in positions]))
-        for position, total in zip(positions, totals, strict=True):
+        grams = torch.stack([wide[position] @ wide[position].T for position in positions])
+        squares = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-24)  # of the norms
+        for position, total in zip(positions, _rounds(grams / squares) / squares.sqrt(), strict=True):
             wide[position] = total @ wide[position]
     return [w if w.shape == matrix.shape else w.T for w, matrix in zip(wide, matrices, strict=True)]
 
@@ -49,12 +49,18 @@ def _rounds(gram: torch.Tensor) -> torch.Tensor:
     """The products of all rounds for squares (count, m, m)."""
     a, b, c = COEFFICIENTS
     total = torch.eye(gram.shape[-1], device=gram.device)
-    for _ in range(ROUNDS):
+    for left in reversed(range(ROUNDS)):
         factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
         total = factor @ total
-        gram = factor @ gram @ factor
+        gram = factor @ gram @ factor if left else gram
     return total
+
+
+def _rows(tensor: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """A tensor like ``kernel``, its axes in the order in which that lies in memory; outputs, its rows, stay first."""
+    last = kernel.ndim == 5 and not kernel.is_contiguous()  # channels last
+    return tensor.permute(0, 2, 3, 4, 1) if last else tensor
 
 
 class Muon(torch.optim.Optimizer):
@@ -73,10 +79,11 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]  # without a closure, which nobody hands over
         for group in self.param_groups:
             kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
-            updates = orthogonalised([self._update(kernel, group["momentum"]).flatten(1) for kernel in kernels])
+            # the order of columns does not matter, so none is turned around
+            updates = orthogonalised([_rows(self._update(kernel, group["momentum"]), kernel).flatten(1) for kernel in kernels])
             for kernel, update in zip(kernels, updates, strict=True):
                 longer = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
-                kernel.add_(update.reshape(kernel.shape), alpha=-group["lr"] * longer)
+                _rows(kernel, kernel).view_as(update).add_(update, alpha=-group["lr"] * longer)
 
     def _update(self, kernel: torch.nn.Parameter, momentum: float) -> torch.Tensor:
         assert kernel.grad is not None  # as the caller chose them

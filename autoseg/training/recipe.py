@@ -7,6 +7,7 @@ that, the rest of the patch-size curriculum is skipped, the fall begins at once 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -74,7 +75,8 @@ class Recipe:
         cpu_batch_size: largest batch on a CPU, where many small steps win; None for no such limit.
         cpu_width: fraction of the plan's features that its network has on a CPU, for the same reason.
         mirror: along the plan's axes, in training and in prediction; None for runs that are long enough (``is_mirrored``).
-        patch_curriculum: patch sizes over the run. By default patches are smaller until the rate falls: two thirds of the cost.
+        patch_curriculum: patch sizes over the run. None for smaller ones until the rate falls, two thirds of the cost; on a CPU
+            they grow in more steps (``settle``).
         loss: a key of ``LOSSES``.
         deep_supervision: losses at every scale of the decoder.
         foreground: fraction of patches centred on a labelled voxel, rounded to whole samples of a batch: of two, one for any
@@ -90,7 +92,7 @@ class Recipe:
         restoration_detach: no gradient of the head reaches the features of the segmentation.
         restoration_warmup: fraction of the training over which its weight rises from 0.
         ema: weights averaged over the steps are validated and shipped; the decay fits the number of steps.
-        validations: number of times that the validation loss is measured.
+        validations: number of times that the validation loss is measured; None for 25, on a CPU for as many as cost little.
         validation_patches: largest number of validation cases for it, one patch each.
         patience: number of validations without progress after which the learning rate falls; None for never.
         checkpoint_minutes: between two checkpoints.
@@ -118,7 +120,7 @@ class Recipe:
     cpu_batch_size: int | None = 2
     cpu_width: float = 0.5
     mirror: bool | None = None
-    patch_curriculum: tuple[PatchStage, ...] = _renamed("patch_stages", (PatchStage(0.7, 0.8, 1),))
+    patch_curriculum: tuple[PatchStage, ...] | None = _renamed("patch_stages", None)
     loss: str = "dice_cross_entropy"
     deep_supervision: bool = True
     foreground: float = 0.33
@@ -130,7 +132,7 @@ class Recipe:
     restoration_detach: bool = True
     restoration_warmup: float = 0.05
     ema: bool = True
-    validations: int = _renamed("checks", 25)
+    validations: int | None = _renamed("checks", None)
     validation_patches: int = _renamed("check_cases", 8)
     patience: int | None = 8
     checkpoint_minutes: float = 3.0
@@ -188,6 +190,7 @@ PARITY = Recipe(
     augmentation_free_epochs=0.0,
     restoration_weight=0.0,
     ema=False,
+    validations=25,
     patience=None,
 )
 
@@ -216,7 +219,9 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         for key, value in settings.items():
             name = known.get(key)
             if name is None:
-                raise RecordError(f"recipe: unknown setting {key!r}")
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f", perhaps {known[close[0]]!r} is meant" if close else ""
+                raise RecordError(f"recipe: unknown setting {key!r}{hint}")
             if name in values:
                 raise RecordError(f"recipe: {given[name]!r} and {key!r} are one setting, give one of them")
             values[name], given[name] = from_json(kinds[name], value, where=f"recipe.{key}"), key
@@ -283,7 +288,7 @@ def patch_stage(
     recipe: Recipe, fraction: float, patch: Sequence[int], divisor: Sequence[int]
 ) -> tuple[tuple[int, int, int], int]:
     """(patch, batch factor) at a fraction of the training; edges stay multiples of ``divisor`` and within ``patch``."""
-    for stage in recipe.patch_curriculum:
+    for stage in recipe.patch_curriculum or ():
         if fraction < stage.until:
             edges = [max(d, round(p * stage.scale / d) * d) for p, d in zip(patch, divisor, strict=True)]
             return _triple(min(e, p) for e, p in zip(edges, patch, strict=True)), stage.batch_factor

@@ -8,12 +8,13 @@ fraction of the plan's features (``Recipe.cpu_width``) and the batch a limit (``
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from autoseg.errors import TrainingError
 from autoseg.preprocess.normalize import UNIT_SCHEMES
 from autoseg.training.length import Length
-from autoseg.training.recipe import Recipe, patch_stage, steps_of_an_epoch
+from autoseg.training.recipe import PatchStage, Recipe, patch_stage, steps_of_an_epoch
 from planners import NetworkSpec, Plan, with_network
 from planners.change import CHANGED
 from planners.plan import Decision
@@ -22,6 +23,7 @@ __all__ = [
     "RATES",
     "PatchBatch",
     "Training",
+    "as_before",
     "batches_at_once",
     "choose_batch",
     "choose_network",
@@ -34,10 +36,17 @@ Size = tuple[int, int, int]
 
 CPU = "cpu"
 MIRRORING, BATCH, RESTORATION, PRECISION, WIDTH = "mirroring", "batch", "restoration", "precision", "width"
-DEVICES = "devices"
+DEVICES, PATCHES, VALIDATIONS = "devices", "patches", "validations"
 RATES = ("learning_rate", "muon_learning_rate", "attention_rate", "restoration_rate")
 MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (docs/experiments/mirroring-and-length.md)
-UNASKED = "a short run learns faster without mirroring, or the recipe says so"
+CURRICULUM = (PatchStage(0.7, 0.8, 1),)
+CPU_CURRICULUM = (PatchStage(0.6, 0.7, 1), PatchStage(0.9, 0.8, 1))  # docs/experiments/half-the-time-cpu.md
+MOST_VALIDATIONS = 25
+VALIDATIONS_SHARE = 0.04  # of a CPU training
+VALIDATION_SECONDS = 30  # between two on a CPU, where the length is a time
+PASSES = 3  # forward, and backward for the features and for the weights, which all cost alike
+# of version 0.1: it stands in the plan of a training, which a checkpoint is known by, so another wording would refuse old ones
+UNASKED = "for a short training, which learns faster so, or because the recipe says so"
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Training:
 
     Attributes:
         plan: with the network, and the axes of mirroring, that are really used.
-        recipe: with the batch size and the weight of the restoration that are really used.
+        recipe: with the batch size, the patch sizes, the validations and the weight of the restoration that are really used.
         length: in steps or seconds.
         patches: what batches look like from the beginning to the end.
         precision: ``float32``, ``bfloat16``, or ``probe``: the faster of both, which is tried at the start.
@@ -123,6 +132,7 @@ def settle(
     recipe, about_devices = _settle_devices(recipe, devices)
     epochs = at_once * length.steps / steps_of_an_epoch(recipe, settled, voxels) if length.steps and voxels else None
     settled, about_mirroring = _settle_mirroring(settled, recipe, epochs, device)
+    recipe, about_patches = _settle_patches(recipe, settled, length, device)
     return Training(
         plan=settled,
         recipe=recipe,
@@ -134,12 +144,19 @@ def settle(
             *about_network,
             *_about_batch(asked, recipe, settled),
             *about_devices,
+            *about_patches,
             *about_mirroring,
             *about_restoration,
             _precision(recipe),
         ),
         batches_at_once=at_once,
     )
+
+
+def as_before(recipe: Recipe) -> Recipe:
+    """What version 0.1 took a recipe for that leaves patches or validations open, on any device; runs it began go on so."""
+    curriculum = CURRICULUM if recipe.patch_curriculum is None else recipe.patch_curriculum
+    return replace(recipe, patch_curriculum=curriculum, validations=recipe.validations or MOST_VALIDATIONS)
 
 
 def width_fraction(recipe: Recipe, device: str) -> float:
@@ -274,12 +291,42 @@ def _settle_mirroring(plan: Plan, recipe: Recipe, epochs: float | None, device: 
 def _patches(recipe: Recipe, plan: Plan) -> tuple[PatchBatch, ...]:
     """What batches look like, stage by stage; ``recipe`` has its batch size settled."""
     found, begin = [], 0.0
-    for until in [*(stage.until for stage in recipe.patch_curriculum), 1.0]:
+    for until in [*(stage.until for stage in recipe.patch_curriculum or ()), 1.0]:
         if until > begin:
             patch, factor = patch_stage(recipe, begin, plan.patch_size, plan.network.divisor)
             found.append(PatchBatch(until, patch, (recipe.batch_size or plan.batch_size) * factor))
             begin = until
     return tuple(found)
+
+
+def _settle_patches(recipe: Recipe, plan: Plan, length: Length, device: str) -> tuple[Recipe, tuple[Decision, ...]]:
+    """The recipe with its patch sizes and validations; its batch size is settled."""
+    if device != CPU:
+        return as_before(recipe), ()
+    decisions: list[Decision] = []
+    if recipe.patch_curriculum is None:
+        recipe = replace(recipe, patch_curriculum=CPU_CURRICULUM)
+        sizes = ", then ".join(" x ".join(map(str, stage.patch_size)) for stage in _patches(recipe, plan))
+        rule = "small patches teach most of it in less time (--set patch_curriculum=[] for whole ones)"
+        decisions.append(Decision(PATCHES, f"patches grow: {sizes} voxels", rule))
+    if recipe.validations is None:
+        count = _affordable_validations(recipe, plan, length)
+        recipe = replace(recipe, validations=count)
+        rule = "as many as cost little (--set validations=N for others)"
+        decisions.append(Decision(VALIDATIONS, f"the loss is validated {count} times", rule))
+    return recipe, tuple(decisions)
+
+
+def _affordable_validations(recipe: Recipe, plan: Plan, length: Length) -> int:
+    """How many validations a training on a CPU has time for: each is a forward pass of a few whole patches."""
+    if length.steps is None:
+        return max(1, min(MOST_VALIDATIONS, int((length.seconds or 0) / VALIDATION_SECONDS)))
+    begin, voxels = 0.0, 0.0  # of a batch, on average
+    for stage in _patches(recipe, plan):
+        voxels += (stage.until - begin) * stage.batch_size * math.prod(stage.patch_size)
+        begin = stage.until
+    one = recipe.validation_patches * math.prod(plan.patch_size)
+    return max(1, min(MOST_VALIDATIONS, int(VALIDATIONS_SHARE * length.steps * PASSES * voxels / one)))
 
 
 def _precision(recipe: Recipe) -> Decision:

@@ -214,7 +214,10 @@ def test_messages_that_differ_in_numbers_and_files_alone_are_one_paragraph():
         )
         for n, case in zip((7, 88, 4.5e7), ("anna", "bert", "carl"), strict=True)
     ]
-    assert findings_table(found).count("undeclared-label") == 1
+    table = findings_table([*found, replace(found[0], case="dora", message=found[0].message.replace("anna", "dora"))])
+    assert table.count("undeclared-label") == 1
+    assert "the same in dora.nii.gz\n" in table  # and not in those whose values are others
+    assert "with other numbers in bert.nii.gz, carl.nii.gz\n" in table
 
 
 def test_a_value_that_regions_are_painted_with_is_not_to_be_taken_out(make_folder):

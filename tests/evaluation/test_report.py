@@ -1,14 +1,17 @@
 import csv
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from autoseg.data.labels import read_labels
+from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import FileError
 from autoseg.evaluation import Failure, evaluate_case, summarise, write_report
-from autoseg.evaluation.report import ScoredFiles
+from autoseg.evaluation.metrics import METRICS
+from autoseg.evaluation.overlap import Counts
+from autoseg.evaluation.report import CaseMetrics, ScoredFiles
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
 
@@ -159,3 +162,20 @@ def test_the_summary_of_another_program_is_kept(report, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     write_report(report, tmp_path / "ours")
     write_report(report, tmp_path / "ours")
+
+
+def test_a_report_takes_memory_for_its_numbers_and_one_byte_a_draw(tmp_path):
+    labels = LabelSchema(("organ",), ((1,),), False, (1,))
+
+    def peak(n_cases):
+        rng = np.random.default_rng(n_cases)
+        values = [{name: float(rng.random()) for name in METRICS} for _ in range(n_cases)]
+        rows = [CaseMetrics(f"case_{i}", "organ", v, {}, 1.0, Counts(1, 1, 1, 1)) for i, v in enumerate(values)]
+        tracemalloc.start()
+        try:
+            write_report(summarise(rows, labels), tmp_path)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert (peak(503) - peak(211)) / (503 - 211) < 25_000  # bytes a case; 10 000 are draws of the bootstrap

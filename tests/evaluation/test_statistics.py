@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from autoseg.evaluation import Difference, holm, is_equivalent, mean_interval, paired_difference, wilcoxon_holm
-from autoseg.evaluation.statistics import paired_trainings
+from autoseg.evaluation.statistics import _means_of_draws, paired_trainings
 
 
 def test_the_interval_is_the_one_scipy_finds():
@@ -104,3 +104,10 @@ def test_equivalence_needs_the_whole_interval_within_the_margin(low, high, same)
 def test_an_interval_that_ends_at_zero_ends_there_exactly():
     assert mean_interval([0.0, 0.0, 0.0, 0.0, 0.0, 2.5])[0] == 0.0
     assert mean_interval([0.0, 0.0, 0.0, 0.0, 0.0, -2.5])[1] == 0.0
+
+
+@pytest.mark.parametrize("n", [7, 300, 700])
+def test_drawing_in_parts_gives_the_very_means_of_all_draws_at_once(n):
+    values = np.random.default_rng(n).normal(size=n).astype(np.float32)
+    drawn = np.random.default_rng(5).multinomial(n, np.full(n, 1 / n), 3000)
+    np.testing.assert_array_equal(_means_of_draws(values, 3000, 5), (drawn / n).astype(np.float32) @ values)

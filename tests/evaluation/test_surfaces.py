@@ -116,6 +116,17 @@ def test_the_worse_direction_counts():
     assert hausdorff(measure_surfaces(predicted, reference, (1, 1, 1)), 95) == hausdorff(forward, 95)
 
 
+def test_a_false_piece_counts_by_its_share_of_the_predicted_surface_alone():
+    """MedPy 0.5.2, which pools both directions, says 0 here, and surface-distance 0.1 says 32 mm."""
+    reference = np.zeros((30, 30, 90), bool)
+    reference[5:25, 5:25, 10:30] = True
+    predicted = reference.copy()
+    predicted[12:18, 12:18, 60:66] = True
+    found = measure_surfaces(reference, predicted, (1.0, 1.0, 1.0))
+    assert hausdorff(found, 95) == pytest.approx(32)
+    assert hausdorff(found, 90) == 0
+
+
 def test_a_mask_at_the_border_has_a_surface_there():
     mask = np.ones((4, 5, 6), bool)
     found = measure_surfaces(mask, mask, (1, 1, 1))

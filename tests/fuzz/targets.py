@@ -51,7 +51,9 @@ from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import export_model, load_bundle, load_networks
 from autoseg.inference.find import find_model
 from autoseg.interop.checkpoint import StoredTensor, read_checkpoint
+from autoseg.interop.nnunet import _in_folder as results_in
 from autoseg.interop.nnunet import is_nnunet, read_nnunet
+from autoseg.interop.nnunet_postprocessing import FUNCTION, MODULE, postprocessing_rules
 from autoseg.ledger import Journal, Ledger
 from autoseg.options import ReportOptions, TrainingOptions
 from autoseg.page.gather import page_of
@@ -117,6 +119,7 @@ class Target:
         """Put the file into its folder."""
         path = folder / self.file
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # a file that is cut to nothing and written again waits for the disk
         path.write_bytes(self.packed(content))
         return path
 
@@ -594,7 +597,10 @@ def checkpoint_of_torch(path: Path) -> None:
 
 
 def rules_pickled() -> list[bytes]:
-    return [pickle.dumps(([], []), 4), pickle.dumps((["f"], [{"labels_or_regions": [(1, 2)]}]), 2)]
+    """([the function], [its arguments]) as nnU-Net writes them; the function is a name that nothing looks up."""
+    function = f"c{MODULE}\n{FUNCTION}\n".encode()
+    plain = pickle.dumps((["f"], [{"labels_or_regions": [1, 2]}]), 2)
+    return [pickle.dumps(([], []), 4), plain.replace(b"X\x01\x00\x00\x00fq\x01", function)]
 
 
 @contextlib.contextmanager
@@ -711,9 +717,11 @@ TARGETS: dict[str, Target] = {
     "nnunet-rules": Target(
         "crossval_results_folds_0/postprocessing.json",
         results_seeds("crossval_results_folds_0/postprocessing.json"),
-        (lambda path: read_nnunet(path.parents[1]),),
+        (lambda path: results_in(path.parents[1]).postprocessing(["0"], (1, 2)),),  # without weights, which have their own
         results_around,
-        is_quick=False,
+    ),
+    "nnunet-rules-pickle": Target(
+        "postprocessing.pkl", rules_pickled, (lambda path: postprocessing_rules(path.read_bytes(), (1, 2), path.name),)
     ),
     "nnunet-pickle": Target("a.pth", data_pkl_seeds, (checkpoint_of_torch,), packed=in_checkpoint),
     "nnunet-checkpoint": Target(

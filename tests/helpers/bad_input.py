@@ -379,7 +379,7 @@ PREDICTED = "autoseg predict"
 INPUTS: dict[str, BadInput] = {
     # a data set
     "no description": BadInput(
-        verified(lambda f: (f.path / "dataset.json").unlink()), "Tiny", "", "no dataset.json in it", "show how to write one"
+        verified(lambda f: (f.path / "dataset.json").unlink()), "Tiny", "", "no dataset.json in it", "shows how to write one"
     ),
     "description of text": BadInput(described_by("channels: CT"), "dataset.json", "JSON", "Expecting value", "Correct it"),
     "description without end": BadInput(described_by("[" * 100_000), "dataset.json", "JSON", "nested too deeply", "Correct it"),

@@ -277,19 +277,32 @@ def test_directions_that_nearly_coincide_are_flat_whatever_their_length():
 # Labels that are nearly whole, and segmentations of 3D Slicer.
 
 
-@pytest.mark.parametrize("highest", [2, 7, 104, 628])
-def test_labels_that_a_scale_in_the_header_left_beside_whole_numbers_are_read(tmp_path, highest):
+@pytest.mark.parametrize(
+    ("highest", "stored"), [(2, np.int16), (7, np.int16), (104, np.int16), (628, np.int16), (7, np.uint8), (24, np.int8)]
+)
+def test_labels_that_a_scale_in_the_header_left_beside_whole_numbers_are_read(tmp_path, highest, stored):
     import nibabel
 
     labels = np.arange(highest + 1, dtype=float).reshape(1, 1, -1)
     image = nibabel.Nifti1Image(labels, np.eye(4))
-    image.set_data_dtype(np.int16)
+    image.set_data_dtype(stored)
     nibabel.save(image, tmp_path / "a.nii")
     assert not (nibabel.load(tmp_path / "a.nii").get_fdata() == labels).all()
     np.testing.assert_array_equal(read_label_volume(tmp_path / "a.nii").data, labels.T)
     found = read_file(tmp_path / "a.nii", as_label=True)
     assert "off whole numbers" in found.notes[-1]
     assert read_file(tmp_path / "a.nii").notes == ()  # as intensities they stay as they are
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.int16])
+def test_a_scale_in_the_header_does_not_make_labels_of_interpolated_ones(tmp_path, stored):
+    import nibabel
+
+    image = nibabel.Nifti1Image(np.array([0, 0.12, 1, 1.9, 7]).reshape(1, 1, -1), np.eye(4))
+    image.set_data_dtype(stored)
+    nibabel.save(image, tmp_path / "a.nii")
+    with pytest.raises(FileError, match="nearest neighbour"):
+        read_label_volume(tmp_path / "a.nii")
 
 
 def test_labels_that_were_interpolated_are_refused_with_the_remedy(tmp_path):

@@ -66,6 +66,7 @@ def test_adding_a_fold_keeps_the_others_and_merges_info(model):
     save_bundle(model, plan=before.plan, labels=before.labels, channels=("MRI",), weights={}, info={"scores": {"1": 0.4}})
     assert list(after.folds) == ["0", "1", "2"]
     assert after.digest != before.digest
+    assert after.digest_with(["0", "1"]) == before.digest
     assert load_bundle(model).info == {"note": "phantom", "scores": {"2": 0.5, "1": 0.4}}
     load_networks(after)
 
@@ -158,6 +159,13 @@ def test_a_wrong_model_json_says_where(model, change):
     edit(model, change)
     with pytest.raises(ModelError, match=r"model\.json"):
         load_bundle(model)
+
+
+def test_links_to_nowhere_and_folders_beside_a_model_are_none_of_it(model):
+    (model / "gone.json").symlink_to(model / "nowhere")
+    (model / "loop.safetensors").symlink_to("loop.safetensors")
+    (model / "notes.json").mkdir()
+    assert list(load_bundle(model).folds) == ["0", "1"]
 
 
 def test_what_is_no_model_is_refused(tmp_path):

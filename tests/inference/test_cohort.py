@@ -151,9 +151,17 @@ def test_changed_inputs_model_or_options_are_done_again(predictor, scans, tmp_pa
     assert run(predictor, scans).cases("done") == ("a",)
     other_step = Predictor(predictor.bundle, replace(PLAIN, step=1.0), device="cpu")
     assert run(other_step, scans).cases("done") == ("a", "b", "c")
-    model = write_model(tmp_path / "model", threshold_plan, seeds=(0, 1))
-    other_model = Predictor(model, replace(PLAIN, step=1.0, folds=("0",)), device="cpu")
+    model = write_model(tmp_path / "other", replace(threshold_plan, name="other"))
+    other_model = Predictor(model, replace(PLAIN, step=1.0), device="cpu")
     assert run(other_model, scans).cases("done") == ("a", "b", "c")
+
+
+def test_a_fold_that_the_model_gets_later_leaves_predictions_by_the_others_done(predictor, scans, tmp_path, threshold_plan):
+    run(predictor, scans)
+    model = write_model(tmp_path / "model", threshold_plan, seeds=(1,))
+    assert sorted(model.folds) == ["0", "1"]
+    assert run(Predictor(model, replace(PLAIN, folds=("0",)), device="cpu"), scans).cases("skipped") == ("a", "b", "c")
+    assert run(Predictor(model, PLAIN, device="cpu"), scans).cases("done") == ("a", "b", "c")
 
 
 def test_missing_damaged_and_interrupted_results_are_redone(predictor, scans):

@@ -102,14 +102,86 @@ def a_checkpoint_alone(folder: Path) -> Path:
     return path
 
 
+def a_web_page(folder: Path) -> Path:
+    path = folder.with_suffix(".zip")
+    path.write_text("\n<!DOCTYPE html><html><body>404 Not Found</body></html>")
+    return path
+
+
+def an_empty_checkpoint(folder: Path) -> Path:
+    (folder / CHECKPOINT).write_bytes(b"")
+    return folder
+
+
+def without_plans(folder: Path) -> Path:
+    (folder / "plans.json").unlink()
+    return folder
+
+
+def a_fold_that_is_not_done(folder: Path) -> Path:
+    (folder / CHECKPOINT).rename(folder / "fold_0" / "checkpoint_latest.pth")
+    return folder
+
+
+def plans_of_2d(folder: Path) -> Path:
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"] = {"2d": plans["configurations"]["3d_fullres"]}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    return folder
+
+
+def described(folder: Path, **changes: Any) -> Path:
+    about = json.loads((folder / "dataset.json").read_text()) | changes
+    (folder / "dataset.json").write_text(json.dumps({key: value for key, value in about.items() if value is not None}))
+    return folder
+
+
+def a_second_fold_cut_short(folder: Path) -> Path:
+    (folder / "fold_1").mkdir()
+    (folder / "fold_1" / "checkpoint_final.pth").write_bytes((folder / CHECKPOINT).read_bytes()[:3000])
+    return folder
+
+
+def of_nnunet_1(folder: Path) -> Path:
+    older = folder.with_name("nnUNetTrainerV2__nnUNetPlansv2.1")
+    (older / "fold_0").mkdir(parents=True)
+    (older / "plans.pkl").write_bytes(b"")
+    (older / "fold_0" / "model_final_checkpoint.model").write_bytes(b"")
+    return older
+
+
 CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "another network": (another_network, "the network MedNeXt is not known here. Known: PlainConvUNet, ResidualEncoderUNet"),
     "a trainer that widens": (wider_layer, "encoder.stages.1.0.convs.0.conv.weight: expected shape (8, 4, 3, 3, 3)"),
     "and is named": (wider_layer, "nnUNetTrainerWide"),
     "a trainer with batch normalisation": (batch_normalised, "no encoder.stages.0.0.convs.0.norm.running_mean"),
     "and is named too": (batch_normalised, "nnUNetTrainerBN"),
-    "a checkpoint cut short": (cut_checkpoint, "checkpoint_final.pth: expected a model folder or a whole zip"),
-    "a placeholder for a checkpoint": (text_for_a_checkpoint, "checkpoint_final.pth"),
+    "a checkpoint cut short": (
+        cut_checkpoint,
+        "checkpoint_final.pth: expected a whole checkpoint, as torch 1.6 and later save it",
+    ),
+    "a placeholder for a checkpoint": (text_for_a_checkpoint, "found: a pointer of Git LFS, which stands for the file"),
+    "an empty checkpoint": (an_empty_checkpoint, "checkpoint_final.pth: expected a whole checkpoint, as torch 1.6 and later"),
+    "and it says so": (an_empty_checkpoint, "found: an empty file"),
+    "a second fold cut short": (a_second_fold_cut_short, "fold_1/checkpoint_final.pth: expected a whole checkpoint"),
+    "a web page for a zip": (a_web_page, "expected a model folder or a whole zip, found: a web page"),
+    "no plans": (without_plans, "plans.json: is missing. Give the results folder with plans.json"),
+    "a fold without plans": (lambda folder: without_plans(folder) / "fold_0", "plans.json: is missing"),
+    "a zip without plans": (lambda folder: zipped(without_plans(folder)), "expected one results folder in it, with plans.json"),
+    "plans of another configuration": (plans_of_2d, "it has 2d. Take the plans.json that nnU-Net wrote beside this fold"),
+    "no channel names": (lambda folder: described(folder, channel_names=None), "expected channel_names such as {'0': 'CT'}"),
+    "a channel more": (
+        lambda folder: described(folder, channel_names={"0": "T1", "1": "T2"}),
+        "2 channels, but 1 normalization_schemes and 1 entries of use_mask_for_norm. Take the dataset.json and the plans.json",
+    ),
+    "a label less": (
+        lambda folder: described(folder, labels={"background": 0, "left": 1}),
+        "expected shape (2, 4, 1, 1, 1), found shape (3, 4, 1, 1, 1). Take the plans.json and dataset.json of this training",
+    ),
+    "a fold that is not done": (a_fold_that_is_not_done, "found fold_0/checkpoint_latest.pth. Give that file to import it"),
+    "a circle of plans": (lambda folder: configured(folder, inherits_from="3d_fullres"), "'3d_fullres' inherits from itself"),
+    "a model of nnU-Net 1": (of_nnunet_1, "found one of nnU-Net 1 (plans.pkl). These cannot be imported"),
+    "a fold of it": (lambda folder: of_nnunet_1(folder) / "fold_0", "found one of nnU-Net 1 (plans.pkl)"),
     "a checkpoint of more than numbers": (asks_for_more, "which is not plain data"),
     "a zip cut short": (lambda folder: cut(zipped(folder), 0.8), "expected a model folder or a whole zip"),
     "a zip of a bad checkpoint": (lambda folder: zipped(cut_checkpoint(folder)), "checkpoint_final.pth"),

@@ -96,7 +96,7 @@ def test_a_configuration_inherits_what_it_does_not_say(tmp_path):
     rewritten(tmp_path / "it", lambda plans: plans["configurations"].update(base=entry))
     assert read_nnunet(tmp_path / "it").plan.batch_size == 5
     rewritten(tmp_path / "it", lambda plans: plans["configurations"]["base"].update(inherits_from="3d_fullres"))
-    with pytest.raises(ModelError, match="no configuration '3d_fullres' to be found"):
+    with pytest.raises(ModelError, match="configuration '3d_fullres' inherits from itself"):
         read_nnunet(tmp_path / "it")
 
 

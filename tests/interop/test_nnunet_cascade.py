@@ -257,3 +257,32 @@ def test_an_imported_cascade_predicts_what_the_plain_formulas_do(tmp_path: Path,
     assert (found.labels.data == decided(logits)).mean() > 0.999
     silent = slowly(image, predictor, spacing, np.zeros_like(first))
     assert np.abs(silent - logits).max() > 0.01  # the labels are looked at
+
+
+def test_with_half_sums_a_tie_of_the_coarse_stage_falls_as_in_nnunet(tmp_path: Path) -> None:
+    """nnU-Net rounds logits to half precision on the scan's grid too, and hands on the first of equals."""
+    predictor = Predictor(
+        import_model(write_cascade(tmp_path / "results"), Workspace(tmp_path / "ws")),
+        InferenceOptions(precision="fp32", mirror=False, half_sums=True),
+        device="cpu",
+    )
+    coarse = predictor.coarse
+    assert coarse is not None
+    state = coarse.networks[0].state_dict()
+    for part in ("weight", "bias"):
+        heads = state[f"decoder.heads.0.{part}"]
+        heads[1:] = heads[0] + (heads[1:] - heads[0]) * 1e-3  # heads that hardly differ
+    rng = np.random.default_rng(1)
+    image = (50 + ndimage.gaussian_filter(rng.normal(size=(24, 20, 22)), 1.0) * 100).astype(np.float32)
+    volume = Volume(image[None], Geometry.from_spacing(image.shape, (1.3, 1.1, 1.0)))
+    logits = coarse.infer(coarse.prepare(volume)).logits
+    how: dict[str, Any] = {"mode": "edge", "anti_aliasing": False}
+    whole = np.stack([resize(head.astype(float), image.shape, 1, **how) for head in logits])
+    found = predictor.prepare(volume).data[1:]
+
+    def agree(logits: np.ndarray) -> float:
+        labels = resized_labels(logits.argmax(axis=0), found.shape[1:])
+        return float((found == np.stack([labels == code for code in (1, 2)])).mean())
+
+    assert agree(whole.astype(np.float16)) > 0.999  # all but where float32 rounds to another half
+    assert agree(whole) < 0.98

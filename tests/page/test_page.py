@@ -22,15 +22,22 @@ from autoseg.imaging.mesh import SurfaceMesh, write_scene
 from autoseg.imaging.volume import LabelVolume
 from autoseg.options import EvaluateOptions, ReconstructOptions, ReportOptions, SurfaceOptions
 from autoseg.page import viewer
+from autoseg.page.cases import case_article
 from autoseg.page.markup import colour_of, number, scrubbed
 from autoseg.page.panel import FEWEST, fill_panel
 from autoseg.page.pictures import draw_planes
 from autoseg.page.plots import Curve, Spread, draw_distribution, draw_lines
+from autoseg.page.runs import RunRecord, recipe_section
 from autoseg.page.scene import PageCase, Scene, read_scene
 from autoseg.pipeline import evaluate, reconstruct, report
+from autoseg.records import CaseRecord, FoldRecord, as_recorded
+from autoseg.training.recipe import Recipe
 from autoseg.workspace import write_json
 from tests.helpers.evaluations import NASTY, ONE, ONE_WORKER, STRUCTURE, ball, write_noisy_page
+from tests.helpers.models import make_plan
 
+BESIDE = ["methods.md", "references.bib"]
+NO_CASES = {"training": (), "validation": ()}
 VOID = {"meta", "link", "br", "input", "image", "path", "rect", "circle"}
 
 
@@ -110,12 +117,26 @@ def test_nothing_on_the_page_leads_out_of_it(page, source):
     for tag, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
             if name in attributes:
-                assert re.match(r"#|data:image/png;base64,|$", attributes[name]), (tag, attributes[name][:80])
+                inside = re.match(r"#|data:image/png;base64,|$", attributes[name])
+                assert inside or attributes[name] in BESIDE, (tag, attributes[name][:80])
     own = re.sub(r'<script type="application/octet-stream".*?</script>', "", source, flags=re.DOTALL)
     assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest", own)
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
     assert "http" not in policy
+
+
+def test_the_page_leads_to_the_methods_text_and_its_references_beside_it(place, page):
+    leads = [link["href"] for link in page.all("a") if not link["href"].startswith("#")]
+    assert leads == BESIDE
+    assert all((place / "evaluation" / name).is_file() for name in leads)
+
+
+def test_a_page_without_a_methods_text_beside_it_leads_nowhere(place, tmp_path):
+    shutil.copy(next((place / "predicted").glob("*.nii.gz")), tmp_path)
+    page = report(tmp_path, ReportOptions(), ONE_WORKER).path
+    assert not (tmp_path / "methods.md").exists()
+    assert "methods.md" not in page.read_text(encoding="utf-8")
 
 
 def test_no_folder_of_this_machine_is_on_the_page(place, source):
@@ -153,7 +174,7 @@ def test_what_was_reconstructed_is_shown_with_its_label_maps_measurements_and_su
     page = Outline(source)
     assert "Reconstruction of 3 label maps" in page.texts
     assert "labels, in the colour of the structure" in page.texts
-    assert {"euler number", "surface area mm2", STRUCTURE} <= set(page.texts)
+    assert {"euler number", "surface area, mm²", STRUCTURE} <= set(page.texts)
     assert len(page.all("image")) == 9
     assert sum(a.get("class") == "predicted" for a in page.all("path")) >= 9
     assert str(tmp_path) not in source
@@ -291,7 +312,9 @@ def test_a_distribution_has_a_mark_for_every_case_within_its_frame(values):
 
 
 def test_curves_with_gaps_and_of_one_check_are_drawn():
-    assert 'd="M' in draw_lines("loss", [5], [Curve("a", "first", [0.3]), Curve("b", "second", [None])])
+    assert draw_lines("loss", [1, 2], [Curve("a", "first", [0.3, 0.2])]).count('class="first" d="M') == 1
+    alone = draw_lines("loss", [5], [Curve("a", "first", [0.3]), Curve("b", "second", [None])])
+    assert alone.count("<circle") == 1  # a line of one place would not be seen
     assert draw_lines("loss", [1, 2], [Curve("a", "first", [None, None])]) == ""
 
 
@@ -406,3 +429,27 @@ def test_the_panel_is_filled_with_what_there_is_room_for(place):
     assert some.n_left_out == 2
     names = {f'id="{name}"' for entry in some.entries for name in entry["volumes"].values()}
     assert all(any(name in block for block in some.blocks) for name in names)
+
+
+def test_settings_have_the_names_that_the_command_line_takes():
+    task = as_recorded({"plan": make_plan(), "labels": ONE, "recipe": Recipe(), "length": {}, "seed": 0} | NO_CASES)
+    shown = recipe_section(RunRecord(FoldRecord(task)))
+    assert all(name in shown for name in ("augmentation free epochs", "constant until", "validations"))
+    assert not any(f">{name}<" in shown for name in ("plain epochs", "hold", "checks"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("surface_area_mm2", "surface area, mm²"),
+        ("longest_diameter_mm", "longest diameter, mm"),
+        ("mesh_volume_difference_percent", "mesh volume difference, %"),
+        ("fold_agreement", "inter-fold Dice"),
+        ("voxels", "voxels"),
+    ],
+)
+def test_measurements_are_named_in_words_with_their_unit(name, said):
+    article = case_article(
+        PageCase("a", record=CaseRecord(measurements=({"structure": "thing", name: 1.0},))), None, None, ONE, "#a"
+    )
+    assert f">{said}</th>" in article

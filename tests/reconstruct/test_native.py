@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from skimage.transform import resize
 
 from autoseg.errors import GeometryError
 from autoseg.imaging.crop import crop, nonzero_box
@@ -119,6 +120,23 @@ def test_very_sure_logits_make_no_overflow():
 def test_equal_logits_are_background():
     geometry = Geometry.from_spacing((3, 3, 3), (1, 1, 1))
     assert not logits_to_codes(np.zeros((4, 3, 3, 3), np.float16), geometry, geometry.resized((5, 4, 6))).any()
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (11, 9, 12)], ids=["the same grid", "another grid"])
+def test_logits_in_half_precision_tie_as_in_nnunet(shape: tuple[int, int, int]) -> None:
+    """scikit-image in float64, rounded to half precision, the first of equals: what nnU-Net 2.8 does on the way to a scan."""
+    geometry = Geometry.from_spacing((5, 6, 7), (1, 1, 1))
+    logits = (2 + 0.002 * noise((3, *geometry.shape))).astype(np.float16).astype(np.float32)  # 2 and 2.002 are neighbours
+    how = {"mode": "edge", "anti_aliasing": False}
+    rounded = np.stack([resize(head.astype(float), shape, 1, **how) for head in logits]).astype(np.float16)
+    native = geometry.resized(shape)
+    found = logits_to_codes(logits, geometry, native, in_half=True, slab_voxels=100)
+    assert (found == rounded.argmax(axis=0)).mean() > 0.99  # all but where float32 rounds to another half
+    chances = probabilities_to_native(logits, geometry, native, in_half=True)
+    expected = np.exp(rounded.astype(float)) / np.exp(rounded.astype(float)).sum(axis=0)
+    assert (np.abs(chances - expected).max(axis=0) < 3e-4).mean() > 0.99
+    differ = (found != logits_to_codes(logits, geometry, native)).mean()
+    assert differ == 0 if shape == geometry.shape else differ > 0.05
 
 
 def test_logits_are_left_as_they_were():

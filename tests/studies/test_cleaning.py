@@ -52,8 +52,8 @@ def test_what_helps_by_the_paired_test_is_kept_and_what_harms_is_not(tmp_path: P
     found = decide_rules(files(tmp_path), LABELS, LocalEngine(1))
     assert found.rules == (KeepLargest((1,)), FillHoles((1,)))
     told = {f"{decision.what}, {decision.chosen}": decision.rule for decision in found.decisions}
-    assert "p = " in told["post-processing of organ, largest piece of [1]: helps"]
-    assert "-" in told["post-processing of pair, largest piece of [4]: no"]
+    assert "p = " in told["post-processing of organ, only the largest piece of label 1: helps"]
+    assert "-" in told["post-processing of pair, only the largest piece of label 4: not kept"]
 
 
 def test_predictions_that_gain_nothing_or_too_seldom_are_left_alone(tmp_path: Path) -> None:

@@ -123,11 +123,14 @@ def test_a_study_leaves_one_model_with_its_decisions(place: Path, tmp_path: Path
     for heading in ("Configurations", "Decided", "Ensembles that were considered", "Calibration", "minus the others"):
         assert f"<h3>{heading}" in page or heading in page.split("<h3>Decided")[0]
     assert all(decision["what"] in page for decision in record["decisions"])
+    assert page.count("percentage points on average (expected calibration error)") == page.count('<article class="case"')
     assert str(place) not in page
     assert "case-10" in page or 'id="case-4"' in page
     scans = place / "Dataset007_Abdomen" / "imagesTs"
     words = ["predict", "-i", str(scans), "-o", str(tmp_path), "-m", record["model"], "--probabilities", "--device", "cpu"]
     assert call(place, *words, "--quiet") == 0
+    assert call(place, "report", str(tmp_path)) == 0
+    assert "percentage points on average" in (tmp_path / "report.html").read_text()  # the model has it from the study
     with np.load(next(tmp_path.glob("*_probabilities.npz"))) as stored:
         np.testing.assert_allclose(stored["probabilities"].astype(float).sum(axis=0), 1, atol=5e-3)
 

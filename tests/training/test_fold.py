@@ -73,7 +73,7 @@ def test_the_final_phase_holds_the_voxels_of_the_cases_no_more_than_twelve_times
     monkeypatch.setattr(fold, "make_batch", lambda *args: args)
     monkeypatch.setattr(fold, "fit", lambda network, batch, *args, **named: given.append(batch) or Fitted(None, {}, None))
     labels = LabelSchema(("blob",), ((1,),), False, (1,))
-    recipe = Recipe(batch_size=2, patch_curriculum=(), bf16=False)
+    recipe = Recipe(batch_size=2, patch_curriculum=(), bf16=False, validations=25)
     task = FoldTask(plan, labels, recipe, Length(steps=1), 0, tuple("abcdefgh"), ("i",), "")  # an epoch is four steps
     train_fold(task, prepared=tmp_path, folder=tmp_path, device=CPU)
     for steps, begins in ((100, 70), (1000, 953)):
@@ -96,7 +96,7 @@ def test_a_training_whose_loss_is_not_a_number_names_the_cases_of_the_batch(plan
     small = replace(plan, network=FLAT, patch_size=(16, 16, 16), mirror_axes=())
     labels, recipe = (
         LabelSchema(("blob",), ((1,),), False, (1,)),
-        Recipe(batch_size=1, patch_curriculum=(), bf16=False, validation_patches=1),
+        Recipe(batch_size=1, patch_curriculum=(), bf16=False, validations=25, validation_patches=1),
     )
     task = FoldTask(small, labels, recipe, Length(steps=40), 0, ("sound", "broken"), ("sound",), "")
     with pytest.raises(TrainingError, match=r"(?s)step \d+: the loss is nan.*\nThe batch of that step: broken$"):

@@ -116,19 +116,22 @@ def test_it_learns(tmp_path):
 
 @pytest.mark.thorough
 def test_resuming_equals_not_having_been_interrupted(tmp_path):
-    _, straight = run(tmp_path / "a")
+    rows, before, after = [], [], []
+    _, straight = run(tmp_path / "a", rows=rows)
 
     def dies(step, fraction, left=0):
-        if step == 13:
+        if step == 14:
             raise OSError("disk gone")
         return batch(step, fraction)
 
     often = replace(RECIPE, checkpoint_minutes=1e-9)
     with pytest.raises(OSError, match="disk gone"):
-        run(tmp_path / "b", recipe=often, batch=dies)
-    assert 5 < read_state(tmp_path / "b" / "checkpoint.safetensors").step <= 13
-    state, resumed = run(tmp_path / "b", recipe=often)
+        run(tmp_path / "b", recipe=often, batch=dies, rows=before)
+    assert 5 < (reached := read_state(tmp_path / "b" / "checkpoint.safetensors").step) <= 14
+    state, resumed = run(tmp_path / "b", recipe=often, rows=after)
     assert state.step == 24
+    written = [row for row in before if row.step <= reached] + after
+    assert [replace(row, seconds=0) for row in written] == [replace(row, seconds=0) for row in rows]
     for name, tensor in straight.items():
         assert torch.equal(tensor, resumed[name]), name
 

@@ -121,6 +121,24 @@ def test_orthogonalised_matrices_have_their_directions_and_equal_lengths():
     assert all(map(torch.equal, orthogonalised(zeros), zeros))
 
 
+def test_a_kernel_moves_the_same_in_whatever_order_it_lies():
+    torch.manual_seed(0)
+    kernels = [torch.nn.Parameter(torch.randn(6, 4, 3, 3, 3)) for _ in range(2)]
+    kernels[1].data = kernels[0].detach().clone(memory_format=torch.channels_last_3d)
+    for kernel in kernels:
+        optimizer = Muon([kernel], lr=0.1)
+        for step in range(3):
+            kernel.grad = torch.sin(kernel.detach() + step)
+            optimizer.step()
+    assert torch.allclose(*kernels, atol=1e-5)
+    assert kernels[1].is_contiguous(memory_format=torch.channels_last_3d)
+    kernels[1].grad = kernels[1].grad.contiguous()  # as no convolution hands it back
+    kernels[0].grad = kernels[1].grad.clone()
+    for kernel in kernels:
+        Muon([kernel], lr=0.1).step()
+    assert torch.allclose(*kernels, atol=1e-5)
+
+
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon of its own")
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
 def test_muon_goes_where_torchs_own_goes(shape):

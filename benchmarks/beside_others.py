@@ -1,0 +1,169 @@
+"""What training steps lose beside other work on the same cores, by how the threads of a process wait and how many they are.
+
+    python benchmarks/beside_others.py [--repeats 3] [--seconds 4] [--arms ...] [--situations ...]
+
+The steps are those of a small U-Net on noise. Two processes of each arm are started once and take turns; an arm is an
+environment in which torch was loaded and a number of threads. In each turn one of them, or both, take steps for some seconds:
+alone, beside one and beside as many busy loops as there are cores, and both at the same time; the second also with half of the
+cores, as autoseg has it where the first is at work already. Arms are interleaved. Each turn is stored at once in
+``results/beside_others.json``; turns that are there are not taken again.
+
+*Rate* is steps per second, of all processes together where two train. What two training runs at once lose to one after the
+other is 1 - rate of both / rate of one alone; what a run beside busy loops would get from a fair scheduler is cores / (cores +
+loops) of its rate alone. The cause can be read from the seconds of the processor that a step takes in each situation: threads
+that spin while others have the core use it for nothing, and threads that wait for one that has no core use none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "beside_others.json"
+CORES = os.cpu_count() or 1
+ENVIRONMENTS: dict[str, dict[str, str]] = {
+    "as it is": {},
+    "spin 1000": {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"},
+    "spin 10000": {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"},
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+}
+# situation -> (processes that train, busy loops); in the last one the second process has a thread for half of the cores alone
+LATER = "another begins later"
+SITUATIONS = {"alone": (1, 0), "one loop": (1, 1), "a loop a core": (1, CORES), "two trainings": (2, 0), LATER: (2, 0)}
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--arms", nargs="+", default=list(ENVIRONMENTS), choices=list(ENVIRONMENTS))
+    parser.add_argument("--situations", nargs="+", default=list(SITUATIONS), choices=list(SITUATIONS))
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--work", action="store_true", help="take steps as the standard input says")
+    args = parser.parse_args()
+    if args.work:
+        work()
+        return
+    stored: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {"turns": {}}
+    with ExitStack() as stack:
+        workers: dict[str, list[subprocess.Popen[str]]] = {}
+        for repeat in range(args.repeats):
+            for situation in args.situations:
+                for arm, threads in ((arm, threads) for threads in sorted({1, CORES}) for arm in args.arms):
+                    turns = stored["turns"].setdefault(situation, {}).setdefault(f"{arm}, {threads} threads", [])
+                    if len(turns) > repeat:
+                        continue
+                    if arm not in workers:
+                        workers[arm] = [stack.enter_context(started(ENVIRONMENTS[arm])) for _ in range(2)]
+                    turns.append(turn(workers[arm], situation, threads, args.seconds))
+                    print(situation, arm, threads, turns[-1], flush=True)
+                    write(args.out, stored)
+    print(table(stored["turns"]))
+
+
+def write(path: Path, stored: dict[str, Any]) -> None:
+    from machine import about
+
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps({**stored, "machine": about()}, indent=1))
+    draft.replace(path)
+
+
+@contextmanager
+def started(environment: dict[str, str]) -> Any:
+    """A process that takes steps when it is told to."""
+    own = {name: value for name, value in os.environ.items() if name not in WAITING} | environment
+    words = [sys.executable, __file__, "--work"]
+    with subprocess.Popen(words, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            ask(process, CORES, 0.5)  # what the first steps set up is done
+            answer(process)
+            yield process
+        finally:
+            process.terminate()
+
+
+def ask(process: subprocess.Popen[str], threads: int, seconds: float) -> None:
+    assert process.stdin
+    process.stdin.write(f"{threads} {seconds}\n")
+    process.stdin.flush()
+
+
+def answer(process: subprocess.Popen[str]) -> dict[str, float]:
+    assert process.stdout
+    found: dict[str, float] = json.loads(process.stdout.readline())
+    return found
+
+
+def turn(workers: list[subprocess.Popen[str]], situation: str, threads: int, seconds: float) -> dict[str, float]:
+    """Steps per second, and seconds of the processor for each, in a situation."""
+    trainings, loops = SITUATIONS[situation]
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+    try:
+        time.sleep(0.2 * bool(busy))
+        for number, process in enumerate(workers[:trainings]):
+            ask(process, max(1, CORES // 2) if number and situation == LATER else threads, seconds)
+        found = [answer(process) for process in workers[:trainings]]
+    finally:
+        for loop in busy:
+            loop.kill()
+            loop.wait()
+    steps = sum(one["steps"] for one in found)
+    rate = sum(one["steps"] / one["seconds"] for one in found)
+    return {"rate": round(rate, 4), "cpu_per_step": round(sum(one["cpu"] for one in found) / steps, 4)}
+
+
+def work() -> None:
+    """Read ``THREADS SECONDS`` lines; take steps for as long, and print how many and what they took."""
+    import torch
+
+    from autoseg.networks import build_network
+    from autoseg.networks.cpu import keep_memory, put_channels_last
+    from planners import NetworkSpec
+
+    keep_memory()
+    torch.manual_seed(0)
+    strides = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
+    network = build_network(NetworkSpec("unet", 1, 3, (8, 16, 32), strides, ((3, 3, 3),) * 3, (2, 2, 2), (2, 2))).train()
+    put_channels_last(network)
+    optimizer, x = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9), torch.rand(2, 1, 32, 40, 32)
+    for line in sys.stdin:
+        threads, seconds = line.split()
+        torch.set_num_threads(int(threads))
+        begun, cpu, steps = time.perf_counter(), time.process_time(), 0
+        while not steps or time.perf_counter() - begun < float(seconds):
+            optimizer.zero_grad(set_to_none=True)
+            network(x).square().mean().backward()
+            optimizer.step()
+            steps += 1
+        found = {"steps": steps, "seconds": time.perf_counter() - begun, "cpu": time.process_time() - cpu}
+        print(json.dumps(found), flush=True)
+
+
+def table(turns: dict[str, dict[str, list[dict[str, float]]]]) -> str:
+    """Markdown: rates relative to the first arm with all cores alone, and processor time a step; medians."""
+    arms = list(next(iter(turns.values())))
+    base = statistics.median(one["rate"] for one in turns["alone"][f"as it is, {CORES} threads"])
+    lines = ["| arm | " + " | ".join(turns) + " |", "|---" * (1 + len(turns)) + "|"]
+    for arm in arms:
+        cells = []
+        for found in turns.values():
+            rates, cpu = ([one[key] for one in found.get(arm, [])] for key in ("rate", "cpu_per_step"))
+            middle, low, high = statistics.median(rates) / base, min(rates) / base, max(rates) / base
+            cells.append(f"{middle:.2f} ({low:.2f}–{high:.2f}), {statistics.median(cpu):.2f} s")
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""A process counts the cores that are free for it, and computes with no more threads."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoseg.cli.common import share_cores
+from autoseg.engines import CoreUse, core_use, cores, free_cores, kept_busy, usable_cores
+
+
+@pytest.mark.parametrize(
+    ("usable", "busy", "threads"),
+    [(2, 0.0, 2), (2, 0.4, 2), (2, 1.0, 1), (2, 1.9, 1), (1, 0.9, 1), (4, 1.2, 3), (16, 8.0, 8), (16, 15.7, 8), (64, 3.2, 61)],
+)
+def test_there_are_as_many_threads_as_free_cores_and_half_at_least(usable: int, busy: float, threads: int) -> None:
+    assert free_cores(usable, busy) == threads
+
+
+@pytest.fixture
+def two_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two of four cores without a quota; the file that says what the cores did."""
+    monkeypatch.setattr(cores, "_affinity", lambda: {1, 2})
+    for name in ("QUOTA", "STAT"):
+        monkeypatch.setattr(cores, name, tmp_path / name)
+    monkeypatch.setattr(cores, "OLD_QUOTA", (tmp_path / "quota", tmp_path / "period"))
+    return tmp_path
+
+
+def test_only_the_cores_of_this_process_count(two_cores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores.os, "sysconf", lambda name: 100)
+    lines = ("cpu 9 9 9 9 9 9 9 9 0 0", *(f"cpu{n} {1000 * n} 200 300 70000 500 60 70 80 0 0" for n in range(4)), "intr 5")
+    cores.STAT.write_text("\n".join(lines))
+    found = core_use()
+    assert found
+    assert found.worked == pytest.approx((1000 + 2000 + 2 * (200 + 300 + 60 + 70 + 80)) / 100), "neither idle nor waiting"
+
+
+@pytest.mark.parametrize("text", [None, "", "cpu1 few", "cpu1 1 2"])
+def test_a_system_that_does_not_say_what_its_cores_do_is_taken_for_free(two_cores: Path, text: str | None) -> None:
+    if text is not None:
+        cores.STAT.write_text(text)
+    assert kept_busy(core_use(), core_use()) == 0
+
+
+def test_others_are_what_this_process_is_not(two_cores: Path) -> None:
+    before, after = CoreUse(10.0, 500.0, 3.0), CoreUse(14.0, 507.0, 6.0)
+    assert kept_busy(before, after) == pytest.approx(1.0)
+    assert kept_busy(before, CoreUse(14.0, 502.0, 6.0)) == 0, "clocks that tick apart"
+    assert kept_busy(before, CoreUse(10.1, 500.2, 3.0)) == 0, "too short to say"
+    assert kept_busy(None, after) == kept_busy(before, None) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "usable"),
+    [
+        ({}, 2),
+        ({"QUOTA": "max 100000"}, 2),
+        ({"QUOTA": "150000 100000"}, 1),
+        ({"QUOTA": "50000 100000"}, 1),
+        ({"QUOTA": "800000 100000"}, 2),
+        ({"QUOTA": "damaged"}, 2),
+        ({"quota": "-1", "period": "100000"}, 2),
+        ({"quota": "100000", "period": "100000"}, 1),
+    ],
+)
+def test_the_quota_of_a_container_limits_the_cores(two_cores: Path, files: dict[str, str], usable: int) -> None:
+    for name, text in files.items():
+        (two_cores / name).write_text(text)
+    assert usable_cores() == usable
+
+
+def test_others_use_first_what_the_quota_leaves_out(two_cores: Path) -> None:
+    cores.QUOTA.write_text("100000 100000")
+    assert kept_busy(CoreUse(0.0, 0.0, 0.0), CoreUse(2.0, 2.0, 0.0)) == 0, "one core of two is busy, and one is ours"
+    assert kept_busy(CoreUse(0.0, 0.0, 0.0), CoreUse(2.0, 3.0, 0.0)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("environment", "device", "threads"), [("", "cpu", 2), ("3", "cpu", 4), ("", "cuda:0,cuda:1", 4)])
+def test_networks_leave_busy_cores_to_others(
+    environment: str, device: str, threads: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if environment:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    monkeypatch.setattr(cores, "_affinity", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(cores, "_quota", lambda: None)
+    monkeypatch.setattr("autoseg.engines.core_use", lambda: CoreUse(4.0, 10.0, 2.0))
+    usual = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        with caplog.at_level(logging.INFO, "autoseg"):
+            share_cores(CoreUse(0.0, 0.0, 0.0), device, "--threads")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(usual)
+    told = ["others keep 2.0 of 4 cores busy: networks use 2 of them (--threads takes another number)"]
+    assert caplog.messages == (told if threads < 4 else [])
