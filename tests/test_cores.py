@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 from autoseg.cli.common import share_cores
 from autoseg.engines import CoreUse, core_use, cores, free_cores, kept_busy, usable_cores
+from autoseg.options import Runtime
+from autoseg.studies.fold import Run, threads_begun_with
+from autoseg.training.checkpoint import LoopState, save_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -99,3 +104,13 @@ def test_networks_leave_busy_cores_to_others(
         torch.set_num_threads(usual)
     told = ["others keep 2.0 of 4 cores busy: networks use 2 of them (--threads takes another number)"]
     assert caplog.messages == (told if threads < 4 else [])
+
+
+@pytest.mark.parametrize(("state", "fresh", "threads"), [(3, False, 3), (0, False, 0), (3, True, 0), (None, False, 0)])
+def test_a_fold_goes_on_with_the_threads_it_began_with(tmp_path: Path, state: int | None, fresh: bool, threads: int) -> None:
+    if state is not None:
+        (tmp_path / "fold_1").mkdir()
+        begun = LoopState("same", 9, False, threads=state)
+        save_checkpoint(tmp_path / "fold_1" / "checkpoint.safetensors", begun, torch.nn.Linear(2, 2), {}, [])
+    run = SimpleNamespace(folder=tmp_path, device=torch.device("cpu"), runtime=Runtime(fresh=fresh))
+    assert threads_begun_with(cast(Run, run), "1") == threads

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Progress",
     "add_common",
+    "asked_threads",
     "install_log",
     "place_among_ranks",
     "print_findings",
@@ -62,6 +63,12 @@ def runtime_of(args: argparse.Namespace) -> Runtime:
     from autoseg.options import Runtime
 
     return replace(options_from(args, Runtime()), progress=Progress(args.quiet))
+
+
+def asked_threads() -> int | None:
+    """The threads that the environment asks for by one plain number."""
+    words = os.environ.get("OMP_NUM_THREADS", "")
+    return int(words) if words.isdecimal() and int(words) else None
 
 
 def share_cores(before: CoreUse | None, device: str, remedy: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 from dataclasses import replace
 
-from autoseg.cli.common import install_log, place_among_ranks, runtime_of, share_cores, workspace_of
+from autoseg.cli.common import asked_threads, install_log, place_among_ranks, runtime_of, share_cores, workspace_of
 from autoseg.cli.flags import add_flags, options_from
 from autoseg.engines import core_use
 from autoseg.errors import AutosegError
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     install_log(args.quiet, silent=index > 0)
     try:
         with join(index, count, args.device, local=local, here=here) as (ranks, device):
+            options = replace(options, threads=options.threads or asked_threads())
             if options.threads is None and count == 1:
                 share_cores(before, device, "--threads")
             folds = train(

@@ -31,9 +31,8 @@ def nonzero_box(data: np.ndarray) -> Box:
     found = np.zeros(data.shape[1:], bool)
     for channel in data:
         found |= channel != 0
-    plane = found.any(axis=0)  # one look at all voxels for two axes
-    rows = found.reshape(len(found), -1).any(axis=1)
-    lines = [np.flatnonzero(line) for line in (rows, plane.any(axis=1), plane.any(axis=0))]
+    plane = np.logical_or.reduce(found, axis=0)  # one look at all voxels for two axes
+    lines = [np.flatnonzero(line) for line in (found.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))]
     if not len(lines[0]):
         return (0,) * found.ndim, found.shape
     return tuple(int(line[0]) for line in lines), tuple(int(line[-1]) + 1 for line in lines)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 
-from autoseg.engines import saying
+from autoseg.engines import saying, usable_cores
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.locks import run_lock
 from autoseg.methods.model import tell_methods
@@ -16,7 +16,7 @@ from autoseg.options import Runtime, TrainOptions
 from autoseg.pipeline.reporting import try_report
 from autoseg.room import check_writable
 from autoseg.studies.crossval import CrossValidation, cross_validate
-from autoseg.studies.fold import FoldResult, Run, coarse_labels, train_one
+from autoseg.studies.fold import FoldResult, Run, coarse_labels, threads_begun_with, train_one
 from autoseg.studies.lanes import device_names
 from autoseg.studies.settled import check_model, settled_run
 from autoseg.studies.side_by_side import choose_lanes, train_side_by_side
@@ -81,7 +81,7 @@ def train(
         for result in results:
             on_fold(result)
     else:
-        results = _train_in_a_row(run, on_fold, ranks)
+        results = _train_in_a_row(run, on_fold, ranks, options.threads)
     if options.report and ranks.is_first and sum(one.report is not None for one in results) > 1:
         together = cross_validate(run, results, groups)
         try_report(together.folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
@@ -96,12 +96,15 @@ def _check_places(run: Run) -> None:
     check_model(run)
 
 
-def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object], ranks: Ranks) -> list[FoldResult]:
-    """Train all folds of a run in this process, and its ranks."""
+def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object], ranks: Ranks, threads: int | None) -> list[FoldResult]:
+    """Train all folds of a run in this process, and its ranks; a fold that goes on has the threads that it began with, unless
+    ``threads`` tells another number, so that it ends as if nobody had disturbed it."""
     results, runtime = [], Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh)
     for name in run.tasks:
         called = saying(f"fold {name}" if len(run.tasks) > 1 else "")
         with called, ranks.held(run_lock(run.folder / f"fold_{name}")), told_when_short_of_memory():
+            if not threads and (begun := threads_begun_with(run, name)):
+                use_threads(min(begun, usable_cores()))
             results.append(train_one(run, name))
             if ranks.is_first:
                 try_report(results[-1].folder, runtime=runtime)

@@ -42,7 +42,7 @@ from autoseg.versions import versions
 from planners.plan import Plan
 from planners.records import digest, to_json
 
-__all__ = ["FoldResult", "Run", "calibrate_fold", "coarse_labels", "fold_folder", "train_one"]
+__all__ = ["FoldResult", "Run", "calibrate_fold", "coarse_labels", "fold_folder", "threads_begun_with", "train_one"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +111,12 @@ class Run:
 def fold_folder(run: Path, fold: str) -> Path:
     """Where the files of a fold lie in the folder of its run."""
     return run / f"fold_{fold}"
+
+
+def threads_begun_with(run: Run, fold: str) -> int:
+    """The threads of the CPU that a fold began with; 0 where it has not begun, begins anew, or nobody knows."""
+    state = None if run.runtime.fresh else read_state(fold_folder(run.folder, fold) / CHECKPOINT)
+    return state.threads if state and run.device.type == "cpu" else 0
 
 
 def train_one(run: Run, fold: str) -> FoldResult:

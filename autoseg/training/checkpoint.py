@@ -44,6 +44,7 @@ class LoopState:
         finished: the length is used up.
         identity: digest of recipe, plan, network, cases and seed that this state belongs to.
         losses: of the steps since the last validation; in a checkpoint alone.
+        threads: that networks on a CPU were computed by at the start, on which last digits hang; 0 where nobody knows.
     """
 
     identity: str
@@ -58,6 +59,7 @@ class LoopState:
     cooldown: float | None = None
     finished: bool = False
     losses: tuple[float, ...] = ()
+    threads: int = 0
 
 
 def save_checkpoint(

@@ -199,7 +199,8 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
     wanted = {None: "auto", True: "bf16", False: "fp32"}[job.recipe.bf16]
     if not job.checkpoint.is_file():
         job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", "none")
-        state = LoopState(identity=job.identity, steps_expected=job.length.steps or 1, bf16=False)
+        steps, threads = job.length.steps or 1, torch.get_num_threads()
+        state = LoopState(identity=job.identity, steps_expected=steps, bf16=False, threads=threads)
         averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if job.recipe.ema else {}
         return state, averaged, wanted
     state, averaged = load_checkpoint(job.checkpoint, network, optimizers.values())
