@@ -1,6 +1,6 @@
 """Training on a CPU by another checkout of the project and by this one, in turns, with the same seeds, paired by case.
 
-    PYTHONPATH=. python benchmarks/cpu_training.py OLD_CHECKOUT DATA_SET --workspace DIR [--old-steps 800] [--steps 560]
+    PYTHONPATH=. python benchmarks/cpu_training.py OLD_CHECKOUT DATA_SET --workspace DIR [--old-steps 800] [--steps 500]
 
 The old checkout trains fold 0 for ``--old-steps`` with its defaults, this one for ``--steps`` with its own. Both predict the
 validation cases. Seconds are by the clock: of the steps (which history.jsonl has) and of the whole command. The order changes
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("old", type=Path, help="another checkout")
     parser.add_argument("data_set", type=Path)
     parser.add_argument("--old-steps", type=int, default=800)
-    parser.add_argument("--steps", type=int, default=560)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cpu_training.json")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.engines import engine_of
+from autoseg.engines import cluster, engine_of
 from autoseg.errors import EngineError
 from autoseg.options import PredictOptions, ReconstructOptions, Runtime, SurfaceOptions
 from autoseg.pipeline import evaluate, predict, reconstruct
@@ -196,3 +196,22 @@ def test_a_scheduler_that_dies_is_told_and_what_was_finished_stays(apart, tmp_pa
         engine.map(Square(tmp_path, 0.5), [0, 1, *range(4, 40)], on_done=done)
     assert time.monotonic() - begun < 45
     assert {f"{name}.txt" for name in seen} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_workers_that_die_as_they_start_are_started_again(deaths, caplog):
+    """distributed 2026.8.0 raises RuntimeError where a worker is killed before it has told the scheduler of itself."""
+    left = [deaths]
+
+    def start():
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("Nanny failed to start.")
+        return "a cluster"
+
+    if deaths < cluster.STARTS:
+        assert cluster._started(start) == "a cluster"
+    else:
+        with pytest.raises(EngineError, match=r"do not start: .*Nanny failed to start.*3 times.*--engine local"):
+            cluster._started(start)
+    assert len([message for message in caplog.messages if "starting them again" in message]) == min(deaths, cluster.STARTS - 1)

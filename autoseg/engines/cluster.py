@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -44,6 +45,7 @@ START_SECONDS = 120.0  # for processes of this machine, on a busy one
 ALONE_SECONDS, SAID_SECONDS = 300.0, 30.0  # without any worker, before that is an error, and before it is said
 LOOK_SECONDS = 3.0  # between two looks at the workers, while there is enough to do
 AHEAD = 2  # items handed out for each thread of the workers: one that is done, one that waits
+STARTS = 3  # attempts to start processes of this machine
 DEATHS = 3  # of workers that an item survives; one more, and it is the item that kills them
 
 
@@ -287,20 +289,39 @@ def _of_this_machine(workers: int, devices: int) -> Iterator[Any]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="autoseg-dask-", ignore_cleanup_errors=True))
         stack.enter_context(dask.config.set(settings))
+        start = partial(
+            LocalCluster,
+            n_workers=workers,
+            threads_per_worker=2 if devices else 1,  # one reads and writes while the device has the item of the other
+            host="tls://127.0.0.1",
+            security=security,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            dashboard_address=None,
+            memory_limit=0,
+            local_directory=folder,
+            silence_logs=logging.CRITICAL,
+        )
         with _stopped_afterwards():
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=2 if devices else 1,  # one reads and writes while the device has the item of the other
-                host="tls://127.0.0.1",
-                security=security,
-                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-                dashboard_address=None,
-                memory_limit=0,
-                local_directory=folder,
-                silence_logs=logging.CRITICAL,
-            )
-            stack.enter_context(cluster)
+            cluster = stack.enter_context(_started(start))
         yield stack.enter_context(Client(cluster, set_as_default=False))
+
+
+def _started(start: Callable[[], Any]) -> Any:
+    """A cluster, begun anew where one of its workers died before it was there.
+
+    Raises:
+        EngineError: one died each time.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            return start()
+        except RuntimeError as fault:
+            why = f"the workers of --engine dask do not start: {reason_of(fault)}"
+            if not left:
+                remedy = "Look whether there is memory for them, start fewer (--workers 1), or use --engine local"
+                raise EngineError(f"{why}, {STARTS} times. {remedy}") from fault
+            logger.warning("%s; starting them again", why)
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 @contextmanager

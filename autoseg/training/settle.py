@@ -306,7 +306,7 @@ def _settle_patches(recipe: Recipe, plan: Plan, length: Length, device: str) -> 
     decisions: list[Decision] = []
     if recipe.patch_curriculum is None:
         recipe = replace(recipe, patch_curriculum=CPU_CURRICULUM)
-        sizes = ", then ".join(" x ".join(map(str, stage.patch_size)) for stage in _patches(recipe, plan))
+        sizes = ", then ".join(dict.fromkeys(" x ".join(map(str, stage.patch_size)) for stage in _patches(recipe, plan)))
         rule = "small patches teach most of it in less time (--set patch_curriculum=[] for whole ones)"
         decisions.append(Decision(PATCHES, f"patches grow: {sizes} voxels", rule))
     if recipe.validations is None:

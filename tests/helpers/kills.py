@@ -115,7 +115,7 @@ def content(path: Path) -> Any:
     if path.suffix == ".json":
         found = timeless(json.loads(path.read_text()))
         if path.name == "run.json" and "runs" in path.parts:
-            found.pop("model")  # as it was then: with the folds that had ended before, in any order where two train at once
+            found.pop("model", None)  # with the folds that had ended before, in any order where two train at once
         return found
     if path.suffix == ".jsonl":
         return [timeless(json.loads(line)) for line in path.read_text().splitlines()]
