@@ -31,7 +31,7 @@ def nonzero_box(data: np.ndarray) -> Box:
     found = np.zeros(data.shape[1:], bool)
     for channel in data:
         found |= channel != 0
-    plane = found.any(axis=0)  # one look at all voxels for two axes
+    plane: np.ndarray = np.logical_or.reduce(found)  # one look at all voxels for two axes
     lines = [np.flatnonzero(any_of_line) for any_of_line in (found.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))]
     if not len(lines[0]):
         return (0,) * found.ndim, found.shape
