@@ -96,5 +96,11 @@ run() {  # name of the folder of masks, then the command: its status, whether th
 run predict nnUNetv2_predict -d 900 -c 3d_fullres -npp 0 -nps 0
 run modelfolder nnUNetv2_predict_from_modelfolder -m "$model" -npp 0 -nps 0
 run workers nnUNetv2_predict_from_modelfolder -m "$model" -npp 1 -nps 1
-[ -e predict/noise.nii.gz ] && [ -e workers/noise.nii.gz ] && [ ! -e modelfolder/noise.nii.gz ] &&
-  grep -q "ValueError: Number of processes must be at least 1" modelfolder.log || { echo "the behaviour has changed"; exit 1; }
+venv/bin/python - <<'PYTHON'
+from pathlib import Path
+
+masks = [name for name in ("predict", "modelfolder", "workers") if Path(name, "noise.nii.gz").exists()]
+said = Path("modelfolder.log").read_text()
+assert masks == ["predict", "workers"], "nnU-Net does otherwise now: look at this finding"
+assert "ValueError: Number of processes must be at least 1" in said, "nnU-Net says another thing now: look at this finding"
+PYTHON

@@ -42,6 +42,7 @@ MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (d
 CURRICULUM = (PatchStage(0.7, 0.8, 1),)
 CPU_CURRICULUM = (PatchStage(0.6, 0.7, 1), PatchStage(0.9, 0.8, 1))  # docs/experiments/half-the-time-cpu.md
 MOST_VALIDATIONS = 25
+FEWEST_VALIDATIONS = 4  # by which a person sees a curve
 VALIDATIONS_SHARE = 0.04  # of a CPU training
 VALIDATION_SECONDS = 30  # between two on a CPU, where the length is a time
 PASSES = 3  # forward, and backward for the features and for the weights, which all cost alike
@@ -320,13 +321,13 @@ def _settle_patches(recipe: Recipe, plan: Plan, length: Length, device: str) -> 
 def _affordable_validations(recipe: Recipe, plan: Plan, length: Length) -> int:
     """How many validations a training on a CPU has time for: each is a forward pass of a few whole patches."""
     if length.steps is None:
-        return max(1, min(MOST_VALIDATIONS, int((length.seconds or 0) / VALIDATION_SECONDS)))
+        return max(FEWEST_VALIDATIONS, min(MOST_VALIDATIONS, int((length.seconds or 0) / VALIDATION_SECONDS)))
     begin, voxels = 0.0, 0.0  # of a batch, on average
     for stage in _patches(recipe, plan):
         voxels += (stage.until - begin) * stage.batch_size * math.prod(stage.patch_size)
         begin = stage.until
     one = recipe.validation_patches * math.prod(plan.patch_size)
-    return max(1, min(MOST_VALIDATIONS, int(VALIDATIONS_SHARE * length.steps * PASSES * voxels / one)))
+    return max(FEWEST_VALIDATIONS, min(MOST_VALIDATIONS, int(VALIDATIONS_SHARE * length.steps * PASSES * voxels / one)))
 
 
 def _precision(recipe: Recipe) -> Decision:

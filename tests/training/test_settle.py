@@ -150,7 +150,7 @@ def test_elsewhere_patches_and_validations_are_those_of_earlier_versions(plan):
 )
 def test_validations_take_little_of_a_training_on_a_cpu(plan, length, most):
     recipe = settle(plan, RECIPES["autoseg"], length, "cpu", VOXELS).recipe
-    assert 1 <= recipe.validations <= most
+    assert recipe.validations == max(most, 4) or 4 < recipe.validations <= most
     if length.steps == 500:
         assert recipe.validations * recipe.validation_patches < 0.05 * 3 * recipe.batch_size * 500
 
