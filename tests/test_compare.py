@@ -10,6 +10,8 @@ from autoseg.cli import main
 from autoseg.phantoms import write_phantoms
 from tests.helpers.told_numbers import unknown_numbers
 
+pytestmark = pytest.mark.slow  # whole comparisons; test_studies.py and test_outside.py have their parts
+
 COMMAND = ["compare", "Abdomen", "0", "--iterations", "2", "--set", "validations=1", "--set", "cpu_width=1", "--device", "cpu"]
 COMMAND += ["--match-flops"]
 
