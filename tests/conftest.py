@@ -9,8 +9,10 @@ from hypothesis import settings
 
 # before torch is imported: processes of tests share the cores, and so do the commands that they start
 # whatever else the machine does, all commands of a test compute with the same number
-processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+# a process of several takes its share whatever it inherits: the one that started it has read this file, too, and taken all cores
+processes = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+if processes or "OMP_NUM_THREADS" not in os.environ:
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // int(processes or 1)))
 
 
 def pytest_addoption(parser):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from autoseg.data.scan import scan_case
 from autoseg.imaging.geometry import Geometry
@@ -135,6 +137,12 @@ def test_predicting_a_scan_imports_nothing_that_it_does_not_use(tmp_path: Path) 
     imported = set(done.stdout.splitlines()[-1].split())
     assert "torch" in imported
     assert imported & NOT_FOR_A_MASK == set()
+
+
+def test_the_processes_of_the_tests_share_the_cores() -> None:
+    """Twice as many threads as cores wait for each other: a small training run took 28 s instead of one."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    assert torch.get_num_threads() <= max(1, (os.cpu_count() or 1) // processes)
 
 
 def test_the_memory_of_an_export_does_not_grow_with_its_classes() -> None:
