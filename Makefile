@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXTRAS := cluster,dicom,onnx,page,test,dev
 # tests of parts, without whole verbs, browsers and processes of their own
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
-# branches of the parts that their own quick tests take: counting them costs little; fewer than these percent is an error
+# branches of the parts that their own quick tests take: counting them costs little, and fewer than these percent is an error
 COVERED := --cov=planners $(patsubst %,--cov=autoseg.%,$(filter-out planners,$(PARTS))) $(PARTS:%=--cov-in=%)
 COVERAGE := $(COVERED) --cov-report= --cov-fail-under=89
 OTHERS := architecture measure_of_code names public records workspace

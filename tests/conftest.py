@@ -9,7 +9,7 @@ from hypothesis import settings
 
 # before torch is imported: processes of tests share the cores, and so do the commands that they start
 # whatever else the machine does, all commands of a test compute with the same number
-# a process of several takes its share whatever it inherits: the one that started it has read this file, too, and taken all cores
+# a process of several takes its share whatever it inherits: the one that started it has read this file too, and taken all cores
 processes = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
 if processes or "OMP_NUM_THREADS" not in os.environ:
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // int(processes or 1)))
