@@ -164,6 +164,7 @@ def test_the_summary_of_another_program_is_kept(report, tmp_path):
     write_report(report, tmp_path / "ours")
 
 
+@pytest.mark.thorough
 def test_a_report_takes_memory_for_its_numbers_and_one_byte_a_draw(tmp_path):
     labels = LabelSchema(("organ",), ((1,),), False, (1,))
 

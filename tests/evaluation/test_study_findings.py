@@ -23,6 +23,7 @@ def report(organ: list[float], lesion: list[float | None]) -> Report:
     return summarise(rows, LABELS)
 
 
+@pytest.mark.thorough
 def test_each_structure_is_compared_over_the_cases_that_have_it() -> None:
     before = report([0.5] * 12, [0.0, *[0.4] * 11])
     after = report([0.6] * 12, [None, *[0.4] * 11])
@@ -34,6 +35,7 @@ def test_each_structure_is_compared_over_the_cases_that_have_it() -> None:
     assert not any(change.lowers for change in (whole, organ, lesion))
 
 
+@pytest.mark.thorough
 def test_a_mean_that_falls_by_more_than_its_interval_is_told_and_noise_is_not() -> None:
     def of(gain: float, noise: float) -> Method:
         return Method("", {(case, "organ"): {"dice": 0.7 + gain + noise * (-1) ** n} for n, case in enumerate(CASES)})

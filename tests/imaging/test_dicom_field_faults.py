@@ -372,6 +372,7 @@ def test_keyholes_meet_no_centre_so_every_test_of_inside_finds_the_mask():
         np.testing.assert_array_equal(by_matplotlib, mask)
 
 
+@pytest.mark.thorough
 def test_an_outline_of_any_length_is_read_by_pydicom_as_numbers(tmp_path, draw):
     values = holey(np.random.default_rng(1), 200, 1593)[None].astype(np.uint8)
     (series,) = find_series(
@@ -618,6 +619,7 @@ def originals(tmp_path_factory, draw):
     return [(folder / name).read_bytes() for name in ("slice", "frames", "deflated", "compressed")] + [path.read_bytes()]
 
 
+@pytest.mark.thorough
 @given(data=st.data())
 @examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_files_raise_nothing_but_our_errors(originals, tmp_path, data):

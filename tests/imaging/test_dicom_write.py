@@ -182,6 +182,7 @@ def test_nothing_found_is_written_as_nothing(tmp_path):
     assert not any(mask.any() for mask in read_rtstruct(tmp_path / "rt", labels.geometry).values())
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no scans in {DATA}")
 @pytest.mark.parametrize(
     "folder", ["vendors/data/hitachi/anatomical/001", "vendors/data/ge/anatomical/001", "series/torchio_CT17"]

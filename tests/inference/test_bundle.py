@@ -267,6 +267,7 @@ def test_a_lock_file_of_an_earlier_version_stops_nobody(model):
     assert save_bundle(model, **same, weights={}).folds
 
 
+@pytest.mark.thorough
 def test_a_model_that_another_writes_for_long_is_refused(model, monkeypatch):
     monkeypatch.setattr("autoseg.locks.MODEL_SECONDS", 0.1)
     same = {"plan": make_plan(), "labels": LABELS, "channels": ("MRI",)}

@@ -94,6 +94,7 @@ def test_maps_lie_on_the_grid_of_the_scan_and_are_largest_where_the_slot_looks(p
     assert maps.data[1][BLOB] < 128  # slot 2 of head 0 looks away
 
 
+@pytest.mark.thorough
 def test_labels_do_not_depend_on_maps_but_resuming_does(place, capsys):
     assert predict(place) == 0
     labels = (place / "out/a.nii.gz").read_bytes()

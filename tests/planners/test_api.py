@@ -36,6 +36,7 @@ def test_a_budget_without_memory_is_refused(hippocampus):
         get_planner("fullres_3d").plan(hippocampus, Budget(gpu_memory_gb=0))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", PLANNERS)
 def test_every_planner_explains_every_choice_and_survives_json(name, preset, liver):

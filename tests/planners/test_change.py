@@ -49,6 +49,7 @@ def test_edited_blocks_are_kept_by_a_network_of_the_same_kind(hippocampus):
     assert with_network(edited, "unet").network.encoder_blocks == (1, 1, 2, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("preset", "name"), [("classic", "unet"), ("m", "residual_unet")])
 def test_there_and_back_is_where_one_was(preset, name, liver):
     plan = get_planner("fullres_3d", preset).plan(liver)

@@ -72,6 +72,7 @@ def test_parameters_counted_by_hand():
     assert count_parameters(spec) == residual + decoder + 2 * 5
 
 
+@pytest.mark.thorough
 def test_more_input_channels_leave_room_for_less(fingerprint_of):
     big = [((1, 1, 1), (400, 400, 400), 50)]
     one, many = (get_planner("fullres_3d").plan(fingerprint_of(big, ("MRI",) * n)) for n in (1, 60))

@@ -140,6 +140,7 @@ def test_coarse_labels_are_channels_that_lie_where_the_labels_lie(case, cascade,
             torch.testing.assert_close(batch.images[:, code], (batch.codes == code).float(), rtol=0, atol=0)
 
 
+@pytest.mark.thorough
 def test_they_are_disturbed_in_training_and_not_where_nothing_is_augmented(case, cascade, monkeypatch):
     monkeypatch.setattr("autoseg.training.augment.coarse.MOVED", 1.0)
     monkeypatch.setattr("autoseg.training.augment.coarse.OF_LABELS", 1.0)
