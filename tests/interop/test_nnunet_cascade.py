@@ -218,7 +218,9 @@ def test_background_around_the_patient_is_a_label_of_its_own_on_the_way_as_in_nn
     codes = (ndimage.gaussian_filter(rng.normal(size=(8, 14, 10)), 0.7) * 6).round().clip(0, 3).astype(np.int16)
     image = (rng.random((8, 14, 10)) > 0.4).astype(np.float32)
     image[[0, -1], [0, -1], [0, -1]] = 1  # the box around it is all
-    plan = replace(make_plan(), coarse=CoarseLabels("coarse", 3), spacing_mm=(0.8, 0.8, 0.8))
+    plan = make_plan()
+    network = replace(plan.network, in_channels=4, input_mean=(), input_std=())
+    plan = replace(plan, network=network, coarse=CoarseLabels("coarse", 3), spacing_mm=(0.8, 0.8, 0.8))
     volume = Volume(image[None], Geometry.from_spacing(codes.shape, (1.0, 1.0, 1.0)))
     found = coarse_codes(codes, volume, plan)
     around = np.where((codes == 0) & ~ndimage.binary_fill_holes(image > 0), -1, codes)
