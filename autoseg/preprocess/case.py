@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from autoseg.data.dataset import Case
 from autoseg.data.labels import IGNORE, LabelSchema
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 SITES_PER_CODE = 10_000  # enough that no patch centre repeats often; as nnU-Net 2.8 stores
+_AROUND = -1  # stands for background where all channels are 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,16 +89,19 @@ def coarse_codes(codes: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray:
 
     Returns:
         (z, y, x) int16 on the network's grid of the scan, to which masks of codes are interpolated; of equals the nearest wins,
-        as in nnU-Net 2.8. ``one_hot`` makes channels of them.
+        as in nnU-Net 2.8. As there, background around the patient, where all channels are 0, competes on its own with
+        background within, so structures win there more often. ``one_hot`` makes channels of them.
     """
     if plan.coarse is None:
         raise AutosegError(f"plan {plan.name!r} has no coarse labels among its inputs")
     data, geometry, (order, flips) = _oriented(volume.data, volume.geometry, plan)
     lower, upper = nonzero_box(data)
     geometry = geometry.cropped(lower, np.subtract(upper, lower))
-    inside = np.ascontiguousarray(crop(orient(codes, order, flips), lower, upper))
+    inside = np.array(crop(orient(codes, order, flips), lower, upper))
+    inside[(inside == 0) & ~ndimage.binary_fill_holes((crop(data, lower, upper) != 0).any(axis=0))] = _AROUND
     grid, orders = network_grid(geometry, plan), _orders(geometry, plan, "label")
-    return resample_codes(inside, geometry, grid, orders, nearest_of_equals=True)
+    found = resample_codes(inside, geometry, grid, orders, nearest_of_equals=True)
+    return np.where(found == _AROUND, 0, found)
 
 
 def one_hot(codes: np.ndarray, count: int) -> np.ndarray:

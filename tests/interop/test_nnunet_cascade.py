@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from autoseg.inference.predictor import Predictor
 from autoseg.interop.nnunet import is_nnunet, read_nnunet
 from autoseg.options import InferenceOptions
 from autoseg.pipeline import import_model
+from autoseg.preprocess.case import coarse_codes
 from autoseg.workspace import Workspace
 from planners.plan import CoarseLabels
+from tests.helpers.models import make_plan
 
 _spec = importlib.util.spec_from_file_location("nnunet_material", Path(__file__).with_name("material.py"))
 assert _spec is not None
@@ -208,6 +211,22 @@ def test_labels_go_to_another_grid_as_in_nnunet(shape: tuple[int, int, int]) -> 
     grid = Geometry.from_spacing(codes.shape, (1.0, 1.0, 1.0))
     found = resample_codes(codes, grid, grid.resized(shape), (1, 1, 1), nearest_of_equals=True)
     np.testing.assert_array_equal(found, resized_labels(codes, shape))
+
+
+def test_background_around_the_patient_is_a_label_of_its_own_on_the_way_as_in_nnunet() -> None:
+    rng = np.random.default_rng(5)
+    codes = (ndimage.gaussian_filter(rng.normal(size=(8, 14, 10)), 0.7) * 6).round().clip(0, 3).astype(np.int16)
+    image = (rng.random((8, 14, 10)) > 0.4).astype(np.float32)
+    image[[0, -1], [0, -1], [0, -1]] = 1  # the box around it is all
+    plan = make_plan()
+    network = replace(plan.network, in_channels=4, input_mean=(), input_std=())
+    plan = replace(plan, network=network, coarse=CoarseLabels("coarse", 3), spacing_mm=(0.8, 0.8, 0.8))
+    volume = Volume(image[None], Geometry.from_spacing(codes.shape, (1.0, 1.0, 1.0)))
+    found = coarse_codes(codes, volume, plan)
+    around = np.where((codes == 0) & ~ndimage.binary_fill_holes(image > 0), -1, codes)
+    expected = resized_labels(around, found.shape).clip(0)
+    np.testing.assert_array_equal(found, expected)
+    assert (resized_labels(codes, found.shape) != expected).any()  # it matters
 
 
 def logits_of(network: Any, window: np.ndarray, inner: tuple[slice, ...]) -> np.ndarray:
