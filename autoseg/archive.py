@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from autoseg.errors import ModelError
+from autoseg.errors import ModelError, reason_of
 
 __all__ = ["read_member", "safe_members"]
 
@@ -76,4 +76,5 @@ def read_member(source: str | os.PathLike[str] | IO[bytes], member: str, name: s
         with zipfile.ZipFile(source) as archive:
             return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError, OSError, EOFError) as fault:
-        raise ModelError(f"{name}: {PurePosixPath(member).name} cannot be read from the archive: {fault}. {AGAIN}") from fault
+        found = f"{PurePosixPath(member).name} cannot be read from the archive: {reason_of(fault)}"
+        raise ModelError(f"{name}: {found}. {AGAIN}") from fault

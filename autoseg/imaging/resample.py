@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -59,8 +60,10 @@ def axis_orders(
 
 
 @lru_cache(maxsize=24)
-def axis_matrix(n_from: int, n_to: int, scale: float, offset: float, order: int) -> np.ndarray:
-    """(n_to, n_from) float32, read-only: row i has the weights of the samples at index ``scale * i + offset``.
+def axis_matrix(
+    n_from: int, n_to: int, scale: float, offset: float, order: int, dtype: type[np.floating[Any]] = np.float32
+) -> np.ndarray:
+    """(n_to, n_from) of ``dtype``, read-only: row i has the weights of the samples at index ``scale * i + offset``.
 
     Equal to SciPy's ``zoom`` and ``affine_transform`` with ``mode="nearest"``, prefilter included, but for weights below 1e-7.
     """
@@ -69,7 +72,7 @@ def axis_matrix(n_from: int, n_to: int, scale: float, offset: float, order: int)
         warnings.filterwarnings("ignore", "The behavior of affine_transform with a 1-D array", UserWarning)
         matrix: np.ndarray = ndimage.affine_transform(
             np.eye(n_from), diagonal, offsets, (n_to, n_from), order=order, mode="nearest"
-        ).astype(np.float32)
+        ).astype(dtype)
     matrix[np.abs(matrix) < _NEGLIGIBLE] = 0
     matrix.setflags(write=False)
     return matrix
@@ -95,10 +98,15 @@ def grid_mapping(geometry: Geometry, onto: Geometry) -> tuple[np.ndarray, np.nda
     return scale, geometry.to_index(onto.to_world([[0, 0, 0]]))[0]
 
 
-def interpolation_operators(geometry: Geometry, onto: Geometry, orders: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """The three interpolation operators from one grid onto another; ``orders`` are spline orders, 0 to 5, for each axis."""
+def interpolation_operators(
+    geometry: Geometry, onto: Geometry, orders: Sequence[int], dtype: type[np.floating[Any]] = np.float32
+) -> tuple[np.ndarray, ...]:
+    """The three interpolation operators from one grid onto another; ``orders`` are spline orders, 0 to 5, for each axis.
+
+    Their weights, and with them what ``apply_operators`` computes, are of ``dtype``.
+    """
     grids = zip(geometry.shape, onto.shape, *grid_mapping(geometry, onto), orders, strict=True)
-    return tuple(_interpolation_operator(n_from, n_to, scale, offset, order) for n_from, n_to, scale, offset, order in grids)
+    return tuple(_interpolation_operator(*grid, dtype) for grid in grids)
 
 
 def part_of(operator: np.ndarray, start: int, stop: int) -> tuple[slice, np.ndarray]:
@@ -112,8 +120,8 @@ def part_of(operator: np.ndarray, start: int, stop: int) -> tuple[slice, np.ndar
 def apply_operators(array: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
     """Send the last three axes of an array through interpolation operators.
 
-    The axis that shrinks most comes first, so intermediate arrays stay small. Float32 where a matrix takes part, otherwise
-    the array's own type; the input itself if no map changes anything.
+    The axis that shrinks most comes first, so intermediate arrays stay small. The result has the type of a matrix that takes
+    part, otherwise the array's own; it is the input itself if no map changes anything.
     """
     lead = array.ndim - 3
     order = sorted(range(3), key=lambda axis: (len(maps[axis]) / array.shape[lead + axis], -axis))
@@ -211,7 +219,9 @@ def resample_codes(
     return result
 
 
-def _interpolation_operator(n_from: int, n_to: int, scale: float, offset: float, order: int) -> np.ndarray:
+def _interpolation_operator(
+    n_from: int, n_to: int, scale: float, offset: float, order: int, dtype: type[np.floating[Any]]
+) -> np.ndarray:
     """An index map where the points fall on voxels or the order is 0, else a matrix."""
     scale, offset = round(float(scale), 9), round(float(offset), 9)  # grids computed in two ways share one matrix
     points: np.ndarray = np.clip(scale * np.arange(n_to) + offset, 0, n_from - 1)
@@ -221,7 +231,7 @@ def _interpolation_operator(n_from: int, n_to: int, scale: float, offset: float,
     if np.abs(points - np.rint(points)).max() < _ON_VOXEL:
         on_voxels: np.ndarray = np.rint(points).astype(np.intp)
         return on_voxels
-    return axis_matrix(n_from, n_to, scale, offset, order)
+    return axis_matrix(n_from, n_to, scale, offset, order, dtype)
 
 
 def _within_range(channel: np.ndarray, maps: Sequence[np.ndarray], orders: Sequence[int]) -> np.ndarray:
@@ -244,8 +254,8 @@ def _apply(array: np.ndarray, operator: np.ndarray, axis: int) -> np.ndarray:
     if operator.ndim == 1:
         return array.take(operator, axis)
     before, n, after = np.prod(array.shape[:axis], dtype=int), array.shape[axis], np.prod(array.shape[axis + 1 :], dtype=int)
-    source = np.ascontiguousarray(array, np.float32).reshape(before, n, after)
-    result = np.empty((before, len(operator), after), np.float32)
+    source = np.ascontiguousarray(array, operator.dtype).reshape(before, n, after)
+    result = np.empty((before, len(operator), after), operator.dtype)
     for start in range(0, len(operator), _BLOCK):
         rows = slice(start, start + _BLOCK)
         inputs, matrix = part_of(operator, start, start + _BLOCK)

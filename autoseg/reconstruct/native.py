@@ -210,7 +210,8 @@ def _slabs(
     """Yield (target, heads) for slab after slab.
 
     ``target`` is a view of ``result`` (on the native grid) turned to the axes of ``geometry``, ``heads`` an iterator over the
-    heads' logits there, float32, rounded to half precision where that is asked for.
+    heads' logits there, float32. Where half precision is asked for they are computed in double precision, as nnU-Net does, and
+    rounded once: close to the border of two numbers float32 gives another one now and then.
     """
     if logits.ndim != 4 or logits.shape[1:] != geometry.shape:
         raise GeometryError(f"logits of shape {logits.shape} do not fill a grid of {geometry}")
@@ -219,7 +220,8 @@ def _slabs(
     lower, upper = _inside(geometry, turned)
     if min(b - a for a, b in zip(lower, upper, strict=True)) < 1:
         return
-    first, *rest = interpolation_operators(geometry, turned, orders)
+    precision = np.float64 if in_half else np.float32
+    first, *rest = interpolation_operators(geometry, turned, orders, precision)
     others = [part_of(m, a, b) for m, a, b in zip(rest, lower[1:], upper[1:], strict=True)]
     plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
     lazy = logits if isinstance(logits, LazyLogits) else None
@@ -231,7 +233,7 @@ def _slabs(
         needed, maps = zip(part_of(first, start, stop), *others, strict=True)
         target = orient(result, order, flips)[..., start:stop, lower[1] : upper[1], lower[2] : upper[2]]
         sources = logits if lazy is None else lazy.features
-        there = (apply_operators(source[needed].astype(np.float32), maps) for source in sources)
+        there = (apply_operators(source[needed].astype(precision), maps) for source in sources)
         heads = there if lazy is None else LazyLogits(np.stack(list(there)), lazy.weights, lazy.bias)
         yield target, (head.astype(np.float16).astype(np.float32) for head in heads) if in_half else heads
 

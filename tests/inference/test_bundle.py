@@ -226,6 +226,17 @@ def test_a_damaged_zip_is_refused(model, tmp_path):
 
 
 @pytest.mark.thorough
+def test_a_damaged_zip_is_told_in_few_words(model, tmp_path):
+    """zipfile 3.11 quotes the name that stands before the member, which damage can make as long as all that follows."""
+    path = export_model(model, tmp_path / "model.zip")
+    raw = bytearray(path.read_bytes())
+    raw[26:28] = b"\xff\x0f"  # the length of the name in the first header
+    path.write_bytes(raw)
+    with pytest.raises(ModelError, match="cannot be read from the archive") as told:
+        load_bundle(path)
+    assert len(str(told.value)) < 700
+
+
 def test_a_model_needs_no_training_code_and_no_pickle(model):
     code = (
         "import sys; from autoseg.inference.predictor import Predictor; from autoseg.inference import cohort;"

@@ -122,19 +122,23 @@ def test_equal_logits_are_background():
     assert not logits_to_codes(np.zeros((4, 3, 3, 3), np.float16), geometry, geometry.resized((5, 4, 6))).any()
 
 
-@pytest.mark.parametrize("shape", [(5, 6, 7), (11, 9, 12)], ids=["the same grid", "another grid"])
+@pytest.mark.parametrize("shape", [(5, 6, 7), (31, 29, 37)], ids=["the same grid", "another grid"])
 def test_logits_in_half_precision_tie_as_in_nnunet(shape: tuple[int, int, int]) -> None:
     """scikit-image in float64, rounded to half precision, the first of equals: what nnU-Net 2.8 does on the way to a scan."""
     geometry = Geometry.from_spacing((5, 6, 7), (1, 1, 1))
     logits = (2 + 0.002 * noise((3, *geometry.shape))).astype(np.float16).astype(np.float32)  # 2 and 2.002 are neighbours
     how = {"mode": "edge", "anti_aliasing": False}
-    rounded = np.stack([resize(head.astype(float), shape, 1, **how) for head in logits]).astype(np.float16)
+    exact = np.stack([resize(head.astype(float), shape, 1, **how) for head in logits])
+    rounded = exact.astype(np.float16)
     native = geometry.resized(shape)
-    found = logits_to_codes(logits, geometry, native, in_half=True, slab_voxels=100)
-    assert (found == rounded.argmax(axis=0)).mean() > 0.99  # all but where float32 rounds to another half
+    found = logits_to_codes(logits, geometry, native, in_half=True, slab_voxels=10_000)
+    # between two numbers of half precision lies a multiple of 1/2048, and who computes in float32 may end on its other side
+    clear = np.abs(exact * 2048 - np.rint(exact * 2048)).min(axis=0) > 1e-6
+    assert np.array_equal(found[clear], rounded.argmax(axis=0)[clear])
+    assert (found == rounded.argmax(axis=0)).mean() > 0.999
     chances = probabilities_to_native(logits, geometry, native, in_half=True)
     expected = np.exp(rounded.astype(float)) / np.exp(rounded.astype(float)).sum(axis=0)
-    assert (np.abs(chances - expected).max(axis=0) < 3e-4).mean() > 0.99
+    assert np.abs(chances - expected).max(axis=0)[clear].max(initial=0) < 3e-4
     differ = (found != logits_to_codes(logits, geometry, native)).mean()
     assert differ == 0 if shape == geometry.shape else differ > 0.05
 
