@@ -132,7 +132,7 @@ def test_channels_are_counted_over_all_files(make_folder):
     folder.json["channel_names"] = {"0": "red", "1": "green"}
     scan = scan_one(folder)
     assert codes(scan) == ["channel-count"]
-    assert "expected 2 channels (red, green), found 1 in 1 files" in scan.findings[0].message
+    assert "expected 2 channels (red, green), found 1 in 1 file" in scan.findings[0].message
     rewrite_image(folder, "case_1", lambda data: np.concatenate([data, data + np.arange(10)]))
     assert codes(scan_one(folder)) == [], "one 4D file carries both"
 
