@@ -17,7 +17,17 @@ from pathlib import Path
 from autoseg.errors import AutosegError
 from planners.names import LONGEST, fault_of_name
 
-__all__ = ["as_file_name", "case_name", "fault_of_path", "folders_of", "inside", "plain_name", "remove_folder", "scrubbed"]
+__all__ = [
+    "as_file_name",
+    "case_name",
+    "counted",
+    "fault_of_path",
+    "folders_of",
+    "inside",
+    "plain_name",
+    "remove_folder",
+    "scrubbed",
+]
 
 LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes, of any file system; beyond them looking for the file is an error
 _FOLDERS = re.compile(r"""(?<![\w<.])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/]|~[\\/])(?:[^\\/\s'",;:()]+[\\/])*(?=[^\\/\s])""")
@@ -90,6 +100,11 @@ def as_file_name(text: str, otherwise: str) -> str:
     """A plain file name that resembles any text: letters, digits, dots, dashes, underscores; ``otherwise`` if none is left."""
     name = re.sub(r"[^\w.-]+", "_", text).encode(errors="ignore")[:LONGEST].decode(errors="ignore")
     return name.strip("._") or otherwise
+
+
+def counted(number: int, what: str) -> str:
+    """``1 case``, ``2 cases``, ``0 cases``: how many of what has a plural in s."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def folders_of(paths: Iterable[str | PathLike[str]]) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from typing import cast
 import pytest
 import torch
 
+from autoseg.cli import main
 from autoseg.cli.common import share_cores
 from autoseg.engines import CoreUse, core_use, cores, free_cores, kept_busy, usable_cores
+from autoseg.errors import AutosegError
 from autoseg.options import Runtime
 from autoseg.studies.fold import Run, threads_begun_with
 from autoseg.training.checkpoint import LoopState, save_checkpoint
@@ -104,6 +106,31 @@ def test_networks_leave_busy_cores_to_others(
         torch.set_num_threads(usual)
     told = ["others keep 2.0 of 4 cores busy: networks use 2 of them (--threads takes another number)"]
     assert caplog.messages == (told if threads < 4 else [])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train A 0",
+        "predict -i A -o B",
+        "compare A 0",
+        "study A",
+        "model calibrate A --cases B",
+        "demo --folder B",
+    ],
+)
+def test_every_command_that_computes_networks_counts_the_free_cores_first(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(threads: int) -> bool:
+        raise AutosegError("cores were counted")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("autoseg.networks.cpu.use_at_most", stop)
+    assert main([*command.split(), "--device", "cpu"]) == 2
+    assert "cores were counted" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("state", "fresh", "threads"), [(3, False, 3), (0, False, 0), (3, True, 0), (None, False, 0)])

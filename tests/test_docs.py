@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -184,6 +185,18 @@ def test_code_names_experiments_that_there_are():
     named = [name for path in code for name in re.findall(r"docs/experiments/([\w-]+)\.md", path.read_text())]
     assert len(named) >= 10
     assert set(named) <= names
+
+
+DISLIKED = re.compile(r"\btak(e|es|en)\b[^.\n]{0,30} away\b| to be had\b|\bpassed over\b| trainings\b|\bdisguise")
+
+
+def test_messages_keep_to_the_words_of_contributing():
+    for path in [*(ROOT / "autoseg").rglob("*.py"), *(ROOT / "planners").rglob("*.py")]:
+        tree = ast.parse(path.read_text())
+        texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
+                assert not DISLIKED.search(node.value), f"{name_of(path)}:{node.lineno}"
 
 
 def test_nothing_says_to_install_autoseg_by_name_since_that_is_another_project():

@@ -199,5 +199,5 @@ def test_planning_again_prepares_a_damaged_case_anew_and_a_training_refuses_it(t
     assert "autoseg plan_and_preprocess" in told
     assert main(["plan_and_preprocess", str(raw), *where]) == 0
     assert f"{damaged.name}: the prepared case was damaged and is prepared again" in caplog.text
-    assert "prepared 1 cases, 4 were ready" in capsys.readouterr().out
+    assert "prepared 1 case, 4 were ready" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in damaged.iterdir()} == sound

@@ -1,7 +1,7 @@
 import pytest
 
 from autoseg.errors import AutosegError, DatasetError
-from autoseg.names import as_file_name, inside, plain_name, remove_folder
+from autoseg.names import as_file_name, counted, inside, plain_name, remove_folder
 from autoseg.workspace import Workspace
 
 REFUSED = [
@@ -71,3 +71,8 @@ def test_a_folder_is_removed_only_where_it_lies_directly_in_its_owner(tmp_path):
     remove_folder(owner / "mine", owner=owner)
     remove_folder(owner / "mine", owner=owner)  # is gone already
     assert not (owner / "mine").exists()
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 cases"), (1, "1 case"), (2, "2 cases")])
+def test_one_case_is_no_plural(number, told):
+    assert counted(number, "case") == told

@@ -67,6 +67,13 @@ def test_the_tests_that_the_comparison_names_exist():
         assert (ROOT / path).exists(), path
 
 
+def test_the_changes_of_a_version_are_told_in_15_lines():
+    _, *versions = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert versions
+    for version in versions:
+        assert 0 < len([line for line in version.splitlines()[1:] if line]) <= 15, version.splitlines()[0]
+
+
 def test_the_readme_is_short_and_its_picture_small():
     assert len(README.splitlines()) <= 130
     pictures = re.findall(r"!\[.+\]\((.+)\)", README)

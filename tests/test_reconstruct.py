@@ -173,7 +173,7 @@ def test_voxels_beside_a_header_count_as_its_map(maps, capsys, ending):
         image = SimpleITK.GetImageFromArray(ball(value=value).data)
         SimpleITK.WriteImage(image, str(maps / f"apart{ending}"))
         assert run(maps / f"apart{ending}") == 0
-        assert "1 label maps reconstructed" in capsys.readouterr().out
+        assert "1 label map reconstructed" in capsys.readouterr().out
         record = json.loads((maps / "out" / "apart.json").read_text())
         assert [one["structure"] for one in record["measurements"]] == [f"label {value}", "label 5"]
 
@@ -185,7 +185,7 @@ def test_what_was_interrupted_is_made_again(maps, capsys):
     marker.write_text(json.dumps(record | {"state": "writing", "outputs": dict.fromkeys(record["outputs"])}))
     (maps.parent / "out" / "a_surfaces" / "label_2.stl").write_bytes(b"half")
     assert run(maps) == 0
-    assert "1 label maps reconstructed, 2 were done already" in capsys.readouterr().out
+    assert "1 label map reconstructed, 2 were done already" in capsys.readouterr().out
     assert record_of(maps, "a") == record
 
 
@@ -197,7 +197,7 @@ def test_what_somebody_has_changed_or_put_there_stays(maps, capsys):
         path.write_bytes(b"mine")
     assert run(maps, "--surfaces", "stl,ply") == 1
     said = capsys.readouterr().out
-    assert "1 label maps reconstructed" in said
+    assert "1 label map reconstructed" in said
     assert "label_2.stl: was edited after it had been made" in said
     assert "label_2.ply: exists and was not made by this program" in said
     assert [path.read_bytes() for path in mine] == [b"mine"] * 2
@@ -215,7 +215,7 @@ def test_triangles_that_could_not_be_taken_away_are_said(maps, monkeypatch, capl
     out = maps / "out"
     about = json.loads((out / "a_surfaces" / "surfaces.json").read_text())
     note = about["structures"][0]["note"]
-    assert note.startswith("0% of the triangles taken away, not 50%")
+    assert note.startswith("0% of the triangles removed, not 50%")
     assert note in json.loads((out / "a.json").read_text())["measurements"][0]["note"]
     assert f"a_surfaces, label 2: {note}" in caplog.text
 
@@ -287,7 +287,7 @@ def test_gaps_between_neighbours_are_said_and_shared_surfaces_have_none(tmp_path
     capsys.readouterr()
     assert run(tmp_path / "maps", "--surfaces", "stl", "--surfaces-shared") == 0
     said = capsys.readouterr().out
-    assert "1 label maps reconstructed" in said  # other surfaces than before
+    assert "1 label map reconstructed" in said  # other surfaces than before
     assert "surfaces at most 0.00 mm apart; gaps of 0.0 mm3, overlaps of 0.0 mm3" in said
     assert (tmp_path / "out" / "borders.csv").read_text().splitlines()[
         1

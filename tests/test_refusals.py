@@ -74,7 +74,7 @@ def test_labels_that_are_none_are_named(tmp_path, name, capsys):
     assert main(["reconstruct", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "out"), "--surfaces", "none"]) == 1
     output = capsys.readouterr().out
     (line,) = [line for line in output.splitlines() if line.startswith("failed: c: ")]
-    assert "1 label maps reconstructed" in output
+    assert "1 label map reconstructed" in output
     assert f"c{ending}" in line
     assert said in line
     assert remedy in line

@@ -71,7 +71,7 @@ def asked_threads() -> int | None:
     return int(words) if words.isdecimal() and int(words) else None
 
 
-def share_cores(before: CoreUse | None, device: str, remedy: str) -> None:
+def share_cores(before: CoreUse | None, device: str, remedy: str = "OMP_NUM_THREADS") -> None:
     """Compute with the cores that others left free since ``before``, and say so where that is not all of them.
 
     Args:

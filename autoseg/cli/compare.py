@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from autoseg.cli.common import runtime_of, workspace_of
+from autoseg.cli.common import runtime_of, share_cores, workspace_of
 from autoseg.cli.flags import add_flags, options_from
+from autoseg.engines import core_use
 from autoseg.options import CompareOptions, Runtime
 
 
@@ -19,9 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    before = core_use()
     from autoseg.pipeline import compare
     from autoseg.workspace import write_text
 
+    share_cores(before, args.device)  # of predictions with closed gates; each training run looks for itself
     compared = compare(args.dataset, args.fold, workspace_of(args), options_from(args, CompareOptions()), runtime_of(args))
     everything = (compared.folder / "comparison.json").read_text()
     if args.json and args.json != "-":

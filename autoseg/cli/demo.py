@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from autoseg.cli.common import runtime_of
+from autoseg.cli.common import runtime_of, share_cores
 from autoseg.cli.flags import add_flags, told
+from autoseg.engines import core_use
 from autoseg.options import Runtime
 from autoseg.options.parsing import duration
 
@@ -23,8 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    before = core_use()
     from autoseg.pipeline import demo
 
+    share_cores(before, args.device)
     result = demo(args.folder, args.time, runtime_of(args))
     print(result.summary())
     return 1 if result.failures else 0

@@ -6,8 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from autoseg.cli.common import add_common, runtime_of, workspace_of
+from autoseg.cli.common import add_common, runtime_of, share_cores, workspace_of
 from autoseg.cli.flags import add_flags
+from autoseg.engines import core_use
 from autoseg.options import Runtime
 
 
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    before = core_use()
     from autoseg.pipeline import calibrate_model, describe_model, export_model, import_model
 
     workspace = workspace_of(args)
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.action == "import":
         print(import_model(args.file, workspace, name=args.name))
     elif args.action == "calibrate":
+        share_cores(before, args.device)
         found = calibrate_model(args.model, args.cases, workspace, runtime_of(args))
         print(found.summary(describe_model(args.model, workspace)["structures"]))
     else:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = options_from(args, PredictOptions())
     if args.engine == "local":
-        share_cores(before, args.device, "OMP_NUM_THREADS")
+        share_cores(before, args.device)
     model = find_model(args.model, workspace_of(args))
     if options.watch is not None:
         from autoseg.pipeline import watch

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         raise AutosegError(f"slurm: expected -- and a command, one of {', '.join(KINDS)}, found {' '.join(words) or 'none'}")
     asked = parse(words)
     if asked.fresh:
-        raise AutosegError("--fresh: a job that goes on after an interruption would begin anew. Give another --name or folder")
+        raise AutosegError("--fresh: a job that goes on after an interruption would begin again. Give another --name or folder")
     if asked.workspace is None:
         words = (
             *words,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from autoseg.cli.common import runtime_of, workspace_of
+from autoseg.cli.common import runtime_of, share_cores, workspace_of
 from autoseg.cli.flags import add_flags, options_from
+from autoseg.engines import core_use
 from autoseg.options import Runtime, StudyOptions
 
 
@@ -17,8 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    before = core_use()
     from autoseg.pipeline import study
 
+    if args.engine == "local":
+        share_cores(before, args.device)  # of predictions by two models together; each training run looks for itself
     done = study(args.dataset, workspace_of(args), options_from(args, StudyOptions()), runtime_of(args))
     print(done.summary())
     return 1 if done.failures else 0

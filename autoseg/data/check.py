@@ -21,7 +21,7 @@ from autoseg.data.sides import opposite_pairs
 from autoseg.data.splits import make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.raw import digest_of
-from autoseg.names import case_name
+from autoseg.names import case_name, counted
 from planners.mirror import find_pairs
 
 __all__ = ["Finding", "check_dataset"]
@@ -80,7 +80,7 @@ def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
     for path in _unknown_files(dataset.folder / "imagesTr", known):
         match = image_name(dataset.file_ending).fullmatch(path.name)
         if match and case_name(match[1]) in cases:
-            message = f"expected {len(dataset.channels)} channels, found also {path.name}"
+            message = f"expected {counted(len(dataset.channels), 'channel')}, found also {path.name}"
             remedy = "Name it in channel_names, or move it away."
             yield Finding("error", match[1], "channel-count", message, remedy)
         elif not match or int(match[2]) >= len(dataset.channels):
@@ -124,7 +124,7 @@ def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Fi
         try:
             read_splits(path, dataset.training)
         except DatasetError as fault:
-            yield Finding("error", "", "own-folds", str(fault), f"Correct {path.name}, or take it away.")
+            yield Finding("error", "", "own-folds", str(fault), f"Correct {path.name}, or remove it.")
         return
     present = structures_present(dataset.training, scans, dataset.labels)
     if (

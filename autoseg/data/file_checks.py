@@ -20,6 +20,7 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.files import FileContent
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY
+from autoseg.names import counted
 
 __all__ = [
     "Counts",
@@ -58,7 +59,7 @@ def check_presence(case: Case, ending: str) -> list[Finding]:
     else:
         findings += [_missing(case, "missing-channel", path, "Add the channel, or leave the case out.") for path in missing]
     if case.label is None or not case.label.is_file():
-        findings.append(_missing(case, "missing-label", case.label, "Add the label, or take the image away."))
+        findings.append(_missing(case, "missing-label", case.label, "Add the label, or remove the image."))
     return findings
 
 
@@ -70,7 +71,7 @@ def _remedy_of_names(case: Case, wanted: Path, ending: str) -> str:
         return f"Labels carry no channel number: rename {case.label.name} to {case.id[:-5]}{ending}."
     if similar.is_file():
         return f"Rename {similar.name} to {wanted.name}."
-    return "Add the image, or take the label away."
+    return "Add the image, or remove the label."
 
 
 def _missing(case: Case, code: str, path: Path | None, remedy: str) -> Finding:
@@ -91,7 +92,8 @@ def check_channels(case: str, names: Sequence[str], ending: str, images: Sequenc
     channels = [channel for image in images for channel in image.data]
     findings = []
     if len(channels) != len(names):
-        message = f"expected {len(names)} channels ({', '.join(names)}), found {len(channels)} in {len(images)} files"
+        message = f"expected {counted(len(names), 'channel')} ({', '.join(names)}), found {len(channels)} in "
+        message += counted(len(images), "file")
         remedy = f"One file per channel, {case}_0000{ending} and on; or correct channel_names."
         findings.append(Finding("error", case, "channel-count", message, remedy))
     flat = [i for i, channel in enumerate(channels) if channel.min() == channel.max()]

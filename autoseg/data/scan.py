@@ -149,7 +149,7 @@ def _read(case: Case, dataset: DatasetSpec) -> tuple[list[FileContent | None], l
             continue
         try:
             if path.is_file():
-                grid = files[0].geometry if is_label and files[0] else None
+                grid = files[0].geometry if files[0] else None
                 files[-1] = read_file(path, as_label=is_label, onto=grid)
         except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
             finding = unreadable(case.id, path, fault)

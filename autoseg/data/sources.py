@@ -204,7 +204,7 @@ def _refuse_numbers(source: Path, numbered: dict[str, dict[int, Path]], n_channe
     raise AutosegError(
         f"{source}: expected the channels {needed} of each case, found {_listed(sorted(paths))}. If each is a scan of its own, "
         "rename them so that no four digits follow the last underscore (img-0001), or give them one by one; if they are "
-        "channels of one scan, take those away that the model does not know"
+        "channels of one scan, remove those that the model does not know"
     )
 
 

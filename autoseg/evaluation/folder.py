@@ -21,7 +21,7 @@ from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles,
 from autoseg.evaluation.values import unknown_values
 from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
-from autoseg.names import case_name, folders_of, scrubbed
+from autoseg.names import case_name, counted, folders_of, scrubbed
 
 __all__ = ["Annotation", "More", "completed_notes", "ending_of_most", "evaluate_folder"]
 
@@ -152,7 +152,7 @@ def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: L
 def _about_unlabelled(unlabelled: Mapping[str, tuple[int, ...]], labels: LabelSchema) -> list[str]:
     """A sentence about structures that were not annotated in all cases; none where they were."""
     counts = {name: sum(n in numbers for numbers in unlabelled.values()) for n, name in enumerate(labels.structures)}
-    lacking = [f"{name} in {count} cases" for name, count in counts.items() if count]
+    lacking = [f"{name} in {counted(count, 'case')}" for name, count in counts.items() if count]
     return [f"not annotated, so not scored: {_some(lacking)}"] if lacking else []
 
 

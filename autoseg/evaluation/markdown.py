@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from autoseg.digits import as_text
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.report import Mean, Report, Summary
+from autoseg.names import counted
 
 __all__ = ["as_markdown", "markdown_table", "mask_columns", "mask_legend", "undefined_values"]
 
@@ -59,7 +60,7 @@ def as_markdown(report: Report) -> str:
 
 def _heading(report: Report) -> str:
     failed = f"; {len(report.failures)} could not be scored" if report.failures else ""
-    return f"{_cases(len(report.cases))} scored{failed}."
+    return f"{counted(len(report.cases), 'case')} scored{failed}."
 
 
 def _means(report: Report, columns: Mapping[str, str]) -> str:
@@ -136,11 +137,11 @@ def _groups(report: Report) -> str:
 
 def _mean_cell(summary: Summary) -> str:
     if summary.mean is None:
-        return f"undefined, 0 of {_cases(summary.n_cases)}"
+        return f"undefined, 0 of {counted(summary.n_cases, 'case')}"
     cell = _number(summary.mean, summary.metric)
     if summary.low is not None:
         cell += f" [{_number(summary.low, summary.metric)}, {_number(summary.high, summary.metric)}]"
-    return cell if summary.n == summary.n_cases else f"{cell}, {summary.n} of {_cases(summary.n_cases)}"
+    return cell if summary.n == summary.n_cases else f"{cell}, {summary.n} of {counted(summary.n_cases, 'case')}"
 
 
 def _foreground_cell(metric: str, mean: Mean, n_structures: int) -> str:
@@ -191,7 +192,7 @@ def undefined_values(report: Report) -> list[Undefined]:
 def _undefined(report: Report) -> str:
     lines = [
         f"- {one.structure}, {one.reason}: {one.kind} {', '.join(one.metrics)} in {len(one.cases)} of "
-        f"{_cases(len(report.cases))} ({_some(one.cases)})"
+        f"{counted(len(report.cases), 'case')} ({_some(one.cases)})"
         for one in undefined_values(report)
     ]
     return "\n".join(["Undefined values and stand-ins:", "", *lines]) if lines else ""
@@ -225,10 +226,6 @@ def _some(names: Iterable[str], limit: int = 5) -> str:
     """The first names and how many more there are."""
     names = list(names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def _cases(n: int) -> str:
-    return f"{n} case" if n == 1 else f"{n} cases"
 
 
 def _number(value: float | None, metric: str) -> str:

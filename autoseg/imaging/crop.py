@@ -12,7 +12,7 @@ from scipy import ndimage
 from autoseg.imaging.geometry import Geometry, Ints
 from autoseg.imaging.volume import orient
 
-__all__ = ["Box", "crop", "laid_on", "nonzero_box", "value_boxes"]
+__all__ = ["Box", "crop", "laid_on", "nonzero_box", "turned_onto", "value_boxes"]
 
 Box = tuple[Sequence[int], Sequence[int]]  # lower, upper
 LARGEST_TABLE = 2**16  # of label values that are looked up by their number
@@ -74,12 +74,10 @@ def laid_on(labels: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarra
     Returns:
         An array on ``onto``; None where the voxels do not coincide, or some label lies outside.
     """
-    steps = np.rint(np.linalg.solve(onto.affine[:3, :3], geometry.affine[:3, :3])).astype(int)
-    order = np.abs(steps).argmax(axis=1).tolist()  # for each axis of the other grid that of the labels
-    if not (np.abs(steps) == np.eye(3, dtype=int)[order]).all() or len(set(order)) < 3:
+    turn = _turn(geometry, onto)
+    if turn is None:
         return None
-    flips = np.flatnonzero(steps.sum(axis=1) < 0).tolist()
-    labels, geometry = orient(labels, order, flips), geometry.oriented(order, flips)
+    labels, geometry = orient(labels, *turn), geometry.oriented(*turn)
     lower = np.rint(onto.to_index(geometry.to_world([[0, 0, 0]]))[0]).astype(int)
     if not geometry.matches(onto.cropped(lower, geometry.shape), OFF_GRID * min(onto.spacing_mm)):
         return None
@@ -87,3 +85,24 @@ def laid_on(labels: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarra
     start, stop = np.clip([lower, lower + geometry.shape], 0, onto.shape)
     crop(laid, start, stop)[...] = crop(labels, start - lower, stop - lower)
     return laid if np.count_nonzero(laid) == np.count_nonzero(labels) else None
+
+
+def turned_onto(data: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarray | None:
+    """An array (C, Z, Y, X) as it is on another grid of all the same voxels, whose axes have another order or direction.
+
+    Returns:
+        A view; None where the grids are one already, or do not have the same voxels.
+    """
+    turn = None if geometry.is_same_grid(onto) else _turn(geometry, onto)
+    if turn is None or not geometry.oriented(*turn).is_same_grid(onto):
+        return None
+    return orient(data, *turn)
+
+
+def _turn(geometry: Geometry, onto: Geometry) -> tuple[list[int], list[int]] | None:
+    """(order, flips), as ``orient`` takes them, of the axes of a grid to those of another; None where none run alike."""
+    steps = np.rint(np.linalg.solve(onto.affine[:3, :3], geometry.affine[:3, :3])).astype(int)
+    order = np.abs(steps).argmax(axis=1).tolist()  # for each axis of the other grid that of this one
+    if not (np.abs(steps) == np.eye(3, dtype=int)[order]).all() or len(set(order)) < 3:
+        return None
+    return order, np.flatnonzero(steps.sum(axis=1) < 0).tolist()

@@ -27,6 +27,7 @@ from autoseg.imaging.dicom_patient import PATIENT_TAGS, pseudonymise
 from autoseg.imaging.dicom_series import FINEST_MM, DicomSeries, Plane, depths_mm, repeats
 from autoseg.imaging.raw import is_dicom_start
 from autoseg.imaging.tree import files_under
+from autoseg.names import counted
 
 __all__ = ["Found", "Header", "Told", "find_series", "header_of", "planes_of", "tell_series"]
 
@@ -130,9 +131,7 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among:
     series: list[DicomSeries] = []
     left_out = [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
     if unreadable:
-        left_out.append(
-            f"{len(unreadable)} files that are damaged or no DICOM files in spite of their names, such as {unreadable[0]}"
-        )
+        left_out.append(f"{counted(len(unreadable), 'file')} damaged or no DICOM in spite of the name, such as {unreadable[0]}")
     for members in groups.values():
         found, note = _volumes(members, source)
         series += found
@@ -220,7 +219,7 @@ def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], li
     planes = [plane for plane in unique if "LOCALIZER" not in dict(plane.traits).get("ImageType", "").upper()]
     alike = _alike(planes)
     if reason := _no_volume(planes, alike):
-        return [], [f"{title}: {len(unique)} images left out: {reason}"]
+        return [], [f"{title}: {counted(len(unique), 'image')} left out: {reason}"]
     name, is_alias = _name(folder, number, source, pseudonymised)
     if is_alias:
         notes.append("Is called after its study, since its folder, file or number gives away the patient.")

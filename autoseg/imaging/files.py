@@ -19,7 +19,7 @@ import numpy as np
 
 from autoseg.errors import AutosegError, FileError, GeometryError, blamed_on
 from autoseg.imaging import itk, nifti, pictures
-from autoseg.imaging.crop import laid_on
+from autoseg.imaging.crop import laid_on, turned_onto
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, is_dicom_start, read_bytes
@@ -195,8 +195,9 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
     Args:
         as_label: the numbers are label values: those of a palette rather than its colours, of a DICOM segmentation those of its
             segments; never approximate.
-        onto: grid of the scan that labels belong to. A segmentation of DICOM or 3D Slicer, which leaves out what is empty, is
-            laid on it if its voxels are voxels of the scan; other files stay as they are.
+        onto: grid of the scan that the file belongs to. A file of the same voxels whose axes have another order or direction is
+            turned to it, with a note. Labels of DICOM or 3D Slicer, which leave out what is empty, are laid on it if their
+            voxels are voxels of the scan. Other files stay as they are.
 
     Raises:
         FileError: missing, unknown ending, cut short, damaged in a way that checksums or sizes show, not an image.
@@ -208,9 +209,22 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
         content.geometry.refuse_implausible()
     if as_label:
         content = _whole(content, path)
-    if onto is not None and _is_cropped(path) and (laid := laid_on(content.data[0], content.geometry, onto)) is not None:
-        content = replace(content, data=laid[None], geometry=onto, is_part=False)
-    return content
+    if onto is None:
+        return content
+    if not (as_label and _is_cropped(path)):
+        return _turned(content, path, onto)
+    laid = laid_on(content.data[0], content.geometry, onto)
+    return content if laid is None else replace(content, data=laid[None], geometry=onto, is_part=False)
+
+
+def _turned(content: FileContent, path: Image, onto: Geometry) -> FileContent:
+    """As it is on a grid of the same voxels whose axes run otherwise; any other content as it is."""
+    data = turned_onto(content.data, content.geometry, onto)
+    if data is None:
+        return content
+    note = f"{_as_image(path).name}: the axes run {content.geometry.orientation}, those of the scan {onto.orientation}. "
+    note += "The voxels are the same, and were turned to the scan."
+    return replace(content, data=np.ascontiguousarray(data), geometry=onto, notes=(*content.notes, note))
 
 
 def read_segment(path: AnyPath, name: str, onto: Geometry | None = None) -> FileContent:
@@ -267,7 +281,7 @@ def read_geometry(path: Image) -> Geometry:
     return geometry
 
 
-def read_volume(paths: Image | Iterable[Image], *, resample: bool = False) -> Volume:
+def read_volume(paths: Image | Iterable[Image], *, resample: bool = False, onto: Geometry | None = None) -> Volume:
     """The image in one file, or in a sequence of files with one or more channels each, as float32.
 
     Its ``notes`` are sentences about choices that reading took.
@@ -275,14 +289,16 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False) -> Vo
     Args:
         resample: bring files that lie on other grids onto that of the first, by cubic splines; where they see nothing, their
             smallest value stands.
+        onto: as for ``read_file``, for the first file; the others are turned to the first one.
 
     Raises:
         FileError: as ``read_file``.
         GeometryError: the files lie on different grids, and are not to be resampled.
     """
     paths = [paths] if isinstance(paths, str | PathLike | DicomSeries) else list(paths)
-    contents = [read_file(path) for path in paths]
+    contents = [read_file(paths[0], onto=onto)]
     first = contents[0].geometry
+    contents += [read_file(path, onto=first) for path in paths[1:]]
     notes = [note for content in contents for note in content.notes]
     arrays = [content.data for content in contents]
     for i, content in enumerate(contents):

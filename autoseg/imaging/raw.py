@@ -87,6 +87,7 @@ def inflate(raw: bytes | memoryview, most: int | None = None) -> tuple[bytearray
         (bytearray, problem): what could be decompressed, and what is wrong as a phrase, or None.
     """
     out, stream, rest = bytearray(), zlib.decompressobj(_ANY_HEADER), memoryview(raw)
+    whole = 0  # bytes of the streams that came to their end
     try:
         while True:
             piece = rest[:_PIECE]
@@ -98,11 +99,13 @@ def inflate(raw: bytes | memoryview, most: int | None = None) -> tuple[bytearray
                 if not len(piece):
                     break
                 continue
-            rest = rest[len(piece) - len(stream.unused_data) :]
+            rest, whole = rest[len(piece) - len(stream.unused_data) :], len(out)
             if not any(rest[:_PIECE]):
                 break
             stream = zlib.decompressobj(_ANY_HEADER)
     except zlib.error as error:
+        if whole and len(out) == whole:
+            return out, f"{len(rest)} bytes follow that are not compressed"
         return out, f"the compressed bytes are damaged ({error})"
     return out, None if stream.eof else "the compressed stream ends too early"
 

@@ -33,6 +33,7 @@ from autoseg.inference.inferred import Answer, Inferred, ModelFacts, Prediction,
 from autoseg.inference.sliding_window import Network, Tiling, flips_of, predict_logits
 from autoseg.inference.slot_maps import stage_maps
 from autoseg.inference.windows import Doubt
+from autoseg.names import counted
 from autoseg.networks import close_gates, slot_blocks
 from autoseg.networks.devices import choose_device, prepare_for
 from autoseg.options import InferenceOptions
@@ -191,7 +192,7 @@ class Predictor:
         if len(volume.data) != len(expected):
             names = ", ".join(expected)
             raise ModelError(
-                f"{_names(scan)}: the model expects {len(expected)} channels ({names}), found {len(volume.data)}. "
+                f"{_names(scan)}: the model expects {counted(len(expected), 'channel')} ({names}), found {len(volume.data)}. "
                 "Give one file with all of them, or a folder with a file for each: CASE_0000 and so on"
             )
         data, grid = prepare_volume(volume, self.bundle.plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from autoseg.methods.statement import NOTHING, Statement, joined, named, number, size
+from autoseg.names import counted
 from planners.plan import AttentionStage, ChannelNormalization, Decision, NetworkSpec, Plan
 
 __all__ = ["DECISIONS", "NETWORK_CITES", "normalization", "planned", "statement_of"]
@@ -73,14 +74,10 @@ def network(spec: NetworkSpec) -> Statement:
     title, cites = NETWORK_CITES.get(spec.name, (spec.name, ()))
     return Statement(
         f"The network is a {title} with {len(spec.features)} resolution stages of {joined(map(str, spec.features))} features, "
-        f"instance normalisation and leaky rectifiers. Its input has {_channels(spec.in_channels)}, its output "
-        f"{_channels(spec.out_channels)}.",
+        f"instance normalisation and leaky rectifiers. Its input has {counted(spec.in_channels, 'channel')}, its output "
+        f"{counted(spec.out_channels, 'channel')}.",
         (*cites, "ulyanov2016instance"),
     )
-
-
-def _channels(count: int) -> str:
-    return f"{count} channel" if count == 1 else f"{count} channels"
 
 
 def _attention(plan: Plan, why: Decision) -> Statement:

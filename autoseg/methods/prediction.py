@@ -87,4 +87,4 @@ def _surfaces(export: Any) -> Statement:
     if not how.get("decimate"):
         return Statement(f"{told}.", cites)
     share = number(how["decimate"])
-    return Statement(f"{told}; the fraction {share} of their triangles was taken away.", (*cites, "garland1997quadric"))
+    return Statement(f"{told}; the fraction {share} of their triangles was removed.", (*cites, "garland1997quadric"))

@@ -49,7 +49,7 @@ def _length(runs: Sequence[TrainedAbout]) -> Statement:
     where = f" on {runs[0].device}" if runs[0].device else ""
     took = f" and took {seconds} s{where}" if all(run.seconds for run in runs) else where
     seeds = joined(dict.fromkeys(str(run.seed) for run in runs))
-    what = "training" if len(runs) == 1 else "trainings"
+    what = "training run" if len(runs) == 1 else "training runs"
     return Statement(f"The {what} had {steps} steps{took}, with the random seed {seeds}.")
 
 

@@ -13,6 +13,7 @@ from autoseg.evaluation import Report, write_report
 from autoseg.evaluation.folder import completed_notes
 from autoseg.evaluation.report import REPORT_FILE, read_report, summarise
 from autoseg.inference.cohort import MADE_BY
+from autoseg.names import counted
 from autoseg.outputs.tables import refuse_foreign_tables, write_tables
 from autoseg.records.cohort import COHORT_FILE, CohortRecord, read_cohort
 from autoseg.workspace import read_record, write_json
@@ -52,7 +53,7 @@ def merge_shards(folder: Path, *, fresh: bool = False) -> None:
         write_report(_together(reports), folder, fresh=fresh)
     write_tables(folder, [one.case for one in merged.cases if one.status in ("done", "skipped")])
     write_json(folder / COHORT_FILE, merged)
-    logger.info("%d shards put together, %d cases", len(shards), len(merged.cases))
+    logger.info("%s put together, %s", counted(len(shards), "shard"), counted(len(merged.cases), "case"))
 
 
 def _shards_in(folder: Path) -> list[CohortRecord]:

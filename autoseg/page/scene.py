@@ -93,8 +93,8 @@ def read_scene(case: PageCase) -> Scene | None:
         return None
     mask = read_label_volume(main)
     grid, notes = mask.geometry, []
-    reference = read_label_volume(case.reference, onto=mask.geometry) if case.predicted and case.reference else None
-    scan = read_volume(case.images[0]) if case.images else None
+    reference = read_label_volume(case.reference, onto=grid) if case.predicted and case.reference else None
+    scan = read_volume(case.images[0], onto=grid) if case.images else None
     if not case.images:
         notes.append("the scan was not found")
     for name, volume in (("reference", reference), ("scan", scan)):

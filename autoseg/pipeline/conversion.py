@@ -21,6 +21,7 @@ from autoseg.data.conversion.writing import Made, write_dataset
 from autoseg.data.findings import Finding, findings_table
 from autoseg.errors import DatasetError
 from autoseg.ledger import Journal
+from autoseg.names import counted
 from autoseg.options import ConvertOptions, Runtime
 from autoseg.room import check_writable
 from planners.records import digest
@@ -89,7 +90,7 @@ def convert(
             raise DatasetError(f"{target} lies in {folder}, which is never written to. Choose a folder outside")
     about = {"layout": layout, "mode": mode, "call": digest(asked)}  # without the folders of whoever made it
     journal = Journal.open(target / RECORD, about, DatasetError, formerly=asked)
-    logger.info("%d cases found; reading them", len(found.cases))
+    logger.info("%s found; reading", counted(len(found.cases), "case"))
     seen = read_source(found, runtime)
     labels, values, wrong = describe(found, seen)
     findings = (*found.findings, *refused_names(found.cases), *wrong, *(finding for case in seen for finding in case.findings))

@@ -17,6 +17,7 @@ from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
 from autoseg.inference.cohort import predict_cohort
 from autoseg.methods import try_methods
+from autoseg.names import counted
 from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs import asked_step
@@ -87,7 +88,7 @@ def predict(
     bids = bids_output(options, target, cases, ending, bundle, runtime.fresh)
     step = asked_step(model, target, options, ending, runtime, device)
     step = step if is_local else step.settled()
-    logger.info("%d cases, model %s, on %s", len(share), bundle.name, device)
+    logger.info("%s, model %s, on %s", counted(len(share), "case"), bundle.name, device)
     done = predict_cohort(step, cases, engine=engine, on_done=runtime.progress("predict", len(share)))
     if share:
         write_label_tables(target, bundle.labels.painted)

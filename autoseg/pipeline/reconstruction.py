@@ -13,6 +13,7 @@ from autoseg.data.labelmaps import named_labels, references_in
 from autoseg.engines import LocalEngine, engine_of, reason_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import stem_of
+from autoseg.names import counted
 from autoseg.options import ReconstructOptions, Runtime
 from autoseg.outputs.from_labels import Reconstruct
 from autoseg.outputs.surfaces import check_surfaces
@@ -38,7 +39,9 @@ class Reconstructed:
     borders: str = ""
 
     def summary(self) -> str:
-        counts = f"{self.done} label maps reconstructed, {self.skipped} were done already, {len(self.failures)} failed"
+        counts = (
+            f"{counted(self.done, 'label map')} reconstructed, {self.skipped} were done already, {len(self.failures)} failed"
+        )
         failed = (f"failed: {failure}" for failure in self.failures)
         lines = [f"{counts}; {self.structures} structures, {self.seconds:.1f} s", *failed]
         return "\n".join([*lines, *filter(None, [self.borders]), f"results: {self.folder}"])
@@ -80,7 +83,7 @@ def reconstruct(
     engine, threads = engine_of(runtime.engine, runtime.workers), runtime.workers
     engine, threads = (LocalEngine(1), threads) if isinstance(engine, LocalEngine) else (engine, 1)
     step = Reconstruct(target, options, _names(source, cases, options.labels), threads, runtime.fresh)
-    logger.info("%d label maps", len(cases))
+    logger.info("%s", counted(len(cases), "label map"))
     on_done = runtime.progress("reconstruct", len(cases))
     outcomes = engine.map(step, cases.items(), name=lambda item: item[0], on_done=on_done)
     remove_leftovers(target)

@@ -19,6 +19,7 @@ from autoseg.imaging.files import read_label_volume, read_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import axis_orders, resample_codes, resample_image
 from autoseg.imaging.volume import Volume, orient
+from autoseg.names import counted
 from autoseg.preprocess.normalize import normalize, unit_range
 from planners.plan import Plan
 
@@ -69,10 +70,8 @@ def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
         (data, geometry): (C, z, y, x) float32 and its grid, in network axis order.
     """
     if volume.data.shape[0] != len(plan.normalization):
-        names = ", ".join(how.channel for how in plan.normalization)
-        raise AutosegError(
-            f"expected {len(plan.normalization)} channels ({names}), found {volume.data.shape[0]}. Verify the data set"
-        )
+        names, expected = ", ".join(how.channel for how in plan.normalization), counted(len(plan.normalization), "channel")
+        raise AutosegError(f"expected {expected} ({names}), found {volume.data.shape[0]}. Verify the data set")
     data, geometry, _ = _oriented(volume.data, volume.geometry, plan)
     lower, upper = nonzero_box(data)
     data, geometry = crop(data, lower, upper), geometry.cropped(lower, np.subtract(upper, lower))

@@ -11,6 +11,7 @@ from autoseg.data.dataset import DatasetSpec
 from autoseg.data.measure import measure_fingerprint
 from autoseg.data.scan import CaseScan
 from autoseg.data.verified import look_through, store_scans
+from autoseg.names import counted
 from autoseg.options import PlanOptions, Runtime
 from autoseg.plans import make_plans, write_plan
 from autoseg.preprocess.prepare import PreparedCases, prepare
@@ -43,12 +44,12 @@ class Planned:
         spacing = " x ".join(f"{s:.3g}" for s in self.plan.spacing_mm)
         patch = " x ".join(str(n) for n in self.plan.patch_size)
         lines = [
-            f"{self.dataset.name}: {len(self.fingerprint.cases)} cases, channels {', '.join(self.dataset.channels)}, "
-            f"structures {_some(self.dataset.labels.structures)}",
+            f"{self.dataset.name}: {counted(len(self.fingerprint.cases), 'case')}, "
+            f"channels {', '.join(self.dataset.channels)}, structures {_some(self.dataset.labels.structures)}",
             f"plan {self.plan.name}: spacing {spacing} mm, patch {patch}, batch {self.plan.batch_size}, network "
             f"{self.plan.network.name} with {len(self.plan.network.features)} stages",
             "plans: " + ", ".join(p.name + (" (kept as edited)" if p.name in self.kept else "") for p in self.plans),
-            f"prepared {self.cases.made} cases, {self.cases.ready} were ready, {self.seconds:.1f} s: {self.folder}",
+            f"prepared {counted(self.cases.made, 'case')}, {self.cases.ready} were ready, {self.seconds:.1f} s: {self.folder}",
             *(f"failed: {failure}" for failure in self.failures),
         ]
         return "\n".join(lines)

@@ -445,5 +445,5 @@ def _decimated(mesh: SurfaceMesh, share: float, most_mm: float) -> SurfaceMesh:
             break
     else:
         taken, fewer = 0.0, mesh
-    note = "" if taken == share else f"{taken:.0%} of the triangles taken away, not {share:.0%}: {NOT_DECIMATED}"
+    note = "" if taken == share else f"{taken:.0%} of the triangles removed, not {share:.0%}: {NOT_DECIMATED}"
     return replace(_enclosing(fewer, mesh.volume_mm3, most_mm), note=note)

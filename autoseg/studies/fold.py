@@ -21,7 +21,7 @@ from autoseg.inference.calibration import MOST_CASES, calibrate, can_spare
 from autoseg.inference.predictor import Predictor
 from autoseg.locks import run_lock
 from autoseg.methods.folder import about_training
-from autoseg.names import remove_folder
+from autoseg.names import counted, remove_folder
 from autoseg.networks.devices import peak_memory_mib
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.calibration import CalibrationSamples
@@ -125,7 +125,7 @@ def train_one(run: Run, fold: str) -> FoldResult:
     coarse = coarse_labels(run, run.coarse) if run.coarse else None
     if run.runtime.fresh:
         ranks.alone(lambda: remove_folder(folder, owner=run.folder))
-    cases = f"{len(task.training)} training cases, {len(task.validation)} validation cases"
+    cases = f"{counted(len(task.training), 'training case')}, {counted(len(task.validation), 'validation case')}"
     logger.info("%s, fold %s: %s, on %s", run.folder.name, fold, cases, run.device)
     trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start, coarse=coarse, ranks=ranks)
     bundle = ranks.alone(lambda: _save(run, fold, trained, about_training(folder, _write_record(run, task, folder, trained))))

@@ -8,9 +8,9 @@ import pytest
 
 from autoseg.data.intensities import _moments
 from autoseg.data.scan import CaseScan, scan_case, scan_dataset
-from autoseg.imaging.files import read_volume, write_label_volume, write_volume
+from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.imaging.volume import LabelVolume, Volume, orient
 from planners.records import from_json, to_json
 
 
@@ -132,7 +132,7 @@ def test_channels_are_counted_over_all_files(make_folder):
     folder.json["channel_names"] = {"0": "red", "1": "green"}
     scan = scan_one(folder)
     assert codes(scan) == ["channel-count"]
-    assert "expected 2 channels (red, green), found 1 in 1 files" in scan.findings[0].message
+    assert "expected 2 channels (red, green), found 1 in 1 file" in scan.findings[0].message
     rewrite_image(folder, "case_1", lambda data: np.concatenate([data, data + np.arange(10)]))
     assert codes(scan_one(folder)) == [], "one 4D file carries both"
 
@@ -172,10 +172,31 @@ def test_the_grid_of_a_label_may_differ_by_rounding_only(make_folder, shift_mm, 
     assert found == ([] if code is None else [(severity, code)])
 
 
-def test_a_label_stored_in_another_orientation_is_a_mismatch(make_folder):
+def test_files_of_a_case_whose_axes_run_otherwise_are_turned_to_the_image_and_this_is_said(make_folder):
+    folder = make_folder(1, n_channels=2)
+    (case,) = folder.read().training
+    straight = scan_one(folder)
+    image, label = read_volume(case.images[1]), read_label_volume(case.label)
+    order, flips = (1, 2, 0), (0, 2)
+    grid = image.geometry.oriented(order, flips)
+    write_volume(Volume(orient(image.data, order, flips), grid), case.images[1])
+    write_label_volume(LabelVolume(orient(label.data, order, flips), grid), case.label)
+    turned = scan_one(folder)
+    assert codes(turned, "note") == ["reader-note", "reader-note"]
+    assert turned.findings[1].message == (
+        "case_1.nii.gz: the axes run PRI, those of the scan SAR. The voxels are the same, and were turned to the scan."
+    )
+    assert (turned.label_counts, turned.contents) == (straight.label_counts, straight.contents), "voxel by voxel"
+    assert (read_volume(case.images).data[1] == image.data[0]).all()
+
+
+def test_a_label_whose_voxels_lie_elsewhere_once_turned_is_a_mismatch(make_folder):
     folder = make_folder(1)
-    geometry = Geometry.from_spacing((6, 8, 10), (2, 1, 1)).flipped([2])
-    write_label_volume(LabelVolume(np.ones(geometry.shape, np.uint8), geometry), folder.label_path("case_1"))
+    geometry = Geometry.from_spacing((6, 8, 10), (2, 1, 1))
+    affine = geometry.affine
+    affine[:, 2] *= -1  # x runs the other way from the same corner, as in headers that somebody made up
+    label = LabelVolume(np.ones(geometry.shape, np.uint8), Geometry.from_affine(geometry.shape, affine))
+    write_label_volume(label, folder.label_path("case_1"))
     assert codes(scan_one(folder)) == ["grid-mismatch"]
 
 

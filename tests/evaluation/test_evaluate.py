@@ -10,7 +10,7 @@ from autoseg.evaluation import METRICS, evaluate_case, evaluate_folder
 from autoseg.evaluation.metrics import MaskPair
 from autoseg.imaging.files import read_label_volume, write_label_volume
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.volume import LabelVolume
+from autoseg.imaging.volume import LabelVolume, orient
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 ORGANS = read_labels({"background": 0, "liver": 1, "spleen": 5})
@@ -255,6 +255,16 @@ def test_another_grid_is_a_failure_of_its_case(folders):
     report = evaluate_folder(reference, predicted, ORGANS)
     assert [failure.case for failure in report.failures] == ["c"]
     assert "grids" in report.failures[0].reason
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_map_whose_axes_run_otherwise_is_scored_as_if_they_did_not(folders, side):
+    straight = evaluate_folder(*folders, ORGANS)
+    for path in folders[side].iterdir():
+        labels = read_label_volume(path)
+        turn = (2, 0, 1), (0, 1)
+        write_label_volume(LabelVolume(orient(labels.data, *turn), labels.geometry.oriented(*turn)), path)
+    assert evaluate_folder(*folders, ORGANS).table() == straight.table()
 
 
 def test_only_the_cases_asked_for_are_scored(folders):

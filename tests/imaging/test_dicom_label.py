@@ -158,7 +158,7 @@ def test_segments_that_overlap_contours_and_damage_are_refused_with_a_remedy(tmp
     nowhere.save_as(maps / "nowhere.dcm")
     assert main(["reconstruct", "-i", str(maps), "-o", str(tmp_path / "out"), "--surfaces", "none", "--quiet"]) == 1
     text = capsys.readouterr().out
-    assert "1 label maps reconstructed" in text
+    assert "1 label map reconstructed" in text
     for name, said, remedy in (
         ("overlap", "found whole and core in one", "Export each segment"),
         ("cut", "cannot be decoded", "Copy or export"),

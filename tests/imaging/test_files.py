@@ -611,6 +611,14 @@ def test_gzip_members_and_zero_padding_are_read(tmp_path):
     assert np.array_equal(read_file(tmp_path / "b.nii.gz").data, read_file(tmp_path / "a.nii").data)
 
 
+def test_bytes_behind_the_compressed_voxels_are_not_called_damage_of_these(tmp_path):
+    write_label_volume(labels(oblique()), tmp_path / "a.nii.gz")
+    with (tmp_path / "a.nii.gz").open("ab") as file:
+        file.write(b"sent by mail")
+    with pytest.raises(FileError, match=r"found 562; 12 bytes follow that are not compressed\. Copy or export"):
+        read_file(tmp_path / "a.nii.gz")
+
+
 # -- real files ----------------------------------------------------------------------------------------------------------
 
 

@@ -208,7 +208,7 @@ def test_features_replace_logits_only_where_they_are_fewer(tmp_path):
 def test_another_number_of_channels_names_those_expected(tmp_path, threshold):
     volume, _ = ball_volume()
     two = Volume(np.concatenate([volume.data] * 2), volume.geometry)
-    with pytest.raises(ModelError, match=r"expects 1 channels \(MRI\), found 2"):
+    with pytest.raises(ModelError, match=r"expects 1 channel \(MRI\), found 2"):
         threshold.predict(two)
     write_volume(volume, tmp_path / "scan.nii.gz")
     with pytest.raises(ModelError, match="scan.nii.gz, scan.nii.gz: the model expects"):

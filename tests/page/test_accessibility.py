@@ -10,7 +10,8 @@ from autoseg.page.viewer import find_viewer
 from tests.helpers.browser import CHROMIUM, Browser
 
 AXE = find_spec("axe_playwright_python")  # of which the rules are read; nothing of it is run
-SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "docs" / "_build" / "html"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 OPEN = "document.querySelectorAll('details').forEach((e) => { e.open = true; })"
 LAID_OUT = "document.head.insertAdjacentHTML('beforeend', '<style>.case { content-visibility: visible !important; }</style>')"
@@ -64,6 +65,26 @@ def test_the_rules_find_what_is_wrong(browser, tmp_path):
     show(browser, page, "light", 1280)
     expected = {"html-has-lang", "heading-order", "color-contrast", "image-alt", "label"}
     assert {rule for rule, _, _ in faults(browser)} >= expected
+
+
+def test_an_option_in_a_text_of_the_site_is_not_broken_on_a_phone(browser, tmp_path):
+    style = "span.pre { white-space: nowrap; }" + (ROOT / "docs" / "static" / "site.css").read_text()  # the first is docutils'
+    one = "<code><span class='pre'>--partial</span> <span class='pre'>DIR</span></code>"
+    long = f"<code><span class='pre'>{'autoseg_workspace/' * 9}</span></code>"
+    text = "".join(
+        f"<p>{'so ' * words}{one}</p><table><tr><td>a</td><td>{'so ' * words}{one}</td></tr></table>" for words in range(40)
+    )
+    body = f"<div class='document'><div class='documentwrapper'><div class='body'>{text}<p>{long}</p></div></div></div>"
+    page = tmp_path / "phone.html"
+    head = f"<title>t</title><meta name='viewport' content='width=device-width'><style>{style}</style>"
+    page.write_text(f"<!doctype html><html lang='en'><head>{head}</head><body>{body}</body></html>")
+    show(browser, page, "light", 390)
+    lines = "Array.from(document.querySelectorAll('.pre'), (one) => [one.textContent, one.offsetHeight])"
+    found = browser.run(lines)
+    assert len(found) == 161
+    assert len({height for text, height in found[:-1]}) == 1
+    assert found[-1][1] > 2 * found[0][1], "what is longer than a line is broken"
+    assert browser.run("document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.thorough

@@ -16,10 +16,10 @@ from autoseg.errors import AutosegError
 from autoseg.evaluation.markdown import RECONSTRUCTION_COLUMNS
 from autoseg.evaluation.report import read_report
 from autoseg.imaging import nifti
-from autoseg.imaging.files import read_volume, write_label_volume
+from autoseg.imaging.files import read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh, write_scene
-from autoseg.imaging.volume import LabelVolume
+from autoseg.imaging.volume import LabelVolume, Volume, orient
 from autoseg.options import EvaluateOptions, ReconstructOptions, ReportOptions, SurfaceOptions
 from autoseg.page import viewer
 from autoseg.page.cases import case_article
@@ -279,6 +279,19 @@ def test_the_patients_right_is_on_the_left_of_the_picture_for_any_orientation_of
                 re.findall(r"[ML]([\d.]+) ([\d.]+)", re.search(r'class="predicted"[^>]* d="([^"]*)"', plane)[1]), float
             )
             assert np.allclose(points.mean(axis=0) - 0.5, (column, row), atol=0.3)
+
+
+def test_a_scan_whose_axes_run_otherwise_than_those_of_the_mask_is_shown(tmp_path):
+    grid = Geometry.from_spacing((6, 8, 10), (2.0, 1.0, 1.0))
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[1:4, 2:5, 3:9] = 1
+    write_label_volume(LabelVolume(mask, grid), tmp_path / "case.nii.gz")
+    turn = (1, 2, 0), (0, 2)
+    scan = Volume(orient(mask[None].astype(np.float32), *turn), grid.oriented(*turn))
+    write_volume(scan, tmp_path / "scan.nii.gz")
+    scene = read_scene(PageCase("case", predicted=tmp_path / "case.nii.gz", images=(tmp_path / "scan.nii.gz",)))
+    assert scene.notes == ()
+    assert ((scene.scan > 0) == (scene.predicted > 0)).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 40), (30, 1, 40), (1, 1, 40), (1, 1, 1), (9, 9, 9)])

@@ -79,7 +79,7 @@ def test_a_label_on_another_grid_names_the_case(data_set, tmp_path):
 
 def test_the_wrong_number_of_channels_is_said():
     volume = Volume(np.ones((2, 9, 9, 9), np.float32), Geometry.from_spacing((9, 9, 9), (1, 1, 1)))
-    with pytest.raises(AutosegError, match=r"expected 1 channels \(MR\), found 2"):
+    with pytest.raises(AutosegError, match=r"expected 1 channel \(MR\), found 2"):
         prepare_volume(volume, plan_for((9, 9, 9), (1, 1, 1)))
 
 

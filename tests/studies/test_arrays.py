@@ -55,7 +55,7 @@ def test_a_study_and_a_training_are_a_job_for_each_fold_and_nothing_is_written(t
     [
         (["--", "evaluate"], "one of train, study, predict"),
         ([], "one of train, study, predict"),
-        (["--", "train", "x", "0", "--fresh"], "would begin anew"),
+        (["--", "train", "x", "0", "--fresh"], "would begin again"),
         (["--", "train", "x", "0"], "Give --device cuda or --device cpu"),
     ],
 )

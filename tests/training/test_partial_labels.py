@@ -282,7 +282,7 @@ def test_a_structure_that_is_not_annotated_is_no_zero_dice(folder, tmp_path):
     assert report.summary("first", "dice").n == 2
     assert report.summary("first", "mse_mask_fg").mean == 0, "voxels of what is not annotated are no wrong foreground"
     assert report.unlabelled == {"p1": (1,)}
-    assert report.notes == ("not annotated, so not scored: second in 1 cases",)
+    assert report.notes == ("not annotated, so not scored: second in 1 case",)
     assert "not annotated" in report.table()
     assert evaluate_folder(references, target, spec.labels, engine=LocalEngine(1)).summary("second", "dice").mean == 0.5
 

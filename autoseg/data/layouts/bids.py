@@ -74,7 +74,7 @@ def find(
         findings += wrong
     for case in sorted(set(labels) - set(images)):
         message = f"expected an image of the session, found {labels[case][0].name} alone"
-        findings.append(error(case, "no-image", message, "Add the image, or take the label away."))
+        findings.append(error(case, "no-image", message, "Add the image, or remove the label."))
     values = read_names(names) if names else _names(cases, tables, findings)
     return FoundDataset(
         channels=channels,

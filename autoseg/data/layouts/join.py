@@ -17,6 +17,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.data.layouts.found import AnyPath, Counted, Description, FoundCase, FoundDataset, Source, error
 from autoseg.data.layouts.reading import label_values
 from autoseg.errors import DatasetError
+from autoseg.names import counted
 
 __all__ = ["find"]
 
@@ -42,7 +43,9 @@ def find(source: AnyPath, *, also: Sequence[AnyPath] = (), channels: Sequence[st
     names = tuple(channels) if channels else _one_of([one.channels for one in sets], sets)
     for one in sets:
         if len(one.channels) != len(names):
-            raise DatasetError(f"{one.folder}: expected {len(names)} channels ({', '.join(names)}), found {len(one.channels)}")
+            raise DatasetError(
+                f"{one.folder}: expected {counted(len(names), 'channel')} ({', '.join(names)}), found {len(one.channels)}"
+            )
     structures = list(dict.fromkeys(name for one in sets for name in one.labels.structures))
     combinations = {combination for one in sets for combination in _meanings(one.labels).values()}
     labels, values = label_values(combinations, structures)
