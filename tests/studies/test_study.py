@@ -6,6 +6,7 @@ Trainings run in this process here, by the words that the study gives to another
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,18 @@ def test_a_study_that_was_interrupted_goes_on_to_the_same_end(place: Path, monke
     assert first.digest == second.digest
     records = [place / "workspace" / "studies" / "Abdomen" / name / "study.json" for name in ("study", "two")]
     assert len({json.dumps(json.loads(path.read_text())["decisions"]) for path in records}) == 1
+
+
+def test_a_fresh_training_that_is_interrupted_leaves_no_fold_of_before(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    runs = place / "workspace" / "runs" / "Abdomen"
+    shutil.copytree(next(runs.glob("study_unet_*")), runs / "anew")
+    monkeypatch.setattr(training, "train_one", stop)
+    train = ["train", "Abdomen", "0-1", "--network", "unet", *SHORT, "--name", "anew", "--fresh"]
+    assert call(place, *train) == 130
+    assert not list((runs / "anew").glob("fold_*"))
 
 
 def test_two_commands_at_one_study_do_not_decide_for_each_other(
