@@ -43,7 +43,16 @@ from autoseg.versions import versions
 from planners.plan import Plan
 from planners.records import digest, to_json
 
-__all__ = ["FoldResult", "Run", "begin_anew", "calibrate_fold", "coarse_labels", "fold_folder", "threads_begun_with", "train_one"]
+__all__ = [
+    "FoldResult",
+    "Run",
+    "begin_anew",
+    "calibrate_fold",
+    "coarse_labels",
+    "fold_folder",
+    "threads_begun_with",
+    "train_one",
+]
 
 logger = logging.getLogger(__name__)
 
