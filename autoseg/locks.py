@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from autoseg.errors import AutosegError, FileError, ModelError, TrainingError
 
-__all__ = ["model_lock", "prepare_lock", "run_lock", "station_lock"]
+__all__ = ["model_lock", "prepare_lock", "run_lock", "station_lock", "study_lock"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,12 @@ def run_lock(folder: Path) -> AbstractContextManager[None]:
     """
     remedy = "Wait until it has ended, or give this run another --name"
     return _locked(folder, "another command is training this fold", remedy, TrainingError, RUN_SECONDS)
+
+
+def study_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold a study; another command that ends within ``RUN_SECONDS`` is waited for. AutosegError: it goes on."""
+    remedy = "Wait until it has ended, or give this study another --name"
+    return _locked(folder, "another command is at this study", remedy, AutosegError, RUN_SECONDS)
 
 
 def prepare_lock(folder: Path) -> AbstractContextManager[None]:

@@ -69,6 +69,8 @@ def _predict(asked: argparse.Namespace, words: Words, options: SlurmOptions) -> 
     from autoseg.pipeline import find_model
     from autoseg.studies.left import shards_left
 
+    if asked.watch is not None:
+        raise AutosegError("--watch: a station runs until somebody stops it, and cannot be shared by jobs. Leave it out")
     model = find_model(asked.model, workspace_of(asked))
     left = shards_left(asked.input, asked.output, Path(model), options_from(asked, PredictOptions()), options.shards)
     return JobArray(

@@ -16,7 +16,7 @@ from autoseg.options import Runtime, TrainOptions
 from autoseg.pipeline.reporting import try_report
 from autoseg.room import check_writable
 from autoseg.studies.crossval import CrossValidation, cross_validate
-from autoseg.studies.fold import FoldResult, Run, coarse_labels, threads_begun_with, train_one
+from autoseg.studies.fold import FoldResult, Run, begin_anew, coarse_labels, fold_folder, threads_begun_with, train_one
 from autoseg.studies.lanes import device_names
 from autoseg.studies.settled import check_model, settled_run
 from autoseg.studies.side_by_side import choose_lanes, train_side_by_side
@@ -100,9 +100,11 @@ def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object], ranks: Ra
     """Train all folds of a run in this process, and its ranks; a fold that goes on has the threads that it began with, unless
     ``threads`` tells another number, so that it ends as if nobody had disturbed it."""
     results, runtime = [], Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh)
+    if run.runtime.fresh:
+        begin_anew(run)
     for name in run.tasks:
         called = saying(f"fold {name}" if len(run.tasks) > 1 else "")
-        with called, ranks.held(run_lock(run.folder / f"fold_{name}")), told_when_short_of_memory():
+        with called, ranks.held(run_lock(fold_folder(run.folder, name))), told_when_short_of_memory():
             if not threads and (begun := threads_begun_with(run, name)):
                 use_threads(min(begun, usable_cores()))
             results.append(train_one(run, name))

@@ -1,7 +1,8 @@
 """Which of several configurations to ship: the better one where the data support that, else the cheaper one.
 
 The one of highest mean Dice is tested against every cheaper one on the same cases. Of those that it was not shown to be better
-than, the cheapest is chosen, else it itself.
+than, the cheapest is chosen, else it itself. One that could not do all cases is left out where another one could: its mean is
+that of the cases that it could do.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ def choose(methods: Sequence[Method], costs: Mapping[str, float], margin: float)
         costs: name -> what it costs, in any unit.
         margin: mean Dice may differ by less and still be called equivalent.
     """
+    methods, unable = _able(methods)
     ranked = sorted(methods, key=lambda one: (-(one.mean_of(METRIC) or 0.0), costs[one.name]))
     best = ranked[0]
     cheaper = [one for one in methods if costs[one.name] < costs[best.name]]
-    numbers = ", ".join(f"{one.name} {SCALES[METRIC].text(one.mean_of(METRIC))}" for one in ranked)
+    numbers = ", ".join(f"{one.name} {SCALES[METRIC].text(one.mean_of(METRIC))}" for one in ranked) + unable
     if len(methods) == 1:
         return best.name, Decision("configuration", best.name, "there is no other", f"mean Dice, %: {numbers}")
     if not cheaper:
@@ -46,13 +48,24 @@ def choose(methods: Sequence[Method], costs: Mapping[str, float], margin: float)
     return chosen.name, Decision("configuration", chosen.name, rule, f"Dice, %: {numbers}; {told}")
 
 
+def _able(methods: Sequence[Method]) -> tuple[Sequence[Method], str]:
+    """(those that could do all cases, or all where none could; what is said of the others)."""
+    able = [one for one in methods if not one.failures] or methods
+    left = [f"{one.name} ({len(one.failures)})" for one in methods if one not in able]
+    return able, f"; left out, since they failed in some cases: {', '.join(left)}" if left else ""
+
+
 def improvements(one: Method, others: Sequence[Method], margin: float) -> dict[str, tuple[bool, str]]:
-    """Of each of the others: whether the data support that it is better than ``one``, p corrected for their number; how."""
-    found = {}
+    """Of each of the others: whether the data support that it is better than ``one``, p corrected for their number; how.
+
+    One that could not do all cases is no improvement on one that could.
+    """
+    found, unable = {}, {other.name for other in others if other.failures and not one.failures}
     for name, less in _differences(one, others).items():
         mean, low, high = (None if value is None else -value for value in (less.mean, less.high, less.low))
         more = replace(less, mean=mean, low=low, high=high)
-        found[name] = verdict(more, METRIC, margin) == "better", _evidence(more)
+        better = verdict(more, METRIC, margin) == "better" and name not in unable
+        found[name] = better, _evidence(more) + (", failed in some cases" if name in unable else "")
     return found
 
 

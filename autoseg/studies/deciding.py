@@ -32,7 +32,7 @@ from autoseg.studies.ensemble import SECOND, cross_validate_ensemble
 from autoseg.studies.lanes import device_names
 from autoseg.studies.shipping import only_folds, ship
 from autoseg.studies.studied import Studied, StudyRecord
-from autoseg.workspace import Workspace, write_json, write_text
+from autoseg.workspace import Workspace, read_record, write_json, write_text
 from planners.plan import Decision
 from planners.records import to_json
 
@@ -95,7 +95,7 @@ def decide(about: Study, found: Sequence[CrossValidated], failed: dict[str, str]
         failed=failed,
         predicted={case: path.relative_to(about.workspace.folder).as_posix() for case, path in maps.items()},
     )
-    model = _ship(about, chosen, record)
+    model = _ship(about, chosen, record, aside=about.runtime.fresh or _was_incomplete(about.folder / STUDY_FILE))
     told = _write_comparison(about, together, failed)
     write_report(report, about.folder, fresh=about.runtime.fresh)
     write_json(about.folder / STUDY_FILE, record, seal=True)
@@ -160,8 +160,13 @@ def _about_temperature(found: Calibration | None) -> tuple[Decision, ...]:
     return (Decision("temperature", chosen, why if found.temperatures else "held-out voxels are no better with one", numbers),)
 
 
-def _ship(about: Study, chosen: CrossValidated, record: StudyRecord) -> Path:
-    """Write the final model; one of an earlier call that predicts the same stays as it is."""
+def _was_incomplete(path: Path) -> bool:
+    """Whether a configuration failed when the study decided before: it may decide for that one now."""
+    return path.is_file() and bool(read_record(StudyRecord, path, strict=False).failed)
+
+
+def _ship(about: Study, chosen: CrossValidated, record: StudyRecord, *, aside: bool) -> Path:
+    """Write the final model; one of an earlier call that predicts the same stays as it is, another one is moved ``aside``."""
     bundle, folds = load_bundle(chosen.model), about.folds
     seconds = tuple(f"{fold}{SECOND}" for fold in folds if f"{fold}{SECOND}" in bundle.folds)
     final = replace(
@@ -171,7 +176,7 @@ def _ship(about: Study, chosen: CrossValidated, record: StudyRecord) -> Path:
         temperatures=record.calibration.temperatures if record.calibration else (),
     )
     target = about.workspace.model(record.model)
-    ship(final, target, aside=about.runtime.fresh)
+    ship(final, target, aside=aside)
     return target
 
 

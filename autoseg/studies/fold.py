@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,16 @@ from autoseg.versions import versions
 from planners.plan import Plan
 from planners.records import digest, to_json
 
-__all__ = ["FoldResult", "Run", "calibrate_fold", "coarse_labels", "fold_folder", "threads_begun_with", "train_one"]
+__all__ = [
+    "FoldResult",
+    "Run",
+    "begin_anew",
+    "calibrate_fold",
+    "coarse_labels",
+    "fold_folder",
+    "threads_begun_with",
+    "train_one",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -119,12 +129,17 @@ def threads_begun_with(run: Run, fold: str) -> int:
     return state.threads if state and run.device.type == "cpu" else 0
 
 
+def begin_anew(run: Run) -> None:
+    """Remove all folds of a run before the first one is trained, so that who goes on later meets none of before."""
+    for folder in (fold_folder(run.folder, fold) for fold in run.tasks):
+        with run.ranks.held(run_lock(folder)):
+            run.ranks.alone(partial(remove_folder, folder, owner=run.folder))
+
+
 def train_one(run: Run, fold: str) -> FoldResult:
     """Train a fold of a run, or go on with it; a finished one is validated again. Of several ranks the first has the report."""
     folder, task, start, ranks = fold_folder(run.folder, fold), run.tasks[fold], run.starts.get(fold), run.ranks
     coarse = coarse_labels(run, run.coarse) if run.coarse else None
-    if run.runtime.fresh:
-        ranks.alone(lambda: remove_folder(folder, owner=run.folder))
     cases = f"{counted(len(task.training), 'training case')}, {counted(len(task.validation), 'validation case')}"
     logger.info("%s, fold %s: %s, on %s", run.folder.name, fold, cases, run.device)
     trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start, coarse=coarse, ranks=ranks)

@@ -28,7 +28,7 @@ def fold_names(text: str, n_folds: int) -> tuple[str, ...]:
     """The folds meant by a number or several, also as ``0-4``, each once; AutosegError where there is no such fold."""
     names = [name for part in str(text).split(",") for name in _range(part.strip())]
     for name in names:
-        if not name.isdigit() or int(name) >= n_folds:
+        if not (name.isdecimal() and len(name) < 8 and int(name) < n_folds):
             raise AutosegError(
                 f"fold {name!r}: expected a number from 0 to {n_folds - 1}, several as 0,1,2 or 0-{n_folds - 1}, or all"
             )
@@ -38,7 +38,7 @@ def fold_names(text: str, n_folds: int) -> tuple[str, ...]:
 def _range(text: str) -> list[str]:
     """``0-4`` as its numbers; any other text as itself."""
     first, dash, last = text.partition("-")
-    if not (dash and first.isdigit() and last.isdigit() and len(first) + len(last) < 8 and int(first) <= int(last)):
+    if not (dash and first.isdecimal() and last.isdecimal() and len(first) + len(last) < 8 and int(first) <= int(last)):
         return [text]
     return [str(number) for number in range(int(first), int(last) + 1)]
 

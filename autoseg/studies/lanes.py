@@ -36,11 +36,12 @@ def device_names(text: str) -> tuple[str, ...]:
     """``cuda:0,cuda:1`` as its devices.
 
     Raises:
-        AutosegError: one is missing, or named twice.
+        AutosegError: one is missing, named twice, or of another kind: settings hang on the kind, and folds share them.
     """
     names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) < len(names):
-        raise AutosegError(f"--device: expected a device, or several as cuda:0,cuda:1, each once, found {text!r}")
+    kinds = {name.partition(":")[0] for name in names}
+    if not all(names) or len(set(names)) < len(names) or len(kinds) > 1:
+        raise AutosegError(f"--device: expected a device, or several of one kind as cuda:0,cuda:1, each once, found {text!r}")
     return names
 
 

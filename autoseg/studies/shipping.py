@@ -36,7 +36,7 @@ def ship(bundle: Bundle, target: Path, *, aside: bool) -> Bundle:
     if not aside:
         raise ModelError(
             f"{target}: is another model than the one that this study has decided on, and stays as it is. "
-            "Give the study another --name, or start it again with --fresh"
+            "Give the study another --name, which trains nothing again, or start it again with --fresh"
         )
     free = next(path for n in itertools.count(1) if not (path := target.with_name(f".{target.name}.old{n}")).exists())
     target.rename(free)

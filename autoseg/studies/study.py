@@ -21,6 +21,7 @@ from autoseg.errors import AutosegError, ModelError, TrainingError
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.evaluation.study_findings import MADE_BY
 from autoseg.inference.bundle import load_bundle
+from autoseg.locks import study_lock
 from autoseg.names import remove_folder
 from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import Runtime, StudyOptions
@@ -61,13 +62,15 @@ def run_study(
     step, asked, items = _settle(spec, workspace, options, runtime)
     folder = workspace.study(spec.name, options.name)
     check_writable(folder)
-    if not runtime.fresh:
-        _refuse_others(workspace.model(model_name(spec, options)), options.name)
-    _claim(folder / STUDY_FILE, StudyRecord(made_by=MADE_BY, asked=asked), runtime.fresh)
-    found, failed = _cross_validated(step, items, spec)
-    if not found:
-        raise TrainingError("no configuration could be trained:\n  " + "\n  ".join(f"{n}: {why}" for n, why in failed.items()))
-    return decide(Study(spec, workspace, options, runtime, folder, asked, step.folds, groups), found, failed)
+    with study_lock(folder):  # else what the other one is training would count as failed here
+        if not runtime.fresh:
+            _refuse_others(workspace.model(model_name(spec, options)), options.name)
+        _claim(folder / STUDY_FILE, StudyRecord(made_by=MADE_BY, asked=asked), runtime.fresh)
+        found, failed = _cross_validated(step, items, spec)
+        if not found:
+            reasons = "\n  ".join(f"{name}: {why}" for name, why in failed.items())
+            raise TrainingError(f"no configuration could be trained:\n  {reasons}")
+        return decide(Study(spec, workspace, options, runtime, folder, asked, step.folds, groups), found, failed)
 
 
 def trainings_of(

@@ -168,12 +168,12 @@ def fit(
             _refuse_unless_finite(losses[-2:-1], state.step - 1, recipe)  # the last one may still be in the making
             _average(averaged, network, ema_decay(state.steps_expected, state.step))
             now = time.monotonic()
-            seconds, cheap, stop = ranks.told([now - since, checking <= CHECKS_SHARE * (now - begun)], bool(stopped))
+            times = [now - since, checking <= CHECKS_SHARE * (now - begun), now - saved > 60 * recipe.checkpoint_minutes]
+            seconds, cheap, due, stop = ranks.told(times, bool(stopped))
             state = replace(state, step=state.step + 1, seconds=seconds)
             state = replace(state, steps_expected=_steps_expected(length, state, voxels))
             reached = length.fraction(state)
-            affordable = length.steps or reached >= 1 or cheap
-            if reached >= (state.checks + 1) / (recipe.validations or 1) and affordable:
+            if reached >= (state.checks + 1) / (recipe.validations or 1) and (length.steps or reached >= 1 or cheap):
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 checking -= time.monotonic()
                 row, state = _check(network, averaged, validation, job, state, torch.stack(losses).mean().item(), rate)
@@ -181,12 +181,12 @@ def fit(
                 (seconds,) = ranks.from_first([time.monotonic() - since])
                 losses, state = [], replace(state, seconds=seconds)
                 on_check(row)
-            if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
+            if due:
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-                _save_finite(job, _with_losses(state, losses), network, averaged, optimizers)
+                _save_finite(job, _with_losses(state, losses, ranks), network, averaged, optimizers)
                 saved = time.monotonic()
     _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
-    _save_finite(job, _with_losses(state, losses), network, averaged, optimizers)
+    _save_finite(job, _with_losses(state, losses, ranks), network, averaged, optimizers)
     if stop:
         logger.info("stopped at step %d; the same command goes on from there", state.step)
         raise KeyboardInterrupt
@@ -307,9 +307,10 @@ def _step(
     return total
 
 
-def _with_losses(state: LoopState, losses: Sequence[torch.Tensor]) -> LoopState:
-    """The state with the losses since the last check, of which a row of history tells the mean."""
-    return replace(state, losses=tuple(torch.stack(list(losses)).tolist()) if losses else ())
+def _with_losses(state: LoopState, losses: Sequence[torch.Tensor], ranks: Ranks) -> LoopState:
+    """The state with the losses since the last check, of which a row of history tells the mean; of several ranks their mean."""
+    own = torch.stack(list(losses)).tolist() if losses else []
+    return replace(state, losses=tuple(ranks.summed([loss / ranks.count for loss in own])) if own else ())
 
 
 def _refuse_unless_finite(losses: Sequence[torch.Tensor], step: int, recipe: Recipe) -> None:

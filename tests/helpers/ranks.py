@@ -10,8 +10,8 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from autoseg.networks import NETWORKS, build_network
 from autoseg.networks.devices import prepare_for
 from autoseg.records import Validation
 from autoseg.training.batch import Batch, Lesson
-from autoseg.training.loop import Job, Length, fit
+from autoseg.training.loop import Job, Length, MakeBatch, fit
 from autoseg.training.losses import LOSSES
 from autoseg.training.ranks import ALONE, Ranks, join
 from autoseg.training.recipe import Recipe
@@ -57,11 +57,14 @@ RECIPE = Recipe(
     restoration_every=2,
     divide_batch=True,
 )
+WHOLE = replace(RECIPE, divide_batch=False, batch_size=2, restoration_weight=0.0)
 # mode -> (recipe, whether Dice is of the whole batch, the loss): what must be the same on one device and on two
 MODES = {
     "divided": (RECIPE, True, "dice_cross_entropy"),
     "per_sample": (RECIPE, False, "dice_cross_entropy"),
-    "whole": (replace(RECIPE, divide_batch=False, batch_size=2, restoration_weight=0.0), False, "dice_cross_entropy"),
+    "whole": (WHOLE, False, "dice_cross_entropy"),
+    # killed before the last step, and gone on with; one row of history, of all steps
+    "resumed": (replace(WHOLE, validations=1, checkpoint_minutes=1e-9), False, "dice_cross_entropy"),
 }
 
 
@@ -89,17 +92,29 @@ def batch(ranks: Ranks, recipe: Recipe, step: int, fraction: float, left: float 
     return Batch(images, codes, Lesson((images + 0.05).sqrt(), clean, torch.ones(len(images), 3)))
 
 
-def train(job: str, ranks: Ranks = ALONE, *, loss: Any = None) -> list[Validation]:
-    """The rows of history of a job; one device takes the batches of all ranks."""
+class Killed(Exception):
+    """In place of a signal."""
+
+
+def until_killed(ranks: Ranks, recipe: Recipe, step: int, fraction: float, left: float = 0) -> Batch:
+    """As ``batch``, but that the last step is not reached."""
+    if step == STEPS - 1:
+        raise Killed
+    return batch(ranks, recipe, step, fraction, left)
+
+
+def train(job: str, folder: Path, ranks: Ranks = ALONE, *, loss: Any = None) -> list[Validation]:
+    """The rows of history of a job, in a folder that all ranks share; one device takes the batches of all."""
     name, mode = job.split(":")
     recipe, batch_dice, kind = MODES[mode]
     torch.manual_seed(0)
     spec = replace(SPEC, name=name, restoration=recipe.restoration_weight > 0)
     rows: list[Validation] = []
-    with tempfile.TemporaryDirectory() as folder:
+
+    def fitted(samples: MakeBatch) -> None:
         fit(
             build_network(spec, lazy_logits=mode == "divided").train(),
-            partial(batch, ranks, recipe),
+            samples,
             ranks.share([batch(ALONE, replace(recipe, batch_size=1, divide_batch=True), 1000 + i, 1.0) for i in range(3)]),
             Job(
                 recipe=recipe,
@@ -108,7 +123,7 @@ def train(job: str, ranks: Ranks = ALONE, *, loss: Any = None) -> list[Validatio
                 score=lambda results: {"seen": sum(ranks.summed([float(len(list(results)))]))},
                 device=CPU,
                 identity=job,
-                checkpoint=Path(folder) / "checkpoint.safetensors",
+                checkpoint=folder / "checkpoint.safetensors",
                 prepare=lambda network, precision: prepare_for(
                     CPU, network, spec, [(8, 16, 16)], precision=precision, training=True
                 ),
@@ -116,6 +131,12 @@ def train(job: str, ranks: Ranks = ALONE, *, loss: Any = None) -> list[Validatio
             ),
             on_check=rows.append,
         )
+
+    if mode == "resumed":
+        with suppress(Killed):
+            fitted(partial(until_killed, ranks, recipe))
+        ranks.alone(lambda: None)  # the checkpoint lies there
+    fitted(partial(batch, ranks, recipe))
     return rows
 
 
@@ -143,7 +164,7 @@ def main(file: str, *jobs: str) -> None:
         for job in jobs:
             found[job] = [
                 {"train": row.train_loss, "validation": row.validation_loss, "seen": row.patch_dice["seen"]}
-                for row in train(job, ranks)
+                for row in train(job, Path(file).with_name(job.replace(":", "_")), ranks)
             ]
         ranks.alone(lambda: Path(file).write_text(json.dumps(found)))
 

@@ -56,6 +56,7 @@ def test_a_study_and_a_training_are_a_job_for_each_fold_and_nothing_is_written(t
         (["--", "evaluate"], "one of train, study, predict"),
         ([], "one of train, study, predict"),
         (["--", "train", "x", "0", "--fresh"], "would begin again"),
+        (["--", "predict", "-i", "x", "-o", "y", "--watch"], "runs until somebody stops it"),
         (["--", "train", "x", "0"], "Give --device cuda or --device cpu"),
     ],
 )

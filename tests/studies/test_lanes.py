@@ -52,8 +52,8 @@ def test_a_fold_takes_more_memory_with_larger_batches() -> None:
     assert bytes_of_a_fold(larger, 2, half=False) > 2 * one - 2**30
 
 
-@pytest.mark.parametrize("text", ["cuda:0,", "cuda:0,cuda:0", "", "cpu,,cuda"])
-def test_devices_are_named_each_once(text: str) -> None:
+@pytest.mark.parametrize("text", ["cuda:0,", "cuda:0,cuda:0", "", "cpu,,cuda", "cuda:0,cpu"])
+def test_devices_are_of_one_kind_and_named_each_once(text: str) -> None:
     assert device_names("cuda:0, cuda:1") == ("cuda:0", "cuda:1")
     with pytest.raises(AutosegError, match="expected a device, or several"):
         device_names(text)

@@ -6,16 +6,20 @@ Trainings run in this process here, by the words that the study gives to another
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from autoseg import locks
 from autoseg.cli import main
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import run_commands
+from autoseg.errors import TrainingError
 from autoseg.evaluation.comparison import Method
 from autoseg.evaluation.report import summarise
 from autoseg.inference.bundle import load_bundle, store_windows
@@ -25,7 +29,8 @@ from autoseg.phantoms import write_phantoms
 from autoseg.pipeline import reporting, studying, training
 from autoseg.studies import configuration, deciding, side_by_side
 from autoseg.studies.choice import choose, improvements
-from autoseg.studies.configuration import CrossValidated
+from autoseg.studies.configuration import Configuration, CrossValidated, TrainConfiguration
+from autoseg.studies.fold import Run
 from tests.helpers.told_numbers import unknown_numbers
 
 SHORT = ["--iterations", "2", "--set", "validations=1", "--set", "cpu_width=1", "--device", "cpu", "--quiet"]
@@ -230,6 +235,52 @@ def test_a_study_that_was_interrupted_goes_on_to_the_same_end(place: Path, monke
     assert len({json.dumps(json.loads(path.read_text())["decisions"]) for path in records}) == 1
 
 
+def test_a_fresh_training_that_is_interrupted_leaves_no_fold_of_before(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    runs = place / "workspace" / "runs" / "Abdomen"
+    shutil.copytree(next(runs.glob("study_unet_*")), runs / "anew")
+    monkeypatch.setattr(training, "train_one", stop)
+    train = ["train", "Abdomen", "0-1", "--network", "unet", *SHORT, "--name", "anew", "--fresh"]
+    assert call(place, *train) == 130
+    assert not list((runs / "anew").glob("fold_*"))
+
+
+def test_two_commands_at_one_study_do_not_decide_for_each_other(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(locks, "RUN_SECONDS", 0.1)
+    folder = place / "workspace" / "studies" / "Abdomen" / "twice"
+    with locks.study_lock(folder):
+        assert call(place, *STUDY, "--name", "twice") == 2
+    assert "another command is at this study" in capsys.readouterr().err
+    assert not (folder / "study.json").exists()
+    assert not (place / "workspace" / "models" / "Abdomen_twice").exists()
+
+
+def test_a_study_without_a_configuration_that_failed_decides_again_when_it_is_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies, models = place / "workspace" / "studies" / "Abdomen", place / "workspace" / "models"
+    chosen = json.loads((studies / "study" / "study.json").read_text())["chosen"]
+    run = TrainConfiguration.run
+
+    def without_the_best(step: TrainConfiguration, item: tuple[Configuration, Run]) -> Path:
+        if item[0].name == chosen.partition(" and ")[0]:
+            raise TrainingError("the disk is full")
+        return run(step, item)
+
+    monkeypatch.setattr(studying, "try_report", without_page)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainConfiguration, "run", without_the_best)
+        assert call(place, *STUDY, "--name", "three") == 1
+    incomplete = load_bundle(models / "Abdomen_three").digest
+    assert call(place, *STUDY, "--name", "three") == 0
+    assert load_bundle(models / "Abdomen_three").digest == load_bundle(models / "Abdomen_study").digest != incomplete
+    assert load_bundle(models / ".Abdomen_three.old1").digest == incomplete
+
+
 def method(name: str, gain: float, noise: float) -> Method:
     rng = np.random.default_rng(0)
     dice = 0.8 + 0.02 * rng.normal(size=30) + gain + noise * np.random.default_rng(len(name)).normal(size=30)
@@ -247,6 +298,16 @@ def test_the_better_one_is_chosen_where_the_data_support_it_else_the_cheaper_one
     assert "not shown to be better" in why.rule or "costs least" in why.rule
     assert choose([cheap, dear], {"cheap": 5.0, "dearer": 1.0}, 0.005)[0] == "dearer"
     assert choose([cheap], costs, 0.005)[0] == "cheap"
+
+
+def test_one_that_failed_in_some_cases_is_left_out_where_another_did_all() -> None:
+    costs, unable = {"cheap": 1.0, "dearer": 5.0}, ("case_7: no memory",)
+    cheap, dear = method("cheap", 0.0, 0.001), method("dearer", 0.01, 0.001)
+    name, why = choose([cheap, replace(dear, failures=unable)], costs, 0.005)
+    assert name == "cheap"
+    assert "left out, since they failed in some cases: dearer (1)" in why.numbers
+    assert choose([replace(one, failures=unable) for one in (cheap, dear)], costs, 0.005)[0] == "dearer"
+    assert not improvements(cheap, [replace(dear, failures=unable)], 0.005)["dearer"][0]
 
 
 def test_two_together_are_kept_only_where_the_data_support_it() -> None:

@@ -12,7 +12,7 @@ from tests.helpers.ranks import STEPS, train, train_together
 def equal(jobs, tmp_path):
     together = train_together(jobs, tmp_path / "found.json")
     for job in jobs:
-        rows = train(job)
+        rows = train(job, tmp_path / "alone" / job.replace(":", "_"))
         assert len(rows) == STEPS
         for row, other in zip(rows, together[job], strict=True):
             assert other["train"] == pytest.approx(row.train_loss, abs=1e-5), job
@@ -25,6 +25,13 @@ def equal(jobs, tmp_path):
 def test_two_ranks_have_the_losses_of_one(tmp_path):
     """A divided batch of three, with Dice of the batch and of each sample; and two whole batches against one twice as large."""
     equal(["unet:divided", "unet:per_sample", "unet:whole"], tmp_path)
+
+
+@pytest.mark.thorough
+def test_two_ranks_that_go_on_tell_the_mean_loss_of_both(tmp_path):
+    together = train_together(["unet:resumed"], tmp_path / "found.json")["unet:resumed"]
+    (row,) = train("unet:resumed", tmp_path / "alone")
+    assert [other["train"] for other in together] == pytest.approx([row.train_loss], abs=1e-5)
 
 
 @pytest.mark.slow
