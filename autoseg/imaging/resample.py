@@ -13,7 +13,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -60,9 +59,7 @@ def axis_orders(
 
 
 @lru_cache(maxsize=24)
-def axis_matrix(
-    n_from: int, n_to: int, scale: float, offset: float, order: int, dtype: type[np.floating[Any]] = np.float32
-) -> np.ndarray:
+def axis_matrix(n_from: int, n_to: int, scale: float, offset: float, order: int, dtype: str = "float32") -> np.ndarray:
     """(n_to, n_from) of ``dtype``, read-only: row i has the weights of the samples at index ``scale * i + offset``.
 
     Equal to SciPy's ``zoom`` and ``affine_transform`` with ``mode="nearest"``, prefilter included, but for weights below 1e-7.
@@ -99,7 +96,7 @@ def grid_mapping(geometry: Geometry, onto: Geometry) -> tuple[np.ndarray, np.nda
 
 
 def interpolation_operators(
-    geometry: Geometry, onto: Geometry, orders: Sequence[int], dtype: type[np.floating[Any]] = np.float32
+    geometry: Geometry, onto: Geometry, orders: Sequence[int], dtype: str = "float32"
 ) -> tuple[np.ndarray, ...]:
     """The three interpolation operators from one grid onto another; ``orders`` are spline orders, 0 to 5, for each axis.
 
@@ -219,9 +216,7 @@ def resample_codes(
     return result
 
 
-def _interpolation_operator(
-    n_from: int, n_to: int, scale: float, offset: float, order: int, dtype: type[np.floating[Any]]
-) -> np.ndarray:
+def _interpolation_operator(n_from: int, n_to: int, scale: float, offset: float, order: int, dtype: str) -> np.ndarray:
     """An index map where the points fall on voxels or the order is 0, else a matrix."""
     scale, offset = round(float(scale), 9), round(float(offset), 9)  # grids computed in two ways share one matrix
     points: np.ndarray = np.clip(scale * np.arange(n_to) + offset, 0, n_from - 1)

@@ -220,7 +220,7 @@ def _slabs(
     lower, upper = _inside(geometry, turned)
     if min(b - a for a, b in zip(lower, upper, strict=True)) < 1:
         return
-    precision = np.float64 if in_half else np.float32
+    precision = "float64" if in_half else "float32"
     first, *rest = interpolation_operators(geometry, turned, orders, precision)
     others = [part_of(m, a, b) for m, a, b in zip(rest, lower[1:], upper[1:], strict=True)]
     plane = (upper[1] - lower[1]) * (upper[2] - lower[2])
