@@ -68,8 +68,9 @@ def measure(arm: str, root: Path, raw: Path, steps: int) -> dict[str, Any]:
                 raise SystemExit(f"{arm}: {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
         seconds = time.perf_counter() - begun
         reports = sorted(workspace.glob("runs/*/folds/fold_*/validation/metrics.json"))
-        dice = [row["dice"] for path in reports for row in json.loads(path.read_text())["cases"] if row["dice"] is not None]
-        return {"seconds": round(seconds, 1), "folds": len(reports), "dice": statistics.fmean(dice)}
+        rows = [row["values"]["dice"] for path in reports for row in json.loads(path.read_text())["cases"]]
+        dice = statistics.fmean(value for value in rows if value is not None)
+        return {"seconds": round(seconds, 1), "folds": len(reports), "dice": dice}
 
 
 def main() -> None:
