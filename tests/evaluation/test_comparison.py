@@ -161,6 +161,7 @@ def test_the_effect_of_closed_gates_is_a_paired_difference(three):
     assert "With attention switched off" in as_markdown(found, ABOUT)
 
 
+@pytest.mark.thorough
 def test_the_files_hold_every_number_and_every_failure(three, tmp_path):
     three[1] = method("low", three[1].by_case("dice").values(), failures=("case99: not scored",))
     comparison = compare_scores(three, margin=0.005, failed={"huge": "out of memory"})

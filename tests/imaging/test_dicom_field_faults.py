@@ -112,6 +112,7 @@ def rounded(slices, which, *, directions=None, sizes=None):
     return slices
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", [range(9, 14), range(9), [13], [0]], ids=str)
 def test_rounding_does_not_split_a_series(tmp_path, draw, which):
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
@@ -551,6 +552,7 @@ def test_a_structure_within_the_stored_part_is_not_cut(tmp_path, draw):
 # -- where files lie, and what stays out of messages ----------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_package_that_cannot_be_imported_is_no_fault_of_the_file(tmp_path, draw):
     draw.write_series(tmp_path / "scan", draw.random_values())
     (tmp_path / "pydicom.py").write_text("raise AttributeError('RTLD_NOW')")

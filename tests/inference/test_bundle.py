@@ -237,6 +237,7 @@ def test_a_damaged_zip_is_told_in_few_words(model, tmp_path):
     assert len(str(told.value)) < 700
 
 
+@pytest.mark.thorough
 def test_a_model_needs_no_training_code_and_no_pickle(model):
     code = (
         "import sys; from autoseg.inference.predictor import Predictor; from autoseg.inference import cohort;"

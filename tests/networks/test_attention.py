@@ -109,6 +109,7 @@ def test_slot_attention_equals_its_definition():
         torch.testing.assert_close(block(x[None])[0], slowly(block, x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("width", [24, 56])  # three pairs of channels, one for each axis; seven, one of them without
 def test_full_attention_equals_its_definition(width):
     torch.manual_seed(0)

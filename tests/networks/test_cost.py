@@ -22,6 +22,7 @@ SPEC = NetworkSpec(
 PATCH = (40, 56, 40)
 
 
+@pytest.mark.thorough
 def test_operations_of_a_small_unet_as_counted_on_paper():
     spec = replace(
         SPEC,

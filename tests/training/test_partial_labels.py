@@ -129,6 +129,7 @@ def test_a_loss_in_which_all_is_annotated_is_the_plain_one():
         torch.testing.assert_close(LOSSES[name](logits, codes, unlabelled=none), LOSSES[name](logits, codes))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("regions", [(), REGIONS])
 def test_scores_that_are_computed_slab_by_slab_have_the_same_marginal_loss(regions, monkeypatch):
     monkeypatch.setattr("autoseg.training.losses.SLAB", 200)
