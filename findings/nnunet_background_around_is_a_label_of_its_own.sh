@@ -18,7 +18,7 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check nnunetv2==2.8.1 batchgenerators==0.25.5 torch==2.13.0 numpy==2.4.6
 cd "$folder"
 export nnUNet_raw="$folder" nnUNet_preprocessed="$folder" nnUNet_results="$folder"
-venv/bin/python - <<'PYTHON' | tee seen.txt
+venv/bin/python - <<'PYTHON'
 import numpy as np
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
@@ -29,7 +29,10 @@ image[:, 0, 0, 0] = image[:, -1, -1, -1] = 100  # so that nothing is cropped
 structure = (np.abs(z + y - x - 5) < 2).astype(np.int8)[None]
 how = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": False}
 _, marked, _ = crop_to_nonzero(image, structure.copy())
+found = []
 for labels in (marked, structure):
-    print((resample_data_or_seg_to_shape(labels, (17, 17, 17), (1, 1, 1), (0.7, 0.7, 0.7), **how) == 1).sum())
+    resampled = resample_data_or_seg_to_shape(labels, (17, 17, 17), (1, 1, 1), (0.7, 0.7, 0.7), **how)
+    found.append(int((resampled == 1).sum()))
+    print(found[-1])
+assert found == [891, 881], f"nnU-Net resamples labels otherwise now: {found}"
 PYTHON
-[ "$(tr '\n' ' ' <seen.txt)" = "891 881 " ] || { echo "nnU-Net resamples labels otherwise now" >&2; exit 1; }
