@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.sources import tree_of
+
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("autoseg/**/*.py"), *ROOT.glob("planners/**/*.py")]
 
@@ -74,11 +76,6 @@ def room_of(module):
 def home_of(path):
     """The room that a file belongs to."""
     return room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-
-
-@cache
-def tree_of(path):
-    return ast.parse(path.read_text())
 
 
 @cache

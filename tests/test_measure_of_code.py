@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+from tests.helpers.sources import nodes_of
+
 ROOT = Path(__file__).parents[1]
 FILES = [*ROOT.glob("autoseg/**/*.py"), *ROOT.glob("planners/**/*.py")]
 
@@ -22,7 +24,7 @@ MOST_OF_A_VERB, MOST_OF_ALL_VERBS = 120, 1500  # lines of a file below autoseg/p
 
 def functions():
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
 
@@ -57,7 +59,7 @@ def test_our_own_files_are_read_as_records():
     """``FOREIGN`` read the files and the parameter groups of others."""
     found = []
     for path in (path for path in FILES if not path.relative_to(ROOT).as_posix().startswith(FOREIGN)):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             is_text = (
                 isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
             )
@@ -87,7 +89,7 @@ SPLATTED = {  # what is handed on there, and is no dictionary of options of ours
 def test_options_are_not_splatted():
     found = {}
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             for keyword in node.keywords if isinstance(node, ast.Call) else ():
                 if keyword.arg is None and isinstance(keyword.value, ast.Name):
                     found[path.relative_to(ROOT).as_posix()] = f"line {node.lineno}: **{keyword.value.id}"
