@@ -13,6 +13,9 @@ OTHERS := architecture measure_of_code names public records workspace
 SECONDS ?= 600
 READER ?=
 
+# tests start hundreds of commands, and each would compile the package again
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test tests coverage check unit lint style types docs slow nightly fuzz gpu bench oldest clean
 
 demo: .venv/ready
