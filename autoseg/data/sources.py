@@ -130,7 +130,7 @@ def _chosen(source: Path, kinds: dict[str, list[Path]], beside: list[str], file_
     if len(kinds) > 1 and not beside and len({frozenset(map(_stem, paths)) for paths in kinds.values()}) == 1:
         kept = preferred if preferred in kinds else next(iter(kinds))
         for kind in [kind for kind in kinds if kind != kept]:
-            left_out.append(f"{_listed(kinds.pop(kind))}: the scans lie there as {kept}, too")
+            left_out.append(f"{_listed(kinds.pop(kind))}: the scans also lie there as {kept}")
     if len(kinds) + len(beside) > 1:
         told = [f"{kind} ({_listed(paths)})" for kind, paths in kinds.items()] + beside
         raise AutosegError(
@@ -260,7 +260,7 @@ def _of_series(source: Path, found: Any, channels: Sequence[str], file_ending: s
         )
     notes = [f"{series.name}: {note}" for series in found.series for note in series.notes]
     told = [
-        f"{series.origin}: gives away the patient; its case is called {series.name}" for series in found.series if series.origin
+        f"{series.origin}: identifies the patient; its case is called {series.name}" for series in found.series if series.origin
     ]
     cases = tuple(Case(series.name, series.name, (series,), None) for series in found.series)
     return Inputs(cases, ".nii.gz", tuple(left_out), tuple(notes), tuple(told))

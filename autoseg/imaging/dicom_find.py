@@ -131,7 +131,7 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among:
     series: list[DicomSeries] = []
     left_out = [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
     if unreadable:
-        left_out.append(f"{counted(len(unreadable), 'file')} damaged or no DICOM in spite of the name, such as {unreadable[0]}")
+        left_out.append(f"{counted(len(unreadable), 'file')} damaged, or not DICOM despite the name, such as {unreadable[0]}")
     for members in groups.values():
         found, note = _volumes(members, source)
         series += found
@@ -222,7 +222,7 @@ def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], li
         return [], [f"{title}: {counted(len(unique), 'image')} left out: {reason}"]
     name, is_alias = _name(folder, number, source, pseudonymised)
     if is_alias:
-        notes.append("Is called after its study, since its folder, file or number gives away the patient.")
+        notes.append("It is named after its study, since its folder, file or number identifies the patient.")
     origin = (source if source.is_file() else folder) if is_alias else None
     if len(planes) < len(unique):
         notes.append(f"{len(unique) - len(planes)} localisers were left out.")

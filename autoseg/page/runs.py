@@ -155,7 +155,7 @@ def data_section(fingerprint: Fingerprint, findings: Sequence[Finding], folders:
         ("training cases", len(fingerprint.cases)),
         ("channels", ", ".join(channel.name for channel in fingerprint.channels)),
         ("structures", ", ".join(fingerprint.structures)),
-        ("part left by cropping", f"{100 * fingerprint.relative_crop:.0f} % of the voxels, median"),
+        ("fraction left after cropping", f"{100 * fingerprint.relative_crop:.0f} % of the voxels, median"),
     )
     listed = [_finding(finding, folders) for finding in findings[:MOST_FINDINGS]]
     return render(

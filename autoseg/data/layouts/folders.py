@@ -68,7 +68,7 @@ def find(
     elif not source.is_dir():
         raise DatasetError(f"{source}: there is no such folder or table. Correct the path")
     elif labels is None:
-        raise DatasetError(f"{source}: expected also a folder of labels, found none. Say where it is with --labels DIR")
+        raise DatasetError(f"{source}: expected also a folder of labels, found none. Give it with --labels DIR")
     elif not Path(labels).is_dir():
         raise DatasetError(f"{labels}: expected the folder of labels, found no such folder. Correct the path of --labels")
     else:
