@@ -1,4 +1,4 @@
-"""``autoseg demo``: made-up scans, planned, trained, predicted and scored on this machine."""
+"""``autoseg demo``: synthetic scans, planned, trained, predicted and scored on this machine."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def recipe_section(record: RunRecord) -> Markup:
     """Every setting, in two columns."""
     task, names = record.fold.task, setting_names()  # files keep the names of earlier versions
     shown = [[names.get(name, name).replace("_", " "), _value(value)] for name, value in task.recipe.items()]
-    shown.append(["length asked for", ", ".join(f"{value:g} {name}" for name, value in task.length.items() if value)])
+    shown.append(["requested length", ", ".join(f"{value:g} {name}" for name, value in task.length.items() if value)])
     half = -(-len(shown) // 2)
     return render("recipe.html", settings=[Table(["setting", "value"], part) for part in (shown[:half], shown[half:])])
 
