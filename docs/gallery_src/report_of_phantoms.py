@@ -7,7 +7,7 @@ made for masks with mistakes that are put in on purpose.
 """
 
 # %%
-# Four scans of synthetic abdomens. Each mask is the truth with a mistake (moved, too large, or a kidney missed), or without.
+# Four scans of synthetic abdomens. Each mask is the truth with one mistake (moved, too large, a kidney missed) or with none.
 
 import shutil
 import tempfile

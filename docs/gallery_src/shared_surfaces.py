@@ -28,7 +28,7 @@ labels = LabelVolume(data, geometry)
 groups = {"left": (1,), "right": (2,), "core": (3,)}
 
 # %%
-# Both kinds of surfaces, cut at the same height. On the left, the lines of two colours lie apart. On the right, they are one line.
+# Both kinds of surfaces, cut at the same height. On the left, lines of two colours lie apart. On the right, they are one line.
 
 
 def cut(mesh: SurfaceMesh, z_mm: float) -> np.ndarray:
