@@ -135,7 +135,7 @@ def _chosen(source: Path, kinds: dict[str, list[Path]], beside: list[str], file_
         told = [f"{kind} ({_listed(paths)})" for kind, paths in kinds.items()] + beside
         raise AutosegError(
             f"{source}: expected scans of one kind, found {', '.join(told[:-1])} and {told[-1]}. Give the file or folder of "
-            "those that are meant, or move the others away"
+            "the scans to predict, or move the others away"
         )
     return next(iter((*kinds, *beside)), SERIES), left_out
 
@@ -234,7 +234,7 @@ def _of_bids(source: Path, channels: Sequence[str]) -> Inputs:
     if len(suffixes_wanted) < len(channels):
         raise AutosegError(
             f"{source}: the model needs {', '.join(channels)}, and the sessions of this BIDS data set have {', '.join(there)}. "
-            "Copy the scans that are meant to CASE_0000.nii.gz and so on, and give the folder of these"
+            "Copy the scans to predict to CASE_0000.nii.gz and so on, and give the folder of these"
         )
     found = find(source, channels=suffixes_wanted)
     left_out = [f"{one.case}: {one.message}" for one in found.findings if one.severity == "error"]

@@ -296,7 +296,7 @@ def _problem(values: Header) -> str:
     if "MOSAIC" in str(values.get("ImageType", "")).upper():
         return "expected one slice, found the slices of a whole volume laid out in one image (a mosaic)"
     if values.get("PhotometricInterpretation") == "PALETTE COLOR":
-        return "expected intensities, found numbers of colours in a palette"
+        return "expected intensities, found indices of a colour palette"
     if values.get("ModalityLUTSequence"):
         return "expected a slope and an intercept, found a table of values (ModalityLUTSequence)"
     for key, senseless in (("RescaleSlope", 0.0), ("RescaleIntercept", None)):

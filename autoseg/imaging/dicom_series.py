@@ -250,7 +250,7 @@ def _display_notes(series: DicomSeries) -> list[str]:
     if series.inverts:
         return ["The images are of MONOCHROME1, and their values were inverted."]
     return [
-        "The images are of MONOCHROME1 (small values shown bright), and their stored values are taken. SimpleITK, ITK and 3D "
+        "The images are of MONOCHROME1 (small values shown bright), and their stored values are used. SimpleITK, ITK and 3D "
         "Slicer invert them: a model that was trained on their files sees these intensities inverted."
     ]
 

@@ -405,7 +405,7 @@ def _dicom() -> Any:
     except Exception as error:  # of a package that is broken, or of a folder of the same name that is taken for one
         raise FileError(
             f"DICOM needs packages that can be imported, found {type(error).__name__}: {error}. Install them again, "
-            "or start from another folder: Python takes folders beside a script, or where it was started, for packages"
+            "or start from another folder: Python mistakes folders beside a script, or where it was started, for packages"
         ) from error
     return dicom_read
 

@@ -272,8 +272,8 @@ class SurfaceOptions:
             )
         if self.shared and self.decimate:
             raise AutosegError(
-                f"surfaces-shared: expected all triangles, as neighbours would lose other ones of their border, found decimate "
-                f"{self.decimate}. Leave --decimate out, or --surfaces-shared"
+                f"surfaces-shared: expected all triangles, since neighbours would lose different ones of their border, found "
+                f"decimate {self.decimate}. Leave --decimate out, or --surfaces-shared"
             )
 
     @property

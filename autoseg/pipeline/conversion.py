@@ -87,7 +87,7 @@ def convert(
     real = target.resolve()
     for folder in (source, *map(Path, chosen.get("also", ()))):
         if folder.resolve() in (real, *real.parents):
-            raise DatasetError(f"{target} lies in {folder}, which is never written to. Choose a folder outside")
+            raise DatasetError(f"{target} lies in {folder}, which is never written to. Choose a folder outside it")
     about = {"layout": layout, "mode": mode, "call": digest(asked)}  # without the folders of whoever made it
     journal = Journal.open(target / RECORD, about, DatasetError, formerly=asked)
     logger.info("%s found; reading", counted(len(found.cases), "case"))

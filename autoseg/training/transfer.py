@@ -227,7 +227,7 @@ def frozen_parameters(
             raise TrainingError(f"freeze: no weight's name begins with {part!r}. There are: {parts}, and parts of these")
         chosen |= found
     if named and len(chosen) == len(named):
-        raise TrainingError("freeze: nothing of the network is left to be trained. Freeze fewer parts")
+        raise TrainingError("freeze: no part of the network is left to train. Freeze fewer parts")
     return tuple(named[name] for name in sorted(chosen))
 
 

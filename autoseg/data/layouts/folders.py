@@ -81,7 +81,7 @@ def find(
     channels = tuple(channels or named or guess_channels(cases))
     if channels == ("image",):
         message = 'the channel is called "image", so that each scan is scaled by itself'
-        findings.append(Finding("note", "", "channel-name", message, "Say --channels CT for CT in Hounsfield units."))
+        findings.append(Finding("note", "", "channel-name", message, "Give --channels CT for CT in Hounsfield units."))
     return FoundDataset(
         channels=channels,
         cases=tuple(cases),
