@@ -1,9 +1,9 @@
-"""From a data set in numbers to a plan: which voxels, which patch, which network, and why.
+"""Turns the statistics of a data set into a plan: voxel size, patch, network, and the reasons.
 
 >>> plan = get_planner("fullres_3d").plan(fingerprint, Budget(gpu_memory_gb=8))
 >>> print(plan.explain())
 
-Needs numpy and the standard library, nothing else. A planner is a function of a ``Fingerprint``, a ``Budget`` and a
+Needs only numpy and the standard library. A planner is a function of a ``Fingerprint``, a ``Budget`` and a
 ``Preset`` that returns a ``Plan``; README.md states every rule.
 """
 
@@ -66,7 +66,7 @@ PLANNERS = {"cascade_3d": plan_cascade, "fullres_3d": plan_fullres, "lowres_3d":
 
 @dataclass(frozen=True)
 class Planner:
-    """A planning function with its preset; ``plan`` is all there is to it."""
+    """A planning function with its preset. ``plan`` calls it."""
 
     name: str
     preset: Preset
@@ -83,7 +83,8 @@ def get_planner(name: str, preset: str = "classic") -> Planner:
     Names that are not in ``PLANNERS`` are looked up among the entry points of the group ``autoseg.planner.v1``.
 
     Raises:
-        ValueError: no such planner or preset; names those that exist. The package that brings the planner cannot be imported.
+        ValueError: no such planner or preset (the message lists the known names), or the package of the planner cannot be
+            imported.
     """
     if name not in PLANNERS and name not in _brought():
         raise ValueError(unknown_name("planner", name, planner_names()))
@@ -92,13 +93,13 @@ def get_planner(name: str, preset: str = "classic") -> Planner:
 
 
 def planner_names() -> tuple[str, ...]:
-    """The planners there are: those of ``PLANNERS``, and those that installed packages bring."""
+    """The names of all planners: those in ``PLANNERS``, and those of installed packages."""
     return tuple(dict.fromkeys((*PLANNERS, *_brought())))
 
 
 @cache
 def _brought() -> dict[str, EntryPoint]:
-    """Planners of installed packages; to look for them takes a few hundredths of a second."""
+    """Planners of installed packages. Finding them takes a few hundredths of a second."""
     return {entry.name: entry for entry in entry_points(group="autoseg.planner.v1")}
 
 

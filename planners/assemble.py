@@ -1,4 +1,4 @@
-"""A ``Plan`` from its parts: what every planner decides alike once grid, patch and batch are settled."""
+"""Assembles a ``Plan`` from its parts. Holds the rules that all planners share once grid, patch and batch are chosen."""
 
 import math
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ def make_plan(
         name: of the plan and its planner.
         grid, fit: ``Grid`` and ``Fit``.
         batch_dice: ``Decision`` whose ``chosen`` is 'yes' or 'no'.
-        decisions: about the grid, and what the planner wants to add.
+        decisions: about the grid, and any others that the planner adds.
 
     Returns:
         Plan
@@ -81,7 +81,7 @@ def make_plan(
 
 
 def _iterations(grid: Grid, fit: Fit, budget: Budget) -> tuple[int, Decision]:
-    """(iterations, why), in thousands."""
+    """(iterations, decision); the number is rounded to thousands."""
     if budget.parity:
         return MOST_ITERATIONS, Decision("iterations", f"{MOST_ITERATIONS}", "nnU-Net's 1000 epochs of 250")
     steps = grid.n_voxels / (fit.batch_size * math.prod(fit.patch))

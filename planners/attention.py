@@ -1,6 +1,7 @@
-"""Where a self-attention U-Net attends, and how: chosen by cost, as a share of the multiply-adds of its backbone.
+"""Which stages of a self-attention U-Net have attention, and of which kind.
 
-Attention pays where voxels are few and know much: in coarse stages. Full attention grows with the square of the voxels, slot
+Both are chosen by cost, as a fraction of the multiply-adds of the backbone. Attention pays off in coarse stages, which have few
+voxels with a large receptive field. The cost of full attention grows with the square of the number of voxels, that of slot
 attention linearly (``autoseg/networks/attention.py``).
 """
 
@@ -14,22 +15,22 @@ from planners.plan import AttentionStage, Decision, NetworkSpec
 __all__ = ["WHAT", "add_attention", "explain_attention"]
 
 NAME = "self_attention_unet"
-WHAT = "self-attention"  # that the decision is about
+WHAT = "self-attention"  # subject of the decision
 BACKBONES = {"unet": "plain", "residual_unet": "residual"}
-COARSE, COARSE_IN_SMALL, SMALL = 4, 2, 64  # strides where attention begins; voxels across that a small patch has at most
-TOTAL, FULL = 0.04, 0.015  # shares of the backbone's operations: all blocks together, one block of full attention
+COARSE, COARSE_IN_SMALL, SMALL = 4, 2, 64  # strides where attention begins; longest edge of a small patch, in voxels
+TOTAL, FULL = 0.04, 0.015  # fractions of the backbone's operations: all blocks together, one block of full attention
 HEAD, SLOTS = 32, 32  # channels of a head; slots for each head
 
 
 def add_attention(spec: NetworkSpec, patch: Sequence[int]) -> NetworkSpec:
-    """A U-Net as the backbone of a self-attention U-Net.
+    """Make a U-Net the backbone of a self-attention U-Net.
 
     Args:
-        spec: NetworkSpec of ``unet``, ``residual_unet`` or ``self_attention_unet``, whose stages are chosen anew.
+        spec: NetworkSpec of ``unet``, ``residual_unet`` or ``self_attention_unet``. For the last, the stages are chosen again.
         patch: (3,) voxels.
 
     Returns:
-        NetworkSpec. Its attention is empty where no stage is cheap enough.
+        NetworkSpec. Its attention is empty if no stage is cheap enough.
     """
     spec = replace(spec, name=NAME, backbone=BACKBONES.get(spec.name, spec.backbone), attention=())
     limit = count_operations(spec, patch)
@@ -62,7 +63,7 @@ def explain_attention(spec: NetworkSpec, patch: Sequence[int]) -> Decision:
 
 
 def _stages(spec: NetworkSpec, patch: Sequence[int]) -> Iterator[int]:
-    """Indices of the stages that may attend, the finest first; those of a single voxel have nothing to look at."""
+    """Indices of the stages that may have attention, finest first. Stages of a single voxel are left out."""
     begin = COARSE_IN_SMALL if max(patch) <= SMALL else COARSE
     for stage in range(len(spec.features)):
         reached = [math.prod(stride[axis] for stride in spec.strides[: stage + 1]) for axis in range(3)]
@@ -71,7 +72,7 @@ def _stages(spec: NetworkSpec, patch: Sequence[int]) -> Iterator[int]:
 
 
 def _entry(spec: NetworkSpec, patch: Sequence[int], stage: int, limit: float) -> AttentionStage | None:
-    """Full attention where it is cheap or no dearer than slots, else slots; None for features that no head divides."""
+    """Full attention if it is cheap or costs no more than slots, else slots; None if no number of heads fits the features."""
     heads = _heads(spec.features[stage])
     if heads is None:
         return None
@@ -81,7 +82,8 @@ def _entry(spec: NetworkSpec, patch: Sequence[int], stage: int, limit: float) ->
 
 
 def _heads(width: int) -> int | None:
-    """Heads that share half of ``width`` features, HEAD channels each or the nearest less; multiples of 8 if possible."""
+    """Number of heads for half of ``width`` features: HEAD channels each, or the nearest smaller number that divides them; a
+    multiple of 8 if possible."""
     inner = width // 2
     sizes = [d for d in range(min(HEAD, inner), 1, -1) if d % 2 == 0 and width % 2 == 0 and inner % d == 0]
     sizes.sort(key=lambda d: d % 8 > 0)

@@ -1,4 +1,4 @@
-"""One entry for each axis: three of them, always, in the order that the name or the docstring says."""
+"""Tuples with one entry for each axis: always three, in the order that the name or the docstring gives."""
 
 from collections.abc import Iterable
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""The fine stage of a cascade: full resolution, and what a network on a coarser grid says of the whole scan as more inputs."""
+"""The fine stage of a cascade: full resolution, with the labels predicted on a coarser grid as additional input channels."""
 
 from dataclasses import replace
 
@@ -10,13 +10,13 @@ from planners.presets import Preset
 
 __all__ = ["COARSE_PLAN", "plan_cascade"]
 
-COARSE_PLAN = "lowres_3d"  # of the coarse stage
+COARSE_PLAN = "lowres_3d"  # plan of the coarse stage
 
 
 def plan_cascade(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Plan:
-    """The full-resolution plan, whose network also reads the labels of ``lowres_3d``, one channel for each.
+    """The full-resolution plan, whose network also reads the labels predicted by ``lowres_3d``, one channel for each.
 
-    Returned also where no coarser grid pays off, with a warning.
+    If no coarser grid pays off, the plan is returned with a warning.
     """
     plan = plan_fullres(fingerprint, budget, preset)
     found = choose_resolutions(fingerprint, budget, preset)

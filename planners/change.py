@@ -1,4 +1,4 @@
-"""Another network in a plan that is made: the same grid, patch, intensities and length, so that networks can be compared."""
+"""Replaces the network of a finished plan. Grid, patch, intensities and length stay, so that networks can be compared."""
 
 import math
 from dataclasses import replace
@@ -14,16 +14,16 @@ from planners.presets import PRESETS
 __all__ = ["CHANGED", "refit", "with_network"]
 
 CHANGED = "network in place of the plan's"
-RESIDUAL = ("residual_unet", "deeplabv3", "pspnet")  # whose ``encoder_blocks`` are residual blocks
+RESIDUAL = ("residual_unet", "deeplabv3", "pspnet")  # networks whose ``encoder_blocks`` are residual blocks
 
 
 def with_network(plan: Plan, name: str) -> Plan:
-    """The plan with the network of that name, and a Decision that says what changed; that about self-attention is renewed.
+    """The plan with the named network, and a Decision that says what changed. The decision about self-attention is made again.
 
-    The patch stays. Blocks are those of the kind of network: residual ones 1, 3, 4, 6, 6, ... in the encoder with 1 convolution
-    in the decoder (preset m), plain ones 2 and 2 (preset classic); a plan whose network is of that kind keeps its own.
-    Where a batch of the plan's size does not fit into memory, the batch is smaller; where one sample does not, the decision is
-    a warning. The memory is that of the preset's card, or what the plan itself takes where that is more.
+    The patch stays. The number of blocks follows the kind of network: residual networks have 1, 3, 4, 6, 6, ... in the encoder
+    and 1 convolution in the decoder (preset m), plain ones 2 and 2 (preset classic). If the plan's network is of the same kind,
+    its numbers are kept. If the plan's batch does not fit into memory, the batch becomes smaller; if not even one sample fits,
+    the decision is a warning. The memory limit is the preset's card, or what the plan already takes if that is more.
 
     Args:
         plan: Plan.
@@ -64,14 +64,14 @@ def with_network(plan: Plan, name: str) -> Plan:
 
 
 def refit(plan: Plan, network: NetworkSpec) -> Plan:
-    """The plan with another NetworkSpec on its patch, what that takes, and the batch, no larger than before, that fits."""
+    """The plan with another NetworkSpec, its memory, and the batch that fits (never larger than before). The patch stays."""
     elements = count_elements(network, plan.patch_size)
     batch = min(plan.batch_size, max(1, math.floor(_capacity(plan) / elements)))
     return replace(plan, network=network, batch_size=batch, memory_elements=elements)
 
 
 def _capacity(plan: Plan) -> float:
-    """Elements that fit into the card of the plan's preset, or those of the plan's own batch where they are more."""
+    """Elements that fit into the card of the plan's preset, or the elements of the plan's own batch if they are more."""
     own = plan.memory_elements * plan.batch_size
     if plan.preset not in PRESETS:
         return own

@@ -1,8 +1,8 @@
-"""How the intensities of each channel are brought to the network.
+"""How the intensities of each channel are normalised.
 
-CT numbers mean the same in every scan, so the data set's own range applies to all. Elsewhere the numbers of a scan
-mean little, and each scan is scaled by its own percentiles. Both end in [0, 1]; the network's first operation makes
-them zero mean and unit variance. In parity mode nnU-Net's schemes by channel name apply instead.
+CT numbers mean the same in every scan, so all scans are scaled by the range of the data set. In other modalities the
+units are arbitrary, and each scan is scaled by its own percentiles. Both give [0, 1]; the network's first operation
+brings them to zero mean and unit variance. Parity mode uses nnU-Net's schemes by channel name instead.
 """
 
 import re
@@ -12,17 +12,17 @@ from planners.plan import ChannelNormalization, Decision
 
 __all__ = ["choose_normalization", "words"]
 
-# nnU-Net's names in dataset.json; whoever writes one of these wants that scheme
+# nnU-Net's channel names in dataset.json that select a scheme
 BY_NAME = {"nonorm": "none", "zscore": "zscore", "rescale_to_0_1": "rescale", "rgb_to_0_1": "rgb"}
 CT = {"ct", "cta", "cect", "ncct", "cbct"}
 MR = {"mr", "mri", "mra", "t1", "t2", "flair", "pd", "dwi", "adc", "dce", "swi", "tof", "bold", "cine", "lge", "dixon"}
 NOT_CT = MR | {"pet", "fdg", "psma", "suv", "spect", "us", "ultrasound", "echo", "oct", "xray", "red", "green", "blue"}
-AIR = -500.0  # values below this are scanner units of CT: air is -1000, fat -100
-MASK_BELOW = 0.75  # of the original volume left by cropping; nnU-Net
+AIR = -500.0  # values below this mean CT (HU): air is -1000, fat -100
+MASK_BELOW = 0.75  # fraction of the original volume left by cropping; nnU-Net
 
 
 def words(name: str) -> list[str]:
-    """The lower-case words of a name: 'RightParotid' and 'right_parotid' alike give ['right', 'parotid']."""
+    """The lower-case words of a name: both 'RightParotid' and 'right_parotid' give ['right', 'parotid']."""
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+", name)]
 
 

@@ -1,19 +1,19 @@
-"""What a network costs, by arithmetic: multiply-adds, parameters, and elements of feature maps that training keeps.
+"""The cost of a network by arithmetic: multiply-adds, parameters, and elements of feature maps that training keeps.
 
-Every network is a list of layers with a cost each. Elements are counted as nnU-Net 2.8 does: one map for each convolution,
-what comes up from below once, and both ends. Really kept are two maps for each convolution, before and behind its
-normalisation, hence twice the elements; what is kept besides is counted by half. The presets' constants allow for that, for
-heads of deep supervision, weights, optimiser and workspace. With V_s the voxels and F_s the
-features of stage s, e_s and d_s its encoder and decoder blocks, C_in and C_out the channels at both ends::
+Every network is a list of layers, each with a cost. Elements are counted as nnU-Net 2.8 does: one map for each convolution, one
+for each upsampled map, and the input and output. Training really keeps two maps for each convolution, before and after its
+normalisation, which is twice the elements; any other map that it keeps counts as half. The presets' constants allow for
+that, and for heads of deep supervision, weights, optimiser and workspace. V_s and F_s are the voxels and features of
+stage s, e_s and d_s its encoder and decoder blocks, C_in and C_out the input and output channels::
 
     unet           sum_s e_s F_s V_s                              + sum_{s<last} (d_s + 1) F_s V_s + (C_in + C_out) V_0
     residual_unet  F_0 V_0 + sum_s (2 e_s + c_s) F_s V_s          + sum_{s<last} (d_s + 1) F_s V_s + (C_in + C_out) V_0
 
-c_s is 1 where a shortcut needs a map of its own, which is where stage s halves an axis or changes the width. The layers of
-the other networks stand below; ``tests/contracts/test_costs.py`` holds all of them to what the built network keeps.
+c_s is 1 where a shortcut needs a map of its own: where stage s halves an axis or changes the width. The layers of the other
+networks are listed below; ``tests/contracts/test_costs.py`` compares all of them with what the built network keeps.
 
-Where there are more logits than features behind them, C_out is 0 in the networks of ``POSTPONING``: the loss makes such logits
-a few slices at a time (autoseg/networks/scores.py), and memory does not grow with the number of structures.
+If there are more logits than features in the finest stage, C_out is 0 in the networks of ``POSTPONING``: the loss computes
+these logits a few slices at a time (autoseg/networks/scores.py), so memory does not grow with the number of structures.
 """
 
 import math
@@ -29,7 +29,7 @@ __all__ = ["LAYERS", "attention_layers", "count_elements", "count_operations", "
 STAGES, FINEST_STRIDE, ATROUS_WIDTH, PYRAMID_WIDTH = 6, 8, 256, 512
 ATROUS, PARTS = 3, (2, 3, 6)
 RESTORATION_WIDTH, RESTORATION_BLOCKS, RESTORATION_MIXED = 64, 4, 8  # of autoseg/networks/heads.py
-# Networks whose last layer gives logits on the grid of the image
+# Networks whose last layer computes logits on the grid of the image
 POSTPONING = {"self_attention_unet", "unet", "residual_unet", "segnet", "unet_plus_plus", "attention_gate_unet"}
 
 
@@ -50,7 +50,7 @@ def count_elements(
     Args:
         spec: ``NetworkSpec``. A name that is not in ``LAYERS`` is counted as a plain U-Net.
         patch_size: (3,) voxels, multiples of ``spec.divisor``.
-        inputs, outputs: channels to count at either end; None for the network's own, those that are kept.
+        inputs, outputs: input and output channels to count; None for those of the network that training keeps.
     """
     inputs = spec.in_channels if inputs is None else inputs
     outputs = outputs if outputs is not None else 0 if prefers_lazy_logits(spec) else spec.out_channels
@@ -58,25 +58,26 @@ def count_elements(
 
 
 def prefers_lazy_logits(spec: NetworkSpec, networks: int = 1) -> bool:
-    """Whether so many networks together have fewer features than logits, so that making logits piece by piece saves memory."""
+    """Whether ``networks`` networks together have fewer features than logits, so that computing logits piece by piece saves
+    memory."""
     return spec.name in POSTPONING and networks * spec.features[0] < spec.out_channels
 
 
 def count_operations(spec: NetworkSpec, patch_size: Sequence[int]) -> int:
     """Multiply-adds of convolutions and attention in one forward pass of one sample, with all heads; int.
 
-    The restoration head counts where the spec has one, on the same patch, as in prediction; it is taught with smaller ones.
+    A restoration head is counted on the same patch, as in prediction; its training uses smaller patches.
     """
     return sum(layer.operations for layer in _layers(spec, patch_size))
 
 
 def count_parameters(spec: NetworkSpec) -> int:
-    """Trainable numbers; int."""
+    """Number of trainable parameters; int."""
     return sum(layer.parameters for layer in _layers(spec, spec.divisor))
 
 
 def attention_layers(entry: AttentionStage, width: int, voxels: int) -> Iterator[Layer]:
-    """The two steps of one ``AttentionStage`` on a grid of so many voxels: projections, attention."""
+    """The two steps of one ``AttentionStage`` on a grid of ``voxels`` voxels: projections, attention."""
     inner = width // 2
     d = inner // entry.heads
     yield Layer(4 * inner * width * voxels, 4 * inner * width + width + d, (6 * inner + width) * voxels // 2)
@@ -95,7 +96,7 @@ def _layers(spec: NetworkSpec, patch_size: Sequence[int]) -> list[Layer]:
 
 
 def _restoration(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
-    """The second head, as in autoseg/networks/heads.py; without normalisations every map is kept once."""
+    """The restoration head, as in autoseg/networks/heads.py. It has no normalisation, so every map is kept once."""
     deep = any(kernel[0] > 1 for kernel in spec.kernels)
     kernel, stride = ((3, 3, 3), (2, 2, 2)) if deep else ((1, 3, 3), (1, 2, 2))
     voxels, coarse = math.prod(patch_size), math.prod(-(-edge // s) for edge, s in zip(patch_size, stride, strict=True))
@@ -124,7 +125,7 @@ def _volumes(strides: Sequence[Triple], patch_size: Sequence[int]) -> list[int]:
 
 
 def _convolution(kernel: Sequence[int], before: int, width: int, voxels: int, *, bias: bool = True, norm: bool = True) -> Layer:
-    """A convolution, with the scale and shift of the normalisation behind it."""
+    """A convolution, with the scale and shift of the normalisation that follows it."""
     weights = math.prod(kernel) * before * width
     return Layer(weights * voxels, weights + (bias + 2 * norm) * width, width * voxels)
 
@@ -136,12 +137,12 @@ def _stack(kernel: Triple, before: int, width: int, voxels: int, blocks: int) ->
 
 
 def _head(width: int, classes: int, voxels: int) -> Layer:
-    """Its map is counted at the end of the network, once."""
+    """An output head. Its map is counted once, at the end of the network."""
     return replace(_convolution((1,), width, classes, voxels, norm=False), elements=0)
 
 
 def _up(below: int, width: int, stride: Triple, voxels: int) -> Layer:
-    """A transposed convolution with bias, its kernel the stride; ``voxels`` of its result."""
+    """A transposed convolution with bias; its kernel equals its stride. ``voxels`` is the size of its result."""
     weights = math.prod(stride) * below * width
     return Layer(below * width * voxels, weights + width, width * voxels)
 
@@ -168,7 +169,7 @@ def _residual_encoder(spec: NetworkSpec, volumes: Sequence[int]) -> Iterator[Lay
 
 
 def _decoder(spec: NetworkSpec, volumes: Sequence[int]) -> Iterator[Layer]:
-    """Every stage has a head under deep supervision, else the finest alone."""
+    """With deep supervision every stage has a head, else only the finest."""
     for s, blocks in enumerate(spec.decoder_blocks):
         width = spec.features[s]
         yield _up(spec.features[s + 1], width, spec.strides[s + 1], volumes[s])
@@ -197,7 +198,7 @@ def _self_attention_unet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterat
 
 
 def _attention_gate_unet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
-    """Gates on all skips but the finest, at the grid below."""
+    """Gates on all skips except the finest, computed on the next coarser grid."""
     yield from _unet(spec, patch_size)
     volumes = _volumes(spec.strides, patch_size)
     skips = len(spec.features) - 1
@@ -210,7 +211,7 @@ def _attention_gate_unet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterat
 
 
 def _unet_plus_plus(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
-    """Node (i, j) keeps its j + 1 inputs side by side; where a U-Net does so with two, one is counted."""
+    """Node (i, j) keeps its j + 1 concatenated inputs. Of the two that a U-Net concatenates, one is counted."""
     volumes, depth = _volumes(spec.strides, patch_size), len(spec.features) - 1
     yield from _plain_encoder(spec, volumes)
     for i in range(depth):
@@ -224,7 +225,7 @@ def _unet_plus_plus(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[La
 
 
 def _fcn(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
-    """Scores of the coarse stages, enlarged by transposed convolutions whose kernel is twice the stride."""
+    """Logits of the coarse stages, upsampled by transposed convolutions whose kernel is twice the stride."""
     volumes, classes = _volumes(spec.strides, patch_size), spec.out_channels
     yield from _plain_encoder(spec, volumes)
     reached = [max(math.prod(s[axis] for s in spec.strides[: stage + 1]) for axis in range(3)) for stage in range(len(volumes))]
@@ -239,7 +240,7 @@ def _fcn(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
 
 
 def _segnet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
-    """Pooled maps and their indices, of eight bytes, as much as two maps in float32; unpooled maps."""
+    """Pooled maps; their indices of eight bytes, which count as two maps in float32; unpooled maps."""
     volumes, features = _volumes(spec.strides, patch_size), spec.features
     yield from _plain_encoder(spec, volumes)
     for s, blocks in enumerate(spec.decoder_blocks):
@@ -252,7 +253,7 @@ def _segnet(spec: NetworkSpec, patch_size: Sequence[int]) -> Iterator[Layer]:
 
 
 def _dilated_encoder(spec: NetworkSpec, patch_size: Sequence[int]) -> tuple[list[Layer], int, NetworkSpec]:
-    """(layers, voxels of the coarsest grid, their spec): at most STAGES stages, strides to FINEST_STRIDE, the last dilated."""
+    """(layers, voxels of the coarsest grid, spec): at most STAGES stages, strides up to FINEST_STRIDE, later stages dilated."""
     strides, kept, reached = spec.strides[:STAGES], [], (1, 1, 1)
     for stage, stride in enumerate(strides):
         last = len(strides) > 2 and stage == len(strides) - 1

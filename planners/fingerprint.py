@@ -1,7 +1,7 @@
-"""What a planner may know of a data set: sizes, spacings and intensities, never a voxel.
+"""What a planner knows about a data set: sizes, spacings and intensity statistics, no voxels.
 
 Axes are (z, y, x) of the canonical orientation (RAS+: indices grow towards the patient's right, front and head), after
-cropping to the region that is not zero.
+cropping to the non-zero region.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ __all__ = ["ChannelStats", "Fingerprint"]
 class ChannelStats:
     """Intensities of one image channel.
 
-    ``mean`` to ``percentile_99_5`` are over the labelled foreground, every case weighing the same. ``unit_mean`` and
+    ``mean`` to ``percentile_99_5`` are over the labelled foreground; every case has the same weight. ``unit_mean`` and
     ``unit_std`` are mean and standard deviation inside the crop after each scan was clipped to its own percentiles
     0.5 and 99.5 (of its non-zero voxels) and scaled to [0, 1], averaged over cases.
     """
@@ -34,7 +34,7 @@ class ChannelStats:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A data set in numbers.
+    """Statistics of a data set.
 
     Attributes:
         dataset: its name.
@@ -48,8 +48,8 @@ class Fingerprint:
         has_regions: structures may overlap, one sigmoid output each.
         has_ignore: some voxels carry the ignore label.
         source_digest: digest of the files that were measured.
-        label_values: values of labels besides 0, where regions make them another number than that of structures; else 0.
-        annotated_in: in how many cases each structure was annotated; () where every one was in all.
+        label_values: number of label values other than 0, if regions make it differ from the number of structures; else 0.
+        annotated_in: number of cases in which each structure was annotated; () if all were annotated in every case.
     """
 
     dataset: str

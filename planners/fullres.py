@@ -13,7 +13,7 @@ __all__ = ["plan_fullres"]
 def plan_fullres(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Plan:
     """A 3D plan on the target grid of the data set.
 
-    2D data get a plan too, with patches of depth 1 and a warning.
+    2D data also get a plan, with patches of depth 1 and a warning.
     """
     found = choose_resolutions(fingerprint, budget, preset)
     decisions = found.about_full
@@ -34,6 +34,6 @@ def plan_fullres(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Pl
 
 
 def _batch_dice(has_lowres: bool) -> Decision:
-    """Patches that see a small part of the body often lack a structure; a Dice of their own would then be noise."""
+    """A patch that covers a small part of the body often lacks a structure; the Dice of that patch alone would be noise."""
     rule = "pooled over the batch where patches see so little of a case that a low-resolution plan pays off"
     return Decision("batch Dice", "yes" if has_lowres else "no", rule)

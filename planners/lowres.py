@@ -1,4 +1,4 @@
-"""A coarser grid, for data whose full-resolution patch sees too little of the body to know where it is."""
+"""A coarser grid, for data whose full-resolution patch covers too little of the body to show its position."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,15 +13,15 @@ from planners.spacing import Grid, choose_grid, say
 
 __all__ = ["Resolutions", "choose_resolutions", "pays_off", "plan_lowres"]
 
-ENOUGH = 0.25  # of the median case's voxels in a patch; nnU-Net
+ENOUGH = 0.25  # fraction of the median case's voxels in a patch; nnU-Net
 STEP = 1.03  # growth of the spacing per trial; nnU-Net
 NEAR = 2.0  # axes finer than the coarsest by more than this grow first; nnU-Net
-WORTHWHILE = 2.0  # fewer voxels than the full grid, or the plan is dropped; nnU-Net
+WORTHWHILE = 2.0  # times fewer voxels than the full grid, else the plan is dropped; nnU-Net
 
 
 @dataclass(frozen=True)
 class Resolutions:
-    """The full and the low resolution of a data set, each with its grid and what fits on that; they may be one and the same.
+    """The full and the low resolution of a data set, each with its grid and its ``Fit``. They may be the same.
 
     ``about_full`` says how the full grid was found, ``about_low`` whether the low one pays off.
     """
@@ -35,7 +35,7 @@ class Resolutions:
 
 
 def choose_resolutions(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Resolutions:
-    """Both resolutions: from the full one the spacing grows until a patch covers a quarter of the median case."""
+    """Both resolutions. Starting from the full one, the spacing grows until a patch covers a quarter of the median case."""
     full, decisions = choose_grid(fingerprint)
     full_fit = fit_patch(fingerprint, budget, preset, full)
     low, fit, voxels = full, full_fit, math.prod(full.median_shape)
@@ -46,14 +46,14 @@ def choose_resolutions(fingerprint: Fingerprint, budget: Budget, preset: Preset)
 
 
 def pays_off(full: Grid | Plan, low: Grid | Plan) -> bool:
-    """Whether the coarser grid (or plan) has so few voxels that it is worth training on besides the full one."""
+    """Whether the coarser grid (or plan) has so few voxels that training on it as well is worthwhile."""
     return _reduction(full, low) >= WORTHWHILE
 
 
 def plan_lowres(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Plan:
     """A 3D plan on a coarser grid.
 
-    Returned also where it does not pay off (then nearly or exactly the full-resolution one), with a warning.
+    If it does not pay off, the plan is returned with a warning; it is then nearly or exactly the full-resolution plan.
     """
     found = choose_resolutions(fingerprint, budget, preset)
     verdict = replace(found.about_low, warning=not pays_off(found.full, found.low))
@@ -70,7 +70,7 @@ def plan_lowres(fingerprint: Fingerprint, budget: Budget, preset: Preset) -> Pla
 
 
 def _explain(full: Grid, fit: Fit, low: Grid) -> Decision:
-    """The decision whether there is a low-resolution plan. ``fit`` is that of full resolution."""
+    """The decision whether there is a low-resolution plan. ``fit`` is the ``Fit`` of full resolution."""
     share = math.prod(fit.patch) / math.prod(full.median_shape)
     return Decision(
         "low resolution",
@@ -92,5 +92,5 @@ def _coarser(full: Grid, spacing_mm: tuple[float, float, float], n_cases: int) -
 
 
 def _reduction(full: Grid | Plan, low: Grid | Plan) -> float:
-    """Times fewer voxels, from the spacings: the coarse shape is rounded."""
+    """By what factor the coarse grid has fewer voxels, computed from the spacings, because the coarse shape is rounded."""
     return math.prod(low.spacing_mm) / math.prod(full.spacing_mm)

@@ -1,7 +1,7 @@
-"""Along which axes a patch may be mirrored, in training and in prediction.
+"""The axes along which a patch may be mirrored, in training and in prediction.
 
-Mirroring turns a left kidney into a right one, and the front half of an organ into its back. Where structures are told apart by
-such words only, the axis of these words is left out, or the network would be taught that the names are interchangeable.
+Mirroring turns a left kidney into a right one, and the front half of an organ into its back. If the names of two structures
+differ only in such words, that axis is not mirrored; else the network would learn that the two are interchangeable.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from planners.spacing import AXES
 
 __all__ = ["choose_mirror_axes", "find_pairs"]
 
-# canonical orientation: x to the right, y to the front, z to the head. Each entry: words of one side, words of the other
+# canonical orientation: x to the right, y to the front, z to the head. Each entry: words for one side, words for the other
 OPPOSITES: dict[str, tuple[tuple[str, str], ...]] = {
     "x": (
         ("left", "right"),
@@ -82,7 +82,7 @@ INSIDE_WORDS = {
     "y": (("前", "后"), ("前", "後"), ("antero", "postero")),
     "z": (("上", "下"), ("supero", "infero")),
 }
-MOST_SPELLINGS = 1000  # of a name that are looked for
+MOST_SPELLINGS = 1000  # spellings of a name to look for, at most
 TOOTH = {"tooth", "teeth", "zahn", "dent", "dente", "diente", "tand", "fdi", "incisor", "canine", "premolar", "molar", "зуб"}
 QUADRANTS = {"x": {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5, 7: 8, 8: 7}, "z": {1: 4, 4: 1, 2: 3, 3: 2, 5: 8, 8: 5, 6: 7, 7: 6}}
 
@@ -90,9 +90,9 @@ QUADRANTS = {"x": {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5, 7: 8, 8: 7}, "z": {1: 4, 
 def find_pairs(structures: Sequence[str], axis: str = "x") -> tuple[tuple[str, str], ...]:
     """Pairs of names that differ only in their side along an axis.
 
-    Sides are the words of ``OPPOSITES``, in several languages, those of ``INSIDE_WORDS`` also inside a word, and for x the
-    letters l and r at the end of a word that is otherwise the same (LUL and RUL). Teeth are told apart by their numbers, of FDI
-    (11 and 21) or from 1 to 32.
+    Sides are the words in ``OPPOSITES``, in several languages; those in ``INSIDE_WORDS`` also count inside a word. For x, the
+    letters l and r at the start or end of otherwise equal words count as well (LUL and RUL). Teeth are identified by their
+    numbers: FDI notation (11 and 21) or 1 to 32.
 
     Returns:
         tuple of (name, name), in the order of ``structures``.
@@ -111,10 +111,10 @@ def find_pairs(structures: Sequence[str], axis: str = "x") -> tuple[tuple[str, s
 def choose_mirror_axes(structures: Sequence[str], axis_order: Triple, patch: Sequence[int]) -> tuple[tuple[int, ...], Decision]:
     """Network axes that may be mirrored, and why.
 
-    An axis of one voxel has nothing to mirror.
+    Axes of one voxel are left out.
 
     Args:
-        structures: names; empty where all axes are to be mirrored whatever they are.
+        structures: names; empty to mirror all axes regardless of names.
         axis_order: of the plan.
         patch: (3,) voxels in network order.
 
@@ -133,7 +133,7 @@ def choose_mirror_axes(structures: Sequence[str], axis_order: Triple, patch: Seq
 
 
 def _fold(text: str) -> str:
-    """Small letters without accents: 'Supérieur' and 'superieur' alike."""
+    """Lower case without accents: 'Supérieur' becomes 'superieur'."""
     return "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
 
 
@@ -144,7 +144,7 @@ def _words(name: str) -> list[str]:
 
 
 def _other_sides(key: tuple[str, ...], axis: str) -> Iterator[tuple[str, ...]]:
-    """What the words of a name may be on the other side: all words of sides changed, then letters of quadrants, then others."""
+    """Candidates for the name on the other side: all side words replaced, then quadrant letters, then other letters."""
     choices = [_other_words(word, axis) or [word] for word in key]
     if math.prod(len(choice) for choice in choices) <= MOST_SPELLINGS:
         yield from itertools.product(*choices)
@@ -155,7 +155,7 @@ def _other_sides(key: tuple[str, ...], axis: str) -> Iterator[tuple[str, ...]]:
 
 
 def _other_words(word: str, axis: str) -> list[str]:
-    """The words of the other side; [] for a word of none."""
+    """The words for the other side; [] if the word names no side."""
     for sides in OPPOSITES[axis]:
         one, two = (_fold(side).split() for side in sides)
         if word in (*one, *two):
@@ -165,7 +165,7 @@ def _other_words(word: str, axis: str) -> list[str]:
 
 
 def _other_quadrant(word: str, axis: str) -> Iterator[str]:
-    """UL1 and UR1, UL1 and LL1: teeth by their quadrant and the place in it (Palmer's notation in letters)."""
+    """UL1 and UR1, UL1 and LL1: teeth by quadrant and position in it (Palmer notation in letters)."""
     place = {"z": 0, "x": 1}.get(axis)
     if place is not None and re.fullmatch("[ul][lr][1-8a-e]", word):
         swap = {"l": "u", "u": "l"} if axis == "z" else {"l": "r", "r": "l"}
@@ -173,8 +173,8 @@ def _other_quadrant(word: str, axis: str) -> Iterator[str]:
 
 
 def _other_letters(word: str, is_alone: bool) -> Iterator[str]:
-    """LUL and RUL, kidneyL and kidneyR, rib L1 and rib R1: the first or the last letter is that of the side, and the rest are
-    letters, or digits where other words stand beside: L1 alone is a vertebra."""
+    """LUL and RUL, kidneyL and kidneyR, rib L1 and rib R1: the first or the last letter names the side. The rest are letters,
+    or digits if the name has other words: L1 alone is a vertebra."""
     swap = {"l": "r", "r": "l"}
     if word[:1] in swap and (word[1:].isalpha() or (word[1:].isdigit() and not is_alone)):
         yield swap[word[0]] + word[1:]
@@ -183,7 +183,7 @@ def _other_letters(word: str, is_alone: bool) -> Iterator[str]:
 
 
 def _teeth(structures: Sequence[str]) -> dict[str, int]:
-    """{name: number} of teeth: names with a word for it, or where all names are numbers of FDI; {} where there are none."""
+    """{name: number} of teeth: names with a word for tooth, or all names if all are FDI numbers; {} if there are no teeth."""
     numbers = {name: [int(word) for word in _words(name) if word.isdigit() and len(word) < 3] for name in structures}
     teeth = {name: found[0] for name, found in numbers.items() if len(found) == 1 and TOOTH & set(_words(name))}
     if not teeth and len(structures) >= 4 and all(_words(name) == [str(n) for n in numbers[name]] for name in structures):

@@ -1,4 +1,4 @@
-"""Whether a name can be that of one file or folder, on any system: the rule for all names that become paths."""
+"""Checks that a name is a valid file or folder name on every system. Applies to all names that become paths."""
 
 import re
 
@@ -8,10 +8,10 @@ LONGEST = 200  # bytes; file systems take 255, and endings such as _probabilitie
 
 
 def fault_of_name(name: object) -> str:
-    """What keeps ``name`` from being one plain file name, in words; empty where nothing does.
+    """Why ``name`` is not one plain file name, in words; empty if it is one.
 
-    Plain means: it stays in its folder wherever it is appended. Blanks and dots alone are refused because Windows drops them at
-    the end of a name, so that ``".. "`` is its parent there.
+    A plain name stays in the folder to which it is appended. Names of only blanks and dots are refused, because Windows drops
+    both at the end of a name, so that ``".. "`` is the parent folder there.
     """
     if not isinstance(name, str):
         return f"a {type(name).__name__} instead of a text"

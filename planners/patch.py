@@ -1,7 +1,7 @@
 """The patch, the network that suits it, and the batch, so that training fits into memory.
 
 Start from a cube in millimetres no larger than the median case. While the feature maps exceed the budget, shorten the
-edge that covers most of the case. What memory is left then goes into the batch, within limits set by the data.
+edge that covers most of the case. The remaining memory goes into the batch, within limits set by the data.
 """
 
 import math
@@ -22,7 +22,7 @@ __all__ = ["Fit", "explain_fit", "fit_patch"]
 CUBE, SQUARE = 256**3, 2048**2  # voxels and pixels to start from; nnU-Net
 BATCH_3D, BATCH_2D = 2, 12  # reference batches; nnU-Net
 LEAST_BATCH = 2  # nnU-Net
-DATA_SHARE = 0.05  # of the data set's voxels in one batch; nnU-Net's classic planner
+DATA_SHARE = 0.05  # fraction of the data set's voxels in one batch; nnU-Net's classic planner
 HARD_LIMIT = 4  # times the reference batch: README.md, "Batch"
 
 
@@ -30,8 +30,8 @@ HARD_LIMIT = 4  # times the reference batch: README.md, "Batch"
 class Fit:
     """A patch and a batch with their network.
 
-    ``elements`` is per sample, ``capacity`` what all samples of a batch may take together; ``limit`` says what kept the
-    batch from being larger.
+    ``elements`` is per sample, ``capacity`` the most for all samples of a batch together; ``limit`` says what limits the batch
+    size.
     """
 
     patch: Triple
@@ -47,17 +47,17 @@ def fit_patch(fingerprint: Fingerprint, budget: Budget, preset: Preset, grid: Gr
 
     Args:
         grid: ``Grid`` to work on.
-        slices: 2D, patches of depth 1.
+        slices: True for 2D patches of depth 1.
 
     Returns:
-        Fit. Where even the smallest patch exceeds the budget, it is returned nevertheless: ``explain_fit`` warns.
+        Fit. If even the smallest patch exceeds the budget, it is returned nevertheless, and ``explain_fit`` warns.
 
     Raises:
         ValueError: a budget without memory.
     """
     capacity = _capacity(budget, preset, slices)
     least = preset.least_batch_2d if slices else LEAST_BATCH
-    # nnU-Net counts every entry of ``labels``, also background of regions and ignore, and no input
+    # nnU-Net counts every entry of ``labels``, also the background of regions and ignore, and no input channels
     inputs, outputs = (0, fingerprint.n_labels) if budget.parity else (None, None)
     topology = choose_topology(grid.spacing_mm, _first_patch(grid, slices))
     network = _network(fingerprint, preset, budget, topology, slices)
@@ -132,7 +132,7 @@ def _smaller(topology: Topology, grid: Grid) -> Topology | None:
         if topology.patch[axis] - step < MIN_EDGE:
             continue
         full_step = _shortened(topology, grid, axis, step)
-        # a shorter edge is often halved less, so that a smaller step will do: 256 to 224 instead of 192
+        # a shorter edge is often halved fewer times, so a smaller step is enough: 256 to 224 instead of 192
         small_step = _shortened(topology, grid, axis, full_step.divisor[axis])
         for smaller in (small_step, full_step):
             if math.prod(smaller.patch) < math.prod(topology.patch):  # padding may have undone the step
@@ -147,7 +147,7 @@ def _shortened(topology: Topology, grid: Grid, axis: int, step: int) -> Topology
 
 
 def _network(fingerprint: Fingerprint, preset: Preset, budget: Budget, topology: Topology, slices: bool) -> NetworkSpec:
-    """The preset's network; in default mode with self-attention."""
+    """The preset's network, with self-attention in default mode."""
     stages = len(topology.strides)
     blocks = preset.encoder_blocks
     spec = NetworkSpec(

@@ -1,8 +1,8 @@
-"""What a planner decides: the Plan, its NetworkSpec, the Budget it had, and a Decision for every choice.
+"""The result of planning: the Plan, its NetworkSpec, the Budget, and a Decision for every choice.
 
 Every tuple with one entry per axis is in *network order*: the axes of the canonical (z, y, x) array, permuted by
 ``Plan.axis_order`` so that the coarsest comes first. 2D is depth 1 (patch (1, Y, X), strides (1, 2, 2), kernels
-(1, 3, 3)). A plan is stored as JSON that one may edit by hand; ``planners.records.from_json`` checks it.
+(1, 3, 3)). A plan is stored as JSON and may be edited by hand; ``planners.records.from_json`` checks it.
 """
 
 import math
@@ -15,8 +15,8 @@ from planners.records import added, schema_number
 
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "CoarseLabels", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
-SCHEMA = 3  # 2: what models of nnU-Net do otherwise; 3: cascades
-# of each entry: beyond any network that somebody trained, and before one that no machine holds
+SCHEMA = 3  # 2: fields for imported nnU-Net models; 3: cascades
+# for each entry: above any network ever trained, below one that no machine can hold
 LIMITS = (
     ("features", 1, 65536),
     ("strides", 1, 64),
@@ -24,15 +24,15 @@ LIMITS = (
     ("encoder_blocks", 0, 256),
     ("decoder_blocks", 0, 256),
 )
-WIDTH_STEP = 8  # of scaled widths: what vector units and tensor cores like
+WIDTH_STEP = 8  # scaled widths are multiples of this, for vector units and tensor cores
 
 
 @dataclass(frozen=True)
 class Budget:
     """What the planner may spend.
 
-    ``gpu_memory_gb`` None means the preset's own reference. ``parity`` True reproduces nnU-Net's planners to the
-    number, their flaws included.
+    ``gpu_memory_gb`` None means the preset's reference. ``parity`` True reproduces the numbers of nnU-Net's planners
+    exactly, including their flaws.
     """
 
     gpu_memory_gb: float | None = None
@@ -41,7 +41,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice: what was chosen, by which rule, and from which numbers; each a sentence or a short phrase."""
+    """One choice: what was chosen, by which rule, and from which numbers. Each is a sentence or a short phrase."""
 
     what: str
     chosen: str
@@ -52,12 +52,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class ChannelNormalization:
-    """How one channel's intensities are brought to the network.
+    """How the intensities of one channel are normalised.
 
     ``scheme`` is a key of ``autoseg.preprocess.normalize.NORMALIZATIONS``. ``lower``, ``upper``, ``mean`` and ``std``
     are foreground statistics of the data set in scanner units (used by the CT schemes). The network's first
-    operation is ``(x - input_mean) / input_std`` on the stored intensities. With ``use_mask`` only the voxels that are not
-    zero count; with ``fill_holes`` those that they enclose as well.
+    operation is ``(x - input_mean) / input_std`` on the stored intensities. With ``use_mask`` only non-zero voxels
+    count; with ``fill_holes`` also the zero voxels that they enclose.
     """
 
     channel: str
@@ -76,9 +76,9 @@ class ChannelNormalization:
 class Resampling:
     """Spline orders of resampling; 0 nearest, 1 linear, 3 cubic.
 
-    The ``coarse_*`` orders act along the coarsest axis, alone, where its spacing exceeds ``coarse_ratio`` times the
-    finest (of the current grid, else of the new one) and is unique. With ``clip`` no image leaves its range of intensities,
-    each slice its own where the coarse axis has another order, as cubic splines do at edges.
+    The ``coarse_*`` orders apply only along the coarsest axis, if its spacing exceeds ``coarse_ratio`` times the finest
+    (of the current grid, else of the new one) and no other axis is as coarse. Cubic splines overshoot at edges; with
+    ``clip`` the image is clipped to its range of intensities, slice by slice if the coarse axis has another order.
     """
 
     image_order: int = 3
@@ -93,9 +93,9 @@ class Resampling:
 
 @dataclass(frozen=True)
 class CoarseLabels:
-    """An input besides the image: what another model, the coarse stage of a cascade, says of the same scan.
+    """An additional input: the labels that the coarse stage of a cascade predicts for the same scan.
 
-    Its label codes 1 to ``count`` are as many channels behind those of the image, 1 where the code is and 0 elsewhere.
+    Its label codes 1 to ``count`` become as many channels after those of the image: 1 where the label has that code, else 0.
     ``plan`` is the name of the coarse stage's plan.
     """
 
@@ -111,9 +111,9 @@ class CoarseLabels:
 
 @dataclass(frozen=True)
 class AttentionStage:
-    """Self-attention behind the last block of encoder stage ``stage``, whose ``heads`` share half of the stage's features.
+    """Self-attention after the last block of encoder stage ``stage``. Its ``heads`` divide half of the stage's features.
 
-    ``kind`` is ``slot`` (linear in the voxels; ``slots`` of them for each head) or ``full`` (every voxel looks at every voxel;
+    ``kind`` is ``slot`` (cost linear in the voxels; ``slots`` for each head) or ``full`` (every voxel attends to every voxel;
     ``slots`` is 0).
     """
 
@@ -131,7 +131,7 @@ class AttentionStage:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network in numbers. Entry s of a tuple is stage s, the finest first; three axes always.
+    """The parameters of a network. Entry s of a tuple is stage s, finest first; always three axes.
 
     Attributes:
         name: a key of ``autoseg.networks.NETWORKS``.
@@ -143,8 +143,8 @@ class NetworkSpec:
         deep_supervision: one output per decoder stage in training.
         input_mean, input_std: per channel; the network's first operation is (x - mean) / std.
         backbone: ``plain`` or ``residual``: the encoder of ``self_attention_unet``.
-        attention: where ``self_attention_unet`` has self-attention; the other networks ignore both.
-        restoration: a second head restores the image; set by a training run that teaches it.
+        attention: where ``self_attention_unet`` has self-attention; other networks ignore ``backbone`` and ``attention``.
+        restoration: a second head restores the image; set by the training run that trains it.
     """
 
     name: str
@@ -197,7 +197,7 @@ class NetworkSpec:
         return triple(divisor)
 
     def refusal(self, patch: Sequence[int]) -> str:
-        """Why the strides cannot take a patch of (3,) voxels, and the nearest that they can; empty where they can."""
+        """Why the strides do not fit a patch of (3,) voxels, with the nearest patch that fits; empty if they fit."""
         divisor = self.divisor
         if all(edge > 0 and edge % step == 0 for edge, step in zip(patch, divisor, strict=True)):
             return ""
@@ -208,9 +208,9 @@ class NetworkSpec:
         )
 
     def scaled(self, factor: float) -> "NetworkSpec":
-        """The same network with ``factor`` times the features: multiples of 8 that the heads of attention can share.
+        """The same network with ``factor`` times the features, in multiples of 8 that the attention heads divide.
 
-        Heads become fewer or more with the features, so that each keeps its size.
+        The number of heads scales with the features, so that each head keeps its size.
         """
         steps = [WIDTH_STEP] * len(self.features)
         attention = tuple(replace(entry, heads=max(1, round(entry.heads * factor))) for entry in self.attention)
@@ -223,28 +223,28 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that preparation, training and prediction need to know.
+    """Everything that preparation, training and prediction need.
 
     Attributes:
-        name: of the plan (and its file), such as ``fullres_3d``.
-        dataset, planner, preset: where it comes from.
+        name: name of the plan and its file, such as ``fullres_3d``.
+        dataset, planner, preset: what it was made from.
         axis_order: permutation of the (z, y, x) axes of ``orientation``; the coarsest first.
         spacing_mm: target spacing in network order.
-        median_shape: median case at that spacing, voxels, network order.
-        patch_size, batch_size: of training; the patch is also the window of prediction.
+        median_shape: size of the median case at that spacing, in voxels, network order.
+        patch_size, batch_size: for training; the patch is also the window of prediction.
         batch_dice: Dice pooled over the batch.
         normalization: one entry per channel.
         resampling: spline orders.
-        mirror_axes: network axes along which left and right may be exchanged (augmentation and test-time mirroring).
+        mirror_axes: network axes along which patches may be mirrored (augmentation and test-time augmentation).
         iterations: default length of a training run.
         network: the default network.
         memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/cost.py``.
         decisions: why each value was chosen.
-        fingerprint_digest: of the fingerprint it was made from.
-        schema: of this file format; a field that is ``added`` here or in what a plan is made of raises it.
-        orientation: ``canonical``: scans are turned to head, front and right first; ``stored``: taken as their file has them.
-        window_peak: where the weight of a window of prediction is largest: in its ``middle``, or at a ``voxel``, the one after
-            the middle if that lies between two.
+        fingerprint_digest: digest of the fingerprint it was made from.
+        schema: version of this file format; a field that is ``added`` here or in a record inside a plan raises it.
+        orientation: ``canonical``: scans are reoriented to RAS+ first; ``stored``: scans keep the axes of their file.
+        window_peak: where the weight of a prediction window is largest: at its ``middle``, or at a ``voxel``: the one after the
+            middle if the middle lies between two.
         coarse: the labels of a coarse stage, if the network reads them beside the image.
     """
 

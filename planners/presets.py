@@ -1,8 +1,8 @@
-"""Presets: which network a plan has and how large its feature maps may grow.
+"""Presets: which network a plan has and how large its feature maps may be.
 
 An *element* is one number in a feature map that training keeps. A preset states how many elements fit into its
-reference memory with the reference batch; nnU-Net's authors found these constants by trial on real cards, so room for
-weights, optimiser and workspace is left. Other amounts of memory scale them linearly.
+reference memory with the reference batch. nnU-Net's authors found these constants by trial on real cards, so they leave
+room for weights, optimiser and workspace. They scale linearly with the memory.
 """
 
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ class Preset:
     Attributes:
         name: key in ``PRESETS``.
         network: key of ``autoseg.networks.NETWORKS``.
-        memory_gb: card for which the numbers below were found.
+        memory_gb: memory of the card for which the numbers below were found.
         elements_3d, elements_2d: elements per sample, at a batch of 2 (3D) or 12 (2D).
         least_batch_2d: batch that a 2D patch must leave room for.
-        data_share: part of the data set's voxels that one batch may hold, in parity mode.
+        data_share: fraction of the data set's voxels that one batch may hold, in parity mode.
         encoder_blocks: blocks of the encoder stages; the last entry repeats.
         decoder_blocks: convolutions of every decoder stage.
     """
@@ -48,12 +48,12 @@ PRESETS = {
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name; ValueError with the known names otherwise."""
+    """The preset of that name. ValueError lists the known names if there is none."""
     if name not in PRESETS:
         raise ValueError(unknown_name("preset", name, PRESETS))
     return PRESETS[name]
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that is not there."""
+    """The message for an unknown name."""
     return f"no {kind} called {name!r}. Known: {', '.join(sorted(known))}"

@@ -2,15 +2,15 @@
 
 A *record* is a frozen dataclass whose fields are numbers, strings, booleans, ``None``, other records, tuples of these, or
 dictionaries by name. ``to_json`` turns one into plain dictionaries and lists; ``from_json`` rebuilds it, refuses unknown and
-missing fields, and says where in the file the fault is. That is what lets a person edit a plan by hand without fear.
+missing fields, and says where in the file the fault is. So it is safe to edit a plan by hand.
 
-What is known of a field beyond its type stands in its ``metadata``: ``called("name")`` for a name in the file that is not that
-of the field, ``OPTIONAL`` for one that is left out of the file while it has its default, ``REST`` for the dictionary that
-holds whatever else the file has.
+The ``metadata`` of a field says more than its type: ``called("name")`` if the file uses another name than the field,
+``OPTIONAL`` if the file leaves the field out while it has its default, ``REST`` for the dictionary that holds everything else
+in the file.
 
-Records grow, and what was written stays valid. A later field is declared with ``added``: an older file, which lacks it, opens
-with its default, and at its default it is no part of ``identity``, so digests stay as they were. The field declared with
-``schema_number`` says how new a file is: older ones open, newer ones are refused.
+Records grow, and older files stay valid. A new field is declared with ``added``: an older file, which lacks it, opens with its
+default. A field at its default is not part of ``identity``, so digests do not change. The field declared with
+``schema_number`` is the version of the file: older ones open, newer ones are refused.
 """
 
 import dataclasses
@@ -40,37 +40,37 @@ __all__ = [
 T = TypeVar("T")
 OPTIONAL: Mapping[str, Any] = {"optional": True}
 REST: Mapping[str, Any] = {"rest": True}
-LONGEST = 200  # letters of a value in a message
+LONGEST = 200  # characters of a value in a message
 
 
 def called(name: str) -> Mapping[str, Any]:
-    """Metadata of a field that has another name in the file."""
+    """Metadata for a field that has another name in the file."""
     return {"called": name}
 
 
 class RecordError(ValueError):
-    """A JSON value does not fit the record it should become; the message says where."""
+    """A JSON value does not match its record. The message says where."""
 
 
 class NewerError(RecordError):
-    """The file is of a newer version; the message says so, and what to do."""
+    """The file was written by a newer version. The message says so, and what to do."""
 
 
 def added(since: int, default: T, *, counts: bool = True) -> T:
-    """A field of a record that came with schema ``since`` (2 or more).
+    """A field that was added to a record with schema ``since`` (2 or more).
 
     Args:
-        since: the number that the ``schema`` of the file was raised to.
-        default: what older files mean by its absence. It never changes: another meaning is another field.
-        counts: False where nothing depends on the field, which then is no part of the identity whatever its value.
+        since: the ``schema`` of the file that introduced the field.
+        default: the value that older files imply. It never changes; another meaning needs another field.
+        counts: False if nothing depends on the field. It is then not part of the identity, whatever its value.
     """
     return dataclasses.field(default=default, metadata={"since": since, "counts": counts})
 
 
 def schema_number(current: int, since: int = 1) -> int:
-    """The field that holds the version of the file; ``from_json`` refuses a higher one and takes any other as ``current``.
+    """The field that holds the version of the file. ``from_json`` refuses a higher version and reads any other as ``current``.
 
-    It is no part of equality. In the identity it stands as 1, or not at all where the record got it with schema ``since`` 2.
+    It is ignored in comparisons. In the identity it is 1, or left out if the record got the field with schema ``since`` 2.
     """
     return dataclasses.field(default=current, compare=False, metadata={"since": since, "counts": False, "schema": current})
 
@@ -81,12 +81,12 @@ def to_json(record: Any) -> Any:
 
 
 def identity(record: Any) -> Any:
-    """``to_json`` without what an older version would not have written: equal for records that mean the same."""
+    """``to_json`` without what an older version would not have written. It is equal for records with the same meaning."""
     return _plain(record, whole=False)
 
 
 def _plain(value: Any, *, whole: bool) -> Any:
-    if value.__class__ in (str, int, float, bool):  # most of what there is
+    if value.__class__ in (str, int, float, bool):  # the common case
         return value
     if dataclasses.is_dataclass(value):
         return _fields_to_json(value, whole)
@@ -98,7 +98,7 @@ def _plain(value: Any, *, whole: bool) -> Any:
 
 
 def _fields_to_json(record: Any, whole: bool) -> dict[str, Any]:
-    """The fields that a file holds, or those of the identity."""
+    """The fields that are written to a file, or those of the identity."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value, about = getattr(record, field.name), field.metadata
@@ -121,7 +121,7 @@ def _key(field: dataclasses.Field[Any]) -> str:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    """The default of a field; MISSING where it has none."""
+    """The default of a field; MISSING if it has none."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
@@ -132,8 +132,8 @@ def from_json(cls: type[T], data: Any, where: str = "", *, strict: bool = True) 
         cls: the frozen dataclass.
         data: a dictionary as read from JSON.
         where: prefix of the location named in errors, such as a file name.
-        strict: refuse unknown fields, as in what people edit; else they are passed over, as in results that a newer version
-            may have written.
+        strict: refuse unknown fields, for files that people edit. Otherwise ignore them, for results that a newer version may
+            have written.
 
     Raises:
         RecordError: a newer schema, unknown field, missing field without default, or a value of the wrong kind.
@@ -178,7 +178,7 @@ def _build(kind: Any, value: Any, where: str, strict: bool) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """A value for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
@@ -196,7 +196,7 @@ def _build_record(cls: Any, data: Any, where: str, strict: bool) -> Any:
     numbers = {key: field.metadata["schema"] for key, field in fields.items() if "schema" in field.metadata}
     for key, known in numbers.items():
         _refuse_newer(data.get(key, known), known, f"{where}.{key}")
-    data = {**data, **numbers}  # it will be written as new as it is now
+    data = {**data, **numbers}  # it will be written with the current schema
     rest = next((key for key, field in fields.items() if field.metadata.get("rest")), None)
     if rest is not None:
         others = {key: value for key, value in data.items() if key == rest or key not in fields}
@@ -226,7 +226,7 @@ def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str, strict: bool) -
         raise RecordError(f"{where}: expected a list, found {_shown(value)}")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         if {item.__class__ for item in value} == {kinds[0]} and (kinds[0] in (str, int) or _all_finite(kinds[0], value)):
-            return tuple(value)  # long ones are of numbers, and most are right
+            return tuple(value)  # fast path: long tuples hold numbers, and most are valid
         kinds = (kinds[0],) * len(value)
     if len(kinds) != len(value):
         raise RecordError(f"{where}: expected {len(kinds)} entries, found {len(value)}")

@@ -1,4 +1,4 @@
-"""2D: patches of depth 1 in the plane of the finer axes, each scan keeping its own distance between slices."""
+"""2D: patches of depth 1 in the plane of the finer axes. Each scan keeps its distance between slices."""
 
 from planners.assemble import make_plan
 from planners.fingerprint import Fingerprint

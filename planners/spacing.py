@@ -1,7 +1,7 @@
-"""The grid on which a network works: axis order, voxel size, and how large the cases are on it.
+"""The grid on which a network works: axis order, voxel size, and the size of the cases on it.
 
-The rule is the median voxel size, with one exception for thick slices. Where a data set mixes two kinds of scans, or
-has scans far from the rest, no single voxel size fits; that is said in a ``Decision`` with the numbers.
+The rule is the median voxel size, with one exception for thick slices. If a data set mixes two kinds of scans, or has
+scans far from the rest, no single voxel size fits; a ``Decision`` then warns with the numbers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,15 +18,16 @@ __all__ = ["ANISOTROPY", "Grid", "choose_grid", "is_flat", "say"]
 ANISOTROPY = 3.0  # an axis this much coarser than the others counts as thick slices; nnU-Net
 THICK_PERCENTILE = 10  # of the spacings along it; nnU-Net
 GAP = 2.0  # neighbouring spacings this factor apart: two kinds of scans; a stage of pooling lies between them
-GAP_SHARE = 0.2  # of the cases on the smaller side of the gap; fewer are outliers
+GAP_SHARE = 0.2  # least fraction of the cases on the smaller side of the gap; fewer are outliers
 AXES = "zyx"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxels a plan works on; tuples are in network order.
+    """The voxel grid of a plan; tuples are in network order.
 
-    ``median_shape`` is the median case there (halves are possible), ``n_voxels`` its voxels times the number of cases.
+    ``median_shape`` is the size of the median case on it (halves are possible), ``n_voxels`` its voxels times the number of
+    cases.
     """
 
     axis_order: Triple
@@ -67,7 +68,7 @@ def is_flat(fingerprint: Fingerprint) -> bool:
 
 
 def say(numbers: Iterable[float]) -> str:
-    """Numbers for people: four significant digits, joined by ' x '."""
+    """Numbers as text for messages: four significant digits, joined by ' x '."""
     return " x ".join(f"{number:.4g}" for number in numbers)
 
 
@@ -115,7 +116,7 @@ def _warn_of_two_kinds(spacings: np.ndarray) -> Iterator[Decision]:
 
 
 def _two_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """(finer, coarser) sorted values on either side of the widest gap, or None where there are not two kinds."""
+    """(finer, coarser): the sorted values on either side of the widest gap; None if there are not two kinds."""
     values = np.sort(values)
     ratios = values[1:] / values[:-1]
     if not ratios.size or ratios.max() < GAP:

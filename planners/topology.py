@@ -1,8 +1,8 @@
 """How often a network halves each axis, and how wide its kernels are, from voxel size and patch.
 
 An axis is halved as long as enough voxels remain and it is not much coarser than the others, so that the deep stages
-see voxels that are nearly cubes. Kernels begin with one voxel along coarse axes, and three once the others have caught
-up.
+have nearly cubic voxels. Along coarse axes kernels are one voxel at first, and three once the other axes are as
+coarse.
 """
 
 import math
@@ -20,7 +20,7 @@ WIDTH, MAX_WIDTH_3D, MAX_WIDTH_2D = 32, 320, 512  # features of the first stage,
 
 @dataclass(frozen=True)
 class Topology:
-    """One stride and kernel for each stage; ``patch``, the edges asked for, rounded up to multiples of ``divisor``."""
+    """One stride and one kernel for each stage. ``patch`` is the requested size, rounded up to multiples of ``divisor``."""
 
     patch: Triple
     divisor: Triple
@@ -31,12 +31,12 @@ class Topology:
 def choose_topology(spacing_mm: Sequence[float], patch: Sequence[float]) -> Topology:
     """Strides and kernels for patches of about this size.
 
-    An axis of one voxel is left alone: stride and kernel 1. There are two stages at least, also for images too small to
-    be halved by the rule.
+    Along an axis of one voxel, stride and kernel are 1. There are at least two stages, even for images too small to be
+    halved by the rule.
 
     Args:
         spacing_mm: (3,) voxel size.
-        patch: (3,) edges, positive; halves (from medians) are allowed.
+        patch: (3,) edges in voxels, positive; halves (from medians) are allowed.
 
     Returns:
         Topology
