@@ -1,7 +1,7 @@
-"""The story: raw folder in, masks and report out; one file per chapter.
+"""The pipeline from a raw folder to masks and a report, one file per stage.
 
-Each stage is the same three beats: is the artefact there and made from these inputs? If not, call the function that makes
-it, then write it. Every verb of the command line is one function here; none of them prints.
+Each stage has the same three steps: check whether the artefact exists and was made from these inputs; if not, call the function
+that makes it; write it. Every verb of the command line is one function here. None of them prints.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'autoseg.pipeline' has no attribute {name!r}")
     collects = gc.isenabled()
-    gc.disable()  # what modules are made of stays; looking for garbage in it takes a tenth of the time
+    gc.disable()  # objects created by imports are never garbage; collecting among them takes a tenth of the time
     try:
         return getattr(importlib.import_module(_HOMES[name]), name)
     finally:

@@ -1,4 +1,4 @@
-"""Find out which windows a model can spare, on scans of the kind that it is to segment."""
+"""Find out which windows a model can skip, on scans of the kind that it will segment."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def calibrate_model(
     workspace: Workspace,
     runtime: Runtime | None = None,
 ) -> AdaptiveWindows:
-    """Find the windows that all folds of a model together can spare, and store that in the model.
+    """Find the windows that the ensemble of all folds can skip, and store the result in the model.
 
     Args:
         model: name or folder.
-        cases: scans as ``predict`` takes them, larger than the windows; the first ``MOST_CASES`` are used, without labels.
-        workspace: of the model.
-        runtime: the device, and the progress.
+        cases: scans as for ``predict``, larger than the windows. The first ``MOST_CASES`` are used; labels are not needed.
+        workspace: workspace that holds the model.
+        runtime: device and progress.
 
     Raises:
-        AutosegError: wrong call, no scan that is larger than the windows, or one that cannot be read; the model stays as it is.
+        AutosegError: wrong call, no scan larger than the windows, or an unreadable scan. The model is then unchanged.
     """
     runtime, path = runtime or Runtime(), find_model(model, workspace)
     bundle = load_bundle(path)

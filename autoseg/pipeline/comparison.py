@@ -1,4 +1,4 @@
-"""Train several networks alike, score them in pairs and write what that supports as tables."""
+"""Train several networks in the same way, compare their scores in pairs, and write the results as tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Compared", "compare"]
 
 @dataclass(frozen=True)
 class Compared:
-    """The comparison, the folder of its files, and sentences about what failed."""
+    """The comparison, the folder of its files, and sentences about failures."""
 
     folder: Path
     comparison: Comparison
@@ -46,20 +46,20 @@ def compare(
     options: CompareOptions | None = None,
     runtime: Runtime | None = None,
 ) -> Compared:
-    """Train, predict and score several networks alike, and say what the scores support; the same call continues.
+    """Train, predict and score several networks in the same way, and compare them. The same call continues.
 
     Args:
-        dataset: as in ``verify``; data that are not planned or prepared yet are now.
-        fold: its validation cases are what the networks are compared on.
-        workspace: for the runs, and for the tables where no other folder is named.
+        dataset: as in ``verify``. Planning and preparation are done first if necessary.
+        fold: the networks are compared on its validation cases.
+        workspace: for the runs, and for the tables if no other folder is given.
         options: which networks, and how they are trained.
-        runtime: where and how; ``fresh`` trains all again.
+        runtime: where and how to run; ``fresh`` trains all again.
 
     Returns:
-        Compared. A network that fails is named there, the others are compared.
+        Compared. It names networks that failed; the others are compared.
 
     Raises:
-        AutosegError: the call or the data set is wrong; nothing was trained.
+        AutosegError: the call or the data set is wrong. Nothing was trained.
     """
     options, runtime = options or CompareOptions(), runtime or Runtime()
     names = tuple(dict.fromkeys(options.networks or NETWORKS))
@@ -86,7 +86,7 @@ def compare(
 def _setup(
     dataset: str | PathLike[str], fold: str, workspace: Workspace, options: CompareOptions, runtime: Runtime
 ) -> ComparisonSetup:
-    """What the networks share; whatever is missing of it is made."""
+    """What the networks have in common. Missing parts are made."""
     device, recipe = choose_device(runtime.device), choose_recipe(options.training)
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     count = count_folds(spec)

@@ -1,9 +1,10 @@
-"""Bring a source in a known layout into a data-set folder, without touching it.
+"""Convert a source in a known layout to a data-set folder, without changing the source.
 
-Everything is looked at before anything is written: a source with defects is refused with all of them. Files stay where they
-are and are listed in ``dataset.json``, or they are linked or copied under nnU-Net's names; only what has to change (a channel
-of a 4D file, structures of separate files, another file type) is written as a new file. ``conversion.jsonl`` says what each
-file was made from, so that an interrupted conversion goes on and a finished one is checked.
+Everything is checked before anything is written. If the source has defects, it is refused with a list of all of them. Files
+stay where they are and are listed in ``dataset.json``, or they are linked or copied under nnU-Net's names. A new file is
+written only if the content must change (a channel of a 4D file, structures of separate files, another file type).
+``conversion.jsonl`` records what each file was made from, so that an interrupted conversion can continue and a finished one
+can be checked.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ RECORD = "conversion.jsonl"
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion made, and the findings; ``left_out`` are cases with errors."""
+    """The result of a conversion, and the findings; ``left_out`` are cases with errors."""
 
     folder: Path
     made: Made
@@ -68,15 +69,15 @@ def convert(
     Args:
         layout: a key of ``LAYOUTS``.
         source: folder or table, read only.
-        target: folder to be made; one that an interrupted conversion of the same kind left goes on.
-        options: how; those of a layout are the parameters of the function ``find`` of its module.
+        target: folder to create. If an interrupted conversion of the same kind left it, the conversion continues.
+        options: how to convert. The options of a layout are the parameters of the function ``find`` in its module.
         runtime: threads and progress.
 
     Returns:
         Converted
 
     Raises:
-        DatasetError: no such source, no case in it, or defects: all of them in the message, nothing is written.
+        DatasetError: no such source, no case in it, or defects. The message lists all of them; nothing is written.
     """
     source, target = Path(os.path.abspath(source)), Path(os.path.abspath(target))
     options, runtime = options or ConvertOptions(), runtime or Runtime()
@@ -88,7 +89,7 @@ def convert(
     for folder in (source, *map(Path, chosen.get("also", ()))):
         if folder.resolve() in (real, *real.parents):
             raise DatasetError(f"{target} lies in {folder}, which is never written to. Choose a folder outside it")
-    about = {"layout": layout, "mode": mode, "call": digest(asked)}  # without the folders of whoever made it
+    about = {"layout": layout, "mode": mode, "call": digest(asked)}  # without paths of this machine
     journal = Journal.open(target / RECORD, about, DatasetError, formerly=asked)
     logger.info("%s found; reading", counted(len(found.cases), "case"))
     seen = read_source(found, runtime)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the demo's files lie, and how well it did on scans it had not seen."""
+    """The paths of the demo's files, and its scores on unseen scans."""
 
     folder: Path
     predicted: Predicted
@@ -47,12 +47,12 @@ class Demo:
 
 
 def demo(folder: str | PathLike[str], seconds: float = 120.0, runtime: Runtime | None = None) -> Demo:
-    """Made-up scans, planned, trained and predicted; the way a user's own data would go.
+    """Generate scans, plan, train and predict, through the same steps as real data.
 
     Args:
-        folder: for everything it makes; an unfinished demo there is continued.
+        folder: for all results; an unfinished demo in it is continued.
         seconds: length of the training run.
-        runtime: where and how; ``fresh`` trains again, whatever is there.
+        runtime: where and how to run; ``fresh`` trains again in any case.
     """
     begun, folder, runtime = time.monotonic(), Path(folder).absolute(), runtime or Runtime()
     raw, workspace = folder / "Dataset900_Phantoms", Workspace(folder / "workspace")

@@ -1,4 +1,4 @@
-"""Score a folder of predictions, of any tool."""
+"""Score a folder of predictions of any tool."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def evaluate(
 ) -> Report:
     """Score a folder of predictions and write the report, as tables and as HTML.
 
-    Surfaces that lie beside the predictions, as ``autoseg predict --surfaces`` writes them, are scored too.
+    Surfaces beside the predictions, as written by ``autoseg predict --surfaces``, are also scored.
 
     Args:
-        reference, predicted: folders with files of the same names; their endings may differ. What is left out there is
-            a warning, and predictions without a reference are in the report.
+        reference, predicted: folders with files of the same names; their endings may differ. Files left out there are
+            warnings. Predictions without a reference are listed in the report.
         target: folder for metrics.csv, metrics.json, metrics.md, summary.json and report.html.
-        options: ``labels`` None for a dataset.json beside the folders, else every value found in references and predictions.
-        runtime: ``fresh`` writes over files of these names that other programs made.
-        known: of predictions that were made just now; else their ending is that of most of them, every reference is scored,
-            and the HTML report finds the scans itself.
+        options: ``labels`` None means a dataset.json beside the folders, else every value in references and predictions.
+        runtime: ``fresh`` overwrites files of these names that other programs made.
+        known: facts about predictions that were made just now. Without it, the most frequent file ending is used, every
+            reference is scored, and the HTML report finds the scans itself.
 
     Returns:
         Report
 
     Raises:
-        AutosegError: wrong call; nothing was written.
+        AutosegError: wrong call. Nothing was written.
     """
     reference, predicted, target = Path(reference), Path(predicted), Path(target)
     options, runtime = options or EvaluateOptions(), runtime or Runtime()
@@ -59,7 +59,7 @@ def evaluate(
     engine = engine_of(runtime.engine, runtime.workers)
     groups = read_groups(options.groups) if options.groups else Groups()
     lesions = LesionRule(options.lesions, options.lesion_overlap, options.lesion_ml) if options.lesions else None
-    references = label_maps(reference) if known else references_in(reference)  # which told already what it left out
+    references = label_maps(reference) if known else references_in(reference)  # it has already warned of files left out
     if not predicted.is_dir():
         raise AutosegError(f"{predicted}: there is no such folder. Correct the path")
     ending = known.ending if known else ending_of_most(predicted, references)
@@ -72,7 +72,7 @@ def evaluate(
         raise AutosegError(
             f"no file of {predicted} has the name of a reference in {reference}; nothing to score. Give both the same name"
         )
-    also = [path for path in guesses.values() if path.is_file()]  # values that no dataset.json names are structures too
+    also = [path for path in guesses.values() if path.is_file()]  # values not named in a dataset.json are also structures
     schema = known.labels if known else schema_of((predicted, reference), references, labels=options.labels, also=also)
     if not runtime.fresh:
         refuse_foreign_report(target)

@@ -1,4 +1,4 @@
-"""Write a model for somebody else."""
+"""Export a model."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def export_model(
     format: str = "autoseg",
     fresh: bool = False,
 ) -> Path:
-    """Write a model for somebody else; returns the path. Whoever imports it gets its methods text with it.
+    """Export a model so that others can use it; returns the path. Its methods text is included.
 
     Args:
         model: name or folder.
         path: zip, ``.onnx`` file, or folder to write.
-        workspace: of the model.
-        format: ``autoseg`` for one zip, ``onnx`` for one file and a JSON beside it, ``nnunet`` for a results folder that
-            nnU-Net 2 predicts with.
-        fresh: a zip replaces whatever lies there; else only a model is replaced. The other formats replace nothing.
+        workspace: workspace that holds the model.
+        format: ``autoseg`` for one zip, ``onnx`` for one file and a JSON beside it, ``nnunet`` for a results folder for
+            prediction with nnU-Net 2.
+        fresh: a zip replaces any file at ``path``; without it, only a model is replaced. Other formats replace nothing.
 
     Raises:
-        AutosegError: no such model, or one that the format cannot hold; nothing was written.
+        AutosegError: no such model, or the format cannot hold it. Nothing was written.
     """
     if format not in ("autoseg", "nnunet", "onnx"):
         raise AutosegError(f"no format of models called {format!r}. Known: autoseg, nnunet, onnx")

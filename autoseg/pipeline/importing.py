@@ -1,4 +1,4 @@
-"""Add a model of somebody else to the workspace."""
+"""Import a model into the workspace."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def import_model(path: str | PathLike[str], workspace: Workspace, *, name: str |
     """Check a model and copy it into the workspace; returns its folder there.
 
     Args:
-        path: zip or folder of a model, or a trained model of nnU-Net 2 (results folder, exported zip, or a fold), which becomes
-            one of ours; see ``interop.nnunet``.
-        workspace: for the model, and its methods text.
-        name: in the workspace; None for that of the file, or data set and configuration of nnU-Net's.
+        path: zip or folder of a model, or a trained model of nnU-Net 2 (results folder, exported zip, or a fold), which is
+            converted; see ``interop.nnunet``.
+        workspace: for the model and its methods text.
+        name: name in the workspace. None for the name of the file, or the data set and configuration of an nnU-Net model.
 
     Raises:
-        AutosegError: no model there, a damaged one, or a name that is taken; nothing was written.
+        AutosegError: no model at ``path``, a damaged model, or a name already in use. Nothing was written.
     """
     path = Path(path)
     if name is not None:
-        workspace.model(name)  # refused before hundreds of megabytes are read
+        workspace.model(name)  # refuse a bad name before hundreds of megabytes are read
     model: Bundle | Imported = read_nnunet(path) if is_nnunet(path) else load_bundle(path)
     target = workspace.model(name or (model.name if isinstance(model, Imported) else path.stem))
     if target.exists():

@@ -1,4 +1,4 @@
-"""Verify, measure, plan, prepare: from a raw folder to cases that a network can be trained on."""
+"""Verify, measure, plan, prepare: from a raw folder to prepared cases for training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Planned", "plan_and_preprocess"]
 def plan_and_preprocess(
     dataset: str | PathLike[str], workspace: Workspace, options: PlanOptions | None = None, runtime: Runtime | None = None
 ) -> Planned:
-    """Verify, measure, plan and prepare a data set; what is done already is not repeated.
+    """Verify, measure, plan and prepare a data set. Finished steps are not repeated.
 
     Args:
         dataset: as in ``verify``.
         workspace: for the plans and the prepared cases.
         options: how to plan; a dry run writes nothing.
-        runtime: where and how; ``fresh`` does everything again, in place of plans that were edited too (they stay as
+        runtime: where and how to run; ``fresh`` repeats everything and replaces plans, also edited ones (which are kept as
             NAME.json.old1 and so on).
 
     Raises:

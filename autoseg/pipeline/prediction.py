@@ -43,23 +43,23 @@ def predict(
     options: PredictOptions | None = None,
     runtime: Runtime | None = None,
 ) -> Predicted:
-    """Segment a scan or every case of a folder; results lie on the scans' own grids.
+    """Segment a scan or every case of a folder. Results are on the grid of each scan.
 
     Args:
-        source: a scan with all channels, a folder of ``CASE_0000.EXT`` (one per channel) or ``CASE.EXT`` files (with all), a
-            data-set folder, whose test cases are meant, a BIDS data set, whose sessions are cases, or a DICOM file, folder or
-            tree, of which each series is a case.
+        source: a scan with all channels, a folder of ``CASE_0000.EXT`` (one per channel) or ``CASE.EXT`` files (all
+            channels), a data-set folder (its test cases are predicted), a BIDS data set (each session is a case), or a
+            DICOM file, folder or tree (each series is a case).
         target: folder for the results.
         model: folder or zip of a model.
-        options: what is made of each scan. A ``reference`` is a folder of labels, or a data-set folder, to score those cases
-            against that have one; the scores of a shard go to the folder ``metrics_i_of_N``.
-        runtime: where and how.
+        options: which outputs to write for each scan. ``reference`` is a folder of labels or a data-set folder; cases with
+            a reference are scored. The scores of a shard go to the folder ``metrics_i_of_N``.
+        runtime: where and how to run.
 
     Returns:
-        Predicted; one failed case does not stop the others.
+        Predicted. One failed case does not stop the others.
 
     Raises:
-        AutosegError: wrong call; nothing was written.
+        AutosegError: wrong call. Nothing was written.
     """
     begun, source, target = time.monotonic(), Path(source), Path(target)
     options, runtime = options or PredictOptions(), runtime or Runtime()
@@ -71,12 +71,12 @@ def predict(
     if not runtime.fresh:
         refuse_foreign_tables(target, part)
     if options.reference and not runtime.fresh:
-        from autoseg.evaluation.report_files import refuse_foreign_report  # a fifth of a second
+        from autoseg.evaluation.report_files import refuse_foreign_report  # importing it takes a fifth of a second
 
         refuse_foreign_report(scores)
         refuse_foreign(scores / PAGE)
     engine, bundle = engine_of(runtime.engine, runtime.workers, devices_for(runtime.device)), load_bundle(Path(model))
-    is_local = isinstance(engine, LocalEngine)  # else each worker chooses among its own devices
+    is_local = isinstance(engine, LocalEngine)  # otherwise each worker chooses one of its own devices
     device = str(choose_device(runtime.device)) if is_local else runtime.device
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=options.invert_monochrome1)
     tell(inputs)
@@ -105,11 +105,11 @@ def predict(
 
 
 def _score(options: PredictOptions, target: Path, scores: Path, known: Known, runtime: Runtime) -> Report:
-    """Score what was predicted, its surfaces too."""
-    from autoseg.outputs.surface_scores import record_surface_scores  # with evaluation, a second
+    """Score the predictions, including their surfaces."""
+    from autoseg.outputs.surface_scores import record_surface_scores  # it imports evaluation, which takes a second
     from autoseg.pipeline.evaluation import evaluate
 
-    assert options.reference is not None  # what is scored has one
+    assert options.reference is not None  # scoring needs one
     report = evaluate(options.reference, target, scores, runtime=runtime, known=known)
     if options.surfaces.formats:
         record_surface_scores(target, report)

@@ -17,14 +17,14 @@ __all__ = ["show_recipe"]
 def show_recipe(
     options: TrainOptions, dataset: str | PathLike[str] | None, workspace: Workspace, runtime: Runtime | None = None
 ) -> ShownRecipe:
-    """Every setting with its value, its meaning and where it comes from; nothing is written.
+    """Every setting with its value, its meaning and its origin. Nothing is written.
 
     Args:
-        options: as of ``train``.
-        dataset: what a training run on it settles is shown too; None for the recipe alone.
+        options: as in ``train``.
+        dataset: also show what a training run on this data set would decide; None for the recipe alone.
 
     Raises:
-        AutosegError: a recipe, setting, network, plan or data set that does not exist.
+        AutosegError: unknown recipe, setting, network, plan or data set.
     """
     settled = None
     if dataset is not None:

@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What was made of a folder of label maps: ``structures`` are counted over the maps that were done or skipped, and
-    ``failures`` are sentences about files that could not be worked on, ``borders`` one on how surfaces of neighbours fit."""
+    """Results for a folder of label maps. ``structures`` counts them over the maps that were done or skipped, ``failures`` are
+    sentences about files that failed, ``borders`` is a sentence about how surfaces of neighbours fit."""
 
     folder: Path
     done: int
@@ -53,23 +53,23 @@ def reconstruct(
     options: ReconstructOptions | None = None,
     runtime: Runtime | None = None,
 ) -> Reconstructed:
-    """Surfaces, measurements and, where asked for, cubic voxels of label maps of any tool.
+    """Surfaces, measurements and, on request, cubic voxels of label maps of any tool.
 
     Args:
         source: a label map, or a folder of them.
         target: folder for ``CASE_surfaces``, ``CASE.json``, ``CASE_iso`` + ending, ``measurements.csv`` and ``borders.csv``.
-            The cubic voxels say that they are derived, in the header where there is one and in ``CASE.json``.
-        options: what is made. ``isotropic`` 0 means the finest spacing of each map. Values without a name in ``labels``, in a
-            dataset.json beside the maps or in the ``CASE.json`` of a prediction are called ``label N``.
-        runtime: ``workers`` are threads for the structures of a case, and cases go one by one, or those of another engine,
-            with a case each.
+            Maps with cubic voxels are marked as derived, in the header if the format has one and in ``CASE.json``.
+        options: which outputs to write. ``isotropic`` 0 means the finest spacing of each map. Values without a name in
+            ``labels``, a dataset.json beside the maps or the ``CASE.json`` of a prediction are called ``label N``.
+        runtime: ``workers`` are threads for the structures of a case, with one case at a time, or the workers of another
+            engine, with one case each.
 
     Returns:
-        Reconstructed; one broken file never stops the others. What an earlier call has made of the same map in the same way
-        is skipped.
+        Reconstructed. One broken file never stops the others. A map that an earlier call processed in the same way is
+        skipped.
 
     Raises:
-        AutosegError: wrong call; nothing was written.
+        AutosegError: wrong call. Nothing was written.
     """
     begun, source, target = time.monotonic(), Path(source), Path(target)
     options, runtime = options or ReconstructOptions(), runtime or Runtime()
@@ -96,12 +96,12 @@ def reconstruct(
 
 
 def _label_maps(source: Path) -> dict[str, Path]:
-    """{case: path} of one map, or of a folder of them; what is left out is said."""
+    """{case: path} of one map or of a folder of maps. Files left out are reported."""
     return {stem_of(source): source} if source.is_file() else references_in(source)
 
 
 def _names(source: Path, maps: dict[str, Path], labels: str | None) -> tuple[tuple[str | None, tuple[int, ...]], ...] | None:
-    """((structure, values), ...) where a file names them for all maps, or None."""
+    """((structure, values), ...) if a file names them for all maps, else None."""
     schema = named_labels(source if source.is_dir() else source.parent, maps, labels=labels)
     if schema is None:
         return None

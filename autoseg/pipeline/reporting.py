@@ -1,4 +1,4 @@
-"""The HTML report of a run, of predictions, of reconstructions or of an evaluation."""
+"""The HTML report of a run, predictions, reconstructions or an evaluation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reported:
-    """The HTML report that was written; ``notes`` are sentences about what it could not show."""
+    """The path of the HTML report; ``notes`` are sentences about what it could not show."""
 
     path: Path
     notes: tuple[str, ...]
@@ -37,21 +37,21 @@ class Reported:
 def report(path: str | PathLike[str], options: ReportOptions | None = None, runtime: Runtime | None = None) -> Reported:
     """Write ``report.html`` into the folder of a fold of a run, of predictions, of reconstructions, or of an evaluation.
 
-    ``methods.md`` and its ``references.bib`` are written beside it, and it leads to them.
+    ``methods.md`` and its ``references.bib`` are written beside it and linked.
 
     Args:
-        path: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, a folder with predictions or with metrics.json or both, or what
-            ``reconstruct`` wrote.
-        options: where the report finds what it shows. ``images`` is a folder, or {case: paths}; None for the imagesTr (or
-            imagesTs) beside the references' labelsTr, or beside that of the maps that were reconstructed. ``reference`` and
-            ``predicted`` are folders of label maps; None for no references, and for the folder itself.
-        runtime: ``fresh`` writes over a report.html that another program made.
+        path: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, a folder with predictions, metrics.json or both, or a folder
+            written by ``reconstruct``.
+        options: the inputs of the report. ``images`` is a folder, or {case: paths}; None for imagesTr (or imagesTs) beside
+            the labelsTr of the references, or of the maps that were reconstructed. ``reference`` and ``predicted`` are
+            folders of label maps; None for no references, and for the folder itself.
+        runtime: ``fresh`` overwrites a report.html that another program made.
 
     Returns:
         Reported
 
     Raises:
-        AutosegError: the folder holds none of these, what is in it cannot be read, or the report cannot be written.
+        AutosegError: the folder is none of these, it cannot be read, or the report cannot be written.
     """
     begun, folder = time.monotonic(), Path(path)
     options, runtime = options or ReportOptions(), runtime or Runtime()
@@ -61,7 +61,7 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
         refuse_foreign(folder / PAGE)
     check_writable(folder)
     if any(folder.glob("run_*_of_*.json")):
-        from autoseg.outputs.shards import merge_shards  # with what scores, which takes a second
+        from autoseg.outputs.shards import merge_shards  # it imports evaluation, which takes a second
 
         merge_shards(folder, fresh=runtime.fresh)
     page = page_of(folder, options)
@@ -73,14 +73,14 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
 
 
 def try_report(path: str | PathLike[str], options: ReportOptions | None = None, runtime: Runtime | None = None) -> Path | None:
-    """``report`` as the last step of other work: what goes wrong is said, and the work stays done.
+    """``report`` as the last step of other work. An error is reported, and the results of that work are kept.
 
     Returns:
-        path of the HTML report, or None.
+        path of the HTML report; None after an error.
     """
     try:
         done = report(path, options, runtime)
-    except Exception as fault:  # noqa: BLE001 - results that are written must not be lost to a picture
+    except Exception as fault:  # noqa: BLE001 - a failed report must not lose results that are already written
         logger.warning("no %s in %s: %s", PAGE, path, fault if isinstance(fault, AutosegError) else repr(fault))
         return None
     logger.info("HTML report: %s", done.path)

@@ -1,4 +1,4 @@
-"""A warm station: one model stays loaded and takes the scans of a folder as they come."""
+"""Watch a folder: one model stays loaded and segments scans as they arrive."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ def watch(
     options: PredictOptions,
     runtime: Runtime | None = None,
 ) -> None:
-    """Segment the scans of a folder as they come, until somebody stops it; called again it goes on where it was.
+    """Segment the scans of a folder as they arrive, until it is stopped. Called again, it continues.
 
     Args:
         source: a folder; see ``Inbox``.
-        target: folder for the results, not within ``source``. ``station.json`` has the scans that failed; ``run.json`` and the
-            tables are written whenever there is nothing more to do.
+        target: folder for the results, not within ``source``. ``station.json`` lists the scans that failed; ``run.json`` and
+            the tables are written whenever no scan is waiting.
         model: folder or zip of a model.
-        options: as of ``predict``, without reference and shard; ``watch`` is how long a scan rests before it is taken.
-        runtime: where and how.
+        options: as in ``predict``, without reference and shard. ``watch``: how long a scan must be unchanged before it is
+            read.
+        runtime: where and how to run.
 
     Raises:
-        AutosegError: wrong call. KeyboardInterrupt: it was stopped; what had been begun is not lost and not half written.
+        AutosegError: wrong call. KeyboardInterrupt: it was stopped. Scans in progress are neither lost nor half written.
     """
     source, target, runtime = Path(source), Path(target), runtime or Runtime()
     _refuse(source, target, options, runtime)

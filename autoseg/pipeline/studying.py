@@ -1,4 +1,4 @@
-"""Cross-validate what is asked for, decide, and leave one model to ship."""
+"""Cross-validate configurations, choose the best, and write one model."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["Studied", "study"]
 def study(
     dataset: str | PathLike[str], workspace: Workspace, options: StudyOptions | None = None, runtime: Runtime | None = None
 ) -> Studied:
-    """Cross-validate configurations, decide between them, and leave one model; the same call continues.
+    """Cross-validate configurations, choose the best, and write one model. The same call continues.
 
     Args:
-        dataset: as in ``verify``; data that are not planned or prepared yet are now.
+        dataset: as in ``verify``. Planning and preparation are done first if necessary.
         workspace: for the runs, the model, and the study's tables and HTML report.
         options: which configurations, and how they are trained.
-        runtime: where and how; ``fresh`` trains and decides all again.
+        runtime: where and how to run; ``fresh`` trains and decides everything again.
 
     Returns:
-        Studied. A configuration that fails is named there, and the study goes on with the others.
+        Studied. It names configurations that failed; the study continues with the others.
 
     Raises:
-        AutosegError: the call or the data set is wrong, or a study of this name was asked for something else; nothing was
-            trained then. TrainingError: no configuration could be trained.
+        AutosegError: the call or the data set is wrong, or a study of this name has other settings. Nothing was trained.
+            TrainingError: no configuration could be trained.
     """
     runtime = runtime or Runtime()
     studied = run_study(dataset, workspace, options, runtime)

@@ -1,4 +1,4 @@
-"""Train folds; each ends with its validation cases predicted, scored and reported, and a model written."""
+"""Train folds. Each ends by predicting, scoring and reporting its validation cases, and by writing a model."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def train(
     on_report: Callable[[CrossValidation], object] = lambda found: None,
     ranks: Ranks = ALONE,
 ) -> list[FoldResult]:
-    """Train folds; the same call continues what was interrupted.
+    """Train folds. The same call continues an interrupted run.
 
     Args:
-        dataset: as in ``verify``; data that are not planned or prepared yet are now.
+        dataset: as in ``verify``. Planning and preparation are done first if necessary.
         fold: ``"0"``, several as ``"0,1,2"`` or ``"0-4"``, or ``"all"`` for every case, without validation.
         workspace: for the run and the model.
-        options: how to train; after a dry run the list is empty, and nothing was written.
-        runtime: where and how; ``fresh`` starts again: a model of the run with another plan is moved aside. Several devices
-            stand in a row, ``cuda:0,cuda:1``: folds are trained on each at the same time.
-        on_training: called with the settled training before it begins.
-        on_fold: called with each FoldResult as it comes.
-        on_report: called with what several folds came to together, which is also written.
-        ranks: the processes that train together, all of which make the same call; the first one alone calls back and writes.
+        options: how to train. A dry run returns an empty list and writes nothing.
+        runtime: where and how to run; ``fresh`` starts again, and a model of the run with another plan is moved aside.
+            Several devices are separated by commas, ``cuda:0,cuda:1``: each trains folds at the same time.
+        on_training: called with the settled training run before it begins.
+        on_fold: called with each FoldResult when it is finished.
+        on_report: called with the combined result of several folds, which is also written.
+        ranks: the processes that train together. All make the same call; only the first one calls back and writes.
 
     Raises:
-        AutosegError: the call or the data set is wrong; nothing was trained. Withdrawn: another rank ended.
+        AutosegError: the call or the data set is wrong. Nothing was trained. Withdrawn: another rank ended.
     """
     options, runtime = options or TrainOptions(), runtime or Runtime()
     groups = read_groups(options.groups) if options.groups else Groups()
@@ -74,7 +74,7 @@ def train(
         return []
     ranks.alone(lambda: _check_places(run))
     if run.coarse:
-        coarse_labels(run, run.coarse)  # before lanes, which would all want them
+        coarse_labels(run, run.coarse)  # before the lanes start, which all need them
     lanes = choose_lanes(run, options.at_once, devices) if ranks.count == 1 else None
     if lanes is not None:
         results = train_side_by_side(run, lanes, workspace, options, runtime)
@@ -90,15 +90,15 @@ def train(
 
 
 def _check_places(run: Run) -> None:
-    """Find out before training whether run and model can be written."""
+    """Check before training whether run and model can be written."""
     check_writable(run.folder)
     check_writable(run.model)
     check_model(run)
 
 
 def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object], ranks: Ranks, threads: int | None) -> list[FoldResult]:
-    """Train all folds of a run in this process, and its ranks; a fold that goes on has the threads that it began with, unless
-    ``threads`` tells another number, so that it ends as if nobody had disturbed it."""
+    """Train all folds of a run in this process and its ranks. A resumed fold uses the number of threads that it began with, so
+    that it ends like an uninterrupted one, unless ``threads`` gives another number."""
     results, runtime = [], Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh)
     if run.runtime.fresh:
         begin_anew(run)

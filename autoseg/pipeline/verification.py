@@ -1,4 +1,4 @@
-"""Look through every file of a data set once."""
+"""Read and check every file of a data set once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Verified", "verify"]
 
 
 def verify(dataset: str | PathLike[str], workspace: Workspace, runtime: Runtime | None = None) -> Verified:
-    """Look through every file of a data set once, and store what was found in the workspace.
+    """Read and check every file of a data set once, and store the result in the workspace.
 
     Args:
-        dataset: folder, or a name or number that the workspace knows.
-        workspace: scans of unchanged files are taken from it.
-        runtime: where and how; ``fresh`` reads every file again.
+        dataset: folder, or a name or number known to the workspace.
+        workspace: for the results. Stored results for unchanged files are reused.
+        runtime: where and how to run; ``fresh`` reads every file again.
 
     Raises:
         DatasetError: no such data set, or its dataset.json is wrong. Defects of cases are findings, not errors.

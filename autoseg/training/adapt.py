@@ -1,13 +1,14 @@
-"""A tensor of another network brought to the shape that this one has: other channels, structures, widths or kernels.
+"""Adapts a tensor of a model to the shape in another network: other channels, structures, widths or kernels.
 
-What the first convolution reads and what the heads say has names. There weights go by name: those of a channel to the channel
-of that name, those of a structure to the structure. Kernels of a channel that the model did not have start as zero, so that the
-network says at first what the model says; rows of a new structure start as they would in a network without a model.
+Input channels and output structures have names. The first convolution and the heads are matched by these names. Kernels of a
+channel that the model lacks start as zero, so that the network first gives the outputs of the model. Rows of a new
+structure start as in a network without a model.
 
-Features have no names. In a wider network several of its features begin as one of the model's, and the kernels that read them
-share its weights, in unequal parts, so that they part ways (after Net2Net, Chen et al., ICLR 2016, arXiv 1511.05641): it says
-what the model says. A narrower one has some of the model's features, evenly spread, which keeps halves of a concatenation
-apart. Kernels of another size meet in their middle: what is lacking is zero, what is too much is added up.
+Features have no names. In a wider network several features start as copies of one feature of the model. The kernels that read
+them divide its weights unequally, so that the copies diverge in training (after Net2Net, Chen et al., ICLR 2016, arXiv
+1511.05641); the outputs are at first those of the model. A narrower network has some of the model's features, evenly spread,
+which keeps the halves of a concatenation apart. Kernels of another size are centred: missing weights are zero, surplus
+weights are added up.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from autoseg.networks.scores import Head
 
 __all__ = ["Adapted", "Meaning", "adapt", "image_convolution"]
 
-LEAST_SHARE = 0.5  # of a feature's weight, before shares are divided by their sum: 1 at most
+LEAST_SHARE = 0.5  # smallest part of a feature's weight (largest is 1), before the parts are divided by their sum
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a network reads and says: names of its input channels, and of its heads in order."""
+    """Names of a network's input channels and of its output channels, in order."""
 
     channels: tuple[str, ...]
     heads: tuple[str, ...]
@@ -36,7 +37,7 @@ class Meaning:
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """A tensor of the wanted shape, and how it came about, in words."""
+    """A tensor of the wanted shape, and how it was made, in words."""
 
     tensor: torch.Tensor
     how: str
@@ -50,12 +51,12 @@ def image_convolution(network: nn.Module) -> nn.Module | None:
 def adapt(
     module: nn.Module, old: torch.Tensor, own: torch.Tensor, reads_image: bool, before: Meaning, now: Meaning
 ) -> Adapted | None:
-    """A tensor of a module, made of the model's; None where nobody knows how, or where nothing of it is wanted.
+    """A tensor for this network, made from the model's; None if it cannot be adapted, or nothing of it is needed.
 
     Args:
-        old, own: the tensor of the model, and that of this network as it is without.
+        old, own: the tensor of the model, and the initial tensor of this network.
         reads_image: the module is ``image_convolution``.
-        before, now: what the model's network means, and this one.
+        before, now: the Meaning of the model's network, and of this one.
     """
     is_convolution = isinstance(module, nn.Conv3d | nn.ConvTranspose3d)
     is_known = is_convolution or isinstance(module, nn.InstanceNorm3d | nn.BatchNorm3d)
@@ -103,7 +104,7 @@ def _inputs(
         if n == count:
             return old
         chosen = _nearest(n, count)
-        shares = np.random.default_rng(0).uniform(LEAST_SHARE, 1, count)  # unequal, and always the same
+        shares = np.random.default_rng(0).uniform(LEAST_SHARE, 1, count)  # unequal, but reproducible
         shares /= np.bincount(chosen, shares, minlength=n)[chosen]
         told.append(f"reads {n} features as {count}")
         form = [-1 if a == axis else 1 for a in range(old.ndim)]
@@ -126,7 +127,7 @@ def _inputs(
 def _rows(
     old: torch.Tensor, own: torch.Tensor, before: Sequence[str], now: Sequence[str], told: list[str]
 ) -> torch.Tensor | None:
-    """The rows of heads by their names; None where no structure has one of its own name."""
+    """The rows of heads, matched by name; None if no name matches."""
     known = {name: number for number, name in enumerate(before)}
     shared = [name for name in now if name in known]
     if tuple(before) == tuple(now):
@@ -138,7 +139,7 @@ def _rows(
 
 
 def _spread(old: torch.Tensor, count: int, axis: int, told: list[str]) -> torch.Tensor:
-    """``count`` features of those there are."""
+    """``count`` features, evenly spread over the existing ones."""
     n = old.shape[axis]
     if n == count:
         return old
@@ -147,5 +148,5 @@ def _spread(old: torch.Tensor, count: int, axis: int, told: list[str]) -> torch.
 
 
 def _nearest(n: int, count: int) -> np.ndarray:
-    """(count,) which of ``n`` features each of ``count`` is."""
+    """(count,) index of the old feature (of ``n``) that each of ``count`` new features copies."""
     return np.arange(count) * n // count

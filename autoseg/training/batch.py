@@ -1,4 +1,4 @@
-"""What one step of a training run learns from."""
+"""The batch of one training step."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Batch", "Lesson"]
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What teaches the restoration of images.
+    """Training samples for the restoration of images.
 
     Attributes:
         degraded: (B, C, z, y, x) images, degraded.
-        clean: the same before they were degraded, in [0, 1], NaN beyond the scan.
-        slices: (B, 3) how many voxels their slices are thick along (z, y, x).
+        clean: the same images before degradation, in [0, 1], NaN outside the scan.
+        slices: (B, 3) slice thickness along (z, y, x), in voxels.
     """
 
     degraded: torch.Tensor
@@ -36,8 +36,8 @@ class Batch:
     Attributes:
         images: (B, C, Z, Y, X) float32.
         codes: (B, Z, Y, X) int16 label codes.
-        lesson: in the steps that teach restoration.
-        unlabelled: (B, structures) bool, those that nobody annotated in the case of a sample; None where no case lacks any.
+        lesson: restoration samples, in the steps that train restoration.
+        unlabelled: (B, structures) bool, the structures not annotated in the case of a sample; None if all are annotated.
     """
 
     images: torch.Tensor
@@ -47,16 +47,16 @@ class Batch:
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """All of them, always in the same order."""
+        """All tensors, always in the same order."""
         lacking = () if self.unlabelled is None else (self.unlabelled,)
         return self.images, self.codes, *lacking, *(self.lesson.tensors if self.lesson else ())
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        """The batch with every tensor changed."""
+        """The batch with ``change`` applied to every tensor."""
         images, codes, *others = map(change, self.tensors)
         lacking = None if self.unlabelled is None else others.pop(0)
         return Batch(images, codes, Lesson(*others) if others else None, lacking)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device; the caller does not wait for the copies."""
+        """The batch on a device. The copies are asynchronous."""
         return self.each(lambda tensor: tensor.to(device, non_blocking=True))

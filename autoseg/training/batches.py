@@ -1,13 +1,13 @@
 """Patches of prepared cases, augmented and stacked: one batch per step.
 
-Batch number ``step`` is drawn from a generator seeded with (seed, step), so it is the same batch whichever thread makes it, and
-after whatever interruption. Where several devices train together each has random numbers, and a batch, of its own; or all
-draw the same batch, and each makes its share of the samples. The augmentation of a sample is drawn before its voxels are
-read: only a sample that is turned or scaled reads more than its patch.
+Batch number ``step`` is drawn from a generator seeded with (seed, step), so it is the same batch in any thread and after any
+interruption. If several devices train together, each has its own random numbers and its own batch; or all draw the same
+batch, and each makes its part of the samples. The augmentation of a sample is drawn before its voxels are read, so only a
+sample that is rotated or scaled reads more than its patch.
 
-Restoration is taught with small patches of its own, drawn behind those of the segmentation, which are the same with and without
-them. Such a patch is copied after what changes the scale of intensities, which cannot be undone, and before it is degraded.
-Voxels beyond the scan have a code of their own on that way, so that they are known.
+Restoration is trained with small patches of its own. They are drawn after those of the segmentation, which are the same with
+and without them. The clean copy of such a patch is made after the changes of intensity scale, which cannot be undone, and
+before the degradation. Meanwhile voxels outside the scan have a code of their own, so that they can be recognised.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from planners.plan import Plan
 
 __all__ = ["Share", "make_batch", "restored_patch"]
 
-BEYOND = -2  # code of voxels beyond the scan, while a sample is made
-RESTORED_EDGE = 32  # voxels of a patch that teaches restoration: many small ones teach more than few large ones
+BEYOND = -2  # code of voxels outside the scan, while a sample is made
+RESTORED_EDGE = 32  # edge of a restoration patch in voxels: many small patches train better than few large ones
 RESTORED_EDGE_2D = 128
 
 Finish = Callable[[torch.Tensor, torch.Tensor, Drawn], tuple[torch.Tensor, ...]]  # (image, codes, drawn) -> of a sample
@@ -51,8 +51,8 @@ Finish = Callable[[torch.Tensor, torch.Tensor, Drawn], tuple[torch.Tensor, ...]]
 
 @dataclass(frozen=True)
 class Share:
-    """What the device ``index`` of ``count`` makes of each step, from random numbers of ``seed``: every ``count``-th sample of
-    one batch where that is ``divided``, else a batch of its own, as large."""
+    """The samples that device ``index`` of ``count`` makes in each step, from random numbers of ``seed``: every ``count``-th
+    sample of one batch if the batch is ``divided``, else a whole batch of its own."""
 
     seed: int
     index: int = 0
@@ -60,12 +60,12 @@ class Share:
     divided: bool = False
 
     def numbers(self, step: int) -> np.random.Generator:
-        """Random numbers of a step; those of the first device are those of a training on one."""
+        """Random numbers of a step. The first device has those of a training run on one device."""
         own = () if self.divided or not self.index else (self.index,)
         return np.random.default_rng([self.seed, step, *own])
 
     def has(self, position: int) -> bool:
-        """Whether the sample at a position of the batch is made here."""
+        """Whether this device makes the sample at a position of the batch."""
         return not self.divided or position % self.count == self.index
 
 
@@ -83,15 +83,15 @@ def make_batch(
     """The batch of one step.
 
     Args:
-        cases: to draw from, uniformly and with replacement.
-        recipe: with its batch size settled.
-        seed, step: what the batch is drawn from; a Share where several devices train together.
-        fraction: of the training run that is over, for the stage of the patch size.
-        augmentation_free: samples of the segmentation are mirrored and no more.
-        device: where samples are augmented; noise differs from one kind of device to another.
+        cases: cases to draw from, uniformly and with replacement.
+        recipe: Recipe with its batch size settled.
+        seed, step: seed of the random numbers; a Share in place of the seed if several devices train together.
+        fraction: completed fraction of the training run, for the stage of the patch-size curriculum.
+        augmentation_free: samples of the segmentation are only mirrored.
+        device: where samples are augmented; noise differs between kinds of devices.
 
     Returns:
-        The Batch, on ``device``, with a lesson in the steps that teach restoration.
+        The Batch, on ``device``, with a lesson in the steps that train restoration.
     """
     assert recipe.batch_size, "the batch size is settled"
     share = seed if isinstance(seed, Share) else Share(seed)
@@ -108,13 +108,13 @@ def make_batch(
     )
     preset = PRESETS[recipe.augmentation]
 
-    lacking: list[tuple[int, ...]] = []  # of the samples of the segmentation
+    lacking: list[tuple[int, ...]] = []  # of each segmentation sample
 
-    coarse: list[torch.Tensor] = []  # of the samples of the segmentation, where there is a coarse stage
+    coarse: list[torch.Tensor] = []  # of each segmentation sample, if there is a coarse stage
     disturbed = bool(preset.steps) and not augmentation_free
 
     def samples(preset: Augmentation, setting: Setting, filling: int, finish: Finish) -> list[torch.Tensor]:
-        """The samples of this share, of ``size``; ``filling`` is the code beyond the scan."""
+        """The samples of this share, of ``size``; ``filling`` is the code outside the scan."""
         made = []
         for position in range(size):
             case = cases[int(rng.integers(len(cases)))]
@@ -144,26 +144,26 @@ def make_batch(
 
 
 def _table(lacking: Sequence[Sequence[int]], structures: int, device: torch.device | str) -> torch.Tensor:
-    """(samples, structures) bool of the numbers of structures for each sample."""
+    """(samples, structures) bool, from the indices of structures for each sample."""
     return torch.tensor([[number in numbers for number in range(structures)] for numbers in lacking], device=device)
 
 
 def _coarse_channels(case: TrainingCase, centre: np.ndarray, drawn: Drawn, count: int, disturbance: Corruption) -> torch.Tensor:
-    """(count, *patch_size) float32: what the coarse stage says of a sample, disturbed."""
+    """(count, *patch_size) float32: the labels of the coarse stage for a sample, corrupted."""
     codes = torch.from_numpy(read_codes(case.coarse, centre, drawn.source_size))
     channels = corrupt(one_hot(apply_to_codes(codes, drawn).numpy(), count), disturbance)
     return torch.from_numpy(channels.astype(np.float32))
 
 
 def restored_patch(patch: Sequence[int], divisor: Sequence[int]) -> tuple[int, int, int]:
-    """(z, y, x) of the patches that teach restoration: no edge far beyond ``RESTORED_EDGE``, each a multiple of ``divisor``."""
+    """(z, y, x) of the restoration patches: no edge much longer than ``RESTORED_EDGE``, each a multiple of ``divisor``."""
     most = RESTORED_EDGE if patch[0] > 1 else RESTORED_EDGE_2D
     z, y, x = (min(edge, -(-most // step) * step) for edge, step in zip(patch, divisor, strict=True))
     return z, y, x
 
 
 def _degraded(image: torch.Tensor, codes: torch.Tensor, drawn: Drawn) -> tuple[torch.Tensor, ...]:
-    """(degraded image, clean image, thickness of its slices) of one sample."""
+    """(degraded image, clean image, slice thickness) of one sample."""
     before, after = split(drawn)
     image, codes = apply(image, codes, before)
     clean = image.clamp(0, 1).masked_fill(codes == BEYOND, torch.nan)

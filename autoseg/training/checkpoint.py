@@ -1,9 +1,9 @@
-"""What resuming a training needs, in one file: weights, averaged weights, the optimisers' memory, and the state of the loop.
+"""Everything needed to resume a training run, in one file: weights, averaged weights, optimiser states, and the loop state.
 
-The file is safetensors with a JSON header: loading it runs no code. It is written beside its place and moved, so the last
-whole checkpoint always survives. Random numbers need no place in it: every step seeds its own.
+The file is safetensors with a JSON header: loading it runs no code. It is written under another name and then moved, so the
+last complete checkpoint always survives. Random states are not stored: every step seeds its own generator.
 
-The header holds a digest of the state, and of every tensor, so that a flipped bit is an error rather than another model.
+The header holds a digest of the state and of every tensor, so that a flipped bit is an error and not another model.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class LoopState:
 
     Attributes:
         step: optimiser steps done.
-        seconds: spent in training so far, over all sessions.
-        steps_expected: of the whole training, by the pace so far; sets momentum and averaging.
+        seconds: time spent in training so far, over all sessions.
+        steps_expected: steps of the whole training run, at the pace so far; sets momentum and averaging.
         checks: validation losses measured so far.
         smoothed: running mean of the validation loss, or None before the first.
         best: lowest ``smoothed`` so far, or None.
@@ -42,9 +42,9 @@ class LoopState:
         cooldown: fraction of the length at which the learning rate began to fall early, or None.
         bf16: number format chosen at the start.
         finished: the length is used up.
-        identity: digest of recipe, plan, network, cases and seed that this state belongs to.
-        losses: of the steps since the last validation; in a checkpoint alone.
-        threads: that networks on a CPU were computed by at the start, on which last digits hang; 0 where nobody knows.
+        identity: digest of the recipe, plan, network, cases and seed of this state.
+        losses: of the steps since the last validation; only in a checkpoint.
+        threads: CPU threads used by networks at the start, which affect the last digits; 0 if unknown.
     """
 
     identity: str
@@ -76,7 +76,7 @@ def save_checkpoint(
         state: LoopState.
         network: the module that is trained.
         averaged: dictionary of averaged tensors, or empty.
-        optimizers: what they remember of each parameter is stored, in the order of the parameters.
+        optimizers: their states are stored, in the order of the parameters.
     """
     tensors = {f"weights.{name}": t for name, t in network.state_dict().items()}
     tensors |= {f"averaged.{name}": t for name, t in averaged.items()}
@@ -94,7 +94,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, network: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]
 ) -> tuple[LoopState, dict[str, torch.Tensor]]:
-    """Put a checkpoint back.
+    """Restore a checkpoint.
 
     Returns:
         (LoopState, averaged): ``network`` and ``optimizers`` are filled in place.
@@ -107,19 +107,19 @@ def load_checkpoint(
             about = file.metadata() or {}
             state = _state(about, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-        if about.get("digest") not in (None, _digest(about["state"], tensors)):  # None: of a version that wrote none
+        if about.get("digest") not in (None, _digest(about["state"], tensors)):  # None: older versions wrote no digest
             raise ValueError("it is not what was written")
         network.load_state_dict(_part(tensors, "weights."))
     for i, parameter in enumerate(network.parameters()):
         remembered = _part(tensors, f"optimizer.{i}.")
         owner = next(o for o in optimizers if any(parameter is p for group in o.param_groups for p in group["params"]))
-        for name, tensor in remembered.items():  # Adam counts its steps on the CPU
+        for name, tensor in remembered.items():  # Adam's step counter is on the CPU
             owner.state[parameter][name] = tensor if name == "step" else tensor.to(parameter.device)
     return state, _part(tensors, "averaged.")
 
 
 def read_state(path: Path) -> LoopState | None:
-    """The LoopState of a checkpoint, or None where there is none."""
+    """The LoopState of a checkpoint; None if there is no checkpoint."""
     if not Path(path).is_file():
         return None
     with _blamed_on(path), safe_open(path, framework="np") as file:
@@ -131,7 +131,7 @@ def _blamed_on(path: Path) -> AbstractContextManager[None]:
 
 
 def _state(about: dict[str, str], path: Path) -> LoopState:
-    """The LoopState in the header of a file. ValueError: it is not what was written."""
+    """The LoopState in the header of a file. ValueError: the header was changed."""
     if about.get("state_digest") not in (None, _digest(about["state"], {})):
         raise ValueError("its state is not what was written")
     state: LoopState = from_json(LoopState, parse_json(about["state"], path, TrainingError))
@@ -139,7 +139,7 @@ def _state(about: dict[str, str], path: Path) -> LoopState:
 
 
 def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
-    """Of a text, and of the names, types, shapes and bytes of tensors, in hexadecimal digits."""
+    """Digest of a text and of the names, types, shapes and bytes of tensors, in hexadecimal digits."""
     found = hashlib.blake2b(text.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,6 +1,6 @@
-"""One fold of a training run: prepared cases in, weights out.
+"""Trains one fold: prepared cases in, weights out.
 
-This file puts the parts together (batches, validation patches, loss, history) and hands them to ``loop.fit``.
+This module assembles the parts (batches, validation patches, loss, history) and passes them to ``loop.fit``.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ __all__ = ["Cases", "FoldTask", "TrainedFold", "task_of", "train_fold"]
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, HISTORY, CURVES = "checkpoint.safetensors", "history.jsonl", "curves.png"
-KEPT_BYTES = 2**30  # of cases in memory: a GPU takes patches faster than blocks can be unpacked
-KEPT_STEPS = 64  # whose cases are remembered; more than are ever made ahead
+KEPT_BYTES = 2**30  # cases kept in memory: a GPU uses patches faster than blocks can be decompressed
+KEPT_STEPS = 64  # steps whose cases are remembered; more than are ever made in advance
 CURVES_SECONDS = 20  # between two drawings of the curves, each of which takes a third of a second
 
 
 @dataclass(frozen=True)
 class FoldTask:
-    """What is to be trained, as a value: its digest tells whether a checkpoint belongs to it.
+    """What to train, as a value. Its digest shows whether a checkpoint belongs to it.
 
     Attributes:
-        plan: with the network to be trained.
+        plan: Plan with the network to train.
         labels: meaning of the codes.
-        recipe: with its batch size settled.
-        length, seed: how long, and from which random numbers.
+        recipe: Recipe with its batch size settled.
+        length, seed: length of the training run, and seed of its random numbers.
         training, validation: identifiers of the prepared cases.
-        prepared_digest: of the prepared cases.
-        start: identity of the weights it starts with, or empty.
+        prepared_digest: digest of the prepared cases.
+        start: identity of the initial weights, or empty.
         coarse: identity of the coarse stage whose labels it reads, or empty.
         batches_at_once: as ``Training.batches_at_once``.
     """
@@ -87,7 +87,7 @@ def task_of(training: Training, labels: LabelSchema, seed: int, split: Split, pr
     Args:
         split: the training and the validation cases.
         prepared: digest of the prepared cases.
-        start: identity of the weights it starts with.
+        start: identity of the initial weights.
     """
     return FoldTask(
         plan=training.plan,
@@ -105,13 +105,13 @@ def task_of(training: Training, labels: LabelSchema, seed: int, split: Split, pr
 
 @dataclass(frozen=True, eq=False)
 class TrainedFold:
-    """What came of it.
+    """The result of training a fold.
 
     Attributes:
         weights: a state dictionary on the CPU.
-        state: in which the training ended.
-        applied: what was done to the network for the device.
-        transfer: what was taken over from another model; None where it started anew.
+        state: LoopState at the end.
+        applied: changes to the network for the device.
+        transfer: the weights taken over from another model; None for a random start.
     """
 
     weights: dict[str, torch.Tensor]
@@ -130,16 +130,16 @@ def train_fold(
     coarse: Path | None = None,
     ranks: Ranks = ALONE,
 ) -> TrainedFold:
-    """Train, or go on with, the fold whose working files are in ``folder``.
+    """Train a fold, or resume it from its working files in ``folder``.
 
     Args:
         task: what to train.
         prepared: folder of the prepared cases.
         folder: for ``checkpoint.safetensors``, ``history.jsonl`` and ``curves.png``.
         device: to train on.
-        start: weights to begin with.
-        coarse: folder of what a coarse stage said of the cases, where the plan has coarse labels.
-        ranks: the processes that train together; the first one alone writes.
+        start: initial weights.
+        coarse: folder of the labels of a coarse stage, if the plan has coarse labels.
+        ranks: the processes that train together; only the first one writes.
 
     Raises:
         TrainingError: see ``loop.fit``; AutosegError for a damaged prepared case.
@@ -188,7 +188,7 @@ def _loss(task: FoldTask, ranks: Ranks) -> Loss:
 
 
 def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Transfer | None]:
-    """The network to train, with what it takes over."""
+    """The network to train, and the Transfer of its initial weights."""
     torch.manual_seed(task.seed)
     lazy, detached = prefers_lazy_logits(task.plan.network), task.recipe.restoration_detach
     network = build_network(task.plan.network, lazy_logits=lazy, restoration_detached=detached)
@@ -201,7 +201,7 @@ def _network(task: FoldTask, start: Start | None) -> tuple[torch.nn.Module, Tran
 
 @dataclass(frozen=True)
 class Cases:
-    """Where the prepared cases lie, and what a coarse stage said of them."""
+    """Folders of the prepared cases and of the labels of a coarse stage."""
 
     prepared: Path
     coarse: Path | None = None
@@ -212,7 +212,7 @@ class Cases:
 
 
 def _batches(task: FoldTask, there: Cases, device: torch.device, ranks: Ranks) -> tuple[MakeBatch, dict[int, _Drawn]]:
-    """What makes the batch of a step, and which cases it drew for the last steps."""
+    """The function that makes the batch of a step, and the cases drawn in recent steps."""
     stored = [there.open(name) for name in task.training]
     cases: Sequence[TrainingCase] = loaded(stored, KEPT_BYTES) if device.type == "cuda" else stored
     epoch = steps_of_an_epoch(task.recipe, task.plan, voxels_of(case.shape for case in cases)) / task.batches_at_once
@@ -231,7 +231,7 @@ def _batches(task: FoldTask, there: Cases, device: torch.device, ranks: Ranks) -
 
 
 class _Drawn(Sequence[TrainingCase]):
-    """Prepared cases that note which of them were asked for."""
+    """A sequence of prepared cases that notes which of them were accessed."""
 
     def __init__(self, cases: Sequence[TrainingCase]) -> None:
         self.cases, self.names = cases, list[str]()
@@ -239,7 +239,7 @@ class _Drawn(Sequence[TrainingCase]):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __iter__(self) -> Iterator[TrainingCase]:  # to look at all of them is to draw none
+    def __iter__(self) -> Iterator[TrainingCase]:  # iterating does not count as drawing
         return iter(self.cases)
 
     def __getitem__(self, number: Any) -> Any:
@@ -249,7 +249,7 @@ class _Drawn(Sequence[TrainingCase]):
 
 @contextmanager
 def _naming_cases(drawn_from: dict[int, _Drawn]) -> Iterator[None]:
-    """Name the cases of the batch after which something was not a number; ``drawn_from`` holds those of each step."""
+    """Turn a NotFinite into a TrainingError that names the cases of its batch; ``drawn_from`` holds those of each step."""
     try:
         yield
     except NotFinite as fault:
@@ -258,7 +258,7 @@ def _naming_cases(drawn_from: dict[int, _Drawn]) -> Iterator[None]:
 
 
 class _Monitor:
-    """Takes each row of history: writes it, logs it, and draws the curves now and then."""
+    """Writes and logs each row of history, and draws the curves from time to time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.drawn = folder, -float(CURVES_SECONDS)
@@ -278,7 +278,7 @@ class _Monitor:
 
 
 def _prepare(task: FoldTask, device: torch.device, network: torch.nn.Module, precision: str) -> Applied:
-    """The network as the device likes it, with the patches that this training passes through; the last ones at its end."""
+    """Prepare the network for the device, for the patch sizes of this training run; the last sizes are those of its end."""
     plan, recipe = task.plan, task.recipe
     begins = (0.0, *(stage.until for stage in recipe.patch_curriculum or ()))
     patches = [patch_stage(recipe, fraction, plan.patch_size, plan.network.divisor)[0] for fraction in begins]
@@ -290,9 +290,10 @@ def patch_dice(
     labels: LabelSchema,
     summed: Callable[[Sequence[float]], Sequence[float]] = lambda values: values,
 ) -> dict[str, float | None]:
-    """Dice of each structure over all validation patches together in which it is annotated; None where it is in neither.
+    """Dice of each structure, pooled over all validation patches in which it is annotated; None if it occurs neither in the
+    reference nor in the prediction.
 
-    ``summed`` adds up numbers of voxels over all ranks, each of which has some of the patches.
+    ``summed`` adds up the numbers of voxels over all ranks, each of which has some of the patches.
     """
     both = dict.fromkeys(labels.structures, 0)
     total = dict.fromkeys(labels.structures, 0)
@@ -313,9 +314,9 @@ def patch_dice(
 
 
 def _validation_patches(task: FoldTask, there: Cases, ranks: Ranks) -> list[Batch]:
-    """One fixed patch, without augmentation, from each of a few validation cases (of training cases where there are none).
+    """One fixed patch, without augmentation, from each of a few validation cases (training cases if there are none).
 
-    These are spread over the ranks.
+    The patches are distributed over the ranks.
     """
     names = task.validation or task.training
     most = min(task.recipe.validation_patches, len(names))

@@ -1,4 +1,4 @@
-"""How long a training run lasts."""
+"""The length of a training run, in seconds or in steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Length"]
 
 
 class Progress(Protocol):
-    """Where a training run stands: ``step`` steps are done, which took ``seconds``."""
+    """Progress of a training run: ``step`` steps are done, which took ``seconds``."""
 
     @property
     def step(self) -> int: ...
@@ -20,7 +20,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Length:
-    """How long to train: so many ``seconds``, or so many ``steps``; one of them is None."""
+    """How long to train: ``seconds`` or ``steps``; the other one is None."""
 
     seconds: float | None = None
     steps: int | None = None

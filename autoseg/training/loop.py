@@ -1,12 +1,12 @@
-"""The training loop, in one visible function.
+"""The training loop, in one function.
 
-A pass is what it looks like: take a batch, step, and every so often measure the validation loss with the averaged weights,
-write a line of history, and save a checkpoint. Everything arrives from outside: the network, the batches, the
-validation batches, the recipe, the length, the device. A resumed training goes on exactly where it was: batch number
-``step`` is always the same batch.
+Each pass takes a batch and makes a step. From time to time it measures the validation loss with the averaged weights, writes a
+line of history, and saves a checkpoint. Everything is passed in: the network, the batches, the validation batches, the
+recipe, the length, the device. A resumed run continues exactly where it stopped: batch number ``step`` is always the same
+batch.
 
-Several processes may train together (``ranks``). They take the same steps; after each the first one says what time it is, and
-any of them whether it was asked to stop, so that all do the same thing next.
+Several processes may train together (``ranks``). They make the same steps. After each step, the first one shares its clock, and
+all share whether one was asked to stop, so that all do the same thing next.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ __all__ = ["Fitted", "Job", "Length", "NotFinite", "fit"]
 
 logger = logging.getLogger(__name__)
 
-ACCELERATOR_THREADS = 3  # that make batches
-CHECKS_SHARE = 0.2  # of the time, at most, for validation losses where the length is a time
+ACCELERATOR_THREADS = 3  # threads that make batches
+CHECKS_SHARE = 0.2  # largest fraction of the time for validation losses, if the length is a time
 
-State = dict[str, torch.Tensor]  # of a network, by name
+State = dict[str, torch.Tensor]  # tensors of a network, by name
 MakeBatch = Callable[[int, float, float], Batch]  # (step, fraction of the training, steps left) -> batch
-Loss = Callable[..., torch.Tensor]  # (logits, codes) -> scalar; with ``whole`` and ``unlabelled`` as of losses.LOSSES
+Loss = Callable[..., torch.Tensor]  # (logits, codes) -> scalar; with ``whole`` and ``unlabelled`` as in losses.LOSSES
 Result = tuple[Any, torch.Tensor, torch.Tensor | None]  # logits, codes, unlabelled
-Score = Callable[[Iterable[Result]], dict[str, float | None]]  # results one by one -> by name
+Score = Callable[[Iterable[Result]], dict[str, float | None]]  # results one by one -> scores by name
 
 
 class NotFinite(TrainingError):
-    """A loss or a weight is not a number any more: ``step`` is the one whose batch it came with."""
+    """A loss or a weight became NaN or infinite; ``step`` is the step of the batch that caused it."""
 
     def __init__(self, step: int, what: str, recipe: Recipe) -> None:
         self.step = step
@@ -76,19 +76,19 @@ class NotFinite(TrainingError):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a training run is besides its network and its batches.
+    """A training run without its network and its batches.
 
     Attributes:
         recipe: how to train.
-        length: how long.
-        loss: of logits and codes.
-        score: of validation results, which are used up one by one; for the history.
-        device: where the network is.
+        length: how long to train.
+        loss: function of logits and codes.
+        score: function of an iterator of validation results, for the history.
+        device: device of the network.
         identity: digest of what is trained; a checkpoint of another identity is refused.
-        checkpoint: file that is written, and resumed from where it exists.
-        prepare: (network, precision) -> Applied: ``prepare_for`` with what it needs to know besides.
+        checkpoint: file to write, and to resume from if it exists.
+        prepare: (network, precision) -> Applied: ``prepare_for`` with its other arguments fixed.
         frozen: parameters that are not trained before ``Recipe.freeze_until``.
-        ranks: the processes that train together; batches and validation batches are those of this one.
+        ranks: the processes that train together; batches and validation batches are those of this process.
     """
 
     recipe: Recipe
@@ -104,18 +104,18 @@ class Job:
 
     @property
     def divided(self) -> bool:
-        """Whether a batch is one of all ranks together."""
+        """Whether all ranks divide one batch."""
         return self.ranks.count > 1 and self.recipe.divide_batch
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a training run came to.
+    """The result of a training run.
 
     Attributes:
-        state: in which it ended.
-        weights: the ones to use, a state dictionary on the CPU (averaged ones if the recipe averages).
-        applied: what was done to the network for the device.
+        state: LoopState at the end.
+        weights: the final weights, a state dictionary on the CPU (averaged if the recipe averages).
+        applied: changes to the network for the device.
     """
 
     state: LoopState
@@ -134,17 +134,16 @@ def fit(
 
     Args:
         network: module on the job's device; ``network(x, every_scale=True)`` gives the logits of every scale.
-        batch: makes the batch of a step, on the CPU or on the device; a failure ends the training with its cause, although it
-            runs in a thread.
-        validation: measured at every check; there is one on some rank.
-        job: the rest.
+        batch: makes the batch of a step, on the CPU or on the device. It runs in a thread; its exception ends the training run.
+        validation: batches for the validation loss; at least one on some rank.
+        job: everything else.
         on_check: called with each row of history.
 
     Returns:
         Fitted
 
     Raises:
-        NotFinite: a loss or a weight is not a number; the last checkpoint before is kept.
+        NotFinite: a loss or a weight is NaN or infinite; the previous checkpoint is kept.
         TrainingError: the checkpoint belongs to other settings. Withdrawn: another rank ended.
     """
     recipe, length, ranks = job.recipe, job.length, job.ranks
@@ -165,7 +164,7 @@ def fit(
                 state = replace(state, finished=True)
                 break
             losses.append(_step(passes, optimizers, ahead.take(state), rate, job, state))
-            _refuse_unless_finite(losses[-2:-1], state.step - 1, recipe)  # the last one may still be in the making
+            _refuse_unless_finite(losses[-2:-1], state.step - 1, recipe)  # the last one may still be computing
             _average(averaged, network, ema_decay(state.steps_expected, state.step))
             now = time.monotonic()
             times = [now - since, checking <= CHECKS_SHARE * (now - begun), now - saved > 60 * recipe.checkpoint_minutes]
@@ -195,7 +194,7 @@ def fit(
 
 
 def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.optim.Optimizer]) -> tuple[LoopState, State, str]:
-    """(state, averaged weights, precision) of the checkpoint, which fills network and optimisers too, else fresh ones."""
+    """(state, averaged weights, precision) of the checkpoint, which also fills network and optimisers; else new ones."""
     wanted = {None: "auto", True: "bf16", False: "fp32"}[job.recipe.bf16]
     if not job.checkpoint.is_file():
         job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", "none")
@@ -211,12 +210,12 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
         )
     job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", f"step {state.step}, {state.seconds:.3f} s")
     logger.info("resuming at step %d after %.1f min", state.step, state.seconds / 60)
-    precision = "bf16" if state.bf16 and wanted != "fp32" else "fp32"  # it may come from another machine
+    precision = "bf16" if state.bf16 and wanted != "fp32" else "fp32"  # the checkpoint may come from another machine
     return state, {name: t.to(job.device) for name, t in averaged.items()}, precision
 
 
 def _prepared(network: torch.nn.Module, job: Job, precision: str) -> Applied:
-    """The network prepared for its device, in the number format that the first rank finds best on its own."""
+    """The network prepared for its device, in the number format that the first rank finds fastest."""
     first = job.prepare(network, precision) if job.ranks.is_first else None
     (bf16,) = job.ranks.from_first([first.bf16 if first else False])
     applied = first or job.prepare(network, "bf16" if bf16 else "fp32")
@@ -225,11 +224,11 @@ def _prepared(network: torch.nn.Module, job: Job, precision: str) -> Applied:
 
 
 def _passes(network: torch.nn.Module, job: Job, bf16: bool) -> Passes:
-    """Forward and backward passes; the gradients of several ranks are those of all their samples together.
+    """Forward and backward passes. With several ranks, gradients are those of all samples together.
 
-    Each rank computes the whole loss of a divided batch, and the gradients of its own samples alone. DistributedDataParallel
-    takes the mean over the ranks where the sum is meant, so there the loss counts as often as there are ranks. It asks the CPU
-    between kernels, so nothing is recorded.
+    Each rank computes the whole loss of a divided batch, but only the gradients of its own samples. DistributedDataParallel
+    takes the mean over the ranks where the sum is needed, so the loss is multiplied by the number of ranks. It needs the
+    CPU between kernels, so no CUDA graph is recorded.
     """
     objective = job.ranks.wrapped(_Objective(network, job, bf16))
     scale = float(job.ranks.count) if job.divided else 1.0
@@ -237,7 +236,7 @@ def _passes(network: torch.nn.Module, job: Job, bf16: bool) -> Passes:
 
 
 class _Objective(torch.nn.Module):
-    """The loss of a batch as one forward pass: all that is asked of a network, and of its wrapper for several devices."""
+    """The loss of a batch as the forward pass of one module, which can be wrapped for several devices."""
 
     def __init__(self, network: torch.nn.Module, job: Job, bf16: bool) -> None:
         super().__init__()
@@ -248,14 +247,14 @@ class _Objective(torch.nn.Module):
 
 
 def _voxels_of_a_batch(batch: MakeBatch, job: Job) -> list[tuple[float, float]]:
-    """(until, voxels) of each stage of the patch size, ``until`` as a fraction of the training; the same on all ranks."""
+    """(until, voxels) of each stage of the patch-size curriculum, ``until`` as a fraction of the run; the same on all ranks."""
     ends = [*(stage.until for stage in job.recipe.patch_curriculum or ()), 1.0]
     counts = [batch(0, begin, 0).images.numel() for begin in (0.0, *ends[:-1])]
     return list(zip(ends, job.ranks.highest(counts), strict=True))
 
 
 def _steps_expected(length: Length, state: LoopState, voxels: Sequence[tuple[float, float]]) -> int:
-    """Steps of the whole training: those given, or as many as its seconds allow at the pace so far, if voxels cost alike."""
+    """Steps of the whole run: as given, or as many as its seconds allow at the pace so far, at equal cost per voxel."""
     if length.steps:
         return length.steps
     reached, done, whole, begin = length.fraction(state), 0.0, 0.0, 0.0
@@ -267,7 +266,7 @@ def _steps_expected(length: Length, state: LoopState, voxels: Sequence[tuple[flo
 
 
 def _loss(network: torch.nn.Module, batch: Batch, weight: float, job: Job, bf16: bool) -> torch.Tensor:
-    """The loss of a batch: that of the segmentation, and ``weight`` times that of the restoration where there is one."""
+    """The loss of a batch: the segmentation loss, plus ``weight`` times the restoration loss if there is one."""
     every_scale, kind = job.recipe.deep_supervision, job.device.type
     whole = job.ranks.whole if job.divided else None
     loss = _loss_of(batch, job)
@@ -283,7 +282,7 @@ def _loss(network: torch.nn.Module, batch: Batch, weight: float, job: Job, bf16:
 
 
 def _loss_of(batch: Batch, job: Job) -> Loss:
-    """The job's loss of logits and codes, told what is unlabelled in the batch."""
+    """The job's loss function, with the unlabelled structures of the batch."""
     return job.loss if batch.unlabelled is None else partial(job.loss, unlabelled=batch.unlabelled)
 
 
@@ -295,26 +294,26 @@ def _step(
     job: Job,
     state: LoopState,
 ) -> torch.Tensor:
-    """One optimiser step; the loss as a tensor, which a GPU may still be computing."""
+    """Make one optimiser step. Returns the loss as a tensor, which a GPU may still be computing."""
     weight = restoration_weight(job.recipe, job.length.fraction(state))
     set_pace(optimizers, job.recipe, rate, state.steps_expected)
     with job.ranks.watched():
         total = passes(batch.to(job.device), weight)
     if job.frozen and job.length.fraction(state) < job.recipe.freeze_until:
         for parameter in job.frozen:
-            parameter.grad = None  # which no optimiser moves
+            parameter.grad = None  # optimisers skip it
     descend(optimizers, job.recipe, weight)
     return total
 
 
 def _with_losses(state: LoopState, losses: Sequence[torch.Tensor], ranks: Ranks) -> LoopState:
-    """The state with the losses since the last check, of which a row of history tells the mean; of several ranks their mean."""
+    """The state with the losses since the last validation, averaged over ranks. A row of history has their mean."""
     own = torch.stack(list(losses)).tolist() if losses else []
     return replace(state, losses=tuple(ranks.summed([loss / ranks.count for loss in own])) if own else ())
 
 
 def _refuse_unless_finite(losses: Sequence[torch.Tensor], step: int, recipe: Recipe) -> None:
-    """Losses of one step or none."""
+    """Raise NotFinite unless the losses, of one step or none, are finite."""
     for value in (tensor.item() for tensor in losses):
         if not math.isfinite(value):
             raise NotFinite(step, f"the loss is {value}", recipe)
@@ -323,7 +322,7 @@ def _refuse_unless_finite(losses: Sequence[torch.Tensor], step: int, recipe: Rec
 def _save_finite(
     job: Job, state: LoopState, network: torch.nn.Module, averaged: State, optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
-    """Write the checkpoint, unless a weight is not a number: the last one, which is good, stays then. All ranks have the same
+    """Write the checkpoint, unless a weight is NaN or infinite; then the previous checkpoint stays. All ranks have the same
     weights, and the first one writes them."""
     if not job.ranks.is_first:
         return
@@ -353,14 +352,14 @@ def _check(
     train_loss: float,
     rate: float,
 ) -> tuple[Validation, LoopState]:
-    """Validation loss with the averaged weights, and what follows from it for the length."""
+    """Measure the validation loss with the averaged weights, and decide whether the rate falls early."""
     trained = {name: t.detach().clone() for name, t in network.state_dict().items()}
     network.load_state_dict(averaged or trained)
     network.eval()
     losses: list[float] = []
 
     def results() -> Iterator[Result]:
-        # one after the other: with many labels even the logits of a few patches fill the memory
+        # one at a time: with many labels even the logits of a few patches fill the memory
         for one in validation:
             batch = one.to(job.device)
             with torch.autocast(job.device.type, torch.bfloat16, enabled=state.bf16):
@@ -406,19 +405,19 @@ def _check(
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that is not empty once somebody asked to stop, so that the step in hand is finished."""
+    """A list that is not empty after a stop signal, so that the current step can finish."""
     stopped: list[int] = []
     with on_stop_signals(lambda number, frame: stopped.append(number)):
         yield stopped
 
 
 class _Ahead:
-    """Batches made in threads while the device works; ``take`` raises whatever went wrong in the making.
+    """Batches made in threads while the device works. ``take`` raises the exceptions of these threads.
 
-    One thread beside a CPU training, which needs the cores itself; a few beside an accelerator. Each computes on one core: a
-    second team of threads on the same cores would make a CPU training wait for it. More threads than a few make fewer batches,
-    because they wait for the interpreter (docs/experiments/first-gpu-runs.md). What they have a CUDA device do goes before the
-    training.
+    Training on a CPU has one such thread, because it needs the cores itself; training on an accelerator has a few. Each thread
+    uses one core: a second team of threads on the same cores would make training on a CPU wait. Many threads make fewer
+    batches than a few, because they wait for the interpreter (docs/experiments/first-gpu-runs.md). Their work on a CUDA device
+    has priority over the training.
     """
 
     def __init__(self, batch: MakeBatch, job: Job, state: LoopState) -> None:
@@ -436,11 +435,11 @@ class _Ahead:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def take(self, state: LoopState) -> Batch:
-        if state.cooldown != self.cooldown:  # patches are whole from now on
+        if state.cooldown != self.cooldown:  # from now on patches have the full size
             self.cooldown, self.next = state.cooldown, state.step
             self.pending.clear()
         while len(self.pending) < self.depth:
-            ahead = replace(state, step=self.next)  # by steps the fraction is that batch's own, by time it is now's
+            ahead = replace(state, step=self.next)  # a length in steps gives the fraction of that batch, in seconds that of now
             fraction = self.job.length.fraction(ahead)
             left = state.steps_expected * (over_at(self.job.recipe, state.cooldown) - fraction)
             fraction = fraction if state.cooldown is None else 1.0
@@ -448,13 +447,13 @@ class _Ahead:
             self.next += 1
         batch = self.pending.popleft().result()
         for tensor in (t for t in batch.tensors if t.is_cuda):
-            tensor.record_stream(torch.cuda.current_stream(self.job.device))  # its memory is in use until the training read it
+            tensor.record_stream(torch.cuda.current_stream(self.job.device))  # keeps its memory until training has read it
         return batch
 
     def _make(self, step: int, fraction: float, left: float) -> Batch:
         batch = self.batch(step, fraction, left)
         if self.job.device.type == "cuda":
-            torch.cuda.current_stream(self.job.device).synchronize()  # of this thread: the batch is complete
+            torch.cuda.current_stream(self.job.device).synchronize()  # stream of this thread: the batch is complete
         return batch
 
 

@@ -1,26 +1,26 @@
-"""How wrong a prediction is: soft Dice, cross-entropy, and both.
+"""Losses of segmentation: soft Dice, cross-entropy, and their sum; and the loss of restoration.
 
-Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False, regions=(), unlabelled=None, whole=None)``, a
-scalar in float32, 0 for a perfect prediction. ``logits`` (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers, negative where a
-voxel is to be ignored: neither its label nor its logits matter. Without ``regions`` the K channels are codes (softmax,
+Every loss in ``LOSSES`` is a function ``loss(logits, codes, *, batch_dice=False, regions=(), unlabelled=None, whole=None)``
+that returns a float32 scalar, 0 for a perfect prediction. ``logits`` are (B, K, Z, Y, X); ``codes`` (B, Z, Y, X) integers,
+negative for voxels to ignore: neither label nor logits of these count. Without ``regions`` the K channels are codes (softmax,
 background first). With ``regions`` (for each channel the codes that belong to it) they are independent (sigmoid).
-``functools.partial`` fixes the keywords for a training run; ``unlabelled`` is given with the batches of one in which cases lack
+``functools.partial`` fixes the keywords for a training run. ``unlabelled`` is passed with each batch if cases lack
 annotations.
 
 The soft Dice of a class is ``(2 I + s) / (P + T + s)`` with s = 1e-5, where I, P and T are the sums over voxels of
 prediction x truth, prediction, and truth: per sample, or over the whole batch with ``batch_dice``. The loss is one
 minus its mean over classes without background (Drozdzal et al. 2016; Isensee et al. 2021).
 
-``unlabelled`` (B, structures) says which structures nobody annotated in a sample. Its background is then *background or one of
-these*. With softmax the probability of that is their sum, so the loss is that of the merged class (the marginal likelihood;
-Shi et al. 2021): it does not change when probability moves between background and an unlabelled structure, and nothing pushes
-one of them in favour of the other. A region that is unlabelled is left out: its channel has no gradient at all. In both cases
-the Dice of an unlabelled structure is left out of the mean.
+``unlabelled`` (B, structures) marks the structures that are not annotated in a sample. Background in its labels then means
+*background or one of these*. With softmax the probability of this merged class is their sum, and its loss is the marginal
+likelihood (Shi et al. 2021): it does not change when probability moves between background and an unlabelled structure, so
+it favours neither. An unlabelled region is left out: its channel has no gradient. In both cases the Dice of an unlabelled
+structure is left out of the mean.
 
-Losses are made of sums over voxels. So ``logits`` may be ``Scores``: they are then computed slab by slab, once more on the way
-back, and are never in memory all at once. And a batch may be divided over several processes: each hands in its part, and
-``whole``, which brings a tensor of sums over the part to those over the whole batch (``ranks.Ranks.whole``); the loss is
-then that of the whole batch, on all of them.
+Losses are computed from sums over voxels. So ``logits`` may be ``Scores``: they are computed slab by slab, again in the
+backward pass, and are never in memory all at once. A batch may also be divided over several processes: each passes its part,
+and ``whole``, a function that turns sums over the part into sums over the whole batch (``ranks.Ranks.whole``). All processes
+then have the loss of the whole batch.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def dice_cross_entropy(
     unlabelled: Unlabelled = None,
     whole: Whole = None,
 ) -> torch.Tensor:
-    """Soft Dice loss plus cross-entropy (binary cross-entropy for regions), equally weighed."""
+    """Soft Dice loss plus cross-entropy (binary cross-entropy for regions), equally weighted."""
     entropy, sums = _compare(logits, codes, regions, unlabelled, whole)
     return entropy + _dice_loss(sums, batch_dice, unlabelled, whole)
 
@@ -86,7 +86,7 @@ def cross_entropy(
     unlabelled: Unlabelled = None,
     whole: Whole = None,
 ) -> torch.Tensor:
-    """Mean cross-entropy (binary, for regions) over the voxels that are not ignored; ``batch_dice`` has no effect."""
+    """Mean cross-entropy (binary for regions) over the voxels that are not ignored; ``batch_dice`` has no effect."""
     return _compare(logits, codes, regions, unlabelled, whole)[0]
 
 
@@ -99,7 +99,7 @@ def dice(
     unlabelled: Unlabelled = None,
     whole: Whole = None,
 ) -> torch.Tensor:
-    """Soft Dice loss alone."""
+    """Soft Dice loss only."""
     return _dice_loss(_compare(logits, codes, regions, unlabelled, None)[1], batch_dice, unlabelled, whole)
 
 
@@ -114,7 +114,7 @@ LOSSES = Registry(
 
 
 def refuse_deaf_loss(name: str) -> None:
-    """Raise TrainingError for a loss, such as another package's, that cannot be told what is unlabelled."""
+    """Raise TrainingError for a loss, for example of another package, that has no argument ``unlabelled``."""
     known = inspect.signature(LOSSES[name]).parameters.values()
     if not any(one.name == "unlabelled" or one.kind is one.VAR_KEYWORD for one in known):
         raise TrainingError(
@@ -124,12 +124,12 @@ def refuse_deaf_loss(name: str) -> None:
 
 
 def can_be_divided(loss: Callable[..., torch.Tensor]) -> bool:
-    """Whether a loss takes ``whole``, which those of other packages need not."""
+    """Whether a loss accepts ``whole``. Losses of other packages may not."""
     return "whole" in inspect.signature(loss).parameters
 
 
 def region_targets(codes: torch.Tensor, regions: Regions) -> torch.Tensor:
-    """Where each region is.
+    """Masks of the regions.
 
     Args:
         codes: (B, Z, Y, X) integers.
@@ -142,7 +142,7 @@ def region_targets(codes: torch.Tensor, regions: Regions) -> torch.Tensor:
 
 
 def deep_supervision_weights(scales: int) -> tuple[float, ...]:
-    """Weights 1, 1/2, 1/4, ... from the finest output on, divided by their sum; the coarsest has 0 unless alone."""
+    """Weights 1, 1/2, 1/4, ... from the finest output, divided by their sum; the coarsest has 0 unless it is the only one."""
     weights = [0.5**i for i in range(scales)]
     if scales > 1:
         weights[-1] = 0.0
@@ -157,7 +157,7 @@ def deep_supervision_loss(
     Args:
         loss: function of logits and codes.
         logits_list: logits (B, K, z, y, x) or Scores, finest first.
-        codes: (B, Z, Y, X) on the finest grid; coarser grids take the code nearest to the centre of their voxels.
+        codes: (B, Z, Y, X) on the finest grid; voxels of coarser grids get the code nearest to their centre.
     """
     weights = deep_supervision_weights(len(logits_list))
     total = sum(
@@ -165,19 +165,19 @@ def deep_supervision_loss(
         for weight, logits in zip(weights, logits_list, strict=True)
         if weight > 0
     )
-    return cast(torch.Tensor, total)  # there is a scale
+    return cast(torch.Tensor, total)  # there is at least one scale
 
 
 def restoration_loss(restored: torch.Tensor, clean: torch.Tensor, whole: Whole = None) -> torch.Tensor:
     """Mean absolute error plus 1 - SSIM, in float32; 0 for a perfect restoration.
 
-    SSIM is that of ``evaluation.reconstruction`` (Gaussian of sigma 1.5, data range 1), with windows that end at the faces of
-    the patch.
+    SSIM as in ``evaluation.reconstruction`` (Gaussian of sigma 1.5, data range 1), with windows that end at the faces of the
+    patch.
 
     Args:
         restored: (B, C, Z, Y, X).
         clean: the same shape, NaN in voxels that do not count.
-        whole: for a batch that is divided, see above.
+        whole: for a divided batch, see the module.
     """
     with torch.autocast(restored.device.type, enabled=False):
         inside = clean.isfinite()
@@ -195,7 +195,7 @@ def _ssim(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _smooth(volumes: torch.Tensor) -> torch.Tensor:
-    """Gaussian means along the last three axes: one product with a small matrix each, which CPUs do faster than windows."""
+    """Gaussian means along the last three axes: one product with a small matrix each, on CPUs faster than convolution."""
     for axis in (-3, -2, -1):
         if volumes.shape[axis] > 1:
             volumes = (volumes.movedim(axis, -1) @ _gaussian(volumes.shape[axis], volumes.device)).movedim(-1, axis)
@@ -212,7 +212,7 @@ def _gaussian(edge: int, device: torch.device) -> torch.Tensor:
 
 
 def _nearest(codes: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """(B, Z, Y, X) on a grid of another shape over the same box."""
+    """The codes (B, Z, Y, X) on a grid of another shape over the same box."""
     for axis, (old, new) in enumerate(zip(codes.shape[1:], shape, strict=True), start=1):
         if old != new:
             # floor((i + 0.5) * old / new) in integers
@@ -224,7 +224,7 @@ def _nearest(codes: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 def _compare(
     logits: Logits, codes: torch.Tensor, regions: Regions, unlabelled: Unlabelled, whole: Whole
 ) -> tuple[torch.Tensor, Sums]:
-    """Mean cross-entropy, of the whole batch; and the sums that Dice is made of, each (B, classes): both, prediction, truth."""
+    """Mean cross-entropy of the whole batch, and the sums for Dice, each (B, classes): both, prediction, truth."""
     if logits.shape[1] < 2 and not regions:
         raise TrainingError("loss: expected logits of background and at least one structure, found one channel")
     if regions and logits.shape[1] != len(regions):
@@ -239,14 +239,14 @@ def _compare(
 
 
 def _mean(total: torch.Tensor, terms: torch.Tensor, whole: Whole) -> torch.Tensor:
-    """A sum () over its number of terms (), both of the whole batch."""
+    """A sum () divided by its number of terms (), both of the whole batch."""
     if whole is not None:
         total, terms = whole(torch.stack((total, terms.to(total.dtype)))).unbind()
     return total / terms.clamp(min=1)
 
 
 def in_slabs(logits: Logits, codes: torch.Tensor) -> Iterator[tuple[Logits, torch.Tensor]]:
-    """Yield (logits, codes) of all voxels: at once, or of Scores as one slab along z after the other."""
+    """Yield (logits, codes) of all voxels: all at once, or for Scores one slab along z at a time."""
     if not isinstance(logits, Scores):
         yield logits, codes
         return
@@ -256,7 +256,7 @@ def in_slabs(logits: Logits, codes: torch.Tensor) -> Iterator[tuple[Logits, torc
 
 
 def _recomputed(scores: Scores, codes: torch.Tensor, regions: Regions, unlabelled: Unlabelled) -> Sums:
-    """``_sums`` of Scores; the backward pass computes the logits again, so that they need not be kept."""
+    """``_sums`` of Scores. The backward pass computes the logits again, so that they need not be kept."""
     return checkpoint(lambda: _sums(scores.logits(), codes, regions, unlabelled), use_reentrant=False, preserve_rng_state=False)
 
 
@@ -268,9 +268,9 @@ def _sums(logits: torch.Tensor, codes: torch.Tensor, regions: Regions, unlabelle
 
 
 def _merged(logits: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
-    """Logits (B, K, Z, Y, X) of a softmax whose background has the probability of the unlabelled structures too.
+    """Logits (B, K, Z, Y, X) of a softmax whose background includes the probability of the unlabelled structures.
 
-    The logarithm of a sum of exponentials is the logit of merged classes; those that were merged keep no probability.
+    The log-sum-exp of logits is the logit of the merged class; the merged structures keep no probability.
     """
     lacking = unlabelled[:, :, None, None, None]
     others = logits[:, 1:].masked_fill(~lacking, -torch.inf)
@@ -279,7 +279,7 @@ def _merged(logits: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
 
 
 def _label_sums(logits: torch.Tensor, codes: torch.Tensor) -> Sums:
-    """Softmax; the truth stays an index and is never expanded to one channel per class."""
+    """Softmax. The truth stays an index map; it is never expanded to one channel per class."""
     weight = (codes >= 0).to(torch.promote_types(logits.dtype, torch.float32))
     target = codes.clamp(min=0).long()  # (B, Z, Y, X)
     entropy, both, predicted = _LabelSums.apply(logits, target, weight)  # type: ignore[no-untyped-call]  # torch says no type
@@ -290,8 +290,8 @@ def _label_sums(logits: torch.Tensor, codes: torch.Tensor) -> Sums:
 class _LabelSums(torch.autograd.Function):
     """Sums over voxels: cross-entropy (), probability of the true class (B, K) by class, probabilities (B, K).
 
-    With many classes arrays of all probabilities are what fills the memory. So they are computed slab by slab, again on the
-    way back, and nothing but the logits is kept; where one slab is all, its probabilities.
+    With many classes the probabilities fill most of the memory. So they are computed slab by slab, again in the backward pass,
+    and only the logits are kept; if there is only one slab, its probabilities are kept.
     """
 
     @staticmethod
@@ -315,7 +315,7 @@ class _LabelSums(torch.autograd.Function):
         kept, target, weight = ctx.saved_tensors
         gradient = torch.empty_like(kept, dtype=ctx.dtype)
         for slab in _slabs(kept):
-            # with g the gradient of the probabilities p, that of the logits is p (g - sum of p g)
+            # if g is the gradient of the probabilities p, the gradient of the logits is p (g - sum of p g)
             w, index = weight[:, slab], target[:, slab]
             probability = kept[:, :, slab] if ctx.ready else kept[:, :, slab].softmax(dim=1, dtype=weight.dtype)
             true = probability.gather(1, index[:, None])  # (B, 1, z, Y, X)
@@ -339,7 +339,7 @@ def _region_sums(logits: torch.Tensor, codes: torch.Tensor, regions: Regions, un
     weight = (codes >= 0).float().flatten(1)  # (B, V)
     n_terms = weight.sum() * len(regions)
     if unlabelled is not None:
-        logits = logits.masked_fill(unlabelled[:, :, None, None, None], 0)  # a constant, so that nothing reaches the channel
+        logits = logits.masked_fill(unlabelled[:, :, None, None, None], 0)  # a constant, so the channel gets no gradient
         n_terms = (weight.sum(dim=1) * (~unlabelled).sum(dim=1)).sum()
     target = region_targets(codes, regions).float().flatten(2)  # (B, R, V)
     logits = logits.flatten(2)
@@ -355,14 +355,14 @@ def _region_sums(logits: torch.Tensor, codes: torch.Tensor, regions: Regions, un
 def _sum_by_class(values: torch.Tensor, target: torch.Tensor, classes: int) -> torch.Tensor:
     """(B, Z, Y, X) values summed over the voxels of each class: (B, classes).
 
-    Row by row, then over rows: sums of few float32 terms stay exact, and rows do not wait for each other.
+    Row by row, then over rows: sums of few float32 terms stay accurate, and rows are independent of each other.
     """
     rows = values.new_zeros((*values.shape[:-1], classes)).scatter_add(-1, target, values)
     return rows.sum(dim=(1, 2))
 
 
 def _dice_loss(sums: Sums, batch_dice: bool, unlabelled: Unlabelled, whole: Whole) -> torch.Tensor:
-    """Of sums (B, classes); the mean is over what is annotated, and the loss 0 where nothing is."""
+    """Dice loss from sums (B, classes). The mean is over annotated classes; the loss is 0 if there are none."""
     counted = None if unlabelled is None else (~unlabelled).to(sums[0].dtype)
     if counted is not None:
         sums = [s * counted for s in sums]

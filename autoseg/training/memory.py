@@ -1,4 +1,4 @@
-"""A want of memory, as an error with its remedy: before the training where it is certain, else when it comes."""
+"""Out-of-memory errors with a remedy: before the training run if it is certain not to fit, else when it happens."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ REMEDY = (
 def refuse_too_large(
     spec: NetworkSpec, patch: Sequence[int], batch_size: int, device: torch.device, *, bf16: bool = True
 ) -> None:
-    """Raise TrainingError where a batch cannot fit, even if nothing but what is kept for its gradients were in memory.
+    """Raise TrainingError if the feature maps that a batch keeps for its gradients alone exceed the memory.
 
-    The memory of the device is taken whole, so what is let through may still be too large.
+    The limit is the total memory of the device, so a batch that passes may still be too large.
 
     Args:
         spec: NetworkSpec.
         patch: (z, y, x) voxels.
         batch_size: patches at once.
         device: torch.device.
-        bf16: whether numbers of two bytes may be kept.
+        bf16: whether feature maps may be kept in two bytes per number.
     """
     there = _bytes_of(device)
     least = count_elements(spec, patch) * batch_size * (2 if bf16 else 4)
@@ -45,7 +45,7 @@ def refuse_too_large(
 
 
 def _bytes_of(device: torch.device) -> int | None:
-    """Memory of a device; None where it cannot be asked."""
+    """Memory of a device in bytes; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return memory_limit()
@@ -53,7 +53,7 @@ def _bytes_of(device: torch.device) -> int | None:
 
 @contextmanager
 def told_when_short_of_memory() -> Iterator[None]:
-    """Whatever kind of error says that memory is short becomes a TrainingError with what to do."""
+    """Turn every kind of out-of-memory error into a TrainingError with a remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as fault:

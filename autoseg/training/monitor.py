@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a line of history per validation, and the curves."""
+"""What a user sees of a training run: a line of history per validation, and the curves."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ logger = logging.getLogger(__name__)
 
 Listener = Callable[[Path, dict[str, Any]], object]
 
-# name -> what is called with the folder of a fold and each record that its history.jsonl gets; installed packages bring them
+# name -> function of the folder of a fold and each new record of its history.jsonl; installed packages provide them
 LISTENERS: Registry[Listener] = Registry("listener", {})
 
 
 def tell_listeners(folder: Path, row: Validation, silent: set[str]) -> None:
-    """Hand a check to every listener; one that fails is named, and not asked again: no training ends by what watches it.
+    """Pass a validation to every listener. A listener that fails is reported and not called again; training goes on.
 
     Args:
-        folder: of the fold, such as ``runs/DATASET/RUN/fold_0``.
-        silent: names of those that failed already; is added to.
+        folder: folder of the fold, such as ``runs/DATASET/RUN/fold_0``.
+        silent: names of the listeners that have failed; changed in place.
     """
     for name in [name for name in LISTENERS if name not in silent]:
         try:
             LISTENERS[name](folder, to_json(row))
-        except Exception as fault:  # noqa: BLE001 - somebody else's code, whatever it raises
+        except Exception as fault:  # noqa: BLE001 - code of other packages may raise anything
             silent.add(name)
             told = fault if isinstance(fault, AutosegError) else f"{type(fault).__name__}: {fault}"
             logger.warning("the listener %r failed and is not called again in this run: %s", name, told)
 
 
 def append_history(path: Path | str, row: Validation) -> None:
-    """Add one check to ``history.jsonl``."""
+    """Append one validation to ``history.jsonl``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(path.parent), path.open("a") as file:
@@ -51,17 +51,17 @@ def append_history(path: Path | str, row: Validation) -> None:
 
 
 def trim_history(path: Path, step: int) -> None:
-    """Drop the rows after ``step``, which a resumed training will write again."""
+    """Remove the rows after ``step``, which a resumed run will write again."""
     rows = [row for row in read_validations(path) if row.step <= step]
     with replacing(path) as draft:
         draft.write_text("".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows))
 
 
 def plot_history(rows: Sequence[Validation], path: Path) -> None:
-    """Losses, patch Dice and learning rate over the steps, as one PNG; nothing where there are no rows."""
+    """Losses, patch Dice and learning rate over the steps, as one PNG; nothing if there are no rows."""
     if not rows:
         return
-    from matplotlib.figure import Figure  # slow to import, needed once in a while
+    from matplotlib.figure import Figure  # slow to import, and seldom needed
 
     steps = [row.step for row in rows]
     figure = Figure(figsize=(7, 8), layout="constrained")

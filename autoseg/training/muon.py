@@ -1,9 +1,9 @@
-"""Muon: descent whose every update of a kernel moves it equally far in all the directions that it has.
+"""Muon: an optimiser whose updates move a kernel equally far along all its singular directions.
 
-The gradient of a kernel, written as a matrix (outputs x inputs and offsets), is mostly a few large singular values; plain
-descent learns those directions and hardly the others. Here the running mean of the gradients is replaced by the nearest
-orthogonal matrix, in which all singular values are one (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). What
-it is worth: docs/experiments/muon.md.
+The gradient of a kernel, written as a matrix (outputs x inputs and offsets), is dominated by a few large singular values. Plain
+gradient descent learns these directions and hardly the others. Muon replaces the running mean of the gradients by the nearest
+orthogonal matrix, in which all singular values are one (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). The
+measured gain: docs/experiments/muon.md.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ ROUNDS = 5
 
 
 def orthogonalised(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """For each matrix the nearest orthogonal one, approximately: singular values of 0.7 to 1.2 for all that are not minute.
+    """For each matrix approximately the nearest orthogonal one: singular values become 0.7 to 1.2, except tiny ones.
 
-    Every round of the Newton-Schulz iteration multiplies by a polynomial of ``matrix @ matrix.T``, so the rounds are done on
-    these squares, and the large matrices are multiplied twice in all. Squares of one size go through the rounds together, so
-    that a GPU gets few products instead of a thousand small ones.
+    Every round of the Newton-Schulz iteration multiplies by a polynomial of ``matrix @ matrix.T``. So the rounds are done on
+    these square matrices, and the large matrices are multiplied only twice. Square matrices of one size are processed
+    together, so that a GPU gets few products instead of a thousand small ones.
 
     Args:
         matrices: list of (m, n) float32.
@@ -46,7 +46,7 @@ def orthogonalised(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _rounds(gram: torch.Tensor) -> torch.Tensor:
-    """The products of all rounds for squares (count, m, m)."""
+    """The products of all rounds for square matrices (count, m, m)."""
     a, b, c = COEFFICIENTS
     total = torch.eye(gram.shape[-1], device=gram.device)
     for left in reversed(range(ROUNDS)):
@@ -58,17 +58,17 @@ def _rounds(gram: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(tensor: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """A tensor like ``kernel``, its axes in the order in which that lies in memory; outputs, its rows, stay first."""
+    """A tensor shaped like ``kernel``, with its axes in the memory order of ``kernel``; outputs (rows) stay first."""
     last = kernel.ndim == 5 and not kernel.is_contiguous()  # channels last
     return tensor.permute(0, 2, 3, 4, 1) if last else tensor
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised. ``torch.optim.Muon`` takes matrices only, and needs a newer torch.
+    """Nesterov momentum, orthogonalised. ``torch.optim.Muon`` takes only matrices, and needs a newer torch.
 
     Args:
-        params: parameters of two dimensions or more, of which the first stays and the others are joined.
-        lr: length of a step: the singular values of what is added; times the root of outputs / inputs where that is above 1.
+        params: parameters of two or more dimensions; all but the first are flattened.
+        lr: learning rate: the singular values of an update; times the square root of outputs / inputs if that exceeds 1.
         momentum: of the running mean of the gradients, in [0, 1).
     """
 
@@ -76,17 +76,17 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # without a closure, which nobody hands over
+    def step(self) -> None:  # type: ignore[override]  # no closure, which is never passed
         for group in self.param_groups:
             kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
-            # the order of columns does not matter, so none is turned around
+            # the order of columns does not matter, so nothing is transposed
             updates = orthogonalised([_rows(self._update(kernel, group["momentum"]), kernel).flatten(1) for kernel in kernels])
             for kernel, update in zip(kernels, updates, strict=True):
                 longer = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
                 _rows(kernel, kernel).view_as(update).add_(update, alpha=-group["lr"] * longer)
 
     def _update(self, kernel: torch.nn.Parameter, momentum: float) -> torch.Tensor:
-        assert kernel.grad is not None  # as the caller chose them
+        assert kernel.grad is not None  # the caller selects only such kernels
         state = self.state[kernel]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(kernel)

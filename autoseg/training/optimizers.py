@@ -1,4 +1,4 @@
-"""Which optimiser moves which parameters, and how far: the one place where rates, momenta and clipping meet the network."""
+"""Which optimiser updates which parameters: the only module for learning rates, momenta and gradient clipping."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ RATES = {
     "attention": "attention_rate",
     "restoration": "restoration_rate",
 }
-Optimizers = Mapping[str, torch.optim.Optimizer]  # by what they move
-RESTORATION_CLIP = 0.1  # norm of the gradient of the restoration's loss, at most: its deep head has no normalisation
+Optimizers = Mapping[str, torch.optim.Optimizer]  # by the parameters they update
+RESTORATION_CLIP = 0.1  # largest gradient norm of the restoration loss: its deep head has no normalisation
 
 
 def build_optimizers(network: torch.nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers by what they move; every parameter belongs to one of them.
+    """The optimisers by the parameters they update. Every parameter belongs to exactly one.
 
     Returns:
-        dictionary: ``kernels`` (Muon), of the convolutions with more than one input channel and more than one voxel;
-        ``restoration`` (Adam), the head that restores, whose gradients are small and seldom; ``others`` (SGD with decay of the
-        weights). With an ``attention_rate`` the matrices of attention are with the kernels, and its slots, scales and gates are
-        ``attention`` (Adam); else they are with the others, without decay. The first ones only where recipe and network have
-        them.
+        dictionary: ``kernels`` (Muon), of convolutions with more than one input channel and more than one voxel;
+        ``restoration`` (Adam), the restoration head, whose gradients are small and rare; ``others`` (SGD with weight decay).
+        With an ``attention_rate`` the matrices of attention are in ``kernels``, and its slots, scales and gates in
+        ``attention`` (Adam); otherwise they are in ``others``, without decay. Entries other than ``others`` exist only if
+        recipe and network have them.
     """
     head = {id(p) for p in restoration_parameters(network)}
     looks = {id(p) for block in attention_blocks(network) for p in block.parameters()}
@@ -60,7 +60,7 @@ def _is_kernel(parameter: torch.Tensor) -> bool:
 
 
 def set_pace(optimizers: Optimizers, recipe: Recipe, rate: float, steps_expected: int) -> None:
-    """Give every optimiser ``rate`` times its highest learning rate, and the momentum that fits the number of steps."""
+    """Set every optimiser to ``rate`` times its highest learning rate, and to the momentum for the number of steps."""
     for name, optimizer in optimizers.items():
         for group in optimizer.param_groups:
             group["lr"] = getattr(recipe, RATES[name]) * rate
@@ -69,9 +69,9 @@ def set_pace(optimizers: Optimizers, recipe: Recipe, rate: float, steps_expected
 
 
 def descend(optimizers: Optimizers, recipe: Recipe, weight: float) -> None:
-    """One step of all, their gradients clipped apart, and forgotten; ``weight`` is that of the restoration's loss.
+    """Make one step of all optimisers, each with its gradients clipped separately, and clear the gradients.
 
-    Muon's step has one length whatever the gradient's, so there is nothing to clip.
+    ``weight`` is the weight of the restoration loss. Muon's step length does not depend on the gradient, so it is not clipped.
     """
     most = {"others": recipe.clip_norm, "restoration": weight * RESTORATION_CLIP}
     for name, optimizer in optimizers.items():

@@ -1,9 +1,8 @@
-"""The forward and backward pass of a batch; on a GPU recorded once, then replayed.
+"""The forward and backward pass of a batch. On a GPU it is recorded once, then replayed.
 
-A step is a thousand kernels or more, and to give them to a GPU one by one takes Python longer than the GPU needs for those of a
-small network (docs/experiments/first-gpu-runs.md). So once a few batches of one shape have passed, what they had the GPU do is
-recorded as a CUDA graph, which is given to it as one. The graph computes on memory of its own: batches are copied in,
-gradients stay there.
+A step has a thousand kernels or more. For a small network, launching them one by one from Python takes longer than the GPU
+needs to compute them (docs/experiments/first-gpu-runs.md). So after a few batches of one shape, the pass is recorded as a CUDA
+graph, which is launched as a whole. The graph has its own memory: batches are copied into it, gradients stay there.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ __all__ = ["Passes"]
 
 logger = logging.getLogger(__name__)
 
-WARM = 3  # passes of a shape before it is recorded: in these cuDNN chooses its algorithms
+WARM = 3  # passes of a shape before it is recorded, in which cuDNN chooses its algorithms
 
 
 class Passes:
     """Callable: a Batch on the device -> its loss, a scalar tensor; gradients are in ``.grad`` until the next call.
 
-    Where the device cannot record the passes they go on as before, which is logged.
+    If recording fails on the device, this is logged, and passes run without a graph.
 
     Args:
         run: (batch, weight of a lesson's loss) -> loss.
-        parameters: all that may have a gradient; they stay where they are in memory.
-        scale: gradients are those of so many times the loss.
-        records: on a GPU; else every pass is given to it kernel by kernel.
+        parameters: all parameters that may have a gradient; they must not move in memory.
+        scale: factor of the gradients.
+        records: record passes on a GPU; otherwise kernels are launched one by one.
     """
 
     def __init__(
@@ -50,12 +49,12 @@ class Passes:
         self.recording: _Recording | None = None
 
     def __call__(self, batch: Batch, weight: float) -> torch.Tensor:
-        """A batch with a lesson is never recorded: what is computed depends on what its slices are like."""
+        """Run a pass. Batches with a lesson are never recorded: their computation depends on their slice thickness."""
         if batch.lesson is not None:
             return self._pass(batch, weight)
         shapes = [tensor.shape for tensor in batch.tensors]
         if shapes != self.shapes:
-            self.shapes, self.passed, self.recording = shapes, 0, None  # the old recording's memory is free
+            self.shapes, self.passed, self.recording = shapes, 0, None  # frees the memory of the old recording
         if self.records and self.passed == WARM:
             self.recording = self._recorded(batch, weight)
         self.passed += 1
@@ -70,7 +69,7 @@ class Passes:
         graph, own = torch.cuda.CUDAGraph(), batch.each(torch.clone)
         here, apart = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
         try:
-            # whatever happens, things go on where they were; other threads, which make batches, use the GPU meanwhile
+            # the stream is restored also after an error; threads that make batches use the GPU meanwhile
             with torch.cuda.stream(here), torch.cuda.graph(graph, stream=apart, capture_error_mode="thread_local"):
                 total = self._pass(own, weight)
         except RuntimeError as fault:
@@ -83,7 +82,7 @@ class Passes:
 
 
 class _Recording:
-    """A CUDA graph, and where it finds its inputs and leaves its results."""
+    """A CUDA graph with the tensors of its inputs and results."""
 
     def __init__(
         self,

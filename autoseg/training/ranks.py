@@ -1,13 +1,13 @@
-"""One training in several processes, each with a device of its own: who is who, and what they tell each other.
+"""One training run in several processes, each with its own device: their ranks, and how they communicate.
 
-A *rank* is one of these processes (``torchrun`` starts them, on one machine or on several that share a folder). All of them
-take the same steps. The first one also decides, speaks and writes: plan, locks, checkpoints, history, model and report are of
-one training, however many ranks it has. What differs from rank to rank is which samples it makes and which validation cases
-it looks at.
+A *rank* is one of these processes (``torchrun`` starts them, on one machine or on several that share a folder). All ranks make
+the same steps. Only the first one decides, logs and writes: a training run has one plan, lock, checkpoint, history, model and
+report, however many ranks it has. Ranks differ only in the samples that they make and the validation cases that they
+process.
 
-Gradients travel over NCCL between GPUs, else over gloo. All else (numbers of a few bytes) travels over gloo, also between
-GPUs, so that no rank waits for its GPU, and none is taken for dead while the first one prepares the data or writes. Where a
-rank dies the others end too, and ``torchrun`` starts all of them again.
+Gradients are sent over NCCL between GPUs, else over gloo. Everything else (a few bytes) is sent over gloo, also between GPUs,
+so that no rank waits for its GPU, and none times out while the first one prepares data or writes. If a rank dies, the
+others also end, and ``torchrun`` starts all of them again.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from autoseg.errors import AutosegError, TrainingError
 __all__ = ["ALONE", "Ranks", "Withdrawn", "join"]
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=24)  # of the others while the first rank plans and prepares, or predicts its validation cases
-STEP_PATIENCE = timedelta(minutes=30)  # for the gradients of a step, and for a checkpoint that the first rank writes meanwhile
+PATIENCE = timedelta(hours=24)  # timeout while the first rank plans and prepares, or predicts its validation cases
+STEP_PATIENCE = timedelta(minutes=30)  # timeout for the gradients of a step, including the first rank's checkpoint
 LOST = ("gloo", "nccl", "connection", "socket", "timed out", "timeout", "tcpstore", "reset by peer", "broken pipe")
 
 
 class Withdrawn(AutosegError):
-    """This rank ends because another one did, which says why in its own words."""
+    """This rank ends because another one ended, which reports the reason itself."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of a training.
+    """This process among those of a training run.
 
     Attributes:
-        index: of this one, from 0.
-        count: of all.
-        gradients: the process group that gradients travel over; None where there is one rank.
+        index: index of this process, from 0.
+        count: number of processes.
+        gradients: the process group for gradients; None for a single rank.
     """
 
     index: int = 0
@@ -56,48 +56,48 @@ class Ranks:
         return self.index == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """What is this rank's of a list that all ranks have: every ``count``-th item."""
+        """This rank's part of a list that all ranks have: every ``count``-th item."""
         return items[self.index :: self.count]
 
     def highest(self, values: Sequence[float]) -> list[float]:
-        """The largest value of any rank, number by number."""
+        """The largest value over all ranks, element by element."""
         return [float(value) for value in values] if self.count == 1 else self._reduced(values, distributed.ReduceOp.MAX)
 
     def summed(self, values: Sequence[float]) -> list[float]:
-        """The sum over all ranks, number by number, in double precision."""
+        """The sum over all ranks, element by element, in double precision."""
         return [float(value) for value in values] if self.count == 1 else self._reduced(values, distributed.ReduceOp.SUM)
 
     def from_first(self, values: Sequence[float]) -> list[float]:
-        """The numbers of the first rank; what the others give counts for their number alone. None may be negative."""
+        """The values of the first rank. The other ranks must pass as many; theirs are ignored. No value may be negative."""
         return self.highest([value if self.is_first else 0.0 for value in values])
 
     def told(self, values: Sequence[float], stop: bool) -> tuple[float, ...]:
-        """The numbers of the first rank, as ``from_first``, and 1 where any rank wants to stop, else 0."""
+        """The values of the first rank, as ``from_first``, and 1 if any rank wants to stop, else 0."""
         return tuple(self.highest([*(value if self.is_first else 0.0 for value in values), stop]))
 
     def whole(self, sums: torch.Tensor) -> torch.Tensor:
-        """Sums over the voxels of this rank's samples -> over those of all ranks, on the same device.
+        """Sums over the voxels of this rank's samples -> sums over the samples of all ranks, on the same device.
 
-        On the way back every rank gets the gradients of its own part: added up over the ranks they are those of the whole.
+        In the backward pass every rank gets the gradients of its own part; their sum over the ranks is the whole gradient.
         """
         return sums if self.count == 1 else _Whole.apply(sums, self.gradients)  # type: ignore[no-untyped-call]
 
     def wrapped(self, module: torch.nn.Module) -> torch.nn.Module:
-        """A module whose gradients are the mean over all ranks, and whose weights are those of the first."""
+        """The module wrapped so that gradients are averaged over all ranks and weights are those of the first."""
         if self.count == 1:
             return module
         with (
             self.watched()
-        ):  # heads of scales that have no weight in a loss, or of a lesson that is not in every step, are unused
+        ):  # unused heads: scales without weight in the loss, and restoration in steps without a lesson
             return DistributedDataParallel(
                 module, process_group=self.gradients, broadcast_buffers=False, find_unused_parameters=True
             )
 
     def alone(self, work: Callable[[], T]) -> T | None:
-        """Have the first rank do something while the others wait; they get None.
+        """Run ``work`` on the first rank while the others wait and get None.
 
         Raises:
-            Withdrawn: on the other ranks, where it failed on the first one.
+            Withdrawn: on the other ranks, if the first one failed.
         """
         if not self.is_first:
             if self.highest([0.0])[0]:
@@ -113,19 +113,19 @@ class Ranks:
         return found
 
     def in_order(self, work: Callable[[], T]) -> T:
-        """Have the first rank do something, then all others the same: what it wrote lies there for them."""
+        """Run ``work`` on the first rank, then on all others, which find what the first one wrote."""
         found = self.alone(work)
-        return found if self.is_first else work()  # type: ignore[return-value]  # the first one has what it did
+        return found if self.is_first else work()  # type: ignore[return-value]  # the first one has its result
 
     @contextmanager
     def held(self, context: AbstractContextManager[Any]) -> Iterator[None]:
-        """Have the first rank hold something, such as a lock, for all."""
+        """Hold a context, such as a lock, on the first rank for all ranks."""
         with ExitStack() as stack:
             self.alone(lambda: stack.enter_context(context))
             yield
 
     def refuse_unless_same(self, what: str, text: str) -> None:
-        """Raise TrainingError where another rank has another text, such as of a file that all should see."""
+        """Raise TrainingError if ranks have different texts, for example of a file that all should see."""
         number = float(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big"))
         high, low = self.highest([number, -number])
         if high != -low:
@@ -137,7 +137,7 @@ class Ranks:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Whatever says that another rank is gone becomes a Withdrawn."""
+        """Turn errors about a lost rank into Withdrawn."""
         try:
             yield
         except RuntimeError as fault:
@@ -172,17 +172,17 @@ class _Whole(torch.autograd.Function):
 
 @contextmanager
 def join(index: int, count: int, device: str, *, local: int = 0, here: int = 1) -> Iterator[tuple[Ranks, str]]:
-    """Join the training that ``torchrun`` started, for as long as it lasts: (Ranks, the device of this one).
+    """Join the training run that ``torchrun`` started, for the duration of the context: (Ranks, device of this rank).
 
-    Where the others are stands in the environment, as ``torch.distributed`` reads it.
+    ``torch.distributed`` reads the addresses of the other ranks from the environment.
 
     Args:
-        index, count: of this process, and of all.
-        device: that was asked for; ``auto`` and ``cuda`` become the GPU of this rank.
-        local, here: of this process, and of all on this machine.
+        index, count: index of this process, and number of all.
+        device: requested device; ``auto`` and ``cuda`` become the GPU of this rank.
+        local, here: the same on this machine.
 
     Raises:
-        TrainingError: there are more ranks than GPUs on this machine, or one GPU is named for all. Withdrawn: nobody answers.
+        TrainingError: this machine has fewer GPUs than ranks, or one GPU is named for all. Withdrawn: no answer.
     """
     if count == 1:
         yield ALONE, device
@@ -195,11 +195,11 @@ def join(index: int, count: int, device: str, *, local: int = 0, here: int = 1) 
         distributed.init_process_group("gloo", timeout=PATIENCE)
         gradients = distributed.new_group(backend="nccl" if on_gpu else "gloo", timeout=STEP_PATIENCE)
     yield Ranks(index, count, gradients), chosen
-    distributed.destroy_process_group()  # not where something went wrong: then nobody would answer
+    distributed.destroy_process_group()  # not after an error: the other ranks would not answer
 
 
 def _device_of(asked: str, local: int, here: int) -> str:
-    """The device of the rank that is number ``local`` of those ``here`` on this machine."""
+    """The device of the rank with index ``local`` among the ``here`` ranks on this machine."""
     there = torch.cuda.device_count() if asked in ("auto", "cuda") and torch.cuda.is_available() else 0
     if asked == "auto" and not there:
         return "cpu"

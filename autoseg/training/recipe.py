@@ -1,8 +1,9 @@
 """Every setting of a training run, in one frozen value that is stored with the run.
 
 Lengths are fractions of the whole run, which may be given in minutes or in steps. The learning rate rises for ``warmup``, is
-constant until ``constant_until``, and falls to zero with ``(1 - t) ** power``. When the validation loss stops falling before
-that, the rest of the patch-size curriculum is skipped, the fall begins at once and is shortened in proportion: early stopping.
+constant until ``constant_until``, and falls to zero with ``(1 - t) ** power``. If the validation loss stops falling before
+that, the run stops early: the rest of the patch-size curriculum is skipped, and the rate falls at once and proportionally
+faster.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-MOST = 10**6  # of anything that a recipe counts
-WIDTHS = (0.01, 4.0)  # of a network on a CPU, as fractions of the plan's
+MOST = 10**6  # largest value of any count in a recipe
+WIDTHS = (0.01, 4.0)  # allowed widths of a network on a CPU, as fractions of the plan's
 
 
 @dataclass(frozen=True)
 class PatchStage:
-    """Until the fraction ``until`` of the training, patches of ``scale`` times the edge and ``batch_factor`` times as many."""
+    """Until the fraction ``until`` of the run: patches of ``scale`` times the edge, and ``batch_factor`` times as many."""
 
     until: float
     scale: float
@@ -52,7 +53,7 @@ class PatchStage:
 
 
 def _renamed(old: str, default: T) -> T:
-    """A setting that earlier versions called ``old``: files keep that key, so that stored runs and digests stay as they are."""
+    """A setting that earlier versions called ``old``. Files keep that key, so that stored runs and digests do not change."""
     return field(default=default, metadata=called(old))
 
 
@@ -63,47 +64,48 @@ class Recipe:
     Attributes:
         name: a name for the reader; nothing depends on it.
         learning_rate, weight_decay, clip_norm: of SGD with Nesterov momentum.
-        muon_learning_rate: of Muon, which moves the kernels of the convolutions (``optimizers``); 0 leaves them to SGD.
-        attention_rate: of Adam, which moves the slots, scales and gates of self-attention, while its matrices go with the
-            kernels; 0 leaves all to SGD, which hardly opens the gates in short runs. That is the default, because open
-            gates gained nothing where it was measured (docs/experiments/attention-open-gates.md); 0.005 opens them.
-        momentum: of SGD and Muon; None fits it to the number of steps.
-        warmup: fraction of the training over which the learning rate rises.
-        constant_until: fraction up to which it is constant after that.
-        power: of its fall to zero at the end.
-        batch_size: None means the plan's.
-        cpu_batch_size: largest batch on a CPU, where many small steps are better; None for no such limit.
-        cpu_width: fraction of the plan's features that its network has on a CPU, for the same reason.
-        mirror: along the plan's axes, in training and in prediction; None for runs that are long enough (``is_mirrored``).
-        patch_curriculum: patch sizes over the run. None for smaller ones until the rate falls, two thirds of the cost; on a CPU
-            they grow in more steps (``settle``).
+        muon_learning_rate: of Muon, which trains the kernels of the convolutions (``optimizers``); 0 trains them with SGD.
+        attention_rate: of Adam, which trains the slots, scales and gates of self-attention, while its matrices are trained
+            with the kernels; 0 trains all with SGD, which hardly opens the gates in short runs. 0 is the default, because open
+            gates gained nothing in the experiment (docs/experiments/attention-open-gates.md); 0.005 opens them.
+        momentum: of SGD and Muon; None chooses it by the number of steps.
+        warmup: fraction of the run over which the learning rate rises.
+        constant_until: fraction of the run up to which it is then constant.
+        power: exponent of its fall to zero at the end.
+        batch_size: patches in a batch; None means the plan's.
+        cpu_batch_size: largest batch on a CPU, where many small steps are better; None for no limit.
+        cpu_width: fraction of the plan's features that the network has on a CPU, for the same reason.
+        mirror: along the plan's axes, in training and in prediction; None mirrors in runs that are long enough
+            (``is_mirrored``).
+        patch_curriculum: patch sizes over the run. None for smaller patches until the rate falls, at two thirds of the cost;
+            on a CPU they grow in more steps (``settle``).
         loss: a key of ``LOSSES``.
         deep_supervision: losses at every scale of the decoder.
-        foreground: fraction of patches centred on a labelled voxel, rounded to whole samples of a batch: of two, one for any
-            fraction between 0.25 and 0.75. In a batch of one it is the probability.
+        foreground: fraction of patches centred on a labelled voxel, rounded to whole samples of a batch: in a batch of two,
+            one for any fraction between 0.25 and 0.75. In a batch of one it is the probability.
         augmentation: name of an augmentation preset.
-        augmentation_free_epochs: length of the final phase with no augmentation but mirroring, in passes through the voxels
+        augmentation_free_epochs: length of the final phase without augmentation except mirroring, in passes through the voxels
             of all cases; 0 for none. It begins when the rate falls, at the earliest. A longer phase would overfit.
-        restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
-            which is the default, because it takes time that a segmentation alone does not need
+        restoration_weight: weight of the loss of the restoration head, relative to the segmentation's; 0 for no such head,
+            which is the default, because it takes time that segmentation alone does not need
             (docs/experiments/restoration-noise-too.md).
         restoration_rate: learning rate of the head's own Adam; it rises and falls with that of the segmentation.
-        restoration_every: every so many steps, one also trains the head, with degraded patches; 1 for all.
+        restoration_every: one of this many steps also trains the head, with degraded patches; 1 for every step.
         restoration_detach: no gradient of the head reaches the features of the segmentation.
-        restoration_warmup: fraction of the training over which its weight rises from 0.
-        ema: weights averaged over the steps are validated and saved; the decay fits the number of steps.
+        restoration_warmup: fraction of the run over which its weight rises from 0.
+        ema: validate and save weights averaged over the steps; the decay depends on the number of steps.
         validations: number of times that the validation loss is measured; None for 25, on a CPU for as many as cost little.
         validation_patches: largest number of validation cases for it, one patch each.
         patience: number of validations without progress after which the learning rate falls; None for never.
         checkpoint_minutes: minutes between two checkpoints.
         bf16: True, False, or None for a short probe of what is faster.
-        freeze: parts of the network that are not trained at first, by the beginning of the names of their weights, such as
-            ``encoder`` or ``encoder.stages.0``; ``taken`` for all that came unchanged from the model of ``--from``.
-        freeze_until: fraction of the training for which they stay frozen; 1 for all of it.
+        freeze: parts of the network that are not trained at first, given by the beginning of the names of their weights, such
+            as ``encoder`` or ``encoder.stages.0``; ``taken`` for all weights taken unchanged from the model of ``--from``.
+        freeze_until: fraction of the run for which they stay frozen; 1 for all of it.
         divide_batch: if several devices train together (``torchrun``), they divide the samples of one batch, and the
-            training is that of one device; by default each takes a whole batch.
+            run equals that of one device; by default each device has a whole batch.
         devices_exponent: by default, several devices multiply all learning rates by this power of their number: 0.5 for the
-            square root, 1 for a linear rule, 0 to leave the rates as they are.
+            square root, 1 for the linear rule, 0 to leave the rates unchanged.
     """
 
     name: str = "autoseg"
@@ -198,19 +200,19 @@ RECIPES = Registry("recipe", {"autoseg": Recipe(), "parity": PARITY})
 
 
 def setting_names() -> dict[str, str]:
-    """What a setting may be called -> the field of Recipe; the names of earlier versions too."""
+    """Name of a setting -> field of Recipe; includes the names of earlier versions."""
     older = {one.metadata["called"]: one.name for one in fields(Recipe) if "called" in one.metadata}
     return {one.name: one.name for one in fields(Recipe)} | older
 
 
 def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """A recipe with other values, as from ``--set key=value`` or a JSON file.
+    """A recipe with other values, for example from ``--set key=value`` or a JSON file.
 
     Args:
-        settings: dictionary of field name -> value (JSON types). The names of earlier versions are known too.
+        settings: dictionary of field name -> value (JSON types). The names of earlier versions also work.
 
     Raises:
-        TrainingError: a name or a value that does not fit, with the known names; one setting under both of its names.
+        TrainingError: an unknown name (the known ones are listed), an invalid value, or one setting under both of its names.
     """
     known, kinds = setting_names(), get_type_hints(Recipe)
     values: dict[str, Any] = {}
@@ -232,10 +234,10 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def learning_rate_factor(recipe: Recipe, fraction: float, cooldown: float | None = None) -> float | None:
-    """The learning rate at ``fraction`` of the training, as a fraction of its maximum; None when the run is over.
+    """The learning rate at ``fraction`` of the run, as a fraction of its maximum; None when the run is over.
 
-    ``cooldown`` is the fraction at which the fall begins, by default ``recipe.constant_until``. It ends in proportion: begun at
-    half of that, it is over at half of the length.
+    ``cooldown`` is the fraction at which the fall begins, by default ``recipe.constant_until``. The end moves in proportion: if
+    the fall begins at half of the default, the run ends at half of its length.
     """
     start = recipe.constant_until if cooldown is None else min(cooldown, recipe.constant_until)
     end = over_at(recipe, cooldown)
@@ -249,29 +251,29 @@ def learning_rate_factor(recipe: Recipe, fraction: float, cooldown: float | None
 
 
 def over_at(recipe: Recipe, cooldown: float | None = None) -> float:
-    """The fraction at which the training run is over, as for ``learning_rate_factor``."""
+    """The fraction at which the training run ends, as in ``learning_rate_factor``."""
     whole = recipe.constant_until
     return 1.0 if cooldown is None or whole == 0 else min(cooldown, whole) / whole
 
 
 def steps_of_an_epoch(recipe: Recipe, plan: Plan, voxels: int) -> float:
-    """How many steps (a fraction) hold so many ``voxels``; the batch size is settled."""
+    """Number of steps (not rounded) that use as many voxels as ``voxels``. The batch size of ``recipe`` is settled."""
     assert recipe.batch_size, "the batch size is settled"
     return voxels / (recipe.batch_size * math.prod(plan.patch_size))
 
 
 def is_augmentation_free(recipe: Recipe, fraction: float, epochs_left: float) -> bool:
-    """Whether the final phase has begun; ``epochs_left`` is how often the samples to come hold the voxels of all cases."""
+    """Whether the final phase has begun. ``epochs_left``: voxels of the remaining samples / voxels of all cases."""
     return fraction >= recipe.constant_until and epochs_left < recipe.augmentation_free_epochs
 
 
 def restoration_weight(recipe: Recipe, fraction: float) -> float:
-    """Weight of the restoration at ``fraction`` of the training."""
+    """Weight of the restoration loss at ``fraction`` of the run."""
     return recipe.restoration_weight * min(1.0, fraction / (recipe.restoration_warmup or 1e-9))
 
 
 def momentum_for(recipe: Recipe, steps: int) -> float:
-    """Momentum whose memory is about one two-hundredth of the training: 0.9 up to 2000 steps, 0.95 at 4000, at most 0.98.
+    """Momentum with a memory of about one two-hundredth of the run: 0.9 up to 2000 steps, 0.95 at 4000, at most 0.98.
 
     0.99 remembers a hundred steps and raises the effective rate a hundredfold, too much for a short run
     (docs/experiments/momentum-and-augmentation.md).
@@ -280,14 +282,14 @@ def momentum_for(recipe: Recipe, steps: int) -> float:
 
 
 def ema_decay(steps: int, step: int) -> float:
-    """Decay of the averaged weights after ``step`` of ``steps``: about a tenth of a percent of memory at the end."""
+    """Decay of the averaged weights after ``step`` of ``steps``: a memory of a twelfth of the run, at most 1000 steps."""
     return min(0.999, max(0.9, 1 - 12 / max(steps, 1)), (1 + step) / (10 + step))
 
 
 def patch_stage(
     recipe: Recipe, fraction: float, patch: Sequence[int], divisor: Sequence[int]
 ) -> tuple[tuple[int, int, int], int]:
-    """(patch, batch factor) at a fraction of the training; edges stay multiples of ``divisor`` and within ``patch``."""
+    """(patch, batch factor) at a fraction of the run. Edges are multiples of ``divisor`` and at most those of ``patch``."""
     for stage in recipe.patch_curriculum or ():
         if fraction < stage.until:
             edges = [max(d, round(p * stage.scale / d) * d) for p, d in zip(patch, divisor, strict=True)]

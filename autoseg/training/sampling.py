@@ -1,9 +1,8 @@
-"""Where the next patch comes from.
+"""Chooses the position of patches and reads them.
 
-A third of a batch (rounded up, as nnU-Net 2.8 does), or of the batches of one, is centred on a labelled voxel: a code or region
-present in the case is drawn, then one of its stored voxels. The others lie anywhere, and may hang over the edge as far as the
-case is smaller than what is read. Where some voxels are to be ignored, every other patch is centred on an annotated voxel
-instead.
+A third of the samples of a batch (rounded up, as in nnU-Net 2.8), or of batches of one, is centred on a labelled voxel: a code
+or region present in the case is drawn, then one of its stored voxels. The others are anywhere. They extend beyond the case
+only if it is smaller than the block. If the case has voxels to ignore, these other patches are centred on an annotated voxel.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["draw_centre", "forced_foreground", "read_block", "read_codes"]
 def forced_foreground(rng: np.random.Generator, position: int, batch_size: int, fraction: float) -> bool:
     """Whether the sample at ``position`` of a batch is centred on foreground: the last ones, ``fraction`` of them.
 
-    A batch of one is by chance, drawn from ``rng``; others leave it alone.
+    For a batch of one it is drawn from ``rng``; larger batches do not use ``rng``.
     """
     if batch_size == 1:
         return rng.random() < fraction
@@ -37,10 +36,10 @@ def draw_centre(
     Args:
         patch: (3,) edges of the patch.
         groups: for each structure the codes that belong to it.
-        foreground: centre it on a structure, where the case has one.
+        foreground: centre the patch on a structure, if the case has one.
 
     Returns:
-        (3,) int64 voxel; the patch reaches from ``centre - patch // 2``.
+        (3,) int64 voxel; the patch begins at ``centre - patch // 2``.
     """
     locations = case.locations
     if foreground:
@@ -48,10 +47,10 @@ def draw_centre(
         if present:
             return _pick(rng, present[rng.integers(len(present))])
     annotated = [voxels for voxels in locations.values() if len(voxels)]
-    if 0 in locations and annotated:  # listed only where some voxels are to be ignored
+    if 0 in locations and annotated:  # code 0 is listed only if the case has voxels to ignore
         return _pick(rng, annotated)
     shape, size = np.array(case.shape), np.array(patch)
-    # a patch stays inside where it fits; where the case is smaller, the case stays inside the patch
+    # a patch that fits stays inside the case; a smaller case stays inside the patch
     low, high = np.minimum(0, shape - size), np.maximum(0, shape - size)
     centre: np.ndarray = rng.integers(low, high, endpoint=True) + size // 2
     return centre
@@ -60,16 +59,16 @@ def draw_centre(
 def read_block(
     case: TrainingCase, centre: np.ndarray, size: Sequence[int], outside: Sequence[float] | np.ndarray, outside_code: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A block of a stored case; only the compressed blocks that it touches are read.
+    """Read a block of a stored case. Only the compressed chunks that it touches are read.
 
     Args:
         centre: (3,) voxel; the block begins at ``centre - size // 2``.
         size: (3,) voxels.
-        outside: (C,) value beyond the case.
-        outside_code: code there, by default background.
+        outside: (C,) value outside the case.
+        outside_code: code outside the case, by default background.
 
     Returns:
-        (image (C, *size) float32, codes (*size) int16), fresh arrays.
+        (image (C, *size) float32, codes (*size) int16), new arrays.
     """
     lower = np.asarray(centre) - np.asarray(size) // 2
     box = [[int(a), int(a + n)] for a, n in zip(lower, size, strict=True)]
@@ -80,13 +79,13 @@ def read_block(
 
 
 def read_codes(array: Any, centre: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """The same block of any codes (z, y, x) on the grid of a case; 0 beyond them."""
+    """The same block of any codes (z, y, x) on the grid of a case; 0 outside."""
     lower = np.asarray(centre) - np.asarray(size) // 2
     return _crop_and_pad(array, [[int(a), int(a + n)] for a, n in zip(lower, size, strict=True)], 0)
 
 
 def _crop_and_pad(array: Any, box: list[list[int]], value: float) -> np.ndarray:
-    """The voxels of a box as a numpy array; ``value`` beyond the array, of which no more is read."""
+    """The voxels of a box as a numpy array; ``value`` outside ``array``. Only the box is read."""
     inside = [slice(max(0, low), max(0, low, min(high, edge))) for (low, high), edge in zip(box, array.shape[-3:], strict=True)]
     shifted = [[low - part.start, high - part.start] for (low, high), part in zip(box, inside, strict=True)]
     place = (..., *inside)

@@ -1,9 +1,10 @@
-"""What will really be trained: everything that depends on the device, the length or the data, decided before anything runs.
+"""Settles a training run: decides everything that depends on device, length or data before the run begins.
 
-A plan is made for a graphics card and knows no training; a recipe knows no data. ``settle`` brings them together, once, and
-says what it decided and why. Whoever trains, compares, counts costs or tells about a training reads the ``Training`` that it
-returns. The rules for CPUs stand here and nowhere else: there many small steps win over few large ones, so the network has a
-fraction of the plan's features (``Recipe.cpu_width``) and the batch a limit (``Recipe.cpu_batch_size``).
+A plan is made for a graphics card and does not depend on the training run; a recipe does not depend on the data. ``settle``
+combines them once, and records what it decided and why. Code that trains, compares, counts costs or reports on a training
+run reads the resulting ``Training``. All rules for CPUs are in this module: many small steps are better there than few large
+ones, so the network has a fraction of the plan's features (``Recipe.cpu_width``) and the batch a limit
+(``Recipe.cpu_batch_size``).
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ MIRRORED_EPOCHS = 50  # better without mirroring at 13 of them, with it at 75 (d
 CURRICULUM = (PatchStage(0.7, 0.8, 1),)
 CPU_CURRICULUM = (PatchStage(0.6, 0.7, 1), PatchStage(0.9, 0.8, 1))  # docs/experiments/half-the-time-cpu.md
 MOST_VALIDATIONS = 25
-FEWEST_VALIDATIONS = 4  # by which a person sees a curve
-VALIDATIONS_SHARE = 0.04  # of a CPU training
-VALIDATION_SECONDS = 30  # between two on a CPU, where the length is a time
-PASSES = 3  # forward, and backward for the features and for the weights, which all cost alike
-# of version 0.1: it stands in the plan of a training, which a checkpoint is known by, so another wording would refuse old ones
+FEWEST_VALIDATIONS = 4  # enough to see a curve
+VALIDATIONS_SHARE = 0.04  # fraction of the time of a run on a CPU
+VALIDATION_SECONDS = 30  # at least, between two validations on a CPU, if the length is a time
+PASSES = 3  # forward, backward for the features, backward for the weights: equal costs
+# text of version 0.1. It is part of the plan that identifies a checkpoint, so new wording would refuse old checkpoints
 UNASKED = "for a short training, which learns faster so, or because the recipe says so"
 
 
@@ -61,17 +62,17 @@ class PatchBatch:
 
 @dataclass(frozen=True)
 class Training:
-    """All that a training run depends on besides its cases and its seed.
+    """Everything that a training run depends on except its cases and its seed.
 
     Attributes:
-        plan: with the network, and the axes of mirroring, that are really used.
-        recipe: with the batch size, the patch sizes, the validations and the weight of the restoration that are really used.
+        plan: Plan with the network and the mirror axes that are really used.
+        recipe: Recipe with the batch size, patch sizes, number of validations and restoration weight that are really used.
         length: in steps or seconds.
-        patches: what batches look like from the beginning to the end.
-        precision: ``float32``, ``bfloat16``, or ``probe``: the faster of both, which is tried at the start.
-        epochs: how often the training reads as many voxels as there are in all cases; None where only its time is known.
+        patches: patch and batch sizes, stage by stage.
+        precision: ``float32``, ``bfloat16``, or ``probe``: the faster of both, measured at the start.
+        epochs: passes through the data: voxels of all batches / voxels of all cases; None if only the time of the run is known.
         decisions: what was settled, each with its rule and numbers.
-        batches_at_once: batches in a step: one of each of several devices, or 1 where these divide it.
+        batches_at_once: batches in a step: one for each device, or 1 if the devices divide it.
     """
 
     plan: Plan
@@ -85,11 +86,11 @@ class Training:
 
     @property
     def batch_size(self) -> int:
-        """Patches of the whole size in a batch."""
+        """Number of patches of full size in a batch."""
         return self.patches[-1].batch_size
 
     def explain(self, *, decisions: bool = True) -> str:
-        """All of it in lines of text: what is trained, and the ``decisions`` with their rules and numbers."""
+        """The settled run as lines of text: what is trained, and the ``decisions`` with their rules and numbers."""
         features = ", ".join(map(str, self.plan.network.features))
         epochs = "" if self.epochs is None else f", {self.epochs:.1f} times the voxels of all cases"
         lines = [
@@ -115,13 +116,13 @@ def settle(
     """Settle a training run.
 
     Args:
-        plan: as it was planned.
-        recipe: as it was asked for.
-        length: of the training.
+        plan: the plan as stored.
+        recipe: the requested recipe.
+        length: length of the run.
         device: kind of the device, such as ``cpu`` or ``cuda``.
-        voxels: of all training cases, on the network's grid.
-        network: a name, None for the plan's own, or a NetworkSpec, which is taken as it is.
-        devices: that train together.
+        voxels: number of voxels of all training cases, on the network's grid.
+        network: a name, None for the plan's network, or a NetworkSpec, which is used unchanged.
+        devices: number of devices that train together.
 
     Raises:
         TrainingError: a batch is to be divided over more devices than it has samples.
@@ -155,20 +156,20 @@ def settle(
 
 
 def as_before(recipe: Recipe) -> Recipe:
-    """What version 0.1 took a recipe for that leaves patches or validations open, on any device; runs it began go on so."""
+    """The recipe with the defaults of version 0.1 for patch sizes and validations, with which runs of that version continue."""
     curriculum = CURRICULUM if recipe.patch_curriculum is None else recipe.patch_curriculum
     return replace(recipe, patch_curriculum=curriculum, validations=recipe.validations or MOST_VALIDATIONS)
 
 
 def width_fraction(recipe: Recipe, device: str) -> float:
-    """Fraction of the plan's features that its networks have on a kind of device."""
+    """Fraction of the plan's features that networks have on a kind of device."""
     return recipe.cpu_width if device == CPU else 1.0
 
 
 def choose_network(
     plan: Plan, network: str | NetworkSpec | None, recipe: Recipe, device: str
 ) -> tuple[Plan, tuple[Decision, ...]]:
-    """The plan with the network that will be trained, as wide as the device likes it, and what was decided about it."""
+    """The plan with the network to train, in the width for the device, and the decisions about it."""
     if isinstance(network, NetworkSpec):
         return replace(plan, network=network), ()
     if network:
@@ -188,7 +189,7 @@ def choose_network(
 
 
 def choose_batch(recipe: Recipe, plan: Plan, device: str) -> int:
-    """Patches in a batch: the recipe's number, else the plan's, on a CPU no more than the recipe's limit there."""
+    """Patches in a batch: the recipe's number, else the plan's; on a CPU at most the recipe's limit for CPUs."""
     if recipe.batch_size is not None:
         return recipe.batch_size
     most = recipe.cpu_batch_size if device == CPU else None
@@ -196,19 +197,19 @@ def choose_batch(recipe: Recipe, plan: Plan, device: str) -> int:
 
 
 def batches_at_once(recipe: Recipe, devices: int) -> int:
-    """Batches in a step of so many devices."""
+    """Number of batches in a step of ``devices`` devices."""
     return 1 if recipe.divide_batch else devices
 
 
 def is_mirrored(recipe: Recipe, epochs: float | None, device: str) -> bool:
-    """Whether a training run mirrors, and so do predictions with its model.
+    """Whether a training run mirrors patches, and predictions with its model use mirroring.
 
-    Mirrored anatomy, which no scan has, is one more thing to learn. Short runs have no time for it, while it keeps long
-    ones from learning their cases by heart.
+    Mirrored anatomy does not occur in scans, so it is an additional task. Short runs have no time for it; in long runs it
+    prevents overfitting.
 
     Args:
-        epochs: how often the training holds the voxels of all cases; None where only its time is known, which is taken to be
-            short on a CPU and long elsewhere.
+        epochs: passes through the voxels of all cases; None if only the time of the run is known. Such a run counts as short
+            on a CPU and as long elsewhere.
     """
     if recipe.mirror is not None:
         return recipe.mirror
@@ -228,10 +229,10 @@ def _about_batch(asked: Recipe, settled: Recipe, plan: Plan) -> tuple[Decision, 
 def _settle_devices(recipe: Recipe, devices: int) -> tuple[Recipe, tuple[Decision, ...]]:
     """The recipe for several devices; its batch size is settled.
 
-    A batch that is divided is that of one device, and so are its learning rates. Otherwise a step averages the gradients of as
-    many batches as there are devices, which are less noisy, so that it may be longer. The square root keeps the variance of
-    what a step adds to the weights (Hoffer et al. 2017), and is the rule for optimisers whose steps have one length (Malladi
-    et al. 2022), as Muon's and Adam's; the linear rule (Goyal et al. 2017) is for SGD and long trainings that warm up.
+    If the devices divide a batch, batch and learning rates are those of one device. Otherwise a step averages the gradients of
+    one batch per device; these are less noisy, so the step may be longer. The square-root rule keeps the variance of the
+    weight updates (Hoffer et al. 2017), and is the rule for optimisers with steps of constant length (Malladi et al. 2022),
+    such as Muon and Adam. The linear rule (Goyal et al. 2017) is for SGD and long runs with warmup.
     """
     size = recipe.batch_size or 1
     if devices == 1:
@@ -256,7 +257,7 @@ def _settle_devices(recipe: Recipe, devices: int) -> tuple[Recipe, tuple[Decisio
 
 
 def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple[Decision, ...]]:
-    """Plan and recipe, agreed on whether the network also restores the image."""
+    """Plan and recipe, made consistent about whether the network also restores the image."""
     others = [how.channel for how in plan.normalization if how.scheme not in UNIT_SCHEMES]
     asked, restores = recipe.restoration_weight, recipe.restoration_weight > 0 and not others and not plan.coarse
     decisions: tuple[Decision, ...] = ()
@@ -275,7 +276,7 @@ def _settle_restoration(plan: Plan, recipe: Recipe) -> tuple[Plan, Recipe, tuple
 
 
 def _settle_mirroring(plan: Plan, recipe: Recipe, epochs: float | None, device: str) -> tuple[Plan, tuple[Decision, ...]]:
-    """The plan with the axes along which this training mirrors: its own, or none (``is_mirrored``)."""
+    """The plan with the mirror axes of this run: those of the plan, or none (``is_mirrored``)."""
     planned = next((decision for decision in plan.decisions if decision.what == MIRRORING), None)
     axes = planned.chosen if planned else ", ".join(map(str, plan.mirror_axes))
     if not plan.mirror_axes:
@@ -290,7 +291,7 @@ def _settle_mirroring(plan: Plan, recipe: Recipe, epochs: float | None, device: 
 
 
 def _patches(recipe: Recipe, plan: Plan) -> tuple[PatchBatch, ...]:
-    """What batches look like, stage by stage; ``recipe`` has its batch size settled."""
+    """Patch and batch sizes, stage by stage; ``recipe`` has its batch size settled."""
     found, begin = [], 0.0
     for until in [*(stage.until for stage in recipe.patch_curriculum or ()), 1.0]:
         if until > begin:
@@ -301,7 +302,7 @@ def _patches(recipe: Recipe, plan: Plan) -> tuple[PatchBatch, ...]:
 
 
 def _settle_patches(recipe: Recipe, plan: Plan, length: Length, device: str) -> tuple[Recipe, tuple[Decision, ...]]:
-    """The recipe with its patch sizes and validations; its batch size is settled."""
+    """The recipe with its patch sizes and validations settled; its batch size is settled before."""
     if device != CPU:
         return as_before(recipe), ()
     decisions: list[Decision] = []
@@ -319,7 +320,7 @@ def _settle_patches(recipe: Recipe, plan: Plan, length: Length, device: str) -> 
 
 
 def _affordable_validations(recipe: Recipe, plan: Plan, length: Length) -> int:
-    """How many validations a training on a CPU has time for: each is a forward pass of a few whole patches."""
+    """How many validations a run on a CPU has time for. Each is a forward pass of a few patches of full size."""
     if length.steps is None:
         return max(FEWEST_VALIDATIONS, min(MOST_VALIDATIONS, int((length.seconds or 0) / VALIDATION_SECONDS)))
     begin, voxels = 0.0, 0.0  # of a batch, on average

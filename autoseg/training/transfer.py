@@ -1,13 +1,13 @@
-"""Starting from the weights of a model: which of them may be used, which are taken over, and which stay behind.
+"""Transfer learning: which weights of a model may be used as initial weights, and which are used.
 
-The validation cases of a fold tell something only where no weight has seen them, not even those that the training started with.
-So a fold starts from weights that learned from none of its validation cases: from the fold of the same name, or from any fold
-of a model that learned from other cases. Cases are known by digests of their images, whatever they are called. A model that
-does not say what it learned from, such as one of an older version, may have seen anything: only a fold without validation cases
-starts from it.
+Validation cases give an unbiased score only if no weights were trained on them, including the initial weights. So a fold starts
+from weights that were trained on none of its validation cases: from the fold of the same name, or from any fold of a model
+trained on other cases. Cases are identified by digests of their images, whatever their names. A model that does not record its
+training cases, such as one of an older version, may have seen any case: only a fold without validation cases may start from
+it.
 
-The constants of a network's first operation, which scale intensities, belong to the plan and its data: they are never taken
-over. Tensors of other channels, structures, widths or kernels are taken in part (``adapt``).
+The constants of a network's first operation, which scale intensities, belong to the plan and its data. They are never
+transferred. Tensors with other channels, structures, widths or kernels are transferred in part (``adapt``).
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from planners.plan import Plan
 __all__ = ["Start", "Transfer", "choose_fold", "frozen_parameters", "load_matching", "meaning_of"]
 
 State = Mapping[str, torch.Tensor]
-BACKGROUND = "background"  # head of a softmax
-TAKEN = "taken"  # in ``Recipe.freeze``
+BACKGROUND = "background"  # first output channel of a softmax
+TAKEN = "taken"  # entry of ``Recipe.freeze``
 
 OLD_INTENSITIES = "it scales the intensities of the data that the model learned from"
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a fold took over from the model it started with; a record.
+    """The initial weights that a fold took from a model; a record.
 
     Attributes:
-        model: name of its file or folder, in older versions its path.
-        digest: of the model.
-        fold: whose weights they are.
+        model: name of its file or folder; in older versions its path.
+        digest: digest of the model.
+        fold: fold of the model that the weights come from.
         why: why these may be used.
-        taken: names of the tensors that were taken over.
-        left: name -> why, for each tensor of the model that was not.
-        new: names of the tensors of the network that the model did not give.
-        adapted: name -> how, for each tensor that was brought to another shape or order.
+        taken: names of the tensors that were taken.
+        left: name -> why, for each tensor of the model that was not taken.
+        new: names of the tensors of the network that are not in the model.
+        adapted: name -> how, for each tensor that was adapted to another shape or order.
     """
 
     model: str
@@ -65,7 +65,7 @@ class Transfer:
 
 
 def meaning_of(plan: Plan, labels: LabelSchema) -> Meaning:
-    """What the network of a plan reads and says."""
+    """The Meaning (names of inputs and outputs) of the network of a plan."""
     coarse = [f"coarse label {code}" for code in range(1, (plan.coarse.count if plan.coarse else 0) + 1)]
     channels = (*(how.channel for how in plan.normalization), *coarse)
     return Meaning(channels, labels.structures if labels.has_regions else (BACKGROUND, *labels.structures))
@@ -73,14 +73,14 @@ def meaning_of(plan: Plan, labels: LabelSchema) -> Meaning:
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """The weights that a fold starts with.
+    """The initial weights of a fold.
 
     Attributes:
-        source: the Transfer as far as it is known before the network is.
-        identity: of these weights: two starts of one identity begin with the same.
-        learned_from: digests of all cases that these weights have seen; empty where nobody knows.
-        load: reads the weights, a state dictionary.
-        meaning: what their network reads and says; None takes equal shapes for equal meanings.
+        source: the Transfer as far as it is known before the network is built.
+        identity: identity of these weights: equal identities mean equal weights.
+        learned_from: digests of all cases that these weights were trained on; empty if unknown.
+        load: function that reads the weights, a state dictionary.
+        meaning: names of the inputs and outputs of their network; None assumes that equal shapes have equal meanings.
     """
 
     source: Transfer
@@ -101,16 +101,16 @@ def choose_fold(
     """The fold of a model whose weights ``fold`` may start from, and why.
 
     Args:
-        model: for messages.
-        learned_from: fold of the model -> digests of the cases it learned from; empty where the model does not say.
-        fold: that will be trained.
+        model: name of the model, for messages.
+        learned_from: fold of the model -> digests of its training cases; empty if the model does not record them.
+        fold: fold to train.
         held_back: its validation cases -> digests.
-        unseen: somebody vouches for it that a fold of which the model says nothing learned from none of them.
+        unseen: the user asserts that folds without recorded training cases were trained on none of them.
 
     Raises:
         TrainingError: every fold of the model may have seen a validation case.
     """
-    names = sorted(learned_from, key=lambda name: name != fold)  # that of the same name first, the others as they come
+    names = sorted(learned_from, key=lambda name: name != fold)  # the fold of the same name first, then the others in order
     if not held_back:
         return names[0], "there are no validation cases"
     for name in names:
@@ -126,7 +126,7 @@ def choose_fold(
 
 
 def _refusal(learned_from: Mapping[str, Collection[str]], fold: str, held_back: Mapping[str, str]) -> str:
-    """What is wrong with every fold of a model, and the way out."""
+    """Why every fold of a model is refused, and the remedy."""
     silent = [name for name in learned_from if not learned_from[name]]
     if silent:
         return (
@@ -145,15 +145,15 @@ def _refusal(learned_from: Mapping[str, Collection[str]], fold: str, held_back: 
 def load_matching(
     network: torch.nn.Module, weights: State, source: Transfer, before: Meaning | None = None, now: Meaning | None = None
 ) -> Transfer:
-    """Copy the tensors that fit by name into ``network``, adapted where they differ, but for constants that scale intensities.
+    """Copy tensors of matching names into ``network``, adapted if they differ. Constants that scale intensities are left out.
 
     Args:
-        weights: of the model.
-        source: where they are from.
-        before, now: what the model's network reads and says, and what this one does; with None equal shapes mean the same.
+        weights: state dictionary of the model.
+        source: Transfer that says where they come from.
+        before, now: the Meaning of the model's network, and of this one; None assumes that equal shapes have equal meanings.
 
     Raises:
-        TrainingError: none fits.
+        TrainingError: no tensor fits.
     """
     own = network.state_dict()
     scaling = {
@@ -175,7 +175,7 @@ def load_matching(
 
 
 def _fitted(network: torch.nn.Module, weights: State, before: Meaning | None, now: Meaning | None) -> dict[str, Adapted]:
-    """The tensors that can be taken over, in the shapes and the order of ``network``."""
+    """The tensors that can be used, in the shapes and the order of ``network``."""
     own, found = network.state_dict(), {}
     if before is None or now is None:
         return {name: Adapted(tensor, "") for name, tensor in weights.items() if own[name].shape == tensor.shape}
@@ -208,10 +208,10 @@ def _by_reason(told: Mapping[str, str]) -> dict[str, list[str]]:
 def frozen_parameters(
     network: torch.nn.Module, freeze: Sequence[str], transfer: Transfer | None
 ) -> tuple[torch.nn.Parameter, ...]:
-    """The parameters that ``Recipe.freeze`` means.
+    """The parameters that ``Recipe.freeze`` selects.
 
     Raises:
-        TrainingError: a name that no weight begins with; ``taken`` without a model to start from; nothing is left to train.
+        TrainingError: no weight begins with a given name; ``taken`` without a model to start from; nothing is left to train.
     """
     named = dict(network.named_parameters())
     chosen: set[str] = set()

@@ -1,18 +1,18 @@
-"""Augmentation: random changes of a patch that a network should not mind.
+"""Augmentation: random changes of a patch to which a network should be invariant.
 
-The parameters of a sample are drawn first, from one ``numpy.random.Generator``, then used. So a sample can be repeated,
-and the loader knows how large a box to read before it reads: the patch itself for most samples, more only where a
-rotation or scaling was drawn.
+The parameters of a sample are first drawn from one ``numpy.random.Generator``, then applied. So a sample can be repeated,
+and the size of the box is known before it is read: the patch itself for most samples, more only if a rotation or scaling
+was drawn.
 
 >>> setting = Setting(patch_size=(40, 56, 40), centre=(0.5,), unit=(0.2,), mirror_axes=(0, 1, 2))
 >>> drawn = draw(rng, PRESETS["nnunet"], setting)         # doctest: +SKIP
 >>> image, codes = read_box(centre, drawn.source_size)    # doctest: +SKIP
 >>> image, codes = apply(image, codes, drawn)             # (C, 40, 56, 40), (40, 56, 40)  # doctest: +SKIP
 
-A transform is a pair of functions, ``sample(rng, setting, **options)`` and ``apply(image, codes, **parameters)``; to
-add one, write the pair and its line in ``AUGMENTATIONS``, then name it in a preset. ``sample`` returns None where it
-has nothing to do. A transform that needs more than the patch puts ``source_size`` among its parameters and comes first.
-Tensors may live on any device, and the ones that are passed in are left as they are.
+A transform is a pair of functions, ``sample(rng, setting, **options)`` and ``apply(image, codes, **parameters)``. To add
+one, write the pair and its line in ``AUGMENTATIONS``, then name it in a preset. ``sample`` returns None if there is
+nothing to do. A transform that needs more than the patch returns ``source_size`` among its parameters and comes first.
+Tensors may be on any device. Input tensors are not changed.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Setting:
-    """What the transforms may know about the patches of a training run.
+    """Facts about the patches of a training run for the transforms.
 
     Attributes:
-        patch_size: (z, y, x) of the result.
-        centre, unit: per channel, where 0 and 1 of the z-scored image lie in stored intensities (a network's
+        patch_size: (z, y, x) of the result, voxels.
+        centre, unit: per channel, mean and standard deviation that turn stored intensities into z-scores (a network's
             ``input_mean`` and ``input_std``).
         mirror_axes: those of (0, 1, 2) along which a patch may be flipped.
-        spacing_mm: of the voxels, along (z, y, x).
+        spacing_mm: voxel spacing along (z, y, x).
     """
 
     patch_size: tuple[int, int, int]
@@ -86,11 +86,11 @@ class Setting:
 
 
 Parameters = dict[str, Any]
-Moved = tuple[torch.Tensor, torch.Tensor]  # image and codes
+Moved = tuple[torch.Tensor, torch.Tensor]  # (image, codes)
 
 
 class Transform(NamedTuple):
-    """How its parameters are drawn, and what they do."""
+    """The two functions of a transform: one draws its parameters, the other applies them."""
 
     sample: Callable[..., Parameters | None]
     apply: Callable[..., Moved]
@@ -112,7 +112,7 @@ AUGMENTATIONS = Registry(
 )
 
 
-INTENSITIES = ("noise", "blur", "brightness", "contrast", "low_resolution", "thick_slices", "gamma")  # which move no voxel
+INTENSITIES = ("noise", "blur", "brightness", "contrast", "low_resolution", "thick_slices", "gamma")  # move no voxels
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ class Drawn:
     """The parameters of one sample.
 
     Attributes:
-        source_size: (z, y, x) of the box to read, centred on the patch: each edge differs from the patch's by an even
-            number, so the box begins ``(source - patch) / 2`` voxels before the patch, which may be negative.
-        steps: name of a transform and its parameters, in order.
+        source_size: (z, y, x) of the box to read, centred on the patch. Each edge differs from the patch's by an even
+            number, so the box begins ``(source - patch) / 2`` voxels before the patch; this may be negative.
+        steps: (name of a transform, its parameters), in order.
     """
 
     source_size: tuple[int, int, int]
@@ -130,7 +130,7 @@ class Drawn:
 
 
 def draw(rng: np.random.Generator, preset: Augmentation, setting: Setting) -> Drawn:
-    """The parameters of one sample.
+    """Draw the parameters of one sample.
 
     Args:
         rng: ``numpy.random.Generator``, the only source of randomness.
@@ -147,7 +147,7 @@ def draw(rng: np.random.Generator, preset: Augmentation, setting: Setting) -> Dr
 
 
 def _happening(rng: np.random.Generator, preset: Augmentation) -> Iterator[Step]:
-    """The steps that happen to a sample."""
+    """Draw the steps of a sample."""
     for entry in preset.steps:
         if rng.random() < entry.probability:
             yield entry
@@ -158,9 +158,9 @@ def _happening(rng: np.random.Generator, preset: Augmentation) -> Iterator[Step]
 
 
 def split(drawn: Drawn) -> tuple[Drawn, Drawn]:
-    """(clean, degraded): the steps before the first degradation, and the rest, as two ``Drawn`` to be applied in turn.
+    """(clean, degraded): the steps before the first degradation, and the rest, as two ``Drawn`` to apply one after the other.
 
-    For steps ``with_degradations``, none of which changes the size.
+    For steps from ``with_degradations``, none of which changes the size.
     """
     names = [name for name, _ in drawn.steps]
     first = next((i for i, name in enumerate(names) if name in DEGRADATIONS), len(names))
@@ -168,7 +168,7 @@ def split(drawn: Drawn) -> tuple[Drawn, Drawn]:
 
 
 def apply_to_codes(codes: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Further codes (*source_size) of a sample, moved as its own are: (*patch_size)."""
+    """Apply the spatial steps of a sample to other codes (*source_size): (*patch_size)."""
     image = torch.zeros((1, *codes.shape))
     for name, parameters in drawn.steps:
         if name not in INTENSITIES:
@@ -177,7 +177,7 @@ def apply_to_codes(codes: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
 
 def apply(image: torch.Tensor, codes: torch.Tensor, drawn: Drawn) -> Moved:
-    """Image (C, *source_size) float and codes (*source_size) int16, transformed: (C, *patch_size), (*patch_size)."""
+    """Transform image (C, *source_size) float and codes (*source_size) int16: (C, *patch_size), (*patch_size)."""
     for name, found in (("image", image.shape[1:]), ("codes", codes.shape)):
         if tuple(found) != drawn.source_size:
             raise ValueError(f"{name}: expected a box of {drawn.source_size}, as was drawn; found {tuple(found)}")

@@ -1,8 +1,9 @@
-"""Labels of a coarse stage, made worse as a coarse stage would have made them: what teaches a fine stage not to trust them.
+"""Corrupts the labels of a coarse stage with errors typical of a coarse stage, so that the fine stage does not rely on them.
 
-Those of training cases are better or worse than those of new scans, and a network that may copy them learns nothing else. As in
-nnU-Net 2.8, the outline of some labels is moved (dilated, eroded, closed or opened by a ball), and pieces of some are left out,
-if they are no large part of the patch. Channels are one for each label, as ``preprocess.case.one_hot`` makes them.
+Coarse labels of training cases differ in quality from those of new scans, and a network that may copy them learns nothing else.
+As in nnU-Net 2.8, the outline of some labels is moved (dilated, eroded, closed or opened with a ball), and some connected
+components are removed, if they are a small part of the patch. There is one channel for each label, as from
+``preprocess.case.one_hot``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from skimage.morphology import ball
 
 __all__ = ["OPERATIONS", "Move", "corrupt", "draw_corruption", "move_outline", "remove_piece"]
 
-MOVED, REMOVED, OF_LABELS = 0.4, 0.2, 0.5  # of samples; of the labels in such a sample
-LEAST, MOST = 1, 8  # voxels of the ball's radius; the upper end is not reached
-LARGEST_SHARE = 0.15  # of the patch; larger pieces stay
+MOVED, REMOVED, OF_LABELS = 0.4, 0.2, 0.5  # probabilities: a sample has moves; has removals; they change one of its labels
+LEAST, MOST = 1, 8  # range of the ball's radius in voxels, upper end excluded
+LARGEST_SHARE = 0.15  # fraction of the patch; larger components stay
 
 OPERATIONS = {
     "dilate": ndimage.binary_dilation,
@@ -29,7 +30,7 @@ OPERATIONS = {
 
 @dataclass(frozen=True)
 class Move:
-    """The outline of label number ``channel`` is moved by an operation with a ball of ``radius`` voxels."""
+    """Moves the outline of label ``channel`` by a morphological operation with a ball of ``radius`` voxels."""
 
     channel: int
     operation: str
@@ -38,14 +39,15 @@ class Move:
 
 @dataclass(frozen=True)
 class Corruption:
-    """What happens to a sample: the moves in order, and for each label that loses a piece which one, as a number in [0, 1)."""
+    """The changes of a sample: the moves in order, and for each label that loses a component, which one as a number in
+    [0, 1)."""
 
     moves: tuple[Move, ...] = ()
     removals: tuple[tuple[int, float], ...] = ()
 
 
 def draw_corruption(rng: np.random.Generator, count: int) -> Corruption:
-    """What happens to a sample of ``count`` labels; the same numbers are drawn whatever its voxels are."""
+    """Draw the changes of a sample with ``count`` labels. The numbers drawn do not depend on its voxels."""
     moved, removed = rng.random(2) < (MOVED, REMOVED)
     chances = rng.random((2, count))
     names = list(OPERATIONS)
@@ -60,7 +62,7 @@ def draw_corruption(rng: np.random.Generator, count: int) -> Corruption:
 
 
 def corrupt(channels: np.ndarray, corruption: Corruption) -> np.ndarray:
-    """Channels (K, z, y, x) bool with what was drawn; a voxel keeps one label at most. The input is left as it is."""
+    """Apply the changes to channels (K, z, y, x) bool. A voxel keeps at most one label. The input is not changed."""
     result = channels.copy()
     for move in corruption.moves:
         result = move_outline(result, move)
@@ -70,9 +72,9 @@ def corrupt(channels: np.ndarray, corruption: Corruption) -> np.ndarray:
 
 
 def move_outline(channels: np.ndarray, move: Move) -> np.ndarray:
-    """Channels (K, z, y, x) bool in which one label has another outline; voxels that it wins are the others' no more.
+    """Channels (K, z, y, x) bool with the outline of one label moved. Voxels that it gains are removed from the others.
 
-    Only a box around the label is computed. In slices, a patch of depth 1, the ball is a disk.
+    Only a box around the label is computed. In a patch of depth 1 the ball is a disk.
     """
     mask = channels[move.channel]
     if not mask.any():
@@ -82,7 +84,7 @@ def move_outline(channels: np.ndarray, move: Move) -> np.ndarray:
     element = ball(move.radius)
     if mask.shape[0] == 1:
         element = element[move.radius : move.radius + 1]
-    padded = np.pad(mask[box], around, mode="edge")  # what is cut off by the patch goes on beyond it
+    padded = np.pad(mask[box], around, mode="edge")  # a label cut off by the patch continues outside
     inner = tuple(slice(around, -around) for _ in range(3))
     changed = OPERATIONS[move.operation](padded, element)[inner]
     result = channels.copy()
@@ -94,10 +96,10 @@ def move_outline(channels: np.ndarray, move: Move) -> np.ndarray:
 
 
 def remove_piece(mask: np.ndarray, chosen: float) -> np.ndarray:
-    """A mask (z, y, x) bool without one of its connected pieces, of those that are a small part of the patch.
+    """A mask (z, y, x) bool without one of its connected components; only those that are a small part of the patch are removed.
 
     Args:
-        chosen: in [0, 1): which of them, in the order of their first voxels.
+        chosen: in [0, 1): which of the small components, in the order of their first voxels.
     """
     pieces, count = ndimage.label(mask)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)

@@ -1,8 +1,8 @@
-"""Transforms that change intensities and leave the codes alone.
+"""Transforms that change intensities and leave the codes unchanged.
 
 Each is a pair of functions: ``sample_*`` draws the parameters, ``apply_*`` uses them and returns a new image. Strengths
-are those of nnU-Net, which are meant for z-scored images; ``setting.centre`` and ``setting.unit`` say where 0 and 1 of
-that scale lie in each channel, so stored intensities may be on any scale.
+are those of nnU-Net and refer to z-scored images. ``setting.centre`` and ``setting.unit`` are the mean and standard
+deviation of each channel, so stored intensities may be on any scale.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ __all__ = [
     "sample_thick_slices",
 ]
 
-TINY = 1e-7  # keeps constant images from dividing by zero
+TINY = 1e-7  # avoids division by zero in constant images
 
 
 def sample_noise(rng: np.random.Generator, setting: Setting, *, sigma: tuple[float, float] = (0.0, 0.1)) -> Parameters:
-    """Gaussian noise of one standard deviation (in units) for all channels."""
+    """Gaussian noise with the same standard deviation (in z-score units) for all channels."""
     strength = rng.uniform(*sigma)
     return {"sigma": tuple(strength * unit for unit in setting.unit), "seed": int(rng.integers(2**63))}
 
 
 def apply_noise(image: torch.Tensor, codes: torch.Tensor, sigma: Sequence[float], seed: int) -> Moved:
-    """Image plus normal noise with ``sigma`` per channel. The same seed gives the same noise on one kind of device."""
+    """Image plus Gaussian noise with ``sigma`` per channel. A seed gives the same noise on the same kind of device."""
     generator = torch.Generator(image.device).manual_seed(seed)
     noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
     return image + noise.mul_(_column(sigma, image)), codes
@@ -56,14 +56,14 @@ def apply_noise(image: torch.Tensor, codes: torch.Tensor, sigma: Sequence[float]
 def sample_blur(
     rng: np.random.Generator, setting: Setting, *, sigma: tuple[float, float] = (0.5, 1.0), channel_probability: float = 0.5
 ) -> Parameters | None:
-    """For each chosen channel three widths in voxels."""
+    """For each chosen channel three standard deviations in voxels."""
     return _chosen(rng, setting, channel_probability, lambda: tuple(rng.uniform(*sigma, size=3).tolist()))
 
 
 def apply_blur(image: torch.Tensor, codes: torch.Tensor, channels: Mapping[int, Sequence[float]]) -> Moved:
     """Channels smoothed by a Gaussian; ``channels`` maps a channel to its standard deviation along (z, y, x) in voxels.
 
-    The Gaussian ends at three deviations; beyond the faces the outermost voxels go on.
+    The Gaussian ends at three standard deviations; outside the patch the edge voxels are repeated.
     """
     result = image.clone()
     for channel, sigmas in channels.items():
@@ -90,7 +90,7 @@ def sample_contrast(rng: np.random.Generator, setting: Setting, *, factor: tuple
 
 
 def apply_contrast(image: torch.Tensor, codes: torch.Tensor, factor: Sequence[float]) -> Moved:
-    """``(x - mean) * factor + mean`` with each channel's own mean, clipped to its original range."""
+    """``(x - mean) * factor + mean`` with the mean of each channel, clipped to its original range."""
     factors, mean = _column(factor, image), _mean(image)
     low, high = _range(image)
     return torch.addcmul(mean * (1 - factors), image, factors).clamp_(low, high), codes
@@ -99,13 +99,13 @@ def apply_contrast(image: torch.Tensor, codes: torch.Tensor, factor: Sequence[fl
 def sample_low_resolution(
     rng: np.random.Generator, setting: Setting, *, zoom: tuple[float, float] = (0.5, 1.0), channel_probability: float = 0.5
 ) -> Parameters | None:
-    """For each chosen channel the share of voxels per axis that remains; in-plane only for flat patches."""
+    """For each chosen channel the zoom: the fraction of voxels per axis that remains; only in-plane for flat patches."""
     parameters = _chosen(rng, setting, channel_probability, lambda: rng.uniform(*zoom))
     return parameters and {**parameters, "in_plane": setting.in_plane}
 
 
 def apply_low_resolution(image: torch.Tensor, codes: torch.Tensor, channels: Mapping[int, float], in_plane: bool) -> Moved:
-    """Channels as if acquired on a coarser grid: voxels picked at even distances, then filled up linearly.
+    """Channels as if acquired on a coarser grid: voxels sampled at equal distances, then interpolated linearly.
 
     ``channels`` maps a channel to its zoom in (0, 1].
     """
@@ -123,7 +123,7 @@ def apply_low_resolution(image: torch.Tensor, codes: torch.Tensor, channels: Map
 def sample_thick_slices(
     rng: np.random.Generator, setting: Setting, *, factors: Sequence[int] = (2, 3, 4), sigma: tuple[float, float] = (0.0, 0.15)
 ) -> Parameters | None:
-    """Voxels per slice along the coarsest axis, of equals the last, and a slice's noise in units; None for short patches."""
+    """Voxels per slice along the coarsest axis (the last one of equals), and noise in z-score units; None for short patches."""
     factor = int(rng.choice(factors))
     long = [axis for axis in range(3) if setting.patch_size[axis] >= 2 * factor]
     if not long:
@@ -137,10 +137,10 @@ def sample_thick_slices(
 def apply_thick_slices(
     image: torch.Tensor, codes: torch.Tensor, axis: int, factor: int, first: int, sigma: Sequence[float], seed: int
 ) -> Moved:
-    """The image as if acquired in slices of ``factor`` voxels, each their mean and noisy, then interpolated back (cubic).
+    """The image as if acquired in slices of ``factor`` voxels: their mean plus noise, then interpolated back (cubic).
 
-    The first slice holds ``factor - first`` voxels of the patch, the last one what is left; their outermost voxels stand for
-    the missing ones.
+    The first slice has ``factor - first`` voxels of the patch, the last one the remaining voxels; the edge voxels replace the
+    missing ones.
     """
     edge, axis = image.shape[axis + 1], axis + 1
     slices = -(-(edge + first) // factor)
@@ -159,7 +159,7 @@ def sample_gamma(
 
 
 def apply_gamma(image: torch.Tensor, codes: torch.Tensor, gamma: Sequence[float], invert: bool) -> Moved:
-    """Each channel, scaled to 0..1 by its range, to the power of ``gamma``; then its mean and deviation as before."""
+    """Each channel scaled to [0, 1] by its range, to the power of ``gamma``, then with its original mean and deviation."""
     low, high = _range(image)
     span = (high - low).clamp_(min=TINY)
     share = (high - image) / span if invert else (image - low) / span
@@ -171,13 +171,13 @@ def apply_gamma(image: torch.Tensor, codes: torch.Tensor, gamma: Sequence[float]
 
 
 def _chosen(rng: np.random.Generator, setting: Setting, probability: float, value: Callable[[], Any]) -> Parameters | None:
-    """``{"channels": {channel: value()}}`` for channels chosen at random; None if there are none."""
+    """``{"channels": {channel: value()}}`` for randomly chosen channels; None if none is chosen."""
     channels = {channel: value() for channel in range(setting.channels) if rng.random() < probability}
     return {"channels": channels} if channels else None
 
 
 def _around_one(rng: np.random.Generator, limits: tuple[float, float], count: int) -> tuple[float, ...]:
-    """``count`` factors: half of them uniform below 1, half above."""
+    """``count`` factors, each with equal probability uniform below 1 or uniform above 1."""
     low, high = limits
     return tuple(rng.uniform(low, 1.0) if rng.random() < 0.5 else rng.uniform(1.0, high) for _ in range(count))
 
@@ -196,7 +196,7 @@ def _smooth(volume: torch.Tensor, axis: int, sigma: float) -> torch.Tensor:
 
 
 def _column(values: Sequence[float], image: torch.Tensor) -> torch.Tensor:
-    """One number per channel, to be used with (C, Z, Y, X)."""
+    """One number per channel, shaped for use with (C, Z, Y, X)."""
     return torch.tensor(values, dtype=image.dtype, device=image.device).reshape(-1, 1, 1, 1)
 
 

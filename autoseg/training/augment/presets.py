@@ -1,8 +1,8 @@
 """Which transforms a training run uses, how often, and how strongly.
 
-``nnunet`` is the list of nnU-Net's default trainer (Isensee et al. 2021, supplement; nnU-Net 2.8). ``light`` keeps
-what moves voxels and the cheap changes of intensity, for short training runs without a GPU. ``none`` reads patches as they
-are. Mirroring follows the plan's ``mirror_axes``.
+``nnunet`` is the list of nnU-Net's default trainer (Isensee et al. 2021, supplement; nnU-Net 2.8). ``light`` has the spatial
+transforms and the cheap changes of intensity, for short training runs without a GPU. ``none`` leaves patches unchanged.
+Mirroring follows the plan's ``mirror_axes``.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from autoseg.registry import Registry
 
 __all__ = ["DEGRADATIONS", "PRESETS", "Augmentation", "Step", "mirrored_only", "step", "with_degradations"]
 
-DEGRADATIONS = ("noise", "blur", "low_resolution", "thick_slices")  # what a restored image is to be without
+DEGRADATIONS = ("noise", "blur", "low_resolution", "thick_slices")  # what restoration should remove
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Steps in the order they act, then at most one of others, whose probabilities add up to one or less.
+    """Steps in the order they are applied, then at most one of others, whose probabilities add up to one or less.
 
     A step that needs more than the patch (affine) comes first.
     """
@@ -35,7 +35,7 @@ class Augmentation:
 
 
 def step(transform: str, probability: float, **options: object) -> Step:
-    """A ``Step``, with its options as keywords."""
+    """A ``Step`` with its options as keywords."""
     return Step(transform, probability, tuple(options.items()))
 
 
@@ -69,7 +69,7 @@ PRESETS = Registry(
     },
 )
 
-# strong enough to be worth undoing; noise in units of the z-score. Thick slices are the hardest to learn
+# strong enough for restoration to matter; noise in z-score units. Thick slices are the hardest to learn
 # (docs/experiments/restoration-noise-too.md)
 STRONG = (
     step("thick_slices", 0.6, factors=(2, 3, 3, 4), sigma=(0.0, 0.15)),
@@ -79,14 +79,14 @@ STRONG = (
 
 
 def mirrored_only(augmentation: Augmentation) -> Augmentation:
-    """What an augmentation has of mirroring."""
+    """The mirroring steps of an augmentation."""
     return Augmentation(tuple(entry for entry in augmentation.steps if entry.transform == "mirror"))
 
 
 def with_degradations(augmentation: Augmentation) -> Augmentation:
-    """The steps that leave the image sharp, and at the end at most one strong degradation, which restoration learns from.
+    """The steps that keep the image sharp, and at the end at most one strong degradation, for training restoration.
 
-    Turning and scaling interpolate, and a target that was smoothed by that teaches to smooth.
+    Rotation and scaling are left out: they interpolate, and a network trained on smoothed targets smooths.
     """
     left_out = ("affine", *DEGRADATIONS)
     return Augmentation(tuple(entry for entry in augmentation.steps if entry.transform not in left_out), STRONG)

@@ -1,11 +1,11 @@
 """Transforms that move voxels: rotation and scaling in one resampling, and mirroring.
 
-A transform is two functions. ``sample_*(rng, setting, **options)`` draws its parameters, None where nothing happens;
+A transform is two functions. ``sample_*(rng, setting, **options)`` draws its parameters, None for no change;
 ``apply_*(image, codes, **parameters)`` uses them. Image (C, z, y, x) and codes (z, y, x) move together. Sizes are in
-voxels: like nnU-Net's, rotations do not know the spacing, and patches much flatter than wide turn in-plane only.
+voxels: as in nnU-Net, rotations ignore the spacing, and patches much flatter than wide are rotated in-plane only.
 
-Images are sampled linearly. A voxel's new code is the one with the largest linear weight among its neighbours, which is
-the arg max of linearly sampled one-hot maps, at a cost that does not grow with the number of labels.
+Images are interpolated linearly. The new code of a voxel is the one with the largest linear weight among its neighbours. This
+equals the argmax of linearly interpolated one-hot maps, at a cost that does not grow with the number of labels.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = [
 ]
 
 Matrix = Sequence[Sequence[float]]
-MIXED = torch.iinfo(torch.int16).min  # no code: marks cells whose corners differ
+MIXED = torch.iinfo(torch.int16).min  # not a code: marks cells whose corners differ
 
 
 def rotation_limit(patch: Sequence[int]) -> float:
-    """Largest rotation in degrees that suits a patch of this shape (Isensee et al. 2021).
+    """Largest rotation in degrees for a patch of this shape (Isensee et al. 2021).
 
-    180 where turning is in-plane only, but 15 for a 2D patch more than 1.5 times longer than wide; 30 in 3D.
+    180 for in-plane rotation, but 15 for a 2D patch more than 1.5 times longer than wide; 30 in 3D.
     """
     if patch[0] == 1:
         return 15.0 if max(patch[1:]) / min(patch[1:]) > 1.5 else 180.0
@@ -49,15 +49,15 @@ def rotation_limit(patch: Sequence[int]) -> float:
 
 
 def is_flat(patch: Sequence[int]) -> bool:
-    """Whether the first axis is too short for turning out of plane: fewer than a third of the longest edge."""
+    """Whether the first axis is too short for out-of-plane rotation: less than a third of the longest edge."""
     return max(patch) / patch[0] > 3 or patch[0] == 1
 
 
 def initial_patch_size(patch: Sequence[int], *, rotation_degrees: float, smallest_scale: float = 0.85) -> tuple[int, ...]:
-    """The box that holds ``patch`` turned by up to ``rotation_degrees`` about one axis, over ``smallest_scale``.
+    """The box that holds ``patch`` rotated by up to ``rotation_degrees`` about one axis, divided by ``smallest_scale``.
 
-    nnU-Net reads this much for every patch, 205^3 for 128^3 at 30 degrees; here it only tells how far a turned patch
-    may reach, for what one draw needs is ``source_size``. Axis 0 stays as it is where turning is in-plane only.
+    nnU-Net reads this box for every patch, 205^3 for 128^3 at 30 degrees. Here it is only the upper bound of a rotated
+    patch; the box of one sample is ``source_size``. Axis 0 is unchanged if rotation is in-plane only.
     """
     limit = math.radians(rotation_degrees)
     turning = range(1, 3) if is_flat(patch) else range(3)
@@ -69,10 +69,10 @@ def initial_patch_size(patch: Sequence[int], *, rotation_degrees: float, smalles
 
 
 def source_size(patch: Sequence[int], matrix: ArrayLike) -> tuple[int, ...]:
-    """The box to read so that ``matrix`` (2 x 2 for the last two axes, or 3 x 3) finds all its voxels.
+    """The box to read that contains all voxels needed by ``matrix`` (2 x 2 for the last two axes, or 3 x 3).
 
-    It shares the patch's centre: each edge differs from the patch's by an even number. Smaller than the patch where the
-    matrix enlarges.
+    It has the same centre as the patch: each edge differs from the patch's by an even number. It is smaller than the patch
+    if the matrix enlarges objects.
     """
     turn, edges = np.asarray(matrix), np.asarray(patch)
     turning = edges[-len(turn) :]
@@ -89,7 +89,7 @@ def sample_affine(
     scaling_probability: float = 0.2,
     scale: tuple[float, float] = (0.7, 1.4),
 ) -> Parameters | None:
-    """Rotation, by angles uniform within the limit for this patch, and scaling, by one factor for all turning axes.
+    """Rotation, by uniform angles within the limit for this patch, and scaling, by one factor for all rotated axes.
 
     Each happens with its own probability. A scale above 1 makes objects smaller.
     """
@@ -115,12 +115,12 @@ def sample_affine(
 def apply_affine(
     image: torch.Tensor, codes: torch.Tensor, matrix: Matrix, patch_size: Sequence[int], source_size: Sequence[int]
 ) -> Moved:
-    """The patch whose voxel at d from the centre shows the source at ``matrix @ d`` from its own centre.
+    """The patch whose voxel at offset d from its centre is the source at offset ``matrix @ d`` from the source's centre.
 
     Args:
-        image, codes: (C, *source_size) and (*source_size); beyond their faces the outermost voxels go on.
-        matrix: 2 x 2, slices are turned one by one; or 3 x 3.
-        patch_size: of the result.
+        image, codes: (C, *source_size) and (*source_size); outside the box the edge voxels are repeated.
+        matrix: 2 x 2 to transform each slice; or 3 x 3.
+        patch_size: (z, y, x) of the result.
     """
     axes = len(matrix)
     inner = patch_size[-axes:]
@@ -162,7 +162,7 @@ def _points(matrix: Matrix, size: Sequence[int], source: Sequence[int], device: 
 
 def _sample_linear(stack: torch.Tensor, points: Sequence[torch.Tensor]) -> torch.Tensor:
     """(N, *source) at ``points``, linearly."""
-    # grid_sample wants (x, y, z), and the faces of the box at -1 and 1
+    # grid_sample takes (x, y, z), with the faces of the box at -1 and 1
     faces = [(2 * point + 1) / edge - 1 for point, edge in zip(points[::-1], stack.shape[:0:-1], strict=True)]
     grid = torch.stack(faces, dim=-1)[None]
     return functional.grid_sample(stack[None], grid, padding_mode="border", align_corners=False)[0]
@@ -171,8 +171,8 @@ def _sample_linear(stack: torch.Tensor, points: Sequence[torch.Tensor]) -> torch
 def _sample_codes(stack: torch.Tensor, points: Sequence[torch.Tensor]) -> torch.Tensor:
     """(N, *source) integer codes at ``points``: the code with the largest linear weight.
 
-    Where all corners of the cell around a point agree there is nothing to weigh; only the others, a few percent of
-    the voxels, are voted on.
+    If all corners of the cell around a point agree, no weights are needed. Only the other voxels, a few percent, are
+    voted on.
     """
     cells = _agreed(stack)
     lower = [point.floor().clamp_(max=edge - 1) for point, edge in zip(points, cells.shape[1:], strict=True)]
@@ -185,7 +185,7 @@ def _sample_codes(stack: torch.Tensor, points: Sequence[torch.Tensor]) -> torch.
 
 
 def _agreed(stack: torch.Tensor) -> torch.Tensor:
-    """For every cell, named by its lowest corner, the code of all its corners; ``MIXED`` where they differ."""
+    """For every cell, indexed by its lowest corner, the code of all its corners; ``MIXED`` if they differ."""
     low = high = stack
     for axis in range(1, stack.ndim):
         rest = stack.shape[axis] - 1
@@ -206,9 +206,9 @@ def _flat_index(index: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Te
 def _vote(
     stack: torch.Tensor, layer: torch.Tensor, lower: Sequence[torch.Tensor], fractions: Sequence[torch.Tensor]
 ) -> torch.Tensor:
-    """(N,) codes: in cell ``lower`` of each ``layer``, the code whose corners' linear weights sum to most.
+    """(N,) codes: in cell ``lower`` of each ``layer``, the code with the largest sum of linear corner weights.
 
-    A tie goes to the first corner's.
+    In a tie the code of the first corner wins.
     """
     corners, weights = [], []
     for bits in itertools.product((0, 1), repeat=len(lower)):
