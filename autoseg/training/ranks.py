@@ -86,9 +86,7 @@ class Ranks:
         """The module wrapped so that gradients are averaged over all ranks and weights are those of the first."""
         if self.count == 1:
             return module
-        with (
-            self.watched()
-        ):  # unused heads: scales without weight in the loss, and restoration in steps without a lesson
+        with self.watched():  # unused heads: scales without weight in the loss, and restoration in steps without a lesson
             return DistributedDataParallel(
                 module, process_group=self.gradients, broadcast_buffers=False, find_unused_parameters=True
             )
