@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from machine import about
+from scipy import ndimage
 
 from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.evaluation import paired_difference
@@ -95,14 +96,16 @@ def shrunk(plan: Plan, spacing_mm: tuple[float, ...], patch: tuple[int, ...]) ->
 
 
 def other_side(found: Path, label: Path, pair: tuple[int, int]) -> dict[str, int]:
-    """Voxels of both structures in the reference; of them, those found as either, and those found as the other one."""
-    truth, said = read_label_volume(label).data, read_label_volume(found).data
-    either = np.isin(truth, pair) & np.isin(said, pair)
-    return {
-        "voxels": int(np.isin(truth, pair).sum()),
-        "found": int(either.sum()),
-        "other_side": int((either & (truth != said)).sum()),
-    }
+    """Voxels of both structures in the reference; of them, those found as either, and those found as the other one.
+
+    Also all voxels found as either, and those of them that are nearer to the other one of the reference than to their own.
+    """
+    truth, said = read_label_volume(label), read_label_volume(found).data
+    either, predicted = np.isin(truth.data, pair), np.isin(said, pair)
+    far = [ndimage.distance_transform_edt(truth.data != value, sampling=truth.geometry.spacing_mm) for value in pair]
+    astray = (said == pair[0]) & (far[1] < far[0]) | (said == pair[1]) & (far[0] < far[1])
+    masks = {"voxels": either, "found": either & predicted, "other_side": either & predicted & (truth.data != said)}
+    return {name: int(mask.sum()) for name, mask in {**masks, "predicted": predicted, "nearer_to_other": astray}.items()}
 
 
 def sides(spec: DatasetSpec, workspace: Workspace, pair: tuple[str, str], steps: int) -> dict[str, Any]:
@@ -121,8 +124,12 @@ def sides(spec: DatasetSpec, workspace: Workspace, pair: tuple[str, str], steps:
     by_case: list[list[float]] = []
     for name, trainings in runs.items():
         counts = [of_case for training in trainings.values() for of_case in training.values()]
-        voxels, found, other = (sum(of_case[key] for of_case in counts) for key in ("voxels", "found", "other_side"))
-        shares[name] = {"found as either": found / max(voxels, 1), "other side, of these": other / max(found, 1)}
+        total = {key: sum(of_case[key] for of_case in counts) for key in counts[0]} if counts else {}
+        shares[name] = {
+            f"{part}, of {whole}": total[part] / max(total[whole], 1)
+            for part, whole in (("found", "voxels"), ("other_side", "found"), ("nearer_to_other", "predicted"))
+            if total
+        }
         cases = zip(*(training.values() for training in trainings.values()), strict=True)  # in the order of the fold
         by_case.append([float(np.mean([run["other_side"] / max(run["voxels"], 1) for run in same])) for same in cases])
     difference = to_json(paired_difference(*by_case)) if by_case[0] and len(by_case[0]) == len(by_case[1]) else None
