@@ -167,7 +167,7 @@ def main() -> None:
     target = args.out / spec.name
     options = CompareOptions(NETWORKS, training, repeats=args.repeats, match_flops=True, target=str(target))
     print(compare(folder, FOLD, workspace, options, runtime).summary())
-    told = {"machine": about(), "asked": {key: str(getattr(args, key)) for key in ("spacing", "patch", "steps", "margin")}}
+    told = {"machine": about(), "asked": {key: getattr(args, key) for key in ("spacing", "patch", "steps", "margin")}}
     told["attention"] = explain_attention(narrow, plan.patch_size).chosen
     if args.pair:
         told |= sides(spec, workspace, tuple(args.pair), args.steps)
