@@ -2,7 +2,7 @@
 
 Names are searched for what the headers say about the patient: words of the patient's name and pairs of them, the date of birth
 in the usual spellings, and the hospital's numbers of patient and examination. Headers declared de-identified are not used.
-Names that no header contains, such as one in the folder of a pseudonymous scan, are not recognised.
+A name that no header contains, such as one in the folder name of a pseudonymous scan, is not recognised.
 """
 
 import hashlib

@@ -412,7 +412,7 @@ def _dicom() -> Any:
 
 @contextmanager
 def _blamed_on(image: Image) -> Iterator[None]:
-    """Attribute errors without a file, such as an implausible grid, and library errors to the file being read."""
+    """Raise library errors, and errors that name no file (such as an implausible grid), as faults of the image being read."""
     try:
         with blamed_on(image, "an image that can be read"):
             yield

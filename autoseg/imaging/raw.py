@@ -40,7 +40,7 @@ _ANY_HEADER = 47  # window bits: zlib detects whether the stream is gzip or zlib
 
 
 def read_bytes(path: AnyPath, most: int | None = None) -> bytes:
-    """All bytes of a file, or the first ``most``; ``FileError`` if it cannot be read."""
+    """All bytes of a file, or the first ``most``; ``FileError`` if it is empty or cannot be read."""
     try:
         if most is None:
             raw = Path(path).read_bytes()

@@ -452,7 +452,7 @@ class Predictor:
         )
 
     def _trial_patch(self, spec: NetworkSpec) -> tuple[int, ...]:
-        """(z, y, x) of the trial patch: the plan's, limited to about ``PROBE_EDGE``, with two voxels or more at the bottleneck."""
+        """(z, y, x) of the trial patch: the plan's, limited to about ``PROBE_EDGE``; two or more voxels at the bottleneck."""
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
         return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 
