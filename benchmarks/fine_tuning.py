@@ -2,10 +2,10 @@
 
     python benchmarks/fine_tuning.py DATA_SET --workspace DIR
 
-DATA_SET is Hippocampus of the Decathlon. A model learns the hippocampus as one structure from 180 cases. Then its two parts,
-anterior and posterior, are to be learned from 20 other cases: from scratch, from that model, and from it with all that was
-taken over frozen for the first fifth. All have the same steps and seed; the cases that are left are scored, in pairs. Arms that
-are done are not repeated.
+DATA_SET is Hippocampus of the Decathlon. 40 cases are kept for scoring. A model learns the hippocampus as one structure from
+all the others but 20. From those 20 its two parts, anterior and posterior, are to be learned: from scratch, from that model,
+and from it with all that was taken over frozen for the first fifth. All have the same steps and seed, and are scored in pairs.
+Arms that are done are not repeated.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from autoseg.options import Runtime, TrainingOptions, TrainOptions
 from autoseg.pipeline import train
 from autoseg.workspace import Workspace, write_json
 
-BASE, FEW = 180, 20
+FEW, SCORED = 20, 40
 ARMS = {
     "scratch": (),
     "fine-tuned": (),
@@ -37,16 +37,17 @@ def write_sets(source, base, target):
     spec = read_dataset(source)
     cases = list(np.random.default_rng(0).permutation(spec.training))
     about_it = {"channel_names": dict(enumerate(spec.channels)), "file_ending": spec.file_ending}
-    for case in cases[:BASE]:
+    few, others = cases[SCORED : SCORED + FEW], cases[SCORED + FEW :]
+    for case in others:
         volume = read_label_volume(case.label)
         whole = LabelVolume((volume.data > 0).astype(np.uint8), volume.geometry)
         write_label_volume(whole, base / "labels" / f"{case.id}{spec.file_ending}")
-    listing = {case.id: entry(case, base / "labels" / f"{case.id}{spec.file_ending}") for case in cases[:BASE]}
+    listing = {case.id: entry(case, base / "labels" / f"{case.id}{spec.file_ending}") for case in others}
     write_json(base / "dataset.json", {**about_it, "labels": {"background": 0, "hippocampus": 1}, "dataset": listing})
-    names = [case.id for case in cases[BASE:]]
-    write_json(target / "splits.json", [{"train": sorted(names[:FEW]), "val": sorted(names[FEW:])}])
+    split = {"train": sorted(case.id for case in few), "val": sorted(case.id for case in cases[:SCORED])}
+    write_json(target / "splits.json", [split])
     labels = {"background": 0} | {name: group[0] for name, group in spec.labels.groups.items()}
-    listing = {case.id: entry(case, case.label) for case in cases[BASE:]}
+    listing = {case.id: entry(case, case.label) for case in cases[: SCORED + FEW]}
     write_json(target / "dataset.json", {**about_it, "labels": labels, "dataset": listing})
 
 

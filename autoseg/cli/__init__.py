@@ -1,8 +1,8 @@
 """The command line: one module per verb, each a thin shell over ``autoseg.pipeline``.
 
-Only this package reads arguments and the environment, and only it prints: progress to standard error, results to standard
-output. Exit status: 0 all done; 1 some cases failed, the others were finished; 2 the call or its input was wrong; 130
-interrupted.
+Only this package reads arguments and the environment, and only this package prints: progress to standard error, results
+to standard output. Exit status: 0 all done; 1 some cases failed and the others finished; 2 wrong call or input;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{type(fault).__name__}: {fault}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away, such as head
+        sys.stderr.close()  # the reader of our output has closed its end, as head does
         return 0
     except OSError as fault:
         if args.debug:
@@ -87,13 +87,13 @@ def _refuse_torchrun(verb: str) -> None:
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """The arguments that a command of these words would have; SystemExit, with a message, where they are wrong."""
+    """Parse the words of a command into its arguments; SystemExit with a message if they are wrong."""
     return _parser(words).parse_args(words)
 
 
 @contextmanager
 def _asked_to_stop() -> Iterator[None]:
-    """Whatever asks a command to stop interrupts it, once: then it is ending already, and only a person may press again."""
+    """Interrupt the command at the first stop signal. Later ones are ignored, except Ctrl+C from a person."""
     from autoseg.engines import on_stop_signals
 
     told: list[int] = []
@@ -122,10 +122,10 @@ def _parser(argv: Iterable[str], *, every: bool = False) -> argparse.ArgumentPar
     chosen = next((word for word in argv if word in VERBS), None)
     for name, meaning in VERBS.items():
         verb = verbs.add_parser(name, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
-        if every or name == chosen:  # other verbs are not even imported
+        if every or name == chosen:  # other verbs are not imported
             module = importlib.import_module(f"autoseg.cli.{name}")
             module.add_arguments(verb)
-            if name != "model":  # whose actions have them
+            if name != "model":  # its actions have their own
                 add_common(verb)
             verb.set_defaults(run=module.run)
     return parser

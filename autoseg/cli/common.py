@@ -40,14 +40,14 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def workspace_of(args: argparse.Namespace) -> Workspace:
-    """The workspace that the arguments, or else the environment, name."""
+    """The workspace named by the arguments, or else by the environment."""
     from autoseg.workspace import Workspace  # with numpy: too slow for --help
 
     return Workspace(Path(args.workspace or os.environ.get("AUTOSEG_WORKSPACE") or "autoseg_workspace").absolute())
 
 
 def place_among_ranks() -> tuple[int, int, int, int]:
-    """What ``torchrun`` says of this process: its number and that of all, and both on this machine; without it (0, 1, 0, 1)."""
+    """(rank, world size, local rank, local world size) from ``torchrun``; (0, 1, 0, 1) without it."""
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ):
         return 0, 1, 0, 1
     names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
@@ -56,7 +56,7 @@ def place_among_ranks() -> tuple[int, int, int, int]:
 
 
 def runtime_of(args: argparse.Namespace) -> Runtime:
-    """The Runtime that the arguments say, with progress on standard error."""
+    """The Runtime given by the arguments, with progress on standard error."""
     from dataclasses import replace
 
     from autoseg.cli.flags import options_from
@@ -66,18 +66,18 @@ def runtime_of(args: argparse.Namespace) -> Runtime:
 
 
 def asked_threads() -> int | None:
-    """The threads that the environment asks for by one plain number."""
+    """The number of threads set in the environment, if it is one plain number."""
     words = os.environ.get("OMP_NUM_THREADS", "")
     return int(words) if words.isdecimal() and int(words) else None
 
 
 def share_cores(before: CoreUse | None, device: str, remedy: str = "OMP_NUM_THREADS") -> None:
-    """Compute with the cores that others left free since ``before``, and say so where that is not all of them.
+    """Compute with the cores that other programs have left free since ``before``; log it if these are not all cores.
 
     Args:
-        before: from before torch was imported, which takes long enough to see what others do.
-        device: that computes; on others than a CPU nothing is done, as where the environment has a number of threads.
-        remedy: how to ask for another number.
+        before: core use before torch was imported; the import takes long enough to see the load of other programs.
+        device: device to compute on. Nothing is changed unless it is a CPU, or if the environment sets the threads.
+        remedy: what sets another number, for the message.
     """
     from autoseg.engines import core_use, free_cores, kept_busy, usable_cores
     from autoseg.networks.cpu import use_at_most
@@ -92,9 +92,9 @@ def share_cores(before: CoreUse | None, device: str, remedy: str = "OMP_NUM_THRE
 
 
 def install_log(quiet: bool = False, silent: bool = False) -> None:
-    """Show what the package logs on standard error: sentences as they are, warnings as such; with ``quiet`` those alone.
+    """Show the package's log on standard error, with warnings marked; with ``quiet`` only the warnings.
 
-    With ``silent`` not even those: another process of this training shows them.
+    With ``silent`` nothing is shown: another process of the same training run shows the log.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_Sentences())
@@ -104,7 +104,7 @@ def install_log(quiet: bool = False, silent: bool = False) -> None:
 
 
 class _Sentences(logging.Formatter):
-    """The message, with what it is about before it, and ``warning: `` where it is one."""
+    """The message after its subject, with ``warning: `` in front of warnings."""
 
     def format(self, record: logging.LogRecord) -> str:
         from autoseg.engines import said_of
@@ -114,7 +114,7 @@ class _Sentences(logging.Formatter):
 
 
 def print_findings(findings: Any, file: str | None, summary: Callable[[], str], fresh: bool = False) -> None:
-    """Print a summary, and write findings as JSON to a file where one is named; for ``-`` print these instead."""
+    """Print a summary, and write findings as JSON to ``file`` if it is given; ``-`` prints the JSON instead."""
     from autoseg.places import FINDINGS, refuse_foreign
     from autoseg.workspace import write_json
     from planners.records import to_json

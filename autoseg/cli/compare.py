@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import compare
     from autoseg.workspace import write_text
 
-    share_cores(before, args.device)  # of predictions with closed gates; each training run looks for itself
+    share_cores(before, args.device)  # for predictions with closed gates; each training run checks for itself
     compared = compare(args.dataset, args.fold, workspace_of(args), options_from(args, CompareOptions()), runtime_of(args))
     everything = (compared.folder / "comparison.json").read_text()
     if args.json and args.json != "-":

@@ -1,11 +1,11 @@
-"""``autoseg completion``: the script by which a shell completes our commands."""
+"""``autoseg completion``: the script for shell completion of our commands."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
 
-SHELLS = ("bash", "zsh", "tcsh")  # as shtab knows them
+SHELLS = ("bash", "zsh", "tcsh")  # supported by shtab
 FILES = ("FILE", "JSON")
 FOLDERS = ("DIR", "OUT", "DATASET", "SRC", "DST", "SEGMENTATIONS", "PATH", "MODEL", "IN")
 
@@ -20,10 +20,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def script(shell: str) -> str:
-    """The text that completes ``autoseg`` in a shell; it needs no Python when a key is pressed.
+    """The completion script of ``autoseg`` for a shell; completing a word then runs no Python.
 
     Raises:
-        AutosegError: shtab, which makes it, is not installed.
+        AutosegError: shtab, which generates the script, is not installed.
     """
     from autoseg.cli import whole_parser
     from autoseg.errors import AutosegError

@@ -1,4 +1,4 @@
-"""``autoseg convert``: a known arrangement of files to a data-set folder."""
+"""``autoseg convert``: a known file layout to a data-set folder."""
 
 from __future__ import annotations
 

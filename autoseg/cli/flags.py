@@ -1,4 +1,4 @@
-"""Flags made from the fields of options, and options made from what was given."""
+"""Flags made from the fields of options, and options made from the parsed arguments."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def add_flags(
     options: Any,
     *,
     only: Iterable[str] | None = None,
-    help: Mapping[str, str] | None = None,  # noqa: A002 - as argparse calls it
+    help: Mapping[str, str] | None = None,  # noqa: A002 - argparse's name
     short: Mapping[str, str] | None = None,
 ) -> None:
-    """Add a flag for each option of a class, or of a value whose entries are the defaults.
+    """Add a flag for each option of a class, or of an instance whose field values are the defaults.
 
     Args:
-        only: fields to take; None for all.
-        help: other words for some fields, where a verb means something special by them.
+        only: fields to add; None for all.
+        help: other help texts for fields that mean something special in this verb.
         short: one-letter names for some fields.
     """
     groups: dict[str, Any] = {}
@@ -51,7 +51,7 @@ def add_flags(
 
 
 def options_from(args: argparse.Namespace, value: Options) -> Options:
-    """The options that the arguments say; fields without a flag of this verb keep their values of ``value``."""
+    """The options given by the arguments; fields without a flag in this verb keep their values in ``value``."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         old: Any = getattr(value, field.name)
@@ -64,7 +64,7 @@ def options_from(args: argparse.Namespace, value: Options) -> Options:
 
 
 def _how(flag: Flag, default: Any) -> dict[str, Any]:
-    """The arguments of argparse: a switch turns the default of its field round."""
+    """The keyword arguments for argparse; a switch inverts the default of its field."""
     if flag.parse is None:
         return {"action": "store_false" if default is True else "store_true"}
     how: dict[str, Any] = {"type": told(flag.parse), "metavar": flag.metavar}
@@ -76,7 +76,7 @@ def _how(flag: Flag, default: Any) -> dict[str, Any]:
 
 
 def told(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The same function with its own words in argparse's message."""
+    """The same function; argparse then shows its own error message."""
 
     def parsed(value: str) -> Any:
         try:

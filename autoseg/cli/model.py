@@ -1,4 +1,4 @@
-"""``autoseg model``: a model as one file, for others and from others, and what is in it."""
+"""``autoseg model``: pack a model into one file, import and export models, and show what a model contains."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _short(value: Any) -> Any:
-    """A value for a line of text: without the settings of recipes, which ``--json`` and the methods text tell."""
+    """A value for a line of text, without recipe settings; these are in ``--json`` and the methods text."""
     if not isinstance(value, dict):
         return value
     return {key: "..." if key == "recipe" and part else _short(part) for key, part in value.items()}

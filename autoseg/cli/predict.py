@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if options.watch is not None:
         from autoseg.pipeline import watch
 
-        watch(Path(args.input), Path(args.output), model, options, runtime_of(args))  # until somebody stops it
+        watch(Path(args.input), Path(args.output), model, options, runtime_of(args))  # until it is stopped
     done = predict(Path(args.input), Path(args.output), model, options, runtime_of(args))
     print(done.summary())
     return 1 if done.failures else 0

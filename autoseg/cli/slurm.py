@@ -1,4 +1,4 @@
-"""``autoseg slurm``: what is left of a command as a job array of SLURM."""
+"""``autoseg slurm``: the remaining work of a command as a SLURM job array."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ KINDS: dict[str, Callable[[argparse.Namespace, Words, SlurmOptions], JobArray]] 
 
 
 def _device(runtime: Runtime) -> Runtime:
-    """The runtime of the jobs, which run on machines that need not be like this one."""
+    """The runtime of the jobs, whose machines may differ from this one."""
     if runtime.device == "auto":
         raise AutosegError(
             "--device: expected the device of the jobs, found auto. They run on other machines, and a training run on a CPU "
@@ -96,7 +96,7 @@ def _device(runtime: Runtime) -> Runtime:
 
 
 def _of_fold(words: Words, asked: argparse.Namespace, fold: str) -> Words:
-    """The same command for one fold: whichever word changes the fold, and nothing else, is the fold."""
+    """The same command for one fold: replaces the word that sets the fold and changes nothing else."""
     from autoseg.cli import parse
 
     wanted: dict[str, object] = {**vars(asked), "fold": fold}

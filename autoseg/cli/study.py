@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import study
 
     if args.engine == "local":
-        share_cores(before, args.device)  # of predictions by two models together; each training run looks for itself
+        share_cores(before, args.device)  # for predictions of ensembles; each training run checks for itself
     done = study(args.dataset, workspace_of(args), options_from(args, StudyOptions()), runtime_of(args))
     print(done.summary())
     return 1 if done.failures else 0

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_restart() -> bool:
-    """Whether this command was started again by ``torchrun`` or by SLURM: what it made so far is then gone on with."""
+    """Whether ``torchrun`` or SLURM restarted this command; the training run is then resumed."""
     return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 

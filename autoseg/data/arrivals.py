@@ -1,8 +1,8 @@
-"""Scans that arrive in a folder: which of them are whole.
+"""Which scans arriving in a folder are complete.
 
-Nothing tells when a file has been copied. A scan counts as whole once none of its files has changed for so long; a DICOM
-series whose headers say of how many images it is, and a scan of several channels, are waited for longer where some are
-missing. The files of one scan, with sizes and times, are its *stamp*: another stamp is another scan under the same name.
+Nothing signals the end of a copy. A scan counts as complete once none of its files has changed for ``rest_seconds``. If files
+are missing from a DICOM series whose headers state the number of images, or from a scan of several channels, the wait is
+longer. The sizes and times of a scan's files are its *stamp*: a new stamp is a new scan under the same name.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["Arrival", "Inbox"]
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 10  # times as long as for others, a scan is waited for of which something is missing
-Stamp = tuple[int, int]  # bytes, and nanoseconds of the last change
+PATIENCE = 10  # factor on the wait for a scan with missing files
+Stamp = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A scan that is whole: the ``cases`` in it (a DICOM series may hold several volumes), or why it holds none, its ``fault``.
+    """A complete scan: its ``cases`` (a DICOM series may hold several volumes), or the ``fault`` why it has none.
 
-    ``key`` names it among the scans of the folder, ``stamp`` its files as they are, ``ending`` those of its label maps.
+    ``key`` names it among the scans of the folder, ``stamp`` is the state of its files, ``ending`` is that of its label maps.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class _Group:
-    """Files that are one scan, with how many there should be; 0 where nobody says."""
+    """The files of one scan, and how many there should be; 0 if unknown."""
 
     key: str
     paths: tuple[Path, ...]
@@ -55,15 +55,15 @@ class _Group:
 
 @dataclass
 class Inbox:
-    """A folder that scans arrive in: in it ``CASE_0000.EXT`` or ``CASE.EXT``, and DICOM files in it or anywhere below.
+    """A folder in which scans arrive: ``CASE_0000.EXT`` or ``CASE.EXT`` directly in it, DICOM files anywhere below it.
 
     Attributes:
-        folder: that is looked at.
-        channels: how many a scan needs.
-        file_ending: of the scans that were learned from: pictures are scans where these were, and no others else.
-        rest_seconds: for which the files of a scan must stay as they are.
+        folder: folder to watch.
+        channels: number of channels that a scan needs.
+        file_ending: of the training scans; pictures count as scans only if the training scans were pictures.
+        rest_seconds: time for which the files of a scan must stay unchanged.
         inverts: see ``DicomSeries``.
-        handled: {key: stamp} of the scans that are not given again.
+        handled: {key: stamp} of the scans that are not returned again.
     """
 
     folder: Path
@@ -77,7 +77,7 @@ class Inbox:
     _told: set[str] = field(default_factory=set)
 
     def arrived(self, now: float) -> Iterator[Arrival]:
-        """The scans that are whole at ``now`` (seconds of a clock that never goes back) and were not ``handled``."""
+        """The scans that are complete at ``now`` (seconds of a monotonic clock) and not in ``handled``."""
         stamps = _stamps(self.folder)
         self._since = {
             path: known if (known := self._since.get(path)) and known[0] == stamp else (stamp, now)
@@ -95,7 +95,7 @@ class Inbox:
             yield self._arrival(group, stamp)
 
     def _groups(self, stamps: Mapping[Path, Stamp]) -> Iterator[_Group]:
-        """The scans that lie there, whole or not."""
+        """The scans in the folder, complete or not."""
         files: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
         series: dict[str, list[Path]] = defaultdict(list)
         wanted: dict[str, int] = {}
@@ -126,17 +126,17 @@ class Inbox:
             yield _Group(f"DICOM series ...{uid[-8:]} ({mark})", tuple(paths), wanted[uid], is_dicom=True)
 
     def _case(self, path: Path) -> str:
-        """Its name: without the number of a channel, where that is one."""
+        """The name of the case, without a channel number."""
         stem = case_name(path.name[: -len(ending_of(path))])
         match = NUMBER.fullmatch(stem)
         return match[1] if match and int(match[2]) < self.channels else stem
 
     def _wanted(self, paths: Iterable[Path]) -> int:
-        """So many files as channels, where the names have numbers; one file with all of them has none."""
+        """The number of files expected: one per channel if the names are numbered, else one with all channels."""
         return self.channels if any(self._case(path) != case_name(path.name[: -len(ending_of(path))]) for path in paths) else 1
 
     def _series_of(self, path: Path, stamp: Stamp) -> tuple[str, int] | None:
-        """(identifier, files of the series as it says), of each file looked up once; None for what is no DICOM image."""
+        """(series identifier, stated number of files), each file read once; None if it is not a DICOM image."""
         known = self._series.get(path)
         if known is None or known[0] != stamp:
             told = tell_series(path)
@@ -155,14 +155,14 @@ class Inbox:
         return Arrival(group.key, stamp, ".nii.gz", cases, "" if cases else "; ".join(found.left_out) or "it holds no volume")
 
     def _tell(self, sentence: str) -> None:
-        """Say something once."""
+        """Log a sentence once."""
         if sentence not in self._told:
             self._told.add(sentence)
             logger.warning("%s", sentence)
 
 
 def _stamps(folder: Path) -> dict[Path, Stamp]:
-    """{file: its stamp} of all files below a folder that are not hidden; what goes meanwhile is not there."""
+    """{file: stamp} of all files below a folder except hidden ones and those that disappear meanwhile."""
     found: dict[Path, Stamp] = {}
     for path in files_under(folder):
         if path.name[0] == ".":

@@ -1,8 +1,8 @@
-"""All that is wrong with a data set, as one list: what each scan found, and what only shows between cases.
+"""All findings about a data set in one list: those of single scans, and those that only show between cases.
 
-A case stands out where it is far from the median of all by two measures: by a plain factor, so that ordinary variety
-says nothing, and by more than five times the spread (the median absolute deviation, scaled to a standard deviation), so
-that data of several kinds are not reported case by case. Fewer than ``FEW`` cases have no median to speak of.
+A case is an outlier if it is far from the median in two ways: by a plain factor, so that ordinary variation is not
+reported, and by more than five times the spread (median absolute deviation, scaled to a standard deviation), so that
+mixed data are not reported case by case. Fewer than ``FEW`` cases are too few for a median.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ INTENSITY_FACTOR = 10.0
 def check_dataset(
     dataset: DatasetSpec, scans: Sequence[CaseScan] | None = None, *, workers: int | None = 1
 ) -> tuple[Finding, ...]:
-    """Every finding about a data set; () when all is well.
+    """Every finding about a data set; () if there are none.
 
     Args:
         dataset: DatasetSpec.
-        scans: what ``scan_dataset`` returned, made here if not given.
-        workers: threads, if the scan is made here.
+        scans: result of ``scan_dataset``; computed here if not given.
+        workers: threads, if the scans are made here.
 
     Returns:
-        tuple of Finding, one for each case it is about: errors, warnings, notes; within these by code and case.
+        tuple of Finding, one for each case concerned: errors, warnings, notes; within these by code and case.
         ``findings_table`` shortens it for reading.
     """
     scans = scan_dataset(dataset, workers=workers) if scans is None else scans
@@ -68,7 +68,7 @@ def check_dataset(
 
 
 def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
-    """The number of cases, and files that belong to none."""
+    """The number of cases, and files that belong to no case."""
     found = len(dataset.training)
     if dataset.num_training not in (None, found):
         message = f"numTraining: expected {shown(dataset.num_training)} cases, found {found}"
@@ -119,7 +119,7 @@ def _check_patients(dataset: DatasetSpec) -> Iterator[Finding]:
 
 
 def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """Own folds that cannot be used; and what is special about drawn ones."""
+    """Custom folds that cannot be used, and remarks on generated folds."""
     if path := own_splits(dataset.folder):
         try:
             read_splits(path, dataset.training)
@@ -138,7 +138,7 @@ def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Fi
 
 
 def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """Declared values that no label file holds, as far as they could be read."""
+    """Declared values that occur in no readable label file."""
     labels, readable = dataset.labels, [scan for scan in scans if scan.label_counts]
     found = {value for scan in readable for value, _ in scan.label_counts}
     where = f"found in none of {len(readable)}"
@@ -148,7 +148,7 @@ def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Itera
     def unused(what: str) -> str:
         return "Repair those labels first." if unread else f"Take {what} out of labels if it is not used."
 
-    if labels.has_regions:  # a value that no file has may be what a region is painted with
+    if labels.has_regions:  # an absent value may be the one that a region is painted with
         for name, group in labels.groups.items():
             if found and not found & set(group):
                 message = f"region {name}: expected one of its values {sorted(group)} in some case, {where}"
@@ -165,7 +165,7 @@ def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Itera
 
 
 def _check_annotated(dataset: DatasetSpec) -> Iterator[Finding]:
-    """In how many cases each structure is annotated, where that differs."""
+    """The number of cases in which each structure is annotated, if it differs."""
     counts = count_annotated((case.unlabelled for case in dataset.training), dataset.labels)
     if counts:
         named = ", ".join(f"{name} in {n}" for name, n in zip(dataset.labels.structures, counts, strict=True))
@@ -174,7 +174,7 @@ def _check_annotated(dataset: DatasetSpec) -> Iterator[Finding]:
 
 
 def _check_sides(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """Structures on opposite sides in all cases whose names do not say so, where mirroring would confuse them."""
+    """Left-right pairs that mirroring would confuse, because their names do not show the side."""
     if find_pairs(dataset.labels.structures):
         return  # then nothing is mirrored along x
     if pairs := opposite_pairs(scans, dataset.labels):
@@ -208,7 +208,7 @@ def _check_spacing(scans: Sequence[CaseScan]) -> Iterator[Finding]:
 
 
 def _check_intensities(name: str, number: int, scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """The range of a channel against the other cases; where that is usual, the mean of its foreground."""
+    """The range of a channel against the other cases; if it is usual, the mean of its foreground."""
     rows = [(scan.case, scan.channels[number]) for scan in scans]
     rows = [(case, channel) for case, channel in rows if channel.voxels and channel.high > channel.low]
     if len(rows) < FEW:
@@ -233,7 +233,7 @@ def _check_intensities(name: str, number: int, scans: Sequence[CaseScan]) -> Ite
 def _check_duplicates(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
     """The same voxels twice: in two cases, or in two channels of one.
 
-    A scan may be there twice where other structures are annotated each time; then both are of one patient, or folds share it.
+    A scan may occur twice with different structures annotated. Both copies must then belong to one patient, or folds share it.
     """
     patients = {case.id: case.patient for case in dataset.training}
     first: dict[tuple[str, ...], CaseScan] = {}
@@ -260,7 +260,7 @@ def _check_duplicates(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterat
 
 
 def _check_test_cases(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """Test images that are training images, byte for byte; test cases of patients who also teach."""
+    """Test images identical to training images, byte for byte; test cases of patients with training cases."""
     learnt_from = {case.patient: case.id for case in dataset.training}
     for case in dataset.test:
         if case.patient in learnt_from:
@@ -276,7 +276,7 @@ def _check_test_cases(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterat
 
 
 def _stands_out(values: np.ndarray, least: float) -> np.ndarray:
-    """Where values (cases, ...) are further than ``least`` and than ``SPREADS`` scaled MADs from their median; bool."""
+    """Where values (cases, ...) differ from their median by more than ``least`` and ``SPREADS`` scaled MADs; bool."""
     distance = np.abs(values - np.median(values, axis=0))
     spread = 1.4826 * np.median(distance, axis=0)  # equals the standard deviation for a normal distribution
     odd: np.ndarray = distance > np.maximum(least, SPREADS * spread)

@@ -1,12 +1,12 @@
-"""A data set as the user has it: a folder in nnU-Net's layout, read and never written.
+"""The user's data set: a folder in nnU-Net's layout, read and never written.
 
 ``dataset.json`` names channels and labels; images are ``imagesTr/CASE_0000.EXT`` (one file per channel), labels
-``labelsTr/CASE.EXT``. The optional key ``dataset`` lists the files of each case instead, wherever they lie:
-``{"CASE": {"images": [...], "label": ..., "patient": ...}}``; relative paths start at the data-set folder. The optional
-key ``patients``, case -> patient, keeps scans of one patient in one fold; without it the names of the cases tell. The
-optional key ``lesions`` lists structures that come in any number of pieces and are scored piece by piece too. The optional
-key ``test`` leaves cases out of all folds: a list of names, or files listed as under ``dataset``, label or not. The optional
-key ``annotated`` names the structures of cases in which not all were annotated (``partial``).
+``labelsTr/CASE.EXT``. Optional keys: ``dataset`` lists the files of each case instead, wherever they are:
+``{"CASE": {"images": [...], "label": ..., "patient": ...}}``; relative paths start at the data-set folder. ``patients``,
+case -> patient, keeps scans of one patient in one fold; without it, patients are guessed from the names of the cases.
+``lesions`` lists structures that come in any number of pieces and are also scored piece by piece. ``test`` leaves cases out
+of all folds: a list of names, or files listed as under ``dataset``, with or without label. ``annotated`` names the annotated
+structures of partially annotated cases (``partial``).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ REPEAT = re.compile(
     r"[_-](frame|phase|time|tp|visit|session|ses|scan|day|week|month|ed|es)[_-]?\d*$|(?<=^BraTS-[A-Z]{3}-\d{5})-\d{3}$",
     re.IGNORECASE,
 )
-NUMBER = re.compile(r"(.+)_(\d{4})")  # a name without its ending: the case, and what may be the channel
+NUMBER = re.compile(r"(.+)_(\d{4})")  # a name without its ending: the case, and possibly the channel
 
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: identifier, patient (cases of one patient never fall into different folds), and its files.
+    """One scan: identifier, patient (cases of one patient are always in the same fold), and files.
 
-    For prediction the only image may be a ``DicomSeries``. ``unlabelled`` are the numbers of the structures that nobody
+    For prediction, the only image may be a ``DicomSeries``. ``unlabelled`` are the numbers of the structures that were not
     annotated in it.
     """
 
@@ -70,19 +70,19 @@ class Case:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data-set folder, understood but not yet opened.
+    """A data-set folder; its images are not read yet.
 
     Attributes:
         name: ``name`` of the folder without its ``DatasetNNN_`` prefix.
         folder: the raw folder.
         channels: channel names in order.
         labels: meaning of the label values.
-        training, test: cases, sorted by identifier; no case is in both. Files named here need not exist: ``check_dataset``
-            tells.
+        training, test: cases, sorted by identifier; no case is in both. Their files may be missing; ``check_dataset``
+            reports that.
         file_ending: such as ``.nii.gz``.
-        num_training: ``numTraining`` as declared, or None; the cases are counted, so that it is only compared.
-        listed: the key ``dataset`` names the files, so that others in ``imagesTr`` mean nothing.
-        lesions: structures that are scored lesion by lesion too.
+        num_training: ``numTraining`` as declared, or None; only compared with the number of cases found.
+        listed: the key ``dataset`` names the files; other files in ``imagesTr`` are ignored.
+        lesions: structures that are also scored lesion by lesion.
     """
 
     name: str
@@ -107,7 +107,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
         DatasetSpec
 
     Raises:
-        DatasetError: no folder, no or broken ``dataset.json``, a key missing or of the wrong kind, or a folder whose
+        DatasetError: no folder, missing or broken ``dataset.json``, a key missing or of the wrong type, or a folder whose
             files follow none of the naming rules.
     """
     folder = Path(os.path.abspath(folder))
@@ -126,7 +126,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
         listing = _object(description, "dataset") if "dataset" in description else None
         cases = _listed_cases(folder, listing, patients, "dataset") if listing else ()
         test_listing, left_out = _test_entries(description.get("test", []))
-        test = _listed_cases(folder, test_listing, patients, "test")  # takes the place of imagesTs
+        test = _listed_cases(folder, test_listing, patients, "test")  # replaces imagesTs
     except DatasetError as fault:
         raise DatasetError(f"{folder / 'dataset.json'}: {fault}") from None
     if not listing:
@@ -155,13 +155,13 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
 
 
 def cases_in(folder: str | Path, ending: str, n_channels: int) -> tuple[Case, ...]:
-    """The cases of a folder of images, ``CASE_0000.EXT`` and so on; for prediction. Empty where there are none.
+    """The cases in a folder of images, ``CASE_0000.EXT`` and so on; for prediction. Empty if there are none.
 
-    A folder of plain ``CASE.EXT`` files is read too, each with all channels; ``scan_1001.EXT`` is such a name if one is needed.
-    Segmentations of 3D Slicer (``CASE.seg.nrrd``) are no images.
+    Plain ``CASE.EXT`` files are also read, each with all channels; so is ``scan_1001.EXT`` if one channel is needed.
+    Segmentations of 3D Slicer (``CASE.seg.nrrd``) are not images.
 
     Raises:
-        DatasetError: one channel is needed, and the numbers may be those of channels as well as of cases.
+        DatasetError: one channel is needed, and the numbers may be those of channels or of cases.
     """
     folder = Path(folder)
     names = {
@@ -173,17 +173,17 @@ def cases_in(folder: str | Path, ending: str, n_channels: int) -> tuple[Case, ..
 
 
 def numbers_are_channels(names: Iterable[str], n_channels: int, where: str = "") -> bool:
-    """Whether ``_0000``, ``_0001`` ... at the end of names are numbers of channels, rather than of cases.
+    """Whether ``_0000``, ``_0001`` ... at the end of names are channel numbers rather than case numbers.
 
-    They are where some begin at 0, unless one channel is wanted and there are further numbers: then only where several
-    cases have the same ones, of which the first is taken.
+    They are channel numbers if some start at 0. If one channel is wanted and there are further numbers, several cases must
+    also have the same numbers; the first channel is then used.
 
     Args:
         names: of files without their endings.
         where: the folder, for the message.
 
     Raises:
-        DatasetError: one channel is wanted, and they may be either.
+        DatasetError: one channel is wanted, and the numbers may be either.
     """
     stems: dict[str, set[int]] = {}
     for name in names:
@@ -195,7 +195,7 @@ def numbers_are_channels(names: Iterable[str], n_channels: int, where: str = "")
     if n_channels > 1 or not further:
         return True
     if any(numbers != set(range(len(numbers))) for numbers in stems.values()):
-        return False  # with gaps: numbers of cases
+        return False  # with gaps: case numbers
     if len(stems) > 1 and len({len(numbers) for numbers in stems.values()}) == 1:
         return True
     stem, numbers = next(iter(further.items()))
@@ -207,18 +207,18 @@ def numbers_are_channels(names: Iterable[str], n_channels: int, where: str = "")
 
 
 def guess_patient(case_id: str) -> str:
-    """The identifier without a trailing frame, phase or visit: 'patient001_frame12' belongs to 'patient001'.
+    """The case identifier without a trailing frame, phase or visit: 'patient001_frame12' belongs to 'patient001'.
 
-    Only where a number is left that can tell patients apart: 'brain_scan_12' stays as it is.
+    Only if the rest has a number that can distinguish patients: 'brain_scan_12' is unchanged.
     """
     patient = REPEAT.sub("", case_id)
     return patient if re.search(r"\d", patient) else case_id
 
 
 def guess_patients(case_ids: Iterable[str]) -> dict[str, str]:
-    """{case: patient} by ``guess_patient``; each case by itself where that would leave too few patients to fill the folds.
+    """{case: patient} by ``guess_patient``; each case is its own patient if too few patients would remain for the folds.
 
-    'study2_scan_001' and its like are then one study of many patients rather than many scans of one.
+    Names such as 'study2_scan_001' then mean one study of many patients, not many scans of one patient.
     """
     guessed = {case: guess_patient(case) for case in case_ids}
     too_few = len(set(guessed.values())) < ENOUGH_PATIENTS <= len(guessed)
@@ -272,7 +272,7 @@ def _channel_names(channels: object) -> tuple[str, ...]:
 
 
 def _require_names(folder: Path, ending: str) -> None:
-    """Refuse a folder where no file follows the rules; a single odd file is for ``check_dataset`` to report."""
+    """Refuse a folder in which no file follows the rules; ``check_dataset`` reports single odd files."""
     for path in (folder / "imagesTr", folder / "labelsTr"):
         if not path.is_dir():
             present = ", ".join(sorted(other.name for other in _files(folder) if other.is_dir())) or "none"
@@ -294,10 +294,10 @@ def _require_names(folder: Path, ending: str) -> None:
 def _found_cases(
     images: Path, labels: Path | None, ending: str, n_channels: int, patients: dict[str, str], labelled: bool = True
 ) -> tuple[Case, ...]:
-    """Every case that has an image or a label, whether complete or not.
+    """Every case that has an image or a label, complete or not.
 
-    A number is that of a channel only where there are so many channels: with one, ``scan_1001`` is no file of ``scan``.
-    Where the folder holds nothing but ``_0000`` files, each is taken to hold all channels (colour pictures, 4D files).
+    A number is a channel number only if there are as many channels: with one channel, ``scan_1001`` is not a file of ``scan``.
+    If the folder holds only ``_0000`` files, each is assumed to hold all channels (colour pictures, 4D files).
     """
     pattern = image_name(ending)
     there = {(case_name(match[1]), int(match[2])): path for path in _files(images) if (match := pattern.fullmatch(path.name))}
@@ -320,7 +320,7 @@ def _found_cases(
 
 
 def _ending_in(folder: Path, ending: str) -> list[Path]:
-    """The files of a folder with an ending; of two that differ in its letters alone the one in small letters comes last."""
+    """The files of a folder with an ending, in any letter case; the ending in lower case comes last."""
     return sorted(path for path in _files(folder) if path.name.lower().endswith(ending.lower()))
 
 
@@ -350,9 +350,9 @@ def _listed_cases(folder: Path, listing: dict[str, Any], patients: dict[str, str
 
 
 def _test_entries(test: object) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(files listed as under ``dataset``, names of training cases to leave out) of the key ``test``.
+    """(files listed as under ``dataset``, names of training cases to leave out), from the key ``test``.
 
-    A list of paths, as the Decathlon writes it, says nothing: what lies in imagesTs is a test case anyway.
+    A list of paths, as in the Decathlon, is ignored: everything in imagesTs is a test case anyway.
     """
     if isinstance(test, dict):
         return test, ()
@@ -364,7 +364,7 @@ def _test_entries(test: object) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _leave_out(
     folder: Path, cases: tuple[Case, ...], test: tuple[Case, ...], names: tuple[str, ...]
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """(training, test): the cases ``names`` are moved from one to the other."""
+    """(training, test), with the cases ``names`` moved from training to test."""
     if unknown := sorted(set(names) - {case.id for case in (*cases, *test)}):
         raise DatasetError(
             f'{folder / "dataset.json"}: "test" names {", ".join(unknown[:4])}; there is no such case. Correct the names'

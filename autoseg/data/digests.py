@@ -1,4 +1,4 @@
-"""Whether a case is the one that was scanned earlier: digests of its files, of their voxels, and of what dataset.json says."""
+"""Whether a case is unchanged since an earlier scan: digests of its files, their voxels, and its dataset.json entries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoseg.imaging.raw import digest_of, read_bytes
 
 __all__ = ["content_digest", "key_of", "key_on_disk"]
 
-VERSION = 1  # of what a scan measures; scans of another version are not reused
+VERSION = 1  # of the measurements; scans of other versions are not reused
 
 
 def key_of(dataset: DatasetSpec, case: Case, digests: Sequence[str]) -> str:
@@ -33,7 +33,7 @@ def key_on_disk(case: Case, dataset: DatasetSpec) -> str:
 
 
 def content_digest(data: np.ndarray) -> str:
-    """Digest of the voxels as float32 in the order stored: equal for equal images, whatever the file type."""
+    """Digest of the voxels as float32 in stored order: equal for equal images in any file type."""
     state = hashlib.blake2b(str(data.shape).encode(), digest_size=8)
     with np.errstate(over="ignore"):  # wild numbers of a damaged float64 file
         for part in data.reshape(-1, *data.shape[2:]):  # (Y, X)

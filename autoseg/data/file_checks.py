@@ -1,7 +1,7 @@
-"""What is wrong with the files of one case. Each function returns findings; none raises because of a file.
+"""Checks of the files of one case. Each function returns findings; none raises because of a file.
 
-Grids are compared by their corners, in voxels: up to ``SAME_GRID`` is rounding in a header, up to ``SHIFTED_GRID`` is worth a
-warning, more means that voxels do not correspond.
+Grids are compared by their corners, in voxels: up to ``SAME_GRID`` is rounding in a header, up to ``SHIFTED_GRID`` gives a
+warning, and beyond that voxels do not correspond.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ __all__ = [
 
 SAME_GRID, SHIFTED_GRID = 0.01, 0.5  # voxels between corresponding corners
 LAST_SENTENCE = re.compile(r"(.*)\. ([A-Z].*)", re.DOTALL)
-LARGEST_RANGE = 2**20  # of label values that are counted in a table
+LARGEST_RANGE = 2**20  # range of label values that is counted with a table
 Counts = tuple[tuple[int, int], ...]  # (value, voxels), ascending
 
 
 def unreadable(case: str, path: Path, fault: Exception) -> Finding:
-    """The finding about a file that cannot be read; the refusals of our own readers end with their remedy."""
+    """The finding about an unreadable file; errors of our own readers end with their remedy."""
     message, remedy = f"{path}: {fault}", REMEDY
     if isinstance(fault, AutosegError):
         message = str(fault)
@@ -50,7 +50,7 @@ def unreadable(case: str, path: Path, fault: Exception) -> Finding:
 
 
 def check_presence(case: Case, ending: str) -> list[Finding]:
-    """Files of a case that are not there."""
+    """Missing files of a case."""
     missing = [path for path in case.image_paths if not path.is_file()]
     findings = []
     if len(missing) == len(case.image_paths):
@@ -64,8 +64,8 @@ def check_presence(case: Case, ending: str) -> list[Finding]:
 
 
 def _remedy_of_names(case: Case, wanted: Path, ending: str) -> str:
-    """What to do about a case without images: often they lie there, and their names lack the channel, or that of the label has
-    one. Cases may end in four digits, too."""
+    """What to do about a case without images. Often the images exist, but their names lack the channel number or the label's
+    name has one. Case names may also end in four digits."""
     similar, first = (wanted.with_name(name + ending) for name in (case.id, f"{case.id[:-4]}0000"))
     if case.label and image_name(ending).fullmatch(case.label.name) and first.is_file():
         return f"Labels carry no channel number: rename {case.label.name} to {case.id[:-5]}{ending}."
@@ -88,7 +88,7 @@ def check_intensities(case: str, path: Path, data: np.ndarray) -> list[Finding]:
 
 
 def check_channels(case: str, names: Sequence[str], ending: str, images: Sequence[FileContent]) -> list[Finding]:
-    """As many as ``names`` has, each with more than one intensity. ``ending`` is that of the images."""
+    """Check that there are as many channels as ``names``, each with more than one intensity. ``ending`` is the images'."""
     channels = [channel for image in images for channel in image.data]
     findings = []
     if len(channels) != len(names):
@@ -105,10 +105,10 @@ def check_channels(case: str, names: Sequence[str], ending: str, images: Sequenc
 
 
 def check_grids(case: str, first: FileContent | None, others: Iterable[tuple[Path, FileContent | None, bool]]) -> list[Finding]:
-    """Other files against the first image.
+    """Compare the grids of other files with the first image.
 
     Args:
-        others: (path, content, is a channel); ``read_volume`` refuses channels whose grids differ at all.
+        others: (path, content, whether it is a channel); ``read_volume`` refuses channels whose grids differ at all.
     """
     findings: list[Finding] = []
     for path, file, is_channel in others:
@@ -138,7 +138,7 @@ def _distance_voxels(geometry: Geometry, other: Geometry) -> float:
 
 
 def count_label(case: str, path: Path, data: np.ndarray) -> tuple[Counts, list[Finding]]:
-    """How often each value occurs in a label (C, Z, Y, X), ((value, voxels), ...) ascending; and the findings."""
+    """How often each value occurs in a label (C, Z, Y, X), as ((value, voxels), ...) ascending, and the findings."""
     if len(data) != 1:
         message = f"{path.name}: expected one value per voxel, found {len(data)} channels"
         return (), [Finding("error", case, "label-channels", message, "Merge the channels into one label map.")]
@@ -170,7 +170,7 @@ def check_label(case: str, path: Path, labels: LabelSchema, data: np.ndarray) ->
 
 
 def _first_fraction(label: np.ndarray) -> float | None:
-    """A value (Z, Y, X) that is no integer, NaN and infinities included; None where there is none."""
+    """A value of a (Z, Y, X) label that is not an integer (also NaN or infinite); None if there is none."""
     for part in label if label.dtype.kind == "f" else ():
         odd = part[~np.isfinite(part) | (part != np.rint(part))]
         if odd.size:

@@ -1,4 +1,4 @@
-"""What a person should know about the data, and as text: the worst first, equal ones of many cases together."""
+"""Findings about the data, and their text: worst first, equal findings of many cases together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import groupby
 __all__ = ["SEVERITIES", "Finding", "findings_table"]
 
 SEVERITIES = ("error", "warning", "note")
-NAMED = 5  # cases named in a line; JSON has them all
+NAMED = 5  # cases named in a line; the JSON file has all
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Finding:
 def findings_table(findings: Sequence[Finding]) -> str:
     """Lines of text, one paragraph for each kind of finding, and a count at the end.
 
-    Findings that share severity, code and remedy, and whose messages differ in numbers, cases and files alone, are one
-    paragraph: the first message in full, the other cases by name, those apart that have other numbers.
+    Findings with the same severity, code and remedy, whose messages differ only in numbers, cases and files, share one
+    paragraph: the first message in full, then the names of the other cases, separately for those with other numbers.
     """
     if not findings:
         return "no findings: every file was read and nothing is wrong"
@@ -60,7 +60,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
 
 
 def _pattern(message: str, cases: Container[str]) -> str:
-    """A message without what differs from case to case: numbers, and names of cases and of their files."""
+    """A message without the parts that differ between cases: numbers, and names of cases and files."""
 
     def common(word: re.Match[str]) -> str:
         name = re.split(r"[/\\]", word[0])[-1]
@@ -70,7 +70,7 @@ def _pattern(message: str, cases: Container[str]) -> str:
 
 
 def _listed(findings: Sequence[Finding]) -> str:
-    """The first files or cases of some findings, and how many more there are."""
+    """The first files or cases of some findings, and the number of others."""
     names = Counter(_file_or_case(finding) for finding in findings)
     listed = ", ".join(f"{name} ({n} times)" if n > 1 else name for name, n in list(names.items())[:NAMED])
     return listed + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
@@ -81,7 +81,7 @@ def _without_case(finding: Finding) -> str:
 
 
 def _file_or_case(finding: Finding) -> str:
-    """The file that a message begins with, which tells a case's image from its label; else the case."""
+    """The file at the start of a message, which distinguishes a case's image from its label; else the case."""
     file, colon, _ = finding.message.partition(": ")
     return file if colon and "." in file and " " not in file else finding.case or "the data set"
 

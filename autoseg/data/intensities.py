@@ -1,8 +1,8 @@
-"""The intensities of one channel of one case in numbers that do not grow with the image.
+"""The intensities of one channel of one case, in a fixed amount of numbers.
 
-A *sketch* stands for a distribution: its quantiles at the fixed ``LEVELS``, dense in the tails, where percentiles 0.5
-and 99.5 are read. It is of the foreground and needs labels; by the ``PERCENTILES`` of the whole image scans without
-labels are compared with others.
+A *sketch* represents a distribution by its quantiles at the fixed ``LEVELS``, dense in the tails, where percentiles 0.5
+and 99.5 are read. It describes the foreground and needs labels. Scans without labels are compared with others by the
+``PERCENTILES`` of the whole image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 __all__ = ["LEVELS", "PERCENTILES", "ChannelScan", "measure_channel", "percentiles_of"]
 
 PERCENTILES = (0.0, 0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5, 100.0)
-MOST_SAMPLED = 2**20  # voxels that percentiles of a scan are taken of
+MOST_SAMPLED = 2**20  # voxels from which percentiles of a scan are taken
 LEVELS = np.sin(np.linspace(0, np.pi / 2, 401)) ** 2  # 0 ... 1
 BLOCK = 2**20  # voxels held in float64 at a time
 
@@ -24,10 +24,10 @@ BLOCK = 2**20  # voxels held in float64 at a time
 class ChannelScan:
     """Intensities of one channel of one case.
 
-    ``voxels`` to ``sketch`` describe the labelled foreground, that is every voxel with a label other than 0; they are
-    zeros and an empty sketch where there is none. ``low`` and ``high`` are percentiles 0.5 and 99.5 of the voxels where
-    some channel is not zero; ``unit_mean`` and ``unit_std`` are over the crop, clipped to these and scaled to [0, 1],
-    and are zeros for a constant image. ``percentiles`` are as ``percentiles_of`` gives them, () in scans of older versions.
+    ``voxels`` to ``sketch`` describe the labelled foreground (every voxel with a label other than 0); without foreground
+    they are zeros and an empty sketch. ``low`` and ``high`` are percentiles 0.5 and 99.5 of the voxels where some channel
+    is not zero. ``unit_mean`` and ``unit_std`` are over the crop, clipped to these and scaled to [0, 1]; zeros for a
+    constant image. ``percentiles`` are those of ``percentiles_of``, () in scans of older versions.
     """
 
     voxels: int
@@ -44,18 +44,18 @@ class ChannelScan:
 
 
 def percentiles_of(channel: np.ndarray, inside: np.ndarray) -> tuple[float, ...]:
-    """The ``PERCENTILES`` of the voxels inside, to seven digits; at most ``MOST_SAMPLED`` voxels are looked at, evenly spread.
+    """The ``PERCENTILES`` of the voxels inside, to seven digits, from at most ``MOST_SAMPLED`` evenly spread voxels.
 
     Args:
         channel: (Z, Y, X) numbers of any type, not NaN.
-        inside: (Z, Y, X) bool; where it is empty all voxels count.
+        inside: (Z, Y, X) bool; if it is empty, all voxels count.
     """
     steps = [1, 1, 1]
     while math.prod(left := [-(-n // step) for n, step in zip(channel.shape, steps, strict=True)]) > MOST_SAMPLED:
         steps[left.index(max(left))] += 1
     some = tuple(slice(None, None, step) for step in steps)
     values = channel[some][inside[some]]
-    ascending = np.sort(values if values.size else channel[some].ravel())  # quicker than a partition for each of them
+    ascending = np.sort(values if values.size else channel[some].ravel())  # faster than one partition per percentile
     at = np.rint(np.array(PERCENTILES) / 100 * (len(ascending) - 1)).astype(int)
     return tuple(float(f"{value:.7g}") for value in ascending[at].tolist())
 
@@ -94,15 +94,15 @@ def measure_channel(channel: np.ndarray, inside: np.ndarray, foreground: np.ndar
 
 
 def _sketch(ascending: np.ndarray) -> tuple[float, ...]:
-    """Quantiles of sorted values at ``LEVELS``: values that occur, to seven digits."""
+    """Quantiles of sorted values at ``LEVELS``; each is a value that occurs, to seven digits."""
     at = np.minimum((LEVELS * len(ascending)).astype(np.int64), len(ascending) - 1)
     return tuple(float(f"{value:.7g}") for value in ascending[at].tolist())
 
 
 def _moments(values: np.ndarray, low: float = -np.inf, high: float = np.inf) -> tuple[float, float]:
-    """Mean and variance of values clipped to [low, high], float64, block by block; any array that is not empty."""
+    """Mean and variance of a non-empty array clipped to [low, high], in float64, block by block."""
     step = max(1, BLOCK // values[0].size)
-    shift = float(np.clip(values.flat[0], low, high))  # against cancellation where the mean is far from 0
+    shift = float(np.clip(values.flat[0], low, high))  # against cancellation if the mean is far from 0
     total, squares = 0.0, 0.0
     for start in range(0, len(values), step):
         block = values[start : start + step].astype(np.float64).ravel()

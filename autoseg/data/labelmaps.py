@@ -1,10 +1,10 @@
-"""Which label maps lie in a folder, and what their values mean. Anybody's maps: references, predictions, another tool's.
+"""The label maps in a folder and the meaning of their values: references, predictions, maps of other tools.
 
-A file is a label map by its ending, in small or capital letters. Where several kinds of files lie together the more telling
-ones count: segmentations of 3D Slicer (``.seg.nrrd``) rather than plain ``.nrrd``, which are then the scans; volumes rather
-than pictures, which may be views of them; DICOM where there is nothing else. What autoseg derives from a map or a scan
-(``CASE_iso``, ``CASE_iso_cubic``, ``CASE.seg.nrrd``) is no map of a case of its own; it is known by the record beside it or by
-its header, never by its name.
+Label maps are recognised by their ending, in upper or lower case. If a folder holds several kinds of files, the more specific
+kind counts: segmentations of 3D Slicer (``.seg.nrrd``) before plain ``.nrrd``, which are then the scans; volumes before
+pictures, which may be views of them; DICOM only if there is nothing else. Files that autoseg derives from a map or a scan
+(``CASE_iso``, ``CASE_iso_cubic``, ``CASE.seg.nrrd``) are not maps of their own cases. They are recognised by the record beside
+them or by their header, never by name.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_lab
 
 logger = logging.getLogger(__name__)
 
-DERIVED = ("_iso", "_iso_cubic")  # what may follow the name of a case in files that are derived from it
+DERIVED = ("_iso", "_iso_cubic")  # suffixes of a case's name in derived files
 SIGN = "derived:"  # how their headers begin
 MADE_BY = "autoseg "  # how the records of what we write begin
 
 
 @dataclass(frozen=True)
 class LabelMaps:
-    """``maps``: {case: path}, sorted by case; ``left_out``: a sentence for each kind of file that was passed over."""
+    """``maps``: {case: path}, sorted by case; ``left_out``: a sentence for each kind of file left out."""
 
     maps: dict[str, Path]
     left_out: tuple[str, ...] = ()
@@ -54,13 +54,13 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of predictions that were made just now.
+    """What is known about predictions that were just made.
 
     Attributes:
         labels: what their values mean.
         ending: of their files.
         cases: names to score.
-        images: the scans of each case, for the page.
+        images: the scans of each case, for the HTML report.
     """
 
     labels: LabelSchema
@@ -75,7 +75,7 @@ def label_maps(folder: str | Path) -> dict[str, Path]:
 
 
 def told_maps(folder: str | Path) -> dict[str, Path]:
-    """{case: path} of the label maps in a folder; what was passed over is logged as a warning."""
+    """{case: path} of the label maps in a folder; files left out are logged as warnings."""
     found = find_label_maps(folder)
     for sentence in found.left_out:
         logger.warning("left out: %s", sentence)
@@ -83,17 +83,17 @@ def told_maps(folder: str | Path) -> dict[str, Path]:
 
 
 def find_label_maps(folder: str | Path) -> LabelMaps:
-    """The label maps in a folder, each case once; of a data-set folder the labels of its cases, training and test.
+    """The label maps in a folder, each case once; in a data-set folder, the labels of its training and test cases.
 
-    Where a case has files of two endings the one of most files counts.
+    If a case has files with two endings, the more common ending counts.
 
     Raises:
-        AutosegError: no such folder. A folder without label maps is no error.
+        AutosegError: no such folder. A folder without label maps is not an error.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
-    files = sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())  # also links to nowhere
+    files = sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())  # also broken links
     known = [path for path in files if path.name.lower().endswith(tuple(FORMATS))]
     copies = _copies(known)
     segmentations = [path for path in known if is_slicer_segmentation(path) and path not in copies]
@@ -129,7 +129,7 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
 
 
 def references_in(folder: str | Path) -> dict[str, Path]:
-    """{case: path} of the label maps in a folder, as ``told_maps``; AutosegError where there are none."""
+    """{case: path} of the label maps in a folder, as ``told_maps``; AutosegError if there are none."""
     found = told_maps(folder)
     if not found:
         raise AutosegError(
@@ -141,18 +141,18 @@ def references_in(folder: str | Path) -> dict[str, Path]:
 def named_labels(
     folders: str | Path | Sequence[str | Path], maps: Mapping[str, Path], *, labels: str | Path | None = None
 ) -> LabelSchema | None:
-    """What files say about the values of label maps, without a look at their voxels; None where nothing does.
+    """The meaning of label values from files, without reading voxels; None if no file gives it.
 
-    In this order: ``labels``; a dataset.json in one of the folders or beside it; the ``CASE.json`` or ``run.json`` of a
-    prediction. Names that each map carries itself (DICOM segmentations, ``.seg.nrrd``) are its own: see ``segment_names``.
+    In this order: ``labels``; a dataset.json in or beside one of the folders; the ``CASE.json`` or ``run.json`` of a
+    prediction. Names stored in a map itself (DICOM segmentations, ``.seg.nrrd``) are read by ``segment_names``.
 
     Args:
-        folders: of the maps, and others that may hold a dataset.json; the first that does counts.
+        folders: of the maps, and others that may hold a dataset.json; the first one found counts.
         maps: {case: path}.
         labels: path of a dataset.json.
 
     Raises:
-        AutosegError: ``labels`` is no dataset.json.
+        AutosegError: ``labels`` is not a dataset.json.
     """
     several = [folders] if isinstance(folders, str | Path) else folders
     places = [Path(folder) for folder in several]
@@ -175,16 +175,16 @@ def schema_of(
     labels: str | Path | None = None,
     also: Iterable[Path] = (),
 ) -> LabelSchema:
-    """What the values of label maps mean: ``named_labels``, else the names that maps carry themselves, else "label N".
+    """The meaning of label values: ``named_labels``, else the names stored in the maps, else "label N".
 
-    Values to which no map gives a name follow as "label N". What a dataset.json does not declare is left to it.
+    Values without a name in any map follow as "label N". Values that a dataset.json does not declare are not added.
 
     Args:
-        also: further maps whose values count too, such as predictions beside references; those that cannot be read are
-            passed over, since that is told where they are used.
+        also: further maps whose values count, such as predictions beside references; unreadable ones are skipped here,
+            since they are reported where they are used.
 
     Raises:
-        DatasetError: nothing is named and no value but 0 occurs; maps that name one value differently.
+        DatasetError: no names and no value but 0; maps that name one value differently.
     """
     if told := named_labels(folders, maps, labels=labels):
         return told
@@ -197,7 +197,7 @@ def schema_of(
 
 
 def completed(schema: LabelSchema | None, values: Iterable[int]) -> LabelSchema:
-    """The schema and, for each value that it does not declare, a structure "label N"; None for a schema without any."""
+    """The schema plus a structure "label N" for each undeclared value; None if it would have no structure."""
     schema = schema or LabelSchema((), (), False, ())
     rest = sorted(set(values) - set(schema.declared_values) - {schema.ignore})
     return LabelSchema(
@@ -210,12 +210,12 @@ def completed(schema: LabelSchema | None, values: Iterable[int]) -> LabelSchema:
 
 
 def _kind(path: Path) -> str:
-    """Files of one kind were written by one tool."""
+    """The kind of a file; files of one kind come from one tool."""
     return SEGMENTATION if path.name.lower().endswith(SEGMENTATION) else ending_of(path)
 
 
 def _derived(paths: Iterable[Path]) -> set[Path]:
-    """Those that autoseg derived from others."""
+    """The files that autoseg derived from others."""
     found = set()
     for path in paths:
         stem = stem_of(path)
@@ -226,9 +226,9 @@ def _derived(paths: Iterable[Path]) -> set[Path]:
 
 
 def _copies(paths: Sequence[Path]) -> set[Path]:
-    """Segmentations of 3D Slicer that autoseg made from the label maps beside them; one that was edited since is no copy.
+    """``.seg.nrrd`` files that autoseg made from the label maps beside them; a file edited since is not a copy.
 
-    Slicer writes a header of its own, so both the header and the record must say so.
+    Slicer writes its own header, so both the header and the record must confirm it.
     """
     names = {path.name for path in paths}
     found = set()
@@ -240,7 +240,7 @@ def _copies(paths: Sequence[Path]) -> set[Path]:
 
 
 def _record_beside(path: Path, case: str) -> dict[str, Any]:
-    """The ``CASE.json`` that we wrote beside a map; {} where there is none, or another's."""
+    """The ``CASE.json`` that autoseg wrote beside a map; {} if there is none, or another program's."""
     manifest = path.parent / f"{case}.json"
     try:
         record = read_json(manifest) if manifest.is_file() else {}
@@ -250,7 +250,7 @@ def _record_beside(path: Path, case: str) -> dict[str, Any]:
 
 
 def _of_predictions(maps: Mapping[str, Path]) -> LabelSchema | None:
-    """The labels of the model that the maps were predicted with, where all of them say the same."""
+    """The labels of the model that predicted the maps, if all records agree."""
     for folder in {path.parent for path in maps.values()}:
         run = _record_beside(folder / "run", "run")
         if isinstance(run.get("labels"), dict) and "structures" in run["labels"]:
@@ -265,7 +265,7 @@ def _of_predictions(maps: Mapping[str, Path]) -> LabelSchema | None:
 
 
 def _of_segments(maps: Mapping[str, Path]) -> LabelSchema | None:
-    """The names that maps carry themselves."""
+    """The names stored in the maps."""
     known: dict[int, str] = {}
     for path in maps.values():
         for name, value in segment_names(path).items():
@@ -283,7 +283,7 @@ def _schema(groups: Mapping[str, tuple[int, ...]]) -> LabelSchema:
 
 
 def _values_in(path: Path) -> list[int]:
-    """The label values of a map; none of one that cannot be read."""
+    """The label values of a map; [] if it cannot be read."""
     try:
         found: list[int] = np.unique(read_label_volume(path).data).tolist()
     except AutosegError:

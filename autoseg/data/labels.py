@@ -1,9 +1,9 @@
-"""What the numbers in a label file mean.
+"""The meaning of the numbers in a label file.
 
-Three numberings, kept apart by name. A *value* is what stands in the file (any integer, gaps allowed). A *code* is its
-position among the declared values, 0 for background, -1 for voxels to ignore; the pipeline works on codes. A *head*
-is an output channel of the network: without regions, head k is code k (softmax, background first); with regions, head r
-is region r (sigmoid), and a region is a set of codes.
+Three numberings, kept apart by name. A *value* is the number in the file (any integer, gaps allowed). A *code* is its
+position among the declared values, 0 for background, -1 for voxels to ignore; the pipeline uses codes. A *head* is an
+output channel of the network: without regions, head k is code k (softmax, background first); with regions, head r is
+region r (sigmoid), and a region is a set of codes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["IGNORE", "LabelSchema", "groups_of", "read_labels"]
 IGNORE = -1
 BLOCK = 2**18  # voxels that are looked up at a time
 UNDECLARED = -2  # only while encoding
-LARGEST_TABLE = 2**20  # of label values that are encoded by a table
-LOWEST, HIGHEST = -(2**31), 2**31 - 1  # what a label file can be written with
+LARGEST_TABLE = 2**20  # range of label values that is encoded with a table
+LOWEST, HIGHEST = -(2**31), 2**31 - 1  # range of values in a written label file
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class LabelSchema:
 
     Attributes:
         structures: names of the foreground structures or regions, in head order.
-        values: for each structure the label values that belong to it (one, or several for a region).
-        has_regions: structures are regions that may overlap: sigmoid heads.
+        values: the label values of each structure (one, or several for a region).
+        has_regions: structures are regions that may overlap, with sigmoid heads.
         paint_values: the value written for each structure; later structures overwrite earlier ones, see ``paint_codes``.
         ignore: label value of voxels without annotation, or None.
-        overwrite: a later region always replaces what is painted, also where another value means both together.
+        overwrite: a later region always overwrites earlier ones, even if another value means both together.
     """
 
     structures: tuple[str, ...]
@@ -63,44 +63,44 @@ class LabelSchema:
 
     @property
     def declared_values(self) -> tuple[int, ...]:
-        """Every value that may stand in a file, without ``ignore``: 0 first, then ascending; entry c has code c."""
+        """Every value permitted in a file, except ``ignore``: 0 first, then ascending; entry c has code c."""
         found = {value for group in self.values for value in group} | set(self.paint_values)
         return (0, *sorted(found - {0}))
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
-        """{structure: the label values that belong to it}, in head order."""
+        """{structure: its label values}, in head order."""
         return dict(zip(self.structures, self.values, strict=True))
 
     @property
     def painted(self) -> dict[int, str]:
-        """{value in a label map that we write: its structure}, in head order."""
+        """{value in a written label map: its structure}, in head order."""
         return dict(zip(self.paint_values, self.structures, strict=True))
 
     @property
     def n_heads(self) -> int:
-        """Output channels of a network: regions, or background and structures."""
+        """Number of output channels of a network: regions, or background and structures."""
         return len(self.structures) + (0 if self.has_regions else 1)
 
     @property
     def structure_codes(self) -> tuple[tuple[int, ...], ...]:
-        """For each structure the codes that belong to it."""
+        """The codes of each structure."""
         code = {value: i for i, value in enumerate(self.declared_values)}
         return tuple(tuple(sorted(code[value] for value in group)) for group in self.values)
 
     @property
     def paint_codes(self) -> tuple[tuple[int, ...], ...]:
-        """What painting each structure makes of each code: (structures, codes), for ``logits_to_codes``.
+        """The code that results from painting each structure over each code: (structures, codes), for ``logits_to_codes``.
 
-        The code of exactly the structures that were found so far, if a value means them together: so overlap is kept and the
-        order is no matter. Otherwise, and always with ``overwrite``, the structure's own value.
+        If a value means exactly the structures found so far, its code is used: overlap is kept and the order does not matter.
+        Otherwise, and always with ``overwrite``, the code of the structure's own value is used.
         """
         n_codes, own = len(self.declared_values), [self.declared_values.index(value) for value in self.paint_values]
         if self.overwrite:
             return tuple((code,) * n_codes for code in own)
         members = [frozenset(r for r, codes in enumerate(self.structure_codes) if c in codes) for c in range(n_codes)]
         code_of = {group: code for code, group in reversed(list(enumerate(members)))}  # the lowest of equal ones,
-        code_of |= {members[code]: code for code in own}  # but rather one that is painted
+        code_of |= {members[code]: code for code in own}  # but a painted one has priority
         return tuple(tuple(code_of.get(group | {r}, own[r]) for group in members) for r in range(len(own)))
 
     def encode(self, values: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ class LabelSchema:
             values: integer array of any shape.
 
         Returns:
-            int16 array of codes; ``IGNORE`` where the value is ``ignore``.
+            int16 array of codes; ``IGNORE`` for the value ``ignore``.
 
         Raises:
             DatasetError: a value that is not declared.
@@ -123,7 +123,7 @@ class LabelSchema:
             raise DatasetError(self._undeclared(values))
         if highest - lowest >= LARGEST_TABLE:
             return self._searched(values, known)
-        table = np.full(highest - lowest + 1, UNDECLARED, np.int16)  # a negative value indexes from the end
+        table = np.full(highest - lowest + 1, UNDECLARED, np.int16)  # negative values index from the end
         for value, code in known.items():
             table[value] = code
         codes = _looked_up(table, values)
@@ -132,21 +132,21 @@ class LabelSchema:
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Label values, int32, of codes, an integer array of any shape; none of them ``IGNORE``."""
+        """Codes (integer array of any shape, without ``IGNORE``) to int32 label values."""
         return _looked_up(np.array(self.declared_values, np.int32), codes)
 
     def _searched(self, values: np.ndarray, known: Mapping[int, int]) -> np.ndarray:
-        """``encode`` with memory by the number of labels, for values that lie far apart."""
+        """``encode`` for widely spaced values; memory grows with the number of labels only."""
         ascending = np.array(sorted(known), np.int64)
         codes = np.array([known[value] for value in ascending.tolist()], np.int16)
-        places = np.searchsorted(ascending, values)  # none beyond the last: the largest value is known
+        places = np.searchsorted(ascending, values)  # none past the end: the largest value is known
         if (ascending[places] != values).any():
             raise DatasetError(self._undeclared(values))
         found: np.ndarray = codes[places]
         return found
 
     def mask(self, values: np.ndarray, structure: int) -> np.ndarray:
-        """Boolean array: where the label *values* belong to structure number ``structure``."""
+        """Boolean array: True where a label *value* belongs to structure number ``structure``."""
         return np.isin(values, self.values[structure])
 
     def _undeclared(self, values: np.ndarray) -> str:
@@ -157,7 +157,7 @@ class LabelSchema:
 
 
 def _looked_up(table: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """``table[at]``, in a fraction of the memory: numpy makes indices of eight bytes of the whole array."""
+    """``table[at]`` in a fraction of the memory: numpy would convert the whole array to eight-byte indices."""
     flat = np.ravel(at)
     found = np.empty(flat.shape, table.dtype)
     for start in range(0, flat.size, BLOCK):
@@ -166,10 +166,10 @@ def _looked_up(table: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def groups_of(labels: object, where: object) -> dict[str, tuple[int, ...]]:
-    """{structure: its label values} from the ``labels`` of a ``CASE.json``, where one value may stand for itself.
+    """{structure: its label values} from the ``labels`` of a ``CASE.json``, in which a single value need not be a list.
 
     Raises:
-        DatasetError: it is something else; ``where`` is the file.
+        DatasetError: another content; ``where`` is the file, for the message.
     """
     try:
         found: dict[str, int | tuple[int, ...]] = from_json(dict[str, int | tuple[int, ...]], labels, f"{where}: labels")
@@ -185,13 +185,13 @@ def read_labels(entries: Mapping[str, Any], region_order: object = None) -> Labe
     """The schema from the ``labels`` of a dataset.json.
 
     Args:
-        entries: name -> value, or name -> list of values (a region). ``background`` may be left out, ``ignore`` is
+        entries: name -> value, or name -> list of values (a region). ``background`` may be left out; ``ignore`` is
             the value of voxels without annotation.
-        region_order: ``regions_class_order``, the value painted for each region, needed where regions exist.
+        region_order: ``regions_class_order``, the value painted for each region; required with regions.
 
     Raises:
-        DatasetError: anything that is not an integer, a background other than 0, a value used twice, a region order of
-            the wrong length or with values that its regions do not have.
+        DatasetError: a value that is not an integer, a background other than 0, a value used twice, a region order of
+            the wrong length or with values outside its regions.
     """
     entries = {str(name): _integers(name, value) for name, value in entries.items()}
     background = entries.pop("background", (0,))
@@ -228,7 +228,7 @@ def read_labels(entries: Mapping[str, Any], region_order: object = None) -> Labe
 
 
 def _region_order(regions: Mapping[str, tuple[int, ...]], order: object) -> tuple[int, ...]:
-    """The value painted for each region; it must belong to the region, or what is written could not be read back."""
+    """The value painted for each region; it must belong to the region, so that written maps can be read back."""
     if not isinstance(order, list | tuple) or len(order) != len(regions):
         raise DatasetError(
             f"regions_class_order: expected {len(regions)} values in dataset.json, one for each of "

@@ -1,8 +1,8 @@
-"""The fingerprint: scans of single cases, pooled.
+"""The fingerprint: the scans of all cases, pooled.
 
-Every case weighs the same, however large its structures are. Means and variances of cases add up exactly to those of
-the equally weighted mixture; its quantiles come from the sketches, each value counting for the share of the case that
-lies around it. Nothing but numbers per case is kept, so memory does not grow with the images.
+Every case has the same weight, however large its structures are. Means and variances of the cases combine exactly to those
+of the equally weighted mixture. Its quantiles come from the sketches; each value is weighted by the fraction of the case
+around it. Only numbers per case are kept, so memory does not grow with the images.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["measure_fingerprint"]
 
 
 def measure_fingerprint(dataset: DatasetSpec, scans: Iterable[CaseScan] | None = None) -> Fingerprint:
-    """The data set in numbers, for a planner.
+    """Measure the fingerprint of a data set, for a planner.
 
     Args:
         dataset: DatasetSpec.
-        scans: what ``scan_dataset`` returned, made here if not given. Scans of other cases are passed over, so that
+        scans: result of ``scan_dataset``; computed here if not given. Scans of other cases are ignored, so that
             cases can be left out of ``dataset`` without a new scan.
 
     Raises:
@@ -61,7 +61,7 @@ def measure_fingerprint(dataset: DatasetSpec, scans: Iterable[CaseScan] | None =
 
 
 def _pool(name: str, channels: Sequence[ChannelScan]) -> ChannelStats:
-    """``ChannelStats`` of the ``ChannelScan`` of all cases."""
+    """``ChannelStats`` from the ``ChannelScan`` of all cases."""
     labelled = [channel for channel in channels if channel.voxels]
     if not labelled:
         raise DatasetError(
@@ -88,10 +88,10 @@ def _pool(name: str, channels: Sequence[ChannelScan]) -> ChannelStats:
 
 
 def _quantiles(sketches: Sequence[Sequence[float]], levels: Sequence[float]) -> list[float]:
-    """Quantiles of the equally weighted mixture of the distributions that the sketches stand for; list of float."""
+    """Quantiles of the equally weighted mixture of the sketched distributions; list of float."""
     values = np.concatenate(sketches)
     order = np.argsort(values, kind="stable")
-    share = np.diff((LEVELS[1:] + LEVELS[:-1]) / 2, prepend=0, append=1)  # of its case, for each value of a sketch
+    share = np.diff((LEVELS[1:] + LEVELS[:-1]) / 2, prepend=0, append=1)  # fraction of its case, for each value of a sketch
     weights = (np.tile(share, len(sketches)) / len(sketches))[order]
     quantiles: list[float] = np.interp(levels, np.cumsum(weights) - weights / 2, values[order]).tolist()
     return quantiles

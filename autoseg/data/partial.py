@@ -1,12 +1,12 @@
-"""Cases in which only some structures were annotated, as in a data set that was joined from several.
+"""Cases in which only some structures were annotated, as in a data set joined from several.
 
-The key ``annotated`` of a ``dataset.json`` names, for such a case, the structures that somebody looked for:
-``{"liver_01": ["liver"], "organs_07": ["spleen", "kidney"]}``. A case that it does not name is annotated completely. Where
-files are listed, the list may stand in the entry of the case instead. A structure that is not among them is *unlabelled* in
-that case: its voxels, wherever they are, carry the value of the background, which says nothing about it there. It teaches
-nothing (``training.losses``), and it is not scored.
+The key ``annotated`` of a ``dataset.json`` lists the annotated structures of such a case:
+``{"liver_01": ["liver"], "organs_07": ["spleen", "kidney"]}``. Other cases are fully annotated. If files are listed, the list
+may be in the entry of the case instead. A structure that is not in the list is *unlabelled* in that case: its voxels have the
+background value, which means nothing for this structure. It does not contribute to the loss (``training.losses``) and is not
+scored.
 
-Other readers of the format pass the key over; they would take an unlabelled structure for background.
+Other readers of the format ignore the key and would treat an unlabelled structure as background.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ KEY = "annotated"
 
 
 def read_unlabelled(description: Mapping[str, Any], cases: Collection[str], labels: LabelSchema) -> dict[str, tuple[int, ...]]:
-    """{case: numbers of the structures that are unlabelled in it}, of the cases that lack any.
+    """{case: numbers of its unlabelled structures}, for cases that have any.
 
     Args:
-        description: what a ``dataset.json`` holds.
+        description: content of a ``dataset.json``.
         cases: names of all cases.
 
     Raises:
-        DatasetError: no such form; a case or a structure that does not exist; a case with no structure at all.
+        DatasetError: wrong form; a case or a structure that does not exist; a case without any structure.
     """
     found = description.get(KEY, {})
     if not isinstance(found, dict):
@@ -45,7 +45,7 @@ def read_unlabelled(description: Mapping[str, Any], cases: Collection[str], labe
 
 
 def _named(description: Mapping[str, Any]) -> dict[str, Any]:
-    """{case: what is said of its structures}, under the key and in the entries of listed cases."""
+    """{case: its list of structures}, from the key and from the entries of listed cases."""
     listed = [entries for key in ("dataset", "test") if isinstance(entries := description.get(key), dict)]
     inside = {
         case: entry[KEY] for entries in listed for case, entry in entries.items() if isinstance(entry, dict) and KEY in entry
@@ -62,9 +62,9 @@ def _lacking(case: str, names: object, labels: LabelSchema) -> tuple[int, ...]:
 
 
 def unlabelled_beside(folders: Iterable[str | Path], labels: LabelSchema) -> dict[str, tuple[int, ...]]:
-    """What a ``dataset.json`` in one of the folders or beside it says, as ``read_unlabelled``; {} where there is none.
+    """As ``read_unlabelled``, from a ``dataset.json`` in one of the folders or beside it; {} if there is none.
 
-    Of cases that are not in it, and of structures that are not among ``labels``, nothing is said.
+    Cases that are not in it, and structures that are not in ``labels``, are left out.
     """
     places = [Path(folder) for folder in folders]
     for path in (folder / "dataset.json" for folder in dict.fromkeys((*places, *(place.parent for place in places)))):
@@ -79,7 +79,7 @@ def unlabelled_beside(folders: Iterable[str | Path], labels: LabelSchema) -> dic
 
 
 def check_unlabelled(case: str, unlabelled: Collection[int], labels: LabelSchema, values: Iterable[int]) -> list[Finding]:
-    """An error where the label of a case holds values that belong to none but unlabelled structures."""
+    """An error if the label of a case has values that belong only to unlabelled structures."""
     owners = {value: [n for n, group in enumerate(labels.values) if value in group] for value in values}
     odd = [value for value, numbers in owners.items() if numbers and set(numbers) <= set(unlabelled)]
     if not odd:
@@ -91,7 +91,7 @@ def check_unlabelled(case: str, unlabelled: Collection[int], labels: LabelSchema
 
 
 def count_annotated(unlabelled: Iterable[Collection[int]], labels: LabelSchema) -> tuple[int, ...]:
-    """In how many cases each structure is annotated; () where every one is in all."""
+    """The number of cases in which each structure is annotated; () if all are annotated in all cases."""
     cases = list(unlabelled)
     if not any(cases):
         return ()

@@ -1,8 +1,8 @@
-"""One look at every file of a case: what is wrong with it, and its numbers.
+"""One pass over the files of a case: findings and measurements.
 
-Each file is read once. From the same arrays come the findings (files missing or damaged, grids that differ, values that
-nobody declared: ``file_checks``), the sizes and the intensity statistics (``intensities``), so that verification and
-fingerprint cost one pass together.
+Each file is read once. The same arrays give the findings (missing or damaged files, different grids, undeclared values:
+``file_checks``), the sizes and the intensity statistics (``intensities``), so verification and fingerprint need one pass
+together.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ __all__ = ["CaseScan", "scan_case", "scan_dataset"]
 
 @dataclass(frozen=True)
 class CaseScan:
-    """What one case looks like.
+    """Measurements and findings of one case.
 
     Attributes:
         case: identifier.
-        key: digest of the files and of what dataset.json says about them; equal keys, equal scans.
-        digests: of the bytes of each image file and then of the label file; "" if unreadable.
-        contents: digest of the voxels of each image and then of the label, whatever the file type; "" if unreadable.
+        key: digest of the files and their dataset.json entries; equal keys mean equal scans.
+        digests: of the bytes of each image file, then of the label file; "" if unreadable.
+        contents: digest of the voxels of each image, then of the label, independent of file type; "" if unreadable.
         orientation: three letters, array axes as stored; see ``Geometry.orientation``.
         label_counts: (value, voxels) of the label file, ascending.
-        findings: about this case alone. Where one is an error, nothing below is measured.
+        findings: about this case alone. If one is an error, nothing below is measured.
         full_shape: (z, y, x) voxels in canonical orientation.
-        shape: the same after cropping to the region that is not zero.
+        shape: the same after cropping to the nonzero region.
         spacing_mm: (z, y, x), canonical orientation.
         relative_crop: cropped / full volume, in (0, 1].
         channels: one entry per channel.
-        label_centres_mm: (value, (x, y, z) in RAS+) of the middle of the box around each label value but 0.
-        unlabelled: numbers of the structures that nobody annotated in it.
+        label_centres_mm: (value, (x, y, z) in RAS+): centre of the bounding box of each label value but 0.
+        unlabelled: numbers of the structures that were not annotated in it.
     """
 
     case: str
@@ -91,9 +91,9 @@ def scan_dataset(
     Args:
         dataset: DatasetSpec.
         workers: threads; see ``engines.map_cases``.
-        known: scans of an earlier time. One is returned again where files and dataset.json are the same (by digest, not
-            by date) and it had no error.
-        on_done: called with each ``Outcome`` as it comes.
+        known: earlier scans. A scan is reused if files and dataset.json are unchanged (by digest, not by date) and it
+            had no error.
+        on_done: called with each ``Outcome`` as it arrives.
 
     Returns:
         tuple of CaseScan in the order of ``dataset.training``; a case that fails is a scan with an error.
@@ -109,7 +109,7 @@ def scan_dataset(
 
 
 def scan_case(case: Case, dataset: DatasetSpec) -> CaseScan:
-    """Read every file of a case once; a CaseScan, whatever the files are like."""
+    """Read every file of a case once; always returns a CaseScan, even for damaged files."""
     files, findings = _read(case, dataset)
     images, label = [file for file in files[:-1] if file], files[-1]
     for path, image in zip(case.image_paths, files, strict=False):
@@ -140,7 +140,7 @@ def scan_case(case: Case, dataset: DatasetSpec) -> CaseScan:
 
 
 def _read(case: Case, dataset: DatasetSpec) -> tuple[list[FileContent | None], list[Finding]]:
-    """The files of a case, images and then the label, None in place of one that cannot be read; and the findings."""
+    """The files of a case, images then label, with None for an unreadable one; and the findings."""
     files: list[FileContent | None] = []
     findings: list[Finding] = []
     for path, is_label in (*((path, False) for path in case.image_paths), (case.label, True)):
@@ -151,7 +151,7 @@ def _read(case: Case, dataset: DatasetSpec) -> tuple[list[FileContent | None], l
             if path.is_file():
                 grid = files[0].geometry if files[0] else None
                 files[-1] = read_file(path, as_label=is_label, onto=grid)
-        except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
+        except Exception as fault:  # noqa: BLE001 - any error of a reader is a finding about its file
             finding = unreadable(case.id, path, fault)
             findings.append(replace(finding, message=finding.message.replace(str(path), path.name)))
     for note in dict.fromkeys(note for file in files if file for note in file.notes):
@@ -181,7 +181,7 @@ def _measure(images: Sequence[FileContent], label: FileContent) -> dict[str, Any
 
 
 def _centres(label: FileContent) -> tuple[tuple[int, tuple[float, float, float]], ...]:
-    """For each value but 0 the middle of its box, to a hundredth of a millimetre or less for small voxels."""
+    """The centre of each value's bounding box except 0, to 0.01 mm or finer for small voxels."""
     boxes = value_boxes(np.rint(label.data[0]).astype(np.int64, copy=False) if label.data.dtype.kind == "f" else label.data[0])
     middles = [(np.array(lower) + upper - 1) / 2 for lower, upper in boxes.values()]
     points = label.geometry.to_world(np.reshape(middles, (-1, 3))).tolist()
@@ -189,7 +189,7 @@ def _centres(label: FileContent) -> tuple[tuple[int, tuple[float, float, float]]
 
 
 def _failed(outcome: Outcome) -> CaseScan:
-    """The scan of a case where our own code failed: reported like any other fault of a case."""
+    """The scan of a case in which our own code failed; reported like any other fault of a case."""
     message = f"the scan stopped: {type(outcome.error).__name__}: {outcome.error}"
     finding = Finding("error", outcome.name, "scan-failed", message, "Look at the files; report it if they are sound.")
     return CaseScan(outcome.name, "", (), (), "", (), (finding,))

@@ -1,8 +1,7 @@
-"""Structures that are told apart by their side in all cases, whatever they are called.
+"""Structures that differ by their side in all cases, whatever their names.
 
-Two structures of similar size, of which one lies on the right of the other in every case and at about the same height and
-depth, are left and right of something. Where their names do not say so (see ``planners.mirror``) they are mirrored into each
-other.
+Two structures of similar size are a left-right pair if one is to the right of the other in every case, at about the same
+height and depth. If their names do not show this (see ``planners.mirror``), mirroring turns one into the other.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from autoseg.data.scan import CaseScan
 
 __all__ = ["opposite_pairs"]
 
-FEWEST = 4  # cases that have both: with fewer, one lies on the same side of the other by chance
+FEWEST = 4  # cases with both: in fewer, the side may be the same by chance
 MOST_RATIO = 1.5  # of their voxels, in every case
 MOST_SLOPE = 0.5  # of their distance along y and along z over that along x, in every case
 
 
 def opposite_pairs(scans: Sequence[CaseScan], labels: LabelSchema) -> list[tuple[str, str]]:
-    """Pairs of names, the one on the patient's left first; [] where scans do not know where labels lie.
+    """Pairs of names, the one on the patient's left first; [] if scans have no label positions.
 
-    Structures that consist of several values (regions) are passed over.
+    Structures with several values (regions) are skipped.
     """
     single = {name: group[0] for name, group in labels.groups.items() if len(group) == 1}
     if (n := len(single)) < 2:
@@ -35,7 +34,7 @@ def opposite_pairs(scans: Sequence[CaseScan], labels: LabelSchema) -> list[tuple
         points = np.array([centres.get(value, (np.nan,) * 3) for value in single.values()])  # (n, 3) x, y, z
         sizes = np.array([voxels.get(value, 0) for value in single.values()], float)
         with np.errstate(invalid="ignore", divide="ignore"):
-            apart = points[:, None] - points  # of the row from the column
+            apart = points[:, None] - points  # position of the row's structure relative to the column's
             ratio = sizes[:, None] / sizes
             alike = (ratio <= MOST_RATIO) & (ratio >= 1 / MOST_RATIO)
             level = (np.abs(apart[..., 1:]) <= MOST_SLOPE * np.abs(apart[..., :1])).all(axis=-1)
@@ -43,6 +42,6 @@ def opposite_pairs(scans: Sequence[CaseScan], labels: LabelSchema) -> list[tuple
         together += there
         kept += there & alike & level
         sides += np.sign(np.nan_to_num(apart[..., 0])).astype(int)
-    found = (together >= FEWEST) & (kept == together) & (sides == together)  # the row on the right of the column
+    found = (together >= FEWEST) & (kept == together) & (sides == together)  # the row's structure is right of the column's
     names = list(single)
     return [(names[left], names[right]) for right, left in np.argwhere(found).tolist()]

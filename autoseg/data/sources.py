@@ -1,8 +1,8 @@
-"""Which files of a folder are the scans to work on, and what is left out and why.
+"""Which files of a folder are the input scans, and which are left out and why.
 
 A folder may hold scans of one *kind*: NIfTI, NRRD and MetaImage, pictures, DICOM series, or the cases of a data set. Two kinds
-side by side are refused, since nobody knows which is meant; pictures beside scans are views of them and left out. Nothing is
-left out without a sentence about it.
+side by side are refused as ambiguous. Pictures beside scans are taken as views of them and left out. Everything left out is
+reported.
 """
 
 import logging
@@ -23,7 +23,7 @@ __all__ = ["Inputs", "find_inputs", "image_files", "tell"]
 
 logger = logging.getLogger(__name__)
 
-NUMBER = re.compile(r"(.+)_(\d{4})")  # of a channel, behind the name of a case
+NUMBER = re.compile(r"(.+)_(\d{4})")  # name of a case and number of a channel
 DATA_SET, SERIES, PICTURE = "a data set", "DICOM series", "pictures"
 LISTED = 4  # names in a sentence
 
@@ -35,10 +35,10 @@ class Inputs:
     Attributes:
         cases: sorted by name, without labels.
         ending: of label maps that are written for them.
-        left_out: a sentence for each thing that lies there and is not used, with the reason. They are warnings, to be told
-            also where progress is not, and hold no path of a folder.
-        notes: sentences about DICOM series, such as that copies were left out; warnings as well.
-        told: sentences for eyes in front of the screen alone, since they may give away a patient.
+        left_out: a sentence for each thing found but not used, with the reason. These are warnings, shown even if progress
+            is not, and contain no folder paths.
+        notes: sentences about DICOM series, such as copies left out; also warnings.
+        told: sentences for the screen only, never stored, since they may identify a patient.
     """
 
     cases: tuple[Case, ...]
@@ -52,15 +52,15 @@ def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str
     """The scans in a file, a folder or a tree of DICOM series.
 
     Args:
-        source: a scan with all channels, a folder of ``CASE_0000.EXT`` (one file per channel) or ``CASE.EXT`` files (with all),
-            a data-set folder, whose test cases are meant, or a DICOM file, folder or tree, of which each series is a case.
-            Endings count in small and capital letters; links are followed.
-        channels: names of the channels that are needed.
-        file_ending: of the scans that were learned from; decides between two files of one scan.
+        source: a scan with all channels; a folder of ``CASE_0000.EXT`` (one file per channel) or ``CASE.EXT`` files (all
+            channels); a data-set folder, whose test cases are used; or a DICOM file, folder or tree, each series a case.
+            Endings may be in upper or lower case; links are followed.
+        channels: names of the required channels.
+        file_ending: of the training scans; decides between two files of one scan.
         inverts: see ``DicomSeries``.
 
     Raises:
-        AutosegError: nothing there; kinds of scans side by side; numbers in names that may or may not be channels.
+        AutosegError: nothing found; different kinds of scans; numbers in names that may or may not be channels.
     """
     source = Path(source)
     if source.is_file():
@@ -91,7 +91,7 @@ def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str
 
 
 def tell(inputs: Inputs) -> None:
-    """Log what was left out, which no one may overlook, and what is only for the eyes of whoever sits here."""
+    """Log what was left out as warnings, and what is only for the screen."""
     for sentence in (*(f"left out: {reason}" for reason in inputs.left_out), *inputs.notes):
         logger.warning("%s", sentence)
     for sentence in inputs.told:
@@ -99,9 +99,9 @@ def tell(inputs: Inputs) -> None:
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """The files of a folder that end as an image does, in small or capital letters, sorted; hidden ones do not count.
+    """The files of a folder with the ending of an image, in any letter case, sorted, without hidden ones.
 
-    A link to nothing is one of them, so that it fails as a case rather than be lost.
+    Broken links are included, so that they fail as cases and are not lost.
     """
     found = sorted(path for path in Path(folder).iterdir() if path.name[0] != "." and not path.is_dir())
     return [path for path in found if path.name.lower().endswith(tuple(FORMATS))]
@@ -117,10 +117,10 @@ def _kind(path: Path) -> str:
 
 
 def _chosen(source: Path, kinds: dict[str, list[Path]], beside: list[str], file_ending: str) -> tuple[str, list[str]]:
-    """(the kind that is meant, sentences about others); the other kinds are taken out of ``kinds``.
+    """(the kind to use, sentences about others); the other kinds are removed from ``kinds``.
 
     Args:
-        beside: what lies there besides files.
+        beside: what else is in the folder.
     """
     left_out = []
     if PICTURE in kinds and len(kinds) + len(beside) > 1 and file_ending not in PICTURES:
@@ -154,16 +154,16 @@ def _in_subfolders(source: Path) -> list[str]:
 
 
 def _ending(files: list[Path], file_ending: str) -> str:
-    """Of label maps for files of one kind: theirs, and of several the one that was learned from, else that of most."""
+    """The ending of label maps: that of the files; of several, that of the training scans, else the most common."""
     count = Counter(map(ending_of, files))
     return file_ending if file_ending in count else count.most_common(1)[0][0]
 
 
 def _cases(source: Path, files: list[Path], n_channels: int, file_ending: str) -> tuple[tuple[Case, ...], list[str]]:
-    """(cases, sentences about files that belong to none) of files of one kind.
+    """(cases, sentences about files that belong to no case), from files of one kind.
 
-    ``_0000`` and so on behind a name is a channel where all channels that are needed are numbered so. Where nothing but
-    ``_0000`` occurs each file is taken to hold all of them (colour pictures, 4D files).
+    ``_0000`` and so on after a name is a channel if all required channels are numbered. If only ``_0000`` occurs, each file
+    is assumed to hold all channels (colour pictures, 4D files).
     """
     files, left_out = _one_of_each_name(files, file_ending)
     numbered: dict[str, dict[int, Path]] = defaultdict(dict)
@@ -174,7 +174,7 @@ def _cases(source: Path, files: list[Path], n_channels: int, file_ending: str) -
     if not first:
         return tuple(Case(_stem(path), _stem(path), (path,), None) for path in files), left_out
     beyond = {frozenset(number for number in channels if number >= n_channels) for channels in numbered.values()}
-    if len(beyond) > 1 or (len(numbered) == 1 and any(beyond)):  # else each case has the same channels too many
+    if len(beyond) > 1 or (len(numbered) == 1 and any(beyond)):  # else each case has the same extra channels
         _refuse_numbers(source, numbered, n_channels)
     is_whole = all(number == 0 for channels in first.values() for number in channels if number < n_channels)
     cases = []
@@ -198,7 +198,7 @@ def _one_of_each_name(files: list[Path], file_ending: str) -> tuple[list[Path], 
 
 
 def _refuse_numbers(source: Path, numbered: dict[str, dict[int, Path]], n_channels: int) -> None:
-    """Numbers beyond the channels that not all names have: of scans, or of channels too many."""
+    """Refuse numbers beyond the channels if only some names have them: they may be scans or extra channels."""
     paths = [path for channels in numbered.values() for path in channels.values()]
     needed = f"_0000 to _{n_channels - 1:04d}" if n_channels > 1 else "_0000"
     raise AutosegError(
@@ -216,13 +216,13 @@ def _of_dataset(source: Path, left_out: list[str]) -> Inputs:
 
 
 def _is_bids(source: Path) -> bool:
-    """Whether anatomical scans of subjects lie there by the names of BIDS."""
+    """Whether the folder holds anatomical scans under BIDS names."""
     found = (path for inner in ("", "ses-*/") for path in source.glob(f"sub-*/{inner}anat/sub-*.nii*"))
     return next(found, None) is not None
 
 
 def _of_bids(source: Path, channels: Sequence[str]) -> Inputs:
-    """A case for each session of each subject."""
+    """One case for each session of each subject."""
     from autoseg.data.layouts.bids import find, suffixes
 
     there = suffixes(source)
@@ -245,7 +245,7 @@ def _of_bids(source: Path, channels: Sequence[str]) -> Inputs:
 
 
 def _of_series(source: Path, found: Any, channels: Sequence[str], file_ending: str, left_out: list[str]) -> Inputs:
-    """A case for each series; labels are written as NIfTI."""
+    """One case for each series; labels are written as NIfTI."""
     left_out = [*left_out, *found.left_out]
     if not found.series:
         listed = "".join(f"\n  left out: {sentence}" for sentence in left_out)

@@ -1,11 +1,11 @@
-"""Which cases teach and which test: folds that never divide a patient.
+"""Training and validation cases: folds that never divide a patient.
 
 A *fold* is one part of the cases, kept for validation. The folds of ``make_splits`` are those of scikit-learn's
-``KFold(n_folds, shuffle=True, random_state=seed)`` over the sorted cases, which other tools use with the same seed; so
-results can be compared case by case. Where patients have several cases the same is done with the sorted patients.
+``KFold(n_folds, shuffle=True, random_state=seed)`` over the sorted cases. Other tools use the same with the same seed, so
+results can be compared case by case. If patients have several cases, the sorted patients are split instead.
 
-Chance may leave a fold without a structure that few patients have. Only then the folds are *stratified*: as large as before,
-but the patients with the rarest structure are dealt out first, then those with the next.
+A fold may by chance lack a structure that few patients have. Only then are the folds *stratified*: the sizes stay the same,
+but the patients with the rarest structure are distributed first, then those with the next.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def make_splits(
 
     Args:
         cases: ``Case`` values in any order.
-        n_folds: at least 2; as many folds as patients where there are fewer of these.
+        n_folds: at least 2; reduced to the number of patients if there are fewer.
         seed: of the shuffle.
-        present: {case: the structures in its label}; None for folds that are never stratified.
+        present: {case: the structures in its label}; None to never stratify.
 
     Returns:
-        tuple of Split. Every case is in the validation part of exactly one.
+        tuple of Split. Every case is in exactly one validation part.
 
     Raises:
         DatasetError: fewer than two patients or folds.
@@ -87,7 +87,7 @@ def read_splits(path: str | Path, cases: Iterable[Case]) -> tuple[Split, ...]:
 
 
 def checked_splits(folds: object, cases: Iterable[Case], path: Path) -> tuple[Split, ...]:
-    """The folds of a file, checked as ``read_splits`` says; a name that is of no case goes no further."""
+    """The folds of a file, checked as in ``read_splits``; an unknown case name is an error."""
     if not isinstance(folds, list) or not folds:
         raise DatasetError(
             f'{path}: expected a list of {{"train": [...], "val": [...]}}, found {type(folds).__name__}. Correct it there'
@@ -99,11 +99,11 @@ def checked_splits(folds: object, cases: Iterable[Case], path: Path) -> tuple[Sp
 def structures_present(
     cases: Sequence[Case], scans: Iterable[CaseScan], labels: LabelSchema
 ) -> dict[str, frozenset[str]] | None:
-    """{case: frozenset of structures}, for ``make_splits``; None where the label of a case has not been read.
+    """{case: frozenset of structures}, for ``make_splits``; None if the label of a case has not been read.
 
     Args:
         cases: of a DatasetSpec.
-        scans: CaseScan values, also of other cases.
+        scans: CaseScan values; those of other cases are ignored.
         labels: LabelSchema.
     """
     values = {scan.case: {value for value, _ in scan.label_counts} for scan in scans if scan.label_counts}
@@ -119,7 +119,7 @@ def own_splits(folder: str | Path) -> Path | None:
 
 
 def _is_fair(parts: list[list[int]], found: list[frozenset[str]]) -> bool:
-    """Whether every structure of enough patients is in each part, and every other that can be is in two at least."""
+    """Whether each part has every structure of enough patients; rarer ones must be in at least two parts, if possible."""
     patients = Counter(structure for group in found for structure in group)
     for structure, n in patients.items():
         parts_with = sum(any(structure in found[i] for i in part) for part in parts)
@@ -129,7 +129,7 @@ def _is_fair(parts: list[list[int]], found: list[frozenset[str]]) -> bool:
 
 
 def _stratify(order: list[int], sizes: list[int], found: list[frozenset[str]]) -> list[list[int]]:
-    """Parts of the given sizes: the patients of the rarest structure are dealt out first, to where it is rarest so far."""
+    """Parts of the given sizes; patients with the rarest structure are assigned first, to the part with the fewest of it."""
     parts: list[list[int]] = [[] for _ in sizes]
     left = list(order)
 

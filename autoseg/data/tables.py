@@ -1,4 +1,4 @@
-"""Tables that people write: CSV and TSV, as editors, scripts and spreadsheets of any country save them."""
+"""Tables written by people: CSV and TSV, as saved by editors, scripts and spreadsheets of any locale."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SEPARATOR = re.compile("sep=(.)", re.IGNORECASE)
 
 
 def table_text(path: str | Path, *, error: type[AutosegError] = AutosegError) -> str:
-    """UTF-8, or UTF-16 where the file begins as such, as spreadsheets write it.
+    """The text of a file in UTF-8, or in UTF-16 with a byte-order mark, as spreadsheets write it.
 
     Raises:
-        error: not readable, or no text.
+        error: unreadable, or not text.
     """
     try:
         raw = Path(path).read_bytes()
@@ -28,9 +28,9 @@ def table_text(path: str | Path, *, error: type[AutosegError] = AutosegError) ->
 
 
 def table_rows(path: str | Path, *, error: type[AutosegError] = AutosegError) -> list[list[str]]:
-    """The cells of each line, which commas, semicolons or tabs divide, whichever the first line has most of.
+    """The cells of each line, separated by commas, semicolons or tabs, whichever is most frequent in the first line.
 
-    Comments and empty lines do not count, nor does a first line ``sep=;``, by which a spreadsheet tells what divides cells.
+    Comments and empty lines are skipped, and so is a first line ``sep=;``, with which spreadsheets state the separator.
     """
     lines = [line for line in table_text(path, error=error).splitlines() if line.strip() and not line.startswith("#")]
     told = SEPARATOR.fullmatch(lines[0]) if lines else None

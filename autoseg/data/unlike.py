@@ -1,13 +1,13 @@
-"""How a scan differs from those that a model learned from.
+"""How a scan differs from the training scans of a model.
 
-A model keeps the ranges of its training scans: spacing, size, shape, and the intensities of each channel. A scan is *unlike*
-them in a quantity that lies clearly outside: lengths by more than ``FACTOR``, intensities by more than a share of the range
-that a scan spans. A mask of such a scan may be as good as any other, but no validation score speaks for it.
+A model stores the ranges of its training scans: spacing, size, shape, and the intensities of each channel. A scan is *unlike*
+them in a quantity that is clearly outside: lengths by more than ``FACTOR``, intensities by more than a fraction of the range
+of a scan. Its mask may be as good as any other, but no validation score covers it.
 
-Intensities are compared as far as the model's normalisation leaves them a meaning. Where every scan is scaled by itself (MR),
-its unit and offset are arbitrary, and only the form of the histogram counts: how dark the median is between the scan's own
-percentiles 0.5 and 99.5. Where all scans share one scale (CT numbers, pictures), the values themselves count, without what lies
-beyond the clipping.
+Intensities are compared after what the model's normalisation makes irrelevant is removed. If every scan is scaled on its own
+(MR), unit and offset are arbitrary, and only the shape of the histogram counts: where the median lies between the scan's
+percentiles 0.5 and 99.5. If all scans share one scale (CT numbers, pictures), the values themselves count, up to the clipping
+limits.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from planners.plan import ChannelNormalization
 
 __all__ = ["ChannelRanges", "ScanFacts", "Spread", "TrainingScans", "Unlike", "ranges_of", "training_scans", "unlike"]
 
-FACTOR = 1.5  # of lengths beyond those in training; augmentation scales by 0.7 to 1.4
-OWN_SCALE, SHARED_SCALE = 0.15, 0.2  # of the range from percentile 0.5 to 99.5: of the scan, or of the training scans
+FACTOR = 1.5  # for lengths outside the training range; augmentation scales by 0.7 to 1.4
+OWN_SCALE, SHARED_SCALE = 0.15, 0.2  # of the range of percentiles 0.5 to 99.5 of the scan, or of the training scans
 LEAST_REACH = 0.5  # of the range of the training structures' intensities
-SHARED = ("ct", "ct_zscore", "none", "rgb")  # schemes that give equal values equal meaning in all scans
+SHARED = ("ct", "ct_zscore", "none", "rgb")  # schemes in which equal values mean the same in all scans
 CLIPPED = ("ct", "ct_zscore")
 LOW, MIDDLE, HIGH = PERCENTILES.index(0.5), PERCENTILES.index(50.0), PERCENTILES.index(99.5)
 AXES = "zyx"
@@ -34,7 +34,7 @@ AXES = "zyx"
 
 @dataclass(frozen=True)
 class Spread:
-    """Of a number over cases: percentiles 2.5, 50 and 97.5."""
+    """Percentiles 2.5, 50 and 97.5 of a number over cases."""
 
     low: float
     middle: float
@@ -43,12 +43,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class ChannelRanges:
-    """Intensities of a channel over cases, of the voxels where some channel is not 0.
+    """Intensities of a channel over cases, in the voxels where some channel is not 0.
 
     Attributes:
         name: of the channel.
-        percentiles: the ``PERCENTILES`` of a scan, in the unit of the files; () where they are not known.
-        scaled: the same, with percentiles 0.5 and 99.5 of the scan itself taken to 0 and 1.
+        percentiles: the ``PERCENTILES`` of a scan, in the unit of the files; () if unknown.
+        scaled: the same, after mapping the scan's own percentiles 0.5 and 99.5 to 0 and 1.
     """
 
     name: str
@@ -65,9 +65,9 @@ class TrainingScans:
     """The scans of a model's data set in numbers; axes are (z, y, x) in the orientation of the plan.
 
     Attributes:
-        cases: how many there are, those that were held back included.
-        spacing_mm: of voxels.
-        size_mm, shape: millimetres and voxels of the region that is not zero.
+        cases: their number, including validation cases.
+        spacing_mm: voxel size.
+        size_mm, shape: size of the nonzero region, in millimetres and in voxels.
         channels: one entry per channel.
     """
 
@@ -80,8 +80,8 @@ class TrainingScans:
 
 @dataclass(frozen=True)
 class ScanFacts:
-    """What is compared of a scan: ``spacing_mm`` and ``shape`` along (z, y, x) as in TrainingScans, and for each channel
-    ``PERCENTILES`` as ``percentiles_of`` gives them."""
+    """The compared values of a scan: ``spacing_mm`` and ``shape`` along (z, y, x) as in TrainingScans, and for each channel
+    ``PERCENTILES`` from ``percentiles_of``."""
 
     spacing_mm: tuple[float, float, float]
     shape: tuple[int, int, int]
@@ -90,7 +90,7 @@ class ScanFacts:
 
 @dataclass(frozen=True)
 class Unlike:
-    """A quantity in which a scan is unlike the training scans, which had ``low`` to ``high``."""
+    """A quantity in which a scan is unlike the training scans, whose range was ``low`` to ``high``."""
 
     quantity: str
     found: float
@@ -105,7 +105,7 @@ class Unlike:
 
 
 def training_scans(channels: Sequence[str], scans: Sequence[CaseScan]) -> TrainingScans | None:
-    """The scans of a data set in numbers, axes in the canonical orientation; None where no case was measured."""
+    """The scans of a data set in numbers, axes in the canonical orientation; None if no case was measured."""
     sizes = [(scan.spacing_mm, scan.shape) for scan in scans if scan.spacing_mm and scan.shape]
     if not sizes:
         return None
@@ -120,7 +120,7 @@ def training_scans(channels: Sequence[str], scans: Sequence[CaseScan]) -> Traini
 def ranges_of(
     spacings_mm: Sequence[Sequence[float]], shapes: Sequence[Sequence[float]], channels: tuple[ChannelRanges, ...]
 ) -> TrainingScans:
-    """TrainingScans of the spacings and shapes, (z, y, x) each, of one or more cases."""
+    """TrainingScans from the spacings and shapes, (z, y, x) each, of one or more cases."""
     spacing, shape = np.array(spacings_mm, float), np.array(shapes, float)
     return TrainingScans(len(spacing), _by_axis(spacing), _by_axis(spacing * shape), _by_axis(shape), channels)
 
@@ -131,14 +131,14 @@ def _by_axis(rows: np.ndarray) -> tuple[Spread, Spread, Spread]:
 
 
 def _channel(name: str, rows: np.ndarray) -> ChannelRanges:
-    """ChannelRanges of the percentiles (cases, levels)."""
+    """ChannelRanges from percentiles (cases, levels)."""
     return ChannelRanges(name, _spreads(rows), _spreads(_by_its_own(rows)))
 
 
 def _by_its_own(percentiles: np.ndarray) -> np.ndarray:
-    """(..., levels) with percentiles 0.5 and 99.5 taken to 0 and 1; zeros where these are equal."""
+    """(..., levels) with percentiles 0.5 and 99.5 mapped to 0 and 1; zeros if these are equal."""
     low, high = percentiles[..., LOW, None], percentiles[..., HIGH, None]
-    with np.errstate(invalid="ignore"):  # the brightest voxels may be infinite, and are not compared
+    with np.errstate(invalid="ignore"):  # the brightest voxels may be infinite; they are not compared
         scaled: np.ndarray = (percentiles - low) / np.where(high > low, high - low, np.inf)
     return scaled
 
@@ -151,11 +151,11 @@ def _spreads(rows: np.ndarray) -> tuple[Spread, ...]:
 def unlike(
     scan: ScanFacts, training: TrainingScans, schemes: Sequence[ChannelNormalization], *, axes: Sequence[int] = (0, 1, 2)
 ) -> tuple[Unlike, ...]:
-    """The quantities in which a scan is unlike the training scans; () where it is like them.
+    """The quantities in which a scan is unlike the training scans; () if there are none.
 
     Args:
-        schemes: of the channels, as the plan has them.
-        axes: that the model looks along; of (z, y, x).
+        schemes: normalisation of each channel, from the plan.
+        axes: the axes used by the model, of (z, y, x).
     """
     lengths = [found for axis in axes for found in _lengths(scan, training, axis)]
     channels = zip(training.channels, scan.percentiles, schemes, strict=True)
@@ -163,7 +163,7 @@ def unlike(
 
 
 def _lengths(scan: ScanFacts, training: TrainingScans, axis: int) -> Iterator[Unlike]:
-    """Spacing and size along an axis; the number of voxels only where neither explains it."""
+    """Spacing and size along an axis; the number of voxels only if neither explains it."""
     spacing, shape = scan.spacing_mm[axis], scan.shape[axis]
     told = False
     for name, found, known, unit in (
@@ -177,7 +177,7 @@ def _lengths(scan: ScanFacts, training: TrainingScans, axis: int) -> Iterator[Un
 
 
 def _intensities(levels: np.ndarray, ranges: ChannelRanges, how: ChannelNormalization) -> Unlike | None:
-    """The percentile of a channel that lies farthest outside; None where all lie within."""
+    """The percentile of a channel that is farthest outside; None if all are inside."""
     if not ranges.percentiles:
         return _reach(levels, how) if how.scheme in CLIPPED else None
     if how.scheme in SHARED:
@@ -197,12 +197,12 @@ def _intensities(levels: np.ndarray, ranges: ChannelRanges, how: ChannelNormaliz
     if beyond[worst] <= 0:
         return None
     called = "median" if worst == MIDDLE else f"percentile {PERCENTILES[worst]:g}"
-    found = levels[worst] if np.isfinite(levels[worst]) else compared[worst]  # a record holds no infinite number
+    found = levels[worst] if np.isfinite(levels[worst]) else compared[worst]  # records cannot hold infinite numbers
     return Unlike(f"{called} {name}", float(found), known[worst].low, known[worst].high)
 
 
 def _reach(levels: np.ndarray, how: ChannelNormalization) -> Unlike | None:
-    """Where nothing but the structures' intensities is known: how much of their range the scan reaches."""
+    """If only the structures' intensities are known: the fraction of their range that the scan reaches."""
     inside = min(float(levels[-1]), how.upper) - max(float(levels[0]), how.lower)
     share = max(0.0, inside) / (how.upper - how.lower)
     if share >= LEAST_REACH:
@@ -212,5 +212,5 @@ def _reach(levels: np.ndarray, how: ChannelNormalization) -> Unlike | None:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, or all of those before the point."""
+    """Three significant digits, or all digits before the decimal point."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""A data set that has been looked through once: the scans of its cases, and what is wrong with them."""
+"""A data set after verification: the scans of its cases and the findings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["Verified", "known_scans", "look_through", "store_scans"]
 
 @dataclass(frozen=True)
 class Verified:
-    """A data set that has been looked through: every case's scan, and all findings."""
+    """A verified data set: the scan of every case, and all findings."""
 
     dataset: DatasetSpec
     scans: tuple[CaseScan, ...]
     findings: tuple[Finding, ...]
 
     def refuse_errors(self) -> None:
-        """Raise DatasetError with all findings that are errors, where there are any."""
+        """Raise DatasetError with all findings that are errors, if there are any."""
         errors = [finding for finding in self.findings if finding.severity == "error"]
         if errors:
             table = findings_table(errors)
@@ -37,7 +37,7 @@ def look_through(spec: DatasetSpec, workspace: Workspace, runtime: Runtime) -> V
     """The scans and findings of a data set; nothing is written.
 
     Args:
-        workspace: scans of unchanged files are taken from it.
+        workspace: scans of unchanged files are reused from it.
         runtime: where and how; ``fresh`` reads every file again.
     """
     known = () if runtime.fresh else known_scans(workspace.fingerprints(spec.name) / "scan.json")
@@ -47,18 +47,18 @@ def look_through(spec: DatasetSpec, workspace: Workspace, runtime: Runtime) -> V
 
 
 def store_scans(verified: Verified, workspace: Workspace) -> None:
-    """Write scans and findings where ``look_through`` and people find them."""
+    """Write scans and findings to the workspace, for ``look_through`` and the user."""
     folder = workspace.fingerprints(verified.dataset.name)
     write_json(folder / "scan.json", {"cases": verified.scans}, seal=True, dense=True)
     write_json(folder / "findings.json", verified.findings)
 
 
 def known_scans(path: Path) -> tuple[CaseScan, ...]:
-    """The scans in a ``scan.json``, () where there is none, or a damaged one."""
+    """The scans in a ``scan.json``, () if it is missing or damaged."""
     if not path.is_file():
         return ()
     try:
         found = read_json(path)
         return tuple(from_json(CaseScan, scan) for scan in (found["cases"] if isinstance(found, dict) else found))
     except (RecordError, AutosegError, KeyError, TypeError):
-        return ()  # damaged, or of a version that wrote other records: scan again
+        return ()  # damaged, or written by a version with other records: scan again

@@ -1,4 +1,4 @@
-"""Who does the work: threads of this process or workers of a cluster for cases, a process of its own for a whole command."""
+"""Where work runs: cases in threads of this process or in cluster workers, whole commands in separate processes."""
 
 from autoseg.engines.choice import ENGINES, engine_of
 from autoseg.engines.cores import CoreUse, core_use, free_cores, kept_busy, usable_cores

@@ -1,4 +1,4 @@
-"""What a worker of the engine ``dask`` does: it keeps a step set up, and runs it for the items that come."""
+"""What a worker of the ``dask`` engine does: it keeps a step set up and runs it on the items it receives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Call", "HandStep", "Tried", "about", "try_item"]
 
 @cache
 def about() -> dict[str, str]:
-    """The versions that must be the same at both ends, for results to be the same and for values to be understood."""
+    """The versions that must match at both ends, so that results agree and pickled values can be read."""
     found = {"python": ".".join(python_version_tuple()[:2]), "autoseg": __version__}
     for package in ("distributed", "numpy", "torch"):
         with suppress(PackageNotFoundError):
@@ -37,16 +37,16 @@ def about() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Call:
-    """What a worker must know of a call of ``map``.
+    """What a worker must know about a call of ``map``.
 
     Attributes:
-        key: another one for each call.
-        folder: that relative paths begin in.
-        seen: a folder that the workers must see too.
-        versions: as ``about`` tells them.
-        step: Dask's bytes of the step; taken apart where it is set up, since that may take seconds.
-        ours: the workers were started for this call, which ends them; what a person presses is for the command alone.
-        devices: of the workers by their numbers, in turn; empty for what the step says.
+        key: unique to the call.
+        folder: base of relative paths.
+        seen: a folder that the workers must also see.
+        versions: as returned by ``about``.
+        step: the step, serialised by Dask; deserialised where it is set up, since that may take seconds.
+        ours: the workers were started for this call, which ends them; they ignore Ctrl+C, which is for the command.
+        devices: assigned to workers in turn by their number; empty for the device of the step.
     """
 
     key: str
@@ -59,7 +59,7 @@ class Call:
 
 
 class HandStep(WorkerPlugin):  # type: ignore[misc,unused-ignore]
-    """Hands a call to every worker, also to those that come later, and takes it away at the end."""
+    """Sends a call to every worker, including those that join later, and removes it at the end."""
 
     def __init__(self, call: Call) -> None:
         self.call, self.name = call, f"autoseg-{call.key}"
@@ -76,18 +76,18 @@ class HandStep(WorkerPlugin):  # type: ignore[misc,unused-ignore]
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of an item, and what was logged meanwhile: (logger, level, message)."""
+    """The outcome of an item, and what was logged during it: (logger, level, message)."""
 
     outcome: Outcome
     said: tuple[tuple[str, int, str], ...]
 
 
 def try_item(key: str, name: str, item: Any) -> Tried:
-    """Run the step of a call for an item, in a worker. Raises EngineError where it is the worker that does not serve."""
+    """Run the step of a call on an item, in a worker. Raises EngineError if the fault lies with the worker."""
     with _BENCH.runner(key) as runner, _listening() as said:
         try:
             value = _run(runner, item)
-        except Exception as error:  # noqa: BLE001 - told to whoever asked, item by item
+        except Exception as error:  # noqa: BLE001 - reported to the caller, item by item
             return Tried(Outcome(name, error=_portable(error)), tuple(said))
         return Tried(Outcome(name, value), tuple(said))
 
@@ -95,23 +95,23 @@ def try_item(key: str, name: str, item: Any) -> Tried:
 def _run(runner: Any, item: Any) -> Any:
     if not isinstance(runner, Pipelined):
         return runner.run(item)
-    begun = runner.begin(item)  # where a worker has several threads, reading and writing go on beside the device
+    begun = runner.begin(item)  # with several threads per worker, reading and writing overlap with the device
     with _BENCH.device:
         worked = runner.work(begun)
     return runner.finish(worked)
 
 
 def _portable(error: Exception) -> AutosegError:
-    """An error that both ends know, with the same reason."""
+    """An error of a type known at both ends, with the same reason."""
     cls = getattr(errors, type(error).__name__, AutosegError) if isinstance(error, AutosegError) else AutosegError
     return cls(reason_of(error))
 
 
 class _Bench:
-    """The calls that this process knows of, and the runner of one; that of another replaces it once nobody uses it."""
+    """The calls known to this process, and the runner of one; another call's runner replaces it once it is unused."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, tuple[Call, str]] = {}  # with the device for this process, '' for the step's own
+        self.calls: dict[str, tuple[Call, str]] = {}  # with the device of this process, '' for the step's own
         self.changed, self.device = threading.Condition(), threading.Lock()
         self.key, self.users, self.loaded = "", 0, None
 
@@ -133,7 +133,7 @@ class _Bench:
                 self.changed.notify_all()
 
     def forget(self, key: str) -> None:
-        """Drop a call, and what was loaded for it; not waiting for who still uses it."""
+        """Drop a call and what was loaded for it, without waiting for items still running."""
         self.calls.pop(key, None)
         if self.key == key:
             self.key, self.loaded = "", None
@@ -168,7 +168,7 @@ def _set_up(call: Call, device: str) -> Any:
 
 @contextmanager
 def _listening() -> Iterator[list[tuple[str, int, str]]]:
-    """What this thread logs as a warning or worse, for the log of whoever asked."""
+    """Collects what this thread logs as a warning or worse, for the caller's log."""
     said: list[tuple[str, int, str]] = []
 
     class Ear(logging.Handler):

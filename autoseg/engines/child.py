@@ -1,7 +1,7 @@
-"""``python -m autoseg.engines.child ARGUMENTS``: the command line, in a process that ends with the one that started it.
+"""``python -m autoseg.engines.child ARGUMENTS``: the command line, in a process that ends with its parent.
 
-Whoever starts it holds the other end of its standard input and writes nothing. The system closes that end with its holder,
-however that ends; then this process is asked to stop, so that a training run ends its step and writes its checkpoint.
+The parent holds the other end of its standard input and writes nothing. The system closes that end when the parent ends,
+for whatever reason. This process then stops in order: a training run ends its step and writes its checkpoint.
 """
 
 from __future__ import annotations

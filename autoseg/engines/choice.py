@@ -1,4 +1,4 @@
-"""Which engine is meant by ``NAME[:ADDRESS]``, as the command line takes it."""
+"""The engine for ``NAME[:ADDRESS]``, as given on the command line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ INSTALL = "Install it with: pip install distributed cryptography"
 
 
 def engine_of(asked: str, workers: int | None = None, devices: tuple[str, ...] = ()) -> Engine:
-    """The engine that is asked for; nothing is started or connected yet.
+    """The requested engine; nothing is started or connected yet.
 
     Args:
-        asked: ``local``, ``dask`` for processes of this machine, or ``dask:ADDRESS`` for those of a scheduler.
-        workers: threads, or processes that are started.
-        devices: that such processes share; see ``DaskEngine``.
+        asked: ``local``, ``dask`` for processes of this machine, or ``dask:ADDRESS`` for the workers of a scheduler.
+        workers: number of threads, or of processes to start.
+        devices: shared by these processes; see ``DaskEngine``.
 
     Raises:
-        EngineError: there is none of that name, or it is not installed.
+        EngineError: no engine has that name, or it is not installed.
     """
     name, colon, address = asked.partition(":")
     if name not in ENGINES:
@@ -36,6 +36,6 @@ def engine_of(asked: str, workers: int | None = None, devices: tuple[str, ...] =
         raise EngineError(f"--engine {asked}: expected an address behind the colon, such as tls://node1:8786, or no colon")
     if find_spec("distributed") is None:
         raise EngineError(f"--engine {asked}: the package distributed is not installed. {INSTALL}")
-    from autoseg.engines.cluster import DaskEngine  # a tenth of a second, which --help has not
+    from autoseg.engines.cluster import DaskEngine  # takes a tenth of a second, too slow for --help
 
     return DaskEngine(address, workers, devices)

@@ -1,11 +1,11 @@
-"""The engine ``dask``: processes of this machine, or of a cluster that runs already, by Dask's ``distributed``.
+"""The engine ``dask``: processes of this machine, or of a running cluster, using Dask's ``distributed``.
 
-A step travels to each worker once and is set up there once, so a model stays loaded; items and what becomes of them travel,
-and these are paths and values, never arrays. A worker that dies is replaced and its items are done again, which no result
-shows, because steps write whole files. What has been done stays done where the scheduler dies: the same command goes on.
+A step is sent to each worker once and set up there once, so a model stays loaded. Items and outcomes are sent as paths and
+values, never as arrays. If a worker dies, it is replaced and its items are repeated; results do not change, because steps
+write whole files. If the scheduler dies, finished items stay finished: run the same command again.
 
-What is started here listens on this machine alone and lets in nobody without the certificate made for it, since whoever may
-speak to a worker may run code on it. Nothing is shown in a browser, and nothing is sent to anybody.
+A cluster started here listens only on this machine and requires the certificate made for it, since anyone who can connect
+to a worker can run code on it. There is no dashboard, and nothing is sent elsewhere.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = ["DaskEngine"]
 logger = logging.getLogger(__name__)
 
 
-CONNECT_SECONDS = 10.0  # a scheduler that lives answers in far less
-COMING_SECONDS = 30.0  # for the first worker of a cluster, which may be starting
-START_SECONDS = 120.0  # for processes of this machine, on a busy one
-ALONE_SECONDS, SAID_SECONDS = 300.0, 30.0  # without any worker, before that is an error, and before it is said
-LOOK_SECONDS = 3.0  # between two looks at the workers, while there is enough to do
-AHEAD = 2  # items handed out for each thread of the workers: one that is done, one that waits
+CONNECT_SECONDS = 10.0  # a live scheduler answers much faster
+COMING_SECONDS = 30.0  # for the first worker of a cluster that may still be starting
+START_SECONDS = 120.0  # for processes of this machine when it is busy
+ALONE_SECONDS, SAID_SECONDS = 300.0, 30.0  # without any worker: until an error, and until a message
+LOOK_SECONDS = 3.0  # between two checks of the workers, while enough items are out
+AHEAD = 2  # items per worker thread: one running, one waiting
 STARTS = 3  # attempts to start processes of this machine
-DEATHS = 3  # of workers that an item survives; one more, and it is the item that kills them
+DEATHS = 3  # worker deaths that an item survives; after one more, the item is blamed
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class DaskEngine:
     """Maps a step over items in processes.
 
     Attributes:
-        address: of a scheduler, ``tcp://HOST:PORT`` or ``tls://HOST:PORT``, or the path of the ``.json`` file that it wrote;
-            '' for processes of this machine that live as long as the call.
-        workers: how many of these; None for one on each device, or two.
-        devices: such as ``cuda:0``, one for each of them in turn, as the ``device`` of the step; empty for its own.
+        address: of a scheduler: ``tcp://HOST:PORT``, ``tls://HOST:PORT``, or the path of the ``.json`` file that it wrote;
+            '' for processes of this machine that last as long as the call.
+        workers: number of these processes; None for one per device, or two without devices.
+        devices: such as ``cuda:0``; assigned to the processes in turn as the ``device`` of the step; empty for its own.
     """
 
     address: str = ""
@@ -72,11 +72,11 @@ class DaskEngine:
         name: Callable[[Any], str] = str,
         on_done: OnDone | None = None,
     ) -> list[Outcome]:
-        """As ``steps.Engine``; ``on_done`` is called as items are done, in whatever order.
+        """As ``steps.Engine``; ``on_done`` is called as items finish, in any order.
 
         Raises:
-            EngineError: nobody answers; a worker is of other versions, or does not see the same files; the scheduler is lost.
-            AutosegError: of the step's ``setup``, on a worker.
+            EngineError: no scheduler answers; a worker has other versions, or other files; the scheduler is lost.
+            AutosegError: raised by the step's ``setup`` on a worker.
         """
         folder = getattr(step, "folder", None)
         with _client(self) as client, _seen_by_all(folder) as seen, _handed(client, step, seen, self) as key:
@@ -85,7 +85,7 @@ class DaskEngine:
 
 @contextmanager
 def _handed(client: Any, step: Step, seen: str | None, engine: DaskEngine) -> Iterator[str]:
-    """The key under which every worker knows the step, as long as it lasts."""
+    """Yields the key under which every worker knows the step; removed on exit."""
     from distributed.protocol.pickle import dumps
 
     from autoseg.engines.bench import Call, HandStep, about
@@ -100,14 +100,14 @@ def _handed(client: Any, step: Step, seen: str | None, engine: DaskEngine) -> It
     try:
         yield hand.call.key
     finally:
-        with suppress(Exception):  # the scheduler may be gone, which was an error already
+        with suppress(Exception):  # the scheduler may be gone, which has been reported
             client.unregister_worker_plugin(hand.name)
 
 
 def _map(
     client: Any, call: str, waiting: Iterator[tuple[int, Any]], name: Callable[[Any], str], on_done: OnDone
 ) -> list[Outcome]:
-    """Hand items out, a few ahead of the workers, and take in what becomes of them."""
+    """Submit items, a few ahead of the workers, and collect their outcomes."""
     from autoseg.engines.bench import try_item
 
     arrived: SimpleQueue[Any] = SimpleQueue()
@@ -139,7 +139,7 @@ def _map(
 
 
 def _outcome(future: Any, name: str, client: Any) -> Outcome:
-    """What a worker says of an item. TimeoutError: the worker that said it has died since, and another one is at it."""
+    """A worker's outcome of an item. TimeoutError: that worker has died since, and another repeats the item."""
     from distributed import KilledWorker
 
     address = client.scheduler.address
@@ -153,7 +153,7 @@ def _outcome(future: Any, name: str, client: Any) -> Outcome:
         return Outcome(name, error=EngineError(f"{why}. {remedy}"))
     except (AutosegError, TimeoutError, asyncio.TimeoutError):
         raise
-    except (CancelledError, OSError) as fault:  # a connection that is closed among them
+    except (CancelledError, OSError) as fault:  # including a closed connection
         raise _lost(address) from fault
     except Exception as fault:
         raise (_unfit(address, fault) if client.status == "running" else _lost(address)) from fault
@@ -175,20 +175,20 @@ def _lost(address: str) -> EngineError:
 
 
 class _Pulse:
-    """Whether scheduler and workers live, and how many items may be out."""
+    """Whether scheduler and workers are alive, and how many items may be out."""
 
     def __init__(self, client: Any) -> None:
         self.client, self.threads, self.looked, self.alone = client, 0, -LOOK_SECONDS, time.monotonic()
         self.is_told = False
 
     def room(self) -> int:
-        """How many items may be out; looked up now and then, as workers come and go."""
+        """How many items may be out; updated at intervals, as workers come and go."""
         if time.monotonic() - self.looked > LOOK_SECONDS or not self.threads:
             self.check()
         return AHEAD * max(1, self.threads)
 
     def check(self) -> None:
-        """Raise EngineError where the scheduler is gone, or there has been no worker for long."""
+        """Raise EngineError if the scheduler is gone, or there has been no worker for too long."""
         if self.client.status != "running":
             raise _lost(self.client.scheduler.address)
         try:
@@ -209,7 +209,7 @@ class _Pulse:
 
 @contextmanager
 def _client(engine: DaskEngine) -> Iterator[Any]:
-    """A client of the scheduler that answers, with a worker or more."""
+    """A client of the scheduler, once it answers and has at least one worker."""
     import dask.config
 
     with ExitStack() as stack:
@@ -227,7 +227,7 @@ def _client(engine: DaskEngine) -> Iterator[Any]:
 def _of_address(address: str) -> Iterator[Any]:
     from distributed import Client
 
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it knows is in the error below
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # the error below says the same
     is_file = address.endswith(".json")
     if is_file and not Path(address).is_file():
         raise EngineError(f"{address}: there is no such file. Give the --scheduler-file that `dask scheduler` wrote")
@@ -255,7 +255,7 @@ def _wait_for_workers(client: Any, address: str) -> None:
 
 
 def _tell_trust(address: str) -> None:
-    """Warn where strangers may reach a scheduler that asks for no certificate."""
+    """Warn if other machines can reach a scheduler that requires no certificate."""
     scheme, _, place = address.rpartition("://")
     host = place.rpartition(":")[0].strip("[]")
     with suppress(ValueError):
@@ -268,7 +268,7 @@ def _tell_trust(address: str) -> None:
 
 @contextmanager
 def _of_this_machine(workers: int, devices: int) -> Iterator[Any]:
-    """A client of a cluster of our own, which ends with it, and with this process however that ends."""
+    """A client of our own cluster, which ends with the client, and with this process for whatever reason it ends."""
     import dask.config
     from distributed import Client, LocalCluster, Security
 
@@ -277,7 +277,7 @@ def _of_this_machine(workers: int, devices: int) -> Iterator[Any]:
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
         "distributed.scheduler.allowed-failures": DEATHS,
-        "distributed.scheduler.worker-saturation": 1.0,  # a worker that dies takes no item with it but the one it was at
+        "distributed.scheduler.worker-saturation": 1.0,  # a dying worker loses only the item it was running
         "distributed.diagnostics.nvml": False,
         "distributed.nanny.pre-spawn-environ": {f"{name}_NUM_THREADS": threads for name in ("OMP", "MKL", "OPENBLAS")},
         "distributed.comm.timeouts.connect": f"{START_SECONDS:g}s",
@@ -292,7 +292,7 @@ def _of_this_machine(workers: int, devices: int) -> Iterator[Any]:
         start = partial(
             LocalCluster,
             n_workers=workers,
-            threads_per_worker=2 if devices else 1,  # one reads and writes while the device has the item of the other
+            threads_per_worker=2 if devices else 1,  # one reads and writes while the other uses the device
             host="tls://127.0.0.1",
             security=security,
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
@@ -307,10 +307,10 @@ def _of_this_machine(workers: int, devices: int) -> Iterator[Any]:
 
 
 def _started(start: Callable[[], Any]) -> Any:
-    """A cluster, begun anew where one of its workers died before it was there.
+    """A cluster, started again if one of its workers died during the start.
 
     Raises:
-        EngineError: one died each time.
+        EngineError: a worker died at every attempt.
     """
     for left in reversed(range(STARTS)):
         try:
@@ -326,7 +326,7 @@ def _started(start: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _stopped_afterwards() -> Iterator[None]:
-    """Who asks to stop meanwhile is heard at the end: a cluster that is half started cannot be closed in order."""
+    """Delay stop signals to the end of the block: a half-started cluster cannot be closed in order."""
     asked: list[int] = []
     with on_stop_signals(lambda number, frame: asked.append(number)):
         yield
@@ -336,7 +336,7 @@ def _stopped_afterwards() -> Iterator[None]:
 
 @contextmanager
 def _seen_by_all(folder: Any) -> Iterator[str | None]:
-    """A folder within that of the results, which only a worker with the same folder sees; None where there are no results."""
+    """A folder inside the results folder, seen only by workers that share it; None without results."""
     if folder is None:
         yield None
         return

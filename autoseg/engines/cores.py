@@ -1,7 +1,7 @@
-"""How many cores there are for this process: those that it may use, and of these the ones that nobody else keeps busy.
+"""How many cores this process may use, and how many of these are not kept busy by other programs.
 
-More threads than free cores cost a training run more than they give. After each of the thousands of small pieces of a step all
-threads wait for the last one, and that one waits for a core (docs/experiments/beside-others.md).
+More threads than free cores slow a training run down. After each of the thousands of small pieces of a step, all threads
+wait for the last one, which waits for a core (docs/experiments/beside-others.md).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["CoreUse", "core_use", "free_cores", "kept_busy", "usable_cores"]
 STAT = Path("/proc/stat")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 OLD_QUOTA = tuple(Path("/sys/fs/cgroup/cpu") / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
-SHORTEST = 0.5  # seconds; in less time the few ticks of the system say little
-WORKING = (1, 2, 3, 6, 7, 8)  # columns of /proc/stat: user, nice, system, interrupts of both kinds, and taken by other machines
+SHORTEST = 0.5  # seconds; the system's clock ticks are too coarse for less
+WORKING = (1, 2, 3, 6, 7, 8)  # columns of /proc/stat: user, nice, system, both kinds of interrupts, stolen time
 
 
 @dataclass(frozen=True)
 class CoreUse:
-    """Seconds on any clock, those that the cores of this process have worked since they started, and its own among them."""
+    """A time on any clock, the seconds that this process's cores have worked since boot, and its own part of these."""
 
     clock: float
     worked: float
@@ -37,7 +37,7 @@ def usable_cores() -> int:
 
 
 def core_use() -> CoreUse | None:
-    """How much the cores of this process have worked so far; None where the system does not say (other than Linux)."""
+    """How much the cores of this process have worked so far; None if the system does not report it (other than Linux)."""
     with suppress(OSError, ValueError, IndexError, AttributeError):
         mine, ticks = {f"cpu{core}" for core in _affinity()}, os.sysconf("SC_CLK_TCK")
         rows = [line.split() for line in STAT.read_text().splitlines()]
@@ -48,9 +48,9 @@ def core_use() -> CoreUse | None:
 
 
 def kept_busy(before: CoreUse | None, after: CoreUse | None) -> float:
-    """Cores that others kept busy between two looks, on the average; 0 where nobody says, or the time was too short.
+    """Average number of cores kept busy by others between two readings; 0 without readings, or if the time was too short.
 
-    Of cores that the container's quota leaves out, others are taken to use theirs first.
+    Others are assumed to use the cores beyond the container's quota first.
     """
     if before is None or after is None or after.clock - before.clock < SHORTEST:
         return 0.0
@@ -59,12 +59,12 @@ def kept_busy(before: CoreUse | None, after: CoreUse | None) -> float:
 
 
 def free_cores(usable: int, busy: float) -> int:
-    """The threads to compute with, so that each finds a core.
+    """The number of threads to compute with, so that each finds a core.
 
     Args:
         usable: cores of this process.
-        busy: of these, kept busy by others. Who comes later takes half of the cores, though, however busy they are: a fair
-            system gives it as much beside one other job.
+        busy: cores of these kept busy by others. However busy they are, at least half of the cores are used: a fair
+            scheduler gives this process as much beside one other job.
     """
     return max(1, round(max(usable - busy, usable / 2)))
 
@@ -74,7 +74,7 @@ def _affinity() -> set[int]:
 
 
 def _quota() -> float | None:
-    """Cores that the container may use at a time, by either version of cgroups; None without a limit."""
+    """Cores that the container may use at a time, from cgroups v1 or v2; None without a limit."""
     with suppress(OSError, ValueError):
         quota, period = QUOTA.read_text().split()
         return None if quota == "max" else int(quota) / int(period)

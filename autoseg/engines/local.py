@@ -1,7 +1,7 @@
 """The local engine: threads of this process.
 
-Threads, not processes: the work is decompression, BLAS and file access, which release the interpreter lock; no worker can be
-killed unseen, and a script needs no ``__main__`` guard. A case that fails is returned with its exception, and the others go on.
+Threads, not processes: the work is decompression, BLAS and file access, which release the interpreter lock. No worker can be
+killed unnoticed, and a script needs no ``__main__`` guard. A failed case is returned with its exception; the others go on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["LocalEngine", "default_workers", "map_cases"]
 
 
 def default_workers() -> int:
-    """As many threads as this process may use cores, eight at most."""
+    """One thread per usable core, eight at most."""
     return min(8, usable_cores())
 
 
@@ -28,8 +28,8 @@ class LocalEngine:
     """Maps a step over items in threads of this process.
 
     Attributes:
-        workers: threads; None for ``default_workers()``; 1 runs a step in the caller's thread. For a pipelined step, those
-            that read and write, and how many items may wait in memory before and behind the device; None for two.
+        workers: threads; None for ``default_workers()``; 1 runs a step in the caller's thread. For a pipelined step: threads
+            that read and write, and items that may wait in memory before and after the device; None for two.
     """
 
     workers: int | None = None
@@ -66,10 +66,10 @@ def map_cases(
 
     Args:
         function: called in a thread; its exceptions become ``Outcome.error``.
-        items: iterable; taken one by one as threads come free, so at most ``workers`` results are in the making.
+        items: iterable; taken one by one as threads come free, so at most ``workers`` items are in progress.
         workers: number of threads; None for ``default_workers()``; 1 runs in the caller's thread.
         name: item -> the name in its Outcome.
-        on_done: called in the caller's thread with each Outcome as it comes.
+        on_done: called in the caller's thread with each Outcome as it arrives.
 
     Returns:
         list of Outcome in the order of the items. ``KeyboardInterrupt`` stops after the items already begun.
@@ -134,5 +134,5 @@ def _pipelined(runner: Pipelined, items: Iterable[Any], name: Callable[[Any], st
 
 
 def _then(outcome: Outcome, function: Callable[[Any], Any]) -> Outcome:
-    """What ``function`` makes of a value; a failure stays as it is."""
+    """``function`` applied to the value; a failure stays as it is."""
     return outcome if outcome.error else _attempt(outcome.name, function, outcome.value)

@@ -1,5 +1,5 @@
-"""Commands of autoseg in processes of their own: their memory is their own, and where one is killed for want of memory the
-others go on. It is the command line that a person would type, so nothing is pickled."""
+"""Commands of autoseg in separate processes: if one is killed for lack of memory, the others go on.
+Each is the command line that a person would type, so nothing is pickled."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SI
 
 
 def run_command(arguments: Iterable[Any], *, on_line: Callable[[str], object]) -> int:
-    """Run one command of autoseg in a process of its own, of this Python and this package.
+    """Run one command of autoseg in its own process, with this Python and this package.
 
     Args:
         arguments: of the command line; paths are absolute, because the process starts in another folder.
-        on_line: called with each line of its standard error as it comes; its standard output is dropped.
+        on_line: called with each line of its standard error as it arrives; its standard output is dropped.
 
     Returns:
-        int: the exit status; the negative number of the signal that killed it.
+        int: the exit status, or the negative number of the signal that killed it.
 
     Raises:
-        KeyboardInterrupt: somebody asked this process to stop (``STOP_SIGNALS``); the command was asked too, and
-            has ended in its own orderly way.
+        KeyboardInterrupt: this process received one of ``STOP_SIGNALS``; the command received it as well and
+            has ended in order.
     """
     return run_commands([arguments], on_line=lambda number, line: on_line(line))[0]
 
 
 def run_commands(commands: Iterable[Iterable[Any]], *, on_line: Callable[[int, str], object]) -> list[int]:
-    """Run commands of autoseg at the same time, each as ``run_command``; one that fails stops no other.
+    """Run commands of autoseg at the same time, each as ``run_command``; a failed one does not stop the others.
 
     Args:
         on_line: called in this thread with the number of a command, from 0, and a line of its standard error.
@@ -46,7 +46,7 @@ def run_commands(commands: Iterable[Iterable[Any]], *, on_line: Callable[[int, s
         Their exit statuses.
 
     Raises:
-        KeyboardInterrupt: as ``run_command``, once all have ended.
+        KeyboardInterrupt: as in ``run_command``, once all have ended.
     """
     lines: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
     with ExitStack() as stack:
@@ -70,17 +70,17 @@ def run_commands(commands: Iterable[Iterable[Any]], *, on_line: Callable[[int, s
 def _started(arguments: Iterable[Any]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "autoseg.engines.child", *map(str, arguments)],
-        stdin=subprocess.PIPE,  # which the command watches: it ends with this process, also where that is killed
+        stdin=subprocess.PIPE,  # the command watches it and ends with this process, even if this one is killed
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        cwd=Path(__file__).parents[2],  # where this very package is found first
+        cwd=Path(__file__).parents[2],  # where this package is found first
     )
 
 
 def _read(number: int, process: subprocess.Popen[str], lines: SimpleQueue[tuple[int, str | None]]) -> None:
-    """Put what a process says into the queue, and None at its end."""
+    """Put the lines of a process into the queue, and None at its end."""
     try:
         for line in process.stderr or ():
             lines.put((number, line.rstrip("\n")))
@@ -89,7 +89,7 @@ def _read(number: int, process: subprocess.Popen[str], lines: SimpleQueue[tuple[
 
 
 def _listen(lines: SimpleQueue[tuple[int, str | None]], speakers: int, on_line: Callable[[int, str], object]) -> None:
-    """Hand on every line until all speakers have ended."""
+    """Pass on every line until all speakers have ended."""
     while speakers:
         number, line = lines.get()
         if line is None:
@@ -100,7 +100,7 @@ def _listen(lines: SimpleQueue[tuple[int, str | None]], speakers: int, on_line: 
 
 @contextmanager
 def _handing_on_stop_signals(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
-    """A list that is not empty once this process was asked to stop; the ``processes`` are asked as well."""
+    """Yields a list that is no longer empty once this process was asked to stop; passes the signal on to ``processes``."""
     stopped: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
@@ -114,7 +114,7 @@ def _handing_on_stop_signals(processes: Sequence[subprocess.Popen[str]]) -> Iter
 
 @contextmanager
 def on_stop_signals(handler: Callable[[int, Any], object]) -> Iterator[None]:
-    """Call ``handler(number, frame)`` for each of ``STOP_SIGNALS``, as long as it lasts; in the main thread alone."""
+    """Call ``handler(number, frame)`` for ``STOP_SIGNALS`` within the block; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

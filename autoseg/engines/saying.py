@@ -1,4 +1,4 @@
-"""What a process is at, as the beginning of all that it says meanwhile: ``fold 2: ...``."""
+"""What a process is doing, as a prefix of its log messages: ``fold 2: ...``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _AT: ContextVar[str] = ContextVar("autoseg_at", default="")
 
 @contextmanager
 def saying(what: str) -> Iterator[None]:
-    """Have everything that is said in this thread begin with ``what``; '' for nothing."""
+    """Prefix all messages of this thread with ``what``; '' for no prefix."""
     token = _AT.set(what)
     try:
         yield
@@ -22,6 +22,6 @@ def saying(what: str) -> Iterator[None]:
 
 
 def said_of(sentence: str) -> str:
-    """A sentence with what it is about before it."""
+    """A sentence after the prefix."""
     what = _AT.get()
     return f"{what}: {sentence}" if what else sentence

@@ -1,8 +1,8 @@
-"""A stage of the pipeline as a value, and what came of each case.
+"""A stage of the pipeline as a value, and the outcome of each case.
 
-A *step* is a frozen dataclass of paths and options, so it pickles. ``setup`` is called once per worker and returns what runs
-case by case; what is costly to have (a model, a plan) is loaded there. Paths travel, arrays do not. An *engine* maps a step
-over items; the step does not know which.
+A *step* is a frozen dataclass of paths and options, so it pickles. ``setup`` is called once per worker and returns the runner
+for the cases; what is slow to load (a model, a plan) is loaded there. Workers receive paths, not arrays. An *engine* maps a
+step over items; a step does not know its engine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Engine", "OnDone", "Outcome", "Pipelined", "Runner", "Step", "reason
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one item: ``value``, or the ``error`` (an Exception) that its function raised."""
+    """The outcome of one item: ``value``, or the ``error`` (an Exception) that its function raised."""
 
     name: str
     value: Any = None
@@ -36,9 +36,9 @@ class Runner(Protocol):
 
 @runtime_checkable
 class Pipelined(Protocol):
-    """A runner in three parts, of which an engine may do those of different items at the same time.
+    """A runner in three parts; an engine may run different parts for different items at the same time.
 
-    ``begin`` reads, ``work`` uses the device (one item at a time), ``finish`` writes; each gets what the one before returned.
+    ``begin`` reads, ``work`` uses the device (one item at a time), ``finish`` writes. Each receives the result of the last.
     """
 
     def begin(self, item: Any) -> Any: ...
@@ -55,7 +55,7 @@ class Step(Protocol):
 
 
 class Engine(Protocol):
-    """Who runs a step: an Outcome for each item, in the order of the items, whatever became of the others."""
+    """Runs a step: one Outcome for each item, in the order of the items, even if others fail."""
 
     def map(
         self,

@@ -1,4 +1,4 @@
-"""Scores for label maps, whichever tool made them: overlap, surface distances, volumes, and how sure their means are.
+"""Scores for label maps of any tool: overlap, surface distances, volumes, and confidence intervals of their means.
 
 ``METRICS`` names them; ``evaluate_case`` and ``evaluate_folder`` compute them; ``write_report`` writes the tables.
 """

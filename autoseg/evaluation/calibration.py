@@ -1,10 +1,10 @@
-"""How far probabilities can be taken at their word, and the temperature that makes them so.
+"""How well probabilities are calibrated, and the temperatures that calibrate them.
 
 A calibrated model is right in 80 % of the voxels to which it gives 80 %. The *expected calibration error* of a structure (Guo
-et al. 2017, class by class as in Nixon et al. 2019) is the mean distance, over bins of its probability by their voxels,
-between mean probability and share of voxels that belong to it. Dividing logits by a *temperature* mends most of it. Structures
-that exclude each other share one temperature, since several would move the largest probability to another structure; regions
-have one each, which leaves 0.5 where it is. So no mask changes.
+et al. 2017, class by class as in Nixon et al. 2019) is the mean difference between mean probability and fraction of voxels in
+the structure, over bins of probability weighted by their voxels. Dividing logits by a *temperature* removes most of it.
+Mutually exclusive structures share one temperature, since several could change which structure is the most probable. Regions
+have one each, which leaves 0.5 unchanged. So no mask changes.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ __all__ = [
 
 BINS = 15
 CALIBRATION = "calibration.json"
-LOWEST, HIGHEST = 0.05, 20.0  # temperatures that are looked at
+LOWEST, HIGHEST = 0.05, 20.0  # range of temperatures searched
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Voxels of which both is known.
+    """Voxels with known logits and reference.
 
     Attributes:
-        logits: (N, K) of the heads, background first where there are no regions.
+        logits: (N, K), one column per head; background first unless heads are regions.
         truth: (N, K) bool, which heads a voxel belongs to.
-        has_regions: heads are regions: a sigmoid each, else one softmax.
+        has_regions: heads are regions with a sigmoid each; else one softmax.
     """
 
     logits: np.ndarray
@@ -54,7 +54,7 @@ class Samples:
 
 
 def together(several: Sequence[Samples]) -> Samples:
-    """All of them, of one model."""
+    """Concatenate samples of one model."""
     return Samples(
         np.concatenate([one.logits for one in several]),
         np.concatenate([one.truth for one in several]),
@@ -72,7 +72,7 @@ def probabilities_of(samples: Samples, temperatures: Sequence[float] = ()) -> np
 
 
 def loss_of(samples: Samples, temperatures: Sequence[float] = ()) -> float:
-    """Mean negative log likelihood of a voxel, in nats; of regions the sum of theirs."""
+    """Mean negative log likelihood per voxel, in nats; summed over regions."""
     scores = samples.logits / np.array(temperatures or [1.0])
     if samples.has_regions:
         return float((np.logaddexp(0, scores) - np.where(samples.truth, scores, 0)).sum(axis=1).mean())
@@ -82,7 +82,7 @@ def loss_of(samples: Samples, temperatures: Sequence[float] = ()) -> float:
 
 
 def fit_temperatures(samples: Samples) -> tuple[float, ...]:
-    """The temperatures of least negative log likelihood: one, or one for each region."""
+    """The temperatures with the lowest negative log likelihood: one, or one for each region."""
     logits = samples.logits.astype(np.float64)
     parts = [Samples(logits, samples.truth, False)]
     if samples.has_regions:
@@ -125,14 +125,14 @@ def errors_of(samples: Samples, temperatures: Sequence[float] = ()) -> tuple[flo
 
 @dataclass(frozen=True)
 class Calibration:
-    """What temperatures do to cases that they were not fitted to.
+    """The effect of temperatures on cases to which they were not fitted.
 
     Attributes:
-        temperatures: fitted to all voxels; () where held-out voxels are no likelier with them, or their calibration error
-            is no smaller: then none is used.
+        temperatures: fitted to all voxels; () for none, unless both likelihood and calibration error of held-out
+            voxels improve.
         before, after: structure -> expected calibration error, each fold with the temperatures of the others.
-        loss_before, loss_after: negative log likelihood a voxel, likewise.
-        voxels: that were looked at.
+        loss_before, loss_after: negative log likelihood per voxel, likewise.
+        voxels: number of voxels used.
     """
 
     temperatures: tuple[float, ...]
@@ -148,7 +148,7 @@ class Calibration:
         return _mean(self.before), _mean(self.after)
 
     def table(self) -> str:
-        """As Markdown, with the temperatures in words."""
+        """The result as Markdown, with a sentence on the temperatures."""
         from autoseg.evaluation.markdown import markdown_table
 
         rows = [["structure", "calibration error", "with temperature"]]
@@ -162,10 +162,10 @@ class Calibration:
 
 
 def calibrate(folds: Mapping[str, Samples], structures: Sequence[str]) -> Calibration:
-    """Fit temperatures to all folds, and measure on each fold what the others' temperatures do.
+    """Fit temperatures to all folds, and measure on each fold the effect of temperatures fitted to the others.
 
     Args:
-        folds: of each fold, two or more, voxels of cases that it did not see.
+        folds: two or more folds, each with voxels of its validation cases.
         structures: their names.
     """
     whole, chances, losses = together(list(folds.values())), [], []

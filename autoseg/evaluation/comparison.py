@@ -1,12 +1,11 @@
-"""Several methods on the same cases: how good each is, and which differences the data support.
+"""Several methods on the same cases: the scores of each, and which differences the data support.
 
-Every metric becomes one value per case, the mean over the case's structures
-in which it is defined; so a structure that was invented where there is none (Dice 0) counts, and one that was rightly left
-out (undefined) does not. Means over cases have bootstrap intervals. The first method, chosen before the data were seen,
-is paired with each other one.
+Every metric becomes one value per case: the mean over the case's structures for which it is defined. A falsely predicted
+structure (Dice 0) counts; one that is correctly absent (undefined) does not. Means over cases have bootstrap intervals. The
+first method, chosen before the data were seen, is compared with each other one.
 
-A method that was trained several times is the mean of its training runs, case by case. A difference then counts where it holds
-over cases and over training runs, each of which can mislead alone.
+A method that was trained several times is the mean of its training runs, case by case. A difference then counts only if it
+holds over cases and over training runs, since either alone can mislead.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Scale:
-    """How a metric is printed: its heading, the factor and digits, and whether more is better."""
+    """How a metric is printed: heading, factor and digits, and whether higher is better."""
 
     heading: str
     factor: float = 1.0
@@ -70,20 +69,20 @@ RECONSTRUCTION = {
     "ssim": Scale("SSIM of restored intensities", digits=4),
 }
 SCALES = SEGMENTATION | RECONSTRUCTION
-SHARE = {"foreground_share": Scale("fraction of the image", digits=5)}  # the errors of masks depend on it
+SHARE = {"foreground_share": Scale("fraction of the image", digits=5)}  # the mask errors depend on it
 Scores = Mapping[tuple[str, str], Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method took; None for what is not known.
+    """The cost of a method; None for unknown values.
 
     Attributes:
-        parameters, operations: of the network; operations are those of one forward pass over one patch.
-        steps, seconds, seconds_per_step: of its training.
-        memory_mib: the most that its training needed.
-        predict_seconds: of the networks, for a validation case.
-        device, precision: that it was trained on and in.
+        parameters, operations: of the network; operations count one forward pass over one patch.
+        steps, seconds, seconds_per_step: of its training run.
+        memory_mib: peak memory of its training run.
+        predict_seconds: time of the networks for one validation case.
+        device, precision: used in training.
         mirrored: ``yes`` or ``no``.
         features: of each stage.
         batch_size: patches in a batch.
@@ -108,12 +107,12 @@ class Method:
     """One method.
 
     Attributes:
-        name: for people.
+        name: shown to the reader.
         scores: (case, structure) -> metric -> value, None where undefined.
-        restored: a row for each case and degradation; empty where the method restores no intensities.
-        cost: what it took.
-        failures: sentences about cases that it could not do.
-        trainings: seed -> what that training came to, where these are means over several; else empty.
+        restored: a row for each case and degradation; empty if the method restores no intensities.
+        cost: see Cost.
+        failures: sentences about cases that failed.
+        trainings: seed -> result of that training run, if the values are means over several; else empty.
     """
 
     name: str
@@ -124,7 +123,7 @@ class Method:
     trainings: Mapping[int, Method] = field(default_factory=dict)
 
     def by_case(self, metric: str) -> dict[str, float | None]:
-        """Case -> mean over the structures, or the degradations, in which the metric is defined; None where it is in none."""
+        """Case -> mean over the structures or degradations for which the metric is defined; None if there are none."""
         rows: list[tuple[str, Mapping[str, float | None]]] = [(case, values) for (case, _), values in self.scores.items()]
         if metric in ("mse", "ssim"):
             rows = [(row.case, row.values) for row in self.restored]
@@ -135,7 +134,7 @@ class Method:
         return {case: statistics.fmean(values) if values else None for case, values in defined.items()}
 
     def mean_of(self, metric: str) -> float | None:
-        """Mean over the cases in which the metric is defined; None where it is in none."""
+        """Mean over the cases in which the metric is defined; None if there are none."""
         values = [value for value in self.by_case(metric).values() if value is not None]
         return statistics.fmean(values) if values else None
 
@@ -144,8 +143,8 @@ def average_trainings(trainings: Mapping[int, Method]) -> Method:
     """One Method from several training runs of a method: means of scores, restored intensities and costs.
 
     Args:
-        trainings: seed -> Method, one at least. What is undefined in one training is left out of the mean; what is no
-            number, such as the device, is that of the first training.
+        trainings: seed -> Method, at least one. Undefined values are left out of the mean; values that are not numbers,
+            such as the device, are those of the first training run.
     """
     several = list(trainings.values())
     restored: dict[tuple[str, str], list[RestoredRow]] = {}
@@ -164,7 +163,7 @@ def average_trainings(trainings: Mapping[int, Method]) -> Method:
 
 
 def _mean_values(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Name -> mean of a value in several dictionaries."""
+    """Name -> mean of that value over several dictionaries."""
     means = {}
     for name in dict.fromkeys(name for values in several for name in values):
         found = [values[name] for values in several if values.get(name) is not None]
@@ -175,7 +174,7 @@ def _mean_values(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over ``n`` cases with its 95 % bootstrap interval; None where there are too few."""
+    """A mean over ``n`` cases with its 95 % bootstrap interval; None with too few cases."""
 
     n: int
     mean: float | None
@@ -185,17 +184,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """The result of comparing methods.
 
     Attributes:
-        methods: in the order in which they were named; the first one that has scores is the ``reference``.
+        methods: in the order given; the first one with scores is the ``reference``.
         means: name -> metric -> Interval.
         differences: metric -> name of another method -> Difference, reference minus that one; p values after Holm.
-        over_trainings: the same by pairs of training runs with the same seed; empty without several of the reference.
-        margin: mean Dice may differ by less and still be called equivalent.
+        over_trainings: the same over pairs of training runs with the same seed; empty unless the reference has several.
+        margin: mean Dice within this difference is called equivalent.
         failed: name -> why it has no scores.
-        gates_closed: name -> (Method, Difference of Dice): the same network with its attention switched off, and what
-            that takes from it.
+        gates_closed: name -> (Method, Difference of Dice): the same network with its attention switched off, and the Dice
+            lost by that.
     """
 
     methods: tuple[Method, ...]
@@ -211,7 +210,7 @@ class Comparison:
         return self.methods[0].name
 
     def sentences(self) -> list[str]:
-        """What the data support, one sentence for each metric that decides, then one for each network with gates."""
+        """What the data support: one sentence for each deciding metric, then one for each network with gates."""
         if not self.methods:
             return ["No network was trained, so nothing can be said."]
         if len(self.methods) == 1:
@@ -258,11 +257,11 @@ GATES = {
 
 
 def verdict(difference: Difference, metric: str, margin: float, trainings: Difference | None = None) -> str:
-    """better, worse, equivalent, no_worse, open or unknown: of the first of two methods.
+    """better, worse, equivalent, no_worse, open or unknown, for the first of two methods.
 
-    A difference counts where the corrected p value is below 0.05 and the interval excludes zero. With ``trainings``, the
-    Difference over several training runs, its interval must say the same, whatever the verdict. ``equivalent`` is an interval
-    within ``margin`` of zero, ``no_worse`` one that lies above ``-margin`` (of metrics of which more is better).
+    A difference counts if the corrected p value is below 0.05 and the interval excludes zero. With ``trainings``, the
+    Difference over several training runs, its interval must agree with any verdict. ``equivalent``: the interval is
+    within ``margin`` of zero. ``no_worse``: it is above ``-margin`` (if higher is better).
     """
     if difference.p_value is None or difference.low is None:
         return "unknown"
@@ -292,12 +291,12 @@ def _evidence(metric: str, difference: Difference, trainings: Difference | None 
 
 
 def interval_text(scale: Scale, found: Interval | Difference) -> str:
-    """The ends of an Interval or a Difference in brackets; nothing where there are none."""
+    """The limits of an Interval or a Difference in brackets; empty if there are none."""
     return "" if found.low is None else f"[{scale.text(found.low)}, {scale.text(found.high)}]"
 
 
 def p_text(p_value: float | None) -> str:
-    """A p value; nothing where there is none."""
+    """A p value as text; empty if there is none."""
     if p_value is None:
         return ""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
@@ -310,11 +309,11 @@ def compare_scores(
     failed: Mapping[str, str] | None = None,
     gates_closed: Mapping[str, Method] | None = None,
 ) -> Comparison:
-    """A Comparison of methods that scored the same cases.
+    """A Comparison of methods on the same cases.
 
     Args:
-        methods: the first is paired with each other one.
-        margin: of equivalence, in Dice from 0 to 1.
+        methods: the first is compared with each other one.
+        margin: equivalence margin, in Dice from 0 to 1.
         failed: name -> why a method has no scores.
         gates_closed: name of a method -> Method, its scores with closed gates.
     """
@@ -348,7 +347,7 @@ def _dice_difference(first: Mapping[str, float | None], second: Mapping[str, flo
 
 
 def _over_trainings(first: Method, second: Method, metric: str) -> Difference:
-    """Difference by seeds that both were trained with."""
+    """Difference over the seeds with which both were trained."""
     seeds = [seed for seed in first.trainings if seed in second.trainings]
     return paired_trainings(*([c.trainings[seed].mean_of(metric) for seed in seeds] for c in (first, second)))
 

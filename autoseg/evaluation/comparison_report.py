@@ -34,12 +34,12 @@ __all__ = ["About", "ComparisonRecord", "as_markdown", "as_record", "write_compa
 
 @dataclass(frozen=True)
 class About:
-    """What all methods share.
+    """Facts common to all methods.
 
     Attributes:
         title: of the comparison.
-        conditions: the same in sentences.
-        more: whatever else is to be stored, as JSON.
+        conditions: common conditions, in sentences.
+        more: anything else to store, as JSON.
     """
 
     title: str
@@ -49,7 +49,7 @@ class About:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """One of several trainings of a method: what it took, and its mean over cases for each metric."""
+    """One of several training runs of a method: its cost, and its mean over cases for each metric."""
 
     cost: Cost
     means: dict[str, float | None]
@@ -70,7 +70,7 @@ class NetworkRecord:
 
 @dataclass(frozen=True)
 class GatesRecord:
-    """A network with its attention switched off: Dice by case, and what that takes from it."""
+    """A network with its attention switched off: Dice by case, and the Dice lost by that."""
 
     dice: dict[str, float | None]
     difference: Difference
@@ -78,15 +78,15 @@ class GatesRecord:
 
 @dataclass(frozen=True)
 class ComparisonRecord:
-    """``comparison.json``: everything that is known of a comparison.
+    """``comparison.json``: the complete comparison.
 
     Attributes:
-        about: title, conditions and what else all methods share.
+        about: title, conditions and other facts common to all methods.
         support: what the data support, in sentences.
-        margin: of equivalence, in Dice.
+        margin: equivalence margin, in Dice.
         networks: the methods.
         failed: name -> why it has no scores.
-        differences, over_trainings: metric -> name -> Difference; the second over pairs of trainings.
+        differences, over_trainings: metric -> name -> Difference; the second over pairs of training runs.
         gates_closed: by name, for networks with attention.
     """
 
@@ -118,8 +118,8 @@ def write_comparison(comparison: Comparison, about: About, folder: Path | str) -
 
     Args:
         comparison: Comparison.
-        about: what all methods share.
-        folder: is made where it is missing.
+        about: facts common to all methods.
+        folder: created if missing.
 
     Returns:
         tuple of the paths.
@@ -176,7 +176,7 @@ def _means(comparison: Comparison, columns: Mapping[str, Scale]) -> str:
 
 
 def _restored(comparison: Comparison) -> list[str]:
-    """Every degradation, where intensities were restored."""
+    """A table of every degradation, if intensities were restored."""
     rows = []
     for method in comparison.methods:
         cells = restored_cells(summarise_restored(method.restored), structures=False)
@@ -186,7 +186,7 @@ def _restored(comparison: Comparison) -> list[str]:
 
 
 def _trainings(comparison: Comparison) -> str:
-    """Mean Dice of each training, and the difference over trainings."""
+    """Mean Dice of each training run, and the difference over training runs."""
     dice = SEGMENTATION["dice"]
     seeds = sorted({seed for method in comparison.methods for seed in method.trainings})
     headings = [f"seed {seed}" for seed in seeds]
@@ -254,7 +254,7 @@ def _gates_closed(comparison: Comparison) -> str:
 
 
 def _methods_csv(comparison: Comparison) -> str:
-    """One line per network; what is not known is empty."""
+    """One line per network; unknown values are empty."""
     header = ["network", *COST]
     for metric in SHARE | SCALES:
         header += [metric, f"{metric}_n", f"{metric}_low", f"{metric}_high"]
@@ -273,7 +273,7 @@ def _methods_csv(comparison: Comparison) -> str:
 
 
 def _cases_csv(comparison: Comparison) -> str:
-    """One line per network, training, case and structure; what is undefined is empty, as is the seed of a single training."""
+    """One line per network, training run, case and structure; undefined values, and the seed of a single run, are empty."""
     metrics = list(dict.fromkeys(m for c in comparison.methods for values in c.scores.values() for m in values))
     trainings: list[tuple[str, int | None, Method]] = []
     for c in comparison.methods:
@@ -292,7 +292,7 @@ def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
 
 
 def as_record(comparison: Comparison, about: About) -> ComparisonRecord:
-    """Everything, as ``comparison.json`` has it."""
+    """The content of ``comparison.json``."""
     return ComparisonRecord(
         about={"title": about.title, "conditions": list(about.conditions), **about.more},
         support=tuple(comparison.sentences()),
@@ -325,7 +325,7 @@ def _network(method: Method, means: dict[str, Interval]) -> NetworkRecord:
 
 def _plot(comparison: Comparison, path: Path) -> None:
     """Mean Dice with its interval against operations per patch and against seconds per step, as PNG."""
-    from matplotlib.figure import Figure  # slow to import, needed once in a while
+    from matplotlib.figure import Figure  # slow to import, rarely needed
     from matplotlib.ticker import NullFormatter
 
     markers = "osD^vP*Xhp<>d8"

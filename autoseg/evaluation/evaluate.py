@@ -1,7 +1,6 @@
 """Scoring the predicted label map of one case against its reference.
 
-Needs the two label maps and what their values mean, and nothing of how the prediction came about: any tool's output can
-be scored.
+Needs only the two label maps and the meaning of their values, so the output of any tool can be scored.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from autoseg.imaging.volume import LabelVolume
 __all__ = ["Tolerance", "check_tolerance", "evaluate_case"]
 
 AFFINE_TOLERANCE = 1e-3  # mm per voxel, and mm for the position: float32 headers of two tools differ by less
-AFFINE_SHARE = 0.01  # of the smallest voxel edge, where that is less
-LARGEST_TABLE = 2**16  # label values that need no renumbering: a table of so many boxes is small
+AFFINE_SHARE = 0.01  # fraction of the smallest voxel edge, if that is less
+LARGEST_TABLE = 2**16  # label values up to here need no renumbering: a table of their boxes is small
 Tolerance = float | Mapping[str, float] | None
 Box = tuple[slice, ...]
-Found = tuple[str, float | None, str]  # name of a metric, its value, why that is missing or a stand-in
+Found = tuple[str, float | None, str]  # name of a metric, its value, why it is missing or a substitute
 
 
 def check_tolerance(tolerance_mm: Tolerance) -> None:
-    """Raise AutosegError for a tolerance that is no length."""
+    """Raise AutosegError for a tolerance that is not a length."""
     for value in tolerance_mm.values() if isinstance(tolerance_mm, Mapping) else (tolerance_mm,):
         if value is not None and not 0 <= value < math.inf:
             raise AutosegError(f"tolerance_mm: expected a length in mm, 0 or more, found {value}. Give another --tolerance-mm")
@@ -53,19 +52,19 @@ def evaluate_case(
 
     Args:
         reference, predicted: LabelVolumes on one grid.
-        labels: LabelSchema. Values it does not declare count as background; voxels that have its ``ignore`` value in
-            the reference count nowhere.
+        labels: LabelSchema. Undeclared values count as background; voxels with its ``ignore`` value in the reference
+            are excluded.
         case: name for messages and the report.
-        tolerance_mm: of the surface Dice: a number, or a mapping from structure to number; None, or a structure that
-            is not in the mapping, for ``default_tolerance_mm``.
-        unlabelled: numbers of the structures that nobody annotated in the case; they are left out of every value.
+        tolerance_mm: of the surface Dice: a number, or a mapping from structure to number. None, or a structure
+            missing in the mapping, means ``default_tolerance_mm``.
+        unlabelled: numbers of the structures that were not annotated in the case; they are left out of every value.
 
     Returns:
         tuple of CaseMetrics, in the order of ``labels.structures``.
 
     Raises:
         GeometryError: the grids differ.
-        AutosegError: a tolerance that is no length.
+        AutosegError: a tolerance that is not a length.
     """
     check_tolerance(tolerance_mm)
     _check_grids(reference.geometry, predicted.geometry, case)
@@ -77,7 +76,7 @@ def evaluate_case(
 
 @dataclass(frozen=True, eq=False)
 class _Maps:
-    """The two label maps of a case; what all structures share is worked out once."""
+    """The two label maps of a case; what all structures share is computed once."""
 
     reference: np.ndarray
     predicted: np.ndarray
@@ -87,7 +86,7 @@ class _Maps:
 
     @cached_property
     def ignored(self) -> np.ndarray | None:
-        """(Z, Y, X) bool, voxels without annotation; None where there can be none."""
+        """(Z, Y, X) bool, voxels without annotation; None if the labels declare none."""
         return None if self.labels.ignore is None else self.reference == self.labels.ignore
 
     @cached_property
@@ -97,11 +96,11 @@ class _Maps:
 
     @cached_property
     def boxes(self) -> list[dict[int, Box | None]]:
-        """Of the reference and of the prediction, where each label value lies."""
+        """The bounding box of each label value, in the reference and in the prediction."""
         return [_boxes(data, self.labels) for data in (self.reference, self.predicted)]
 
     def pair(self, number: int) -> MaskPair:
-        """MaskPair of structure ``number``: cut to what either mask fills and one voxel around it."""
+        """MaskPair of structure ``number``, cropped to the union of both masks and one voxel around it."""
         shape, spacing = self.geometry.shape, self.geometry.spacing_mm
         parts = [part for box in self.boxes for value in self.labels.values[number] if (part := box[value]) is not None]
         inside = tuple(
@@ -151,9 +150,9 @@ def _position(geometry: Geometry) -> tuple[float, ...]:
 
 
 def _boxes(data: np.ndarray, labels: LabelSchema) -> dict[int, Box | None]:
-    """The box of each label value, in one pass over the image: value -> slices, or None for a value that is absent.
+    """The bounding box of each label value, in one pass over the image: value -> slices, or None if absent.
 
-    Values are renumbered where a table up to the largest would be out of proportion, such as for those of brain atlases.
+    Values are renumbered if a table up to the largest would be too big, as for brain atlases.
     """
     wanted = sorted({value for group in labels.values for value in group})
     if wanted[0] > 0 and wanted[-1] <= LARGEST_TABLE:
@@ -167,14 +166,14 @@ def _renumbered(data: np.ndarray, wanted: list[int]) -> np.ndarray:
     """int32 array: 1 for the first of the ``wanted`` values (ascending), and so on; 0 for any other."""
     values = np.asarray(wanted, np.int64)
     codes = np.zeros(data.shape, np.int32)
-    for plane, found in zip(data, codes, strict=True):  # one by one: a search needs eight bytes a voxel
+    for plane, found in zip(data, codes, strict=True):  # one by one: a search needs eight bytes per voxel
         place = np.searchsorted(values, plane.astype(np.int64)).clip(max=len(values) - 1)
         found[...] = np.where(values[place] == plane, place + 1, 0)
     return codes
 
 
 def _together(maps: _Maps, unlabelled: Collection[int]) -> list[Found]:
-    """The values of all structures as one mask, but for those that are unlabelled."""
+    """The values of all structures as one mask, without unlabelled ones."""
     declared = sorted({value for n, group in enumerate(maps.labels.values) if n not in unlabelled for value in group})
     truth, guess = (np.isin(data, declared) for data in (maps.reference, maps.predicted))
     if maps.ignored is not None:
@@ -193,7 +192,7 @@ def _measure(pair: MaskPair, case: str, structure: str, together: list[Found]) -
         else:
             value = metric(pair.reference, pair.predicted, pair.spacing_mm)
         reason = explain(name, value, pair)
-        if value is not None and not math.isfinite(value):  # of a metric of another package: JSON has no such numbers
+        if value is not None and not math.isfinite(value):  # from a metric of another package: JSON has no such numbers
             value, reason = None, "not a number"
         values[name] = None if value is None else float(value)
         if reason:

@@ -1,5 +1,4 @@
-"""Scoring a folder of predictions. A case that cannot be scored is reported as a failure; it neither stops the others nor
-drops out unseen.
+"""Scoring a folder of predictions. A case that cannot be scored is reported as a failure and does not stop the others.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class Annotation:
     """What is special about references.
 
     Attributes:
-        lesions: which structures are scored lesion by lesion too, and how.
-        unlabelled: case -> numbers of the structures that nobody annotated in it, which are not scored there.
+        lesions: which structures are also scored lesion by lesion, and how.
+        unlabelled: case -> numbers of the structures that were not annotated in it and are not scored there.
     """
 
     lesions: LesionRule | None = None
@@ -53,31 +52,31 @@ def evaluate_folder(
     more: More | None = None,
     annotation: Annotation | None = None,
 ) -> Report:
-    """Score a folder of predictions against references; files of one case have one name.
+    """Score a folder of predictions against references; files of one case have the same name.
 
     Args:
-        reference: folder with CASE + ending, or a dictionary of case -> path where only these cases are meant.
-        predicted: folder with CASE + ending, or a dictionary of case -> path; where there is a CASE_probabilities.npz beside
-            them, as ``autoseg predict`` writes it, its Brier score is added.
+        reference: folder with CASE + ending, or a dictionary case -> path to score only these cases.
+        predicted: folder with CASE + ending, or a dictionary case -> path. If a CASE_probabilities.npz of
+            ``autoseg predict`` lies beside them, its Brier score is added.
         labels, tolerance_mm: as for ``evaluate_case``.
-        engine: who does it; None for threads of this process, one per core.
+        engine: what runs the cases; None for threads of this process, one per core.
         on_done: called with the Outcome of each case as it ends.
-        more: ``more(case, reference)`` gives more (name, value, reason) for each structure, of a case and its LabelVolume.
-        annotation: what is special about the references; None for nothing.
+        more: ``more(case, reference)`` returns further (name, value, reason) for each structure, from a LabelVolume.
+        annotation: see Annotation; None for neither.
 
     Returns:
-        Report. A missing or unreadable file, or a wrong grid, is a Failure of its case. Files are named without their folders.
+        Report. A missing or unreadable file, or a wrong grid, is a Failure of its case. File names have no folders.
 
     Raises:
         FileError: a folder is missing, or there is no reference.
-        AutosegError: a tolerance that is no length, lesions of a structure that is not there.
+        AutosegError: a tolerance that is not a length; lesions of an unknown structure.
     """
     check_tolerance(tolerance_mm)
     lesions, unlabelled = (annotation.lesions, annotation.unlabelled) if annotation else (None, {})
     for name in lesions.structures if lesions else ():
         if name not in labels.structures:
             raise AutosegError(f"lesions: no structure called {name!r}. There are: {', '.join(labels.structures)}")
-    list(METRICS.values())  # one that cannot be imported is told before the work
+    list(METRICS.values())  # a metric that cannot be imported is reported before the work
     there = _maps_of(predicted, ending)
     references = _maps_of(reference, ending)
     if not references:
@@ -107,17 +106,17 @@ def evaluate_folder(
 
 @dataclass(frozen=True)
 class _Scored:
-    """The rows of a case, and the values in its two label maps that are no structure."""
+    """The rows of a case, and the values in its two label maps that are not structures."""
 
     rows: tuple[CaseMetrics, ...]
     others: tuple[frozenset[int], frozenset[int]]
 
 
 def _notes(scored: Mapping[str, _Scored], labels: LabelSchema) -> list[str]:
-    """What the values of the label maps give to think about, in sentences.
+    """Sentences about suspicious values in the label maps.
 
-    A value that no structure has counts as background, and a structure that only one side ever has is scored as missed or
-    invented: both are what it looks like where two tools number the structures differently.
+    A value of no structure counts as background, and a structure that occurs only in the references or only in the
+    predictions is scored as missed or false positive. Both happen if two tools number the structures differently.
     """
     notes = []
     for side, kind in enumerate(SIDES):
@@ -132,7 +131,7 @@ SIDES = ("references", "predictions")
 
 
 def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: LabelSchema) -> list[str]:
-    """Notes on values, and on structures that only the references, or only the predictions, ever have."""
+    """Notes on values, and on structures that occur only in the references or only in the predictions."""
     notes, there = list(notes), [set[str](), set[str]()]
     for row in rows:
         there[0] |= {row.structure} if row.counts.n_reference else set()
@@ -150,7 +149,7 @@ def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: L
 
 
 def _about_unlabelled(unlabelled: Mapping[str, tuple[int, ...]], labels: LabelSchema) -> list[str]:
-    """A sentence about structures that were not annotated in all cases; none where they were."""
+    """A sentence about structures that were not annotated in all cases; [] if all were."""
     counts = {name: sum(n in numbers for numbers in unlabelled.values()) for n, name in enumerate(labels.structures)}
     lacking = [f"{name} in {counted(count, 'case')}" for name, count in counts.items() if count]
     return [f"not annotated, so not scored: {_some(lacking)}"] if lacking else []
@@ -163,7 +162,7 @@ REMEDY = (
 
 
 def _some(names: Iterable[object], limit: int = 10) -> str:
-    """The first names and how many more there are."""
+    """The first names and the number of others."""
     listed = [str(name) for name in names]
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
@@ -208,7 +207,7 @@ class _Score:
         return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)))
 
     def _lesions(self, number: int, truth: LabelVolume, guess: LabelVolume) -> list[Found]:
-        """The values of a structure's lesions; undefined for one that has none by its nature."""
+        """The lesion scores of a structure; undefined unless it is scored lesion by lesion."""
         rule, labels = self.lesions, self.labels
         if rule is None or labels.structures[number] not in rule.structures:
             return [(name, None, "") for name in LESION_METRICS]
@@ -218,7 +217,7 @@ class _Score:
 
 
 def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> list[Found]:
-    """The Brier score of each structure's probabilities; undefined where ``path`` is None."""
+    """The Brier score of each structure's probabilities; undefined if ``path`` is None."""
     if path is None:
         return [("brier", None, "no probabilities")] * len(labels.structures)
     with np.load(path, allow_pickle=False) as stored:
@@ -233,7 +232,7 @@ def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> lis
 
 
 def _maps_of(source: Path | str | Mapping[str, Path], ending: str) -> dict[str, Path]:
-    """{case: path}, sorted, of a folder with CASE + ending; of a dictionary its own."""
+    """{case: path}, sorted, from a folder with CASE + ending or from a dictionary."""
     if isinstance(source, Mapping):
         return {case: Path(path) for case, path in source.items()}
     folder = Path(source)
@@ -244,7 +243,7 @@ def _maps_of(source: Path | str | Mapping[str, Path], ending: str) -> dict[str, 
 
 
 def ending_of_most(predicted: Path, references: Mapping[str, Path]) -> str:
-    """The ending that most predictions have; of equals that of the references."""
+    """The most common ending of the predictions; for a tie, that of the references."""
 
     def count(ending: str) -> tuple[int, int]:
         same = [path.name.endswith(ending) for path in references.values()]

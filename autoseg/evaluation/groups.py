@@ -1,4 +1,4 @@
-"""Groups of cases, such as those of one scanner, site or sex, as a column of a table says."""
+"""Groups of cases, such as by scanner, site or sex, from a column of a table."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ CASE_COLUMN = "case"
 
 @dataclass(frozen=True)
 class Groups:
-    """What a ``column`` says of cases: case -> group."""
+    """The groups in a ``column``: case -> group."""
 
     column: str = ""
     of: dict[str, str] = field(default_factory=dict)
 
     def names(self, cases: Iterable[str]) -> tuple[str, ...]:
-        """The groups of these cases, sorted; those of which nothing is stated come last."""
+        """The groups of these cases, sorted; the group of cases without a value is last."""
         found = {self.of.get(case, UNSTATED) for case in cases}
         return tuple(sorted(found, key=lambda name: (name == UNSTATED, name)))
 
 
 def read_groups(text: str) -> Groups:
-    """The groups that ``FILE:COLUMN`` names.
+    """Read the groups in ``FILE:COLUMN``.
 
     Args:
-        text: a table with a line of titles, as ``table_rows`` reads it, and the title of one of its columns. Cases are named in
-            the column ``case``, in small or capital letters, else in the first one. An empty cell states nothing.
+        text: a table with a line of titles, as read by ``table_rows``, and the title of one column. Cases are named in the
+            column ``case`` (any letter case), else in the first column. An empty cell means no value.
 
     Raises:
-        AutosegError: no such file or column, a case that is in two groups, or no case at all.
+        AutosegError: no such file or column, a case in two groups, or no case at all.
     """
     name, _, column = text.rpartition(":")
     if not name or not column:

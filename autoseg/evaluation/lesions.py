@@ -1,9 +1,9 @@
 """Scores lesion by lesion, for structures that come in any number of pieces, such as metastases.
 
-A *lesion* is a piece of a mask: voxels that touch by a face, an edge or a corner. Pieces smaller than ``smallest_ml`` are left
-out of both masks. A lesion of the reference and one of the prediction can be a pair from an IoU of ``overlap`` on; each
-belongs to one pair at most, and of all ways to pair them the one with the largest sum of IoU is taken. What has no partner
-was missed, or is a false positive.
+A *lesion* is a connected component of a mask (faces, edges and corners connect). Components smaller than ``smallest_ml`` are
+removed from both masks. A lesion of the reference and one of the prediction may be paired if their IoU is at least
+``overlap``. Each belongs to at most one pair, and the pairing with the largest sum of IoU is used. Lesions without a partner
+are missed (reference) or false positive (prediction).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Found = tuple[str, float | None, str]
 
 @dataclass(frozen=True)
 class LesionRule:
-    """Which structures are looked at lesion by lesion, and how.
+    """Which structures are scored lesion by lesion, and how.
 
     Attributes:
         structures: their names.
-        overlap: least IoU of a pair, above 0 and at most 1.
-        smallest_ml: pieces below this volume are no lesions; 0 for none.
+        overlap: smallest IoU of a pair, above 0 and at most 1.
+        smallest_ml: components below this volume are ignored; 0 to keep all.
     """
 
     structures: tuple[str, ...]
@@ -48,7 +48,7 @@ class LesionRule:
 
 @dataclass(frozen=True)
 class Lesions:
-    """What became of the lesions of a structure in one case: Dice of each that was ``found``, and counts of the others."""
+    """The lesions of a structure in one case: Dice of each ``found`` lesion, and counts of the others."""
 
     found: tuple[float, ...]
     missed: int
@@ -56,13 +56,13 @@ class Lesions:
 
     @property
     def f1(self) -> float | None:
-        """Of detection, in [0, 1]; None where neither side has a lesion."""
+        """F1 score of detection, in [0, 1]; None if neither side has a lesion."""
         total = 2 * len(self.found) + self.missed + self.false
         return 2 * len(self.found) / total if total else None
 
     @property
     def dice(self) -> float | None:
-        """Mean Dice of a lesion, 0 for those missed or false; None where neither side has a lesion."""
+        """Mean Dice per lesion, 0 if missed or false positive; None if neither side has a lesion."""
         total = len(self.found) + self.missed + self.false
         return sum(self.found) / total if total else None
 
@@ -73,7 +73,7 @@ def match_lesions(reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequ
     Args:
         reference, predicted: (Z, Y, X) bool.
         spacing_mm: voxel size along (z, y, x).
-        rule: says which pieces count, and which are a pair.
+        rule: which components count, and which may be paired.
     """
     fewest = rule.smallest_ml * 1000 / float(np.prod(spacing_mm))
     (truth, n_truth), (guess, n_guess) = _lesions(reference, fewest), _lesions(predicted, fewest)
@@ -90,7 +90,7 @@ def match_lesions(reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequ
 
 
 def _lesions(mask: np.ndarray, fewest: float) -> tuple[np.ndarray, int]:
-    """Pieces of a mask numbered from 1 on, without those of fewer voxels, and how many there are."""
+    """Components of a mask with at least ``fewest`` voxels, numbered from 1, and their number."""
     pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
     keeps = np.bincount(pieces.ravel(), minlength=count + 1) >= fewest * (1 - 1e-9)
     keeps[0] = False
@@ -99,7 +99,7 @@ def _lesions(mask: np.ndarray, fewest: float) -> tuple[np.ndarray, int]:
 
 
 def lesion_values(reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequence[float], rule: LesionRule) -> list[Found]:
-    """(name, value, reason) of each of ``LESION_METRICS``; the number of false positives is that of a scan."""
+    """(name, value, reason) of each of ``LESION_METRICS``; false positives are counted per scan."""
     lesions = match_lesions(reference, predicted, spacing_mm, rule)
     reason = "" if lesions.f1 is not None else "no lesion on either side"
     values = (lesions.f1, lesions.dice, len(lesions.found), lesions.missed, lesions.false)

@@ -1,7 +1,7 @@
-"""A report as Markdown, the table that people read.
+"""A report as a Markdown table.
 
-Every mean stands beside the number of cases it is over where that is not all of them; what is undefined, what a number
-stands in for and what failed is listed below it by name.
+Every mean shows its number of cases if that is not all of them. Undefined values, substitute values and failures are listed
+by name below the table.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ N_WORST = 5
 
 
 def as_markdown(report: Report) -> str:
-    """Means with intervals, what is undefined, the cases of lowest Dice, the failures; ends with a newline."""
+    """Means with intervals, undefined values, the cases of lowest Dice, the failures; ends with a newline."""
     parts = [_heading(report)]
     if report.rows:
         parts += [_means(report, COLUMNS), _legend(report), _reconstruction(report), _surfaces(report), _lesions(report)]
@@ -75,17 +75,17 @@ def _means(report: Report, columns: Mapping[str, str]) -> str:
 
 
 def _reconstruction(report: Report) -> str:
-    """The masks as volumes: a table of its own, with the fraction of the image that the errors depend on."""
+    """The scores of masks as volumes: a separate table, with the foreground fraction on which the errors depend."""
     return f"{_means(report, mask_columns(report))}\n\nThe masks as volumes of 0 and 1. {mask_legend(report)}"
 
 
 def mask_columns(report: Report) -> dict[str, str]:
-    """Those of ``RECONSTRUCTION_COLUMNS`` that were measured."""
+    """The ``RECONSTRUCTION_COLUMNS`` that were measured."""
     return {metric: title for metric, title in RECONSTRUCTION_COLUMNS.items() if metric in report.foreground_mean}
 
 
 def mask_legend(report: Report) -> str:
-    """What the numbers of masks as volumes mean, and those of all structures as one mask."""
+    """The meaning of the scores of masks as volumes, and the scores of all structures as one mask."""
     together = ""
     if report.mean_of("mse_mask_fg") is not None:
         error, fraction = (_number(report.mean_of(metric), "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
@@ -98,7 +98,7 @@ def mask_legend(report: Report) -> str:
 
 
 def _surfaces(report: Report) -> str:
-    """The surfaces that were written, where there are any: a table of its own, since they are no voxels."""
+    """The scores of the written surfaces, if any: a separate table, since they are not voxels."""
     if not SURFACE_COLUMNS.keys() <= report.foreground_mean.keys():
         return ""
     return (
@@ -108,7 +108,7 @@ def _surfaces(report: Report) -> str:
 
 
 def _lesions(report: Report) -> str:
-    """The lesions of structures that have any by their nature."""
+    """The table of structures scored lesion by lesion."""
     if not LESION_COLUMNS.keys() <= report.foreground_mean.keys():
         return ""
     lines = [["lesions of", "cases", *LESION_COLUMNS.values()]]
@@ -169,7 +169,7 @@ def _range(tolerances: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Undefined:
-    """A structure and a reason why values are undefined, or why numbers stand in for them; the metrics and cases it is of."""
+    """A structure and a reason why values are undefined or substituted; with the metrics and cases concerned."""
 
     structure: str
     reason: str
@@ -179,7 +179,7 @@ class Undefined:
 
 
 def undefined_values(report: Report) -> list[Undefined]:
-    """For each structure and reason the metrics and cases it concerns, in the order in which they come."""
+    """The metrics and cases for each structure and reason, in order of appearance."""
     found: dict[tuple[str, str, str], tuple[dict[str, None], dict[str, None]]] = {}
     for row in report.rows:
         for name, reason in row.reasons.items():
@@ -199,7 +199,7 @@ def _undefined(report: Report) -> str:
 
 
 def _noted(report: Report) -> str:
-    """What is to be known of the values in the label maps."""
+    """The notes on values in the label maps."""
     return "\n".join(["Values:", "", *(f"- {note}" for note in report.notes)]) if report.notes else ""
 
 
@@ -223,7 +223,7 @@ def _failures(report: Report) -> str:
 
 
 def _some(names: Iterable[str], limit: int = 5) -> str:
-    """The first names and how many more there are."""
+    """The first names and the number of others."""
     names = list(names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
@@ -234,11 +234,11 @@ def _number(value: float | None, metric: str) -> str:
     if metric in FINE:
         return f"{value:.5f}"
     digits = 3 if unit_of(metric) == "" or (unit_of(metric) == "mL" and abs(value) < 10) else 2
-    return as_text(value, digits) if unit_of(metric) else f"{round(value, digits) + 0.0:.{digits}f}"  # no minus before a zero
+    return as_text(value, digits) if unit_of(metric) else f"{round(value, digits) + 0.0:.{digits}f}"  # no minus before zero
 
 
 def markdown_table(lines: Iterable[Sequence[str]]) -> str:
-    """Lines of cells, the first of them the heading, as a table of Markdown."""
+    """Rows of cells, the first being the heading, as a Markdown table."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

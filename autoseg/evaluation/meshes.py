@@ -1,12 +1,11 @@
-"""Distances between two surfaces made of triangles: how far the written surface of a structure is from the reference's.
+"""Distances between two triangle meshes: the written surface of a structure and the reference's.
 
-Points are spread over each surface, as many per area everywhere, and each is measured against the *triangles* of the other
-surface, not against its points, so that fine meshing is not needed. The nearest triangle is sought among the ``CANDIDATES``
-whose middles or points are nearest (scipy's KD-tree); missing it gives a distance too large, by less than a fiftieth of a
-millimetre on surfaces as they are made here. Percentiles and shares are known to about half a percent of the area, by
-``POINTS`` points on each surface.
+Points are sampled uniformly over each surface. Each is measured against the *triangles* of the other surface, not against its
+points, so no fine meshing is needed. The nearest triangle is searched among the ``CANDIDATES`` with the nearest centroids or
+points (scipy's KD-tree); missing it overestimates a distance, by less than a fiftieth of a millimetre on surfaces made here.
+With ``POINTS`` points on each surface, percentiles and fractions are known to about half a percent of the area.
 
-These are other numbers than ``hd95_mm`` and so on, which know voxels alone; hence their prefix.
+These differ from ``hd95_mm`` and so on, which are measured on voxels; hence their prefix.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ SURFACE_SCORES: dict[str, Callable[[SurfaceDistances], float]] = {
 def score_surfaces(
     reference: SurfaceMesh | None, predicted: SurfaceMesh | None, *, case: str = ""
 ) -> tuple[tuple[str, float | None, str], ...]:
-    """((name, value, reason), ...) of ``SURFACE_SCORES`` for two SurfaceMeshes, either of which may be None.
+    """((name, value, reason), ...) of ``SURFACE_SCORES`` for two SurfaceMeshes; either may be None.
 
-    The mean distance over both surfaces together (ASSD) and of the two directions (MASD), the larger of both directions'
-    95th percentiles, and the fraction of both surfaces within 1 mm of each other. None, with the reason, where a surface is
+    The mean distance over both surfaces together (ASSD), the mean of both directions (MASD), the larger 95th percentile of
+    both directions, and the fraction of both surfaces within 1 mm of each other. None, with the reason, if a surface is
     missing.
 
     Args:
-        case: identifier; with the structure's name the random numbers hang on it.
+        case: identifier; seeds the random numbers, together with the structure's name.
     """
     missing = [name for name, mesh in (("reference", reference), ("prediction", predicted)) if mesh is None]
     if reference is None or predicted is None:
@@ -73,12 +72,12 @@ def surface_distances(reference: SurfaceMesh, predicted: SurfaceMesh, *, case: s
 
 
 def _spread(mesh: SurfaceMesh, rng: np.random.Generator) -> tuple[np.ndarray, tuple[cKDTree, np.ndarray]]:
-    """(points (POINTS, 3), (tree of these and the triangles' middles, the triangle of each))."""
+    """(points (POINTS, 3), (tree of these and the triangles' centroids, the triangle of each))."""
     corners = mesh.vertices_mm[mesh.faces]
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     reached = np.cumsum(areas) / areas.sum()
     face = np.searchsorted(reached, (np.arange(POINTS) + rng.random(POINTS)) / POINTS).clip(max=len(areas) - 1)
-    root, along = np.sqrt(rng.random((POINTS, 1))), rng.random((POINTS, 1))  # evenly within a triangle
+    root, along = np.sqrt(rng.random((POINTS, 1))), rng.random((POINTS, 1))  # uniform within a triangle
     points = (1 - root) * corners[face, 0] + root * (1 - along) * corners[face, 1] + root * along * corners[face, 2]
     tree = cKDTree(np.concatenate([points, corners.mean(axis=1)]))
     return points, (tree, np.concatenate([face, np.arange(len(areas))]))
@@ -86,7 +85,7 @@ def _spread(mesh: SurfaceMesh, rng: np.random.Generator) -> tuple[np.ndarray, tu
 
 def _distances(points: np.ndarray, mesh: SurfaceMesh, tree: cKDTree, owner: np.ndarray) -> np.ndarray:
     """(N,) mm from points to the triangles of a mesh."""
-    from trimesh.triangles import closest_point  # half a second
+    from trimesh.triangles import closest_point  # takes half a second
 
     _, near = tree.query(points, CANDIDATES)
     triangles = mesh.vertices_mm[mesh.faces[owner[near.ravel()]]]

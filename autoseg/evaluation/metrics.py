@@ -1,12 +1,12 @@
-"""The metrics by name, and what each is worth when a mask is empty.
+"""The metrics by name, and their values when a mask is empty.
 
 A metric is a function of ``(reference, predicted, spacing_mm)``, bool masks of one structure, that returns a number, or
-``None`` where it is undefined. The unit is the end of its name (``_mm``, ``_ml``; otherwise it has none). Those here
-read a ``MaskPair``, which counts voxels and measures surfaces once for all of them; one that does not, gets the masks
-cut to what either of them fills. ``mse_mask`` and ``ssim_mask`` are explained in ``reconstruction``; ``foreground_share``, the
-reference's part of the image, belongs beside them.
+``None`` if undefined. The end of its name is its unit (``_mm``, ``_ml``; otherwise none). The metrics here read a
+``MaskPair``, which counts voxels and measures surfaces once for all. Other metrics get the masks cropped to their union.
+``mse_mask`` and ``ssim_mask`` are explained in ``reconstruction``; they are read together with ``foreground_share``, the
+fraction of the image that the reference fills.
 
-Empty masks (a missed structure must never improve a mean by dropping out of it):
+Empty masks (a missed structure must never improve a mean by being left out of it):
 
 ==================  ==========================  ===========================  ==============================
 metric              both empty                  only the reference empty     only the prediction empty
@@ -37,32 +37,32 @@ __all__ = ["METRICS", "MaskPair", "PairMetric", "default_tolerance_mm", "explain
 
 
 def default_tolerance_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
-    """Tolerance of the surface Dice where none is given: the largest voxel edge, at least 1 mm or ten voxels, what is less.
+    """Default tolerance of the surface Dice: the largest voxel edge, but at least 1 mm or ten voxels, whichever is less.
 
-    A mm is nothing where voxels are micrometres. An axis of one voxel is not counted: nothing can be off along it.
+    With voxels of micrometres, 1 mm would be far too much. An axis of one voxel is not counted.
     """
     largest = max((s for s, n in zip(spacing_mm, shape, strict=True) if n > 1), default=1.0)
     return max(largest, min(1.0, 10 * largest))
 
 
 def image_diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
-    """From one corner of the image to the opposite one; axes of one voxel are not counted."""
+    """Length of the image diagonal; axes of one voxel are not counted."""
     return float(np.linalg.norm([s * n for s, n in zip(spacing_mm, shape, strict=True) if n > 1]))
 
 
 @dataclass(frozen=True, eq=False)
 class MaskPair:
-    """One structure in the reference and in the prediction, with all that its metrics share.
+    """One structure in the reference and in the prediction, with everything its metrics share.
 
     Attributes:
-        reference, predicted: (Z, Y, X) bool, False where ``ignored``; a part of the image that holds both.
+        reference, predicted: (Z, Y, X) bool, False where ``ignored``; a part of the image that contains both.
         spacing_mm: voxel size along (z, y, x).
-        diagonal_mm: of the whole image, the distance to a structure that was not found at all.
+        diagonal_mm: diagonal of the whole image, used as the distance to a structure that was missed.
         tolerance_mm: how far apart surfaces may be and still agree.
         n_voxels: voxels of the whole image that are not ignored; all of this part if None.
         ignored: (Z, Y, X) bool, voxels without annotation, or None.
         lower: (3,) index in the whole image where this part begins.
-        image_shape: (3,) of the whole image; of this part if None.
+        image_shape: (3,) shape of the whole image; that of this part if None.
     """
 
     reference: np.ndarray
@@ -104,14 +104,14 @@ class MaskPair:
 
     @cached_property
     def similarity(self) -> tuple[float | None, float | None]:
-        """SSIM over the whole image, where ignored voxels are background, and around the structure."""
+        """SSIM over the whole image, with ignored voxels as background, and around the structure."""
         shape = self.image_shape or self.reference.shape
         return reconstruction.mask_ssim(self.reference, self.predicted, lower=self.lower, shape=shape)
 
 
 @dataclass(frozen=True)
 class PairMetric:
-    """A metric that reads a ``MaskPair``; called with two masks of whole images it makes the pair itself."""
+    """A metric that reads a ``MaskPair``; called with two masks of whole images, it makes the pair itself."""
 
     measure: Callable[[MaskPair], float | None]
 
@@ -126,7 +126,7 @@ def _surface_dice(pair: MaskPair) -> float | None:
 
 
 def _distance(read: Callable[[surfaces.SurfaceDistances], float]) -> PairMetric:
-    """A metric in mm: what ``read`` finds in the surfaces; the image's diagonal for a structure that was missed."""
+    """A metric in mm: ``read`` of the surface distances, or the image's diagonal for a missed structure."""
 
     def measure(pair: MaskPair) -> float | None:
         if pair.surfaces is not None:
@@ -169,7 +169,7 @@ def unit_of(name: str) -> str:
 
 
 def explain(name: str, value: float | None, pair: MaskPair) -> str:
-    """Why a value is undefined or stands in for one that is; '' for an ordinary value."""
+    """Why a value is undefined, or a substitute for an undefined one; '' for an ordinary value."""
     if value is not None and not (_missed(pair) and unit_of(name) == "mm"):
         return ""
     if value is not None:

@@ -1,7 +1,7 @@
-"""How much two masks overlap: every score here is a function of four voxel counts.
+"""Overlap of two masks: every score here is a function of four voxel counts.
 
-Dice and IoU order cases identically (IoU = Dice / (2 - Dice)), so a gain in both is one gain. A score whose denominator
-is zero is undefined, returned as ``None``.
+Dice and IoU rank cases identically (IoU = Dice / (2 - Dice)), so a gain in both is one gain. A score with a zero denominator
+is undefined and returned as ``None``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Counts", "count_voxels", "dice", "foreground_share", "iou", "precisi
 
 @dataclass(frozen=True)
 class Counts:
-    """Voxels by reference and prediction; voxels that are ignored are in none of the four.
+    """Voxel counts by reference and prediction, without ignored voxels.
 
     Attributes:
         tp: in both masks.
@@ -41,7 +41,7 @@ class Counts:
 
 
 def count_voxels(reference: np.ndarray, predicted: np.ndarray, n_voxels: int | None = None) -> Counts:
-    """The four counts of two bool arrays of one shape, cut out of an image with ``n_voxels`` that count."""
+    """The four counts of two bool arrays of one shape, cropped from an image with ``n_voxels`` that count."""
     n_voxels = reference.size if n_voxels is None else n_voxels
     tp = int(np.count_nonzero(reference & predicted))
     fn = int(np.count_nonzero(reference)) - tp
@@ -70,7 +70,7 @@ def recall(counts: Counts) -> float | None:
 
 
 def foreground_share(counts: Counts) -> float | None:
-    """The reference's part of all voxels that count, in [0, 1]; ``None`` when there are none."""
+    """The fraction of all counted voxels in the reference, in [0, 1]; ``None`` when there are none."""
     return _ratio(counts.n_reference, counts.n_reference + counts.fp + counts.tn)
 
 

@@ -1,16 +1,17 @@
-"""How near a volume is to the one it should be: mean squared error, PSNR and SSIM, of masks and of intensities.
+"""Similarity of a volume to its reference: mean squared error, PSNR and SSIM, for masks and for intensities.
 
-Two protocols that must not be mixed up. **Masks** (``mse_mask``, ``ssim_mask``, ``brier``): the predicted structure against
-the reference one, both as volumes of zeros and ones on the scan's own grid. Two masks of equal size and Dice D, which fill
-the fraction f of the image, have a mean squared error of 2 f (1 - D), so it means nothing without f, the foreground fraction.
+Two protocols that must not be confused. **Masks** (``mse_mask``, ``ssim_mask``, ``brier``): the predicted structure against
+the reference, both as volumes of zeros and ones on the scan's own grid. Two masks of equal size and Dice D that fill the
+fraction f of the image have a mean squared error of 2 f (1 - D), which means nothing without f, the foreground fraction.
 **Intensities** (``mse``, ``psnr``, ``ssim``): a volume in [0, 1] that was degraded on purpose, with seeded random numbers, and
-restored. What it must beat is the *baseline*, the best that is there without a network: the cubic interpolation of the thick
-slices, or the noisy or blurred volume itself. ``skill`` is 1 - mse / bar_mse: 0 at the baseline, 1 when nothing is missing.
+restored. It must beat the *baseline*, the best volume available without a network: cubic interpolation of the thick slices,
+or the noisy or blurred volume itself. ``skill`` is 1 - mse / bar_mse: 0 at the baseline, 1 for a perfect restoration.
 
-SSIM is that of Wang et al. (2004) in 3D: Gaussian windows of sigma 1.5 cut off at 11 voxels, K1 = 0.01, K2 = 0.03, a data range
-of 1, population covariance; scikit-image's with ``gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-data_range=1``. Its mean is over the voxels whose window lies within the volume, as there and in MONAI. Along an axis of fewer
-than 11 voxels the window has the largest odd size that fits, which neither of the two allows (``ssim_window`` tells).
+SSIM follows Wang et al. (2004) in 3D: Gaussian windows of sigma 1.5 cut off at 11 voxels, K1 = 0.01, K2 = 0.03, a data range
+of 1, population covariance. It equals scikit-image's with ``gaussian_weights=True, sigma=1.5,
+use_sample_covariance=False, data_range=1``. The mean is over voxels whose window is inside the volume, as there and in MONAI.
+Along an axis of fewer than 11 voxels, the window has the largest odd size that fits (``ssim_window``); neither of the two
+supports that.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def ssim(first: np.ndarray, second: np.ndarray, roi: np.ndarray | None = None) -
 
     Args:
         first, second: (Z, Y, X) arrays.
-        roi: (Z, Y, X) bool: the mean is over these voxels instead of those whose window lies within the volume.
+        roi: (Z, Y, X) bool: mean over these voxels instead of those whose window is inside the volume.
 
     Returns:
         A number, or ``None`` for an empty ``roi``.
@@ -74,7 +75,7 @@ def mse(first: np.ndarray, second: np.ndarray, roi: np.ndarray | None = None) ->
 
 
 def psnr(error: float | None) -> float | None:
-    """Peak signal-to-noise ratio in dB of a mean squared error, for a data range of 1; ``None`` for no error at all."""
+    """Peak signal-to-noise ratio in dB from a mean squared error, for a data range of 1; ``None`` for an error of 0."""
     return -10 * math.log10(error) if error else None
 
 
@@ -91,18 +92,18 @@ def mask_ssim(
     """SSIM of two masks over the whole image, and over the surroundings of the structure.
 
     Args:
-        reference, predicted: (z, y, x) bool, a part of the image beyond which both are empty.
+        reference, predicted: (z, y, x) bool, a part of the image outside which both are empty.
         lower: (3,) index in the image where the part begins.
         shape: (3,) of the image.
 
     Returns:
-        (whole, roi): the first is that of ``ssim`` for the whole image, where empty surroundings count as 1. ``roi`` is the
-        mean over the reference's bounding box (the prediction's, where the reference is empty) with 5 voxels on every side,
-        as far as the image goes. Both ``None`` when both masks are empty.
+        (whole, roi): ``whole`` is ``ssim`` over the whole image; empty surroundings count as 1. ``roi`` is the mean over the
+        reference's bounding box (the prediction's if the reference is empty) with a margin of 5 voxels, clipped to the
+        image. Both are ``None`` if both masks are empty.
     """
     if not (reference.any() or predicted.any()):
         return None, None
-    reach = WINDOW // 2  # farther from both masks, windows are empty and alike
+    reach = WINDOW // 2  # farther from both masks, windows are empty and equal
     start = [max(0, low - reach) for low in lower]
     stop = [min(n, low + edge + reach) for n, low, edge in zip(shape, lower, reference.shape, strict=True)]
     before = [(low - a, b - low - n) for low, a, b, n in zip(lower, start, stop, reference.shape, strict=True)]
@@ -122,22 +123,22 @@ def brier(probability: np.ndarray, reference: np.ndarray, ignored: np.ndarray | 
 
 
 def slice_axis(shape: Sequence[int], spacing_mm: Sequence[float]) -> int | None:
-    """The axis along which slices are made thick: the coarsest, of equals the last; ``None`` where none is long enough."""
+    """The axis along which slices are made thick: the coarsest, the last of equal ones; ``None`` if none is long enough."""
     long = [axis for axis in range(3) if shape[axis] >= 2 * SLICE_FACTOR]
     return max(long, key=lambda axis: (round(spacing_mm[axis], 3), axis), default=None)
 
 
 def degrade(kind: str, volume: np.ndarray, spacing_mm: Sequence[float], case: str) -> np.ndarray | None:
-    """A volume made worse on purpose, the same for the same case whatever else is done.
+    """Degrade a volume; the same case always gives the same result.
 
     Args:
         kind: a key of ``DEGRADATIONS``.
         volume: (Z, Y, X) float in [0, 1].
         spacing_mm: voxel size along (z, y, x).
-        case: identifier; the random numbers hang on it.
+        case: identifier; seeds the random numbers.
 
     Returns:
-        (Z, Y, X) float32 on the same grid, not clipped; ``None`` where the volume is too small for this degradation.
+        (Z, Y, X) float32 on the same grid, not clipped; ``None`` if the volume is too small for this degradation.
     """
     rng = np.random.default_rng([zlib.crc32(case.encode()), *kind.encode()])
     degraded = DEGRADATIONS[kind](np.asarray(volume, np.float32), spacing_mm, rng)
@@ -145,12 +146,12 @@ def degrade(kind: str, volume: np.ndarray, spacing_mm: Sequence[float], case: st
 
 
 def _noise(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """D1: normal noise of standard deviation 0.05."""
+    """D1: Gaussian noise with standard deviation 0.05."""
     return volume + rng.normal(0, 0.05, volume.shape)
 
 
 def _thick_slices(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.random.Generator) -> np.ndarray | None:
-    """D2: the means of three slices each, noise of 0.02, and cubic interpolation back."""
+    """D2: means of three slices each, noise with standard deviation 0.02, and cubic interpolation back."""
     axis = slice_axis(volume.shape, spacing_mm)
     if axis is None:
         return None
@@ -165,7 +166,7 @@ def _thick_slices(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.rando
 
 
 def _blur(volume: np.ndarray, spacing_mm: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """D3: a Gaussian of one voxel."""
+    """D3: Gaussian blur of one voxel."""
     return np.asarray(ndimage.gaussian_filter(volume, [float(n > 1) for n in volume.shape], mode="nearest"))
 
 
@@ -176,7 +177,7 @@ DEGRADATIONS: dict[str, Degradation] = {"noise": _noise, "thick_slices": _thick_
 def compare_intensities(
     clean: np.ndarray, restored: np.ndarray, degraded: np.ndarray, roi: np.ndarray
 ) -> dict[str, float | None]:
-    """What restoring a volume gained.
+    """Measure what restoring a volume gained.
 
     Args:
         clean, restored, degraded: (C, Z, Y, X); clipped to [0, 1] before anything is measured.
@@ -184,7 +185,7 @@ def compare_intensities(
 
     Returns:
         Dictionary of ``mse``, ``psnr``, ``ssim``, the same of the degraded volume as ``bar_mse`` and so on, ``skill``, and all
-        seven once more with ``_roi`` for the foreground alone. Means over channels; None where undefined.
+        seven again with ``_roi`` for the foreground alone. Means over channels; None if undefined.
     """
     clean, restored, degraded = (np.clip(array, 0, 1) for array in (clean, restored, degraded))
     result: dict[str, float | None] = {}
@@ -204,12 +205,12 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _inner(shape: Sequence[int]) -> tuple[slice, ...]:
-    """Slices of the voxels whose window lies within a volume."""
+    """Slices of the voxels whose window is inside the volume."""
     return tuple(slice(size // 2, n - size // 2) for size, n in zip(ssim_window(shape), shape, strict=True))
 
 
 def _ssim_map(first: np.ndarray, second: np.ndarray, window: Sequence[int] | None = None) -> np.ndarray:
-    """(Z, Y, X) float64; volumes go on mirrored beyond their faces."""
+    """(Z, Y, X) float64; volumes are padded by reflection."""
     window = window or ssim_window(first.shape)
 
     def smooth(array: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""What an evaluation found, as a value: every number of every case, and what they come to.
+"""The result of an evaluation as a value: every number of every case, and their summaries.
 
-A ``Report`` keeps every number of every case and, for each structure and metric, the mean with its interval and the
-number of cases it is over. A value that is undefined is counted with its reason, a case that could not be scored is a
-failure; both are printed beside the means they are missing from. It is stored as ``metrics.json``.
+For each structure and metric, a ``Report`` also keeps the mean with its interval and number of cases. An undefined value is
+counted with its reason, and a case that could not be scored is a failure; both are printed beside the means that they are
+missing from. It is stored as ``metrics.json``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["REPORT_FILE", "CaseMetrics", "Failure", "Mean", "Report", "ScoredFil
 
 REPORT_FILE = "metrics.json"
 TOGETHER = ("mse_mask_fg", "foreground_share_fg")  # values of all structures as one mask
-NOT_ANNOTATED = "not annotated"  # the reason of values of a structure that nobody annotated in a case
+NOT_ANNOTATED = "not annotated"  # reason for values of a structure that was not annotated in a case
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class CaseMetrics:
         values: of each metric, in the order of METRICS; then ``mse_mask_fg`` and ``foreground_share_fg``, of all structures
             as one mask, the same in each row of a case; then ``brier`` where the prediction has probabilities, and what
             ``more`` of ``evaluate_folder`` adds. None where undefined.
-        reasons: why a value is None, or why a number stands in for a missing one; ordinary values have none. Where the
-            structure was not annotated in the case none is defined, and no voxel is counted.
+        reasons: why a value is None, or a substitute for a missing one; ordinary values have none. If the structure was
+            not annotated in the case, no value is defined and no voxel is counted.
         tolerance_mm: tolerance of the surface Dice.
         counts: voxels in and out of the two masks.
     """
@@ -52,11 +52,11 @@ class CaseMetrics:
     counts: Counts = field(metadata=called("voxels"))
 
     def __getitem__(self, name: str) -> float | None:
-        """The value of a metric, or None where it is undefined; KeyError for an unknown name."""
+        """The value of a metric, or None if it is undefined; KeyError for an unknown name."""
         return self.values[name]
 
     def reason(self, name: str) -> str:
-        """Why the value of a metric is undefined or a stand-in; '' otherwise."""
+        """Why the value of a metric is undefined or a substitute; '' otherwise."""
         return self.reasons.get(name, "")
 
     def with_more(self, found: Iterable[tuple[str, float | None, str]]) -> CaseMetrics:
@@ -67,7 +67,7 @@ class CaseMetrics:
         return replace(self, values={**self.values, **values}, reasons={**self.reasons, **reasons})
 
     def not_annotated(self) -> CaseMetrics:
-        """The row where nobody annotated the structure in the case: nothing is known of how well it was found."""
+        """The row for a structure that was not annotated in the case: nothing is known about its prediction."""
         own = [name for name in self.values if name not in TOGETHER]
         return replace(
             self,
@@ -94,7 +94,7 @@ class Summary:
         n_cases: cases scored.
         mean, median: None when ``n`` is 0.
         low, high: 95 % bootstrap interval of the mean; None when ``n`` is below 2.
-        reasons: (reason, cases) for values that are undefined or stand-ins.
+        reasons: (reason, cases) for values that are undefined or substitutes.
     """
 
     structure: str
@@ -110,7 +110,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over those structures that have one themselves; None where there is none."""
+    """A mean over the structures that have a mean; None if none has."""
 
     mean: float | None
     n_structures: int
@@ -118,7 +118,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """The names of the two label maps of a case; in older versions their paths."""
+    """The names of the two label maps of a case; in older versions, their paths."""
 
     reference: str
     predicted: str
@@ -131,13 +131,13 @@ class Report:
     Attributes:
         labels: LabelSchema of the structures.
         summaries: one Summary per structure and metric.
-        foreground_mean: metric -> mean over structures of their means.
+        foreground_mean: metric -> mean of the structures' means.
         rows: CaseMetrics of every case and structure.
-        failures: cases that could not be scored; they are in no mean.
+        failures: cases that could not be scored; they are not part of any mean.
         files: case -> its files.
         not_scored: predictions without a reference.
-        notes: sentences about values that the label maps hold and that are no structure.
-        groups: of cases, where they were asked for.
+        notes: sentences about values in the label maps that are not structures.
+        groups: groups of cases, if requested.
     """
 
     labels: LabelSchema
@@ -172,14 +172,14 @@ class Report:
 
     @cached_property
     def by_group(self) -> Mapping[str, Report]:
-        """The report on the cases of each group; {} where there are none."""
+        """The report on the cases of each group; {} if there are no groups."""
         names = self.groups.names(self.cases) if self.groups.column else ()
         of = {name: [row for row in self.rows if self.groups.of.get(row.case, UNSTATED) == name] for name in names}
         return {name: summarise(rows, self.labels) for name, rows in of.items()}
 
     @property
     def unlabelled(self) -> dict[str, tuple[int, ...]]:
-        """{case: numbers of the structures that nobody annotated in it}, of the cases that lack any."""
+        """{case: numbers of its structures that were not annotated}, for cases that have any."""
         first = self.metrics[0] if self.metrics else ""
         found = {
             case: tuple(n for n, row in enumerate(rows) if row.reason(first) == NOT_ANNOTATED)
@@ -196,12 +196,12 @@ class Report:
         return self._summaries[structure, metric]
 
     def mean_of(self, metric: str) -> float | None:
-        """The mean over structures of a metric; None where it is undefined or was not measured."""
+        """The mean of a metric over structures; None if it is undefined or was not measured."""
         return self.foreground_mean[metric].mean if metric in self.foreground_mean else None
 
     def table(self) -> str:
-        """The report as Markdown: means with intervals, what is undefined, the worst cases, the failures."""
-        from autoseg.evaluation.markdown import as_markdown  # which reads reports
+        """The report as Markdown: means with intervals, undefined values, the worst cases, the failures."""
+        from autoseg.evaluation.markdown import as_markdown  # it imports this module
 
         return as_markdown(self)
 
@@ -222,7 +222,7 @@ def summarise(
     not_scored: Iterable[str] = (),
     notes: Iterable[str] = (),
 ) -> Report:
-    """A Report of CaseMetrics from any number of cases; see Report for the arguments."""
+    """A Report from the CaseMetrics of any number of cases; see Report for the arguments."""
     names = list(rows[0].values) if rows else list(METRICS)
     by_structure = _grouped(rows, "structure")
     summaries = tuple(

@@ -1,4 +1,4 @@
-"""A report as files: metrics.csv, metrics.json, metrics.md, and summary.json with the layout of nnU-Net's."""
+"""A report as files: metrics.csv, metrics.json, metrics.md, and summary.json in nnU-Net's layout."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ NNUNET = ("Dice", "IoU", "FP", "TP", "FN", "TN", "n_pred", "n_ref")
 
 
 def write_report(report: Report, folder: Path | str, *, fresh: bool = False) -> tuple[Path, ...]:
-    """Write metrics.csv, metrics.json, metrics.md and summary.json to a folder, which is made if it is missing.
+    """Write metrics.csv, metrics.json, metrics.md and summary.json to a folder, which is created if missing.
 
-    Each file is complete or, after an interruption, as it was. ``summary.json`` has the layout of nnU-Net's, where what
-    is undefined is the token NaN: not JSON, but what scripts for it expect; the other files have empty cells and null.
+    After an interruption, each file is either complete or unchanged. ``summary.json`` has nnU-Net's layout, in which undefined
+    values are the token NaN: not valid JSON, but expected by scripts. The other files have empty cells and null.
 
     Args:
-        fresh: write over files of these names that other programs made.
+        fresh: overwrite files of these names made by other programs.
 
     Returns:
         tuple of the paths.
 
     Raises:
-        FileError: such files are there.
+        FileError: such files exist, without ``fresh``.
     """
     folder = Path(folder)
     if not fresh:
         refuse_foreign_report(folder)
-    texts: tuple[Callable[[Report], str], ...] = (  # of which one at a time is held
+    texts: tuple[Callable[[Report], str], ...] = (  # one at a time in memory
         _as_csv,
         as_text,
         lambda report: "# Evaluation\n\n" + report.table(),
@@ -55,9 +55,9 @@ def write_report(report: Report, folder: Path | str, *, fresh: bool = False) -> 
 
 
 def refuse_foreign_report(folder: Path | str) -> None:
-    """Raise FileError where a folder holds files of these names that other programs made.
+    """Raise FileError if a folder has files of these names made by other programs.
 
-    Nothing in it tells our summary.json from nnU-Net's: ours has a metrics.json beside it.
+    Our summary.json looks like nnU-Net's, but has a metrics.json beside it.
     """
     folder = Path(folder)
     for name in FILES[:-1]:
@@ -84,7 +84,7 @@ def _as_csv(report: Report) -> str:
 
 
 def _as_nnunet(report: Report) -> dict[str, Any]:
-    """The numbers that nnU-Net's summary.json has, by label value; regions by the text of their tuple."""
+    """The numbers in nnU-Net's summary.json, by label value; regions by the text of their tuple."""
     labels = {s: str(v[0] if len(v) == 1 else v) for s, v in zip(report.labels.structures, report.labels.values, strict=True)}
     per_case = {case: {labels[row.structure]: _nnunet_metrics(row) for row in rows} for case, rows in report.by_case.items()}
     mean = {

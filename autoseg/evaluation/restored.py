@@ -1,4 +1,4 @@
-"""What restorations of many cases come to: means over cases, and these as the rows of a table."""
+"""Restoration results of many cases: means over cases, and the table of them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class RestoredRow:
     """A case, degraded in one way and restored.
 
     Attributes:
-        values: what ``compare_intensities`` found, by name; None where undefined.
-        slice_axis: along which slices were made thick; None where no axis is long enough.
+        values: result of ``compare_intensities``, by name; None where undefined.
+        slice_axis: axis along which slices were made thick; None if no axis is long enough.
         ssim_window: voxels of the window along each axis.
     """
 
@@ -46,7 +46,7 @@ class RestoredRow:
 
 @dataclass(frozen=True)
 class RestoredMean:
-    """A mean over ``n`` cases with its 95 % bootstrap interval; None where there are too few."""
+    """A mean over ``n`` cases with its 95 % bootstrap interval; None with too few cases."""
 
     mean: float | None
     interval: tuple[float | None, float | None]
@@ -76,10 +76,10 @@ class RestoredColumn:
     """A column of the table of restorations.
 
     Attributes:
-        metric: whose mean it shows; with ``interval`` in plain tables too, where there is room for one alone.
-        title: where it stands alone; ``heading`` where that before it says which number it is of.
-        digits: after the point.
-        signed: a plus before what is above 0, where an interval stands beside it.
+        metric: metric whose mean is shown; with ``interval`` also in plain tables, which have room for only one.
+        title: full title; ``heading`` is used if the column before names the number.
+        digits: after the decimal point.
+        signed: a plus sign before positive values shown with an interval.
     """
 
     metric: str
@@ -104,7 +104,7 @@ RESTORED_HEADINGS = ("degraded by", "cases", *(column.heading for column in REST
 
 
 def summarise_restored(rows: Iterable[RestoredRow]) -> dict[str, dict[str, RestoredMean]]:
-    """For each degradation and number its mean over the cases where it is defined.
+    """The mean of each number over the cases in which it is defined, for each degradation.
 
     Returns:
         Dictionary degradation -> number (those of ``compare_intensities``, and ``ssim_gain``, over the baseline; ``_roi``
@@ -128,7 +128,7 @@ def _mean(values: Sequence[float]) -> RestoredMean:
 
 
 def restored_cells(summary: Summaries, *, structures: bool = True) -> list[list[str]]:
-    """A list of texts below ``RESTORED_HEADINGS`` for each degradation that there is: of the image, then of its structures."""
+    """A row of texts under ``RESTORED_HEADINGS`` for each degradation: first for the image, then for its structures."""
     parts = (("", ""), ("_roi", ", structures alone")) if structures else (("", ""),)
     rows = []
     for kind, found in summary.items():

@@ -1,13 +1,13 @@
-"""How sure a mean over cases is, and whether two methods differ on the same cases.
+"""Confidence intervals of means over cases, and tests whether two methods differ on the same cases.
 
-Intervals come from the bootstrap: cases are drawn again with replacement and the spread of the mean is read off, with
-Efron's correction for bias and skewness (BCa), since Dice is skewed. Two methods are compared case by case: the
-interval of the mean difference says how much, the Wilcoxon signed-rank test whether; several tests are corrected after
-Holm. Both speak of other cases with the same two models; whether other training runs of the two methods would differ likewise,
-only several training runs of each can tell.
+Intervals come from the bootstrap: cases are resampled with replacement, with Efron's correction for bias and skewness (BCa),
+since Dice is skewed. Two methods are compared case by case: the interval of the mean difference shows how much they differ,
+the Wilcoxon signed-rank test whether they do. Several tests are corrected after Holm. Both generalise to other cases with the
+same two models. Whether other training runs of the two methods would differ likewise can only be seen from several training
+runs of each.
 
-``scipy.stats`` is imported by the functions that test, since it takes longer to load than a scan to read, and a prediction
-needs none of it.
+``scipy.stats`` is imported in the functions that test, since loading it takes longer than reading a scan, and prediction does
+not need it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_diffe
 
 RESAMPLES = 10_000
 SEED = 20_240_101
-MOST_DRAWN = 255  # times that a case is in a resample: of any number of cases one is drawn as often as 20 times hardly ever
-Values = Sequence[float | None]  # of one metric, case by case; None where undefined
+MOST_DRAWN = 255  # times that a case is in a resample; even 20 times is very rare
+Values = Sequence[float | None]  # one metric, case by case; None where undefined
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Difference:
 
     Attributes:
         n: cases in which both values are defined.
-        n_undefined: cases left out because one is not.
+        n_undefined: cases left out because a value is undefined.
         mean, low, high: mean difference and its 95 % interval; None where ``mean_interval`` has none.
         p_value: two-sided Wilcoxon signed-rank; 1 when no case differs, None without cases.
     """
@@ -71,14 +71,14 @@ def mean_interval(
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
     tails = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
     low, high = values.mean() + scale * np.quantile(means, ndtr(bias + tails / (1 - acceleration * tails)))
-    none = 1e-6 * scale  # what the rounding of float32 leaves of a zero
+    none = 1e-6 * scale  # zero, up to float32 rounding
     return float(low) if abs(low) > none else 0.0, float(high) if abs(high) > none else 0.0
 
 
 def _means_of_draws(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """(resamples,) float32: the mean of each resample of (n,) float32 values."""
     n = len(values)
-    shares = (np.arange(MOST_DRAWN + 1) / n).astype(np.float32)  # of a case in a resample, by how often it was drawn
+    shares = (np.arange(MOST_DRAWN + 1) / n).astype(np.float32)  # weight of a case in a resample, by how often it was drawn
     draws = _draws(n, resamples, seed)
     return np.concatenate([np.take(shares, draws[rows], mode="clip") @ values for rows in _blocks(n, resamples)])
 
@@ -93,9 +93,9 @@ def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def _blocks(n: int, resamples: int) -> list[slice]:
-    """The resamples in parts, so that what is not stored as one byte per case and resample stays small.
+    """The resamples in blocks, so that arrays with more than one byte per case and resample stay small.
 
-    A product of matrices sums in groups of rows: parts of a multiple of 64 rows give the very numbers of the whole.
+    Matrix products sum in groups of rows, so blocks of a multiple of 64 rows give exactly the same numbers as the whole.
     """
     step = 64 * max(1, 2**12 // n)
     return [slice(start, min(start + step, resamples)) for start in range(0, resamples, step)]
@@ -129,10 +129,10 @@ def paired_difference(
 
 
 def paired_trainings(first: Values, second: Values, *, level: float = 0.95) -> Difference:
-    """Compare two methods by several training runs of each, the interval from Student's t.
+    """Compare two methods over several training runs of each, with an interval from Student's t.
 
     Args:
-        first, second: mean of one metric over the cases, training by training in the same order; None where undefined.
+        first, second: mean of one metric over the cases for each training run, in the same order; None where undefined.
 
     Returns:
         Difference, ``first`` minus ``second``, ``n`` counting training runs; interval and p value are None for fewer than two.
@@ -153,7 +153,7 @@ def paired_trainings(first: Values, second: Values, *, level: float = 0.95) -> D
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values corrected for being several (Holm 1979): each may be compared with the level that was meant for one.
+    """P values corrected for multiple tests (Holm 1979); each can be compared with the level for a single test.
 
     Returns:
         list of floats in the order given, at most 1.
@@ -167,7 +167,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def wilcoxon_holm(reference: Values, others: Mapping[str, Values]) -> dict[str, Difference]:
-    """One method against several on the same cases, the p values corrected for being several.
+    """One method against several on the same cases, with p values corrected for multiple tests.
 
     Args:
         reference: values of one metric, case by case; None where undefined.
@@ -183,6 +183,6 @@ def wilcoxon_holm(reference: Values, others: Mapping[str, Values]) -> dict[str, 
 
 
 def is_equivalent(difference: Difference, margin: float) -> bool:
-    """Whether the whole interval lies within ``margin`` of zero: two one-sided tests, at half the level of the interval."""
+    """Whether the whole interval is within ``margin`` of zero: two one-sided tests, at half the level of the interval."""
     low, high = difference.low, difference.high
     return low is not None and high is not None and -margin < low and high < margin

@@ -1,4 +1,4 @@
-"""What a study found, as values: decisions and their reasons, and what each of them did to the cross-validated Dice."""
+"""The findings of a study: decisions with their reasons, and their effect on the cross-validated Dice."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["ALL_STRUCTURES", "MADE_BY", "Change", "Decided", "StudyFindings", "c
 MADE_BY = "autoseg study"
 ALL_STRUCTURES = "mean of structures"
 METRIC = "dice"
-TOLERANCE = 1e-9  # of Dice: less is a matter of the order of sums
+TOLERANCE = 1e-9  # of Dice; smaller differences come from the order of summation
 
 
 @dataclass(frozen=True)
 class Decided:
-    """What was chosen, by which rule, and from which numbers; each a sentence or a short phrase."""
+    """What was chosen, by which rule and from which numbers, each as a sentence or short phrase."""
 
     what: str
     chosen: str
@@ -33,9 +33,9 @@ class Change:
     """Mean Dice over cases with something and without it.
 
     Attributes:
-        name: a structure, ``ALL_STRUCTURES``, or two configurations that were put together.
-        before, after: means over the cases in which Dice is defined; None where it is in none.
-        difference: after minus before, over the cases in which both are.
+        name: a structure, ``ALL_STRUCTURES``, or an ensemble of two configurations.
+        before, after: means over the cases in which Dice is defined; None if there are none.
+        difference: after minus before, over the cases in which both are defined.
         kept: whether the model has it.
     """
 
@@ -54,19 +54,19 @@ class Change:
 
 @dataclass(frozen=True)
 class StudyFindings:
-    """What stands in ``study.json`` for everybody to read.
+    """The content of ``study.json``.
 
     Attributes:
         made_by: the verb.
-        model: name of the model that was left; '' while the study goes on.
+        model: name of the resulting model; '' while the study is running.
         chosen: the configuration of that model.
-        about: configuration -> what it is, in a sentence.
+        about: configuration -> its description, in a sentence.
         decisions: what was decided, and why.
-        calibration: None where no voxels to calibrate by are known.
-        ensembles: each that was considered, against the configuration that was chosen before.
+        calibration: None without voxels for calibration.
+        ensembles: each ensemble considered, against the configuration chosen before.
         cleaned: each structure with and without the rules for pieces and holes; empty without rules.
         failed: configuration -> why it could not be trained.
-        predicted: case -> its scored label map, from the folder of the workspace on.
+        predicted: case -> its scored label map, relative to the workspace folder.
     """
 
     made_by: str = ""
@@ -82,7 +82,7 @@ class StudyFindings:
 
     @property
     def checks(self) -> tuple[tuple[str, bool], ...]:
-        """(what must hold of a study, whether it does), as far as there is something to hold it to."""
+        """(a condition that a study must meet, whether it does), for all conditions that apply."""
         found = []
         changes = [*(change for change in self.ensembles if change.kept), *self.cleaned]
         if changes:
@@ -97,12 +97,12 @@ class StudyFindings:
 
 
 def change_of(name: str, after: Method, before: Method, *, kept: bool) -> Change:
-    """One method against another, by mean Dice of a case."""
+    """One method against another, by mean Dice per case."""
     return _change(name, before.by_case(METRIC), after.by_case(METRIC), kept)
 
 
 def changes_between(before: Report, after: Report) -> tuple[Change, ...]:
-    """A Change of the mean of structures, and one of each structure."""
+    """A Change for the mean over structures, and one for each structure."""
     whole = [Method("", {(row.case, row.structure): row.values for row in report.rows}) for report in (before, after)]
     changes = [change_of(ALL_STRUCTURES, whole[1], whole[0], kept=True)]
     for structure in before.labels.structures:

@@ -1,14 +1,14 @@
-"""Distances between the surfaces of two masks, measured once; Hausdorff, mean distance and surface Dice read them.
+"""Distances between the surfaces of two masks, measured once for Hausdorff distance, mean distance and surface Dice.
 
-A *cell* is the box between eight neighbouring voxel centres; its middle is a point of the grid shifted by half a voxel.
-Which of the eight voxels are inside is the cell's *code*, 0 to 255. A cell with voxels on both sides holds a piece of
-surface, a *surfel*: it has an area, the one that marching cubes would give this code at this spacing, and sits at the
-middle of the cell. Each surfel is as far from the other mask as the nearest surfel of that mask. Areas are the weights
-of every mean and percentile, so that a finely cut part of a surface counts no more than a plain one. This is the
+A *cell* is the box between eight neighbouring voxel centres; its centre is a point of the grid shifted by half a voxel.
+The cell's *code*, 0 to 255, states which of the eight voxels are inside. A cell with voxels on both sides holds a piece of
+surface, a *surfel*, at the centre of the cell. Its area is the one that marching cubes gives this code at this spacing. The
+distance of a surfel is that to the nearest surfel of the other mask. Areas weight every mean and percentile, so that a
+finely divided part of a surface counts no more than a smooth one. This is the
 definition of Nikolov et al. (arXiv 1809.04430) and the surface-distance package; Podobnik and Vrtovec (arXiv
 2410.02630) show how far other tools differ.
 
-What lies outside the image is background, so a mask that touches the border has a surface there. An image of depth 1 is
+Outside the image is background, so a mask that touches the border has a surface there. An image of depth 1 is
 a plane: cells have four corners, surfels are pieces of contour and their areas are lengths in mm.
 """
 
@@ -25,7 +25,7 @@ from scipy.spatial import KDTree
 __all__ = ["SurfaceDistances", "hausdorff", "mean_surface_distance", "measure_surfaces", "surface_dice", "surfel_areas"]
 
 Corner = tuple[int, ...]  # of a cell, 0 or 1 along each axis
-ROUNDING_MM = 1e-6  # a distance of one voxel is within a tolerance of one voxel, however both were rounded
+ROUNDING_MM = 1e-6  # a distance of one voxel is within a tolerance of one voxel despite rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +53,11 @@ def measure_surfaces(
     Args:
         reference, predicted: (Z, Y, X) bool.
         spacing_mm: voxel size along (z, y, x).
-        ignored: (Z, Y, X) bool or None; cells that touch one of these voxels hold no surfel, since nobody knows
-            whether a surface runs there.
+        ignored: (Z, Y, X) bool or None; cells that touch one of these voxels hold no surfel, since it is unknown
+            whether there is a surface.
 
     Returns:
-        SurfaceDistances, or ``None`` when one of the masks has no surface.
+        SurfaceDistances, or ``None`` if one of the masks has no surface.
     """
     flat = [axis for axis, n in enumerate(reference.shape) if n == 1][:1]
     masks = [mask.squeeze(tuple(flat)) for mask in (reference, predicted)]
@@ -76,9 +76,9 @@ def measure_surfaces(
 
 
 def hausdorff(distances: SurfaceDistances, percent: float = 100.0) -> float:
-    """Percentile of the distance between two surfaces, in mm; the larger of both directions.
+    """Percentile of the distance between two surfaces, in mm; the larger of the two directions.
 
-    The smallest distance within which ``percent`` of a surface's area lies; 100 is the classic Hausdorff distance.
+    The smallest distance that covers ``percent`` of a surface's area; 100 is the classic Hausdorff distance.
     """
     return max(
         _percentile(distances.from_reference_mm, distances.reference_areas, percent),
@@ -135,7 +135,7 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
 
 
 def _cell_codes(mask: np.ndarray) -> np.ndarray:
-    """Code of every cell that touches the mask's array: one more along each axis than there are voxels, uint8.
+    """Code of every cell that touches the mask's array, uint8; one more along each axis than there are voxels.
 
     Bit b is the corner ``_corners(ndim)[b]``; cell i lies between voxels i - 1 and i.
     """
@@ -171,8 +171,8 @@ def _sizes(simplices: np.ndarray) -> np.ndarray:
 def _pieces(ndim: int) -> tuple[np.ndarray, np.ndarray]:
     """The surface within each cell, on the unit cell.
 
-    The side with fewer corners is taken as the inside and falls apart into groups of corners joined by cell edges;
-    each group is cut off by one polygon through the middles of the edges that leave it.
+    The side with fewer corners is taken as the inside. It splits into groups of corners joined by cell edges; each
+    group is cut off by one polygon through the midpoints of the edges that leave it.
 
     Returns:
         codes: (N,) the code each piece belongs to.
@@ -212,7 +212,7 @@ def _connected(corners: Iterable[Corner]) -> list[set[Corner]]:
 
 
 def _cut_polygon(group: set[Corner], corners: Sequence[Corner]) -> np.ndarray:
-    """Middles of the edges that leave a group of corners, in order: neighbours lie on one face of the cell."""
+    """Midpoints of the edges that leave a group of corners, in order: neighbours lie on one face of the cell."""
     ends = [(a, b) for a in sorted(group) for b in corners if b not in group and _joined(a, b)]
     points = [np.add(a, b) / 2 for a, b in ends]
     polygon = [points.pop(0)]
@@ -225,8 +225,8 @@ def _cut_polygon(group: set[Corner], corners: Sequence[Corner]) -> np.ndarray:
 def _flattest_triangles(polygon: np.ndarray) -> np.ndarray:
     """(T, 3, 3) triangles of a polygon.
 
-    Five or six middles need not lie in one plane, and the area depends on the cut. Of all triangulations the largest on
-    the unit cell is taken: its triangles join to flat quadrilaterals, and no corner is preferred over its mirror image.
+    Five or six midpoints need not lie in one plane, so the area depends on the cut. The triangulation with the largest
+    area on the unit cell is used: its triangles join to flat quadrilaterals, and mirror images are cut alike.
     """
     ways = [polygon[np.array(way)] for way in _triangulations(0, len(polygon) - 1)]
     return max(ways, key=lambda triangles: round(_sizes(triangles).sum(), 9))

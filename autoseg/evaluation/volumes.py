@@ -1,4 +1,4 @@
-"""Volumes in millilitres and how far a predicted one is off. 1 mL = 1000 mm3."""
+"""Volumes in millilitres and the error of predicted volumes. 1 mL = 1000 mm3."""
 
 from __future__ import annotations
 

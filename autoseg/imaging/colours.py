@@ -1,7 +1,7 @@
 """A colour for each structure, the same in every output: label tables, DICOM objects, surfaces, pictures.
 
-The first eight are told apart with every common colour vision (after Okabe and Ito 2008, lighter: scans are dark). Then each
-is the candidate that lies farthest, in CIELAB, from the greys of scans and from all before it.
+The first eight can be distinguished with every common type of colour vision (after Okabe and Ito 2008, lighter, as scans are
+dark). Each further colour is the candidate farthest, in CIELAB, from the greys of scans and from all earlier colours.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ FIRST = (  # sky, orange, green, yellow, pink, red, violet, lime
     (140, 158, 255),
     (178, 223, 138),
 )
-LIGHTNESS = (45.0, 85.0)  # L* of colours that show on black as well as on white
+LIGHTNESS = (45.0, 85.0)  # L* of colours visible on both black and white
 LEVELS = tuple(range(0, 256, 15))  # candidates per channel of sRGB
 
 
 def structure_colours(names: Iterable[object]) -> tuple[Colour, ...]:
-    """(red, green, blue), integers from 0 to 255, for each name; they depend on the number of names alone.
+    """(red, green, blue), integers from 0 to 255, for each name; depends only on the number of names.
 
-    Fewer names get the first of the colours that more names get.
+    A shorter list gets the first colours of a longer one.
     """
     return _colours(len(tuple(names)))
 
@@ -60,7 +60,7 @@ def _colours(count: int) -> tuple[Colour, ...]:
 
 def _lab(colours: np.ndarray) -> np.ndarray:
     """(N, 3) sRGB of 0 to 255 to CIELAB under D65."""
-    from skimage.color import rgb2lab  # a tenth of a second
+    from skimage.color import rgb2lab  # takes a tenth of a second
 
     lab: np.ndarray = rgb2lab(colours / 255)
     return lab

@@ -15,12 +15,12 @@ from autoseg.imaging.volume import orient
 __all__ = ["Box", "crop", "laid_on", "nonzero_box", "turned_onto", "value_boxes"]
 
 Box = tuple[Sequence[int], Sequence[int]]  # lower, upper
-LARGEST_TABLE = 2**16  # of label values that are looked up by their number
-OFF_GRID = 0.05  # of a voxel: more is another place
+LARGEST_TABLE = 2**16  # label values up to here are looked up in a table
+OFF_GRID = 0.05  # of a voxel: beyond that, positions differ
 
 
 def nonzero_box(data: np.ndarray) -> Box:
-    """The smallest box that holds every voxel where some channel is not 0.
+    """The smallest box with every voxel where some channel is not 0.
 
     Args:
         data: (C, Z, Y, X); NaN counts as not 0.
@@ -31,7 +31,7 @@ def nonzero_box(data: np.ndarray) -> Box:
     found = np.zeros(data.shape[1:], bool)
     for channel in data:
         found |= channel != 0
-    plane = np.logical_or.reduce(found, axis=0)  # one look at all voxels for two axes
+    plane = np.logical_or.reduce(found, axis=0)  # one pass over all voxels for two axes
     lines = [np.flatnonzero(line) for line in (found.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))]
     if not len(lines[0]):
         return (0,) * found.ndim, found.shape
@@ -46,9 +46,9 @@ def crop(array: np.ndarray, lower: Ints, upper: Ints) -> np.ndarray:
 
 
 def value_boxes(labels: np.ndarray) -> dict[int, Box]:
-    """{value: box} of every value but 0 that occurs in whole numbers (Z, Y, X), ascending.
+    """{value: box} of every value except 0 in an integer array (Z, Y, X), ascending.
 
-    Time and memory go with the number of values, not with how large they are.
+    Time and memory depend on the number of values, not on their size.
     """
     lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
     if lowest == 0 and highest <= LARGEST_TABLE:
@@ -65,14 +65,14 @@ def value_boxes(labels: np.ndarray) -> dict[int, Box]:
 
 
 def laid_on(labels: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarray | None:
-    """Labels on another grid of the same voxels, which may be larger and have its axes in another order or direction.
+    """Labels on another grid with the same voxels, which may be larger and have its axes in another order or direction.
 
     Args:
-        labels: (Z, Y, X), 0 where there is nothing.
-        geometry, onto: their grid, and the other one.
+        labels: (Z, Y, X), 0 for background.
+        geometry, onto: their grid, and the new one.
 
     Returns:
-        An array on ``onto``; None where the voxels do not coincide, or some label lies outside.
+        An array on ``onto``; None if the voxels do not coincide, or some label is outside.
     """
     turn = _turn(geometry, onto)
     if turn is None:
@@ -88,10 +88,10 @@ def laid_on(labels: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarra
 
 
 def turned_onto(data: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarray | None:
-    """An array (C, Z, Y, X) as it is on another grid of all the same voxels, whose axes have another order or direction.
+    """An array (C, Z, Y, X) on another grid of exactly the same voxels, whose axes have another order or direction.
 
     Returns:
-        A view; None where the grids are one already, or do not have the same voxels.
+        A view; None if the grids are already equal, or do not have the same voxels.
     """
     turn = None if geometry.is_same_grid(onto) else _turn(geometry, onto)
     if turn is None or not geometry.oriented(*turn).is_same_grid(onto):
@@ -100,9 +100,9 @@ def turned_onto(data: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndar
 
 
 def _turn(geometry: Geometry, onto: Geometry) -> tuple[list[int], list[int]] | None:
-    """(order, flips), as ``orient`` takes them, of the axes of a grid to those of another; None where none run alike."""
+    """(order, flips) for ``orient``, from one grid to another; None if their axes are not parallel."""
     steps = np.rint(np.linalg.solve(onto.affine[:3, :3], geometry.affine[:3, :3])).astype(int)
-    order = np.abs(steps).argmax(axis=1).tolist()  # for each axis of the other grid that of this one
+    order = np.abs(steps).argmax(axis=1).tolist()  # for each axis of the other grid, the axis of this one
     if not (np.abs(steps) == np.eye(3, dtype=int)[order]).all() or len(set(order)) < 3:
         return None
     return order, np.flatnonzero(steps.sum(axis=1) < 0).tolist()

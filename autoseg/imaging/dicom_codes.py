@@ -1,8 +1,8 @@
-"""What a structure is, in the words of DICOM: SNOMED CT codes for its name, from the standard's tables that pydicom carries.
+"""Structures in DICOM terms: SNOMED CT codes for their names, from the standard's tables in pydicom.
 
 A name is looked up in the context groups for segmentation: anatomical structures (CID 7192), tissues (7191), lesions (7194),
-substances (7197). Left and right become a modifier unless the group knows the sided structure. A name that holds a word for
-a lesion is that lesion; any other name is an anatomical structure, no more. Nothing is guessed from parts of words.
+substances (7197). Left and right become a modifier unless the group has the sided structure. A name that contains a word
+for a lesion is that lesion; any other name is coded as an anatomical structure only. Parts of words are not matched.
 """
 
 import re
@@ -20,7 +20,7 @@ GROUPS = (
     (codes.cid7197, codes.SCT.BodySubstance),
 )
 SIDES = {"left": codes.SCT.Left, "right": codes.SCT.Right}
-SAME = {  # names in common use -> the name that the groups know
+SAME = {  # common name -> name in the context groups
     "adrenal": "adrenalgland",
     "caudate": "caudatenucleus",
     "csf": "cerebrospinalfluid",

@@ -1,6 +1,6 @@
-"""One DICOM file: opened by pydicom, and every way in which it is damaged told in our words.
+"""One DICOM file, opened by pydicom; any damage becomes one of our errors.
 
-pydicom raises what it likes for files that are cut or scrambled, and unpacks deflated ones whatever their size; both end here.
+pydicom raises various exceptions for damaged files, and unpacks deflated ones of any size; both are handled here.
 """
 
 import warnings
@@ -22,38 +22,38 @@ from autoseg.imaging.raw import REMEDY, is_dicom_start
 
 __all__ = ["open_dataset", "pixel_source"]
 
-LARGEST_UNPACKED = 1 << 30  # bytes of a deflated file; zlib packs a thousand to one, so a small file could fill the memory
+LARGEST_UNPACKED = 1 << 30  # bytes of a deflated file; zlib compresses up to 1000:1, so a small file could fill the memory
 _PREAMBLE, _GROUP_LENGTH = 132, 12  # bytes before the file meta information, and of its first element
-# transfer syntaxes by (whether kinds of values are left out, whether the lowest byte comes first)
+# transfer syntaxes by (implicit VR, little endian)
 _PLAIN = {
     (True, True): ImplicitVRLittleEndian,
     (False, True): ExplicitVRLittleEndian,
     (False, False): ExplicitVRBigEndian,
 }
-_PIECE = 1 << 16  # of which one step makes up to 64 MiB
+_PIECE = 1 << 16  # bytes of input; one step unpacks up to 64 MiB
 
 
 def open_dataset(path: Path, called: str = "", **options: Any) -> FileDataset:
-    """A file as pydicom reads it.
+    """Read a file with pydicom.
 
     Args:
-        called: what messages call the file; its path where nothing is given.
+        called: name of the file in messages; its path if empty.
         options: those of ``pydicom.dcmread``.
 
     Raises:
-        FileError: no DICOM file, a damaged one, or one that unpacks to more than ``LARGEST_UNPACKED`` bytes.
+        FileError: not a DICOM file, damaged, or unpacks to more than ``LARGEST_UNPACKED`` bytes.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values that are odd but can be read
+            warnings.simplefilter("ignore")  # about invalid but readable values
             if is_deflated(path) and _unpacks_to_more(path, LARGEST_UNPACKED):
                 raise ValueError(f"it unpacks to more than {LARGEST_UNPACKED >> 20} MiB")
             dataset = pydicom.dcmread(path, force=is_dicom_start(_start_of(path)), **options)
-            if "TransferSyntaxUID" not in dataset.file_meta:  # a file without signature does not say it; pydicom found out
+            if "TransferSyntaxUID" not in dataset.file_meta:  # missing in a file without signature; pydicom has inferred it
                 is_implicit, is_little = dataset.original_encoding
                 dataset.file_meta.TransferSyntaxUID = _PLAIN[bool(is_implicit), is_little is not False]
             return dataset
-    except Exception as error:  # pydicom raises what it likes
+    except Exception as error:  # pydicom raises many types
         reason = reason_of(error).replace(str(path), "it")
         raise FileError(
             f"{called or path}: expected a DICOM file, found one that cannot be read: {reason}. {REMEDY}"
@@ -61,8 +61,8 @@ def open_dataset(path: Path, called: str = "", **options: Any) -> FileDataset:
 
 
 def pixel_source(path: Path, called: str = "") -> Path | FileDataset:
-    """What ``pydicom.pixels.pixel_array`` takes of a file: its path, or the whole of one where it looks in vain, since it is
-    deflated or has no signature."""
+    """The argument for ``pydicom.pixels.pixel_array``: the path, or the whole dataset if the file is deflated or has no
+    signature, which that function cannot read."""
     return open_dataset(path, called) if is_deflated(path) or not _has_signature(path) else path
 
 
@@ -76,7 +76,7 @@ def _start_of(path: Path) -> bytes:
 
 
 def is_deflated(path: Path) -> bool:
-    """Whether all after the file meta information is compressed as a whole."""
+    """Whether everything after the file meta information is compressed."""
     with path.open("rb") as file:
         start = file.read(_PREAMBLE + 1024)
     return start[128:132] == b"DICM" and DeflatedExplicitVRLittleEndian.encode() in start

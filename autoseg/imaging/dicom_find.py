@@ -1,8 +1,8 @@
-"""Which volumes a file, a folder or a tree of DICOM files holds.
+"""Find the volumes in a file, a folder or a tree of DICOM files.
 
-Files are grouped by SeriesInstanceUID, never by name or folder. Within a series, images of another size or orientation are
-volumes of their own; so are several echoes, times or kinds of image at the same places, where the headers tell them apart.
-Copies count once. Localisers, images without a place and objects that are no images are left out and named.
+Files are grouped by SeriesInstanceUID, never by name or folder. Within a series, images of another size or orientation form
+separate volumes. So do several echoes, times or image types at the same positions, if the headers distinguish them.
+Copies count once. Localisers, images without a position and objects that are not images are left out and reported.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ __all__ = ["Found", "Header", "Told", "find_series", "header_of", "planes_of", "
 Header = dict[str, Any]  # element by keyword
 Member = tuple[Path, Header]  # a file of a series
 
-# what may tell apart images of one place, the likeliest first
+# elements that may distinguish images at one position, most likely first
 TRAITS = (
     "ImageType",
     "FrameType",
@@ -78,14 +78,14 @@ _FILE_TAGS = (
     "PerFrameFunctionalGroupsSequence",
 )
 _TAGS = [*_FILE_TAGS, *_PLANE_TAGS, *PATIENT_TAGS]
-FARTHEST_MM, LARGEST = 1e6, 1e30  # a kilometre, and slopes: what is beyond is damaged
-NEAR = 0.02  # of a direction (a degree) or a pixel size: what lies nearer is not another volume but rounded, or a fault
+FARTHEST_MM, LARGEST = 1e6, 1e30  # a kilometre, and slopes: larger values mean damage
+NEAR = 0.02  # of a direction (a degree) or a pixel size: smaller differences are rounding or a fault, not a new volume
 NO_SCANS = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "DOC", "REG", "FID", "RWV", "PLAN"}
 
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in a folder: ``series``, sorted by name, and ``left_out``, a sentence for each thing that was passed over."""
+    """The content of a folder: ``series``, sorted by name, and ``left_out``, a sentence for everything left out."""
 
     series: tuple[DicomSeries, ...]
     left_out: tuple[str, ...]
@@ -95,17 +95,17 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among:
     """Every volume in a file, a folder or a tree.
 
     Args:
-        source: path of a folder, whose subfolders and links to folders are looked through too; of a DICOMDIR, which stands for
-            its folder; or of one DICOM file, which must be complete by itself.
-        inverts: values of MONOCHROME1 are turned round, see ``DicomSeries``.
+        source: path of a folder, including subfolders and links to folders; of a DICOMDIR, which means its folder; or of one
+            DICOM file, which must be complete by itself.
+        inverts: invert values of MONOCHROME1, see ``DicomSeries``.
         among: only these files of the folder. The names of their series then end with a digest of the images' identifiers, so
-            that they hang on nothing else in it.
+            that they do not depend on other files.
 
     Returns:
         Found
 
     Raises:
-        FileError: the file is no DICOM file, or one slice of several.
+        FileError: the file is not a DICOM file, or is one slice of several.
     """
     source = Path(source)
     if source.name.upper() == "DICOMDIR":
@@ -142,14 +142,14 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among:
 
 @dataclass(frozen=True)
 class Told:
-    """What the header of a file says of its series: its identifier, and of how many files it is; 0 where it does not say."""
+    """The series of a file from its header: the identifier, and the number of files; 0 if not stated."""
 
     series: str
     files: int
 
 
 def tell_series(path: Path) -> Told | None:
-    """Told of an image; None for what is no DICOM file or no image."""
+    """Told of an image; None if the file is not DICOM or not an image."""
     header = header_of(path)
     if header is None or str(header.get("Modality")) in NO_SCANS or not _whole(header, "Rows"):
         return None
@@ -158,7 +158,7 @@ def tell_series(path: Path) -> Told | None:
 
 
 def header_of(path: Path) -> Header | None:
-    """Element by keyword, of those that matter here; None where the file is not DICOM or too damaged to tell."""
+    """The needed elements by keyword; None if the file is not DICOM or is too damaged."""
     if not _begins_as_dicom(path):
         return None
     try:
@@ -168,7 +168,7 @@ def header_of(path: Path) -> Header | None:
 
 
 def _begins_as_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM; pipes and the like are not even opened."""
+    """Whether a file begins as DICOM; pipes and other special files are not opened."""
     try:
         if not path.is_file():
             return False
@@ -179,14 +179,14 @@ def _begins_as_dicom(path: Path) -> bool:
 
 
 def _elements(dataset: Dataset) -> Header:
-    """{keyword: value} of the elements that have a value; None where it cannot be read, such as the number '1,5'."""
+    """{keyword: value} of the elements that have a value; None for an unreadable value, such as the number '1,5'."""
     found: Header = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values that are odd but can be read
+        warnings.simplefilter("ignore")  # about invalid but readable values
         for tag in dataset.keys():  # noqa: SIM118 - iterating reads the values
             try:
                 element = dataset[tag]
-            except Exception:  # pydicom raises what it likes
+            except Exception:  # pydicom raises many types
                 found[keyword_for_tag(tag)] = None
                 continue
             if element.value not in (None, ""):
@@ -195,7 +195,7 @@ def _elements(dataset: Dataset) -> Header:
 
 
 def _refuse_part(path: Path, uid: str) -> None:
-    """One slice of several is hardly ever what somebody means."""
+    """Refuse one slice of several, which is hardly ever intended."""
     others = [other for other in path.parent.iterdir() if other != path and other.is_file()]
     others = [other for other in others if (header := header_of(other)) and str(header.get("SeriesInstanceUID")) == uid]
     if others:
@@ -205,7 +205,7 @@ def _refuse_part(path: Path, uid: str) -> None:
 
 
 def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], list[str]]:
-    """(list of DicomSeries, sentences about what was left out) of the files of one series."""
+    """(list of DicomSeries, sentences about what was left out), from the files of one series."""
     folder, pseudonymised = Path(os.path.commonpath([path.parent for path, _ in members])), pseudonymise(members)
     number, uid = _whole(members[0][1], "SeriesNumber"), str(members[0][1].get("SeriesInstanceUID") or "")
     inner = (source.name,) if source.is_file() else folder.relative_to(source).parts or (source.resolve().name,)
@@ -240,18 +240,18 @@ def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], li
 
 
 def _name(folder: Path, number: int | None, source: Path, pseudonymised: Callable[[str], str]) -> tuple[str, bool]:
-    """(name of a series, made of folders and its number, or of its only file; whether a part of it was replaced)."""
+    """(name of a series, from folders and its number or from its only file; whether a part of it was replaced)."""
     numbers = [] if number is None else [f"s{number}"]
     words = [source.stem] if source.is_file() else [*(folder.relative_to(source).parts or [source.resolve().name]), *numbers]
     shown = [pseudonymised(word) for word in words]
     is_alias = shown != words
-    if is_alias:  # once is enough; and of several files that are called alike each has its number
+    if is_alias:  # once is enough; files with the same name get numbers
         shown = list(dict.fromkeys([*shown, *map(pseudonymised, numbers)]))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(shown)).strip("-._") or "series", is_alias
 
 
 def _no_volume(planes: list[Plane], alike: list[list[Plane]]) -> str | None:
-    """Why images, which ``alike`` groups by size and direction, cannot be a volume at all; None where they may be one."""
+    """Why images (``alike``: grouped by size and direction) cannot be a volume at all; None if they may be one."""
     if not planes:
         return "localisers"
     if not any(plane.position for plane in planes):
@@ -262,12 +262,12 @@ def _no_volume(planes: list[Plane], alike: list[list[Plane]]) -> str | None:
 
 
 def planes_of(path: Path, header: Header, called: str | None = None) -> Iterator[Plane]:
-    """The images of a file; messages call it by its name, or as it is ``called``."""
+    """The images of a file; messages use its name, or ``called``."""
     rows, columns = _whole(header, "Rows") or 0, _whole(header, "Columns") or 0
     own, shared = header, _macros(_items(header, "SharedFunctionalGroupsSequence"))
     each = _items(header, "PerFrameFunctionalGroupsSequence")
-    frames = min(_whole(header, "NumberOfFrames") or 1, max(1, len(each), path.stat().st_size))  # no file holds more
-    if frames > 1 and not each:  # where the frames lie is not said, or in words of one maker
+    frames = min(_whole(header, "NumberOfFrames") or 1, max(1, len(each), path.stat().st_size))  # a file cannot hold more
+    if frames > 1 and not each:  # frame positions are missing, or vendor-specific
         own = {key: value for key, value in own.items() if key != "ImagePositionPatient"}
     for frame in range(frames):
         values = {**own, **shared, **(_macros([each[frame]]) if frame < len(each) else {})}
@@ -307,7 +307,7 @@ def _problem(values: Header) -> str:
 
 
 def _macros(groups: Iterable[Dataset]) -> Header:
-    """Elements of the functional groups of a frame, by keyword; each group is a sequence of one item."""
+    """The elements in the functional groups of a frame, by keyword; each group is a sequence of one item."""
     macros = [
         value for group in groups for value in _elements(group).values() if isinstance(value, Sequence) and len(value) == 1
     ]
@@ -315,7 +315,7 @@ def _macros(groups: Iterable[Dataset]) -> Header:
 
 
 def _items(values: Mapping[str, Any], key: str) -> Sequence | tuple[()]:
-    """The items of a sequence; none where it is missing or damaged."""
+    """The items of a sequence; none if it is missing or damaged."""
     value = values.get(key)
     return value if isinstance(value, Sequence) else ()
 
@@ -327,7 +327,7 @@ def _whole(values: Mapping[str, Any], key: str) -> int | None:
 
 
 def _numbers(values: Mapping[str, Any], key: str, count: int) -> tuple[float, ...] | None:
-    """So many finite numbers, or None."""
+    """``count`` finite numbers, or None."""
     value: Any = values.get(key)
     try:
         numbers = tuple(float(v) for v in (value if count > 1 else [value]))
@@ -337,7 +337,7 @@ def _numbers(values: Mapping[str, Any], key: str, count: int) -> tuple[float, ..
 
 
 def _directions(values: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Six direction cosines of two unit vectors at right angles, or None."""
+    """Six direction cosines of two orthogonal unit vectors, or None."""
     numbers = _numbers(values, "ImageOrientationPatient", 6)
     if numbers is None:
         return None
@@ -346,8 +346,8 @@ def _directions(values: Mapping[str, Any]) -> tuple[float, ...] | None:
 
 
 def _alike(planes: Iterable[Plane]) -> list[list[Plane]]:
-    """Groups of one size and of nearly one spacing and direction, in order of appearance; whether they fill a grid in spite of
-    such differences is for ``stack_of`` to say. Planes without a place are groups of their own kind."""
+    """Groups with the same size and nearly the same spacing and direction, in order of appearance; ``stack_of`` decides whether
+    they fill a grid despite small differences. Planes without a position form separate groups."""
     groups: list[list[Plane]] = []
     for plane in planes:
         group = next((group for group in groups if _is_near(plane, group[0])), None)
@@ -365,7 +365,7 @@ def _is_near(plane: Plane, other: Plane) -> bool:
         (plane.spacing_mm, other.spacing_mm, NEAR * min(other.spacing_mm or (1,))),
         (plane.orientation, other.orientation, NEAR),
     ):
-        if own is None or its is None:  # an image that has a place lacks it by a fault; one that has none is something else
+        if own is None or its is None:  # with a position, this is a fault; without one, another kind of image
             if own is not its and not (plane.position and other.position):
                 return False
         elif np.abs(np.subtract(own, its)).max() > largest:
@@ -374,7 +374,7 @@ def _is_near(plane: Plane, other: Plane) -> bool:
 
 
 def _told_apart(planes: list[Plane]) -> list[tuple[list[Plane], str]]:
-    """[(planes, what they have in common)] of volumes that lie at the same places; one where nothing tells them apart."""
+    """[(planes, what they have in common)] of volumes at the same positions; one entry if nothing distinguishes them."""
     if not all(plane.position and plane.orientation and plane.spacing_mm for plane in planes) or not _repeats(planes):
         return [(planes, "")]
     depths = {id(plane): depth for plane, depth in zip(planes, depths_mm(planes), strict=True)}
@@ -396,7 +396,7 @@ def _told_apart(planes: list[Plane]) -> list[tuple[list[Plane], str]]:
 
 
 def _rank(text: str) -> tuple[int, float, str]:
-    """Numbers by their value, before other texts."""
+    """Sort key: numbers by value, before other texts."""
     try:
         return (0, float(text), "")
     except ValueError:
@@ -408,7 +408,7 @@ def _repeats(planes: list[Plane]) -> bool:
 
 
 def _sorted(planes: list[Plane]) -> tuple[Plane, ...]:
-    """Along the normal; planes without a place in the order of their files."""
+    """Planes sorted along the normal; those without a position in the order of their files."""
     has_place = all(plane.position and plane.orientation and plane.spacing_mm for plane in planes)
     depths = depths_mm(planes) if has_place else np.zeros(len(planes))
     order = sorted(zip(depths, planes, strict=True), key=lambda item: (item[0], str(item[1].path), item[1].frame))
@@ -421,7 +421,7 @@ def _letters() -> Iterator[str]:
 
 
 def _with_unique_names(series: list[DicomSeries], *, every: bool = False) -> tuple[DicomSeries, ...]:
-    """Sorted by name; where some are the same, or for ``every`` one, a digest of the images' identifiers ends the name."""
+    """Series sorted by name; equal names, or with ``every`` all names, get a digest of the images' identifiers at the end."""
     count = Counter(one.name for one in series)
     named = [one if count[one.name] == 1 and not every else replace(one, name=f"{one.name}_{_mark(one)}") for one in series]
     return tuple(sorted(named, key=lambda one: one.name))

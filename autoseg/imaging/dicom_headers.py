@@ -1,7 +1,7 @@
-"""Headers of a series, for objects that are derived from it: segmentations and structure sets.
+"""Headers of a series, for objects derived from it: segmentations and structure sets.
 
-Such objects repeat what the images say of patient and study. Anonymisers and old exports fill those elements with what they
-may not hold (a date of birth ``anonymous``, a sex ``Male``); a value that is not of its kind is left empty here, and said.
+Such objects repeat the patient and study elements of the images. Anonymisers and old exports write invalid values into them (a
+date of birth ``anonymous``, a sex ``Male``); invalid values are left empty here and reported.
 """
 
 import warnings
@@ -27,7 +27,7 @@ from autoseg.imaging.volume import LabelVolume
 
 __all__ = ["headers_of", "plain_text", "series_number", "unique_identifier"]
 
-# what derived objects repeat: must have a value, and may be empty
+# elements that derived objects repeat: must have a value; may be empty
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _MAY_BE_EMPTY = (
     "PatientName",
@@ -49,19 +49,19 @@ _LARGEST_NUMBER = 2**31 - 1  # of an integer string
 
 
 def headers_of(series: DicomSeries) -> tuple[list[FileDataset], tuple[str, ...]]:
-    """(everything but the voxels of each file, in the order of the planes; sentences about values that were left empty).
+    """(header of each file without the voxels, in the order of the planes; sentences about values left empty).
 
-    Texts are decoded and will be written as UTF-8; elements that such objects repeat exist, if need be empty. Images without a
-    frame of reference (some anonymisers remove it) get one that follows from their series. Identifiers stay as they are, since
-    others know the images by them.
+    Texts are decoded and will be written as UTF-8. All elements that such objects repeat exist, empty if necessary. Images
+    without a frame of reference (some anonymisers remove it) get one derived from their series. Identifiers are unchanged,
+    since other systems know the images by them.
 
     Raises:
-        FileError: a file cannot be read, or lacks an identifier that such objects must repeat.
+        FileError: an unreadable file, or one without an identifier that such objects must repeat.
     """
     headers: list[FileDataset] = []
     emptied: dict[str, None] = {}  # in order, each once
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values that are odd but can be read
+        warnings.simplefilter("ignore")  # about invalid but readable values
         for path, called in {plane.path: plane.called for plane in series.planes}.items():
             header = _read(series, path, called)
             emptied |= dict.fromkeys(_without_odd_values(header))
@@ -89,7 +89,7 @@ def _read(series: DicomSeries, path: Path, called: str) -> FileDataset:
 
 
 def _without_odd_values(header: FileDataset) -> Iterator[str]:
-    """Take values away that are not of their kind, of what derived objects may repeat; yields the names of their elements."""
+    """Remove invalid values of elements that derived objects may repeat; yields the names of these elements."""
     for tag in list(header.keys()):
         name = keyword_for_tag(tag)
         is_repeated = tag.group in _GROUPS and name not in _OF_THE_IMAGE or name in (*_MAY_BE_EMPTY, "SeriesNumber")
@@ -106,16 +106,16 @@ def _is_proper(header: FileDataset, tag: BaseTag) -> bool:
         values = element.value if isinstance(element.value, MultiValue) else [element.value]
         for value in values:
             _validate(element, value)
-    except Exception:  # pydicom raises what it likes
+    except Exception:  # pydicom raises many types
         return False
     return len(values) <= 1 or element.keyword not in _MAY_BE_EMPTY
 
 
 def _validate(element: DataElement, value: Any) -> None:
-    """Raises something where a value is not of its kind."""
+    """Raise an exception for an invalid value."""
     if value in (None, ""):
         return
-    if element.VR in ("DS", "IS"):  # numbers are read, however they are written
+    if element.VR in ("DS", "IS"):  # accept any readable number
         float(value)
     elif element.VR in STR_VR:
         validate_value(element.VR, value, RAISE)
@@ -126,17 +126,17 @@ def _validate(element: DataElement, value: Any) -> None:
 
 
 def unique_identifier(series: DicomSeries, labels: LabelVolume, model: str, kind: str) -> Callable[[str], str]:
-    """A function from a word to a UID: the same for the same images, labels and model, and for no others."""
+    """A function from a word to a UID that is unique to the images, labels and model."""
     about = [kind, model, *(plane.uid for plane in series.planes), digest_of(np.ascontiguousarray(labels.data).tobytes())]
     return lambda word: generate_uid(entropy_srcs=[word, *about])
 
 
 def series_number(header: Dataset, base: int) -> int:
-    """Number of a derived series: that of its images behind ``base``."""
+    """Number of a derived series: ``base`` plus the number of the images' series."""
     number = int(header.get("SeriesNumber") or 0)
     return base + number if 0 <= number <= _LARGEST_NUMBER - base else base
 
 
 def plain_text(text: str, most: int = 64) -> str:
-    """A text as a short DICOM text may hold it: no backslash, which divides values, no control characters."""
+    """A valid short DICOM text: no backslash, which separates values, and no control characters."""
     return "".join("/" if sign == "\\" else sign if sign.isprintable() else " " for sign in text)[:most].strip() or "unnamed"

@@ -1,7 +1,7 @@
-"""A DICOM segmentation object as a label map: the value of a voxel is the number of its segment.
+"""A DICOM segmentation object as a label map: each voxel has the number of its segment.
 
-Frames lie where their positions say; writers leave empty ones out, so between two frames an empty slice may stand, and the grid
-begins and ends with what is stored: nobody knows where the scan ends. ``crop.laid_on`` brings it to that of the scan.
+Frames are placed by their positions. Writers leave out empty frames, so there may be empty slices between two frames, and the
+grid covers only the stored slices: the extent of the scan is unknown. ``crop.laid_on`` brings it to the grid of the scan.
 """
 
 import math
@@ -25,26 +25,26 @@ from autoseg.imaging.raw import REMEDY, digest_of, read_bytes, refuse_beyond_mem
 __all__ = ["kind_of", "read_segments", "segment_names"]
 
 NEAR_MULTIPLE = 0.1  # of a slice
-MOST_SLICES = 1 << 15  # of a plausible scan
+MOST_SLICES = 1 << 15  # in a plausible scan
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """``value`` is its number in the label map: its own, or the first free one where its own is 0, our background."""
+    """``value`` in the label map is the segment number, or the first free value if that is 0, our background."""
 
     name: str
     value: int
 
 
 def kind_of(path: Path) -> str:
-    """The modality of a DICOM file, such as SEG; "" where it says none."""
+    """The modality of a DICOM file, such as SEG; "" if not stated."""
     return str((header_of(path) or {}).get("Modality", ""))
 
 
 def segment_names(path: Path) -> dict[str, int]:
-    """{name: value in the label map}, in the order of the values, without the background.
+    """{name: value in the label map}, ordered by value, without the background.
 
-    A name that occurs twice is followed by the number. {} of a file that is no segmentation object.
+    The number is appended to repeated names. {} for a file that is not a segmentation object.
     """
     if kind_of(path) != "SEG":
         return {}
@@ -59,13 +59,13 @@ def segment_names(path: Path) -> dict[str, int]:
 
 
 def read_segments(path: Path) -> tuple[NDArray[Any], Geometry, tuple[str, ...], str, bool]:
-    """See ``files.read_file``; returns (data (1, Z, Y, X), geometry, notes, digest, True: the grid is that of a part).
+    """See ``files.read_file``; returns (data (1, Z, Y, X), geometry, notes, digest, True: the grid covers only a part).
 
-    Fractions count from one half.
+    Fractional values count as inside from one half.
 
     Raises:
-        FileError: segments that overlap; frames that do not say whose they are; voxels that cannot be decoded.
-        GeometryError: frames without a place, or no stack of parallel slices.
+        FileError: overlapping segments; frames without a segment number; voxels that cannot be decoded.
+        GeometryError: frames without a position, or no stack of parallel slices.
     """
     with blamed_on(path, "a segmentation object that is whole"):
         ds, names = open_dataset(path), {value: name for name, value in segment_names(path).items()}
@@ -88,12 +88,12 @@ def read_segments(path: Path) -> tuple[NDArray[Any], Geometry, tuple[str, ...], 
 
 
 def _segments(ds: FileDataset) -> dict[int, _Segment]:
-    """{segment number: _Segment} of all but the background.
+    """{segment number: _Segment} of all segments except the background.
 
-    Background is what pixels of the padding value are, and what is coded as such. A segment that has the number 0 and is
-    neither is a structure as any other.
+    Background is the segment of the padding value, and any segment coded as background. Another segment with the
+    number 0 is an ordinary structure.
     """
-    from pydicom.sr.codedict import codes  # a fifth of a second
+    from pydicom.sr.codedict import codes  # takes a fifth of a second
 
     padding, background = ds.get("PixelPaddingValue"), codes.DCM.Background
     names = {
@@ -116,7 +116,7 @@ def _spacing_mm(ds: FileDataset) -> float | None:
 
 
 def _filled(planes: list[Plane], spacing_mm: float | None, path: Path) -> tuple[NDArray[np.intp], tuple[Plane, ...]]:
-    """(number of the slice of each frame, one Plane for each slice), slices that have no frame included."""
+    """(slice number of each frame, one Plane for each slice), including slices without a frame."""
     depths = depths_mm(planes)
     order = np.argsort(depths, kind="stable")
     same = repeats(depths[order], planes[0], spacing_mm or np.inf)
@@ -140,7 +140,7 @@ def _filled(planes: list[Plane], spacing_mm: float | None, path: Path) -> tuple[
 
 
 def _frames(path: Path, ds: FileDataset, segments: dict[int, _Segment]) -> Iterator[NDArray[Any]]:
-    """(rows, columns) values of the label map in each frame."""
+    """Yields the label values (rows, columns) of each frame."""
     shared = ds.get("SharedFunctionalGroupsSequence") or ()
     highest = float(ds.get("MaximumFractionalValue") or 1)
     kind, padding = ds.get("SegmentationType"), ds.get("PixelPaddingValue")
@@ -161,7 +161,7 @@ def _frames(path: Path, ds: FileDataset, segments: dict[int, _Segment]) -> Itera
 
 
 def _segment_of(path: Path, frame: int, groups: list[Dataset], segments: dict[int, _Segment]) -> int:
-    """The number of the segment that a frame belongs to; of an object with one segment it need not be said."""
+    """The segment number of a frame; it may be missing in an object with one segment."""
     numbers = {int(one.ReferencedSegmentNumber) for group in groups for one in group.get("SegmentIdentificationSequence") or ()}
     if not numbers and len(segments) == 1:
         return next(iter(segments))
@@ -176,19 +176,19 @@ def _segment_of(path: Path, frame: int, groups: list[Dataset], segments: dict[in
 
 
 def _decoded(path: Path, ds: FileDataset) -> Iterator[NDArray[Any]]:
-    """Pixels of each frame. Of bits that are missing at the end pydicom would make up some."""
+    """The pixels of each frame. Missing bits at the end are an error; pydicom would fill them in."""
     try:
         is_packed = ds.file_meta.TransferSyntaxUID.is_compressed
         if not is_packed and len(ds.PixelData) < (expected := get_expected_length(ds)):
             raise ValueError(f"expected {expected} bytes of voxels, found {len(ds.PixelData)}")
         yield from _bits(ds) if ds.BitsAllocated == 1 and not is_packed else iter_pixels(ds)
-    except Exception as error:  # codecs raise what they like
+    except Exception as error:  # codecs raise many types
         raise FileError(f"{path}: the frames cannot be decoded: {str(error).strip(' .')}. {REMEDY}") from error
 
 
 def _bits(ds: FileDataset) -> Iterator[NDArray[np.uint8]]:
-    """(rows, columns) of 0 and 1 of each frame. Frames follow one another without a gap, so most begin within a byte, where
-    pydicom cannot take them out singly."""
+    """(rows, columns) of 0 and 1 for each frame. Frames are stored without gaps, so most start within a byte, where pydicom
+    cannot extract them singly."""
     shape, raw = (int(ds.Rows), int(ds.Columns)), np.frombuffer(ds.PixelData, np.uint8)
     size = math.prod(shape)
     for first in range(0, int(ds.get("NumberOfFrames") or 1) * size, size):
@@ -197,7 +197,7 @@ def _bits(ds: FileDataset) -> Iterator[NDArray[np.uint8]]:
 
 
 def _paint(layer: NDArray[Any], values: NDArray[Any], names: dict[int, str], path: Path) -> None:
-    """Put the values of a frame on the slice; refuse a voxel that has another one already."""
+    """Put the values of a frame on its slice; an error if a voxel already has another value."""
     inside = values != 0
     if unknown := set(np.unique(values).tolist()) - {0, *names}:
         raise FileError(f"{path}: expected segments {sorted(names)}, found voxels of {sorted(unknown)}. {REMEDY}")

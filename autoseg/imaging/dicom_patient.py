@@ -1,8 +1,8 @@
-"""Names that do not give away the patient, for what is called after its folder.
+"""Names that do not identify the patient, for outputs named after their folder.
 
-What the headers say of the patient is looked for in the names: words of the names and pairs of them, the date of birth in the
-usual spellings, the numbers by which hospitals know patient and examination. Headers that are declared de-identified name
-nobody. What no header says, such as a name in the folder of a pseudonymous scan, is a word as any other.
+Names are searched for what the headers say about the patient: words of the patient's name and pairs of them, the date of birth
+in the usual spellings, and the hospital's numbers of patient and examination. Headers declared de-identified are not used.
+A name that no header contains, such as one in the folder name of a pseudonymous scan, is not recognised.
 """
 
 import hashlib
@@ -22,28 +22,28 @@ __all__ = ["PATIENT_TAGS", "pseudonymise"]
 _NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName")
 _NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber")
 PATIENT_TAGS = (*_NAMES, *_NUMBERS, "OtherPatientIDsSequence", "PatientBirthDate", "PatientIdentityRemoved", "StudyInstanceUID")
-SHORTEST = 3  # letters and digits of what is looked for
-MOST_WORDS = 16  # of a name that are paired: no name has more, a damaged header may
-SHORT = 5  # with fewer it must be a word of its own: Tom is not in 'anatomical'
+SHORTEST = 3  # least number of letters and digits to search for
+MOST_WORDS = 16  # words of a name that are paired; only damaged headers have more
+SHORT = 5  # shorter ones must be whole words: Tom is not in 'anatomical'
 _LETTER, _BETWEEN = r"[^\W\d_]", r"[\W_]*"
 _NEW_WORD = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_ALIKE = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ı": "i"})  # letters that no accent can be taken from
+_ALIKE = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ı": "i"})  # letters without a separable accent
 _SPELT_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"})
 
 
 def pseudonymise(members: Sequence[tuple[Path, Mapping[str, Any]]]) -> Callable[[str], str]:
-    """A function from a name to itself, or to an alias where the patient can be read from it.
+    """A function that returns a name unchanged, or an alias if the name identifies the patient.
 
-    The alias, such as ``patient-27a1303c``, is a digest of the study's identifier, so the series of a study stay together and
-    are called alike on every day. A digest of a name or of a patient's number would be undone by trying them all; the
-    identifier of a study is long, and known to those alone who have its files. Two studies of a patient have two aliases.
+    The alias, such as ``patient-27a1303c``, is a digest of the study's identifier, so all series of a study always get the
+    same alias. A digest of a name or a patient number could be reversed by trying all of them; the identifier of a study is
+    long and known only to those who have its files. Two studies of a patient get two aliases.
 
     Args:
         members: (path, header) of each file of a series.
     """
     named = [header for _, header in members if header.get("PatientIdentityRemoved") != "YES"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names in other letters than the file says
+        warnings.simplefilter("ignore")  # about names in another character set than declared
         phrases = {phrase for header in named for phrase in _phrases(header)}
     patterns = [_pattern(phrase) for phrase in phrases if len(re.sub(r"[\W_]", "", phrase)) >= SHORTEST]
     gives_away = re.compile("|".join(patterns) or "(?!)")
@@ -60,7 +60,7 @@ def pseudonymise(members: Sequence[tuple[Path, Mapping[str, Any]]]) -> Callable[
 
 
 def _phrases(header: Mapping[str, Any]) -> Iterator[str]:
-    """What to look for."""
+    """The texts to search for."""
     for name in _texts(header, _NAMES):
         words = re.findall(r"[^\W_]+", name)
         yield from (*words, *map(" ".join, itertools.permutations(words[:MOST_WORDS], 2)))
@@ -74,22 +74,22 @@ def _phrases(header: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _texts(header: Mapping[str, Any], keywords: Iterable[str]) -> Iterator[str]:
-    """The spellings of all values that elements have."""
+    """The spellings of all values of these elements."""
     for value in map(header.get, keywords):
         for text in value if isinstance(value, MultiValue) else [value or ""]:
             yield from _spellings(str(text))
 
 
 def _spellings(text: str) -> set[str]:
-    """In small letters without accents, umlauts as one letter and as two."""
+    """The text in lower case without accents; umlauts as one letter and as two."""
     text = unicodedata.normalize("NFKC", text).casefold()
     forms = [unicodedata.normalize("NFKD", text.translate(table)) for table in (_ALIKE, _SPELT_OUT)]
     return {"".join(sign for sign in form if not unicodedata.combining(sign)) for form in forms}
 
 
 def _pattern(phrase: str) -> str:
-    """Of a phrase: found also where other signs stand between its words or digits, but not within a longer number, and a
-    short one not within a longer word."""
+    """The search pattern of a phrase: other characters may separate its words or digits; it does not match within a longer
+    number, and a short phrase not within a longer word."""
     pieces = re.findall(rf"\d|{_LETTER}+", phrase)
     letter = _LETTER if len("".join(pieces)) < SHORT else "(?!)"
     before, after = (r"\d" if piece.isdigit() else letter for piece in (pieces[0], pieces[-1]))

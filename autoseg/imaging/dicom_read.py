@@ -1,4 +1,4 @@
-"""Voxels of a DICOM series, through pydicom and the codecs that it finds installed."""
+"""Voxels of a DICOM series, read with pydicom and its installed codecs."""
 
 import math
 import warnings
@@ -37,12 +37,12 @@ Content = tuple[NDArray[Any], Geometry, tuple[str, ...], str]
 def read(source: DicomSeries | Path) -> Content:
     """See ``files.read_file``; returns (data, geometry, notes, digest).
 
-    Slope and intercept of each slice are applied: integers stay integers where all slopes are 1, else float32. Values are the
-    stored ones also where the image is meant to be shown inverted, which is said; see ``DicomSeries.inverts``. Colour images
+    Slope and intercept of each slice are applied: integers stay integers if all slopes are 1, else float32. If the image is
+    meant to be displayed inverted, values are still the stored ones, with a note; see ``DicomSeries.inverts``. Colour images
     have three channels.
 
     Args:
-        source: DicomSeries, or the path of a file or folder that holds exactly one.
+        source: DicomSeries, or the path of a file or folder with exactly one.
     """
     series = only_series(source)
     stack = stack_of(series)
@@ -58,10 +58,10 @@ def read(source: DicomSeries | Path) -> Content:
 
 
 def digest_of_series(series: DicomSeries) -> str:
-    """The digest that ``read`` returns, without looking into the files.
+    """The digest that ``read`` returns, without decoding the files.
 
     Raises:
-        FileError: a file that cannot be read, which is called as the series calls it.
+        FileError: an unreadable file, named as in the series.
     """
     try:
         turned = [b"inverts"] if series.inverts and any(plane.is_inverted for plane in series.planes) else []
@@ -72,14 +72,14 @@ def digest_of_series(series: DicomSeries) -> str:
 
 
 def _called(text: str, series: DicomSeries) -> str:
-    """A message without the paths of files, which may give away the patient."""
+    """A message without file paths, which may identify the patient."""
     for plane in series.planes:
         text = text.replace(str(plane.path), plane.called)
     return text
 
 
 def read_labels(source: DicomSeries | Path) -> Content | tuple[NDArray[Any], Geometry, tuple[str, ...], str, bool]:
-    """As ``read``; of a segmentation object the numbers of its segments, and that its grid is that of a part."""
+    """As ``read``; from a segmentation object, the numbers of its segments, and that its grid covers only a part."""
     if isinstance(source, DicomSeries):
         return read(source)
     kind = kind_of(source) if source.is_file() else ""
@@ -97,7 +97,7 @@ def only_series(source: DicomSeries | Path) -> DicomSeries:
     """The series itself, or the only one in a file or folder.
 
     Raises:
-        FileError: none, or several, which are listed.
+        FileError: no series, or several, which are listed.
     """
     if isinstance(source, DicomSeries):
         return source
@@ -110,7 +110,7 @@ def only_series(source: DicomSeries | Path) -> DicomSeries:
 
 
 def _stored(series: DicomSeries) -> Iterator[tuple[Plane, NDArray[Any]]]:
-    """Each plane with its values (samples, rows, columns) as stored, or turned round where the series asks for it."""
+    """Each plane with its stored values (samples, rows, columns), inverted if the series asks for it."""
     path: Path | None = None
     source: Path | Dataset = Path()
     header = Dataset()
@@ -119,9 +119,9 @@ def _stored(series: DicomSeries) -> Iterator[tuple[Plane, NDArray[Any]]]:
             if plane.path != path:
                 path, source = plane.path, pixel_source(plane.path, plane.called)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd values in elements that nobody here needs
+                warnings.simplefilter("ignore")  # about invalid values in elements not used here
                 array = pixel_array(source, index=plane.frame, ds_out=header)
-        except Exception as error:  # codecs raise what they like
+        except Exception as error:  # codecs raise many types
             reason = _called(str(error).strip(" ."), series) or type(error).__name__
             raise FileError(
                 f"{series}: the voxels of {plane.called} cannot be decoded: {reason}. {REMEDY} If it is a codec that is "
@@ -136,7 +136,7 @@ def _stored(series: DicomSeries) -> Iterator[tuple[Plane, NDArray[Any]]]:
 
 
 def _turned_round(values: NDArray[Any], header: Dataset) -> NDArray[Any]:
-    """The largest value that the stored bits allow becomes the smallest, and so on."""
+    """Inverted values: the largest value of the stored bits becomes the smallest, and so on."""
     bits = int(header.get("BitsStored") or 8 * values.itemsize)
     last = (1 << bits) - 1 if values.dtype.kind == "u" else -1
     turned: NDArray[Any] = last - values
@@ -144,7 +144,7 @@ def _turned_round(values: NDArray[Any], header: Dataset) -> NDArray[Any]:
 
 
 def _type(series: DicomSeries, stored: np.dtype[Any]) -> np.dtype[Any]:
-    """An integer type that surely holds every rescaled value, where all of them are whole; else float32."""
+    """An integer type for every rescaled value, if all are whole numbers; else float32."""
     is_whole = all(
         plane.slope == 1 and plane.intercept.is_integer() and abs(plane.intercept) < 2**30 for plane in series.planes
     )

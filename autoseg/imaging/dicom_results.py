@@ -1,7 +1,7 @@
-"""What can be written beside labels for a scan that came as DICOM, by name; imported when asked for, with optional packages.
+"""DICOM results that can be written for a DICOM scan, by name; imported on demand, with optional packages.
 
-An entry is a function ``write(path, series, labels, *, structures, model, version)``: the file to write, the DicomSeries,
-a LabelVolume on its grid, {structure: label values}, and sentences about the model and this program.
+An entry is a function ``write(path, series, labels, *, structures, model, version)``: the output file, the DicomSeries, a
+LabelVolume on its grid, {structure: label values}, and texts about the model and this program.
 """
 
 from __future__ import annotations

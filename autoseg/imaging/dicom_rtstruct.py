@@ -1,8 +1,8 @@
 """Labels as a DICOM structure set for radiotherapy: closed planar contours on every slice.
 
 A contour runs half-way between the centres of voxels inside and outside, so a pixel belongs to a structure exactly if its
-centre lies within. Holes are cut out as DICOM asks for ``CLOSED_PLANAR``: the outline goes in through a channel without width,
-round the hole and back (a keyhole), so that each contour stands for itself. As DICOM asks, it names the patient and the study.
+centre is inside. Holes follow the DICOM rule for ``CLOSED_PLANAR``: the outline enters through a channel of zero width, goes
+round the hole and back (a keyhole), so that each contour is complete. As DICOM requires, it names patient and study.
 """
 
 import datetime
@@ -28,7 +28,7 @@ from autoseg.imaging.volume import LabelVolume
 
 __all__ = ["outlines", "write_rtstruct"]
 
-STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, and what structure sets still name a study by
+STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # retired, but structure sets still refer to a study with it
 _REPEATED = (
     "SpecificCharacterSet",
     "PatientName",
@@ -55,13 +55,13 @@ def write_rtstruct(
     model: str,
     version: str,
 ) -> tuple[str, ...]:
-    """Write a structure set; arguments, result and errors as of ``dicom_seg.write_seg``."""
+    """Write a structure set; arguments, result and errors as in ``dicom_seg.write_seg``."""
     headers, notes = headers_of(series)
     header_of = dict(zip(series.paths, headers, strict=True))
     steps_mm = np.stack(grid_plane(series.planes).steps_mm)
     identify = unique_identifier(series, labels, model, "RTSTRUCT")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of identifiers that pydicom finds unlikely, and images are known by
+        warnings.simplefilter("ignore")  # about identifiers that pydicom finds invalid, but the images have
         ds = _structure_set(headers[0], identify, model, version)
         images = [_reference(header_of[plane.path], plane) for plane in series.planes]
         ds.ReferencedFrameOfReferenceSequence = [_referenced_frame(headers[0], images)]
@@ -80,24 +80,24 @@ def write_rtstruct(
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """Closed polygons around the parts of a mask, holes cut out through keyholes.
 
-    No edge of a polygon runs through the centre of a voxel, those of keyholes included, so every test of what lies within (even
-    and odd, winding number) finds exactly the voxels of the mask.
+    No edge of a polygon, keyholes included, passes through the centre of a voxel, so every inside test (even-odd, winding
+    number) finds exactly the voxels of the mask.
 
     Args:
         mask: (rows, columns) bool.
 
     Returns:
-        list of (N, 2) float64 arrays of (row, column), the first point not repeated; empty for an empty mask. Voxels that only
-        touch at a corner belong to parts of their own.
+        list of (N, 2) float64 arrays of (row, column), the first point not repeated; empty for an empty mask. Voxels that touch
+        only at a corner belong to separate parts.
     """
     mask = np.pad(mask, 1)
     parts, _ = ndimage.label(mask)
     loops: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
     for loop in find_contours(mask.astype(float), 0.5):
-        beside = np.floor(loop[0]).astype(int), np.ceil(loop[0]).astype(int)  # one within, one without
+        beside = np.floor(loop[0]).astype(int), np.ceil(loop[0]).astype(int)  # one inside, one outside
         loops[max(int(parts[tuple(index)]) for index in beside)].append(loop[:-1])
     both = mask[:-1] & mask[1:]  # half-way between two rows: whether the mask is on both sides
-    walls = np.maximum.accumulate(np.where(both, -1, np.arange(mask.shape[1])), axis=1)  # the nearest on the left where not
+    walls = np.maximum.accumulate(np.where(both, -1, np.arange(mask.shape[1])), axis=1)  # the nearest on the left that is not
     polygons = []
     for _, own in sorted(loops.items()):
         own.sort(key=lambda loop: -np.ptp(loop[:, 0]))  # the outer one is the tallest
@@ -106,11 +106,11 @@ def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
 
 
 def _with_keyholes(loops: list[NDArray[np.float64]], mask: NDArray[np.bool_], walls: NDArray[np.intp]) -> NDArray[np.float64]:
-    """One closed polygon of the outer loop of a part, which comes first, and those of its holes.
+    """One closed polygon from the outer loop of a part, which comes first, and the loops of its holes.
 
-    From the leftmost of its topmost points each hole is joined to what lies next on its left: the channel runs half-way between
-    two rows of voxels, through voxels of the part alone, to a point of another loop. That loop begins higher, or as high and
-    further left, so all ways end at the outer one.
+    Each hole is joined, from the leftmost of its topmost points, to the next loop on its left. The channel runs half-way
+    between two rows of voxels, only through voxels of the part. The other loop starts higher, or equally high and further
+    left, so all paths end at the outer loop.
     """
     points = np.concatenate(loops)
     lengths = [len(loop) for loop in loops]
@@ -126,7 +126,7 @@ def _with_keyholes(loops: list[NDArray[np.float64]], mask: NDArray[np.bool_], wa
         is_beside = not (mask[row, left] or mask[row + 1, left])  # else the other loop crosses here, between the two rows
         there = index_of[2 * row, 2 * left + 1] if is_beside else index_of[2 * row + 1, 2 * left]
         here, corner = index_of[2 * row + 1, 2 * column], [top, left + 1.0]
-        begin = len(more)  # the way: there, corner, here again, round the hole, here, corner again, there again
+        begin = len(more)  # path: there, corner, here, round the hole, here, corner, there
         more += [corner, more[here], corner, more[there]]
         after += [begin + 1, after[here], begin + 3, after[there]]
         after[here], after[there] = begin + 2, begin
@@ -138,7 +138,7 @@ def _with_keyholes(loops: list[NDArray[np.float64]], mask: NDArray[np.bool_], wa
 
 
 def _without_needless_points(polygon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points in the middle of a straight line left out; coordinates are multiples of one half, so this is exact."""
+    """Remove points in the middle of a straight line; exact, since coordinates are multiples of one half."""
     before, after = polygon - np.roll(polygon, 1, axis=0), np.roll(polygon, -1, axis=0) - polygon
     turns = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0] != 0
     kept: NDArray[np.float64] = polygon[turns | ((before * after).sum(axis=1) <= 0)]
@@ -164,7 +164,7 @@ def _contours(
 
 
 def _digits(planes: Sequence[Plane], shape: tuple[int, ...], steps_mm: NDArray[np.float64]) -> int:
-    """Behind the point of a coordinate: a ten-thousandth of a pixel, as far as the 16 characters of a decimal string reach."""
+    """Decimal places of a coordinate: 1e-4 of a pixel, within the 16 characters of a decimal string."""
     corners = (
         np.array([plane.position for plane in planes])[:, None]
         + np.array([(0, 0), shape, (0, shape[1]), (shape[0], 0)]) @ steps_mm
@@ -179,7 +179,7 @@ def _structure_set(header: Dataset, identify: Callable[[str], str], model: str, 
     now = datetime.datetime.now()
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
-    # in explicit VR a decimal string ends at 64 kB, which an outline of 2 300 points fills; in implicit VR it does not
+    # in explicit VR a decimal string ends at 64 kB, about 2 300 points; implicit VR has no such limit
     ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     ds.SOPClassUID, ds.SOPInstanceUID = RTStructureSetStorage, identify("instance")
     for name in _REPEATED:

@@ -1,6 +1,6 @@
-"""Labels as a DICOM segmentation object, through highdicom: a binary segment for each structure, on the images it is about.
+"""Labels as a DICOM segmentation object, through highdicom: a binary segment per structure, on the segmented images.
 
-DICOM asks that the object names the patient and the study of its images, so it does; it is as confidential as they are.
+As DICOM requires, the object names the patient and study of its images, so it is as confidential as they are.
 """
 
 import warnings
@@ -43,16 +43,16 @@ def write_seg(
     Args:
         series: the DicomSeries that was segmented.
         labels: LabelVolume on its grid.
-        structures: {name: label values that belong to it}; they may overlap. One that is absent keeps its (empty) segment.
-            The object of a single structure has all frames of the images, of several those that are not empty.
-        model: what made the labels, such as the name and digest of a model.
+        structures: {name: its label values}; they may overlap. An absent structure keeps its (empty) segment. The object of
+            a single structure has all frames of the images; with several structures, only those that are not empty.
+        model: what produced the labels, such as the name and digest of a model.
         version: of autoseg.
 
     Returns:
-        Sentences about values of the images' headers that were left empty.
+        Sentences about header values of the images that were left empty.
 
     Raises:
-        FileError: the images lack what such an object must repeat, or hold what it may not.
+        FileError: the images lack elements that the object must repeat, or have invalid ones.
     """
     headers, notes = headers_of(series)
     if len(headers) > 1 and any(plane.frame for plane in series.planes):
@@ -83,7 +83,7 @@ def write_seg(
             content_description=plain_text(f"autoseg, {model}"),
             series_description="autoseg segmentation",
         )
-    except Exception as error:  # of headers that highdicom does not take; it raises what it likes
+    except Exception as error:  # headers that highdicom rejects, with many types
         reason = str(error).strip(" .") or type(error).__name__
         raise FileError(
             f"{series}: no segmentation object can refer to these images: {reason}. Ask for rtstruct or for NIfTI only."
@@ -94,14 +94,14 @@ def write_seg(
 
 
 def _quietly(make: Callable[..., T], *args: Any, **options: Any) -> T:
-    """A call without the warnings of names and identifiers that pydicom finds unlikely."""
+    """Call without pydicom's warnings about invalid names and identifiers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make(*args, **options)
 
 
 def _state_geometry(headers: list[FileDataset], series: DicomSeries, geometry: Geometry) -> None:
-    """Correct the headers, which highdicom copies: one orientation, and slices as thick as they are apart."""
+    """Correct the headers, which highdicom copies: one orientation, and slice thickness equal to slice distance."""
     plane = grid_plane(series.planes)
     assert plane.spacing_mm is not None
     assert plane.orientation is not None
@@ -119,10 +119,10 @@ def _state_geometry(headers: list[FileDataset], series: DicomSeries, geometry: G
 
 
 def _masks(series: DicomSeries, labels: LabelVolume, groups: Sequence[Sequence[int]], frames: int) -> NDArray[Any]:
-    """Segment numbers (planes, rows, columns), or where structures overlap a mask for each (planes, rows, columns, segments).
+    """Segment numbers (planes, rows, columns); if structures overlap, one mask for each (planes, rows, columns, segments).
 
-    Planes are in the order of the images: that of the files, or of the frames of a single file; frames that are not of
-    this volume are empty.
+    Planes are in the order of the images: of the files, or of the frames of a single file. Frames outside this volume
+    are empty.
     """
     values = sorted({value for group in groups for value in group})
     if len(values) == sum(len(group) for group in groups):

@@ -1,8 +1,8 @@
-"""A DICOM series as one scan: which images it consists of, and where they lie.
+"""A DICOM series as one scan: its images and their positions.
 
-A *plane* is one image in space: a file, or a frame of a file that holds many. A *series* here is a stack of planes that were
-taken to be one volume; one series of a scanner can hold several. Numbers are kept as DICOM has them: LPS (towards the patient's
-left, back, head), mm, rows before columns. ``Stack`` is the only place that turns them into a ``Geometry``.
+A *plane* is one image in space: a file, or a frame of a multi-frame file. A *series* here is a stack of planes that form one
+volume; one series of a scanner can contain several. Numbers are kept as in DICOM: LPS (towards the patient's left, back,
+head), mm, rows before columns. Only ``Stack`` converts them to a ``Geometry``.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,15 +18,15 @@ from autoseg.imaging.geometry import Geometry
 __all__ = ["DicomSeries", "Plane", "Stack", "depths_mm", "grid_plane", "repeats", "stack_of"]
 
 TO_RAS = np.array([-1.0, -1.0, 1.0])
-# Lengths are met to so many mm at most, and in small voxels to a share of them.
+# Tolerances of lengths: in mm, and for small voxels a fraction of them.
 SAME_PLACE_MM, SAME_PLACE_SHARE = 1e-2, 0.05  # of the mean distance of images, and of a pixel
-FINEST_MM, FINEST_SHARE = 1e-5, 1e-3  # of a pixel: below either two headers mean one place
-EVEN_MM = 0.101  # writers that round positions to a tenth of a mm are off by up to 0.05, and so are both ends
-EVEN_SHARE = 0.02  # of the distance of slices: nothing is moved by more than a fiftieth of a slice,
-EVEN_MOST = 0.2  # or a fifth by rounding: a slice that is missing moves another one by a quarter at least
+FINEST_MM, FINEST_SHARE = 1e-5, 1e-3  # of a pixel: below either, two headers mean the same position
+EVEN_MM = 0.101  # positions rounded to 0.1 mm are off by up to 0.05 mm, at both ends
+EVEN_SHARE = 0.02  # of the slice distance: no slice is moved by more than a fiftieth of it,
+EVEN_MOST = 0.2  # or a fifth by rounding: a missing slice moves another by at least a quarter
 TILT_MM, TILT_SHARE = 0.06, 0.1  # the latter of a pixel
-OFF_GRID = 0.5  # of a pixel: how far beside the common grid a slice may say that it lies
-ROUNDED = 1e-4  # directions and relative pixel sizes that differ by more are worth a note
+OFF_GRID = 0.5  # of a pixel: how far off the common grid a slice position may be
+ROUNDED = 1e-4  # larger differences of directions and relative pixel sizes get a note
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Plane:
     """One image.
 
     Attributes:
-        path, frame: the file, and the number of the frame in it, from 0.
-        called: what messages, which may be kept, call the file: its name, if that does not give away the patient.
+        path, frame: the file, and the frame number in it, from 0.
+        called: name of the file in messages, which may be stored: its file name, unless that identifies the patient.
         uid: SOPInstanceUID of the file.
         shape: rows and columns.
-        position: LPS mm of the centre of the first pixel; None where the file does not say.
-        orientation: six direction cosines, along a row and down a column; None where the file does not say.
-        spacing_mm: between rows and between columns; None where the file does not say.
-        thickness_mm: of a slice; None where the file does not say.
-        slope, intercept: of the stored values.
-        samples: 1, or 3 of a colour image.
-        is_inverted: MONOCHROME1, so that small values are meant to be shown bright.
-        problem: why its values are no intensities, as a phrase; empty where they are.
-        traits: name -> text of what may tell apart images of one place, such as ``EchoTime``.
+        position: LPS mm of the centre of the first pixel; None if not stated.
+        orientation: six direction cosines, along a row and down a column; None if not stated.
+        spacing_mm: between rows and between columns; None if not stated.
+        thickness_mm: of a slice; None if not stated.
+        slope, intercept: applied to the stored values.
+        samples: 1, or 3 for a colour image.
+        is_inverted: MONOCHROME1: small values are meant to be displayed bright.
+        problem: why its values are not intensities, as a phrase; empty if they are.
+        traits: name -> text of elements that may distinguish images at one position, such as ``EchoTime``.
     """
 
     path: Path
@@ -76,18 +76,16 @@ class Plane:
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """The images of one volume. Where a function takes the path of an image, it takes a series too.
+    """The images of one volume. Functions that take the path of an image also take a series.
 
     Attributes:
-        name: unique among the series found together; made of folder names and the number of the series. A folder that gives
-            away the patient is called by an alias, see ``dicom_patient.pseudonymise``.
-        title: for messages, which may be kept: number, end of the identifier, folder within what was looked through, with such
-            aliases.
-        planes: not empty; sorted along the normal. Whether they fill an even grid is for ``stack_of`` to say.
+        name: unique among the series found together; made of folder names and the series number. A folder name that
+            identifies the patient is replaced by an alias, see ``dicom_patient.pseudonymise``.
+        title: for messages, which may be stored: number, end of the identifier, relative folder, with the same aliases.
+        planes: not empty; sorted along the normal. ``stack_of`` checks whether they fill an even grid.
         notes: sentences about what was left out or split.
-        origin: what holds the files, for eyes in front of the screen alone; None where the name is theirs.
-        inverts: images of MONOCHROME1 are turned round as their display asks, as ITK and its relatives do; else stored values
-            are kept.
+        origin: where the files are, to be shown only on screen; None if the name has no alias.
+        inverts: MONOCHROME1 images are inverted for display, as ITK and programs based on it do; else stored values are kept.
     """
 
     name: str
@@ -108,7 +106,7 @@ class DicomSeries:
 
 @dataclass(frozen=True)
 class Stack:
-    """A series whose planes fill a grid: z from plane to plane, y down a column, x along a row; and notes about it."""
+    """A series whose planes fill a grid, with notes: z from plane to plane, y down a column, x along a row."""
 
     geometry: Geometry
     notes: tuple[str, ...]
@@ -117,16 +115,16 @@ class Stack:
 def stack_of(series: DicomSeries) -> Stack:
     """The grid that the planes of a series fill.
 
-    The distance of slices is taken from their positions, never from ``SliceThickness`` or ``SpacingBetweenSlices``, except for
-    a single slice. Slices that are shifted against each other at a constant rate (a tilted gantry) make a sheared grid.
+    The slice distance comes from the positions, never from ``SliceThickness`` or ``SpacingBetweenSlices``, except for a
+    single slice. Slices with a constant sideways shift (a tilted gantry) give a sheared grid.
 
     Returns:
         Stack
 
     Raises:
-        FileError: values that are no intensities.
-        GeometryError: no positions; sizes, spacings or directions that differ; several images at one place; slices that
-            are missing or lie unevenly.
+        FileError: values that are not intensities.
+        GeometryError: no positions; different sizes, spacings or directions; several images at one position; missing or
+            unevenly spaced slices.
     """
     _refuse_unusable(series)
     first = grid_plane(series.planes)
@@ -148,31 +146,31 @@ def stack_of(series: DicomSeries) -> Stack:
 
 
 def grid_plane(planes: Sequence[Plane]) -> Plane:
-    """The plane whose pixel size and directions are those of the volume, the directions at right angles.
+    """The plane whose pixel size and directions are used for the volume, with orthogonal directions.
 
-    Some writers round them differently from slice to slice; those with the most digits are taken.
+    Some writers round them differently from slice to slice; the ones with the most digits are used.
     """
     first = max(planes, key=lambda plane: sum(len(repr(v)) for v in (*(plane.orientation or ()), *(plane.spacing_mm or ()))))
     pair = np.reshape(first.orientation or (), (2, 3))
     if np.abs(pair @ pair.T - np.eye(2)).max() > 1e-6:
-        left, _, right = np.linalg.svd(pair, full_matrices=False)  # the nearest two that are
+        left, _, right = np.linalg.svd(pair, full_matrices=False)  # the nearest orthogonal pair
         pair = left @ right
     return replace(first, orientation=tuple(float(v) for v in pair.ravel()))
 
 
 def depths_mm(planes: Sequence[Plane]) -> NDArray[np.float64]:
-    """(N,) where planes with a place lie along their common normal."""
+    """(N,) positions of planes along their common normal."""
     depths: NDArray[np.float64] = np.array([plane.position for plane in planes], float) @ _normal(grid_plane(planes))
     return depths
 
 
 def repeats(depths: NDArray[np.float64], plane: Plane, usual_mm: float = np.inf) -> NDArray[np.bool_]:
-    """(N - 1,) whether an image lies at the place of the one before.
+    """(N - 1,) whether an image has the position of the previous one.
 
     Args:
         depths: (N,) mm, ascending.
         plane: one of the images.
-        usual_mm: a length that is known to lie between slices.
+        usual_mm: a known distance between slices.
     """
     gaps = np.diff(depths)
     pixel = min(plane.spacing_mm or (1.0,))
@@ -206,7 +204,7 @@ def _refuse_unusable(series: DicomSeries) -> None:
 
 
 def _unlike_notes(series: DicomSeries) -> list[str]:
-    """What to say where slices differ by rounding; GeometryError where they differ by more."""
+    """Notes about slices that differ by rounding; GeometryError if they differ by more."""
     for what in ("shape", "samples") if series.inverts else ("shape", "samples", "is_inverted"):
         _refuse_different(series, {getattr(plane, what) for plane in series.planes}, what)
     first = grid_plane(series.planes)
@@ -296,7 +294,7 @@ def _refuse_uneven_places(series: DicomSeries, positions: NDArray[np.float64], s
 
 
 def _tilt_note(first: Plane, positions: NDArray[np.float64], step: NDArray[np.float64]) -> str | None:
-    """What to say where slices are shifted sideways, or None."""
+    """A note about slices shifted sideways, or None."""
     normal = _normal(first)
     sideways = step - normal * (normal @ step)
     shift = float(np.linalg.norm(sideways)) * (len(positions) - 1)
@@ -310,5 +308,5 @@ def _tilt_note(first: Plane, positions: NDArray[np.float64], step: NDArray[np.fl
 
 
 def _label(plane: Plane) -> str:
-    """The file, and where needed the frame, for messages."""
+    """The file, and the frame if needed, for messages."""
     return f"{plane.called}[{plane.frame}]" if plane.frame else plane.called

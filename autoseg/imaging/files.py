@@ -1,9 +1,9 @@
-"""Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``, as ``nifti`` has them; ``FORMATS`` says
-which ending is whose.
-Where the numbers of an image may mean something else as labels, it also has ``read_labels``.
+"""Images on disk. A format is a module with ``read``, ``read_geometry`` and ``write``, as in ``nifti``; ``FORMATS`` maps
+endings to formats.
+It also has ``read_labels`` if its numbers have another meaning as labels.
 
-A scan can also be a ``DicomSeries``, or a file or folder that holds exactly one; DICOM needs the optional package pydicom.
-Arrays come out as (C, Z, Y, X) and geometry as RAS+ millimetres, whatever the file holds; the formats alone know more.
+A scan can also be a ``DicomSeries``, or a file or folder with exactly one; DICOM needs the optional package pydicom.
+Arrays are returned as (C, Z, Y, X) and geometry in RAS+ millimetres for every file type.
 """
 
 from __future__ import annotations
@@ -66,34 +66,34 @@ FORMATS = Registry(
         **dict.fromkeys(PICTURES, pictures),
     },
 )
-# kinds of images that we cannot read, which nobody may overlook beside those that we can
+# image types that we cannot read; they are reported beside readable ones
 _UNREAD_VOLUMES = (".img", ".img.gz", ".hdr", ".mgz", ".mgh", ".mnc", ".gipl", ".gipl.gz", ".par", ".vti", ".npy")
 _UNREAD_PACKED = (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip")
 _UNREAD = (*_UNREAD_VOLUMES, *_UNREAD_PACKED, ".bmp", ".gif", ".jp2", ".webp", ".svs")
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".dcm.gz")  # which may hold scans
-SEGMENTATION = ".dcm"  # by which DICOM label maps are found in a folder; whether a file is DICOM its content tells
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".dcm.gz")  # may contain scans
+SEGMENTATION = ".dcm"  # ending of DICOM label maps in a folder; the content decides whether a file is DICOM
 
 AnyPath = str | PathLike[str]
 Image = AnyPath | DicomSeries
 
-# how far a scale in the header may leave labels off whole numbers: steps of 16 bits over their range (of 8 where NIfTI stores
-# so many), yet less than what maps have that were interpolated
+# how far a scale in the header may move labels off whole numbers: 16-bit steps over their range (8-bit if NIfTI stores 8
+# bits), but less than in interpolated maps
 NEARLY_WHOLE, FARTHEST_OFF = 1e-3, 0.1
-_EXACT = 2**24  # whole numbers up to here are all told apart in float32
+_EXACT = 2**24  # float32 is exact for whole numbers up to here
 _SLICER = ".seg"
 _LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32, np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
 class FileContent:
-    """One file as it was found.
+    """The content of one file.
 
     Attributes:
         data: (C, Z, Y, X) in the file's own type, after slope and intercept; NaN stays NaN; may be read-only.
         geometry: the grid.
-        notes: sentences about choices that reading took, such as which of two voxel sizes was believed.
+        notes: sentences about choices made in reading, such as which of two voxel sizes was used.
         digest: 16 hexadecimal digits, BLAKE2b of the bytes on disk.
-        is_part: of labels: the file leaves empty voxels at the borders out, so that nobody knows where the scan ended.
+        is_part: for labels: the file leaves out empty voxels at the borders, so the extent of the scan is unknown.
     """
 
     data: np.ndarray
@@ -114,7 +114,7 @@ def ending_of(path: AnyPath) -> str:
 
 
 def stem_of(path: AnyPath) -> str:
-    """The name of a file without its known ending, ``.dcm`` and ``.seg.nrrd`` included."""
+    """The name of a file without its known ending, including ``.dcm`` and ``.seg.nrrd``."""
     name = case_name(Path(path).name)
     if name.lower().endswith(SEGMENTATION):
         return Path(name).stem
@@ -123,8 +123,8 @@ def stem_of(path: AnyPath) -> str:
 
 
 def left_unread(paths: Iterable[Path]) -> list[str]:
-    """A sentence about files of kinds that we cannot read, and one about archives, where there are any; nobody may take the
-    others for all there is."""
+    """A sentence about files of unreadable types, and one about archives, if there are any, so that the other files are
+    not taken for everything."""
     names = sorted(path.name for path in paths if path.name[0] != ".")
     said = []
     for endings, why in (
@@ -138,12 +138,12 @@ def left_unread(paths: Iterable[Path]) -> list[str]:
 
 
 def is_slicer_segmentation(path: AnyPath) -> bool:
-    """Whether a file is called as 3D Slicer calls its segmentations, ``CASE.seg.nrrd``."""
+    """Whether a file has the name of a 3D Slicer segmentation, ``CASE.seg.nrrd``."""
     return Path(path).name.lower().endswith((f"{_SLICER}.nrrd", f"{_SLICER}.nhdr"))
 
 
 def description_of(path: AnyPath) -> str:
-    """The text that ``write_label_volume`` put into the header; "" where there is none, or no header that can be read."""
+    """The text that ``write_label_volume`` put into the header; "" if there is none, or no readable header."""
     file_format = FORMATS[ending_of(path)]
     try:
         with _blamed_on(path):
@@ -153,7 +153,7 @@ def description_of(path: AnyPath) -> str:
 
 
 def is_dicom(image: Image) -> bool:
-    """Whether an image is read as DICOM: a series, a folder, or a file without a known ending that begins as such files do."""
+    """Whether an image is read as DICOM: a series, a folder, or a file without a known ending that begins as DICOM."""
     if isinstance(image, DicomSeries) or Path(image).is_dir():
         return True
     path = Path(image)
@@ -169,7 +169,7 @@ def paths_of(image: Image) -> tuple[Path, ...]:
 
 
 def digest_on_disk(image: Image) -> str:
-    """The ``digest`` that ``read_file`` returns, without looking into the files, except for headers whose voxels lie apart."""
+    """The ``digest`` that ``read_file`` returns, without decoding, except for headers with separate voxel files."""
     apart = (".mhd", ".nhdr")
     if isinstance(image, DicomSeries):
         return str(_dicom().digest_of_series(image))
@@ -184,23 +184,23 @@ def series_in(source: AnyPath, *, inverts: bool = False, among: Iterable[Path] |
 
 
 def tell_series(path: Path) -> Any:
-    """Which DICOM series a file belongs to; None where it is no image of one; see ``dicom_find.tell_series``."""
+    """The DICOM series that a file belongs to; None if it is not an image of one; see ``dicom_find.tell_series``."""
     with _blamed_on(path):
         return _dicom().tell_series(path) if is_dicom(path) else None
 
 
 def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = None) -> FileContent:
-    """Everything in one file.
+    """Read one file.
 
     Args:
-        as_label: the numbers are label values: those of a palette rather than its colours, of a DICOM segmentation those of its
-            segments; never approximate.
-        onto: grid of the scan that the file belongs to. A file of the same voxels whose axes have another order or direction is
-            turned to it, with a note. Labels of DICOM or 3D Slicer, which leave out what is empty, are laid on it if their
-            voxels are voxels of the scan. Other files stay as they are.
+        as_label: read label values, always exact: the numbers of a palette rather than its colours; the segment numbers of a
+            DICOM segmentation.
+        onto: grid of the scan that the file belongs to. A file with the same voxels but another order or direction of axes
+            is reoriented to it, with a note. Labels of DICOM or 3D Slicer, which leave out empty voxels, are placed on it if
+            their voxels are voxels of the scan. Other files are unchanged.
 
     Raises:
-        FileError: missing, unknown ending, cut short, damaged in a way that checksums or sizes show, not an image.
+        FileError: missing, unknown ending, truncated, damaged as shown by checksums or sizes, not an image.
     """
     file_format = _format_of(path)
     read = getattr(file_format, "read_labels", file_format.read) if as_label else file_format.read
@@ -218,7 +218,7 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
 
 
 def _turned(content: FileContent, path: Image, onto: Geometry) -> FileContent:
-    """As it is on a grid of the same voxels whose axes run otherwise; any other content as it is."""
+    """The content reoriented to a grid of the same voxels with other axes; any other content unchanged."""
     data = turned_onto(content.data, content.geometry, onto)
     if data is None:
         return content
@@ -228,7 +228,7 @@ def _turned(content: FileContent, path: Image, onto: Geometry) -> FileContent:
 
 
 def read_segment(path: AnyPath, name: str, onto: Geometry | None = None) -> FileContent:
-    """One structure of a segmentation of 3D Slicer as a map of 0 and 1; ``name`` as ``segment_names`` has it."""
+    """One structure of a 3D Slicer segmentation as a map of 0 and 1; ``name`` is one of ``segment_names``."""
     with _blamed_on(path):
         content = FileContent(*itk.read_segment(path, name))
     laid = None if onto is None else laid_on(content.data[0], content.geometry, onto)
@@ -236,15 +236,15 @@ def read_segment(path: AnyPath, name: str, onto: Geometry | None = None) -> File
 
 
 def _is_cropped(path: Image) -> bool:
-    """Whether a label map may leave out what is empty."""
+    """Whether a label map may leave out empty borders."""
     return is_dicom(path) or (not isinstance(path, DicomSeries) and is_slicer_segmentation(path))
 
 
 def _whole(content: FileContent, path: Image) -> FileContent:
-    """Label values that rounding alone keeps from being whole numbers, as a scale in the header does, are rounded.
+    """Round label values that differ from whole numbers only by rounding, such as after a scale in the header.
 
     Raises:
-        FileError: numbers of 32 bits with a point are beyond those that they tell apart.
+        FileError: float32 values beyond the exact range.
     """
     if content.data.dtype.kind != "f":
         return content
@@ -267,7 +267,7 @@ def _whole(content: FileContent, path: Image) -> FileContent:
 
 
 def _bits_of_a_scale(path: Image) -> int:
-    """Bits of the numbers that a scale in the header may have spread over the range of the labels."""
+    """Bits of the stored numbers, which a scale in the header may have spread over the range of the labels."""
     if isinstance(path, DicomSeries) or _format_of(path) is not nifti:
         return 16
     return min(16, nifti.bits_of_a_number(path))
@@ -284,16 +284,16 @@ def read_geometry(path: Image) -> Geometry:
 def read_volume(paths: Image | Iterable[Image], *, resample: bool = False, onto: Geometry | None = None) -> Volume:
     """The image in one file, or in a sequence of files with one or more channels each, as float32.
 
-    Its ``notes`` are sentences about choices that reading took.
+    Its ``notes`` are sentences about choices made in reading.
 
     Args:
-        resample: bring files that lie on other grids onto that of the first, by cubic splines; where they see nothing, their
-            smallest value stands.
-        onto: as for ``read_file``, for the first file; the others are turned to the first one.
+        resample: resample files on other grids to the grid of the first, by cubic splines; outside their volume their
+            smallest value is used.
+        onto: as in ``read_file``, for the first file; the others are reoriented to the first one.
 
     Raises:
         FileError: as ``read_file``.
-        GeometryError: the files lie on different grids, and are not to be resampled.
+        GeometryError: the files have different grids, without ``resample``.
     """
     paths = [paths] if isinstance(paths, str | PathLike | DicomSeries) else list(paths)
     contents = [read_file(paths[0], onto=onto)]
@@ -321,7 +321,7 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False, onto:
 
 
 def segment_names(path: AnyPath) -> dict[str, int]:
-    """{name: label value} that a segmentation of DICOM or 3D Slicer tells; {} of other files."""
+    """{name: label value} stored in a DICOM or 3D Slicer segmentation; {} for other files."""
     with _blamed_on(path):
         if not is_dicom(path):
             return itk.segment_names(path) if Path(path).name.lower().endswith((".nrrd", ".nhdr")) else {}
@@ -330,16 +330,16 @@ def segment_names(path: AnyPath) -> dict[str, int]:
 
 
 def layers_of(path: AnyPath) -> int:
-    """How many layers a segmentation of 3D Slicer has, of which each may overlap the others."""
+    """The number of layers of a 3D Slicer segmentation; layers may overlap."""
     with _blamed_on(path):
         return itk.layers_of(path)
 
 
 def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:
-    """The label values in a file. Real numbers are taken if all of them are whole. ``onto`` as for ``read_file``.
+    """The label values in a file. Floating-point values are accepted if all are whole. ``onto`` as in ``read_file``.
 
     Raises:
-        FileError: as ``read_file``; several channels; a value that is no integer.
+        FileError: as ``read_file``; several channels; a value that is not an integer.
     """
     content = read_file(path, as_label=True, onto=onto)
     if len(content.data) != 1:
@@ -358,15 +358,15 @@ def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:
 
 
 def write_label_volume(volume: LabelVolume, path: AnyPath, like: Image | None = None, description: str = "") -> None:
-    """Write labels in the smallest integer type that holds them; the file is complete or absent.
+    """Write labels in the smallest integer type that fits; the file is complete or absent.
 
     Args:
-        like: path of the scan that the labels belong to. If both are of one format its header is kept (NIfTI: codes,
-            matrices, pixdim, units, texts; ITK: origin, spacing, direction), otherwise the geometry is written afresh.
+        like: path of the scan that the labels belong to. If both have the same format, its header is kept (NIfTI: codes,
+            matrices, pixdim, units, texts; ITK: origin, spacing, direction). Otherwise a new header is written.
         description: a sentence for the header, up to 80 characters; pictures have none.
 
     Raises:
-        GeometryError: ``like`` lies on another grid.
+        GeometryError: ``like`` has another grid.
         FileError: the file cannot be written; values beyond 32 bits.
     """
     _write(volume.data.astype(_label_type(volume.data, path), copy=False), volume.geometry, path, like, description)
@@ -402,7 +402,7 @@ def _dicom() -> Any:
         from autoseg.imaging import dicom_read
     except ImportError as error:
         raise FileError(f"DICOM needs packages that are not installed ({error.name}): pip install {error.name}") from error
-    except Exception as error:  # of a package that is broken, or of a folder of the same name that is taken for one
+    except Exception as error:  # a broken package, or a folder of the same name imported as one
         raise FileError(
             f"DICOM needs packages that can be imported, found {type(error).__name__}: {error}. Install them again, "
             "or start from another folder: Python mistakes folders beside a script, or where it was started, for packages"
@@ -412,7 +412,7 @@ def _dicom() -> Any:
 
 @contextmanager
 def _blamed_on(image: Image) -> Iterator[None]:
-    """What knows no file, such as a grid that makes no sense, is a fault of the one that is read, and what libraries raise."""
+    """Raise library errors, and errors that name no file (such as an implausible grid), as faults of the image being read."""
     try:
         with blamed_on(image, "an image that can be read"):
             yield
@@ -428,7 +428,7 @@ def _as_image(image: Image) -> Path | DicomSeries:
 
 
 def _difference(a: Geometry, b: Geometry) -> str:
-    """How far apart grids of equal shape lie, as a sentence, since the printed form may be the same."""
+    """The distance of two grids of equal shape, as a sentence, since their printed form may be the same."""
     return f"Corners lie up to {a.distance_mm(b):.3g} mm apart. " if a.shape == b.shape else ""
 
 

@@ -1,9 +1,9 @@
-"""Where voxels lie in the patient.
+"""Positions of voxels in the patient.
 
 A ``Geometry`` is a grid: a shape and an affine from array index (z, y, x) to patient millimetres (x, y, z), RAS+ (towards
-the patient's right, front, head). It is a value: cropping, resizing, transposing or flipping an array goes with the
-method of the same name here, which returns the new grid. The way back from any of them needs the two grids and
-nothing else. File formats hand over and take arrays in (z, y, x); no other module converts between axis orders.
+the patient's right, front, head). It is a value: for cropping, resizing, transposing or flipping an array, the method of
+the same name here returns the new grid. Undoing any of them needs only the two grids. File formats return and take arrays
+in (z, y, x); no other module converts between axis orders.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from autoseg.errors import GeometryError
 __all__ = ["Geometry", "Ints", "Triple", "spans_space"]
 
 Triple = tuple[float, float, float]
-FLAT = 1e-9  # of a cube: the box between three directions that span no more is flat
+FLAT = 1e-9  # of a cube's volume: three directions that span less are coplanar
 SAME_GRID_MM, SAME_GRID_VOXELS = 1e-2, 0.05  # headers store single precision, some only a few digits
-PLAUSIBLE_MM = 1e-6, 1e4  # edges of voxels, from atoms to houses
+PLAUSIBLE_MM = 1e-6, 1e4  # voxel edges
 FARTHEST_MM = 1e7  # from the origin
-MOST_VOXELS = 1 << 36  # of a volume, 64 GiB of bytes
+MOST_VOXELS = 1 << 36  # in a volume: 64 GiB at one byte each
 Ints = Sequence[int] | np.ndarray  # one for each axis
 
 
 def spans_space(steps: ArrayLike) -> bool:
-    """Whether the columns of a (3, 3) matrix are three directions of their own, whatever the unit of their lengths."""
+    """Whether the columns of a (3, 3) matrix are linearly independent, whatever their scale."""
     columns = []
-    for column in zip(*np.asarray(steps, float).tolist(), strict=True):  # numbers are ten times as quick as arrays of nine
+    for column in zip(*np.asarray(steps, float).tolist(), strict=True):  # plain numbers are ten times as fast as small arrays
         length = math.hypot(*column)
         if not 0 < length < math.inf:
             return False
@@ -77,7 +77,7 @@ class Geometry:
 
     @property
     def affine(self) -> np.ndarray:
-        """(4, 4) float64, index (z, y, x) to RAS+ mm; a fresh array."""
+        """(4, 4) float64, index (z, y, x) to RAS+ mm; a new array."""
         return np.vstack([np.array(self.rows, float), [0, 0, 0, 1]])
 
     @property
@@ -93,7 +93,7 @@ class Geometry:
 
     @property
     def orientation(self) -> str:
-        """Three letters: towards which side of the patient array axes z, y, x run, such as 'SAR'."""
+        """Three letters: the patient side towards which array axes z, y, x point, such as 'SAR'."""
         signs = self._nearest_axes()
         return "".join("RAS"[world] if sign > 0 else "LPI"[world] for world, sign in signs)
 
@@ -116,9 +116,9 @@ class Geometry:
         return Geometry.from_affine(shape, affine)
 
     def resized(self, shape: Ints) -> Geometry:
-        """The grid that covers the same box with another number of voxels.
+        """The grid over the same box with another number of voxels.
 
-        Outer faces stay put, so the spacing follows from the shapes and is only near the spacing that was asked for.
+        Outer faces stay in place, so the spacing follows from the shapes and only approximates a requested spacing.
         """
         ratio = np.array(self.shape) / np.array(shape)
         affine = self.affine
@@ -147,8 +147,8 @@ class Geometry:
         """How to bring an array of this grid to the canonical orientation.
 
         Returns:
-            (order, flips): ``numpy.flip(array.transpose(order), flips)`` has axes that run, as nearly as an oblique
-            grid can, to the head, the front and the right. Apply the same to the geometry with ``oriented``.
+            (order, flips): ``numpy.flip(array.transpose(order), flips)`` has axes that point, as closely as an oblique grid
+            allows, to the head, the front and the right. Apply the same to the geometry with ``oriented``.
         """
         nearest = self._nearest_axes()
         order = tuple(next(a for a in range(3) if nearest[a][0] == world) for world in (2, 1, 0))
@@ -160,12 +160,12 @@ class Geometry:
         return self.transposed(order).flipped(flips)
 
     def isotropic(self, spacing_mm: float | None = None) -> Geometry:
-        """The grid of cubic voxels over the same box; as fine as the finest spacing where ``spacing_mm`` is None.
+        """The grid of cubic voxels over the same box; with the finest spacing if ``spacing_mm`` is None.
 
-        The edge is met to the nearest whole number of voxels along each axis.
+        The edge is rounded to a whole number of voxels along each axis.
 
         Raises:
-            GeometryError: an edge below zero, or one that makes more voxels than anything can hold.
+            GeometryError: a negative edge, or one so small that the volume would have too many voxels.
         """
         if spacing_mm is not None and spacing_mm < 0:
             raise GeometryError(f"expected cubic voxels with an edge above 0 mm, found {spacing_mm}")
@@ -179,11 +179,11 @@ class Geometry:
         return self.resized(shape)
 
     def is_same_grid(self, other: Geometry) -> bool:
-        """Whether voxels of one index are the same in both, but for rounding in headers: to 0.01 mm, less for small voxels."""
+        """Whether equal indices mean equal voxels, up to rounding in headers: 0.01 mm, less for small voxels."""
         return self.matches(other, min(SAME_GRID_MM, SAME_GRID_VOXELS * min(self.spacing_mm)))
 
     def refuse_implausible(self) -> None:
-        """``GeometryError`` where nothing has such voxels: what follows would take for ever or mean nothing."""
+        """``GeometryError`` for implausible voxels, whose processing would take too long or be meaningless."""
         least, most = PLAUSIBLE_MM
         spacing = self.spacing_mm
         z, y, x = self.shape
@@ -196,13 +196,13 @@ class Geometry:
             )
 
     def matches(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
-        """Same shape, and every corner at the same place to ``tolerance_mm``."""
+        """Whether shapes are equal and all corners coincide within ``tolerance_mm``."""
         return self.shape == other.shape and self.distance_mm(other) <= tolerance_mm
 
     def distance_mm(self, other: Geometry) -> float:
-        """How far apart a voxel of one grid and the voxel of the same index in another can lie, along x, y or z.
+        """The largest distance, along x, y or z, between voxels of equal index in two grids.
 
-        Looked up at the corners of this grid, where the difference of two affines is largest.
+        Measured at the corners of this grid, where the difference of two affines is largest.
         """
         corners = np.array(list(itertools.product(*[(0, n - 1) for n in self.shape])))
         return float(np.abs(self.to_world(corners) - other.to_world(corners)).max())
@@ -213,14 +213,14 @@ class Geometry:
         return f"{size} voxels of {spacing} mm (z, y, x), {self.orientation}"
 
     def _nearest_axes(self) -> list[tuple[int, int]]:
-        """For each array axis (world axis, sign), each world axis taken once, the best total alignment.
+        """(world axis, sign) for each array axis, each world axis used once, with the best total alignment.
 
-        Of equals (turned by 45 degrees, say, and known to float32) the canonical order comes first, so that a grid that was
-        brought to it stays there.
+        For ties (such as a rotation by 45 degrees in float32), the canonical order has priority, so that a canonical grid
+        stays canonical.
         """
         directions = self.directions
         best = max(
-            sorted(itertools.permutations(range(3)), reverse=True),  # the canonical (2, 1, 0) first, and max takes the first
+            sorted(itertools.permutations(range(3)), reverse=True),  # canonical (2, 1, 0) first; max returns the first
             key=lambda worlds: round(sum(abs(directions[world, axis]) for axis, world in enumerate(worlds)), 5),
         )
         return [(world, 1 if directions[world, axis] >= 0 else -1) for axis, world in enumerate(best)]

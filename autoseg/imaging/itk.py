@@ -1,7 +1,7 @@
-"""NRRD and MetaImage (.nrrd, .nhdr, .mha, .mhd) through SimpleITK. The only file that knows ITK's axes: LPS and (x, y, z).
+"""NRRD and MetaImage (.nrrd, .nhdr, .mha, .mhd) through SimpleITK. Only this file uses ITK's axes: LPS and (x, y, z).
 
-SimpleITK takes the header's word for the number of voxels, and reads on where compressed ones are damaged, so both are checked
-here; ``itk_header`` has what it passes over.
+SimpleITK trusts the header's number of voxels and reads on when compressed voxels are damaged, so both are checked here.
+``itk_header`` reads what SimpleITK ignores.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _ITK_SAYS = re.compile(r"ITK ERROR: \w+\(\w+\): ([^.]+)")
 
 @cache
 def simpleitk() -> Any:
-    """SimpleITK, imported where a file needs it: most need none, and it takes a tenth of a second."""
+    """SimpleITK, imported only when a file needs it; the import takes a tenth of a second."""
     import SimpleITK
 
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # on standard error, past everything that could hold it
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # they go to standard error and cannot be caught
     return SimpleITK
 
 
@@ -55,11 +55,11 @@ def read(path: AnyPath) -> Content:
 
 
 def read_labels(path: AnyPath) -> Content | tuple[np.ndarray, Geometry, tuple[str, ...], str, bool]:
-    """As ``read``; of a segmentation of 3D Slicer one map whose values are told by ``segment_names``, and that its grid may be
-    that of a part, since 3D Slicer stores no more than the segments fill.
+    """As ``read``; from a 3D Slicer segmentation, one map with the values of ``segment_names``, and that its grid may cover
+    only a part, since 3D Slicer stores only the extent of the segments.
 
     Raises:
-        FileError: segments in several layers that overlap.
+        FileError: overlapping segments in several layers.
     """
     (data, geometry, notes, digest), header = _read(Path(path))
     segments = header.segments()
@@ -81,9 +81,9 @@ def read_labels(path: AnyPath) -> Content | tuple[np.ndarray, Geometry, tuple[st
 
 
 def segment_names(path: AnyPath) -> dict[str, int]:
-    """{name: label value} of a segmentation of 3D Slicer, {} of other files; a name that occurs twice is followed by the value.
+    """{name: label value} of a 3D Slicer segmentation, {} for other files; the value is appended to repeated names.
 
-    Of segments in several layers the values are their numbers, as ``read_labels`` has them.
+    For segments in several layers the values are their numbers, as in ``read_labels``.
     """
     header, _ = header_of(Path(path), voxels=False)
     segments = header.segments()
@@ -94,15 +94,15 @@ def segment_names(path: AnyPath) -> dict[str, int]:
 
 
 def layers_of(path: AnyPath) -> int:
-    """How many layers a segmentation of 3D Slicer has; 1 of other files."""
+    """The number of layers of a 3D Slicer segmentation; 1 for other files."""
     return len({segment.layer for segment in header_of(Path(path), voxels=False)[0].segments()} | {0})
 
 
 def read_segment(path: AnyPath, name: str) -> Content:
-    """One segment of a segmentation of 3D Slicer as a map of 0 and 1, also where others overlap it.
+    """One segment of a 3D Slicer segmentation as a map of 0 and 1, even if others overlap it.
 
     Args:
-        name: as ``segment_names`` has it.
+        name: one of ``segment_names``.
     """
     (data, geometry, notes, digest), header = _read(Path(path))
     segment = header.segments()[list(segment_names(path)).index(name)]
@@ -135,7 +135,7 @@ def _read(path: Path) -> tuple[Content, Header]:
 
 
 def _decoded(path: Path) -> np.ndarray:
-    """(C, Z, Y, X) or (Z, Y, X), or one axis less of a slice, as SimpleITK reads it."""
+    """(C, Z, Y, X) or (Z, Y, X), or one axis less for a slice, as SimpleITK reads it."""
     try:
         image = _reader(path).Execute()
     except RuntimeError as error:
@@ -160,7 +160,7 @@ def _mask(data: np.ndarray, segment: Segment, header: Header) -> np.ndarray:
 
 
 def _grid_of(image: Any, header: Header) -> tuple[Geometry, list[str]]:
-    """The grid in mm, and sentences about what SimpleITK passes over."""
+    """The grid in mm, and sentences about what SimpleITK ignores."""
     spacing, origin = list(image.GetSpacing()), list(image.GetOrigin())
     notes = []
     if ranges := [] if header.is_meta else header.axis_ranges()[-len(spacing) :]:
@@ -185,7 +185,7 @@ def _checked(header: Header) -> bytearray | None:
     """The unpacked voxels of a compressed file.
 
     Raises:
-        FileError: fewer or more bytes than the header announces, or damaged ones: SimpleITK would read on.
+        FileError: fewer or more bytes than stated in the header, or damaged ones; SimpleITK would read on.
     """
     path, expected = header.path, header.n_bytes
     if header.is_packed:
@@ -203,7 +203,7 @@ def _checked(header: Header) -> bytearray | None:
                 f"data. {REMEDY}"
             )
         return out[skipped:] if skipped else out
-    least = expected // int(header.kind[1]) if header.is_text else expected  # a digit for each number at least
+    least = expected // int(header.kind[1]) if header.is_text else expected  # at least one digit per number
     if header.fields.get("encoding", "raw").lower() in ("bzip2", "bz2"):
         raise FileError(f"{path}: expected voxels that are raw, text or packed by gzip, found bzip2. Save it again with gzip.")
     if len(header.payload) < least:
@@ -213,16 +213,16 @@ def _checked(header: Header) -> bytearray | None:
 
 
 def description(path: AnyPath) -> str:
-    """The text in the header's field of this name."""
+    """The header field ``description``."""
     header = _information(Path(path))
     return str(header.GetMetaData("description")) if header.HasMetaDataKey("description") else ""
 
 
 def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None = None, description: str = "") -> None:
-    """Write (Z, Y, X) or (C, Z, Y, X) voxels, compressed; with ``like``, on exactly the grid numbers of that file.
+    """Write (Z, Y, X) or (C, Z, Y, X) voxels, compressed; with ``like``, with exactly the grid numbers of that file.
 
     Args:
-        description: for the header, as its field of this name.
+        description: text for the header field of this name.
     """
     is_vector = array.ndim == 4 and len(array) > 1
     array = np.moveaxis(array, 0, -1) if is_vector else array.reshape(array.shape[-3:])
@@ -250,9 +250,9 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
 
 
 def _reader(path: Path) -> Any:
-    """A reader of the format that the ending says, in small or capital letters: ITK itself does not know ``.MHA``.
+    """A reader for the format of the ending, in any letter case: ITK itself does not recognise ``.MHA``.
 
-    The only place where ITK is handed a file, after its header has been found to be well formed.
+    The only place that passes a file to ITK, after checking that its header is well formed.
     """
     header_of(path, voxels=False)[0].refuse_malformed()
     reader = simpleitk().ImageFileReader()
@@ -271,7 +271,7 @@ def _information(path: Path) -> Any:
 
 
 def _geometry_of(image: Any, spacing_mm: Sequence[float], origin_mm: Sequence[float]) -> Geometry:
-    """The grid of a SimpleITK image or reader of two to four dimensions; one slice gets a thickness of 1 mm."""
+    """The grid of a SimpleITK image or reader with two to four dimensions; a single slice is 1 mm thick."""
     n = image.GetDimension()
     k = min(n, 3)
     size, spacing, origin, direction = np.ones(3, int), np.ones(3), np.zeros(3), np.eye(3)
@@ -282,14 +282,14 @@ def _geometry_of(image: Any, spacing_mm: Sequence[float], origin_mm: Sequence[fl
 
 
 def _itk_grid(geometry: Geometry) -> tuple[list[float], Sequence[float], list[float]]:
-    """(origin, spacing, direction) as SimpleITK takes them."""
+    """(origin, spacing, direction) for SimpleITK."""
     origin = geometry.affine[:3, 3] * _TO_RAS
     direction = geometry.directions[:, ::-1] * _TO_RAS[:, None]
     return origin.tolist(), geometry.spacing_mm[::-1], direction.ravel().tolist()
 
 
 def _told(error: Exception) -> str:
-    """What SimpleITK says is wrong, without where in its sources; its own reasons come last, those of ITK with its ERROR."""
+    """The reason in a SimpleITK error, without source positions: the last line, or ITK's line with ERROR."""
     said = _ITK_SAYS.search(str(error))
     last = str(error).strip().splitlines()[-1].replace("sitk::ERROR: ", "")
     return (said[1] if said else last).strip().rstrip(".") + "."

@@ -1,7 +1,7 @@
-"""Text headers of NRRD and MetaImage: what they say and SimpleITK passes over or does not check.
+"""Text headers of NRRD and MetaImage: what SimpleITK ignores or does not check.
 
-SimpleITK decodes the voxels, but takes a header's word for their number and ignores units, axis ranges and intensity scaling.
-What these mean is read here, and how many bytes there must be, before anything is decoded.
+SimpleITK decodes the voxels, but trusts the header's number of voxels and ignores units, axis ranges and intensity scaling.
+These are read here, and the required number of bytes is computed, before anything is decoded.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _NRRD_TYPES = {
     "f4": "float",
     "f8": "double",
 }
-_SPATIAL = ("domain", "space", "none", "???")  # kinds of axes that may be those of space
+_SPATIAL = ("domain", "space", "none", "???")  # axis kinds that may be spatial
 _ANATOMICAL = {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps"}
 _ANATOMICAL |= {"rast", "last", "lpst"}  # with time
 _KIND_OF = {name: kind for kind, names in _NRRD_TYPES.items() for name in names.split(",")}
-_LONGEST = 1 << 20  # of a header
-# how many numbers a field of MetaImage has for n axes, as a power of n
+_LONGEST = 1 << 20  # header, in bytes
+# numbers in a MetaImage field for n axes, as a power of n
 _META_NUMBERS = dict.fromkeys(("ndims", "elementnumberofchannels", "compresseddatasize", "headersize"), 0)
 _META_NUMBERS |= dict.fromkeys(("elementtointensityfunctionslope", "elementtointensityfunctionoffset"), 0)
 _META_NUMBERS |= dict.fromkeys(("elementmin", "elementmax", "id", "parentid"), 0)
@@ -47,7 +47,7 @@ _META_NUMBERS |= dict.fromkeys(("centerofrotation", "sequenceid"), 1)
 _META_NUMBERS |= dict.fromkeys(("transformmatrix", "rotation", "orientation"), 2)
 _META_LINE = re.compile(r"\s*([^=:]*?)\s*[=:]\s*(.*?)\s*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?|[+-]?(nan|inf)", re.IGNORECASE)
-_AXES, _KEY, _VALUE = range(2, 5), 200, 4000  # of what we read, and characters
+_AXES, _KEY, _VALUE = range(2, 5), 200, 4000  # number of axes we read; longest key and value, in characters
 _UNITS = {
     "m": ("metres", 1e3),
     "cm": ("centimetres", 10.0),
@@ -66,7 +66,7 @@ _SPELLED = {
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment of 3D Slicer: its name, and the layer and the value in it that its voxels have."""
+    """A segment of 3D Slicer: its name, its layer, and the value of its voxels there."""
 
     name: str
     value: int
@@ -75,16 +75,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class Header:
-    """What a header says.
+    """The content of a header.
 
     Attributes:
-        path: of the file, for messages.
+        path: path of the file, for messages.
         is_meta: MetaImage, else NRRD.
-        fields: keys in small letters with their texts.
-        own: key and text of what the writer added (NRRD ``key:=value``).
-        payload: the bytes behind the header, or of the file that it names.
+        fields: keys in lower case with their texts.
+        own: custom keys and texts of the writer (NRRD ``key:=value``).
+        payload: the bytes after the header, or of the file that it names.
         apart: whether that is another file.
-        text: the header as it stands there.
+        text: the header as stored.
     """
 
     path: Path
@@ -96,7 +96,7 @@ class Header:
     text: str = ""
 
     def refuse_malformed(self) -> None:
-        """``FileError`` for a header that does not have the form of its format: asked before ITK's readers see the file."""
+        """``FileError`` for a malformed header; called before ITK reads the file."""
         if "\0" in self.text:
             raise FileError(f"{self.path}: expected a header of text, found a zero byte in it. {REMEDY}")
         for line in self.text.splitlines():
@@ -132,7 +132,7 @@ class Header:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Numbers of voxels along the axes, fastest first; of a vector image the components are an axis of NRRD alone."""
+        """Numbers of voxels along the axes, fastest first; the components of a vector image are an axis only in NRRD."""
         text = self.fields.get("dimsize" if self.is_meta else "sizes", "")
         if not re.fullmatch(r"[1-9]\d{0,14}(\s+[1-9]\d{0,14}){0,15}", text.strip()):
             raise FileError(f"{self.path}: expected sizes of its axes from 1 up, found {text[:80]!r}. {REMEDY}")
@@ -140,7 +140,7 @@ class Header:
 
     @property
     def kind(self) -> str:
-        """Type of a number, as numpy writes it without its order of bytes."""
+        """Type of a number in numpy's notation, without byte order."""
         text = " ".join(self.fields.get("elementtype" if self.is_meta else "type", "").split())
         known = (
             _META_TYPES.get(text.removesuffix("_ARRAY").removeprefix("MET_")) if self.is_meta else _KIND_OF.get(text.lower())
@@ -151,7 +151,7 @@ class Header:
 
     @property
     def order(self) -> str:
-        """Of the bytes: ``<`` or ``>``."""
+        """Byte order: ``<`` or ``>``."""
         if self.is_meta:
             said = self.fields.get("binarydatabyteordermsb", self.fields.get("elementbyteordermsb", "false"))
             return ">" if _is_true(said) else "<"
@@ -167,35 +167,35 @@ class Header:
 
     @property
     def n_bytes(self) -> int:
-        """Of the voxels, unpacked."""
+        """Bytes of the voxels, uncompressed."""
         return math.prod(self.sizes) * self.channels * int(self.kind[1])
 
     @property
     def is_packed(self) -> bool:
-        """Compressed by zlib or gzip."""
+        """Whether the voxels are compressed by zlib or gzip."""
         if self.is_meta:
             return _is_true(self.fields.get("compresseddata", "false"))
         return self.fields.get("encoding", "").lower() in ("gz", "gzip")
 
     @property
     def is_text(self) -> bool:
-        """Voxels written as numbers in letters."""
+        """Whether voxels are written as text."""
         if self.is_meta:
             return not _is_true(self.fields.get("binarydata", "true"))
         return self.fields.get("encoding", "").lower() in ("text", "txt", "ascii", "hex")
 
     @property
     def lacks_packed_size(self) -> bool:
-        """A MetaImage that does not say how long its compressed bytes are: SimpleITK does not find them then."""
+        """Whether a MetaImage lacks the size of its compressed bytes, which SimpleITK needs to find them."""
         return self.is_meta and self.is_packed and not self.fields.get("compresseddatasize", "").strip().isdigit()
 
     def skipped(self, key: str) -> int:
-        """``line skip``, ``byte skip`` or ``headersize``: what lies before the voxels."""
+        """``line skip``, ``byte skip`` or ``headersize``: the amount to skip before the voxels."""
         text = self.fields.get(key, self.fields.get(key.replace(" ", ""), "0")).strip()
         return int(text) if re.fullmatch(r"-?\d{1,15}", text) else 0
 
     def unit(self) -> tuple[str, float] | None:
-        """(name, millimetres) of the unit of lengths; None where it is the millimetre or nothing is said.
+        """(name, millimetres) of the unit of lengths; None for millimetres or no statement.
 
         Raises:
             FileError: an unknown unit, or several.
@@ -212,9 +212,9 @@ class Header:
         return self._number("elementtointensityfunctionslope", 1.0), self._number("elementtointensityfunctionoffset", 0.0)
 
     def axis_ranges(self) -> list[tuple[float, float] | None]:
-        """For each axis of NRRD (first place, spacing) from ``axis mins`` and ``axis maxs``; None where spacings are given.
+        """(first position, spacing) of each NRRD axis, from ``axis mins`` and ``axis maxs``; [] if spacings are given.
 
-        A range reaches over whole samples where the axis is ``cell`` (also where it does not say), else from centre to centre.
+        The range of a ``cell`` axis (the default) includes whole samples; else it goes from centre to centre.
         """
         lows, highs = (self._numbers(key) for key in ("axis mins", "axis maxs"))
         if self.fields.get("spacings") or self.fields.get("space directions") or not lows or len(lows) != len(highs):
@@ -229,7 +229,7 @@ class Header:
         return found
 
     def unsized_axes(self) -> list[str]:
-        """Axes of space, of x, y and z, whose voxel size is given in no way, or as a number that is none."""
+        """Spatial axes (x, y, z) without a voxel size, or with one that is not a number."""
         if self.is_meta:
             return [] if {"elementspacing", "elementsize"} & set(self.fields) else list("xyz"[: len(self.sizes)])
         if self.fields.get("space directions") or self.axis_ranges():
@@ -240,11 +240,11 @@ class Header:
         return ["xyz"[n] for n, axis in enumerate(of_space) if axis >= len(given) or not math.isfinite(given[axis])]
 
     def names_space(self) -> bool:
-        """Whether the axes of the patient are named; MetaImage has but one way."""
+        """Whether the patient axes are named; MetaImage has only one convention."""
         return self.is_meta or self.fields.get("space", "").lower().removesuffix("-time") in _ANATOMICAL
 
     def segments(self) -> tuple[Segment, ...]:
-        """Those that 3D Slicer describes, in its order; () of other files."""
+        """The segments described by 3D Slicer, in its order; () for other files."""
         found = []
         for number in range(len(self.own)):
             prefix = f"Segment{number}_"
@@ -285,10 +285,10 @@ class Header:
 
 
 def header_of(path: Path, *, voxels: bool = True) -> tuple[Header, bytes]:
-    """The Header of a file, and all bytes of the file that holds it; without ``voxels`` only the first million, and no others.
+    """The Header of a file, and all bytes of that file; without ``voxels`` only the first million bytes of it.
 
     Raises:
-        FileError: not readable; voxels that lie in several files, or in one that is not there.
+        FileError: unreadable; voxels in several files, or in a missing one.
     """
     raw = read_bytes(path, None if voxels else _LONGEST)
     is_meta = path.name.lower().endswith((".mha", ".mhd"))
@@ -321,7 +321,7 @@ def _is_true(text: str) -> bool:
 
 
 def _unit_of(text: str) -> str | None:
-    """Key of ``_UNITS``; None where the text says that there is no unit, "" where it is unknown."""
+    """Key of ``_UNITS``; None if the text states no unit, "" if the unit is unknown."""
     text = text.strip().lower()
     if text in ("", "none", "?", "???", "pixel", "pixels", "voxel", "voxels", "nan"):
         return None

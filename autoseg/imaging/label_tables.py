@@ -1,4 +1,4 @@
-"""Names and colours of label values, as the viewers want them: ``labels.txt`` for ITK-SNAP, ``labels.ctbl`` for 3D Slicer."""
+"""Names and colours of label values for viewers: ``labels.txt`` for ITK-SNAP, ``labels.ctbl`` for 3D Slicer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SIGN = "# written by autoseg"
 
 
 def write_label_tables(folder: str | Path, names: Mapping[int, str]) -> None:
-    """Write both tables into a folder; one that somebody else wrote stays.
+    """Write both tables into a folder; a table that autoseg did not write is kept.
 
     Args:
-        names: {label value: name of the structure}; colours are given in this order.
+        names: {label value: name of the structure}; colours are assigned in this order.
     """
     rows = [(value, name, colour) for (value, name), colour in zip(names.items(), structure_colours(names), strict=True)]
     snap = [f'{value:>5} {r:>5} {g:>4} {b:>4} 1 1 1 "{name.replace(chr(34), chr(39))}"' for value, name, (r, g, b) in rows]

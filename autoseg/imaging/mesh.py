@@ -1,9 +1,9 @@
 """Surfaces in the patient, and their files.
 
-In memory vertices are RAS+ millimetres, as everywhere here. In files they are LPS unless asked otherwise, as DICOM, ITK and
-3D Slicer have them: x and y change their signs, which is half a turn, so the winding stays. Every file says ``SPACE=LPS``, the
-words 3D Slicer looks for: in the STL header, a comment of PLY and OBJ, field data of VTP, ``extras`` of GLB. glTF is in metres
-with y up, and so are the vertices of a GLB: some programs ignore the transforms of its nodes.
+In memory, vertices are RAS+ millimetres, as everywhere here. In files they are LPS by default, as in DICOM, ITK and 3D Slicer:
+x and y change sign, which is a half turn, so the winding stays. Every file states ``SPACE=LPS``, which 3D Slicer reads: in the
+STL header, a comment of PLY and OBJ, field data of VTP, ``extras`` of GLB. glTF uses metres with y up, and so do the vertices
+of a GLB, since some programs ignore the transforms of its nodes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 COORDINATES = ("lps", "ras")
 _HALF_TURN = np.array([-1.0, -1.0, 1.0])  # between RAS and LPS
-_GLTF = 1e-3 * np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # LPS mm to metres, the head up
+_GLTF = 1e-3 * np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # LPS mm to metres, head up
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class SurfaceMesh:
 
     Attributes:
         vertices_mm: (V, 3) float64, RAS+.
-        faces: (F, 3) int32; seen from outside the corners run against the clock.
-        structure: its name.
-        note: a sentence about what went another way than asked for.
+        faces: (F, 3) int32; counter-clockwise seen from outside.
+        structure: name of the structure.
+        note: a sentence about any deviation from what was requested.
     """
 
     vertices_mm: np.ndarray
@@ -60,13 +60,13 @@ class SurfaceMesh:
 
     @cached_property
     def _normals_mm2(self) -> np.ndarray:
-        """(F, 3) normals, outward, twice as long as the triangle is large."""
+        """(F, 3) outward normals; their length is twice the area of the triangle."""
         a, b, c = (self.vertices_mm[self.faces[:, corner]] for corner in range(3))
         return np.cross(b - a, c - a)
 
     @cached_property
     def _shape(self) -> Any:
-        """As trimesh measures it, about its own middle: far from the origin digits would be lost."""
+        """The mesh for trimesh, centred: far from the origin precision would be lost."""
         return _trimesh(self.vertices_mm - self.vertices_mm.mean(axis=0), self.faces)
 
     @property
@@ -75,12 +75,12 @@ class SurfaceMesh:
 
     @property
     def volume_mm3(self) -> float:
-        """Enclosed volume; negative where the winding is wrong."""
+        """Enclosed volume; negative if the winding is wrong."""
         return float(self._shape.volume)
 
     @property
     def is_watertight(self) -> bool:
-        """Whether each edge belongs to two triangles, which run along it in opposite directions."""
+        """Whether each edge belongs to two triangles that traverse it in opposite directions."""
         return bool(self._shape.is_watertight and self._shape.is_winding_consistent)
 
     @property
@@ -105,11 +105,11 @@ class SurfaceMesh:
 
 
 def file_names(structures: Iterable[str]) -> list[str]:
-    """A file name without ending for each structure: letters, digits, dots, dashes and underscores, no name twice."""
+    """A unique file name without ending for each structure: letters, digits, dots, dashes and underscores."""
     names: list[str] = []
     for number, structure in enumerate(structures, 1):
         name = as_file_name(structure, "structure")
-        taken = {other.lower() for other in names}  # some file systems see no difference
+        taken = {other.lower() for other in names}  # some file systems ignore case
         while name.lower() in taken:
             name = f"{name}_{number}"
         names.append(name)
@@ -117,7 +117,7 @@ def file_names(structures: Iterable[str]) -> list[str]:
 
 
 def write_mesh(mesh: SurfaceMesh, path: str | Path, *, coordinates: str = "lps", colour: Colour = (200, 200, 200)) -> None:
-    """Write one surface; the ending of ``path`` names the format. The file is complete or absent.
+    """Write one surface; the ending of ``path`` selects the format. The file is complete or absent.
 
     Args:
         coordinates: of the file, ``"lps"`` or ``"ras"``.
@@ -133,7 +133,7 @@ def read_mesh(path: Path, structure: str, *, coordinates: str, name: str = "") -
 
     Args:
         coordinates: of the file, ``"lps"`` or ``"ras"``.
-        name: of the surface within a GLB.
+        name: name of the surface within a GLB.
     """
     vertices, faces = SURFACE_FORMATS[path.suffix[1:].lower()].read(path, name)
     turn = _HALF_TURN if coordinates == "lps" else 1.0
@@ -143,7 +143,7 @@ def read_mesh(path: Path, structure: str, *, coordinates: str, name: str = "") -
 def write_scene(meshes: Sequence[SurfaceMesh | None], path: str | Path, *, coordinates: str = "lps") -> None:
     """Write surfaces as one GLB with a colour and a name for each.
 
-    None stands for a structure that is not there: the colours of the others stay what they are.
+    None stands for an absent structure, so that the others keep their colours.
     """
     there = [(mesh, colour) for mesh, colour in zip(meshes, structure_colours(meshes), strict=True) if mesh is not None]
     content = _scene([mesh for mesh, _ in there], [colour for _, colour in there], coordinates).export(file_type="glb")
@@ -152,14 +152,14 @@ def write_scene(meshes: Sequence[SurfaceMesh | None], path: str | Path, *, coord
 
 
 def meshes_in_scene(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{name: (vertices (V, 3), faces (F, 3))} of a GLB of ``write_scene``, in mm and in the coordinates that it says."""
+    """{name: (vertices (V, 3), faces (F, 3))} of a GLB of ``write_scene``, in mm and in its stated coordinates."""
     import trimesh
 
     scene = trimesh.load_scene(path, process=False)
     turn = _HALF_TURN if scene.metadata.get("SPACE") == "RAS" else 1.0
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for node in scene.graph.nodes_geometry:
-        matrix, name = scene.graph[node]  # of earlier files the transform makes metres of millimetres
+        matrix, name = scene.graph[node]  # in earlier files, the transform converts millimetres to metres
         shape = scene.geometry[name]
         in_metres = trimesh.transform_points(shape.vertices, matrix)
         found[str(name)] = in_metres @ np.linalg.inv(_GLTF).T * turn, np.asarray(shape.faces)
@@ -167,7 +167,7 @@ def meshes_in_scene(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _scene(meshes: Sequence[SurfaceMesh], paints: Sequence[Colour], coordinates: str) -> Any:
-    """A trimesh Scene, in metres with the head up. ``coordinates`` are said in it, and change nothing."""
+    """A trimesh Scene, in metres with the head up. ``coordinates`` are only stated in it."""
     import trimesh
 
     scene = trimesh.Scene(base_frame="world", metadata={"SPACE": coordinates.upper()})
@@ -180,7 +180,7 @@ def _scene(meshes: Sequence[SurfaceMesh], paints: Sequence[Colour], coordinates:
 
 
 def _trimesh(vertices: np.ndarray, faces: np.ndarray) -> Any:
-    import trimesh  # half a second
+    import trimesh  # takes half a second
 
     return trimesh.Trimesh(vertices, faces, process=False)
 

@@ -1,7 +1,7 @@
-"""NIfTI-1 and NIfTI-2 in a single file (.nii, .nii.gz): nibabel knows the header, the voxels are taken from the bytes here.
+"""NIfTI-1 and NIfTI-2 in a single file (.nii, .nii.gz): nibabel reads the header; the voxels are read here.
 
-A header can say where the voxels are in three ways: sform, qform, and voxel sizes alone (pixdim). They may contradict each
-other; ``grid_of`` states the rule, and each departure from the plain case becomes a sentence (a note).
+A header can give voxel positions in three ways: sform, qform, and voxel sizes alone (pixdim). They may contradict each
+other; ``grid_of`` states the rule, and each deviation from the plain case becomes a note.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read(path: AnyPath) -> Content:
 
 
 def read_geometry(path: AnyPath) -> Geometry:
-    """The grid alone; only the beginning of the file is read."""
+    """The grid alone; only the start of the file is read."""
     return grid_of(_read_header(path), path)[0]
 
 
@@ -74,16 +74,16 @@ def grid_of(header: Any, path: AnyPath) -> tuple[Geometry, tuple[str, ...]]:
     """The grid that a header describes.
 
     1. Directions and origin come from the sform if its code is above 0 and it is invertible, else from the qform under the
-       same conditions, else they are those of ITK for such files: x to the left, y to the back, z to the head, origin 0.
-       Then each pixdim must be a length, but along an axis of one voxel, which is 1 mm thick where it is not.
+       same conditions, else from ITK's default: x to the left, y to the back, z to the head, origin 0. In that case each
+       pixdim must be a length, except along an axis of one voxel, for which 1 mm is assumed.
     2. Voxel sizes are the lengths of the columns of that matrix, unless pixdim contradicts it and is plausible: some
        length differs from its pixdim by more than 1 %, all three pixdim are finite and positive, and they are not all
-       exactly 1 (the value of a header that nobody filled). Then the columns are scaled to pixdim, as ITK does; the
-       origin stays.
-    3. Metres and micrometres, where the header names them, are converted to mm.
+       exactly 1 (the value of an unfilled header). Then the columns are scaled to pixdim, as in ITK; the origin is
+       unchanged.
+    3. Metres and micrometres are converted to mm if the header states them.
 
     Returns:
-        (Geometry, notes): one note for every step that was not the plain one.
+        (Geometry, notes): one note for every step that deviates from the plain case.
     """
     return _grid_of(header, _repaired(header, path), path)
 
@@ -99,9 +99,9 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
     """Write (Z, Y, X) or (C, Z, Y, X) voxels.
 
     Args:
-        like: a NIfTI file on the same grid whose header is kept; only the data type, its scaling, the display range, the
-            intent and the number of channels change. Header extensions and texts about files and the data base are not copied:
-            they may name the patient.
+        like: a NIfTI file on the same grid whose header is kept; only data type, scaling, display range, intent and number of
+            channels change. Header extensions and texts about files and the database are not copied, since they may name the
+            patient.
         description: up to 80 characters for the header of a new file.
     """
     header = _new_header(array, geometry) if like is None else _like_header(array, like)
@@ -117,9 +117,9 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
 
 
 def _unpacked(raw: bytes, path: AnyPath) -> tuple[bytearray, str | None]:
-    """As ``inflate``, no further than the header says that there are voxels."""
+    """As ``inflate``, up to the number of voxels in the header."""
     most = None
-    # a damaged beginning is told by those who look at all of it
+    # a damaged start is reported where the whole file is read
     with contextlib.suppress(FileError, HeaderDataError, KeyError, zlib.error):
         header = _header_of(zlib.decompressobj(31).decompress(raw, max(_HEADERS)), path)
         most = int(header.get_data_offset()) + _n_bytes(header)
@@ -129,7 +129,7 @@ def _unpacked(raw: bytes, path: AnyPath) -> tuple[bytearray, str | None]:
 
 
 def _n_bytes(header: Any) -> int:
-    """Of the voxels."""
+    """Bytes of the voxels."""
     return int(header.get_data_dtype().itemsize) * math.prod(_size(header))
 
 
@@ -141,7 +141,7 @@ def _write_parts(stream: IO[bytes] | gzip.GzipFile, header: Any, values: np.ndar
 
 
 def _read_header(path: AnyPath) -> Any:
-    """The header as it stands in the file, without faults that nibabel could not mend."""
+    """The header as stored; an error for faults that nibabel cannot repair."""
     try:
         with open(path, "rb") as plain:
             is_packed = plain.read(2) == _GZIP_MAGIC
@@ -154,7 +154,7 @@ def _read_header(path: AnyPath) -> Any:
 
 
 def _header_of(content: bytes | bytearray, path: AnyPath) -> Any:
-    """The header as it stands in the file, after the checks without which nothing else makes sense."""
+    """The header as stored, after the basic checks."""
     start = bytes(content[:4])
     kind = _HEADERS.get(int.from_bytes(start, "little")) or _HEADERS.get(int.from_bytes(start, "big"))
     if kind is None or len(content) < kind.sizeof_hdr:
@@ -173,7 +173,7 @@ def _header_of(content: bytes | bytearray, path: AnyPath) -> Any:
 
 
 def _repaired(header: Any, path: AnyPath) -> Any:
-    """A copy in which nibabel has mended what it can; ``FileError`` for what it cannot."""
+    """A copy repaired by nibabel; ``FileError`` if that is not possible."""
     header = header.copy()
     try:
         with np.errstate(all="ignore"):
@@ -193,7 +193,7 @@ def _size(header: Any) -> tuple[int, int, int, int]:
 
 
 def _affine_of(header: Any, mended: Any, path: AnyPath) -> tuple[np.ndarray, tuple[str, ...]]:
-    """((4, 4) matrix from (x, y, z) indices to RAS+ mm, notes) after the rule of ``grid_of``."""
+    """((4, 4) matrix from (x, y, z) indices to RAS+ mm, notes), by the rule of ``grid_of``."""
     notes: list[str] = []
     stated = np.array(header["pixdim"][1:4], float)
     pixdim = np.array(mended["pixdim"][1:4], float)  # 1 where the file has 0
@@ -221,7 +221,7 @@ def _affine_of(header: Any, mended: Any, path: AnyPath) -> tuple[np.ndarray, tup
 
 
 def _check_sizes(pixdim: np.ndarray, size: Sequence[int], path: AnyPath) -> list[str]:
-    """Refuse voxels of no size where nothing else tells it; sentences about axes of one voxel, along which 1 mm is assumed."""
+    """Refuse voxels without a size; returns sentences about axes of one voxel, along which 1 mm is assumed."""
     unknown = [axis for axis in range(3) if not 0 < abs(pixdim[axis]) < np.inf]
     if [axis for axis in unknown if size[axis] > 1]:
         sizes = " x ".join(f"{length:.4g}" for length in pixdim)
@@ -233,7 +233,7 @@ def _check_sizes(pixdim: np.ndarray, size: Sequence[int], path: AnyPath) -> list
 
 
 def _best_form(header: Any, notes: list[str]) -> np.ndarray | None:
-    """The (4, 4) matrix of the first form that is usable, or None."""
+    """The (4, 4) matrix of the first usable form, or None."""
     usable = []
     for name in ("sform", "qform"):
         if header[f"{name}_code"] <= 0:

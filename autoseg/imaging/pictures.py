@@ -1,8 +1,8 @@
-"""Pictures in two dimensions (.png, .tif, .tiff, .jpg, .jpeg) through Pillow: one slice, pixels of 1 mm.
+"""2D pictures (.png, .tif, .tiff, .jpg, .jpeg) through Pillow: one slice, pixels of 1 mm.
 
-Grey pictures have one channel and colours three. Axes are named as ITK names them: x to the left, y to the back, origin 0.
-Pillow cuts colours of 16 bits down to 8 and misreads some TIFF, so those are left to SimpleITK. As labels the numbers of a
-palette count, not its colours, and JPEG is refused, because it changes numbers.
+Grey pictures have one channel, colour pictures three. Axes are those of ITK: x to the left, y to the back, origin 0.
+Pillow reduces 16-bit colours to 8 bits and misreads some TIFF files; SimpleITK reads these. Labels are the numbers of a
+palette, not its colours; JPEG labels are refused, because JPEG changes numbers.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ __all__ = ["label_ending", "read", "read_geometry", "read_labels", "write"]
 _KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _GREYS = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
 _WRITTEN = {"PNG": (np.uint8, np.uint16), "TIFF": (np.uint8, np.uint16, np.int32, np.float32), "JPEG": ()}
-_BITS, _MEANING, _TURN, _PLANES, _SIGN = 258, 262, 274, 284, 339  # tags of TIFF, the third one of Exif too
-_DESCRIPTION = 270  # another tag of TIFF
+_BITS, _MEANING, _TURN, _PLANES, _SIGN = 258, 262, 274, 284, 339  # TIFF tags; the third is also an Exif tag
+_DESCRIPTION = 270  # another TIFF tag
 _IMAGEJ, _OME = re.compile(r"\bunit=(\S+)"), re.compile(r'\bPhysicalSizeX="([^"]+)"')
-_BYTES = {"I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # of a number; 1 of other modes
-_COPIES = 4  # of the pixels that lie in memory at a time, while they are decoded and checked
-# pixel bytes that one byte of a file can hold at most, by how they are packed; numbers may be wider in memory, and runs of JPEG
-# and of faxes have no such limit
+_BYTES = {"I;16": 2, "I;16B": 2, "I": 4, "F": 4}  # per number; 1 in other modes
+_COPIES = 4  # copies of the pixels in memory while they are decoded and checked
+# most pixel bytes per file byte, by compression; numbers may be wider in memory, and JPEG and fax runs have no such
+# limit
 _DENSEST = {"PNG": 1100, "tiff_adobe_deflate": 1100, "tiff_deflate": 1100, "packbits": 512, "raw": 8}
-_WHITE_IS_ZERO, _APART, _SIGNED = 0, 2, 2  # what three of them say
+_WHITE_IS_ZERO, _APART, _SIGNED = 0, 2, 2  # values of three of these tags
 
 
 def read(path: AnyPath) -> Content:
@@ -47,7 +47,7 @@ def read(path: AnyPath) -> Content:
 
 
 def read_labels(path: AnyPath) -> Content:
-    """As ``read``, but one channel of label values, or a ``FileError`` where the picture does not say which they are."""
+    """As ``read``, but one channel of label values; ``FileError`` if the picture does not define them."""
     raw, picture = _open(path)
     if picture.format == "JPEG":
         raise FileError(f"{path}: expected exact labels, found JPEG, which alters them. Draw them again and save them as PNG.")
@@ -75,14 +75,14 @@ def read_geometry(path: AnyPath) -> Geometry:
 
 
 def label_ending(ending: str) -> str:
-    """The ending for labels of a picture with this one: another only where the format changes numbers."""
+    """The ending for labels of a picture with this ending; it differs only for formats that change numbers."""
     return ".png" if _KINDS.get(ending) == "JPEG" else ending
 
 
 def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
-    """Write (Y, X) pixels with leading axes of 1: PNG takes 8 and 16 bits, TIFF also int32 and float32.
+    """Write (Y, X) pixels with leading axes of 1: PNG supports 8 and 16 bits, TIFF also int32 and float32.
 
-    ``geometry`` and ``like`` leave no trace, since all pixels are 1 mm.
+    ``geometry`` and ``like`` are not used, since all pixels are 1 mm.
     """
     kind = _KINDS[Path(path).suffix.lower()]
     if max(array.shape[:-2]) > 1:
@@ -96,7 +96,7 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
 
 
 def _open(path: AnyPath) -> tuple[bytes, Any]:
-    """(bytes, picture of which size and mode are known), after the checks that need no pixels."""
+    """(bytes, picture with known size and mode), after the checks that need no pixels."""
     raw, kind = read_bytes(path), _KINDS[Path(path).suffix.lower()]
     with _blamed_on(path, f"a {kind} picture"):
         if kind == "PNG":
@@ -112,7 +112,7 @@ def _open(path: AnyPath) -> tuple[bytes, Any]:
 
 
 def _refuse_more_than_it_holds(path: AnyPath, n_bytes: int, picture: Any) -> None:
-    """``FileError`` where a header claims more pixels than the bytes behind it can hold, or the memory that is free."""
+    """``FileError`` if a header claims more pixels than the file's bytes or the free memory can hold."""
     width, height = picture.size
     pixels = width * height * (1 if picture.mode == "1" else 8 * len(picture.getbands()) * _BYTES.get(picture.mode, 1)) // 8
     how = str(picture.info.get("compression", "")) if picture.format == "TIFF" else picture.format
@@ -123,7 +123,7 @@ def _refuse_more_than_it_holds(path: AnyPath, n_bytes: int, picture: Any) -> Non
 
 
 def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """((Y, X) or (Y, X, 3) pixels, notes); a palette is replaced by its colours."""
+    """((Y, X) or (Y, X, 3) pixels, notes), with a palette converted to colours."""
     mode, has_alpha = picture.mode, picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info
     if _is_deep_colour(raw, picture):
         pixels = _deep_colours(path)
@@ -150,14 +150,14 @@ def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray,
 
 
 def _is_beyond_pillow(picture: Any) -> bool:
-    """A TIFF of greys that Pillow decodes wrongly: it takes 32 bits as signed, 8 bits as unsigned, and swaps unpacked bytes."""
+    """A grey TIFF that Pillow decodes wrongly: it reads 32 bits as signed, 8 bits as unsigned, and swaps unpacked bytes."""
     tags = getattr(picture, "tag_v2", {})
     is_signed = tags.get(_SIGN, (1,))[0] == _SIGNED
     return bool(tags) and (picture.mode in ("I", "F") or (picture.mode == "L" and is_signed))
 
 
 def _said(picture: Any, pixels: np.ndarray) -> tuple[str, ...]:
-    """What a TIFF says that its writer may not have meant."""
+    """Notes about TIFF tags that its writer may not have intended."""
     tags = getattr(picture, "tag_v2", {})
     notes = []
     if pixels.ndim == 3 and tags.get(_PLANES) == _APART:
@@ -169,7 +169,7 @@ def _said(picture: Any, pixels: np.ndarray) -> tuple[str, ...]:
 
 
 def _spread(raw: bytes, picture: Any) -> tuple[str, ...]:
-    """What is said of greys of less than 8 bits, of which readers make different numbers."""
+    """A note about greys of less than 8 bits, which readers convert to different numbers."""
     bits = raw[24] if picture.format == "PNG" else max(getattr(picture, "tag_v2", {}).get(_BITS, (8,)))
     if picture.mode == "1":
         return ("The picture has one bit a pixel: its numbers are 0 and 1, where ITK makes 0 and 255 of them.",)
@@ -180,7 +180,7 @@ def _spread(raw: bytes, picture: Any) -> tuple[str, ...]:
 
 
 def _sizes(picture: Any) -> tuple[str, ...]:
-    """The size of a pixel that a microscope's TIFF gives, which is passed over."""
+    """A note about the pixel size in a microscope's TIFF, which is ignored."""
     told = str(getattr(picture, "tag_v2", {}).get(_DESCRIPTION, ""))
     found = _IMAGEJ.search(told) if told.startswith("ImageJ=") else _OME.search(told)
     if found is None or found[1].lower() in ("pixel", "pixels", "inch"):
@@ -189,7 +189,7 @@ def _sizes(picture: Any) -> tuple[str, ...]:
 
 
 def _is_deep_colour(raw: bytes, picture: Any) -> bool:
-    """Whether Pillow would cut the numbers of this picture down to 8 bits."""
+    """Whether Pillow would reduce this picture to 8 bits."""
     if picture.mode in _GREYS or picture.format == "JPEG":
         return False
     return raw[24] > 8 if picture.format == "PNG" else max(picture.tag_v2.get(_BITS, (1,))) > 8
@@ -213,14 +213,14 @@ def _deep_colours(path: AnyPath) -> np.ndarray:
 
 
 def _decoded(path: AnyPath, picture: Any, mode: str | None = None) -> np.ndarray:
-    """The pixels as an array, (Y, X) or (Y, X, channels), converted to another mode of Pillow where one is named."""
+    """The pixels as an array, (Y, X) or (Y, X, channels), converted to another Pillow mode if given."""
     with _blamed_on(path, f"a complete {picture.format} picture"):
         return np.asarray(picture.convert(mode) if mode else picture)
 
 
 @contextmanager
 def _blamed_on(path: AnyPath, expected: str) -> Iterator[None]:
-    """Whatever a decoder trips over is a fault of the file."""
+    """Any error of a decoder is reported as a fault of the file."""
     with blamed_on(path, expected):
         try:
             yield

@@ -1,7 +1,7 @@
-"""Bytes of files: read once, and checked while they are decompressed.
+"""Bytes of files, read once and checked during decompression.
 
-Compressed formats carry a checksum that common readers never reach: they stop after the last voxel. ``inflate`` goes to the
-end of the stream and says what is wrong with it.
+Compressed formats end with a checksum that common readers never reach, since they stop after the last voxel. ``inflate`` reads
+to the end of the stream and reports faults.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 AnyPath = str | PathLike[str]
-Content = tuple[np.ndarray, Geometry, tuple[str, ...], str]  # what the readers of formats return, see ``files.FileContent``
+Content = tuple[np.ndarray, Geometry, tuple[str, ...], str]  # result of a format's reader, see ``files.FileContent``
 _PIECE = 1 << 20
-_AT_ONCE = 1 << 20  # bytes that are unpacked in one go: few enough to lie in a cache until they are put in their place
-# of a DICOM file without signature: groups, kinds and longest value of its first element, which has one of the lowest numbers
+_AT_ONCE = 1 << 20  # bytes unpacked at a time: few enough to stay in a cache until they are copied
+# first element of a DICOM file without signature: its groups (among the lowest numbers), VRs and longest value
 _FIRST_GROUPS, _FIRST_KINDS, _LONGEST_FIRST, _LAST_FIRST = (0x0002, 0x0008), (b"UL", b"CS", b"UI", b"DA"), 256, 0x0020
-_ANY_HEADER = 47  # window bits: zlib finds out whether the stream is one of gzip or of zlib
+_ANY_HEADER = 47  # window bits: zlib detects whether the stream is gzip or zlib
 
 
 def read_bytes(path: AnyPath, most: int | None = None) -> bytes:
-    """All bytes of a file, or the first ones; ``FileError`` where there are none to be had."""
+    """All bytes of a file, or the first ``most``; ``FileError`` if it is empty or cannot be read."""
     try:
         if most is None:
             raw = Path(path).read_bytes()
@@ -57,8 +57,8 @@ def read_bytes(path: AnyPath, most: int | None = None) -> bytes:
 
 
 def is_dicom_start(start: bytes) -> bool:
-    """Whether the first bytes of a file, 132 at least, are those of a DICOM file: with the signature, or without it, as old
-    exports and data straight from a network are, with an element of the lowest groups."""
+    """Whether the first bytes of a file, at least 132, are DICOM: with the signature, or without it but with an element of
+    the lowest groups, as in old exports and raw network data."""
     if start[128:132] == b"DICM":
         return True
     group, element = int.from_bytes(start[:2], "little"), int.from_bytes(start[2:4], "little")
@@ -77,17 +77,17 @@ def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> str:
 
 
 def inflate(raw: bytes | memoryview, most: int | None = None) -> tuple[bytearray, str | None]:
-    """Decompress to the end; CRC and length of gzip, or the checksum of zlib, are compared.
+    """Decompress to the end and check the CRC and length of gzip, or the checksum of zlib.
 
     Args:
-        raw: bytes of one or several streams of gzip or zlib; zeros behind the last one are padding.
-        most: bytes that there should be; soon behind them it stops, so that a small file cannot fill the memory.
+        raw: bytes of one or several gzip or zlib streams; zeros after the last one are padding.
+        most: expected bytes; decompression stops soon after them, so that a small file cannot fill the memory.
 
     Returns:
-        (bytearray, problem): what could be decompressed, and what is wrong as a phrase, or None.
+        (bytearray, problem): the decompressed bytes, and a fault as a phrase, or None.
     """
     out, stream, rest = bytearray(), zlib.decompressobj(_ANY_HEADER), memoryview(raw)
-    whole = 0  # bytes of the streams that came to their end
+    whole = 0  # bytes of the complete streams
     try:
         while True:
             piece = rest[:_PIECE]
@@ -111,7 +111,7 @@ def inflate(raw: bytes | memoryview, most: int | None = None) -> tuple[bytearray
 
 
 def refuse_beyond_memory(n_bytes: int, path: AnyPath) -> None:
-    """``FileError`` where voxels would not fit into the memory that is free: asked before anything is allocated."""
+    """``FileError`` if voxels would not fit into free memory; called before anything is allocated."""
     if n_bytes > _PIECE and (free := free_memory()) is not None and n_bytes > free:
         raise FileError(
             f"{path}: expected voxels that fit into memory, found {n_bytes / 2**30:.3g} GiB by its header; "
@@ -120,7 +120,7 @@ def refuse_beyond_memory(n_bytes: int, path: AnyPath) -> None:
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take; None where the system does not say."""
+    """Bytes that this process may still allocate; None if the system does not report it."""
     free = None
     with contextlib.suppress(OSError, ValueError, IndexError):
         said = Path("/proc/meminfo").read_text()

@@ -1,8 +1,8 @@
-"""The same field of voxels on another grid.
+"""Resampling of voxels to another grid.
 
-Between grids that share directions (crops, resized and padded versions of each other) interpolation is separable, and along one
-axis it is linear in the samples, whatever the spline. So each axis gets one small matrix, made by SciPy's own spline
-code from the unit vectors, and a volume is resampled by three matrix products. Outside the samples the edge goes on.
+Between grids with the same directions (crops, resized and padded versions of each other) interpolation is separable, and along
+one axis it is linear in the samples for any spline. So each axis gets one small matrix, made by SciPy's spline code from the
+unit vectors, and a volume is resampled by three matrix products. Outside the samples, the edge value is repeated.
 
 An *interpolation operator* works along one axis: a 1-D array of integers (output i is input operator[i]; nearest neighbour, and
 any order where the points fall on voxels) or a 2-D float32 matrix (output is matrix @ input).
@@ -33,21 +33,21 @@ __all__ = [
     "resample_image",
 ]
 
-_BLOCK = 32  # rows of a matrix that are multiplied together, only with the columns they need
-_NEGLIGIBLE = 1e-7  # weights of far samples, which a cubic spline never quite drops
-_ON_VOXEL = 1e-4  # voxels; a point this near to a voxel takes its value
-_DRIFT = 0.05  # voxels; how far axes of grids that share directions may run apart
-_TIE = 1e-5  # of weights between 0 and 1, above their rounding in float32
+_BLOCK = 32  # matrix rows multiplied together, with only the columns they need
+_NEGLIGIBLE = 1e-7  # smaller weights are dropped; cubic splines have them for far samples
+_ON_VOXEL = 1e-4  # voxels; a point this close to a voxel gets its value
+_DRIFT = 0.05  # voxels; how far corresponding axes of two grids may diverge
+_TIE = 1e-5  # of weights in [0, 1]; larger than float32 rounding
 
 
 def axis_orders(
     spacing_from: Sequence[float], spacing_to: Sequence[float], order: int, coarse_order: int, coarse_ratio: float
 ) -> tuple[int, ...]:
-    """Spline order for each axis: thick slices are not mixed with smooth interpolation.
+    """Spline order for each axis, lower along thick slices.
 
-    The grid at hand is looked at first and then the one to come. In the first of them whose coarsest spacing exceeds
-    ``coarse_ratio`` times its finest, the coarsest axis gets ``coarse_order`` (if it is one axis, not two); all others, or all
-    three if there is no such grid, get ``order``. The rule is nnU-Net's (Isensee 2021).
+    The source grid is checked first, then the target. In the first whose coarsest spacing exceeds ``coarse_ratio`` times its
+    finest, the coarsest axis gets ``coarse_order`` (if it is one axis, not two). All other axes, or all three if neither grid
+    is anisotropic, get ``order``. The rule is nnU-Net's (Isensee 2021).
     """
     for spacing in (np.asarray(spacing_from, float), np.asarray(spacing_to, float)):
         if spacing.max() > coarse_ratio * spacing.min():
@@ -62,10 +62,10 @@ def axis_orders(
 def axis_matrix(n_from: int, n_to: int, scale: float, offset: float, order: int, dtype: str = "float32") -> np.ndarray:
     """(n_to, n_from) of ``dtype``, read-only: row i has the weights of the samples at index ``scale * i + offset``.
 
-    Equal to SciPy's ``zoom`` and ``affine_transform`` with ``mode="nearest"``, prefilter included, but for weights below 1e-7.
+    Equal to SciPy's ``zoom`` and ``affine_transform`` with ``mode="nearest"`` and prefilter, except for weights below 1e-7.
     """
     diagonal, offsets = np.array([scale, 1.0]), (offset, 0.0)
-    with warnings.catch_warnings():  # older SciPy, such as 1.15, recalls what a diagonal once meant
+    with warnings.catch_warnings():  # older SciPy, such as 1.15, warns about a changed meaning of diagonals
         warnings.filterwarnings("ignore", "The behavior of affine_transform with a 1-D array", UserWarning)
         matrix: np.ndarray = ndimage.affine_transform(
             np.eye(n_from), diagonal, offsets, (n_to, n_from), order=order, mode="nearest"
@@ -82,7 +82,7 @@ def grid_mapping(geometry: Geometry, onto: Geometry) -> tuple[np.ndarray, np.nda
         (scale, offset): (3,) float64 each.
 
     Raises:
-        GeometryError: the axes of the grids do not run in the same directions.
+        GeometryError: the axes of the grids have different directions.
     """
     steps = np.linalg.solve(geometry.affine[:3, :3], onto.affine[:3, :3])
     scale = np.diag(steps)
@@ -100,14 +100,14 @@ def interpolation_operators(
 ) -> tuple[np.ndarray, ...]:
     """The three interpolation operators from one grid onto another; ``orders`` are spline orders, 0 to 5, for each axis.
 
-    Their weights, and with them what ``apply_operators`` computes, are of ``dtype``.
+    Their weights, and therefore the results of ``apply_operators``, have type ``dtype``.
     """
     grids = zip(geometry.shape, onto.shape, *grid_mapping(geometry, onto), orders, strict=True)
     return tuple(_interpolation_operator(*grid, dtype) for grid in grids)
 
 
 def part_of(operator: np.ndarray, start: int, stop: int) -> tuple[slice, np.ndarray]:
-    """Only the outputs from ``start`` to ``stop``: (slice of the inputs they need, the map from those)."""
+    """Only the outputs from ``start`` to ``stop``: (slice of the required inputs, the operator for them)."""
     rows = operator[start:stop]
     used = rows if rows.ndim == 1 else np.flatnonzero(rows.any(axis=0))
     inputs = slice(int(used.min()), int(used.max()) + 1)
@@ -115,10 +115,10 @@ def part_of(operator: np.ndarray, start: int, stop: int) -> tuple[slice, np.ndar
 
 
 def apply_operators(array: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Send the last three axes of an array through interpolation operators.
+    """Apply interpolation operators to the last three axes of an array.
 
-    The axis that shrinks most comes first, so intermediate arrays stay small. The result has the type of a matrix that takes
-    part, otherwise the array's own; it is the input itself if no map changes anything.
+    The axis that shrinks most comes first, so intermediate arrays stay small. The result has the type of the matrices used, or
+    of the array if there are none; it is the input itself if no operator changes anything.
     """
     lead = array.ndim - 3
     order = sorted(range(3), key=lambda axis: (len(maps[axis]) / array.shape[lead + axis], -axis))
@@ -130,17 +130,17 @@ def apply_operators(array: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray
 def resample_image(
     data: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int], *, clip: bool = False
 ) -> np.ndarray:
-    """Intensities on another grid that shares directions.
+    """Resample intensities to another grid with the same directions.
 
-    A NaN spreads to the lines through it. Nothing is smoothed before it is thinned out.
+    A NaN spreads to the lines through it. There is no smoothing before downsampling.
 
-    Args:
-        data: (C, Z, Y, X) on ``geometry``.
-        orders: spline order for each axis: 0 nearest, 1 linear, 3 cubic.
-        clip: no voxel leaves the range of its channel, or of its slice where one axis has a lower order than the others.
+Args:
+    data: (C, Z, Y, X) on ``geometry``.
+    orders: spline order for each axis: 0 nearest, 1 linear, 3 cubic.
+        clip: limit voxels to the range of their channel, or of their slice if one axis has a lower order than the others.
 
     Returns:
-        (C, z, y, x) float32 on ``onto``; ``data`` itself where the grids are one and it is float32.
+        (C, z, y, x) float32 on ``onto``; ``data`` itself if the grids are equal and it is float32.
     """
     maps = interpolation_operators(geometry, onto, orders)
     if data.dtype == np.float32 and all(_is_identity(m, n) for m, n in zip(maps, geometry.shape, strict=True)):
@@ -152,13 +152,13 @@ def resample_image(
 
 
 def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry, order: int = 3) -> np.ndarray:
-    """Intensities on any other grid, also one that is rotated against their own; slower than ``resample_image``.
+    """Resample intensities to any other grid, even a rotated one; slower than ``resample_image``.
 
-    Outside their own grid stands the smallest value of the channel. Nothing is smoothed before it is thinned out.
+    Outside the source grid, the smallest value of the channel is used. There is no smoothing before downsampling.
 
     Args:
         data: (C, Z, Y, X) on ``geometry``.
-        order: of the spline.
+        order: spline order.
 
     Returns:
         (C, z, y, x) float32 on ``onto``.
@@ -174,19 +174,19 @@ def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry, orde
 def resample_codes(
     codes: np.ndarray, geometry: Geometry, onto: Geometry, orders: Sequence[int], *, nearest_of_equals: bool = False
 ) -> np.ndarray:
-    """Label codes on another grid that shares directions.
+    """Resample label codes to another grid with the same directions.
 
-    Each code's mask is interpolated and the largest wins, the lowest code where they tie. Negative codes (voxels to
-    ignore) count as codes. Memory does not grow with the number of codes: each is looked at inside its own box, against
+    Each code's mask is interpolated and the largest value wins; for ties, the lowest code. Negative codes (voxels to ignore)
+    count as codes. Memory does not grow with the number of codes: each is computed inside its own box and compared with
     the best so far.
 
     Args:
         codes: (Z, Y, X) int16 on ``geometry``.
-        orders: spline order for each axis, 1 as a rule.
-        nearest_of_equals: of codes that tie the one of the nearest voxel wins, where it is among them; so does nnU-Net 2.8.
+        orders: spline order for each axis, usually 1.
+        nearest_of_equals: for ties, the code of the nearest voxel wins if it is among them, as in nnU-Net 2.8.
 
     Returns:
-        (z, y, x) of the type of ``codes``, on ``onto``; ``codes`` itself where the grids are one.
+        (z, y, x) of the type of ``codes``, on ``onto``; ``codes`` itself if the grids are equal.
     """
     maps = interpolation_operators(geometry, onto, orders)
     if all(m.ndim == 1 for m in maps):
@@ -217,8 +217,8 @@ def resample_codes(
 
 
 def _interpolation_operator(n_from: int, n_to: int, scale: float, offset: float, order: int, dtype: str) -> np.ndarray:
-    """An index map where the points fall on voxels or the order is 0, else a matrix."""
-    scale, offset = round(float(scale), 9), round(float(offset), 9)  # grids computed in two ways share one matrix
+    """An index map if the points fall on voxels or the order is 0, else a matrix."""
+    scale, offset = round(float(scale), 9), round(float(offset), 9)  # so that grids computed in different ways share one matrix
     points: np.ndarray = np.clip(scale * np.arange(n_to) + offset, 0, n_from - 1)
     if order == 0:
         nearest: np.ndarray = np.floor(points + 0.5 + _ON_VOXEL).astype(np.intp).clip(max=n_from - 1)
@@ -230,7 +230,7 @@ def _interpolation_operator(n_from: int, n_to: int, scale: float, offset: float,
 
 
 def _within_range(channel: np.ndarray, maps: Sequence[np.ndarray], orders: Sequence[int]) -> np.ndarray:
-    """``apply_operators``, the axes of the highest order first; what leaves the range of the input along these is clipped."""
+    """``apply_operators``, axes of the highest order first; along these, values are clipped to the range of the input."""
     smooth = tuple(axis for axis, order in enumerate(orders) if order == max(orders))
     stay = [np.arange(n) for n in channel.shape]
     result = apply_operators(channel, [maps[axis] if axis in smooth else stay[axis] for axis in range(3)])
@@ -254,7 +254,7 @@ def _apply(array: np.ndarray, operator: np.ndarray, axis: int) -> np.ndarray:
     for start in range(0, len(operator), _BLOCK):
         rows = slice(start, start + _BLOCK)
         inputs, matrix = part_of(operator, start, start + _BLOCK)
-        if after == 1:  # the last axis: one product instead of one for each line
+        if after == 1:  # the last axis: one product instead of one per line
             np.matmul(source[:, inputs, 0], matrix.T, out=result[:, rows, 0])
         else:
             np.matmul(matrix, source[:, inputs], out=result[:, rows])
@@ -262,7 +262,7 @@ def _apply(array: np.ndarray, operator: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _from_box(maps: Sequence[np.ndarray], box: Box) -> tuple[tuple[np.ndarray, ...], Box]:
-    """Maps that start from a box of the input, and the box of the outputs that feel it."""
+    """Operators for a box of the input, and the box of the outputs that depend on it."""
     parts: list[np.ndarray] = []
     lower: list[int] = []
     upper: list[int] = []

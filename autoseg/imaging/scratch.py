@@ -20,20 +20,20 @@ LARGEST_IN_MEMORY = 2**30  # bytes
 
 
 def scratch_zeros(shape: Sequence[int], dtype: DTypeLike = np.float32, folder: str | PathLike[str] | None = None) -> np.ndarray:
-    """Zeros: in memory up to ``LARGEST_IN_MEMORY``, beyond that in a file, where there is room for it.
+    """Zeros: in memory up to ``LARGEST_IN_MEMORY``, beyond that in a file, if there is room.
 
-    The file has no name and goes with the array, also where the process is killed (on Windows its name is left until then). The
-    system keeps as much of it in memory as it can spare.
+    The file has no name and disappears with the array, even if the process is killed (on Windows its name remains until
+    then). The system keeps as much of it in memory as it can.
 
     Args:
-        folder: where the file lies, made if missing; None for the system's temporary folder.
+        folder: folder of the file, created if missing; None for the system's temporary folder.
 
     Returns:
-        An array that can be written to.
+        A writable array.
     """
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if n_bytes > LARGEST_IN_MEMORY:
-        with contextlib.suppress(OSError):  # no such folder, or no room in it
+        with contextlib.suppress(OSError):  # missing folder, or no room in it
             return np.frombuffer(_mapped(n_bytes, folder), dtype).reshape(shape)
     return np.zeros(shape, dtype)
 
@@ -42,7 +42,7 @@ def _mapped(n_bytes: int, folder: str | PathLike[str] | None) -> mmap.mmap:
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error now and not a crash later
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a crash later
             os.posix_fallocate(file.fileno(), 0, n_bytes)
         else:
             file.truncate(n_bytes)

@@ -1,8 +1,8 @@
-"""Segmentations of 3D Slicer, ``CASE.seg.nrrd``, written; ``itk`` reads them.
+"""Writes segmentations of 3D Slicer, ``CASE.seg.nrrd``; ``itk`` reads them.
 
-A NRRD whose header describes segments: name, colour, terminology, extent, and the layer and the value in it that its voxels
-have. Segments that may overlap lie in different layers, along a first axis. Keys as 3D Slicer documents them for its
-segmentation file; lengths are LPS millimetres, as for ITK.
+A NRRD file whose header describes segments: name, colour, terminology, extent, layer, and the value of its voxels there.
+Segments that may overlap are in different layers, along the first axis. Keys follow 3D Slicer's documentation of its
+segmentation file; lengths are LPS millimetres, as in ITK.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["write_seg_nrrd"]
 
 _TO_LPS = np.array([-1.0, -1.0, 1.0])
 _CONTEXTS = "Segmentation category and type - DICOM master list", "Anatomic codes - DICOM master list"
-_NOTHING = "^^"  # a code that is not given
+_NOTHING = "^^"  # an empty code
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """A structure: its name, the label values that belong to it, and the layer and the value there that it gets."""
+    """A structure: its name, its label values, its layer, and its value in that layer."""
 
     name: str
     values: frozenset[int]
@@ -39,11 +39,11 @@ class _Segment:
 
 
 def write_seg_nrrd(path: Path, labels: LabelVolume, structures: Mapping[str, Sequence[int]], *, description: str = "") -> None:
-    """Write a segmentation file of 3D Slicer; it is complete or absent.
+    """Write a 3D Slicer segmentation; the file is complete or absent.
 
     Args:
         labels: (Z, Y, X) label values on their grid.
-        structures: {name: label values that belong to it}; they may overlap. One that is absent keeps its (empty) segment.
+        structures: {name: its label values}; they may overlap. An absent structure keeps its (empty) segment.
         description: a sentence for the header.
     """
     segments = _segments(structures)
@@ -75,10 +75,10 @@ _REPRESENTATION = (
 
 
 def _segments(structures: Mapping[str, Sequence[int]]) -> list[_Segment]:
-    """Each structure in the first layer in which no other shares a label value with it.
+    """Each structure in the first layer where no other structure shares a label value with it.
 
-    Its value is the label value it has in the map, where it has one, all lie in one layer, and none is below 1; else they
-    are numbered within their layer.
+    If all are in one layer and each has a single label value of at least 1, that value is kept; else structures are
+    numbered within their layer.
     """
     placed: list[_Segment] = []
     taken: list[set[int]] = []  # values of each layer
@@ -94,7 +94,7 @@ def _segments(structures: Mapping[str, Sequence[int]]) -> list[_Segment]:
 
 
 def _header(layers: np.ndarray, geometry: Geometry) -> list[str]:
-    """The lines of NRRD itself for (L, Z, Y, X) layers."""
+    """The standard NRRD header lines for (L, Z, Y, X) layers."""
     several = len(layers) > 1
     sizes = [*([len(layers)] if several else []), *layers.shape[:0:-1]]
     steps = (geometry.affine[:3, [2, 1, 0]] * _TO_LPS[:, None]).T  # one row each for x, y, z
@@ -117,7 +117,7 @@ _TYPES = {1: "uint8", 2: "uint16", 4: "uint32"}
 
 
 def _hull(boxes: list[Box]) -> Box:
-    """The smallest box that holds all of them; an empty one for none."""
+    """The smallest box around all boxes; an empty box for none."""
     if not boxes:
         return (0, 0, 0), (0, 0, 0)
     lowers, uppers = zip(*boxes, strict=True)
@@ -125,7 +125,7 @@ def _hull(boxes: list[Box]) -> Box:
 
 
 def _described(segment: _Segment, colour: Colour, ends: list[int], number: int) -> list[tuple[str, str]]:
-    """What 3D Slicer wants to know of a segment: (key, text). ``ends`` are its first and last voxel along x, y and z."""
+    """The (key, text) entries of a segment for 3D Slicer. ``ends`` are its first and last voxel along x, y and z."""
     return [
         ("ID", f"Segment_{number + 1}"),
         ("Name", " ".join(segment.name.split())),
@@ -140,7 +140,7 @@ def _described(segment: _Segment, colour: Colour, ends: list[int], number: int) 
 
 
 def _terminology(name: str) -> str:
-    """The structure's SNOMED CT codes, as far as its name says them: context, category, type and side, no region."""
+    """The SNOMED CT codes found for a structure's name: context, category, type and side, no region."""
     code = code_structure(name)
     category, kind = ("^".join((c.scheme_designator, c.value, c.meaning)) for c in (code.category, code.kind))
     side = "^".join((code.side.scheme_designator, code.side.value, code.side.meaning)) if code.side else _NOTHING
@@ -152,5 +152,5 @@ def _vector(numbers: np.ndarray) -> str:
 
 
 def _escaped(text: str) -> str:
-    """As NRRD writes the text of a key."""
+    """The text of a key, escaped for NRRD."""
     return text.replace("\\", "\\\\").replace("\n", "\\n")

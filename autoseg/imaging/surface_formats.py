@@ -1,4 +1,4 @@
-"""The file formats of surfaces by name. The functions are in ``mesh``, and are imported when one is used."""
+"""The file formats of surfaces by name. The functions are in ``mesh`` and are imported when used."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class SurfaceFormat(NamedTuple):
 
     Attributes:
         write: ``write(mesh, coordinates, colour)`` -> bytes: a SurfaceMesh, ``"lps"`` or ``"ras"`` for the file, (r, g, b).
-        read: ``read(path, name)`` -> (vertices (V, 3), faces (F, 3)), in mm and in the coordinates of the file; ``name`` is
-            that of one surface where a file holds several.
+        read: ``read(path, name)`` -> (vertices (V, 3), faces (F, 3)), in mm and in the coordinates of the file; ``name``
+            selects one surface of several in a file.
     """
 
     write: Callable[[SurfaceMesh, str, tuple[int, int, int]], bytes]
     read: Callable[[Path, str], tuple[Any, Any]]
 
 
-# the endings of the files without the dot; of several files of one structure the page reads the first of these
+# file endings without the dot; if a structure has several files, the HTML report reads the first of these
 SURFACE_FORMATS: Registry[SurfaceFormat] = Registry(
     "surface format",
     {

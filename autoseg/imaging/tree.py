@@ -7,11 +7,11 @@ __all__ = ["files_under"]
 
 
 def files_under(folder: Path) -> list[Path]:
-    """Paths of all that is no folder, sorted, as they are reached from ``folder``.
+    """The sorted paths of everything that is not a folder, as reached from ``folder``.
 
-    A folder that can be reached in several ways, or from within itself, is looked through once: by its own path where that
-    lies in the tree, else by that of the first link. Folders that may not be looked into are passed over, as links to nothing
-    are when they are opened.
+    A folder that can be reached in several ways, or from within itself, is searched once: by its own path if that is in the
+    tree, else by that of the first link. Folders without read permission are skipped; broken links are skipped when
+    they are opened.
     """
     found: list[Path] = []
     waiting, seen = [folder], set()

@@ -1,4 +1,4 @@
-"""Voxels together with the place they have in the patient."""
+"""Voxels with their position in the patient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LabelVolume", "Volume", "orient", "orient_back"]
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Intensities: ``data`` (C, Z, Y, X) float32 on ``geometry``; read-only by habit. ``notes`` are sentences about reading."""
+    """Intensities: ``data`` (C, Z, Y, X) float32 on ``geometry``; read-only by convention. ``notes``: see ``read_volume``."""
 
     data: np.ndarray
     geometry: Geometry
@@ -28,9 +28,9 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelVolume:
-    """Label values: ``data`` (Z, Y, X) integers on ``geometry``; read-only by habit.
+    """Label values: ``data`` (Z, Y, X) integers on ``geometry``; read-only by convention.
 
-    ``is_part``: the grid ends where a file ended that leaves empty voxels out, not where the scan did.
+    ``is_part``: the grid comes from a file that leaves out empty voxels, so it may be smaller than that of the scan.
     """
 
     data: np.ndarray
@@ -45,7 +45,7 @@ class LabelVolume:
 def orient(array: np.ndarray, order: Sequence[int], flips: Sequence[int]) -> np.ndarray:
     """Transpose and flip the last three axes of an array; a view.
 
-    ``order`` and ``flips`` as ``Geometry.canonical`` returns them; leading axes (channels) stay.
+    ``order`` and ``flips`` as returned by ``Geometry.canonical``; leading axes (channels) are unchanged.
     """
     lead = array.ndim - 3
     axes = (*range(lead), *(lead + axis for axis in order))

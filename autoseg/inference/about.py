@@ -1,4 +1,4 @@
-"""What a model says of itself, without its weights, for whoever tells about it."""
+"""The description of a model, without its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["about_model", "describe_model"]
 
 
 def about_model(bundle: Bundle) -> ModelAbout:
-    """The model as a record; of its free-form ``info`` what is known, nothing where it is of another form."""
+    """The model as a record, with the known fields of its free-form ``info``; without it if it has another form."""
     try:
         info = from_json(ModelInfo, bundle.info, strict=False)
     except RecordError:
@@ -32,7 +32,7 @@ def about_model(bundle: Bundle) -> ModelAbout:
 
 
 def describe_model(model: str | PathLike[str], workspace: Workspace) -> dict[str, Any]:
-    """What a model is, as a dictionary for people and programs."""
+    """The description of a model as a dictionary, for people and programs."""
     return _described(load_bundle(find_model(model, workspace)))
 
 

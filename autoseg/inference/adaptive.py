@@ -1,9 +1,9 @@
-"""Adaptive windows: side by side first, and overlapping and mirrored ones only where that leaves doubt.
+"""Adaptive windows: first side by side; overlapping and mirrored windows only where doubt remains.
 
-Every tile is computed once at most. The logits of a voxel are the weighted mean of the tiles that cover it, so where all were
-computed they are those of all windows, but for the order of a sum. Tiles of one and the same intensity in each channel, such as
-the air around a body that intensity windows or masks made even, have the same logits: those of the last such value are kept
-and taken again, which changes nothing.
+Every tile is computed at most once. The logits of a voxel are the weighted mean of the tiles that cover it. Where all tiles
+were computed, they equal the result of all windows, except for the order of summation. Tiles with a constant intensity in each
+channel, such as air made uniform by clipping or masks, have the same logits: those of the last such value are reused, which
+changes nothing.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from autoseg.inference.windows import Doubt, Votes, WindowGrid, decide
 __all__ = ["Blend", "Reading", "Stage", "grid_of", "predict_adaptively", "try_doubts"]
 
 T = TypeVar("T")
-_COMPLETE = 1e-5  # how far rounding takes the sum of all weights from 1
+_COMPLETE = 1e-5  # how far rounding may move the sum of all weights from 1
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How what the networks return is read.
+    """How the output of the networks is interpreted.
 
     Attributes:
         has_regions: see ``decide``.
-        heads: (C, z, y, x) that they return, their mean -> (z, y, x) logits of each head; default: it is the logits.
+        heads: mean network output (C, z, y, x) -> (z, y, x) logits of each head; default: the output is the logits.
     """
 
     has_regions: bool
@@ -56,7 +56,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Stage(Generic[T]):
-    """What part of the tiles says: the ``result``, and how many tiles were ``computed`` ``of`` all."""
+    """The ``result`` from part of the tiles, and the number of tiles ``computed``, ``of`` all."""
 
     result: T
     computed: int
@@ -64,20 +64,20 @@ class Stage(Generic[T]):
 
 
 def grid_of(shape: Sequence[int], tiling: Tiling) -> WindowGrid:
-    """The windows of a volume of (z, y, x) voxels, after it was padded to the size of a window."""
+    """The windows of a volume of (z, y, x) voxels, after padding to the size of a window."""
     padded = tuple(max(length, edge) for length, edge in zip(shape, tiling.patch_size, strict=True))
     pairs = zip(padded, tiling.patch_size, strict=True)
     return WindowGrid(padded, tuple(tiling.patch_size), tuple(window_starts(n, edge, tiling.step) for n, edge in pairs))
 
 
 class Blend:
-    """Weighted sums of the tiles of one volume, tile after tile.
+    """Weighted sums of the tiles of one volume, added tile by tile.
 
     Args:
-        tiles: what gives their logits.
-        tiling: what the networks see.
-        reading: how what they return is read.
-        scratch: folder for what is too large for memory.
+        tiles: computes their logits.
+        tiling: which windows the networks see.
+        reading: how the output is interpreted.
+        scratch: folder for arrays too large for memory.
     """
 
     def __init__(self, tiles: Tiles, tiling: Tiling, reading: Reading, scratch: str | Path | None = None) -> None:
@@ -86,33 +86,33 @@ class Blend:
         self.grid, self.windows, self.views = grid_of(shape, tiling), windows_of(shape, tiling), flips_of(tiling)
         self.done = np.zeros((len(self.windows), len(self.views)), bool)
         self.votes = Votes.empty(shape, store)
-        self.weight = torch.zeros(shape, device=store)  # of what was computed, of 1
+        self.weight = torch.zeros(shape, device=store)  # sum of the weights computed so far, at most 1
         self.total: torch.Tensor | None = None
         self.computed = 0
         self._zeros = zeros_for(shape, store, scratch)
-        self._even: tuple[tuple[float, ...], torch.Tensor] | None = None  # the last even tile, and its logits
+        self._even: tuple[tuple[float, ...], torch.Tensor] | None = None  # the last constant tile, and its logits
 
     def first_pass(self) -> None:
-        """Compute windows side by side, not mirrored, and note what each decides."""
+        """Compute windows side by side, without mirroring, and record their decisions."""
         chosen = np.zeros_like(self.done)
         chosen[:, 0] = self.grid.first_pass().ravel()
         self._compute(chosen, self._vote)
 
     def refine(self, windows: np.ndarray) -> None:
-        """Compute all views of windows, bool (z, y, x); those that were computed before are not again."""
+        """Compute all views of the given windows, bool (z, y, x), except those already computed."""
         self._compute(np.broadcast_to(windows.reshape(-1, 1), self.done.shape), lambda chunk, logits: None)
 
     def doubtful(self, doubt: Doubt) -> np.ndarray:
-        """Bool for each window, (z, y, x): those that the first pass leaves in doubt."""
+        """Bool for each window, (z, y, x): whether it is in doubt after the first pass."""
         return self.grid.to_refine(self.votes.doubt(self.grid, doubt), doubt.halo)
 
     def mean_(self) -> torch.Tensor:
-        """(K, z, y, x): the weighted mean, in the memory of the sum; nothing can be computed thereafter."""
+        """(K, z, y, x): the weighted mean, computed in place; nothing can be added afterwards."""
         assert self.total is not None, "a volume has a first pass"
         return self._divide_(self.total)
 
     def mean(self) -> torch.Tensor:
-        """(K, z, y, x): the weighted mean of what was computed so far."""
+        """(K, z, y, x): the weighted mean of the tiles computed so far."""
         assert self.total is not None, "a volume has a first pass"
         found = zeros(self.total.shape, self.total.device, self.scratch)
         return self._divide_(found.copy_(self.total))
@@ -145,7 +145,7 @@ class Blend:
             self.total = accumulate(self.tiles, uneven, self.total, self._zeros, see)
 
     def _logits_of(self, value: tuple[float, ...], tile: Tile) -> torch.Tensor:
-        """(1, K, *patch) of a tile that has one ``value`` in each channel."""
+        """(1, K, *patch) logits of a tile with a constant ``value`` in each channel."""
         if self._even is None or self._even[0] != value:
             self._even = value, self.tiles.logits([tile])
             self.computed += 1
@@ -169,10 +169,10 @@ def predict_adaptively(
     autocast: torch.dtype | None = None,
     scratch: str | Path | None = None,
 ) -> tuple[Stage[np.ndarray], tuple[str, ...]]:
-    """``predict_logits`` with the windows that a Doubt asks for; other arguments as there.
+    """``predict_logits`` with the windows that a Doubt requires; other arguments as there.
 
     Returns:
-        (Stage with (K, z, y, x) float32 logits, the sentences of ``predict_logits``).
+        (Stage with (K, z, y, x) float32 logits, sentences as from ``predict_logits``).
     """
     data, inner = pad(data, tiling.patch_size, tiling.pad_value)
 
@@ -197,14 +197,14 @@ def try_doubts(
     autocast: torch.dtype | None = None,
     scratch: str | Path | None = None,
 ) -> list[Stage[T]]:
-    """What each of several Doubts makes of a volume, and what all windows do, with no tile computed twice.
+    """The results of several Doubts on a volume, and of all windows, with no tile computed twice.
 
     Args:
-        doubts: each at least as strict in everything as the one before.
-        judge: (K, z, y, x) logits -> what is to be known of them.
+        doubts: each at least as strict in every respect as the previous one.
+        judge: (K, z, y, x) logits -> the result to keep.
 
     Returns:
-        A Stage for each Doubt, and the last one of all windows.
+        A Stage for each Doubt; the last one is from all windows.
     """
     data, inner = pad(data, tiling.patch_size, tiling.pad_value)
 
@@ -230,7 +230,7 @@ def _tiles(
 
 
 def _one_value(image: torch.Tensor) -> tuple[float, ...] | None:
-    """The value of each channel, where each has only one; else None."""
+    """The value of each channel, if all channels are constant; else None."""
     flat = image.flatten(1)
     low, high = flat.amin(dim=1), flat.amax(dim=1)
     return tuple(low.tolist()) if torch.equal(low, high) else None

@@ -1,7 +1,7 @@
-"""How much doubt a model needs: the fewest windows whose masks are those of all windows, found on scans.
+"""Calibrate adaptive windows: the smallest number of windows whose masks equal those of all windows.
 
-A ladder of Doubts, each stricter than the one before, is tried on each scan in one pass over all windows. Masks are compared on
-the network's grid, and no reference is needed.
+A ladder of Doubts, each stricter than the last, is tried on each scan in one pass over all windows. Masks are compared on the
+network's grid; no reference is needed.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ LADDER = tuple(
         (8.0, 2.0, 0.25),
     )
 )
-MOST_CASES = 8  # of a fold's validation cases, the largest ones
+MOST_CASES = 8  # largest validation cases of a fold to use
 
 
 def can_spare(plan: Plan, shape: Sequence[int], step: float) -> bool:
-    """Whether the windows of a scan of (z, y, x) voxels on the network grid are more than those of a first pass."""
+    """Whether a scan of (z, y, x) voxels on the network grid has more windows than the first pass."""
     return not grid_of(shape, Tiling(plan.patch_size, step)).first_pass().all()
 
 
@@ -49,12 +49,12 @@ def calibrate(predictor: Predictor, scans: Iterable[np.ndarray]) -> AdaptiveWind
     """The AdaptiveWindows of a model.
 
     Args:
-        predictor: with the folds, views and tile step that it is to predict with.
-        scans: (C, z, y, x) float32 on the network grid, one at a time in memory; those without windows to spare do not count.
+        predictor: with the folds, views and tile step to be used for prediction.
+        scans: (C, z, y, x) float32 on the network grid, one at a time in memory; scans without windows to skip are ignored.
 
     Returns:
-        Those of the first Doubt of the ``LADDER`` that differs by less than ``LARGEST_DIFFERENCE`` in each structure that was
-        found, or of the last one, whatever it differs; None where no scan has windows to spare.
+        The first Doubt of the ``LADDER`` that differs by less than ``LARGEST_DIFFERENCE`` in each structure found, or the
+        last one, with any difference; None if no scan has windows to skip.
     """
     labels = predictor.bundle.labels
     names, step, tried = labels.structures, predictor.options.step, []
@@ -78,6 +78,6 @@ def calibrate(predictor: Predictor, scans: Iterable[np.ndarray]) -> AdaptiveWind
 
 
 def _differences(one: np.ndarray, other: np.ndarray, labels: LabelSchema) -> list[float | None]:
-    """1 minus the Dice of two votes for each structure; None where neither has any."""
+    """1 minus the Dice of two votes for each structure; None if neither has it."""
     found = agreement((one, other), len(labels.structures), has_regions=labels.has_regions)
     return [None if dice is None else 1 - dice for dice in found]

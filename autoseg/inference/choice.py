@@ -1,4 +1,4 @@
-"""Which windows a prediction computes: what was asked for, else what the model says."""
+"""Which windows a prediction computes: those requested, else those proposed by the model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["doubt_of"]
 
 
 def doubt_of(bundle: Bundle, options: InferenceOptions) -> Doubt | None:
-    """The Doubt that adaptive windows are chosen by; None where all windows are computed.
+    """The Doubt for choosing adaptive windows; None if all windows are computed.
 
-    Sums of half precision are those of all windows. A model proposes adaptive windows where every fold that predicts knows
-    which, for the tile step that is asked for, and none of them changed a structure by ``LARGEST_DIFFERENCE`` of Dice.
+    Half-precision sums use all windows. A model proposes adaptive windows if every predicting fold is calibrated for the
+    requested tile step, and none of them changed a structure by ``LARGEST_DIFFERENCE`` of Dice or more.
 
     Raises:
-        ModelError: adaptive windows were asked for, and a fold does not know which.
+        ModelError: adaptive windows were requested, but a fold is not calibrated.
     """
     folds = list(bundle.folds) if options.folds is None else [str(fold) for fold in options.folds]
     known = [bundle.windows[fold] for fold in folds if fold in bundle.windows]

@@ -1,9 +1,9 @@
-"""A folder of scans in, a folder of results out; one bad scan costs nothing but itself.
+"""A folder of scans in, a folder of results out; a bad scan does not affect the others.
 
-While the networks work on one case, threads read the next ones and write the last ones. For every case there appear what its
-``Output`` values write, and ``CASE.json`` about them, which the ledger resumes by: a case is skipped when inputs, model,
-options and outputs are still those of its record, and done again when its outputs are ours. Anything else that lies in the
-way stays: a file without a record, or labels that somebody has edited since. ``run.json`` tells about the run.
+While the networks work on one case, threads read the next cases and write the last ones. Each case has the files of its
+``Output`` values and ``CASE.json``, from which the ledger resumes: a case is skipped if inputs, model, options and outputs
+match its record, and repeated if its outputs are ours. Other files in the way are kept: a file without a record, or labels
+edited since. ``run.json`` describes the run.
 """
 
 from __future__ import annotations
@@ -56,27 +56,27 @@ __all__ = [
 
 MADE_BY = "autoseg predict"
 
-KEPT = re.compile(r"run(_\d+_of_\d+)?|metrics|summary", re.IGNORECASE)  # CASE.json of these is about the whole folder
+KEPT = re.compile(r"run(_\d+_of_\d+)?|metrics|summary", re.IGNORECASE)  # these JSON files are about the whole folder
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Written:
-    """What an output wrote of a case: the ``files``, and a ``record`` that is added to ``CASE.json``."""
+    """What an output wrote for a case: the ``files``, and a ``record`` added to ``CASE.json``."""
 
     files: tuple[Path, ...]
     record: dict[str, Any] = field(default_factory=dict)
 
 
 class Output(Protocol):
-    """One kind of result; a frozen value, so that it travels with the step.
+    """One kind of result; a frozen value, so that it is pickled with the step.
 
     Attributes:
         name: key in the registry ``OUTPUTS``.
-        suffixes: what it may write is called CASE + suffix in the output folder: files, or folders of files.
-        identity: JSON that its files depend on, merged with that of the other outputs; another value means that a case is
-            done again. Empty where its files hang on the model and the options of the inference alone.
+        suffixes: its files, or folders of files, are named CASE + suffix in the output folder.
+        identity: JSON that its files depend on, merged with that of the other outputs; if it changes, the case is repeated.
+            Empty if the files depend only on the model and the inference options.
     """
 
     @property
@@ -89,19 +89,19 @@ class Output(Protocol):
     def identity(self) -> dict[str, Any]: ...
 
     def check(self, model: ModelFacts) -> None:
-        """Raise AutosegError, before the first case, where the model cannot give such a result."""
+        """Raise AutosegError, before the first case, if the model cannot give such a result."""
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
-        """Write the files of a case, in a thread. What it raises is the failure of the case."""
+        """Write the files of a case, in a thread. An exception becomes the failure of the case."""
 
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
+    """The outcome of a case: ``status`` is done, skipped (already done) or failed, with the reason in ``message``.
 
-    ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction, which was made on ``device`` with
-    numbers of ``precision``; ``warnings`` say why it deserves a look; ``windows`` are
-    (computed, of): tiles that the networks looked at, of all, also where skipped.
+    ``outputs`` are digests by file name; ``seconds`` are those of the prediction's steps, made on ``device`` in ``precision``;
+    ``warnings`` say why it should be checked; ``windows`` are (computed, of): tiles computed, out of all, also for skipped
+    cases.
     """
 
     case: str
@@ -117,7 +117,7 @@ class CaseOutcome:
 
 @dataclass(frozen=True)
 class CohortResult:
-    """All outcomes, in the order of the cases, and the seconds from first to last."""
+    """All outcomes, in the order of the cases, and the total seconds."""
 
     outcomes: tuple[CaseOutcome, ...]
     seconds: float
@@ -138,14 +138,14 @@ class Predict:
 
     Attributes:
         model: path of a model's folder or zip.
-        folder: for the results.
-        outputs: what is written of each case.
+        folder: output folder.
+        outputs: what is written for each case.
         inference: how the model is applied.
-        device: as of the Predictor.
-        fresh: do every case again, and replace whatever is in the way.
-        shard: (i, n): this is the i-th of n that share the folder.
-        keeps_memory: the process is the prediction's own, and keeps the memory of large tensors where that makes it faster.
-        on_cpu: number format where it is a CPU that computes; '' for what the inference asks for.
+        device: as in Predictor.
+        fresh: repeat every case, and replace files in the way.
+        shard: (i, n): this is the i-th of n processes that share the folder.
+        keeps_memory: the process only predicts, so it may keep the memory of large tensors if that is faster.
+        on_cpu: number format on a CPU; '' for the one in the inference options.
     """
 
     model: str
@@ -164,12 +164,12 @@ class Predict:
 
     @property
     def run_file(self) -> Path:
-        """The record of the run; shards have one each."""
+        """The record of the run; each shard has its own."""
         index, count = self.shard
         return self.folder / ("run.json" if count == 1 else f"run_{index}_of_{count}.json")
 
     def setup(self) -> PredictRunner:
-        """Load the model; AutosegError where it, or the device, does not serve."""
+        """Load the model; AutosegError if it or the device is not usable."""
         device, inference = choose_device(self.device), self.inference
         if device.type == "cpu":
             inference = replace(inference, precision=self.on_cpu or inference.precision)
@@ -178,7 +178,7 @@ class Predict:
         return PredictRunner(self, Predictor(self.model, inference, device=str(device), scratch=self.folder))
 
     def settled(self) -> Predict:
-        """The step for workers, of which none tries by itself which number format its CPU is faster in: all take the same."""
+        """The step for workers: the number format on CPUs is settled, so that all workers use the same."""
         if self.inference.precision != "auto":
             return self
         return replace(self, on_cpu=Predictor(self.model, self.inference, device="cpu", scratch=self.folder).facts.precision)
@@ -186,7 +186,7 @@ class Predict:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """A case that is ready for the networks, or has been through them."""
+    """A case before or after the networks."""
 
     case: Case
     identity: dict[str, Any]
@@ -197,7 +197,7 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class PredictRunner:
-    """A worker of ``Predict``, its model loaded. Each part returns a CaseOutcome as soon as there is no more to do."""
+    """A worker of ``Predict`` with its model loaded. Each part returns a CaseOutcome if no work is left."""
 
     step: Predict
     predictor: Predictor
@@ -207,14 +207,14 @@ class PredictRunner:
             output.check(self.predictor.facts)
 
     def identity(self, case: Case) -> dict[str, Any]:
-        """What a result of this case depends on, as JSON: the same identity means the same result."""
+        """What the result of this case depends on, as JSON: equal identities mean equal results."""
         options = depends_on(self.predictor.bundle, self.step.inference, self.step.outputs)
         inputs = [{"file": image.name, "digest": digest_on_disk(image)} for image in case.images]
         model = self.predictor.bundle.digest_with(self.predictor.facts.folds)
         return {"model": model, "inputs": inputs, "options": options}
 
     def begin(self, case: Case) -> CaseOutcome | Work:
-        """Read and prepare a case, or say that it is done already."""
+        """Read and prepare a case, or return that it is already done."""
         step, identity = self.step, self.identity(case)
         if KEPT.fullmatch(case.id):
             raise AutosegError(f"case {case.id!r}: {case.id}.json is a record of the whole folder. Rename the scan")
@@ -237,7 +237,7 @@ class PredictRunner:
         return Work(case, identity, claim, self.predictor.prepare(case.images))
 
     def work(self, work: CaseOutcome | Work) -> CaseOutcome | tuple[Work, Any]:
-        """What the networks say of it."""
+        """Run the networks on a prepared case."""
         return work if isinstance(work, CaseOutcome) else (work, self.predictor.infer(work.prepared))
 
     def finish(self, worked: CaseOutcome | tuple[Work, Any]) -> CaseOutcome:
@@ -294,15 +294,15 @@ def predict_cohort(
 
     Args:
         step: Predict.
-        cases: of ``autoseg.data.dataset.cases_in``, of all shards; labels are not looked at.
-        engine: who does it; None for threads of this process.
-        on_done: called in this thread with the Outcome of each case as the engine gives it.
+        cases: from ``autoseg.data.dataset.cases_in``, of all shards; labels are ignored.
+        engine: what runs the cases; None for threads of this process.
+        on_done: called in this thread with the Outcome of each case as it arrives.
 
     Returns:
-        CohortResult. A case that fails is an outcome, whatever its exception was.
+        CohortResult. A failed case is an outcome, with any exception.
 
     Raises:
-        AutosegError: the output folder holds the scans, or a ``run.json`` of another program; a shard that does not exist.
+        AutosegError: the output folder contains the scans, or a ``run.json`` of another program; no such shard.
     """
     index, count = step.shard
     if not 0 <= index < count:
@@ -321,7 +321,7 @@ def predict_cohort(
             on_done(outcome)
 
     def result() -> CohortResult:
-        remove_leftovers(step.folder)  # of workers that were killed
+        remove_leftovers(step.folder)  # from killed workers
         found = CohortResult(tuple(outcomes[case.id] for case in share if case.id in outcomes), time.perf_counter() - start)
         write_run(step, bundle, found, share)
         return found
@@ -338,7 +338,7 @@ def predict_cohort(
 
 
 def outcome_of(outcome: Outcome) -> CaseOutcome:
-    """What became of a case, also where it failed; what it warns of is logged."""
+    """The CaseOutcome of a case, also of a failed one; logs its warnings."""
     found: CaseOutcome = outcome.value or CaseOutcome(outcome.name, "failed", reason_of(outcome.error or AutosegError()))
     for sentence in found.warnings:
         logger.warning("%s: %s", found.case, sentence)
@@ -351,8 +351,8 @@ def write_run(step: Predict, bundle: Bundle, result: CohortResult, cases: Iterab
 
 
 def _clashes(cases: Iterable[Case], outputs: Iterable[Output]) -> dict[str, str]:
-    """{case: why it cannot be done} where its results would be called as those of another case: ``P1_iso.nii.gz`` is made of
-    P1, and the labels of P1_iso. Of two cases the one with the shorter name keeps its own."""
+    """{case: why it cannot be done} for cases whose results would have the file names of another case's: ``P1_iso.nii.gz`` is
+    an output of P1, and also the labels of P1_iso. Of two such cases, the one with the shorter name is done."""
     suffixes = {suffix for output in outputs for suffix in output.suffixes} | {".json"}
     owners: dict[str, str] = {}
     found = {}
@@ -364,7 +364,7 @@ def _clashes(cases: Iterable[Case], outputs: Iterable[Output]) -> dict[str, str]
 
 
 def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Output]) -> dict[str, Any]:
-    """All that a result depends on besides the model and the scan, as JSON; without the precision, which only rounds."""
+    """Everything a result depends on besides model and scan, as JSON; without the precision, which only affects rounding."""
     asked: dict[str, Any] = {
         name: True for name in ("resample_channels", "fold_agreement", "closed_gates", "half_sums") if getattr(inference, name)
     }
@@ -391,10 +391,10 @@ def depends_on(bundle: Bundle, inference: InferenceOptions, outputs: Iterable[Ou
 
 
 def _is_sound(path: Path) -> bool:
-    """Whether a label file is sound: then a difference is somebody's work rather than damage."""
+    """Whether a label file is readable: then a difference comes from editing, not damage."""
     try:
         if is_slicer_segmentation(path):
-            read_file(path)  # whose layers may overlap
+            read_file(path)  # its layers may overlap
         else:
             read_label_volume(path)
     except AutosegError:
@@ -403,7 +403,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def refuse_foreign_run(step: Predict) -> None:
-    """Raise AutosegError where the record of the run is another program's."""
+    """Raise AutosegError if the record of the run belongs to another program."""
     path = step.run_file
     found = read_json(path) if path.exists() else {"made_by": MADE_BY}
     if not isinstance(found, dict) or found.get("made_by") != MADE_BY:
@@ -413,7 +413,7 @@ def refuse_foreign_run(step: Predict) -> None:
 def _refuse_input_folder(cases: Iterable[Case], out_folder: Path) -> None:
     for case in cases:
         for path in (path for image in case.images for path in paths_of(image)):
-            if os.path.dirname(os.path.realpath(path)) == os.path.realpath(out_folder):  # a link to itself raises nothing here
+            if os.path.dirname(os.path.realpath(path)) == os.path.realpath(out_folder):  # does not raise for a link to itself
                 raise AutosegError(f"{out_folder}: holds the scans. Results need a folder of their own")
 
 
@@ -422,7 +422,7 @@ def _folders_of(case: Case) -> tuple[str, ...]:
 
 
 def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iterable[Case]) -> dict[str, Any]:
-    """``run.json``: it is handed on with the results, so files and models are named without their folders."""
+    """``run.json``; it is passed on with the results, so files and models are named without their folders."""
     computed, every = (sum(outcome.windows[i] for outcome in result.outcomes) for i in (0, 1))
     machines = [outcome for outcome in result.outcomes if outcome.device]
     of, own = {case.id: case for case in cases}, folders_of([step.folder, step.model])

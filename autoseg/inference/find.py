@@ -1,4 +1,4 @@
-"""Which model a user means."""
+"""Find the model that the user means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["find_model"]
 
 
 def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
-    """The path of a model given as path, as name or run's name in the workspace, or None for the only one there."""
+    """The path of a model, given as a path, as a name of a model or run in the workspace, or None for the only model there."""
     if model is not None:
         if Path(model).exists():
             return Path(model)
@@ -41,7 +41,7 @@ def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
 
 
 def _run_of(model: Path) -> str | None:
-    """The run that a model says it comes from; None of one that says nothing, or is damaged, which is told where it is used."""
+    """The run that a model comes from; None if not recorded, or if the model is damaged, which is reported when it is used."""
     try:
         found = read_json(model / "model.json")
     except AutosegError:

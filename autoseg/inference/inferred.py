@@ -1,4 +1,4 @@
-"""The values that a scan becomes on its way through a model: prepared, answered by the networks, inferred."""
+"""The values of a scan on its way through a model: prepared, network output, inferred."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["Answer", "Inferred", "ModelFacts", "Prediction", "Prepared"]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and the ``native`` grid it came from.
+    """A scan on the network grid: ``data`` (C, z, y, x) float32 on ``grid``, and its original ``native`` grid.
 
-    ``notes`` are sentences about choices that reading took. ``unlike`` is in what the scan is unlike those that the model
-    learned from, None where the model does not say what these were like. ``beside`` is the same scan as the second model of an
-    ensemble of two plans sees it.
+    ``notes`` are sentences about choices made in reading. ``unlike`` lists the quantities in which the scan differs from the
+    training scans; None if the model does not describe these. ``beside`` is the same scan prepared for the second model of an
+    ensemble of two plans.
     """
 
     data: np.ndarray
@@ -45,15 +45,15 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the networks say of a prepared scan.
+    """The output of the networks for a prepared scan.
 
     Attributes:
-        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or LazyLogits. Of an
-            ensemble of two plans an array on the scan's grid.
-        seconds: that it took.
-        notes: sentences about what went another way than usual.
-        agreement: inter-fold Dice of each structure; None where not asked for, or of one fold.
-        windows: (computed, of): tiles, which are windows in each mirrored view, that the networks looked at, of all of them.
+        logits: (K, z, y, x) float32 on the network grid, averaged over folds and mirrored TTA: an array, or LazyLogits. For
+            an ensemble of two plans, an array on the scan's grid.
+        seconds: computing time.
+        notes: sentences about anything unusual.
+        agreement: inter-fold Dice of each structure; None if not requested, or with one fold.
+        windows: (computed, of): tiles (windows in each mirrored view) that were computed, out of all.
     """
 
     logits: Any
@@ -65,17 +65,17 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says about a scan.
+    """The result of a model for a scan.
 
     Attributes:
         labels: label values (not codes) on the scan's own grid.
         probabilities: (K, Z, Y, X) float16 on that grid, one per head of the network: background and structures, which add
-            up to one, or regions, each in [0, 1]. None where not asked for.
+            up to one, or regions, each in [0, 1]. None if not requested.
         model: ``Bundle.digest`` of the model.
         seconds: of each step: ``prepare``, ``infer``, ``decode``.
-        notes: sentences about what went another way than usual.
-        fold_agreement: inter-fold Dice of each structure, see ``confidence.agreement``; None where not asked for, or
-            of one fold.
+        notes: sentences about anything unusual.
+        fold_agreement: inter-fold Dice of each structure, see ``confidence.agreement``; None if not requested, or with
+            one fold.
         unlike: as in Prepared.
     """
 
@@ -90,18 +90,18 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What outputs ask of a model.
+    """What outputs need to know about a model.
 
     Attributes:
         name, digest: of the Bundle.
-        labels: what its outputs mean.
-        plan: how scans are prepared.
-        folds: those that predict.
-        restores: whether it has learned to restore images.
-        compares_folds: whether the agreement of its folds was asked for.
-        gates: {stage: largest gate of its slot attention}, of the first fold; empty without slots.
+        labels: meaning of its outputs.
+        plan: preparation of scans.
+        folds: the folds used.
+        restores: whether it was trained to restore images.
+        compares_folds: whether inter-fold agreement was requested.
+        gates: {stage: largest gate of its slot attention}, from the first fold; empty without slots.
         device, precision: where and in which number format the networks run.
-        temperatures: as of the Bundle.
+        temperatures: as in Bundle.
     """
 
     name: str
@@ -119,18 +119,18 @@ class ModelFacts:
 
 @dataclass(frozen=True, eq=False)
 class Inferred:
-    """A scan and all that a model says of it: what every output is made from.
+    """A scan and everything a model inferred from it: the input of every output.
 
     Attributes:
         labels: the final label values on the scan's own grid.
-        prepared, answer: what they come from. Of an ensemble of two plans the ``grid`` of both is the scan's.
+        prepared, answer: the values they come from. For an ensemble of two plans, both are on the scan's grid.
         model: ModelFacts.
         orders: spline order of each network axis on the way to the scan's grid.
         seconds: of each step.
-        restore: (data, slices) -> the image restored, see ``Predictor.restore``; None where the model does not.
-        attention: how many slots of each head -> StageMaps of each stage with slots.
-        scratch: folder for what is too large for memory; None for the system's.
-        from_logits: whether the labels are what the logits say. Once they were changed, surfaces follow the labels.
+        restore: (data, slices) -> restored image, see ``Predictor.restore``; None if the model cannot restore.
+        attention: number of slots of each head -> StageMaps of each stage with slots.
+        scratch: folder for arrays too large for memory; None for the system's.
+        from_logits: whether the labels come directly from the logits. If they were changed, surfaces follow the labels.
         in_half: whether logits are rounded to half precision on the scan's grid, see ``native.logits_to_codes``.
     """
 
@@ -153,12 +153,12 @@ class Inferred:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why the labels deserve a look: the scan is unlike the training scans, or the folds disagree."""
+        """Why the labels should be checked: the scan is unlike the training scans, or the folds disagree."""
         agreed = zip(self.model.labels.structures, self.answer.agreement or (), strict=False)
         return doubts(self.prepared.unlike or (), dict(agreed))
 
     def probabilities(self) -> np.ndarray:
-        """(K, Z, Y, X) float16 on the scan's grid; mapped from a file where that is too large for memory."""
+        """(K, Z, Y, X) float16 on the scan's grid; memory-mapped if too large for memory."""
         found: np.ndarray = probabilities_to_native(
             self.answer.logits,
             self.prepared.grid,
@@ -172,7 +172,7 @@ class Inferred:
         return found
 
     def surfaces(self, how: SurfaceOptions) -> list[SurfaceMesh | None]:
-        """A surface, or None, for each structure, made once."""
+        """A surface, or None, for each structure; computed once."""
         key = how.decimate, how.shared
         if key not in self._surfaces:
             self._surfaces[key] = self._make_surfaces(*key)

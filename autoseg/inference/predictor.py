@@ -1,9 +1,9 @@
-"""From a scan to labels on the scan's own grid, with a model that is loaded once.
+"""From a scan to labels on the scan's own grid, with a model loaded once.
 
-The way has three steps, each a method, so that ``cohort`` can work on several cases at a time: ``prepare`` (scan to network
-grid; reading, numpy), ``infer`` (the networks on the device) and ``decode`` (logits to labels on the native grid; numpy).
-``predict`` is the three in a row. What the fine stage of a cascade reads besides the scan is the prediction of its coarse
-stage: there ``prepare`` has a Predictor of that, which shares the device.
+There are three steps, each a method, so that ``cohort`` can work on several cases at a time: ``prepare`` (scan to network grid;
+reading, numpy), ``infer`` (the networks on the device) and ``decode`` (logits to labels on the native grid; numpy). ``predict``
+runs all three. The fine stage of a cascade also reads the prediction of its coarse stage; ``prepare`` then uses a Predictor of
+the coarse stage, on the same device.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["Prediction", "Predictor", "Prepared"]
 
 logger = logging.getLogger(__name__)
 
-PROBE_EDGE = 48  # voxels; large enough that convolutions dominate, small enough for a second on a laptop
+PROBE_EDGE = 48  # voxels; convolutions dominate, and a laptop needs about a second
 
 Image = str | Path | DicomSeries
 Scan = Volume | Image | Sequence[Image]
@@ -60,13 +60,13 @@ Agreement = tuple[float | None, ...] | None
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What is asked of networks in each window.
+    """What is computed in each window.
 
     Attributes:
-        functions: (B, C, *patch) -> what is blended.
-        reading: how it is read within a window.
+        functions: (B, C, *patch) -> the arrays to blend.
+        reading: how they are interpreted within a window.
         finish: the blended array -> Logits.
-        heads: last layers, once the functions were called, of features that wait for them.
+        heads: last layers to apply to blended features; filled when the functions are called.
     """
 
     functions: Sequence[Network]
@@ -79,21 +79,21 @@ Look = Callable[[Asked], np.ndarray]
 
 
 class Predictor:
-    """A model that waits for scans; starts no processes.
+    """A model loaded for prediction; starts no processes.
 
     Args:
         model: a Bundle, or the path of a model's folder or zip.
-        options: InferenceOptions. ``mirror``: mirrored TTA, 2 to the number of axes passes; ``step``: tile step, in (0, 1].
-            To compare the folds they go over the scan one after the other, which takes memory for a second set of logits,
-            and changes no logit but by rounding; of adaptive windows each fold then chooses its own. Of a coarse stage the same
-            ``folds`` predict, or all where it lacks one of them. ``precision`` ``auto`` is bf16 on a GPU that has it, and on a
-            CPU where a short trial finds it faster; results differ by rounding, so say ``fp32`` where two machines must agree.
-        device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
-        scratch: folder for what is too large for memory while a scan is predicted (many structures, large volumes); None for
-            the system's temporary folder.
+        options: InferenceOptions. ``mirror``: mirrored TTA, 2 to the power of the number of axes passes; ``step``: tile step,
+            in (0, 1]. To compare folds, they process the scan one after the other. This needs memory for a second set of
+            logits and changes logits only by rounding; each fold then chooses its own adaptive windows. A coarse stage uses
+            the same ``folds``, or all if it lacks one of them. ``precision`` ``auto`` is bf16 on a GPU that supports it, and
+            on a CPU if a short trial is faster; results differ by rounding, so use ``fp32`` if two machines must agree.
+        device: ``auto`` (CUDA, else MPS, else CPU), or a torch device name.
+        scratch: folder for arrays too large for memory during prediction (many structures, large volumes); None for the
+            system's temporary folder.
 
     Raises:
-        ModelError: no usable model, a fold that it lacks, damaged weights; adaptive windows of a model that has none.
+        ModelError: no usable model, a missing fold, damaged weights; adaptive windows requested from a model without them.
         AutosegError: no such device.
     """
 
@@ -157,7 +157,7 @@ class Predictor:
         return predictor
 
     def _second_model(self) -> Predictor | None:
-        """Of an ensemble of two plans; it shares the device and has folds of the same names."""
+        """The second model of an ensemble of two plans; it has the same device and fold names."""
         if self.bundle.beside is None:
             return None
         predictor = Predictor(self.bundle.beside, self.options, device=str(self.device), scratch=self.scratch)
@@ -165,11 +165,11 @@ class Predictor:
         return predictor
 
     def predict(self, scan: Scan, *, probabilities: bool = False) -> Prediction:
-        """Labels of one scan.
+        """Predict the labels of one scan.
 
         Args:
-            scan: ``Volume``, the path of an image (of a DICOM folder too), or a sequence of paths, one per channel.
-            probabilities: also return them: 2 bytes per voxel and head, mapped from a file where that is too large for memory.
+            scan: ``Volume``, the path of an image or DICOM folder, or a sequence of paths, one per channel.
+            probabilities: also return probabilities: 2 bytes per voxel and head, memory-mapped if too large for memory.
 
         Returns:
             Prediction on the grid of the scan.
@@ -185,7 +185,7 @@ class Predictor:
         return Prediction(found.labels, chances, self.facts.digest, found.seconds, found.notes, *said)
 
     def prepare(self, scan: Scan) -> Prepared:
-        """Read a scan, where it is a path, and bring it to the network grid, with the labels of a coarse stage."""
+        """Read a scan, if it is a path, and resample it to the network grid, with the labels of a coarse stage."""
         start, resample = time.perf_counter(), self.options.resample_channels
         volume = scan if isinstance(scan, Volume) else read_volume(scan, resample=resample)
         expected = self.bundle.channels
@@ -215,8 +215,8 @@ class Predictor:
     def infer(self, prepared: Prepared) -> Answer:
         """The networks' averaged logits (K, z, y, x) float32 on the network grid.
 
-        Where all networks together have fewer features than heads, the logits are LazyLogits of these. Of an ensemble of two
-        plans they are on the scan's grid.
+        If all networks together have fewer features than heads, the logits are LazyLogits of these. For an ensemble of two
+        plans, they are on the scan's grid.
         """
         found = self._infer_alone(prepared)
         if self.beside is None or prepared.beside is None:
@@ -236,7 +236,7 @@ class Predictor:
         )
 
     def _infer_alone(self, prepared: Prepared) -> Answer:
-        """What the networks of this plan say."""
+        """The output of the networks of this plan alone."""
         start = time.perf_counter()
         notes: list[str] = []
         counts: list[tuple[int, int]] = []
@@ -261,13 +261,13 @@ class Predictor:
         return Answer(logits, time.perf_counter() - start, tuple(notes), agreed, (computed, of))
 
     def try_doubts(self, data: np.ndarray, doubts: Sequence[Doubt]) -> list[Stage[np.ndarray]]:
-        """What each of several Doubts makes of a scan, and then all windows; arguments as ``adaptive.try_doubts``.
+        """The results of several Doubts on a scan, then of all windows; arguments as in ``adaptive.try_doubts``.
 
         Args:
             data: (C, z, y, x) float32 on the network grid.
 
         Returns:
-            Stages with votes as of ``confidence.votes_of``.
+            Stages with votes as from ``confidence.votes_of``.
         """
         asked, regions = self._asked(), self.bundle.labels.has_regions
 
@@ -288,7 +288,7 @@ class Predictor:
             )
 
     def _asked(self, networks: Sequence[torch.nn.Module] | None = None) -> Asked:
-        """What is computed of the networks (default: all) in each window, and what becomes of it."""
+        """What the networks (default: all) compute in each window, and how it is processed."""
         networks, regions = networks or self.networks, self.bundle.labels.has_regions
         if not self._lazy:
             return Asked(networks, Reading(regions), lambda found: found)
@@ -296,14 +296,14 @@ class Predictor:
 
         def features(tiles: torch.Tensor) -> torch.Tensor:
             scores = [network(tiles) for network in networks]
-            heads[:] = [(one.weight, one.bias) for one in scores]  # every time the same
+            heads[:] = [(one.weight, one.bias) for one in scores]  # the same each time
             return torch.cat([one.features for one in scores], dim=1)
 
         reading = Reading(regions, lambda found: _logits_of(found, heads))
         return Asked([features], reading, lambda found: _lazy_logits(found, heads), heads)
 
     def _fold_by_fold(self, look: Look) -> tuple[Any, tuple[float | None, ...]]:
-        """(logits averaged over the folds, agreement of the folds on each structure)."""
+        """(logits averaged over the folds, inter-fold agreement on each structure)."""
         votes, total = [], None
         for network in self.networks:
             logits = look(self._asked([network]))
@@ -318,7 +318,7 @@ class Predictor:
         return total, self._agreement(votes)
 
     def _infer_lazily(self, look: Look, several: bool) -> tuple[Any, tuple[float | None, ...] | None]:
-        """(LazyLogits of the features of all folds, their agreement where ``several`` are to be compared)."""
+        """(LazyLogits from the features of all folds, their agreement if ``several`` are to be compared)."""
         asked, agreed = self._asked(), None
         found = look(asked)
         if several:
@@ -333,11 +333,11 @@ class Predictor:
         return tuple(agreement(votes, len(labels.structures), has_regions=labels.has_regions))
 
     def restore(self, data: np.ndarray, slices: Sequence[float] = (1.0, 1.0, 1.0)) -> np.ndarray:
-        """An image restored.
+        """Restore an image.
 
         Args:
             data: (C, z, y, x) float32 on the network grid, in stored intensities.
-            slices: how many voxels of that grid a slice of the scan is thick along (z, y, x), 1 where it is as thin.
+            slices: slice thickness of the scan along (z, y, x), in voxels of that grid; 1 for thin slices.
 
         Returns:
             The same shape, in [0, 1].
@@ -351,15 +351,15 @@ class Predictor:
         return self.over_windows(networks, data, self.mirror_axes)
 
     def over_windows(self, functions: Sequence[Network], data: np.ndarray, mirror_axes: Sequence[int] = ()) -> np.ndarray:
-        """Any ``functions`` of (B, C, *patch), not only the networks, as ``predict_logits`` takes them over a whole volume.
+        """Apply any ``functions`` of (B, C, *patch), not only the networks, to a whole volume, as in ``predict_logits``.
 
-        One call at a time uses the device; others wait, so threads need not share its memory.
+        One call at a time uses the device; others wait, so threads do not share its memory.
 
         Args:
             data: (C, z, y, x) float32 on the network grid.
 
         Returns:
-            (K, z, y, x) float32: what the functions return, K channels, blended with the weights of the windows.
+            (K, z, y, x) float32: the K output channels, blended with the window weights.
         """
         found, notes = self._over_all_windows(functions, data, self._tiling(mirror_axes))
         for note in notes:
@@ -367,7 +367,7 @@ class Predictor:
         return found
 
     def _look(self, asked: Asked, data: np.ndarray) -> tuple[Stage[np.ndarray], tuple[str, ...]]:
-        """(Stage of what was asked for, in the windows that the options and the model choose; sentences)."""
+        """(Stage with the requested result, from the windows chosen by the options and the model; sentences)."""
         tiling = self.tiling
         if self.doubt is None:
             found, notes = self._over_all_windows(asked.functions, data, tiling)
@@ -393,7 +393,7 @@ class Predictor:
 
     @property
     def tiling(self) -> Tiling:
-        """How the model sees a volume: in all its views."""
+        """The tiling of a volume for this model, with all mirrored views."""
         return self._tiling(self.mirror_axes)
 
     @property
@@ -413,10 +413,10 @@ class Predictor:
         )
 
     def decode(self, answer: Answer, prepared: Prepared) -> Inferred:
-        """What the networks said, with labels on the scan's own grid."""
+        """Convert the networks' output to labels on the scan's own grid."""
         start = time.perf_counter()
         if self.beside:
-            prepared = replace(prepared, grid=prepared.native)  # where the logits of both are
+            prepared = replace(prepared, grid=prepared.native)  # the grid of both models' logits
         labels, orders = self.bundle.labels, (1, 1, 1) if self.beside else self._logits_orders(prepared)
         codes = logits_to_codes(
             answer.logits,
@@ -445,34 +445,34 @@ class Predictor:
         )
 
     def _logits_orders(self, prepared: Prepared) -> tuple[int, ...]:
-        """Spline order for each network axis on the way to the native grid."""
+        """Spline order for each network axis for resampling to the native grid."""
         spacing_to, rule = spacing_of(prepared.native, self.bundle.plan), self.bundle.plan.resampling
         return tuple(
             axis_orders(prepared.grid.spacing_mm, spacing_to, rule.logits_order, rule.coarse_logits_order, rule.coarse_ratio)
         )
 
     def _trial_patch(self, spec: NetworkSpec) -> tuple[int, ...]:
-        """(z, y, x) of the trial patch: the plan's, but no edge far beyond ``PROBE_EDGE``; two voxels at the bottom."""
+        """(z, y, x) of the trial patch: the plan's, limited to about ``PROBE_EDGE``; two or more voxels at the bottleneck."""
         edges = zip(self.bundle.plan.patch_size, spec.divisor, strict=True)
         return tuple(min(edge, max(2, PROBE_EDGE // divisor) * divisor) for edge, divisor in edges)
 
 
 def _least(one: Agreement, other: Agreement) -> Agreement:
-    """The lower agreement of the folds on each structure, of those that are known."""
+    """The lower known fold agreement on each structure."""
     if one is None or other is None:
         return one or other
     return tuple(min((a for a in both if a is not None), default=None) for both in zip(one, other, strict=True))
 
 
 def _lazy_logits(features: np.ndarray, heads: Sequence[Head]) -> LazyLogits:
-    """LazyLogits (K, z, y, x), the mean over networks: their features (F, z, y, x) in a row, and their last layers."""
+    """LazyLogits (K, z, y, x), the mean over networks: their concatenated features (F, z, y, x), and their last layers."""
     weights = [weight.detach().flatten(1).cpu().numpy() for weight, _ in heads]
     bias = np.mean([bias.detach().cpu().numpy() for _, bias in heads], axis=0)
     return LazyLogits(features, np.concatenate(weights, axis=1) / len(heads), bias)
 
 
 def _logits_of(features: torch.Tensor, heads: Sequence[Head]) -> Iterator[torch.Tensor]:
-    """(z, y, x) logits of each head, the mean over networks, of features (F, z, y, x) in a row."""
+    """(z, y, x) logits of each head, the mean over networks, from concatenated features (F, z, y, x)."""
     weights = torch.cat([weight.detach().flatten(1) for weight, _ in heads], dim=1).float() / len(heads)
     biases = torch.stack([bias.detach().float() for _, bias in heads]).mean(dim=0)
     for weight, bias in zip(weights, biases, strict=True):

@@ -1,16 +1,16 @@
-"""A network that was trained on patches, applied to a whole volume.
+"""Sliding-window inference: a network trained on patches, applied to a whole volume.
 
-Windows of the size of the training patch cover the volume and overlap. Where windows meet, each counts by a Gaussian around its
-own centre (sigma an eighth of the window: Isensee 2021), because a network knows least at its border. The Gaussian is
-a product over axes and windows form a grid, so the weights are normalised along each axis beforehand: at every voxel
-they add up to one, the sum over windows is the result, and one window alone has weight one everywhere.
+Overlapping windows of the size of the training patch cover the volume. Each is weighted by a Gaussian around its centre (sigma
+an eighth of the window: Isensee 2021), because predictions are least reliable at the border. The Gaussian is a product over
+axes and windows form a grid, so weights are normalised along each axis beforehand: they add up to one at every voxel, the
+weighted sum over windows is the result, and a single window has weight one everywhere.
 
 A *tile* is one window in one mirroring (mirrored test-time augmentation, TTA). Tiles are batched; all networks see the same.
-Logits of a large volume with many structures lie in a temporary file, so that memory holds those of one batch of tiles.
+Logits of a large volume with many structures are kept in a temporary file, so that memory holds only one batch of tiles.
 
-nnU-Net adds up weighted logits, and the weights, in half precision, and divides. Where all weights are tiny, in the corners of
-a volume, that leaves few digits. ``Tiling.half_sums`` does the same, for whoever wants the same masks there too. Its logits are
-rounded a second time once they are on the scan's grid (``native.logits_to_codes``).
+nnU-Net sums weighted logits and weights in half precision, and divides. Where all weights are tiny, in the corners of a volume,
+few digits remain. ``Tiling.half_sums`` does the same, to get the same masks there as well. Its logits are rounded again on the
+scan's grid (``native.logits_to_codes``).
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ Tile = tuple[Window, tuple[int, ...]]  # a window, and the axes along which it i
 
 
 def window_starts(length: int, patch: int, step: float) -> tuple[int, ...]:
-    """First index of each window along one axis: evenly spread, the first at 0, the last ending at ``length``.
+    """First index of each window along one axis: evenly spaced, the first at 0, the last ending at ``length``.
 
     Args:
         length: voxels of the axis.
         patch: voxels of the window.
-        step: distance of two windows as a part of the window, in (0, 1]; at least one voxel, so that windows of depth 1
+        step: distance of two windows as a fraction of the window, in (0, 1]; at least one voxel, so that windows of depth 1
             (2D networks) visit each slice once.
 
     Returns:
-        Ascending tuple; ``(0,)`` where the window covers the axis (``length <= patch``).
+        Ascending tuple; ``(0,)`` if the window covers the axis (``length <= patch``).
     """
     if not 0 < step <= 1:
         raise ValueError(f"step must lie in (0, 1], found {step}")
@@ -75,12 +75,12 @@ def window_starts(length: int, patch: int, step: float) -> tuple[int, ...]:
 
 
 def window_weights(length: int, patch: int, starts: Sequence[int], peak: str = "middle") -> np.ndarray:
-    """(windows, patch) float32: share of each window at each of its voxels along one axis.
+    """(windows, patch) float32: weight of each window at each of its voxels along one axis.
 
-    Positive; the shares of all windows at a voxel of the axis add up to one. ``peak`` is that of ``Plan.window_peak``.
+    Positive; the weights of all windows at a voxel of the axis add up to one. ``peak`` is that of ``Plan.window_peak``.
     """
     centre = (patch - 1) / 2 if peak == "middle" else patch // 2
-    gaussian = np.exp(-0.5 * ((np.arange(patch) - centre) / (patch / 8)) ** 2)  # at the rim above 3e-4
+    gaussian = np.exp(-0.5 * ((np.arange(patch) - centre) / (patch / 8)) ** 2)  # above 3e-4 at the border
     total = np.zeros(max(length, patch))
     for start in starts:
         total[start : start + patch] += gaussian
@@ -89,16 +89,16 @@ def window_weights(length: int, patch: int, starts: Sequence[int], peak: str = "
 
 @dataclass(frozen=True)
 class Tiling:
-    """Which windows of a volume networks see, and how.
+    """Which windows of a volume the networks see, and how.
 
     Attributes:
         patch_size: (z, y, x) voxels of a window.
         step: see ``window_starts``.
-        mirror_axes: axes 0 to 2 of the volume; all combinations of flips are averaged, none included.
+        mirror_axes: axes 0 to 2 of the volume; all combinations of flips are averaged, including no flip.
         batch: tiles per call of a network.
-        pad_value: number, or one per channel, put around a small volume.
+        pad_value: number, or one per channel, for padding small volumes.
         peak: see ``window_weights``.
-        half_sums: add up in half precision, network by network, as nnU-Net 2.8 does; it costs digits.
+        half_sums: sum in half precision, network by network, as nnU-Net 2.8 does; less precise.
     """
 
     patch_size: tuple[int, ...]
@@ -123,16 +123,16 @@ def predict_logits(
 
     Args:
         networks: modules on ``device`` in evaluation mode, (B, C, *patch) to (B, K, *patch).
-        data: (C, z, y, x) float32 on the network grid; untouched. A volume smaller than the window is padded on both sides.
-        tiling: what the networks see.
+        data: (C, z, y, x) float32 on the network grid; not changed. A volume smaller than the window is padded on both sides.
+        tiling: which windows the networks see.
         device: where networks and, memory permitting, the accumulated logits are.
         autocast: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None for float32.
         scratch: folder for logits that are too large for memory; None for the system's temporary folder.
 
     Returns:
-        (K, z, y, x) float32 array; beyond ``LARGEST_IN_MEMORY`` bytes it is mapped from a file, see ``scratch_zeros``. And a
-        sentence for each time that device memory was short and the work was repeated in smaller pieces, which changes no
-        result but by rounding.
+        (K, z, y, x) float32 array; beyond ``LARGEST_IN_MEMORY`` bytes it is memory-mapped, see ``scratch_zeros``. And a
+        sentence for each time that device memory ran out and the work was repeated in smaller pieces, which changes results
+        only by rounding.
 
     Raises:
         ModelError: device memory does not suffice for one tile.
@@ -154,7 +154,7 @@ def predict_logits(
 def with_less_memory(
     work: Callable[[int, torch.device], T], tiling: Tiling, device: torch.device, autocast: torch.dtype | None
 ) -> tuple[T, tuple[str, ...]]:
-    """(what ``work`` returns, sentences): called with tiles at once and the place of logits, again where memory is short.
+    """(result of ``work``, sentences): ``work`` gets the batch size and the device of logits; repeated if memory is short.
 
     Raises:
         ModelError: device memory does not suffice for one tile.
@@ -178,18 +178,18 @@ def with_less_memory(
 
 
 def flips_of(tiling: Tiling) -> list[tuple[int, ...]]:
-    """The axes along which each view is mirrored; the first view along none."""
+    """The axes along which each view is mirrored; the first view is not mirrored."""
     axes = tiling.mirror_axes
     return [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
 
 
 def zeros_for(shape: Sequence[int], store: torch.device, scratch: str | Path | None) -> Callable[[int], torch.Tensor]:
-    """A function of the number of heads that gives zeros of so many volumes."""
+    """A function from the number of heads to zeros for that many volumes."""
     return lambda heads: zeros((heads, *shape), store, scratch)
 
 
 def windows_of(shape: Sequence[int], tiling: Tiling) -> list[Window]:
-    """[(index into a (C, z, y, x) array, weights)] of every window; weights are three vectors whose product counts."""
+    """[(index into a (C, z, y, x) array, weights)] of every window; the weights are the product of three vectors."""
     axes: list[list[tuple[slice, torch.Tensor]]] = []
     for axis, (length, edge) in enumerate(zip(shape, tiling.patch_size, strict=True)):
         starts = window_starts(length, edge, tiling.step)
@@ -201,14 +201,14 @@ def windows_of(shape: Sequence[int], tiling: Tiling) -> list[Window]:
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """What gives the logits of tiles.
+    """Computes the logits of tiles.
 
     Attributes:
-        networks: see ``predict_logits``; their logits are added up.
-        image: (C, z, y, x), where logits are accumulated too.
+        networks: see ``predict_logits``; their logits are summed.
+        image: (C, z, y, x); logits are accumulated on its device.
         batch: tiles at once.
         device: of the networks.
-        parts: networks times views, by which each tile's logits are divided.
+        parts: networks times views, the divisor of each tile's logits.
     """
 
     networks: Sequence[Network]
@@ -233,9 +233,9 @@ def accumulate(
     zeros: Callable[[int], torch.Tensor],
     see: Callable[[Sequence[Tile], torch.Tensor], object] = lambda chunk, logits: None,
 ) -> torch.Tensor:
-    """(K, z, y, x) float32 tensor where the image is: ``total`` (None for zeros) plus the weighted sum over the tiles.
+    """(K, z, y, x) float32 tensor on the image's device: ``total`` (None for zeros) plus the weighted sum over the tiles.
 
-    Heads are added one by one, so that next to what the networks return there is never a second array of that size.
+    Heads are added one by one, so that there is never a second array of the size of the networks' output.
 
     Args:
         zeros: number of heads -> zeros.
@@ -248,7 +248,7 @@ def accumulate(
             total = zeros(logits.shape[1])
         see(chunk, logits)
         add(total, chunk, logits, tiles.parts)
-        del logits  # with many structures it would be the largest thing beside the next ones
+        del logits  # with many structures it would double the memory of the next logits
     assert total is not None, "a volume has at least one window"
     return total
 
@@ -256,7 +256,7 @@ def accumulate(
 def _in_halves(
     networks: Sequence[Network], image: torch.Tensor, windows: list[Window], flips: list[tuple[int, ...]], device: torch.device
 ) -> torch.Tensor:
-    """(K, z, y, x) float32 tensor where ``image`` is, of half precision: the order of the sums and roundings is nnU-Net's."""
+    """(K, z, y, x) float32 tensor on the device of ``image``, summed in half precision, with nnU-Net's order of rounding."""
     patch = [len(vector.flatten()) for vector in windows[0][1]]
     weight = _half_weights(patch).to(image.device)
     total = None
@@ -277,7 +277,7 @@ def _in_halves(
 
 
 def _half_weights(patch: Sequence[int]) -> torch.Tensor:
-    """(z, y, x) float16 weights of a window: a Gaussian of largest value 10 at a voxel, and nowhere 0."""
+    """(z, y, x) float16 weights of a window: a Gaussian with maximum 10, nowhere 0."""
     vectors = [np.exp(-0.5 * ((np.arange(edge) - edge // 2) / (edge / 8)) ** 2) if edge > 1 else np.ones(1) for edge in patch]
     weight = torch.from_numpy(10 * np.einsum("z,y,x->zyx", *vectors)).half()
     weight[weight == 0] = weight[weight > 0].min()
@@ -285,7 +285,7 @@ def _half_weights(patch: Sequence[int]) -> torch.Tensor:
 
 
 def add(total: torch.Tensor, chunk: Sequence[Tile], logits: torch.Tensor, parts: int) -> None:
-    """Add the logits of a batch of tiles, weighted."""
+    """Add the weighted logits of a batch of tiles."""
     for ((place, (z, y, x)), axes), heads in zip(chunk, logits, strict=True):
         weight = (z * y * x / parts).to(total.device)
         for target, head in zip(total[place], heads, strict=True):
@@ -299,7 +299,7 @@ def zeros(shape: Sequence[int], device: torch.device, scratch: str | Path | None
 
 
 def on_host(logits: torch.Tensor, scratch: str | Path | None) -> np.ndarray:
-    """(K, z, y, x) float32 array of a tensor; a view of it where it is on the CPU."""
+    """(K, z, y, x) float32 array of a tensor; a view if it is on the CPU."""
     if logits.device.type == "cpu":
         found: np.ndarray = logits.numpy()
         return found
@@ -311,12 +311,12 @@ def on_host(logits: torch.Tensor, scratch: str | Path | None) -> np.ndarray:
 
 
 def flipped(array: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
-    """An array whose last three axes are those of the volume, mirrored along ``axes`` of these."""
+    """An array mirrored along ``axes`` of the volume, which are its last three axes."""
     return array.flip([axis - 3 for axis in axes]) if axes else array
 
 
 def pad(data: np.ndarray, patch: Sequence[int], pad_value: float | Sequence[float]) -> tuple[np.ndarray, tuple[slice, ...]]:
-    """The volume in the middle of one that is at least a window large, and the index where it lies in it."""
+    """The volume, padded to at least the size of a window, and the index of the original in it."""
     shape = [max(length, edge) for length, edge in zip(data.shape[1:], patch, strict=True)]
     lower = [(new - old) // 2 for new, old in zip(shape, data.shape[1:], strict=True)]
     inner = (slice(None), *(slice(start, start + length) for start, length in zip(lower, data.shape[1:], strict=True)))

@@ -1,8 +1,8 @@
-"""Where the slots of self-attention look in a whole volume.
+"""Where the slots of self-attention look, over a whole volume.
 
-There are too many slots to show, and some look everywhere alike. So each head shows those whose maps have the lowest entropy
-in the middle window. A map sums to one over its window; times the number of voxels, 1 means *as much as on average*, and so
-windows are blended as logits are. All is of the first fold, without mirroring: the slots of another fold are other slots.
+There are too many slots to show, and some look everywhere equally. So each head shows the slots whose maps have the lowest
+entropy in the middle window. A map sums to one over its window. Multiplied by the number of voxels, 1 is the average, and maps
+of windows can be blended like logits. Only the first fold is used, without mirroring: other folds have other slots.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["ChosenSlot", "StageMaps", "blended_maps", "choose_slots", "stage_map
 
 @dataclass(frozen=True)
 class ChosenSlot:
-    """A slot of a head; ``entropy`` of its map in the middle window: 1 if it looks everywhere alike, 0 if at one voxel."""
+    """A slot of a head; ``entropy`` of its map in the middle window: 1 if uniform, 0 if at one voxel."""
 
     head: int
     slot: int
@@ -43,21 +43,21 @@ class StageMaps:
 
 
 def stage_maps(predictor: Predictor, data: np.ndarray, per_head: int) -> Iterator[StageMaps]:
-    """The StageMaps of each stage with slots, one after the other; arguments as of ``choose_slots``."""
+    """The StageMaps of each stage with slots, one after the other; arguments as in ``choose_slots``."""
     for stage, chosen in choose_slots(predictor, data, per_head).items():
         yield StageMaps(stage, chosen, blended_maps(predictor, data, stage, chosen))
 
 
 def choose_slots(predictor: Predictor, data: np.ndarray, per_head: int) -> dict[int, tuple[ChosenSlot, ...]]:
-    """Of each head the slots whose maps are least even.
+    """Choose the slots of each head with the least uniform maps.
 
     Args:
         predictor: a Predictor whose first network has slot attention.
         data: (C, z, y, x) float32 on the network grid.
-        per_head: how many, at most.
+        per_head: largest number of slots per head.
 
     Returns:
-        {stage: (ChosenSlot, ...)}, head by head, the least even first.
+        {stage: (ChosenSlot, ...)}, head by head, least uniform first.
     """
     network = predictor.networks[0]
     seen: dict[int, torch.Tensor] = {}
@@ -80,7 +80,7 @@ def choose_slots(predictor: Predictor, data: np.ndarray, per_head: int) -> dict[
 
 
 def blended_maps(predictor: Predictor, data: np.ndarray, stage: int, chosen: tuple[ChosenSlot, ...]) -> np.ndarray:
-    """The maps of ChosenSlots of a stage, (slots, z, y, x) float32 on the grid of ``data``; 1 is the mean of a window."""
+    """The maps of a stage's ChosenSlots, (slots, z, y, x) float32 on the grid of ``data``; 1 is the mean of a window."""
     network = predictor.networks[0]
     slots = slot_blocks(network)[stage].slots.shape[1]
     rows = [one.head * slots + one.slot for one in chosen]
@@ -93,10 +93,10 @@ def blended_maps(predictor: Predictor, data: np.ndarray, stage: int, chosen: tup
 
 
 def enlarged(maps: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """(B, K, z, y, x) maps of a stage on the grid of its patch, linear.
+    """(B, K, z, y, x) maps of a stage, linearly interpolated to the grid of its patch.
 
-    Voxel i along an axis of stride s looks at voxels around s * i of the patch, since convolutions are padded alike on both
-    sides; there it goes.
+    Voxel i along an axis of stride s is placed at voxel s * i of the patch, around which it looks, since convolutions are
+    padded equally on both sides.
     """
     for axis, (n_from, n_to) in enumerate(zip(maps.shape[2:], shape, strict=True), 2):
         matrix = torch.tensor(axis_matrix(n_from, n_to, n_from / n_to, 0.0, 1), device=maps.device)

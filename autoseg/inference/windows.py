@@ -1,13 +1,13 @@
-"""Which windows of a volume are computed where not all of them are.
+"""Which windows of a volume are computed if not all are.
 
-The *grid* is all overlapping windows. The *first pass* is the fewest of them that cover the volume, side by side; along each
-axis they overlap where their last one would end beyond it. Each voxel belongs to the *cell* of the window whose centre is
-nearest; with windows that overlap by half, cells are the middle halves of windows.
+The *grid* consists of all overlapping windows. The *first pass* is the smallest set of them that covers the volume, side by
+side; along each axis they overlap where the last one would end outside. Each voxel belongs to the *cell* of the window with the
+nearest centre; if windows overlap by half, cells are the middle halves of windows.
 
-The first pass leaves *doubt* at a voxel where the margin of its decision is small; at a border between decisions; where two
-windows decide differently, and at a *seam*, where one window ends and the next begins, where the margin jumps. A window is
-*refined*, in all mirrored views, where there is doubt in its cell or within ``halo`` of it. So where windows lie
-side by side, and a window knows least, what they say is kept only while they agree, are sure and see no border.
+A voxel is in *doubt* after the first pass if the margin of its decision is small, if it is at a border between decisions, if
+two windows decide differently, or if the margin jumps at a *seam*, where one window ends and the next begins. A window is
+*refined*, in all mirrored views, if there is doubt in its cell or within ``halo`` of it. So at window borders, where
+predictions are least reliable, results are kept only if the windows agree, are confident and show no border.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import torch
 
 __all__ = ["LARGEST_DIFFERENCE", "AdaptiveWindows", "Doubt", "Votes", "WindowGrid", "decide", "strictest"]
 
-LARGEST_DIFFERENCE = 0.0005  # of Dice, up to which a model proposes adaptive windows by itself
+LARGEST_DIFFERENCE = 0.0005  # of Dice; below it, a model proposes adaptive windows by itself
 _NOBODY = -1  # code of a voxel that no window has decided
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """Where the first pass is not believed.
+    """Where the first pass is not trusted.
 
     Attributes:
-        margin: smallest difference of the winning logit to the next one that is believed; of regions that of a logit to 0.
-        jump: largest difference of the margins on both sides of a seam that is believed.
-        halo: how far from its cell doubt still makes a window be computed, as a fraction of the window, from 0.
+        margin: smallest trusted difference between the winning logit and the next; for regions, between a logit and 0.
+        jump: largest trusted difference between the margins on both sides of a seam.
+        halo: distance from its cell at which doubt still causes a window to be computed, as a fraction of the window, >= 0.
     """
 
     margin: float
@@ -46,14 +46,14 @@ class Doubt:
 
 @dataclass(frozen=True)
 class AdaptiveWindows:
-    """The Doubt that was found for a model, and what it changes, compared with all windows.
+    """The Doubt calibrated for a model, and its effect compared with all windows.
 
     Attributes:
-        doubt: what to believe.
-        step: tile step that it was found for.
-        cases: how many it was found on.
-        computed, of: tiles (windows, in each view) that were computed of them, and all their tiles.
-        difference: {structure: 1 minus the Dice of both masks, mean over the cases}; without those that no case has.
+        doubt: what to trust.
+        step: tile step of the calibration.
+        cases: number of cases in the calibration.
+        computed, of: computed tiles (windows, in each view) of these cases, and all their tiles.
+        difference: {structure: 1 minus the Dice of both masks, mean over the cases}; without structures absent in all cases.
     """
 
     doubt: Doubt
@@ -69,7 +69,7 @@ class AdaptiveWindows:
         return f"{self.computed} of {self.of} tiles on {self.cases} cases, {told}"
 
     def summary(self, structures: Sequence[str]) -> str:
-        """The same with the difference of each structure, for a person."""
+        """A readable summary with the difference of each structure."""
         rows = [f"  {name}: {value:.5f}" for name, value in self.difference.items()]
         unseen = [name for name in structures if name not in self.difference]
         told = [f"in none of these scans, so nothing is known about them: {', '.join(unseen)}"] if unseen else []
@@ -82,7 +82,7 @@ class AdaptiveWindows:
 
 
 def strictest(found: Sequence[AdaptiveWindows]) -> AdaptiveWindows:
-    """What several folds together believe: what each of them does. Counts are added, the differences are the largest ones."""
+    """What several folds all trust. Counts are added; differences are the largest ones."""
     doubts = [one.doubt for one in found]
     names = [name for name in found[0].difference if all(name in one.difference for one in found)]
     return AdaptiveWindows(
@@ -100,9 +100,9 @@ class WindowGrid:
     """Overlapping windows that cover a volume.
 
     Attributes:
-        shape: (z, y, x) voxels of the volume; no edge is shorter than that of the window.
+        shape: (z, y, x) voxels of the volume; no edge is shorter than the window's.
         patch: (z, y, x) voxels of a window.
-        starts: of each axis, the first voxels of the windows, ascending. Windows are numbered with the last axis fastest.
+        starts: for each axis, the first voxels of the windows, ascending. Windows are numbered with the last axis fastest.
     """
 
     shape: tuple[int, ...]
@@ -115,12 +115,12 @@ class WindowGrid:
         return tuple(len(starts) for starts in self.starts)
 
     def first_pass(self) -> np.ndarray:
-        """Bool for each window, (z, y, x): the fewest that cover every voxel; along each axis with the first and the last."""
+        """Bool for each window, (z, y, x): the smallest set that covers every voxel, with the first and last per axis."""
         chosen = [np.isin(np.arange(n), self._taken(axis)) for axis, n in enumerate(self.size)]
         return np.asarray(np.einsum("i,j,k->ijk", *chosen))
 
     def _taken(self, axis: int) -> list[int]:
-        """Numbers of the windows of the first pass along an axis, each as far from the one before as leaves no gap."""
+        """Numbers of the first-pass windows along an axis, each as far from the previous one as possible without a gap."""
         starts, taken = self.starts[axis], [0]
         while taken[-1] < len(starts) - 1:
             reached = starts[taken[-1]] + self.patch[axis]
@@ -128,13 +128,13 @@ class WindowGrid:
         return taken
 
     def seams(self, axis: int) -> list[int]:
-        """The voxels before which a window of the first pass begins or ends, none of them at the rim of the volume."""
+        """The voxels before which a first-pass window begins or ends, except at the border of the volume."""
         firsts = [self.starts[axis][i] for i in self._taken(axis)]
         found = {*firsts, *(start + self.patch[axis] for start in firsts)}
         return sorted(found - {0, self.shape[axis]})
 
     def reaches(self, axis: int, halo: float) -> list[tuple[int, int]]:
-        """(first voxel, end) of the cell of each window along an axis, with the halo around it; never beyond the window."""
+        """(first voxel, end) of the cell of each window along an axis, including the halo, limited to the window."""
         starts, edge = self.starts[axis], self.patch[axis]
         between = [-(-(a + b + edge - 1) // 2) for a, b in itertools.pairwise(starts)]
         cells = itertools.pairwise([0, *between, self.shape[axis]])
@@ -143,7 +143,7 @@ class WindowGrid:
         return [(max(start, first - more), min(start + edge, end + more)) for (first, end), start in pairs]
 
     def to_refine(self, doubt: torch.Tensor, halo: float) -> np.ndarray:
-        """Bool for each window, (z, y, x): those with doubt in their cell or its halo.
+        """Bool for each window, (z, y, x): whether there is doubt in its cell or halo.
 
         Args:
             doubt: (z, y, x) bool.
@@ -157,11 +157,11 @@ class WindowGrid:
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """What windows decided at each voxel.
+    """The decisions of windows at each voxel.
 
     Attributes:
-        codes: (z, y, x) int16, see ``decide``; -1 where no window has been.
-        margins: (z, y, x) float16: the least of the windows that have been there; 0 where two decide differently.
+        codes: (z, y, x) int16, see ``decide``; -1 where no window was computed.
+        margins: (z, y, x) float16: smallest margin of the windows computed there; 0 where two decide differently.
     """
 
     codes: torch.Tensor
@@ -169,12 +169,12 @@ class Votes:
 
     @classmethod
     def empty(cls, shape: Sequence[int], device: torch.device | str = "cpu") -> Votes:
-        """Those of a volume where no window has been."""
+        """The votes of a volume before any window."""
         codes = torch.full(tuple(shape), _NOBODY, dtype=torch.int16, device=device)
         return cls(codes, torch.full(tuple(shape), torch.inf, dtype=torch.float16, device=device))
 
     def add_(self, place: tuple[slice, ...], codes: torch.Tensor, margins: torch.Tensor) -> None:
-        """Add what a window decided at its ``place``."""
+        """Add the decisions of a window at its ``place``."""
         known, least = self.codes[place], self.margins[place]
         margins = torch.minimum(least, margins.to(least.dtype))
         margins[(known != codes) & (known != _NOBODY)] = 0
@@ -182,7 +182,7 @@ class Votes:
         known.copy_(codes)
 
     def doubt(self, grid: WindowGrid, doubt: Doubt) -> torch.Tensor:
-        """(z, y, x) bool: where a first pass is not believed. Slices that windows see alone are no neighbours."""
+        """(z, y, x) bool: where a first pass is not trusted. For 2D windows, slices do not count as neighbours."""
         found = self.margins < doubt.margin
         for axis in (axis for axis in range(3) if grid.patch[axis] > 1):
             n = grid.shape[axis] - 1
@@ -202,11 +202,11 @@ def decide(heads: Iterable[torch.Tensor], *, has_regions: bool) -> tuple[torch.T
 
     Args:
         heads: (z, y, x) logits of each head; without regions the first is background.
-        has_regions: heads are regions, each decided for itself.
+        has_regions: heads are regions, each decided separately.
 
     Returns:
-        (z, y, x) int16: the winning head, or a number that is the same where the same regions are; and float32: how much the
-        winning logit is above the next one (infinite where there is no other), of regions the least distance of a logit to 0.
+        (z, y, x) int16: the winning head, or a number that is equal for equal sets of regions; and float32: how much the
+        winning logit is above the next (infinite if there is no other); for regions, the smallest distance of a logit to 0.
     """
     codes, best, second = None, torch.empty(0), torch.empty(0)
     for number, logit in enumerate(heads):

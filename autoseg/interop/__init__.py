@@ -1,1 +1,1 @@
-"""Models of other programs, read as plain data and turned into models of our own; and the way back."""
+"""Models of other programs, read as plain data and converted to our models; and the reverse."""

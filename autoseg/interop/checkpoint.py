@@ -1,12 +1,12 @@
-"""Values from the files that ``torch.save`` and ``pickle.dump`` write, without running what is in them.
+"""Values from files of ``torch.save`` and ``pickle.dump``, without running their content.
 
-A pickle is a program for a small stack machine. Here only the instructions that build numbers, strings and containers are
-carried out, over ``pickletools.genops``, which takes a file apart and executes nothing. Where a pickle asks for a function or
-class by name, it gets an entry of a table that we wrote, made of plain values again, or the file is refused with that name.
-Nothing is imported, no object of foreign class comes to be, and no attribute is set.
+A pickle is a program for a small stack machine. Only the instructions that build numbers, strings and containers are executed
+here, with ``pickletools.genops``, which parses a file and executes nothing. If a pickle asks for a function or class by name,
+it gets an entry of our own table, which builds plain values, or the file is refused with that name. Nothing is imported, no
+object of a foreign class is created, and no attribute is set.
 
 A checkpoint of torch (1.6 and later) is a zip: ``NAME/data.pkl``, and the bytes of each tensor as ``NAME/data/KEY``. Tensors
-stay on disk until ``StoredTensor.load``, so weights can be taken out of a checkpoint that is mostly the optimiser's state.
+stay on disk until ``StoredTensor.load``, so weights can be read from a checkpoint that is mostly optimiser state.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from autoseg.errors import AutosegError, ModelError, reason_of, shown
 
 __all__ = ["StoredTensor", "read_checkpoint", "read_pickle"]
 
-MAX_PICKLE_BYTES = 256 * 2**20  # of a data.pkl; that of nnU-Net has one
+MAX_PICKLE_BYTES = 256 * 2**20  # of a data.pkl; nnU-Net's has about 1 MiB
 MAX_AXES = 8
 
 DTYPES = {
@@ -47,7 +47,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that is still in its file: a view of ``numel`` numbers stored under ``key``."""
+    """A tensor still in its file: a view of ``numel`` numbers stored under ``key``."""
 
     key: str
     dtype: torch.dtype
@@ -58,7 +58,7 @@ class StoredTensor:
     read: Callable[[str], bytes] = field(repr=False, compare=False)
 
     def load(self) -> torch.Tensor:
-        """The tensor, contiguous and with memory of its own. Raises ModelError where its bytes are missing or damaged."""
+        """The tensor, contiguous and with its own memory. Raises ModelError if its bytes are missing or damaged."""
         data = self.read(self.key)
         if len(data) != self.numel * self.dtype.itemsize:
             raise ModelError(f"tensor {self.key}: expected {self.numel * self.dtype.itemsize} bytes, found {len(data)}")
@@ -70,14 +70,14 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Known:
-    """What a pickle gets where it asks for a global: a name, and what a call of it makes of plain arguments."""
+    """What a pickle gets for a global: its name, and a function that replaces calls of it."""
 
     name: str
     make: Callable[..., Any] | None = None
 
 
 class _Type:
-    """A number format of numpy while a pickle completes it."""
+    """A numpy number format while a pickle completes it."""
 
     __slots__ = ("code", "order")
 
@@ -88,15 +88,15 @@ class _Type:
 
 
 def read_checkpoint(source: bytes | Path, name: str | Path) -> Any:
-    """The value that ``torch.save`` wrote: plain Python values, dictionaries, and ``StoredTensor`` for tensors.
+    """The value written by ``torch.save``: plain Python values, dictionaries, and ``StoredTensor`` for tensors.
 
     Args:
         source: the file, or its bytes.
         name: what messages call it.
 
     Raises:
-        ModelError: no zip of torch, a damaged one, or one that holds anything but tensors, numbers, strings and containers;
-            the message names what it is.
+        ModelError: not a zip of torch, damaged, or with content other than tensors, numbers, strings and containers, which
+            the message names.
     """
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
     members = safe_members(opened, name, expected="a whole checkpoint, as torch 1.6 and later save it")
@@ -142,17 +142,17 @@ def read_pickle(
     known: Mapping[str, Callable[..., Any] | None],
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """The value of a pickle that is made of plain values.
+    """The value of a pickle that consists of plain values.
 
     Args:
         data: the pickle, of any protocol.
         name: what messages call it.
-        known: ``module.name`` of every global that may occur, to what a call of it makes of its arguments; None where it is
-            only named, and stays a ``Known``.
-        persistent: what to make of references to things beside the pickle; None where there are none.
+        known: ``module.name`` of every permitted global -> the function that replaces calls of it; None if it is only named
+            and stays a ``Known``.
+        persistent: function for references to data outside the pickle; None if there are none.
 
     Raises:
-        ModelError: damaged, or it asks for a global that is not known, or for an instruction that plain values do not need.
+        ModelError: damaged, an unknown global, or an instruction that plain values do not need.
     """
     machine = _Machine(known, persistent)
     try:
@@ -173,11 +173,11 @@ def read_pickle(
 
 
 class _Refused(Exception):
-    """What a pickle asked for in vain."""
+    """A request of a pickle that was refused."""
 
 
 class _Machine:
-    """The stack of a pickle, its marks, and what it has memorised."""
+    """The stack of a pickle, its marks, and its memo."""
 
     def __init__(self, known: Mapping[str, Callable[..., Any] | None], persistent: Callable[[Any], Any] | None) -> None:
         self.stack: list[Any] = []
@@ -186,7 +186,7 @@ class _Machine:
         self.known, self.persistent = known, persistent
 
     def step(self, name: str, argument: Any) -> None:
-        """Carry out one instruction."""
+        """Execute one instruction."""
         stack = self.stack
         if name in VALUES:
             stack.append(argument)
@@ -232,7 +232,7 @@ class _Machine:
             state = stack.pop()
             if isinstance(stack[-1], _Type):
                 stack[-1].order = ">" if state[1] == ">" else "<"
-            elif not isinstance(stack[-1], dict):  # that of an OrderedDict is the metadata of a state dict, not needed
+            elif not isinstance(stack[-1], dict):  # the state of an OrderedDict is the metadata of a state dict, not needed
                 raise _Refused(f"attributes of {type(stack[-1]).__name__}")
         elif name == "BINPERSID" and self.persistent is not None:
             stack.append(self.persistent(stack.pop()))
@@ -240,7 +240,7 @@ class _Machine:
             raise _Refused(f"the instruction {name}")
 
     def marked(self) -> list[Any]:
-        """What lies above the last mark, taken off the stack."""
+        """Pop the values above the last mark."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -261,7 +261,7 @@ def _expect(value: Any, kind: type) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """A key: a number, a string, or a tuple of these. The hash of tuples within tuples can take for ever."""
+    """A key: a number, a string, or a tuple of these. Hashing nested tuples can take unlimited time."""
     for part in value if isinstance(value, tuple) else (value,):
         if part is not None and not isinstance(part, str | bytes | int | float):
             raise TypeError(f"a {type(part).__name__} within a key")

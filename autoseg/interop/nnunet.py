@@ -1,9 +1,9 @@
-"""Trained models of nnU-Net 2 as models of ours: the same masks, without its package.
+"""Trained models of nnU-Net 2 as our models: the same masks, without its package.
 
-A *results folder* has ``plans.json``, ``dataset.json`` and for each fold ``fold_N/checkpoint_final.pth``; nnU-Net also exports
-it as a zip. ``read_nnunet`` takes either, or one fold, and returns what ``save_bundle`` stores. Nothing is unpacked and nothing
-in the files is run (``checkpoint``); a model that would not give the same masks is refused (``nnunet_plans``,
-``nnunet_weights``). Of a cascade the results folders of both stages are read: they lie side by side.
+A *results folder* has ``plans.json``, ``dataset.json`` and ``fold_N/checkpoint_final.pth`` for each fold; nnU-Net also exports
+it as a zip. ``read_nnunet`` takes either, or one fold, and returns the arguments of ``save_bundle``. Nothing is unpacked and no
+code in the files is run (``checkpoint``). A model that would not give the same masks is refused (``nnunet_plans``,
+``nnunet_weights``). For a cascade, the results folders of both stages are read, which lie side by side.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from planners.plan import Plan
 __all__ = ["Imported", "is_nnunet", "read_nnunet"]
 
 FINGERPRINT = "dataset_fingerprint.json"
-LARGEST = 1e9  # voxels or millimetres of an edge
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")  # the first that a fold has
+LARGEST = 1e9  # longest edge, in voxels or millimetres
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")  # the first one found is used
 FOLD = re.compile(r"fold_(\d{1,3}|all)")
 RULES = re.compile(r"crossval_results_folds_([0-9a-z_]+)/postprocessing\.(json|pkl)")
 SIGNS = re.compile(r"(.*/)?(plans\.(json|pkl)|fold_(\d{1,3}|all)/checkpoint_\w+\.pth)|[^/]+\.(pth|model)")  # of nnU-Net
@@ -44,7 +44,7 @@ MAX_JSON_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """A model as ``save_bundle`` takes it, and a name for it; of a cascade the fine stage, which has the coarse one."""
+    """A model as arguments of ``save_bundle``, and a name for it; for a cascade, the fine stage with its coarse stage."""
 
     name: str
     plan: Plan
@@ -60,7 +60,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class _Files:
-    """A results folder, wherever it lies: the names in it, how to get at one, and at the folder of another configuration."""
+    """A results folder or zip: its file names, and access to its files and to the folder of another configuration."""
 
     name: str
     names: frozenset[str]
@@ -68,7 +68,7 @@ class _Files:
     beside: Callable[[str], _Files | None]
 
     def json(self, name: str) -> Any:
-        """The content of a JSON file; raises ModelError where it is missing or damaged."""
+        """The content of a JSON file; raises ModelError if it is missing or damaged."""
         where = f"{self.name}/{name}"
         if name not in self.names:
             raise ModelError(f"{where}: is missing. Give the results folder with plans.json, dataset.json and fold_0")
@@ -81,7 +81,7 @@ class _Files:
         return content
 
     def postprocessing(self, folds: Collection[str], values: Collection[int]) -> tuple[KeepLargest, ...]:
-        """The rules that cross-validation chose: of exactly these folds, or where there is one such choice only."""
+        """The rules chosen by cross-validation over exactly these folds, or by the only cross-validation there is."""
         stems = sorted({name.rpartition(".")[0] for name in self.names if RULES.fullmatch(name)})
         of_these = [stem for stem in stems if stem.endswith(f"_folds_{'_'.join(sorted(folds))}/postprocessing")]
         chosen = of_these or stems
@@ -95,7 +95,7 @@ class _Files:
         return postprocessing_rules(data if isinstance(data, bytes) else data.read_bytes(), values, where)
 
     def folds(self) -> dict[str, str]:
-        """Fold -> the checkpoint to take of it."""
+        """Fold -> the checkpoint to use."""
         found: dict[str, str] = {}
         for checkpoint in CHECKPOINTS:
             for name in sorted(self.names):
@@ -106,14 +106,14 @@ class _Files:
 
 
 def is_nnunet(path: Path) -> bool:
-    """Whether this is, or looks like, a results folder of nnU-Net, a fold or a zip of one, or a folder of several."""
+    """Whether a path looks like a results folder of nnU-Net, a fold or a zip of one, or a folder of several."""
     names = _names_in(path)
     own = "model.json" if path.is_dir() else "(.*/)?model.json"
     return any(SIGNS.fullmatch(name) for name in names) and not any(re.fullmatch(own, name) for name in names)
 
 
 def _names_in(path: Path) -> list[str]:
-    """The files in a zip, or in a folder and in the folders in it; the file itself where it is another one."""
+    """The files in a zip, or in a folder and its subfolders; the file itself if it is another file."""
     if path.is_dir():
         return [file.relative_to(path).as_posix() for pattern in ("*", "*/*") for file in path.glob(pattern)]
     try:
@@ -123,16 +123,15 @@ def _names_in(path: Path) -> list[str]:
 
 
 def read_nnunet(path: Path) -> Imported:
-    """A trained model of nnU-Net 2.
+    """Read a trained model of nnU-Net 2.
 
     Args:
-        path: a results folder (``nnUNetTrainer__nnUNetPlans__3d_fullres``), the zip that nnU-Net exports, one ``fold_N`` of a
-            results folder, or the checkpoint in it. For a cascade the folder of its second stage with that of the first beside
+        path: a results folder (``nnUNetTrainer__nnUNetPlans__3d_fullres``), a zip exported by nnU-Net, one ``fold_N`` of a
+            results folder, or the checkpoint in it. For a cascade: the folder of its second stage, with the first stage beside
             it, or a folder or zip of both and no others.
 
     Raises:
-        ModelError: no such model, a damaged one, one that holds more than plain data, or one that is not supported; it says
-            which part.
+        ModelError: no such model, or it is damaged, contains more than plain data, or is not supported; names the part.
     """
     if any(VERSION_1.fullmatch(name) for name in _names_in(path)):
         raise ModelError(
@@ -160,8 +159,8 @@ def read_nnunet(path: Path) -> Imported:
 
 
 def _coarse_stage(fine: Imported, files: _Files, only: Collection[str]) -> Imported:
-    """The first stage of a cascade: all its folds, or ``only`` some where it has them. nnU-Net hands on what its networks
-    say, so rules for final labels are left out."""
+    """The first stage of a cascade: all its folds, or ``only`` some if it has them. nnU-Net passes on the networks' output,
+    so rules for final labels are left out."""
     assert fine.plan.coarse is not None
     name = fine.plan.coarse.plan
     found = files.beside(name)
@@ -228,11 +227,11 @@ def _read(files: _Files, folds: Mapping[str, str]) -> Imported:
 
 
 def _training_scans(files: _Files, channels: tuple[str, ...]) -> TrainingScans | None:
-    """What the ``dataset_fingerprint.json`` of a results folder says of the training scans; None where there is none, or one
-    that nobody can make sense of, since no mask depends on it.
+    """The training scans from the ``dataset_fingerprint.json`` of a results folder; None if it is missing or not understood,
+    since no mask depends on it.
 
-    Its axes are those of nnU-Net's reader, which the plan has too, before its order of axes. Its intensities are of the
-    structures alone, which a scan without labels cannot be compared with; their range is in the plan.
+    Its axes are those of nnU-Net's reader, as in the plan before its axis order. Its intensities are those of the
+    structures alone, with which a scan without labels cannot be compared; their range is in the plan.
     """
     if FINGERPRINT not in files.names:
         return None
@@ -249,7 +248,7 @@ def _training_scans(files: _Files, channels: tuple[str, ...]) -> TrainingScans |
 
 
 def _about(checkpoint: Any, where: str) -> dict[str, Any]:
-    """What a checkpoint says about itself: configuration, trainer, axes of mirroring, epochs."""
+    """The metadata of a checkpoint: configuration, trainer, mirror axes, epochs."""
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("network_weights"), dict):
         raise ModelError(f"{where}: not a checkpoint of nnU-Net 2: it has no network_weights")
     arguments = checkpoint.get("init_args")
@@ -272,7 +271,7 @@ def _about(checkpoint: Any, where: str) -> dict[str, Any]:
 
 
 def _absent(configuration: Mapping[str, Any]) -> Callable[[str], bool]:
-    """Which weights a network lacks by its plans."""
+    """A function that tells whether a network lacks a weight according to its plans."""
     arguments = configuration.get("architecture", {}).get("arch_kwargs", {})
     no_bias = arguments.get("conv_bias") is False
     no_affine = (arguments.get("norm_op_kwargs") or {}).get("affine") is False
@@ -307,7 +306,7 @@ def _if_results(path: Path) -> _Files | None:
 
 
 def _named_like(path: Path, configuration: str) -> Path:
-    """The results folder of another configuration, trained in the same way."""
+    """The results folder of another configuration with the same trainer and plans."""
     path = path.resolve()
     return path.parent / f"{path.name.rpartition('__')[0]}__{configuration}"
 
@@ -319,7 +318,7 @@ def _results(path: Path, beside: Callable[[str], _Files | None]) -> _Files:
 
 
 def _zipped(path: Path) -> _Files:
-    """The one model of a zip; a zip can hold several configurations of a data set."""
+    """The model in a zip, which can contain several configurations of a data set."""
     members = [name for name in safe_members(path, path) if not name.startswith("__MACOSX/")]
     heads = []
     for name in members:
@@ -336,7 +335,7 @@ def _zipped(path: Path) -> _Files:
 
 
 def _cascade_of(found: Mapping[str, _Files], path: Path) -> _Files:
-    """The only one of several results folders, or of two the second stage of a cascade, where the other is its first."""
+    """The only results folder; or, of two, the second stage of a cascade if the other is its first stage."""
     if len(found) == 1:
         return next(iter(found.values()))
     if len(found) == 2:

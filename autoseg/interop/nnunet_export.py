@@ -1,8 +1,8 @@
-"""Our models as results folders that nnU-Net 2 predicts with, where it has the network and the way of preparing scans.
+"""Our models as results folders for prediction with nnU-Net 2, if it supports the network and the preprocessing.
 
-What nnU-Net would do otherwise, so that masks could differ, refuses the export with a sentence: its own schemes of normalising
-are z-score, CT and three more, its labels are 0, 1, 2 ... without gaps, and its networks are the plain and the residual U-Net.
-What moves no voxel but by rounding is left to it: where the weight of a window peaks, and how far splines overshoot.
+If masks could differ in nnU-Net, the export is refused with a reason: its normalisation schemes are z-score, CT and three more,
+its labels are 0, 1, 2 ... without gaps, and its networks are the plain and the residual U-Net. Differences that change voxels
+only by rounding are accepted: where the window weight peaks, and how far splines overshoot.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["write_nnunet"]
 
 TRAINER = "nnUNetTrainer"
 RESAMPLER = "resample_data_or_seg_to_shape"
-MOST_REGIONS = 12  # all ways in which regions can overlap are looked at
+MOST_REGIONS = 12  # all combinations of overlapping regions are checked
 
 
 def write_nnunet(
@@ -42,10 +42,10 @@ def write_nnunet(
     weights: Mapping[str, Mapping[str, torch.Tensor]],
     postprocessing: Sequence[LabelRule] = (),
 ) -> Path:
-    """Write a model as a results folder of nnU-Net 2; the arguments are those of ``save_bundle``.
+    """Write a model as a results folder of nnU-Net 2; arguments as in ``save_bundle``.
 
     Raises:
-        ModelError: the folder exists, or nnU-Net would give other masks; the message says why. Nothing is written then.
+        ModelError: the folder exists, or nnU-Net would give other masks, with the reason. Nothing is written.
     """
     if folder.exists():
         raise ModelError(f"{folder}: exists already; choose another folder")
@@ -71,7 +71,7 @@ def write_nnunet(
     if postprocessing:
         write_json(folder / f"crossval_results_folds_{'_'.join(sorted(weights))}" / "postprocessing.json", rules)
     write_json(folder / "dataset.json", dataset)
-    write_json(folder / "plans.json", plans)  # last: with it the folder is a model
+    write_json(folder / "plans.json", plans)  # last: it makes the folder a model
     return folder
 
 
@@ -133,12 +133,12 @@ def _reader(plan: Plan, file_ending: str) -> str:
 
 
 def _scheme(how: ChannelNormalization) -> tuple[str, dict[str, float]]:
-    """(nnU-Net's scheme, the numbers that it looks up) for a channel; those of the network's first operation included."""
+    """(nnU-Net's scheme, its numbers) for a channel, including those of the network's first operation."""
     named = {ours: name for name, ours in SCHEMES.items()}
     trivial = (how.input_mean, how.input_std) == (0.0, 1.0)
     if (
         how.scheme == "ct"
-    ):  # clipped and scaled to [0, 1], then the affine of the network: the same as nnU-Net's with other numbers
+    ):  # clipped, scaled to [0, 1], then the network's affine: nnU-Net's scheme with other numbers
         width = how.upper - how.lower
         mean, std = how.lower + how.input_mean * width, how.input_std * width
         named["ct"], trivial = named["ct_zscore"], True
@@ -204,7 +204,7 @@ def _dataset(labels: LabelSchema, channels: tuple[str, ...], file_ending: str) -
 
 
 def _check_overlap(labels: LabelSchema) -> None:
-    """Refuse regions that overlap in a way that painting one over the other loses."""
+    """Refuse regions whose overlap is lost by painting one over the other."""
     plainly = replace(labels, overwrite=True).paint_codes
     count = len(labels.structures)
     if labels.overwrite or labels.paint_codes == plainly:

@@ -1,9 +1,9 @@
 """nnU-Net's ``plans.json`` and ``dataset.json``, in both of their formats, as a Plan and a LabelSchema.
 
-nnU-Net 2 writes a network as ``architecture`` (a class name and its arguments); until 2.4 it wrote its numbers under keys of
-their own (``UNet_class_name``, ``conv_kernel_sizes``, ``pool_op_kernel_sizes`` ...). Names of classes and functions are
-compared with those that are known here and never imported. What is not known is refused by its name: a model that is run in
-another way than it was trained gives plausible, wrong masks.
+nnU-Net 2 writes a network as ``architecture`` (a class name and its arguments); until 2.4, it wrote the numbers under separate
+keys (``UNet_class_name``, ``conv_kernel_sizes``, ``pool_op_kernel_sizes`` ...). Names of classes and functions are compared
+with the supported ones and never imported. Unknown names are refused: a model that is run differently than in training gives
+plausible but wrong masks.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ SCHEMES = {
     "RescaleTo01Normalization": "rescale",
     "RGBTo01Normalization": "rgb",
 }
-READERS = {  # how scans lie in memory: as in their file, or turned to the axes of the patient
+READERS = {  # orientation of scans in memory: as in the file, or along the patient axes
     "SimpleITKIO": "stored",
     "NibabelIO": "stored",
     "NaturalImage2DIO": "stored",
     "Tiff3DIO": "stored",
     "NibabelIOWithReorient": "canonical",
 }
-RESAMPLERS = ("resample_data_or_seg_to_shape", "resample_torch_fornnunet")  # splines; linear interpolation of torch
+RESAMPLERS = ("resample_data_or_seg_to_shape", "resample_torch_fornnunet")  # splines; torch's linear interpolation
 MEASURED = "foreground_intensity_properties_per_channel"
 COARSE_RATIO = 3.0  # nnU-Net's anisotropy threshold
 ITERATIONS = 250_000  # 1000 epochs of 250 steps
 
 
 def settle_configuration(plans: Json, name: str, where: str) -> dict[str, Any]:
-    """A configuration with what it inherits from others filled in.
+    """A configuration with its inherited entries filled in.
 
     Raises:
-        ModelError: there is none of that name, or it inherits from itself.
+        ModelError: no configuration has that name, or it inherits from itself.
     """
     configurations = _part(plans, "configurations", dict, where)
     settled: dict[str, Any] = {}
@@ -75,7 +75,7 @@ def channel_names(dataset: Json, where: str) -> tuple[str, ...]:
 
 
 def label_schema(dataset: Json, where: str) -> LabelSchema:
-    """What the heads mean. Regions are painted in ``regions_class_order``, each over those before it."""
+    """The meaning of the heads. Regions are painted in ``regions_class_order``, each over the earlier ones."""
     try:
         schema = read_labels(dict(_part(dataset, "labels", dict, where)), dataset.get("regions_class_order"))
     except DatasetError as fault:
@@ -101,13 +101,13 @@ def translate_plan(
         plans: content of ``plans.json``.
         configuration: its name, such as ``3d_fullres``.
         channels: of the images, in order.
-        labels: what the outputs of the network mean, and those of the stage before it in a cascade.
-        mirror_axes: axes of the network's input along which predictions may be mirrored, as the checkpoint says.
-        trainer: name of the class that trained it; only told about.
-        where: what messages call the file.
+        labels: meaning of the network's outputs, and of those of the previous stage in a cascade.
+        mirror_axes: axes of the network's input along which predictions may be mirrored, from the checkpoint.
+        trainer: name of the training class, for information only.
+        where: name of the file in messages.
 
     Raises:
-        ModelError: something that is missing, or that would have to be run in a way that is not known here; named.
+        ModelError: a missing or unsupported entry, which is named.
     """
     found = settle_configuration(plans, configuration, where)
     coarse = _coarse_labels(found, labels, where)
@@ -121,7 +121,7 @@ def translate_plan(
         raise ModelError(f"{where}: patch_size has {len(patch)} entries, expected 2 or 3")
     flat = len(patch) == 2
     spacing, shape = (_numbers(found, key, where) for key in ("spacing", "median_image_size_in_voxels"))
-    if flat:  # slices keep their distance, whatever it is
+    if flat:  # slices keep their distance
         spacing = (_numbers(plans, "original_median_spacing_after_transp", where)[0], *spacing[-2:])
         shape = (_numbers(plans, "original_median_shape_after_transp", where)[0], *shape[-2:])
     network = _network(found, len(channels) + (coarse.count if coarse else 0), labels.n_heads, flat, where)
@@ -154,7 +154,7 @@ def translate_plan(
 
 
 def _coarse_labels(found: Json, labels: LabelSchema, where: str) -> CoarseLabels | None:
-    """What the second stage of a cascade reads beside the image; None for every other configuration."""
+    """What the second stage of a cascade reads in addition to the image; None for other configurations."""
     if found.get("previous_stage") is None:
         return None
     order, coarse_order = _resampler(found, "seg", where)
@@ -241,10 +241,10 @@ def _architecture(found: Json, where: str) -> tuple[str, Json]:
 
 
 ANY: Callable[[Any], bool] = lambda value: True  # noqa: E731 - rules of a table
-ARGUMENTS: dict[str, Callable[[Any], bool]] = {  # of both classes, and the values with which our networks are theirs
+ARGUMENTS: dict[str, Callable[[Any], bool]] = {  # of both classes, and the values for which our networks equal theirs
     **dict.fromkeys(("n_stages", "features_per_stage", "kernel_sizes", "strides", "deep_supervision"), ANY),
     **dict.fromkeys(("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder"), ANY),
-    **dict.fromkeys(("conv_bias", "dropout_op", "dropout_op_kwargs"), ANY),  # a bias of zero is none; dropout rests
+    **dict.fromkeys(("conv_bias", "dropout_op", "dropout_op_kwargs"), ANY),  # a bias of zero equals none; dropout is inactive
     "norm_op_kwargs": lambda value: (value or {}).get("eps", 1e-5) == 1e-5 and not (value or {}).get("track_running_stats"),
     "nonlin": lambda value: str(value).endswith("LeakyReLU"),
     "nonlin_kwargs": lambda value: (value or {}).get("negative_slope", 0.01) == 0.01,
@@ -253,7 +253,7 @@ ARGUMENTS: dict[str, Callable[[Any], bool]] = {  # of both classes, and the valu
 
 
 def _refuse_other_arguments(arguments: Json, flat: bool, where: str) -> None:
-    """Whatever makes a network another one than ours of the same numbers."""
+    """Refuse arguments that make a network differ from ours with the same numbers."""
     axes = "2d" if flat else "3d"
     rules = ARGUMENTS | {
         "conv_op": lambda value: str(value).lower().endswith(f"conv{axes}"),

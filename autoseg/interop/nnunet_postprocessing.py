@@ -1,7 +1,7 @@
-"""The post-processing that nnU-Net's cross-validation chose, from ``postprocessing.json`` or ``postprocessing.pkl``.
+"""The post-processing chosen by nnU-Net's cross-validation, from ``postprocessing.json`` or ``postprocessing.pkl``.
 
-Both name one function with its arguments, several times: all but the largest piece of some labels becomes background. The
-pickle is read as plain data; another function is refused by name.
+Both name one function with its arguments, possibly several times: all but the largest component of some labels becomes
+background. The pickle is read as plain data; any other function is refused by name.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def postprocessing_rules(content: bytes | Mapping[str, Any], values: Collection[
     """The rules, in order.
 
     Args:
-        content: of the JSON, or the bytes of the pickle.
-        values: label values that exist.
-        where: what messages call the file.
+        content: content of the JSON, or the bytes of the pickle.
+        values: existing label values.
+        where: name of the file in messages.
 
     Raises:
-        ModelError: damaged, another function than the one above, or labels that do not exist.
+        ModelError: damaged, another function, or labels that do not exist.
     """
     if isinstance(content, bytes):
         pair = read_pickle(content, where, PLAIN | {f"{MODULE}.{FUNCTION}": None})

@@ -1,8 +1,8 @@
-"""The weights of nnU-Net's two U-Nets under our names, and back.
+"""Conversion of the weights of nnU-Net's two U-Nets to our names, and back.
 
-Both programs have the same layers in the same order; what differs are the names, the direction in which decoder stages are
-counted, and that our 2D networks are 3D ones of depth 1. nnU-Net stores the encoder a second time within the decoder, and each
-layer of a block a second time as ``all_modules``; those are copies.
+Both programs have the same layers in the same order. The differences are the names, the direction in which decoder stages are
+counted, and that our 2D networks are 3D networks of depth 1. nnU-Net also stores copies: the encoder inside the decoder, and
+each layer of a block as ``all_modules``.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ RULES: tuple[tuple[str, str], ...] = (  # our name -> theirs; {up} counts decode
 
 
 def expected_weights(spec: NetworkSpec) -> dict[str, torch.Tensor]:
-    """The state dict of the network, without memory: what has which shape."""
+    """The state dict of the network on the meta device: names and shapes."""
     with shapes_alone():
         state: dict[str, torch.Tensor] = build_network(spec).state_dict()
     return state
 
 
 def theirs(name: str, spec: NetworkSpec) -> str | None:
-    """nnU-Net's name of one of our weights; None for the constants of the input, which it does not have."""
+    """nnU-Net's name for one of our weights; None for the input constants, which it does not have."""
     for pattern, target in RULES:
         if found := re.match(pattern, name):
             up = len(spec.features) - 2 - int(found[1]) if found.groups() else 0
@@ -59,18 +59,18 @@ def from_nnunet(
     trainer: str,
     absent: Callable[[str], bool] = lambda name: False,
 ) -> dict[str, torch.Tensor]:
-    """Our state dict.
+    """Our state dict from nnU-Net's weights.
 
     Args:
-        spec: the network that the plan describes.
+        spec: the network of the plan.
         weights: ``network_weights`` of a checkpoint.
-        where: what messages call the file.
-        trainer: name of the class that trained it, for messages.
-        absent: whether a weight of theirs may be missing, because a plan says that its layer has none: a bias, or the scale and
-            shift of a normalisation. Zeros and ones stand in for it.
+        where: name of the file in messages.
+        trainer: name of the training class, for messages.
+        absent: whether one of their weights may be missing, because the plan has none for its layer: a bias, or the scale and
+            shift of a normalisation. Zeros and ones replace it.
 
     Raises:
-        ModelError: a layer that is missing, left over or of another shape; the first of them is named.
+        ModelError: a layer that is missing, left over or of another shape; names the first one.
     """
     flat = all(kernel[0] == 1 for kernel in spec.kernels)
     refusal = (
@@ -104,9 +104,9 @@ def from_nnunet(
 
 
 def to_nnunet(spec: NetworkSpec, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """nnU-Net's state dict of our network, its copies included; the inverse of ``from_nnunet``.
+    """nnU-Net's state dict of our network, including its copies; the inverse of ``from_nnunet``.
 
-    nnU-Net always has the heads of deep supervision: where our network has none they are zeros, which prediction does not use.
+    nnU-Net always has deep-supervision heads: if our network has none, they are zeros, which prediction does not use.
     """
     flat = all(kernel[0] == 1 for kernel in spec.kernels)
     whole = replace(spec, deep_supervision=True)

@@ -1,8 +1,8 @@
-"""A model as one ONNX file, for programs without torch, and a JSON beside it that says how to use it.
+"""A model as one ONNX file, for programs without torch, and a JSON file that describes its use.
 
 The graph maps one window to logits: ``image`` (1, C, z, y, x) float32, of the size of the training patch, to ``logits``
-(1, K, z, y, x), the mean over folds. What comes before and after (orientation, crop, normalisation, resampling, windows, and
-the way back) is not in the graph; the JSON has it in words and in numbers, the whole plan included.
+(1, K, z, y, x), the mean over folds. The steps before and after (orientation, crop, normalisation, resampling, windows, and
+their inverse) are not in the graph; the JSON describes them in words and numbers, including the whole plan.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["write_onnx"]
 
 FORMAT = "autoseg onnx 1"
 OPSET = 20
-MAX_BYTES = 2**31 - 2**20  # what one protobuf file can hold
+MAX_BYTES = 2**31 - 2**20  # limit of one protobuf file
 
 READING = (
     "Turn the scan to plan.orientation (canonical: axes z, y, x run to the head, the front and the right), then permute axes "
@@ -67,11 +67,11 @@ def write_onnx(
         path: ends in ``.onnx``.
         networks: of the folds, in evaluation mode, on the CPU.
         plan, labels: of the model.
-        about: more to say in the JSON, such as the digest of the model.
+        about: further entries of the JSON, such as the digest of the model.
 
     Raises:
         AutosegError: the packages ``onnx`` and ``onnxscript`` are not installed.
-        ModelError: the file exists or has another ending, or the weights are too many for one file.
+        ModelError: the file exists or has another ending, or the weights are too large for one file.
     """
     if path.suffix != ".onnx":
         raise ModelError(f"{path}: expected a name that ends in .onnx")
@@ -108,7 +108,7 @@ def write_onnx(
 
 
 def _without_traces(program: Any) -> Any:
-    """The program without the lines of code that made it, which say where they lie on this machine."""
+    """The program without its source positions, which contain paths of this machine."""
     model = program.model
     for graph in (model.graph, *model.functions.values()):
         for part in (graph, *graph.all_nodes()):
@@ -129,7 +129,7 @@ def _program(network: torch.nn.Module, image: torch.Tensor) -> Any:
     level = logging.getLogger("torch.onnx").level
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what the exporter does inside; the result is checked in the tests
+            warnings.simplefilter("ignore")  # about the exporter's internals; tests check the result
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)
             return torch.onnx.export(
                 network,

@@ -1,4 +1,4 @@
-"""The statement of each decision of a planner or a training run, by what it is about; numbers are those of the plan."""
+"""The statement of each decision of a planner or a training run, by its subject; numbers are those of the plan."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCHEMES: Mapping[str, str] = {
 
 
 def normalization(how: ChannelNormalization) -> Statement:
-    """How the intensities of a channel were brought to the network."""
+    """How the intensities of a channel were normalised."""
     told = SCHEMES.get(how.scheme, "were normalised by the scheme {scheme}")
     values = {name: number(getattr(how, name)) for name in ("lower", "upper", "mean", "std")}
     where = " Only voxels other than zero counted." if how.use_mask else ""
@@ -109,45 +109,45 @@ def _low_resolution(plan: Plan, why: Decision) -> Statement:
 
 
 def _of_data(plan: Plan, why: Decision) -> Statement:
-    """A fact about the data that a reader should know; what to do about it is for the user."""
+    """A fact about the data for the reader; the advice to the user is left out."""
     return Statement(f"The data hold {why.what} ({why.numbers}).")
 
 
 def _own_words(plan: Plan, why: Decision) -> Statement:
-    """The decision as it was told."""
+    """The decision in its own words."""
     numbers = f" ({why.numbers})" if why.numbers else ""
     told = why.chosen.replace("`", "'")
     return Statement(f"{why.what[0].upper()}{why.what[1:]}: {told}; {why.rule}{numbers}.")
 
 
 def _told_elsewhere(plan: Plan, why: Decision) -> Statement:
-    """What the training itself says, or concerns no reader of a paper."""
+    """Nothing: the training statements say it, or it does not concern readers of a paper."""
     return NOTHING
 
 
 Tell = Callable[[Plan, Decision], Statement]
 
-DECISIONS: Mapping[str, Tell] = {  # ``Decision.what``, or with a blank at the end how it begins -> its statement
+DECISIONS: Mapping[str, Tell] = {  # ``Decision.what``, or its start if the key ends with a space -> statement
     "axis order": _axis_order,
     "spacing": _spacing,
     "resampling": _resampling,
     "normalisation of ": _told_elsewhere,  # channel by channel, with the numbers of the plan
     "patch": _patch,
-    "network in place of the plan's": _told_elsewhere,  # the network is told as it is
+    "network in place of the plan's": _told_elsewhere,  # the network is described as used
     "network": _told_elsewhere,
     "self-attention": _attention,
-    "batch size": _told_elsewhere,  # the batch of the training is told
+    "batch size": _told_elsewhere,  # the batch of the training run is described
     "memory": _told_elsewhere,
     "batch Dice": _batch_dice,
     "mirroring": _mirroring,
-    "iterations": _told_elsewhere,  # the length of the training is told
+    "iterations": _told_elsewhere,  # the length of the training run is described
     "low resolution": _low_resolution,
     "slices": _own_words,
     "3D for 2D data": _own_words,
     "two kinds of scans ": _of_data,
     "scans with unusual spacing": _of_data,
     "coarse stage": _own_words,
-    "cascade": _told_elsewhere,  # the input of the network is told
+    "cascade": _told_elsewhere,  # the input of the network is described
     "plan": _own_words,
     "weights": _own_words,
     "orientation of scans": _own_words,
@@ -169,12 +169,12 @@ DECISIONS: Mapping[str, Tell] = {  # ``Decision.what``, or with a blank at the e
 
 
 def statement_of(plan: Plan, why: Decision) -> Statement:
-    """What a decision says in a paper; one of another package's planner in its own words."""
+    """The statement of a decision for a paper; decisions of external planners keep their own words."""
     begins = (what for what in DECISIONS if what.endswith(" ") and why.what.startswith(what))
     return DECISIONS.get(why.what if why.what in DECISIONS else next(begins, ""), _own_words)(plan, why)
 
 
 def planned(plan: Plan) -> tuple[Statement, ...]:
-    """What a plan says of a data set's grid, intensities and patches."""
+    """The statements of a plan on grid, intensities and patches."""
     decided = [statement_of(plan, why) for why in plan.decisions]
     return (*decided, *(normalization(how) for how in plan.normalization))

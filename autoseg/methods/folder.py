@@ -1,4 +1,4 @@
-"""The methods text of a folder, from the records that lie in it."""
+"""The methods text of a folder, from its records."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SOFTWARE: Mapping[str, str] = {"autoseg": "autoseg", "torch": "paszke2019pytorch
 
 @dataclass(frozen=True)
 class Methods:
-    """A methods section: its sections, and the names of the records that its numbers come from."""
+    """A methods text: its sections, and the names of the records of its numbers."""
 
     sections: tuple[Section, ...]
     records: tuple[str, ...]
@@ -63,10 +63,10 @@ def methods_of(folder: Path, model: ModelAbout | None = None) -> Methods | None:
     """The methods text of a fold, of predictions, an evaluation, a comparison or a study.
 
     Args:
-        model: of the folder ``folder`` itself, where it is a model's.
+        model: the model, if ``folder`` is a model folder.
 
     Returns:
-        Methods; None where no such records lie there.
+        Methods; None if there are no such records.
 
     Raises:
         AutosegError: a damaged record.
@@ -92,7 +92,7 @@ def methods_of(folder: Path, model: ModelAbout | None = None) -> Methods | None:
 
 
 def _of_fold(folder: Path, fold: FoldRecord) -> Methods:
-    """A training run, and the scores of the cases that it did not see."""
+    """A training run, and the scores of its validation cases."""
     task, results = fold.task, folder / VALIDATION
     sections = [_data(task.plan, task.labels, []), _network(task.plan)]
     sections.append(_training(task.plan, "Training", [about_training(folder, fold)]))
@@ -130,7 +130,7 @@ def about_training(folder: Path, fold: FoldRecord) -> TrainedAbout:
 def _of_model(model: ModelAbout) -> Iterable[Section]:
     yield _data(model.plan, model.labels, model.channels)
     yield _network(model.plan, model.networks)
-    alike: dict[str, dict[str, TrainedAbout]] = {}  # folds that were trained in the same way share a section
+    alike: dict[str, dict[str, TrainedAbout]] = {}  # folds trained in the same way share a section
     for name, run in model.info.folds.items():
         way = digest([run.recipe, run.batch_size, run.device, run.precision, bool(run.start)])
         alike.setdefault(way, {})[name] = run
@@ -186,7 +186,7 @@ def _training(plan: Plan, heading: str, runs: Sequence[TrainedAbout]) -> Section
 
 
 def _known(cls: type[T], found: dict[str, Any]) -> T | None:
-    """The record; None where there is none, or it is of a version that knew others."""
+    """The record; None if there is none, or if its version had other fields."""
     try:
         return from_json(cls, found, strict=False) if found else None
     except RecordError:
@@ -194,7 +194,7 @@ def _known(cls: type[T], found: dict[str, Any]) -> T | None:
 
 
 def _evaluation(path: Path) -> Section:
-    from autoseg.evaluation.report import read_report  # a fifth of a second, which predictions alone need not
+    from autoseg.evaluation.report import read_report  # takes a fifth of a second, not needed for predictions alone
     from autoseg.methods.results import evaluated, scores_table
 
     report = read_report(path)

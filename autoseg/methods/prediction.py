@@ -1,4 +1,4 @@
-"""What predictions say in a paper."""
+"""The methods statements of predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation and a comparison say in a paper."""
+"""The methods statements of an evaluation and of a comparison."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from autoseg.methods.statement import NOTHING, Statement, joined, named, number
 __all__ = ["CONSTANTS", "compared", "differences_table", "evaluated", "scores_table"]
 
 CONFIDENCE = 95  # percent, of all intervals
-# numbers that stand in no record, because they are the same for all results
+# numbers in no record, because they are the same for all results
 CONSTANTS: Mapping[str, float] = {"confidence": CONFIDENCE, "resamples": RESAMPLES, "level": LEVEL, "perfect": 1, "missed": 0}
 
-METRICS: Mapping[str, Statement] = {  # metric -> how it is called, with its source
+METRICS: Mapping[str, Statement] = {  # metric -> its name and source
     "dice": Statement("Dice coefficient", ("dice1945",)),
     "iou": Statement("intersection over union (IoU)", ("jaccard1912",)),
     "nsd": Statement("normalised surface Dice (NSD)", ("nikolov2021surface",)),
@@ -34,7 +34,7 @@ METRICS: Mapping[str, Statement] = {  # metric -> how it is called, with its sou
 
 
 def evaluated(report: Report) -> tuple[Statement, ...]:
-    """How predictions were scored, and what came of it."""
+    """How predictions were scored, and the results."""
     count, failed = len(report.cases), len(report.failures)
     told = [METRICS[name] for name in METRICS if name in report.metrics]
     cites = tuple(dict.fromkeys(key for one in told for key in ("taha2015metrics", "maierhein2024reloaded", *one.cites)))
@@ -99,7 +99,7 @@ def compared(record: ComparisonRecord) -> tuple[Statement, ...]:
 
 
 def differences_table(record: ComparisonRecord) -> str:
-    """What the first network scores more than each other one."""
+    """Differences of the first network to each other one."""
     lines = [[f"{record.networks[0].name} minus" if record.networks else "", "metric", "cases", "difference", "p"]]
     rows: Iterable[tuple[str, str, Difference]] = (
         (name, metric, one) for metric, others in record.differences.items() for name, one in others.items()

@@ -1,4 +1,4 @@
-"""Sentences with their citations, and how numbers stand in them."""
+"""Sentences with their citations, and the format of numbers in them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["NOTHING", "Section", "Statement", "joined", "named", "number", "size
 
 @dataclass(frozen=True)
 class Statement:
-    """``text`` is one sentence or more, ``cites`` are keys of ``references.bib`` that stand behind the last one."""
+    """``text`` is one or more sentences; ``cites`` are keys of ``references.bib``, cited after the last one."""
 
     text: str = ""
     cites: tuple[str, ...] = ()
 
     def markdown(self) -> str:
-        """The text with its citations, as pandoc reads them."""
+        """The text with its citations in pandoc's syntax."""
         if not self.cites:
             return self.text
         keys = "; ".join(f"@{key}" for key in self.cites)
@@ -29,14 +29,14 @@ NOTHING = Statement()
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and its statements, which make one paragraph; ``table`` is Markdown that follows it."""
+    """A heading and its statements, which form one paragraph; ``table`` is Markdown after it."""
 
     heading: str
     statements: tuple[Statement, ...]
     table: str = ""
 
     def markdown(self) -> str:
-        """The section, or '' where there is nothing to say."""
+        """The section as Markdown, or '' if it is empty."""
         told = " ".join(one.markdown() for one in self.statements if one.text)
         body = "\n\n".join(part for part in (told, self.table) if part)
         return f"## {self.heading}\n\n{body}\n" if body else ""
@@ -47,7 +47,7 @@ class Section:
 
 
 def number(value: float) -> str:
-    """A number as a paper prints it: whole numbers whole, others with up to six digits."""
+    """A number as printed in a paper: whole numbers as integers, others with up to six digits."""
     return str(round(value)) if float(value).is_integer() else f"{value:.6g}"
 
 
@@ -63,5 +63,5 @@ def joined(words: Iterable[str]) -> str:
 
 
 def named(names: Iterable[str]) -> str:
-    """Names that anybody chose, such as those of structures, as words of a sentence: nothing in them is markup."""
+    """Names chosen by users, such as of structures, as words of a sentence, with markup escaped."""
     return joined(re.sub(r"([\\`*<>\[\]@])", r"\\\1", " ".join(name.split())) for name in names)

@@ -1,4 +1,4 @@
-"""What a training run says in a paper: every setting of the recipe has a statement, with the values of the run."""
+"""The methods statements of a training run: one for every setting of the recipe, with the values of the run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Tell = Callable[[Recipe, TrainedAbout, Plan], Statement]
 
 
 def _cases(runs: Sequence[TrainedAbout]) -> Statement:
-    """On how many cases; of several runs, one for each fold."""
+    """The number of training cases; for several runs, of each fold."""
     if not all(run.training for run in runs):
         return NOTHING
     start = " Training started from the weights of a trained model." if runs[0].start else ""
@@ -165,11 +165,11 @@ def _precision(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
 
 
 def _of_no_concern(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
-    """What changes no result."""
+    """Nothing: the setting changes no result."""
     return NOTHING
 
 
-SETTINGS: Mapping[str, Tell] = {  # field of Recipe -> the statement that tells it; statements stand in this order
+SETTINGS: Mapping[str, Tell] = {  # field of Recipe -> its statement; statements appear in this order
     "name": _of_no_concern,
     "loss": _loss,
     "deep_supervision": _loss,
@@ -209,11 +209,11 @@ SETTINGS: Mapping[str, Tell] = {  # field of Recipe -> the statement that tells 
 
 
 def trained(recipe: Recipe | None, runs: Sequence[TrainedAbout], plan: Plan) -> tuple[Statement, ...]:
-    """What the training runs of folds say that were trained alike.
+    """The statements of the training runs of folds that were trained alike.
 
     Args:
-        recipe: None where nobody knows it, as of older models: then only how long the runs were is told.
-        runs: one at least.
+        recipe: None if unknown, as in older models: then only the length of the runs is stated.
+        runs: at least one.
     """
     if recipe is None:
         return (_length(runs),)

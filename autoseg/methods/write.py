@@ -1,7 +1,6 @@
-"""``methods.md`` and ``references.bib``: written whole, and never over what a person or another program wrote.
+"""Writes ``methods.md`` and ``references.bib`` completely, and never over files of a person or another program.
 
-Each file ends with a comment that holds the digest of the rest. What has no such comment, or has been edited since, is not
-ours any more and stays.
+Each file ends with a comment that contains the digest of the rest. A file without that comment, or edited since, is kept.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ MARK = re.compile(r"(?:<!-- autoseg ([0-9a-f]{16}) -->|% autoseg ([0-9a-f]{16}))
 
 
 def write_methods(folder: Path, methods: Methods) -> tuple[Path, ...]:
-    """Write both files, or leave what is not ours, with a warning; what says the same already is not touched.
+    """Write both files; files that are not ours are kept, with a warning, and unchanged files are not touched.
 
     Args:
-        folder: for them.
+        folder: output folder.
 
     Returns:
-        the paths of the files that say it now.
+        the paths of the files with the current text.
 
     Raises:
-        FileError: they cannot be written.
+        FileError: the files cannot be written.
     """
     written = []
     texts = {
@@ -57,24 +56,24 @@ def write_methods(folder: Path, methods: Methods) -> tuple[Path, ...]:
 
 
 def try_methods(folder: Path, model: ModelAbout | None = None) -> tuple[Path, ...]:
-    """``write_methods`` as the last step of other work: what goes wrong is said, and the work stays done.
+    """``write_methods`` as the last step of other work: errors are logged, and the work stays done.
 
     Args:
-        folder: of records, or of the ``model``.
-        model: where it is a model.
+        folder: folder of records, or of the ``model``.
+        model: the model, if it is a model folder.
     """
     try:
         found = methods_of(folder, model)
         if found is None:
             return ()
         return write_methods(folder, found)
-    except Exception as fault:  # noqa: BLE001 - results that are written must not be lost to a text about them
+    except Exception as fault:  # noqa: BLE001 - finished results must not be lost because of their methods text
         logger.warning("no %s for %s: %s", METHODS, folder, fault if isinstance(fault, AutosegError) else repr(fault))
         return ()
 
 
 def _read(path: Path) -> str | None:
-    """What stands there; None where nothing does, '' for what is no text file."""
+    """The text of a file; None if it does not exist, '' if it is not a text file."""
     if not (path.exists() or path.is_symlink()):
         return None
     try:

@@ -1,6 +1,6 @@
-"""What can be asked of each verb, as frozen values. The command line's flags are made from them (``autoseg.cli.flags``).
+"""The options of each verb, as frozen values. The command line's flags are made from them (``autoseg.cli.flags``).
 
-Fields with a flag come with its spelling; their meaning stands in the class's ``Attributes:``, which is also the flag's help.
+Fields with a flag declare its spelling; their meaning is in the class's ``Attributes:``, which is also the flag's help.
 Nothing heavy is imported here, so that ``--help`` is quick.
 """
 
@@ -48,13 +48,13 @@ OnDone = Callable[[Any], object]
 
 
 def silent(title: str, total: int) -> OnDone:
-    """Show no progress: ``progress(title, total)`` returns what is called with the Outcome of each case."""
+    """Show no progress: ``progress(title, total)`` returns a function to call with the Outcome of each case."""
     return lambda outcome: None
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how work is done; no result depends on it but by rounding.
+    """Where and how work is done; results depend on it only by rounding.
 
     Attributes:
         device: auto (default), cpu, cuda, cuda:1, mps
@@ -62,8 +62,8 @@ class Runtime:
         engine: what computes the cases, or the folds of a study: local (default), dask (processes of this machine), or
             dask:ADDRESS (a cluster)
         fresh: do everything again and replace what is there
-        progress: ``progress(title, total)`` returns what is called with the Outcome of each case
-        elsewhere: nothing is computed here, and the device is that of another machine
+        progress: ``progress(title, total)`` returns a function to call with the Outcome of each case
+        elsewhere: nothing is computed here; the device belongs to another machine
     """
 
     device: str = option("auto", text, "DEVICE")
@@ -278,7 +278,7 @@ class SurfaceOptions:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that the files depend on, as JSON; without what is as it was before there was a choice."""
+        """Everything the files depend on, as JSON; newer options are left out at their defaults."""
         settings = {"formats": list(self.formats), "decimate": self.decimate, "coordinates": self.coordinates}
         return {**settings, **({"shared": True} if self.shared else {})}
 

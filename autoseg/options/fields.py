@@ -1,8 +1,8 @@
 """Options are values: fields of frozen dataclasses, from which the command line makes its flags.
 
-``option`` declares a field and how its flag is spelt; what the flag does stands once, in the ``Attributes:`` of the class.
-A field of another options class adds that class's flags. A field made with plain ``dataclasses.field`` has no flag: it is for
-callers in Python.
+``option`` declares a field and the spelling of its flag. What the flag does is described once, in the ``Attributes:`` of the
+class. A field of another options class adds that class's flags. A field made with plain ``dataclasses.field`` has no flag; it
+is for callers in Python.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Flag:
     Attributes:
         name: such as ``--no-mirror``; None for ``--`` and the name of the field.
         parse: text -> value; raises ValueError with what was expected and found. None for a switch that takes no text.
-        metavar: the text in the help.
-        choices: the values there are.
-        bare: value of the flag without a text, where it may stand alone.
+        metavar: placeholder in the help.
+        choices: the permitted values.
+        bare: value of the flag without text, if it may be given alone.
         group: options of one group exclude each other.
         many: may be given several times; the values are collected in a tuple.
     """
@@ -54,9 +54,9 @@ def flag_of(field: dataclasses.Field[Any]) -> Flag | None:
 
 
 def descriptions(cls: type, mark: str = "") -> dict[str, str]:
-    """{field: what it is}, from the ``Attributes:`` in the docstring of a class; lines that belong together are joined.
+    """{field: description}, from the ``Attributes:`` in the docstring of a class; continued lines are joined.
 
-    One entry may tell of several fields, as ``a, b: ...``. ``mark`` stands around code instead of the docstring's two signs.
+    One entry may describe several fields, as ``a, b: ...``. ``mark`` replaces the two backticks around code.
     """
     _, _, text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
     found: dict[str, str] = {}

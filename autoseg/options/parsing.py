@@ -1,4 +1,4 @@
-"""Texts of a command line as values; a text that does not fit is a ValueError that says what was expected and found."""
+"""Parsers for command-line texts. A wrong text is a ValueError that says what was expected and found."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ path = text
 
 
 def names(value: str) -> tuple[str, ...]:
-    """'a,b' as ("a", "b"); each once, in order; 'none' and '' as ()."""
+    """'a,b' as ("a", "b"), in order, without repeats; 'none' and '' as ()."""
     found = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
     return () if found == ("none",) else found
 
@@ -106,7 +106,7 @@ def shard(value: str) -> tuple[int, int]:
 
 
 def setting(value: str) -> tuple[str, Any]:
-    """'key=value' as a pair; the value is JSON, or a text where it is not."""
+    """'key=value' as a pair; the value is parsed as JSON, or kept as text if it is not JSON."""
     key, sign, word = value.partition("=")
     if not sign or not key:
         raise ValueError(f"expected KEY=VALUE, found {value!r}")
@@ -114,5 +114,5 @@ def setting(value: str) -> tuple[str, Any]:
         return key, json.loads(word)
     except json.JSONDecodeError:
         return key, word
-    except (ValueError, RecursionError) as fault:  # thousands of digits, of brackets within brackets
+    except (ValueError, RecursionError) as fault:  # thousands of digits or of nested brackets
         raise ValueError(f"{key}: expected a number, a list or a text, found one without end") from fault

@@ -1,1 +1,1 @@
-"""A data-set folder made of what a layout found: which files it has, what they are made of, and what describes them."""
+"""A data-set folder from what a layout found: its files, their sources, and its description."""

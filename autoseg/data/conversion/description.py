@@ -1,4 +1,4 @@
-"""What describes a converted data set: the meaning of its values, and its ``dataset.json``."""
+"""The description of a converted data set: the meaning of its label values, and its ``dataset.json``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, A
 
 
 def refused_names(cases: Iterable[FoundCase]) -> list[Finding]:
-    """An error for each case whose name cannot be that of its files."""
+    """An error for each case whose name cannot be used as a file name."""
     faults = [(case.id, fault_of_name(case.id)) for case in cases]
     remedy = "Rename the case, without / and \\."
     return [
@@ -55,10 +55,10 @@ def refused_names(cases: Iterable[FoundCase]) -> list[Finding]:
 
 @dataclass(frozen=True)
 class Description:
-    """What the ``dataset.json`` of a folder says; where files stay in their place (``mode`` ``reference``) it lists them.
+    """The content of a ``dataset.json``; it lists the files if they stay in place (``mode`` ``reference``).
 
     Attributes:
-        labels: keys about the meaning of values.
+        labels: keys for the meaning of label values.
         ending: of the files.
     """
 
@@ -70,7 +70,7 @@ class Description:
     ending: str
 
     def of(self, cases: Sequence[FoundCase], parts: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
-        """The ``dataset.json`` for these cases, made of these parts."""
+        """The ``dataset.json`` for these cases and their parts."""
         about = {
             "name": self.folder.name,
             **self.found.about,
@@ -91,7 +91,7 @@ class Description:
 
 
 def _listed(case: FoundCase, parts: Sequence[Part], folder: Path) -> dict[str, Any]:
-    """The entry of a case under ``dataset``: paths from the folder where source and folder move together."""
+    """The entry of a case under ``dataset``; paths are relative to the folder if source and folder move together."""
 
     def path_of(part: Part) -> str:
         if part.target:

@@ -1,4 +1,4 @@
-"""What lies in a source: its cases as a layout finds them, and each of them read."""
+"""The content of a source: the cases that a layout finds, and the files of each, read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYOUT_OPTIONS = ("cine", "labels", "channels", "names", "ignore", "derivative",
 
 
 def find_source(layout: str, source: Path, options: ConvertOptions) -> tuple[FoundDataset, dict[str, Any]]:
-    """(what the layout finds, the options it was given); an option that it does not have is an error."""
+    """(what the layout finds, the options passed to it); an option that the layout lacks is an error."""
     asked = {name: getattr(options, name) for name in LAYOUT_OPTIONS}
     given = {name: value for name, value in asked.items() if value is not None and value is not False}  # 0 is a value
     chosen = {name: os.path.abspath(value) if name in PATHS else value for name, value in given.items()}
@@ -38,7 +38,7 @@ def find_source(layout: str, source: Path, options: ConvertOptions) -> tuple[Fou
 
 
 def read_source(found: FoundDataset, runtime: Runtime) -> list[SeenCase]:
-    """Every case, read; a fault that is no finding is raised."""
+    """Read every case; a fault that is not a finding is raised."""
     groups = [tuple(group) for _, group in groupby(found.cases, key=lambda case: case.images[0].path)]
     outcomes = map_cases(
         partial(see_cases, channels=found.channels),

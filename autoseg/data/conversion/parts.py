@@ -1,4 +1,4 @@
-"""The files of a converted case: each stays where it is, is linked or copied, or is written anew."""
+"""The files of a converted case: each stays in place, is linked or copied, or is written new."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from autoseg.ledger import Journal, Line
 
 __all__ = ["Part", "make_part", "parts_of", "usual_ending"]
 
-ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}  # a header with its voxels elsewhere is not linked or copied alone
+ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}  # a header with separate voxels is not linked or copied alone
 
 Combination = frozenset[str]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of the data set: how it comes about, from what, and where it is to stand (None: it stays where it is).
+    """One file of the data set: how it is made, from what, and its target path (None: it stays in place).
 
-    ``make`` writes to the path that it is given; None for a link or a copy of the one source.
+    ``make`` writes to the given path; None for a link or a copy of the single source.
     """
 
     sources: tuple[Path, ...]
@@ -51,14 +51,14 @@ class Part:
 
 
 def usual_ending(cases: Iterable[SeenCase], mode: str) -> str:
-    """The ending of most images; that of the data set."""
+    """The most common ending of the images, used for the data set."""
     endings = Counter(ending_of(source.path) for case in cases for source in case.case.images)
     ending = endings.most_common(1)[0][0]
     return ending if mode == "reference" else ONE_FILE.get(ending, ending)
 
 
 def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mode: str) -> list[Part]:
-    """The files of a case: one Part for each image, and one for its label if it has one.
+    """The files of a case: one Part for each image, and one for its label, if any.
 
     Args:
         values: {combination of structures: label value} where structures come in separate files.
@@ -69,7 +69,7 @@ def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mod
 
     def part(source: Source, target: str, make: Callable[[Source, Path], None] = _write_volume) -> Part:
         key = digest_of(json.dumps([seen.digests[source.path], source.volume, target, mode]).encode())
-        other = not source.path.name.lower().endswith(ending) or is_slicer_segmentation(source.path)  # which may be cropped
+        other = not source.path.name.lower().endswith(ending) or is_slicer_segmentation(source.path)  # Slicer's may be cropped
         if source.volume is not None or (mode != "reference" and other):
             return Part((source.path,), target, key, partial(make, source))
         return Part((source.path,), None if mode == "reference" else target, key)
@@ -90,7 +90,7 @@ def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mod
 
 
 def make_part(part: Part, journal: Journal, mode: str) -> tuple[Line, bool]:
-    """Write, link or copy a file unless it is there; its entry in the journal, and whether it is new."""
+    """Write, link or copy a file unless it exists; returns its journal entry, and whether it is new."""
     assert part.target is not None
     if journal.claim(part.target, part.key):
         return journal.entries[part.target], False
@@ -105,19 +105,19 @@ def make_part(part: Part, journal: Journal, mode: str) -> tuple[Line, bool]:
 
 
 def _write_volume(source: Source, path: Path) -> None:
-    """One volume of a file, or all of a file of another type, in its own number type."""
+    """Write one volume of a file, or a whole file of another type, with its own number type."""
     content = read_image(source)
     like = source.path if FORMATS[ending_of(source.path)] is FORMATS[ending_of(path)] else None
     FORMATS[ending_of(path)].write(path, content.data, content.geometry, like)
 
 
 def _write_label(image: Path, source: Source, path: Path) -> None:
-    """A label map as another type of file; a DICOM segmentation on the grid of the image."""
+    """Write a label map as another file type; a DICOM segmentation on the grid of the image."""
     write_label_volume(read_label_volume(source.path, onto=read_geometry(image)), path)
 
 
 def _write_renumbered(case: FoundCase, path: Path) -> None:
-    """The label map of a case with other values."""
+    """Write the label map of a case with new values."""
     assert case.label is not None
     volume, table = read_label_volume(case.label, onto=read_geometry(case.images[0].path)), dict(case.renumber)
     found, codes = np.unique(volume.data, return_inverse=True)
@@ -126,7 +126,7 @@ def _write_renumbered(case: FoundCase, path: Path) -> None:
 
 
 def _write_combined(masks: tuple[tuple[str, Path], ...], values: Mapping[Combination, int], image: Path, path: Path) -> None:
-    """The label map of structures in separate files, on the grid of the image."""
+    """Write one label map from structures in separate files, on the grid of the image."""
     geometry = read_file(image).geometry
     codes, combinations = combine(((name, mask_of(file, name, geometry).data[0] != 0) for name, file in masks), geometry.shape)
     table = np.array([values[frozenset(combination)] for combination in combinations])
@@ -134,7 +134,7 @@ def _write_combined(masks: tuple[tuple[str, Path], ...], values: Mapping[Combina
 
 
 def _place(source: Path, path: Path, mode: str) -> str:
-    """Link or copy a file; which of the two it was."""
+    """Link or copy a file; returns which of the two it was."""
     if mode == "link":
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Write a data set: the files of every case, then what describes them; the journal says what is there already."""
+"""Write a data set: the files of every case, then its description; the journal lists finished files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Made:
-    """Cases by part, files written and files that were there, and sentences about cases that could not be written."""
+    """Cases by part, files written, files that existed, and sentences about cases that could not be written."""
 
     training: int
     test: int
@@ -53,7 +53,7 @@ class WriteCase:
 def write_dataset(
     about: Description, journal: Journal, good: Sequence[SeenCase], values: Mapping[Combination, int], runtime: Runtime
 ) -> Made:
-    """Everything that has to be written.
+    """Write all files of a data set.
 
     Args:
         values: {combination of structures: label value} where structures come in separate files.
@@ -91,15 +91,15 @@ def write_dataset(
 
 
 def _remove_stale(journal: Journal, wanted: set[str]) -> None:
-    """Take away files of an earlier run whose cases are no longer part of the data."""
+    """Remove files of an earlier run whose cases no longer belong to the data."""
     for file in set(journal.entries) - wanted - {"dataset.json", "splits.json"}:
         (journal.path.parent / file).unlink(missing_ok=True)
 
 
 def _write_json(journal: Journal, name: str, value: Any) -> None:
-    """Write a JSON file of the data set; one that somebody edited since stays as it is."""
+    """Write a JSON file of the data set; a file edited since is left unchanged."""
     path: Path = journal.path.parent / name
-    is_same = path.is_file() and read_json(path) == to_json(value)  # a kill may have come before the record
+    is_same = path.is_file() and read_json(path) == to_json(value)  # killed before the record was written
     if journal.is_edited(name) and not is_same:
         logger.warning("%s was edited and stays as it is", path)
         return

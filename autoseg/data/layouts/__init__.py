@@ -1,4 +1,4 @@
-"""Arrangements of files that ``autoseg convert`` understands. A layout is a function, see ``found.py``."""
+"""File layouts that ``autoseg convert`` understands. A layout is a function, see ``found.py``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """ACDC (MICCAI 2017): one folder per patient with the heart in end diastole and end systole.
 
 ``training/patient001/``: ``Info.cfg`` (ED, ES, Group, Height, NbFrame, Weight), ``patient001_frame01.nii.gz``,
-``patient001_frame01_gt.nii.gz``, ``patient001_4d.nii.gz``; ``testing`` alike. The two folders may be missing.
+``patient001_frame01_gt.nii.gz``, ``patient001_4d.nii.gz``; likewise in ``testing``. The two folders may be missing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ STRUCTURES = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 ABOUT = {"name": "ACDC", "reference": "Bernard et al., IEEE TMI 2018", "licence": "CC BY-NC-SA 4.0"}
 
 
-Files = dict[Any, Any]  # what is kept about a patient, see ``find``
+Files = dict[Any, Any]  # the files of a patient, see ``find``
 
 
 def find(source: AnyPath, *, cine: bool = False) -> FoundDataset:
-    """The frames ED and ES of every patient; with ``cine`` also each frame of the 4D series, as test cases."""
+    """The ED and ES frames of every patient; with ``cine`` also each frame of the 4D series, as test cases."""
     patients: dict[str, Files] = defaultdict(dict)  # patient -> {"info", "4d", (frame, is label): path}
     for path, parts in files_below(source).items():
         if match := NAME.fullmatch(path.name):
@@ -59,13 +59,13 @@ def find(source: AnyPath, *, cine: bool = False) -> FoundDataset:
 
 
 def _read_info(path: Path) -> dict[str, str]:
-    """The lines ``Key: value`` of an Info.cfg; {} where there is none."""
+    """The lines ``Key: value`` of an Info.cfg; {} if there is none."""
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return {key.strip(): value.strip() for key, found, value in (line.partition(":") for line in lines) if found}
 
 
 def _frames(patient: str, files: Files, info: dict[str, str]) -> tuple[list[FoundCase], list[Finding]]:
-    """(cases, findings) of end diastole and end systole; without an Info.cfg, of all frames that are there."""
+    """(cases, findings) of end diastole and end systole; of all frames found if there is no Info.cfg."""
     findings = []
     frames = [int(info[key]) for key in ("ED", "ES") if info.get(key, "").isdigit()]
     if len(frames) < 2:
@@ -94,7 +94,7 @@ def _cine(patient: str, files: Files, info: dict[str, str]) -> tuple[list[FoundC
 
 
 def _readable(info: dict[str, str]) -> dict[str, float | str]:
-    """What a person or a study asks about a patient: numbers with their units, the rest as text."""
+    """Information on a patient under readable names: numbers with their units, the rest as text."""
     units = {"Height": "height_cm", "Weight": "weight_kg", "NbFrame": "frames"}
     return {units.get(key, key.lower()): _number(value) for key, value in info.items()}
 

@@ -1,8 +1,8 @@
 """BIDS, the brain imaging data structure: ``sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz``, labels below ``derivatives``.
 
-A case is a subject's session. Its label is a ``_dseg`` file, or one ``_label-NAME_mask`` file for each structure, of the same
-subject and session. A ``dseg.tsv`` (columns index and name) names the values of the maps beside and below it whose names
-have all parts of its own name; ``participants.tsv`` tells about the subjects.
+A case is a session of a subject. Its label is a ``_dseg`` file, or one ``_label-NAME_mask`` file per structure, of the same
+subject and session. A ``dseg.tsv`` (columns index and name) names the values of maps in and below its folder whose names
+contain all parts of its own name; ``participants.tsv`` describes the subjects.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def find(
     Args:
         source: the root of the data set.
         channels: suffixes of the images, such as ``T1w,FLAIR``; None for those that every labelled session has.
-        derivative: the folder below ``derivatives`` whose labels count, where there are several.
-        names, ignore: as for the layout ``folders``; None for names from a ``dseg.tsv``.
+        derivative: the folder below ``derivatives`` to take labels from, if there are several.
+        names, ignore: as in the layout ``folders``; None for names from a ``dseg.tsv``.
     """
     source = Path(source)
     images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -86,7 +86,7 @@ def find(
 
 
 def suffixes(source: AnyPath) -> list[str]:
-    """Kinds of anatomical images that any session has, such as T1w, by their names."""
+    """Suffixes of the anatomical images in any session, such as T1w, from the file names."""
     places = (Path(source).glob(f"sub-*/{inner}anat/*") for inner in ("", "ses-*/"))
     matches = (NAME.fullmatch(path.name) for paths in places for path in paths)
     return sorted({match[4] for match in matches if match} - {"dseg", "mask"})
@@ -127,7 +127,7 @@ def _case(
 
 
 def _names(cases: Sequence[FoundCase], tables: Sequence[Path], findings: list[Finding]) -> dict[int, str]:
-    """{value: name} for all maps; a number that means two things is added to the findings."""
+    """{value: name} for all maps; a value with two names is added to the findings."""
     known: dict[int, str] = {}
     read = {path: read_names(path) for path in {_table_of(case.label, tables) for case in cases if case.label} if path}
     for case in cases:
@@ -140,9 +140,9 @@ def _names(cases: Sequence[FoundCase], tables: Sequence[Path], findings: list[Fi
 
 
 def _table_of(label: Path, tables: Sequence[Path]) -> Path | None:
-    """The table of a map by the rule of inheritance: beside or above it, and no part of its name that the map lacks.
+    """The table of a map by the inheritance principle: in or above its folder, with no name part that the map lacks.
 
-    Of several the nearest with the most parts; where none is, the only one there is.
+    Of several, the nearest with the most parts; if none matches, the only table in the data set.
     """
     parts = set(label.name.partition(".")[0].split("_"))
     fitting = [path for path in tables if path.parent in label.parents and set(path.stem.split("_")) <= parts]
@@ -151,6 +151,6 @@ def _table_of(label: Path, tables: Sequence[Path]) -> Path | None:
 
 
 def _participants(path: Path) -> dict[str, Any]:
-    """{"patient_info": {subject: its row}} of a participants.tsv, {} where there is none."""
+    """{"patient_info": {subject: row}} of a participants.tsv, {} if there is none."""
     rows = read_table(path)[1] if path.is_file() else []
     return {"patient_info": {row.pop("participant_id"): row for row in rows if row.get("participant_id")}} if rows else {}

@@ -1,8 +1,8 @@
-"""BraTS, brain tumours in four sequences: the names of 2018 to 2021 and those since 2023, in any arrangement of folders.
+"""BraTS, brain tumours in four sequences: file names of 2018 to 2021 and since 2023, in any folder structure.
 
 ``BraTS20_Training_001_t1.nii.gz``, ``_t1ce``, ``_t2``, ``_flair``, ``_seg``; ``BraTS-GLI-00000-000-t1n.nii.gz``, ``-t1c``,
-``-t2w``, ``-t2f``, ``-seg``. Enhancing tumour is 4 in the releases up to 2021 and 3 in 2023; the values that occur say which.
-Where both kinds meet, both values are enhancing tumour, and nothing needs to be rewritten.
+``-t2w``, ``-t2f``, ``-seg``. Enhancing tumour is 4 in the releases up to 2021 and 3 in 2023; the values found show which.
+If both occur, both mean enhancing tumour, and nothing needs to be rewritten.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Files = dict[Any, Any]  # channel number or "label" -> path, and "test" -> bool
 
 
 def find(source: AnyPath) -> FoundDataset:
-    """Every case with four sequences; those without a label in a folder of test or validation data are test cases."""
+    """Every case with four sequences; those without a label, in a folder of test or validation data, are test cases."""
     found: dict[str, Files] = defaultdict(dict)
     findings: list[Finding] = []
     info: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def _paths(files: Files) -> list[Path]:
 
 
 def _join_misnamed_labels(found: dict[str, Files]) -> None:
-    """Give a label alone in a folder with images of one case to that case: one of the 2020 release has another name."""
+    """Assign the only label in a folder of one case to that case: one label of the 2020 release is misnamed."""
     folders: dict[Path, list[str]] = defaultdict(list)
     for case, files in found.items():
         folders[_paths(files)[0].parent].append(case)
@@ -92,7 +92,7 @@ def _join_misnamed_labels(found: dict[str, Files]) -> None:
 
 
 def describe_labels(counted: Counted) -> Description:
-    """Whole tumour, tumour core and enhancing tumour, after the values that the files hold; see ``FoundDataset``."""
+    """Whole tumour, tumour core and enhancing tumour, from the values in the files; see ``FoundDataset``."""
     if both := sorted(case for case, values in counted.items() if {3, 4} <= set(values)):
         message = (
             f"expected 4 or 3 for enhancing tumour, found both in {', '.join(both[:5])}: this is a release that means others"

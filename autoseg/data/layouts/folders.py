@@ -1,11 +1,11 @@
-"""Any other arrangement: a folder of images and one of labels, matched by name; or a table that says what belongs together.
+"""Any other data: a folder of images and one of labels, matched by name; or a table that lists the files of each case.
 
 Images are ``CASE.EXT``, or ``CASE_0000.EXT``, ``CASE_0001.EXT`` for several channels. A label is ``CASE.EXT``, ``CASE_seg.EXT``
-and the like, or a folder ``CASE`` with one file for each structure, which may overlap. Both may lie in one folder.
+or similar, or a folder ``CASE`` with one file per structure, which may overlap. Images and labels may share a folder.
 
 A table (CSV or TSV) has one row per case: ``image``, or ``image_T1``, ``image_FLAIR`` and so on for channels of these names;
-``label``, or ``label_liver``, ``label_tumour`` and so on for separate files; and, if wanted, ``case``, ``patient`` and
-``split`` (``train``, ``val`` or ``test``). Paths start at the folder of the table.
+``label``, or ``label_liver``, ``label_tumour`` and so on for separate files; and optionally ``case``, ``patient`` and
+``split`` (``train``, ``val`` or ``test``). Paths are relative to the folder of the table.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DECORATION = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re
 SNAP = re.compile(r'\s*(\d{1,10})(?:\s+[\d.]+){6}\s+"(.*)"\s*')  # value, red, green, blue, opacity, visible, meshed, name
 FREESURFER = re.compile(r"\s*(\d{1,10})\s+(\S+)(?:\s+\d+){4}\s*")  # value, name, colour; also 3D Slicer's
 WHOLE = re.compile(r"-?\d{1,10}(\.0*)?")
-TITLES = (("index", "value", "label", "id", "number"), ("name", "structure", "label"))  # of columns; the first that is there
+TITLES = (("index", "value", "label", "id", "number"), ("name", "structure", "label"))  # column titles; the first found is used
 PARTS = {"": "train", "train": "train", "training": "train", "val": "val", "validation": "val"}
 PARTS |= {"test": "test", "testing": "test"}
 
@@ -57,7 +57,7 @@ def find(
     Args:
         source: folder of images, or a table.
         labels: folder of labels; not with a table.
-        channels: their names in order; None for those of the table, else ``image``.
+        channels: names in order; None for the names in the table, else ``image``.
         names: JSON object name -> value, a table of value and name, or a colour table as ``read_names`` takes it; None for
             "label 1" and so on.
         ignore: label value of voxels without annotation.
@@ -91,7 +91,7 @@ def find(
 
 
 def _names_of_segments(cases: Sequence[FoundCase], findings: list[Finding]) -> dict[int, str]:
-    """{value: name} that DICOM segmentations tell; a number that means two things is added to the findings."""
+    """{value: name} from DICOM segmentations; a value with two names is added to the findings."""
     known: dict[int, str] = {}
     for case in cases:
         for name, value in segment_names(case.label).items() if case.label else ():
@@ -102,12 +102,12 @@ def _names_of_segments(cases: Sequence[FoundCase], findings: list[Finding]) -> d
 
 
 def guess_channels(cases: Sequence[FoundCase]) -> tuple[str, ...]:
-    """Names for the channels of the first case, the file being read where there is only one."""
+    """Channel names from the number of channels in the first case; a single file is read."""
     images = cases[0].images if cases else ()
     try:
         count = len(images) if len(images) > 1 else len(read_file(images[0].path).data)
     except (AutosegError, IndexError):
-        count = 1  # what is wrong with the file is found when the cases are read
+        count = 1  # faults of the file are reported when the cases are read
     known: dict[int, tuple[str, ...]] = {1: ("image",), 3: ("red", "green", "blue")} if len(images) < 2 else {}
     return known.get(count) or tuple(f"channel {number}" for number in range(count))
 
@@ -116,11 +116,11 @@ def read_names(path: AnyPath) -> dict[int, str]:
     """{value: name} from a JSON object name -> value or value -> name, from a CSV or TSV, or from a colour table.
 
     A colour table is a label description of ITK-SNAP, a lookup table of FreeSurfer (``FreeSurferColorLUT.txt``) or one of 3D
-    Slicer (``.ctbl``); 0 is background there. Of a CSV or TSV the columns count that its first line calls ``index``, ``value``
-    or ``label`` and ``name`` or ``structure``; of one without such a line the first two.
+    Slicer (``.ctbl``), in which 0 is background. In a CSV or TSV, the columns titled ``index``, ``value`` or ``label`` and
+    ``name`` or ``structure`` are used; without titles, the first two columns.
 
     Raises:
-        DatasetError: neither; a value that has two names.
+        DatasetError: another format; a value with two names.
     """
     path = Path(path)
     try:
@@ -145,7 +145,7 @@ def read_names(path: AnyPath) -> dict[int, str]:
 
 
 def _of_colour_table(path: Path) -> list[tuple[int, str]]:
-    """(value, name) of a file in which every line that is no comment is one of such a table; [] of others."""
+    """[(value, name)] if every line of the file, except comments, fits a colour table; else []."""
     lines = [
         line for line in table_text(path, error=DatasetError).splitlines() if line.strip() and not line.lstrip().startswith("#")
     ]
@@ -154,7 +154,7 @@ def _of_colour_table(path: Path) -> list[tuple[int, str]]:
 
 
 def _columns(first: list[str], path: AnyPath) -> tuple[int, int]:
-    """Where the values and the names stand in a table with this first line."""
+    """The column numbers of values and names, from the first line of a table."""
     titles = [title.lower() for title in first]
     value, name = (next((titles.index(known) for known in kinds if known in titles), None) for kinds in TITLES)
     if value is not None and name is not None and value != name:
@@ -167,10 +167,10 @@ def _columns(first: list[str], path: AnyPath) -> tuple[int, int]:
 
 
 def read_table(path: AnyPath) -> tuple[list[str], list[dict[str, str]]]:
-    """The rows of a CSV or TSV as dictionaries, by the names in its first line."""
+    """(titles, rows) of a CSV or TSV; each row is a dictionary by title."""
     first, *rows = table_rows(path, error=DatasetError) or [[]]
     titles = [name.partition("_") for name in first]
-    columns = [kind.lower() + bar + own for kind, bar, own in titles]  # what stands behind the bar is a name
+    columns = [kind.lower() + bar + own for kind, bar, own in titles]  # the part after the underscore is a name
     return columns, [dict(zip(columns, row, strict=False)) for row in rows if any(row)]
 
 
@@ -207,7 +207,7 @@ def _from_table(path: Path) -> tuple[list[str] | None, list[FoundCase], list[Fin
 
 def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Finding]]:
     """(cases, findings)."""
-    together = images.resolve() == labels.resolve()  # then the labels are those that are named so
+    together = images.resolve() == labels.resolve()  # then labels are recognised by name
 
     def is_label(path: Path) -> bool:
         if path.is_dir() or path.name.startswith("."):
@@ -217,7 +217,7 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
     by_stem = {_stem(path): path for path in _images_in(images) if not is_slicer_segmentation(path)}
     by_stem = {stem: path for stem, path in by_stem.items() if not (together and is_label(path))}
     names = {DECORATION.sub("", _stem(path)) for path in labels.iterdir() if is_label(path)}
-    numbered = not any(name in by_stem for name in names if NUMBER.fullmatch(name))  # else the numbers are those of cases
+    numbered = not any(name in by_stem for name in names if NUMBER.fullmatch(name))  # else they are case numbers
     cases: list[FoundCase] = []
     findings: list[Finding] = []
     used: set[Path] = set()
@@ -247,7 +247,7 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
 
 
 def _layers(path: Path) -> tuple[tuple[str, Path], ...]:
-    """The segments of a segmentation of 3D Slicer that has several layers, since they overlap; () of other files."""
+    """The segments of a 3D Slicer segmentation with several layers (overlapping segments); () for other files."""
     return tuple((name, path) for name in segment_names(path)) if is_slicer_segmentation(path) and layers_of(path) > 1 else ()
 
 
@@ -257,7 +257,7 @@ def _with_patients(cases: list[FoundCase]) -> list[FoundCase]:
 
 
 def _channels_of(case: str, by_stem: dict[str, Path]) -> tuple[Source, ...]:
-    """The images of a case, () where there are none."""
+    """The images of a case, () if there are none."""
     if case in by_stem:
         return (Source(by_stem[case]),)
     pattern = re.compile(rf"{re.escape(case)}_\d{{4}}")

@@ -1,7 +1,7 @@
-"""What a layout finds: which files make which case, and what their label values mean.
+"""What a layout finds: the files of each case and the meaning of their label values.
 
-A layout is a function ``find(source, **options) -> FoundDataset`` that looks at names and small text files. It opens no image,
-and what is missing or odd becomes a finding, so that all of it is told at once.
+A layout is a function ``find(source, **options) -> FoundDataset`` that reads names and small text files. It opens no image.
+Missing or unexpected files become findings, so that all are reported at once.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ __all__ = [
 
 
 AnyPath = str | Path
-PATHS = ("labels", "names")  # options of layouts that are paths: a data set that lists files may be made elsewhere
+PATHS = ("labels", "names")  # layout options that are paths, since a data set that lists files may be made elsewhere
 Counted = Mapping[str, Sequence[int]]  # the label values of each case
-Description = tuple[dict[str, Any], list[Finding]]  # keys of a dataset.json, and what is wrong
+Description = tuple[dict[str, Any], list[Finding]]  # keys of a dataset.json, and findings
 Describe = Callable[[Counted], Description]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where an image is: a file, and which of its volumes where it holds several (4D), else None."""
+    """Where an image is: a file, and the index of the volume if it holds several (4D), else None."""
 
     path: Path
     volume: int | None = None
@@ -53,13 +53,13 @@ class FoundCase:
     """A case of the source.
 
     Attributes:
-        id, patient: names in the data set to be made.
+        id, patient: names in the new data set.
         images: one for each channel.
         label: a label map, or None.
-        masks: (structure, path) of separate files, one for each structure, which may overlap; instead of ``label``.
+        masks: (structure, path) of separate files, one per structure, which may overlap; instead of ``label``.
         part: ``train``, ``val`` (validation cases of the source's own fold) or ``test``.
-        renumber: (value, new value) of a label map that is to be renumbered; () for none.
-        annotated: the structures that somebody looked for, where not all of the data set; else None.
+        renumber: (value, new value) pairs if the label map is to be renumbered; else ().
+        annotated: the annotated structures, if these are not all of the data set; else None.
     """
 
     id: str
@@ -80,7 +80,7 @@ class FoundDataset:
         channels: names in order.
         cases: any order.
         describe: {case: its label values} -> (the keys ``labels`` and, for regions, ``regions_class_order`` of a
-            dataset.json, findings). Not asked where labels are separate files.
+            dataset.json, findings). Not called if labels are separate files.
         findings: about names and text files.
         about: further keys of dataset.json.
     """
@@ -93,7 +93,7 @@ class FoundDataset:
 
 
 def files_below(source: AnyPath) -> dict[Path, tuple[str, ...]]:
-    """{path: parts below ``source``} of all files, sorted; hidden ones (``._volume-1.nii`` too) do not count.
+    """{path: parts below ``source``} of all files, sorted, without hidden ones (such as ``._volume-1.nii``).
 
     Raises:
         DatasetError: no such folder.
@@ -105,7 +105,7 @@ def files_below(source: AnyPath) -> dict[Path, tuple[str, ...]]:
 
 
 def is_test(parts: Iterable[str]) -> bool:
-    """Whether a folder on the way to a file, or its name, says that it is no training data."""
+    """Whether the name of a file, or of a folder on its path, marks it as test or validation data."""
     return any("test" in part.lower() or "validation" in part.lower() for part in parts)
 
 
@@ -117,8 +117,8 @@ def plain_labels(names: Mapping[int, str], *, closed: bool = True, ignore: int |
     """A ``describe`` for structures that do not overlap.
 
     Args:
-        names: {value: name}. A value without a name is "label 7" and so on.
-        closed: the published values; another one is an error, and values that no file holds stay declared.
+        names: {value: name}. A value without a name becomes "label 7" and so on.
+        closed: ``names`` are all published values: another value is an error, and values in no file stay declared.
         ignore: value of voxels without annotation, or None.
 
     Raises:
@@ -139,14 +139,14 @@ def _plain(counted: Counted, *, names: Mapping[int, str], closed: bool, ignore: 
 
 
 def region_labels(regions: Mapping[str, Sequence[int]], order: Sequence[int]) -> Describe:
-    """A ``describe`` for published regions: name -> values, and the value that each paints."""
+    """A ``describe`` for published regions: name -> values, and the value painted for each."""
     declared: set[int | None] = {0, *(value for group in regions.values() for value in group)}
     labels = {"background": 0} | {name: list(group) for name, group in regions.items()}
     return lambda counted: ({"labels": labels, "regions_class_order": list(order)}, _undeclared(counted, declared))
 
 
 def _undeclared(counted: Counted, declared: set[int | None]) -> list[Finding]:
-    """One error for each case with other values than the published ones."""
+    """One error for each case with values other than the published ones."""
     found = {case: sorted(set(values) - declared) for case, values in counted.items()}
     known = ", ".join(str(value) for value in sorted(value for value in declared if value is not None))
     remedy = "Correct the label, or convert the data with the layout 'folders', which takes values as they are."
@@ -158,7 +158,7 @@ def _undeclared(counted: Counted, declared: set[int | None]) -> list[Finding]:
 
 
 def _unique(values: Iterable[int], names: Mapping[int, str]) -> dict[int, str]:
-    """{value: name}, the value added to names that occur twice or that dataset.json keeps for itself."""
+    """{value: name}, with the value added to names that occur twice or are reserved in dataset.json."""
     named = {value: str(names.get(value, f"label {value}")) for value in values}
     taken = [*named.values(), "background", "ignore"]
     return {value: name if taken.count(name) == 1 else f"{name} {value}" for value, name in named.items()}

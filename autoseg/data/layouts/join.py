@@ -1,8 +1,8 @@
-"""Several data-set folders as one: their structures in one table, each case annotated for those of its own set.
+"""Several data-set folders as one: a common list of structures, each case annotated for those of its own set.
 
-Structures of one name are one structure. Label maps are renumbered by the structures that a value stands for, so sets may
-number them as they like. Where the structures of any set overlap, those of the whole are regions. Patients of one name are
-taken to be one, so that they never fall on both sides of a fold; cases whose names occur twice are called by their set too.
+Structures with the same name are one structure. Label maps are renumbered by structure, so each set may use its own values. If
+structures overlap in any set, all become regions. Patients with the same name are treated as one, so that they are never on
+both sides of a fold. Cases whose names occur twice also get the name of their set.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def find(source: AnyPath, *, also: Sequence[AnyPath] = (), channels: Sequence[st
     Args:
         source: folder of the first data set.
         also: of the others.
-        channels: names of the channels, where the sets call them differently.
+        channels: names of the channels, if they differ between sets.
 
     Raises:
-        DatasetError: fewer than two sets, the same set twice, or sets of other channels.
+        DatasetError: fewer than two sets, the same set twice, or sets with different channels.
     """
     sets = [read_dataset(folder) for folder in (source, *also)]
     if len(sets) < 2:
@@ -71,7 +71,7 @@ def find(source: AnyPath, *, also: Sequence[AnyPath] = (), channels: Sequence[st
 
 
 def _one_of(channels: Sequence[tuple[str, ...]], sets: Sequence[DatasetSpec]) -> tuple[str, ...]:
-    """The channels of all sets, which are the same."""
+    """The common channels of all sets."""
     for names, one in zip(channels, sets, strict=True):
         if names != channels[0]:
             raise DatasetError(
@@ -102,7 +102,7 @@ def _found(case: Case, name: str, one: DatasetSpec, structures: Sequence[str], r
 
 
 def _describe(counted: Counted, labels: dict[str, object], known: dict[str, dict[int, int]]) -> Description:
-    """The joined table, and an error for each case with a value that its own set does not declare."""
+    """The joined labels, and an error for each case with a value that its own set does not declare."""
     odd = {case: sorted(set(values) - set(known[case])) for case, values in counted.items()}
     findings = [
         error(case, "undeclared-label", f"expected values among {sorted(known[case])}, found {values}", "Name them in its set.")
@@ -113,7 +113,7 @@ def _describe(counted: Counted, labels: dict[str, object], known: dict[str, dict
 
 
 def _alike(structures: Sequence[str]) -> list[Finding]:
-    """A warning about names that differ in nothing but letters and spaces: perhaps they are meant to be one structure."""
+    """A warning about names that differ only in letter case and spacing: perhaps they mean one structure."""
     seen: dict[str, str] = {}
     found = []
     for name in structures:

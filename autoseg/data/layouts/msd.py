@@ -16,7 +16,7 @@ KEPT = ("name", "description", "reference", "licence", "release")
 
 
 def find(source: AnyPath) -> FoundDataset:
-    """The cases that the task lists; entries of macOS (``._la_003.nii.gz``) do not count."""
+    """The cases listed by the task, without macOS metadata files (``._la_003.nii.gz``)."""
     source = Path(source)
     task = _read(source / "dataset.json")
     try:
@@ -53,7 +53,7 @@ def find(source: AnyPath) -> FoundDataset:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The description of a task, with the keys that are needed here."""
+    """The description of a task; checks that the required keys exist."""
     try:
         task: dict[str, Any] = read_json(path, DatasetError)
     except DatasetError as fault:

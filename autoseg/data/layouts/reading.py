@@ -1,8 +1,8 @@
-"""The files of a found case, read once: are they whole, do they lie on one grid, which values does the label hold?
+"""The files of a found case, read once: are they complete and on one grid, and which values has the label?
 
-Structures in separate files may overlap. A *combination* is a set of structures that some voxel belongs to at once; each gets a
-label value, and each structure becomes a region: the values of all combinations that it is part of. So overlap lives in one
-ordinary label map.
+Structures in separate files may overlap. A *combination* is a set of structures that share some voxel. Each combination gets a
+label value, and each structure becomes a region: the values of all its combinations. Overlap is thus stored in one ordinary
+label map.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["SeenCase", "combine", "label_values", "mask_of", "read_image", "see_
 
 @dataclass(frozen=True)
 class SeenCase:
-    """What reading a case showed.
+    """The result of reading a case.
 
     Attributes:
         case: FoundCase.
-        findings: about it.
+        findings: about this case.
         values: of its label map, ascending.
         combinations: of its separate files; () is background.
         digests: {path: of the bytes of the file}.
@@ -49,7 +49,7 @@ class SeenCase:
 
 
 def see_cases(cases: Iterable[FoundCase], channels: Sequence[str]) -> list[SeenCase]:
-    """Read cases that may share a file (the frames of one series, which is then read once); a list of SeenCase."""
+    """Read cases, which may share a file (frames of one series; read once); returns a list of SeenCase."""
     shared: dict[Path, FileContent] = {}
     return [_see(case, channels, shared) for case in cases]
 
@@ -57,10 +57,10 @@ def see_cases(cases: Iterable[FoundCase], channels: Sequence[str]) -> list[SeenC
 def read_image(
     source: Source, contents: dict[Path, FileContent] | None = None, *, as_label: bool = False, onto: Geometry | None = None
 ) -> FileContent:
-    """The FileContent of a Source, one volume of a 4D file being data (1, Z, Y, X).
+    """The FileContent of a Source; one volume of a 4D file is data (1, Z, Y, X).
 
     Args:
-        contents: {path: FileContent} of files that were read before; this one is added.
+        contents: {path: FileContent} of files already read; this file is added.
     """
     contents = {} if contents is None else contents
     if source.path not in contents:
@@ -74,7 +74,7 @@ def read_image(
 
 
 def mask_of(path: Path, name: str, onto: Geometry) -> FileContent:
-    """The file of one structure, laid on a grid: anything but 0 counts; of a segmentation of 3D Slicer its segment ``name``."""
+    """The file of one structure on a grid; nonzero is foreground. From a 3D Slicer segmentation, the segment ``name``."""
     several = is_slicer_segmentation(path) and name in segment_names(path)
     return read_segment(path, name, onto) if several else read_file(path, as_label=True, onto=onto)
 
@@ -103,7 +103,7 @@ def combine(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tu
 def label_values(
     combinations: Iterable[Iterable[str]], structures: Iterable[str]
 ) -> tuple[dict[str, Any], dict[frozenset[str], int]]:
-    """The labels of a data set whose structures come as separate files.
+    """The labels of a data set whose structures are in separate files.
 
     Args:
         combinations: all that occur, each a collection of structures.
@@ -111,8 +111,8 @@ def label_values(
 
     Returns:
         (description, values): the keys ``labels`` and, where structures overlap, ``regions_class_order`` of a dataset.json, and
-        {frozenset of structures: label value}. A structure alone has its place in the alphabet, so that it is the same value
-        whether others overlap or not.
+        {frozenset of structures: label value}. A single structure has its position in alphabetical order, so that its value
+        is the same whether others overlap or not.
     """
     found, structures = {frozenset(combination) for combination in combinations}, sorted(structures)
     values: dict[frozenset[str], int] = {frozenset(): 0}
@@ -121,7 +121,7 @@ def label_values(
     values |= {frozenset(group): len(structures) + number for number, group in enumerate(several, 1)}
     if not several:
         return {"labels": {"background": 0} | {name: values[frozenset([name])] for name in structures}}, values
-    # a structure that is never alone keeps its value all the same: it is painted where the network finds it alone
+    # a structure that is never alone still keeps its value, which is painted where the network predicts it alone
     regions = {name: [value for group, value in values.items() if name in group] for name in structures}
     order = [values[frozenset([name])] for name in structures]
     return {"labels": {"background": 0} | regions, "regions_class_order": order}, values
@@ -133,7 +133,7 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
     def read(source: Source, what: Callable[[], FileContent]) -> FileContent | None:
         try:
             return what()
-        except Exception as fault:  # noqa: BLE001 - whatever a reader trips over is a finding about its file
+        except Exception as fault:  # noqa: BLE001 - any error of a reader is a finding about its file
             findings.append(unreadable(case.id, source.path, fault))
             return None
 
@@ -148,7 +148,7 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
     findings += check_grids(case.id, images[0], ((path, image, True) for path, image in found))
 
     def sound(path: Path, name: str = "") -> tuple[np.ndarray, tuple[int, ...]] | None:
-        """(data (Z, Y, X), values) of a label file, or of one structure; None where something is wrong with it."""
+        """(data (Z, Y, X), values) of a label file or of one structure; None if it has a fault."""
         if (label := read(Source(path), partial(mask_of, path, name, images[0].geometry))) is None:
             return None
         digests[path] = label.digest
@@ -166,7 +166,7 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
 
 
 def _check_mask(case: FoundCase, path: Path, values: tuple[int, ...]) -> list[Finding]:
-    """A file of one structure is 0 and one other value."""
+    """Check that the file of one structure has only 0 and one other value."""
     if not case.masks or len(set(values) - {0}) < 2:
         return []
     message = f"{path.name}: expected 0 and one other value, found {', '.join(map(str, values[:10]))}"

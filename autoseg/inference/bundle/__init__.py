@@ -1,11 +1,11 @@
-"""A finished model: everything prediction needs and nothing that can run code.
+"""A finished model: everything needed for prediction and nothing that can run code.
 
 A *bundle* on disk is a folder, or one zip of it, with ``model.json`` (plan, labels, channel names, digests of the weights,
 ``info``) and one ``fold_NAME.safetensors`` per fold. It needs neither the data, nor a workspace, nor the training code.
-The fine stage of a cascade has its coarse stage, which is a model of its own, in the folder ``coarse``, and an ensemble of two
-plans its second model in the folder ``beside``.
-Weights are read when they are asked for, and are refused if they are not the bytes that ``model.json`` describes. A zip is read
-in memory and never unpacked, so the names inside it cannot point anywhere.
+The fine stage of a cascade has its coarse stage, a complete model, in the folder ``coarse``. An ensemble of two plans has its
+second model in the folder ``beside``.
+Weights are read on demand and refused if they are not the bytes described in ``model.json``. A zip is read in memory and never
+unpacked, so the names inside it cannot point anywhere.
 """
 
 from autoseg.inference.bundle.exporting import export_model

@@ -13,9 +13,9 @@ __all__ = ["export_model"]
 
 
 def export_model(folder: str | Path, zip_path: str | Path) -> Path:
-    """Write a model as one zip; ``load_bundle`` reads it as it is. Weights are checked first. Returns the path.
+    """Write a model as one zip, which ``load_bundle`` reads directly. Weights are checked first. Returns the path.
 
-    Equal models make equal files: members are stored uncompressed, in order, without times.
+    Equal models give equal files: members are stored uncompressed, in order, without times.
     """
     bundle = load_bundle(folder)
     for stage in bundle.stages.values():

@@ -1,4 +1,4 @@
-"""The identity of a model: the digest of its record, which all that predictions depend on is part of."""
+"""The identity of a model: the digest of its record, which covers everything that predictions depend on."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["identity_of", "record_of"]
 
 
 def identity_of(bundle: Bundle) -> str:
-    """The digest that a Bundle will have once it is written as it is in memory."""
+    """The digest that a Bundle will have once it is written."""
     files = [weight_file(fold, as_bytes(bundle.folds[fold]()), (), bundle.networks) for fold in sorted(bundle.folds)]
     coarse, beside = (identity_of(stage) if stage else "" for stage in (bundle.coarse, bundle.beside))
     return digest(replace(record_of(bundle, Path(bundle.name)), weights=tuple(files), coarse=coarse, beside=beside))
 
 
 def record_of(bundle: Bundle, folder: Path) -> ModelRecord:
-    """What ``model.json`` will say of a Bundle, but for its weights and the models within it."""
+    """The content of ``model.json`` for a Bundle, without its weights and the models inside it."""
     if bundle.beside:
         refuse_unlike(bundle, bundle.beside, folder)
     rules = bundle.postprocessing

@@ -21,11 +21,11 @@ MAX_JSON_BYTES = 64 * 2**20
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """Open a model: a folder, or a zip of one (as ``export_model`` writes it, or with one folder around it).
+    """Open a model: a folder, or a zip of one (from ``export_model``, or with one enclosing folder).
 
     Raises:
-        ModelError: no model there, a damaged or foreign ``model.json``, a file of weights missing or of the wrong size.
-            A loader in ``folds`` raises it where the bytes are not the ones that were saved.
+        ModelError: no model found, a damaged or foreign ``model.json``, a weight file missing or of the wrong size.
+            A loader in ``folds`` raises it if the bytes differ from those saved.
     """
     path = Path(path)
     sizes, read = zip_members(path) if path.is_file() else folder_members(path)
@@ -33,7 +33,7 @@ def load_bundle(path: str | Path) -> Bundle:
 
 
 def _load(sizes: Mapping[str, int], read: Read, path: Path, folder: str = "") -> Bundle:
-    """The model whose members begin with ``folder``."""
+    """The model whose member names start with ``folder``."""
     where = f"{path}/{folder}".rstrip("/")
     model = f"{folder}{MODEL}"
     if model not in sizes:

@@ -1,4 +1,4 @@
-"""What ``model.json`` says, and the names of the files of a model."""
+"""The content of ``model.json``, and the file names of a model."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from planners.records import added, schema_number
 __all__ = ["AGAIN", "BESIDE", "COARSE", "MODEL", "ModelRecord", "WeightFile", "checked_record", "parse_model", "weight_name"]
 
 MODEL = "model.json"
-COARSE, BESIDE = "coarse", "beside"  # folders of a model within a model
+COARSE, BESIDE = "coarse", "beside"  # folders of models inside a model
 FORMAT = "autoseg model 1"
-SCHEMA = 3  # 2: what folds learned from, rules for labels; 3: scans, a coarse stage, windows, temperatures, networks
+SCHEMA = 3  # 2: training cases of folds, label rules; 3: scans, coarse stage, windows, temperatures, networks
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 AGAIN = "Copy the model again from its source."
 
 
 def weight_name(fold: str) -> str:
-    """The file of the weights of a fold."""
+    """The name of a fold's weight file."""
     return f"fold_{fold}.safetensors"
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What ``model.json`` says about the weights of one fold.
+    """The entry of one fold's weights in ``model.json``.
 
-    ``learned_from`` are digests of the training cases that the fold learned from, empty where the model does not say. No
-    prediction depends on it, so it is no part of the model's identity. Neither are the ``windows`` that it proposes: which ones
-    a prediction computes is an option of it, and None where nobody has looked. ``network`` is None for the plan's own; in an
-    ensemble folds of several networks share a plan.
+    ``learned_from`` are digests of the fold's training cases, empty if the model does not record them. No prediction depends
+    on it, so it is not part of the model's identity. Neither are the proposed ``windows``, since the windows computed are an
+    option of each prediction; None if they were not calibrated. ``network`` is None for the plan's own; in an ensemble, folds
+    of several networks share a plan.
     """
 
     fold: str
@@ -55,7 +55,7 @@ class WeightFile:
 class ModelRecord:
     """``model.json`` without its free-form ``info``.
 
-    ``coarse`` is the digest of the coarse stage, where the plan has one, ``beside`` that of the second model of an ensemble.
+    ``coarse`` is the digest of the coarse stage, if the plan has one, ``beside`` that of the second model of an ensemble.
     """
 
     plan: Plan
@@ -97,7 +97,7 @@ class ModelRecord:
 
 
 def parse_model(data: bytes, where: str | Path) -> tuple[ModelRecord, dict[str, Any]]:
-    """(ModelRecord, info) from the bytes of a model.json."""
+    """(ModelRecord, info) from the bytes of a ``model.json``."""
     try:
         content = unsealed(parse_json(data, where), where)
     except AutosegError as fault:
@@ -116,10 +116,10 @@ def checked_record(
     folder: Path,
     postprocessing: Iterable[LabelRule] = (),
 ) -> ModelRecord:
-    """The record of a model of these folds, without their weights.
+    """The record of a model with these folds, without their weights.
 
     Raises:
-        ModelError: it would be none; ``folder`` is named.
+        ModelError: the record would be invalid; names ``folder``.
     """
     try:
         record = ModelRecord(plan, labels, tuple(channels), file_ending, postprocessing=tuple(postprocessing))

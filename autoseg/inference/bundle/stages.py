@@ -1,4 +1,4 @@
-"""Which models can be parts of one: the two stages of a cascade, the two plans of an ensemble."""
+"""Which models can be combined in one: the two stages of a cascade, the two plans of an ensemble."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["coarse_stage", "refuse_unlike"]
 
 
 def refuse_unlike(one: Bundle, beside: Bundle, where: Path) -> None:
-    """Raise ModelError where two models cannot be averaged: of other scans or labels, or themselves of several plans."""
+    """Raise ModelError if two models cannot be averaged: different scans or labels, or several plans in one of them."""
     if one.coarse or beside.coarse or beside.beside:
         raise ModelError(f"{where}: an ensemble is of two models of one plan each; a cascade cannot be part of it")
     for name, expected, found in (
@@ -25,7 +25,7 @@ def refuse_unlike(one: Bundle, beside: Bundle, where: Path) -> None:
 
 
 def coarse_stage(record: ModelRecord, coarse: Bundle, where: Path) -> Bundle:
-    """The coarse stage of a model, if it can be that: of the same scans, with the same labels, and the first of two."""
+    """The coarse stage of a model, after checking it: the same scans and labels, and no coarse stage of its own."""
     assert record.plan.coarse is not None
     if coarse.coarse:
         raise ModelError(f"{where}: a coarse stage with a coarse stage of its own; cascades have two")

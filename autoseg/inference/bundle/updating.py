@@ -1,4 +1,4 @@
-"""Change what a saved model says of itself: what its training scans were like, which windows it can skip."""
+"""Change the record of a saved model: the properties of its training scans, and which windows it can skip."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ __all__ = ["add_scans", "lock_of", "read_model", "store_windows", "write_model"]
 
 
 def add_scans(folder: str | Path, scans: TrainingScans | None) -> Bundle:
-    """Say in a saved model what its training scans were like; None leaves it as it is. No prediction depends on it, so the
-    digest stays. Returns the Bundle, loaded from the folder.
+    """Add the properties of its training scans to a saved model; None changes nothing. No prediction depends on them, so the
+    digest stays the same. Returns the Bundle, loaded from the folder.
 
     Raises:
-        ModelError: no model there, or one of other channels.
+        ModelError: no model in the folder, or one with other channels.
     """
     return _updated(folder, lambda record: replace(record, scans=scans) if scans is not None else record)
 
 
 def store_windows(folder: str | Path, windows: Mapping[str, AdaptiveWindows]) -> Bundle:
-    """Write into a model which windows its folds need; nothing else changes. Returns the Bundle, loaded from the folder.
+    """Store in a model which windows its folds need; nothing else changes. Returns the Bundle, loaded from the folder.
 
     Args:
-        folder: of a model.
-        windows: fold name -> AdaptiveWindows; what other folds have stays.
+        folder: folder of a model.
+        windows: fold name -> AdaptiveWindows; those of other folds are kept.
 
     Raises:
-        ModelError: no model there.
+        ModelError: no model in the folder.
     """
 
     def with_windows(record: ModelRecord) -> ModelRecord:
@@ -51,7 +51,7 @@ def store_windows(folder: str | Path, windows: Mapping[str, AdaptiveWindows]) ->
 
 def _updated(folder: str | Path, change: Callable[[ModelRecord], ModelRecord]) -> Bundle:
     folder = Path(folder)
-    load_bundle(folder)  # or an error, before there is a lock
+    load_bundle(folder)  # raises before the lock exists
     with lock_of(folder):
         record, info = read_model(folder)
         try:
@@ -64,15 +64,15 @@ def _updated(folder: str | Path, change: Callable[[ModelRecord], ModelRecord]) -
 
 
 def lock_of(folder: Path) -> AbstractContextManager[None]:
-    """The lock lies beside a model; that of a model within it is the lock of the model it is in."""
+    """The lock of a model, which lies beside it; a model inside another uses the outer lock."""
     return model_lock(folder.parent if folder.name in (COARSE, BESIDE) else folder)
 
 
 def read_model(folder: Path) -> tuple[ModelRecord, dict[str, Any]]:
-    """(ModelRecord, info) of a folder that has a ``model.json``."""
+    """(ModelRecord, info) from a folder with a ``model.json``."""
     return parse_model((folder / MODEL).read_bytes(), folder / MODEL)
 
 
 def write_model(folder: Path, record: ModelRecord, info: dict[str, Any]) -> None:
-    """Write ``model.json``; whoever calls it has the lock."""
+    """Write ``model.json``; the caller must hold the lock."""
     write_json(folder / MODEL, {**to_json(record), "info": info}, seal=True)

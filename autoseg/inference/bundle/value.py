@@ -1,4 +1,4 @@
-"""The value that a model is in memory."""
+"""A model as a value in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from planners.plan import NetworkSpec, Plan
 
 __all__ = ["Bundle", "State"]
 
-State = Mapping[str, torch.Tensor]  # of a network, by name
+State = Mapping[str, torch.Tensor]  # tensors of a network, by name
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,24 +25,24 @@ class Bundle:
     """A model in memory, its weights still on disk.
 
     Attributes:
-        plan: how scans are prepared and which network it is.
-        labels: what the outputs mean.
+        plan: preparation of scans and the network.
+        labels: meaning of the outputs.
         channels: image channels in order.
         file_ending: of the training data, such as ``.nii.gz``.
         folds: fold name -> function without arguments that returns the state dict, checked.
-        learned_from: fold name -> digests of the training cases that it learned from; empty where the model does not say.
-        windows: fold name -> AdaptiveWindows, of the folds for which somebody has looked for them.
+        learned_from: fold name -> digests of its training cases; empty if the model does not record them.
+        windows: fold name -> AdaptiveWindows, for folds for which they were calibrated.
         info: versions, provenance, validation scores; plain JSON.
-        digest: sixteen hexadecimal digits of all that predictions depend on, weights included: the identity of the model.
+        digest: 16 hexadecimal digits over everything that predictions depend on, weights included: the model's identity.
         name: where it was loaded from, for messages.
         postprocessing: rules for the final labels, in order.
-        scans: what the training scans were like; None where the model does not say.
+        scans: properties of the training scans; None if the model does not record them.
         coarse: the coarse stage of a cascade, whose labels this model reads; else None.
-        temperatures: what logits are divided by before they become probabilities: one, or one for each region; () for 1.
-        networks: fold name -> its network, of folds that have not the plan's.
+        temperatures: divisors of the logits before softmax or sigmoid: one, or one for each region; () for 1.
+        networks: fold name -> its network, for folds that do not use the plan's.
         beside: a model of another plan, with the same labels and channels, whose logits are averaged with these on the grid of
             the scan; else None.
-        digest_with: the digest that the model would have with some of its folds alone: what a prediction by these depends on.
+        digest_with: the digest of the model reduced to some of its folds, on which a prediction with these depends.
     """
 
     plan: Plan
@@ -65,10 +65,10 @@ class Bundle:
 
     @property
     def stages(self) -> Mapping[str, Bundle]:
-        """Folder within the model -> each model in it, itself first."""
+        """Folder inside the model -> the model there, itself first."""
         found = {"": self, f"{COARSE}/": self.coarse, f"{BESIDE}/": self.beside}
         return {folder: stage for folder, stage in found.items() if stage is not None}
 
     def network_of(self, fold: str) -> NetworkSpec:
-        """The network whose weights a fold has."""
+        """The network of a fold."""
         return self.networks.get(fold, self.plan.network)

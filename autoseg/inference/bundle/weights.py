@@ -1,4 +1,4 @@
-"""The weights of the folds of a model: safetensors files, and the networks that they are of."""
+"""The weights of a model's folds: safetensors files, and the networks they belong to."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["as_bytes", "load_networks", "load_weights", "weight_file"]
 
 
 def as_bytes(state: State) -> bytes:
-    """A file of weights; equal weights make equal files."""
+    """Weights as the bytes of a file; equal weights give equal files."""
     return safetensors.torch.save({key: value.detach().cpu().clone().contiguous() for key, value in state.items()})
 
 
 def weight_file(fold: str, data: bytes, cases: tuple[str, ...], networks: Mapping[str, NetworkSpec]) -> WeightFile:
-    """What ``model.json`` says about the weights of a fold, which has learned from ``cases``."""
+    """The entry in ``model.json`` for the weights of a fold trained on ``cases``."""
     return WeightFile(fold, _digest_of(data), len(data), cases, network=networks.get(fold))
 
 
 def load_weights(read: Read, folder: str, entry: WeightFile, path: Path) -> State:
-    """The weights that ``model.json`` describes; ModelError where the file holds others, or is damaged."""
+    """The weights described in ``model.json``; ModelError if the file has others, or is damaged."""
     name = f"{folder}{weight_name(entry.fold)}"
     data = read(name)
     found = _digest_of(data)
@@ -48,18 +48,18 @@ def load_weights(read: Read, folder: str, entry: WeightFile, path: Path) -> Stat
 def load_networks(
     bundle: Bundle, folds: Iterable[str | int] | None = None, *, lazy_logits: bool = False
 ) -> dict[str, torch.nn.Module]:
-    """The networks of a model, ready to predict on the CPU.
+    """The networks of a model, on the CPU and ready for prediction.
 
     Args:
         bundle: the Bundle.
         folds: names (or numbers) of folds; None for all of them.
-        lazy_logits: as ``build_network`` takes it.
+        lazy_logits: as in ``build_network``.
 
     Returns:
-        Fold name -> nn.Module in evaluation mode, in the order asked for.
+        Fold name -> nn.Module in evaluation mode, in the requested order.
 
     Raises:
-        ModelError: a fold that the model lacks, weights that are damaged or do not fit, a network that is not known here.
+        ModelError: a fold that the model lacks, weights that are damaged or do not fit, an unknown network.
     """
     names = list(bundle.folds) if folds is None else [str(fold) for fold in folds]
     missing = [name for name in names if name not in bundle.folds]
@@ -72,7 +72,7 @@ def load_networks(
 def _load_network(bundle: Bundle, fold: str, lazy_logits: bool) -> torch.nn.Module:
     state = bundle.folds[fold]()
     with blamed_on(f"{bundle.name}: {weight_name(fold)}", "weights that fit its plan", ModelError, AGAIN):
-        # without memory, which a damaged plan may ask for without end
+        # without memory, of which a damaged plan may ask for any amount
         with suppress(NotImplementedError), shapes_alone():
             _built(bundle, fold, lazy_logits).load_state_dict(state, assign=True)
         network = _built(bundle, fold, lazy_logits)

@@ -36,25 +36,25 @@ def save_bundle(
     file_ending: str = ".nii.gz",
     postprocessing: Iterable[LabelRule] = (),
 ) -> Bundle:
-    """Write a model, or add folds to one; each file appears whole or not at all.
+    """Write a model, or add folds to one; each file is complete or absent.
 
-    Folds that the folder has already are kept, those named again are replaced. ``info`` is merged into the stored one,
-    dictionaries within it too. Processes that add to one folder at the same moment wait for each other.
+    Existing folds are kept unless they are named again; then they are replaced. ``info`` is merged into the stored one,
+    including nested dictionaries. Processes that write to the same folder at the same time wait for each other.
 
     Args:
-        folder: created where it is missing. Where the plan has ``coarse`` labels the coarse stage was saved before, into the
-            folder ``COARSE`` in it.
+        folder: created if missing. If the plan has ``coarse`` labels, the coarse stage must already be saved in its
+            subfolder ``COARSE``.
         plan, labels, channels, file_ending, postprocessing: as in ``Bundle``.
         weights: fold name (or number) -> state dict of ``build_network(plan.network)``.
-        learned_from: fold name (or number), of ``weights`` -> digests of the training cases that it learned from.
+        learned_from: fold name (or number), as in ``weights`` -> digests of its training cases.
         info: JSON values.
 
     Returns:
         The Bundle, loaded from the folder.
 
     Raises:
-        ModelError: the folder holds a model with another plan, labels, channels, file ending or postprocessing, or stays
-            locked; its coarse stage is missing, or of other scans or labels.
+        ModelError: the folder has a model with another plan, labels, channels, file ending or postprocessing, or stays
+            locked; the coarse stage is missing, or has other scans or labels.
     """
     folder, states = Path(folder), {str(fold): state for fold, state in weights.items()}
     cases = {str(fold): tuple(digests) for fold, digests in (learned_from or {}).items()}
@@ -65,7 +65,7 @@ def save_bundle(
 
 
 def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
-    """Write a Bundle as it is in memory, such as one with other rules or temperatures than that of which its weights are.
+    """Write a Bundle, for example with other rules or temperatures than the model that its weights come from.
 
     Raises:
         ModelError: as ``save_bundle``.
@@ -84,9 +84,9 @@ def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
 def refuse_other_model(
     folder: str | Path, *, plan: Plan, labels: LabelSchema, channels: Iterable[str], file_ending: str = ".nii.gz"
 ) -> None:
-    """Raise the ModelError that ``save_bundle`` would, before hours go into weights that the folder cannot take.
+    """Raise the ModelError of ``save_bundle`` before hours are spent on weights that the folder cannot take.
 
-    It may be of another plan, or the plan of a network that does not fit these labels and channels.
+    The folder may have another plan, or the plan's network may not fit these labels and channels.
     """
     folder = Path(folder)
     _stored_like(checked_record(plan, labels, channels, file_ending, (), folder), folder)
@@ -100,7 +100,7 @@ def _add_folds(
     info: dict[str, Any],
     networks: Mapping[str, NetworkSpec] | None = None,
 ) -> Bundle:
-    """Write the weights of folds and the record of the model, with what the folder has already."""
+    """Write the weights of folds and the record of the model, keeping what the folder already has."""
     with lock_of(folder):
         record, stored_info = _stored_like(record, folder)
         if record.plan.coarse:
@@ -119,7 +119,7 @@ def _add_folds(
 
 
 def _stored_like(new: ModelRecord, folder: Path) -> tuple[ModelRecord, dict[str, Any]]:
-    """(ModelRecord, info) that the folder holds, refused where they are of another model; (new, {}) where there is none."""
+    """(ModelRecord, info) of the folder, refused if they belong to another model; (new, {}) if there are none."""
     if not (folder / MODEL).is_file():
         return new, {}
     stored, info = read_model(folder)
