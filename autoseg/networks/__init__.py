@@ -1,12 +1,12 @@
-"""Networks: a NetworkSpec becomes a ``torch.nn.Module``; nothing here knows files, labels or plans.
+"""Networks: a NetworkSpec becomes a ``torch.nn.Module``. This package does not depend on files, labels or plans.
 
-Every network keeps one contract, tested for each name in ``NETWORKS``: ``network(x)`` are the logits (B, K, Z, Y, X)
+All networks have the same interface, tested for each name in ``NETWORKS``: ``network(x)`` returns the logits (B, K, Z, Y, X)
 on the grid of ``x`` (B, C, Z, Y, X), ``network(x, every_scale=True)`` a list of logits, finest first, for deep
-supervision. Its first operation is ``(x - input_mean) / input_std``. No shape of a weight depends on the patch. Where the spec
-says ``restoration``, ``network(x, restore=True)`` is a pair: the logits, and the restored ``x``, on its scale and in [0, 1]
-(``heads``). Built with ``lazy_logits`` features and the last layer may stand in for the logits (``scores``). All that a
-caller needs to know of a network is in its spec; nobody asks a network for more than ``forward``, which is all that a wrapper
-for several devices shows.
+supervision. The first operation is ``(x - input_mean) / input_std``. No weight shape depends on the patch. If the spec has
+``restoration``, ``network(x, restore=True)`` returns a pair: the logits, and the restored ``x``, on its scale and in [0, 1]
+(``heads``). With ``lazy_logits``, features and the last layer may replace the logits (``scores``). Everything that a caller
+needs to know about a network is in its spec. Callers use only ``forward``, which is all that a wrapper for several devices
+provides.
 
 To add one: a function ``build(spec, ends) -> Module`` and its line below.
 """
@@ -61,7 +61,7 @@ NETWORKS = Registry(
 
 
 def build_network(spec: NetworkSpec, *, lazy_logits: bool = False, restoration_detached: bool = False) -> nn.Module:
-    """The network that ``spec`` describes, with fresh weights from torch's random state.
+    """Build the network described by ``spec``, with initial weights from torch's random state.
 
     Args:
         lazy_logits, restoration_detached: see Ends.
@@ -78,7 +78,7 @@ def build_network(spec: NetworkSpec, *, lazy_logits: bool = False, restoration_d
 
 
 def _problems(spec: NetworkSpec) -> Iterator[str]:
-    """What is wrong with the numbers, as sentences."""
+    """The faults in the numbers, as sentences."""
     counts = (spec.in_channels, spec.out_channels, *spec.features, *spec.encoder_blocks, *spec.decoder_blocks)
     if not spec.features or min(counts) < 1:
         yield "expected at least one stage, and channels, features and blocks of at least 1; found " + repr(spec)

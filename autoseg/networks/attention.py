@@ -1,34 +1,35 @@
 """Self-attention over the voxels of a feature map, as a gated addition: ``x -> x + gate * merge(attend(x))``.
 
-Tokens are the voxels, N of them, projected to queries, keys and values of half as many channels (as in Wang et al. 2018),
-which are shared among heads, d for each, and divided by their root mean square over these d. Of the two kinds of attention,
-*full* lets every voxel look at every voxel, with N x N weights. *Slot* attention has M learned slots W and two steps,
-linear in N::
+Tokens are the N voxels, projected to queries, keys and values of half as many channels (as in Wang et al. 2018). The channels
+are divided among heads, d for each, and normalised by their root mean square over these d. There are two kinds of attention. In
+*full* attention every voxel attends to every voxel, with N x N weights. *Slot* attention has M learned slots W and two
+steps, linear in N::
 
     A = softmax over the voxels of W k^T            gather: a slot's descriptor of the volume is A v
     y = softmax over the slots of q keys^T values   broadcast: keys and values are linear in the descriptors
 
-The softmax of the gather runs over the voxels. Over the slots it would mix no space: each voxel would see itself alone.
+The softmax of the gather runs over the voxels. Over the slots it would not mix positions: each voxel would see only itself.
 
 Prior art: External Attention (Guo et al. 2021, arXiv 2105.02358) has learned slots as a memory that all voxels read;
 A2-Nets (Chen et al. 2018, arXiv 1810.11579) gather descriptors of the whole image and distribute them to the voxels; the
 inducing points of the Set Transformer (Lee et al. 2019, arXiv 1810.00825) are learned slots between two attention steps,
-as here. Unlike there, a slot is not added to what it gathers: what voxels read comes from the volume alone.
+as here. Unlike there, a slot is not added to what it gathers: voxels read only information from the volume.
 
 Why it is built this way: normalised queries and keys bound the scores in bfloat16 (Henry et al. 2020; Dehghani et al. 2023);
-with normalised values all voxels have one vote, whatever the scale of the features. The softmax is in float32. The gate, one
-number per channel, starts at zero, so that a fresh block is the identity; it multiplies the weights of ``merge``, not the
+with normalised values all voxels have equal weight, whatever the scale of the features. The softmax is in float32. The gate,
+one number per channel, starts at zero, so that a new block is the identity; it multiplies the weights of ``merge``, not the
 maps. There is no multilayer perceptron: convolutions follow.
 
-Full attention knows positions by rotations of queries and keys (RoPE: Su et al. 2021), each axis with a share of the channels
-and voxels of the stage as its unit, so that any patch will do. Slots have positions from what stands before them, since
-convolutions with zero padding tell the rim from the middle (Islam et al. 2020). A convolution of their own for that
-(Chu et al. 2021) would cost more time on a CPU than the rest of the block.
+Full attention encodes positions by rotating queries and keys (RoPE: Su et al. 2021). Each axis has a part of the channels, in
+units of the stage's voxels, so that any patch size works. Slots get positions from the layers before them, since convolutions
+with zero padding distinguish the border from the middle (Islam et al. 2020). An additional convolution for positions (Chu et
+al. 2021) would cost more time on a CPU than the rest of the block.
 
-Maps stay channels first, (B, heads, d, N): no copy into another order, and the softmax over voxels runs along memory. Slot
-attention is therefore written as plain products: on a CPU torch's ``scaled_dot_product_attention`` takes 1.1 to 1.2 times their
-time in bfloat16, 0.84 to 1.12 times in float32. Full attention uses it, since it keeps no N x N weights: 0.56 times the time of
-products for 1280 voxels, 1.05 to 1.27 times for 175, where either takes few milliseconds (``benchmarks/attention.py``).
+Maps stay channels first, (B, heads, d, N): nothing is copied into another order, and the softmax over voxels runs along memory.
+Slot attention is therefore written as plain products: on a CPU torch's ``scaled_dot_product_attention`` takes 1.1 to 1.2 times
+as long in bfloat16, 0.84 to 1.12 times in float32. Full attention uses it, because it keeps no N x N weights: it takes 0.56
+times as long as products for 1280 voxels, 1.05 to 1.27 times for 175, where both take few milliseconds
+(``benchmarks/attention.py``).
 """
 
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ def rms_normalise(x: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def softmax(scores: torch.Tensor, dim: int) -> torch.Tensor:
-    """In float32, returned in the format of ``scores``."""
+    """Softmax in float32, returned in the number format of ``scores``."""
     return torch.softmax(scores, dim, dtype=torch.float32).to(scores.dtype)
 
 
@@ -58,13 +59,13 @@ def project(weight: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
 
 
 class GatedAttention(nn.Module):
-    """What both kinds share: (B, C, z, y, x) -> the same shape.
+    """The common part of both kinds: (B, C, z, y, x) -> the same shape.
 
     A kind has ``attend(q, k, v, grid)``, all maps (B, heads, d, N) with d = C / 2 / heads; grid is (z, y, x).
 
     Args:
         width: C, a multiple of ``2 * heads``.
-        heads: attentions side by side.
+        heads: number of attention heads.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -81,7 +82,7 @@ class GatedAttention(nn.Module):
         return x + project(self.gate[:, None] * self.merge.weight, y).unflatten(2, x.shape[2:])
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
-        """What the voxels read, (B, heads, d, N)."""
+        """The output of attention for each voxel, (B, heads, d, N)."""
         raise NotImplementedError
 
     def heads_of(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -90,7 +91,7 @@ class GatedAttention(nn.Module):
 
 
 class SlotAttention(GatedAttention):
-    """Slots gather descriptors over the voxels, voxels read them; ``slots`` of them for each head."""
+    """Slots gather descriptors over the voxels, and voxels read them; ``slots`` slots for each head."""
 
     def __init__(self, width: int, heads: int, slots: int) -> None:
         super().__init__(width, heads)
@@ -98,7 +99,7 @@ class SlotAttention(GatedAttention):
         self.describe = nn.Linear(self.d, 2 * self.d, bias=False)
 
     def weights(self, k: torch.Tensor) -> torch.Tensor:
-        """(B, heads, slots, N): where each slot looks; the sum over voxels is 1."""
+        """(B, heads, slots, N): the attention of each slot; the sum over voxels is 1."""
         return softmax(self.slots * self.d**-0.5 @ k, 3)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
@@ -107,13 +108,13 @@ class SlotAttention(GatedAttention):
         return values.transpose(2, 3) @ softmax(keys @ q, 2)
 
     def maps(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, heads * slots, z, y, x): ``weights`` on the grid of the features ``x`` that enter the block."""
+        """(B, heads * slots, z, y, x): ``weights`` on the grid of the block's input features ``x``."""
         _, k, _ = self.heads_of(x)
         return self.weights(k).flatten(1, 2).unflatten(2, x.shape[2:])
 
 
 class FullAttention(GatedAttention):
-    """Every voxel looks at every voxel; ``axes`` are those of more than one voxel, the only ones with positions."""
+    """Every voxel attends to every voxel. ``axes`` are those of more than one voxel; only these have positions."""
 
     def __init__(self, width: int, heads: int, axes: tuple[int, ...]) -> None:
         super().__init__(width, heads)
@@ -129,7 +130,7 @@ class FullAttention(GatedAttention):
 
 
 def rotary_angles(grid: Sequence[int], axes: Sequence[int], pairs: int, device: torch.device | None = None) -> torch.Tensor:
-    """(pairs, N) angles of the voxels of a grid: for each of ``axes`` an equal share of pairs of channels, the rest zero."""
+    """(pairs, N) angles of the voxels of a grid: each of ``axes`` has an equal number of channel pairs, the rest are zero."""
     share = pairs // max(1, len(axes))
     frequencies = BASE ** (-torch.arange(share, device=device) / max(1, share))
     rows = [torch.zeros(pairs - share * len(axes), *grid, device=device)]
@@ -141,11 +142,11 @@ def rotary_angles(grid: Sequence[int], axes: Sequence[int], pairs: int, device: 
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """(B, heads, d, N) with channels i and i + d / 2 turned as a pair."""
+    """(B, heads, d, N) with channels i and i + d / 2 rotated as a pair."""
     first, second = x.chunk(2, 2)
     return torch.cat((first * cos - second * sin, first * sin + second * cos), 2)
 
 
 def attention_blocks(network: nn.Module) -> list[GatedAttention]:
-    """The blocks of self-attention in ``network``, in its order."""
+    """The self-attention blocks of ``network``, in order."""
     return [module for module in network.modules() if isinstance(module, GatedAttention)]

@@ -1,16 +1,16 @@
 """Attention U-Net (Oktay et al., MIDL 2018, arXiv 1804.03999): the plain U-Net with gates on its skip connections.
 
-A gate weighs each voxel of a skip connection by a number in (0, 1), the same for all channels, from the skip x itself and
-what comes up from below, g::
+A gate multiplies each voxel of a skip connection by a weight in (0, 1), the same for all channels. The weight is computed from
+the skip x and the features of the next coarser stage, g::
 
     a = sigmoid(score . relu(W_x x + W_g g + b)),   x -> a x
 
-W_x strides to the grid of g, where the sum is taken; a is interpolated back to the grid of x.
+W_x has a stride to the grid of g, where the sum is computed; a is interpolated back to the grid of x.
 
 Adapted to small and anisotropic patches: W_x has the plan's stride as its kernel, so an axis that is not halved is not
-coarsened. As in the paper the finest skip has no gate, because its features are too simple to tell where to look; in a
-network of two stages it is the only skip and has one. As in the paper gates start open: they score zero plus a constant, so
-that every voxel passes with the weight sigmoid(3) = 0.95. Half of the skip's channels take part in the sum.
+coarsened. As in the paper the finest skip has no gate, because its features are too simple to choose voxels by; in a
+network of two stages it is the only skip and has one. As in the paper gates start open: their score is zero plus a constant,
+so that every voxel passes with the weight sigmoid(3) = 0.95. Half of the skip's channels are used in the sum.
 """
 
 import torch
@@ -33,8 +33,8 @@ class AttentionGate(nn.Module):
     """Additive attention on a grid.
 
     Args:
-        skip, below: channels of the skip connection and of what gates it.
-        stride: (3,) between their grids.
+        skip, below: channels of the skip connection and of the gating features.
+        stride: (3,) stride between their grids.
     """
 
     def __init__(self, skip: int, below: int, stride: Triple) -> None:

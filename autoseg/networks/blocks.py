@@ -1,9 +1,8 @@
-"""The bricks of convolutional networks: convolution, normalisation and non-linearity as one block, and residual blocks.
+"""The building blocks of networks: convolution, normalisation and non-linearity as one block, and residual blocks.
 
-All tensors are (B, C, Z, Y, X) and all kernels have three entries: a 2D network is a 3D network of depth 1 whose
-kernels are (1, 3, 3). Kernels are odd and padding keeps the grid, so that only strides change it. The formulas are
-those of nnU-Net's two default networks (Isensee et al., Nature Methods 2021; MICCAI 2024, arXiv 2404.09556), parameter for
-parameter.
+All tensors are (B, C, Z, Y, X) and all kernels have three entries: a 2D network is a 3D network of depth 1 with
+kernels (1, 3, 3). Kernels are odd and padding keeps the grid, so that only strides change it. The formulas and parameters
+are those of nnU-Net's two default networks (Isensee et al., Nature Methods 2021; MICCAI 2024, arXiv 2404.09556).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ __all__ = [
     "residual_stack",
 ]
 
-SLOPE = 0.01  # of the leaky rectifier, and the gain that the initial weights assume
+SLOPE = 0.01  # slope of the leaky ReLU, also assumed by the initial weights
 
 
 def check_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:
@@ -52,15 +51,15 @@ def initialise(network: nn.Module) -> nn.Module:
                 nn.init.zeros_(module.bias)
     for module in network.modules():
         if isinstance(module, ResidualBlock):
-            # a block starts as its shortcut, so that depth costs nothing at first (Goyal et al. 2017)
+            # a block starts as its shortcut, so that depth does no harm at first (Goyal et al. 2017)
             nn.init.zeros_(module.second.norm.weight)
     return network
 
 
 class InputScaling(nn.Module):
-    """``(x - mean) / std`` per channel, with constants that travel in the state dict and are not trained.
+    """``(x - mean) / std`` per channel, with constants that are in the state dict but not trained.
 
-    Empty ``mean`` or ``std`` stand for zeros and ones.
+    Empty ``mean`` or ``std`` mean zeros and ones.
     """
 
     mean: torch.Tensor
@@ -81,17 +80,17 @@ class InputScaling(nn.Module):
 
 
 class InstanceNorm(nn.InstanceNorm3d):
-    """Instance normalisation with trained scale and shift; the statistics of one voxel are left alone.
+    """Instance normalisation with trained scale and shift; a single voxel is not normalised.
 
-    A single voxel has no spread: normalising it would replace it by a constant (PyTorch refuses). There only the
-    scale and shift act, so a bottleneck of one voxel still passes information. Maps keep their order of memory.
+    A single voxel has no variance: normalising it would replace it by a constant (PyTorch refuses). Then only scale
+    and shift are applied, so a bottleneck of one voxel still passes information. Maps keep their memory order.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-5, affine=True)
 
     def forward(self, x: torch.Tensor, slope: float = 1.0) -> torch.Tensor:
-        """Normalised, and through a leaky rectifier of that ``slope``; 1 for none."""
+        """Normalise, then apply a leaky ReLU with that ``slope``; 1 for none."""
         if lies_channels_last(x) and x.dtype == self.weight.dtype and x.shape[2:].numel() > 1:
             return normalise_channels_last(x, self.weight, self.bias, self.eps, slope)
         if x.shape[2:].numel() == 1:
@@ -103,12 +102,12 @@ class InstanceNorm(nn.InstanceNorm3d):
 
 
 def convolution(inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), bias: bool = True) -> nn.Conv3d:
-    """A convolution that keeps the grid but for its stride; ``kernel`` has odd entries."""
+    """A convolution that keeps the grid except for its stride; ``kernel`` has odd entries."""
     return nn.Conv3d(inputs, outputs, kernel, stride, padding=triple(k // 2 for k in kernel), bias=bias)
 
 
 class Enlargement(nn.ConvTranspose3d):
-    """A transposed convolution with a kernel as long as its stride; maps keep their order of memory."""
+    """A transposed convolution whose kernel equals its stride; maps keep their memory order."""
 
     bias: nn.Parameter
 
@@ -122,7 +121,7 @@ class Enlargement(nn.ConvTranspose3d):
 
 
 class ConvBlock(nn.Module):
-    """Convolution, instance normalisation, leaky rectifier (left out with ``activate=False``)."""
+    """Convolution, instance normalisation, leaky ReLU (left out with ``activate=False``)."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1), *, bias: bool = True, activate: bool = True
@@ -140,8 +139,8 @@ class ConvBlock(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions whose result is added to the input (He et al., CVPR 2016, arXiv 1512.03385).
 
-    The shortcut is that of ResNet-D (He et al. 2019, arXiv 1812.01187): where the block strides, it averages; where the width
-    changes, a 1 x 1 x 1 convolution follows.
+    The shortcut is that of ResNet-D (He et al. 2019, arXiv 1812.01187): average pooling if the block has a stride, then a
+    1 x 1 x 1 convolution if the width changes.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:

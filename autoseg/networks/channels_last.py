@@ -1,9 +1,9 @@
-"""Layers on maps that lie channels last, the order of memory in which oneDNN is fastest on a CPU.
+"""Layers for maps in channels-last memory order, in which oneDNN is fastest on a CPU.
 
-PyTorch's instance normalisation returns its result channels first, whatever it was given, and so do its transposed and its
-1 x 1 x 1 convolutions. In a training every convolution would then have to turn its input, its result's gradient and its
-input's gradient around. The ones here keep the order. A map that lies so is a matrix of voxels by channels: enlarging it by a
-kernel as long as its stride, and the last layer, are one product.
+PyTorch's instance normalisation always returns channels-first maps, and so do its transposed and its 1 x 1 x 1 convolutions.
+In training every convolution would then have to reorder its input, the gradient of its result and the gradient of its input.
+The layers in this module keep the order. A channels-last map is a matrix of voxels by channels: a transposed convolution whose
+kernel equals its stride is one matrix product, and so is the last layer.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ LAST = torch.channels_last_3d
 
 
 def lies_channels_last(x: torch.Tensor) -> bool:
-    """Whether (B, C, Z, Y, X) lies channels last in memory, and in that order alone."""
+    """Whether (B, C, Z, Y, X) is channels last in memory, and not also channels first."""
     return not x.is_contiguous() and x.is_contiguous(memory_format=LAST)
 
 
 def normalise_channels_last(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, slope: float = 1.0
 ) -> torch.Tensor:
-    """Instance normalisation and leaky rectifier of maps that lie channels last, from and to such; all of one number format.
+    """Instance normalisation and leaky ReLU of channels-last maps; the result is channels last. All have one number format.
 
-    As ``torch.nn.functional.instance_norm``, then ``leaky_relu`` with a positive ``slope``; 1 for no rectifier.
+    As ``torch.nn.functional.instance_norm``, then ``leaky_relu`` with a positive ``slope``; 1 for no ReLU.
     """
     normalised: torch.Tensor = _Normalise.apply(x, weight, bias, eps, slope)  # type: ignore[no-untyped-call]  # torch says no type
     return normalised
@@ -48,10 +48,10 @@ def weigh_channels_last(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
 
 
 class _Normalise(torch.autograd.Function):
-    """Instance normalisation (Ulyanov et al. 2016, arXiv 1607.08022) of (B, C, Z, Y, X) channels last, and a leaky rectifier.
+    """Instance normalisation (Ulyanov et al. 2016, arXiv 1607.08022) of (B, C, Z, Y, X) channels last, and a leaky ReLU.
 
-    Not by ``batch_norm`` of one sample after another, which keeps the order too: there torch 2.13 sums voxel by voxel in
-    float32, and is off by a hundredth for 160^3 of them.
+    ``batch_norm`` of one sample at a time also keeps the order, but is not used: torch 2.13 sums voxel by voxel in float32,
+    with an error of a hundredth for 160^3 voxels.
     """
 
     @staticmethod
@@ -76,22 +76,22 @@ class _Normalise(torch.autograd.Function):
     def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, mean, spread, *result = context.saved_tensors
         gradient = _rows(gradient.contiguous(memory_format=LAST))
-        if result:  # the rectifier keeps the sign, so its result tells where it was
+        if result:  # the ReLU keeps the sign, so the result shows where the input was negative
             gradient = torch.ops.aten.leaky_relu_backward(gradient, _rows(result[0]), context.slope, True)
         rest, voxels = _rows(x) - mean, gradient.shape[1]
         shift = gradient.sum(1, keepdim=True)
         scale = (gradient * rest).sum(1, keepdim=True).mul_(spread)
-        # what would only move the mean or the spread is taken out of the gradient
+        # remove the parts of the gradient that only change the mean or the standard deviation
         factor = spread * weight
         torch.addcmul(-shift * factor / voxels, rest, -scale * spread * factor / voxels, out=rest).addcmul_(gradient, factor)
         return _grid(rest, x), scale.sum((0, 1)), shift.sum((0, 1)), None, None
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
-    """(B, C, Z, Y, X) channels last as (B, voxels, C), the same memory."""
+    """(B, C, Z, Y, X) channels last as (B, voxels, C), sharing memory."""
     return x.permute(0, 2, 3, 4, 1).flatten(1, 3)
 
 
 def _grid(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Back to the shape of ``like``, the same memory."""
+    """Back to the shape of ``like``, sharing memory."""
     return rows.unflatten(1, like.shape[2:]).permute(0, 4, 1, 2, 3)

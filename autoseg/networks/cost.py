@@ -1,8 +1,8 @@
-"""What a network costs: its weights, and the operations of one pass over a patch; those of a head that restores too.
+"""The cost of a network: its weights, and the operations of one pass over a patch, including a restoration head.
 
-Networks are built on torch's *meta* device, which knows shapes and no numbers, so that counting takes neither memory nor
-time. Counted are convolutions and matrix products, those within attention too; a multiplication with its addition is two
-operations. Normalisation, activations, pooling and interpolation are left out: they cost memory traffic, not arithmetic.
+Networks are built on torch's *meta* device, which has shapes but no numbers, so that counting takes neither memory nor
+time. Convolutions and matrix products are counted, also within attention; a multiply-add is two operations. Normalisation,
+activations, pooling and interpolation are left out: they cost memory traffic, not arithmetic.
 """
 
 import math
@@ -22,7 +22,7 @@ __all__ = ["NetworkCost", "match_operations", "measure_cost"]
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """Trainable numbers, and the operations of one forward pass over one patch."""
+    """Number of trainable parameters, and the operations of one forward pass over one patch."""
 
     parameters: int
     operations: int
@@ -32,7 +32,7 @@ def measure_cost(spec: NetworkSpec, patch: Sequence[int]) -> NetworkCost:
     """NetworkCost of the network of ``spec`` on a patch of (3,) voxels.
 
     Raises:
-        PlanError: no network can be built from the spec, or it cannot take the patch.
+        PlanError: no network can be built from the spec, or it does not fit the patch.
     """
     with shapes_alone():
         network = build_network(spec).eval()
@@ -43,13 +43,13 @@ def measure_cost(spec: NetworkSpec, patch: Sequence[int]) -> NetworkCost:
 
 
 def match_operations(spec: NetworkSpec, patch: Sequence[int], operations: float) -> NetworkSpec:
-    """The spec with every width scaled alike, so that a forward pass costs as nearly as it can ``operations``.
+    """The spec with all widths scaled by one factor, so that a forward pass costs as close to ``operations`` as possible.
 
-    Widths are multiples of 8, and of what the heads of attention share among them. The scale is found by halving an
-    interval, with a real count at each trial.
+    Widths are multiples of 8, and divisible among the attention heads. The factor is found by bisection, with a real count
+    at each trial.
     """
 
-    @cache  # widths are whole numbers, so trials that are near to each other are the same network
+    @cache  # widths are whole numbers, so close trials are the same network
     def excess(candidate: NetworkSpec) -> float:
         return math.log(measure_cost(candidate, patch).operations / operations)
 

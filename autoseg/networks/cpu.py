@@ -1,7 +1,7 @@
-"""What makes a CPU fast: convolutions by oneDNN, kernels channels last, and memory that is kept.
+"""Speed on a CPU: oneDNN convolutions, channels-last kernels, and memory that is not returned to the system.
 
-Each is a function that changes a network or the process in place and says what it did; ``devices.prepare_for`` decides which
-apply. Results differ from those without by rounding.
+Each function changes a network or the process in place and returns what it did. ``devices.prepare_for`` decides which to use.
+Results change only by rounding.
 """
 
 import ctypes
@@ -14,15 +14,15 @@ from torch import nn
 __all__ = ["keep_memory", "put_channels_last", "use_at_most", "use_onednn", "use_threads"]
 
 LAST = torch.channels_last_3d
-SMALL = 20480  # torch 2.13 gives a single sample to oneDNN where channels x slices x rows are more (ConvParams::use_mkldnn)
+SMALL = 20480  # torch 2.13 uses oneDNN for a single sample if channels x slices x rows are more (ConvParams::use_mkldnn)
 
 
 def use_onednn(network: nn.Module) -> int:
-    """Have oneDNN compute also those convolutions of ``network`` that torch would not give to it; how many layers.
+    """Use oneDNN also for convolutions of ``network`` for which torch would not use it; returns the number of layers.
 
-    For float32. Of a single sample that is small torch computes convolutions by code of its own, which takes three to five
-    times as long in the coarse stages of a U-Net (docs/experiments/convolutions-onednn.md). The layers stay what they are;
-    hooks hand their input over.
+    For float32. For a small single sample torch uses its own convolution code, which takes three to five times as long in the
+    coarse stages of a U-Net (docs/experiments/convolutions-onednn.md). The layers are not replaced; hooks convert their
+    input.
     """
     if not torch.backends.mkldnn.is_available():
         return 0
@@ -44,10 +44,10 @@ def _take_back(layer: nn.Module, inputs: tuple[torch.Tensor], y: torch.Tensor) -
 
 
 def put_channels_last(network: nn.Module) -> int:
-    """Have the convolutions of ``network`` computed channels last, and what lies between them as well; how many layers.
+    """Compute the convolutions of ``network`` and the layers between them channels last; returns the number of layers.
 
     For training in float32: with AVX2 a step is shorter by a tenth to a quarter (docs/experiments/channels-last.md). Flat
-    kernels and those of a single channel are slower so, and stay; the maps of these are turned around behind them.
+    kernels and those of a single channel would be slower and are not changed; their output maps are reordered.
     """
     whole = [m for m in network.modules() if isinstance(m, nn.Conv3d) and min(m.kernel_size) > 1]
     layers = [layer for layer in whole if layer.in_channels > 1]
@@ -64,26 +64,26 @@ def _turn_around(layer: nn.Module, inputs: tuple[torch.Tensor], y: torch.Tensor)
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep the memory of large tensors instead of returning it after every step; True if it was told.
+    """Make glibc keep the memory of large tensors instead of returning it after every step; True on success.
 
-    Returning and refaulting it costs a training run on a CPU a twentieth to half of its time, by machine
+    Returning and refaulting it costs a training run on a CPU a twentieth to half of its time, depending on the machine
     (docs/experiments/step-memory.md).
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of these numbers: malloc.h
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # constants of malloc.h
     told = [libc.mallopt(mmap_max, 0), libc.mallopt(trim_threshold, 2**31 - 1), libc.mallopt(top_pad, 256 * 2**20)]
     return all(told)
 
 
 def use_threads(count: int) -> None:
-    """Have networks computed by so many threads of this process."""
+    """Set the number of threads of this process that compute networks."""
     torch.set_num_threads(count)
 
 
 def use_at_most(count: int) -> bool:
-    """Have networks computed by no more threads of this process than so many; True where there were more."""
+    """Limit the number of threads of this process that compute networks; True if there were more before."""
     more = torch.get_num_threads() > count
     if more:
         use_threads(count)

@@ -1,4 +1,4 @@
-"""The ascending half of a U-Net: back to the image's grid, with logits at every resolution on the way."""
+"""The decoder of a U-Net: back to the grid of the image, with logits at every resolution."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ __all__ = ["Decoder"]
 class Decoder(nn.Module):
     """Transposed convolutions, concatenation with the encoder's features, convolutions, and 1 x 1 x 1 heads.
 
-    Entry s of ``ups``, ``stages`` and ``heads`` belongs to stage s, the finest first. A network of a single stage has a
-    head on the encoder's features and nothing else. Without ``spec.deep_supervision`` only the finest head exists.
+    Entry s of ``ups``, ``stages`` and ``heads`` belongs to stage s, finest first. A network of a single stage has only a
+    head on the encoder's features. Without ``spec.deep_supervision`` only the finest head exists.
 
     Args:
         spec: NetworkSpec.
-        gates: modules ``gate(skip, below) -> skip`` for the coarsest skip connections, the finest of these first.
-        lazy_logits: Scores in place of logits.
+        gates: modules ``gate(skip, below) -> skip`` for the coarsest skip connections, finest first.
+        lazy_logits: return Scores instead of logits.
     """
 
     def __init__(self, spec: NetworkSpec, gates: Sequence[nn.Module] = (), *, lazy_logits: bool = False) -> None:
@@ -40,12 +40,12 @@ class Decoder(nn.Module):
         """Logits from the encoder's features.
 
         Args:
-            features: list of (B, F, z, y, x), finest first; emptied, so that memory is freed on the way up.
-            every_scale: all outputs instead of the finest.
+            features: list of (B, F, z, y, x), finest first; emptied during the pass to free memory.
+            every_scale: return all outputs instead of the finest.
 
         Returns:
-            (logits, features): (B, K, Z, Y, X), or the list of these at each head's scale, finest first; and what the finest
-            head reads.
+            (logits, features): logits (B, K, Z, Y, X), or a list of logits at each head's scale, finest first; and the input
+            of the finest head.
         """
         x = features.pop()
         outputs = [] if self.stages else [self.heads[0](x)]

@@ -1,15 +1,15 @@
 """DeepLabv3 (Chen, Papandreou, Schroff, Adam 2017, arXiv 1706.05587): atrous spatial pyramid pooling.
 
-Four convolutions look at the coarse grid side by side, a 1 x 1 x 1 one and three dilated ones, together with a branch
-for the whole image; a 1 x 1 x 1 convolution joins them. The paper's rates are 6, 12 and 18 on a grid of about 36 voxels.
-The grid of a medical patch has 4 to 20, where such kernels would see padding only.
+Four parallel convolutions on the coarse grid, a 1 x 1 x 1 one and three dilated ones, and a branch for the whole image are
+joined by a 1 x 1 x 1 convolution. The paper's rates are 6, 12 and 18 on a grid of about 36 voxels. The grid of a medical
+patch has 4 to 20, where such kernels would cover only padding.
 
 Adapted to 3D, small and anisotropic patches:
 
-- the rates shrink with the grid, axis by axis, in proportion, so that the widest reaches half the grid at most; no weight
-  depends on that, and an axis of one voxel has kernel 1 or rate 1;
+- the rates shrink in proportion to the grid, axis by axis, so that the widest kernel covers at most half of the grid; weight
+  shapes do not depend on the rates, and an axis of one voxel has kernel 1 or rate 1;
 - kernels along each axis are those of the plan's last stage;
-- instance for batch normalisation, hence the branch for the image joins behind it (``dilated.ImageBranch``);
+- instance instead of batch normalisation; therefore the image branch is added after it (``dilated.ImageBranch``);
 - the backbone is the plan's residual encoder (``dilated``), without the paper's multi-grid rates inside a stage.
 """
 
@@ -28,16 +28,16 @@ from planners.plan import NetworkSpec
 __all__ = ["AtrousPyramid", "build_deeplabv3", "fitting_rate"]
 
 RATES = (6, 12, 18)
-WIDTH = 256  # of the paper
+WIDTH = 256  # as in the paper
 
 
 def fitting_rate(rate: int, grid: Sequence[int]) -> Triple:
-    """(3,) dilation along each axis of a grid (three edges in voxels): ``rate``, or less on a small grid, at least 1."""
+    """(3,) dilation along each axis of a grid (three edges in voxels): ``rate``, less on a small grid, at least 1."""
     return triple(max(1, min(rate, rate * edge // (2 * RATES[-1]))) for edge in grid)
 
 
 class AtrousBlock(nn.Module):
-    """A convolution block whose dilation fits the grid it meets."""
+    """A convolution block whose dilation is adapted to the grid of its input."""
 
     def __init__(self, inputs: int, outputs: int, kernel: Triple, rate: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The device that computes, and everything that is done to a network for its sake, in one call that says what it did."""
+"""Chooses the device, and prepares a network for it in one call that returns what it did."""
 
 import sys
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ __all__ = ["Applied", "choose_device", "devices_for", "peak_memory_mib", "prepar
 
 @dataclass(frozen=True)
 class Applied:
-    """What was done for a device; a record.
+    """Changes made for a device; a record.
 
     Attributes:
-        device: its kind: ``cpu``, ``cuda`` or ``mps``.
+        device: kind of device: ``cpu``, ``cuda`` or ``mps``.
         precision: ``fp32`` or ``bf16``.
         why: the reason for the precision, a phrase.
-        channels_last: convolutions whose kernels lie channels last.
-        onednn: convolutions that hand small single samples to oneDNN.
+        channels_last: number of convolutions with channels-last kernels.
+        onednn: number of convolutions that use oneDNN for small single samples.
         memory_kept: the process keeps the memory of large tensors.
-        cudnn_benchmark: cuDNN tries its algorithms for every new shape.
+        cudnn_benchmark: cuDNN benchmarks its algorithms for every new shape.
     """
 
     device: str
@@ -54,19 +54,19 @@ def prepare_for(
     precision: str = "auto",
     training: bool = False,
 ) -> Applied:
-    """Prepare a network, in place, and for a training run the process too, for the device that it is on.
+    """Prepare a network in place for its device; for a training run also the process.
 
-    Weights keep their values; results differ by rounding. Call it behind whatever loads weights, once for each network.
+    Weights keep their values; results differ by rounding. Call it once for each network, after loading weights.
 
     Args:
-        spec: of the network.
-        patches: (3,) voxels of the patches that it will meet; the precision is tried on the last one.
-        precision: ``fp32``, ``bf16``, or ``auto``, as ``choose_precision`` takes them.
-        training: forward and backward passes, in a process that is the training's own; else predictions, in anybody's process.
+        spec: NetworkSpec of the network.
+        patches: (3,) voxels of each patch size that will be used; the precision is measured on the last one.
+        precision: ``fp32``, ``bf16``, or ``auto``, as for ``choose_precision``.
+        training: True for training in a process of its own; False for prediction in any process.
     """
     chosen = choose_precision(precision, device, network, spec, patches, training=training)
     if training:
-        torch.backends.cudnn.benchmark = device.type == "cuda"  # patches keep their size for long
+        torch.backends.cudnn.benchmark = device.type == "cuda"  # the patch size seldom changes
     plain = device.type == "cpu" and chosen.name == "fp32"
     onednn = use_onednn(network) if plain else 0  # before the order of memory: its hooks give back what the next ones turn
     return Applied(
@@ -81,13 +81,13 @@ def prepare_for(
 
 
 def choose_device(name: str = "auto", *, elsewhere: bool = False) -> torch.device:
-    """``auto`` takes CUDA, then Apple's MPS, then the CPU; other names as torch knows them.
+    """``auto`` chooses CUDA, else Apple's MPS, else the CPU; other names as in torch.
 
     Args:
-        elsewhere: it is the device of another machine, and need not be there; then ``auto`` means nothing.
+        elsewhere: the device is on another machine, so it need not exist here; ``auto`` is then refused.
 
     Raises:
-        AutosegError: the device is not there; names what is.
+        AutosegError: the device is not available; the message lists the available ones.
     """
     if name == "auto" and not elsewhere:
         if torch.cuda.is_available():
@@ -107,13 +107,13 @@ def choose_device(name: str = "auto", *, elsewhere: bool = False) -> torch.devic
 
 
 def devices_for(name: str) -> tuple[str, ...]:
-    """All CUDA devices of this machine where ``auto`` or ``cuda`` is asked for, for several processes to share; else ()."""
+    """All CUDA devices of this machine for ``auto`` or ``cuda``, to be divided among processes; else ()."""
     count = torch.cuda.device_count() if name in ("auto", "cuda") else 0
     return tuple(f"cuda:{index}" for index in range(count))
 
 
 def peak_memory_mib(device: torch.device) -> int | None:
-    """The most memory this process has had so far: tensors on a CUDA device, else the process as a whole; None if unknown."""
+    """Peak memory of this process so far: tensors on a CUDA device, else the whole process; None if unknown."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
     try:

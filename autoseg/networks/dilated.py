@@ -1,14 +1,13 @@
-"""Networks that read a whole image at a coarse grid and enlarge the logits: what DeepLab and PSPNet share.
+"""The common part of DeepLab and PSPNet: networks that compute logits on a coarse grid and interpolate them.
 
-Their encoder is a residual network whose last strides are replaced by dilated ("atrous") convolutions: the kernels still
-reach as far, and the grid stays finer. On that grid a *context* module looks at the surroundings of each voxel at several
-scales; a 1 x 1 x 1 head gives logits, and trilinear interpolation brings these to the grid of the image.
+Their encoder is a residual network whose last strides are replaced by dilated ("atrous") convolutions: the receptive
+field is the same, and the grid stays finer. On that grid a *context* module covers the surroundings of each voxel at several
+scales. A 1 x 1 x 1 head computes logits, which are trilinearly interpolated to the grid of the image.
 
 Adapted from ResNet-101 on photographs (Chen et al. 2017; Zhao et al. 2017): the residual blocks, widths and kernels are
-the plan's. At most six stages are built, the depth of ResNet, where a plan for large slices would have eight. Strides stop
-at 8 along each axis, the finer of the papers' grids; in shallower networks, for small patches, the last stage is dilated
-all the same, so that structures of a few voxels survive. Axes that the plan does not halve are neither strided nor
-dilated.
+the plan's. At most six stages are built, the depth of ResNet; a plan for large slices has up to eight. Strides stop at 8
+along each axis, the finer of the papers' grids. In shallower networks, for small patches, the last stage is also dilated, so
+that structures of a few voxels survive. Axes that the plan does not halve are neither strided nor dilated.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +26,8 @@ from planners.plan import NetworkSpec
 
 __all__ = ["DilatedNetwork", "ImageBranch", "dilated_strides"]
 
-STAGES = 6  # of ResNet: a stem and five halvings
-FINEST_STRIDE = 8  # where the strides end
+STAGES = 6  # as ResNet: a stem and five halvings
+FINEST_STRIDE = 8  # largest stride per axis
 
 
 def dilated_strides(strides: Sequence[Triple]) -> tuple[tuple[Triple, ...], tuple[Triple, ...]]:
@@ -69,11 +68,11 @@ def _encoder(spec: NetworkSpec) -> Encoder:
 
 
 class ImageBranch(nn.Module):
-    """What the image as a whole says, (B, W, 1, 1, 1): the mean of all voxels through two 1 x 1 x 1 convolutions.
+    """A descriptor of the whole image, (B, W, 1, 1, 1): the mean of all voxels through two 1 x 1 x 1 convolutions.
 
-    It has no normalisation: one voxel has no spread. For the same reason it must be added *behind* the normalisation of
-    what it joins. An instance normalisation takes from each channel its mean over the image, and this is nothing else;
-    concatenated before one, as in the papers with their batch normalisation, it would have no effect at all.
+    It has no normalisation, because one voxel has no variance. It must be added *after* the normalisation of the features
+    that it joins. Instance normalisation subtracts from each channel its mean over the image, and this descriptor is constant
+    over the image; before an instance normalisation it would have no effect. (The papers use batch normalisation.)
     """
 
     def __init__(self, inputs: int, middle: int, outputs: int) -> None:

@@ -1,4 +1,4 @@
-"""The descending half of a U-Net: one stage per resolution, each handing its features to the decoder."""
+"""The encoder of a U-Net: one stage per resolution, each passing its features to the decoder."""
 
 from collections.abc import Callable
 
@@ -16,8 +16,8 @@ class Encoder(nn.Module):
     Args:
         spec: NetworkSpec; its features, kernels, strides and encoder_blocks are used.
         stack: ``stack(inputs, outputs, kernel, stride, blocks=n) -> Module`` builds a stage, such as ``conv_stack``.
-        stem: module in front of the first stage, or None.
-        inputs: channels that enter the first stage; those of the image unless a stem changes them.
+        stem: module before the first stage, or None.
+        inputs: input channels of the first stage: those of the image unless a stem changes them.
     """
 
     def __init__(

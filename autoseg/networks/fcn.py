@@ -1,17 +1,17 @@
 """The fully convolutional network, FCN-8s (Long, Shelhamer, Darrell, CVPR 2015, arXiv 1411.4038).
 
-Each of the coarse stages of a plain encoder is scored by a 1 x 1 x 1 convolution. From the coarsest on, scores are
-enlarged by a transposed convolution, which starts as linear interpolation and learns, and added to those of the next finer
-stage. The finest sum is interpolated to the grid of the image.
+A 1 x 1 x 1 convolution computes scores from each of the coarse stages of a plain encoder. Starting from the coarsest, scores
+are upsampled by a transposed convolution, which is initialised as linear interpolation and trained, and added to those of the
+next finer stage. The finest sum is interpolated to the grid of the image.
 
 Adapted to 3D, small and anisotropic patches:
 
-- the finest stage that is scored is the one at stride 8, as in the paper; a network too shallow to have three stages from
-  there on scores its three coarsest ones (with a patch of 40 voxels those at strides 2, 4 and 8);
-- enlargement follows the plan's strides axis by axis, and leaves an axis alone that was not halved;
-- the encoder is the plan's: strided convolutions with instance normalisation for VGG's max pooling, and the last stage
-  for its two wide convolutions of kernel 7 with dropout;
-- trained in one go. As in the paper, scores of finer stages start at zero.
+- the finest stage with scores is at stride 8, as in the paper; if a network has fewer than three stages from there on, its
+  three coarsest stages have scores (with a patch of 40 voxels those at strides 2, 4 and 8);
+- upsampling follows the plan's strides axis by axis; an axis that was not halved is not upsampled;
+- the encoder is the plan's: strided convolutions with instance normalisation replace VGG's max pooling, and the last stage
+  replaces its two wide convolutions of kernel 7 with dropout;
+- all stages are trained together. As in the paper, scores of finer stages start at zero.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from planners.plan import NetworkSpec
 __all__ = ["FCN", "build_fcn", "finest_scored", "interpolation_kernel"]
 
 FINEST_STRIDE = 8
-SCORED = 3  # stages, at least
+SCORED = 3  # least number of stages with scores
 
 
 def finest_scored(strides: Sequence[Triple]) -> int:
@@ -45,7 +45,7 @@ def finest_scored(strides: Sequence[Triple]) -> int:
 
 
 def interpolation_kernel(stride: Sequence[int]) -> torch.Tensor:
-    """(kz, ky, kx) weights with which a transposed convolution of that stride interpolates linearly."""
+    """(kz, ky, kx) weights that make a transposed convolution of that stride a linear interpolation."""
     kernel = torch.ones(1, 1, 1)
     for axis, step in enumerate(stride):
         size = 2 * step - step % 2

@@ -1,18 +1,18 @@
-"""The second head of a network: the image as it would be without noise, blur and thick slices.
+"""The restoration head, the second head of a network: it predicts the image without noise, blur and thick slices.
 
-Its *body* looks at the image alone, on voxels twice as large, with residual blocks as networks for super-resolution have
-them (Lim et al. 2017): bringing slices back takes depth, which is cheap there (docs/experiments/restoration-slices.md). What
-it finds meets, on the fine grid, the image, its detail (the image minus its local mean, enlarged: noise and blur are in it)
-and the finest map that the network computes, which has the width of the first stage in all of them. In networks with a decoder
-that is the decoder's last; FCN, DeepLab and PSPNet compute their logits on a coarse grid, so there it is the first stage of
-the encoder.
+Its *body* reads only the image, at half the resolution, with residual blocks as in networks for super-resolution (Lim et al.
+2017): restoring slices needs depth, which is cheap there (docs/experiments/restoration-slices.md). On the fine grid its output
+is combined with the image, its detail (the image minus its local mean, scaled up: it contains noise and blur) and the
+finest map of the network, which has the width of the first stage in all networks. With a decoder that is the decoder's last
+map; FCN, DeepLab and PSPNet compute their logits on a coarse grid, so there it is the first stage of the encoder.
 
-How thick slices are is known from a scan's spacing, so the head is told. It learns them along one axis only, the last: an image
-with thick slices along another is turned until they lie there, so what is learned of one axis serves the others, if less well.
+The slice thickness is known from a scan's spacing and is an input of the head. The head learns thick slices only along the last
+axis: an image with thick slices along another axis is transposed first. So what is learned for one axis also applies to the
+others, though less well.
 
-What is predicted is a correction, output = image + delta, clipped to [0, 1], on the scale of the stored intensities. It starts
-as zero. In training the clipping passes gradients on, else a voxel that left [0, 1] would never be taught again. The
-weights are drawn from a copy of the random state: a network has the same other weights with and without it.
+The head predicts a correction, output = image + delta, clipped to [0, 1], on the scale of the stored intensities. It starts at
+zero. In training the clipping passes gradients through; otherwise a voxel outside [0, 1] would get no gradient. The weights
+are drawn from a copy of the random state, so the other weights of a network are the same with and without the head.
 """
 
 from dataclasses import dataclass
@@ -32,19 +32,19 @@ __all__ = ["Ends", "RestorationHead", "Slices", "restoration_head", "restoration
 WIDTH = 64  # channels of the body
 BLOCKS = 4
 MIXED = 8  # channels on the fine grid
-DETAIL = 10.0  # brings it near the size of the features
+DETAIL = 10.0  # factor that brings the detail to the magnitude of the features
 
 
-Slices = bool | torch.Tensor  # whether to restore, or the (B, 3) thickness of the slices that are to be restored
+Slices = bool | torch.Tensor  # whether to restore, or the (B, 3) slice thickness in voxels
 
 
 @dataclass(frozen=True)
 class Ends:
-    """How a network ends, chosen by whoever builds it: neither changes a weight, or what a prediction finds.
+    """Options for the end of a network. They change neither weights nor predictions.
 
     Attributes:
-        lazy_logits: Scores in place of logits, where the last layer lies on the grid of the image (``scores``).
-        restoration_detached: the restoration teaches its own head alone, and no feature that the segmentation uses.
+        lazy_logits: return Scores instead of logits, if the last layer is on the grid of the image (``scores``).
+        restoration_detached: the restoration loss trains only its own head, not the features of the segmentation.
     """
 
     lazy_logits: bool = False
@@ -52,14 +52,14 @@ class Ends:
 
 
 class RestorationHead(nn.Module):
-    """Down, residual blocks, up, and two convolutions on the fine grid.
+    """Downsampling, residual blocks, upsampling, and two convolutions on the fine grid.
 
-    Where it is ``detached`` its gradients stop here, so that the features serve the segmentation alone.
+    If it is ``detached``, gradients stop at its input, so that only the segmentation trains the features.
     """
 
     def __init__(self, spec: NetworkSpec, *, detached: bool = False) -> None:
         super().__init__()
-        deep = any(kernel[0] > 1 for kernel in spec.kernels)  # else a 2D network
+        deep = any(kernel[0] > 1 for kernel in spec.kernels)  # False for a 2D network
         kernel, stride = ((3, 3, 3), (2, 2, 2)) if deep else ((1, 3, 3), (1, 2, 2))
         channels = spec.in_channels
         with torch.random.fork_rng(devices=[]):
@@ -79,8 +79,7 @@ class RestorationHead(nn.Module):
         Args:
             image: (B, C, Z, Y, X).
             features: (B, F, Z, Y, X).
-            slices: (B, 3) how many voxels a slice of each image is thick along (z, y, x), 1 where it is as thin as one; None
-                where all are.
+            slices: (B, 3) slice thickness of each image along (z, y, x), in voxels; None if all are 1.
         """
         features = features.detach() if self.detached else features
         reach = [edge // 2 for edge in self.mix.kernel_size]
@@ -110,7 +109,7 @@ class RestorationHead(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions added to their input, without normalisation, which would take away what intensities mean."""
+    """Two convolutions added to their input, without normalisation, which would lose the intensity scale."""
 
     def __init__(self, kernel: Triple) -> None:
         super().__init__()
@@ -123,16 +122,16 @@ class Residual(nn.Module):
 
 
 def restoration_head(spec: NetworkSpec, ends: Ends) -> RestorationHead | None:
-    """The head that ``spec`` asks for, or None. It is the last part of a network to be made, see the top of this file."""
+    """The restoration head of ``spec``, or None. It must be the last part of a network to be built, see the module."""
     return RestorationHead(spec, detached=ends.restoration_detached) if spec.restoration else None
 
 
 def with_restored(
     head: RestorationHead | None, image: torch.Tensor, features: torch.Tensor, logits: Logits | list[Logits], restore: Slices
 ) -> Output:
-    """What a network returns: its logits, or these and the restored image.
+    """The output of a network: its logits, or the pair of logits and restored image.
 
-    ``restore`` is False, True, or the (B, 3) thickness of the slices, as ``RestorationHead`` takes it.
+    ``restore`` is False, True, or the (B, 3) slice thickness, as for ``RestorationHead``.
     """
     if restore is False:
         return logits
@@ -142,6 +141,6 @@ def with_restored(
 
 
 def restoration_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """The weights of the head that restores, empty where ``network`` has none."""
+    """The weights of the restoration head; empty if ``network`` has none."""
     heads = [module for module in network.modules() if isinstance(module, RestorationHead)]
     return [parameter for head in heads for parameter in head.parameters()]

@@ -1,4 +1,4 @@
-"""Which networks there are, those of installed packages too: what each is, and how large it is in a common plan."""
+"""Lists all networks, including those of installed packages, with a description and their size in a reference plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planners import Budget, ChannelStats, Fingerprint, Plan, get_planner, with_
 
 __all__ = ["ListedNetwork", "Networks", "networks", "reference_plan"]
 
-CASES, EDGE_MM = 20, 128  # of the data set that sizes are told for: one channel, one structure, voxels of 1 mm
+CASES, EDGE_MM = 20, 128  # of the reference data set for sizes: one channel, one structure, voxels of 1 mm
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class ListedNetwork:
     Attributes:
         name: for ``--network``.
         meaning: one line.
-        parameters: trainable numbers, with the features of ``reference_plan``; None where it cannot be built.
-        package: the installed package that brings it; '' for one of our own.
-        fault: why it cannot be built; '' where it can.
+        parameters: number of trainable parameters with the features of ``reference_plan``; None if it cannot be built.
+        package: the installed package that provides it; '' for those of autoseg.
+        fault: why it cannot be built; '' if it can.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ListedNetwork:
 
 
 def reference_plan() -> Plan:
-    """The plan of a plain data set, one channel and one structure in voxels of 1 mm, that sizes are told for."""
+    """The reference plan for sizes, of a simple data set: one channel and one structure, voxels of 1 mm."""
     stats = ChannelStats("MRI", 100.0, 99.0, 20.0, 0.0, 300.0, 10.0, 210.0)
     shapes, spacings = ((EDGE_MM,) * 3,) * CASES, ((1.0, 1.0, 1.0),) * CASES
     names = tuple(f"case_{number:02d}" for number in range(CASES))
@@ -45,7 +45,7 @@ def reference_plan() -> Plan:
 
 @dataclass(frozen=True)
 class Networks:
-    """All networks, those of installed packages too."""
+    """All networks, including those of installed packages."""
 
     networks: tuple[ListedNetwork, ...]
 
@@ -62,7 +62,7 @@ class Networks:
 
 
 def networks() -> Networks:
-    """Every network that ``--network`` takes, in the order of the registry; one that cannot be built says why."""
+    """Every network for ``--network``, in the order of the registry; ``fault`` says why one cannot be built."""
     plan = reference_plan()
     return Networks(tuple(_listed(name, plan) for name in NETWORKS))
 

@@ -1,6 +1,6 @@
-"""Which number format a network computes in: float32, or bfloat16 where that is faster and does no harm.
+"""Chooses the number format of a network: float32, or bfloat16 if that is faster and safe.
 
-What is chosen is a value with its reason, so that it can be recorded with the run.
+The choice is a value with its reason, so that it can be recorded with the run.
 """
 
 import time
@@ -15,7 +15,7 @@ from planners.plan import NetworkSpec
 
 __all__ = ["Precision", "choose_precision", "faster_in_bf16", "has_amx", "has_thin_stage", "unsafe_in_bf16"]
 
-# of x86; with none of them a convolution in bfloat16 takes 17 times as long as one in float32
+# x86 instructions; without any of them a convolution in bfloat16 takes 17 times as long as in float32
 # (docs/experiments/channels-last-avx2.md)
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "avx10_1", "avx10_2")
 UNSAFE = "because torch writes beyond its memory when it trains thin patches in bfloat16 on this processor"
@@ -41,10 +41,10 @@ def choose_precision(
     """The number format for a network.
 
     Args:
-        wanted: ``fp32``, ``bf16``, or ``auto``: whichever is faster.
-        spec: of the network.
-        patches: (3,) voxels of the patches it will meet; on a CPU the last one is tried where the faster format is wanted.
-        training: patches that cannot be trained in bfloat16 without harm are trained in float32, whatever is wanted.
+        wanted: ``fp32``, ``bf16``, or ``auto`` for the faster one.
+        spec: NetworkSpec of the network.
+        patches: (3,) voxels of each patch size that will be used; for ``auto`` on a CPU the last one is measured.
+        training: True for training. Patches that are not safe in bfloat16 are trained in float32, whatever ``wanted`` is.
     """
     if training and wanted != "fp32" and unsafe_in_bf16(spec, patches, device):
         return Precision("fp32", UNSAFE)
@@ -57,10 +57,10 @@ def choose_precision(
 def faster_in_bf16(
     network: nn.Module, patch: Sequence[int], device: torch.device, *, training: bool = False, repeats: int = 2
 ) -> bool:
-    """Whether bfloat16 autocast beats float32 by a tenth or more, measured on ``patch`` (C, Z, Y, X) zeros.
+    """Whether bfloat16 autocast is faster than float32 by a tenth or more, measured on ``patch`` (C, Z, Y, X) zeros.
 
-    On CUDA the answer comes from the hardware without a measurement; MPS says no, and so do processors that would only imitate
-    bfloat16, where a trial alone takes up to a minute. Ask ``unsafe_in_bf16`` before a training run.
+    On CUDA the answer depends on the hardware, without a measurement. It is False for MPS, and for processors that only emulate
+    bfloat16, where a measurement alone takes up to a minute. Check ``unsafe_in_bf16`` before a training run.
     """
     if device.type != "cpu":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -75,10 +75,10 @@ def faster_in_bf16(
             start = time.perf_counter()
             with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 y = network(x)
-            y = getattr(y, "features", y)  # of lazy logits
+            y = getattr(y, "features", y)  # for lazy logits
             if training:
                 y.float().mean().backward()
-            del y  # with many labels the largest thing there is
+            del y  # with many labels the largest tensor
             best = min(best, time.perf_counter() - start)
         network.zero_grad(set_to_none=True)
         return best
@@ -87,20 +87,20 @@ def faster_in_bf16(
 
 
 def unsafe_in_bf16(spec: NetworkSpec, patches: Iterable[Sequence[int]], device: torch.device) -> bool:
-    """Whether a training run of the network of ``spec`` on one of these patches would write beyond its memory in bfloat16."""
+    """Whether training the network of ``spec`` in bfloat16 on one of these patches would write outside its memory."""
     return device.type == "cpu" and has_amx() and any(has_thin_stage(spec, patch) for patch in patches)
 
 
 def has_amx() -> bool:
-    """Whether the processor multiplies matrices of bfloat16 by itself (Intel's AMX)."""
+    """Whether the processor has bfloat16 matrix multiplication (Intel AMX)."""
     return bool(_capabilities().get("amx_bf16"))
 
 
 def has_thin_stage(spec: NetworkSpec, patch: Sequence[int]) -> bool:
-    """Whether some stage has large planes in fewer than 16 slices, where torch 2.13 writes beyond its memory.
+    """Whether some stage has large planes in fewer than 16 slices, for which torch 2.13 writes outside its memory.
 
-    Seen with the backward pass of a single convolution under bfloat16 on a processor with AMX: planes of 96 x 96 and more in
-    1 to 10 slices end in a corrupted heap, 64 x 64 and 16 slices do not.
+    Seen in the backward pass of a single convolution in bfloat16 on a processor with AMX: planes of 96 x 96 and more in 1 to
+    10 slices corrupt the heap; 64 x 64 and 16 slices do not.
     """
     z, y, x = patch
     for stride in spec.strides:
@@ -111,5 +111,5 @@ def has_thin_stage(spec: NetworkSpec, patch: Sequence[int]) -> bool:
 
 
 def _capabilities() -> dict[str, Any]:
-    """What torch knows of the processor: name -> value; empty where torch is too old to tell."""
+    """The processor features reported by torch: name -> value; empty if torch is too old."""
     return getattr(torch.cpu, "get_capabilities", dict)()

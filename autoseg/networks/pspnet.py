@@ -1,16 +1,17 @@
 """PSPNet (Zhao, Shi, Qi, Wang, Jia, CVPR 2017, arXiv 1612.01105): pyramid pooling.
 
 The coarse grid is divided into 1, 2, 3 and 6 parts per axis. The mean of each part, with a quarter of the channels, is
-interpolated back to the grid and put beside the features, so that each voxel knows its region and the whole image.
+interpolated back to the grid and concatenated with the features, so that each voxel has context of its region and of the whole
+image.
 
 Adapted to 3D, small and anisotropic patches:
 
 - an axis is never divided into more parts than it has voxels; an axis of one voxel is not divided;
-- instance for batch normalisation, hence the single mean of the whole grid has none and joins behind that of the others
-  (``dilated.ImageBranch``); a level whose parts are clipped to one skips it too (``InstanceNorm``);
+- instance instead of batch normalisation; therefore the single mean of the whole grid has none and is added after that of the
+  others (``dilated.ImageBranch``); a level whose parts are reduced to one also skips it (``InstanceNorm``);
 - the last convolution has the kernel of the plan's last stage, and its width up to the paper's 512;
-- the backbone is the plan's residual encoder (``dilated``); the paper's auxiliary loss in its middle and dropout are left
-  out, as the other networks have neither.
+- the backbone is the plan's residual encoder (``dilated``); the paper's auxiliary loss and dropout are left out, as in the
+  other networks.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,8 @@ from planners.plan import NetworkSpec
 
 __all__ = ["PyramidPooling", "build_pspnet", "fitting_parts"]
 
-PARTS = (2, 3, 6)  # besides the whole
-WIDTH = 512  # of the paper
+PARTS = (2, 3, 6)  # in addition to the whole grid
+WIDTH = 512  # as in the paper
 
 
 def fitting_parts(parts: int, grid: Sequence[int]) -> Triple:

@@ -1,9 +1,8 @@
-"""The last layer of a network, from features to logits, which may be left to whoever needs them.
+"""The last layer of a network, from features to logits, which the caller may compute later.
 
-With many structures the logits of a patch are the largest thing in memory by far, while the features they are made of are
-few. So a network with lazy logits returns ``Scores`` in their place: the features and the layer.
-What comes next then computes logits piece by piece, and need not keep them. Networks that enlarge their logits (FCN, DeepLab,
-PSPNet) have no such layer and go on returning logits.
+With many structures the logits of a patch are by far the largest tensor in memory, while the features are small. So a network
+with lazy logits returns ``Scores`` instead: the features and the layer. The caller then computes logits piece by piece and need
+not keep them. Networks that interpolate their logits (FCN, DeepLab, PSPNet) have no such layer and always return logits.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ class Head(nn.Conv3d):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Logits (B, K, z, y, x) that are still to be computed.
+    """Logits (B, K, z, y, x) that are not computed yet.
 
     Attributes:
         features: (B, F, z, y, x).
-        weight, bias: of the Head, (K, F, 1, 1, 1) and (K,).
+        weight, bias: those of the Head, (K, F, 1, 1, 1) and (K,).
     """
 
     features: torch.Tensor
@@ -53,7 +52,7 @@ class Scores:
         return torch.Size((len(self.features), len(self.weight), *self.features.shape[2:]))
 
     def logits(self) -> torch.Tensor:
-        """All of them, in the number format of the features."""
+        """All logits, in the number format of the features."""
         weight, bias = (tensor.to(self.features.dtype) for tensor in (self.weight, self.bias))
         weights = weight.flatten(1).expand(len(self.features), -1, -1)
         return torch.baddbmm(bias[:, None], weights, self.features.flatten(2)).unflatten(2, self.features.shape[2:])
@@ -63,10 +62,10 @@ class Scores:
         return replace(self, features=self.features.float())
 
     def slabs(self, elements: int) -> list[Scores]:
-        """Parts along z of about so many logits each."""
+        """Parts along z of about ``elements`` logits each."""
         thickness = max(1, elements * self.shape[2] // max(1, self.shape.numel()))
         return [replace(self, features=part) for part in self.features.split(thickness, dim=2)]
 
 
 Logits = torch.Tensor | Scores  # (B, K, z, y, x)
-Output = Logits | list[Logits] | tuple[Logits | list[Logits], torch.Tensor]  # of one scale or every scale; with the image
+Output = Logits | list[Logits] | tuple[Logits | list[Logits], torch.Tensor]  # one scale or every scale; with restored image

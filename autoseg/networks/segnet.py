@@ -1,16 +1,16 @@
 """SegNet (Badrinarayanan, Kendall, Cipolla, TPAMI 2017, arXiv 1511.00561): unpooling with the indices of max pooling.
 
-The encoder halves its grid by max pooling and remembers where each maximum was. The decoder puts its values back at those
-voxels, with zeros between them, and convolves; nothing else passes from encoder to decoder.
+The encoder halves its grid by max pooling and stores the position of each maximum. The decoder puts its values at these
+voxels, with zeros elsewhere, and convolves. Only these positions pass from encoder to decoder.
 
 Adapted to 3D, small and anisotropic patches:
 
 - pooling windows are the plan's strides, so an axis that is not halved is not pooled;
-- the coarsest stage has convolutions of its own, as in a U-Net, where SegNet's last pooling has none behind it: with a
-  patch of 16 voxels there would be two stages else;
-- indices fit maps as wide as the encoder stage they come from, so a convolution narrows the channels before unpooling,
-  as the last one of each of SegNet's decoder stages does;
-- instance for batch normalisation, leaky rectifiers, and, as in the other networks with a decoder, logits at every
+- the coarsest stage has its own convolutions, as in a U-Net, whereas none follow SegNet's last pooling: otherwise there
+  would be two stages for a patch of 16 voxels;
+- unpooling needs as many channels as the encoder stage of the indices, so a convolution reduces the channels before it, like
+  the last one of each of SegNet's decoder stages;
+- instance instead of batch normalisation, leaky ReLUs, and, as in the other networks with a decoder, logits at every
   resolution for deep supervision.
 """
 
@@ -30,15 +30,15 @@ __all__ = ["SegNet", "build_segnet", "pool", "unpool"]
 
 
 def pool(x: torch.Tensor, stride: Triple) -> tuple[torch.Tensor, torch.Tensor]:
-    """The maximum of each window of (B, C, Z, Y, X), and where it was: ``unpool`` takes both."""
+    """The maximum of each window of (B, C, Z, Y, X), and its position, for ``unpool``."""
     return functional.max_pool3d(x, stride, stride, return_indices=True)
 
 
 def unpool(x: torch.Tensor, places: torch.Tensor, stride: Triple) -> torch.Tensor:
-    """The values of (B, C, z, y, x) at the places of the maxima, zeros elsewhere.
+    """The values of (B, C, z, y, x) at the positions of the maxima, zeros elsewhere.
 
     Equal to ``functional.max_unpool3d``, which cannot be traced (torch 2.13) and needs a kernel on every device. Windows do
-    not overlap, so each place is written once.
+    not overlap, so each position is written once.
     """
     grid = [edge * step for edge, step in zip(x.shape[2:], stride, strict=True)]
     empty = x.new_zeros((*x.shape[:2], math.prod(grid)))
@@ -48,7 +48,7 @@ def unpool(x: torch.Tensor, places: torch.Tensor, stride: Triple) -> torch.Tenso
 class SegNet(nn.Module):
     """Input scaling, pooling encoder, unpooling decoder, heads.
 
-    Entry s of ``encoder``, ``decoder``, ``narrow`` and ``heads`` belongs to stage s, the finest first; the last stage has
+    Entry s of ``encoder``, ``decoder``, ``narrow`` and ``heads`` belongs to stage s, finest first; the last stage has
     an encoder only.
     """
 

@@ -1,8 +1,8 @@
 """The self-attention U-Net: a plain or residual U-Net with gated self-attention in the encoder stages that the plan names.
 
-The block stands behind the last convolutions of its stage, and the decoder meets its result through the skip connection.
-Gates start at zero, so a fresh network gives the very logits of its backbone and what attention does is learned. The
-names of the backbone's weights are those of ``unet`` or ``residual_unet``.
+The block follows the last convolutions of its stage, and the decoder receives its output through the skip connection.
+Gates start at zero, so a new network gives exactly the logits of its backbone, and attention is learned. The backbone's
+weights have the names of ``unet`` or ``residual_unet``.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def build_self_attention_unet(spec: NetworkSpec, ends: Ends) -> nn.Module:
 
 
 def _blocks(spec: NetworkSpec) -> Iterator[tuple[int, nn.Module]]:
-    """(stage, block), each made when it is asked for."""
+    """Yield (stage, block); each block is built on demand."""
     axes = tuple(axis for axis in range(3) if any(kernel[axis] > 1 for kernel in spec.kernels))
     for entry in spec.attention:
         width = spec.features[entry.stage]
@@ -35,17 +35,17 @@ def _blocks(spec: NetworkSpec) -> Iterator[tuple[int, nn.Module]]:
 
 
 def close_gates(network: nn.Module) -> None:
-    """Set the gates of all self-attention in ``network`` to zero, in place: the backbone alone remains."""
+    """Set the gates of all self-attention in ``network`` to zero, in place, so that only the backbone has an effect."""
     for block in attention_blocks(network):
         torch.nn.init.zeros_(block.gate)
 
 
 @torch.no_grad()
 def attention_maps(network: nn.Module, x: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Where the slots look, a dictionary of stage -> (B, heads * slots, z, y, x) on the grid of that stage.
+    """The attention of the slots: a dictionary of stage -> (B, heads * slots, z, y, x) on the grid of that stage.
 
-    Each map is positive and its sum over the voxels is 1. Empty for networks without slot attention. The network is left alone,
-    so that another thread may use it meanwhile; the decoder is not needed.
+    Each map is positive and its sum over the voxels is 1. Empty for networks without slot attention. The network is not
+    changed, so that other threads may use it at the same time. The decoder is not run.
     """
     found = {}
     if isinstance(network, UNet) and slot_blocks(network):
@@ -59,6 +59,6 @@ def attention_maps(network: nn.Module, x: torch.Tensor) -> dict[int, torch.Tenso
 
 
 def slot_blocks(network: nn.Module) -> dict[int, SlotAttention]:
-    """{stage: SlotAttention} of a network, empty where it has none."""
+    """{stage: SlotAttention} of a network; empty if it has none."""
     stages = enumerate(network.encoder.stages) if isinstance(network, UNet) else ()
     return {number: block for number, blocks in stages for block in blocks.children() if isinstance(block, SlotAttention)}

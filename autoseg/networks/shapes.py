@@ -1,4 +1,4 @@
-"""Networks of shapes alone: layers without memory and without numbers."""
+"""Networks on the meta device: layers with shapes but without memory and numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["shapes_alone"]
 
 
 class _WithoutNumbers(TorchFunctionMode):
-    """Layers keep what they were made with: on the meta device torch 2.13 imports its compiler to draw no numbers."""
+    """Skips the initialisation of layers, for which torch 2.13 imports its compiler even on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
@@ -23,6 +23,6 @@ class _WithoutNumbers(TorchFunctionMode):
 
 @contextmanager
 def shapes_alone() -> Iterator[None]:
-    """What is built within has its parameters on the meta device."""
+    """Context in which modules are built on the meta device."""
     with torch.device("meta"), _WithoutNumbers():
         yield

@@ -1,13 +1,14 @@
 """The U-Net (Ronneberger, Fischer, Brox, MICCAI 2015, arXiv 1505.04597) with a plain or a residual encoder.
 
-An encoder coarsens the grid stage by stage; a decoder enlarges it again and meets, at each stage, the encoder's features.
+An encoder coarsens the grid stage by stage; a decoder refines it again and, at each stage, concatenates the encoder's features.
 
 Adapted to 3D, small and anisotropic patches, as nnU-Net configures it (Isensee et al., Nature Methods 2021):
 
 - one code path for volumes (Cicek et al., MICCAI 2016, arXiv 1606.06650) and slices, which are volumes of depth 1;
 - stages, strides, kernels and widths are the plan's, so an axis of thick slices is halved later, or not at all;
-- padded convolutions keep the grid, where the paper's lose the rim; the first of a stage strides for max pooling;
-- instance normalisation, leaky rectifiers, and logits at every resolution for deep supervision.
+- padded convolutions keep the grid, whereas the paper's lose the border; the first one of a stage has a stride instead of max
+  pooling;
+- instance normalisation, leaky ReLUs, and logits at every resolution for deep supervision.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,14 +36,14 @@ __all__ = ["UNet", "build_residual_unet", "build_unet"]
 class UNet(nn.Module):
     """Input scaling, encoder, decoder.
 
-    ``network(x)`` gives logits (B, K, Z, Y, X) on the grid of ``x``; ``network(x, every_scale=True)`` the list of
+    ``network(x)`` returns logits (B, K, Z, Y, X) on the grid of ``x``; ``network(x, every_scale=True)`` the list of
     logits at each scale of deep supervision, finest first.
 
     Args:
         encoder: from the image to the features of each stage.
-        gates: as the Decoder takes them.
-        attention: (stage, block) for blocks behind the stages of the encoder. They are taken one by one once all else has its
-            weights, so a generator makes a network that has the same other weights with and without them.
+        gates: as for Decoder.
+        attention: (stage, block) for blocks after the stages of the encoder. They are consumed one by one after all other
+            weights are initialised, so with a generator the other weights are the same with and without blocks.
     """
 
     def __init__(

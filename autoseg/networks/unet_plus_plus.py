@@ -1,19 +1,19 @@
 """UNet++ (Zhou, Siddiquee, Tajbakhsh, Liang 2018, arXiv 1807.10165; TMI 2020, arXiv 1912.05074): nested, dense skips.
 
-Node (i, j) stands at stage i, the finest 0, in column j. Column 0 is the encoder. Every other node convolves all nodes
-before it in its row together with its lower left neighbour, enlarged::
+Node (i, j) is at stage i (0 is the finest), in column j. Column 0 is the encoder. Every other node convolves all nodes
+before it in its row together with its upsampled lower left neighbour::
 
     (0,0) - (0,1) - (0,2)
     (1,0) - (1,1)               (i,j) from (i,0) ... (i,j-1) and (i+1,j-1)
     (2,0)
 
-so the first row ends in U-Nets of growing depth, each with its own head. The deepest gives the logits.
+so the nodes of the first row are U-Nets of growing depth, each with its own head. The deepest gives the logits.
 
 Adapted to 3D, small and anisotropic patches: strides, kernels and widths are the plan's; the encoder strides where the
 paper pools; a node has as many convolutions as the plan's decoder stage, with instance normalisation.
 
-Deep supervision is the paper's: all heads lie on the grid of the image, the deepest first. The training's weights of scales
-then halve from depth to depth, where the paper weighs the depths alike, and the shallowest has none.
+Deep supervision is as in the paper: all heads are on the grid of the image, the deepest first. The loss weights of scales
+then halve from depth to depth, and the shallowest has none, whereas the paper weights all depths equally.
 """
 
 import torch

@@ -1,8 +1,8 @@
-"""What can be made of a scan that a model has seen: one module for each kind, all with the protocol ``Output``.
+"""The outputs of a prediction: one module for each kind, all with the protocol ``Output``.
 
-An output is a frozen value of its options. It is handed an ``Inferred`` (the final labels, the logits, what the model can do)
-and a folder, never the predictor, and returns the files that it wrote. ``OUTPUTS`` maps names to functions that make the
-output which the options of ``predict`` ask for, or None.
+An output is a frozen value of its options. It gets an ``Inferred`` (the final labels, the logits, what the model can do) and a
+folder, never the predictor, and returns the files that it wrote. ``OUTPUTS`` maps names to functions that return the output
+requested by the options of ``predict``, or None.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _isotropic(options: PredictOptions, ending: str) -> Output | None:
     return Isotropic(options.isotropic, options.inference.resample_channels)
 
 
-# name -> function of the options and the ending of label files; in this order they are written
+# name -> function of the options and the ending of label files, in the order of writing
 OUTPUTS: Registry[Make] = Registry(
     "output",
     {
@@ -64,14 +64,14 @@ OUTPUTS: Registry[Make] = Registry(
 
 
 def asked_outputs(options: PredictOptions, ending: str) -> tuple[Output, ...]:
-    """The outputs that are asked for, in the order in which they are written.
+    """The requested outputs, in the order of writing.
 
     Raises:
-        AutosegError: a name in ``write`` that is no output, a surface format that is none.
+        AutosegError: an unknown output in ``write``, or an unknown surface format.
     """
     of_others = [name for name in options.write if name not in OUTPUTS and name in DICOM_RESULTS]
     for name in set(options.write) - set(of_others):
-        OUTPUTS[name]  # says what there is
+        OUTPUTS[name]  # an unknown name raises an error that lists the known ones
     made = (OUTPUTS[name](options, ending) for name in OUTPUTS)
     return (*(output for output in made if output is not None), *(DicomResult(name) for name in of_others))
 
@@ -79,17 +79,17 @@ def asked_outputs(options: PredictOptions, ending: str) -> tuple[Output, ...]:
 def asked_step(
     model: str | PathLike[str], folder: Path, options: PredictOptions, ending: str, runtime: Runtime, device: str
 ) -> Predict:
-    """The step of a process of its own that makes what is asked for.
+    """The step, for a process of its own, that makes the requested outputs.
 
     Args:
         model: path of a model's folder or zip.
         folder: for the results.
-        ending: of the label files.
-        runtime: ``fresh`` replaces what is there.
-        device: as of the step.
+        ending: file ending of the label files.
+        runtime: ``fresh`` replaces existing files.
+        device: as in the step.
 
     Raises:
-        AutosegError: as ``asked_outputs``.
+        AutosegError: as in ``asked_outputs``.
     """
     return Predict(
         model=str(model),

@@ -25,15 +25,15 @@ SHUT = 0.02
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """``CASE_attention/stageS.nii.gz``: where slots look, one file for each stage of slot attention.
+    """``CASE_attention/stageS.nii.gz``: the attention of the slots, one file for each stage of slot attention.
 
-    A file has a volume for each slot, uint8 on the scan's own grid, 255 where the slot looks most. ``CASE.json`` gets
-    ``attention``: which slot of which head each volume is, its entropy, and the value that 255 stands for, in multiples of the
-    average; and of each stage the ``gate``, the largest in absolute value, which says how much of what the slots gather is
-    added to the features. It is a folder, since whatever takes a folder of label maps would take maps beside them for such.
+    A file has a volume for each slot, uint8 on the grid of the scan, 255 at the largest attention. ``CASE.json`` gets
+    ``attention``: the slot and head of each volume, its entropy, and the value that 255 stands for, in multiples of the
+    average; and for each stage the ``gate``, the largest in absolute value, which shows how much of the slots' output is added
+    to the features. The maps are in a folder of their own so that they are not mistaken for label maps.
 
     Attributes:
-        per_head: slots for each head.
+        per_head: number of slots for each head.
     """
 
     per_head: int
@@ -45,7 +45,7 @@ class AttentionMaps:
         return {"export": {"attention_maps": {"per_head": self.per_head}}}
 
     def check(self, model: ModelFacts) -> None:
-        """ModelError for a network without slots; a warning where its gates never opened."""
+        """ModelError for a network without slots; a warning if its gates never opened."""
         if not model.gates:
             raise ModelError(
                 f"{model.name}: no slots whose attention could be shown; its network is {model.plan.network.name!r}. Leave "

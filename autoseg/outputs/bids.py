@@ -1,12 +1,12 @@
 """Predictions as a BIDS derivative: ``derivatives/autoseg/sub-01[/ses-1]/anat/sub-01[_ses-1]_dseg.nii.gz`` and its tables.
 
 By the BIDS specification (*Derivatives*, "Imaging data types", section "Segmentations"): ``_dseg`` has a label value for each
-voxel, and its ``.tsv`` of the same name tells what the values mean ("Common image-derived labels"); ``_probseg`` has a
-frame for each structure, and its ``.json`` their names as ``LabelMap`` ("Probabilistic Segmentations"). The files are copies
-of those in the folder of predictions, which stay the record.
+voxel, and the ``.tsv`` of the same name gives the meaning of the values ("Common image-derived labels"); ``_probseg`` has a
+frame for each structure, and its ``.json`` has their names as ``LabelMap`` ("Probabilistic Segmentations"). The files are
+copies; the originals are in the folder of predictions.
 
-A scan whose name has BIDS entities keeps them. Any other becomes ``sub-NAME`` with letters and digits alone, and that is said.
-Which files are ours stands in ``bids.json`` beside ``run.json``; it names a file before that is written.
+A scan whose name has BIDS entities keeps them. Any other scan becomes ``sub-NAME`` of letters and digits, with a warning.
+``bids.json`` beside ``run.json`` lists the files written by autoseg; a file is listed before it is written.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["BidsName", "BidsOutput", "bids_names", "bids_output"]
 
 logger = logging.getLogger(__name__)
 
-VERSION = "1.10.0"  # of BIDS
+VERSION = "1.10.0"  # version of BIDS
 DERIVATIVE = Path("derivatives") / "autoseg"
 ENTITY = re.compile(r"([a-z]+)-([A-Za-z0-9+]+)")
 CHANNEL = re.compile(r"_\d{4}")
@@ -50,7 +50,7 @@ SHOWN = 5  # names in a sentence
 
 @dataclass(frozen=True)
 class BidsName:
-    """What the files of a scan are called: its entities, ``sub`` and maybe ``ses`` first."""
+    """The name of the files of a scan: its entities, with ``sub`` and, if present, ``ses`` first."""
 
     entities: tuple[tuple[str, str], ...]
 
@@ -59,16 +59,16 @@ class BidsName:
         return "_".join(f"{key}-{label}" for key, label in self.entities)
 
     def path(self, ending: str) -> Path:
-        """Within the derivative; ``ending`` is such as ``_dseg.nii.gz``."""
+        """Path within the derivative; ``ending`` is for example ``_dseg.nii.gz``."""
         folders = [f"{key}-{label}" for key, label in self.entities if key in ("sub", "ses")]
         return Path(*folders, "anat", f"{self.stem}{ending}")
 
 
 def bids_names(cases: Iterable[Case]) -> dict[str, BidsName]:
-    """{case: BidsName}; names that are not those of the scans are a warning.
+    """{case: BidsName}. Changed names are a warning.
 
     Raises:
-        AutosegError: two cases would have one name.
+        AutosegError: two cases would have the same name.
     """
     names: dict[str, BidsName] = {}
     owners: dict[str, str] = {}
@@ -78,7 +78,7 @@ def bids_names(cases: Iterable[Case]) -> dict[str, BidsName]:
         name = names[case.id] = kept or BidsName((("sub", _label(case.id)),))
         if not kept:
             changed.append(f"{case.id} as {name.stem}")
-        other = owners.setdefault(name.stem.lower(), case.id)  # some systems take capital and small letters for the same
+        other = owners.setdefault(name.stem.lower(), case.id)  # some file systems ignore upper and lower case
         if other != case.id:
             raise AutosegError(
                 f"the cases {other} and {case.id} would both be {name.stem} in BIDS. Rename one of them, or give their scans "
@@ -91,7 +91,7 @@ def bids_names(cases: Iterable[Case]) -> dict[str, BidsName]:
 
 
 def _kept(case: Case) -> BidsName | None:
-    """The name whose entities all images of a case have, else that of the case; None where neither has any."""
+    """The name with the entities that all images of a case have in common, else that of the case; None if neither has any."""
     stems = [CHANNEL.sub("", image.name[: -len(ending_of(image))]) for image in case.images if isinstance(image, Path)]
     found = [_entities(stem) for stem in stems]
     if not found or not all(found):
@@ -102,7 +102,7 @@ def _kept(case: Case) -> BidsName | None:
 
 
 def _entities(stem: str) -> tuple[tuple[str, str], ...]:
-    """The entities of a name such as ``sub-01_acq-x_T1w``; () where it is none by BIDS."""
+    """The entities of a name such as ``sub-01_acq-x_T1w``; () if it is not a BIDS name."""
     *parts, last = stem.split("_")
     matches = [ENTITY.fullmatch(part) for part in (parts if parts and re.fullmatch(r"[A-Za-z0-9]+", last) else [*parts, last])]
     found = tuple((match[1], match[2]) for match in matches if match)
@@ -111,14 +111,14 @@ def _entities(stem: str) -> tuple[tuple[str, str], ...]:
 
 
 def _label(text: str) -> str:
-    """Letters and digits of any text; of a text without any a short digest."""
+    """The letters and digits of a text; a short digest if it has none."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().removeprefix("sub-")
     return re.sub(r"[^A-Za-z0-9]+", "", plain) or blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True)
 class Made:
-    """A file of ours: its ``digest``, '' before it is written, and that of the file that it was ``made_of``."""
+    """A file written by autoseg: its ``digest``, '' before it is written, and the digest of its source (``made_of``)."""
 
     digest: str = ""
     made_of: str = ""
@@ -126,7 +126,7 @@ class Made:
 
 @dataclass(frozen=True)
 class BidsRecord:
-    """``bids.json``: file within the derivative -> what it is."""
+    """``bids.json``: file within the derivative -> its Made."""
 
     made_by: str = "autoseg predict --layout bids"
     files: dict[str, Made] = field(default_factory=dict)
@@ -137,13 +137,13 @@ class BidsOutput:
     """A folder of predictions as a BIDS derivative.
 
     Attributes:
-        folder: of the predictions.
-        names: of the cases.
-        labels: what the values mean.
-        ending: of the label maps.
-        model: its name, for the description.
-        record: name of the file that tells which files are ours; shards have one each.
-        fresh: write over files of others.
+        folder: folder of the predictions.
+        names: {case: BidsName}.
+        labels: meaning of the label values.
+        ending: file ending of the label maps.
+        model: name of the model, for the description.
+        record: name of the file that lists the files of autoseg; each shard has its own.
+        fresh: overwrite files of other programs.
     """
 
     folder: Path
@@ -159,17 +159,17 @@ class BidsOutput:
         return self.folder / DERIVATIVE
 
     def check(self) -> None:
-        """Raise FileError where the derivative is somebody else's."""
+        """Raise FileError if another program made the derivative."""
         name, text = "dataset_description.json", self._texts()["dataset_description.json"]
         path = self.root / name
         if not self.fresh and not self._is_ours(name, self._known()) and _text_of(path) != text:
             raise FileError(f"{path}: {FOREIGN}")
 
     def write(self, cases: Iterable[Case]) -> tuple[str, ...]:
-        """Write the files of cases that are predicted; sentences about those that could not be written.
+        """Write the files of predicted cases; returns sentences about failures.
 
         Raises:
-            FileError: the record is damaged, or cannot be written.
+            FileError: the record is damaged or cannot be written.
         """
         known, failures = self._known(), []
         todo: dict[str, str | Path] = {
@@ -194,14 +194,14 @@ class BidsOutput:
         return tuple(failures)
 
     def _paths(self, case: str) -> Iterator[Path]:
-        """What is written of a case, within the derivative."""
+        """The paths of a case within the derivative."""
         kinds = ("dseg", "probseg") if (self.folder / f"{case}{SUFFIX}").is_file() else ("dseg",)
         for kind in kinds:
             endings = (".nii.gz", ".json", ".tsv") if kind == "dseg" else (".nii.gz", ".json")
             yield from (self.names[case].path(f"_{kind}{ending}") for ending in endings)
 
     def _content(self, case: Case, path: Path) -> str | Path:
-        """The text of a file, or the file of the predictions that it is made of."""
+        """The text of a file, or the file of the predictions to copy."""
         if path.suffix == ".tsv":
             return self._table()
         if path.suffix == ".json":
@@ -244,7 +244,7 @@ class BidsOutput:
         return {**about, "LabelMap": [*background, *self.labels.structures]}
 
     def _texts(self) -> dict[str, str]:
-        """What the derivative has once."""
+        """The text files that the derivative has once."""
         about = {
             "Name": "Segmentations by autoseg",
             "BIDSVersion": VERSION,
@@ -262,7 +262,7 @@ class BidsOutput:
         write_json(self.folder / self.record, BidsRecord(files=dict(files)), seal=True)
 
     def _is_ours(self, name: str, known: Mapping[str, Made]) -> bool:
-        """Whether nothing lies there, or what we wrote or were about to write."""
+        """Whether the path is free, or holds what autoseg wrote or was about to write."""
         path = self.root / name
         if not (path.exists() or path.is_symlink()):
             return True
@@ -272,14 +272,14 @@ class BidsOutput:
 def bids_output(
     options: PredictOptions, folder: Path, cases: Sequence[Case], ending: str, model: Bundle, fresh: bool
 ) -> BidsOutput | None:
-    """The BidsOutput that is asked for, or None.
+    """The BidsOutput if it is requested, else None.
 
     Args:
-        cases: of all shards.
-        ending: of their label maps.
+        cases: cases of all shards.
+        ending: file ending of their label maps.
 
     Raises:
-        AutosegError: two cases would have one name, or the derivative is somebody else's.
+        AutosegError: two cases would have the same name, or another program made the derivative.
     """
     if options.layout != "bids":
         return None
@@ -295,7 +295,7 @@ def _made_of(content: str | Path) -> str:
 
 
 def _text_of(path: Path) -> str | None:
-    """What a file says; None for what is no file, or no text."""
+    """The text of a file; None if it is not a file or not text."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Gap and overlap of the surfaces of neighbours: in ``CASE.json``, one table for a folder, and a line for people."""
+"""Gap and overlap of the surfaces of neighbouring structures: in ``CASE.json``, in a table for a folder, and as a sentence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Borders:
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {}  # stands in that of the measurements
+        return {}  # it is part of the identity of the measurements
 
     def check(self, model: ModelFacts) -> None:
         """Every model's surfaces can be measured."""
@@ -44,17 +44,17 @@ class Borders:
 
 
 def write_borders(folder: Path, cases: Iterable[str], name: str = BORDERS_TABLE) -> str:
-    """One table of the borders that stand in the ``CASE.json`` of these cases; none where no structures with surfaces touch.
+    """Write one table of the borders in the ``CASE.json`` of these cases; no table if no structures with surfaces touch.
 
     Returns:
-        What it says in all, a sentence for people; '' without a table.
+        A sentence that sums up the table; '' without a table.
     """
     records = [(case, record.borders) for case in cases if (record := read_case(folder / f"{case}.json"))]
     names = [field.name for field in fields(Border)]
     rows = [[case, *(border.get(name) for name in names)] for case, borders in records for border in borders]
     if not rows:
         if not is_foreign(folder / name, BORDERS_TABLE):
-            (folder / name).unlink(missing_ok=True)  # of an earlier call
+            (folder / name).unlink(missing_ok=True)  # from an earlier call
         return ""
     with replacing(folder / name) as draft, draft.open("w", newline="") as file:
         lines = ([rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
@@ -75,6 +75,6 @@ def borders_line(borders: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _size(border: Mapping[str, Any], name: str) -> float:
-    """A number of a record; 0 for what is none."""
+    """A number of a record; 0 if it is not a number."""
     value = border.get(name)
     return float(value) if isinstance(value, int | float) else 0.0

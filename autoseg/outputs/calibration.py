@@ -1,7 +1,7 @@
-"""Voxels to calibrate by: ``CASE_calibration.npz``, logits and codes of some voxels in and around the structures of a case.
+"""Voxels for calibration: ``CASE_calibration.npz`` with logits and codes of some voxels in and around the structures of a case.
 
-They are drawn on the network's grid, where the codes of a prepared case lie too, from a box around all that is structure in the
-reference or in the prediction; elsewhere nothing is in doubt, and voxels there would only make errors look small.
+They are drawn on the network's grid, also the grid of prepared cases, from a box around all structures in the reference
+or the prediction. Elsewhere predictions are certain, and voxels from there would only make the error look small.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from autoseg.reconstruct.confidence import votes_of
 __all__ = ["CalibrationSamples", "read_samples"]
 
 SUFFIX = "_calibration.npz"
-MOST_VOXELS, MOST_NUMBERS = 20_000, 400_000  # of a case
+MOST_VOXELS, MOST_NUMBERS = 20_000, 400_000  # per case
 AROUND = 5  # voxels
 
 
 @dataclass(frozen=True)
 class CalibrationSamples:
-    """Some voxels of each case.
+    """Draws some voxels of each case.
 
-    ``prepared`` is the folder of the prepared cases; None to draw on the scan's grid, from the label map of the case itself.
+    ``prepared`` is the folder of the prepared cases; None to draw on the scan's grid, from the label map of the case.
     """
 
     prepared: Path | None
@@ -61,7 +61,7 @@ class CalibrationSamples:
         if inside.any():
             box = tuple(slice(max(0, int(i.min()) - AROUND), int(i.max()) + AROUND + 1) for i in np.nonzero(inside))
             counted[box] = codes[box] >= 0
-        voxels = np.flatnonzero(counted & (not case.unlabelled))  # where structures are unlabelled, background is no truth
+        voxels = np.flatnonzero(counted & (not case.unlabelled))  # with unlabelled structures, background is not known
         most = min(MOST_VOXELS, MOST_NUMBERS // len(logits))
         if len(voxels) > most:
             rng = np.random.default_rng(zlib.crc32(case.id.encode()))
@@ -81,10 +81,10 @@ class CalibrationSamples:
 
 
 def read_samples(folder: Path, case: str, labels: LabelSchema) -> Samples:
-    """What was drawn of a case.
+    """Read the voxels drawn from a case.
 
     Raises:
-        FileError: no such file, or another model's.
+        FileError: no such file, or it is of another model.
     """
     path = folder / f"{case}{SUFFIX}"
     try:

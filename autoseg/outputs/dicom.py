@@ -19,18 +19,18 @@ from autoseg.inference.inferred import Inferred, ModelFacts
 
 __all__ = ["DicomResult", "refuse_other_scans"]
 
-EACH = "_each"  # behind the kind of an object that is made of each structure
+EACH = "_each"  # suffix of a kind with one object for each structure
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DicomResult:
-    """``CASE_KIND.dcm`` of a ``kind`` that is a key of ``DICOM_RESULTS``; ``KIND_notes`` in the record where values of the
-    images' headers had to be left empty.
+    """``CASE_KIND.dcm`` for a ``kind`` that is a key of ``DICOM_RESULTS``. The record has ``KIND_notes`` if header values of
+    the images had to be left empty.
 
     Attributes:
-        kind: of the object.
-        each: an object of its own for each structure, ``CASE_KIND/STRUCTURE.dcm``: SimpleITK finds the grid of such alone.
+        kind: kind of the object.
+        each: one object for each structure, ``CASE_KIND/STRUCTURE.dcm``. SimpleITK reads the grid only of such objects.
     """
 
     kind: str
@@ -49,7 +49,7 @@ class DicomResult:
         return {"export": {self.name: {}}}
 
     def check(self, model: ModelFacts) -> None:
-        """AutosegError where the optional packages are missing."""
+        """AutosegError if the optional packages are missing."""
         self._writer()
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
@@ -75,7 +75,7 @@ class DicomResult:
 
 
 def refuse_other_scans(kinds: Iterable[str], cases: Iterable[Case]) -> None:
-    """AutosegError where results that refer to DICOM images are asked for, and a scan did not come as DICOM."""
+    """AutosegError if DICOM results are requested and a scan is not DICOM, because they refer to DICOM images."""
     wanted = [kind for kind in kinds if kind.removesuffix(EACH) in DICOM_RESULTS]
     others = [case.id for case in cases if not isinstance(case.images[0], DicomSeries)] if wanted else []
     if others:

@@ -1,4 +1,4 @@
-"""The step that makes surfaces, measurements and cubic voxels of label maps, of whatever tool."""
+"""The step that makes surfaces, measurements and cubic voxels from label maps of any tool."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["MADE_BY", "Reconstruct", "ReconstructedMap"]
 MADE_BY = "autoseg reconstruct"
 DERIVED = "derived: labels on cubic voxels by their shapes"
 
-Names = Mapping[str | None, tuple[int, ...]]  # structure -> values; None: values that are left out
+Names = Mapping[str | None, tuple[int, ...]]  # structure -> values; key None: values to leave out
 
 
 @dataclass(frozen=True)
 class ReconstructedMap:
-    """Whether a label map was done already, and how many structures were found in it."""
+    """Whether a label map was already done, and the number of structures found in it."""
 
     was_done: bool
     structures: int
@@ -43,10 +43,10 @@ class Reconstruct:
 
     Attributes:
         folder: for the results.
-        options: what is made, checked.
-        names: structure and its values, one after the other; None where each map, or what lies beside it, says them.
-        workers: threads for the structures of a map.
-        fresh: make everything again, and replace what is in the way.
+        options: the checked options of what to make.
+        names: (structure, values) pairs; None if each map, or a file beside it, names them.
+        workers: number of threads for the structures of a map.
+        fresh: make everything again, and replace existing files.
     """
 
     folder: Path
@@ -65,11 +65,11 @@ class Reconstruct:
 
     @property
     def method(self) -> dict[str, Any]:
-        """How surfaces are made, as JSON."""
+        """The method of making surfaces, as JSON."""
         return SHARED if self.options.surfaces.shared else FROM_LABELS
 
     def run(self, item: tuple[str, Path]) -> ReconstructedMap:
-        """Everything of one label map."""
+        """Make all results of one label map."""
         (case, path), ledger = item, Ledger(self.folder, MADE_BY, self.fresh)
         folder, iso = self.folder / f"{case}_surfaces", self.folder / f"{case}_iso{_ending(path)}"
         names: Names = dict(self.names or ()) or _names_of(path, case)
@@ -124,12 +124,12 @@ def _present(measurements: list[dict[str, Any]]) -> int:
 
 
 def _ending(path: Path) -> str:
-    """Of a map that is made of another: its own, and NIfTI's for DICOM."""
+    """File ending for a map made from another: the same ending, or NIfTI's for DICOM."""
     return ".nii.gz" if is_dicom(path) else str(ending_of(path))
 
 
 def _names_of(path: Path, case: str) -> dict[str | None, tuple[int, ...]]:
-    """What a prediction wrote beside its labels, else what a DICOM segmentation says; else nothing is named."""
+    """The names in the record of a prediction, else those of a DICOM segmentation, else none."""
     sidecar = path.parent / f"{case}.json"
     record = read_json(sidecar) if sidecar.is_file() else {}
     named = record.get("labels") if isinstance(record, dict) else None
@@ -139,7 +139,7 @@ def _names_of(path: Path, case: str) -> dict[str | None, tuple[int, ...]]:
 
 
 def _groups(volume: LabelVolume, names: Names) -> dict[str, tuple[int, ...]]:
-    """Named structures, and one for each value of the map that has no name."""
+    """The named structures, and one structure for each value of the map without a name."""
     known = {value for values in names.values() for value in values}
     rest = [int(value) for value in np.unique(volume.data) if value != 0 and value not in known]
     return {name: values for name, values in names.items() if name is not None} | {f"label {v}": (v,) for v in rest}

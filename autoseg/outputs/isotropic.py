@@ -1,4 +1,4 @@
-"""Volumes on cubic voxels beside the labels: restored by the network, and interpolated without it."""
+"""Volumes with cubic voxels: one restored by the network, one interpolated without it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from autoseg.reconstruct.native import image_to_native
 
 __all__ = ["Isotropic"]
 
-THICKER = 1.5  # times as thick, and slices count as thick
+THICKER = 1.5  # slices count as thick from this many times the other spacing
 
 
 @dataclass(frozen=True)
 class Isotropic:
     """``CASE_iso_cubic.nii.gz``, the scan by cubic splines, and ``CASE_iso.nii.gz``, restored by the network.
 
-    Both cover the box of the scan, in its units, and say in their headers that they are derived. A model without a restoration
-    head gives the first alone, and ``CASE.json`` says so. Where the network sees nothing the restored volume is the other
-    one; intensities beyond the range that the network sees end there. What lies between slices is restored on the network's
-    grid: where that grid is as coarse as the scan, nothing was learned of it, and ``CASE.json`` says that too.
+    Both cover the box of the scan, in its units, and are marked as derived in their headers. A model without a restoration
+    head gives only the first, and ``CASE.json`` says so. Outside the region that the network processed, the restored volume
+    equals the first; intensities are clipped to the range of the network. Space between slices is restored on the network's
+    grid. If that grid is as coarse as the scan, the network could not learn it, and ``CASE.json`` says so.
 
     Attributes:
-        spacing_mm: edge of the voxels, 0 for the finest spacing of each scan.
-        resample_channels: as the scan was read.
+        spacing_mm: edge of the voxels; 0 for the finest spacing of each scan.
+        resample_channels: as for reading the scan.
     """
 
     spacing_mm: float
@@ -47,7 +47,7 @@ class Isotropic:
         return {"export": {"isotropic": {"spacing_mm": self.spacing_mm}}}
 
     def check(self, model: ModelFacts) -> None:
-        """Without a restoration head there is still the interpolated volume."""
+        """Accept every model; without a restoration head there is still the interpolated volume."""
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
         volume = read_volume(case.images, resample=self.resample_channels)
@@ -75,13 +75,13 @@ class Isotropic:
 
 
 def _slices(native_mm: Sequence[float], grid_mm: Sequence[float]) -> list[float]:
-    """How many voxels of the network's grid a slice of the scan is thick along (z, y, x), beside what all its axes have."""
+    """Slice thickness of the scan along (z, y, x) in voxels of the network's grid, relative to its other axes."""
     voxels = [max(1.0, native / mm) for native, mm in zip(native_mm, grid_mm, strict=True)]
     return [count / min(voxels) for count in voxels]
 
 
 def _unlearned(slices: Sequence[float], grid_mm: Sequence[float]) -> str:
-    """A sentence where the network's own grid has slices and the scan's are no thicker; else empty."""
+    """A sentence if the network's grid has thick slices and those of the scan are no thicker; else empty."""
     if max(slices) > THICKER or max(grid_mm) < THICKER * min(grid_mm):
         return ""
     return (
@@ -91,6 +91,6 @@ def _unlearned(slices: Sequence[float], grid_mm: Sequence[float]) -> str:
 
 
 def _channels(data: np.ndarray) -> np.ndarray:
-    """(Z, Y, X) of one channel, as viewers like it; several stay (C, Z, Y, X)."""
+    """(Z, Y, X) for one channel, as viewers expect; several channels stay (C, Z, Y, X)."""
     one: np.ndarray = data[0] if len(data) == 1 else data
     return one

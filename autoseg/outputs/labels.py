@@ -1,4 +1,4 @@
-"""Label maps: ``CASE`` + ending, on the scan's own grid, with its header."""
+"""Label maps: ``CASE`` + ending, on the grid of the scan, with its header."""
 
 from __future__ import annotations
 

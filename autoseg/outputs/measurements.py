@@ -24,7 +24,7 @@ TABLE = "measurements.csv"
 
 @dataclass(frozen=True)
 class Measurements:
-    """Size, place, shape and certainty of the final labels; of their surfaces too, where ``surfaces`` are written."""
+    """Size, position, shape and certainty of the final labels; also of their surfaces, if ``surfaces`` are written."""
 
     surfaces: SurfaceOptions
     name = "measurements"
@@ -52,7 +52,7 @@ class Measurements:
 
 
 def write_measurements(folder: Path, cases: Iterable[str], name: str = TABLE) -> None:
-    """One table of the measurements that stand in the ``CASE.json`` of these cases."""
+    """Write one table of the measurements in the ``CASE.json`` of these cases."""
     records = {case: record.measurements for case in cases if (record := read_case(folder / f"{case}.json"))}
     with replacing(folder / name) as draft, draft.open("w", newline="") as file:
         csv.writer(file).writerows(csv_rows(records))

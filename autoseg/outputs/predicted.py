@@ -1,4 +1,4 @@
-"""What a call of ``predict`` did, for people."""
+"""The result of a call of ``predict``, and its summary."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Predicted", "all_failures", "failures_of"]
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a prediction did: outcomes of all cases, and the report where there was a reference.
+    """The result of a prediction: outcomes of all cases, and the report if there was a reference.
 
-    ``failures`` are sentences about cases that could not be predicted, or could not be scored; ``borders`` is one on how the
-    surfaces of neighbours fit together, '' without surfaces that touch.
+    ``failures`` are sentences about cases that could not be predicted or scored; ``borders`` is a sentence about how surfaces
+    of neighbours fit together, '' without surfaces that touch.
     """
 
     folder: Path
@@ -39,12 +39,12 @@ class Predicted:
 
 
 def all_failures(done: CohortResult, report: Report | None) -> tuple[str, ...]:
-    """What failed, each case once: a case without a prediction has no score either."""
+    """All failures, each case once: a case without a prediction also has no score."""
     return _sentences(_unscored(report) | dict(done.failures))
 
 
 def failures_of(report: Report | None) -> tuple[str, ...]:
-    """What could not be scored, as sentences."""
+    """Cases that could not be scored, as sentences."""
     return _sentences(_unscored(report))
 
 

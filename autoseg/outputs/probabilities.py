@@ -20,7 +20,7 @@ SUFFIX = "_probabilities.npz"
 
 @dataclass(frozen=True)
 class Probabilities:
-    """What the network thinks of every voxel and structure, on the scan's own grid."""
+    """The probability of every structure in every voxel, on the grid of the scan."""
 
     name = "probabilities"
     suffixes = (SUFFIX,)

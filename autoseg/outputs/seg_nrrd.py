@@ -1,4 +1,4 @@
-"""Segmentations of 3D Slicer beside the labels: ``CASE.seg.nrrd``, with names, colours and codes, overlaps in layers."""
+"""Segmentations for 3D Slicer: ``CASE.seg.nrrd``, with names, colours and codes; overlaps are in layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DERIVED = "derived: segments of the label map beside it"
 
 @dataclass(frozen=True)
 class SlicerSegmentation:
-    """The final labels of each case as a segmentation of 3D Slicer; regions that overlap lie in layers."""
+    """The final labels of each case as a 3D Slicer segmentation; overlapping regions are in layers."""
 
     name = "seg_nrrd"
     suffixes = (".seg.nrrd",)
@@ -30,7 +30,7 @@ class SlicerSegmentation:
         """Every model's labels can be written so."""
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:
-        from autoseg.imaging.seg_nrrd import write_seg_nrrd  # a fifth of a second, for DICOM's tables of codes
+        from autoseg.imaging.seg_nrrd import write_seg_nrrd  # takes a fifth of a second to import DICOM's code tables
 
         path = folder / f"{case.id}{self.suffixes[0]}"
         write_seg_nrrd(path, found.labels, found.model.labels.groups, description=DERIVED)

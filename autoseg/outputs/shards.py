@@ -1,4 +1,4 @@
-"""The records and tables of a prediction that was made in shards, put together as one command would have written them."""
+"""Merges the records and tables of a prediction in shards, as if one command had written them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ RECORD = re.compile(r"run_(\d+)_of_(\d+)\.json")
 def merge_shards(folder: Path, *, fresh: bool = False) -> None:
     """Write ``run.json``, the tables and the scores of all cases of a folder that was predicted in shards.
 
-    Nothing happens where there are no shards, or where a command without ``--shard`` has written its own. A shard that is
-    missing is a warning, and what there is of the others is put together.
+    Nothing is done if there are no shards, or if a command without ``--shard`` has written its own files. A missing shard is a
+    warning; the others are merged.
 
     Args:
-        fresh: write over files of these names that other programs made.
+        fresh: overwrite files of these names that other programs made.
 
     Raises:
         AutosegError: shards of different models or options; files in the way.
@@ -57,7 +57,7 @@ def merge_shards(folder: Path, *, fresh: bool = False) -> None:
 
 
 def _shards_in(folder: Path) -> list[CohortRecord]:
-    """The records of the shards, in order; where a folder was divided in several ways, of the last one."""
+    """The records of the shards, in order; if a folder was divided in several ways, those of the last division."""
     found = {path: match for path in folder.glob("run_*_of_*.json") if (match := RECORD.fullmatch(path.name))}
     if not found:
         return []
@@ -92,7 +92,7 @@ def _merged(shards: Sequence[CohortRecord]) -> CohortRecord:
 
 
 def _reports(folder: Path, shards: Sequence[CohortRecord]) -> dict[str, Report]:
-    """{i/N: scores} of those shards that have some."""
+    """{i/N: scores} of the shards that have scores."""
     places = {f"{i}/{n}": folder / f"metrics_{i}_of_{n}" / REPORT_FILE for i, n in (record.shard for record in shards)}
     return {name: read_report(path) for name, path in places.items() if path.is_file()}
 

@@ -1,4 +1,4 @@
-"""A station: one model stays loaded and segments the scans of a folder as they come."""
+"""Watches a folder: one model stays loaded and segments scans as they arrive."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["MADE_BY", "STATION_FILE", "Station", "StationRecord"]
 logger = logging.getLogger(__name__)
 
 STATION_FILE, MADE_BY = "station.json", "autoseg predict --watch"
-AT_ONCE = 16  # scans between two looks at the folder
-LOOK_SECONDS = 1.0  # between two looks where nothing came; a scan rests for longer
+AT_ONCE = 16  # largest number of scans between two listings of the folder
+LOOK_SECONDS = 1.0  # between two listings if nothing arrived; shorter than the waiting time of a scan
 
 
 @dataclass(frozen=True)
 class StationRecord:
-    """``station.json``: the scans that failed, as {key: stamp}, which are not tried again until they change; and why."""
+    """``station.json``: the scans that failed, as {key: stamp}, and why. They are not tried again until they change."""
 
     made_by: str
     stamps: dict[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class StationRecord:
 
 @dataclass(frozen=True)
 class _Kept:
-    """The step of a runner that is there already."""
+    """The step of an existing runner."""
 
     runner: PredictRunner
 
@@ -47,13 +47,13 @@ class _Kept:
 
 
 def _in_short(case: Case) -> Case:
-    """The case without the images of its series, of which there may be thousands: a path in each of its folders."""
+    """The case with one path per folder instead of all images of its series, of which there may be thousands."""
     return replace(case, images=tuple(sorted({path.with_name("scan") for image in case.images for path in paths_of(image)})))
 
 
 @dataclass
 class Station:
-    """What the station works with; ``outcomes`` are of the ``cases`` since it was started."""
+    """The state of the station; ``outcomes`` belong to the ``cases`` since it was started."""
 
     inbox: Inbox
     step: Predict
@@ -65,9 +65,9 @@ class Station:
     cases: dict[str, Case] = field(default_factory=dict)
 
     def work(self) -> None:
-        """Until KeyboardInterrupt."""
+        """Work until KeyboardInterrupt."""
         begun, is_told = time.perf_counter(), True
-        write_json(self.step.folder / STATION_FILE, self.failed)  # so that no case takes its name
+        write_json(self.step.folder / STATION_FILE, self.failed)  # reserves the name, so that no case can use it
         try:
             while True:
                 looked = time.monotonic()
@@ -84,7 +84,7 @@ class Station:
             self._tell(time.perf_counter() - begun)
 
     def _take(self, arrivals: list[Arrival]) -> None:
-        """Segment scans that are whole; one that fails is written down."""
+        """Segment scans that arrived completely; failures are recorded."""
         faults = {arrival.key: arrival.fault for arrival in arrivals if arrival.fault}
         for ending in sorted({label_ending(arrival.ending) for arrival in arrivals}):
             of = {

@@ -1,6 +1,6 @@
-"""The surfaces in a folder of predictions against those of the references' label maps.
+"""Compares the surfaces in a folder of predictions with surfaces of the reference label maps.
 
-A surface of the reference is made as ``autoseg reconstruct`` makes it; the prediction's is read from its file.
+The surface of a reference is made as in ``autoseg reconstruct``; that of a prediction is read from its file.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Found = tuple[str, float | None, str]
 
 
 def surface_scorer(predicted: Path, cases: Iterable[str], labels: LabelSchema) -> SurfaceScorer | None:
-    """What scores the surfaces of a case for ``evaluate_folder``; None where no case has surfaces.
+    """The scorer of surfaces for ``evaluate_folder``; None if no case has surfaces.
 
     Args:
         predicted: folder of the predictions, with the folders ``CASE_surfaces``.
-        cases: their names.
+        cases: names of the cases.
         labels: LabelSchema.
     """
     folders = {case: folder for case in cases if ((folder := predicted / f"{case}_surfaces") / MANIFEST).is_file()}
@@ -37,7 +37,7 @@ def surface_scorer(predicted: Path, cases: Iterable[str], labels: LabelSchema) -
 
 @dataclass(frozen=True)
 class SurfaceScorer:
-    """Scores the surfaces of a case: ``scorer(case, reference)`` gives for each structure ((name, value, reason), ...)."""
+    """Scores the surfaces of a case: ``scorer(case, reference)`` returns for each structure ((name, value, reason), ...)."""
 
     folders: dict[str, Path]
     labels: LabelSchema
@@ -50,7 +50,7 @@ class SurfaceScorer:
             return self._undefined("voxels to ignore have no surface")
         try:
             written = _read_surfaces(folder)
-        except Exception as fault:  # noqa: BLE001 - readers raise what they like; the scores of the voxels must not be lost
+        except Exception as fault:  # noqa: BLE001 - readers may raise anything; the scores of the voxels must not be lost
             said = scrubbed(f"{type(fault).__name__}: {fault}", folders_of([folder]))
             return self._undefined(f"its surfaces cannot be read ({said}); make them again")
         pairs = zip(surfaces_from_labels(reference, labels.groups, workers=1), labels.structures, strict=True)
@@ -61,7 +61,7 @@ class SurfaceScorer:
 
 
 def _read_surfaces(folder: Path) -> dict[str, SurfaceMesh]:
-    """The meshes of a ``CASE_surfaces``, from the first file of each that is there, else from the scene."""
+    """The meshes of a ``CASE_surfaces``, each from its first existing file, else from the scene."""
     about, found = read_surface_manifest(folder), {}
     there = [one for one in about.structures if one.faces is not None]
     for one, name in zip(there, file_names([one.structure for one in there]), strict=True):
@@ -72,7 +72,7 @@ def _read_surfaces(folder: Path) -> dict[str, SurfaceMesh]:
 
 
 def record_surface_scores(folder: Path, report: Report) -> None:
-    """Write the surface scores of a report beside the surfaces of its cases, by structure; nothing where it has none."""
+    """Write the surface scores of a report, by structure, beside the surfaces of its cases; nothing if it has none."""
     if not SURFACE_SCORES.keys() <= report.foreground_mean.keys():
         return
     for case, rows in report.by_case.items():

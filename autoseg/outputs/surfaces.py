@@ -30,8 +30,8 @@ SHARED = {"from": "label map, a surface net that neighbours share, around the vo
 
 @dataclass(frozen=True)
 class Surfaces:
-    """The surfaces of each case, from the networks' scores where the labels are what these say, else from the labels; those
-    that share borders from the labels always."""
+    """The surfaces of each case: from the logits if they give the final labels, else from the labels. Surfaces with shared
+    borders are always made from the labels."""
 
     surfaces: SurfaceOptions
     name = "surfaces"
@@ -39,7 +39,7 @@ class Surfaces:
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {}  # stands in that of the measurements, which are always made
+        return {}  # it is part of the identity of the measurements, which are always made
 
     def check(self, model: ModelFacts) -> None:
         """Every model's labels have surfaces."""
@@ -52,10 +52,10 @@ class Surfaces:
 
 
 def check_surfaces(options: SurfaceOptions) -> SurfaceOptions:
-    """The options with the formats in small letters; AutosegError where one is none."""
+    """The options with the formats in lower case; AutosegError for an unknown format."""
     names = tuple(dict.fromkeys(name.strip().lower() for name in options.formats))
     for name in names:
-        SURFACE_FORMATS[name]  # says what there is
+        SURFACE_FORMATS[name]  # an unknown name raises an error that lists the known ones
     if options.coordinates not in COORDINATES:
         raise AutosegError(f"coordinates of surfaces: expected {' or '.join(COORDINATES)}, found {options.coordinates!r}")
     return replace(options, formats=names)
@@ -71,9 +71,9 @@ def write_surfaces(
     """Write the surfaces of a case: one file per structure and format, ``scene.glb``, and ``surfaces.json`` about them.
 
     Args:
-        meshes: one for each of ``structures``, None for one without voxels.
-        options: checked.
-        method: JSON that tells how the surfaces were made.
+        meshes: one for each of ``structures``; None for a structure without voxels.
+        options: checked options.
+        method: how the surfaces were made, as JSON.
 
     Returns:
         The paths of the files.

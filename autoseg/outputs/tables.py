@@ -1,4 +1,4 @@
-"""The tables of a folder of results, put together from the records of its cases."""
+"""The tables of a folder of results, made from the records of its cases."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["refuse_foreign_tables", "write_tables"]
 
 
 def refuse_foreign_tables(folder: Path, part: str = "") -> None:
-    """Raise FileError where something that we did not write lies in the place of a table."""
+    """Raise FileError if a file of another program has the name of a table."""
     for name in (TABLE, BORDERS_TABLE):
         refuse_foreign(folder / _of_part(name, part), name)
 
 
 def write_tables(folder: Path, cases: Collection[str], part: str = "") -> str:
-    """Write ``measurements.csv``, and ``borders.csv`` where surfaces of neighbours are measured.
+    """Write ``measurements.csv``, and ``borders.csv`` if surfaces of neighbours are measured.
 
     Args:
-        folder: with a ``CASE.json`` of each case.
-        cases: that are in the tables.
-        part: what the names end with, such as ``_0_of_4`` of a shard.
+        folder: with a ``CASE.json`` for each case.
+        cases: cases in the tables.
+        part: suffix of the names, such as ``_0_of_4`` for a shard.
 
     Returns:
         A sentence on how the surfaces of neighbours fit together; '' where none touch.

@@ -1,8 +1,8 @@
-"""A scan on its own grid to the same scan on the network's grid.
+"""Preprocesses a scan: from its own grid to the network's grid.
 
-The order: canonical orientation, the plan's axis order, crop to what is not zero, normalise, resample. Normalising comes
-before resampling, since a resampled zero mask no longer fits the image. The network grid knows where it lies in the
-patient, so the way back needs nothing but the two geometries.
+The order: canonical orientation, the plan's axis order, crop to non-zero voxels, normalise, resample. Normalising comes
+before resampling, since a resampled zero mask no longer fits the image. The network grid has its position in the patient,
+so the way back needs only the two geometries.
 """
 
 import zlib
@@ -34,8 +34,8 @@ __all__ = [
     "spacing_of",
 ]
 
-SITES_PER_CODE = 10_000  # enough that no patch centre repeats often; as nnU-Net 2.8 stores
-_AROUND = -1  # stands for background where all channels are 0
+SITES_PER_CODE = 10_000  # enough that patch centres seldom repeat; as in nnU-Net 2.8
+_AROUND = -1  # code of background outside the patient, where all channels are 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +43,12 @@ class PreparedCase:
     """A training case on the network grid.
 
     Attributes:
-        case: its identifier.
+        case: identifier.
         image: (C, z, y, x) float32, normalised.
-        codes: (z, y, x) int16 label codes, ``IGNORE`` where there is no annotation.
-        geometry: of the network grid, in the patient.
-        locations: of the foreground: for each code present (``IGNORE`` excluded, 0 only where needed) (N, 3) int32 voxels.
-        unlabelled: numbers of the structures that nobody annotated in it.
+        codes: (z, y, x) int16 label codes, ``IGNORE`` for voxels without annotation.
+        geometry: geometry of the network grid, in the patient.
+        locations: foreground voxels: for each code present (without ``IGNORE``, 0 only if needed) (N, 3) int32 indices.
+        unlabelled: indices of the structures that are not annotated in it.
     """
 
     case: str
@@ -60,7 +60,7 @@ class PreparedCase:
 
 
 def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
-    """Bring a scan to the network's grid and scale.
+    """Transform a scan to the network's grid and intensity scale.
 
     Args:
         volume: ``Volume`` on any grid.
@@ -79,17 +79,17 @@ def prepare_volume(volume: Volume, plan: Plan) -> tuple[np.ndarray, Geometry]:
 
 
 def coarse_codes(codes: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray:
-    """What a coarse stage says of a scan, on the network's grid of the fine stage: what that reads behind ``prepare_volume``.
+    """The labels of a coarse stage for a scan, on the network's grid of the fine stage, as input besides ``prepare_volume``.
 
     Args:
         codes: (Z, Y, X) int16 label codes on the grid of the scan.
         volume: the scan.
-        plan: of the fine stage, with ``coarse`` labels.
+        plan: plan of the fine stage, with ``coarse`` labels.
 
     Returns:
-        (z, y, x) int16 on the network's grid of the scan, to which masks of codes are interpolated; of equals the nearest wins,
-        as in nnU-Net 2.8. As there, background around the patient, where all channels are 0, competes on its own with
-        background within, so structures win there more often. ``one_hot`` makes channels of them.
+        (z, y, x) int16 on the network's grid. The mask of each code is interpolated; in a tie the nearest code wins, as in
+        nnU-Net 2.8. As there, background outside the patient, where all channels are 0, is a separate code from background
+        inside, so structures win there more often. ``one_hot`` makes channels of the codes.
     """
     if plan.coarse is None:
         raise AutosegError(f"plan {plan.name!r} has no coarse labels among its inputs")
@@ -104,20 +104,20 @@ def coarse_codes(codes: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray:
 
 
 def one_hot(codes: np.ndarray, count: int) -> np.ndarray:
-    """Codes (z, y, x) as the channels that a fine stage reads: (count, z, y, x) bool, of the codes 1 to ``count``."""
+    """Codes (z, y, x) as the input channels of a fine stage: (count, z, y, x) bool, for the codes 1 to ``count``."""
     return np.stack([codes == code for code in range(1, count + 1)])
 
 
 def spacing_of(native: Geometry, plan: Plan) -> tuple[float, ...]:
-    """Millimetres between the voxels of a scan's own grid along the axes (z, y, x) of the network."""
+    """Spacing in mm of a scan's own grid along the axes (z, y, x) of the network."""
     order, _ = _axes(native, plan)
     return tuple(native.spacing_mm[order[axis]] for axis in plan.axis_order)
 
 
 def scanner_units(image: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray:
-    """Intensities in [0, 1] on the network's scale, back in the units of the scan that they come from.
+    """Convert intensities from the network's scale [0, 1] to the units of the scan that they come from.
 
-    What the scale clipped stays clipped.
+    Clipped values stay clipped.
 
     Args:
         image: (C, z, y, x) on any grid.
@@ -127,7 +127,7 @@ def scanner_units(image: np.ndarray, volume: Volume, plan: Plan) -> np.ndarray:
         (C, z, y, x) float32.
 
     Raises:
-        AutosegError: a channel whose scheme does not end in [0, 1].
+        AutosegError: the scheme of a channel does not give [0, 1].
     """
     data = crop(volume.data, *nonzero_box(volume.data))
     inside = (data != 0).any(axis=0)
@@ -148,14 +148,14 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
         PreparedCase
 
     Raises:
-        AutosegError: unreadable files, grids that differ, label values that are not declared; the case is named.
+        AutosegError: unreadable files, different grids, undeclared label values; the case is named.
     """
     try:
         if case.label is None:
             raise DatasetError("a case to be prepared for training has no label. Add its label map")
         volume = read_volume(case.images)
         native, (image, grid) = volume.geometry, prepare_volume(volume, plan)
-        del volume  # the label needs its memory
+        del volume  # frees memory for the label
         annotation = read_label_volume(case.label, onto=native)
         if annotation.data.shape != native.shape:
             raise GeometryError(f"image and label differ: {native} and {annotation.geometry}. Verify the data set")
@@ -167,18 +167,18 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
 
 
 def network_grid(geometry: Geometry, plan: Plan) -> Geometry:
-    """The grid at the plan's spacing that covers the same box; shape rounded as nnU-Net does."""
+    """The grid at the plan's spacing that covers the same box; its shape is rounded as in nnU-Net."""
     target = [max(1, round(s / t * n)) for n, s, t in zip(geometry.shape, geometry.spacing_mm, plan.spacing_mm, strict=True)]
-    if plan.patch_size[0] == 1:  # slices keep their distance
+    if plan.patch_size[0] == 1:  # 2D: slices keep their distance
         target[0] = geometry.shape[0]
     return geometry.resized(target)
 
 
 def find_locations(codes: np.ndarray, seed: int) -> dict[int, np.ndarray]:
-    """Voxels of every code, where a patch may be centred.
+    """Voxels of every code, as possible centres of patches.
 
     Up to ``SITES_PER_CODE`` or one in a hundred of a code's voxels, whichever is more, drawn without replacement.
-    Background is listed only where some voxels are to be ignored (elsewhere any voxel will do); there it is, even if empty.
+    Background is listed, even if empty, if there are voxels to ignore; otherwise any voxel can be used.
 
     Returns:
         dict code -> (N, 3) int32 indices, ascending.
@@ -188,7 +188,7 @@ def find_locations(codes: np.ndarray, seed: int) -> dict[int, np.ndarray]:
     order = np.flatnonzero(flat >= 0 if partly else flat > 0)
     rng = np.random.default_rng(seed)
     locations = {0: np.zeros((0, 3), np.int32)} if partly else {}
-    order = order[np.argsort(flat[order], kind="stable")]  # by code, and within a code ascending
+    order = order[np.argsort(flat[order], kind="stable")]  # by code; ascending within a code
     found, first = np.unique(flat[order], return_index=True)
     for code, voxels in zip(found.tolist(), np.split(order, first)[1:], strict=True):
         wanted = max(min(SITES_PER_CODE, voxels.size), -(-voxels.size // 100))
@@ -201,7 +201,7 @@ def find_locations(codes: np.ndarray, seed: int) -> dict[int, np.ndarray]:
 def _oriented(
     array: np.ndarray, geometry: Geometry, plan: Plan
 ) -> tuple[np.ndarray, Geometry, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """In the plan's orientation and axis order; a view, its geometry, and (order, flips) that did it."""
+    """The array in the plan's orientation and axis order: a view, its geometry, and the (order, flips) used."""
     order, flips = _axes(geometry, plan)
     to_network = tuple(order[axis] for axis in plan.axis_order)
     flips = tuple(plan.axis_order.index(axis) for axis in flips)
@@ -209,7 +209,7 @@ def _oriented(
 
 
 def _axes(geometry: Geometry, plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(order, flips) that bring an array to the plan's orientation."""
+    """(order, flips) that transform an array to the plan's orientation."""
     return geometry.canonical() if plan.orientation == "canonical" else ((0, 1, 2), ())
 
 

@@ -1,4 +1,4 @@
-"""What training needs of a prepared case, wherever its voxels lie."""
+"""The protocol of a prepared case for training, on disk or in memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class TrainingCase(Protocol):
     """A prepared case on the network's grid.
 
     Attributes:
-        case: its identifier.
+        case: identifier.
         shape: (z, y, x) voxels.
         image: (C, z, y, x), read by slicing: on disk or in memory.
-        codes: (z, y, x) label codes, likewise.
-        locations: of the foreground: for each code that is there (N, 3) of its voxels, where a patch may be centred.
-        unlabelled: numbers of the structures that nobody annotated in it.
-        coarse: (z, y, x) codes of a coarse stage, likewise; None where there is none.
+        codes: (z, y, x) label codes, also read by slicing.
+        locations: foreground voxels: for each code present (N, 3) indices, as possible centres of patches.
+        unlabelled: indices of the structures that are not annotated in it.
+        coarse: (z, y, x) codes of a coarse stage, also read by slicing; None without a coarse stage.
     """
 
     @property
@@ -47,5 +47,5 @@ class TrainingCase(Protocol):
 
 
 def voxels_of(shapes: Iterable[Iterable[int]]) -> int:
-    """Voxels of all grids together."""
+    """Total number of voxels of all grids."""
     return sum(prod(shape) for shape in shapes)

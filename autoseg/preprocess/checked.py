@@ -1,10 +1,9 @@
-"""Compressed arrays whose bytes are checked before they are believed.
+"""Compressed arrays with checksums.
 
-A blosc2 file is a frame around compressed chunks. Beside the file stands a table (``FileSums``) with a CRC-32 of each
-chunk and one of the frame. The frame is checked when the file is opened, before the decompressor sees it, and a chunk
-when a voxel of it is first read: a flipped bit is an error, not another image. What was found sound is not looked at
-again while the file stays open and as it is, so that a training run, which reads each chunk many times, pays for its first
-reading alone.
+A blosc2 file is a frame around compressed chunks. A table (``FileSums``) holds a CRC-32 of each chunk and one of the
+frame. The frame is checked when the file is opened, before decompression, and a chunk when one of its voxels is first
+read: a flipped bit is an error, not another image. A valid chunk is not checked again while the file stays open and
+unchanged, so a training run, which reads each chunk many times, checks it only once.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ SHORTEST_CHUNK = 64  # bytes; a shorter one may be a constant, which has no byte
 
 @dataclass(frozen=True)
 class FileSums:
-    """What a file should hold.
+    """The checksums of a file.
 
     Attributes:
-        name: of the file.
-        bytes: its length.
-        frame: CRC-32 of all that belongs to no chunk, in the order of the file.
-        chunks: (offset, length, CRC-32) of each chunk, by its number; length 0 where it belongs to the frame.
+        name: name of the file.
+        bytes: length of the file.
+        frame: CRC-32 of all bytes outside chunks, in the order of the file.
+        chunks: (offset, length, CRC-32) of each chunk, by its number; length 0 if it is part of the frame.
     """
 
     name: str
@@ -47,7 +46,7 @@ class FileSums:
     chunks: tuple[tuple[int, int, int], ...] = ()
 
     def gaps(self) -> Iterator[tuple[int, int]]:
-        """(offset, length) of what belongs to no chunk."""
+        """(offset, length) of the parts outside chunks."""
         end = 0
         for offset, length, _ in sorted(chunk for chunk in self.chunks if chunk[1]):
             if offset > end:
@@ -58,7 +57,7 @@ class FileSums:
 
 
 class Damage(AutosegError):
-    """A file of a prepared case is not what was written; says which, and how the case is prepared anew."""
+    """A file of a prepared case is damaged. The message names it and says how to prepare the case again."""
 
     def __init__(self, folder: Path, what: str) -> None:
         super().__init__(
@@ -68,7 +67,7 @@ class Damage(AutosegError):
 
 
 def write_array(path: Path, array: blosc2.NDArray) -> FileSums:
-    """Write a compressed array that lies in memory; returns the sums of its file."""
+    """Write a compressed array from memory; returns the checksums of its file."""
     content, chunks, end = array.to_cframe(), [], 0
     for number in range(array.schunk.nchunks):
         chunk = array.schunk.get_chunk(number)
@@ -82,13 +81,13 @@ def write_array(path: Path, array: blosc2.NDArray) -> FileSums:
 
 
 def write_checked(path: Path, content: bytes) -> FileSums:
-    """Write any other file; returns its sums."""
+    """Write any other file; returns its checksums."""
     path.write_bytes(content)
     return FileSums(path.name, len(content), zlib.crc32(content))
 
 
 def read_checked(path: Path, sums: FileSums | None) -> bytes:
-    """The bytes of a whole file without chunks; Damage where they are others."""
+    """The bytes of a whole file without chunks; Damage if they do not match."""
     content = path.read_bytes()
     if sums and (len(content), zlib.crc32(content)) != (sums.bytes, sums.frame):
         raise Damage(path.parent, f"{path.name} is not what was written")
@@ -96,7 +95,7 @@ def read_checked(path: Path, sums: FileSums | None) -> bytes:
 
 
 def refuse_unless_sound(path: Path, sums: FileSums) -> None:
-    """Look at every byte of a file. Damage: some are not what was written."""
+    """Check every byte of a file; Damage if some do not match."""
     _refuse_another_frame(path, sums)
     with path.open("rb") as file:
         for number in range(len(sums.chunks)):
@@ -104,21 +103,21 @@ def refuse_unless_sound(path: Path, sums: FileSums) -> None:
 
 
 class CheckedArray:
-    """A blosc2 array to be read in parts: ``array[...]``, ``array[:, 3:9]`` give numpy arrays.
+    """A blosc2 array to read in parts: ``array[...]``, ``array[:, 3:9]`` give numpy arrays.
 
     Args:
-        path: of the file.
-        sums: of the file; None for one of a version that wrote none, which is read as it is.
+        path: path of the file.
+        sums: checksums of the file; None for files of older versions without checksums, which are read unchecked.
 
     Raises:
-        Damage: the frame, when it is opened, or a chunk, when it is read, is not what was written.
+        Damage: the frame (when opened) or a chunk (when read) does not match.
     """
 
     def __init__(self, path: Path, sums: FileSums | None) -> None:
         self.path, self.sums = path, sums
         if sums:
             _refuse_another_frame(path, sums)
-        mapped = None if os.name == "nt" else "r"  # Windows cannot replace a file that is mapped
+        mapped = None if os.name == "nt" else "r"  # Windows cannot replace a mapped file
         with _blamed_on(path):
             self._array = blosc2.open(str(path), mode="r", mmap_mode=mapped)
         self.shape: tuple[int, ...] = self._array.shape
@@ -132,19 +131,19 @@ class CheckedArray:
             with self.path.open("rb") as file:
                 for number in sorted(new):
                     _refuse_another_chunk(file, self.path, self.sums, number)
-            self._unseen = self._unseen - new  # another thread may be looking at the former set
+            self._unseen = self._unseen - new  # a new set: another thread may be iterating over the old one
         with _blamed_on(self.path):
             return np.asarray(self._array[key])
 
     def _of_all_axes(self, key: Any) -> tuple[Any, ...]:
-        """A key with an entry for each axis, for ``...`` too, which blosc2 3.3 does not take where it stands for no axis."""
+        """A key with an entry for each axis, also for ``...``, which blosc2 3.3 refuses if it stands for no axis."""
         key = key if isinstance(key, tuple) else (key,)
         at = next((place for place, part in enumerate(key) if part is Ellipsis), len(key))
         rest = key[at + 1 :]
         return (*key[:at], *(slice(None),) * (self.ndim - at - len(rest)), *rest)
 
     def _touched(self, key: tuple[Any, ...]) -> Iterator[int]:
-        """Numbers of the chunks that ``array[key]`` reads; of all for entries that are neither numbers nor slices."""
+        """Numbers of the chunks that ``array[key]`` reads; all chunks for entries that are neither numbers nor slices."""
         ranges, counts = [], [-(-edge // step) for edge, step in zip(self.shape, self._array.chunks, strict=True)]
         for part, edge, step, count in zip(key, self.shape, self._array.chunks, counts, strict=True):
             try:
@@ -160,7 +159,7 @@ class CheckedArray:
 
 
 def _ends(part: Any, edge: int) -> tuple[int, int]:
-    """The first and the last voxel along an axis that a slice or a number means."""
+    """The first and the last voxel of a slice or a number along an axis."""
     if isinstance(part, slice):
         taken = range(*part.indices(edge))
         return (min(taken[0], taken[-1]), max(taken[0], taken[-1])) if taken else (0, -1)
@@ -191,7 +190,7 @@ def _refuse_another_chunk(file: BinaryIO, path: Path, sums: FileSums, number: in
 
 @contextmanager
 def _blamed_on(path: Path) -> Iterator[None]:
-    """What blosc2 raises, as Damage."""
+    """Turn exceptions of blosc2 into Damage."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as fault:

@@ -1,7 +1,7 @@
-"""What a coarse stage said of training cases, on the network's grid of the fine stage: the files ``CASE.b2nd`` of a folder.
+"""The labels of a coarse stage for training cases, on the network's grid of the fine stage: files ``CASE.b2nd`` in a folder.
 
-Each is a compressed array of label codes, as those of prepared cases are, with ``CASE.json`` beside it, which is written last
-and holds a digest of what the array was made from.
+Each is a compressed array of label codes, like those of prepared cases, with ``CASE.json`` beside it, which is written last
+and holds a digest of the inputs of the array.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["StoredCodes", "made_from", "store_coarse", "with_coarse"]
 
 @dataclass(frozen=True)
 class CoarseRecord:
-    """``CASE.json``: a digest of what the array was made from, and the sums of its file."""
+    """``CASE.json``: a digest of the inputs of the array, and the checksums of its file."""
 
     case: str
     made_from: str
@@ -33,11 +33,11 @@ class CoarseRecord:
 
 
 def store_coarse(folder: Path, case: str, codes: np.ndarray, source: str) -> None:
-    """Write what a coarse stage said of a case.
+    """Write the labels of a coarse stage for a case.
 
     Args:
         codes: (z, y, x) int16.
-        source: digest of what they were made from.
+        source: digest of their inputs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with told_when_full(folder):
@@ -46,7 +46,7 @@ def store_coarse(folder: Path, case: str, codes: np.ndarray, source: str) -> Non
 
 
 def made_from(folder: Path, case: str) -> str:
-    """The digest of what the array of a case was made from; "" where there is none, or its record is damaged."""
+    """The digest of the inputs of a case's array; "" if there is no array or its record is damaged."""
     try:
         return read_record(CoarseRecord, folder / f"{case}.json").made_from
     except AutosegError:
@@ -54,13 +54,13 @@ def made_from(folder: Path, case: str) -> str:
 
 
 def with_coarse(case: StoredCase, folder: Path) -> StoredCase:
-    """A prepared case, with what a coarse stage said of it."""
+    """A prepared case with the labels of a coarse stage."""
     return replace(case, coarse=StoredCodes(folder, case.case))
 
 
 @dataclass(frozen=True)
 class StoredCodes:
-    """The codes (z, y, x) of a case, read by slicing; what is missing or damaged raises an AutosegError then."""
+    """The codes (z, y, x) of a case, read by slicing; a missing or damaged file then raises an AutosegError."""
 
     folder: Path
     case: str

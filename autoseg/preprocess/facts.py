@@ -1,4 +1,4 @@
-"""What is compared of a scan with those that a model learned from, before the model has seen it."""
+"""Compares a scan with the training scans of a model, before prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["scan_facts", "unlike_training"]
 
 
 def scan_facts(volume: Volume, plan: Plan) -> ScanFacts:
-    """The numbers of a scan, axes in the orientation of the plan, measured as ``scan_case`` measures training cases."""
+    """The statistics of a scan, axes in the orientation of the plan, measured as ``scan_case`` measures training cases."""
     lower, upper = nonzero_box(volume.data)
     geometry, data = volume.geometry.cropped(lower, np.subtract(upper, lower)), crop(volume.data, lower, upper)
     if plan.orientation == "canonical":
@@ -24,6 +24,6 @@ def scan_facts(volume: Volume, plan: Plan) -> ScanFacts:
 
 
 def unlike_training(volume: Volume, plan: Plan, training: TrainingScans) -> tuple[Unlike, ...]:
-    """In what a scan is unlike those that a model of this plan learned from. 2D networks do not look along their first axis."""
+    """How a scan differs from the training scans of a model with this plan. For 2D networks the first axis is ignored."""
     axes = sorted(plan.axis_order[1:] if plan.patch_size[0] == 1 else plan.axis_order)
     return unlike(scan_facts(volume, plan), training, plan.normalization, axes=axes)

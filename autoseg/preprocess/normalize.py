@@ -1,8 +1,8 @@
-"""Intensities of a scan, on the scale the network expects.
+"""Normalises the intensities of a scan to the scale that the network expects.
 
-A scheme is a function of one channel, the mask of voxels that are not zero in all channels, and the channel's entry in the
-plan. ``ct`` and ``robust`` bring intensities to [0, 1], which is also what the restoration of a volume refers to; the
-network then begins with the affine ``(x - input_mean) / input_std``. The others are nnU-Net's (its names in brackets).
+A scheme is a function of one channel, the mask of voxels that are non-zero in some channel, and the channel's entry in the
+plan. ``ct`` and ``robust`` bring intensities to [0, 1], which is also the scale of restoration; the network then begins with
+``(x - input_mean) / input_std``. The others are nnU-Net's (its names in brackets).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from planners.plan import ChannelNormalization
 __all__ = ["NORMALIZATIONS", "UNIT_SCHEMES", "normalize", "outside_value", "unit_range"]
 
 TINY = 1e-8
-UNIT_SCHEMES = ("ct", "robust", "rescale", "rgb")  # those that end in [0, 1]
+UNIT_SCHEMES = ("ct", "robust", "rescale", "rgb")  # schemes that give [0, 1]
 
 
 def ct(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> np.ndarray:
@@ -60,7 +60,7 @@ def rgb(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> n
 
 
 def none(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalization) -> np.ndarray:
-    """As they are [NoNormalization]."""
+    """Unchanged [NoNormalization]."""
     return channel.astype(np.float32)
 
 
@@ -90,7 +90,7 @@ def unit_range(channel: np.ndarray, inside: np.ndarray, how: ChannelNormalizatio
 
 
 def normalize(data: np.ndarray, schemes: Sequence[ChannelNormalization]) -> np.ndarray:
-    """All channels of a cropped scan.
+    """Normalise all channels of a cropped scan.
 
     Args:
         data: (C, Z, Y, X) float32, not changed.
@@ -107,7 +107,7 @@ def normalize(data: np.ndarray, schemes: Sequence[ChannelNormalization]) -> np.n
 
 
 def outside_value(schemes: Sequence[ChannelNormalization]) -> np.ndarray:
-    """(C,) float32: what stands where a patch hangs over the scan; the network's first operation makes it zero."""
+    """(C,) float32: the value outside the scan; the network's first operation makes it zero."""
     return np.array([how.input_mean for how in schemes], np.float32)
 
 

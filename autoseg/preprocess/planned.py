@@ -24,7 +24,7 @@ __all__ = ["Planned", "plan_and_prepare"]
 
 @dataclass(frozen=True)
 class Planned:
-    """The fingerprint and plans of a data set, and what was prepared by ``plan``; ``kept`` are names of edited plans."""
+    """The fingerprint and plans of a data set, and the cases prepared with ``plan``; ``kept`` are names of edited plans."""
 
     dataset: DatasetSpec
     scans: tuple[CaseScan, ...]
@@ -56,7 +56,7 @@ class Planned:
 
 
 def plan_and_prepare(spec: DatasetSpec, workspace: Workspace, options: PlanOptions, runtime: Runtime) -> Planned:
-    """As ``autoseg.pipeline.plan_and_preprocess``, of a data set that has been read."""
+    """Like ``autoseg.pipeline.plan_and_preprocess``, for a data set that has been read."""
     begun = time.monotonic()
     if not options.dry_run:
         check_writable(workspace.folder)
@@ -80,5 +80,5 @@ def plan_and_prepare(spec: DatasetSpec, workspace: Workspace, options: PlanOptio
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:
-    """Names for a line of text, the first ones where there are many."""
+    """Names for a line of text; only the first ones if there are many."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -32,12 +32,12 @@ class PreparedCases:
 def prepare(
     spec: DatasetSpec, scans: Sequence[CaseScan], plan: Plan, workspace: Workspace, runtime: Runtime, *, look: bool = False
 ) -> PreparedCases:
-    """Prepare every training case that is not there yet, or was made from something else.
+    """Prepare every training case that is missing or was made from other inputs.
 
-    A case that fails does not stop the others. One command at a time prepares a data set; another waits.
+    A case that fails does not stop the others. Only one command at a time prepares a data set; others wait.
 
     Args:
-        look: also at every byte of those that are there, and prepare damaged ones again.
+        look: also check every byte of existing cases, and prepare damaged ones again.
     """
     step = Prepare(workspace.prepared(spec.name, plan.name), plan, spec.labels, case_digests(spec.labels, scans, plan))
     with prepare_lock(step.folder.parent):
@@ -55,7 +55,7 @@ def prepare(
 
 
 def _numbers(scan: CaseScan, plan: Plan) -> int:
-    """In the prepared image of a case, roughly."""
+    """Approximate number of values in the prepared image of a case."""
     if scan.shape is None or scan.spacing_mm is None:
         return 0
     edges_mm = (edge * spacing for edge, spacing in zip(scan.shape, scan.spacing_mm, strict=True))

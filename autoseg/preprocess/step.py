@@ -1,4 +1,4 @@
-"""Preparing as a step: training cases in, prepared cases on disk."""
+"""The step that prepares training cases: cases in, prepared cases on disk."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ logger = logging.getLogger(__name__)
 
 
 def case_digests(labels: LabelSchema, scans: Sequence[CaseScan], plan: Plan) -> dict[str, str]:
-    """Case -> digest of all that its prepared form depends on."""
+    """Case -> digest of everything that its prepared form depends on."""
     return {scan.case: preparation_digest(scan.digests, labels, plan, scan.unlabelled) for scan in scans}
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Prepares cases of a data set by a plan; needs nothing to be set up, so it is its own runner.
+    """Prepares cases of a data set with a plan. It needs no setup, so it is its own runner.
 
     Attributes:
-        folder: where a folder for each case is made.
-        plan: how.
-        labels: what the label values mean.
+        folder: parent of the folders of the cases.
+        plan: how to prepare.
+        labels: meaning of the label values.
         digests: as from ``case_digests``.
     """
 
@@ -44,9 +44,9 @@ class Prepare:
     digests: dict[str, str]
 
     def is_done(self, case: Case, *, look: bool = False) -> bool:
-        """Whether the case lies there, made from the same; with ``look`` whether every byte of it is what was written."""
+        """Whether the case exists and was made from the same inputs; with ``look`` also whether every byte is valid."""
         folder = self.folder / case.id
-        remove_leftovers(folder)  # of a kill right after the case was whole
+        remove_leftovers(folder)  # left by a kill right after the case was complete
 
         def is_sound() -> bool:
             if not look or is_whole(folder):
@@ -60,6 +60,6 @@ class Prepare:
         return self
 
     def run(self, case: Case) -> None:
-        """Read, prepare and store a case; one that lies there is replaced."""
+        """Read, prepare and store a case; an existing one is replaced."""
         target = self.folder / plain_name(case.id, what="case")
         store_case(target, prepare_case(case, self.labels, self.plan), self.digests[case.id])

@@ -1,10 +1,10 @@
-"""The files that one part of autoseg writes and others read: what stands in them, as frozen dataclasses.
+"""The files that one part of autoseg writes and others read: their contents as frozen dataclasses.
 
-A record is a value. Whoever writes it hands one over, whoever reads it gets one back, and neither has to know the other: the
-HTML report shows a training run without the training code, and surfaces of a prediction are scored without the network. Where
-only one part writes and reads a file, its record stands beside the code.
+A record is a value. Writers and readers share only the record, not code: the HTML report shows a training run without the
+training code, and surfaces of a prediction are scored without the network. If only one part writes and reads a file, the
+record is in the module of that part.
 
-Results are read leniently: what a newer version added is left out, what an older one did not write yet has a default.
+Results are read leniently: fields of newer versions are ignored, and fields missing in older ones have defaults.
 """
 
 from autoseg.records.case import CaseRecord, read_case

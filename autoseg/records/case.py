@@ -1,4 +1,4 @@
-"""``CASE.json``: what was made of one case, of which files, and how."""
+"""``CASE.json``: the results for one case, the input files, and the method."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class CaseRecord:
 
     Attributes:
         made_by: the command, such as ``autoseg predict``.
-        case: its name.
+        case: name of the case.
         source: name of the label map, in older versions its path; '' for a prediction.
-        identity: all that the files depend on, as JSON.
+        identity: everything that the files depend on, as JSON.
         state: ``writing`` or ``done``.
-        outputs: digest of each file by its path within the folder; None for one that was only planned.
+        outputs: digest of each file by its path within the folder; None for a file that was planned but not written.
         labels: the label values of each structure, one or several.
         seconds: by step, such as ``infer``.
-        notes: sentences for people.
-        warnings: sentences on why a prediction deserves a look.
-        unlike: in what the scan is unlike those that the model learned from; None where the model does not say.
-        device, precision: that the networks worked on and in.
-        measurements: a dictionary for each structure: ``structure``, its name, and what was measured of it.
-        borders: a dictionary for each pair of structures that touch, where surfaces were made: their names ``first`` and
+        notes: sentences for the reader.
+        warnings: sentences on why a prediction should be reviewed.
+        unlike: how the scan differs from the training scans of the model; None if the model does not record them.
+        device, precision: device and number format of the networks.
+        measurements: a dictionary for each structure: its name as ``structure``, and its measurements.
+        borders: a dictionary for each pair of structures that touch, if surfaces were made: their names ``first`` and
             ``second``, and gap and overlap of their surfaces.
-        more: what else was said, by the name of the output that it is about.
+        more: additional entries, by the name of their output.
     """
 
     made_by: str = field(default="", metadata=OPTIONAL)
@@ -65,7 +65,7 @@ class CaseRecord:
 
     @property
     def agreement(self) -> dict[str, float | None]:
-        """Inter-fold Dice of each structure, {} where it was not measured."""
+        """Inter-fold Dice of each structure; {} if it was not measured."""
         found = {str(one.get("structure")): one.get("fold_agreement") for one in self.measurements}
         return found if any(dice is not None for dice in found.values()) else {}
 
@@ -78,7 +78,7 @@ class CaseRecord:
 
 
 def read_case(path: Path) -> CaseRecord | None:
-    """The record in a ``CASE.json``; None where there is no such file, or it is none of ours."""
+    """The record in a ``CASE.json``; None if the file does not exist or autoseg did not write it."""
     try:
         return read_record(CaseRecord, path, strict=False) if path.is_file() else None
     except AutosegError:

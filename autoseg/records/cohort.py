@@ -1,4 +1,4 @@
-"""``run.json`` of a folder of predictions: which model and options, and what became of each case."""
+"""``run.json`` of a folder of predictions: model, options, and the outcome of each case."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ COHORT_FILE = "run.json"
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of a case: ``status`` is done, skipped (was done already) or failed, with the reason as ``message``.
+    """The outcome of a case: ``status`` is done, skipped (already done) or failed, with the reason as ``message``.
 
-    ``outputs`` are digests by file name; ``seconds`` belong to the steps of the prediction; ``warnings`` say why it deserves a
-    look; ``windows`` are (computed, of): tiles that the networks looked at, of all; zeros where nobody counted. ``device`` and
-    ``precision`` are what the networks worked on and in.
+    ``outputs`` are digests by file name; ``seconds`` is the time by step of the prediction; ``warnings`` say why it should be
+    reviewed; ``windows`` is (computed, of): windows computed by the networks, and all windows; zeros if not counted.
+    ``device`` and ``precision`` are those of the networks.
     """
 
     case: str
@@ -38,7 +38,7 @@ class CaseOutcome:
 class ModelName:
     """Name of the file or folder that a model was loaded from (in older versions its path), and the digest of the model.
 
-    ``about`` is what the model says of itself, a ``ModelAbout`` as JSON; {} in older records.
+    ``about`` describes the model, a ``ModelAbout`` as JSON; {} in older records.
     """
 
     name: str = ""
@@ -48,19 +48,19 @@ class ModelName:
 
 @dataclass(frozen=True)
 class CohortRecord:
-    """One call of ``autoseg predict``, or the part of it that a shard did.
+    """One call of ``autoseg predict``, or one shard of it.
 
     Attributes:
         made_by: the command.
-        versions: of python, torch and autoseg, and whatever else is known.
-        model: that predicted; ``labels`` are its structures.
-        options: all that a result depends on besides model and scan, as JSON.
-        shard: (number, of how many).
-        shards: whose records were put together in this one; 0 for what one command wrote.
-        device, precision: that the networks worked on and in.
-        windows: tiles that were ``computed`` in this call, and how many they are ``of``.
-        seconds: from first to last.
-        failures: case -> why.
+        versions: of python, torch and autoseg, and others if known.
+        model: the model; ``labels`` are its structures.
+        options: everything that a result depends on except model and scan, as JSON.
+        shard: (number, count).
+        shards: number of shards whose records were merged; 0 for a single command.
+        device, precision: device and number format of the networks.
+        windows: windows ``computed`` in this call, and the number they are ``of``.
+        seconds: duration of the call.
+        failures: case -> reason.
         cases: outcomes in order.
     """
 
@@ -80,7 +80,7 @@ class CohortRecord:
 
 
 def read_cohort(folder: Path) -> CohortRecord:
-    """The record of a folder of predictions; an empty one where there is none.
+    """The record of a folder of predictions; an empty record if there is none.
 
     Raises:
         AutosegError: a damaged file.
@@ -90,13 +90,13 @@ def read_cohort(folder: Path) -> CohortRecord:
 
 
 def cohort_files(folder: Path) -> tuple[Path, ...]:
-    """``run.json``, else the records of the shards that filled the folder; () where there are none."""
+    """``run.json``, else the records of the shards; () if there are none."""
     whole = folder / COHORT_FILE
     return (whole,) if whole.is_file() else tuple(sorted(folder.glob("run_*_of_*.json")))
 
 
 def read_shards(folder: Path) -> CohortRecord:
-    """As ``read_cohort``, and of a folder that shards have filled what they did together.
+    """As ``read_cohort``; for a folder written by shards, their merged record.
 
     Raises:
         AutosegError: a damaged file.

@@ -1,4 +1,4 @@
-"""Why a prediction deserves a look, in sentences."""
+"""Why a prediction should be reviewed, in sentences."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ LOW_AGREEMENT = 0.7  # inter-fold Dice: more is excellent agreement of two masks
 
 
 def disagreed(agreement: Mapping[str, float | None]) -> tuple[str, ...]:
-    """The structures on which the folds agree less than ``LOW_AGREEMENT``; one that no fold finds is none of them.
+    """The structures with an inter-fold Dice below ``LOW_AGREEMENT``. Structures that no fold finds are left out.
 
     Args:
-        agreement: inter-fold Dice of each structure, as ``confidence.agreement`` gives it.
+        agreement: inter-fold Dice of each structure, as from ``confidence.agreement``.
     """
     return tuple(name for name, dice in agreement.items() if dice is not None and dice < LOW_AGREEMENT)
 
 
 def doubts(unlike: Iterable[Unlike], agreement: Mapping[str, float | None]) -> tuple[str, ...]:
-    """A sentence about a scan that is unlike the training scans, and one about structures on which the folds disagree."""
+    """A sentence if the scan is unlike the training scans, and one if the folds disagree on structures."""
     differences = "; ".join(map(str, unlike))
     low = ", ".join(f"{name} (inter-fold Dice {agreement[name]:.2f})" for name in disagreed(agreement))
     found = [f"unlike the training data: {differences}"] if differences else []

@@ -1,6 +1,6 @@
-"""``fold.json`` and ``history.jsonl``: what a fold was trained as, on what, and how it went.
+"""``fold.json`` and ``history.jsonl``: the task of a fold, its machine, and the course of its training.
 
-Older versions wrote the same into ``run.json``, a name that the record of a folder of predictions has too.
+Older versions wrote the same into ``run.json``, which is also the name of the record of a folder of predictions.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ FOLD_FILE, OLDER_FILE = "fold.json", "run.json"
 
 @dataclass(frozen=True)
 class FoldTaskRecord:
-    """What was to be trained.
+    """The task of a training run.
 
     Attributes:
         plan, labels: of the data set, with the network that was trained.
-        recipe: name -> value of every setting, those of other versions too.
+        recipe: name -> value of every setting, including those of other versions.
         length: ``seconds`` or ``steps``; the other one is None.
         training, validation: identifiers of the cases.
-        prepared_digest: of the prepared cases.
-        start: digest of the model that the weights came from, or ''.
-        more: what a newer version says besides.
+        prepared_digest: digest of the prepared cases.
+        start: digest of the model of the initial weights, or ''.
+        more: additional fields of a newer version.
     """
 
     plan: Plan
@@ -60,15 +60,15 @@ class FoldRecord:
     """A trained fold.
 
     Attributes:
-        task: what was to be trained.
-        device: that it was trained on.
+        task: the task of the run.
+        device: device that it was trained on.
         batch_size: patches in a batch, on that device.
         versions: of autoseg, python, torch, numpy and the system.
-        memory_mib: the most that a session of it needed; None where nobody knows.
-        transfer: what was taken over from the model it started from, as JSON; None where it started from random weights.
+        memory_mib: peak memory of a session; None if unknown.
+        transfer: the weights taken from the model it started from, as JSON; None if it started from random weights.
         decisions: what was settled for the device, the length and the data; empty in records of older versions.
-        applied: what was done to the network for the device, as JSON: number format and why, order of memory, convolutions
-            handed to oneDNN; None in records of older versions.
+        applied: changes to the network for the device, as JSON: number format and reason, memory order, convolutions computed
+            by oneDNN; None in records of older versions.
     """
 
     task: FoldTaskRecord
@@ -84,15 +84,15 @@ class FoldRecord:
 
 @dataclass(frozen=True)
 class Validation:
-    """A line of the history: how far the run had come, and how well it did on the validation patches.
+    """A line of the history: the progress of the run, and its scores on the validation patches.
 
     Attributes:
-        step, seconds, fraction: how far it had come; ``fraction`` is of its length.
-        train_loss, validation_loss: means; None where there was none.
-        patch_dice: of each structure, None where it is in no patch.
+        step, seconds, fraction: progress of the run; ``fraction`` is of its length.
+        train_loss, validation_loss: means; None if there was none.
+        patch_dice: Dice of each structure; None if it is in no patch.
         learning_rate, momentum: at that step.
         cooldown: fraction at which the learning rate began to fall early, or None.
-        more: what a newer version says besides.
+        more: additional fields of a newer version.
     """
 
     step: int
@@ -118,7 +118,7 @@ def write_fold(folder: Path, record: FoldRecord) -> None:
 
 
 def read_fold(folder: Path) -> FoldRecord | None:
-    """The record of the fold in ``folder``, also one of an older version; None where there is none.
+    """The record of the fold in ``folder``, also of an older version; None if there is none.
 
     Raises:
         AutosegError: a damaged file.
@@ -131,7 +131,7 @@ def read_fold(folder: Path) -> FoldRecord | None:
 
 
 def read_validations(path: Path) -> tuple[Validation, ...]:
-    """The validations in a ``history.jsonl``; a last line that a crash cut off is left out."""
+    """The validations in a ``history.jsonl``. A last line that was cut off by a crash is left out."""
     found = []
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:

@@ -1,4 +1,4 @@
-"""What a model says of itself and of how its folds were trained: in ``model.json`` and, for predictions, in ``run.json``."""
+"""The description of a model and of the training of its folds: in ``model.json`` and, for predictions, in ``run.json``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["CalibrationAbout", "ModelAbout", "ModelInfo", "StudyAbout", "Trained
 
 @dataclass(frozen=True)
 class TrainedAbout:
-    """How a fold was trained; in older models only steps, seconds and seed are known.
+    """How a fold was trained. Older models have only steps, seconds and seed.
 
     Attributes:
-        steps, seconds: that training took.
-        seed: of its random numbers.
-        recipe: name -> value of every setting; empty where it is not known.
-        length: ``seconds`` or ``steps`` that were asked for; the other one is None.
+        steps, seconds: duration of training.
+        seed: seed of its random numbers.
+        recipe: name -> value of every setting; empty if unknown.
+        length: the requested ``seconds`` or ``steps``; the other one is None.
         batch_size: patches in a batch.
-        device, precision: that it was trained on and in; '' where they are not known.
-        training, validation: how many cases; 0 where it is not known.
-        momentum: at the end; None where it is not known.
-        start: digest of the model that the weights came from, or ''.
-        devices: what several devices that trained together took each, in words; '' for one.
+        device, precision: device and number format of training; '' if unknown.
+        training, validation: number of cases; 0 if unknown.
+        momentum: momentum at the end; None if unknown.
+        start: digest of the model of the initial weights, or ''.
+        devices: how several devices divided the work, in words; '' for one.
     """
 
     steps: int = 0
@@ -45,7 +45,7 @@ class TrainedAbout:
 
 @dataclass(frozen=True)
 class CalibrationAbout:
-    """How far the probabilities of a model were off, on cases that its folds did not see.
+    """The calibration error of a model, on cases that its folds were not trained on.
 
     Attributes:
         before, after: structure -> expected calibration error in [0, 1], without a temperature and with one.
@@ -58,13 +58,13 @@ class CalibrationAbout:
 
     @property
     def errors(self) -> dict[str, float]:
-        """Of the probabilities as the model gives them."""
+        """The errors of the probabilities that the model gives."""
         return self.after if self.used else self.before
 
 
 @dataclass(frozen=True)
 class StudyAbout:
-    """The study that a model comes from: its name, what it decided, and the calibration; None where that is not known."""
+    """The study that a model comes from: its name, its decisions, and the calibration; None if unknown."""
 
     name: str = ""
     decisions: tuple[Decision, ...] = ()
@@ -73,7 +73,7 @@ class StudyAbout:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The free-form part of a model, as far as it is known: data set, folds, versions, study."""
+    """The free-form part of a model, as far as known: data set, folds, versions, study."""
 
     dataset: str = ""
     folds: dict[str, TrainedAbout] = field(default_factory=dict)
@@ -88,9 +88,9 @@ class ModelAbout:
     Attributes:
         plan, labels, channels: as in the model.
         postprocessing: rules for the final labels, in words.
-        temperatures: what logits are divided by; () for 1.
-        networks: those of an ensemble that are not the plan's.
-        info: as of the model.
+        temperatures: divisors of the logits; () for 1.
+        networks: networks of an ensemble other than the plan's.
+        info: as in the model.
     """
 
     plan: Plan

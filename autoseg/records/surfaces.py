@@ -1,5 +1,5 @@
-"""What lies in a folder ``CASE_surfaces`` beside the meshes: ``surfaces.json`` about them, and ``scores.json`` where they
-were compared with a reference."""
+"""The JSON files in a folder ``CASE_surfaces``: ``surfaces.json`` about the meshes, and ``scores.json`` if they were compared
+with a reference."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ MANIFEST, SCENE, SCORES = "surfaces.json", "scene.glb", "scores.json"
 
 @dataclass(frozen=True)
 class SurfaceEntry:
-    """A structure: its files, one for each format, and the size of its mesh; no mesh, and no size, without voxels.
+    """A structure: its files, one for each format, and the size of its mesh; neither if it has no voxels.
 
     Attributes:
         colour: red, green and blue from 0 to 255.
-        note: what is to be known of the mesh; '' for nothing.
+        note: a remark about the mesh, or ''.
     """
 
     structure: str
@@ -48,10 +48,10 @@ class SurfaceManifest:
     """The meshes of a case.
 
     Attributes:
-        formats: endings that were asked for.
+        formats: requested file endings.
         decimate: fraction of the triangles that was removed.
         coordinates: ``LPS`` or ``RAS``, of the points in the files; ``scene.glb`` has those of its format.
-        unit: of the points.
+        unit: unit of the points.
         method: how the surfaces were made, as JSON.
         structures: in the order of the labels.
     """
@@ -67,12 +67,12 @@ class SurfaceManifest:
 
 @dataclass(frozen=True)
 class SurfaceScores:
-    """The meshes of a case against those of its reference.
+    """The scores of the meshes of a case against those of its reference.
 
     Attributes:
-        made_of: digests of the files that were compared, by their path in the folder of predictions: the scores count for
+        made_of: digests of the compared files, by their path in the folder of predictions; the scores are valid only for
             these.
-        scores: a dictionary for each structure: ``structure``, its name, and each score, None where it is undefined.
+        scores: a dictionary for each structure: its name as ``structure``, and each score, None if it is undefined.
     """
 
     made_of: dict[str, str | None]
@@ -80,7 +80,7 @@ class SurfaceScores:
 
 
 def read_surface_manifest(folder: Path) -> SurfaceManifest:
-    """``surfaces.json`` of a ``CASE_surfaces``; an empty one where there is none.
+    """``surfaces.json`` of a ``CASE_surfaces``; an empty record if there is none.
 
     Raises:
         AutosegError: a damaged file.
@@ -90,15 +90,15 @@ def read_surface_manifest(folder: Path) -> SurfaceManifest:
 
 
 def write_surface_scores(folder: Path, case: str, scores: tuple[dict[str, Any], ...]) -> None:
-    """Write the scores of the surfaces that the folder of predictions has of a case."""
+    """Write the scores of the surfaces of a case in a folder of predictions."""
     write_json(_surfaces(folder, case) / SCORES, SurfaceScores(_files(folder, case), scores))
 
 
 def read_surface_scores(folder: Path, case: str) -> tuple[dict[str, Any], ...]:
-    """Scores of a case in a folder of predictions, also where an older version put them, into ``CASE.json``.
+    """Scores of a case in a folder of predictions, also from ``CASE.json``, where older versions wrote them.
 
     Returns:
-        a dictionary for each structure; () where there are none, or they are of other surfaces than those that lie there now.
+        a dictionary for each structure; () if there are none, or the surfaces have changed since.
     """
     path = _surfaces(folder, case) / SCORES
     if path.is_file():

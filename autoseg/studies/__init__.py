@@ -1,1 +1,1 @@
-"""Several training runs that answer one question: each is run by the pipeline, what they left is read back and compared."""
+"""Studies of several training runs: each is run by the pipeline, then their results are read and compared."""

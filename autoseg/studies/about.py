@@ -1,4 +1,4 @@
-"""What a comparison was made under, in sentences and as values."""
+"""The conditions of a comparison, as sentences and as values."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["describe", "comparison_name"]
 
 
 def comparison_name(setup: ComparisonSetup, seeds: Sequence[int], names: Sequence[str], match_flops: bool) -> str:
-    """A name that tells this comparison from any other."""
+    """A unique name for this comparison."""
     plan, spec = setup.ready.plan, setup.ready.spec
     shared = [plan, setup.recipe, setup.length, list(seeds), setup.cases_digest, setup.split, setup.device.type]
     return f"{spec.name}_{plan.name}_fold_{setup.fold}_{digest([*shared, names, match_flops])[:8]}"
 
 
 def describe(setup: ComparisonSetup, seeds: Sequence[int], runs: Sequence[ComparedRun], options: CompareOptions) -> About:
-    """Title, conditions in words, and the same as values."""
+    """Title, conditions in words, and the conditions as values."""
     plan, spec, here = setup.ready.plan, setup.ready.spec, machine(setup.device)
     patch = " x ".join(str(edge) for edge in plan.patch_size)
     share = width_fraction(setup.recipe, setup.device.type)

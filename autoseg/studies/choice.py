@@ -1,8 +1,8 @@
-"""Which of several configurations to ship: the better one where the data support that, else the cheaper one.
+"""Chooses the configuration to ship: the better one if the data support that, else the cheaper one.
 
-The one of highest mean Dice is tested against every cheaper one on the same cases. Of those that it was not shown to be better
-than, the cheapest is chosen, else it itself. One that could not do all cases is left out where another one could: its mean is
-that of the cases that it could do.
+The configuration with the highest mean Dice is tested against every cheaper one on the same cases. If it is not shown to be
+better than some of them, the cheapest of these is chosen; otherwise it is chosen itself. A configuration that failed on some
+cases is left out if another one succeeded on all, because its mean is only over its own cases.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def choose(methods: Sequence[Method], costs: Mapping[str, float], margin: float)
 
     Args:
         methods: one or more that scored the same cases.
-        costs: name -> what it costs, in any unit.
-        margin: mean Dice may differ by less and still be called equivalent.
+        costs: name -> cost, in any unit.
+        margin: methods are equivalent if their mean Dice differs by less.
     """
     methods, unable = _able(methods)
     ranked = sorted(methods, key=lambda one: (-(one.mean_of(METRIC) or 0.0), costs[one.name]))
@@ -49,16 +49,16 @@ def choose(methods: Sequence[Method], costs: Mapping[str, float], margin: float)
 
 
 def _able(methods: Sequence[Method]) -> tuple[Sequence[Method], str]:
-    """(those that could do all cases, or all where none could; what is said of the others)."""
+    """(the methods that succeeded on all cases, or all if none did; a sentence about the others)."""
     able = [one for one in methods if not one.failures] or methods
     left = [f"{one.name} ({len(one.failures)})" for one in methods if one not in able]
     return able, f"; left out, since they failed in some cases: {', '.join(left)}" if left else ""
 
 
 def improvements(one: Method, others: Sequence[Method], margin: float) -> dict[str, tuple[bool, str]]:
-    """Of each of the others: whether the data support that it is better than ``one``, p corrected for their number; how.
+    """For each of the others: whether the data support that it is better than ``one``, p corrected for their number; and how.
 
-    One that could not do all cases is no improvement on one that could.
+    A method that failed on some cases is no improvement on one that succeeded on all.
     """
     found, unable = {}, {other.name for other in others if other.failures and not one.failures}
     for name, less in _differences(one, others).items():
@@ -70,7 +70,7 @@ def improvements(one: Method, others: Sequence[Method], margin: float) -> dict[s
 
 
 def _differences(one: Method, others: Sequence[Method]) -> dict[str, Difference]:
-    """``one`` minus each of the others, over the cases that any of them has."""
+    """Differences ``one`` minus each of the others, over the cases that any of them has."""
     values = {method.name: method.by_case(METRIC) for method in (one, *others)}
     cases = sorted(set().union(*values.values()))
     columns = {name: [found.get(case) for case in cases] for name, found in values.items()}

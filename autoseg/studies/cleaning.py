@@ -1,9 +1,9 @@
-"""Which rules for pieces and holes a model should bring along, by the predictions of its cross-validation.
+"""Chooses the postprocessing rules for components and holes of a model, from the predictions of its cross-validation.
 
-For each structure three are tried: only the largest piece, no piece smaller than nearly all pieces of the references, holes
-filled. A rule is kept where its Dice, case by case against that without the rule, is higher by the paired test
-(Wilcoxon, corrected after Holm for all rules that changed anything; the interval above zero) and no other structure loses.
-A structure that is rightly left out counts as Dice 1 here, so that removing what was invented is a gain.
+For each structure three rules are tried: keep only the largest component, remove components smaller than nearly all components
+of the references, fill holes. A rule is kept if the paired test shows that it raises the Dice of the cases (Wilcoxon,
+Holm-corrected for all rules that changed anything; the interval above zero) and no other structure loses. A structure that is
+absent in both masks counts as Dice 1 here, so that removing false positives is a gain.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from planners.plan import Decision
 
 __all__ = ["Cleaning", "TryRules", "decide_rules"]
 
-SMALL_SHARE = 0.05  # of the references' pieces that may be smaller than the smallest that is kept
+SMALL_SHARE = 0.05  # fraction of the references' components that may be smaller than the threshold
 Rules = tuple[LabelRule, ...]
 
 
 @dataclass(frozen=True)
 class Cleaning:
-    """The rules that are kept, and a Decision for each that was tried and changed anything."""
+    """The rules that are kept, and a Decision for each tried rule that changed anything."""
 
     rules: Rules = ()
     decisions: tuple[Decision, ...] = ()
@@ -40,9 +40,9 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class TriedCase:
-    """A case without rules and with each of several: Dice of each structure, None where nobody annotated it.
+    """A case without rules and with each of several: Dice of each structure, None if it is not annotated.
 
-    ``after`` has None where a rule changes nothing.
+    ``after`` has None if a rule changes nothing.
     """
 
     before: tuple[float | None, ...]
@@ -51,9 +51,9 @@ class TriedCase:
 
 @dataclass(frozen=True)
 class TryRules:
-    """The step that applies rules, a tuple at a time, to predictions; its items are (case, ScoredFiles).
+    """The step that applies rules, one tuple at a time, to predictions; its items are (case, ScoredFiles).
 
-    ``unlabelled`` are the numbers of the structures that nobody annotated in a case.
+    ``unlabelled`` are the indices of the structures that are not annotated in a case.
     """
 
     labels: LabelSchema
@@ -89,7 +89,7 @@ class TryRules:
 
 @dataclass(frozen=True)
 class MeasurePieces:
-    """The step that measures the pieces of each structure in a reference, in mL; its items are (case, ScoredFiles)."""
+    """The step that measures the components of each structure in a reference, in mL; its items are (case, ScoredFiles)."""
 
     labels: LabelSchema
 
@@ -109,16 +109,16 @@ def decide_rules(
     engine: Engine,
     unlabelled: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Cleaning:
-    """The rules that help.
+    """The rules that improve the predictions.
 
     Args:
-        files: case -> paths of its reference and of what a model predicted that did not see it.
-        labels: what their values mean.
-        engine: who does it.
-        unlabelled: case -> numbers of the structures that nobody annotated in it, about which it tells nothing.
+        files: case -> paths of its reference and of its prediction by a model not trained on it.
+        labels: meaning of the label values.
+        engine: engine that runs the steps.
+        unlabelled: case -> indices of the structures that are not annotated in it; it is ignored for these.
 
     Returns:
-        Cleaning; a case whose files cannot be read tells nothing.
+        Cleaning. Cases whose files cannot be read are ignored.
     """
     items = list(files.items())
     measured = _values(engine, MeasurePieces(labels), items)
@@ -129,7 +129,7 @@ def decide_rules(
     found = {number: _difference(tried, number, s) for number, s in enumerate(owners)}
     tested = [number for number, one in found.items() if one.mean and one.p_value is not None]
     corrected = dict(zip(tested, holm([found[number].p_value or 0.0 for number in tested]), strict=True))
-    kept, decisions = dict[int, int](), []  # structure -> number of the rule that takes pieces away, or -1 - it for holes
+    kept, decisions = dict[int, int](), []  # key: structure for a rule of components, -1 - structure for holes; value: rule
     for number in tested:
         rule, s = candidates[number][0], owners[number]
         helps, why = _judge(tried, number, s, found[number], corrected[number])
@@ -146,7 +146,7 @@ def decide_rules(
 def _checked_together(
     rules: Rules, decisions: tuple[Decision, ...], step: TryRules, engine: Engine, items: Sequence[tuple[str, ScoredFiles]]
 ) -> Cleaning:
-    """The rules that were kept one by one, unless together they take from any structure."""
+    """The rules that were kept one by one, unless together they make any structure worse."""
     if len(rules) < 2:
         return Cleaning(rules, decisions)
     tried = _values(engine, step, items)
@@ -159,12 +159,12 @@ def _checked_together(
 
 
 def _values(engine: Engine, step: TryRules | MeasurePieces, items: Sequence[tuple[str, ScoredFiles]]) -> list:  # type: ignore[type-arg]
-    """What became of the cases that could be read."""
+    """The results of the cases that could be read."""
     return [outcome.value for outcome in engine.map(step, items, name=lambda item: item[0]) if outcome.error is None]
 
 
 def _candidates(labels: LabelSchema, s: int, pieces_ml: Sequence[Sequence[float]]) -> Rules:
-    """What is tried for structure number ``s``, whose pieces the references of all cases have."""
+    """The rules to try for structure ``s``, given the component volumes in the references of all cases."""
     values, around = labels.values[s], _around(labels, s)
     own = labels.paint_values[s]
     rules: list[LabelRule] = [KeepLargest(values, around)]
@@ -176,7 +176,7 @@ def _candidates(labels: LabelSchema, s: int, pieces_ml: Sequence[Sequence[float]
 
 
 def _around(labels: LabelSchema, s: int) -> int:
-    """The value around a region: of the smallest region that holds it and more, one that the inner one lacks; else 0."""
+    """The label value around a region: a value that only the smallest region containing it has; 0 if there is none."""
     own = set(labels.values[s])
     larger = sorted((group for group in labels.values if own < set(group)), key=len)
     outer = [value for value in larger[0] if value not in own] if larger else []
@@ -210,7 +210,7 @@ def _counts(labels: LabelSchema, truth: np.ndarray, guess: np.ndarray, s: int) -
 
 
 def _dice(counts: np.ndarray, lacking: Collection[int]) -> tuple[float | None, ...]:
-    """Dice of each structure of (structures, 2) counts; 1 where both masks are empty, None for those that are ``lacking``."""
+    """Dice of each structure from (structures, 2) counts; 1 if both masks are empty, None for structures in ``lacking``."""
     found = [2 * both / total if total else 1.0 for both, total in counts.tolist()]
     return tuple(None if s in lacking else value for s, value in enumerate(found))
 
@@ -224,5 +224,5 @@ def _is_filling(rule: LabelRule) -> bool:
 
 
 def voxel_volume_ml(geometry: Geometry) -> float:
-    """Volume of a voxel of a grid."""
+    """Volume of a voxel of a grid, in mL."""
     return math.prod(geometry.spacing_mm) / 1000

@@ -1,8 +1,8 @@
-"""The coarse stage of a cascade, for the training of the fine one: what it says of each training case that it did not see.
+"""The coarse labels for training the fine stage of a cascade.
 
-All its folds are trained, each ends with its validation cases predicted, and these predictions together are the coarse labels
-of all cases: so the fine stage learns from labels as they will be for new scans. They lie in the folder of the fine stage's
-run, on its grid, and are made anew where the predictions change.
+All folds of the coarse stage are trained, and each predicts its validation cases. Together these predictions are the coarse
+labels of all cases, so the fine stage is trained with labels of the same quality as for new scans. They are stored in the
+folder of the fine stage's run, on its grid, and are made again if the predictions change.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ __all__ = ["FOLDER", "BringCoarse", "bring_coarse", "predictions_of"]
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "coarse"  # in that of a run
+FOLDER = "coarse"  # in the folder of a run
 
 
 @dataclass(frozen=True)
 class BringCoarse:
-    """The step that brings what a coarse stage said of a case to the grid of the fine one; its items are cases.
+    """The step that resamples the coarse labels of a case to the grid of the fine stage; its items are cases.
 
     Attributes:
-        folder: where it is stored.
-        plan: of the fine stage.
-        labels: of both.
+        folder: folder for the result.
+        plan: plan of the fine stage.
+        labels: label schema of both stages.
         predictions: case -> the label map that the coarse stage predicted.
     """
 
@@ -69,7 +69,7 @@ def predictions_of(folders: Mapping[str, Path], validation: Mapping[str, tuple[s
     Args:
         folders: fold -> its folder.
         validation: fold -> its validation cases.
-        ending: of the data set's files.
+        ending: file ending of the data set.
     """
     return {
         case: folders[fold] / "validation" / f"{case}{label_ending(ending)}"
@@ -79,10 +79,10 @@ def predictions_of(folders: Mapping[str, Path], validation: Mapping[str, tuple[s
 
 
 def bring_coarse(step: BringCoarse, cases: Mapping[str, Case], runtime: Runtime) -> Path:
-    """Coarse labels of all cases, in the folder of the step, which is returned.
+    """Write the coarse labels of all cases to the folder of the step; returns that folder.
 
     Raises:
-        TrainingError: a case that no fold of the coarse stage validated, or that it could not predict.
+        TrainingError: a case is in no validation fold of the coarse stage, or could not be predicted.
     """
     if lacking := sorted(set(cases) - set(step.predictions)):
         raise TrainingError(

@@ -1,4 +1,4 @@
-"""One network of a comparison: settled as it will be trained, with its cost, and a run whose name tells it from any other."""
+"""One network of a comparison: its settled training run, its cost, and its run with a unique name."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["ComparedRun", "ComparisonSetup", "compared_run"]
 
 @dataclass(frozen=True)
 class ComparisonSetup:
-    """What all networks of a comparison share, trained with one seed.
+    """What all networks of a comparison have in common for one seed.
 
     Attributes:
         ready: data set and plan.
-        cases_digest: of the prepared cases.
-        voxels: of all cases.
-        fold, split: whose validation cases are compared.
-        recipe: as asked for; ``recipe_words``: as the command line takes it.
+        cases_digest: digest of the prepared cases.
+        voxels: number of voxels of all cases.
+        fold, split: the comparison uses the validation cases of this fold.
+        recipe: the requested recipe; ``recipe_words``: the same as arguments of the command line.
         workspace, length, seed, device, runtime: of the training runs.
     """
 
@@ -56,12 +56,12 @@ class ComparedRun:
     """One network of a comparison.
 
     Attributes:
-        name: of the network.
-        training: settled, as ``autoseg train`` will settle it.
-        task: what is to be trained.
-        cost: of the network that is trained.
-        run_name: of its run; ``folder``: of the fold in it.
-        warnings: what a person should know about this network under this plan.
+        name: name of the network.
+        training: the settled training run, as in ``autoseg train``.
+        task: what to train.
+        cost: cost of the network that is trained.
+        run_name: name of its run; ``folder``: folder of the fold in it.
+        warnings: notes for the user about this network under this plan.
     """
 
     name: str
@@ -74,7 +74,7 @@ class ComparedRun:
 
 
 def compared_run(setup: ComparisonSetup, name: str, operations: float | None = None) -> ComparedRun:
-    """The network of that name as it will be trained, scaled to so many ``operations`` if that is not None."""
+    """The network of that name as it will be trained, scaled to ``operations`` per pass unless that is None."""
     plan, recipe, device = setup.ready.plan, setup.recipe, setup.device.type
     chosen, decisions = choose_network(plan, name, recipe, device)
     if operations:

@@ -1,8 +1,8 @@
 """Several networks under one plan, one recipe and one budget, on the same cases.
 
-Every network is trained in a process of its own (``process``); what it leaves in its run folder is read back (``method``).
-The name of a run holds a digest of all that it depends on: the same call continues what was interrupted and repeats nothing
-that is finished.
+Every network is trained in its own process (``process``), and its results are read from its run folder (``method``). The name
+of a run holds a digest of everything that it depends on. So the same call continues interrupted runs and does not repeat
+finished ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BySeed = dict[int, Method]
 
 @dataclass(frozen=True)
 class TrainedRuns:
-    """What the training runs came to, by network: also with closed gates, and why some ``failed``."""
+    """The results of the training runs by network, those with closed gates, and why some ``failed``."""
 
     runs: dict[str, ComparedRun] = field(default_factory=dict)
     trained: dict[str, BySeed] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class TrainedRuns:
 
 
 def train_all(setup: ComparisonSetup, names: Sequence[str], seeds: Sequence[int], *, match: bool) -> TrainedRuns:
-    """Train all networks with one seed, then with the next."""
+    """Train all networks with each seed in turn."""
     found = TrainedRuns()
     operations = compared_run(setup, names[0]).cost.operations if match else None
     for one in (replace(setup, seed=number) for number in seeds):
@@ -62,7 +62,7 @@ def train_all(setup: ComparisonSetup, names: Sequence[str], seeds: Sequence[int]
 
 
 def _trained(setup: ComparisonSetup, run: ComparedRun) -> Method:
-    """Train a network, unless that is finished, and read what it came to."""
+    """Train a network unless it is finished, and read its results."""
     tell(run.warnings)
     if setup.runtime.fresh or not is_finished(run):
         train_apart(setup, run)

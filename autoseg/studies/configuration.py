@@ -1,4 +1,4 @@
-"""One configuration of a study: a plan and a network, trained and cross-validated in a process of its own."""
+"""One configuration of a study: a plan and a network, trained and cross-validated in its own process."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Configuration:
-    """A plan and a network; None for the default plan, or the plan's own network.
+    """A plan and a network; None for the default plan or the plan's network.
 
-    ``name`` is for people, ``run`` the name of its run.
+    ``name`` is for messages and tables, ``run`` is the name of its run.
     """
 
     plan: str | None
@@ -55,10 +55,10 @@ class Configuration:
 
 
 def configurations(plans: Sequence[str | None], networks: Sequence[str | None], identity: str) -> tuple[Configuration, ...]:
-    """Every plan with every network; ``identity`` tells their runs from those of other studies.
+    """Every plan with every network; ``identity`` makes the names of their runs unique among studies.
 
     Raises:
-        AutosegError: two of them would have one name.
+        AutosegError: two configurations would have the same name.
     """
     found = []
     for plan in dict.fromkeys(plans):
@@ -83,8 +83,8 @@ class TrainConfiguration:
         folds: their names.
         workspace: for runs and models.
         training: length, recipe and seed.
-        runtime: where and how; ``fresh`` trains all anew.
-        at_once: folds at the same time.
+        runtime: where and how to run; ``fresh`` trains everything again.
+        at_once: number of folds trained at the same time.
     """
 
     dataset: Path
@@ -98,21 +98,21 @@ class TrainConfiguration:
         return self
 
     def settled(self, item: Configuration) -> Run:
-        """What is decided before its first step; what is missing of plan and cases is made.
+        """The settled run of a configuration. Missing plans and prepared cases are made.
 
         Raises:
-            AutosegError: something of it does not exist.
+            AutosegError: a plan, network, recipe or data set does not exist.
         """
         runtime = replace(self.runtime, fresh=False, device=device_names(self.runtime.device)[0])
         return settled_run(self.dataset, ",".join(self.folds), self.workspace, self.options(item), runtime)
 
     def options(self, item: Configuration) -> TrainOptions:
-        """How a configuration is trained."""
+        """The training options of a configuration."""
         training = replace(self.training, plan=item.plan)
         return TrainOptions(network=item.network, training=training, name=item.run, at_once=self.at_once)
 
     def run(self, item: tuple[Configuration, Run]) -> Path:
-        """Train a configuration that is settled, unless that is done; returns the folder of its run."""
+        """Train a settled configuration unless it is finished; returns the folder of its run."""
         configuration, settled = item
         scored = (settled.folder / CROSS_VALIDATION / REPORT_FILE).is_file()
         done = all(is_trained(fold_folder(settled.folder, fold), task) for fold, task in settled.tasks.items())
@@ -131,11 +131,11 @@ class TrainConfiguration:
 
 @dataclass(frozen=True)
 class TrainFold:
-    """The step of a worker; its items are (Configuration, fold). What is trained of a fold is not trained again.
+    """The step of a worker; its items are (Configuration, fold). A fold is resumed, not trained again.
 
     Attributes:
-        study: how the folds are trained; its runs are settled and their folders are there.
-        device: to train on, of the kind that they are settled for.
+        study: how the folds are trained; its runs are settled and their folders exist.
+        device: device to train on, of the kind that the runs are settled for.
     """
 
     study: TrainConfiguration
@@ -143,14 +143,14 @@ class TrainFold:
 
     @property
     def folder(self) -> Path:
-        """Of all that it writes."""
+        """Folder of everything that the step writes."""
         return self.study.workspace.folder
 
     def setup(self) -> TrainFold:
         return self
 
     def run(self, item: tuple[Configuration, str]) -> None:
-        """Train a fold, and score its validation cases; the report on all folds is left to whoever has them all."""
+        """Train a fold and score its validation cases. The report on all folds is written elsewhere."""
         (configuration, fold), study = item, self.study
         options = replace(study.options(configuration), at_once=1, report=False)
         words = train_words(study.dataset, (fold,), study.workspace, options, self.device, study.runtime.workers)
@@ -158,7 +158,7 @@ class TrainFold:
 
 
 def refuse_changed(runs: Mapping[str, Run]) -> None:
-    """Raise AutosegError where a configuration, by name, was trained on other cases or by another plan than it would be now."""
+    """Raise AutosegError if a configuration of the same name was trained on other cases or with another plan."""
     for name, run in runs.items():
         for fold, task in run.tasks.items():
             state = read_state(fold_folder(run.folder, fold) / CHECKPOINT)
@@ -174,14 +174,14 @@ class CrossValidated:
     """A configuration that has been cross-validated.
 
     Attributes:
-        name: of the configuration; ``about`` says in a sentence what it is. ``plan`` is the name of its plan, '' of several.
-        model: that its folds have made.
-        report: on all cases.
-        method: the same for comparisons.
-        operations_per_ml: of the networks of one fold, for a millilitre of scan, without overlap of windows.
-        validation: fold -> the cases that it did not see.
-        files: case -> paths of its reference and of what was predicted of it.
-        calibration: None where no voxels to calibrate by are known.
+        name: name of the configuration; ``about`` describes it in a sentence. ``plan`` is the name of its plan, '' for several.
+        model: model with its folds.
+        report: report on all cases.
+        method: the same as a Method, for comparisons.
+        operations_per_ml: operations of the networks of one fold per millilitre of scan, without overlap of windows.
+        validation: fold -> its validation cases.
+        files: case -> paths of its reference and of its prediction.
+        calibration: None if no voxels for calibration are stored.
     """
 
     name: str
@@ -197,7 +197,7 @@ class CrossValidated:
 
 
 def files_of(spec: DatasetSpec, reports: Mapping[Path, Report]) -> dict[str, ScoredFiles]:
-    """Case -> paths of its reference and of what was predicted of it; ``reports`` by the folder of the predictions."""
+    """Case -> paths of its reference and of its prediction; ``reports`` by the folder of the predictions."""
     labels = {case.id: case.label for case in spec.training}
     files: dict[str, ScoredFiles] = {}
     for folder, report in reports.items():
@@ -208,7 +208,7 @@ def files_of(spec: DatasetSpec, reports: Mapping[Path, Report]) -> dict[str, Sco
 
 
 def read_configuration(item: Configuration, run: Path, model: Path, folds: Sequence[str], spec: DatasetSpec) -> CrossValidated:
-    """What a configuration came to.
+    """Read the results of a configuration.
 
     Raises:
         AutosegError: its run is not complete.

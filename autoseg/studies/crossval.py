@@ -1,4 +1,4 @@
-"""One report over all cases of several folds, each scored by the fold that did not see it."""
+"""One report over all cases of several folds, each scored by the fold that did not train on it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CROSS_VALIDATION = "cross_validation"
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The report on the validation cases of several ``folds``, in ``folder`` as tables and as a page.
+    """The report on the validation cases of several ``folds``, in ``folder`` as tables and as HTML.
 
-    ``calibration`` is what a temperature would do, None where voxels of no two folds are known.
+    ``calibration`` is the effect of a temperature; None unless voxels of at least two folds are stored.
     """
 
     folder: Path
@@ -42,12 +42,12 @@ class CrossValidation:
 
 
 def cross_validate(run: Run, results: Sequence[FoldResult], groups: Groups) -> CrossValidation:
-    """Put the reports of folds that have ended together, and write the whole.
+    """Merge the reports of finished folds, and write the merged report.
 
     Args:
-        results: of two folds or more, with validation cases; a case in several folds, as own splits may have it, counts in the
-            first.
-        groups: of cases, for a table of their own.
+        results: of two or more folds with validation cases. A case in several folds, as custom splits may have, counts in
+            the first.
+        groups: groups of cases, for a separate table.
     """
     report = replace(merge_reports([one.report for one in results if one.report is not None]), groups=groups)
     folder = run.folder / CROSS_VALIDATION
@@ -59,7 +59,7 @@ def cross_validate(run: Run, results: Sequence[FoldResult], groups: Groups) -> C
 
 
 def _calibrated(results: Sequence[FoldResult], labels: LabelSchema) -> Calibration | None:
-    """By the voxels that the predictions of each fold left."""
+    """The calibration from the voxels that the predictions of each fold stored."""
     folds = {}
     try:
         for one in results:
@@ -67,14 +67,14 @@ def _calibrated(results: Sequence[FoldResult], labels: LabelSchema) -> Calibrati
             drawn = [read_samples(one.folder / "validation", case, labels) for case in cases]
             if sum(len(samples.logits) for samples in drawn):
                 folds[one.fold] = together(drawn)
-    except FileError as fault:  # of predictions by an earlier version
+    except FileError as fault:  # predictions of an earlier version
         logger.info("calibration is not measured: %s", fault)
         return None
     return calibrate(folds, labels.structures) if len(folds) > 1 else None
 
 
 def merge_reports(reports: Sequence[Report]) -> Report:
-    """One Report on the cases of all; of a case that is in several the first counts."""
+    """One Report on the cases of all reports; for a case in several reports the first counts."""
     seen: dict[str, int] = {}
     for number, report in enumerate(reports):
         for case in (*report.cases, *(failure.case for failure in report.failures)):

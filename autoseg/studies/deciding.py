@@ -1,4 +1,4 @@
-"""What a study decides once its configurations are cross-validated, and the model, tables and records that come of it."""
+"""The decisions of a study after cross-validation, and its model, tables and records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STUDY_FILE, TEXT_FILE, CLEANED, ENSEMBLE = "study.json", "study.md", "cross_vali
 
 @dataclass(frozen=True)
 class Study:
-    """What a study works with: ``folder`` is its own, ``asked`` what was asked for as JSON, ``folds`` are among it."""
+    """The inputs of a study: ``folder`` is its folder, ``asked`` the requested settings as JSON, which include ``folds``."""
 
     spec: DatasetSpec
     workspace: Workspace
@@ -57,7 +57,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Considered:
-    """What is shipped of all that was cross-validated, ``tried``, and what was found of two together."""
+    """The configuration to ship, all that were cross-validated (``tried``), and the findings about ensembles of two."""
 
     chosen: CrossValidated
     tried: tuple[CrossValidated, ...]
@@ -66,12 +66,12 @@ class Considered:
 
 
 def model_name(spec: DatasetSpec, options: StudyOptions) -> str:
-    """What the final model of a study is called."""
+    """The name of the final model of a study."""
     return f"{spec.name}_{options.name}"
 
 
 def decide(about: Study, found: Sequence[CrossValidated], failed: dict[str, str]) -> Studied:
-    """Compare what was cross-validated, decide, and write model, record, tables and page."""
+    """Compare the cross-validated configurations, decide, and write model, record, tables and HTML report."""
     costs = {one.name: one.operations_per_ml for one in found}
     name, why = choose([one.method for one in found], costs, about.options.margin)
     single = next(one for one in found if one.name == name)
@@ -105,7 +105,7 @@ def decide(about: Study, found: Sequence[CrossValidated], failed: dict[str, str]
 
 
 def _consider_ensembles(about: Study, single: CrossValidated, found: Sequence[CrossValidated]) -> Considered:
-    """Two of them together, where that is better than the one alone."""
+    """Choose an ensemble of two if it is better than the single configuration."""
     pairs, tried = _pairs(found), tuple(found)
     if not pairs:
         return Considered(single, tried)
@@ -133,7 +133,7 @@ def _consider_ensembles(about: Study, single: CrossValidated, found: Sequence[Cr
 
 
 def _pairs(found: Sequence[CrossValidated]) -> list[tuple[CrossValidated, CrossValidated]]:
-    """The two of highest Dice; and, where these are of one plan, the best with the best one of another plan."""
+    """The two of highest Dice; if these have the same plan, also the best one with the best one of another plan."""
     best, *others = sorted(found, key=_dice, reverse=True)
     elsewhere = [other for other in others if other.plan != best.plan]
     return [(best, other) for other in dict.fromkeys([*others[:1], *elsewhere[:1]])]
@@ -161,12 +161,12 @@ def _about_temperature(found: Calibration | None) -> tuple[Decision, ...]:
 
 
 def _was_incomplete(path: Path) -> bool:
-    """Whether a configuration failed when the study decided before: it may decide for that one now."""
+    """Whether a configuration failed when the study decided earlier. That one may be chosen now."""
     return path.is_file() and bool(read_record(StudyRecord, path, strict=False).failed)
 
 
 def _ship(about: Study, chosen: CrossValidated, record: StudyRecord, *, aside: bool) -> Path:
-    """Write the final model; one of an earlier call that predicts the same stays as it is, another one is moved ``aside``."""
+    """Write the final model. An existing model with the same predictions stays unchanged; another one is moved ``aside``."""
     bundle, folds = load_bundle(chosen.model), about.folds
     seconds = tuple(f"{fold}{SECOND}" for fold in folds if f"{fold}{SECOND}" in bundle.folds)
     final = replace(
@@ -181,14 +181,14 @@ def _ship(about: Study, chosen: CrossValidated, record: StudyRecord, *, aside: b
 
 
 def _told(record: StudyRecord) -> dict[str, Any]:
-    """What a model says of the study that it comes from: the decisions, and how far its probabilities were off."""
+    """The entry of a model about its study: the decisions, and the calibration error of its probabilities."""
     found = record.calibration
     about = CalibrationAbout(found.before, found.after, bool(found.temperatures)) if found else None
     return {"decisions": to_json(record.decisions), "calibration": to_json(about)}
 
 
 def _write_comparison(about: Study, found: Considered, failed: dict[str, str]) -> str:
-    """Tables of all configurations, what is shipped against each other one; returns them as Markdown."""
+    """Write tables of all configurations and of the chosen one against each other one; returns them as Markdown."""
     folds = ", ".join(about.folds)
     conditions = [f"Each configuration: cross-validated on folds {folds}, every case scored by the fold that did not see it."]
     conditions += [f"{one.name}: {one.about}." for one in found.tried if one.about]
@@ -201,7 +201,7 @@ def _write_comparison(about: Study, found: Considered, failed: dict[str, str]) -
 
 
 def _final_report(about: Study, chosen: CrossValidated, rules: Sequence[LabelRule]) -> tuple[Report, dict[str, Path]]:
-    """(the cross-validation with the rules applied, case -> its label map), which are written anew where there are rules."""
+    """(the cross-validation with the rules applied, case -> its label map). With rules, both are written again."""
     maps = {case: Path(files.predicted) for case, files in chosen.files.items()}
     if not rules:
         return replace(chosen.report, groups=about.groups), maps

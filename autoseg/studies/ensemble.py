@@ -1,7 +1,7 @@
-"""Two configurations as one model: the means of their logits, on the network's grid where they share one, else on the scan's.
+"""Two configurations as one model: their logits are averaged, on the network's grid if they share one, else on the scan's.
 
-Each fold of the one goes with the fold of the same name of the other, which held back the same cases, so an ensemble is
-cross-validated as a single configuration is. It costs what both cost.
+Each fold of the first is combined with the fold of the same name of the second, which has the same validation cases. So an
+ensemble is cross-validated like a single configuration. Its cost is the sum of both.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from planners.plan import Plan
 
 __all__ = ["cross_validate_ensemble", "ensemble_of", "share_a_grid"]
 
-SECOND = "b"  # after the name of a fold of the second one
-GRID = (  # what a plan says of the grid and of the way to it and back
+SECOND = "b"  # suffix of the folds of the second configuration
+GRID = (  # fields of a plan about the grid and the transforms to it and back
     "axis_order",
     "spacing_mm",
     "patch_size",
@@ -41,18 +41,18 @@ GRID = (  # what a plan says of the grid and of the way to it and back
 
 
 def share_a_grid(one: Plan, other: Plan) -> bool:
-    """Whether scans are prepared alike and seen in windows of one size, so that logits can be averaged voxel by voxel."""
+    """Whether preprocessing and window size are the same, so that logits can be averaged voxel by voxel."""
     return all(getattr(one, name) == getattr(other, name) for name in GRID)
 
 
 def ensemble_of(one: Bundle, other: Bundle) -> Bundle:
     """Both models as one in memory.
 
-    Where they share a grid, the second one's folds are called such as ``0b``; else it is ``beside`` the first, which has folds
-    of the same names.
+    If they share a grid, the folds of the second are named like ``0b``; else it is ``beside`` the first, with folds of the
+    same names.
 
     Raises:
-        ModelError: one is a cascade, or both cannot be averaged for another reason.
+        ModelError: one is a cascade, or they cannot be averaged for another reason.
     """
     if one.coarse or other.coarse:
         raise ModelError(f"{one.name} and {other.name}: an ensemble is of two models of one plan each, not of cascades")
@@ -71,11 +71,11 @@ def ensemble_of(one: Bundle, other: Bundle) -> Bundle:
 def cross_validate_ensemble(
     one: CrossValidated, other: CrossValidated, spec: DatasetSpec, prepared: Path, folder: Path, runtime: Runtime
 ) -> CrossValidated:
-    """Predict and score all cases by both models' folds that did not see them.
+    """Predict and score all cases with the folds of both models that were not trained on them.
 
     Args:
         prepared: folder of the prepared cases of the first.
-        folder: for the model of both and its predictions; what is done there is not done again.
+        folder: for the ensemble model and its predictions; finished parts are not repeated.
 
     Raises:
         ModelError: as ``ensemble_of``; a model lacks a fold.
@@ -84,7 +84,7 @@ def cross_validate_ensemble(
     both = ensemble_of(*(only_folds(load_bundle(each.model), names) for each in (one, other)))
     model = folder / "model"
     if (model / "model.json").is_file() and load_bundle(model).digest != identity_of(both):
-        remove_folder(model, owner=folder)  # of other trainings
+        remove_folder(model, owner=folder)  # it comes from other training runs
     bundle = copy_bundle(both, model)
     reports, drawn, failures = dict[Path, Report](), {}, list[str]()
     for fold, cases in one.validation.items():

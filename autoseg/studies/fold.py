@@ -1,4 +1,4 @@
-"""Train one fold of a run; it ends with its validation cases predicted and scored, and a model written."""
+"""Train one fold of a run, predict and score its validation cases, and write a model."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FoldResult:
-    """A trained fold: where its files lie, and the report on its validation cases (None for fold ``all``).
+    """A trained fold: the paths of its files, and the report on its validation cases (None for fold ``all``).
 
-    ``restoration`` is what ``validate_restoration`` found, None where the network does not restore images.
+    ``restoration`` is the result of ``validate_restoration``; None if the network does not restore images.
     """
 
     fold: str
@@ -85,21 +85,21 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class Run:
-    """What the folds of one run share, and what each of them is.
+    """What the folds of one run have in common, and the task of each.
 
     Attributes:
         spec: the data set.
-        training: settled.
-        asked: the recipe as it was asked for, which is what a person wants to read again.
-        tasks: fold -> what it is to train.
-        starts: fold -> weights to start with, of those that start with any.
+        training: the settled Training.
+        asked: the requested recipe, which is stored for the user.
+        tasks: fold -> what to train.
+        starts: fold -> initial weights, for folds that start from a model.
         images: case -> digest of its images.
-        scans: what the scans of the data set are like.
-        folder: of the run; ``prepared``, ``model``: of the prepared cases and the model.
-        device: to train on.
-        runtime: where and how.
-        coarse: the run of the coarse stage, all its folds, where the plan is that of the fine stage of a cascade.
-        ranks: the processes that train together; this one's share of the work.
+        scans: statistics of the scans of the data set.
+        folder: folder of the run; ``prepared``, ``model``: folders of the prepared cases and the model.
+        device: device to train on.
+        runtime: where and how to run.
+        coarse: the run of the coarse stage with all its folds, if the plan is the fine stage of a cascade.
+        ranks: the processes that train together, and which of them this one is.
     """
 
     spec: DatasetSpec
@@ -119,25 +119,25 @@ class Run:
 
 
 def fold_folder(run: Path, fold: str) -> Path:
-    """Where the files of a fold lie in the folder of its run."""
+    """The folder of a fold in the folder of its run."""
     return run / f"fold_{fold}"
 
 
 def threads_begun_with(run: Run, fold: str) -> int:
-    """The threads of the CPU that a fold began with; 0 where it has not begun, begins anew, or nobody knows."""
+    """The number of CPU threads that a fold began with; 0 if it has not begun, begins again, or this is unknown."""
     state = None if run.runtime.fresh else read_state(fold_folder(run.folder, fold) / CHECKPOINT)
     return state.threads if state and run.device.type == "cpu" else 0
 
 
 def begin_anew(run: Run) -> None:
-    """Remove all folds of a run before the first one is trained, so that who goes on later meets none of before."""
+    """Remove all folds of a run before the first one is trained, so that a resumed run finds no old folds."""
     for folder in (fold_folder(run.folder, fold) for fold in run.tasks):
         with run.ranks.held(run_lock(folder)):
             run.ranks.alone(partial(remove_folder, folder, owner=run.folder))
 
 
 def train_one(run: Run, fold: str) -> FoldResult:
-    """Train a fold of a run, or go on with it; a finished one is validated again. Of several ranks the first has the report."""
+    """Train or resume a fold of a run; a finished fold is validated again. Only the first of several ranks has the report."""
     folder, task, start, ranks = fold_folder(run.folder, fold), run.tasks[fold], run.starts.get(fold), run.ranks
     coarse = coarse_labels(run, run.coarse) if run.coarse else None
     cases = f"{counted(len(task.training), 'training case')}, {counted(len(task.validation), 'validation case')}"
@@ -156,7 +156,7 @@ def train_one(run: Run, fold: str) -> FoldResult:
 
 
 def coarse_labels(run: Run, coarse: Run) -> Path:
-    """What the coarse stage says of all cases that it did not see; its folds are trained where they are not yet."""
+    """The coarse labels of all cases, each from the fold not trained on it. Missing folds of the coarse stage are trained."""
     folders, ranks = {fold: fold_folder(coarse.folder, fold) for fold in coarse.tasks}, run.ranks
     for fold, folder in folders.items():
         (done,) = ranks.from_first([float(ranks.is_first and _is_validated(coarse, fold))])
@@ -171,7 +171,7 @@ def coarse_labels(run: Run, coarse: Run) -> Path:
 
 
 def _is_validated(run: Run, fold: str) -> bool:
-    """Whether a fold was trained as it is asked for, its weights are in the model and its validation cases are scored."""
+    """Whether a fold was trained with these settings, its weights are in the model and its validation cases are scored."""
     folder = fold_folder(run.folder, fold)
     reached, record = read_state(folder / CHECKPOINT), folder / "validation" / REPORT_FILE
     finished = reached is not None and reached.finished and reached.identity == digest(run.tasks[fold])
@@ -179,7 +179,7 @@ def _is_validated(run: Run, fold: str) -> bool:
 
 
 def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) -> FoldRecord:
-    """Write what was trained, where, in which batches, with which versions, and the most memory that it needed, in MiB."""
+    """Write the record of a fold: task, device, batches, versions, and peak memory in MiB."""
     earlier = read_fold(folder)
     memory = [peak_memory_mib(run.device), earlier.memory_mib if earlier else None]
     asked = replace(task.recipe, **{name: getattr(run.asked, name) for name in ("batch_size", *RATES)})
@@ -198,7 +198,7 @@ def _write_record(run: Run, task: FoldTask, folder: Path, trained: TrainedFold) 
 
 
 def _save(run: Run, fold: str, trained: TrainedFold, about: TrainedAbout) -> Bundle:
-    """Add the fold to the model of its run, with what it says of its training."""
+    """Add the fold to the model of its run, with the facts about its training."""
     task, state = run.tasks[fold], trained.state
     if run.coarse:
         copy_bundle(load_bundle(run.coarse.model), run.model / COARSE)
@@ -221,7 +221,7 @@ def _save(run: Run, fold: str, trained: TrainedFold, about: TrainedAbout) -> Bun
 
 
 def _predict_share(run: Run, task: FoldTask, fold: str, target: Path) -> None:
-    """Predict this rank's share of the validation cases, and wait for the others. What failed is tried again later."""
+    """Predict this rank's part of the validation cases, and wait for the others. Failed cases are tried again later."""
     runtime = Runtime(device=str(run.device), workers=run.runtime.workers)
     shard = run.ranks.index, run.ranks.count
     predict_shard(run.model, run.spec, task.validation, target, _inference(fold), runtime, shard=shard, more=_samples(run))
@@ -237,7 +237,7 @@ def _inference(fold: str) -> InferenceOptions:
 
 
 def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path) -> tuple[Report, tuple[str, ...], Any]:
-    """Predict, restore and score the validation cases of a fold; (Report, failures, what was found about restoration)."""
+    """Predict, restore and score the validation cases of a fold; (Report, failures, result of the restoration)."""
     inference = _inference(fold)
     runtime = Runtime(device=str(run.device), workers=run.runtime.workers, progress=run.runtime.progress)
     more = _samples(run)
@@ -249,7 +249,7 @@ def _validate(run: Run, task: FoldTask, bundle: Bundle, fold: str, target: Path)
 
 
 def _input_of(case: StoredCase, plan: Plan) -> np.ndarray:
-    """What the network reads of a case: (C, z, y, x) float32."""
+    """The network input of a case: (C, z, y, x) float32."""
     image = case.image[:]
     if plan.coarse is None:
         return image
@@ -257,7 +257,7 @@ def _input_of(case: StoredCase, plan: Plan) -> np.ndarray:
 
 
 def calibrate_fold(run: Run, task: FoldTask, fold: str) -> None:
-    """Find out on validation cases which windows the fold can spare, where nobody has, and store that in the model."""
+    """Find on validation cases which windows the fold can skip, unless this is known, and store the result in the model."""
     inference = _inference(fold)
     there = Cases(run.prepared, run.folder / FOLDER if run.coarse else None)
     cases = [there.open(name) for name in task.validation]

@@ -1,4 +1,4 @@
-"""Which folds a data set has, and which are meant."""
+"""The folds of a data set, and the parsing of fold names."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["ALL", "count_folds", "draw_splits", "fold_names"]
 
 logger = logging.getLogger(__name__)
 
-ALL = "all"  # the fold that holds no case back
+ALL = "all"  # the fold without validation cases
 
 
 def count_folds(spec: DatasetSpec) -> int:
-    """How many folds a data set has; known before its files are read."""
+    """Number of folds of a data set; known before its files are read."""
     own = own_splits(spec.folder)
     return len(read_splits(own, spec.training) if own else make_splits(spec.training))
 
 
 def fold_names(text: str, n_folds: int) -> tuple[str, ...]:
-    """The folds meant by a number or several, also as ``0-4``, each once; AutosegError where there is no such fold."""
+    """The folds named by a number or several, also as ``0-4``, each once; AutosegError if a fold does not exist."""
     names = [name for part in str(text).split(",") for name in _range(part.strip())]
     for name in names:
         if not (name.isdecimal() and len(name) < 8 and int(name) < n_folds):
@@ -36,7 +36,7 @@ def fold_names(text: str, n_folds: int) -> tuple[str, ...]:
 
 
 def _range(text: str) -> list[str]:
-    """``0-4`` as its numbers; any other text as itself."""
+    """The numbers of a range such as ``0-4``; any other text unchanged."""
     first, dash, last = text.partition("-")
     if not (dash and first.isdecimal() and last.isdecimal() and len(first) + len(last) < 8 and int(first) <= int(last)):
         return [text]
@@ -44,11 +44,11 @@ def _range(text: str) -> list[str]:
 
 
 def draw_splits(spec: DatasetSpec, scans: Sequence[CaseScan], workspace: Workspace, *, keep: bool = True) -> tuple[Split, ...]:
-    """The folds of a data set: the user's own, else ours, which stay as they are while cases and patients are the same.
+    """The folds of a data set: the user's splits, else drawn ones, which do not change while cases and patients are the same.
 
     Args:
-        scans: of its cases, which say which case has which structure.
-        keep: store folds that are drawn; False writes nothing.
+        scans: of its cases, which hold the structures of each case.
+        keep: store newly drawn folds; False writes nothing.
     """
     if own := own_splits(spec.folder):
         return read_splits(own, spec.training)

@@ -1,7 +1,7 @@
-"""Which folds are trained at the same time, on which devices and by how many cores: decided from numbers, before any begins.
+"""Decides before training which folds are trained at the same time, on which devices and with how many cores.
 
-A *lane* is a process that trains some folds, one after the other. It pays for starting and settling once. Lanes share the
-cores, so a fold gives what it gives alone with the same number of threads.
+A *lane* is a process that trains some folds, one after the other. So starting and settling happen once per lane. Lanes divide
+the cores; a fold gives the same result as alone with the same number of threads.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from planners.plan import Plan
 
 __all__ = ["Lane", "bytes_of_a_fold", "device_names", "how_many_fit", "lanes_of"]
 
-PROCESS_BYTES = 700 * 2**20  # of Python and torch alone
-COPIES = 3  # of what is kept for gradients, with gradients, weights, batches made ahead and buffers
+PROCESS_BYTES = 700 * 2**20  # Python and torch alone
+COPIES = 3  # factor on the feature maps kept for gradients; covers gradients, weights, batches made in advance and buffers
 
 
 @dataclass(frozen=True)
 class Lane:
-    """Folds in a row on a ``device``, as torch names it, with so many ``threads``; None where a GPU computes."""
+    """Folds to train one after the other on a ``device`` (torch name), with ``threads`` threads; None on a GPU."""
 
     folds: tuple[str, ...]
     device: str
@@ -33,10 +33,10 @@ class Lane:
 
 
 def device_names(text: str) -> tuple[str, ...]:
-    """``cuda:0,cuda:1`` as its devices.
+    """The devices in a text such as ``cuda:0,cuda:1``.
 
     Raises:
-        AutosegError: one is missing, named twice, or of another kind: settings hang on the kind, and folds share them.
+        AutosegError: a device is missing, named twice, or of another kind. All folds share settings that depend on the kind.
     """
     names = tuple(name.strip() for name in text.split(","))
     kinds = {name.partition(":")[0] for name in names}
@@ -51,14 +51,14 @@ def lanes_of(
     """The lanes of some folds.
 
     Args:
-        folds: their names.
-        devices: to train on; each has a lane at least, as long as there are folds.
-        at_once: lanes on all devices together, where that is more.
-        cores: of the machine, which lanes on a CPU share.
-        left: folds that are to be trained yet; None for all. A fold has the same threads whatever is left.
+        folds: names of all folds.
+        devices: devices to train on; each has at least one lane, as long as there are folds.
+        at_once: number of lanes on all devices together, if that is more.
+        cores: cores of the machine, which lanes on a CPU divide.
+        left: folds that are not trained yet; None for all. The threads of a fold do not depend on it.
 
     Returns:
-        Lanes that begin with the first folds; none is longer by more than a fold than another.
+        Lanes, beginning with the first folds. Their lengths differ by at most one fold.
     """
     count, todo = min(len(folds), max(at_once, len(devices))), folds if left is None else left
     lanes = []
@@ -70,12 +70,12 @@ def lanes_of(
 
 
 def bytes_of_a_fold(plan: Plan, batch_size: int, *, half: bool) -> int:
-    """Memory that the training of a fold takes, roughly; ``half`` where numbers of two bytes are kept."""
+    """Approximate memory for training a fold; ``half`` if feature maps have two bytes per number."""
     kept = count_elements(plan.network, plan.patch_size) * batch_size * (2 if half else 4)
     return PROCESS_BYTES + COPIES * kept
 
 
 def how_many_fit(folds: int, cores: int, free_bytes: int | None, fold_bytes: int) -> int:
-    """As many folds as there are cores, and as memory has room for; one at least. ``free_bytes`` None: nobody tells."""
+    """Number of folds that fit: at most one per core, as memory allows, at least one. ``free_bytes`` is None if unknown."""
     room = folds if free_bytes is None else free_bytes // fold_bytes
     return max(1, min(folds, cores, room))

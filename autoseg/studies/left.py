@@ -1,4 +1,4 @@
-"""What is left to do of a training, a study or a prediction, as commands that are independent of each other."""
+"""The unfinished parts of a training run, a study or a prediction, as independent commands."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["folds_left", "shards_left", "trainings_left"]
 def folds_left(
     dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime
 ) -> tuple[str, ...]:
-    """The folds of a training that have not come to their end.
+    """The unfinished folds of a training run.
 
     Args:
-        runtime: with the device that the jobs will have, which need not be there.
+        runtime: with the device of the jobs, which this machine need not have.
 
     Raises:
-        AutosegError: as ``pipeline.train``; nothing is planned, prepared or written.
+        AutosegError: as in ``pipeline.train``. Nothing is planned, prepared or written.
     """
     run = settled_run(dataset, fold, workspace, replace(options, dry_run=True), replace(runtime, elsewhere=True))
     return tuple(name for name, task in run.tasks.items() if not is_trained(fold_folder(run.folder, name), task))
@@ -40,8 +40,8 @@ def folds_left(
 def trainings_left(
     dataset: str | PathLike[str], workspace: Workspace, options: StudyOptions, runtime: Runtime
 ) -> tuple[tuple[str, ...], ...]:
-    """The words after ``autoseg`` of each training of a study that has not come to its end: one for each fold of each
-    configuration. As ``folds_left``."""
+    """The arguments of ``autoseg`` for each unfinished training run of a study: one for each fold of each configuration. As
+    ``folds_left``."""
     runtime = replace(runtime, elsewhere=True)
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     step, items = trainings_of(spec, workspace, options, runtime)
@@ -56,8 +56,8 @@ def trainings_left(
 def shards_left(
     source: str | PathLike[str], target: str | PathLike[str], model: Path, options: PredictOptions, count: int
 ) -> tuple[int, ...]:
-    """Those of so many shards of a prediction that have cases without a result. Whether a result is still of these very scans
-    and this very model is looked at by the jobs alone, since all of them would have to be read."""
+    """The shards of a prediction that have cases without a result. Only the jobs check whether existing results come from the
+    same scans and model, because that needs reading all of them."""
     if options.shard != (0, 1):
         raise AutosegError("--shard: the jobs share the cases themselves. Leave it out, and give autoseg slurm --shards N")
     bundle = load_bundle(model)

@@ -1,4 +1,4 @@
-"""What a trained network of a comparison came to, read from the folder of its run."""
+"""Reads the results of a trained network of a comparison from the folder of its run."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ VALIDATION = "validation"
 
 
 def is_finished(run: ComparedRun) -> bool:
-    """``is_trained``, of a network of a comparison."""
+    """``is_trained`` for a network of a comparison."""
     return is_trained(run.folder, run.task)
 
 
 def is_trained(folder: Path, task: FoldTask) -> bool:
-    """Whether this very training of a fold has come to its end, and all its validation cases are scored."""
+    """Whether training of a fold with this task is finished, and all its validation cases are scored."""
     state, metrics = read_state(folder / CHECKPOINT), folder / VALIDATION / REPORT_FILE
     entry = Entry("autoseg train", state.identity, DONE if state.finished else WRITING, {}) if state else None
     return judge(entry, digest(task), lambda: metrics.is_file() and not read_report(metrics).failures).done
 
 
 def folds_of(model: Path) -> frozenset[str]:
-    """The folds that a model holds; none where there is no model, or a damaged one."""
+    """The folds of a model; empty if the model does not exist or is damaged."""
     try:
         return frozenset(load_bundle(model).folds)
     except ModelError:
@@ -51,7 +51,7 @@ def folds_of(model: Path) -> frozenset[str]:
 
 
 def read_method(run: ComparedRun) -> Method:
-    """The scores, restored intensities and cost of a network that has been trained."""
+    """The scores, restored intensities and cost of a trained network."""
     results, record = run.folder / VALIDATION, read_fold(run.folder)
     state, report = read_state(run.folder / CHECKPOINT), read_report(results / REPORT_FILE)
     if state is None or record is None:
@@ -75,7 +75,7 @@ def read_method(run: ComparedRun) -> Method:
 
 
 def with_closed_gates(setup: ComparisonSetup, run: ComparedRun) -> Method | None:
-    """The Method that a trained network is with its gates closed; None for a network without gates."""
+    """The Method of a trained network with its gates closed; None for a network without gates."""
     spec = setup.ready.spec
     bundle = load_bundle(setup.workspace.model(f"{spec.name}_{run.run_name}"))
     if not bundle.plan.network.attention:
@@ -97,12 +97,12 @@ def scores_of(report: Report) -> dict[tuple[str, str], dict[str, float | None]]:
 
 
 def _restored(path: Path) -> tuple[RestoredRow, ...]:
-    """What was found of restored intensities; empty where nothing was restored."""
+    """The results for restored intensities; empty if nothing was restored."""
     return read_record(RestorationResult, path, strict=False).rows if path.is_file() else ()
 
 
 def _predict_seconds(folder: Path) -> float | None:
-    """Mean seconds that the networks took for a validation case; None where none is known."""
+    """Mean seconds of the networks per validation case; None if unknown."""
     records = [record for path in sorted(folder.glob("*.json")) if (record := read_case(path)) is not None]
     seconds = [record.seconds["infer"] for record in records if record.is_done]
     return statistics.fmean(seconds) if seconds else None

@@ -1,5 +1,5 @@
-"""A network of a comparison, trained by ``autoseg train`` in a process of its own: its memory is its own, and where it is
-killed for want of memory the others go on."""
+"""Trains a network of a comparison with ``autoseg train`` in its own process: memory is separate, and if the process is killed
+for lack of memory, the others continue."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def train_apart(setup: ComparisonSetup, run: ComparedRun) -> None:
 def train_words(
     dataset: Path, folds: Sequence[str], workspace: Workspace, options: TrainOptions, device: object, workers: int | None
 ) -> list[str]:
-    """The command line of a training, from its options; paths in these are absolute."""
+    """The command line of a training run from its options; paths in them are absolute."""
     asked = options.training
     words: list[Any] = ["train", dataset, ",".join(folds), "--workspace", workspace.folder]
     given = {
@@ -69,10 +69,10 @@ def train_words(
 
 
 def run_apart(words: Sequence[Any], name: str) -> None:
-    """Run ``autoseg train`` with these words; what it says is logged under a name.
+    """Run ``autoseg train`` with these arguments; its output is logged under a name.
 
     Raises:
-        TrainingError: with the last words of a training run that failed.
+        TrainingError: the training run failed; with its last lines.
     """
     lines: list[str] = []
 
@@ -86,19 +86,19 @@ def run_apart(words: Sequence[Any], name: str) -> None:
 
 
 def relay(name: str, line: str) -> None:
-    """Log what another process said, under a name ('' for none); its warnings stay such."""
+    """Log a line of another process under a name ('' for none); warnings stay warnings."""
     told = line.removeprefix("warning: ")
     logger.log(logging.INFO if told == line else logging.WARNING, "%s", f"{name}: {told}" if name else told)
 
 
 def failed(lines: Sequence[str], status: int) -> bool:
-    """Whether a training run, by what it said and its exit status, has not come to its end."""
+    """Whether a training run failed, by its output and its exit status."""
     crashed = any(line.startswith("Traceback") for line in lines)  # also ends with status 1
     return status not in (0, 1) or crashed  # 1: some cases could not be predicted, and metrics.json names them
 
 
 def last_words(lines: Sequence[str], status: int) -> str:
-    """Why a process ended, from its status and what it said."""
+    """Why a process ended, from its status and its output."""
     if status < 0:
         return f"its process was killed by signal {-status}; signal 9 usually means that memory ran out"
     if status == 130:

@@ -1,4 +1,4 @@
-"""What a training run begins with: a plan, prepared cases, a recipe, a network and a length."""
+"""The inputs of a training run: a plan, prepared cases, a recipe, a network and a length."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ready:
-    """A data set with the plan it is trained by.
+    """A data set with the plan for training.
 
     Attributes:
         spec: the data set.
-        plan: as it was planned.
-        scans: of all cases.
+        plan: the plan as stored.
+        scans: the scans of all cases.
         prepared: folder of the prepared cases.
-        dry: nothing was written, so the cases need not lie there.
+        dry: nothing was written, so the cases may not exist.
     """
 
     spec: DatasetSpec
@@ -53,23 +53,23 @@ class Ready:
 
     @property
     def digest(self) -> str:
-        """Of all prepared cases."""
+        """Digest of all prepared cases."""
         return digest(case_digests(self.spec.labels, self.scans, self.plan))
 
     @property
     def ranges(self) -> TrainingScans | None:
-        """What the scans are like; None by a plan that does not turn them to one orientation, as the numbers are of."""
+        """Statistics of the scans; None if the plan does not reorient scans, because the numbers are for one orientation."""
         return training_scans(self.spec.channels, self.scans) if self.plan.orientation == "canonical" else None
 
     @property
     def voxels(self) -> int:
-        """Of all cases, on the network's grid."""
+        """Number of voxels of all cases, on the network's grid."""
         if self.dry:
             return voxels_of(self._grid(scan) for scan in self.scans)
         return voxels_of(open_case(self.prepared / case.id).shape for case in self.spec.training)
 
     def _grid(self, scan: CaseScan) -> list[int]:
-        """Voxels that a case will have, by the rule of ``preprocess.case.network_grid``."""
+        """Voxels of a case after preparation, by the rule of ``preprocess.case.network_grid``."""
         if scan.shape is None or scan.spacing_mm is None:
             return [0]
         found = [scan.shape[axis] * scan.spacing_mm[axis] for axis in self.plan.axis_order]
@@ -78,19 +78,19 @@ class Ready:
 
 
 def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, runtime: Runtime, *, dry: bool = False) -> Ready:
-    """Plan and prepare a data set where that has not been done.
+    """Plan and prepare a data set if necessary.
 
     Args:
-        plan: its name; None for the default plan.
+        plan: name of the plan; None for the default plan.
         dry: prepare nothing and write nothing.
 
     Raises:
-        PlanError: there is no such plan. DatasetError: the data set has errors, or a case could not be prepared.
+        PlanError: no such plan. DatasetError: the data set has errors, or a case could not be prepared.
     """
     known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
     if plan and plan not in known | set(planner_names()):
         raise PlanError(f"no plan called {plan!r} for {spec.name}. There are: {', '.join(sorted(known)) or 'none yet'}")
-    runtime = Runtime(workers=runtime.workers, progress=runtime.progress)  # a fresh run needs no fresh cases
+    runtime = Runtime(workers=runtime.workers, progress=runtime.progress)  # a fresh run can use existing cases
     if not known or (plan and plan not in known):
         logger.info("%s has no such plan yet: planning", spec.name)
         planned = plan_and_prepare(spec, workspace, PlanOptions(planner=plan, dry_run=dry), runtime)
@@ -107,7 +107,7 @@ def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, ru
 
 
 def choose_recipe(options: TrainingOptions) -> Recipe:
-    """The recipe meant by a name or a file, with single settings changed; its loss and augmentation exist."""
+    """The recipe given by a name or a file, with single settings changed. Its loss and augmentation are checked."""
     text, settings = str(options.recipe), dict(options.settings)
     recipe = changed(_read_recipe(text) if text.endswith(".json") else RECIPES[text], settings)
     LOSSES[recipe.loss], PRESETS[recipe.augmentation]  # an unknown name is an error that lists the known ones
@@ -126,7 +126,7 @@ def _read_recipe(path: str) -> Recipe:
 
 
 def known_network(network: Any) -> str | NetworkSpec | None:
-    """The name, NetworkSpec or None that is given, or the NetworkSpec in a JSON file; AutosegError for an unknown name."""
+    """The given name, NetworkSpec or None, or the NetworkSpec in a JSON file; AutosegError for an unknown name."""
     found: str | NetworkSpec | None = read_record(NetworkSpec, network) if str(network).endswith(".json") else network
     if found:
         NETWORKS[found if isinstance(found, str) else found.name]
@@ -134,7 +134,7 @@ def known_network(network: Any) -> str | NetworkSpec | None:
 
 
 def length_of(options: TrainingOptions, plan: Plan, batches_at_once: int = 1) -> Length:
-    """The length asked for, else the plan's, which is a number of batches; so many of them are one step."""
+    """The requested length, else the plan's, which is a number of batches, divided by the batches in a step."""
     if options.seconds:
         return Length(seconds=options.seconds)
     return Length(steps=-(-plan.iterations // batches_at_once) if options.iterations is None else options.iterations)

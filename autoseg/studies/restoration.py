@@ -1,7 +1,7 @@
-"""How well a model restores the images of its fold's validation cases, after they were degraded on purpose.
+"""Measures how well a model restores degraded images of its fold's validation cases.
 
-The protocol is that of ``evaluation.reconstruction``, on the network's grid, where intensities lie in [0, 1]: noise, thick
-slices and blur, each with random numbers of its own that hang on the case alone. Written as ``restoration.json``.
+The protocol is that of ``evaluation.reconstruction``, on the network's grid, where intensities are in [0, 1]: noise, thick
+slices and blur, each with its own random numbers that depend only on the case. Written as ``restoration.json``.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ __all__ = ["restoration_table", "validate_restoration"]
 
 
 def validate_restoration(predictor: Predictor, prepared: Path, cases: Iterable[str], path: Path) -> RestorationResult:
-    """Degrade, restore and compare every case; writes ``path`` and returns what it holds.
+    """Degrade, restore and compare every case. Writes the result to ``path`` and returns it.
 
     Args:
-        predictor: a Predictor whose model restores.
+        predictor: a Predictor whose model restores images.
         prepared: folder of the prepared cases.
         cases: their identifiers.
 
@@ -63,7 +63,7 @@ def _rows(predictor: Predictor, case: StoredCase) -> list[RestoredRow]:
     for kind in DEGRADATIONS:
         made = [degrade(kind, channel, spacing_mm, f"{case.case}/{c}") for c, channel in enumerate(clean)]
         channels = [channel for channel in made if channel is not None]
-        if not channels:  # too few slices to be made thick
+        if not channels:  # too few slices to make thick ones
             continue
         degraded = np.stack(channels)
         axis = slice_axis(clean.shape[1:], spacing_mm)

@@ -1,4 +1,4 @@
-"""Predict the cases of a data set whose labels are known, and score them there."""
+"""Predict and score cases of a data set that have labels."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def predict_and_score(
     *,
     more: tuple[Output, ...] = (),
 ) -> tuple[Report, tuple[str, ...]]:
-    """Predict the training cases of these names into a folder, and score them; (Report, failures as sentences).
+    """Predict the named training cases into a folder, and score them; (Report, failures as sentences).
 
-    ``more`` are outputs besides the label maps.
+    ``more`` are additional outputs.
     """
     ending, cases = label_ending(spec.file_ending), _cases_of(spec, names)
     step = Predict(str(model), target, (Labels(ending), *more), inference, device=runtime.device)
@@ -55,7 +55,7 @@ def predict_shard(
     shard: tuple[int, int],
     more: tuple[Output, ...] = (),
 ) -> None:
-    """Predict the i-th of N shards of these cases; ``predict_and_score`` then finds them done, and has the record of all."""
+    """Predict the i-th of N shards of these cases. ``predict_and_score`` then finds them done, and writes the record of all."""
     outputs = (Labels(label_ending(spec.file_ending)), *more)
     step = Predict(str(model), target, outputs, inference, device=runtime.device, shard=shard)
     predict_cohort(step, _cases_of(spec, names), engine=LocalEngine())

@@ -1,4 +1,4 @@
-"""A run of folds, settled: everything that is decided before the first step."""
+"""Settles a run of folds: everything that is decided before the first step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def tell(decisions: tuple[Decision, ...]) -> None:
-    """Log what was decided; warnings as such."""
+    """Log decisions, warnings as warnings."""
     for one in decisions:
         numbers = f" ({one.numbers})" if one.numbers else ""
         logger.log(logging.WARNING if one.warning else logging.INFO, "%s: %s%s", one.chosen, one.rule, numbers)
@@ -55,10 +55,10 @@ def settled_run(
     runtime: Runtime,
     ranks: Ranks = ALONE,
 ) -> Run:
-    """Everything that is decided before the first step of a run; what is missing of plan and cases is made.
+    """Everything that is decided before the first step of a run. Missing plans and prepared cases are made.
 
     Raises:
-        AutosegError: something of it does not exist, or the data set has errors.
+        AutosegError: a plan, network, recipe, device or model does not exist, or the data set has errors.
     """
     asked = _asked_run(dataset, fold, workspace, options, runtime)
     ready = ready_to_train(asked.spec, workspace, options.training.plan, runtime, dry=options.dry_run)
@@ -68,15 +68,15 @@ def settled_run(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a run was asked to be, looked up before anything is made for it.
+    """The requested settings of a run, checked before anything is made.
 
     Attributes:
         spec: the data set.
         folds: ``0`` and so on, or ``all``.
-        recipe: as it was asked for.
+        recipe: the requested recipe.
         network: a name, a NetworkSpec, or None for the plan's.
-        device: to train on.
-        model: to start with; None for none.
+        device: device to train on.
+        model: model to start from; None for none.
     """
 
     spec: DatasetSpec
@@ -90,10 +90,10 @@ class _Asked:
 def _asked_run(
     dataset: str | PathLike[str], fold: str, workspace: Workspace, options: TrainOptions, runtime: Runtime
 ) -> _Asked:
-    """What a run is asked to be.
+    """Look up the requested settings of a run.
 
     Raises:
-        AutosegError: something of it does not exist.
+        AutosegError: something that was named does not exist.
     """
     if options.name is not None:
         plain_name(options.name, what="run", where="--name", error=TrainingError)
@@ -107,7 +107,7 @@ def _asked_run(
 
 
 def _run_name(asked: str | None, plan: Plan, network: str | NetworkSpec | None) -> str:
-    """The name of a run: that asked for, else its plan and its network."""
+    """The name of a run: the requested one, else its plan and its network."""
     chosen = network.name if isinstance(network, NetworkSpec) else network or plan.network.name
     return asked or f"{plan.name}_{chosen}"
 
@@ -121,7 +121,7 @@ def _settle_run(
     ranks: Ranks = ALONE,
     coarse: Run | None = None,
 ) -> Run:
-    """Everything that is decided before the first step; ``coarse`` is the run of the coarse stage, where the plan has one."""
+    """Everything that is decided before the first step. ``coarse`` is the run of the coarse stage, if the plan has one."""
     if ready.plan.coarse and coarse is None:
         raise TrainingError(f"plan {ready.plan.name!r} is a cascade, which autoseg train trains; choose another plan here")
     spec, splits = asked.spec, _splits_of(asked.folds, ready, workspace)
@@ -174,9 +174,9 @@ def _settle_run(
 def _coarse_run(
     asked: _Asked, ready: Ready, workspace: Workspace, options: TrainOptions, runtime: Runtime, ranks: Ranks
 ) -> Run | None:
-    """The run of the coarse stage, where the plan has one: all its folds, as long and by the same recipe as the fine stage's.
+    """The run of the coarse stage, if the plan has one: all its folds, with the length and recipe of the fine stage.
 
-    Its name is that of the run with ``_coarse`` behind it.
+    Its name is the name of the run with the suffix ``_coarse``.
     """
     if ready.plan.coarse is None:
         return None
@@ -203,9 +203,9 @@ def _splits_of(folds: tuple[str, ...], ready: Ready, workspace: Workspace) -> di
 
 
 def check_model(run: Run) -> None:
-    """Find out before the training whether its model can be written: built, started, and added to the run's other folds.
+    """Check before training that the network can be built and initialised, and its model added to the run's other folds.
 
-    With ``fresh`` a model of another plan, or of other labels, is moved aside.
+    With ``fresh`` a model with another plan or other labels is moved aside.
     """
     plan, labels, channels = run.training.plan, run.spec.labels, run.spec.channels
     if run.coarse:
@@ -214,7 +214,7 @@ def check_model(run: Run) -> None:
     transfer = None
     for start in run.starts.values():
         transfer = load_matching(network, start.load(), start.source, start.meaning, meaning_of(plan, labels))
-    frozen_parameters(network, run.training.recipe.freeze, transfer)  # or an error
+    frozen_parameters(network, run.training.recipe.freeze, transfer)  # raises an error for unknown names
     try:
         refuse_other_model(run.model, plan=plan, labels=labels, channels=channels, file_ending=run.spec.file_ending)
     except ModelError as fault:

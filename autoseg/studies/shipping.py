@@ -1,4 +1,4 @@
-"""Put a model that was decided on at its place; nothing that is there is written over."""
+"""Writes the chosen model to its folder. Existing files are never overwritten."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 def ship(bundle: Bundle, target: Path, *, aside: bool) -> Bundle:
-    """Write a model; one that lies there and predicts the same stays as it is, with what was added to it since.
+    """Write a model. An existing model with the same predictions stays unchanged, including later additions to it.
 
     Args:
-        bundle: as it is in memory.
+        bundle: the model in memory.
         target: folder of the model.
-        aside: move another model that lies there aside, in place of an error.
+        aside: move an existing different model aside instead of raising an error.
 
     Raises:
-        ModelError: another model, or something else, lies there.
+        ModelError: the folder holds another model or something else.
     """
     if not (target / "model.json").is_file():
         if target.is_dir() and any(path.name[0] != "." and path.suffix != ".safetensors" for path in target.glob("*.*")):
@@ -45,10 +45,10 @@ def ship(bundle: Bundle, target: Path, *, aside: bool) -> Bundle:
 
 
 def only_folds(bundle: Bundle, folds: tuple[str, ...]) -> Bundle:
-    """The model with these folds alone.
+    """The model with only these folds.
 
     Raises:
-        ModelError: it lacks one of them.
+        ModelError: the model lacks one of them.
     """
     missing = [fold for fold in folds if fold not in bundle.folds]
     if missing:

@@ -1,6 +1,6 @@
-"""A recipe told completely: each setting with its value, its meaning and where the value comes from; nothing is left to guess.
+"""Shows a complete recipe: each setting with its value, its meaning and its origin.
 
-With a data set the values stand beside it that the plan, the device and the length settle.
+With a data set it also shows the values that depend on the plan, the device and the length.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["Setting", "ShownRecipe", "show"]
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting: its value, what it means, and where the value comes from.
+    """A setting: its value, its meaning and the origin of the value.
 
-    ``settled`` is what a training run takes in its place, by the plan, the device or the length; None where it takes the value.
+    ``settled`` is the value that a training run uses instead, by the plan, the device or the length; None if it uses ``value``.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class AugmentationStep:
-    """A transform of the augmentation, how often it happens to a sample, and all its options."""
+    """A transform of the augmentation, its probability per sample, and all its options."""
 
     transform: str
     probability: float
@@ -51,7 +51,7 @@ class AugmentationStep:
 
 @dataclass(frozen=True)
 class ShownRecipe:
-    """All settings, what the loss is, the steps of the augmentation, and the settled training where a data set was given."""
+    """All settings, the loss, the steps of the augmentation, and the settled training run if a data set was given."""
 
     settings: tuple[Setting, ...]
     loss: str
@@ -59,12 +59,12 @@ class ShownRecipe:
     training: Training | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The recipe as JSON."""
         found: dict[str, Any] = to_json(self)
         return {**found, "training": to_json(self.training)}
 
     def summary(self) -> str:
-        """The same for people."""
+        """The recipe as text."""
         head = (
             ("setting", "value", "from", "meaning")
             if self.training is None
@@ -79,13 +79,13 @@ class ShownRecipe:
 
 
 def show(options: TrainingOptions, training: Training | None = None) -> ShownRecipe:
-    """The recipe that options of a training run mean.
+    """The recipe given by the options of a training run.
 
     Args:
-        training: settled for a data set; None where none is given.
+        training: settled for a data set; None without a data set.
 
     Raises:
-        AutosegError: a recipe, a file or a setting that is none.
+        AutosegError: an invalid recipe, file or setting.
     """
     recipe, sources = choose_recipe(options), _sources(options)
     meaning = descriptions(Recipe)
@@ -111,7 +111,7 @@ def _sources(options: TrainingOptions) -> dict[str, str]:
 
 
 def _settled(recipe: Recipe, training: Training) -> dict[str, Any]:
-    """What a training run takes where the recipe leaves it to the plan, the device or the length, or cannot be followed."""
+    """The values of settings that the recipe leaves to the plan, the device or the length, or that cannot be used."""
     settled, steps = training.recipe, training.length.steps
     values: Mapping[str, Any] = {
         "batch_size": training.batch_size,
@@ -124,7 +124,7 @@ def _settled(recipe: Recipe, training: Training) -> dict[str, Any]:
 
 
 def _complete(step: Step) -> AugmentationStep:
-    """A step with the options that its transform has by default."""
+    """A step with the default options of its transform filled in."""
     parameters = inspect.signature(AUGMENTATIONS[step.transform].sample).parameters.values()
     defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is not one.empty}
     return AugmentationStep(step.transform, step.probability, {**defaults, **dict(step.options)})
@@ -136,7 +136,7 @@ def _row(one: Setting, is_settled: bool) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
-    """As ``--set`` takes it."""
+    """A value in the syntax of ``--set``."""
     return value if isinstance(value, str) else json.dumps(to_json(value))
 
 

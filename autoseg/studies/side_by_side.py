@@ -1,7 +1,7 @@
-"""Folds of a run that are trained at the same time, each lane by ``autoseg train`` in a process of its own.
+"""Trains folds of a run at the same time, each lane with ``autoseg train`` in its own process.
 
-Planning and preparing are done before, and shared. A lane that fails stops no other; who stops this process stops all of them
-in order; and what they leave is what folds that are trained one after the other leave, so the same command goes on with it.
+Planning and preparation are done once before. A lane that fails does not stop the others. Stopping this process stops all lanes
+cleanly. They leave the same files as folds trained one after the other, so the same command continues.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ logger = logging.getLogger(__name__)
 
 
 def choose_lanes(run: Run, at_once: int, devices: str) -> tuple[Lane, ...] | None:
-    """The lanes of the folds that are not trained yet; None where folds are trained one after the other.
+    """The lanes of the folds that are not trained yet; None if folds are trained one after the other.
 
     Args:
-        at_once: folds at the same time; 0 for as many as fit.
-        devices: as ``device_names`` takes them.
+        at_once: number of folds at the same time; 0 for as many as fit.
+        devices: as for ``device_names``.
     """
     names, cores, folds = device_names(devices), torch.get_num_threads(), tuple(run.tasks)
     names = names if len(names) > 1 else (str(run.device),)
@@ -59,11 +59,11 @@ def choose_lanes(run: Run, at_once: int, devices: str) -> tuple[Lane, ...] | Non
 def train_side_by_side(
     run: Run, lanes: Sequence[Lane], workspace: Workspace, options: TrainOptions, runtime: Runtime
 ) -> list[FoldResult]:
-    """Train lanes at the same time; all folds of the run, in order, those that were trained before too.
+    """Train lanes at the same time; returns all folds of the run in order, including those trained before.
 
     Raises:
-        TrainingError: with the last words of each lane that failed, once all have ended; the others' folds are trained.
-        KeyboardInterrupt: somebody asked this process to stop; all lanes have ended in order.
+        TrainingError: lanes failed; raised when all have ended, with the last lines of each. Other lanes are complete.
+        KeyboardInterrupt: this process was stopped; all lanes have ended cleanly.
     """
     for fold in run.tasks if runtime.fresh else ():
         remove_folder(fold_folder(run.folder, fold), owner=run.folder)
@@ -101,10 +101,10 @@ def train_side_by_side(
 
 
 def read_result(run: Run, fold: str) -> FoldResult:
-    """What a fold that is trained came to, from its folder.
+    """The result of a trained fold, from its folder.
 
     Raises:
-        TrainingError: it is not trained.
+        TrainingError: the fold is not trained.
     """
     folder = fold_folder(run.folder, fold)
     results, state = folder / VALIDATION, read_state(folder / CHECKPOINT)

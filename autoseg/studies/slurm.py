@@ -1,9 +1,9 @@
-"""Commands of autoseg as a job array of SLURM: the script that submits them.
+"""Writes a script that submits autoseg commands as a SLURM job array.
 
-Every command is a job of the array, and one more job follows when they have ended. A job is warned before its time limit
-(USR1): it writes its checkpoint and ends with status 130, and is then put back into the queue, to go on from there. One that
-is cancelled was not warned, and stays cancelled. Whatever a path holds is quoted for the shell, and settings stand on the
-command line of ``sbatch`` rather than in comments of the script, where nothing could be quoted.
+Every command is a job of the array, and one more job runs when they have ended. Before its time limit, a job gets the signal
+USR1: it writes its checkpoint, ends with status 130, and is put back into the queue to continue. A cancelled job gets no such
+signal and stays cancelled. Paths are quoted for the shell. Settings are on the command line of ``sbatch``, because comments of
+the script cannot be quoted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autoseg.options import SlurmOptions
 __all__ = ["JobArray", "submission"]
 
 END = "END_OF_THE_SCRIPT_OF_AUTOSEG"
-# status 1: some cases failed, and the report names them; the work is done, and what waits for it may begin
+# status 1: some cases failed, and the report names them; the job is done, and jobs that depend on it may begin
 JOB = """\
 warned= work=
 trap 'warned=yes; [ -z "$work" ] || kill -USR1 "$work"' USR1
@@ -43,13 +43,13 @@ exit "$status"
 
 @dataclass(frozen=True)
 class JobArray:
-    """What is to be done.
+    """The jobs to submit.
 
     Attributes:
-        name: of the jobs in the queue.
-        commands: words after ``autoseg``, of each job.
-        report: words of the job that follows.
-        needs_all: it begins only where all others came to a good end, else when all have ended.
+        name: name of the jobs in the queue.
+        commands: arguments of ``autoseg`` for each job.
+        report: arguments of the job that follows.
+        needs_all: it begins only if all others succeeded; otherwise when all have ended.
     """
 
     name: str
@@ -59,13 +59,13 @@ class JobArray:
 
 
 def submission(array: JobArray, options: SlurmOptions, folder: Path) -> str:
-    """A bash script that submits the jobs, and prints their numbers.
+    """A bash script that submits the jobs and prints their numbers.
 
     Args:
-        folder: in which the commands run, absolute.
+        folder: working directory of the commands, absolute.
 
     Raises:
-        AutosegError: a word has a control character in it, such as a line break.
+        AutosegError: an argument contains a control character, such as a line break.
     """
     logs = (folder / options.logs).absolute()
     _refuse_control_characters([*(word for words in (*array.commands, array.report) for word in words), str(folder), str(logs)])
@@ -90,7 +90,7 @@ def submission(array: JobArray, options: SlurmOptions, folder: Path) -> str:
 
 
 def _settings(name: str, options: SlurmOptions, folder: Path, logs: Path) -> str:
-    """Arguments of ``sbatch`` that all jobs have."""
+    """Arguments of ``sbatch`` that all jobs have in common."""
     words = [f"--job-name=autoseg_{name}", f"--chdir={folder}", "--open-mode=append", "--requeue"]
     words += [f"--signal=B:USR1@{options.warning}"]
     words += [f"--time={-(-int(options.limit) // 60)}"] if options.limit else []
@@ -102,13 +102,13 @@ def _log(logs: Path, name: str, number: str) -> str:
 
 
 def _sbatch(variable: str, arguments: str, script: str) -> list[str]:
-    """Lines that submit a script and keep the number of its job."""
+    """Lines that submit a script and store the number of its job."""
     return [f"{variable}=$(sbatch --parsable {arguments} <<'{END}'", script + END, ")", f"{variable}=${{{variable}%%;*}}"]
 
 
 def _array_script(array: JobArray, options: SlurmOptions) -> str:
     cases = [f"  {i}) {_words(words)} ;;" for i, words in enumerate(array.commands)]
-    job = '"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"'  # the number of the last job alone would be that of all
+    job = '"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"'  # the job ID of the last task would mean the whole array
     return _script(['case "$SLURM_ARRAY_TASK_ID" in', *cases, "esac"], job, options)
 
 

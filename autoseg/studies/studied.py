@@ -1,4 +1,4 @@
-"""A study that has ended, or goes on: its record, and what is told of it."""
+"""The record of a study, finished or not, and its summary."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Studied", "StudyRecord"]
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord(StudyFindings):
-    """``study.json``: what was found, and what only the next call of the study asks for.
+    """``study.json``: the findings, and what the next call of the study needs.
 
     Attributes:
-        asked: what was asked for, as JSON; a study is gone on with only by a call that asks for the same.
-        rules: for pieces and holes.
+        asked: the requested settings, as JSON; only a call with the same settings continues a study.
+        rules: rules for components and holes.
     """
 
     asked: dict[str, Any]
@@ -28,7 +28,7 @@ class StudyRecord(StudyFindings):
 
 @dataclass(frozen=True)
 class Studied:
-    """A study that has ended: its ``folder``, the ``model`` that it left, and the report on that model's cross-validation."""
+    """A finished study: its ``folder``, its ``model``, and the report on the cross-validation of that model."""
 
     folder: Path
     model: Path
@@ -42,7 +42,7 @@ class Studied:
         return (*failed, *(f"{failure.case}: {failure.reason}" for failure in self.report.failures))
 
     def text(self) -> str:
-        """What ``study.md`` says, without folders of this machine: it is handed on."""
+        """The text of ``study.md``, without paths of this machine, because it is shared."""
         lines = [self.comparison, "Decided:", ""]
         lines += [f"- {one.what}: {one.chosen}. {one.rule}. {one.numbers}".rstrip(". ") for one in self.record.decisions]
         checks = [f"- {said}{'' if holds else '. This should not happen'}" for said, holds in self.record.checks]

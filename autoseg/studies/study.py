@@ -1,9 +1,9 @@
-"""From one data set to one model: configurations are cross-validated, compared and decided, and so is what comes after them.
+"""From one data set to one model: configurations are cross-validated and compared, and one is chosen with its postprocessing.
 
-A ``Configuration`` is trained by a step (``TrainConfiguration``) that skips what is done, by the identity of each fold's
-training; so the same call goes on where it was interrupted. What was asked for stands in ``study.json`` before training,
-and a call that asks for something else is refused. The decisions (which configuration, which rules for pieces and holes, which
-temperature) are values in the model, so that prediction needs no option.
+A ``Configuration`` is trained by a step (``TrainConfiguration``) that skips finished folds, by the identity of their training; so
+the same call continues after an interruption. The requested settings are in ``study.json`` before training, and a call with
+other settings is refused. The decisions (which configuration, which rules for components and holes, which temperature) are
+values in the model, so that prediction needs no options.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def run_study(
     options: StudyOptions | None = None,
     runtime: Runtime | None = None,
 ) -> Studied:
-    """As ``autoseg.pipeline.study``, without the HTML report and the methods text."""
+    """Like ``autoseg.pipeline.study``, without the HTML report and the methods text."""
     options, runtime = options or StudyOptions(), runtime or Runtime()
     groups = read_groups(options.groups) if options.groups else Groups()
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     step, asked, items = _settle(spec, workspace, options, runtime)
     folder = workspace.study(spec.name, options.name)
     check_writable(folder)
-    with study_lock(folder):  # else what the other one is training would count as failed here
+    with study_lock(folder):  # without it, runs that another process is training would count as failed
         if not runtime.fresh:
             _refuse_others(workspace.model(model_name(spec, options)), options.name)
         _claim(folder / STUDY_FILE, StudyRecord(made_by=MADE_BY, asked=asked), runtime.fresh)
@@ -84,7 +84,7 @@ def trainings_of(
 def _settle(
     spec: DatasetSpec, workspace: Workspace, options: StudyOptions, runtime: Runtime
 ) -> tuple[TrainConfiguration, dict[str, Any], tuple[Configuration, ...]]:
-    """(the step that trains, what is asked for as JSON, the configurations)."""
+    """(the step that trains, the requested settings as JSON, the configurations)."""
     recipe, training = choose_recipe(options.training), options.training
     device = choose_device(device_names(runtime.device)[0], elsewhere=runtime.elsewhere)
     count = count_folds(spec)
@@ -109,7 +109,7 @@ def _settle(
     }
     for network in networks:
         known_network(network)
-    several = ("plans", "networks", "network files", "margin")  # told by the name of a run, or no matter of training
+    several = ("plans", "networks", "network files", "margin")  # part of the run names, or not relevant for training
     identity = digest({key: value for key, value in asked.items() if key not in several})
     items = configurations(plans, networks, identity[:8])
     step = TrainConfiguration(spec.folder, folds, workspace, training, runtime, options.at_once)
@@ -117,12 +117,12 @@ def _settle(
 
 
 def _absolute(network: str) -> str:
-    """The path of a network's JSON file for a process that begins in another folder; any other name as it is."""
+    """The absolute path of a network's JSON file, for processes in another folder; any other name unchanged."""
     return str(Path(network).absolute()) if network.endswith(".json") else network
 
 
 def _refuse_others(target: Path, name: str) -> None:
-    """Raise ModelError, before any training, where the place of the final model holds one that no study of this name made."""
+    """Raise ModelError, before any training, if the target folder holds a model that no study of this name made."""
     if not (target / "model.json").is_file():
         return
     made = load_bundle(target).info.get("study")
@@ -133,7 +133,7 @@ def _refuse_others(target: Path, name: str) -> None:
 
 
 def _claim(path: Path, record: StudyRecord, fresh: bool) -> None:
-    """Write down what was asked for; refuse a study that was asked for something else."""
+    """Store the requested settings; refuse a study that has other settings."""
     if path.exists() and not fresh:
         earlier = read_record(StudyRecord, path, strict=False).asked
         other = [key for key, value in to_json(record.asked).items() if key in earlier and earlier[key] != value]
@@ -150,7 +150,7 @@ def _claim(path: Path, record: StudyRecord, fresh: bool) -> None:
 def _cross_validated(
     step: TrainConfiguration, items: Sequence[Configuration], spec: DatasetSpec
 ) -> tuple[list[CrossValidated], dict[str, str]]:
-    """(the configurations that could be trained, why others could not)."""
+    """(the configurations that were trained, why others failed)."""
     settled = map_cases(step.settled, items, workers=1, name=lambda item: item.name)
     runs = {outcome.name: outcome.value for outcome in settled if outcome.error is None}
     if not step.runtime.fresh:
@@ -159,7 +159,7 @@ def _cross_validated(
     broken = {}
     if step.runtime.engine != "local":
         broken = _train_on_workers(step, ready)
-        step = replace(step, runtime=replace(step.runtime, fresh=False))  # which finds all folds trained
+        step = replace(step, runtime=replace(step.runtime, fresh=False))  # finds all folds trained
     trained = LocalEngine(1).map(step, [one for one in ready if one[0].name not in broken], name=lambda item: item[0].name)
     failed = {one.name: reason_of(one.error) for one in (*settled, *trained) if one.error is not None} | broken
     for name, reason in failed.items():
@@ -170,7 +170,7 @@ def _cross_validated(
 
 
 def _train_on_workers(step: TrainConfiguration, ready: Sequence[tuple[Configuration, Run]]) -> dict[str, str]:
-    """Train the folds of configurations that are settled; {configuration: why a fold of it could not be trained}."""
+    """Train the folds of settled configurations; {configuration: why a fold of it failed}."""
     runtime, given = step.runtime, device_names(step.runtime.device)
     devices = given if len(given) > 1 else devices_for(given[0])
     for _, run in ready if runtime.fresh else ():
@@ -179,7 +179,7 @@ def _train_on_workers(step: TrainConfiguration, ready: Sequence[tuple[Configurat
     items = [(item, fold) for item, run in ready for fold in run.tasks]
     engine = engine_of(runtime.engine, step.at_once if step.at_once > 1 else None, devices)
     worker = replace(step, runtime=replace(runtime, engine="local"))
-    kind = ready[0][1].device.type if ready else "cpu"  # which all are settled for
+    kind = ready[0][1].device.type if ready else "cpu"  # all are settled for this kind
     on_done = runtime.progress("train", len(items))
     outcomes = engine.map(TrainFold(worker, kind), items, name=lambda item: item[0].name, on_done=on_done)
     broken: dict[str, str] = {}
