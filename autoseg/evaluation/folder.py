@@ -1,5 +1,4 @@
-"""Scoring a folder of predictions. A case that cannot be scored is reported as a failure and does not stop the others.
-"""
+"""Scoring a folder of predictions. A case that cannot be scored is reported as a failure and does not stop the others."""
 
 from __future__ import annotations
 

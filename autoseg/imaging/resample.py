@@ -134,9 +134,9 @@ def resample_image(
 
     A NaN spreads to the lines through it. There is no smoothing before downsampling.
 
-Args:
-    data: (C, Z, Y, X) on ``geometry``.
-    orders: spline order for each axis: 0 nearest, 1 linear, 3 cubic.
+    Args:
+        data: (C, Z, Y, X) on ``geometry``.
+        orders: spline order for each axis: 0 nearest, 1 linear, 3 cubic.
         clip: limit voxels to the range of their channel, or of their slice if one axis has a lower order than the others.
 
     Returns:

@@ -136,9 +136,7 @@ def _scheme(how: ChannelNormalization) -> tuple[str, dict[str, float]]:
     """(nnU-Net's scheme, its numbers) for a channel, including those of the network's first operation."""
     named = {ours: name for name, ours in SCHEMES.items()}
     trivial = (how.input_mean, how.input_std) == (0.0, 1.0)
-    if (
-        how.scheme == "ct"
-    ):  # clipped, scaled to [0, 1], then the network's affine: nnU-Net's scheme with other numbers
+    if how.scheme == "ct":  # clipped, scaled to [0, 1], then the network's affine: nnU-Net's scheme with other numbers
         width = how.upper - how.lower
         mean, std = how.lower + how.input_mean * width, how.input_std * width
         named["ct"], trivial = named["ct_zscore"], True
