@@ -38,9 +38,7 @@ def start_of(bundle: Bundle, fold: str, held_back: Collection[str], images: dict
     """
     known = {name: bundle.learned_from.get(name, ()) for name in bundle.folds}
     chosen, why = choose_fold(bundle.name, known, fold, {case: images[case] for case in held_back}, unseen=unseen)
-    first = next(
-        iter(bundle.folds)
-    )  # fold from which every fold started in earlier versions, which wrote the model's digest
+    first = next(iter(bundle.folds))  # fold from which every fold started in earlier versions, which wrote the model's digest
     identity = bundle.digest if chosen == first else f"{bundle.digest} fold {chosen}"
     source = Transfer(Path(bundle.name).name, bundle.digest, chosen, why)
     meaning = meaning_of(bundle.plan, bundle.labels)

@@ -1,7 +1,7 @@
 """From one data set to one model: configurations are cross-validated and compared, and one is chosen with its postprocessing.
 
-A ``Configuration`` is trained by a step (``TrainConfiguration``) that skips finished folds, by the identity of their training; so
-the same call continues after an interruption. The requested settings are in ``study.json`` before training, and a call with
+A ``Configuration`` is trained by a step (``TrainConfiguration``) that skips finished folds, by the identity of their training;
+so the same call continues after an interruption. The requested settings are in ``study.json`` before training, and a call with
 other settings is refused. The decisions (which configuration, which rules for components and holes, which temperature) are
 values in the model, so that prediction needs no options.
 """
