@@ -222,7 +222,7 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
             name = known.get(key)
             if name is None:
                 close = difflib.get_close_matches(key, known, n=1)
-                hint = f". Did you mean {known[close[0]]!r}?" if close else ""
+                hint = f" (did you mean {known[close[0]]!r}?)" if close else ""
                 raise RecordError(f"recipe: unknown setting {key!r}{hint}")
             if name in values:
                 raise RecordError(f"recipe: {given[name]!r} and {key!r} are the same setting, give one of them")

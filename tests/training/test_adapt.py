@@ -197,7 +197,7 @@ def test_what_is_to_stand_still_is_named_by_its_beginning_or_is_all_that_was_tak
     for freeze, message in (
         (("encode",), "no weight's name begins with 'encode'. There are: encoder, decoder"),
         (("taken",), "--from"),
-        (("encoder", "decoder"), "nothing of the network is left"),
+        (("encoder", "decoder"), "no part of the network is left"),
     ):
         with pytest.raises(TrainingError, match=message):
             frozen_parameters(network, freeze, None)

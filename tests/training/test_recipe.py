@@ -100,7 +100,7 @@ def test_patches_grow_and_stay_divisible():
 def test_a_wrong_setting_names_the_known_ones():
     with pytest.raises(TrainingError, match="unknown setting 'lr'.*muon_learning_rate"):
         changed(RECIPE, {"lr": 1})
-    with pytest.raises(TrainingError, match="unknown setting 'learnin_rate', perhaps 'learning_rate' is meant"):
+    with pytest.raises(TrainingError, match="unknown setting 'learnin_rate' .did you mean 'learning_rate'"):
         changed(RECIPE, {"learnin_rate": 1})
     with pytest.raises(TrainingError, match="expected float, found 'fast'"):
         changed(RECIPE, {"learning_rate": "fast"})
@@ -128,7 +128,7 @@ def test_a_renamed_setting_is_known_by_both_names_and_stored_under_the_old_one(o
     for name in (old, new):
         with pytest.raises(TrainingError, match=f"recipe.{name}.*expected .*The settings of a recipe are: .*{new}"):
             changed(Recipe(), {name: "many"})
-    with pytest.raises(TrainingError, match=f"'{old}' and '{new}' are one setting"):
+    with pytest.raises(TrainingError, match=f"'{old}' and '{new}' are the same setting"):
         changed(Recipe(), {old: value, new: value})
 
 
