@@ -18,7 +18,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from autoseg.errors import FileError
 from autoseg.room import check_writable, told_when_full
 
-__all__ = ["draft_folder", "remove_leftovers", "replacing", "write_alone"]
+__all__ = ["DRAFTS", "draft_folder", "remove_leftovers", "replacing", "write_alone"]
 
 DRAFTS = ".writing-"
 LOCK = ".lock"
