@@ -13,11 +13,11 @@ from autoseg.errors import ModelError, reason_of
 
 __all__ = ["read_member", "safe_members"]
 
-AGAIN = "Copy it again from where it comes from"
+AGAIN = "Copy it again from its source"
 KINDS = (
     (rb"^$", "an empty file"),
     (rb"^\s*<(!doctype html|html|head)", "a web page"),
-    (rb"^version https://git-lfs", "a pointer of Git LFS, which stands for the file"),
+    (rb"^version https://git-lfs", "a Git LFS pointer instead of the file"),
 )
 MAX_RATIO = 100  # uncompressed / compressed bytes of a member; random weights stay below 1.2, a bomb is near 1000
 
@@ -43,7 +43,7 @@ def safe_members(
         raise ModelError(f"{name}: expected {expected}, found: {_kind(source) or fault}. {AGAIN}") from fault
     names = [info.filename for info in infos]
     if len(set(names)) < len(names):
-        raise ModelError(f"{name}: expected members of different names in the archive, found two of one. {AGAIN}")
+        raise ModelError(f"{name}: expected different names in the archive, found one of them twice. {AGAIN}")
     for info in infos:
         parts = PurePosixPath(info.filename.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in info.filename:

@@ -91,7 +91,7 @@ def blamed_on(where: object, expected: str, error: type[AutosegError] = FileErro
 def reason_of(fault: BaseException, most: int = 300) -> str:
     """What an exception of a library says, as one phrase of valid text without a full stop."""
     if isinstance(fault, MemoryError):
-        return "more than the memory that is free can hold"
+        return "more than fits into the free memory"
     lines = [line for line in str(fault).strip().splitlines() if line.strip()]
     text = (lines[-1] if lines else "").strip(" .").encode(errors="backslashreplace").decode()
     if not text or isinstance(fault, LookupError | TypeError | AttributeError):  # which say little without their kind

@@ -47,7 +47,7 @@ def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegErro
     if fault := fault_of_name(name):
         shown = repr(name) if len(repr(name)) <= LONGEST else repr(name)[:LONGEST] + "..."
         raise error(
-            f"{where}{': ' if where else ''}{what} {shown}: expected a plain file name, since files are called after it; "
+            f"{where}{': ' if where else ''}{what} {shown}: expected a plain file name, since files are named after it; "
             f"found {fault}. Rename it, without / and \\ and shorter than {LONGEST} bytes"
         )
     return name

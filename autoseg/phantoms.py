@@ -1,4 +1,4 @@
-"""A data set of made-up abdomens, for the demo and for tests: no patient, any size, and the truth is known.
+"""A data set of synthetic abdomens, for the demo and for tests: no patient, any size, and the truth is known.
 
 Each scan is drawn from formulas in patient millimetres (body, liver, two kidneys, aorta), so every grid shows the same
 anatomy. Scans differ in size, pose, slice distance, contrast, noise, and a smooth bias field, as real ones do.

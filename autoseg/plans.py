@@ -27,7 +27,7 @@ def default_plan(names: Collection[str]) -> str:
     for name in ("fullres_3d", "slices_2d"):
         if name in names:
             return name
-    raise PlanError(f"there are several plans, say which one is meant with --plan: {', '.join(sorted(names))}")
+    raise PlanError(f"there are several plans; choose one with --plan: {', '.join(sorted(names))}")
 
 
 def make_plans(

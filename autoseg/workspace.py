@@ -222,8 +222,8 @@ class BrokenSeal(AutosegError):
 
     def __init__(self, where: object, content: dict[str, Any]) -> None:
         super().__init__(
-            f"{where}: is not what autoseg wrote. Where it was edited on purpose delete its {SEAL!r}; where it is damaged copy "
-            "it again from where it comes from, or move it away; then it is made again"
+            f"{where}: is not what autoseg wrote. If it was edited on purpose, delete its {SEAL!r}. If it is damaged, copy it "
+            "again from its source, or move it away; then it is made again"
         )
         self.content = content
 

@@ -5,7 +5,7 @@
     python benchmarks/adaptive_windows.py plan FOLDER
     autoseg train 900 all --plan fullres_3d_parity --time 4m --set cpu_width=1 --name field --workspace FOLDER/w
     autoseg model calibrate Field_field --cases FOLDER/calibrate --workspace FOLDER/w
-    python benchmarks/adaptive_windows.py masks|count|time|nnunet FOLDER [--volume NAME] [--nnunet BIN]
+    python benchmarks/adaptive_windows.py masks|count|time|nnunet|whole FOLDER [--volume NAME] [--mirror] [--nnunet BIN]
 
 The volumes are fields of noise with hippocampi in them: whole scans of the data set, each brought to mean 0 and standard
 deviation 1, set into a field of textured noise of the same. ``make`` writes a data set of small fields with the training scans
@@ -15,8 +15,9 @@ of (40, 56, 40) voxels and the network that nnU-Net plans for Hippocampus, in it
 
 ``masks`` computes all windows of a volume once, and compares with them what each Doubt of the ladder chooses. ``count`` counts
 what each chooses, after a first pass. ``time`` and ``nnunet`` (2.8.1, ``-npp 0 -nps 0``) measure the seconds of a tile on a
-small field, and ``time`` those of everything beside the networks for 300 x 300 x 300 voxels. Results go to
-``results/adaptive_windows.json``, part by part.
+small field, and ``time`` those of everything beside the networks for 300 x 300 x 300 voxels. ``whole`` runs both commands on a
+volume, each once, and compares their masks; ``--who`` runs one alone. With ``--mirror`` both average four views. Results
+go to ``results/adaptive_windows.json``, part by part.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +36,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import about
+from nnunet_speed import their_command, timed
 from scipy import ndimage
 
 from autoseg.data.dataset import Case, read_dataset
@@ -63,12 +67,13 @@ Scan = tuple[np.ndarray, np.ndarray]  # image and label values, (z, y, x)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("action", choices=("make", "plan", "masks", "count", "time", "nnunet"))
+    parser.add_argument("action", choices=("make", "plan", "masks", "count", "time", "nnunet", "whole"))
     parser.add_argument("dataset", type=Path, nargs="?", help="Hippocampus in nnU-Net's layout")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--volume", default="large_05", help="of the folder large")
     parser.add_argument("--mirror", action="store_true", help="along two axes: four views")
     parser.add_argument("--nnunet", type=Path, metavar="BIN", help="bin folder of an environment with nnunetv2")
+    parser.add_argument("--who", choices=("autoseg", "nnunet"), help="of whole: run this one alone")
     args = parser.parse_args()
     if args.action == "make":
         make_fields(args.dataset, args.folder)
@@ -76,6 +81,8 @@ def main() -> None:
         edit_plan(args.folder)
     elif args.action == "nnunet":
         keep("nnunet", seconds_of_nnunet(args.folder, args.nnunet))
+    elif args.action == "whole":
+        whole_commands(args)
     else:
         views = "_4_views" if args.mirror else ""
         measure = {"masks": compare_masks, "count": count_tiles, "time": measure_time}[args.action]
@@ -176,13 +183,66 @@ def seconds_beside_networks() -> dict[str, float]:
     return {"adaptive": between - begun, "all": time.perf_counter() - between}
 
 
-def seconds_of_nnunet(folder: Path, binaries: Path) -> dict[str, object]:
-    """Seconds of nnU-Net with the same weights for a small field, and for a window of it; the difference is of its windows."""
-    results, scans = folder / "nnunet" / "Dataset900_Field" / "nnUNetTrainer__nnUNetPlans__3d_fullres", folder / "for_nnunet"
+def whole_commands(args: argparse.Namespace) -> None:
+    """Seconds and peak memory of both commands on a volume, from start to mask, and how far the masks are the same."""
+    title = f"whole_{args.volume}{'_4_views' if args.mirror else ''}"
+    model, place = model_of_views(args.folder, args.mirror), args.folder / title
+    results = exported(model, place / "Dataset900_Field" / "nnUNetTrainer__nnUNetPlans__3d_fullres", args.folder)
+    scans = place / "scans"
+    scans.mkdir(exist_ok=True)
+    shutil.copy(args.folder / "large" / f"{args.volume}_0000.nii.gz", scans)
+    stored = json.loads(RESULT.read_text()).get(title, {}) if RESULT.is_file() else {}
+    for who in (args.who,) if args.who else ("autoseg", "nnunet"):
+        out = place / who
+        shutil.rmtree(out, ignore_errors=True)
+        if who == "autoseg":
+            words = ["predict", "-i", scans, "-o", out, "-m", model, "--windows", "adaptive", "--device", "cpu", "--quiet"]
+            command, environment = [sys.executable, "-m", "autoseg", *words], {**os.environ}
+        else:
+            command, environment = their_command(args.nnunet, results, "all", scans, out)
+            command = [word for word in command if word != "--disable_tta" or not args.mirror]
+        seconds, peak = timed(command, environment)
+        stored |= {who: {"seconds": round(seconds, 1), "peak_mb": round(peak)}}
+        if who == "autoseg":
+            stored |= {"windows": json.loads((out / "run.json").read_text())["cases"][0]["windows"]}
+        keep(title, stored)
+    files = [place / who / f"{args.volume}.nii.gz" for who in ("autoseg", "nnunet")]
+    if all(file.is_file() for file in files):
+        ours, theirs = (read_label_volume(file).data for file in files)
+        stored |= {"same_voxels": float((ours == theirs).mean()), "dice": agreement([ours, theirs], 2)}
+        stored |= {"share_of_structures": float((theirs > 0).mean())}
+        stored |= {"times_as_fast": round(stored["nnunet"]["seconds"] / stored["autoseg"]["seconds"], 2)}
+        keep(title, stored)
+
+
+def model_of_views(folder: Path, mirror: bool) -> Path:
+    """The trained model, or a copy of it that is mirrored along its first two axes."""
     model = next((folder / "w" / "models").iterdir())
+    if not mirror:
+        return model
+    copy = folder / "mirrored" / model.name
+    if not copy.is_dir():
+        shutil.copytree(model, copy)
+        record = json.loads((copy / "model.json").read_text())
+        record["plan"]["mirror_axes"] = [0, 1]
+        del record["seal"]  # edited on purpose
+        write_json(copy / "model.json", record)
+    return copy
+
+
+def exported(model: Path, results: Path, folder: Path) -> Path:
+    """The model as nnU-Net's results folder, written where it is not there yet."""
     if not results.exists():
         results.parent.mkdir(parents=True)
         export_model(model, results, Workspace(folder / "w"), format="nnunet")
+    return results
+
+
+def seconds_of_nnunet(folder: Path, binaries: Path) -> dict[str, object]:
+    """Seconds of nnU-Net with the same weights for a small field, and for a window of it; the difference is of its windows."""
+    results, scans = folder / "nnunet" / "Dataset900_Field" / "nnUNetTrainer__nnUNetPlans__3d_fullres", folder / "for_nnunet"
+    model = model_of_views(folder, mirror=False)
+    exported(model, results, folder)
     patch = load_bundle(model).plan.patch_size
     small = read_volume(folder / "calibrate" / "calibrate_0_0000.nii.gz")
     window = Volume(small.data[(slice(None), *map(slice, patch))], Geometry.from_spacing(patch, (1.0, 1.0, 1.0)))

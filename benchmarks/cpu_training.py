@@ -46,7 +46,7 @@ def main() -> None:
     checkouts = {"old": args.old.resolve(), "new": HERE}
     steps = {"old": args.old_steps, "new": args.steps}
     data_set = args.data_set.resolve()
-    result = json.loads(args.out.read_text()) if args.out.is_file() else {"machine": about(), "runs": {}}
+    result = json.loads(args.out.read_text()) if args.out.is_file() else {"machine": about(), "runs": {}, "summaries": {}}
     for side, checkout in checkouts.items():
         command(checkout, "plan_and_preprocess", data_set, "--workspace", args.workspace.resolve() / side)
     for seed in range(args.seeds):
@@ -56,10 +56,11 @@ def main() -> None:
                 continue
             row = trained(checkouts[side], data_set, args.workspace.resolve() / side, steps[side], seed)
             result["runs"][key] = {"side": side, "seed": seed, **row}
-            result["summary"] = summary(list(result["runs"].values()))
+            of_this_length = [run for run in result["runs"].values() if run["steps"] == steps[run["side"]]]
+            result["summaries"][str(args.steps)] = summary(of_this_length)
             write_json(args.out, result)
             print(key, {name: value for name, value in row.items() if name != "cases"}, flush=True)
-    print(json.dumps(result.get("summary"), indent=1))
+    print(json.dumps(result["summaries"].get(str(args.steps)), indent=1))
 
 
 def trained(checkout: Path, data_set: Path, workspace: Path, steps: int, seed: int) -> dict[str, Any]:

@@ -239,13 +239,13 @@ class Plan:
         iterations: default length of a training run.
         network: the default network.
         memory_elements: estimated elements of feature maps per sample, by the rule in ``planners/cost.py``.
-        decisions: why.
+        decisions: why each value was chosen.
         fingerprint_digest: of the fingerprint it was made from.
         schema: of this file format; a field that is ``added`` here or in what a plan is made of raises it.
         orientation: ``canonical``: scans are turned to head, front and right first; ``stored``: taken as their file has them.
-        window_peak: where the weight of a window of prediction is largest: in its ``middle``, or at a ``voxel``, the one behind
-            the middle where that lies between two.
-        coarse: the labels of a coarse stage, where the network reads them beside the image.
+        window_peak: where the weight of a window of prediction is largest: in its ``middle``, or at a ``voxel``, the one after
+            the middle if that lies between two.
+        coarse: the labels of a coarse stage, if the network reads them beside the image.
     """
 
     name: str

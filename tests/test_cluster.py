@@ -158,7 +158,7 @@ def test_a_worker_with_other_disks_is_told(address, tmp_path, monkeypatch):
 def test_an_item_that_kills_its_workers_fails_and_the_others_are_done(tmp_path):
     outcomes = engine_of("dask", 1).map(Deadly(tmp_path), range(3))
     assert [outcome.value for outcome in outcomes] == [0, None, 4]
-    assert "4 workers died while they were at it" in str(outcomes[1].error)
+    assert "4 workers died while they computed it" in str(outcomes[1].error)
 
 
 @pytest.fixture

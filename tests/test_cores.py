@@ -104,7 +104,7 @@ def test_networks_leave_busy_cores_to_others(
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(usual)
-    told = ["others keep 2.0 of 4 cores busy: networks use 2 of them (--threads takes another number)"]
+    told = ["other programs keep 2.0 of 4 cores busy: networks use 2 of them (--threads sets another number)"]
     assert caplog.messages == (told if threads < 4 else [])
 
 

@@ -144,7 +144,7 @@ def test_an_ensemble_a_coarse_stage_and_a_start_are_told():
     text = methods_of(MODEL, about).text()
     assert "fully convolutional network" in text
     assert "coarse stage, the plan 'lowres_3d', in 4 input channels" in text
-    assert "began as those of a trained model" in text
+    assert "started from the weights of a trained model" in text
 
 
 def test_folds_that_were_trained_alike_share_a_section():

@@ -230,7 +230,7 @@ def test_no_case_is_called_the_worst_where_nothing_was_scored(maps, monkeypatch)
     monkeypatch.setattr("autoseg.page.page.MOST_PICTURED", 2)
     assert run(maps, "--surfaces", "stl") == 0
     assert main(["report", str(maps.parent / "out"), "--quiet"]) == 0
-    assert "Pictures are of the 2 first of 3 cases." in (maps.parent / "out" / "report.html").read_text()
+    assert "Pictures show the 2 first of 3 cases." in (maps.parent / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("formats", ["vtp", "glb", "obj,ply"])

@@ -191,7 +191,7 @@ def test_surfaces_and_measurements_come_with_a_prediction_and_are_made_later_whe
     assert liver["mesh_volume_mm3"] == pytest.approx(liver["volume_mm3"], rel=0.1)
     assert 0 < liver["entropy"] < liver["border_entropy"] < 1
     assert liver["fold_agreement"] is None
-    assert liver["note"].endswith("no agreement of folds: a single fold predicted")
+    assert liver["note"].endswith("no inter-fold Dice: only one fold predicted")
     shape = trimesh.load(folder / "liver.stl")
     lower, upper = np.array(liver["box_lower_lps_mm"]), np.array(liver["box_upper_lps_mm"])
     assert np.abs(shape.bounds - [lower, upper]).max() < 7.3  # a voxel of the network

@@ -21,22 +21,22 @@ from autoseg.errors import AutosegError
 __all__ = ["main", "parse"]
 
 VERBS = {
-    "convert": "make a data-set folder of public data or of any scans and labels",
+    "convert": "make a data-set folder from public data or from any scans and labels",
     "verify": "find every defect of a data set",
     "plan_and_preprocess": "verify, measure, plan and prepare data sets",
     "train": "train one fold or several, then predict and score the validation cases",
     "predict": "segment a scan or a folder of scans",
-    "reconstruct": "make surfaces, measurements and cubic voxels of any tool's label maps",
+    "reconstruct": "make surfaces, measurements and cubic voxels from the label maps of any tool",
     "evaluate": "score predictions against references",
     "report": "write the HTML report of a run, a study, predictions, reconstructions or an evaluation",
     "compare": "train several networks under equal conditions and compare them by paired tests",
-    "study": "cross-validate configurations, choose by paired tests, and make one model of the choice",
+    "study": "cross-validate configurations, choose by paired tests, and write one model",
     "slurm": "print a SLURM job array for what is left of a training run, a study or a prediction",
     "model": "export, import or describe a model",
     "networks": "list the networks",
     "recipe": "show every setting of a training run, its value and where it comes from",
     "completion": "print the script that completes these commands in a shell",
-    "demo": "run every step on made-up scans, on a CPU, in minutes",
+    "demo": "run every step on synthetic scans, on a CPU, in minutes",
 }
 
 

@@ -87,7 +87,7 @@ def share_cores(before: CoreUse | None, device: str, remedy: str = "OMP_NUM_THRE
         return
     usable, busy = usable_cores(), kept_busy(before, core_use())
     if use_at_most(threads := free_cores(usable, busy)) and threads < usable:
-        told = "others keep %.1f of %d cores busy: networks use %d of them (%s takes another number)"
+        told = "other programs keep %.1f of %d cores busy: networks use %d of them (%s sets another number)"
         logger.info(told, busy, usable, threads, remedy)
 
 

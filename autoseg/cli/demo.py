@@ -1,4 +1,4 @@
-"""``autoseg demo``: made-up scans, planned, trained, predicted and scored on this machine."""
+"""``autoseg demo``: synthetic scans, planned, trained, predicted and scored on this machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from autoseg.options.parsing import duration
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--folder", default="autoseg_demo", metavar="DIR", help="where everything goes (default ./autoseg_demo)"
+        "--folder", default="autoseg_demo", metavar="DIR", help="folder for all results (default ./autoseg_demo)"
     )
     parser.add_argument(
-        "--time", type=told(duration), default=duration("2m"), metavar="2m", help="length of the training (default 2m)"
+        "--time", type=told(duration), default=duration("2m"), metavar="2m", help="length of the training run (default 2m)"
     )
     add_flags(
         parser, Runtime, only=["device", "fresh"], help={"fresh": "train again, even if the folder holds an earlier demo"}

@@ -14,7 +14,7 @@ from autoseg.options import PredictOptions, Runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-i", "--input", required=True, metavar="IN", help="a scan, a folder of cases, or DICOM files")
+    parser.add_argument("-i", "--input", required=True, metavar="IN", help="a scan, a folder of scans, or DICOM files")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
     parser.add_argument(
         "-m", "--model", metavar="MODEL", help="model folder, zip or name; default: the only model of the workspace"

@@ -107,12 +107,12 @@ class Inbox:
                     series[told[0]].append(path)
                     wanted[told[0]] = max(told[1], wanted.get(told[0], 0))
                 elif path.suffix.lower() in (".dcm", ".ima") or is_closed(path):
-                    self._tell(f"left out: {path.name}: no DICOM image that can be read")
+                    self._tell(f"left out: {path.name}: not a readable DICOM image")
             elif path.parent != self.folder:
                 self._tell(f"left out: {path.name}: in a subfolder, where only DICOM series are looked for")
             elif (ending_of(path) in PICTURES) != is_picture:
                 self._tell(
-                    f"left out: {path.name}: {'no picture' if is_picture else 'a picture'}, which the model does not know"
+                    f"left out: {path.name}: {'not a picture' if is_picture else 'a picture'}, which the model does not take"
                 )
             else:
                 files[self._case(path)][ending_of(path)].append(path)
@@ -152,7 +152,7 @@ class Inbox:
         except AutosegError as fault:
             return Arrival(group.key, stamp, ".nii.gz", fault=str(fault))
         cases = tuple(Case(series.name, series.name, (series,), None) for series in found.series)
-        return Arrival(group.key, stamp, ".nii.gz", cases, "" if cases else "; ".join(found.left_out) or "no volume in it")
+        return Arrival(group.key, stamp, ".nii.gz", cases, "" if cases else "; ".join(found.left_out) or "it holds no volume")
 
     def _tell(self, sentence: str) -> None:
         """Say something once."""

@@ -105,17 +105,17 @@ def _check_patients(dataset: DatasetSpec) -> Iterator[Finding]:
     patients = {case.patient for case in dataset.training}
     if guessed and len(patients) < len(dataset.training):
         message = (
-            f"{len(dataset.training)} cases are taken to be of {len(patients)} patients by their names, such as "
-            f"{guessed[0].id} of {guessed[0].patient}; cases of one patient stay in one fold"
+            f"by their names, {len(dataset.training)} cases belong to {len(patients)} patients, such as "
+            f"{guessed[0].id} to {guessed[0].patient}; cases of one patient stay in one fold"
         )
-        yield Finding("note", "", "patients-guessed", message, 'If not so, name them under "patients" in dataset.json.')
+        yield Finding("note", "", "patients-guessed", message, 'If this is wrong, list them under "patients" in dataset.json.')
     single = [case for case in dataset.training if case.patient == case.id != guess_patient(case.id)]
     if single:
         message = (
-            f"each of {len(dataset.training)} cases is taken to be a patient of its own, because names such as {single[0].id} "
+            f"each of {len(dataset.training)} cases counts as a patient of its own, because names such as {single[0].id} "
             "would leave too few patients for the folds"
         )
-        yield Finding("note", "", "patients-guessed", message, 'If not so, name them under "patients" in dataset.json.')
+        yield Finding("note", "", "patients-guessed", message, 'If this is wrong, list them under "patients" in dataset.json.')
 
 
 def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
@@ -146,7 +146,7 @@ def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Itera
         where += f", and the labels of {unread} more could not be read"
 
     def unused(what: str) -> str:
-        return "Mend those labels first." if unread else f"Take {what} out of labels if it is not used."
+        return "Repair those labels first." if unread else f"Take {what} out of labels if it is not used."
 
     if labels.has_regions:  # a value that no file has may be what a region is painted with
         for name, group in labels.groups.items():
@@ -158,7 +158,7 @@ def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Itera
         if found and value not in found:
             names = [name for name, group in labels.groups.items() if value in group]
             name = ", ".join(names) or ("ignore" if value == labels.ignore else "background")
-            remedy = unused("it") if value else "Nothing, if structures fill all images; else look what stands for them."
+            remedy = unused("it") if value else "Nothing, if structures fill all images; else check what stands for it."
             yield Finding(
                 "warning", "", "label-never-present", f"label {value} ({name}): expected in some case, {where}", remedy
             )
@@ -169,8 +169,8 @@ def _check_annotated(dataset: DatasetSpec) -> Iterator[Finding]:
     counts = count_annotated((case.unlabelled for case in dataset.training), dataset.labels)
     if counts:
         named = ", ".join(f"{name} in {n}" for name, n in zip(dataset.labels.structures, counts, strict=True))
-        message = f"of {len(dataset.training)} cases structures are annotated as follows: {named}; elsewhere they teach nothing"
-        yield Finding("note", "", "partial-labels", message, "Nothing, if dataset.json says so on purpose.")
+        message = f"of {len(dataset.training)} cases, structures are annotated as follows: {named}; elsewhere they are not used"
+        yield Finding("note", "", "partial-labels", message, "Nothing, if this is intended in dataset.json.")
 
 
 def _check_sides(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
@@ -180,7 +180,7 @@ def _check_sides(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Fi
     if pairs := opposite_pairs(scans, dataset.labels):
         shown = "; ".join(f"{left} / {right}" for left, right in pairs[:5]) + ("; ..." if len(pairs) > 5 else "")
         message = f"of similar size and on opposite sides in all cases: {shown}; their names do not say so"
-        remedy = "Call them left and right if that tells them apart: then they are not mirrored into each other."
+        remedy = "Name them left and right if their side distinguishes them: then they are not mirrored into each other."
         yield Finding("warning", "", "sides-unnamed", message, remedy)
 
 
@@ -204,7 +204,7 @@ def _check_spacing(scans: Sequence[CaseScan]) -> Iterator[Finding]:
     for (case, spacing), odd in zip(measured, outliers, strict=True):
         if odd.any():
             message = f"expected about {usual} mm (z, y, x), found {' x '.join(f'{v:.3g}' for v in spacing)}"
-            yield Finding("warning", case, "spacing-outlier", message, "Look whether the header is right.")
+            yield Finding("warning", case, "spacing-outlier", message, "Check whether the header is right.")
 
 
 def _check_intensities(name: str, number: int, scans: Sequence[CaseScan]) -> Iterator[Finding]:
@@ -223,11 +223,11 @@ def _check_intensities(name: str, number: int, scans: Sequence[CaseScan]) -> Ite
         if odd_scale:
             usual, found = np.exp(np.median(logs)), channel.high - channel.low
             message = f"{name}: expected intensities over a range of about {usual:.3g}, found {found:.3g}"
-            yield Finding("warning", case, "intensity-scale", message, "Look whether unit and export are the same.")
+            yield Finding("warning", case, "intensity-scale", message, "Check whether unit and export are the same.")
         elif odd_level:
             usual = np.median(means)
             message = f"{name}: expected a mean of about {usual:.3g} in the structures, found {channel.mean:.3g}"
-            yield Finding("warning", case, "intensity-level", message, "Look whether unit and offset are the same.")
+            yield Finding("warning", case, "intensity-level", message, "Check whether unit and offset are the same.")
 
 
 def _check_duplicates(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
@@ -272,7 +272,7 @@ def _check_test_cases(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterat
         digest = digest_of(path.read_bytes()) if path.is_file() else ""
         if digest and digest in training:
             message = f"the test image {path.name} is also that of training case {training[digest]}"
-            yield Finding("warning", case.id, "test-in-training", message, "Take it out of one of the two.")
+            yield Finding("warning", case.id, "test-in-training", message, "Remove it from one of the two.")
 
 
 def _stands_out(values: np.ndarray, least: float) -> np.ndarray:

@@ -201,8 +201,8 @@ def numbers_are_channels(names: Iterable[str], n_channels: int, where: str = "")
     stem, numbers = next(iter(further.items()))
     raise DatasetError(
         f"{where}: expected one channel, found {stem}_0000 to {stem}_{max(numbers):04d}: these may be {len(numbers)} channels "
-        f"of one case or {len(numbers)} cases. For cases name them {stem}_0000_0000, {stem}_0001_0000 and so on; "
-        "of channels move those beyond _0000 away"
+        f"of one case or {len(numbers)} cases. If they are cases, name them {stem}_0000_0000, {stem}_0001_0000 and so "
+        "on; if they are channels, move those beyond _0000 away"
     )
 
 

@@ -94,7 +94,7 @@ def check_channels(case: str, names: Sequence[str], ending: str, images: Sequenc
     if len(channels) != len(names):
         message = f"expected {counted(len(names), 'channel')} ({', '.join(names)}), found {len(channels)} in "
         message += counted(len(images), "file")
-        remedy = f"One file per channel, {case}_0000{ending} and on; or correct channel_names."
+        remedy = f"One file per channel, {case}_0000{ending} and so on; or correct channel_names."
         findings.append(Finding("error", case, "channel-count", message, remedy))
     flat = [i for i, channel in enumerate(channels) if channel.min() == channel.max()]
     severity = "error" if len(flat) == len(channels) else "warning"  # an absent sequence is sometimes filled with zeros
@@ -117,7 +117,7 @@ def check_grids(case: str, first: FileContent | None, others: Iterable[tuple[Pat
         voxels = _distance_voxels(first.geometry, file.geometry)
         if voxels > SHIFTED_GRID or (is_channel and not file.geometry.is_same_grid(first.geometry)):
             severity, code = "error", "grid-mismatch"
-            remedy = "If the voxels do correspond, copy the header of the image; else resample one onto the other."
+            remedy = "If the voxels correspond, copy the header of the image; otherwise resample one to the grid of the other."
         elif voxels > SAME_GRID:
             severity, code = "warning", "grid-shift"
             remedy = "Nothing if the voxels correspond: the grid of the image counts."
@@ -164,7 +164,7 @@ def check_label(case: str, path: Path, labels: LabelSchema, data: np.ndarray) ->
     if not any(value not in (0, labels.ignore) for value, _ in counts):
         message = f"{path.name}: expected labelled structures, found only {', '.join(str(v) for v, _ in counts)}"
         findings.append(
-            Finding("warning", case, "empty-label", message, "Keep it if nothing is there to label; else label it.")
+            Finding("warning", case, "empty-label", message, "Keep it if there is nothing to label; otherwise label it.")
         )
     return counts, findings
 

@@ -105,7 +105,7 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
             left_out.append(f"{gone[0].name}{more}: {why}")
         return paths
 
-    known = keep([path for path in known if path not in copies], known, "made of the label maps beside them")
+    known = keep([path for path in known if path not in copies], known, "made from the label maps beside them")
     if volumes := [path for path in known if ending_of(path) not in PICTURES]:
         known = keep(volumes, known, "pictures beside volumes are taken to be views of them")
     if segmentations:
@@ -226,7 +226,7 @@ def _derived(paths: Iterable[Path]) -> set[Path]:
 
 
 def _copies(paths: Sequence[Path]) -> set[Path]:
-    """Segmentations of 3D Slicer that autoseg made of the label maps beside them; one that was edited since is no copy.
+    """Segmentations of 3D Slicer that autoseg made from the label maps beside them; one that was edited since is no copy.
 
     Slicer writes a header of its own, so both the header and the record must say so.
     """

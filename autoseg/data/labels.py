@@ -204,10 +204,10 @@ def read_labels(entries: Mapping[str, Any], region_order: object = None) -> Labe
         if not name.strip():
             raise DatasetError(f"labels: expected a name for the value {entries[name][0]} in dataset.json, found none")
         if name.lower() == "ignore":
-            raise DatasetError(f'labels: in dataset.json what nobody drew is called "ignore", in small letters, found {name!r}')
+            raise DatasetError(f'labels: expected "ignore" in lower case in dataset.json, found {name!r}')
     used = {value for group in entries.values() for value in group}
     if 0 in used:
-        raise DatasetError('labels: in dataset.json the value 0 can only be called "background", in small letters')
+        raise DatasetError('labels: in dataset.json the value 0 can only be called "background", in lower case')
     if ignore is not None and (len(ignore) != 1 or ignore[0] in used | {0}):
         raise DatasetError(f"labels: ignore must be one value of its own in dataset.json, found {list(ignore)}")
     has_regions = any(len(group) > 1 for group in entries.values())
@@ -247,9 +247,7 @@ def _region_order(regions: Mapping[str, tuple[int, ...]], order: object) -> tupl
 def _integers(name: object, value: object) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     if str(name).lstrip("-").isdigit() and isinstance(value, str):
-        raise DatasetError(
-            f'labels: dataset.json has the older form {{"{name}": "{value}"}}; turn it round, {{"{value}": {name}}}'
-        )
+        raise DatasetError(f'labels: dataset.json has the older form {{"{name}": "{value}"}}; swap it: {{"{value}": {name}}}')
     if not values or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
         raise DatasetError(f"labels: {name!r} must be an integer or a list of them in dataset.json, found {shown(value)}")
     if min(values) < LOWEST or max(values) > HIGHEST:

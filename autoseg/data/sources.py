@@ -130,12 +130,12 @@ def _chosen(source: Path, kinds: dict[str, list[Path]], beside: list[str], file_
     if len(kinds) > 1 and not beside and len({frozenset(map(_stem, paths)) for paths in kinds.values()}) == 1:
         kept = preferred if preferred in kinds else next(iter(kinds))
         for kind in [kind for kind in kinds if kind != kept]:
-            left_out.append(f"{_listed(kinds.pop(kind))}: the scans lie there as {kept}, too")
+            left_out.append(f"{_listed(kinds.pop(kind))}: the scans also lie there as {kept}")
     if len(kinds) + len(beside) > 1:
         told = [f"{kind} ({_listed(paths)})" for kind, paths in kinds.items()] + beside
         raise AutosegError(
             f"{source}: expected scans of one kind, found {', '.join(told[:-1])} and {told[-1]}. Give the file or folder of "
-            "those that are meant, or move the others away"
+            "the scans to predict, or move the others away"
         )
     return next(iter((*kinds, *beside)), SERIES), left_out
 
@@ -234,7 +234,7 @@ def _of_bids(source: Path, channels: Sequence[str]) -> Inputs:
     if len(suffixes_wanted) < len(channels):
         raise AutosegError(
             f"{source}: the model needs {', '.join(channels)}, and the sessions of this BIDS data set have {', '.join(there)}. "
-            "Copy the scans that are meant to CASE_0000.nii.gz and so on, and give the folder of these"
+            "Copy the scans to predict to CASE_0000.nii.gz and so on, and give the folder of these"
         )
     found = find(source, channels=suffixes_wanted)
     left_out = [f"{one.case}: {one.message}" for one in found.findings if one.severity == "error"]
@@ -260,7 +260,7 @@ def _of_series(source: Path, found: Any, channels: Sequence[str], file_ending: s
         )
     notes = [f"{series.name}: {note}" for series in found.series for note in series.notes]
     told = [
-        f"{series.origin}: gives away the patient; its case is called {series.name}" for series in found.series if series.origin
+        f"{series.origin}: identifies the patient; its case is called {series.name}" for series in found.series if series.origin
     ]
     cases = tuple(Case(series.name, series.name, (series,), None) for series in found.series)
     return Inputs(cases, ".nii.gz", tuple(left_out), tuple(notes), tuple(told))

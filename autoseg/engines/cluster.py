@@ -148,7 +148,7 @@ def _outcome(future: Any, name: str, client: Any) -> Outcome:
     try:
         tried = future.result(timeout=CONNECT_SECONDS)
     except KilledWorker:
-        why = f"{DEATHS + 1} workers died while they were at it; that is how a want of memory shows itself"
+        why = f"{DEATHS + 1} workers died while they computed it, as happens when memory runs out"
         remedy = "Give it a worker with more memory, or try it alone with --engine local"
         return Outcome(name, error=EngineError(f"{why}. {remedy}"))
     except (AutosegError, TimeoutError, asyncio.TimeoutError):
@@ -261,7 +261,7 @@ def _tell_trust(address: str) -> None:
     with suppress(ValueError):
         if scheme == "tcp" and not ipaddress.ip_address(host).is_loopback:
             logger.warning(
-                "%s: whoever reaches this scheduler may run code in your name. Give it certificates (tls://), see SECURITY.md",
+                "%s: anyone who reaches this scheduler can run code as you. Give it certificates (tls://), see SECURITY.md",
                 address,
             )
 
@@ -318,7 +318,7 @@ def _started(start: Callable[[], Any]) -> Any:
         except RuntimeError as fault:
             why = f"the workers of --engine dask do not start: {reason_of(fault)}"
             if not left:
-                remedy = "Look whether there is memory for them, start fewer (--workers 1), or use --engine local"
+                remedy = "Check whether there is enough memory for them, start fewer (--workers 1), or use --engine local"
                 raise EngineError(f"{why}, {STARTS} times. {remedy}") from fault
             logger.warning("%s; starting them again", why)
     raise AssertionError("unreachable: the last attempt returns or raises")

@@ -157,8 +157,8 @@ def _about_unlabelled(unlabelled: Mapping[str, tuple[int, ...]], labels: LabelSc
 
 
 REMEDY = (
-    "where another tool numbers the structures otherwise, renumber its maps, or name the structures as it numbers them in a "
-    "dataset.json and give it with --labels"
+    "if another tool numbers the structures differently, renumber its maps, or write its numbers into a dataset.json and "
+    "give that with --labels"
 )
 
 

@@ -53,7 +53,7 @@ def read_groups(text: str) -> Groups:
         if not case or not group:
             continue
         if found.setdefault(case, group) != group:
-            raise AutosegError(f"{path}: case {case!r} is in two groups, {found[case]!r} and {group!r}. Leave one line of it")
+            raise AutosegError(f"{path}: case {case!r} is in two groups, {found[case]!r} and {group!r}. Keep one line for it")
     if not found:
         raise AutosegError(f"{path}: gives {column!r} for no case. Expected a line for each, its name under {titles[key]!r}")
     return Groups(column, found)

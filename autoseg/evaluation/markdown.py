@@ -115,7 +115,7 @@ def _lesions(report: Report) -> str:
     for structure in lesion_structures(report):
         found = [report.summary(structure, metric) for metric in LESION_COLUMNS]
         lines.append([structure, str(found[0].n_cases), *map(_mean_cell, found)])
-    return f"{markdown_table(lines)}\n\nDice of a lesion counts those missed and false as 0."
+    return f"{markdown_table(lines)}\n\nThe Dice of lesions counts missed and false lesions as 0."
 
 
 def lesion_structures(report: Report) -> list[str]:
@@ -132,7 +132,7 @@ def _groups(report: Report) -> str:
             lines.append([name, structure, str(found[0].n_cases), *map(_mean_cell, found)])
     if len(lines) == 1:
         return ""
-    return f"{markdown_table(lines)}\n\nGroups are compared by nothing but their intervals: other things may differ too."
+    return f"{markdown_table(lines)}\n\nGroups are compared only by their intervals; they may also differ in other ways."
 
 
 def _mean_cell(summary: Summary) -> str:

@@ -132,7 +132,7 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among:
     series: list[DicomSeries] = []
     left_out = [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
     if unreadable:
-        kind = "closed, damaged or no DICOM in spite of the name"
+        kind = "closed, damaged, or not DICOM despite the name"
         left_out.append(f"{counted(len(unreadable), 'file')} {kind}, such as {unreadable[0]}")
     if closed:
         left_out.append(f"{counted(len(closed), 'folder')} that cannot be looked into ({closed[0].strerror})")
@@ -232,7 +232,7 @@ def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], li
         return [], [f"{title}: {counted(len(unique), 'image')} left out: {reason}"]
     name, is_alias = _name(folder, number, source, pseudonymised)
     if is_alias:
-        notes.append("Is called after its study, since its folder, file or number gives away the patient.")
+        notes.append("It is named after its study, since its folder, file or number identifies the patient.")
     origin = (source if source.is_file() else folder) if is_alias else None
     if len(planes) < len(unique):
         notes.append(f"{len(unique) - len(planes)} localisers were left out.")
@@ -306,7 +306,7 @@ def _problem(values: Header) -> str:
     if "MOSAIC" in str(values.get("ImageType", "")).upper():
         return "expected one slice, found the slices of a whole volume laid out in one image (a mosaic)"
     if values.get("PhotometricInterpretation") == "PALETTE COLOR":
-        return "expected intensities, found numbers of colours in a palette"
+        return "expected intensities, found indices of a colour palette"
     if values.get("ModalityLUTSequence"):
         return "expected a slope and an intercept, found a table of values (ModalityLUTSequence)"
     for key, senseless in (("RescaleSlope", 0.0), ("RescaleIntercept", None)):

@@ -198,8 +198,8 @@ def _refuse_unusable(series: DicomSeries) -> None:
         missing = [name for name, value in needed.items() if value is None]
         if missing:
             raise GeometryError(
-                f"{series}: {plane.called} has no usable {' and no '.join(missing)}, so nobody knows where it lies in the "
-                "patient. Export the original images of the scanner."
+                f"{series}: {plane.called} has no usable {' and no '.join(missing)}, so its position in the patient is "
+                "unknown. Export the original images of the scanner."
             )
         if plane.problem:
             raise FileError(f"{series}: {plane.called}: {plane.problem}. Export the original images of the scanner.")
@@ -222,8 +222,8 @@ def _unlike_notes(series: DicomSeries) -> list[str]:
     if max(np.abs(relative).max(), np.abs(turned).max()) <= ROUNDED:
         return []
     return [
-        f"The slices' directions or pixel sizes differ, by {apart:.2g} of a pixel at the far corner, as rounding makes them; "
-        "those with the most digits are taken."
+        f"The slices' directions or pixel sizes differ, by {apart:.2g} of a pixel at the far corner, as after rounding; "
+        "those with the most digits are used."
     ]
 
 
@@ -248,10 +248,10 @@ def _display_notes(series: DicomSeries) -> list[str]:
     if not any(plane.is_inverted for plane in series.planes):
         return []
     if series.inverts:
-        return ["The images are of MONOCHROME1, and their values were turned round."]
+        return ["The images are of MONOCHROME1, and their values were inverted."]
     return [
-        "The images are of MONOCHROME1 (small values shown bright), and their stored values are taken. SimpleITK, ITK and 3D "
-        "Slicer turn them round: a model that was trained on their files sees these intensities upside down."
+        "The images are of MONOCHROME1 (small values shown bright), and their stored values are used. SimpleITK, ITK and 3D "
+        "Slicer invert them: a model that was trained on their files sees these intensities inverted."
     ]
 
 
@@ -260,9 +260,9 @@ def _refuse_repeated_places(series: DicomSeries) -> None:
     if same.any():
         at, count = int(same.argmax()), len(series.planes)
         raise GeometryError(
-            f"{series}: expected one image at each place, found {count} images at {count - int(same.sum())} "
-            f"({_label(series.planes[at])} and {_label(series.planes[at + 1])} lie at the same), and no volumes that echo, "
-            "time or kind of image tell apart. Put the images of one volume into a folder of their own."
+            f"{series}: expected one image at each position, found {count} images at {count - int(same.sum())} "
+            f"({_label(series.planes[at])} and {_label(series.planes[at + 1])} lie at the same), and neither echo, "
+            "time nor kind of image separates them into volumes. Put the images of one volume into a folder of their own."
         )
 
 

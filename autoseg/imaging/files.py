@@ -223,7 +223,7 @@ def _turned(content: FileContent, path: Image, onto: Geometry) -> FileContent:
     if data is None:
         return content
     note = f"{_as_image(path).name}: the axes run {content.geometry.orientation}, those of the scan {onto.orientation}. "
-    note += "The voxels are the same, and were turned to the scan."
+    note += "The voxels are the same, and were reoriented to the scan."
     return replace(content, data=np.ascontiguousarray(data), geometry=onto, notes=(*content.notes, note))
 
 
@@ -262,7 +262,7 @@ def _whole(content: FileContent, path: Image) -> FileContent:
         )
     if not 0 < worst <= min(FARTHEST_OFF, max(NEARLY_WHOLE, (highest - lowest) / 2 ** _bits_of_a_scale(path))):
         return content
-    note = f"Label values are up to {worst:.2g} off whole numbers, as a scale in the header makes them; they are rounded."
+    note = f"Label values are up to {worst:.2g} off whole numbers, because of a scale in the header; they are rounded."
     return replace(content, data=np.rint(content.data), notes=(*content.notes, note))
 
 
@@ -405,7 +405,7 @@ def _dicom() -> Any:
     except Exception as error:  # of a package that is broken, or of a folder of the same name that is taken for one
         raise FileError(
             f"DICOM needs packages that can be imported, found {type(error).__name__}: {error}. Install them again, "
-            "or start from another folder: Python takes folders beside a script, or where it was started, for packages"
+            "or start from another folder: Python mistakes folders beside a script, or where it was started, for packages"
         ) from error
     return dicom_read
 

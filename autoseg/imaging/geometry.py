@@ -192,7 +192,7 @@ class Geometry:
             sizes = " x ".join(f"{size:.3g}" for size in spacing)
             raise GeometryError(
                 f"expected voxels of {least:g} to {most:g} mm within {FARTHEST_MM:g} mm of the origin, found {sizes} mm up to "
-                f"{reach:.3g} mm away. Look at unit and voxel size in the header"
+                f"{reach:.3g} mm away. Check unit and voxel size in the header"
             )
 
     def matches(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:

@@ -123,7 +123,7 @@ def _read(path: Path) -> tuple[Content, Header]:
         array = np.frombuffer(unpacked, f"{header.order}{header.kind}").reshape(*geometry.shape, header.channels)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         data: np.ndarray = np.moveaxis(array, -1, 0)
-        notes.append("The header does not say how long the compressed voxels are; all bytes behind it are taken.")
+        notes.append("The header does not say how long the compressed voxels are; all bytes after it are used.")
     else:
         data = _decoded(path)
     slope, offset = header.intensity()

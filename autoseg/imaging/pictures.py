@@ -163,7 +163,7 @@ def _said(picture: Any, pixels: np.ndarray) -> tuple[str, ...]:
     if pixels.ndim == 3 and tags.get(_PLANES) == _APART:
         notes.append("The file says that its planes are colours, not slices; they are read as channels.")
     if tags.get(_MEANING) == _WHITE_IS_ZERO:
-        turned = "turned round, as they are meant to be seen" if pixels.dtype == np.uint8 else "read as they are stored"
+        turned = "inverted, as they are meant to be seen" if pixels.dtype == np.uint8 else "read as they are stored"
         notes.append(f"The file says that white is zero; its numbers are {turned}.")
     return tuple(notes)
 

@@ -115,7 +115,7 @@ def refuse_beyond_memory(n_bytes: int, path: AnyPath) -> None:
     if n_bytes > _PIECE and (free := free_memory()) is not None and n_bytes > free:
         raise FileError(
             f"{path}: expected voxels that fit into memory, found {n_bytes / 2**30:.3g} GiB by its header; "
-            f"{free / 2**30:.3g} GiB are free. Look whether the header is right, or use a machine with more memory."
+            f"{free / 2**30:.3g} GiB are free. Check whether the header is right, or use a machine with more memory."
         )
 
 

@@ -36,7 +36,7 @@ def find_model(model: str | PathLike[str] | None, workspace: Workspace) -> Path:
     if not known:
         raise AutosegError(f"{workspace.folder} has no model. Train one, or name a model folder or zip with -m")
     if len(known) > 1:
-        raise AutosegError(f"{workspace.folder} has {len(known)} models ({names}). Say which one with -m")
+        raise AutosegError(f"{workspace.folder} has {len(known)} models ({names}). Choose one with -m")
     return known[0]
 
 

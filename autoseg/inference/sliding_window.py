@@ -167,7 +167,7 @@ def with_less_memory(
                 return work(batch, store), tuple(notes)
         except torch.cuda.OutOfMemoryError:
             notes.append(
-                f"{device} memory was short with {batch} tiles at once and logits on {store}; went on with less at a time"
+                f"{device} memory ran out with {batch} tiles at once and logits on {store}; continued with less at a time"
             )
         if device.type == "cuda":
             torch.cuda.empty_cache()

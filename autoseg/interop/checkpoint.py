@@ -169,7 +169,7 @@ def read_pickle(
         raise
     except Exception as fault:
         raise ModelError(f"{name}: damaged, or not a checkpoint: {reason_of(fault)}") from fault
-    raise ModelError(f"{name}: damaged: it ends before its end")
+    raise ModelError(f"{name}: damaged: it ends too early")
 
 
 class _Refused(Exception):

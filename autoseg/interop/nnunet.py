@@ -154,7 +154,7 @@ def read_nnunet(path: Path) -> Imported:
         others = sorted(name for name in files.names if name.endswith(".pth"))
         found = f"; found {others[0]}. Give that file to import it as it is" if others and path.is_dir() else ""
         raise ModelError(f"{path}: no trained fold in it; expected fold_0/{CHECKPOINTS[0]}, or that of another fold{found}")
-    with blamed_on(path, "the files that nnU-Net 2 writes", ModelError, "Copy the model again from where it comes from."):
+    with blamed_on(path, "the files that nnU-Net 2 writes", ModelError, "Copy the model again from its source."):
         model = _read(files, folds)
         return replace(model, coarse=_coarse_stage(model, files, folds if fold else {})) if model.plan.coarse else model
 

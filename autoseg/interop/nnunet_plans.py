@@ -57,7 +57,7 @@ def settle_configuration(plans: Json, name: str, where: str) -> dict[str, Any]:
             raise ModelError(f"{where}: configuration {current!r} inherits from itself. Take the plans.json that nnU-Net wrote")
         if not isinstance(configurations.get(current), dict):
             raise ModelError(
-                f"{where}: no configuration {current!r} to be found; it has {', '.join(configurations)}. Take the plans.json "
+                f"{where}: there is no configuration {current!r}; it has {', '.join(configurations)}. Use the plans.json "
                 "that nnU-Net wrote beside this fold"
             )
         seen.append(current)
@@ -271,7 +271,7 @@ def _normalization(plans: Json, found: Json, channels: Sequence[str], where: str
     if len(schemes) != len(channels) or len(masked) != len(channels):
         raise ModelError(
             f"{where}: {len(channels)} channels, but {len(schemes)} normalization_schemes and {len(masked)} entries of "
-            "use_mask_for_norm. Take the dataset.json and the plans.json of one training"
+            "use_mask_for_norm. Use the dataset.json and the plans.json of the same training run"
         )
     entries = []
     for index, (channel, scheme, mask) in enumerate(zip(channels, schemes, masked, strict=True)):

@@ -45,7 +45,7 @@ def _windows(options: Mapping[str, Any]) -> Statement:
     if isinstance(doubt, dict):
         limits = ", ".join(f"{name} {number(value)}" for name, value in doubt.items() if isinstance(value, int | float))
         adaptive = f" Overlapping windows were computed only where the first pass left doubt ({limits})."
-    told = f"A window of the size of the training patches was moved by the fraction {number(step)} of its edges, "
+    told = f"A window of the size of the training patches was moved in steps of the fraction {number(step)} of its edges, "
     return Statement(f"{told}and overlapping logits were weighted by a Gaussian.{adaptive}", ("isensee2021nnunet",))
 
 

@@ -46,11 +46,11 @@ def evaluated(report: Report) -> tuple[Statement, ...]:
     dice = report.mean_of("dice")
     return (
         Statement(f"{count} {'case was' if count == 1 else 'cases were'} compared with reference labels{lost}."),
-        Statement(f"Measured were {joined(one.text for one in told)}.", cites) if told else NOTHING,
+        Statement(f"The metrics were {joined(one.text for one in told)}.", cites) if told else NOTHING,
         _tolerance(report),
         Statement(
-            "A structure that was missed counts with a Dice of 0 and, in distances, the diagonal of the image. One that is in "
-            "neither reference nor prediction counts in no mean."
+            "A missed structure counts with a Dice of 0 and, in distances, with the diagonal of the image. A structure in "
+            "neither reference nor prediction is left out of the means."
         ),
         means,
         Statement(f"The mean Dice over structures was {as_text(dice, 3)}.") if dice is not None else NOTHING,
@@ -88,10 +88,10 @@ def compared(record: ComparisonRecord) -> tuple[Statement, ...]:
     if record.over_trainings:
         over = " A difference counts where it also holds over pairs of training runs (Student's t)."
     return (
-        Statement(f"Compared were {joined(names)}, on the same cases and under the same plan, recipe and length of training."),
+        Statement(f"{joined(names)} were compared on the same cases, with the same plan, recipe and length of training."),
         Statement(
-            f"The first was paired with each other one, case by case: mean differences with {CONFIDENCE} % bootstrap "
-            "intervals, and two-sided Wilcoxon signed-rank tests whose p values were corrected after Holm; the level was "
+            f"The first was paired with each of the others, case by case: mean differences with {CONFIDENCE} % bootstrap "
+            "intervals, and two-sided Wilcoxon signed-rank tests with Holm's correction of p values; the level was "
             f"{number(LEVEL)}, and a mean Dice within {number(record.margin)} counts as equivalent.{over}",
             ("efron1987bca", "wilcoxon1945", "holm1979"),
         ),

@@ -33,7 +33,7 @@ def _cases(runs: Sequence[TrainedAbout]) -> Statement:
     """On how many cases; of several runs, one for each fold."""
     if not all(run.training for run in runs):
         return NOTHING
-    start = " Its weights began as those of a trained model." if runs[0].start else ""
+    start = " Training started from the weights of a trained model." if runs[0].start else ""
     if len(runs) > 1:
         sizes, held = (joined(str(getattr(run, name)) for run in runs) for name in ("training", "validation"))
         return Statement(f"{len(runs)} networks were trained, on {sizes} cases; {held} were held out for validation.{start}")
@@ -63,10 +63,10 @@ def _optimiser(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
     pace += f" ({number(momentum)} at the end)." if momentum is not None else "."
     attention = ""
     if recipe.attention_rate and plan.network.attention:
-        attention = f" Slots, scales and gates of self-attention were moved by Adam with rate {number(recipe.attention_rate)}."
+        attention = f" Slots, scales and gates of self-attention used Adam with learning rate {number(recipe.attention_rate)}."
     if not recipe.muon_learning_rate:
         return Statement(f"The optimiser was {sgd}. {pace}{attention}", ("sutskever2013momentum",))
-    kernels = f"Kernels of convolutions were moved by Muon with learning rate {number(recipe.muon_learning_rate)}"
+    kernels = f"Convolution kernels were optimised by Muon with learning rate {number(recipe.muon_learning_rate)}"
     cites = ("jordan2024muon", "sutskever2013momentum", *(["kingma2015adam"] if attention else []))
     return Statement(f"{kernels}, all other weights by {sgd}. {pace}{attention}", cites)
 
@@ -83,7 +83,7 @@ def _stopping(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
         f"{recipe.validation_patches} held-out cases"
     )
     if recipe.patience is None or not run.validation:
-        return Statement(f"{told}, and stopped nothing.") if run.validation else NOTHING
+        return Statement(f"{told}; there was no early stopping.") if run.validation else NOTHING
     return Statement(f"{told}; after {recipe.patience} validations without progress the learning rates fell at once.")
 
 
@@ -105,9 +105,7 @@ def _freezing(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
         return NOTHING
     parts = joined("what came from that model" if part == "taken" else part for part in recipe.freeze)
     until = number(recipe.freeze_until)
-    return Statement(
-        f"Up to the fraction {until} of the training, these parts of the network were kept as they began: {parts}."
-    )
+    return Statement(f"Up to the fraction {until} of the training, these parts of the network were frozen: {parts}.")
 
 
 def _curriculum(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:

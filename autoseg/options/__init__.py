@@ -81,8 +81,8 @@ class PlanOptions:
     Attributes:
         planner: the plan to prepare the cases for; default: fullres_3d, or slices_2d for 2D images
         preset: classic (default), or residual encoders m, l, xl
-        memory_gb: memory of the graphics card to plan for, in GB; default: the preset's own, 8 for classic
-        parity: make the decisions of nnU-Net, to the number
+        memory_gb: GPU memory to plan for, in GB; default: the preset's own, 8 for classic
+        parity: make exactly the decisions of nnU-Net
         dry_run: measure and plan, write nothing
         preprocess: stop after planning
     """
@@ -125,7 +125,7 @@ class TrainOptions:
         training: length, recipe and seed
         name: name of the run; default: plan and network
         start: start from the weights of this model
-        unseen: the model of --from, which does not say itself what it learned from, saw none of the validation cases
+        unseen: declare that the model of --from, which does not record its training cases, saw none of the validation cases
         dry_run: show what would be trained; start and write nothing
         explain: print each decision with its rule and numbers
         groups: with several folds, also give scores for each group in a column of a table, such as patients.csv:scanner
@@ -272,8 +272,8 @@ class SurfaceOptions:
             )
         if self.shared and self.decimate:
             raise AutosegError(
-                f"surfaces-shared: expected all triangles, as neighbours would lose other ones of their border, found decimate "
-                f"{self.decimate}. Leave --decimate out, or --surfaces-shared"
+                f"surfaces-shared: expected all triangles, since neighbours would lose different ones of their border, found "
+                f"decimate {self.decimate}. Leave --decimate out, or --surfaces-shared"
             )
 
     @property

@@ -53,7 +53,7 @@ class AttentionMaps:
             )
         if max(model.gates.values()) < SHUT:
             logger.warning(
-                f"{model.name}: the gates of its attention are all but shut (at most {max(model.gates.values()):.3f}), so its "
+                f"{model.name}: the gates of its attention are almost closed (at most {max(model.gates.values()):.3f}), so its "
                 "slots have learned little and look about as they did at random. Train with --set attention_rate=0.005 to "
                 "open them"
             )

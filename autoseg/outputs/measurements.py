@@ -46,7 +46,7 @@ class Measurements:
             meshes=found.surfaces(self.surfaces) if self.surfaces.formats else None,
             entropies=entropies(found.answer.logits, has_regions=labels.has_regions, temperatures=model.temperatures),
             agreements=found.answer.agreement,
-            remark="no agreement of folds: a single fold predicted" if one else "",
+            remark="no inter-fold Dice: only one fold predicted" if one else "",
         )
         return Written((), {"measurements": as_json(measured)})
 

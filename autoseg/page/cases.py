@@ -39,7 +39,7 @@ MEASURED = {  # names of measurements that say little without a word more
 UNITS = {"_mm2": "mm²", "_mm3": "mm³", "_mm": "mm", "_ml": "mL", "_percent": "%"}
 IN_BORDERS = {
     "gap_mean_mm": "mean gap, mm",
-    "gap_p95_mm": "95 %, mm",
+    "gap_p95_mm": "95th percentile, mm",
     "gap_max_mm": "largest, mm",
     "gap_mm3": "gap, mm³",
     "overlap_mm3": "overlap, mm³",

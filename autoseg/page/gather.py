@@ -98,7 +98,7 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
 def _of_study(folder: Path, found: StudyFindings) -> Page:
     """The Page of a study that has ended: what was compared and decided, and the cases as its model predicts them."""
     if not (folder / REPORT_FILE).is_file():
-        raise AutosegError(f"{folder}: this study has not ended. Give its command again, which goes on with it")
+        raise AutosegError(f"{folder}: this study is not finished. Give its command again, which continues it")
     report, dataset = read_report(folder / REPORT_FILE), folder.absolute().parent.name
     workspace = [folder, *folder.absolute().parents][:4][-1]
     about = workspace / "fingerprints" / dataset / "dataset.json"
@@ -288,7 +288,7 @@ def _reconstructed(name: str, folder: Path, record: CaseRecord, sources: _Source
     if found is None:
         notes.append(f"{Path(record.source).name}: the label map is not shown; --predicted DIR names its folder")
     elif digest_on_disk(found) not in record.inputs.values():
-        notes.append(f"{found.name}: is not the label map that surfaces and measurements were made of")
+        notes.append(f"{found.name}: is not the label map that surfaces and measurements were made from")
     truth = sources.map_of(name, sources.options.reference)
     case = _case(name, folder, sources.images_of(name, truth or found), truth, found, home=folder)
     return replace(case, record=replace(record, notes=tuple(notes)), called="labels")

@@ -226,20 +226,18 @@ def _draw(page: Page, case: PageCase, address: str, most: float) -> tuple[Markup
 def _notes(n_cases: int, scored: bool, has_viewer: bool, panel: Panel, n_coarse: int) -> tuple[str, ...]:
     notes, chosen = [], "worst" if scored else "first"
     if n_cases > MOST_PICTURED:
-        notes.append(f"Pictures are of the {MOST_PICTURED} {chosen} of {n_cases} cases.")
+        notes.append(f"Pictures show the {MOST_PICTURED} {chosen} of {n_cases} cases.")
     if n_coarse:
         notes.append(
             f"The pictures of {n_coarse} case{'s' * (n_coarse != 1)} are coarser than they could be, to keep the file small."
         )
     if n_cases and not has_viewer:
-        notes.append(
-            "Without the panel in three dimensions: the Python package ipyniivue, which brings the viewer, is missing."
-        )
+        notes.append("There is no 3D panel: the Python package ipyniivue, which provides the viewer, is not installed.")
     if panel.n_left_out or panel.n_coarse:
         n = len(panel.entries)
         shown = "all cases" if not panel.n_left_out else f"the {n} {chosen} cases" if n else "no cases"
         coarse = f", {panel.n_coarse} of them coarser than they could be" if panel.n_coarse else ""
-        notes.append(f"In the panel in three dimensions are {shown}{coarse}, to keep the file small.")
+        notes.append(f"The 3D panel shows {shown}{coarse}, to keep the file small.")
     return tuple(notes)
 
 

@@ -130,7 +130,7 @@ def recipe_section(record: RunRecord) -> Markup:
     """Every setting, in two columns."""
     task, names = record.fold.task, setting_names()  # files keep the names of earlier versions
     shown = [[names.get(name, name).replace("_", " "), _value(value)] for name, value in task.recipe.items()]
-    shown.append(["length asked for", ", ".join(f"{value:g} {name}" for name, value in task.length.items() if value)])
+    shown.append(["requested length", ", ".join(f"{value:g} {name}" for name, value in task.length.items() if value)])
     half = -(-len(shown) // 2)
     return render("recipe.html", settings=[Table(["setting", "value"], part) for part in (shown[:half], shown[half:])])
 
@@ -155,7 +155,7 @@ def data_section(fingerprint: Fingerprint, findings: Sequence[Finding], folders:
         ("training cases", len(fingerprint.cases)),
         ("channels", ", ".join(channel.name for channel in fingerprint.channels)),
         ("structures", ", ".join(fingerprint.structures)),
-        ("part left by cropping", f"{100 * fingerprint.relative_crop:.0f} % of the voxels, median"),
+        ("fraction left after cropping", f"{100 * fingerprint.relative_crop:.0f} % of the voxels, median"),
     )
     listed = [_finding(finding, folders) for finding in findings[:MOST_FINDINGS]]
     return render(

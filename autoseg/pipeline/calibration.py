@@ -59,7 +59,7 @@ def calibrate_model(
     if found is None:
         edges = "x".join(map(str, bundle.plan.patch_size))
         raise AutosegError(
-            f"{cases}: no scan is larger than the windows of {edges} voxels, so none can be spared. Give larger ones"
+            f"{cases}: no scan is larger than the windows of {edges} voxels, so no window can be skipped. Give larger scans"
         )
     store_windows(path, dict.fromkeys(bundle.folds, found))
     return found

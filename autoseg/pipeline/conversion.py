@@ -87,7 +87,7 @@ def convert(
     real = target.resolve()
     for folder in (source, *map(Path, chosen.get("also", ()))):
         if folder.resolve() in (real, *real.parents):
-            raise DatasetError(f"{target} lies in {folder}, which is never written to. Choose a folder outside")
+            raise DatasetError(f"{target} lies in {folder}, which is never written to. Choose a folder outside it")
     about = {"layout": layout, "mode": mode, "call": digest(asked)}  # without the folders of whoever made it
     journal = Journal.open(target / RECORD, about, DatasetError, formerly=asked)
     logger.info("%s found; reading", counted(len(found.cases), "case"))
@@ -97,7 +97,7 @@ def convert(
     bad = {finding.case for finding in findings if finding.severity == "error"}
     if "" in bad or (bad and not options.skip_bad):
         errors = sum(finding.severity == "error" for finding in findings)
-        remedy = "" if "" in bad else "\nMend the source, or leave these cases out with --skip-bad."
+        remedy = "" if "" in bad else "\nRepair the source, or leave these cases out with --skip-bad."
         raise DatasetError(f"{source} has {errors} errors; nothing was written\n{findings_table(findings)}{remedy}")
     good = [case for case in seen if case.case.id not in bad]
     if not any(case.case.part != "test" for case in good):

@@ -1,4 +1,4 @@
-"""Every step, from planning to the HTML report, on made-up scans."""
+"""Every step, from planning to the HTML report, on synthetic scans."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def evaluate(
     references = {case: references[case] for case in guesses}
     if not references:
         raise AutosegError(
-            f"no file of {predicted} has the name of a reference in {reference}; nothing to score. Name both alike"
+            f"no file of {predicted} has the name of a reference in {reference}; nothing to score. Give both the same name"
         )
     also = [path for path in guesses.values() if path.is_file()]  # values that no dataset.json names are structures too
     schema = known.labels if known else schema_of((predicted, reference), references, labels=options.labels, also=also)

@@ -82,12 +82,12 @@ def bring_coarse(step: BringCoarse, cases: Mapping[str, Case], runtime: Runtime)
     """Coarse labels of all cases, in the folder of the step, which is returned.
 
     Raises:
-        TrainingError: a case that no fold of the coarse stage held back, or that it could not predict.
+        TrainingError: a case that no fold of the coarse stage validated, or that it could not predict.
     """
     if lacking := sorted(set(cases) - set(step.predictions)):
         raise TrainingError(
-            f"no fold of the coarse stage held {', '.join(lacking[:4])} back, so there are no coarse labels of such cases to "
-            "learn from. Give folds in which each case is validated once"
+            f"no fold of the coarse stage has {', '.join(lacking[:4])} as validation cases, so there are no coarse labels of "
+            "these to train on. Give folds in which each case is validated once"
         )
     engine, on_done = LocalEngine(runtime.workers), runtime.progress("coarse labels", len(cases))
     outcomes = engine.map(step, list(cases.values()), name=lambda case: case.id, on_done=on_done)

@@ -266,7 +266,7 @@ def calibrate_fold(run: Run, task: FoldTask, fold: str) -> None:
     if not larger or fold in bundle.windows:
         return
     largest = sorted(larger, key=lambda case: math.prod(case.shape))[-MOST_CASES:]
-    logger.info("which windows can be spared, on %d validation cases", len(largest))
+    logger.info("finding which windows can be skipped, on %d validation cases", len(largest))
     predictor = Predictor(bundle, inference, device=str(run.device), scratch=run.folder)
     try:
         found = calibrate(predictor, (_input_of(case, task.plan) for case in largest))

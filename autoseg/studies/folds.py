@@ -65,6 +65,6 @@ def draw_splits(spec: DatasetSpec, scans: Sequence[CaseScan], workspace: Workspa
             write_json(path, {"patients": patients, "folds": folds}, seal=True)
     if len(splits) < FOLDS:
         logger.info(
-            "%d patients are as many folds, each with one patient for validation; five or more make five folds", len(splits)
+            "%d patients give as many folds, each with one patient for validation; five or more give five folds", len(splits)
         )
     return splits

@@ -100,7 +100,7 @@ def failed(lines: Sequence[str], status: int) -> bool:
 def last_words(lines: Sequence[str], status: int) -> str:
     """Why a process ended, from its status and what it said."""
     if status < 0:
-        return f"its process was killed by signal {-status}; that is how a want of memory (signal 9) shows itself"
+        return f"its process was killed by signal {-status}; signal 9 usually means that memory ran out"
     if status == 130:
         return "its training run was stopped; the same command goes on from there"
     begins = [i for i, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]

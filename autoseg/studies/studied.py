@@ -45,11 +45,11 @@ class Studied:
         """What ``study.md`` says, without folders of this machine: it is handed on."""
         lines = [self.comparison, "Decided:", ""]
         lines += [f"- {one.what}: {one.chosen}. {one.rule}. {one.numbers}".rstrip(". ") for one in self.record.decisions]
-        checks = [f"- {said}{'' if holds else '. This should not be'}" for said, holds in self.record.checks]
+        checks = [f"- {said}{'' if holds else '. This should not happen'}" for said, holds in self.record.checks]
         lines += ["", "Held to:", "", *checks] if checks else []
         lines += ["", f"Cross-validated, as the model {self.model.name} predicts:", "", self.report.table()]
         lines += [self.record.calibration.table(), ""] if self.record.calibration else []
         return "\n".join(lines)
 
     def summary(self) -> str:
-        return f"{self.text()}\nmodel: {self.model}\ntables and page: {self.folder}"
+        return f"{self.text()}\nmodel: {self.model}\ntables and report: {self.folder}"

@@ -179,7 +179,7 @@ def _loss(task: FoldTask, ranks: Ranks) -> Loss:
     loss = LOSSES[task.recipe.loss]
     if ranks.count > 1 and task.recipe.divide_batch and not can_be_divided(loss):
         raise TrainingError(
-            f"the loss {task.recipe.loss!r} takes no argument `whole`, so that a batch cannot be divided over {ranks.count} "
+            f"the loss {task.recipe.loss!r} takes no argument `whole`, so a batch cannot be divided over {ranks.count} "
             "devices. Give each a whole one (--set divide_batch=false), or another loss"
         )
     return partial(

@@ -65,14 +65,14 @@ class Recipe:
         learning_rate, weight_decay, clip_norm: of SGD with Nesterov momentum.
         muon_learning_rate: of Muon, which moves the kernels of the convolutions (``optimizers``); 0 leaves them to SGD.
         attention_rate: of Adam, which moves the slots, scales and gates of self-attention, while its matrices go with the
-            kernels; 0 leaves all to SGD, which hardly opens the gates in short runs. That is the default, because opened
-            they gained nothing where it was measured (docs/experiments/attention-open-gates.md); 0.005 opens them.
+            kernels; 0 leaves all to SGD, which hardly opens the gates in short runs. That is the default, because open
+            gates gained nothing where it was measured (docs/experiments/attention-open-gates.md); 0.005 opens them.
         momentum: of SGD and Muon; None fits it to the number of steps.
         warmup: fraction of the training over which the learning rate rises.
         constant_until: fraction up to which it is constant after that.
         power: of its fall to zero at the end.
         batch_size: None means the plan's.
-        cpu_batch_size: largest batch on a CPU, where many small steps win; None for no such limit.
+        cpu_batch_size: largest batch on a CPU, where many small steps are better; None for no such limit.
         cpu_width: fraction of the plan's features that its network has on a CPU, for the same reason.
         mirror: along the plan's axes, in training and in prediction; None for runs that are long enough (``is_mirrored``).
         patch_curriculum: patch sizes over the run. None for smaller ones until the rate falls, two thirds of the cost; on a CPU
@@ -82,28 +82,28 @@ class Recipe:
         foreground: fraction of patches centred on a labelled voxel, rounded to whole samples of a batch: of two, one for any
             fraction between 0.25 and 0.75. In a batch of one it is the probability.
         augmentation: name of an augmentation preset.
-        augmentation_free_epochs: length of the final phase without augmentation but mirroring, in passes through the voxels
+        augmentation_free_epochs: length of the final phase with no augmentation but mirroring, in passes through the voxels
             of all cases; 0 for none. It begins when the rate falls, at the earliest. A longer phase would overfit.
         restoration_weight: of the loss of the head that restores the image, beside the segmentation's; 0 for no such head,
             which is the default, because it takes time that a segmentation alone does not need
             (docs/experiments/restoration-noise-too.md).
-        restoration_rate: learning rate of the head's own Adam; it rises and falls with the other.
+        restoration_rate: learning rate of the head's own Adam; it rises and falls with that of the segmentation.
         restoration_every: every so many steps, one also trains the head, with degraded patches; 1 for all.
         restoration_detach: no gradient of the head reaches the features of the segmentation.
         restoration_warmup: fraction of the training over which its weight rises from 0.
-        ema: weights averaged over the steps are validated and shipped; the decay fits the number of steps.
+        ema: weights averaged over the steps are validated and saved; the decay fits the number of steps.
         validations: number of times that the validation loss is measured; None for 25, on a CPU for as many as cost little.
         validation_patches: largest number of validation cases for it, one patch each.
         patience: number of validations without progress after which the learning rate falls; None for never.
-        checkpoint_minutes: between two checkpoints.
+        checkpoint_minutes: minutes between two checkpoints.
         bf16: True, False, or None for a short probe of what is faster.
         freeze: parts of the network that are not trained at first, by the beginning of the names of their weights, such as
             ``encoder`` or ``encoder.stages.0``; ``taken`` for all that came unchanged from the model of ``--from``.
-        freeze_until: the fraction of the training until which they are not; 1 for all of it.
-        divide_batch: where several devices train together (``torchrun``), they divide the samples of one batch, and the
+        freeze_until: fraction of the training for which they stay frozen; 1 for all of it.
+        divide_batch: if several devices train together (``torchrun``), they divide the samples of one batch, and the
             training is that of one device; by default each takes a whole batch.
-        devices_exponent: then all learning rates are multiplied by this power of the number of devices: 0.5 for the square
-            root, 1 for a linear rule, 0 to leave them.
+        devices_exponent: by default, several devices multiply all learning rates by this power of their number: 0.5 for the
+            square root, 1 for a linear rule, 0 to leave the rates as they are.
     """
 
     name: str = "autoseg"
@@ -220,10 +220,10 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
             name = known.get(key)
             if name is None:
                 close = difflib.get_close_matches(key, known, n=1)
-                hint = f", perhaps {known[close[0]]!r} is meant" if close else ""
+                hint = f". Did you mean {known[close[0]]!r}?" if close else ""
                 raise RecordError(f"recipe: unknown setting {key!r}{hint}")
             if name in values:
-                raise RecordError(f"recipe: {given[name]!r} and {key!r} are one setting, give one of them")
+                raise RecordError(f"recipe: {given[name]!r} and {key!r} are the same setting, give one of them")
             values[name], given[name] = from_json(kinds[name], value, where=f"recipe.{key}"), key
         return replace(recipe, **values)
     except ValueError as fault:

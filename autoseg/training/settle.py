@@ -181,7 +181,7 @@ def choose_network(
     width = Decision(
         WIDTH,
         f"on a CPU {narrow.name} has {', '.join(map(str, narrow.features))} features (--set cpu_width=1 for the plan's)",
-        "many small steps win there over few large ones",
+        "many small steps train better there than few large ones",
         f"the plan's network has {', '.join(map(str, before))}",
     )
     return replace(plan, network=narrow), (*warnings, width)
@@ -221,7 +221,7 @@ def _about_batch(asked: Recipe, settled: Recipe, plan: Plan) -> tuple[Decision, 
     elif settled.batch_size == plan.batch_size:
         rule = "the plan says so"
     else:
-        rule = "many small steps win on a CPU over few large ones (--set cpu_batch_size=null for the plan's)"
+        rule = "on a CPU, many small steps train better than few large ones (--set cpu_batch_size=null for the plan's)"
     return (Decision(BATCH, f"batches of {settled.batch_size}", rule, f"planned: {plan.batch_size}"),)
 
 
@@ -281,7 +281,7 @@ def _settle_mirroring(plan: Plan, recipe: Recipe, epochs: float | None, device: 
     if not plan.mirror_axes:
         return plan, ()
     if is_mirrored(recipe, epochs, device):
-        return plan, (Decision(MIRRORING, f"mirrored along {axes}", "a long run gains by mirroring, or the recipe says so"),)
+        return plan, (Decision(MIRRORING, f"mirrored along {axes}", "a long run gains from mirroring, or the recipe says so"),)
     told = tuple(
         replace(d, chosen="none", rule=UNASKED, numbers=f"planned: {d.chosen}") if d is planned else d for d in plan.decisions
     )
@@ -308,12 +308,12 @@ def _settle_patches(recipe: Recipe, plan: Plan, length: Length, device: str) -> 
     if recipe.patch_curriculum is None:
         recipe = replace(recipe, patch_curriculum=CPU_CURRICULUM)
         sizes = ", then ".join(dict.fromkeys(" x ".join(map(str, stage.patch_size)) for stage in _patches(recipe, plan)))
-        rule = "small patches teach most of it in less time (--set patch_curriculum=[] for whole ones)"
+        rule = "small patches teach most in less time (--set patch_curriculum=[] for whole ones)"
         decisions.append(Decision(PATCHES, f"patches grow: {sizes} voxels", rule))
     if recipe.validations is None:
         count = _affordable_validations(recipe, plan, length)
         recipe = replace(recipe, validations=count)
-        rule = "as many as cost little (--set validations=N for others)"
+        rule = "as many as cost little time (--set validations=N for another number)"
         decisions.append(Decision(VALIDATIONS, f"the loss is validated {count} times", rule))
     return recipe, tuple(decisions)
 

@@ -121,7 +121,7 @@ def choose_fold(
             )
     silent = [name for name in names if not learned_from[name]]
     if unseen and silent:
-        return silent[0], f"as was said, it learned from none of the {len(held_back)} validation cases; the model does not say"
+        return silent[0], f"by --unseen, it learned from none of the {len(held_back)} validation cases; the model does not say"
     raise TrainingError(f"fold {fold} cannot start from {model}: {_refusal(learned_from, fold, held_back)}")
 
 
@@ -132,13 +132,13 @@ def _refusal(learned_from: Mapping[str, Collection[str]], fold: str, held_back: 
         return (
             f"the model does not say which cases its fold {silent[0]} learned from, as those of older versions do not, so the "
             f"scores of the {len(held_back)} validation cases might mean nothing. Repeat the command that trained the model, "
-            "which repeats no training but writes it down; or train the fold all, which holds nothing back; or, where it comes "
-            "from elsewhere and you know that it saw none of them, say --unseen"
+            "which trains nothing again but records the cases; or train the fold all, which has no validation cases; or, if it "
+            "comes from elsewhere and you know that it saw none of them, add --unseen"
         )
     seen = sorted(case for case, digest in held_back.items() if any(digest in found for found in learned_from.values()))
     return (
         f"its weights learned from validation cases of this fold, such as {seen[0]}, so their scores would mean nothing. "
-        f"Give a model that has the same fold {fold}, one of other cases, or train the fold all, which holds nothing back"
+        f"Give a model with the same fold {fold} or of other cases, or train the fold all, which has no validation cases"
     )
 
 
@@ -167,7 +167,7 @@ def load_matching(
     taken = tuple(name for name, one in found.items() if not one.how)
     adapted = {name: one.how for name, one in found.items() if one.how}
     if not found:
-        raise TrainingError("none of the model's weights fits this network. Use --network and --plan as it was trained with")
+        raise TrainingError("none of the model's weights fits this network. Use the --network and --plan of its training run")
     left = {name: _why_left(name, tensor, own, scaling) for name, tensor in weights.items() if name not in found}
     network.load_state_dict({**own, **{name: one.tensor for name, one in found.items()}})
     new = tuple(name for name in own if name not in found)
@@ -194,8 +194,8 @@ def _why_left(name: str, tensor: torch.Tensor, own: State, scaling: Collection[s
     if name not in own:
         return "this network has no such tensor"
     if own[name].shape != tensor.shape:
-        return "this network's has another shape"
-    return "it says other structures"
+        return "its shape differs in this network"
+    return "it belongs to other structures"
 
 
 def _by_reason(told: Mapping[str, str]) -> dict[str, list[str]]:
@@ -227,7 +227,7 @@ def frozen_parameters(
             raise TrainingError(f"freeze: no weight's name begins with {part!r}. There are: {parts}, and parts of these")
         chosen |= found
     if named and len(chosen) == len(named):
-        raise TrainingError("freeze: nothing of the network is left to be trained. Freeze fewer parts")
+        raise TrainingError("freeze: no part of the network is left to train. Freeze fewer parts")
     return tuple(named[name] for name in sorted(chosen))
 
 

@@ -7,7 +7,7 @@ made for masks with mistakes that are put in on purpose.
 """
 
 # %%
-# Four scans of made-up abdomens. Each mask is the truth with a mistake: moved, too large, a kidney missed, or none.
+# Four scans of synthetic abdomens. Each mask is the truth with one mistake (moved, too large, a kidney missed) or with none.
 
 import shutil
 import tempfile
@@ -37,7 +37,7 @@ for case, mistake in MISTAKES.items():
 shutil.copy(raw / "dataset.json", place / "predicted")
 
 # %%
-# One of them, beside the truth.
+# One of the masks, beside the truth.
 
 case = "phantom_002"
 scan = read_volume(raw / "imagesTr" / f"{case}_0000.nii.gz").data[0]
@@ -61,7 +61,7 @@ report = evaluate(raw / "labelsTr", place / "predicted", place / "scores")
 print(report.table())
 
 # %%
-# And the page. The worst case comes first.
+# And the report. The worst case comes first.
 
 
 class Shown:
@@ -71,7 +71,7 @@ class Shown:
         address = "../report-of-phantoms.html"
         return (
             f'<p><a href="{address}">Open the report on a page of its own</a></p>'
-            f'<iframe src="{address}" title="Report of four made-up abdomens" style="width:100%; height:36rem"></iframe>'
+            f'<iframe src="{address}" title="Report of four synthetic abdomens" style="width:100%; height:36rem"></iframe>'
         )
 
 

@@ -2,12 +2,12 @@
 What does a resampled mask look like?
 =====================================
 
-Slices that lie far apart leave steps in a mask. A finer grid does not take them away by itself: the nearest voxel repeats
+Slices that lie far apart leave steps in a mask. A finer grid alone does not remove them: the nearest voxel repeats
 each slice. ``isotropic_labels`` interpolates the shape of every structure instead.
 """
 
 # %%
-# A scan of a made-up abdomen, with slices of 6 mm and pixels of 1.5 mm. It is cut from front to back through a kidney.
+# A scan of a synthetic abdomen, with slices of 6 mm and pixels of 1.5 mm. It is cut from front to back through a kidney.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,7 +22,7 @@ scan, labels = draw_phantom(np.random.default_rng(3), (6.0, 1.5, 1.5))
 print(labels.geometry)
 
 # %%
-# The same box with cubic voxels: once by the nearest voxel, once by the shapes.
+# The same box with cubic voxels: once from the nearest voxel, once interpolated by shape.
 
 cubic = labels.geometry.isotropic()
 nearest = resample_image(labels.data[None].astype(np.float32), labels.geometry, cubic, (0, 0, 0))[0].astype(np.uint8)
@@ -48,7 +48,7 @@ for axis, (title, data, geometry) in zip(axes, shown, strict=True):
     axis.set_axis_off()
 
 # %%
-# Volumes become a little smaller, as the ends of the structures are round now. This counts for small structures most.
+# Volumes become a little smaller, since the ends of the structures are now round. This matters most for small structures.
 
 
 def volumes_ml(volume: LabelVolume) -> list[float]:

@@ -28,7 +28,7 @@ labels = LabelVolume(data, geometry)
 groups = {"left": (1,), "right": (2,), "core": (3,)}
 
 # %%
-# Both kinds of surfaces, cut at one height. On the left, lines of two colours lie apart. On the right, they are one line.
+# Both kinds of surfaces, cut at the same height. On the left, lines of two colours lie apart. On the right, they are one line.
 
 
 def cut(mesh: SurfaceMesh, z_mm: float) -> np.ndarray:
@@ -52,7 +52,7 @@ for axis, (title, meshes) in zip(axes, kinds.items(), strict=True):
     axis.set(title=title, aspect="equal", xlim=(7, 24), ylim=(7, 24), xlabel="mm", ylabel="mm")
 
 # %%
-# What ``borders.csv`` would say.
+# What ``borders.csv`` would show.
 
 for title, meshes in kinds.items():
     for border in measure_borders(labels, groups, meshes):

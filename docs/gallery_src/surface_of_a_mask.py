@@ -40,7 +40,7 @@ for place, (title, mesh) in enumerate((("marching cubes on voxels", stepped), ("
     axis.set_axis_off()
 
 # %%
-# The numbers. Surfaces that are made from the scores of a network are nearer still: scores say where between two voxels the
+# The numbers. Surfaces that are made from the logits of a network are closer still: logits show where between two voxels the
 # border runs.
 
 volume, area = 4 / 3 * np.pi * radius_mm**3, 4 * np.pi * radius_mm**2

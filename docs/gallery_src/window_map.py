@@ -1,13 +1,13 @@
 """
-How does a window map spare work?
-=================================
+How does a window map save work?
+================================
 
 A network sees a scan through windows that overlap by half. With adaptive windows, they first lie side by side. Overlapping
 ones follow only where the first pass is in doubt: at borders, at seams, and where two windows disagree.
 """
 
 # %%
-# No network is trained here. Smooth scores of the truth stand in for one: how far each voxel lies within its structure.
+# No network is trained here. Smooth scores computed from the truth replace it: how far each voxel lies within its structure.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -79,5 +79,5 @@ for axis, (title, picture) in zip(axes, pictures.items(), strict=True):
 figure.colorbar(image, ax=axes, label="windows that see a voxel", shrink=0.7)
 
 # %%
-# How much a real network gains hangs on the scan and on the network. ``autoseg model calibrate`` measures it for yours, and
+# How much a real network gains depends on the scan and on the network. ``autoseg model calibrate`` measures it for yours, and
 # what it costs in Dice.

@@ -58,8 +58,8 @@ def test_what_is_no_scan_is_told_once(inbox, tmp_path, caplog):
     assert [keys(inbox, now) for now in (0, 20, 200)] == [[], [], []]
     assert sorted(caplog.messages) == [
         "left out: b_0000.nii.gz: in a subfolder, where only DICOM series are looked for",
-        "left out: slice.dcm: no DICOM image that can be read",
-        "left out: view.png: a picture, which the model does not know",
+        "left out: slice.dcm: not a readable DICOM image",
+        "left out: view.png: a picture, which the model does not take",
     ]
 
 

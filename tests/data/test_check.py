@@ -124,7 +124,7 @@ def test_patients_guessed_from_names_are_a_note_once(make_folder):
         folder.add(case)
     (finding,) = check_dataset(folder.read())
     assert (finding.severity, finding.case, finding.code) == ("note", "", "patients-guessed")
-    assert "4 cases are taken to be of 2 patients" in finding.message
+    assert "4 cases belong to 2 patients" in finding.message
     folder.json["patients"] = {case.id: case.patient for case in folder.read().training}
     folder.json["patients"] = {case: f"named {patient}" for case, patient in folder.json["patients"].items()}
     assert check_dataset(folder.read()) == ()
@@ -159,7 +159,7 @@ def test_names_that_would_leave_too_few_patients_are_a_note(make_folder):
         folder.add(f"study2_scan_{number}")
     (finding,) = check_dataset(folder.read())
     assert (finding.severity, finding.code) == ("note", "patients-guessed")
-    assert "each of 6 cases is taken to be a patient of its own" in finding.message
+    assert "each of 6 cases counts as a patient of its own" in finding.message
 
 
 def test_files_that_a_list_leaves_out_are_no_findings(make_folder):
@@ -243,7 +243,7 @@ def test_a_value_that_may_be_in_labels_that_cannot_be_read_is_not_to_be_taken_ou
     assert said() == [(f"{message}3", "Take it out of labels if it is not used.")]
     path = folder.label_path("case_2")
     path.write_bytes(path.read_bytes()[:-20])
-    assert said() == [(f"{message}2, and the labels of 1 more could not be read", "Mend those labels first.")]
+    assert said() == [(f"{message}2, and the labels of 1 more could not be read", "Repair those labels first.")]
 
 
 def test_the_background_is_not_to_be_taken_out(make_folder):

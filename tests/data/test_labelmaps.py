@@ -93,7 +93,7 @@ def test_a_segmentation_that_was_made_of_the_map_beside_it_is_no_map_until_it_is
     record = {"made_by": "autoseg predict", "outputs": {"P1.nrrd": "0", "P1.seg.nrrd": "1"}}
     (tmp_path / "P1.json").write_text(json.dumps(record))
     found = find_label_maps(tmp_path)
-    assert (found.maps, found.left_out) == ({"P1": plain}, ("P1.seg.nrrd: made of the label maps beside them",))
+    assert (found.maps, found.left_out) == ({"P1": plain}, ("P1.seg.nrrd: made from the label maps beside them",))
     write(derived)
     assert label_maps(tmp_path) == {"P1": derived}
 

@@ -184,7 +184,7 @@ def test_files_of_a_case_whose_axes_run_otherwise_are_turned_to_the_image_and_th
     turned = scan_one(folder)
     assert codes(turned, "note") == ["reader-note", "reader-note"]
     assert turned.findings[1].message == (
-        "case_1.nii.gz: the axes run PRI, those of the scan SAR. The voxels are the same, and were turned to the scan."
+        "case_1.nii.gz: the axes run PRI, those of the scan SAR. The voxels are the same, and were reoriented to the scan."
     )
     assert (turned.label_counts, turned.contents) == (straight.label_counts, straight.contents), "voxel by voxel"
     assert (read_volume(case.images).data[1] == image.data[0]).all()

@@ -78,7 +78,7 @@ def test_files_of_two_formats_are_refused_unless_they_are_the_same_scans(tmp_pat
     for ending, other in ((".nii.gz", "nrrd"), (".nrrd", "nii.gz")):
         found = find_inputs(same, channels=CT, file_ending=ending)
         assert (names(found), found.ending) == ([[f"P1{ending}"], [f"P2{ending}"]], ending)
-        assert f"P1.{other}, P2.{other}: the scans lie there as" in found.left_out[0]
+        assert f"P1.{other}, P2.{other}: the scans also lie there as" in found.left_out[0]
 
 
 def test_packed_and_plain_files_of_one_format_are_cases_alike(tmp_path):
@@ -201,7 +201,7 @@ def test_notes_of_series_and_aliases_are_told(tmp_path):
     found = find_inputs(tmp_path / "in", channels=CT)
     (case,) = ids(found)
     assert f"{case}: 1 single images of another size or orientation were left out." in found.notes
-    assert found.told == (f"{folder}: gives away the patient; its case is called {case}",)
+    assert found.told == (f"{folder}: identifies the patient; its case is called {case}",)
     assert found.ending == ".nii.gz"
     assert not any(str(tmp_path) in sentence for sentence in (*found.notes, *found.left_out))
     with pytest.raises(AutosegError, match=r"needs 2 channels \(T1, T2\)"):

@@ -97,7 +97,7 @@ def test_a_value_that_no_reference_has_is_scored_where_nobody_says_what_values_m
     text = report.table()
     assert "- in references alone: label 1 (value 1)" in text
     assert "- in predictions alone: label 5 (value 5)" in text
-    assert "where another tool numbers the structures otherwise, renumber its maps" in text
+    assert "if another tool numbers the structures differently, renumber its maps" in text
     assert "in predictions alone: label 5 (value 5)" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 

@@ -390,7 +390,7 @@ INPUTS: dict[str, BadInput] = {
         described(channel_names={"CT": "0"}), "dataset.json", "must number the channels from 0", "{'CT': '0'}", "such as"
     ),
     "labels turned round": BadInput(
-        described(labels={"0": "background", "1": "first"}), "dataset.json", "", "the older form", "turn it round"
+        described(labels={"0": "background", "1": "first"}), "dataset.json", "", "the older form", "swap it"
     ),
     "no labels": BadInput(described(labels={"background": 0}), "dataset.json", "", "no structure besides background", ""),
     "a value twice": BadInput(
@@ -418,13 +418,13 @@ INPUTS: dict[str, BadInput] = {
         verified(lambda f: f.label_path("b").unlink()), "b: ", "b.nii.gz", "found no such file", "Add the label", 1
     ),
     "label on another grid": BadInput(
-        verified(shifted_label), "b: ", "the grid of the image", "up to 3 voxels apart", "resample one onto the other", 1
+        verified(shifted_label), "b: ", "the grid of the image", "up to 3 voxels apart", "resample one to the grid", 1
     ),
     "value that nobody declared": BadInput(
         verified(label_of(9)), "b: ", "among [0, 1, 2]", "found 9 in 480 voxels", "Name the values", 1
     ),
     "nothing labelled": BadInput(
-        verified(label_of(0)), "b: ", "expected labelled structures", "found only 0", "else label it", 0
+        verified(label_of(0)), "b: ", "expected labelled structures", "found only 0", "otherwise label it", 0
     ),
     "image with NaN": BadInput(
         verified(image_of(float("nan"))), "b: ", "finite intensities", "found 1 of 480 voxels", "Export the image again", 1

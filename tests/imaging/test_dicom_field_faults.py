@@ -127,7 +127,7 @@ def test_rounding_does_not_split_a_series(tmp_path, draw, which):
     np.testing.assert_array_equal(content.data[0], values)
     assert content.geometry.matches(exact, 1e-3)
     (note,) = content.notes
-    assert "of a pixel at the far corner, as rounding makes them; those with the most digits are taken" in note
+    assert "of a pixel at the far corner, as after rounding; those with the most digits are used" in note
     labels = LabelVolume((content.data[0] > 0).astype(np.uint8), content.geometry)
     write_seg(tmp_path / "seg", found.series[0], labels, {"a": (1,)}, **WAYS)
     assert read_geometry(tmp_path / "exact").matches(labels.geometry, 1e-3)
@@ -170,11 +170,11 @@ def test_monochrome1_is_said_and_turned_round_as_simpleitk_does_where_asked(tmp_
     np.testing.assert_array_equal(stored.data[0], 2 * values.astype(float) - 100)
     (note,) = stored.notes
     assert "MONOCHROME1" in note
-    assert "SimpleITK, ITK and 3D Slicer turn them round" in note
+    assert "SimpleITK, ITK and 3D Slicer invert them" in note
     (series,) = find_series(folder, inverts=True).series
     turned = read_file(series)
     np.testing.assert_array_equal(turned.data[0], by_simpleitk(folder)[0])
-    assert "turned round" in turned.notes[0]
+    assert "inverted" in turned.notes[0]
     assert turned.digest != stored.digest
     assert digest_on_disk(series) == turned.digest
 
@@ -238,7 +238,7 @@ def test_a_deflated_file_that_unpacks_beyond_all_measure_is_left_out(tmp_path, d
     raw = path.read_bytes()
     path.write_bytes(raw[: 144 + int.from_bytes(raw[140:144], "little")] + packed.compress(bytes(1 << 25)) + packed.flush())
     assert path.stat().st_size < 1 << 17
-    assert "1 file closed, damaged or no DICOM" in find_series(tmp_path).left_out[0]
+    assert "1 file closed, damaged, or not DICOM" in find_series(tmp_path).left_out[0]
     with pytest.raises(FileError, match="unpacks to more than 1 MiB"):
         dicom_file.open_dataset(path)
 

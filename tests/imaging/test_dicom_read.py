@@ -155,7 +155,7 @@ def test_colours_are_three_channels_and_palettes_are_refused(tmp_path):
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelData = 8, 8, 7, values[z].tobytes()
         draw.save(ds, tmp_path / "rgb" / f"{z}.dcm")
     np.testing.assert_array_equal(read_file(tmp_path / "rgb").data, np.moveaxis(values, -1, 0))
-    with pytest.raises(FileError, match="numbers of colours in a palette"):
+    with pytest.raises(FileError, match="indices of a colour palette"):
         read_file(draw.write_series(tmp_path / "palette", grey, PhotometricInterpretation="PALETTE COLOR"))
 
 
@@ -327,7 +327,7 @@ def test_other_objects_and_other_files_are_passed_over(tmp_path):
     assert len(found.series) == 1
     assert found.left_out == (
         "1 DICOM files that are no images (SEG)",
-        "1 file closed, damaged or no DICOM in spite of the name, such as empty.dcm",
+        "1 file closed, damaged, or not DICOM despite the name, such as empty.dcm",
     )
 
 

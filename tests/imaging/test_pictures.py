@@ -243,7 +243,7 @@ def test_where_white_is_zero_an_image_is_turned_round_and_a_label_is_not(tmp_pat
     numbers = np.array([[0, 1, 2]], np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", numbers, photometric="miniswhite")
     assert read_file(tmp_path / "a.tif").data[0, 0].tolist() == [[255, 254, 253]]
-    assert "turned round" in read_file(tmp_path / "a.tif").notes[0]
+    assert "inverted" in read_file(tmp_path / "a.tif").notes[0]
     assert read_label_volume(tmp_path / "a.tif").data[0].tolist() == [[0, 1, 2]]
 
 

@@ -95,7 +95,7 @@ def test_windows_are_called_the_default_only_where_predict_takes_them(tmp_path: 
         told = found.summary(labels.structures)
         taken = doubt_of(store_windows(tmp_path / "m", {"0": found}), options()) is not None
         assert told.endswith("used by default") == taken
-        assert ("nothing is known of them" in told) == ("cube" not in difference)
+        assert ("nothing is known about them" in told) == ("cube" not in difference)
 
 
 def test_a_result_hangs_on_its_windows(tmp_path: Path) -> None:

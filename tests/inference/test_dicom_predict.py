@@ -206,14 +206,14 @@ def test_results_and_page_do_not_name_the_patient(place, tools, draw, capsys):
     (place / "in" / "QX 990017" / "Quirin gap" / "005.dcm").unlink()
     assert predict(place, place / "in") == 1
     (case,) = (path.name.removesuffix(".nii.gz") for path in (place / "out").glob("*.nii.gz"))
-    assert f"{folder}: gives away the patient; its case is called {case}" in capsys.readouterr().err
+    assert f"{folder}: identifies the patient; its case is called {case}" in capsys.readouterr().err
     (place / "truth").mkdir()
     write_label_volume(LabelVolume(mask * np.uint8(7), read_file(folder).geometry), place / "truth" / f"{case}.nii.gz")
     assert predict(place, place / "in", "--reference", str(place / "truth")) == 1
     assert "0 predicted, 1 were done already, 1 failed" in capsys.readouterr().out
     texts = {path.name: path.read_text().lower() for path in (place / "out").iterdir() if path.suffix in TEXTS}
     assert {"run.json", "metrics.json", "metrics.csv", "report.html", f"{case}.json"} <= set(texts)
-    assert "called after its study" in texts["report.html"]
+    assert "named after its study" in texts["report.html"]
     for name, text in texts.items():
         assert not re.search("xylander|quirin|990017", text), name
     for name in ("run.json", f"{case}.json"):

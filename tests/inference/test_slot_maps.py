@@ -124,7 +124,7 @@ def test_who_asks_for_maps_is_told_where_the_gates_never_opened(place, caplog, s
     predictor = Predictor(place / "model", options, device="cpu")
     for output in asked_outputs(PredictOptions(attention_maps=slots), ".nii.gz"):
         output.check(predictor.facts)
-    told = "the gates of its attention are all but shut (at most 0.000)" in caplog.text
+    told = "the gates of its attention are almost closed (at most 0.000)" in caplog.text
     assert told == ("--set attention_rate=0.005" in caplog.text) == (shut and slots > 0)
 
 

@@ -160,7 +160,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         cut_checkpoint,
         "checkpoint_final.pth: expected a whole checkpoint, as torch 1.6 and later save it",
     ),
-    "a placeholder for a checkpoint": (text_for_a_checkpoint, "found: a pointer of Git LFS, which stands for the file"),
+    "a placeholder for a checkpoint": (text_for_a_checkpoint, "found: a Git LFS pointer instead of the file"),
     "an empty checkpoint": (an_empty_checkpoint, "checkpoint_final.pth: expected a whole checkpoint, as torch 1.6 and later"),
     "and it says so": (an_empty_checkpoint, "found: an empty file"),
     "a second fold cut short": (a_second_fold_cut_short, "fold_1/checkpoint_final.pth: expected a whole checkpoint"),
@@ -168,11 +168,11 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no plans": (without_plans, "plans.json: is missing. Give the results folder with plans.json"),
     "a fold without plans": (lambda folder: without_plans(folder) / "fold_0", "plans.json: is missing"),
     "a zip without plans": (lambda folder: zipped(without_plans(folder)), "expected one results folder in it, with plans.json"),
-    "plans of another configuration": (plans_of_2d, "it has 2d. Take the plans.json that nnU-Net wrote beside this fold"),
+    "plans of another configuration": (plans_of_2d, "it has 2d. Use the plans.json that nnU-Net wrote beside this fold"),
     "no channel names": (lambda folder: described(folder, channel_names=None), "expected channel_names such as {'0': 'CT'}"),
     "a channel more": (
         lambda folder: described(folder, channel_names={"0": "T1", "1": "T2"}),
-        "2 channels, but 1 normalization_schemes and 1 entries of use_mask_for_norm. Take the dataset.json and the plans.json",
+        "2 channels, but 1 normalization_schemes and 1 entries of use_mask_for_norm. Use the dataset.json and the plans.json",
     ),
     "a label less": (
         lambda folder: described(folder, labels={"background": 0, "left": 1}),

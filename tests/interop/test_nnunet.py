@@ -259,7 +259,7 @@ def test_networks_that_are_not_ours_are_refused(results, argument, message):
         ({"inference_allowed_mirroring_axes": "all"}, "how nnUNetTrainer mirrored is not known"),
         ({"trainer_name": None}, "expected trainer_name"),
         ({"init_args": {}}, "expected trainer_name and the configuration"),
-        ({"init_args": {"configuration": "2d"}}, "no configuration '2d' to be found; it has 3d_fullres"),
+        ({"init_args": {"configuration": "2d"}}, "there is no configuration '2d'; it has 3d_fullres"),
         ({"network_weights": None}, "it has no network_weights"),
     ],
 )

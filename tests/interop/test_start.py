@@ -35,7 +35,7 @@ def test_it_starts_a_fold_with_validation_cases_only_where_somebody_vouches_for_
     with pytest.raises(TrainingError, match="--unseen"):
         start_of(bundle, "0", ("case",), IMAGES)
     start = start_of(bundle, "0", ("case",), IMAGES, unseen=True)
-    assert "as was said" in start.source.why
+    assert "by --unseen" in start.source.why
     assert learned_from(("case",), IMAGES, start) == (), "what it learned from is still not known"
 
 

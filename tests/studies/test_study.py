@@ -126,8 +126,8 @@ def test_a_study_leaves_one_model_with_its_decisions(place: Path, tmp_path: Path
     assert "| site | structure |" in (folder / "metrics.md").read_text()
     page = (folder / "report.html").read_text()
     assert "By site" in page
-    for heading in ("Configurations", "Decided", "Ensembles that were considered", "Calibration", "minus the others"):
-        assert f"<h3>{heading}" in page or heading in page.split("<h3>Decided")[0]
+    for heading in ("Configurations", "Decisions", "Ensembles that were considered", "Calibration", "minus the others"):
+        assert f"<h3>{heading}" in page or heading in page.split("<h3>Decisions")[0]
     assert all(decision["what"] in page for decision in record["decisions"])
     assert page.count("percentage points on average (expected calibration error)") == page.count('<article class="case"')
     assert str(place) not in page

@@ -110,7 +110,7 @@ def test_structures_are_known_by_name_and_others_start_anew():
 
 def test_heads_without_a_structure_in_common_are_left_although_their_shape_fits():
     _, _, transfer = take(SPEC, Meaning(OLD.channels, ("whole", "core", "edge")))
-    assert transfer.left["decoder.heads.0.weight"] == "it says other structures"
+    assert transfer.left["decoder.heads.0.weight"] == "it belongs to other structures"
 
 
 @torch.no_grad()

@@ -74,13 +74,13 @@ def test_tensors_of_another_shape_or_name_are_left_each_with_its_reason():
     before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
     transfer = load_matching(new, {**old.state_dict(), "extra": torch.zeros(1)}, SOURCE)
     assert transfer.left["extra"] == "this network has no such tensor"
-    shapes = [name for name, why in transfer.left.items() if "another shape" in why]
+    shapes = [name for name, why in transfer.left.items() if "its shape differs" in why]
     assert shapes
     assert all("heads" in name for name in shapes)
     assert set(transfer.new) == set(new.state_dict()) - set(transfer.taken)
     assert all(torch.equal(new.state_dict()[name], before[name]) for name in transfer.new)
     assert f"{len(transfer.taken)} of {len(before)} tensors" in str(transfer)
-    assert "another shape" in str(transfer)
+    assert "its shape differs" in str(transfer)
 
 
 def test_a_model_of_which_nothing_fits_is_refused():

@@ -113,7 +113,7 @@ def _case(
     masks = [(match[1], path) for path in labels if (match := re.search(r"_label-([^_]+)_mask\.", path.name))]
     if len(maps) > 1 or len(dict(masks)) < len(masks):
         found = ", ".join(str(path) for path in maps or labels)
-        remedy = "Say whose labels count with --derivative NAME."
+        remedy = "Choose whose labels to use with --derivative NAME."
         findings.append(error(case, "label-count", f"expected one label, found {found}", remedy))
     if any(finding.severity == "error" for finding in findings):
         return [], findings
@@ -135,7 +135,7 @@ def _names(cases: Sequence[FoundCase], tables: Sequence[Path], findings: list[Fi
         for value, name in read[table].items() if table else ():
             if known.setdefault(value, name) != name:
                 message = f"{table}: expected {value} to be {known[value]} as for other maps, found {name}"
-                findings.append(error(case.id, "label-name", message, "Say what the values mean with --names FILE."))
+                findings.append(error(case.id, "label-name", message, "Name the values with --names FILE."))
     return known
 
 

@@ -68,7 +68,7 @@ def find(
     elif not source.is_dir():
         raise DatasetError(f"{source}: there is no such folder or table. Correct the path")
     elif labels is None:
-        raise DatasetError(f"{source}: expected also a folder of labels, found none. Say where it is with --labels DIR")
+        raise DatasetError(f"{source}: expected also a folder of labels, found none. Give it with --labels DIR")
     elif not Path(labels).is_dir():
         raise DatasetError(f"{labels}: expected the folder of labels, found no such folder. Correct the path of --labels")
     else:
@@ -81,7 +81,7 @@ def find(
     channels = tuple(channels or named or guess_channels(cases))
     if channels == ("image",):
         message = 'the channel is called "image", so that each scan is scaled by itself'
-        findings.append(Finding("note", "", "channel-name", message, "Say --channels CT for CT in Hounsfield units."))
+        findings.append(Finding("note", "", "channel-name", message, "Give --channels CT for CT in Hounsfield units."))
     return FoundDataset(
         channels=channels,
         cases=tuple(cases),

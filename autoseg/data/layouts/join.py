@@ -76,7 +76,7 @@ def _one_of(channels: Sequence[tuple[str, ...]], sets: Sequence[DatasetSpec]) ->
         if names != channels[0]:
             raise DatasetError(
                 f"{one.folder}: expected the channels {', '.join(channels[0])}, as in {sets[0].folder}, found "
-                f"{', '.join(names)}. Where they mean the same give their names with --channels A,B"
+                f"{', '.join(names)}. If they mean the same, give their names with --channels A,B"
             )
     return channels[0]
 
@@ -120,6 +120,6 @@ def _alike(structures: Sequence[str]) -> list[Finding]:
         other = seen.setdefault("".join(filter(str.isalnum, name.lower())), name)
         if other != name:
             message = f"{other!r} and {name!r} are two structures here"
-            remedy = "Where they are one give them one name in the data sets."
+            remedy = "If they are the same, give them the same name in the data sets."
             found.append(Finding("warning", "", "structure-names", message, remedy))
     return found

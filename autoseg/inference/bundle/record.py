@@ -25,7 +25,7 @@ COARSE, BESIDE = "coarse", "beside"  # folders of a model within a model
 FORMAT = "autoseg model 1"
 SCHEMA = 3  # 2: what folds learned from, rules for labels; 3: scans, a coarse stage, windows, temperatures, networks
 FOLD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-AGAIN = "Copy the model again from where it comes from."
+AGAIN = "Copy the model again from its source."
 
 
 def weight_name(fold: str) -> str:
