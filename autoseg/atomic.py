@@ -7,6 +7,7 @@ that is killed leaves such a folder behind; whoever next writes beside it takes 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from autoseg.errors import FileError
 from autoseg.room import check_writable, told_when_full
 
-__all__ = ["draft_folder", "remove_leftovers", "replacing", "write_alone"]
+__all__ = ["DRAFTS", "draft_folder", "making_folder", "remove_leftovers", "replacing", "write_alone"]
 
 DRAFTS = ".writing-"
 LOCK = ".lock"
@@ -51,6 +52,17 @@ def replacing(path: Path | str, needed_bytes: int = 0) -> Iterator[Path]:
                 os.replace(part, path.parent / part.name)
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def making_folder(folder: Path) -> Iterator[Path]:
+    """A path of the same name in a fresh folder beside ``folder``, which is not there yet; what is made there moves into place
+    at the end as a whole, so that a kill leaves nothing that looks like somebody's. Missing parent folders are made."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent)
+    with draft_folder(folder.parent) as draft:
+        yield draft / folder.name
+        (draft / folder.name).rename(folder)
 
 
 def write_alone(path: Path, text: str) -> None:
@@ -98,7 +110,9 @@ def draft_folder(parent: Path) -> Iterator[Path]:
 def _discard(folder: Path, lock: BaseFileLock) -> None:
     """Take away a draft folder that is held; its lock last, so that a kill leaves what can be recognised."""
     for part in folder.iterdir():
-        if part.name != LOCK:
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        elif part.name != LOCK:
             part.unlink(missing_ok=True)
     lock.release()
     with suppress(OSError):  # somebody else may be taking it away

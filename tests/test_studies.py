@@ -114,10 +114,24 @@ def test_a_run_is_finished_only_where_it_is_this_very_training(setup, tmp_path):
     run = replace(compared_run(setup, "fcn"), folder=tmp_path)
     (tmp_path / "validation").mkdir()
     write_report(summarise([], LABELS), tmp_path / "validation")
+    (tmp_path / "report.html").touch()
     for identity, finished in ((digest(run.task), True), ("settled by another rule", False)):
         state = LoopState(identity=identity, steps_expected=2, bf16=False, finished=True)
         save_checkpoint(tmp_path / "checkpoint.safetensors", state, torch.nn.Linear(1, 1), {}, [])
         assert is_finished(run) is finished
+
+
+def test_a_run_that_was_killed_between_its_scores_and_its_page_is_not_finished(setup, tmp_path):
+    run = replace(compared_run(setup, "fcn"), folder=tmp_path)
+    (tmp_path / "validation").mkdir()
+    state = LoopState(identity=digest(run.task), steps_expected=2, bf16=False, finished=True)
+    save_checkpoint(tmp_path / "checkpoint.safetensors", state, torch.nn.Linear(1, 1), {}, [])
+    write_report(summarise([], LABELS), tmp_path / "validation")
+    assert not is_finished(run)
+    (tmp_path / "report.html").touch()
+    assert is_finished(run)
+    (tmp_path / ".writing-x").mkdir()  # else it would stay for ever
+    assert not is_finished(run)
 
 
 def test_a_first_training_looks_through_the_data_and_prepares_them_once(setup, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from autoseg.data.dataset import Case
 from autoseg.data.sources import NUMBER
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import FORMATS, PICTURES, ending_of, series_in, tell_series
-from autoseg.imaging.tree import files_under
+from autoseg.imaging.tree import files_under, is_closed, told_closed
 from autoseg.names import case_name
 
 __all__ = ["Arrival", "Inbox"]
@@ -78,7 +78,7 @@ class Inbox:
 
     def arrived(self, now: float) -> Iterator[Arrival]:
         """The scans that are complete at ``now`` (seconds of a monotonic clock) and not in ``handled``."""
-        stamps = _stamps(self.folder)
+        stamps = _stamps(self.folder, lambda fault: self._tell(told_closed(fault)))
         self._since = {
             path: known if (known := self._since.get(path)) and known[0] == stamp else (stamp, now)
             for path, stamp in stamps.items()
@@ -106,7 +106,7 @@ class Inbox:
                 if told:
                     series[told[0]].append(path)
                     wanted[told[0]] = max(told[1], wanted.get(told[0], 0))
-                elif path.suffix.lower() in (".dcm", ".ima"):
+                elif path.suffix.lower() in (".dcm", ".ima") or is_closed(path):
                     self._tell(f"left out: {path.name}: not a readable DICOM image")
             elif path.parent != self.folder:
                 self._tell(f"left out: {path.name}: in a subfolder, where only DICOM series are looked for")
@@ -161,10 +161,13 @@ class Inbox:
             logger.warning("%s", sentence)
 
 
-def _stamps(folder: Path) -> dict[Path, Stamp]:
-    """{file: stamp} of all files below a folder except hidden ones and those that disappear meanwhile."""
+def _stamps(folder: Path, refused: Callable[[OSError], object]) -> dict[Path, Stamp]:
+    """{file: stamp} of all files below a folder except hidden ones and those that disappear meanwhile.
+
+    ``refused`` is called for folders that cannot be read.
+    """
     found: dict[Path, Stamp] = {}
-    for path in files_under(folder):
+    for path in files_under(folder, refused):
         if path.name[0] == ".":
             continue
         try:

@@ -26,7 +26,7 @@ from autoseg.imaging.dicom_file import open_dataset
 from autoseg.imaging.dicom_patient import PATIENT_TAGS, pseudonymise
 from autoseg.imaging.dicom_series import FINEST_MM, DicomSeries, Plane, depths_mm, repeats
 from autoseg.imaging.raw import is_dicom_start
-from autoseg.imaging.tree import files_under
+from autoseg.imaging.tree import files_under, is_closed
 from autoseg.names import counted
 
 __all__ = ["Found", "Header", "Told", "find_series", "header_of", "planes_of", "tell_series"]
@@ -111,14 +111,15 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among:
     if source.name.upper() == "DICOMDIR":
         source = source.parent
     folder = source if source.is_dir() else source.parent
-    paths = among if among is not None else files_under(source) if source.is_dir() else [source]
+    closed: list[OSError] = []
+    paths = among if among is not None else files_under(source, closed.append) if source.is_dir() else [source]
     groups: dict[str, list[Member]] = defaultdict(list)
     others: Counter[str] = Counter()
     unreadable: list[str] = []
     for path in paths:
         header = header_of(path)
         if header is None:
-            unreadable += [path.name] if path.suffix.lower() in (".dcm", ".ima") else []
+            unreadable += [path.name] if _may_be_slice(path) else []
             continue
         if str(header.get("Modality")) in NO_SCANS or not (_whole(header, "Rows") and _whole(header, "Columns")):
             others[str(header.get("Modality") or "no modality")] += "SOPClassUID" in header  # a DICOMDIR has none
@@ -131,7 +132,10 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among:
     series: list[DicomSeries] = []
     left_out = [f"{n} DICOM files that are no images ({kind})" for kind, n in others.items() if n]
     if unreadable:
-        left_out.append(f"{counted(len(unreadable), 'file')} damaged, or not DICOM despite the name, such as {unreadable[0]}")
+        kind = "closed, damaged, or not DICOM despite the name"
+        left_out.append(f"{counted(len(unreadable), 'file')} {kind}, such as {unreadable[0]}")
+    if closed:
+        left_out.append(f"{counted(len(closed), 'folder')} that cannot be looked into ({closed[0].strerror})")
     for members in groups.values():
         found, note = _volumes(members, source)
         series += found
@@ -165,6 +169,12 @@ def header_of(path: Path) -> Header | None:
         return _elements(open_dataset(path, stop_before_pixels=True, specific_tags=_TAGS))
     except FileError:
         return None
+
+
+def _may_be_slice(path: Path) -> bool:
+    """Whether a file that could not be read is called as slices are; without an ending, where it cannot even be opened."""
+    ending = path.suffix.lower()
+    return ending in (".dcm", ".ima") or ((not ending or ending[1:].isdigit()) and is_closed(path))
 
 
 def _begins_as_dicom(path: Path) -> bool:

@@ -1,17 +1,21 @@
 """The files of a folder and all its subfolders, symbolic links to folders included."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["files_under"]
+__all__ = ["files_under", "is_closed", "told_closed"]
 
 
-def files_under(folder: Path) -> list[Path]:
-    """The sorted paths of everything that is not a folder, as reached from ``folder``.
+def files_under(folder: Path, refused: Callable[[OSError], object] | None = None) -> list[Path]:
+    """Paths of all that is no folder, sorted, as they are reached from ``folder``.
 
-    A folder that can be reached in several ways, or from within itself, is searched once: by its own path if that is in the
-    tree, else by that of the first link. Folders without read permission are skipped; broken links are skipped when
-    they are opened.
+    A folder that can be reached in several ways, or from within itself, is looked through once: by its own path where that
+    lies in the tree, else by that of the first link.
+
+    Args:
+        folder: Path.
+        refused: called for each folder that cannot be read, which is skipped; it may hold scans.
     """
     found: list[Path] = []
     waiting, seen = [folder], set()
@@ -20,7 +24,7 @@ def files_under(folder: Path) -> list[Path]:
         for start in waiting:
             if os.path.realpath(start) in seen:
                 continue
-            for base, folders, names in os.walk(start):
+            for base, folders, names in os.walk(start, onerror=refused):
                 seen.add(os.path.realpath(base))
                 folders.sort()
                 links += [Path(base, name) for name in folders if os.path.islink(Path(base, name))]
@@ -28,3 +32,14 @@ def files_under(folder: Path) -> list[Path]:
                 found += [Path(base, name) for name in names]
         waiting = links
     return sorted(found)
+
+
+def is_closed(path: Path) -> bool:
+    """Whether a file that is not hidden cannot be opened, so that it is unknown whether it belongs to a scan."""
+    return not path.name.startswith(".") and not os.access(path, os.R_OK)
+
+
+def told_closed(fault: OSError) -> str:
+    """A sentence about a folder that was skipped."""
+    name = Path(fault.filename).name
+    return f"left out: {name}: a folder that cannot be looked into ({fault.strerror}). Give yourself the right to read it"

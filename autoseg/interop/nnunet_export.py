@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from autoseg.atomic import replacing
+from autoseg.atomic import making_folder, replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import ModelError
 from autoseg.interop.nnunet_plans import MEASURED, NETWORKS, READERS, SCHEMES
@@ -54,24 +54,25 @@ def write_nnunet(
     plans = _plans(plan, name, flat, file_ending)
     dataset, rules = _dataset(labels, channels, file_ending), _rules(postprocessing)
     axes = tuple(axis - flat for axis in plan.mirror_axes) or None
-    for fold, state in weights.items():
-        content = {
-            "network_weights": to_nnunet(plan.network, state),
-            "optimizer_state": None,
-            "grad_scaler_state": None,
-            "logging": {},
-            "_best_ema": None,
-            "current_epoch": 0,
-            "init_args": {"configuration": name, "fold": int(fold) if fold.isdigit() else fold},
-            "trainer_name": TRAINER,
-            "inference_allowed_mirroring_axes": axes,
-        }
-        with replacing(folder / f"fold_{fold}" / "checkpoint_final.pth") as draft:
-            torch.save(content, draft)
-    if postprocessing:
-        write_json(folder / f"crossval_results_folds_{'_'.join(sorted(weights))}" / "postprocessing.json", rules)
-    write_json(folder / "dataset.json", dataset)
-    write_json(folder / "plans.json", plans)  # last: it makes the folder a model
+    with making_folder(folder) as made:
+        for fold, state in weights.items():
+            content = {
+                "network_weights": to_nnunet(plan.network, state),
+                "optimizer_state": None,
+                "grad_scaler_state": None,
+                "logging": {},
+                "_best_ema": None,
+                "current_epoch": 0,
+                "init_args": {"configuration": name, "fold": int(fold) if fold.isdigit() else fold},
+                "trainer_name": TRAINER,
+                "inference_allowed_mirroring_axes": axes,
+            }
+            with replacing(made / f"fold_{fold}" / "checkpoint_final.pth") as draft:
+                torch.save(content, draft)
+        if postprocessing:
+            write_json(made / f"crossval_results_folds_{'_'.join(sorted(weights))}" / "postprocessing.json", rules)
+        write_json(made / "dataset.json", dataset)
+        write_json(made / "plans.json", plans)
     return folder
 
 

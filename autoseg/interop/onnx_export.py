@@ -82,28 +82,28 @@ def write_onnx(
         raise ModelError(f"{path}: {stored} bytes of weights do not fit into one file of ONNX. Export fewer folds")
     shape = (1, plan.network.in_channels, *plan.patch_size)
     program = _without_traces(_program(_Mean(networks).eval(), torch.zeros(shape)))
-    with replacing(path) as draft:
-        program.save(str(draft), external_data=False)
     heads = list(labels.structures) if labels.has_regions else ["background", *labels.structures]
     decide = (
         "a region is where its logit is above 0; paint labels.paint_values in order"
         if labels.has_regions
         else "the largest logit wins; head 0 is background, head k has labels.paint_values[k - 1]"
     )
-    write_json(
-        path.with_suffix(".json"),
-        {
-            "format": FORMAT,
-            "file": path.name,
-            **about,
-            "input": {"name": "image", "type": "float32", "shape": list(shape)},
-            "output": {"name": "logits", "type": "float32", "shape": [1, plan.network.out_channels, *plan.patch_size]},
-            "heads": heads,
-            "how": [*READING, f"Decide: {decide}."],
-            "labels": to_json(labels),
-            "plan": to_json(plan),
-        },
-    )
+    with replacing(path) as draft:  # both, so that a kill leaves neither
+        program.save(str(draft), external_data=False)
+        write_json(
+            draft.with_suffix(".json"),
+            {
+                "format": FORMAT,
+                "file": path.name,
+                **about,
+                "input": {"name": "image", "type": "float32", "shape": list(shape)},
+                "output": {"name": "logits", "type": "float32", "shape": [1, plan.network.out_channels, *plan.patch_size]},
+                "heads": heads,
+                "how": [*READING, f"Decide: {decide}."],
+                "labels": to_json(labels),
+                "plan": to_json(plan),
+            },
+        )
     return path
 
 

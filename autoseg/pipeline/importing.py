@@ -5,6 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
+from autoseg.atomic import making_folder
 from autoseg.errors import AutosegError
 from autoseg.inference.bundle import COARSE, Bundle, add_scans, copy_bundle, load_bundle, save_bundle
 from autoseg.interop.nnunet import Imported, is_nnunet, read_nnunet
@@ -33,11 +34,12 @@ def import_model(path: str | PathLike[str], workspace: Workspace, *, name: str |
     target = workspace.model(name or (model.name if isinstance(model, Imported) else path.stem))
     if target.exists():
         raise AutosegError(f"{target} exists already; choose another --name")
-    if isinstance(model, Bundle):
-        copy_bundle(model, target)
-    else:
-        _store(model, target)
-    tell_methods(target)
+    with making_folder(target) as draft:
+        if isinstance(model, Bundle):
+            copy_bundle(model, draft)
+        else:
+            _store(model, draft)
+        tell_methods(draft)
     return target
 
 

@@ -109,8 +109,8 @@ def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object], ranks: Ra
                 use_threads(min(begun, usable_cores()))
             results.append(train_one(run, name))
             if ranks.is_first:
-                try_report(results[-1].folder, runtime=runtime)
                 tell_methods(run.model)
+                try_report(results[-1].folder, runtime=runtime)  # the last file, by which a fold is known to be done
         if ranks.is_first:
             on_fold(results[-1])
     return results

@@ -18,7 +18,7 @@ from autoseg.records import read_fold
 from autoseg.studies.crossval import CROSS_VALIDATION
 from autoseg.studies.fold import Run, fold_folder
 from autoseg.studies.lanes import device_names
-from autoseg.studies.method import folds_of, is_trained, scores_of
+from autoseg.studies.method import folds_of, has_page, is_trained, scores_of
 from autoseg.studies.process import run_apart, train_words
 from autoseg.studies.settled import settled_run
 from autoseg.training.checkpoint import read_state
@@ -114,7 +114,7 @@ class TrainConfiguration:
     def run(self, item: tuple[Configuration, Run]) -> Path:
         """Train a settled configuration unless it is finished; returns the folder of its run."""
         configuration, settled = item
-        scored = (settled.folder / CROSS_VALIDATION / REPORT_FILE).is_file()
+        scored = has_page(settled.folder / CROSS_VALIDATION)
         done = all(is_trained(fold_folder(settled.folder, fold), task) for fold, task in settled.tasks.items())
         if done and scored and settled.tasks.keys() <= folds_of(settled.model) and not self.runtime.fresh:
             logger.info("%s: cross-validated already", configuration.name)

@@ -16,7 +16,7 @@ from autoseg.data.dataset import DatasetSpec
 from autoseg.data.unlike import TrainingScans
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report
-from autoseg.evaluation.report import REPORT_FILE
+from autoseg.evaluation.report_files import FILES
 from autoseg.inference.bundle import COARSE, MODEL, Bundle, add_scans, copy_bundle, load_bundle, save_bundle, store_windows
 from autoseg.inference.calibration import MOST_CASES, calibrate, can_spare
 from autoseg.inference.predictor import Predictor
@@ -150,8 +150,8 @@ def train_one(run: Run, fold: str) -> FoldResult:
         if ranks.count > 1:
             _predict_share(run, task, fold, folder / "validation")
         if bundle:
-            report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
             calibrate_fold(run, task, fold)
+            report, failures, restoration = _validate(run, task, bundle, fold, folder / "validation")
     return FoldResult(fold, folder, run.model, report, failures, trained.state.step, trained.state.seconds, restoration)
 
 
@@ -173,7 +173,7 @@ def coarse_labels(run: Run, coarse: Run) -> Path:
 def _is_validated(run: Run, fold: str) -> bool:
     """Whether a fold was trained with these settings, its weights are in the model and its validation cases are scored."""
     folder = fold_folder(run.folder, fold)
-    reached, record = read_state(folder / CHECKPOINT), folder / "validation" / REPORT_FILE
+    reached, record = read_state(folder / CHECKPOINT), folder / "validation" / FILES[-1]
     finished = reached is not None and reached.finished and reached.identity == digest(run.tasks[fold])
     return finished and record.is_file() and (run.model / MODEL).is_file() and fold in load_bundle(run.model).folds
 

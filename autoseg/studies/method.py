@@ -6,6 +6,7 @@ import logging
 import statistics
 from pathlib import Path
 
+from autoseg.atomic import DRAFTS
 from autoseg.errors import AutosegError, ModelError
 from autoseg.evaluation import Report
 from autoseg.evaluation.comparison import Cost, Method
@@ -15,6 +16,7 @@ from autoseg.inference.bundle import load_bundle
 from autoseg.ledger import DONE, WRITING, Entry, judge
 from autoseg.names import remove_folder
 from autoseg.options import InferenceOptions, Runtime
+from autoseg.places import PAGE
 from autoseg.records import read_case, read_cohort, read_fold
 from autoseg.studies.compared_run import ComparedRun, ComparisonSetup
 from autoseg.studies.scoring import predict_and_score
@@ -23,7 +25,7 @@ from autoseg.training.fold import CHECKPOINT, FoldTask
 from autoseg.workspace import read_record
 from planners.records import digest
 
-__all__ = ["folds_of", "is_finished", "is_trained", "read_method", "scores_of", "with_closed_gates"]
+__all__ = ["folds_of", "has_page", "is_finished", "is_trained", "read_method", "scores_of", "with_closed_gates"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +38,19 @@ def is_finished(run: ComparedRun) -> bool:
 
 
 def is_trained(folder: Path, task: FoldTask) -> bool:
-    """Whether training of a fold with this task is finished, and all its validation cases are scored."""
+    """Whether training of a fold with this task is finished, all its validation cases are scored, and its report page exists.
+
+    If the page is missing, other files may be missing too.
+    """
     state, metrics = read_state(folder / CHECKPOINT), folder / VALIDATION / REPORT_FILE
     entry = Entry("autoseg train", state.identity, DONE if state.finished else WRITING, {}) if state else None
-    return judge(entry, digest(task), lambda: metrics.is_file() and not read_report(metrics).failures).done
+    is_whole = has_page(folder) and metrics.is_file()
+    return judge(entry, digest(task), lambda: is_whole and not read_report(metrics).failures).done
+
+
+def has_page(folder: Path) -> bool:
+    """Whether the page of a folder, which is written last, is there, and no draft of a process that was killed beside it."""
+    return (folder / PAGE).is_file() and not any(folder.glob(f"{DRAFTS}*"))
 
 
 def folds_of(model: Path) -> frozenset[str]:

@@ -1,24 +1,30 @@
 """Folders as they come from other people: what lies in them is found, or it is said that it was left."""
 
 import bz2
+import errno
 import gzip
 import json
+import os
 import struct
 import unicodedata
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
+from autoseg.data.arrivals import Inbox
 from autoseg.data.dataset import read_dataset
 from autoseg.data.findings import Finding, findings_table
 from autoseg.data.labelmaps import find_label_maps, schema_of
+from autoseg.data.layouts.found import files_below
 from autoseg.data.sources import find_inputs
 from autoseg.errors import AutosegError, DatasetError, FileError
 from autoseg.imaging.files import read_file, read_label_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.pipeline import evaluate
+from tests.helpers.dicom import random_values, write_series
 
 ONE_SIGN, TWO_SIGNS = (unicodedata.normalize(form, "Mélanie") for form in ("NFC", "NFD"))
 DATA = np.zeros((4, 5, 6), np.uint8)
@@ -144,3 +150,36 @@ def test_a_case_with_several_findings_of_one_kind_is_named_once():
     table = findings_table(findings)
     assert "the same in P1\n" in table
     assert "with other numbers in P0 (2 times)\n" in table
+
+
+def close(folder, file, monkeypatch):
+    """Take the right to look into a folder and to open a file, also from root."""
+    scandir, access = os.scandir, os.access
+
+    def refusing(path="."):
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != file and access(path, mode))
+
+
+def test_what_cannot_be_opened_in_a_tree_of_patients_is_said(tmp_path, monkeypatch, caplog):
+    for number in (1, 2):
+        write_series(tmp_path / f"p{number}", random_values(seed=number), SeriesInstanceUID=f"1.9.{number}")
+    (tmp_path / "p1" / "IM0009").write_bytes(b"nobody knows")
+    (tmp_path / "p1" / ".hidden").symlink_to(tmp_path / "nothing")
+    close(tmp_path / "p2", tmp_path / "p1" / "IM0009", monkeypatch)
+    found = find_inputs(tmp_path, channels=["CT"])
+    assert [case.id for case in found.cases] == ["p1_s7"]
+    assert found.left_out == (
+        "1 file closed, damaged, or not DICOM despite the name, such as IM0009",
+        "1 folder that cannot be looked into (Permission denied)",
+    )
+    inbox = Inbox(tmp_path)
+    assert [list(inbox.arrived(now)) for now in (0.0, 1.0)] == [[], []]
+    closed = "left out: p2: a folder that cannot be looked into (Permission denied). Give yourself the right to read it"
+    assert caplog.messages == [closed, "left out: IM0009: not a readable DICOM image"]
+    files_below(tmp_path)
+    assert caplog.messages[2:] == [closed]

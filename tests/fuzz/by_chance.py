@@ -17,7 +17,6 @@ import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.faults import LONGEST_S, MEMORY_MIB, PLACE, RECORD, ROOT, Faults, store
+from tests.fuzz.faults import LONGEST_S, MEMORY_MIB, PLACE, RECORD, ROOT, Faults, is_done, store, time_limit
 from tests.fuzz.mutations import Change, changed, random_changes
 from tests.fuzz.targets import TARGETS, read_all
 
@@ -80,22 +79,6 @@ def run_reader(name: str, folder: Path, examples: int, seconds: float) -> dict[s
 
 
 @contextlib.contextmanager
-def time_limit() -> Iterator[None]:
-    """TimeoutError where one file takes too long, by the time of the processor: the machine may do much else."""
-
-    def end(*_: object) -> None:
-        raise TimeoutError(f"more than {LONGEST_S} s")
-
-    before = signal.signal(signal.SIGPROF, end)
-    signal.setitimer(signal.ITIMER_PROF, LONGEST_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
-@contextlib.contextmanager
 def memory_limit() -> Iterator[None]:
     """What has been imported so far does not count."""
     has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -133,12 +116,6 @@ def watch_reader(name: str, examples: int, seconds: int) -> dict[str, Any]:
     return {"reader": name, "examples": None, "found": [why]}
 
 
-def is_done(name: str, examples: int, record: Path) -> bool:
-    """Whether the record has so many examples of a reader, and nothing found."""
-    known = json.loads(record.read_text()).get("hypothesis", []) if record.is_file() else []
-    return any(line["reader"] == name and (line["examples"] or 0) >= examples and not line["found"] for line in known)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("readers", nargs="*", help="all where none is named")
@@ -154,7 +131,7 @@ def main() -> int:
         return 0
     found = 0
     for name in asked.readers or sorted(TARGETS, key=lambda name: not TARGETS[name].is_quick):
-        if is_done(name, asked.examples, asked.record):
+        if is_done("hypothesis", name, "examples", asked.examples, asked.record):
             continue
         result = watch_reader(name, asked.examples, asked.seconds)
         found += len(result["found"])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import platform
+import signal
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LONGEST_S", "MEMORY_MIB", "PLACE", "RECORD", "ROOT", "Faults", "store"]
+__all__ = ["LONGEST_S", "MEMORY_MIB", "PLACE", "RECORD", "ROOT", "Faults", "is_done", "store", "time_limit"]
 
 ROOT = Path(__file__).parents[2]
 PLACE, RECORD = ROOT / ".fuzz", ROOT / "benchmarks" / "results" / "fuzzing.json"
@@ -42,6 +45,33 @@ class Faults:
         (self.place / name).write_bytes(content)
         (self.place / f"{name}.txt").write_text("".join(traceback.format_exception(fault)))
         self.found.append(name)
+
+
+@contextlib.contextmanager
+def time_limit() -> Iterator[None]:
+    """TimeoutError where one file takes too long, by the time of the processor: the machine may do much else.
+
+    What it ends may catch it (it is an OSError), so it is raised once more behind that.
+    """
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"more than {LONGEST_S} s")
+
+    before, begun = signal.signal(signal.SIGPROF, end), time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, LONGEST_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+        if time.process_time() - begun >= LONGEST_S:
+            end()
+
+
+def is_done(kind: str, name: str, counted: str, enough: int, record: Path = RECORD) -> bool:
+    """Whether the record says that so much was run of a reader (``counted``: "examples", "seconds"), and nothing found."""
+    known = json.loads(record.read_text()).get(kind, []) if record.is_file() else []
+    return any(line["reader"] == name and (line[counted] or 0) >= enough and not line["found"] for line in known)
 
 
 def store(kind: str, result: Mapping[str, Any], record: Path = RECORD) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +84,20 @@ def test_the_record_of_fuzzing_has_the_last_run_of_each_reader(tmp_path: Path) -
     for examples, found in ((10, ["fault-0"]), (20, [])):
         faults.store("hypothesis", {"reader": "a", "examples": examples, "found": found}, record)
         faults.store("hypothesis", {"reader": "b", "examples": 5, "found": []}, record)
-        assert by_chance.is_done("a", 10, record) == (not found)
+        assert faults.is_done("hypothesis", "a", "examples", 10, record) == (not found)
     assert sorted(line["examples"] for line in json.loads(record.read_text())["hypothesis"]) == [5, 20]
     assert os.listdir(tmp_path) == ["fuzzing.json"]
+
+
+def test_a_reader_that_takes_too_long_is_told_even_where_it_catches_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "LONGEST_S", 0.02)
+
+    def spin() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                pass
+
+    with pytest.raises(TimeoutError, match="more than"), faults.time_limit():
+        spin()
+    with faults.time_limit():
+        time.sleep(0.04)  # a machine that stands still does not count

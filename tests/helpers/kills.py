@@ -136,7 +136,7 @@ def state(folder: Path) -> dict[str, Any]:
 
 
 def refuse_difference(found: dict[str, Any], right: dict[str, Any], how: Any) -> None:
-    assert sorted(found) == sorted(right), how
+    assert sorted(found) == sorted(right), f"{how}: missing {sorted(right.keys() - found)}, left {sorted(found.keys() - right)}"
     different = [name for name in right if found[name] != right[name]]
     assert not different, f"{how}: {different}"
 

@@ -238,7 +238,7 @@ def test_a_deflated_file_that_unpacks_beyond_all_measure_is_left_out(tmp_path, d
     raw = path.read_bytes()
     path.write_bytes(raw[: 144 + int.from_bytes(raw[140:144], "little")] + packed.compress(bytes(1 << 25)) + packed.flush())
     assert path.stat().st_size < 1 << 17
-    assert "1 file damaged, or not DICOM" in find_series(tmp_path).left_out[0]
+    assert "1 file closed, damaged, or not DICOM" in find_series(tmp_path).left_out[0]
     with pytest.raises(FileError, match="unpacks to more than 1 MiB"):
         dicom_file.open_dataset(path)
 

@@ -327,7 +327,7 @@ def test_other_objects_and_other_files_are_passed_over(tmp_path):
     assert len(found.series) == 1
     assert found.left_out == (
         "1 DICOM files that are no images (SEG)",
-        "1 file damaged, or not DICOM despite the name, such as empty.dcm",
+        "1 file closed, damaged, or not DICOM despite the name, such as empty.dcm",
     )
 
 

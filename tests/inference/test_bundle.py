@@ -6,6 +6,7 @@ import sys
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from autoseg.networks import build_network
 from autoseg.pipeline.importing import import_model
 from autoseg.workspace import Workspace
 from tests.helpers.models import LABELS, make_plan, write_model
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -311,3 +314,17 @@ def test_what_each_fold_learned_from_travels_with_the_model_and_is_no_part_of_it
     with pytest.raises(ModelError, match="what fold '2' learned from, but has no weights"):
         save_bundle(model, **same, weights={"1": weights["1"]}, learned_from={"2": ["cc"]})
     assert load_bundle(model).learned_from == named.learned_from
+
+
+def test_an_import_that_was_killed_is_given_again(model, tmp_path):
+    source, models = export_model(model, tmp_path / "model.zip"), tmp_path / "workspace" / "models"
+    code = "import os, signal, sys\nfrom pathlib import Path\n"
+    code += "from autoseg.pipeline import importing\nfrom autoseg.workspace import Workspace\n"
+    code += "importing.tell_methods = lambda folder: os.kill(os.getpid(), signal.SIGKILL)\n"
+    code += "importing.import_model(sys.argv[1], Workspace(Path(sys.argv[2])))"
+    killed = subprocess.run([sys.executable, "-c", code, source, models.parent], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not Workspace(models.parent).models()
+    copy = import_model(source, Workspace(models.parent))
+    assert load_bundle(copy).digest == load_bundle(model).digest
+    assert [path.name for path in models.iterdir()] == ["model"]

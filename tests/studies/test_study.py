@@ -58,8 +58,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, trained: list[str]) -> Itera
     (folder / "cases.csv").write_text("case,site\nphantom_000,north\nphantom_001,south\n")
 
     def of_all_folds(path: Path, runtime: Runtime) -> None:
-        if path.name == "cross_validation":
-            reporting.try_report(path, runtime=runtime)
+        page = reporting.try_report if path.name == "cross_validation" else without_page
+        page(path, runtime=runtime)
 
     def here(words: list[str], name: str) -> None:
         trained.append(name)
@@ -73,7 +73,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, trained: list[str]) -> Itera
 
 
 def without_page(path: Path, runtime: Runtime) -> None:
-    """The page takes longer than all else that these tests are about."""
+    """A page takes longer than all else that these tests are about; an empty one says that the folder is done."""
+    (path / "report.html").write_text('<p class="kind">autoseg report</p>')
 
 
 def call(place: Path, *words: str) -> int:
@@ -162,6 +163,23 @@ def test_the_same_study_trains_nothing_again_and_another_is_refused(
     (run,) = (path.name for path in (place / "workspace" / "models").iterdir() if path.name.startswith("Abdomen_study_fcn"))
     assert call(place, *STUDY, "--name", run.removeprefix("Abdomen_")) == 2
     assert "is a model that this study did not make" in capsys.readouterr().err
+
+
+def test_a_configuration_that_was_killed_before_its_last_page_is_trained_to_its_end(
+    place: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studying, "try_report", without_page)
+    count, runs = len(trained), place / "workspace" / "runs" / "Abdomen"
+    for name, page in (("unet", "fold_1/report.html"), ("fcn", "cross_validation/report.html")):
+        (path,) = runs.glob(f"study_{name}_*/{page}")
+        whole = path.read_bytes()
+        path.unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(configuration, "run_apart", lambda words, name: trained.append(name))
+            assert call(place, *STUDY) == 0
+        path.write_bytes(whole)
+    assert trained[count:] == ["unet", "fcn"]
+    del trained[count:]
 
 
 @pytest.mark.thorough

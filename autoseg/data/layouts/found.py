@@ -6,6 +6,7 @@ Missing or unexpected files become findings, so that all are reported at once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 
 from autoseg.data.findings import Finding
 from autoseg.errors import DatasetError
-from autoseg.imaging.tree import files_under
+from autoseg.imaging.tree import files_under, told_closed
 
 __all__ = [
     "PATHS",
@@ -32,6 +33,7 @@ __all__ = [
     "region_labels",
 ]
 
+logger = logging.getLogger(__name__)
 
 AnyPath = str | Path
 PATHS = ("labels", "names")  # layout options that are paths, since a data set that lists files may be made elsewhere
@@ -95,13 +97,16 @@ class FoundDataset:
 def files_below(source: AnyPath) -> dict[Path, tuple[str, ...]]:
     """{path: parts below ``source``} of all files, sorted, without hidden ones (such as ``._volume-1.nii``).
 
+    Folders that cannot be looked into are left out, with a warning.
+
     Raises:
         DatasetError: no such folder.
     """
     source = Path(source)
     if not source.is_dir():
         raise DatasetError(f"{source}: there is no such folder. Correct the path")
-    return {path: path.relative_to(source).parts for path in files_under(source) if not path.name.startswith(".")}
+    files = files_under(source, lambda fault: logger.warning("%s", told_closed(fault)))
+    return {path: path.relative_to(source).parts for path in files if not path.name.startswith(".")}
 
 
 def is_test(parts: Iterable[str]) -> bool:
