@@ -135,7 +135,7 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among:
         kind = "closed, damaged, or not DICOM despite the name"
         left_out.append(f"{counted(len(unreadable), 'file')} {kind}, such as {unreadable[0]}")
     if closed:
-        left_out.append(f"{counted(len(closed), 'folder')} that cannot be looked into ({closed[0].strerror})")
+        left_out.append(f"{counted(len(closed), 'folder')} that cannot be read ({closed[0].strerror})")
     for members in groups.values():
         found, note = _volumes(members, source)
         series += found

@@ -8,10 +8,10 @@ __all__ = ["files_under", "is_closed", "told_closed"]
 
 
 def files_under(folder: Path, refused: Callable[[OSError], object] | None = None) -> list[Path]:
-    """Paths of all that is no folder, sorted, as they are reached from ``folder``.
+    """The sorted paths of everything that is not a folder, as reached from ``folder``.
 
-    A folder that can be reached in several ways, or from within itself, is looked through once: by its own path where that
-    lies in the tree, else by that of the first link.
+    A folder that can be reached in several ways, or from within itself, is searched once: by its own path if that is in the
+    tree, else by that of the first link. Broken links are skipped when they are opened.
 
     Args:
         folder: Path.
@@ -42,4 +42,4 @@ def is_closed(path: Path) -> bool:
 def told_closed(fault: OSError) -> str:
     """A sentence about a folder that was skipped."""
     name = Path(fault.filename).name
-    return f"left out: {name}: a folder that cannot be looked into ({fault.strerror}). Give yourself the right to read it"
+    return f"left out: {name}: a folder that cannot be read ({fault.strerror}). Change its permissions"

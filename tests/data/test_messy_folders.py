@@ -175,11 +175,11 @@ def test_what_cannot_be_opened_in_a_tree_of_patients_is_said(tmp_path, monkeypat
     assert [case.id for case in found.cases] == ["p1_s7"]
     assert found.left_out == (
         "1 file closed, damaged, or not DICOM despite the name, such as IM0009",
-        "1 folder that cannot be looked into (Permission denied)",
+        "1 folder that cannot be read (Permission denied)",
     )
     inbox = Inbox(tmp_path)
     assert [list(inbox.arrived(now)) for now in (0.0, 1.0)] == [[], []]
-    closed = "left out: p2: a folder that cannot be looked into (Permission denied). Give yourself the right to read it"
+    closed = "left out: p2: a folder that cannot be read (Permission denied). Change its permissions"
     assert caplog.messages == [closed, "left out: IM0009: not a readable DICOM image"]
     files_below(tmp_path)
     assert caplog.messages[2:] == [closed]

@@ -97,7 +97,7 @@ class FoundDataset:
 def files_below(source: AnyPath) -> dict[Path, tuple[str, ...]]:
     """{path: parts below ``source``} of all files, sorted, without hidden ones (such as ``._volume-1.nii``).
 
-    Folders that cannot be looked into are left out, with a warning.
+    Folders that cannot be read are left out, with a warning.
 
     Raises:
         DatasetError: no such folder.
