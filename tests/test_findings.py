@@ -31,7 +31,7 @@ def test_every_finding_is_on_the_page() -> None:
 
 def rows_of(page: Path) -> list[str]:
     """The rows of the tables whose last column says what holds them."""
-    tables = re.findall(r"^\|.*\| (?:test|held by) \|\n\|[-|]+\n((?:\|.*\n)+)", page.read_text(), re.M)
+    tables = re.findall(r"^\|.*\| (?:test|held by|shown by) \|\n\|[-|]+\n((?:\|.*\n)+)", page.read_text(), re.M)
     return [row for table in tables for row in table.splitlines()]
 
 
