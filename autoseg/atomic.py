@@ -56,13 +56,25 @@ def replacing(path: Path | str, needed_bytes: int = 0) -> Iterator[Path]:
 
 @contextmanager
 def making_folder(folder: Path) -> Iterator[Path]:
-    """A path of the same name in a fresh folder beside ``folder``, which is not there yet; what is made there moves into place
-    at the end as a whole, so that a kill leaves nothing that looks like somebody's. Missing parent folders are made."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder.parent)
-    with draft_folder(folder.parent) as draft:
-        yield draft / folder.name
-        (draft / folder.name).rename(folder)
+    """A path of the same name in a draft folder beside ``folder``, which must not exist; it moves into place as a whole at the
+    end, so that a kill leaves nothing under the name. Missing parent folders are made.
+
+    Raises:
+        FileError: it cannot be written; names ``folder``, never the draft.
+    """
+    try:
+        check_writable(folder.parent)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder.parent)
+        with draft_folder(folder.parent) as draft, told_when_full(folder.parent):
+            made = draft / folder.name
+            try:
+                yield made
+            except FileError as fault:
+                raise FileError(str(fault).replace(str(made), str(folder))) from fault
+            made.rename(folder)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def write_alone(path: Path, text: str) -> None:

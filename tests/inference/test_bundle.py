@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autoseg.errors import ModelError
+from autoseg.errors import FileError, ModelError
 from autoseg.inference.bundle import export_model, load_bundle, load_networks, refuse_other_model, save_bundle
 from autoseg.locks import model_lock
 from autoseg.networks import build_network
@@ -314,6 +316,24 @@ def test_what_each_fold_learned_from_travels_with_the_model_and_is_no_part_of_it
     with pytest.raises(ModelError, match="what fold '2' learned from, but has no weights"):
         save_bundle(model, **same, weights={"1": weights["1"]}, learned_from={"2": ["cc"]})
     assert load_bundle(model).learned_from == named.learned_from
+
+
+def test_an_import_that_cannot_be_written_names_its_place_and_leaves_nothing(model, tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path / "w")
+    workspace.folder.mkdir()
+    (workspace.folder / "models").touch()
+    with pytest.raises(FileError, match="w/models: expected a folder to write to, found a file"):
+        import_model(model, workspace, name="copy")
+    (workspace.folder / "models").unlink()
+    monkeypatch.setattr(os, "fsync", no_room)
+    with pytest.raises(FileError, match="w/models/copy: no room left on its disk") as told:
+        import_model(model, workspace, name="copy")
+    assert ".writing" not in str(told.value)
+    assert not list((workspace.folder / "models").iterdir())
+
+
+def no_room(handle):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_an_import_that_was_killed_is_given_again(model, tmp_path):
