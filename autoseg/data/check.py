@@ -18,7 +18,7 @@ from autoseg.data.findings import SEVERITIES, Finding
 from autoseg.data.partial import count_annotated
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.data.sides import opposite_pairs
-from autoseg.data.splits import make_splits, own_splits, read_splits, structures_present
+from autoseg.data.splits import Split, make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.raw import digest_of
 from autoseg.names import case_name, counted
@@ -68,7 +68,7 @@ def check_dataset(
 
 
 def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
-    """The number of cases, and files that belong to no case."""
+    """The number of cases, and files that belong to no case, also among those for tests."""
     found = len(dataset.training)
     if dataset.num_training not in (None, found):
         message = f"numTraining: expected {shown(dataset.num_training)} cases, found {found}"
@@ -88,6 +88,9 @@ def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
     for path in _unknown_files(dataset.folder / "labelsTr", known):
         if not path.name.lower().endswith(dataset.file_ending):
             yield _stray(path)
+    known = {path for case in dataset.test for path in (*case.image_paths, case.label)}
+    for name in ("imagesTs", "labelsTs"):
+        yield from map(_stray, _unknown_files(dataset.folder / name, known))
 
 
 def _unknown_files(folder: Path, known: Container[Path | None]) -> list[Path]:
@@ -122,7 +125,7 @@ def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Fi
     """Custom folds that cannot be used, and remarks on generated folds."""
     if path := own_splits(dataset.folder):
         try:
-            read_splits(path, dataset.training)
+            yield from _check_own_folds(read_splits(path, dataset.training), dataset, path.name)
         except DatasetError as fault:
             yield Finding("error", "", "own-folds", str(fault), f"Correct {path.name}, or remove it.")
         return
@@ -135,6 +138,23 @@ def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Fi
         message = "by chance a fold would lack a structure that few patients have; the folds are drawn so that none does"
         remedy = "Nothing; they differ from nnU-Net's. A splits.json in the folder gives any others."
         yield Finding("note", "", "stratified-folds", message, remedy)
+
+
+def _check_own_folds(folds: Sequence[Split], dataset: DatasetSpec, name: str) -> Iterator[Finding]:
+    """Cases that the user's folds never use, or validate several times."""
+    used = {case for fold in folds for case in (*fold.training, *fold.validation)}
+    if unused := sorted({case.id for case in dataset.training} - used):
+        message = f"{name}: expected each case in some fold, found {_few(unused)} in none"
+        yield Finding("warning", "", "case-in-no-fold", message, "Nothing if they are left out on purpose; else add them.")
+    times = Counter(case for fold in folds for case in fold.validation)
+    if twice := sorted(case for case, count in times.items() if count > 1):
+        message = f"{name}: {_few(twice)} validated by several folds"
+        remedy = "Nothing if this is meant: cross-validated scores take the first of these folds."
+        yield Finding("warning", "", "case-in-several-folds", message, remedy)
+
+
+def _few(names: Sequence[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
@@ -260,10 +280,18 @@ def _check_duplicates(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterat
 
 
 def _check_test_cases(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """Test images identical to training images, byte for byte; test cases of patients with training cases."""
+    """Missing files of test cases; their images, patients or names also among the training cases."""
     learnt_from = {case.patient: case.id for case in dataset.training}
+    trained_on = {case.id for case in dataset.training}
     for case in dataset.test:
-        if case.patient in learnt_from:
+        if missing := [path for path in case.image_paths if not path.is_file()]:
+            message = f"expected {missing[0].name}, found no such file: this test case cannot be predicted"
+            yield Finding("warning", case.id, "missing-channel", message, "Add the channel, or leave the case out.")
+        if case.id in trained_on:
+            message = f"a test case called as a training case, {case.id}"
+            remedy = "Rename it if it is another scan, since results are named after cases; else remove one of the two."
+            yield Finding("warning", case.id, "test-name-in-training", message, remedy)
+        elif case.patient in learnt_from:
             message = f"a test case of patient {case.patient}, of whom {learnt_from[case.patient]} is trained on"
             yield Finding("warning", case.id, "test-patient-in-training", message, "Leave all cases of the patient out.")
     training = {scan.digests[0]: scan.case for scan in scans if scan.digests}

@@ -122,7 +122,7 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
         ending = ending.lower()
         plain_name(f"case{ending}", what='a file with the "file_ending"', error=DatasetError)
         lesions = _lesions(description.get("lesions", []), labels)
-        patients = _object({"patients": {}} | description, "patients")
+        patients = _patients(description)
         listing = _object(description, "dataset") if "dataset" in description else None
         cases = _listed_cases(folder, listing, patients, "dataset") if listing else ()
         test_listing, left_out = _test_entries(description.get("test", []))
@@ -135,6 +135,8 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
     test = test or _found_cases(folder / "imagesTs", folder / "labelsTs", ending, len(channels), patients, labelled=False)
     training, test = _leave_out(folder, cases, test, left_out)
     try:
+        named = {*patients, *_patients_listed(listing or {}, "dataset"), *_patients_listed(test_listing, "test")}
+        _require_patients(named, {case.id for case in (*training, *test)})
         lacking = read_unlabelled(description, {case.id for case in (*training, *test)}, labels)
     except DatasetError as fault:
         raise DatasetError(f"{folder / 'dataset.json'}: {fault}") from None
@@ -254,6 +256,37 @@ def _object(description: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
+def _patients(description: dict[str, Any]) -> dict[str, str]:
+    """{case: patient}, from the key ``patients``; a patient is named by a text or a number."""
+    found = _object({"patients": {}} | description, "patients")
+    return {case_name(case): _patient(case, patient, '"patients"') for case, patient in found.items()}
+
+
+def _patients_listed(listing: dict[str, Any], key: str) -> dict[str, str]:
+    """{case: patient} of the cases listed under ``key`` whose entry names one."""
+    named = {case: entry["patient"] for case, entry in listing.items() if isinstance(entry, dict) and "patient" in entry}
+    return {case_name(case): _patient(case, patient, f'"{key}"') for case, patient in named.items()}
+
+
+def _patient(case: str, patient: object, where: str) -> str:
+    if isinstance(patient, bool) or not isinstance(patient, str | int) or not str(patient).strip():
+        raise DatasetError(
+            f'{where}: case {case!r} needs the name of its patient, such as {{"{case}": "P1"}}; found {shown(patient)}. List '
+            "the patient of each case, or leave the case out to have it guessed"
+        )
+    return str(patient)
+
+
+def _require_patients(named: set[str], cases: set[str]) -> None:
+    """Refuse names of no case while some case has no patient, which would be guessed from its name."""
+    unknown, lacking = sorted(named - cases), sorted(cases - named)
+    if unknown and lacking:
+        raise DatasetError(
+            f'"patients" names {", ".join(unknown[:4])}; there is no such case, and {", ".join(lacking[:4])} '
+            f"{'has' if len(lacking) == 1 else 'have'} no patient. Correct the names, as case -> patient"
+        )
+
+
 def _lesions(found: object, labels: LabelSchema) -> tuple[str, ...]:
     """The structures that the key ``lesions`` lists."""
     if not isinstance(found, list) or any(name not in labels.structures for name in found):
@@ -309,7 +342,7 @@ def _found_cases(
     return tuple(
         Case(
             id=case,
-            patient=str(patients[case]),
+            patient=patients[case],
             images=tuple(
                 there.get((case, n), images / f"{case}_{n:04d}{ending}") for n in range(1 if in_one_file else n_channels)
             ),
@@ -327,9 +360,9 @@ def _ending_in(folder: Path, ending: str) -> list[Path]:
 def _listed_cases(folder: Path, listing: dict[str, Any], patients: dict[str, str], key: str) -> tuple[Case, ...]:
     """The cases listed under ``key`` of dataset.json; under ``test`` they need no label."""
     cases = []
-    named = {case: entry["patient"] for case, entry in listing.items() if isinstance(entry, dict) and "patient" in entry}
-    patients = guess_patients(set(listing) - set(patients) - set(named)) | patients | named
-    for case, entry in sorted(listing.items()):
+    patients = patients | _patients_listed(listing, key)
+    patients = guess_patients({case_name(case) for case in listing} - set(patients)) | patients
+    for case, entry in sorted((case_name(case), entry) for case, entry in listing.items()):
         plain_name(case, what=f'"{key}": case', error=DatasetError)
         images = entry.get("images") if isinstance(entry, dict) else None
         label = entry.get("label") if images else None
@@ -341,7 +374,7 @@ def _listed_cases(folder: Path, listing: dict[str, Any], patients: dict[str, str
         cases.append(
             Case(
                 id=case,
-                patient=str(patients[case]),
+                patient=patients[case],
                 images=tuple(folder / path for path in images),
                 label=folder / label if label is not None else None,
             )

@@ -120,7 +120,10 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
     known = keep(known, dicom, "DICOM beside label maps of other kinds") if known else dicom
     if not known and (folder / "dataset.json").is_file():
         dataset = read_dataset(folder)
-        return LabelMaps({case.id: case.label for case in (*dataset.training, *dataset.test) if case.label})
+        labels = {case.id: case.label for case in dataset.training if case.label}
+        tests = {case.id: case.label for case in dataset.test if case.label}
+        twice = [f"{case}: the label of a test case called as a training case" for case in tests if case in labels]
+        return LabelMaps(dict(sorted((tests | labels).items())), tuple(twice))
     left_out += left_unread(files)
     usual = Counter(_kind(path) for path in known)
     found = {stem_of(path): path for path in sorted(known, key=lambda path: usual[_kind(path)])}

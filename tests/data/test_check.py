@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import replace
 
@@ -6,6 +7,7 @@ import pytest
 
 from autoseg.data.check import check_dataset
 from autoseg.data.findings import Finding, findings_table
+from autoseg.data.labelmaps import find_label_maps
 from autoseg.data.measure import measure_fingerprint
 from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
@@ -300,3 +302,44 @@ def test_structures_on_opposite_sides_in_all_cases_are_told_where_their_names_do
 )
 def test_other_structures_are_not_taken_for_sides(make_folder, n_cases, how):
     assert sided(make_folder(), n_cases, **how) == []
+
+
+def test_files_for_tests_that_belong_to_no_case_and_channels_that_they_lack_are_told(make_folder):
+    folder = make_folder(2, n_channels=2)
+    tests = folder.path / "imagesTs"
+    tests.mkdir()
+    for name, source in (("whole_0000", 0), ("whole_0001", 1), ("half_0000", 0), ("other", 0), ("more_0002", 0)):
+        shutil.copy(folder.image_path("case_1", source), tests / f"{name}.nii.gz")
+    (folder.path / "labelsTs").mkdir()
+    shutil.copy(folder.label_path("case_1"), folder.path / "labelsTs" / "nobody.nii.gz")
+    told = [(f.case, f.code, f.message) for f in check_dataset(folder.read()) if f.code in ("missing-channel", "stray-file")]
+    assert told == [
+        ("half", "missing-channel", "expected half_0001.nii.gz, found no such file: this test case cannot be predicted"),
+        ("", "stray-file", "imagesTs/more_0002.nii.gz belongs to no case"),
+        ("", "stray-file", "imagesTs/other.nii.gz belongs to no case"),
+        ("", "stray-file", "labelsTs/nobody.nii.gz belongs to no case"),
+    ]
+
+
+def test_a_test_case_called_as_a_training_case_is_not_taken_for_its_patient(make_folder):
+    folder = make_folder(2)
+    volume = read_volume(folder.image_path("case_1"))
+    for part in ("imagesTs", "labelsTs"):
+        (folder.path / part).mkdir()
+    write_volume(Volume(volume.data + 1, volume.geometry), folder.path / "imagesTs" / "case_1_0000.nii.gz")
+    shutil.copy(folder.label_path("case_2"), folder.path / "labelsTs" / "case_1.nii.gz")
+    assert found(folder) == [("warning", "case_1", "test-name-in-training")]
+    maps = find_label_maps(folder.path)
+    assert maps.maps["case_1"] == folder.label_path("case_1")
+    assert maps.left_out == ("case_1: the label of a test case called as a training case",)
+
+
+def test_cases_that_the_own_folds_leave_out_or_validate_twice_are_told(make_folder):
+    folder = make_folder(4)
+    fold = {"train": ["case_1", "case_2"], "val": ["case_3"]}
+    (folder.path / "splits_final.json").write_text(json.dumps([fold, fold]))
+    told = [finding.message for finding in check_dataset(folder.read())]
+    assert told == [
+        "splits_final.json: expected each case in some fold, found case_4 in none",
+        "splits_final.json: case_3 validated by several folds",
+    ]

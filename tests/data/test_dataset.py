@@ -266,3 +266,32 @@ def test_structures_may_be_marked_as_lesions(tmp_path):
         folder.json["lesions"] = wrong
         with pytest.raises(DatasetError, match='"lesions" must be a list of structures, of first, second'):
             folder.read()
+
+
+@pytest.mark.parametrize(
+    ("patients", "message"),
+    [
+        ({"A": ["a", "b"]}, r"case 'A' needs the name of its patient.* found \['a', 'b'\]"),
+        ({"a": None, "b": None}, "case 'a' needs the name of its patient.* found None"),
+        ({"a": "", "b": "P"}, "case 'a' needs the name of its patient"),
+        ({"a.nii.gz": "P", "b": "P"}, "names a.nii.gz; there is no such case, and a has no patient"),
+        ({"P": "a", "Q": "b"}, "names P, Q; there is no such case, and a, b have no patient"),
+    ],
+)
+def test_patients_of_another_form_or_of_no_case_are_refused_and_not_guessed(tmp_path, patients, message):
+    make(tmp_path, ["imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz"], PLAIN | {"patients": patients})
+    for case in "ab":
+        (tmp_path / "labelsTr").mkdir(exist_ok=True)
+        (tmp_path / "labelsTr" / f"{case}.nii.gz").touch()
+    with pytest.raises(DatasetError, match=message):
+        read_dataset(tmp_path)
+    listed = {case: {"images": [f"{case}.nii.gz"], "label": f"{case}_l.nii.gz"} for case in "ab"}
+    make(tmp_path, [], PLAIN | {"dataset": listed, "patients": patients})
+    with pytest.raises(DatasetError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_patients_of_cases_that_were_removed_since_do_no_harm(tmp_path):
+    files = ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"]
+    dataset = read_dataset(make(tmp_path, files, PLAIN | {"patients": {"a": 7, "gone": "P"}}))
+    assert [case.patient for case in dataset.training] == ["7"]
