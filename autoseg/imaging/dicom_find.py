@@ -1,8 +1,10 @@
 """Find the volumes in a file, a folder or a tree of DICOM files.
 
-Files are grouped by SeriesInstanceUID, never by name or folder. Within a series, images of another size or orientation form
-separate volumes. So do several echoes, times or image types at the same positions, if the headers distinguish them.
-Copies count once. Localisers, images without a position and objects that are not images are left out and reported.
+Files are grouped by SeriesInstanceUID. Since de-identification may give one identifier to several series, different patients
+and studies are separate series; so are folders whose images lie at the same positions and differ in nothing else. Within a
+series, images of another size or orientation form separate volumes. So do several echoes, times or image types at the same
+positions or between each other, if the headers distinguish them. Copies (the same identifier and pixels) count once.
+Localisers, images without a position and objects that are not images are left out and reported.
 """
 
 import hashlib
@@ -22,9 +24,10 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from autoseg.errors import FileError
+from autoseg.imaging.dicom_apart import TRAITS, alike, are_ambiguous, are_placed, told_apart
 from autoseg.imaging.dicom_file import open_dataset
 from autoseg.imaging.dicom_patient import PATIENT_TAGS, pseudonymise
-from autoseg.imaging.dicom_series import FINEST_MM, DicomSeries, Plane, depths_mm, repeats
+from autoseg.imaging.dicom_series import FINEST_MM, DicomSeries, Plane, depths_mm
 from autoseg.imaging.raw import is_dicom_start
 from autoseg.imaging.tree import files_under, is_closed
 from autoseg.names import counted
@@ -34,22 +37,6 @@ __all__ = ["Found", "Header", "Told", "find_series", "header_of", "planes_of", "
 Header = dict[str, Any]  # element by keyword
 Member = tuple[Path, Header]  # a file of a series
 
-# elements that may distinguish images at one position, most likely first
-TRAITS = (
-    "ImageType",
-    "FrameType",
-    "EchoTime",
-    "EffectiveEchoTime",
-    "EchoNumbers",
-    "TemporalPositionIdentifier",
-    "TemporalPositionIndex",
-    "StackID",
-    "InversionTime",
-    "TriggerTime",
-    "NominalCardiacTriggerDelayTime",
-    "DiffusionBValue",
-    "AcquisitionNumber",
-)
 _PLANE_TAGS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -79,7 +66,6 @@ _FILE_TAGS = (
 )
 _TAGS = [*_FILE_TAGS, *_PLANE_TAGS, *PATIENT_TAGS]
 FARTHEST_MM, LARGEST = 1e6, 1e30  # a kilometre, and slopes: larger values mean damage
-NEAR = 0.02  # of a direction (a degree) or a pixel size: smaller differences are rounding or a fault, not a new volume
 NO_SCANS = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "DOC", "REG", "FID", "RWV", "PLAN"}
 
 
@@ -137,9 +123,9 @@ def find_series(source: str | os.PathLike[str], *, inverts: bool = False, among:
     if closed:
         left_out.append(f"{counted(len(closed), 'folder')} that cannot be read ({closed[0].strerror})")
     for members in groups.values():
-        found, note = _volumes(members, source)
-        series += found
-        left_out += note
+        for found, note in _of_one_identifier(members, source):
+            series += found
+            left_out += note
     series = [replace(one, inverts=True) for one in series] if inverts else series
     return Found(_with_unique_names(series, every=among is not None), tuple(left_out))
 
@@ -214,32 +200,84 @@ def _refuse_part(path: Path, uid: str) -> None:
         )
 
 
-def _volumes(members: list[Member], source: Path) -> tuple[list[DicomSeries], list[str]]:
-    """(list of DicomSeries, sentences about what was left out), from the files of one series."""
+def _of_one_identifier(members: list[Member], source: Path) -> Iterator[tuple[list[DicomSeries], list[str]]]:
+    """``_volumes`` of each series among the files of one SeriesInstanceUID."""
+    patients: dict[tuple[str, ...], list[Member]] = defaultdict(list)
+    for path, header in members:
+        patients[tuple(str(header.get(key) or "") for key in ("PatientID", "StudyInstanceUID"))].append((path, header))
+    for of_one in patients.values():
+        groups = _folders_of(of_one)
+        notes = []
+        if len(patients) > 1:
+            notes.append("Files of several patients or studies have its identifier; they were told apart by patient and study.")
+        if len(groups) > 1:
+            notes.append("Files of several folders have its identifier and positions; they were told apart by folder.")
+        for group in groups:
+            yield _volumes(group, source, notes)
+
+
+def _folders_of(members: list[Member]) -> list[list[Member]]:
+    """The files by folder if they are volumes only so; else all in one list."""
+    folders: dict[Path, list[Member]] = defaultdict(list)
+    for path, header in members:
+        folders[path.parent].append((path, header))
+    if len(folders) == 1:
+        return [members]
+    planes = _planes_of_all(members)[0]
+    within = [[plane for plane in planes if plane.path.parent == folder] for folder in folders]
+    return list(folders.values()) if are_ambiguous(planes) and not any(map(are_ambiguous, within)) else [members]
+
+
+def _planes_of_all(members: list[Member], pseudonymised: Callable[[str], str] = str) -> tuple[list[Plane], int]:
+    """(planes of the files, without copies; number of copies)."""
+    planes: list[Plane] = []
+    for i, (path, header) in enumerate(members, start=1):
+        planes += planes_of(path, header, path.name if pseudonymised(path.name) == path.name else f"file {i}")
+    kept: dict[tuple[Any, ...], list[Plane]] = defaultdict(list)
+    pixels: dict[Path, tuple[str, bytes]] = {}
+    for plane in planes:
+        same = kept[plane.uid or plane.path, plane.frame, plane.position]
+        if not any(_are_copies(plane.path, other.path, pixels) for other in same):
+            same.append(plane)
+    unique = {id(plane) for same in kept.values() for plane in same}
+    return [plane for plane in planes if id(plane) in unique], len(planes) - len(unique)
+
+
+def _are_copies(path: Path, other: Path, known: dict[Path, tuple[str, bytes]]) -> bool:
+    """Whether two files hold the same pixels, as far as can be seen without decoding; ``known`` are those already read."""
+    for one in {path, other} - set(known):
+        try:
+            dataset = open_dataset(one, specific_tags=["PixelData"])
+            digest = hashlib.blake2b(dataset.get("PixelData") or b"").digest()
+            known[one] = str(dataset.file_meta.TransferSyntaxUID), digest
+        except FileError:
+            known[one] = "", b""
+    return known[path] == known[other] or known[path][0] != known[other][0]
+
+
+def _volumes(members: list[Member], source: Path, notes: Iterable[str] = ()) -> tuple[list[DicomSeries], list[str]]:
+    """(list of DicomSeries, sentences about what was left out), from the files of one series; ``notes`` are about it."""
     folder, pseudonymised = Path(os.path.commonpath([path.parent for path, _ in members])), pseudonymise(members)
     number, uid = _whole(members[0][1], "SeriesNumber"), str(members[0][1].get("SeriesInstanceUID") or "")
     inner = (source.name,) if source.is_file() else folder.relative_to(source).parts or (source.resolve().name,)
     title = f"series {'without number' if number is None else number} ({f'UID ...{uid[-8:]}' if uid else 'no UID'}) in "
     title += "/".join(map(pseudonymised, inner))
-    planes: list[Plane] = []
-    for i, (path, header) in enumerate(members, start=1):
-        planes += planes_of(path, header, path.name if pseudonymised(path.name) == path.name else f"file {i}")
-    unique = list({(plane.uid or plane.path, plane.frame, plane.position): plane for plane in reversed(planes)}.values())[::-1]
-    notes = [f"{len(planes) - len(unique)} copies of images were left out."] if len(unique) < len(planes) else []
+    unique, copies = _planes_of_all(members, pseudonymised)
     planes = [plane for plane in unique if "LOCALIZER" not in dict(plane.traits).get("ImageType", "").upper()]
-    alike = _alike(planes)
-    if reason := _no_volume(planes, alike):
+    groups = alike(planes)
+    if reason := _no_volume(planes, groups):
         return [], [f"{title}: {counted(len(unique), 'image')} left out: {reason}"]
     name, is_alias = _name(folder, number, source, pseudonymised)
+    notes = [*notes, *([f"{copies} copies of images were left out."] if copies else [])]
     if is_alias:
         notes.append("It is named after its study, since its folder, file or number identifies the patient.")
     origin = (source if source.is_file() else folder) if is_alias else None
     if len(planes) < len(unique):
         notes.append(f"{len(unique) - len(planes)} localisers were left out.")
-    if stray := sum(len(group) == 1 for group in alike) if len(alike) > 1 else 0:
+    if stray := sum(len(group) == 1 for group in groups) if len(groups) > 1 else 0:
         notes.append(f"{stray} single images of another size or orientation were left out.")
-        alike = [group for group in alike if len(group) > 1]
-    volumes = [volume for group in alike for volume in _told_apart(group)]
+        groups = [group for group in groups if len(group) > 1]
+    volumes = [volume for group in groups for volume in told_apart(group)]
     if len(volumes) == 1:
         return [DicomSeries(name, title, _sorted(volumes[0][0]), tuple(notes), origin)], []
     notes.append(f"The series holds {len(volumes)} volumes.")
@@ -260,13 +298,13 @@ def _name(folder: Path, number: int | None, source: Path, pseudonymised: Callabl
     return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(shown)).strip("-._") or "series", is_alias
 
 
-def _no_volume(planes: list[Plane], alike: list[list[Plane]]) -> str | None:
-    """Why images (``alike``: grouped by size and direction) cannot be a volume at all; None if they may be one."""
+def _no_volume(planes: list[Plane], groups: list[list[Plane]]) -> str | None:
+    """Why images (``groups``: those by size and direction) cannot be a volume at all; None if they may be one."""
     if not planes:
         return "localisers"
     if not any(plane.position for plane in planes):
         return "none has a position in the patient (projections, screenshots, reports, or frames without ImagePositionPatient)"
-    if len(alike) > 1 and all(len(group) == 1 for group in alike):
+    if len(groups) > 1 and all(len(group) == 1 for group in groups):
         return "no two are parallel and of one size (localisers, projections)"
     return None
 
@@ -355,72 +393,9 @@ def _directions(values: Mapping[str, Any]) -> tuple[float, ...] | None:
     return numbers if np.abs(pair @ pair.T - np.eye(2)).max() < 1e-3 else None
 
 
-def _alike(planes: Iterable[Plane]) -> list[list[Plane]]:
-    """Groups with the same size and nearly the same spacing and direction, in order of appearance; ``stack_of`` decides whether
-    they fill a grid despite small differences. Planes without a position form separate groups."""
-    groups: list[list[Plane]] = []
-    for plane in planes:
-        group = next((group for group in groups if _is_near(plane, group[0])), None)
-        if group is None:
-            groups.append([plane])
-        else:
-            group.append(plane)
-    return groups
-
-
-def _is_near(plane: Plane, other: Plane) -> bool:
-    if (plane.shape, plane.samples) != (other.shape, other.samples):
-        return False
-    for own, its, largest in (
-        (plane.spacing_mm, other.spacing_mm, NEAR * min(other.spacing_mm or (1,))),
-        (plane.orientation, other.orientation, NEAR),
-    ):
-        if own is None or its is None:  # with a position, this is a fault; without one, another kind of image
-            if own is not its and not (plane.position and other.position):
-                return False
-        elif np.abs(np.subtract(own, its)).max() > largest:
-            return False
-    return True
-
-
-def _told_apart(planes: list[Plane]) -> list[tuple[list[Plane], str]]:
-    """[(planes, what they have in common)] of volumes at the same positions; one entry if nothing distinguishes them."""
-    if not all(plane.position and plane.orientation and plane.spacing_mm for plane in planes) or not _repeats(planes):
-        return [(planes, "")]
-    depths = {id(plane): depth for plane, depth in zip(planes, depths_mm(planes), strict=True)}
-
-    def is_stack(group: list[Plane]) -> bool:
-        return len(group) > 1 and not repeats(np.array(sorted(depths[id(plane)] for plane in group)), group[0]).any()
-
-    for names in (*itertools.combinations(TRAITS, 1), *itertools.combinations(TRAITS, 2)):
-        groups: dict[tuple[str, ...], list[Plane]] = defaultdict(list)
-        for plane in planes:
-            traits = dict(plane.traits)
-            groups[tuple(traits.get(name, "") for name in names)].append(plane)
-        if len(groups) > 1 and all(map(is_stack, groups.values())):
-            return [
-                (group, f" ({', '.join(f'{name} {value}' for name, value in zip(names, values, strict=True))})")
-                for values, group in sorted(groups.items(), key=lambda item: [_rank(value) for value in item[0]])
-            ]
-    return [(planes, "")]
-
-
-def _rank(text: str) -> tuple[int, float, str]:
-    """Sort key: numbers by value, before other texts."""
-    try:
-        return (0, float(text), "")
-    except ValueError:
-        return (1, 0.0, text)
-
-
-def _repeats(planes: list[Plane]) -> bool:
-    return bool(repeats(np.sort(depths_mm(planes)), planes[0]).any())
-
-
 def _sorted(planes: list[Plane]) -> tuple[Plane, ...]:
     """Planes sorted along the normal; those without a position in the order of their files."""
-    has_place = all(plane.position and plane.orientation and plane.spacing_mm for plane in planes)
-    depths = depths_mm(planes) if has_place else np.zeros(len(planes))
+    depths = depths_mm(planes) if are_placed(planes) else np.zeros(len(planes))
     order = sorted(zip(depths, planes, strict=True), key=lambda item: (item[0], str(item[1].path), item[1].frame))
     return tuple(plane for _, plane in order)
 
@@ -431,9 +406,13 @@ def _letters() -> Iterator[str]:
 
 
 def _with_unique_names(series: list[DicomSeries], *, every: bool = False) -> tuple[DicomSeries, ...]:
-    """Series sorted by name; equal names, or with ``every`` all names, get a digest of the images' identifiers at the end."""
+    """Series sorted by name; equal names, or with ``every`` all names, get a digest of the images' identifiers at the end, and
+    a letter if these are equal too."""
     count = Counter(one.name for one in series)
     named = [one if count[one.name] == 1 and not every else replace(one, name=f"{one.name}_{_mark(one)}") for one in series]
+    count = Counter(one.name for one in named)
+    letters: dict[str, Iterator[str]] = defaultdict(_letters)
+    named = [one if count[one.name] == 1 else replace(one, name=f"{one.name}_{next(letters[one.name])}") for one in named]
     return tuple(sorted(named, key=lambda one: one.name))
 
 
