@@ -808,3 +808,63 @@ def test_the_record_is_the_same_after_an_interruption_and_its_own_dataset_json_i
     convert("brats", source, tmp_path / "out", mode="copy")
     assert record.read_text() == "".join(lines)
     assert "was edited" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["scans/P1.nii", "scans/P1.nii.gz", "truth/P1.nii.gz"], "expected one file called P1, found P1.nii and P1.nii.gz"),
+        (
+            ["scans/P1.nii.gz", "truth/P1.nii.gz", "truth/P1_seg.nii.gz"],
+            "P1: expected one case of this name, found 2",
+        ),
+        (
+            ["scans/P1.nii.gz", "truth/P1/a.nii", "truth/P1/a.nii.gz"],
+            "expected one file called a, found a.nii and a.nii.gz",
+        ),
+    ],
+)
+def test_two_files_for_one_thing_are_refused_and_none_is_chosen(source, tmp_path, files, message):
+    masks = any("P1/" in name for name in files)
+    for name in [*files, "scans/P2.nii.gz", f"truth/P2{'/a' * masks}.nii.gz"]:
+        put_image(source / name) if name.startswith("scans") else put_label(source / name, (1,))
+    with pytest.raises(DatasetError, match=message):
+        convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})
+    assert not (tmp_path / "out").exists()
+    made = convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"}, skip_bad=True)
+    assert (made.left_out, sorted(description(tmp_path / "out")["dataset"])) == (("P1",), ["P2"])
+
+
+def test_a_row_that_names_a_case_twice_is_told_by_the_table(source, tmp_path):
+    put_image(source / "a.nii.gz")
+    put_label(source / "b.nii.gz")
+    (source / "cases.csv").write_text("case,image,label\nx,a.nii.gz,b.nii.gz\nx,a.nii.gz,b.nii.gz\n")
+    with pytest.raises(DatasetError, match="x: expected each case once, found it again"):
+        convert("folders", source / "cases.csv", tmp_path / "out")
+
+
+def test_pictures_of_volumes_are_neither_scans_nor_labels_and_are_told(source, tmp_path):
+    for case in ("a", "b"):
+        scan, label = put_image(source / "scans" / f"{case}.nii.gz"), put_label(source / "truth" / f"{case}.nii.gz")
+        for folder, data in (("scans", scan[0, :1] > 100), ("truth", label[:1])):
+            flat = LabelVolume(data.astype(np.uint8), Geometry.from_spacing((1, *SHAPE[1:]), (1, 1, 1)))
+            write_label_volume(flat, source / folder / f"{case}.png")
+    made = convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})
+    assert [case.images[0].name for case in check(tmp_path / "out").training] == ["a.nii.gz", "b.nii.gz"]
+    told = "a.png and 1 more: left out, as a picture of the volume of the same name"
+    assert {f"scans/{told}", f"truth/{told}"} <= {finding.message for finding in made.findings}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [("value,name\n1,\n2,vein\n", "expected a name for the value 1, found none"), ("1,Ignore\n2,vein\n", "in lower case")],
+)
+def test_names_that_no_data_set_could_be_read_with_are_refused_before_it_is_written(source, tmp_path, names, message):
+    put_image(source / "scans" / "a.nii.gz")
+    put_label(source / "truth" / "a.nii.gz")
+    (source / "names.csv").write_text(names)
+    with pytest.raises(DatasetError, match=message):
+        convert(
+            "folders", source / "scans", tmp_path / "out", options={"labels": source / "truth", "names": source / "names.csv"}
+        )
+    assert not (tmp_path / "out").exists()

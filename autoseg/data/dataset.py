@@ -45,6 +45,7 @@ REPEAT = re.compile(
     r"[_-](frame|phase|time|tp|visit|session|ses|scan|day|week|month|ed|es)[_-]?\d*$|(?<=^BraTS-[A-Z]{3}-\d{5})-\d{3}$",
     re.IGNORECASE,
 )
+LABEL_WORD = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)  # ends the name of a label map
 NUMBER = re.compile(r"(.+)_(\d{4})")  # a name without its ending: the case, and possibly the channel
 
 

@@ -99,7 +99,7 @@ def convert(
     if "" in bad or (bad and not options.skip_bad):
         errors = sum(finding.severity == "error" for finding in findings)
         remedy = "" if "" in bad else "\nRepair the source, or leave these cases out with --skip-bad."
-        raise DatasetError(f"{source} has {errors} errors; nothing was written\n{findings_table(findings)}{remedy}")
+        raise DatasetError(f"{source} has {counted(errors, 'error')}; nothing was written\n{findings_table(findings)}{remedy}")
     good = [case for case in seen if case.case.id not in bad]
     if not any(case.case.part != "test" for case in good):
         raise DatasetError(f"{source}: no case to train on is left; nothing was written\n{findings_table(findings)}")

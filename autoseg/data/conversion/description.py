@@ -10,9 +10,11 @@ from typing import Any
 
 from autoseg.data.conversion.parts import Combination, Part
 from autoseg.data.findings import Finding
+from autoseg.data.labels import read_labels
 from autoseg.data.layouts.found import FoundCase, FoundDataset, error
 from autoseg.data.layouts.reading import SeenCase, label_values
 from autoseg.data.partial import KEY
+from autoseg.errors import DatasetError
 from planners.names import fault_of_name
 
 __all__ = ["Description", "describe", "refused_names"]
@@ -24,7 +26,7 @@ def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, A
     masks = [case for case in usable if case.case.masks]
     if not masks:
         description, told = found.describe({case.case.id: case.values for case in usable if case.case.label})
-        return description, {}, told
+        return description, {}, [*told, *(_refused_labels(description) if usable and description else ())]
     combinations = {combination for case in masks for combination in case.combinations}
     structures = {name for case in masks for name, _ in case.case.masks}
     description, values = label_values(combinations, structures)
@@ -39,11 +41,43 @@ def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, A
         for case in usable
         if case.case.label
     ]
-    return description, values, findings
+    return description, values, [*findings, *_refused_labels(description)]
 
 
-def refused_names(cases: Iterable[FoundCase]) -> list[Finding]:
-    """An error for each case whose name cannot be used as a file name."""
+def _refused_labels(description: Mapping[str, Any]) -> list[Finding]:
+    """An error if the data set could not be read with these labels."""
+    try:
+        read_labels(description["labels"], description.get("regions_class_order"))
+    except DatasetError as fault:
+        remedy = "Correct the label maps, or the names of their values."
+        return [error("", "labels", str(fault).replace(" in dataset.json", ""), remedy)]
+    return []
+
+
+def refused_names(cases: Sequence[FoundCase]) -> list[Finding]:
+    """An error for each case whose name cannot be used as a file name, or is also that of another case."""
+    of: dict[str, list[FoundCase]] = {}
+    for case in cases:
+        of.setdefault(case.id, []).append(case)
+    twice = [
+        error(name, "case-twice", f"expected one case of this name, found {len(same)}: {_files_of(same)}", TWICE)
+        for name, same in of.items()
+        if len(same) > 1
+    ]
+    return [*twice, *_refused_as_files(cases)]
+
+
+TWICE = "Keep one label map and one scan for each case, or rename them."
+
+
+def _files_of(cases: Iterable[FoundCase]) -> str:
+    """The files that tell cases of the same name apart, for a message."""
+    labels = [case.label.name if case.label else f"{len(case.masks)} files of structures" for case in cases]
+    images = [case.images[0].path.name for case in cases]
+    return " and ".join(images if len(set(images)) > 1 else labels)
+
+
+def _refused_as_files(cases: Iterable[FoundCase]) -> list[Finding]:
     faults = [(case.id, fault_of_name(case.id)) for case in cases]
     remedy = "Rename the case, without / and \\."
     return [

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.data.dataset import NUMBER, guess_patients
+from autoseg.data.dataset import LABEL_WORD, NUMBER, guess_patients
 from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.data.tables import table_rows, table_text
 from autoseg.errors import AutosegError, DatasetError, FileError
 from autoseg.imaging.files import (
     FORMATS,
+    PICTURES,
     ending_of,
     is_dicom,
     is_slicer_segmentation,
@@ -35,7 +36,6 @@ from autoseg.workspace import read_json
 
 __all__ = ["find", "guess_channels", "read_names", "read_table"]
 
-DECORATION = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)
 SNAP = re.compile(r'\s*(\d{1,10})(?:\s+[\d.]+){6}\s+"(.*)"\s*')  # value, red, green, blue, opacity, visible, meshed, name
 FREESURFER = re.compile(r"\s*(\d{1,10})\s+(\S+)(?:\s+\d+){4}\s*")  # value, name, colour; also 3D Slicer's
 WHOLE = re.compile(r"-?\d{1,10}(\.0*)?")
@@ -212,27 +212,26 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
     def is_label(path: Path) -> bool:
         if path.is_dir() or path.name.startswith("."):
             return path.is_dir() and not path.name.startswith(".")
-        return _is_map(path) and (not together or is_slicer_segmentation(path) or bool(DECORATION.search(_stem(path))))
+        return _is_map(path) and (not together or is_slicer_segmentation(path) or bool(LABEL_WORD.search(_stem(path))))
 
-    by_stem = {_stem(path): path for path in _images_in(images) if not is_slicer_segmentation(path)}
-    by_stem = {stem: path for stem, path in by_stem.items() if not (together and is_label(path))}
-    names = {DECORATION.sub("", _stem(path)) for path in labels.iterdir() if is_label(path)}
-    numbered = not any(name in by_stem for name in names if NUMBER.fullmatch(name))  # else they are case numbers
     cases: list[FoundCase] = []
     findings: list[Finding] = []
+    scans = [path for path in _images_in(images) if not is_slicer_segmentation(path) and not (together and is_label(path))]
+    scans = _without_views(scans, findings)
+    by_stem = {_stem(path): path for path in reversed(scans)}
+    names = {LABEL_WORD.sub("", _stem(path)) for path in labels.iterdir() if is_label(path)}
+    numbered = not any(name in by_stem for name in names if NUMBER.fullmatch(name))  # else they are case numbers
     used: set[Path] = set()
-    for path in sorted(labels.iterdir()):
-        if not is_label(path):
-            continue
+    for path in _without_views(sorted(filter(is_label, labels.iterdir())), findings):
         stem = path.name if path.is_dir() else _stem(path)
-        case = next((name for name in (stem, DECORATION.sub("", stem)) if _channels_of(name, by_stem)), None)
+        case = next((name for name in (stem, LABEL_WORD.sub("", stem)) if _channels_of(name, by_stem)), None)
         if case is None:
             remedy = "Give image and label one name, or name the pairs in a table (CSV)."
             findings.append(error(stem, "no-image", f"expected an image {stem} or {stem}_0000 in {images}, found none", remedy))
             continue
         sources = _channels_of(case, by_stem)
         used |= {source.path for source in sources}
-        masks = tuple((_stem(file), file) for file in _images_in(path, _is_map)) if path.is_dir() else _layers(path)
+        masks = _masks_in(path, findings) if path.is_dir() else _layers(path)
         if path.is_dir() and not masks:
             findings.append(error(case, "missing-label", f"expected files of structures in {path}, found none", "Add them."))
             continue
@@ -243,7 +242,43 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
         cases.append(FoundCase(case, "", _channels_of(case, left), part="test"))
         message = "an image without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
+    findings += [fault for case in cases for fault in _named_twice(case, scans)]
     return _with_patients(cases), findings
+
+
+def _without_views(paths: Sequence[Path], findings: list[Finding]) -> list[Path]:
+    """The files without pictures called as a volume among them, which are views of it; they are told as a finding."""
+    volumes = {_stem(path) for path in paths if not path.is_dir() and not _is_picture(path)}
+    views = [path for path in paths if not path.is_dir() and _is_picture(path) and _stem(path) in volumes]
+    if views:
+        more = f" and {len(views) - 1} more" if len(views) > 1 else ""
+        message = f"{views[0].parent.name}/{views[0].name}{more}: left out, as a picture of the volume of the same name"
+        findings.append(Finding("warning", "", "picture", message, "Nothing if it is one; else rename it, or move it away."))
+    return [path for path in paths if path not in views]
+
+
+def _is_picture(path: Path) -> bool:
+    return _is_image(path) and ending_of(path) in PICTURES
+
+
+def _masks_in(folder: Path, findings: list[Finding]) -> tuple[tuple[str, Path], ...]:
+    """(structure, path) of the files in the folder of a case."""
+    return tuple((_stem(file), file) for file in _without_views(_images_in(folder, _is_map), findings))
+
+
+def _named_twice(case: FoundCase, scans: Sequence[Path]) -> list[Finding]:
+    """An error for each image or structure of a case for which several files have the name."""
+    stems = {_stem(source.path) for source in case.images}
+    files = [path for path in scans if _stem(path) in stems] + [path for _, path in case.masks if not _layers(path)]
+    of: dict[tuple[Path, str], list[str]] = {}
+    for path in files:
+        of.setdefault((path.parent, _stem(path)), []).append(path.name)
+    remedy = "Keep the right one, and move the others away."
+    return [
+        error(case.id, "file-twice", f"expected one file called {stem}, found {' and '.join(names)}", remedy)
+        for (_, stem), names in of.items()
+        if len(names) > 1
+    ]
 
 
 def _layers(path: Path) -> tuple[tuple[str, Path], ...]:
