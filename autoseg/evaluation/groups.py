@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.data.tables import table_rows
 from autoseg.errors import AutosegError
+from autoseg.imaging.files import FORMATS, SEGMENTATION, stem_of
+from autoseg.names import case_name
 
 __all__ = ["UNSTATED", "Groups", "read_groups"]
 
@@ -26,6 +28,33 @@ class Groups:
         """The groups of these cases, sorted; the group of cases without a value is last."""
         found = {self.of.get(case, UNSTATED) for case in cases}
         return tuple(sorted(found, key=lambda name: (name == UNSTATED, name)))
+
+    def among(self, cases: Iterable[str]) -> Groups:
+        """The groups of these cases. The table may name the files of cases, with their ending.
+
+        Raises:
+            AutosegError: the table names cases, but none of these.
+        """
+        wanted = set(cases)
+        of = {_case(name, wanted): group for name, group in self.of.items()}
+        found = {case: of[case] for case in sorted(wanted & set(of))}
+        if self.of and wanted and not found:
+            raise AutosegError(
+                f"--groups: expected {self.column!r} of the cases {_some(wanted)}, found it for others, {_some(self.of)}. "
+                f"Name the cases as their files are called, under {CASE_COLUMN!r}"
+            )
+        return Groups(self.column, found)
+
+
+def _case(name: str, cases: Container[str]) -> str:
+    """The case that a table names, or whose file it names."""
+    name = case_name(name)
+    return stem_of(name) if name not in cases and name.lower().endswith((*FORMATS, SEGMENTATION)) else name
+
+
+def _some(names: Iterable[str], limit: int = 3) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:limit]) + (", ..." if len(listed) > limit else "")
 
 
 def read_groups(text: str) -> Groups:

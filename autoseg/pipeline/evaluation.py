@@ -72,6 +72,7 @@ def evaluate(
         raise AutosegError(
             f"no file of {predicted} has the name of a reference in {reference}; nothing to score. Give both the same name"
         )
+    groups = groups.among(references)
     also = [path for path in guesses.values() if path.is_file()]  # values not named in a dataset.json are also structures
     schema = known.labels if known else schema_of((predicted, reference), references, labels=options.labels, also=also)
     if not runtime.fresh:

@@ -67,6 +67,7 @@ def train(
     if options.threads:
         use_threads(options.threads)
     run = ranks.in_order(lambda: settled_run(dataset, str(fold), workspace, options, runtime, ranks))
+    groups = groups.among(case.id for case in run.spec.training)
     ranks.refuse_unless_same("what is to be trained", " ".join(digest(task) for task in run.tasks.values()))
     if ranks.is_first:
         on_training(run.training)

@@ -59,6 +59,7 @@ def run_study(
     options, runtime = options or StudyOptions(), runtime or Runtime()
     groups = read_groups(options.groups) if options.groups else Groups()
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
+    groups = groups.among(case.id for case in spec.training)
     step, asked, items = _settle(spec, workspace, options, runtime)
     folder = workspace.study(spec.name, options.name)
     check_writable(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autoseg.data.labels import LabelSchema
@@ -13,6 +14,11 @@ from autoseg.evaluation import CaseMetrics, Report, read_report, summarise, writ
 from autoseg.evaluation.groups import UNSTATED, read_groups
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.overlap import Counts
+from autoseg.imaging.files import write_label_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
+from autoseg.options import EvaluateOptions, Runtime
+from autoseg.pipeline import evaluate
 from autoseg.studies.crossval import merge_reports
 
 LABELS = LabelSchema(("organ",), ((1,),), False, (1,))
@@ -70,3 +76,26 @@ def test_folds_are_put_together_and_a_case_counts_once() -> None:
     whole = merge_reports([report_of({"a": 0.5, "b": 0.9}), report_of({"c": 0.7, "a": 0.1})])
     assert [(row.case, row["dice"]) for row in whole.rows] == [("a", 0.5), ("b", 0.9), ("c", 0.7)]
     assert whole.summary("organ", "dice").mean == pytest.approx(0.7)
+
+
+def test_a_table_may_name_files_and_one_of_other_cases_alone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text("file,site\na.nii.gz,A\nb.seg.nrrd,B\nu\u0308.nii.gz,C\nd,D\nelse,E\n")
+    groups = read_groups(f"{path}:site").among(["a", "b", "\u00fc", "d", "e"])
+    assert groups.of == {"a": "A", "b": "B", "\u00fc": "C", "d": "D"}
+    with pytest.raises(
+        AutosegError, match="expected 'site' of the cases x, y, found it for others, a.nii.gz, b.seg.nrrd, d, ..."
+    ):
+        read_groups(f"{path}:site").among(["x", "y"])
+
+
+def test_groups_of_no_case_are_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    for folder in ("truth", "guess"):
+        label = np.zeros((4, 5, 6), np.uint8)
+        label[1:3, 1:4, 1:4] = 1
+        write_label_volume(LabelVolume(label, Geometry.from_spacing(label.shape, (1, 1, 1))), tmp_path / folder / "a.nii.gz")
+    (tmp_path / "cases.csv").write_text("case,site\nb,A\n")
+    options = EvaluateOptions(groups=f"{tmp_path / 'cases.csv'}:site")
+    with pytest.raises(AutosegError, match="expected 'site' of the cases a, found it for others, b"):
+        evaluate(tmp_path / "truth", tmp_path / "guess", tmp_path / "out", options, Runtime(workers=1))
+    assert not (tmp_path / "out").exists()
