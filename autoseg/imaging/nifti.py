@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import logging
 import math
 import zlib
@@ -29,6 +30,7 @@ __all__ = ["bits_of_a_number", "description", "grid_of", "read", "read_geometry"
 _HEADERS: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNIT_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
+APART = 0.5  # of a voxel: how far two forms may place it apart without a note
 _SILENT = logging.getLogger("autoseg.imaging.nifti")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
@@ -197,7 +199,7 @@ def _affine_of(header: Any, mended: Any, path: AnyPath) -> tuple[np.ndarray, tup
     notes: list[str] = []
     stated = np.array(header["pixdim"][1:4], float)
     pixdim = np.array(mended["pixdim"][1:4], float)  # 1 where the file has 0
-    affine = _best_form(mended, notes)
+    affine = _best_form(mended, _size(header)[:3], notes)
     if affine is None:
         notes += _check_sizes(stated, _size(header), path)
         pixdim[~np.isfinite(pixdim)] = 1  # along an axis of one voxel
@@ -232,8 +234,8 @@ def _check_sizes(pixdim: np.ndarray, size: Sequence[int], path: AnyPath) -> list
     return [f"The voxel size along {'xyz'[axis]}, where there is one voxel, is not given; 1 mm is assumed." for axis in unknown]
 
 
-def _best_form(header: Any, notes: list[str]) -> np.ndarray | None:
-    """The (4, 4) matrix of the first usable form, or None."""
+def _best_form(header: Any, size: tuple[int, ...], notes: list[str]) -> np.ndarray | None:
+    """The (4, 4) matrix of the first usable form, or None. ``size`` in voxels along x, y and z."""
     usable = []
     for name in ("sform", "qform"):
         if header[f"{name}_code"] <= 0:
@@ -250,7 +252,18 @@ def _best_form(header: Any, notes: list[str]) -> np.ndarray | None:
         directions = [matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in usable]
         if np.abs(directions[0] - directions[1]).max() > 0.01:
             notes.append("sform and qform give different orientations; the sform is used.")
+        elif (apart := _voxels_apart(usable, directions, size)) > APART:
+            notes.append(f"sform and qform place the voxels up to {apart:.3g} voxels apart; the sform is used.")
     return usable[0] if usable else None
+
+
+def _voxels_apart(forms: Sequence[np.ndarray], directions: Sequence[np.ndarray], size: Sequence[int]) -> float:
+    """The largest distance, along an axis, of the corners of a volume (x, y, z) in two forms, whose voxel sizes do not count:
+    those of the second are used for both."""
+    steps = np.linalg.norm(forms[1][:3, :3], axis=0)
+    corners = np.array(list(itertools.product(*[(0, n - 1) for n in size]))) * steps
+    placed = [corners @ turn.T + form[:3, 3] for form, turn in zip(forms, directions, strict=True)]
+    return float(np.abs(placed[0] - placed[1]).max() / steps.min())
 
 
 def _odd_size(content: bytes | bytearray, expected: int) -> str:

@@ -356,6 +356,19 @@ def test_orientations_that_differ_are_noted(tmp_path):
     assert "different orientations" in content.notes[0]
 
 
+@pytest.mark.parametrize(("shift_mm", "told"), [(20.0, "10 voxels apart"), (0.5, "")])
+def test_forms_that_place_the_voxels_apart_are_noted(tmp_path, shift_mm, told):
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([2, 2, 4, 1.0]))
+    moved = np.array(image.affine)
+    moved[1, 3] += shift_mm
+    image.set_sform(image.affine, 1)
+    image.set_qform(moved, 1)
+    nibabel.save(image, tmp_path / "a.nii")
+    content = read_file(tmp_path / "a.nii")
+    assert content.geometry.to_world([[0, 0, 0]]).tolist() == [[0, 0, 0]], "the sform counts"
+    assert [told in note for note in content.notes] == [True] * bool(told)
+
+
 def test_micrometres_become_millimetres(tmp_path):
     affine = np.array([[20, 0, 0, 500], [0, 30, 0, 600], [0, 0, 40, 700], [0, 0, 0, 1.0]])
     path = write_nifti(tmp_path / "a.nii", np.zeros((4, 5, 6), np.int16), affine, xyzt_units=3)
