@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.data.dataset import Case, read_dataset
+from autoseg.data.dataset import LABEL_WORD, Case, read_dataset
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_dicom, left_unread, series_in
+from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_dicom, is_slicer_segmentation, left_unread, series_in
 from autoseg.imaging.tree import files_under
 from autoseg.names import case_name
 
@@ -71,7 +71,8 @@ def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str
     if not source.is_dir():
         raise AutosegError(f"{source}: there is no such file or folder. Correct the path")
     kinds: dict[str, list[Path]] = defaultdict(list)
-    for path in image_files(source):
+    files, maps = _without_maps(image_files(source))
+    for path in files:
         kinds[_kind(path)].append(path)
     if not kinds and _is_bids(source):
         return _of_bids(source, channels)
@@ -82,7 +83,7 @@ def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str
     if kind == DATA_SET:
         return _of_dataset(source, left_out)
     files = kinds.get(kind, [])
-    left_out += [*left_unread(source.iterdir()), *_in_subfolders(source)]
+    left_out += [*maps, *left_unread(source.iterdir()), *_in_subfolders(source)]
     if not files:
         return _of_series(source, found, channels, file_ending, left_out)
     cases, unused = _cases(source, files, len(channels), file_ending)
@@ -105,6 +106,18 @@ def image_files(folder: str | Path) -> list[Path]:
     """
     found = sorted(path for path in Path(folder).iterdir() if path.name[0] != "." and not path.is_dir())
     return [path for path in found if path.name.lower().endswith(tuple(FORMATS))]
+
+
+def _without_maps(paths: list[Path]) -> tuple[list[Path], list[str]]:
+    """(the files without label maps, sentences about these): segmentations of 3D Slicer, and files called as labels of scans
+    among them, such as ``P1_seg`` beside ``P1`` or ``P1_0000``."""
+    segmentations = [path for path in paths if is_slicer_segmentation(path)]
+    stems = {re.sub(r"_\d{4}$", "", stem) for stem in map(_stem, paths)} | set(map(_stem, paths))
+    bare = {path: LABEL_WORD.sub("", _stem(path)) for path in paths if path not in segmentations}
+    labels = [path for path, name in bare.items() if name != _stem(path) and name in stems]
+    told = [(segmentations, "segmentations of 3D Slicer, no scans"), (labels, "called as labels of the scans beside them")]
+    kept = [path for path in bare if path not in labels]
+    return kept, [f"{_listed(found)}: {why}" for found, why in told if found]
 
 
 def _stem(path: Path) -> str:

@@ -8,6 +8,7 @@ Arrays are returned as (C, Z, Y, X) and geometry in RAS+ millimetres for every f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -71,6 +72,9 @@ _UNREAD_VOLUMES = (".img", ".img.gz", ".hdr", ".mgz", ".mgh", ".mnc", ".gipl", "
 _UNREAD_PACKED = (".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip")
 _UNREAD = (*_UNREAD_VOLUMES, *_UNREAD_PACKED, ".bmp", ".gif", ".jp2", ".webp", ".svs")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".dcm.gz")  # may contain scans
+# what is behind the ending of a scan: unfinished downloads, copies, other packings; not a text about it
+_BEHIND = re.compile(r"\.(nii|nii\.gz|nrrd|nhdr|mha|mhd|dcm)(~|[ ._(-].*)", re.IGNORECASE)
+_TEXTS = (".json", ".txt", ".csv", ".tsv", ".md", ".md5", ".sha1", ".sha256", ".sha512", ".xml", ".html", ".log", ".sig", ".py")
 SEGMENTATION = ".dcm"  # ending of DICOM label maps in a folder; the content decides whether a file is DICOM
 
 AnyPath = str | PathLike[str]
@@ -123,15 +127,22 @@ def stem_of(path: AnyPath) -> str:
 
 
 def left_unread(paths: Iterable[Path]) -> list[str]:
-    """A sentence about files of unreadable types, and one about archives, if there are any, so that the other files are
-    not taken for everything."""
+    """A sentence each about files of unreadable types, archives, and files with more behind the ending of a scan, so that the
+    other files are not taken for everything."""
     names = sorted(path.name for path in paths if path.name[0] != ".")
+    unread, packed = ([name for name in names if name.lower().endswith(endings)] for endings in (_UNREAD, _ARCHIVES))
+    known = (*FORMATS, SEGMENTATION, *_TEXTS)
+    behind = [name for name in names if _BEHIND.search(name) and not name.lower().endswith(known)]
     said = []
-    for endings, why in (
-        (_UNREAD, "a kind of image that is not read; convert it to .nii.gz"),
-        (_ARCHIVES, "an archive, which is not looked into; unpack it if it holds scans"),
+    for found, why in (
+        (unread, "a kind of image that is not read; convert it to .nii.gz"),
+        (packed, "an archive, which is not looked into; unpack it if it holds scans"),
+        (
+            [name for name in behind if name not in (*unread, *packed)],
+            "more behind the ending of a scan; rename it if it is one, or finish its download",
+        ),
     ):
-        if found := [name for name in names if name.lower().endswith(endings)]:
+        if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             said.append(f"{found[0]}{more}: {why}")
     return said

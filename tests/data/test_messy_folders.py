@@ -61,6 +61,15 @@ def test_images_of_a_kind_that_is_not_read_are_said_beside_others(tmp_path, name
     assert find_inputs(tmp_path, channels=("CT",)).left_out == (sentence,)
 
 
+@pytest.mark.parametrize("name", ["P1.nii.gz.part", "P1.NII.GZ~", "P1.nii.gz (1)", "P1.mha.crdownload", "P1.nii.gz.json"])
+def test_unfinished_downloads_and_copies_of_scans_are_said(tmp_path, name):
+    (write(tmp_path, "P0.nii.gz") / name).write_bytes(b"anything")
+    said = (f"{name}: more behind the ending of a scan; rename it if it is one, or finish its download",)
+    said = () if name.endswith(".json") else said
+    assert find_label_maps(tmp_path).left_out == said
+    assert find_inputs(tmp_path, channels=("CT",)).left_out == said
+
+
 @pytest.mark.parametrize("name", ["series.zip", "P1.dcm.gz", "scans.TAR.GZ", "more.7z"])
 def test_archives_beside_scans_are_said(tmp_path, name):
     (write(tmp_path, "P0.nii.gz") / name).write_bytes(b"anything")

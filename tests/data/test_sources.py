@@ -71,6 +71,18 @@ def test_pictures_are_scans_where_the_model_knows_pictures(patients, tmp_path):
     assert (ids(found), found.left_out) == (["a", "b"], ())
 
 
+def test_label_maps_beside_their_scans_are_no_scans_and_that_is_said(tmp_path):
+    found = find_inputs(touched(tmp_path / "slicer", "P1.nrrd", "P1.seg.nrrd", "P2.nrrd"), channels=CT)
+    assert (ids(found), found.left_out) == (["P1", "P2"], ("P1.seg.nrrd: segmentations of 3D Slicer, no scans",))
+    names = ["P1.nii.gz", "P1_seg.nii.gz", "P2_0000.nii.gz", "P2-label.nii.gz", "alone_mask.nii.gz"]
+    found = find_inputs(touched(tmp_path / "named", *names[:2], "alone_mask.nii.gz"), channels=CT)
+    assert (ids(found), found.left_out) == (["P1", "alone_mask"], ("P1_seg.nii.gz: called as labels of the scans beside them",))
+    found = find_inputs(touched(tmp_path / "numbered", *names[2:4]), channels=CT)
+    assert (ids(found), found.left_out) == (["P2"], ("P2-label.nii.gz: called as labels of the scans beside them",))
+    with pytest.raises(AutosegError, match="no scans in it.*\n  left out: P1.seg.nrrd: segmentations of 3D Slicer"):
+        find_inputs(touched(tmp_path / "only", "P1.seg.nrrd"), channels=CT)
+
+
 def test_files_of_two_formats_are_refused_unless_they_are_the_same_scans(tmp_path):
     with pytest.raises(AutosegError, match=r"found NIfTI \(P1.nii.gz, P2.nii.gz\) and NRRD or MetaImage \(P3.mha\)"):
         find_inputs(touched(tmp_path / "two", "P1.nii.gz", "P2.nii.gz", "P3.mha"), channels=CT)
