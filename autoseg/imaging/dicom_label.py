@@ -142,7 +142,7 @@ def _filled(planes: list[Plane], spacing_mm: float | None, path: Path) -> tuple[
 def _frames(path: Path, ds: FileDataset, segments: dict[int, _Segment]) -> Iterator[NDArray[Any]]:
     """Yields the label values (rows, columns) of each frame."""
     shared = ds.get("SharedFunctionalGroupsSequence") or ()
-    highest = float(ds.get("MaximumFractionalValue") or 1)
+    highest = float(ds.get("MaximumFractionalValue") or (1 << int(ds.get("BitsStored") or 8)) - 1)
     kind, padding = ds.get("SegmentationType"), ds.get("PixelPaddingValue")
     largest = max((segment.value for segment in segments.values()), default=0)
     frames = zip(_decoded(path, ds), ds.PerFrameFunctionalGroupsSequence, strict=True)

@@ -59,7 +59,7 @@ def read_labels(path: AnyPath) -> Content | tuple[np.ndarray, Geometry, tuple[st
     only a part, since 3D Slicer stores only the extent of the segments.
 
     Raises:
-        FileError: overlapping segments in several layers.
+        FileError: overlapping segments in several layers; voxels there that belong to no segment.
     """
     (data, geometry, notes, digest), header = _read(Path(path))
     segments = header.segments()
@@ -77,6 +77,11 @@ def read_labels(path: AnyPath) -> Content | tuple[np.ndarray, Geometry, tuple[st
                 "each as a file of its own, or convert the data with `autoseg convert folders`, which makes regions of them."
             )
         merged[mask] = value
+    if (unnamed := (merged == 0) & (data != 0).any(axis=0)).any():
+        found = ", ".join(str(value) for value in np.unique(data[:, unnamed]).tolist() if value)
+        raise FileError(
+            f"{path}: expected voxels of its segments, found the values {found} in {int(unnamed.sum())} others. Save it again."
+        )
     return merged[None], geometry, (*notes, "Segments lie in several layers; they are numbered in their order."), digest, True
 
 

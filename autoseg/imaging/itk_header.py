@@ -33,6 +33,7 @@ _NRRD_TYPES = {
     "f4": "float",
     "f8": "double",
 }
+_SEGMENT = re.compile(r"Segment(0|[1-9]\d{0,5})_(?:ID|Name)")
 _SPATIAL = ("domain", "space", "none", "???")  # axis kinds that may be spatial
 _ANATOMICAL = {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps"}
 _ANATOMICAL |= {"rast", "last", "lpst"}  # with time
@@ -246,10 +247,8 @@ class Header:
     def segments(self) -> tuple[Segment, ...]:
         """The segments described by 3D Slicer, in its order; () for other files."""
         found = []
-        for number in range(len(self.own)):
+        for number in sorted({int(match[1]) for match in map(_SEGMENT.fullmatch, self.own) if match}):  # there may be gaps
             prefix = f"Segment{number}_"
-            if f"{prefix}ID" not in self.own and f"{prefix}Name" not in self.own:
-                break
             value, layer = (
                 self.own.get(prefix + key, other) for key, other in (("LabelValue", str(number + 1)), ("Layer", "0"))
             )

@@ -120,6 +120,17 @@ def test_every_kind_of_segmentation_is_read(tmp_path, kind):
     np.testing.assert_array_equal(found.data, labels.data)
 
 
+def test_fractions_that_do_not_say_what_is_whole_are_of_their_bits(tmp_path):
+    series, labels = segmented(tmp_path / "in")
+    chances = np.stack([np.where(labels.data == value, 0.6, 0.4) for value in NAMES.values()], axis=-1).astype(np.float32)
+    options = {"omit_empty_frames": False, "max_fractional_value": 255}
+    path = write_as(tmp_path / "a", series, chances, KINDS["FRACTIONAL"], **options)
+    ds = pydicom.dcmread(path)
+    del ds.MaximumFractionalValue
+    ds.save_as(path)
+    np.testing.assert_array_equal(read_label_volume(path).data, labels.data)
+
+
 def test_a_tilted_gantry_a_single_slice_and_nothing_at_all_come_back(tmp_path):
     for name, values, options in (
         ("tilted", shapes(), {"shear_mm": 0.5}),

@@ -380,6 +380,23 @@ def test_layers_of_slicer_that_do_not_overlap_are_one_map_and_others_are_told_ap
         np.testing.assert_array_equal(read_segment(path, name).data[0], layers[number] == 1)
 
 
+def test_segments_of_slicer_whose_numbers_have_gaps_are_all_read(tmp_path):
+    layers = np.zeros((2, 2, 3, 4), int)
+    layers[0, 0], layers[1, 1] = 1, 1
+    path = segmentation(tmp_path / "P1.seg.nrrd", layers, value=1, layer=1)
+    path.write_bytes(path.read_bytes().replace(b"Segment1_", b"Segment7_"))
+    assert segment_names(path) == {"liver": 1, "vein": 2}
+    assert read_label_volume(path).data[:, 0, 0].tolist() == [1, 2]
+
+
+def test_voxels_of_no_segment_in_layers_of_slicer_are_refused(tmp_path):
+    layers = np.zeros((2, 2, 3, 4), int)
+    layers[0, 0], layers[1, 1], layers[1, 1, 2, 3] = 1, 1, 9
+    path = segmentation(tmp_path / "P1.seg.nrrd", layers, value=1, layer=1)
+    with pytest.raises(FileError, match="P1.seg.nrrd: expected voxels of its segments, found the values 9 in 1 others"):
+        read_label_volume(path)
+
+
 @pytest.mark.parametrize("line", ["Segment0_LabelValue:=x", "Segment0_LabelValue:=0", "Segment0_Layer:=7"])
 def test_a_segmentation_of_slicer_whose_header_makes_no_sense_is_refused(tmp_path, line):
     layers = np.zeros((2, 2, 3, 4), int)
