@@ -868,3 +868,36 @@ def test_names_that_no_data_set_could_be_read_with_are_refused_before_it_is_writ
             "folders", source / "scans", tmp_path / "out", options={"labels": source / "truth", "names": source / "names.csv"}
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "deep/a.nii.gz",
+            "found none directly in it, and 1 file below, such as deep/a.nii.gz. Give",
+        ),
+        ("a/0.dcm", "and 1 file below, such as a/0.dcm; they are DICOM. Make one .nii.gz of each series"),
+        ("notes.txt", "found none. Give the folder of the images"),
+    ],
+)
+def test_scans_in_other_places_or_of_dicom_are_named_where_none_is_found(source, tmp_path, name, message):
+    path = source / "scans" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(128) + b"DICM" + bytes(100))
+    put_label(source / "truth" / "a.nii.gz")
+    with pytest.raises(DatasetError, match=message):
+        convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})
+
+
+def test_scans_and_labels_of_kinds_that_are_not_read_are_told(source, tmp_path):
+    put_image(source / "scans" / "a.nii.gz")
+    put_label(source / "truth" / "a.nii.gz")
+    for name in ("scans/b.img", "scans/c.nii.gz.part", "truth/b.mgz"):
+        (source / name).write_bytes(b"anything")
+    made = convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})
+    assert [finding.message for finding in made.findings if finding.code == "left-out"] == [
+        "scans/b.img: a kind of image that is not read",
+        "scans/c.nii.gz.part: more behind the ending of a scan",
+        "truth/b.mgz: a kind of image that is not read",
+    ]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from autoseg.data.dataset import LABEL_WORD, NUMBER, guess_patients
 from autoseg.data.findings import Finding
-from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
+from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, plain_labels
 from autoseg.data.tables import table_rows, table_text
 from autoseg.errors import AutosegError, DatasetError, FileError
 from autoseg.imaging.files import (
@@ -27,11 +27,12 @@ from autoseg.imaging.files import (
     is_dicom,
     is_slicer_segmentation,
     layers_of,
+    left_unread,
     read_file,
     segment_names,
     stem_of,
 )
-from autoseg.names import fault_of_path
+from autoseg.names import counted, fault_of_path
 from autoseg.workspace import read_json
 
 __all__ = ["find", "guess_channels", "read_names", "read_table"]
@@ -218,6 +219,10 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
     findings: list[Finding] = []
     scans = [path for path in _images_in(images) if not is_slicer_segmentation(path) and not (together and is_label(path))]
     scans = _without_views(scans, findings)
+    if not scans:
+        _refuse_without_images(images, labels)
+    for folder in dict.fromkeys((images, labels)):
+        findings += _unread_in(folder)
     by_stem = {_stem(path): path for path in reversed(scans)}
     names = {LABEL_WORD.sub("", _stem(path)) for path in labels.iterdir() if is_label(path)}
     numbered = not any(name in by_stem for name in names if NUMBER.fullmatch(name))  # else they are case numbers
@@ -244,6 +249,28 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
     findings += [fault for case in cases for fault in _named_twice(case, scans)]
     return _with_patients(cases), findings
+
+
+def _refuse_without_images(folder: Path, labels: Path) -> None:
+    files = [path for path in files_below(folder) if labels == folder or labels not in path.parents]
+    inner = [path for path in files if path.parent != folder and _is_map(path)]
+    found, remedy = "found none", "Give the folder of the images"
+    if inner:
+        found = f"found none directly in it, and {counted(len(inner), 'file')} below, such as {inner[0].relative_to(folder)}"
+        remedy = "Give the folder that holds them, or a table (CSV) that lists the files of each case"
+    if any(map(is_dicom, inner or files)):
+        found = f"{found}; they are DICOM"
+        remedy = "Make one .nii.gz of each series, called as its label is, and give their folder"
+    raise DatasetError(f"{folder}: expected images that end in one of {', '.join(sorted(FORMATS))}; {found}. {remedy}")
+
+
+def _unread_in(folder: Path) -> list[Finding]:
+    """A warning for each kind of file in a folder that may be a scan or a label map, and is not read."""
+    said = [sentence.partition("; ") for sentence in left_unread(folder.iterdir())]
+    return [
+        Finding("warning", "", "left-out", f"{folder.name}/{what}", f"{remedy.capitalize()}, or move it away.")
+        for what, _, remedy in said
+    ]
 
 
 def _without_views(paths: Sequence[Path], findings: list[Finding]) -> list[Path]:
