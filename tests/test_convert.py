@@ -835,14 +835,6 @@ def test_two_files_for_one_thing_are_refused_and_none_is_chosen(source, tmp_path
     assert (made.left_out, sorted(description(tmp_path / "out")["dataset"])) == (("P1",), ["P2"])
 
 
-def test_a_row_that_names_a_case_twice_is_told_by_the_table(source, tmp_path):
-    put_image(source / "a.nii.gz")
-    put_label(source / "b.nii.gz")
-    (source / "cases.csv").write_text("case,image,label\nx,a.nii.gz,b.nii.gz\nx,a.nii.gz,b.nii.gz\n")
-    with pytest.raises(DatasetError, match="x: expected each case once, found it again"):
-        convert("folders", source / "cases.csv", tmp_path / "out")
-
-
 def test_pictures_of_volumes_are_neither_scans_nor_labels_and_are_told(source, tmp_path):
     for case in ("a", "b"):
         scan, label = put_image(source / "scans" / f"{case}.nii.gz"), put_label(source / "truth" / f"{case}.nii.gz")
