@@ -103,7 +103,7 @@ def remove_leftovers(folder: Path) -> None:
                 draft.rmdir()  # its process was killed before it held the lock; if it is not empty, it is not ours
 
 
-_tidied = lru_cache(4096)(remove_leftovers)  # once in a process for each folder, not for every file
+_tidied = lru_cache(4096)(remove_leftovers)  # once per process and folder, not for every file
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class ModelError(AutosegError):
 
 
 class EngineError(AutosegError):
-    """What should do the work is not installed, does not answer, or cannot do it."""
+    """An engine is unknown, not installed or not reachable, or cannot do the work."""
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Which results are done, which are ours and which are foreign: one rule for every verb that writes results.
 
 A piece of work (a case, a file) leaves an *entry*: the command that made it, what it depends on (its *identity*), its state,
-and its files with their digests. The state is ``writing`` before the first file is written, and ``done`` afterwards. Given
-again, the command skips what is done, makes again what is ours but no longer matches, and stops at what is foreign.
+and its files with their digests. The state is ``writing`` before the first file is written, and ``done`` at the end. When the
+same command runs again, it skips what is done, makes again what is ours but no longer matches, and stops at what is foreign.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def study_lock(folder: Path) -> AbstractContextManager[None]:
 
 
 def prepare_lock(folder: Path) -> AbstractContextManager[None]:
-    """Hold the lock of the data set whose prepared cases are in ``folder``; wait as long as another command needs."""
+    """Hold the lock of the data set whose prepared cases are in ``folder``; wait for another command, however long."""
     return _locked(folder, "another command is planning or preparing this data set", "", AutosegError)
 
 

@@ -3,8 +3,8 @@
 Names of cases, data sets, plans, runs and models come from untrusted files and options. Appended to a folder, an absolute path
 or one with ``..`` would lead out of it. So names are checked here first, and again before files are removed or replaced.
 
-Conversely, a folder is often named after a patient or a user. What is passed on names files alone, and ``scrubbed`` removes
-folders from messages.
+Conversely, a folder is often named after a patient or a user. So files that are passed on contain no folder names, and
+``scrubbed`` removes folders from messages.
 """
 
 import re
@@ -29,7 +29,7 @@ __all__ = [
     "scrubbed",
 ]
 
-LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes; looking for a file of a longer name or path is an error on any file system
+LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes; on any file system, looking up a longer name or path is an error
 _FOLDERS = re.compile(r"""(?<![\w<.])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/]|~[\\/])(?:[^\\/\s'",;:()]+[\\/])*(?=[^\\/\s])""")
 
 

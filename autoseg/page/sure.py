@@ -15,7 +15,7 @@ __all__ = ["sure_box"]
 
 
 def sure_box(record: CaseRecord, labels: LabelSchema, calibration: CalibrationAbout | None = None) -> Markup:
-    """Likeness to the training data, inter-fold Dice and calibration of a prediction; '' if nothing is known.
+    """Differences from the training scans, inter-fold Dice and calibration of a prediction; '' if nothing is known.
 
     Args:
         calibration: of the model that made the prediction; None if it is unknown.

@@ -58,7 +58,7 @@ BLOCK, CHUNK = 32, 128  # voxels along an axis; 32^3 float32 is 128 KiB, which f
 
 
 def _kept_open() -> int:
-    """How many cases may keep both arrays open, 1024 at most: they take half of the files that this process may open."""
+    """How many cases may keep both arrays open: at most 1024, and at most half of the files that this process may open."""
     try:
         from resource import RLIMIT_NOFILE, getrlimit
     except ImportError:  # Windows
@@ -100,9 +100,9 @@ class StoredCase:
     """A prepared case whose voxels are read from disk on access.
 
     ``image`` (C, z, y, x) and ``codes`` (z, y, x) are ``CheckedArray``: slicing one reads the blocks it touches. ``locations``
-    maps a code to its (N, 3) voxels. Only the ``KEPT_OPEN`` cases used last keep their files open, however many there are.
-    Reading damaged data raises ``Damage``, an AutosegError. ``coarse`` (z, y, x) are the codes of a coarse stage, or None
-    (``coarse.with_coarse``).
+    maps a code to (N, 3) indices of its voxels, as from ``find_locations``. Only the ``KEPT_OPEN`` cases used last keep their
+    files open, however many there are. Reading damaged data raises ``Damage``, an AutosegError. ``coarse`` (z, y, x) are the
+    codes of a coarse stage, or None (``coarse.with_coarse``).
     """
 
     case: str

@@ -43,7 +43,7 @@ class KeepLargest:
 
 @dataclass(frozen=True)
 class DropSmall:
-    """Give pieces below ``smallest_ml`` of the voxels with one of these label ``values`` the value ``becomes``."""
+    """Remove pieces below ``smallest_ml`` of the voxels with one of these label ``values``: they get the value ``becomes``."""
 
     values: tuple[int, ...]
     smallest_ml: float

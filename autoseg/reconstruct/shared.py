@@ -1,4 +1,4 @@
-"""Closed surfaces of which neighbours share the vertices of their common border, so there is neither gap nor overlap.
+"""Closed surfaces of structures; neighbours share the vertices of their common border, so there is neither gap nor overlap.
 
 A *surface net* (Gibson 1998; for many labels Frisken 2022) of a label map has a vertex in each cube of eight voxel centres
 with different labels, and a quadrilateral between each pair of face neighbours with different labels. The surface of a
@@ -7,8 +7,8 @@ structure consists of the quadrilaterals between its voxels and all others; two 
 The whole net is processed at once, so what is shared stays shared. Thick slices are first resampled to nearly cubic voxels by
 shape-based interpolation. Taubin's filter smooths the net: no vertex leaves its cube, and vertices where three or more
 structures meet move only along that line. Then each border moves along its normals by the difference of two *pressures*, one
-for each label and 0 outside. They are chosen so that every structure gets the volume of its voxels; to first order, they solve
-a linear system in the areas of the borders. A structure that the border of the image cuts is closed there.
+for each label and 0 outside. The pressures are chosen so that every structure gets the volume of its voxels; to first order,
+they solve a linear system in the areas of the borders. A structure that the border of the image cuts is closed there.
 
 Only face neighbours are connected. Where a structure touches itself along an edge or at a corner, each part has its own
 vertices, at the same position. So each edge of a surface belongs to exactly two triangles.

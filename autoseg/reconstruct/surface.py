@@ -53,7 +53,7 @@ MARGIN = 3  # voxels around a structure, for the splines
 BLUR, BLUR_FAR = 1.0, 1.5  # voxels: sigma for the occupancy and, within slices, for distances
 KEPT, KEPT_THIN = 0.1, 0.5  # fraction of its value that every voxel keeps when blurred, so no voxel changes sides
 STEPS, NEAR = 20, 1e-4  # most steps along the normals; relative error of the volume at which they end
-SAID = 0.05  # relative difference from the volume of the voxels above which a surface has a note
+SAID = 0.05  # relative difference from the volume of the voxels above which a surface gets a note
 PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of the two steps
 NOT_DECIMATED = "the surface would not be closed, or have other holes"
 
@@ -364,7 +364,7 @@ def _widened(box: Box, shape: Sequence[int]) -> tuple[list[int], list[int]]:
 
 
 def _close(values: np.ndarray, finer: Geometry, geometry: Geometry) -> None:
-    """Make a field zero, in place, at the outer faces of the voxels of ``geometry`` without its outermost, and negative beyond.
+    """Make a field zero, in place, at the outer faces of ``geometry`` without its outermost voxels, and negative beyond.
 
     Where the last sample inside is positive, the field continues in a straight line through zero at the face.
     """
@@ -380,7 +380,7 @@ def _close(values: np.ndarray, finer: Geometry, geometry: Geometry) -> None:
 
 
 def _refined(field: np.ndarray, geometry: Geometry, finer: Geometry) -> np.ndarray:
-    """A field on another grid, by cubic splines; between voxels of one sign it keeps that sign where splines overshoot."""
+    """A field on another grid, by cubic splines; between voxels of one sign it keeps that sign, even if splines overshoot."""
     if finer.shape == geometry.shape:
         return field
     values = resample_image(field[None], geometry, finer, _orders(field.shape))[0]
