@@ -266,7 +266,7 @@ def killed(engine: str) -> dict:
 
 
 def scheduler(engine: str) -> dict:
-    """What the driver is told when the scheduler dies, and after how long."""
+    """The error that the driver gets when the scheduler dies, and after how long."""
     with tempfile.TemporaryDirectory() as folder:
         one = ENGINES[engine]()
         one.begin_apart(folder)
