@@ -3,7 +3,8 @@
     python benchmarks/adaptive_windows.py make DATA_SET FOLDER
     autoseg plan_and_preprocess FOLDER/Dataset900_Field --workspace FOLDER/w --no-preprocess --parity
     python benchmarks/adaptive_windows.py plan FOLDER
-    autoseg train 900 all --plan fullres_3d_parity --time 4m --set cpu_width=1 --name field --workspace FOLDER/w
+    autoseg train 900 all --plan fullres_3d_parity --iterations N --set cpu_width=1 --set mirror=true --name field \\
+        --workspace FOLDER/w
     autoseg model calibrate Field_field --cases FOLDER/calibrate --workspace FOLDER/w
     python benchmarks/adaptive_windows.py masks|count|time|nnunet|whole FOLDER [--volume NAME] [--mirror] [--nnunet BIN]
 
@@ -11,19 +12,20 @@ The volumes are fields of noise with hippocampi in them: whole scans of the data
 deviation 1, set into a field of textured noise of the same. ``make`` writes a data set of small fields with the training scans
 (all but every fifth), and, with held-back scans, fields to calibrate with and fields of 300 x 300 x 300 voxels to predict;
 their 5 and 20 scans fill about 1 and 5 % of them with their boxes, the structures a twentieth of that. ``plan`` sets windows
-of (40, 56, 40) voxels and the network that nnU-Net plans for Hippocampus, in its full width.
+of (40, 56, 40) voxels and the network that nnU-Net plans for Hippocampus, in its full width, and mirrors along two axes.
 
 ``masks`` computes all windows of a volume once, and compares with them what each Doubt of the ladder chooses. ``count`` counts
 what each chooses, after a first pass. ``time`` and ``nnunet`` (2.8.1, ``-npp 0 -nps 0``) measure the seconds of a tile on a
 small field, and ``time`` those of everything beside the networks for 300 x 300 x 300 voxels. ``whole`` runs both commands on a
-volume, each once, and compares their masks; ``--who`` runs one alone. With ``--mirror`` both average four views. Results
-go to ``results/adaptive_windows.json``, part by part.
+volume, each once, and compares their masks; ``--who`` runs one alone. With ``--mirror`` both average four views, else none is
+mirrored; the model is copied for that, and the copy calibrated. Results go to ``results/adaptive_windows.json``, part by part.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import shutil
@@ -49,8 +51,8 @@ from autoseg.inference.calibration import LADDER
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.sliding_window import Tiles, Tiling, predict_logits
 from autoseg.inference.windows import AdaptiveWindows
-from autoseg.options import InferenceOptions
-from autoseg.pipeline import export_model
+from autoseg.options import InferenceOptions, Runtime
+from autoseg.pipeline import calibrate_model, export_model
 from autoseg.reconstruct.confidence import agreement
 from autoseg.workspace import Workspace, read_record, write_json
 from planners.plan import Plan
@@ -58,6 +60,7 @@ from planners.records import to_json
 
 RESULT = Path(__file__).parent / "results" / "adaptive_windows.json"
 EDGE = 300  # voxels of the volume that is timed
+MIRRORED = (0, 1)  # axes of the four views
 FEW, MANY = 5, 20  # scans in it, whose boxes fill about 1 % and 5 % of it
 SMALL = 40  # fields to train on
 HELD_BACK = 5  # every fifth case
@@ -75,6 +78,7 @@ def main() -> None:
     parser.add_argument("--nnunet", type=Path, metavar="BIN", help="bin folder of an environment with nnunetv2")
     parser.add_argument("--who", choices=("autoseg", "nnunet"), help="of whole: run this one alone")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.action == "make":
         make_fields(args.dataset, args.folder)
     elif args.action == "plan":
@@ -111,7 +115,7 @@ def edit_plan(folder: Path) -> None:
         backbone="plain",
         attention=(),
     )
-    write_json(path, replace(plan, patch_size=(40, 56, 40), network=network, mirror_axes=()))
+    write_json(path, replace(plan, patch_size=(40, 56, 40), network=network, mirror_axes=MIRRORED))
 
 
 def predictor_of(folder: Path, mirror: bool, windows: str) -> Predictor:
@@ -216,17 +220,16 @@ def whole_commands(args: argparse.Namespace) -> None:
 
 
 def model_of_views(folder: Path, mirror: bool) -> Path:
-    """The trained model, or a copy of it that is mirrored along its first two axes."""
+    """A copy of the trained model that averages four views or takes one, calibrated for that."""
     model = next((folder / "w" / "models").iterdir())
-    if not mirror:
-        return model
-    copy = folder / "mirrored" / model.name
+    copy = folder / ("four_views" if mirror else "one_view") / model.name
     if not copy.is_dir():
         shutil.copytree(model, copy)
         record = json.loads((copy / "model.json").read_text())
-        record["plan"]["mirror_axes"] = [0, 1]
+        record["plan"]["mirror_axes"] = MIRRORED if mirror else ()
         del record["seal"]  # edited on purpose
         write_json(copy / "model.json", record)
+        calibrate_model(copy, folder / "calibrate", Workspace(folder / "w"), Runtime(device="cpu"))
     return copy
 
 
