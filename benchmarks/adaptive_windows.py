@@ -3,7 +3,8 @@
     python benchmarks/adaptive_windows.py make DATA_SET FOLDER
     autoseg plan_and_preprocess FOLDER/Dataset900_Field --workspace FOLDER/w --no-preprocess --parity
     python benchmarks/adaptive_windows.py plan FOLDER
-    autoseg train 900 all --plan fullres_3d_parity --time 4m --set cpu_width=1 --name field --workspace FOLDER/w
+    autoseg train 900 all --plan fullres_3d_parity --iterations N --set cpu_width=1 --set mirror=true --name field \\
+        --workspace FOLDER/w
     autoseg model calibrate Field_field --cases FOLDER/calibrate --workspace FOLDER/w
     python benchmarks/adaptive_windows.py masks|count|time|nnunet|whole FOLDER [--volume NAME] [--mirror] [--nnunet BIN]
 
@@ -11,19 +12,21 @@ The volumes are fields of textured noise with hippocampi in them: whole scans of
 standard deviation 1 as the noise. ``make`` writes a data set of small fields with the training scans (all but every fifth).
 With the other scans it writes fields for calibration, and fields of 300 x 300 x 300 voxels for prediction. Their 5 and 20 scans
 fill about 1 and 5 % of the volume, the structures a twentieth of that. ``plan`` sets windows of (40, 56, 40) voxels and the
-network that nnU-Net plans for Hippocampus, at full width.
+network that nnU-Net plans for Hippocampus, at full width, and allows mirroring along two axes.
 
 ``masks`` computes all windows of a volume once, and compares them with the windows that each Doubt of the ladder chooses.
 ``count`` counts the windows that each Doubt chooses after a first pass. ``time`` and ``nnunet`` (2.8.1, ``-npp 0 -nps 0``)
 measure the seconds per tile on a small field; ``time`` also measures everything except the networks for 300 x 300 x 300 voxels.
-``whole`` runs both commands once on a volume and compares their masks; ``--who`` runs only one. With ``--mirror`` both average
-four views, mirrored along two axes. Results go to ``results/adaptive_windows.json``, part by part.
+``whole`` runs both commands once on a volume and compares their masks; ``--who`` runs only one. It copies the model and
+calibrates the copy for its number of views. With ``--mirror`` both average four views, mirrored along two axes, otherwise there
+is one. Results go to ``results/adaptive_windows.json``, part by part.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import shutil
@@ -49,8 +52,8 @@ from autoseg.inference.calibration import LADDER
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.sliding_window import Tiles, Tiling, predict_logits
 from autoseg.inference.windows import AdaptiveWindows
-from autoseg.options import InferenceOptions
-from autoseg.pipeline import export_model
+from autoseg.options import InferenceOptions, Runtime
+from autoseg.pipeline import calibrate_model, export_model
 from autoseg.reconstruct.confidence import agreement
 from autoseg.workspace import Workspace, read_record, write_json
 from planners.plan import Plan
@@ -58,6 +61,7 @@ from planners.records import to_json
 
 RESULT = Path(__file__).parent / "results" / "adaptive_windows.json"
 EDGE = 300  # voxels of the volume that is timed
+MIRRORED = (0, 1)  # axes of the four views
 FEW, MANY = 5, 20  # scans in it, which fill about 1 % and 5 % of it
 SMALL = 40  # fields for training
 HELD_BACK = 5  # every fifth case
@@ -75,6 +79,7 @@ def main() -> None:
     parser.add_argument("--nnunet", type=Path, metavar="BIN", help="bin folder of an environment with nnunetv2")
     parser.add_argument("--who", choices=("autoseg", "nnunet"), help="of whole: run this one alone")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.action == "make":
         make_fields(args.dataset, args.folder)
     elif args.action == "plan":
@@ -111,7 +116,7 @@ def edit_plan(folder: Path) -> None:
         backbone="plain",
         attention=(),
     )
-    write_json(path, replace(plan, patch_size=(40, 56, 40), network=network, mirror_axes=()))
+    write_json(path, replace(plan, patch_size=(40, 56, 40), network=network, mirror_axes=MIRRORED))
 
 
 def predictor_of(folder: Path, mirror: bool, windows: str) -> Predictor:
@@ -216,17 +221,16 @@ def whole_commands(args: argparse.Namespace) -> None:
 
 
 def model_of_views(folder: Path, mirror: bool) -> Path:
-    """The trained model, or a copy of it with mirrored TTA along the first two axes."""
+    """A copy of the trained model that averages four views or has a single one, calibrated for that."""
     model = next((folder / "w" / "models").iterdir())
-    if not mirror:
-        return model
-    copy = folder / "mirrored" / model.name
+    copy = folder / ("four_views" if mirror else "one_view") / model.name
     if not copy.is_dir():
         shutil.copytree(model, copy)
         record = json.loads((copy / "model.json").read_text())
-        record["plan"]["mirror_axes"] = [0, 1]
+        record["plan"]["mirror_axes"] = MIRRORED if mirror else ()
         del record["seal"]  # edited on purpose
         write_json(copy / "model.json", record)
+        calibrate_model(copy, folder / "calibrate", Workspace(folder / "w"), Runtime(device="cpu"))
     return copy
 
 
