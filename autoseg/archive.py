@@ -34,7 +34,7 @@ def safe_members(
 
     Raises:
         ModelError: no zip, or a damaged one; two members of one name, a name that points outside, a member that claims over
-            ``MAX_RATIO`` times its compressed bytes.
+            ``MAX_RATIO`` times its compressed bytes (or 1024 bytes if it has fewer).
     """
     try:
         with zipfile.ZipFile(source) as archive:
