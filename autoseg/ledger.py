@@ -26,7 +26,7 @@ __all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", 
 
 DONE, WRITING = "done", "writing"
 FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"
-EDITED = "was edited after it had been made. Move it away, or ask for a fresh start (--fresh)"
+EDITED = "was edited after autoseg wrote it. Move it away, or ask for a fresh start (--fresh)"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def run_lock(folder: Path) -> AbstractContextManager[None]:
 def study_lock(folder: Path) -> AbstractContextManager[None]:
     """Hold the lock of a study; wait up to ``RUN_SECONDS``. AutosegError: another command is still running it."""
     remedy = "Wait until it has ended, or give this study another --name"
-    return _locked(folder, "another command is at this study", remedy, AutosegError, RUN_SECONDS)
+    return _locked(folder, "another command is running this study", remedy, AutosegError, RUN_SECONDS)
 
 
 def prepare_lock(folder: Path) -> AbstractContextManager[None]:

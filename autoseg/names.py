@@ -57,12 +57,12 @@ def fault_of_path(path: str | Path) -> str:
     """Why a path that a file names is invalid, in words; '' if it is valid. Nothing need exist there."""
     text = str(path)
     if "\0" in text:
-        return "a zero byte, which no path has"
+        return "a zero byte, which a path cannot contain"
     try:
         longest = max(len(part.encode()) for part in (*Path(text).parts, ""))
         length = len(text.encode())
     except UnicodeEncodeError:
-        return "no valid text"
+        return "text that is not valid Unicode"
     if longest > LONGEST_PART:
         return f"a name of {longest} bytes, more than {LONGEST_PART}"
     return f"{length} bytes, more than {LONGEST_PATH}" if length > LONGEST_PATH else ""

@@ -123,5 +123,5 @@ def _no_room(folder: Path, needed_bytes: int) -> FileError:
     free = shutil.disk_usage(_existing(folder)).free
     return FileError(
         f"{folder}: no room left on its disk: at least {as_size(max(needed_bytes, 1))} needed, {as_size(free)} free. Make room "
-        "and give the same command again, which goes on, or choose another folder"
+        "and give the same command again to continue, or choose another folder"
     )

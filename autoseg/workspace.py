@@ -117,8 +117,8 @@ class Workspace:
                 return folder
         names = ", ".join(known) or "none yet"
         raise DatasetError(
-            f"{text!r} is neither a folder nor a data set that {self.folder} knows (it knows: {names}). "
-            "Correct the path; the name alone will do after autoseg plan_and_preprocess PATH"
+            f"{text!r} is neither a folder nor a data set that {self.folder} knows (known: {names}). "
+            "Correct the path; after autoseg plan_and_preprocess PATH, its name is enough"
         )
 
     def models(self) -> tuple[Path, ...]:

@@ -74,10 +74,10 @@ def main() -> None:
     parser.add_argument("action", choices=("make", "plan", "masks", "count", "time", "nnunet", "whole"))
     parser.add_argument("dataset", type=Path, nargs="?", help="Hippocampus in nnU-Net's layout")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--volume", default="large_05", help="of the folder large")
+    parser.add_argument("--volume", default="large_05", help="name of a volume in the folder large")
     parser.add_argument("--mirror", action="store_true", help="along two axes: four views")
     parser.add_argument("--nnunet", type=Path, metavar="BIN", help="bin folder of an environment with nnunetv2")
-    parser.add_argument("--who", choices=("autoseg", "nnunet"), help="of whole: run this one alone")
+    parser.add_argument("--who", choices=("autoseg", "nnunet"), help="with whole: run only this program")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.action == "make":

@@ -266,7 +266,7 @@ def measure(place: Path, n_cases: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default="250,1000")
-    parser.add_argument("--folder", type=Path, help="for what is drawn; a temporary one where none is given")
+    parser.add_argument("--folder", type=Path, help="for the cohort; default: a temporary folder")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "broken_cohort.json")
     options = parser.parse_args()
     cohorts: dict[str, Any] = json.loads(options.out.read_text())["cohorts"] if options.out.is_file() else {}

@@ -141,7 +141,7 @@ def main():
     parser.add_argument("images", metavar="IMAGES")
     parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--workers", action="store_true", help="nnU-Net with workers too, once")
+    parser.add_argument("--workers", action="store_true", help="also measure nnU-Net with workers, once")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder that keeps turns; of one model and one IMAGES")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "nnunet_speed.json")
     args = parser.parse_args()

@@ -26,9 +26,9 @@ IN_CASES = ("dice", "nsd", "hd95_mm", "assd_mm", "reference_ml", "predicted_ml",
 TITLES = {**COLUMNS, "reference_ml": "reference, mL", "predicted_ml": "predicted, mL"}
 FEW_COLUMNS = 6  # at most so many structures get a column each in the table of cases, and in a table of measurements
 MEASURED = {  # measurements whose names need an explanation
-    "centroid_lps_mm": "centre, mm to the left, back, head",
-    "box_lower_lps_mm": "box from, mm to the left, back, head",
-    "box_upper_lps_mm": "box to, mm to the left, back, head",
+    "centroid_lps_mm": "centre in mm: left, posterior, superior",
+    "box_lower_lps_mm": "box from, in mm: left, posterior, superior",
+    "box_upper_lps_mm": "box to, in mm: left, posterior, superior",
     "entropy": "uncertainty inside, 0 to 1",
     "border_entropy": "uncertainty at the border, 0 to 1",
     "fold_agreement": "inter-fold Dice",

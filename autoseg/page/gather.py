@@ -98,7 +98,7 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
 def _of_study(folder: Path, found: StudyFindings) -> Page:
     """The Page of a finished study: its comparison, its decisions, and the cases as predicted by its model."""
     if not (folder / REPORT_FILE).is_file():
-        raise AutosegError(f"{folder}: this study is not finished. Give its command again, which continues it")
+        raise AutosegError(f"{folder}: this study is not finished. Give the same command again to continue it")
     report, dataset = read_report(folder / REPORT_FILE), folder.absolute().parent.name
     workspace = [folder, *folder.absolute().parents][:4][-1]
     about = workspace / "fingerprints" / dataset / "dataset.json"

@@ -110,7 +110,7 @@ def measure_structures(
             numbers["mesh_volume_difference_percent"] = 100 * (numbers["mesh_volume_mm3"] / numbers["volume_mm3"] - 1)
         notes = ["cut by the border of the image"] if numbers["touches_border"] else []
         if 1 in labels.data.shape:
-            notes.append("one slice: its thickness is that of a voxel")
+            notes.append("one slice: its thickness is taken from the voxel size")
         notes += [mesh.note] if mesh and mesh.note else []
         note = "; ".join([*notes, *remarks])
         return Measurement(structure, **numbers, entropy=inside, border_entropy=border, fold_agreement=agreed, note=note)

@@ -55,7 +55,7 @@ KEPT, KEPT_THIN = 0.1, 0.5  # fraction of its value that every voxel keeps when 
 STEPS, NEAR = 20, 1e-4  # most steps along the normals; relative error of the volume at which they end
 SAID = 0.05  # relative difference from the volume of the voxels above which a surface gets a note
 PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of the two steps
-NOT_DECIMATED = "the surface would not be closed, or have other holes"
+NOT_DECIMATED = "with fewer it would no longer be closed, or its number of holes would change"
 
 Box = tuple[Sequence[int], Sequence[int]]  # (lower, upper) voxels, upper excluded
 Key = TypeVar("Key")

@@ -401,7 +401,7 @@ INPUTS: dict[str, BadInput] = {
     ),
     "no ending": BadInput(described(file_ending=None), "dataset.json", "a text such as", "found None", ""),
     "a case that leads out": BadInput(
-        described(dataset=listed("../b")), "case '../b'", "a plain file name", "found a separator of folders", "Rename it"
+        described(dataset=listed("../b")), "case '../b'", "a plain file name", "found a path separator", "Rename it"
     ),
     "test names nobody": BadInput(described(test=["nobody"]), "dataset.json", "", "there is no such case", "Correct the names"),
     "folder called otherwise": BadInput(
