@@ -202,7 +202,7 @@ def _opposite_tooth(teeth: dict[str, int], name: str, axis: str) -> int | None:
         return None
     if all(_is_fdi(other) for other in teeth.values()):
         return 10 * QUADRANTS[axis][number // 10] + number % 10
-    if all(1 <= other <= 32 for other in teeth.values()):  # from the upper right to the upper left, and back below
+    if all(1 <= other <= 32 for other in teeth.values()):  # upper right to upper left, then lower left to lower right
         if axis == "z":
             return 33 - number
         return 17 - number if number <= 16 else 49 - number
