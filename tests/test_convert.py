@@ -870,13 +870,14 @@ def test_names_that_no_data_set_could_be_read_with_are_refused_before_it_is_writ
             "found none directly in it, and 1 file below, such as deep/a.nii.gz. Give",
         ),
         ("a/0.dcm", "and 1 file below, such as a/0.dcm; they are DICOM. Make one .nii.gz of each series"),
-        ("notes.txt", "found none. Give the folder of the images"),
+        ("0001", "found DICOM. Make one .nii.gz of each series"),
+        ("notes", "found none. Give the folder of the images"),
     ],
 )
 def test_scans_in_other_places_or_of_dicom_are_named_where_none_is_found(source, tmp_path, name, message):
     path = source / "scans" / name
     path.parent.mkdir(parents=True)
-    path.write_bytes(bytes(128) + b"DICM" + bytes(100))
+    path.write_bytes(b"a note" if name == "notes" else bytes(128) + b"DICM" + bytes(100))
     put_label(source / "truth" / "a.nii.gz")
     with pytest.raises(DatasetError, match=message):
         convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})

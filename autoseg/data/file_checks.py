@@ -35,6 +35,7 @@ __all__ = [
 
 SAME_GRID, SHIFTED_GRID = 0.01, 0.5  # voxels between corresponding corners
 LAST_SENTENCE = re.compile(r"(.*)\. ([A-Z].*)", re.DOTALL)
+FEW_STEPS = 256  # of single precision, over the range of an image
 LARGEST_RANGE = 2**20  # range of label values that is counted with a table
 Counts = tuple[tuple[int, int], ...]  # (value, voxels), ascending
 
@@ -79,12 +80,25 @@ def _missing(case: Case, code: str, path: Path | None, remedy: str) -> Finding:
 
 
 def check_intensities(case: str, path: Path, data: np.ndarray) -> list[Finding]:
-    """Values (C, Z, Y, X) that are not finite."""
+    """Values (C, Z, Y, X) that are not finite, or that single precision, in which networks compute, hardly tells apart."""
     odd = 0 if data.dtype.kind != "f" else sum(int(part.size - np.isfinite(part).sum()) for part in data)
     if not odd:
-        return []
+        return _check_precision(case, path, data)
     message = f"{path.name}: expected finite intensities, found {odd} of {data.size} voxels that are NaN or infinite"
     return [Finding("error", case, "not-finite", message, "Export the image again, or fill these voxels.")]
+
+
+def _check_precision(case: str, path: Path, data: np.ndarray) -> list[Finding]:
+    if data.dtype.kind in "iu" and data.dtype.itemsize <= 2:
+        return []
+    lowest, highest = float(data.min()), float(data.max())
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond single precision
+        steps = (highest - lowest) / float(np.spacing(np.float32(max(abs(lowest), abs(highest)))))
+    if lowest == highest or not steps < FEW_STEPS:
+        return []
+    message = f"{path.name}: expected intensities that single precision tells apart, found {lowest:.9g} to {highest:.9g}, "
+    message += f"of which it has {counted(int(steps) + 1, 'value')}"
+    return [Finding("warning", case, "precision", message, "Subtract the offset of the intensities in all images.")]
 
 
 def check_channels(case: str, names: Sequence[str], ending: str, images: Sequence[FileContent]) -> list[Finding]:

@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -343,3 +344,15 @@ def test_cases_that_the_own_folds_leave_out_or_validate_twice_are_told(make_fold
         "splits_final.json: expected each case in some fold, found case_4 in none",
         "splits_final.json: case_3 validated by several folds",
     ]
+
+
+def test_an_offset_that_single_precision_does_not_hold_beside_the_contrast_is_told(make_folder):
+    folder = make_folder(2)
+    volume = read_volume(folder.image_path("case_1"))
+    affine = volume.geometry.affine[:, [2, 1, 0, 3]]
+    for offset, scale in ((1e8, 1e-2), (1e4, 1)):
+        data = volume.data[0].T.astype(np.float64) * scale + offset
+        nibabel.save(nibabel.Nifti1Image(data, affine), folder.image_path("case_1"))
+        told = [(f.case, f.message) for f in check_dataset(folder.read()) if f.code == "precision"]
+        assert [case for case, _ in told] == (["case_1"] if offset == 1e8 else [])
+        assert all("of which it has 1 value" in message for _, message in told)

@@ -259,7 +259,7 @@ def _refuse_without_images(folder: Path, labels: Path) -> None:
         found = f"found none directly in it, and {counted(len(inner), 'file')} below, such as {inner[0].relative_to(folder)}"
         remedy = "Give the folder that holds them, or a table (CSV) that lists the files of each case"
     if any(map(is_dicom, inner or files)):
-        found = f"{found}; they are DICOM"
+        found = f"{found}; they are DICOM" if inner else "found DICOM"
         remedy = "Make one .nii.gz of each series, called as its label is, and give their folder"
     raise DatasetError(f"{folder}: expected images that end in one of {', '.join(sorted(FORMATS))}; {found}. {remedy}")
 
