@@ -894,3 +894,10 @@ def test_scans_and_labels_of_kinds_that_are_not_read_are_told(source, tmp_path):
         "scans/c.nii.gz.part: more behind the ending of a scan",
         "truth/b.mgz: a kind of image that is not read",
     ]
+
+
+def test_labels_without_their_images_are_not_told_as_labels_without_structures(source, tmp_path):
+    put_image(source / "scans" / "a_ct.nii.gz")
+    put_label(source / "truth" / "a_liver.nii.gz")
+    with pytest.raises(DatasetError, match="has 1 error; nothing was written\n *error *no-image *a_liver: expected an image"):
+        convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})

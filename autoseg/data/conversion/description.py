@@ -25,8 +25,9 @@ def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, A
     usable = [case for case in seen if case.usable]
     masks = [case for case in usable if case.case.masks]
     if not masks:
-        description, told = found.describe({case.case.id: case.values for case in usable if case.case.label})
-        return description, {}, [*told, *(_refused_labels(description) if usable and description else ())]
+        labelled = {case.case.id: case.values for case in usable if case.case.label}
+        description, told = found.describe(labelled)
+        return description, {}, [*told, *(_refused_labels(description) if labelled and description else ())]
     combinations = {combination for case in masks for combination in case.combinations}
     structures = {name for case in masks for name, _ in case.case.masks}
     description, values = label_values(combinations, structures)
