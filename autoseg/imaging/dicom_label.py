@@ -5,6 +5,7 @@ grid covers only the stored slices: the extent of the scan is unknown. ``crop.la
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,10 +51,10 @@ def segment_names(path: Path) -> dict[str, int]:
         return {}
     with blamed_on(path, "a segmentation object that is whole"):
         segments = _segments(open_dataset(path, stop_before_pixels=True))
-    taken = [segment.name for segment in segments.values()]
+    taken = Counter(segment.name for segment in segments.values())
     found = {}
     for number, segment in sorted(segments.items(), key=lambda item: item[1].value):
-        is_clear = segment.name and taken.count(segment.name) == 1
+        is_clear = segment.name and taken[segment.name] == 1
         found[segment.name if is_clear else f"{segment.name or 'segment'} {number}"] = segment.value
     return found
 

@@ -6,16 +6,17 @@ of. A rule is a value: it is stored in the model, and says itself in words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["DropSmall", "FillHoles", "KeepLargest", "LabelRule", "apply_rules", "box_of", "pieces_of"]
+from autoseg.imaging.crop import NOWHERE, Box, crop, hull, value_boxes
 
-Box = tuple[slice, ...]
+__all__ = ["DropSmall", "FillHoles", "KeepLargest", "LabelRule", "apply_rules", "pieces_of", "where_rules_act"]
+
 OPTIONAL = {"optional": True}  # metadata of a field that a file leaves out while it has its default
 
 
@@ -105,22 +106,30 @@ def apply_rules(labels: np.ndarray, rules: Sequence[LabelRule], voxel_ml: float)
     Returns:
         An array of the same shape and type; ``labels`` itself where no rule changes anything.
     """
-    result = labels
+    result, boxes = labels, value_boxes(labels) if rules else {}
     for rule in rules:
-        box = box_of(result, [rule])
-        changed, value = rule.changes(result[box], voxel_ml)
+        box = where_rules_act([rule], boxes)
+        changed, value = rule.changes(crop(result, *box), voxel_ml)
         if changed.any():
             result = labels.copy() if result is labels else result
-            result[box][changed] = value
+            crop(result, *box)[changed] = value
+            boxes[value] = hull([box, boxes.get(value, box)]) or box
     return result
 
 
-def box_of(labels: np.ndarray, rules: Sequence[LabelRule]) -> Box:
-    """Where rules can change anything: a box with a voxel to spare around the values that they are about, so that it is one
-    slice thick only where the image is; empty where there are none."""
+def where_rules_act(rules: Sequence[LabelRule], boxes: Mapping[int, Box]) -> Box:
+    """The box where rules can change anything.
+
+    Args:
+        boxes: of the label values, as from ``value_boxes``, or larger ones.
+
+    Returns:
+        A box with a voxel to spare around the values that the rules are about, so that it is one slice thick only where the
+        image is; it may end beyond the image. Empty if none of the values occurs.
+    """
     values = [value for rule in rules for value in (rule.filled if isinstance(rule, FillHoles) else rule.values)]
-    found = ndimage.find_objects(np.isin(labels, values).view(np.uint8))
-    return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in found[0]) if found else (slice(0),) * labels.ndim
+    around = hull([boxes[value] for value in values if value in boxes])
+    return ([max(0, a - 1) for a in around[0]], [b + 1 for b in around[1]]) if around else NOWHERE
 
 
 def pieces_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from autoseg.data.dataset import NUMBER, guess_patients
@@ -215,9 +216,9 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
         return _is_map(path) and (not together or is_slicer_segmentation(path) or bool(DECORATION.search(_stem(path))))
 
     by_stem = {_stem(path): path for path in _images_in(images) if not is_slicer_segmentation(path)}
-    by_stem = {stem: path for stem, path in by_stem.items() if not (together and is_label(path))}
+    files = _Images({stem: path for stem, path in by_stem.items() if not (together and is_label(path))})
     names = {DECORATION.sub("", _stem(path)) for path in labels.iterdir() if is_label(path)}
-    numbered = not any(name in by_stem for name in names if NUMBER.fullmatch(name))  # else they are case numbers
+    numbered = not any(name in files.by_stem for name in names if NUMBER.fullmatch(name))  # else they are case numbers
     cases: list[FoundCase] = []
     findings: list[Finding] = []
     used: set[Path] = set()
@@ -225,22 +226,22 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
         if not is_label(path):
             continue
         stem = path.name if path.is_dir() else _stem(path)
-        case = next((name for name in (stem, DECORATION.sub("", stem)) if _channels_of(name, by_stem)), None)
+        case = next((name for name in (stem, DECORATION.sub("", stem)) if files.channels_of(name)), None)
         if case is None:
             remedy = "Give image and label one name, or name the pairs in a table (CSV)."
             findings.append(error(stem, "no-image", f"expected an image {stem} or {stem}_0000 in {images}, found none", remedy))
             continue
-        sources = _channels_of(case, by_stem)
+        sources = files.channels_of(case)
         used |= {source.path for source in sources}
         masks = tuple((_stem(file), file) for file in _images_in(path, _is_map)) if path.is_dir() else _layers(path)
         if path.is_dir() and not masks:
             findings.append(error(case, "missing-label", f"expected files of structures in {path}, found none", "Add them."))
             continue
         cases.append(FoundCase(case, "", sources, None if masks else path, masks))
-    left = {stem: path for stem, path in by_stem.items() if path not in used}
-    numbered = numbered and any(re.search("_0000$", stem) for stem in left)
-    for case in sorted({re.sub(r"_\d{4}$", "", stem) if numbered else stem for stem in left}):
-        cases.append(FoundCase(case, "", _channels_of(case, left), part="test"))
+    left = _Images({stem: path for stem, path in files.by_stem.items() if path not in used})
+    numbered = numbered and any(re.search("_0000$", stem) for stem in left.by_stem)
+    for case in sorted({re.sub(r"_\d{4}$", "", stem) if numbered else stem for stem in left.by_stem}):
+        cases.append(FoundCase(case, "", left.channels_of(case), part="test"))
         message = "an image without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
     return _with_patients(cases), findings
@@ -256,12 +257,25 @@ def _with_patients(cases: list[FoundCase]) -> list[FoundCase]:
     return [case if case.patient else replace(case, patient=guessed[case.id]) for case in cases]
 
 
-def _channels_of(case: str, by_stem: dict[str, Path]) -> tuple[Source, ...]:
-    """The images of a case, () if there are none."""
-    if case in by_stem:
-        return (Source(by_stem[case]),)
-    pattern = re.compile(rf"{re.escape(case)}_\d{{4}}")
-    return tuple(Source(by_stem[stem]) for stem in sorted(by_stem) if pattern.fullmatch(stem))
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """Image files by their names without endings."""
+
+    by_stem: dict[str, Path]
+
+    @cached_property
+    def numbered(self) -> dict[str, list[str]]:
+        """{case: the names that are its own with the number of a channel, ascending}."""
+        found: dict[str, list[str]] = {}
+        for stem in sorted(self.by_stem):
+            if match := NUMBER.fullmatch(stem):
+                found.setdefault(match[1], []).append(stem)
+        return found
+
+    def channels_of(self, case: str) -> tuple[Source, ...]:
+        """The images of a case, () if there are none."""
+        names = [case] if case in self.by_stem else self.numbered.get(case, [])
+        return tuple(Source(self.by_stem[name]) for name in names)
 
 
 def _images_in(folder: Path, is_one: Callable[[Path], bool] | None = None) -> list[Path]:
