@@ -9,6 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from planners.axes import Triple
 from planners.plan import Decision
@@ -156,12 +157,21 @@ def _other_sides(key: tuple[str, ...], axis: str) -> Iterator[tuple[str, ...]]:
 
 def _other_words(word: str, axis: str) -> list[str]:
     """The words for the other side; [] if the word names no side."""
-    for sides in OPPOSITES[axis]:
-        one, two = (_fold(side).split() for side in sides)
-        if word in (*one, *two):
-            return two if word in one else one
+    if others := _opposites(axis).get(word):
+        return others
     pairs = [tuple(map(_fold, sides)) for sides in INSIDE_WORDS[axis]]
     return [one.join(part.replace(one, two) for part in word.split(two)) for one, two in pairs if one in word or two in word]
+
+
+@cache
+def _opposites(axis: str) -> dict[str, list[str]]:
+    """{word for a side: the words for the other}, of the first of ``OPPOSITES`` that has it."""
+    found: dict[str, list[str]] = {}
+    for sides in OPPOSITES[axis]:
+        one, two = (_fold(side).split() for side in sides)
+        for words, others in ((one, two), (two, one)):
+            found.update({word: others for word in words if word not in found})
+    return found
 
 
 def _other_quadrant(word: str, axis: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import time
 import tracemalloc
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from autoseg.evaluation import folder as scoring
 from autoseg.evaluation.groups import Groups
 from autoseg.evaluation.lesions import LesionRule, match_lesions
 from autoseg.evaluation.overlap import Counts
+from autoseg.evaluation.probabilities import read_heads
 from autoseg.evaluation.report import CaseMetrics, Report, ScoredFiles, summarise
 from autoseg.imaging import itk
 from autoseg.imaging.files import read_label_volume, write_label_volume, write_volume
@@ -36,6 +38,7 @@ from autoseg.pipeline import convert
 from autoseg.reconstruct import borders, confidence, shared
 from autoseg.reconstruct.components import FillHoles, KeepLargest, apply_rules
 from autoseg.studies import cleaning
+from autoseg.training.augment.coarse import Corruption, Move, corrupt
 from planners.mirror import find_pairs
 
 MANY = 27  # blocks of a volume of 27 x 27 x 27 voxels, each of 9 x 9 x 9
@@ -98,11 +101,10 @@ def test_certainty_is_looked_up_in_the_boxes_of_the_structures(monkeypatch: pyte
 
 
 def test_each_shared_surface_is_made_of_triangles_beside_its_structure() -> None:
-    net = shared.surface_net(blocks().data)
-    near = shared._beside(shared._in_patient(net, blocks().geometry), MANY + 1)
-    triangles = 2 * len(net.inner)
-    assert sum(map(len, near)) == 2 * triangles
-    assert max(map(len, near[1:])) < triangles / 5
+    net = shared._in_patient(shared.surface_net(blocks().data), blocks().geometry)
+    near = shared._beside(net, MANY + 1)
+    assert sum(map(len, near)) == 2 * len(net.faces)
+    assert max(map(len, near[1:])) < len(net.faces) / 5
 
 
 def test_pairs_of_neighbours_are_found_from_the_faces_between_them() -> None:
@@ -159,6 +161,34 @@ def test_two_thousand_lesions_need_no_table_of_all_pairs() -> None:
     tracemalloc.stop()
     assert (len(found.found), found.missed, found.false) == (13 * 13 * 12, 13 * 13, 0)
     assert peak < 8e6  # a table of numbers of eight bytes would be 36 MB
+
+
+def test_probabilities_of_many_structures_are_read_one_by_one(tmp_path: Path) -> None:
+    heads = np.random.default_rng(0).random((200, 16, 16, 16)).astype(np.float16)
+    for name, stored in (("rows", heads), ("columns", np.asfortranarray(heads))):
+        np.savez_compressed(tmp_path / f"{name}.npz", probabilities=stored)
+        assert all(map(np.array_equal, read_heads(tmp_path / f"{name}.npz", heads.shape), heads))
+    tracemalloc.start()
+    last = deque(read_heads(tmp_path / "rows.npz", heads.shape), maxlen=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(last[0], heads[-1])
+    assert peak < heads.nbytes / 4
+
+
+def test_labels_of_a_coarse_stage_are_corrupted_in_one_copy() -> None:
+    class Counted(np.ndarray[Any, Any]):
+        copies = 0
+
+        def copy(self, *arguments: Any, **options: Any) -> Any:
+            Counted.copies += 1
+            return super().copy(*arguments, **options)
+
+    channels = (blocks().data == np.arange(1, MANY + 1)[:, None, None, None]).view(Counted)
+    found = corrupt(channels, Corruption(tuple(Move(channel, "dilate", 1) for channel in range(MANY))))
+    assert Counted.copies == 1
+    assert found.sum(axis=0).max() == 1
+    assert found.sum() > channels.sum()
 
 
 def test_dicom_masks_and_outlines_take_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,8 +275,7 @@ def test_rules_are_tested_once_each_and_counted_where_they_change_something(
     for case in ("a", "b", "c"):
         volume = blocks()
         guess = volume.data.copy()
-        stray = rng.random(guess.shape) < 0.02
-        guess[stray] = rng.integers(1, MANY + 1, int(stray.sum()))
+        guess[rng.random(guess.shape) < 0.4] = 0  # pieces and holes
         for side, data in (("reference", volume.data), ("predicted", guess)):
             write_label_volume(LabelVolume(data, volume.geometry), tmp_path / side / f"{case}.nii")
         files[case] = ScoredFiles(*(str(tmp_path / side / f"{case}.nii") for side in ("reference", "predicted")))

@@ -241,8 +241,9 @@ def _region_order(regions: Mapping[str, tuple[int, ...]], order: object) -> tupl
             f"{', '.join(regions)}; found {shown(order)}"
         )
     order = _integers("regions_class_order", list(order))
+    count = Counter(order)
     for (name, group), value in zip(regions.items(), order, strict=True):
-        if value not in group or order.count(value) > 1:
+        if value not in group or count[value] > 1:
             raise DatasetError(
                 f"regions_class_order: region {name!r} needs one of its own values {list(group)} that no other region "
                 f"takes, found {value} in {list(order)}"

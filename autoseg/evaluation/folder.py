@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from autoseg.errors import AutosegError, FileError
 from autoseg.evaluation.evaluate import Found, Tolerance, check_tolerance, evaluate_case
 from autoseg.evaluation.lesions import LESION_METRICS, LesionRule, lesion_values
 from autoseg.evaluation.metrics import METRICS
+from autoseg.evaluation.probabilities import read_heads
 from autoseg.evaluation.reconstruction import brier
 from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles, summarise
 from autoseg.evaluation.values import unknown_values
@@ -74,9 +76,10 @@ def evaluate_folder(
     """
     check_tolerance(tolerance_mm)
     lesions, unlabelled = (annotation.lesions, annotation.unlabelled) if annotation else (None, {})
+    known = dict.fromkeys(labels.structures)
     for name in lesions.structures if lesions else ():
-        if name not in labels.structures:
-            raise AutosegError(f"lesions: no structure called {name!r}. There are: {', '.join(labels.structures)}")
+        if name not in known:
+            raise AutosegError(f"lesions: no structure called {name!r}. There are: {', '.join(known)}")
     list(METRICS.values())  # a metric that cannot be imported is reported before the work
     there = _maps_of(predicted, ending)
     references = _maps_of(reference, ending)
@@ -228,15 +231,9 @@ def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> lis
     """The Brier score of each structure's probabilities; undefined if ``path`` is None."""
     if path is None:
         return [("brier", None, "no probabilities")] * len(labels.structures)
-    with np.load(path, allow_pickle=False) as stored:
-        heads = stored["probabilities"]
-    if heads.shape != (labels.n_heads, *reference.shape):
-        raise FileError(f"{path}: expected an array of {(labels.n_heads, *reference.shape)}, found {heads.shape}")
     ignored = None if labels.ignore is None else reference == labels.ignore
-    background = labels.n_heads - len(labels.structures)
-    return [
-        ("brier", brier(heads[background + n], labels.mask(reference, n), ignored), "") for n in range(len(labels.structures))
-    ]
+    heads = islice(read_heads(path, (labels.n_heads, *reference.shape)), labels.n_heads - len(labels.structures), None)
+    return [("brier", brier(head, labels.mask(reference, n), ignored), "") for n, head in enumerate(heads)]
 
 
 def _maps_of(source: Path | str | Mapping[str, Path], ending: str) -> dict[str, Path]:
