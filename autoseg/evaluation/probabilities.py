@@ -35,7 +35,7 @@ def read_heads(path: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         found, by_columns, kind = header(file)
         if found != shape:
-            raise FileError(f"{path}: expected an array of {shape}, found {found}")
+            raise FileError(f"{path}: expected an array of {shape}, found {found}. Predict the case again")
         if by_columns:  # of another program; then no head lies in one piece
             yield from np.frombuffer(file.read(), kind).reshape(shape[::-1]).T
             return

@@ -7,7 +7,7 @@ label map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -90,7 +90,8 @@ def mask_reader(onto: Geometry) -> Callable[[Path, str], FileContent]:
 
     def read(path: Path, name: str) -> FileContent:
         known = last.get(path)
-        if name not in (known.segments if known else segment_names(path) if is_slicer_segmentation(path) else ()):
+        several: Container[str] = known.segments if known else segment_names(path) if is_slicer_segmentation(path) else ()
+        if name not in several:
             return read_file(path, as_label=True, onto=onto)
         if known is None:
             last.clear()
