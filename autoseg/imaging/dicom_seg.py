@@ -129,7 +129,7 @@ def _masks(series: DicomSeries, labels: LabelVolume, groups: Sequence[Sequence[i
     if len(values) == sum(len(group) for group in groups):
         segments = {value: number for number, group in enumerate(groups, start=1) for value in group}
         table = np.array([0, *(segments[value] for value in values)], np.uint16 if len(groups) > 255 else np.uint8)
-        masks = table[numbered(labels.data, values)]
+        masks: NDArray[Any] = table[numbered(labels.data, values)]
     else:
         masks = np.stack([np.isin(labels.data, group) for group in groups], axis=-1).astype(np.uint8)
     if frames == 1:
