@@ -1,6 +1,6 @@
 """autoseg: a folder of scans and labels in; masks, measurements and a report out.
 
-The public names, imported when first used, so that ``import autoseg`` needs no torch.
+Public names are imported on first use, so that ``import autoseg`` does not import torch.
 """
 
 import importlib

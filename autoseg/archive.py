@@ -1,4 +1,4 @@
-"""Zip files from elsewhere, read in memory and never unpacked, so the names inside them cannot point anywhere."""
+"""Reading of untrusted zip files, in memory: nothing is unpacked, so the names inside cannot point anywhere."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ KINDS = (
     (rb"^\s*<(!doctype html|html|head)", "a web page"),
     (rb"^version https://git-lfs", "a Git LFS pointer instead of the file"),
 )
-MAX_RATIO = 100  # uncompressed / compressed bytes of a member; random weights stay below 1.2, a bomb is near 1000
+MAX_RATIO = 100  # uncompressed / compressed bytes of a member; random weights stay below 1.2, a zip bomb is near 1000
 
 
 def safe_members(
     source: str | os.PathLike[str] | IO[bytes], name: str | Path, *, expected: str = "a model folder or a whole zip"
 ) -> dict[str, int]:
-    """The members of a zip, name to uncompressed bytes, after refusing what no model contains.
+    """{member: uncompressed bytes} of a zip, once it is clear that all members are safe to read.
 
     Args:
         source: path or binary file.
         name: what messages call it.
-        expected: what messages say that should be there.
+        expected: what messages say was expected.
 
     Raises:
-        ModelError: no zip, or a damaged one; two members of one name, a name that points outside, a member that claims far
-            more bytes than its compressed ones can hold.
+        ModelError: no zip, or a damaged one; two members of one name, a name that points outside, a member that claims over
+            ``MAX_RATIO`` times its compressed bytes (or 1024 bytes if it has fewer).
     """
     try:
         with zipfile.ZipFile(source) as archive:
@@ -57,7 +57,7 @@ def safe_members(
 
 
 def _kind(source: str | os.PathLike[str] | IO[bytes]) -> str | None:
-    """What came instead of a zip, where that is well known."""
+    """What the file is instead of a zip, if that is recognised; otherwise None."""
     try:
         if isinstance(source, str | os.PathLike):
             with open(source, "rb") as file:
@@ -71,7 +71,11 @@ def _kind(source: str | os.PathLike[str] | IO[bytes]) -> str | None:
 
 
 def read_member(source: str | os.PathLike[str] | IO[bytes], member: str, name: str | Path) -> bytes:
-    """The bytes of a member; at most the size it declares, and its checksum checked. Raises ModelError where damaged."""
+    """The bytes of a member, at most the size it declares, with its checksum verified.
+
+    Raises:
+        ModelError: the archive or the member is damaged, or there is no such member.
+    """
     try:
         with zipfile.ZipFile(source) as archive:
             return archive.read(member)

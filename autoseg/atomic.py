@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all.
+"""Atomic writing: a file appears completely or not at all.
 
-What is being written lies in a folder ``.writing-…`` beside its place, with a lock that ends with the process. A process
-that is killed leaves such a folder behind; whoever next writes beside it takes it away.
+Files are written to a folder ``.writing-…`` beside their destination, with a lock that ends with the process. A process that
+is killed leaves such a folder behind; the next process that writes beside it removes it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ LOCK = ".lock"
 
 @contextmanager
 def replacing(path: Path | str, needed_bytes: int = 0) -> Iterator[Path]:
-    """A path of the same name in a fresh folder beside ``path``; what is written there moves into place at the end.
+    """Yield a path of the same name in a new folder beside ``path``; what is written there moves into place at the end.
 
-    If the body fails nothing is left behind and an earlier file stays as it was. Missing parent folders are made.
+    If the body fails, nothing is left behind and an earlier file stays as it was. Missing parent folders are made.
 
     Args:
-        needed_bytes: that will be written at least, where that is known; looked for first.
+        needed_bytes: least number of bytes that will be written, if known; free space is checked first.
 
     Raises:
-        FileError: it cannot be written; where the disk is full with what is needed and free.
+        FileError: it cannot be written; if the disk is full, the message says how much is needed and free.
     """
     path = Path(path)
     try:
@@ -46,7 +46,7 @@ def replacing(path: Path | str, needed_bytes: int = 0) -> Iterator[Path]:
         with draft_folder(path.parent) as folder, told_when_full(path.parent, needed_bytes):
             yield folder / path.name
             parts = [part for part in folder.iterdir() if part.name != LOCK]
-            for part in sorted(parts, key=lambda part: part.name == path.name):  # a header after its data file
+            for part in sorted(parts, key=lambda part: part.name == path.name):  # ``path`` last: a header after its data file
                 with open(part, "rb+") as handle:
                     os.fsync(handle.fileno())
                 os.replace(part, path.parent / part.name)
@@ -56,11 +56,12 @@ def replacing(path: Path | str, needed_bytes: int = 0) -> Iterator[Path]:
 
 @contextmanager
 def making_folder(folder: Path) -> Iterator[Path]:
-    """A path of the same name in a draft folder beside ``folder``, which must not exist; it moves into place as a whole at the
-    end, so that a kill leaves nothing under the name. Missing parent folders are made.
+    """Yield a path of the same name in a draft folder beside ``folder``; the folder made there moves into place at the end.
+
+    ``folder`` must not exist. A kill leaves nothing under its name. Missing parent folders are made.
 
     Raises:
-        FileError: it cannot be written; names ``folder``, never the draft.
+        FileError: it cannot be written; the message names ``folder``, never the draft.
     """
     try:
         check_writable(folder.parent)
@@ -78,8 +79,10 @@ def making_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_alone(path: Path, text: str) -> None:
-    """As ``replacing``, in a folder that this process alone fills and that is made anew as a whole where it was not finished:
-    without a folder and a lock of its own, in a third of the time."""
+    """As ``replacing``, without a draft folder and a lock, in a third of the time.
+
+    Only for folders that this process alone fills, and that are made again as a whole if they were not finished.
+    """
     draft = path.with_name(f"{DRAFTS}{path.name}")
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -89,7 +92,7 @@ def write_alone(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Take away what killed processes were writing into a folder; what a living one writes is not touched."""
+    """Remove what killed processes were writing into a folder; what a running one writes is not touched."""
     for draft in folder.glob(f"{DRAFTS}*"):
         lock = FileLock(draft / LOCK)
         with suppress(OSError, Timeout):
@@ -97,22 +100,22 @@ def remove_leftovers(folder: Path) -> None:
                 lock.acquire(timeout=0)
                 _discard(draft, lock)
             else:
-                draft.rmdir()  # its process was killed before it held it; what is not empty is not ours
+                draft.rmdir()  # its process was killed before it held the lock; if it is not empty, it is not ours
 
 
-_tidied = lru_cache(4096)(remove_leftovers)  # once in a process for each folder, not at every file
+_tidied = lru_cache(4096)(remove_leftovers)  # once per process and folder, not for every file
 
 
 @contextmanager
 def draft_folder(parent: Path) -> Iterator[Path]:
-    """A fresh folder that this process holds; it is taken away at the end, or as a leftover where the process is killed."""
+    """Yield a new folder, locked by this process; it is removed at the end, or as a leftover if the process is killed."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=DRAFTS, dir=parent))
         lock = FileLock(folder / LOCK)
         with suppress(Timeout, FileNotFoundError, FileExistsError):
             lock.acquire(timeout=0)
             if (folder / LOCK).exists():
-                break  # else it was taken for a leftover before it was held
+                break  # otherwise another process removed it as a leftover before it was locked
     try:
         yield folder
     finally:
@@ -120,13 +123,13 @@ def draft_folder(parent: Path) -> Iterator[Path]:
 
 
 def _discard(folder: Path, lock: BaseFileLock) -> None:
-    """Take away a draft folder that is held; its lock last, so that a kill leaves what can be recognised."""
+    """Remove a draft folder that this process holds; its lock last, so that after a kill it is recognised as a leftover."""
     for part in folder.iterdir():
         if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part, ignore_errors=True)
         elif part.name != LOCK:
             part.unlink(missing_ok=True)
     lock.release()
-    with suppress(OSError):  # somebody else may be taking it away
+    with suppress(OSError):  # another process may be removing it
         (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()

@@ -1,6 +1,6 @@
-"""What can go wrong because of input, as exceptions.
+"""Exceptions for faults of the input.
 
-Each message names the case or file, what was expected, what was found, and the way out. The command line prints the
+Each message names the case or file, what was expected, what was found, and the remedy. The command line prints the
 message without a traceback and ends with status 2.
 """
 
@@ -28,16 +28,16 @@ REMEDY = "Copy or export the file again."
 
 
 def shown(value: object, most: int = 100) -> str:
-    """A value for a message, cut where it is long: numbers of thousands of digits, whole documents."""
+    """The ``repr`` of a value for a message, cut to ``most`` characters."""
     try:
         text = repr(value)
-    except ValueError:  # Python refuses to print whole numbers beyond some digits
+    except ValueError:  # Python refuses to print integers of thousands of digits
         return f"a {type(value).__name__} too long to show"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 class AutosegError(Exception):
-    """The parent of all errors that are about the user's input rather than our mistake."""
+    """Base class of all errors that come from the user's input and not from a bug."""
 
 
 class DatasetError(AutosegError):
@@ -57,7 +57,7 @@ class PlanError(AutosegError):
 
 
 class TrainingError(AutosegError):
-    """A training cannot start or go on."""
+    """A training run cannot start or continue."""
 
 
 class ModelError(AutosegError):
@@ -65,14 +65,15 @@ class ModelError(AutosegError):
 
 
 class EngineError(AutosegError):
-    """Who should do the work is not installed, does not answer, or cannot do it."""
+    """An engine is unknown, not installed or not reachable, or cannot do the work."""
 
 
 @contextmanager
 def blamed_on(where: object, expected: str, error: type[AutosegError] = FileError, remedy: str = REMEDY) -> Iterator[None]:
-    """Whatever a reader of somebody else's format trips over is a fault of the file, and is told as one; our own errors stay.
+    """Turn any exception of the body, which reads a file with a library, into an error of the file.
 
-    Libraries that decode files raise what they like for damaged ones: this is the one place where that ends.
+    Libraries raise exceptions of any kind for damaged files, and this is the one place that handles them. An AutosegError
+    passes unchanged.
 
     Args:
         where: the file, as messages call it.
@@ -89,11 +90,11 @@ def blamed_on(where: object, expected: str, error: type[AutosegError] = FileErro
 
 
 def reason_of(fault: BaseException, most: int = 300) -> str:
-    """What an exception of a library says, as one phrase of valid text without a full stop."""
+    """The last line of an exception's message, as valid text without a full stop, cut to ``most`` characters."""
     if isinstance(fault, MemoryError):
         return "more than fits into the free memory"
     lines = [line for line in str(fault).strip().splitlines() if line.strip()]
     text = (lines[-1] if lines else "").strip(" .").encode(errors="backslashreplace").decode()
-    if not text or isinstance(fault, LookupError | TypeError | AttributeError):  # which say little without their kind
+    if not text or isinstance(fault, LookupError | TypeError | AttributeError):  # their messages say little without the type
         text = f"{type(fault).__name__} {text}".strip()
     return text if len(text) <= most else f"{text[: most - 3]}..."

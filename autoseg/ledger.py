@@ -1,8 +1,8 @@
-"""What is done, what is ours, what is somebody else's: one answer for every verb that writes results.
+"""Which results are done, which are ours and which are foreign: one rule for every verb that writes results.
 
-A piece of work (a case, a file) leaves an *entry*: who made it, what it depends on (its *identity*), its state, and its
-files with their digests. The entry says ``writing`` before the first file is written and ``done`` afterwards. With it the
-same command skips what is done, makes again what is ours and does not fit any more, and stops at what is not ours.
+A piece of work (a case, a file) leaves an *entry*: the command that made it, what it depends on (its *identity*), its state,
+and its files with their digests. The state is ``writing`` before the first file is written, and ``done`` at the end. When the
+same command runs again, it skips what is done, makes again what is ours but no longer matches, and stops at what is foreign.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ __all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", 
 
 DONE, WRITING = "done", "writing"
 FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"
-EDITED = "was edited after it had been made. Move it away, or ask for a fresh start (--fresh)"
+EDITED = "was edited after autoseg wrote it. Move it away, or ask for a fresh start (--fresh)"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a piece of work left.
+    """The record of a piece of work.
 
     Attributes:
         made_by: the command that made it.
-        identity: JSON of all that its files depend on.
+        identity: all that its files depend on, as JSON.
         state: ``writing`` or ``done``.
-        outputs: digest of each file by its path within the folder; None where it was only planned.
-        record: all else that was written beside these, as JSON.
+        outputs: digest of each file, by its path within the folder; None if it was only planned.
+        record: content of the entry's own file, as JSON; {} if it has none.
     """
 
     made_by: str
@@ -50,8 +50,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Claim:
-    """What there is to do: nothing where ``done``, else the work, after which files of the ``earlier`` entry go that it no
-    longer makes. ``entry`` is what was found, None for nothing of ours."""
+    """Whether a piece of work is ``done``, and the ``entry`` that was found, None for nothing of ours.
+
+    Work that is not done is done again. Afterwards, files of the ``earlier`` entry that are no longer made are removed.
+    """
 
     done: bool
     entry: Entry | None = None
@@ -62,15 +64,15 @@ class Claim:
 
 
 def judge(entry: Entry | None, identity: Any, is_whole: Callable[[], bool]) -> Claim:
-    """Whether a piece of work is done: its entry says so, it depends on the same, and what it left is whole.
+    """Whether a piece of work is done: its entry says so, its identity is unchanged, and its files are whole.
 
-    This is the one answer for every verb, wherever its entries stand: in a file for each case, in a journal, in a prepared
-    case, in the checkpoint of a training run.
+    This is the rule for every verb, wherever its entries are: in a file for each case, in a journal, in a prepared case, in
+    the checkpoint of a training run.
 
     Args:
-        entry: what the work left; None for nothing of ours.
+        entry: of the work; None for nothing of ours.
         identity: what it depends on now, as JSON.
-        is_whole: looks at its files; asked only where the rest holds.
+        is_whole: checks its files; called only if the rest holds.
     """
     return Claim(entry is not None and entry.state == DONE and entry.identity == to_json(identity) and is_whole(), entry)
 
@@ -80,11 +82,11 @@ class Ledger:
     """The entries of a folder, one JSON file for each piece of work.
 
     Attributes:
-        folder: where results and entries lie.
+        folder: of results and entries.
         made_by: the command, such as ``autoseg predict``; entries of others are not ours.
-        fresh: take everything for not done, and whatever is in the way for ours.
-        is_work: whether a file whose bytes have changed may be somebody's work, which stays, rather than damage, which is
-            repaired; by default any is.
+        fresh: treat everything as not done, and existing files as ours.
+        is_work: whether a change to a file may be somebody's edit, which is kept, rather than damage, which is repaired; by
+            default it may always be.
     """
 
     folder: Path
@@ -93,11 +95,11 @@ class Ledger:
     is_work: Callable[[Path], bool] = lambda path: True
 
     def path(self, name: str) -> Path:
-        """The file of an entry."""
+        """The file of an entry; AutosegError: ``name`` is not a plain file name."""
         return self.folder / f"{plain_name(name, what='case')}.json"
 
     def find(self, name: str) -> Entry | None:
-        """Our entry of that name; None where there is none, it is another's, or it cannot be read."""
+        """Our entry of that name; None if there is none, another command made it, or it cannot be read."""
         try:
             return self._entry(read_json(self.path(name))) if self.path(name).is_file() else None
         except AutosegError:
@@ -107,7 +109,7 @@ class Ledger:
         """What to do for a piece of work that depends on ``identity`` and may write to ``places``.
 
         Raises:
-            AutosegError: what lies in the way is not ours, or was edited; never with ``fresh``.
+            AutosegError: an existing file is foreign, or was edited; never with ``fresh``.
         """
         entry = self.find(name)
         if self.fresh:
@@ -124,26 +126,26 @@ class Ledger:
         return judge(entry, identity, lambda: found == entry.outputs)
 
     def refuse_foreign(self, places: Iterable[Path]) -> None:
-        """Raise AutosegError where one of these exists."""
+        """Raise AutosegError if one of these exists."""
         for path in places:
             if path.exists() or path.is_symlink():
                 raise AutosegError(f"{path}: {FOREIGN}")
 
     def begin(self, name: str, identity: Any, outputs: Mapping[str, str | None], record: Mapping[str, Any]) -> None:
-        """Write, before the first file of the work, that it is going on, and which files are or will be ours."""
+        """Record, before the first file is written, that the work is in progress, and which files are or will be ours."""
         self._write(name, {**record, "state": WRITING, "outputs": outputs}, identity)
 
     def finish(
         self, name: str, identity: Any, files: Iterable[Path], record: Mapping[str, Any], earlier: Mapping[str, str | None]
     ) -> dict[str, str]:
-        """Write that the work is done; files that only the earlier entry had are removed. Returns the digests."""
+        """Record that the work is done, and remove files that only the earlier entry had. Returns ``digests(files)``."""
         outputs = self.digests(files)
         remove_outputs(self.folder, {path: digest for path, digest in earlier.items() if path not in outputs})
         self._write(name, {**record, "state": DONE, "outputs": outputs}, identity)
         return outputs
 
     def digests(self, paths: Iterable[Path]) -> dict[str, str]:
-        """Digest of each file that is there, by its path within the folder."""
+        """{path within the folder: digest} of each file that exists."""
         return {p.relative_to(self.folder).as_posix(): file_digest(p) for p in paths if p.is_file()}
 
     def _write(self, name: str, about: Mapping[str, Any], identity: Any) -> None:
@@ -162,10 +164,10 @@ class Line:
     """An entry of a journal.
 
     Attributes:
-        file: what was made, within the folder.
-        key: of what it depends on.
+        file: path within the folder.
+        key: of what it depends on, such as a digest; may be empty.
         digest: of its bytes.
-        how: it was made.
+        how: how it was made.
     """
 
     file: str
@@ -176,9 +178,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Journal:
-    """The entries of one large piece of work that makes many files: lines of JSON in one file, which only grows.
+    """The entries of one large piece of work that makes many files: lines of JSON, appended to one file.
 
-    The first line says what all of it is ``about``: that of another work is not ours.
+    The first line says what the work is ``about``; a journal about something else is not ours.
     """
 
     path: Path
@@ -194,15 +196,16 @@ class Journal:
         *,
         formerly: Mapping[str, Any] | None = None,
     ) -> Journal:
-        """The journal, nothing written yet.
+        """Read the journal, or start an empty one; nothing is written.
 
         Args:
-            formerly: what an older version wrote of the same work as ``about``.
+            error: the class to raise.
+            formerly: what an older version wrote as ``about`` for the same work.
 
         Raises:
-            AutosegError: the folder holds something that this work did not make.
+            AutosegError: the folder holds something that this work did not make, or a line is invalid.
         """
-        remove_leftovers(path.parent)  # a kill in the first writes leaves nothing else
+        remove_leftovers(path.parent)  # a kill during the first writes leaves nothing else
         lines = list(_lines(path))
         if path.parent.exists() and any(path.parent.iterdir()) and (not lines or lines[0] not in (about, formerly)):
             raise error(
@@ -211,34 +214,35 @@ class Journal:
             )
         entries = [_line(path, line) for line in lines[1:]]
         for entry in entries:
-            inside(path.parent, entry.file)  # which may be removed
+            inside(path.parent, entry.file)  # checked, as it may be removed
         return cls(path, about, {entry.file: entry for entry in entries})
 
     def begin(self) -> None:
-        """Write the file again, without a last line that a kill has cut short."""
+        """Rewrite the file, without a last line that a kill has cut short."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, _as_lines([self.about, *self.entries.values()]))
 
     def end(self, files: Iterable[str]) -> None:
-        """Write the file again, of these entries and in the order of their names, whatever order they were made in."""
+        """Rewrite the file with the entries of these files alone, sorted by name."""
         write_text(self.path, _as_lines([self.about, *(self.entries[name] for name in sorted(files))]))
 
     def claim(self, file: str, key: str) -> bool:
-        """Whether a file is there as it was made, from what it would be made of now."""
+        """Whether a file exists as it was made, and what it depends on (``key``) is unchanged."""
         about, path = self.entries.get(file), self.path.parent / file
         entry = Entry("", about.key, DONE, {file: about.digest}) if about else None
         return judge(entry, key, lambda: path.is_file() and file_digest(path) == self.entries[file].digest).done
 
     def is_edited(self, file: str) -> bool:
-        """Whether a file is there, and not as it was made."""
+        """Whether a file exists but is not as it was made."""
         entry, path = self.entries.get(file), self.path.parent / file
         return path.is_file() and (entry is None or file_digest(path) != entry.digest)
 
     def entry(self, file: str, key: str, how: str) -> Line:
-        """The entry of a file that is there."""
+        """The entry of a file that exists."""
         return Line(file, key, file_digest(self.path.parent / file), how)
 
     def append(self, entries: Iterable[Line]) -> None:
+        """Append entries to the file and to ``entries``; FileError: the disk is full."""
         entries = list(entries)
         with told_when_full(self.path.parent), self.path.open("a", encoding="utf-8") as lines:
             lines.write(_as_lines(entries))
@@ -258,14 +262,14 @@ def _as_lines(entries: Iterable[Mapping[str, Any] | Line]) -> str:
 
 
 def _lines(path: Path) -> Iterator[Any]:
-    """The lines of a journal; the last one may be cut short."""
+    """The lines of a journal that are JSON; a kill may have cut the last one short."""
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         with contextlib.suppress(AutosegError):
             yield parse_json(line, path)
 
 
 def file_digest(path: Path) -> str:
-    """Sixteen hexadecimal digits of a file's bytes (BLAKE2b)."""
+    """Digest of a file's bytes: 16 hexadecimal digits of BLAKE2b."""
     state = hashlib.blake2b(digest_size=8)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -274,7 +278,7 @@ def file_digest(path: Path) -> str:
 
 
 def remove_outputs(folder: Path, outputs: Mapping[str, str | None]) -> None:
-    """Remove files that belonged to an earlier result, unless somebody has edited them."""
+    """Remove files of an earlier result, except those that were edited since."""
     for name, digest in outputs.items():
         path = inside(folder, name)
         if path.is_file() and file_digest(path) == digest:

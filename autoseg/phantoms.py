@@ -1,4 +1,4 @@
-"""A data set of synthetic abdomens, for the demo and for tests: no patient, any size, and the truth is known.
+"""A data set of synthetic abdomens, for the demo and for tests: no patient data, any size, known ground truth.
 
 Each scan is drawn from formulas in patient millimetres (body, liver, two kidneys, aorta), so every grid shows the same
 anatomy. Scans differ in size, pose, slice distance, contrast, noise, and a smooth bias field, as real ones do.
@@ -67,13 +67,13 @@ def draw_phantom(rng: np.random.Generator, spacing_mm: Sequence[float]) -> tuple
 def write_phantoms(
     folder: str | PathLike[str], *, training: int = 24, test: int = 6, in_plane_mm: float = 2.5, seed: int = 0
 ) -> Path:
-    """A data-set folder in nnU-Net's layout; every other scan has slices twice as far apart as pixels are wide.
+    """Write a data-set folder in nnU-Net's layout; in every other scan, the slice spacing is twice the pixel size.
 
     Args:
-        folder: to be made; ``imagesTr``, ``labelsTr``, ``imagesTs``, ``labelsTs`` and ``dataset.json``.
+        folder: gets ``imagesTr``, ``labelsTr``, ``imagesTs``, ``labelsTs`` and ``dataset.json``.
         training, test: number of scans.
-        in_plane_mm: pixel size; sets the size of the data.
-        seed: same seed, same data.
+        in_plane_mm: pixel size; the field of view is fixed, so it sets the number of voxels.
+        seed: the same seed gives the same data.
 
     Returns:
         Path of the folder.

@@ -1,6 +1,6 @@
-"""Whether what lies where we want to write is ours.
+"""Whether a file that is about to be overwritten is ours.
 
-Files that are written under fixed names into a folder of the user's choice are known to be ours by how they begin.
+Files written under fixed names into a folder of the user's choice are recognised by their first bytes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from autoseg.ledger import FOREIGN
 
 __all__ = ["FINDINGS", "MODEL", "OURS", "PAGE", "is_foreign", "refuse_foreign"]
 
-HEAD = 1 << 16  # bytes that are looked at
+HEAD = 1 << 16  # bytes that are read
 PAGE, FINDINGS, MODEL = "report.html", "findings", "model"  # the last two have names that the user chooses
 
-OURS: dict[str, Callable[[bytes], bool]] = {  # kind of file -> whether one that begins so is ours
+OURS: dict[str, Callable[[bytes], bool]] = {  # kind of file -> whether a file that begins with these bytes is ours
     "metrics.csv": lambda head: head.startswith(b"case,structure,dice,"),
     "metrics.json": lambda head: head.startswith((b'{\n "labels": {', b'{\n "structures": [')),
     "metrics.md": lambda head: head.startswith(b"# Evaluation\n"),
@@ -29,10 +29,10 @@ OURS: dict[str, Callable[[bytes], bool]] = {  # kind of file -> whether one that
 
 
 def is_foreign(path: Path, kind: str = "") -> bool:
-    """Whether something lies at ``path`` that we did not write.
+    """Whether something exists at ``path`` that we did not write.
 
     Args:
-        kind: a key of ``OURS``; the name of the file where it is not given.
+        kind: a key of ``OURS``; by default the file's name.
     """
     if not path.is_file():
         return path.exists() or path.is_symlink()
@@ -41,6 +41,6 @@ def is_foreign(path: Path, kind: str = "") -> bool:
 
 
 def refuse_foreign(path: Path, kind: str = "") -> None:
-    """Raise FileError where something lies at ``path`` that we did not write; ``kind`` as in ``is_foreign``."""
+    """Raise FileError if something exists at ``path`` that we did not write; ``kind`` as in ``is_foreign``."""
     if is_foreign(path, kind):
         raise FileError(f"{path}: {FOREIGN}")

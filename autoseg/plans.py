@@ -1,4 +1,4 @@
-"""The plans of a data set in a workspace: made, kept as a person edited them, and written."""
+"""The plans of a data set in a workspace: make them, keep those that were edited, and write them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["default_plan", "make_plans", "write_plan"]
 
 
 def default_plan(names: Collection[str]) -> str:
-    """The plan that a data set is prepared for and trained with when none is named.
+    """The plan for preparation and training if none is named: ``fullres_3d``, or else ``slices_2d``.
 
     Raises:
         PlanError: neither of the two is among ``names``.
@@ -33,9 +33,15 @@ def default_plan(names: Collection[str]) -> str:
 def make_plans(
     workspace: Workspace, fingerprint: Fingerprint, options: PlanOptions, fresh: bool
 ) -> tuple[Plan, tuple[Plan, ...], tuple[str, ...]]:
-    """(plan to prepare for, all plans, names of those that are kept as stored, because a person may have edited them).
+    """(plan to prepare for, all plans, names of the stored plans that are kept because they may have been edited).
 
-    Another preset or budget makes a plan of another name (``fullres_3d_m``, ``fullres_3d_4gb``), so none replaces another.
+    Plans of another preset or budget have other names (``fullres_3d_m``, ``fullres_3d_4gb``), so none replaces another.
+
+    Args:
+        fresh: keep no stored plans.
+
+    Raises:
+        PlanError: no plan can be made for these options.
     """
     budget, wanted = Budget(gpu_memory_gb=options.memory_gb, parity=options.parity), options.planner
     names = [options.preset] if options.preset != "classic" else []
@@ -58,22 +64,22 @@ def make_plans(
 
 
 def _renamed(plan: Plan, more: Sequence[str]) -> Plan:
-    """The plan, and the one that its coarse labels come from, with ``more`` behind their names."""
+    """The plan with ``more`` appended to its name, and to that of the plan for its coarse labels."""
     coarse = plan.coarse and replace(plan.coarse, plan="_".join([plan.coarse.plan, *more]))
     return replace(plan, name="_".join([plan.name, *more]), coarse=coarse)
 
 
 def _edited(workspace: Workspace, plan: Plan) -> Plan | None:
-    """The stored plan of that name, where it was made from the same fingerprint and differs from ``plan``."""
+    """The stored plan of that name if it was made from the same fingerprint and differs from ``plan``; otherwise None."""
     path = workspace.plan(plan.dataset, plan.name)
     stored = read_record(Plan, path) if path.is_file() else plan
     return stored if stored != plan and stored.fingerprint_digest == plan.fingerprint_digest else None
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    """Write a plan; another one that stands there, which may have been edited, stays beside it as NAME.json.old1, 2, ...
+    """Write a plan; a different one in its place, which may have been edited, is kept as NAME.json.old1, 2, ...
 
-    One that says the same, in a file of an older version too, stays as it is.
+    A file with an equal plan is not rewritten, even if it is of an older version.
     """
     stored = read_json(path) if path.is_file() else None
     if stored is not None:

@@ -1,7 +1,7 @@
-"""Names that explain themselves when one is wrong, and that other installed packages can add to.
+"""Tables of named parts, with helpful errors for wrong names; other installed packages can add parts.
 
-A package brings a thing by an entry point of the group ``autoseg.KIND.v1``: the kind in small letters, ``_`` for blanks, and
-the version of what is expected of such a thing.
+A package adds a part by an entry point of the group ``autoseg.KIND.v1``: the kind in lower case, with ``_`` for spaces, and
+the version of the interface that such a part must have.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 class Later(str):
-    """Where an entry is, as ``module:name``; imported when it is asked for."""
+    """Where an entry is, as ``module:name``; imported on first use."""
 
 
 class Registry(MutableMapping[str, T], Generic[T]):
-    """Names to things of one kind: those of the literal, in its order, then those that installed packages bring.
+    """Parts of one kind by name: those of the literal, in its order, then those of installed packages.
 
-    Iterating, ``in`` and ``names`` import nothing; what is looked up is imported then. A name of the literal is never replaced.
-    ``registry[name]`` raises an ``AutosegError`` that lists what is known, or names the package that cannot be imported.
+    Iterating, ``in`` and ``names`` import nothing; looking up a name does. A package never replaces a name of the literal.
+    ``registry[name]`` raises an ``AutosegError`` that lists the known names, or names the package that cannot be imported.
 
     >>> colours = Registry("colour", {"red": 1, "green": 2})
     >>> colours["red"]
@@ -44,7 +44,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
 
     @property
     def group(self) -> str:
-        """Of the entry points: ``autoseg.file_format.v1`` for file formats."""
+        """Group of the entry points, such as ``autoseg.file_format.v1`` for file formats."""
         return f"autoseg.{self.kind.lower().replace(' ', '_')}.v1"
 
     def names(self) -> tuple[str, ...]:
@@ -52,12 +52,12 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return tuple(self)
 
     def brought_by(self, name: str) -> str:
-        """The installed package, or packages, that bring a name; '' for one of our own. Nothing is imported."""
+        """The installed package or packages that add a name; '' for one of our own. Nothing is imported."""
         entries = () if name in self._literal else _brought(self.group).get(name, ())
         return " and ".join(entry.dist.name if entry.dist else entry.value for entry in entries)
 
     def add(self, name: str, entry: T) -> None:
-        """Add an entry at run time; refuses a name that is taken."""
+        """Add an entry at run time; AutosegError: the name is taken."""
         if name in self:
             raise AutosegError(f"a {self.kind} called {name!r} exists already")
         self[name] = entry
@@ -87,11 +87,11 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return len(self._entries.keys() | _brought(self.group).keys())
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The entry, ``default`` where there is none of that name."""
+        """The entry, or ``default`` if there is none of that name."""
         return self[name] if name in self else default  # noqa: SIM401 - this is what get is
 
     def _imported(self, name: str) -> T:
-        """What an installed package brings under this name."""
+        """The entry that an installed package adds under this name; AutosegError: none, several, or one that fails to load."""
         entries = _brought(self.group).get(name, ())
         if not entries:
             close = difflib.get_close_matches(str(name), self, n=1)
@@ -121,7 +121,7 @@ def _brought(group: str) -> dict[str, tuple[EntryPoint, ...]]:
 
 @cache
 def _installed() -> Any:
-    """All entry points; looked up once, and not before somebody asks."""
+    """All entry points; looked up once, on first use."""
     from importlib.metadata import entry_points
 
     return entry_points()

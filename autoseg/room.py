@@ -1,4 +1,4 @@
-"""Room on the disk and in memory, and the right to write: found out before the work, told with numbers where it ends."""
+"""Disk space, memory and permission to write: checked before the work, and reported with numbers if they run out."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["as_size", "check_writable", "free_memory", "is_want_of_memory", "mem
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 MEMORY = Path("/proc/meminfo")
-ALMOST_NOTHING = 64 * 2**20  # bytes; with less than this free, an error of a library that wrote is taken for want of room
+ALMOST_NOTHING = 64 * 2**20  # bytes; with less than this free, a library's error while writing is blamed on a full disk
 
 
 def check_writable(folder: Path, needed_bytes: int = 0) -> None:
-    """Find out whether files can be made in a folder, which may be missing yet; nothing is left there.
+    """Check that files can be written to a folder, which need not exist yet; nothing is left there.
 
     Raises:
-        FileError: not a folder, not to be written to, or less than ``needed_bytes`` free; names both and the remedy.
+        FileError: not a folder, not writable, or less than ``needed_bytes`` free; with both numbers and the remedy.
     """
     there = _existing(folder)
     if not there.is_dir():
@@ -42,7 +42,7 @@ def check_writable(folder: Path, needed_bytes: int = 0) -> None:
 
 @contextmanager
 def told_when_full(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
-    """A full disk in any of its disguises, as FileError with the folder, what is needed at least, and what is free."""
+    """Turn any error of the body that is due to a full disk into a FileError with the folder, the space needed and free."""
     try:
         yield
     except AutosegError:
@@ -50,7 +50,7 @@ def told_when_full(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
     except Exception as fault:
         if isinstance(fault, OSError) and fault.errno is not None:
             is_full = fault.errno in FULL
-        else:  # of a library that says only that it failed
+        else:  # a library that says only that it failed
             is_full = shutil.disk_usage(_existing(folder)).free < min(ALMOST_NOTHING, needed_bytes)
         if not is_full:
             raise
@@ -58,9 +58,9 @@ def told_when_full(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
 
 
 def memory_limit() -> int | None:
-    """Bytes of memory that this process may come to use: of the machine, its container and its address space, the least.
+    """Bytes of memory that this process may use: the lowest limit of machine, container and free address space.
 
-    None where nobody tells (Windows).
+    None if it is unknown (Windows).
     """
     limits = [_number(Path(path)) for path in CONTAINER_LIMITS]
     with suppress(AttributeError, ValueError, OSError):
@@ -70,7 +70,7 @@ def memory_limit() -> int | None:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that are free for this process now; None where nobody tells."""
+    """Bytes of memory that are free for this process now; None if it is unknown."""
     found = [memory_limit(), _free_addresses()]
     with suppress(OSError):
         found += [int(line.split()[1]) * 1024 for line in MEMORY.read_text().splitlines() if line.startswith("MemAvailable:")]
@@ -78,7 +78,7 @@ def free_memory() -> int | None:
 
 
 def is_want_of_memory(fault: BaseException) -> bool:
-    """Whether an exception says that memory is short; torch has a class for GPUs and none for CPUs."""
+    """Whether an exception says that memory ran out; torch has a class for that on GPUs, but none on CPUs."""
     told = str(fault)
     return isinstance(fault, MemoryError) or (
         isinstance(fault, RuntimeError) and ("allocate" in told or "out of memory" in told)
@@ -86,7 +86,7 @@ def is_want_of_memory(fault: BaseException) -> bool:
 
 
 def _free_addresses() -> int | None:
-    """Bytes that may still be mapped under a limit of the address space (``ulimit -v``); None where there is none."""
+    """Bytes that may still be mapped under a limit of the address space (``ulimit -v``); None if there is no limit."""
     try:
         import resource
 
@@ -98,7 +98,7 @@ def _free_addresses() -> int | None:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None where there is no such file or a word in it, such as ``max``."""
+    """The number in a file; None if there is no such file, or it holds a word such as ``max``."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -114,7 +114,7 @@ def as_size(n_bytes: int) -> str:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """The folder, or its nearest parent that exists."""
     folder = Path(folder).absolute()
     return next(place for place in (folder, *folder.parents) if place.exists())
 
@@ -123,5 +123,5 @@ def _no_room(folder: Path, needed_bytes: int) -> FileError:
     free = shutil.disk_usage(_existing(folder)).free
     return FileError(
         f"{folder}: no room left on its disk: at least {as_size(max(needed_bytes, 1))} needed, {as_size(free)} free. Make room "
-        "and give the same command again, which goes on, or choose another folder"
+        "and give the same command again to continue, or choose another folder"
     )

@@ -1,4 +1,4 @@
-"""Versions of what matters for a result, and the machine it was made on; for records."""
+"""Software versions and the machine that a result was made with, for records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["machine", "versions"]
 
 
 def versions() -> dict[str, str]:
-    """Name -> version, with the system."""
+    """Name -> version, including the operating system."""
     return {
         "autoseg": __version__,
         "python": platform.python_version(),
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The date, the processor that ``device`` (torch.device) is, and the cores beside it."""
+    """The date (ISO), the name of the processor or GPU that ``device`` is, and the number of CPU cores."""
     name = platform.processor() or platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

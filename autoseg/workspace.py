@@ -1,4 +1,4 @@
-"""Where everything that autoseg makes lies, and how it is written.
+"""Where autoseg keeps everything that it makes, and how it is written.
 
 A workspace is one folder::
 
@@ -10,7 +10,7 @@ A workspace is one folder::
     comparisons/            tables of ``compare``, one folder each
     studies/DATASET/        what a study decided, and why, one folder each
 
-Files are written beside their place and moved there in one step, so that a file that exists is whole.
+Files are written beside their destination and moved there in one step, so a file that exists is complete.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ __all__ = [
 ]
 
 SEAL = "seal"  # key of a sealed object
-DEEPEST = 100  # of lists and objects in each other; ours have a dozen
+DEEPEST = 100  # levels of nested lists and objects; ours have a dozen
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder and the places in it. Nothing is created before something is written.
+    """The folder and the paths in it. Nothing is created before something is written.
 
-    A place is named by plain file names; any other name, which might lead out of the folder, is an AutosegError.
+    Names must be plain file names; any other name, which might lead out of the folder, raises an AutosegError.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ class Workspace:
         return self.folder / kind / plain_name(dataset, what="data set", error=DatasetError)
 
     def remember_dataset(self, folder: Path, name: str) -> None:
-        """Store where the raw folder of a data set is, so that its name or number will do from now on.
+        """Store where the raw folder of a data set is, so that its name or number is enough from now on.
 
         Raises:
             DatasetError: as ``refuse_other_dataset``.
@@ -93,7 +93,7 @@ class Workspace:
         write_json(self.fingerprints(name) / "dataset.json", KnownDataset(str(folder)), seal=True)
 
     def refuse_other_dataset(self, folder: Path, name: str) -> None:
-        """Raise DatasetError where the name belongs to another folder already; to be asked before the work."""
+        """Raise DatasetError if the name already belongs to another folder that exists; to be called before the work."""
         path = self.fingerprints(name) / "dataset.json"
         if path.is_file() and (known := known_folder(path)) != Path(folder) and known.is_dir():
             raise DatasetError(
@@ -104,7 +104,7 @@ class Workspace:
         """The raw folder that a user means by a path, a name or a number.
 
         Raises:
-            DatasetError: nothing fits, with what is known.
+            DatasetError: nothing matches; lists the known data sets.
         """
         if Path(text).is_dir():
             return Path(text).resolve()
@@ -117,12 +117,12 @@ class Workspace:
                 return folder
         names = ", ".join(known) or "none yet"
         raise DatasetError(
-            f"{text!r} is neither a folder nor a data set that {self.folder} knows (it knows: {names}). "
-            "Correct the path; the name alone will do after autoseg plan_and_preprocess PATH"
+            f"{text!r} is neither a folder nor a data set that {self.folder} knows (known: {names}). "
+            "Correct the path; after autoseg plan_and_preprocess PATH, its name is enough"
         )
 
     def models(self) -> tuple[Path, ...]:
-        """The finished models, sorted by name."""
+        """Folders of the finished models, sorted by name."""
         return tuple(sorted(path.parent for path in self.folder.glob("models/[!.]*/model.json")))
 
 
@@ -134,7 +134,7 @@ class KnownDataset:
 
 
 def known_folder(path: Path) -> Path:
-    """The raw folder of a data set that a ``dataset.json`` of the workspace names; AutosegError: it is damaged."""
+    """The raw folder of a data set, from a ``dataset.json`` of the workspace; AutosegError: the file is damaged."""
     folder = read_record(KnownDataset, path, strict=False).folder
     if fault := fault_of_path(folder):
         raise DatasetError(f"{path}: folder: expected a path, found {fault}. Correct it there")
@@ -142,23 +142,24 @@ def known_folder(path: Path) -> Path:
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """Write a text file; errors as in ``replacing``."""
     with replacing(path) as draft:
         draft.write_text(text)
 
 
 def write_json(path: Path | str, value: Any, *, seal: bool = False, dense: bool = False) -> None:
-    """Records, dictionaries, lists, numbers and strings as JSON; NaN is refused.
+    """Write records, dictionaries, lists, numbers and strings as JSON; NaN is refused.
 
     Args:
-        seal: put a digest of all the others among the keys of an object, so that ``read_json`` notices damage. For files
-            that no person edits.
-        dense: all in one line, which is written in a fifth of the time. For large files that hardly anybody reads.
+        seal: add a digest of the other keys to an object, so that ``read_json`` notices damage. For files that no person
+            edits.
+        dense: all on one line, which is written in a fifth of the time. For large files that hardly anybody reads.
     """
     write_text(path, as_text(value, seal=seal, dense=dense))
 
 
 def as_text(value: Any, *, seal: bool = False, dense: bool = False) -> str:
-    """What ``write_json`` writes."""
+    """The text that ``write_json`` writes."""
     content = to_json(value)
     if seal:
         content = json.loads(json.dumps(content, allow_nan=False))  # as it is read back: keys are strings
@@ -167,47 +168,47 @@ def as_text(value: Any, *, seal: bool = False, dense: bool = False) -> str:
 
 
 def read_json(path: str | Path, error: type[AutosegError] = AutosegError) -> Any:
-    """What a JSON file holds, without its seal; a byte order mark does no harm.
+    """The content of a JSON file, without its seal; a byte order mark is ignored.
 
     Raises:
-        AutosegError, or the ``error`` named: the file is missing, damaged or nested too deeply, or holds what is no text or a
-            whole number of thousands of digits. BrokenSeal: it is not what was sealed.
+        AutosegError, or the ``error`` given: the file is missing or damaged, or as in ``parse_json``.
+        BrokenSeal: the content does not match its seal.
     """
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         raise error(f"{path}: there is no such file. Correct the path") from None
-    except (OSError, ValueError) as fault:  # of a path with a zero byte
+    except (OSError, ValueError) as fault:  # ValueError: a zero byte in the path
         raise error(f"{path}: not readable as JSON: {fault}. Correct it there") from fault
     return unsealed(parse_json(data, path, error), path)
 
 
 def parse_json(data: bytes | str, where: object, error: type[AutosegError] = AutosegError) -> Any:
-    """The value that JSON text or its bytes stand for, a seal included; a byte order mark does no harm.
+    """The value of JSON text or bytes, including a seal; a byte order mark is ignored.
 
     Args:
         where: what messages call the file.
 
     Raises:
-        AutosegError, or the ``error`` named: no JSON; nested more deeply than ``DEEPEST``; what is no text or a whole number of
+        AutosegError, or the ``error`` given: no JSON; nested more deeply than ``DEEPEST``; invalid text; an integer of
             thousands of digits.
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
         content = json.loads(text)
-        if "\\ud" in text.lower():  # half a pair of surrogates is no text, and could be written nowhere
+        if "\\ud" in text.lower():  # an unpaired surrogate is not valid text and cannot be written
             json.dumps(content, ensure_ascii=False).encode()
         if _is_deep(content):
             raise RecursionError
     except RecursionError:
         raise error(f"{where}: not readable as JSON: nested too deeply. Correct it there") from None
-    except ValueError as fault:  # of JSON, of UTF-8, of whole numbers with too many digits
+    except ValueError as fault:  # invalid JSON or UTF-8, or an integer with too many digits
         raise error(f"{where}: not readable as JSON: {fault}. Correct it there") from fault
     return content
 
 
 def _is_deep(content: Any) -> bool:
-    """Whether lists and objects lie in each other more deeply than anything that goes through them by itself can follow."""
+    """Whether lists and objects are nested more deeply than ``DEEPEST``; recursive functions might fail on them."""
     level = [content]
     for _ in range(DEEPEST):
         parts = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
@@ -218,7 +219,7 @@ def _is_deep(content: Any) -> bool:
 
 
 class BrokenSeal(AutosegError):
-    """A record is not what was sealed; ``content`` is what it says now."""
+    """A record does not match its seal; ``content`` is what it holds now."""
 
     def __init__(self, where: object, content: dict[str, Any]) -> None:
         super().__init__(
@@ -229,7 +230,7 @@ class BrokenSeal(AutosegError):
 
 
 def unsealed(content: Any, where: object) -> Any:
-    """The content of a JSON file without its seal; what has none is handed back as it is. BrokenSeal: the seal does not fit."""
+    """The content of a JSON file without its seal, if it has one. BrokenSeal: the content does not match the seal."""
     if not isinstance(content, dict) or SEAL not in content:
         return content
     rest = {key: value for key, value in content.items() if key != SEAL}
@@ -244,7 +245,7 @@ def _seal(content: dict[str, Any]) -> str:
 
 
 def read_record(cls: type[T], path: Path | str, *, strict: bool = True) -> T:
-    """A record from its file; errors name the file and the place in it. ``strict`` as in ``from_json``."""
+    """Read a record from its file; errors name the file and the place in it. ``strict`` as in ``from_json``."""
     return as_record(cls, read_json(path), path, strict=strict)
 
 
@@ -257,7 +258,7 @@ def as_record(
     error: type[AutosegError] = AutosegError,
     remedy: str = "Correct it there",
 ) -> T:
-    """A record from what its file holds, as ``from_json``, but a fault of the file is the ``error`` named, with a remedy."""
+    """Make a record from the content of its file, as ``from_json``; a fault raises the ``error`` given, with a remedy."""
     try:
         return from_json(cls, content, where=str(where), strict=strict)
     except NewerError as fault:

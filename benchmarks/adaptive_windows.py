@@ -3,27 +3,30 @@
     python benchmarks/adaptive_windows.py make DATA_SET FOLDER
     autoseg plan_and_preprocess FOLDER/Dataset900_Field --workspace FOLDER/w --no-preprocess --parity
     python benchmarks/adaptive_windows.py plan FOLDER
-    autoseg train 900 all --plan fullres_3d_parity --time 4m --set cpu_width=1 --name field --workspace FOLDER/w
+    autoseg train 900 all --plan fullres_3d_parity --iterations N --set cpu_width=1 --set mirror=true --name field \\
+        --workspace FOLDER/w
     autoseg model calibrate Field_field --cases FOLDER/calibrate --workspace FOLDER/w
     python benchmarks/adaptive_windows.py masks|count|time|nnunet|whole FOLDER [--volume NAME] [--mirror] [--nnunet BIN]
 
-The volumes are fields of noise with hippocampi in them: whole scans of the data set, each brought to mean 0 and standard
-deviation 1, set into a field of textured noise of the same. ``make`` writes a data set of small fields with the training scans
-(all but every fifth), and, with held-back scans, fields to calibrate with and fields of 300 x 300 x 300 voxels to predict;
-their 5 and 20 scans fill about 1 and 5 % of them with their boxes, the structures a twentieth of that. ``plan`` sets windows
-of (40, 56, 40) voxels and the network that nnU-Net plans for Hippocampus, in its full width.
+The volumes are fields of textured noise with hippocampi in them: whole scans of the data set, scaled to the same mean 0 and
+standard deviation 1 as the noise. ``make`` writes a data set of small fields with the training scans (all but every fifth).
+With the other scans it writes fields for calibration, and fields of 300 x 300 x 300 voxels for prediction. Their 5 and 20 scans
+fill about 1 and 5 % of the volume, the structures a twentieth of that. ``plan`` sets windows of (40, 56, 40) voxels and the
+network that nnU-Net plans for Hippocampus, at full width, and allows mirroring along two axes.
 
-``masks`` computes all windows of a volume once, and compares with them what each Doubt of the ladder chooses. ``count`` counts
-what each chooses, after a first pass. ``time`` and ``nnunet`` (2.8.1, ``-npp 0 -nps 0``) measure the seconds of a tile on a
-small field, and ``time`` those of everything beside the networks for 300 x 300 x 300 voxels. ``whole`` runs both commands on a
-volume, each once, and compares their masks; ``--who`` runs one alone. With ``--mirror`` both average four views. Results
-go to ``results/adaptive_windows.json``, part by part.
+``masks`` computes all windows of a volume once, and compares them with the windows that each Doubt of the ladder chooses.
+``count`` counts the windows that each Doubt chooses after a first pass. ``time`` and ``nnunet`` (2.8.1, ``-npp 0 -nps 0``)
+measure the seconds per tile on a small field; ``time`` also measures everything except the networks for 300 x 300 x 300 voxels.
+``whole`` runs both commands once on a volume and compares their masks; ``--who`` runs only one. It copies the model and
+calibrates the copy for its number of views. With ``--mirror`` both average four views, mirrored along two axes, otherwise there
+is one. Results go to ``results/adaptive_windows.json``, part by part.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import shutil
@@ -49,8 +52,8 @@ from autoseg.inference.calibration import LADDER
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.sliding_window import Tiles, Tiling, predict_logits
 from autoseg.inference.windows import AdaptiveWindows
-from autoseg.options import InferenceOptions
-from autoseg.pipeline import export_model
+from autoseg.options import InferenceOptions, Runtime
+from autoseg.pipeline import calibrate_model, export_model
 from autoseg.reconstruct.confidence import agreement
 from autoseg.workspace import Workspace, read_record, write_json
 from planners.plan import Plan
@@ -58,10 +61,11 @@ from planners.records import to_json
 
 RESULT = Path(__file__).parent / "results" / "adaptive_windows.json"
 EDGE = 300  # voxels of the volume that is timed
-FEW, MANY = 5, 20  # scans in it, whose boxes fill about 1 % and 5 % of it
-SMALL = 40  # fields to train on
+MIRRORED = (0, 1)  # axes of the four views
+FEW, MANY = 5, 20  # scans in it, which fill about 1 % and 5 % of it
+SMALL = 40  # fields for training
 HELD_BACK = 5  # every fifth case
-TEXTURE = ((0.7, 0.5), (2.0, 0.6), (5.0, 0.6))  # (sigma in voxels, share) of the noise
+TEXTURE = ((0.7, 0.5), (2.0, 0.6), (5.0, 0.6))  # (sigma in voxels, weight) of the noise
 Scan = tuple[np.ndarray, np.ndarray]  # image and label values, (z, y, x)
 
 
@@ -70,11 +74,12 @@ def main() -> None:
     parser.add_argument("action", choices=("make", "plan", "masks", "count", "time", "nnunet", "whole"))
     parser.add_argument("dataset", type=Path, nargs="?", help="Hippocampus in nnU-Net's layout")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--volume", default="large_05", help="of the folder large")
+    parser.add_argument("--volume", default="large_05", help="name of a volume in the folder large")
     parser.add_argument("--mirror", action="store_true", help="along two axes: four views")
     parser.add_argument("--nnunet", type=Path, metavar="BIN", help="bin folder of an environment with nnunetv2")
-    parser.add_argument("--who", choices=("autoseg", "nnunet"), help="of whole: run this one alone")
+    parser.add_argument("--who", choices=("autoseg", "nnunet"), help="with whole: run only this program")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.action == "make":
         make_fields(args.dataset, args.folder)
     elif args.action == "plan":
@@ -97,7 +102,7 @@ def keep(name: str, found: dict[str, object]) -> None:
 
 
 def edit_plan(folder: Path) -> None:
-    """Windows and network of nnU-Net's plan for Hippocampus."""
+    """Set windows and network to those of nnU-Net's plan for Hippocampus."""
     path = next((folder / "w" / "plans").glob("*/fullres_3d_parity.json"))
     plan, strides = read_record(Plan, path), ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     network = replace(
@@ -111,7 +116,7 @@ def edit_plan(folder: Path) -> None:
         backbone="plain",
         attention=(),
     )
-    write_json(path, replace(plan, patch_size=(40, 56, 40), network=network, mirror_axes=()))
+    write_json(path, replace(plan, patch_size=(40, 56, 40), network=network, mirror_axes=MIRRORED))
 
 
 def predictor_of(folder: Path, mirror: bool, windows: str) -> Predictor:
@@ -127,7 +132,7 @@ def scan_of(folder: Path, predictor: Predictor, volume: str) -> np.ndarray:
 
 
 def compare_masks(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
-    """The masks of the windows that the model chooses with those of all windows, on the network's grid."""
+    """Compare the masks of the windows that each Doubt chooses with those of all windows, on the network's grid."""
     predictor = predictor_of(folder, mirror, "adaptive")
     assert predictor.doubt is not None
     *stages, every = predictor.try_doubts(scan_of(folder / "large", predictor, volume), LADDER)
@@ -140,7 +145,7 @@ def compare_masks(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
 
 
 def count_tiles(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
-    """The tiles that the model chooses with each Doubt, by a first pass alone, for one view and for four."""
+    """Number of tiles that the model chooses with each Doubt, after the first pass alone, for one view and for four."""
     predictor = predictor_of(folder, mirror, "adaptive")
     assert predictor.doubt is not None
     data, tiling = scan_of(folder / "large", predictor, volume), predictor.tiling
@@ -158,7 +163,7 @@ def count_tiles(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
 
 
 def measure_time(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
-    """Seconds of a tile on a small field, both ways in turns; and of everything but the networks for a large volume."""
+    """Seconds per tile on a small field, both ways in turns; and of everything but the networks for a large volume."""
     ways = {windows: predictor_of(folder, mirror, windows) for windows in ("all", "adaptive")}
     small = ways["all"].prepare(folder / "calibrate" / "calibrate_0_0000.nii.gz")
     tiles: dict[str, int] = {}
@@ -173,7 +178,7 @@ def measure_time(folder: Path, volume: str, mirror: bool) -> dict[str, object]:
 
 
 def seconds_beside_networks() -> dict[str, float]:
-    """What both ways take for a large volume of sure background, with a network that does nothing."""
+    """Seconds that both ways take for a large volume of certain background, with a network that does nothing."""
     data, tiling = np.random.default_rng(0).normal(size=(1, EDGE, EDGE, EDGE)).astype(np.float32), Tiling((40, 56, 40))
     answer = torch.tensor([10.0, 0, 0]).reshape(3, 1, 1, 1).expand(1, 3, 40, 56, 40).contiguous()
     begun = time.perf_counter()
@@ -184,7 +189,7 @@ def seconds_beside_networks() -> dict[str, float]:
 
 
 def whole_commands(args: argparse.Namespace) -> None:
-    """Seconds and peak memory of both commands on a volume, from start to mask, and how far the masks are the same."""
+    """Seconds and peak memory of both commands on a volume, from start to mask, and the agreement of their masks."""
     title = f"whole_{args.volume}{'_4_views' if args.mirror else ''}"
     model, place = model_of_views(args.folder, args.mirror), args.folder / title
     results = exported(model, place / "Dataset900_Field" / "nnUNetTrainer__nnUNetPlans__3d_fullres", args.folder)
@@ -216,22 +221,21 @@ def whole_commands(args: argparse.Namespace) -> None:
 
 
 def model_of_views(folder: Path, mirror: bool) -> Path:
-    """The trained model, or a copy of it that is mirrored along its first two axes."""
+    """A copy of the trained model that averages four views or has a single one, calibrated for that."""
     model = next((folder / "w" / "models").iterdir())
-    if not mirror:
-        return model
-    copy = folder / "mirrored" / model.name
+    copy = folder / ("four_views" if mirror else "one_view") / model.name
     if not copy.is_dir():
         shutil.copytree(model, copy)
         record = json.loads((copy / "model.json").read_text())
-        record["plan"]["mirror_axes"] = [0, 1]
+        record["plan"]["mirror_axes"] = MIRRORED if mirror else ()
         del record["seal"]  # edited on purpose
         write_json(copy / "model.json", record)
+        calibrate_model(copy, folder / "calibrate", Workspace(folder / "w"), Runtime(device="cpu"))
     return copy
 
 
 def exported(model: Path, results: Path, folder: Path) -> Path:
-    """The model as nnU-Net's results folder, written where it is not there yet."""
+    """The model as a results folder of nnU-Net, written if it does not exist."""
     if not results.exists():
         results.parent.mkdir(parents=True)
         export_model(model, results, Workspace(folder / "w"), format="nnunet")
@@ -239,7 +243,7 @@ def exported(model: Path, results: Path, folder: Path) -> Path:
 
 
 def seconds_of_nnunet(folder: Path, binaries: Path) -> dict[str, object]:
-    """Seconds of nnU-Net with the same weights for a small field, and for a window of it; the difference is of its windows."""
+    """Seconds of nnU-Net with the same weights for a small field and for one window of it; the tiles make the difference."""
     results, scans = folder / "nnunet" / "Dataset900_Field" / "nnUNetTrainer__nnUNetPlans__3d_fullres", folder / "for_nnunet"
     model = model_of_views(folder, mirror=False)
     exported(model, results, folder)
@@ -264,14 +268,14 @@ def seconds_of_command(binaries: Path, results: Path, scans: Path, target: Path)
     command += ["-npp", "0", "-nps", "0", "--disable_tta", "--disable_progress_bar"]
     environment = {**os.environ, **{f"nnUNet_{name}": str(target) for name in ("raw", "preprocessed")}}
     environment["nnUNet_results"] = str(results.parents[1])
-    environment.pop("PYTHONPATH", None)  # it is of our environment
+    environment.pop("PYTHONPATH", None)  # it belongs to our environment
     begun = time.perf_counter()
     subprocess.run([binaries / command[0], *map(str, command[1:])], check=True, env=environment, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begun
 
 
 def make_fields(dataset: Path, folder: Path) -> None:
-    """The data set ``Dataset900_Field``, and the folders ``calibrate`` and ``large`` beside it."""
+    """Write the data set ``Dataset900_Field``, and the folders ``calibrate`` and ``large`` beside it."""
     rng, cases = np.random.default_rng(0), read_dataset(dataset).training
     seen = [normalised(case) for i, case in enumerate(cases) if i % HELD_BACK]
     held = [normalised(case) for i, case in enumerate(cases) if not i % HELD_BACK]
@@ -298,7 +302,7 @@ def normalised(case: Case) -> Scan:
 
 
 def field(rng: np.random.Generator, scans: list[Scan], shape: tuple[int, ...]) -> Scan:
-    """Noise with scans in it at random places that do not overlap."""
+    """Noise with scans at random places that do not overlap."""
     image = sum(share * standard(ndimage.gaussian_filter(noise(rng, shape), sigma)) for sigma, share in TEXTURE)
     image, labels = standard(image), np.zeros(shape, np.uint8)
     for place, (part, codes) in zip(places(rng, [part.shape for part, _ in scans], shape), scans, strict=True):
@@ -307,7 +311,7 @@ def field(rng: np.random.Generator, scans: list[Scan], shape: tuple[int, ...]) -
 
 
 def places(rng: np.random.Generator, edges: list[tuple[int, ...]], shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
-    """Random places of boxes, of which no two overlap; drawn again from the first where one finds no room."""
+    """Random places for boxes, no two of which overlap; if a box does not fit, all are drawn again."""
     while True:
         taken, found = np.zeros(shape, bool), []
         for box in edges:
@@ -332,7 +336,7 @@ def standard(image: np.ndarray) -> np.ndarray:
 
 
 def save(image: np.ndarray, labels: np.ndarray, images_to: Path, name: str, labels_to: Path) -> None:
-    """The scan as NAME_0000.nii.gz and its labels as NAME.nii.gz, voxels of 1 mm; intensities above 0."""
+    """Write a scan as NAME_0000.nii.gz and its labels as NAME.nii.gz, with voxels of 1 mm and positive intensities."""
     geometry = Geometry.from_spacing(image.shape, (1.0, 1.0, 1.0))
     for place in (images_to, labels_to):
         place.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 
     python benchmarks/against_nnunet.py SUMMARY METRICS
 
-SUMMARY is what nnU-Net writes for a fold, ``fold_0/validation/summary.json``; METRICS ours,
-``fold_0/validation/metrics.json``. How long each was trained is up to you: say so with ``--note``, which is stored.
+SUMMARY is nnU-Net's ``fold_0/validation/summary.json``, METRICS our ``fold_0/validation/metrics.json``. How long each was
+trained is up to you: state it with ``--note``, which is stored.
 """
 
 import argparse

@@ -3,15 +3,15 @@
     python benchmarks/against_nnunet_models.py --nnunet BIN RESULTS IMAGES [RESULTS IMAGES ...]
 
 BIN is the ``bin`` folder of an environment with nnunetv2, RESULTS a results folder (or ``fold_N`` of one), IMAGES a folder of
-scans. Of a cascade RESULTS is the folder of its second stage, which lies beside that of the first; nnU-Net runs one after the
-other. Its stages are compared alone too: the masks of the first, and the second where both programs read nnU-Net's masks of the
-first. Both programs run on the CPU, with mirroring and without. The table has, over all cases of a model, the least share of
-voxels with the same label, of those whose probabilities agree to 0.001, and the largest and the mean difference of
-probabilities; lines are added to ``results/against_nnunet_models.json``.
+scans. For a cascade, RESULTS is the folder of its second stage, beside that of the first; nnU-Net runs one after the other. The
+stages are also compared separately: the masks of the first stage, and the second stage with nnU-Net's masks of the first as
+input of both programs. Both run on the CPU, with and without mirroring. For each model the table has, over all cases, the
+lowest fraction of voxels with the same label, the lowest fraction of voxels whose probabilities agree to 0.001, and the largest
+and the mean difference of probabilities. Rows are added to ``results/against_nnunet_models.json``.
 
-nnU-Net adds up logits in half precision, which leaves few digits in the corners of a volume, where the weights of windows are
-tiny. With ``--float32`` it is made to add up in float32, so that its rounding can be told from differences between the
-programs. With ``--half-sums`` autoseg adds up in half precision too.
+nnU-Net sums logits in half precision, which leaves few digits in the corners of a volume, where the weights of windows are
+tiny. With ``--float32`` it is made to sum in float32, to distinguish its rounding from differences between the programs. With
+``--half-sums`` autoseg sums in half precision as well.
 """
 
 import argparse
@@ -45,7 +45,7 @@ RUN = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_
 
 
 def theirs(python, results, folds, images, out, mirror, float32, previous=None):
-    """Run nnU-Net over a folder of scans; it writes masks and probabilities. ``previous`` are masks of the stage before."""
+    """Run nnU-Net on a folder of scans; it writes masks and probabilities. ``previous``: masks of the stage before."""
     command = [
         python,
         "-c",
@@ -66,12 +66,12 @@ def theirs(python, results, folds, images, out, mirror, float32, previous=None):
     command += ["-prev_stage_predictions", previous] if previous else []
     roots = {f"nnUNet_{name}": str(out) for name in ("raw", "preprocessed", "results")}
     environment = {**os.environ, **roots, "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
-    environment.pop("PYTHONPATH", None)  # it is of our environment
+    environment.pop("PYTHONPATH", None)  # it belongs to our environment
     subprocess.run([str(part) for part in command], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def compare(case, predictor, out, ending):
-    """Shares of voxels with the same label and probabilities, their largest and mean difference, share of foreground."""
+    """(fractions of voxels with the same label and the same probabilities, their largest and mean difference, foreground)."""
     found = predictor.predict(case.images, probabilities=True)
     mask = read_label_volume(out / f"{case.id}{ending}").data
     chances = np.load(out / f"{case.id}.npz")["probabilities"]
@@ -82,17 +82,17 @@ def compare(case, predictor, out, ending):
 
 @dataclass(frozen=True)
 class Given:
-    """Stands for the first stage of a cascade: it predicts the mask that it was given."""
+    """Replaces the first stage of a cascade: it predicts the mask that it was given."""
 
     mask: LabelVolume
 
     def predict(self, volume: Volume) -> SimpleNamespace:
-        """The mask, for whatever scan."""
+        """The mask, for any scan."""
         return SimpleNamespace(labels=self.mask, notes=())
 
 
 def stages(cases, predictor, out, previous, ending):
-    """What differs within a cascade: the first stage, and the second where it reads nnU-Net's masks of the first."""
+    """Differences within a cascade: of the first stage, and of the second with nnU-Net's masks of the first as input."""
     coarse, same, rows = predictor.coarse, [], []
     for case in cases:
         mask = read_label_volume(previous / f"{case.id}{ending}")
@@ -112,7 +112,7 @@ def stages(cases, predictor, out, previous, ending):
 
 
 def lines(python, results, images, folder, float32, half_sums):
-    """A line for each way of predicting with one model."""
+    """Yield a row for each way of predicting with one model."""
     bundle = replace(load_bundle(import_model(results, Workspace(folder), name="model")), postprocessing=())
     cases = cases_in(images, bundle.file_ending, len(bundle.channels))
     top = results.parent if results.name.startswith("fold_") else results

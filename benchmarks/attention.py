@@ -1,11 +1,11 @@
-"""Self-attention by plain products and softmax, against torch's scaled-dot-product attention.
+"""Self-attention by plain matrix products and softmax, against torch's scaled-dot-product attention.
 
     python benchmarks/attention.py [--repeats 15] [--out benchmarks/results/attention.json]
 
-One step, forward and backward, of each block that the planner chooses for two data sets, at half width as a CPU trains
-them: brain scans of 40x56x40 and a heart in 10 thick slices of 256x256, batch 2. The variants alternate; figures are medians of
-CPU time on one thread. The softmax is in float32 in all of them: torch's kernel for CPUs computes its own so, ``softmax``
-of ``autoseg.networks.attention`` asks for it.
+One step, forward and backward, of each block that the planner chooses for two data sets, at half width, as in training on a
+CPU: brain scans of 40x56x40 and a heart in 10 thick slices of 256x256, batch 2. The variants alternate; results are medians of
+CPU time on one thread. All variants compute the softmax in float32: torch's kernel for CPUs always does, and ``softmax`` of
+``autoseg.networks.attention`` requests it.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SLOTS, BATCH = 32, 2
 
 
 def rows(*maps):
-    """(B, heads, N, d) in memory's order, as torch's kernel wants them."""
+    """Contiguous (B, heads, N, d), as torch's kernel requires."""
     return [tensor.transpose(2, 3).contiguous() for tensor in maps]
 
 
@@ -48,7 +48,7 @@ def slot_by_torch(block, q, k, v, grid):
 
 
 def slot_read_by_torch(block, q, k, v, grid):
-    """The same with plain products where the slots gather, and torch's kernel where the voxels read."""
+    """The same with plain products for the step from voxels to slots, and torch's kernel from slots to voxels."""
     keys, values = block.describe(block.weights(k) @ v.transpose(2, 3)).chunk(2, 3)
     (q,) = rows(q)
     keys = rms_normalise(keys, 3) * block.scale
@@ -70,7 +70,7 @@ VARIANTS = {
 
 
 def step(block, attend, x, bf16):
-    """Output of the block with that way to attend, and the CPU seconds of forward and backward."""
+    """Output of the block with this ``attend``, and the CPU seconds of forward and backward."""
     block.attend = attend.__get__(block)
     block.zero_grad()
     begin = time.process_time()

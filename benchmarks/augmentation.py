@@ -1,11 +1,11 @@
-"""CPU time per sample of the ``nnunet`` augmentation, against the same list made of batchgenerators' transforms.
+"""CPU time per sample of the ``nnunet`` augmentation, against the same list of transforms from batchgenerators.
 
     python benchmarks/augmentation.py [--samples 100] [--out benchmarks/results/augmentation.json]
 
-Both sides get the same probabilities, ranges and linear interpolation, one thread, one channel, and labels 0, 1, 2.
+Both sides have the same probabilities, ranges and linear interpolation, one thread, one channel, and labels 0, 1, 2.
 batchgenerators gets the enlarged box that it needs for every sample, since it draws after reading; ours gets the box
-that was drawn. Reading and copying the boxes is not counted. Samples alternate, so that both meet the same machine, and
-memory is kept as in a training.
+that was drawn. Reading and copying the boxes is not counted. Samples alternate, so that both sides have the same machine load,
+and freed memory is kept as in a training run.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PATCHES = ((40, 56, 40), (128, 128, 128))
 
 
 def peer(patch):
-    """The list of nnU-Net's default trainer in batchgenerators' transforms."""
+    """The augmentation of nnU-Net's default trainer, as transforms of batchgenerators."""
     limit = math.radians(rotation_limit(patch))
     angles = (-limit, limit)
     return Compose(

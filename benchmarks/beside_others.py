@@ -1,17 +1,17 @@
-"""What training steps lose beside other work on the same cores, by how the threads of a process wait and how many they are.
+"""How much training slows down beside other work on the same cores, by the number of threads and how they wait.
 
     python benchmarks/beside_others.py [--repeats 3] [--seconds 4] [--arms ...] [--situations ...]
 
-The steps are those of a small U-Net on noise. Two processes of each arm are started once and take turns; an arm is an
-environment in which torch was loaded and a number of threads. In each turn one of them, or both, take steps for some seconds:
-alone, beside one and beside as many busy loops as there are cores, and both at the same time; the second also with half of the
-cores, as autoseg has it where the first is at work already. Arms are interleaved. Each turn is stored at once in
-``results/beside_others.json``; turns that are there are not taken again.
+The steps are those of a small U-Net on noise. An arm is an environment in which torch was loaded, and a number of threads. Two
+processes of each environment are started once. In each turn, one of them or both take steps for some seconds: one alone, beside
+one busy loop, or beside as many busy loops as there are cores; or both at the same time, the second one also with half of the
+cores, as autoseg starts it while another run is at work. Arms are interleaved. Each turn is stored at once in
+``results/beside_others.json``, and stored turns are not measured again.
 
-*Rate* is steps per second, of all processes together where two train. What two training runs at once lose to one after the
-other is 1 - rate of both / rate of one alone; what a run beside busy loops would get from a fair scheduler is cores / (cores +
-loops) of its rate alone. The cause can be read from the seconds of the processor that a step takes in each situation: threads
-that spin while others have the core use it for nothing, and threads that wait for one that has no core use none.
+*Rate* is steps per second, of both processes together if two train. Compared with one after the other, two training runs at
+once lose 1 - rate of both / rate of one alone. Beside busy loops, a fair scheduler would give a run cores / (cores + loops) of
+its rate alone. The CPU time per step shows the cause: threads that spin while others have the core waste CPU time, and threads
+that wait for one without a core use none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
     "spin 10000": {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }
-# situation -> (processes that train, busy loops); in the last one the second process has a thread for half of the cores alone
+# situation -> (processes that train, busy loops); in the last one the second process has threads for only half of the cores
 LATER = "another begins later"
 SITUATIONS = {"alone": (1, 0), "one loop": (1, 1), "a loop a core": (1, CORES), "two trainings": (2, 0), LATER: (2, 0)}
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
@@ -81,12 +81,12 @@ def write(path: Path, stored: dict[str, Any]) -> None:
 
 @contextmanager
 def started(environment: dict[str, str]) -> Any:
-    """A process that takes steps when it is told to."""
+    """Yield a process that takes steps on request."""
     own = {name: value for name, value in os.environ.items() if name not in WAITING} | environment
     words = [sys.executable, __file__, "--work"]
     with subprocess.Popen(words, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            ask(process, CORES, 0.5)  # what the first steps set up is done
+            ask(process, CORES, 0.5)  # the first steps set things up
             answer(process)
             yield process
         finally:
@@ -106,7 +106,7 @@ def answer(process: subprocess.Popen[str]) -> dict[str, float]:
 
 
 def turn(workers: list[subprocess.Popen[str]], situation: str, threads: int, seconds: float) -> dict[str, float]:
-    """Steps per second, and seconds of the processor for each, in a situation."""
+    """Steps per second, and CPU seconds per step, in a situation."""
     trainings, loops = SITUATIONS[situation]
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
     try:
@@ -124,7 +124,7 @@ def turn(workers: list[subprocess.Popen[str]], situation: str, threads: int, sec
 
 
 def work() -> None:
-    """Read ``THREADS SECONDS`` lines; take steps for as long, and print how many and what they took."""
+    """Read lines ``THREADS SECONDS``; take steps for so long, and print their number and what they took."""
     import torch
 
     from autoseg.networks import build_network
@@ -151,7 +151,7 @@ def work() -> None:
 
 
 def table(turns: dict[str, dict[str, list[dict[str, float]]]]) -> str:
-    """Markdown: rates relative to the first arm with all cores alone, and processor time a step; medians."""
+    """Markdown: medians of rates relative to the first arm with all cores alone, and of CPU time per step."""
     arms = list(next(iter(turns.values())))
     base = statistics.median(one["rate"] for one in turns["alone"][f"as it is, {CORES} threads"])
     lines = ["| arm | " + " | ".join(turns) + " |", "|---" * (1 + len(turns)) + "|"]

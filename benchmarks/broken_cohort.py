@@ -1,14 +1,14 @@
-"""A cohort of small phantoms of which one in twenty is broken, in ten ways, through verify, planning, predict and evaluate.
+"""Verify, plan, predict and evaluate a cohort of small phantoms, one in twenty of which is broken, in ten ways.
 
     PYTHONPATH=. python benchmarks/broken_cohort.py [--cases 250,1000] [--folder DIR] [--out FILE]
 
-Each verb must name the broken cases that concern it, each with what was expected, what was found and a remedy, and no other;
-all other cases must be done. Planning refuses a data set with errors, so it is asked again for one whose dataset.json lists the
-whole cases alone. The peak of resident memory is that of the verb's process, for each size of the cohort: it must not
-grow with the number of cases but by what lists of cases take. The script ends with an error where any of this does not hold.
+Each verb must name exactly the broken cases that concern it, each with what was expected, what was found and a remedy, and
+complete all other cases. Planning refuses a data set with errors, so it is repeated with a dataset.json that lists only the
+valid cases. The peak resident memory of each verb's process is measured for each size of the cohort. It must not grow with the
+number of cases, apart from lists of cases. The script ends with an error if any of this does not hold.
 
-Results are stored after each size, and sizes that are stored are not run again; with --folder what a run that was stopped has
-drawn and measured stays there, and is not done again either.
+Results are stored after each size, and stored sizes are not run again. With --folder, what an interrupted run has drawn and
+measured is kept and not repeated either.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from autoseg.phantoms import STRUCTURES, draw_phantom
 ROOT = Path(__file__).parents[1]
 SPACING_MM = (8.0, 8.0, 8.0)
 TRAINING = ["--device", "cpu", "--iterations", "3", "--set", "cpu_width=0.1", "--set", "batch_size=1", "--set", "bf16=false"]
-PIXDIM = 76  # bytes before it in a NIfTI header
+PIXDIM = 76  # its offset in a NIfTI header, in bytes
 ALLOWED_GROWTH = 1.25  # of peak memory, from the smallest cohort to the largest
 
 
@@ -71,13 +71,13 @@ def an_unknown_value(labels: np.ndarray) -> np.ndarray:
 
 
 def no_spacing(header: bytearray) -> None:
-    """Voxels of no size, and no directions that would tell another one."""
+    """Set the voxel size to 0, and remove the directions that would give another one."""
     header[PIXDIM + 4 : PIXDIM + 16] = bytes(12)
     header[252:256] = struct.pack("<2h", 0, 0)
 
 
 def elsewhere(header: bytearray) -> None:
-    """The same voxels 40 mm away (offsets of qform and sform)."""
+    """Shift the voxels by 40 mm (offsets of qform and sform)."""
     for place in (268, 280 + 12):
         header[place : place + 4] = struct.pack("<f", struct.unpack("<f", header[place : place + 4])[0] + 40)
 
@@ -86,7 +86,7 @@ def shortened(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
-# way to break a case -> (what is done to (first channel, second channel, label), whether its image is broken)
+# way to break a case -> (function of (first channel, second channel, label), whether the image is broken)
 WAYS: dict[str, tuple[Callable[[Path, Path, Path], Any], bool]] = {
     "file cut short": (lambda first, second, label: shortened(first), True),
     "NaN in an image": (lambda first, second, label: with_data(second, a_nan), True),
@@ -110,7 +110,7 @@ def patched_labels(path: Path) -> None:
 
 
 def draw(folder: Path, n_cases: int) -> dict[str, str]:
-    """Write the cohort; {broken case: way}."""
+    """Write the cohort; returns {broken case: way}."""
     broken = {}
     for number in range(n_cases):
         case, rng = f"case_{number:04d}", np.random.default_rng(number)
@@ -136,7 +136,7 @@ def describe(folder: Path, **more: Any) -> None:
 
 
 def run(*arguments: Any, status: int) -> dict[str, Any]:
-    """A command in a process of its own: seconds, peak memory, and what it said."""
+    """Run a command in a separate process; returns seconds, peak memory and output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     call = [sys.executable, "-m", "autoseg", *map(str, arguments), "--quiet"]
     with tempfile.TemporaryFile("w+") as said:
@@ -159,7 +159,7 @@ def refuse(is_wrong: bool, why: str) -> None:
 
 
 def check_named(verb: str, told: dict[str, str], right: Iterable[str]) -> None:
-    """The cases that are named are the right ones, with what was expected, what was found, and a remedy behind it."""
+    """Exit with an error unless the right cases are named, each with what was expected, what was found, and a remedy."""
     right = set(right)
     missing, extra = sorted(right - set(told)), sorted(set(told) - right)
     refuse(
@@ -174,13 +174,13 @@ def check_named(verb: str, told: dict[str, str], right: Iterable[str]) -> None:
 
 
 def failures_of(folder: Path) -> dict[str, str]:
-    """{case: reason} of a run's record."""
+    """{case: reason} of the failures in a run's record."""
     return json.loads((folder / "run.json").read_text())["failures"]
 
 
 @dataclass(frozen=True)
 class Verbs:
-    """Commands of one cohort, each run once: what was measured lies in ``done.json``."""
+    """Commands on one cohort, each run once: results are kept in ``done.json``."""
 
     place: Path
 
@@ -196,7 +196,7 @@ class Verbs:
 
 
 def drawn(raw: Path, n_cases: int) -> dict[str, str]:
-    """{broken case: way}; what an earlier run has drawn is taken as it is."""
+    """{broken case: way}; a cohort drawn by an earlier run is used as it is."""
     record = raw.with_name("broken.json")
     if not record.is_file():
         shutil.rmtree(raw, ignore_errors=True)
@@ -232,7 +232,7 @@ def measure(place: Path, n_cases: int) -> dict[str, Any]:
     refuse(prepared != set(whole), f"plan_and_preprocess: expected {len(whole)} prepared cases, found {len(prepared)}")
     verbs["plan_and_preprocess"]["refused_s"] = refused["seconds"]
 
-    describe(raw, dataset={case: listing[case] for case in whole[:10]})  # few to train and to validate
+    describe(raw, dataset={case: listing[case] for case in whole[:10]})  # few cases, to train quickly
     measured.run("train", "train", raw, "0", *TRAINING, *workspace, status=0)
     unreadable = {case for case, way in broken.items() if WAYS[way][1]}
     asked = ["-i", raw / "imagesTr", "-o", place / "masks", "--device", "cpu", *workspace]
@@ -266,7 +266,7 @@ def measure(place: Path, n_cases: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default="250,1000")
-    parser.add_argument("--folder", type=Path, help="for what is drawn; a temporary one where none is given")
+    parser.add_argument("--folder", type=Path, help="for the cohort; default: a temporary folder")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "broken_cohort.json")
     options = parser.parse_args()
     cohorts: dict[str, Any] = json.loads(options.out.read_text())["cohorts"] if options.out.is_file() else {}
@@ -284,7 +284,7 @@ def main() -> None:
 
 
 def growth_of(cohorts: dict[str, Any]) -> dict[str, float]:
-    """{verb: peak memory of the largest cohort over that of the smallest}."""
+    """{verb: peak memory for the largest cohort / for the smallest}."""
     first, last = (cohorts[size]["verbs"] for size in (min(cohorts, key=int), max(cohorts, key=int)))
     return {verb: round(last[verb]["peak_mib"] / first[verb]["peak_mib"], 3) for verb in first}
 

@@ -1,12 +1,11 @@
-"""Whether a cascade knows what a patch cannot see: a structure whose name is decided by a landmark far away.
+"""Whether a cascade uses context beyond the patch: the label of a structure depends on a landmark far away.
 
     python benchmarks/cascade.py --workspace DIR
 
-Each phantom is a tube of 24 x 24 x 160 voxels with a ball near its middle and a bright cube at one of its ends. The ball is
-``first`` where the cube is at the beginning, else ``second``; nothing else tells them apart. Patches of 24 x 24 x 32 voxels, of
-which a tube holds five, never hold both. The full resolution alone is compared with a cascade on the validation cases of the
-first of two folds, both by the same steps; the cascade trains a coarse stage before, on both folds. What is done is not
-repeated.
+Each phantom is a tube of 24 x 24 x 160 voxels with a ball near its middle and a bright cube at one end. The ball is ``first``
+if the cube is at the beginning, otherwise ``second``; there is no other difference. Patches have 24 x 24 x 32 voxels, a fifth
+of a tube, and never contain both. Full resolution alone is compared with a cascade on the validation cases of the first of two
+folds, with the same number of steps; the cascade first trains a coarse stage on both folds. Finished arms are not repeated.
 """
 
 import argparse
@@ -47,7 +46,7 @@ def draw(rng):
 
 
 def write_tubes(folder, cases):
-    """A data-set folder with two folds of its own."""
+    """Write a data-set folder with its own two folds."""
     geometry = Geometry.from_spacing(SHAPE, (1.0, 1.0, 1.0))
     names = [f"tube_{number:02d}" for number in range(cases)]
     for number, name in enumerate(names):
@@ -89,7 +88,7 @@ def shrink(plan, spacing_mm, patch, strides, features):
 
 
 def prepare_plans(folder, workspace):
-    """Plans whose fine patches see a fifth of a tube, and whose coarse ones see all of it."""
+    """Write plans whose fine patches cover a fifth of a tube, and whose coarse ones cover all of it."""
     planned = plan_and_preprocess(folder, workspace, PlanOptions(planner="cascade_3d", preprocess=False))
     fine = ((1.0, 1.0, 1.0), (24, 24, 32), ((1, 1, 1), (2, 2, 2), (2, 2, 2)), (8, 16, 32))
     coarse = ((3.0, 3.0, 3.0), (8, 8, 56), ((1, 1, 1), (2, 2, 2), (2, 2, 2), (1, 1, 2)), (8, 16, 32, 32))
@@ -99,7 +98,7 @@ def prepare_plans(folder, workspace):
 
 
 def scores(folder, plan, workspace, iterations):
-    """Mean Dice of each validation case over the structures, and the seconds it took."""
+    """Train; mean Dice of each validation case over the structures, and the seconds it took."""
     begun = time.monotonic()
     how = TrainingOptions(plan=plan, iterations=iterations, settings=tuple(SETTINGS.items()))
     (result,) = train(folder, "0", workspace, TrainOptions(training=how), Runtime(device="cpu"))

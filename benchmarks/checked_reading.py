@@ -1,9 +1,9 @@
-"""What the checks of prepared data cost a training: time to read its patches with and without them.
+"""What the checks of prepared data cost in training: time to read patches with and without them.
 
     python benchmarks/checked_reading.py [--cases 8] [--steps 1000] [--out benchmarks/results/checked_reading.json]
 
-Cases of noise, which is compressed the least, are stored twice, once without sums. A training's patches are read from both in
-turn, a hundred at a time, from the first one on, so that every chunk is checked within what is timed.
+Cases of noise, which compresses worst, are stored twice, once without checksums. Training patches are read from both in turn,
+a hundred at a time. Timing starts with the first one, so that it includes the check of every chunk.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SHAPE, PATCH, BATCH, TURN = (160, 320, 320), (96, 128, 128), 2, 100
 
 
 def store_both(folder, number):
-    """A case with sums and the same without; returns both folders."""
+    """Write a case with checksums and the same without; returns both folders."""
     rng = np.random.default_rng(number)
     codes = np.zeros(SHAPE, np.int16)
     codes[60:90, 100:160, 120:200] = 1

@@ -1,9 +1,9 @@
-"""CPU time of contours with holes, and the pixels that matplotlib misses in them, for this build and others.
+"""CPU time of contours with holes, and the pixels that matplotlib finds wrong in them, for this build and others.
 
     python benchmarks/contours.py [OTHER ...]
 
-A disc of 480 pixels with 1 593 holes of 1 to 9 pixels stands for a lung with its vessels. OTHER are checkouts.
-The result is printed as JSON; ``benchmarks/results/contours.json`` holds one.
+A disc of 480 pixels with 1 593 holes of 1 to 9 pixels represents a lung with its vessels. OTHER are checkouts.
+The result is printed as JSON; ``benchmarks/results/contours.json`` is an example.
 """
 
 import json
@@ -19,7 +19,7 @@ HOLES, SIZE = 1593, 512
 
 
 def lung(holes=HOLES):
-    """(SIZE, SIZE) bool."""
+    """(SIZE, SIZE) bool: a disc with holes."""
     rng = np.random.default_rng(0)
     rows, columns = np.indices((SIZE, SIZE)) - SIZE / 2
     mask = rows**2 + columns**2 < (0.47 * SIZE) ** 2
@@ -31,7 +31,7 @@ def lung(holes=HOLES):
 
 
 def inside(polygon):
-    """(SIZE, SIZE) bool by matplotlib's test of the centres, for which points on an edge lie now within, now without."""
+    """(SIZE, SIZE) bool: pixels whose centres are inside by matplotlib's test, which is inconsistent for points on an edge."""
     centres = np.indices((SIZE, SIZE)).reshape(2, -1).T
     return Path(np.vstack([polygon, polygon[:1]])).contains_points(centres).reshape(SIZE, SIZE)
 

@@ -1,17 +1,16 @@
-"""What grows with what: time, memory and storage over cases, voxels, classes and folds, with the growth that is expected.
+"""How time, memory and storage grow with cases, voxels, classes and folds, compared with the expected growth.
 
     PYTHONPATH=. python benchmarks/cost_curves.py [--small] [--out benchmarks/results/cost_curves.json] [--most-seconds 900]
 
-Each point is a command of autoseg in a process of its own, on made-up scans: seconds by the clock, its peak memory, and the
-bytes that it wrote. Points are written one by one, and a second call measures those that are missing. A point that is expected
-to take longer than --most-seconds, by the growth below and the point before it, is left out and says so. Growth is the
-exponent of a power law, fitted to what the points of a curve take beyond its first one; `expected` was written down before
-anything was measured.
+Each point is a command of autoseg in a separate process, on synthetic scans: wall-clock seconds, peak memory and bytes written.
+Points are stored one by one, and a second call measures the missing ones. A point that is expected to take longer than
+--most-seconds, by the expected growth from the point before, is left out and marked so. Growth is the exponent of a power law,
+fitted to what the points of a curve take beyond its first one. `expected` was written down before any measurement.
 
-Models have weights drawn at random: a network costs the same whatever it has learned. What they find is more ragged than organs
-are, so what is written is rather too much than too little. The small network has 8, 16 and 32 features and windows of 32
-voxels: what is measured is everything beside the network. The large one has the features that a plan has for a graphics card
-(32 to 320) and windows of 96 voxels. Neither mirrors.
+Models have random weights: a network costs the same whatever it has learned. Their masks are more ragged than organs, so the
+bytes written are overestimated rather than underestimated. The small network has 8, 16 and 32 features and windows of 32
+voxels, to measure everything except the network. The large one has the features of a plan for a GPU (32 to 320) and windows of
+96 voxels. Neither uses mirroring.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from planners.plan import ChannelNormalization, NetworkSpec, Plan, Resampling
 
 ROOT = Path(__file__).parents[1]
 EDGE = 48
-# features and edge of the window: see above
+# name -> (features, edge of the window): see above
 NETWORKS = {"small": ((8, 16, 32), 32), "large": ((32, 64, 128, 256, 320), 96)}
 QUANTITIES = ("seconds", "memory_mib", "written_mib")
 
@@ -54,10 +53,10 @@ class Curve:
 
     Attributes:
         what: the command.
-        over: what grows.
-        points: of it; ``small`` for a first look.
-        expected: exponent of (seconds, memory, bytes written) over what grows.
-        measure: (folder for the point, value) -> words of the command, the folder that it writes to.
+        over: the quantity that grows.
+        points: its values; ``small`` are those for a quick test.
+        expected: exponents of (seconds, memory, bytes written).
+        measure: (folder for the point, value) -> (arguments of the command, the folder that it writes to).
     """
 
     what: str
@@ -73,7 +72,7 @@ class Curve:
 
 
 def scan_of(edge: int, seed: int) -> tuple[Volume, LabelVolume]:
-    """A ball in noise, and where it is; (edge, edge, edge) voxels of 1 mm."""
+    """(a ball in noise, its mask); (edge, edge, edge) voxels of 1 mm."""
     rng, geometry = np.random.default_rng(seed), Geometry.from_spacing((edge,) * 3, (1.0, 1.0, 1.0))
     along = np.arange(edge, dtype=np.float32) - edge / 2 + rng.uniform(-3, 3)
     squares = along**2
@@ -218,13 +217,16 @@ def run(words: Sequence[str], target: Path) -> dict[str, float]:
 
 
 def growth(points: Sequence[dict[str, float]], quantity: str) -> float | None:
-    """The exponent over all points above the first, which is taken away from the others; None where nothing grows."""
+    """The exponent over all points above the first, which is subtracted from the others.
+
+    0 if fewer than two of them grew by over 2 %; None if there are fewer than three points to tell.
+    """
     first, later = points[0], points[1:]
     scale = [(point["at"] / first["at"], point[quantity] - first[quantity]) for point in later]
     grown = [(at, more) for at, more in scale if more > 0.02 * first[quantity]]
     if len(grown) < 2:
         return 0.0 if len(later) >= 2 else None
-    # y(x) - y(x0) = c (x^p - x0^p): the exponent that fits best of a hundred
+    # y(x) - y(x0) = c (x^p - x0^p): the exponent on a grid that fits best
     exponents = np.linspace(0.05, 4, 400)
     ats, mores = (np.array(values) for values in zip(*grown, strict=True))
     errors = [np.std(np.log(mores) - np.log(ats**exponent - 1)) for exponent in exponents]
@@ -232,7 +234,7 @@ def growth(points: Sequence[dict[str, float]], quantity: str) -> float | None:
 
 
 def expected_seconds(curve: Curve, points: Sequence[dict[str, Any]], value: int) -> float:
-    """What the next point will take, by the expected growth from the last one that was measured."""
+    """Seconds that the next point will take, by the expected growth from the last measured one."""
     measured = [point for point in points if "seconds" in point]
     if not measured:
         return 0.0
@@ -240,7 +242,7 @@ def expected_seconds(curve: Curve, points: Sequence[dict[str, Any]], value: int)
 
 
 def measure(curve: Curve, values: Sequence[int], found: dict[str, Any], most: float, save: Callable[[], None]) -> None:
-    """Measure the points that are missing; ``found`` holds them, and ``save`` writes it."""
+    """Measure the missing points; ``found`` holds all points, and ``save`` writes it."""
     points: list[dict[str, Any]] = found.setdefault("points", [])
     for value in values:
         if any(point["at"] == value and "seconds" in point for point in points):

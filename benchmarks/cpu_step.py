@@ -1,10 +1,10 @@
-"""Forward and backward pass of a training on a CPU in float32, by the order of memory.
+"""Forward and backward pass in training on a CPU in float32, by memory format.
 
     python benchmarks/cpu_step.py [--threads N] [--repeats 11]
 
-The U-Net and the residual U-Net at half width on noise, batch 2: channels first; the kernels channels last and no more; and
-what lies between them as well, as trainings have it (``put_channels_last``). The three alternate; medians of seconds by the
-clock.
+The U-Net and the residual U-Net at half width on noise, batch 2: all channels first; only the kernels channels last; and
+everything between them channels last as well, as in training runs (``put_channels_last``). The three alternate; medians of
+wall-clock seconds.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def as_built(network):
 def kernels_last(network):
     put_channels_last(network)
     for module in network.modules():
-        if isinstance(module, InstanceNorm):  # PyTorch's makes its result channels first
+        if isinstance(module, InstanceNorm):  # PyTorch's returns its result channels first
             module.register_forward_pre_hook(lambda norm, inputs: (inputs[0].contiguous(), *inputs[1:]))
     return network
 

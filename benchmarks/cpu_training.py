@@ -1,10 +1,10 @@
-"""Training on a CPU by another checkout of the project and by this one, in turns, with the same seeds, paired by case.
+"""Training on a CPU with another checkout of the project and with this one, in turns, with the same seeds, paired by case.
 
     PYTHONPATH=. python benchmarks/cpu_training.py OLD_CHECKOUT DATA_SET --workspace DIR [--old-steps 800] [--steps 500]
 
 The old checkout trains fold 0 for ``--old-steps`` with its defaults, this one for ``--steps`` with its own. Both predict the
-validation cases. Seconds are by the clock: of the steps (which history.jsonl has) and of the whole command. The order changes
-from seed to seed. A run that is in the result file already is not done again. Nothing else should run on the machine.
+validation cases. Times are wall-clock seconds of the steps (from history.jsonl) and of the whole command. The order alternates
+from seed to seed. Runs already in the result file are not repeated. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def trained(checkout: Path, data_set: Path, workspace: Path, steps: int, seed: int) -> dict[str, Any]:
-    """One training with its validation: seconds, processor seconds, steps, and Dice by case."""
+    """One training run with its validation: seconds, CPU seconds, steps, and Dice by case."""
     name, before = f"{steps}_{seed}", resource.getrusage(resource.RUSAGE_CHILDREN)
     length, other = ("--iterations", steps, "--seed", seed), ("--device", "cpu", "--name", name, "--fresh")
     seconds = command(checkout, "train", data_set, 0, *length, *other, "--workspace", workspace)
@@ -85,7 +85,7 @@ def trained(checkout: Path, data_set: Path, workspace: Path, steps: int, seed: i
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Ratios of the seeds that both sides have, old to new; Dice, new minus old, of means over these seeds by case."""
+    """Time ratios old / new for seeds that both sides have, and Dice new minus old by case, of means over these seeds."""
     by = {side: {run["seed"]: run for run in runs if run["side"] == side} for side in SIDES}
     seeds = sorted(by["old"].keys() & by["new"].keys())
     if not seeds:

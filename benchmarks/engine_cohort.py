@@ -1,11 +1,11 @@
-"""A cohort of small phantoms by threads and by two workers of the engine, one of which is killed every ten seconds.
+"""Predict a cohort of small phantoms with threads and with two workers of the engine, one of which is killed every ten seconds.
 
     PYTHONPATH=. python benchmarks/engine_cohort.py [--cases 500] [--folder DIR] [-o benchmarks/results/engine_cohort.json]
 
-Each run is `autoseg predict` in a process of its own, with one thread for each product of matrices. It must do every case, and
-leave, but for times, the bytes that threads leave; ``run.json`` may call a case skipped that a worker had done when it was
-killed. The memory is that of the process that asks, for all cases and for a fifth of them. What stands in the JSON, or in the
-folder, is not done again.
+Each run is `autoseg predict` in a separate process, with one thread per matrix product. It must complete every case, and its
+files must equal those of threads byte for byte, apart from times; ``run.json`` may list a case as skipped if a worker had
+finished it before it was killed. Memory is that of the main process, for all cases and for a fifth of them. What is in the
+JSON, or in the folder, is not repeated.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def draw(folder: Path, cases: int) -> None:
-    """The scans, each in ``all`` and the first fifth in ``fewer`` too, and a model of random weights."""
+    """Write the scans to ``all``, the first fifth also to ``fewer``, and a model with random weights."""
     if not (folder / "model").is_dir():
         write_model(folder / "model", make_plan(spacing_mm=SPACING_MM, patch_size=(32, 32, 32)))
     for number in range(cases):
@@ -76,7 +76,7 @@ def draw(folder: Path, cases: int) -> None:
 
 
 def run(folder: Path, name: str, cases: int, engine: str, kill_seconds: float) -> dict[str, Any]:
-    """`autoseg predict` on so many cases: seconds, peak of the memory of the process that asks, kills, and its status."""
+    """Run `autoseg predict`: seconds, peak memory of the main process, number of kills, and exit status."""
     out = folder / name.replace(", ", "_").replace(" ", "_")
     shutil.rmtree(out, ignore_errors=True)
     source = folder / ("fewer" if "fewer" in name else "all")
@@ -103,7 +103,7 @@ def run(folder: Path, name: str, cases: int, engine: str, kill_seconds: float) -
 
 
 def peak_of(pid: int) -> int:
-    """The most resident memory that a process has had, in MiB, without those that it started; 0 where it has ended."""
+    """Peak resident memory of a process in MiB, without its children; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -112,7 +112,7 @@ def peak_of(pid: int) -> int:
 
 
 def kill_one(pid: int, turn: int) -> int:
-    """Kill one of the workers of a process, in turns; 0 where there is none."""
+    """Kill one of the workers of a process, each in turn; returns its id, 0 if there is none."""
     workers = [child for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
     if not workers:
         return 0
@@ -122,7 +122,7 @@ def kill_one(pid: int, turn: int) -> int:
 
 
 def findings(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
-    """What is claimed, and whether it holds."""
+    """{claim: what was found}."""
     threads, workers, killed = (parts[name] for name in ("threads", "workers", "workers, killed"))
     fewer = parts["workers, fewer cases"]
     expected = contents(folder / threads["folder"])
@@ -142,7 +142,7 @@ def differing(expected: dict[str, str], found: dict[str, str]) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """{path: digest} of the results; of records without times, and whether a case was done or skipped."""
+    """{path: digest} of the results; in records without times, and with skipped cases as done."""
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         data = path.read_bytes()

@@ -1,10 +1,10 @@
-"""Dask distributed and Ray side by side, as engines for cases: what they take, and what they do when something dies.
+"""Dask distributed and Ray as engines for cases: what they need, and what they do when a process dies.
 
     python benchmarks/engines.py dask=/venvs/dask/bin/python ray=/venvs/ray/bin/python [-o benchmarks/results/engines.json]
 
-Each engine has a Python of its own, with ``distributed`` or ``ray`` installed beside what autoseg needs. Each measurement is a
-process of that Python, so that a crash is a result; what there is already in the JSON is not measured again. Two workers, no
-dashboard, no usage statistics. The tasks sleep, so that nothing but the engine is measured.
+Each engine has its own Python, with ``distributed`` or ``ray`` installed beside the requirements of autoseg. Each measurement
+is a process of that Python, so that a crash is also a result. What is already in the JSON is not measured again. Two workers,
+no dashboard, no usage statistics. The tasks sleep, so that only the engine is measured.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PARTS = ("installed", "start", "killed", "scheduler")
 LIMIT = 150  # seconds for one measurement
 TASKS, TASK_SECONDS = 20, 0.3
 
-# where it cannot be measured here: what the documentation says
+# from the documentation: what cannot be measured here
 DOCUMENTED = {
     "dask": {
         "GPU placement": "one worker for each device, by CUDA_VISIBLE_DEVICES; set by SLURM (--gpus-per-task), dask-cuda, "
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def measured(python: str, engine: str, part: str) -> dict:
-    """What a process of that Python prints as its last line, or how it ended."""
+    """The last line that a process of that Python prints, as JSON, or how the process ended."""
     begun = time.monotonic()
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     words = [python, __file__, "--part", engine, part]
@@ -72,7 +72,7 @@ def measured(python: str, engine: str, part: str) -> dict:
         except subprocess.TimeoutExpired:
             status = None
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)  # what it left
+            os.killpg(process.pid, 9)  # processes that it left
         out.seek(0)
         err.seek(0)
         printed, said = out.read(), [line for line in err.read().splitlines() if line.strip()][-1:]
@@ -84,15 +84,15 @@ def measured(python: str, engine: str, part: str) -> dict:
     return {**partial, "ended": ended, "said": said}
 
 
-# --- in a process of its own
+# --- in a separate process
 
 
 def installed(engine: str) -> dict:
-    """Packages that the engine brings beyond those that autoseg needs, and their size."""
+    """Number and size of the packages that the engine needs in addition to those of autoseg."""
     from importlib.metadata import PackageNotFoundError, distribution
 
     def needs(names: list[str]) -> dict:
-        """{name: distribution} of packages and all that they need, extras left out."""
+        """{name: distribution} of packages and all their requirements, without extras."""
         seen: dict = {}
         waiting = list(names)
         while waiting:
@@ -124,7 +124,7 @@ def work(seconds: float) -> int:
 
 
 class Dask:
-    """Two workers by distributed, as autoseg starts them."""
+    """Two workers of distributed, started as autoseg does."""
 
     def __enter__(self):
         from distributed import Client, LocalCluster, Security
@@ -153,11 +153,11 @@ class Dask:
         self.cluster.close()
 
     def begin_apart(self, folder):
-        """A scheduler and workers in processes of their own."""
+        """Start a scheduler and workers in separate processes."""
         from distributed import Client
 
         place = Path(folder) / "scheduler.json"
-        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # where the workers find the tasks
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # the workers import the tasks from there
         common = ["--scheduler-file", str(place), "--no-dashboard"]
         self.head = subprocess.Popen(
             [sys.executable, "-m", "distributed.cli.dask_scheduler", *common, "--host", "127.0.0.1", "--port", "0"],
@@ -181,7 +181,7 @@ class Dask:
 
 
 class Ray:
-    """Two workers by Ray."""
+    """Two workers of Ray."""
 
     def __enter__(self):
         import ray
@@ -215,7 +215,7 @@ ENGINES = {"dask": Dask, "ray": Ray}
 
 
 def start(engine: str) -> dict:
-    """Seconds from import to the first result and to the end, and what the processes take meanwhile."""
+    """Seconds from import to the first results and for closing, and what the processes use meanwhile."""
     import psutil
 
     begun = time.monotonic()
@@ -245,7 +245,7 @@ def start(engine: str) -> dict:
 
 
 def killed(engine: str) -> dict:
-    """Seconds for tasks without and with the death of a worker in their middle, and whether each was done."""
+    """Seconds for the tasks undisturbed and with a worker killed halfway, and how many were done."""
     with ENGINES[engine]() as one:
         [one.result(future) for future in [one.submit(0.01) for _ in range(4)]]
         took = []
@@ -266,7 +266,7 @@ def killed(engine: str) -> dict:
 
 
 def scheduler(engine: str) -> dict:
-    """What the driver learns when the scheduler dies, and after how long."""
+    """The error that the driver gets when the scheduler dies, and after how long."""
     with tempfile.TemporaryDirectory() as folder:
         one = ENGINES[engine]()
         one.begin_apart(folder)
@@ -282,7 +282,7 @@ def scheduler(engine: str) -> dict:
                 done += 1
             told = "nothing: the tasks that were out were done"
             one.result(one.submit(0.1))
-        except BaseException as fault:  # whatever it is, is the result
+        except BaseException as fault:  # any exception is a result
             told = type(fault).__name__
         seconds = time.monotonic() - begun
         found = {"told": told, "seconds": round(seconds, 1), "done before": done, "of": TASKS}

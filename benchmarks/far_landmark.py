@@ -1,23 +1,24 @@
-"""Attention where it must matter: a structure that only the order of two far landmarks decides.
+"""A task that needs attention: the label of a structure depends only on the order of two distant landmarks.
 
-    PYTHONPATH=. python benchmarks/far_landmark.py [--repeats 3] [--steps 300] [--arms NAME,NAME] [--out FILE]
+    PYTHONPATH=. python benchmarks/far_landmark.py [--repeats 3] [--steps 300] [--arms "NAME;NAME"] [--out FILE]
 
 A volume of 8 x 8 x 224 voxels has a ball in its middle, and a bright and a dark ball DISTANCE voxels to its left and right. The
-middle one is of structure 1 where the bright one is left, else of structure 2. All else is the same in both. A plain U-Net of
-three stages sees 20 voxels far, and no place of it sees two of the balls, or one and an end of the volume. So its features
-around each ball are the same in both, and so are their means and deviations, by which instance normalisation lets every voxel
-know of the whole patch: it cannot tell both apart, whatever its weights. (Were the balls within two reaches of each other, a
-feature between them could see their order, and normalisation would tell it to all.) The script shows that first,
-with random weights (``blind``). Then it trains, by the same batches and steps, and scores new volumes:
+middle ball is structure 1 if the bright one is on the left, otherwise structure 2. There is no other difference. A plain U-Net
+of three stages has a reach of 20 voxels: no feature depends on two of the balls, or on one and an end of the volume. So its
+features around each ball are the same in both orders, and so are their means and deviations, through which instance
+normalisation makes every voxel depend on the whole patch. It cannot distinguish the orders, whatever its weights. (If the balls
+were within twice the reach of each other, a feature between them could depend on their order, and normalisation would pass it
+to all voxels.) The script first shows this with random weights (``blind``). Then it trains with the same batches and steps, and
+scores new volumes:
 
 - ``unet, 3 stages``: plain, its widths scaled to the operations of the next one
-- ``full attention, 3 stages``: the U-Net with full self-attention behind its last stage, which knows positions
-- ``slot attention, 3 stages``: the same with slots, which the planner takes for a patch of this size; they know positions only
-  by what convolutions tell them, and these are blind here
+- ``full attention, 3 stages``: the U-Net with full self-attention after its last stage, which encodes positions
+- ``slot attention, 3 stages``: the same with slots, which the planner chooses for a patch of this size; they get positions only
+  from convolutions, which cannot provide them here
 - both with their gates closed after training
-- ``unet, 5 stages``: a plain one that is deep enough to see the landmarks, which tells whether the task can be learned at all
+- ``unet, 5 stages``: plain, and deep enough to reach the landmarks: shows whether the task can be learned at all
 
-The same call goes on with what FILE lacks. All of it takes less than ten minutes on two cores.
+The same call continues with what FILE lacks. All of it takes less than ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -49,23 +50,23 @@ PLAIN, FULL, SLOTS, DEEP = "unet, 3 stages", "full attention, 3 stages", "slot a
 
 
 def radius_seen(spec: NetworkSpec) -> int:
-    """How far along x, in voxels, a voxel's logits may depend on the image by convolutions alone."""
+    """How far along x, in voxels, a voxel's logits can depend on the image through convolutions alone."""
     step, seen = 1, 0
     strides, kernels = [stride[2] for stride in spec.strides], [kernel[2] for kernel in spec.kernels]
     for stage, stride in enumerate(strides):
-        seen += (kernels[stage] // 2) * step  # the first convolution reads the finer grid
+        seen += (kernels[stage] // 2) * step  # the first convolution is on the finer grid
         step *= stride
         seen += (kernels[stage] // 2) * step * (spec.encoder_blocks[stage] - 1)
     for stage in reversed(range(len(strides) - 1)):
         finer = step // strides[stage + 1]
-        seen += step - finer  # a voxel of the coarser grid is spread over several finer ones
+        seen += step - finer  # a voxel of the coarser grid covers several finer ones
         step = finer
         seen += (kernels[stage] // 2) * step * spec.decoder_blocks[stage]
     return seen
 
 
 def volume(rng: np.random.Generator, *, left: bool, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """(image, classes) of ``SHAPE``; ``left``: the bright ball is left. All three are moved along x by the same few voxels."""
+    """(image, classes) of ``SHAPE``; ``left``: the bright ball is on the left. All balls are shifted by the same few voxels."""
     middle = np.array([4, 4, SHAPE[2] // 2 + rng.integers(-3, 4)])
     grid = np.indices(SHAPE)
     image, classes = np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.int64)
@@ -79,14 +80,14 @@ def volume(rng: np.random.Generator, *, left: bool, noise: float) -> tuple[np.nd
 
 
 def batch(seed: int, count: int, noise: float = 0.05) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, 1, z, y, x) images and (B, z, y, x) classes, half of them of either order."""
+    """(B, 1, z, y, x) images and (B, z, y, x) classes, half of them in each order."""
     rng = np.random.default_rng(seed)
     made = [volume(rng, left=number % 2 == 0, noise=noise) for number in range(count)]
     return torch.from_numpy(np.stack([image for image, _ in made]))[:, None], torch.from_numpy(np.stack([c for _, c in made]))
 
 
 def specs(*, match: bool = True) -> dict[str, NetworkSpec]:
-    """The networks, by arm; ``match``: scale the plain one to the operations of full attention."""
+    """The networks by arm; ``match``: scale the plain one to the operations of full attention."""
 
     def unet(stages: int) -> NetworkSpec:
         features = (8, 16, 64, 64, 64)[:stages]
@@ -101,7 +102,7 @@ def specs(*, match: bool = True) -> dict[str, NetworkSpec]:
 
 
 def blind(spec: NetworkSpec) -> float:
-    """Largest difference of the logits in the middle ball between both orders, by random weights and open gates."""
+    """Largest difference of the logits in the middle ball between both orders, with random weights and open gates."""
     torch.manual_seed(0)
     network = build_network(spec).eval().double()
     for block in attention_blocks(network):
@@ -113,7 +114,7 @@ def blind(spec: NetworkSpec) -> float:
 
 
 def loss_of(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with the balls as heavy as the background, and soft Dice of the two structures."""
+    """Cross-entropy with about equal weight for the ball and the background, plus soft Dice loss of the two structures."""
     chances = logits.softmax(dim=1)
     truth = torch.nn.functional.one_hot(classes, 3).movedim(-1, 1).float()
     entropy = torch.nn.functional.cross_entropy(logits, classes, weight=torch.tensor([0.01, 1.0, 1.0]))
@@ -122,7 +123,7 @@ def loss_of(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 def trained(spec: NetworkSpec, seed: int, steps: int) -> torch.nn.Module:
-    """A network after so many steps; batches hang on the seed and the step alone."""
+    """A network trained for ``steps`` steps; batches depend only on the seed and the step."""
     torch.manual_seed(seed)
     network = build_network(spec)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
@@ -140,7 +141,7 @@ def trained(spec: NetworkSpec, seed: int, steps: int) -> torch.nn.Module:
 
 @torch.no_grad()
 def scores(network: torch.nn.Module) -> dict[str, float]:
-    """On new volumes: mean Dice of the structure that is there, and how often most of the ball is given the right one."""
+    """On new volumes: mean Dice of the structure present, and how often most of the ball gets the right label."""
     dice, right = [], []
     for number in range(TESTED // BATCH):
         images, classes = batch(10_000_000 + number, BATCH)
@@ -153,7 +154,7 @@ def scores(network: torch.nn.Module) -> dict[str, float]:
 
 
 def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Means over repeats, and full attention minus each other one by pairs of repeats."""
+    """Means over repeats, and full attention minus each other arm, paired by repeat."""
     found: dict[str, Any] = {
         arm: {name: float(np.mean([run[name] for run in several])) for name in ("dice", "right", "seconds")}
         for arm, several in runs.items()

@@ -1,11 +1,11 @@
-"""What a model of other labels is worth where few cases are annotated: 20 hippocampi, from such a model and from scratch.
+"""The gain from a model of other labels if few cases are annotated: 20 hippocampi, from such a model and from scratch.
 
     python benchmarks/fine_tuning.py DATA_SET --workspace DIR
 
-DATA_SET is Hippocampus of the Decathlon. 40 cases are kept for scoring. A model learns the hippocampus as one structure from
-all the others but 20. From those 20 its two parts, anterior and posterior, are to be learned: from scratch, from that model,
-and from it with all that was taken over frozen for the first fifth. All have the same steps and seed, and are scored in pairs.
-Arms that are done are not repeated.
+DATA_SET is Hippocampus of the Decathlon. 40 cases are for scoring, and 20 cases for fine-tuning. With all others, a model is
+trained on the hippocampus as one structure. The 20 cases are used to train its two parts, anterior and posterior: from scratch,
+from that model, and from that model with all weights taken from it frozen for the first fifth of the steps. All arms have the
+same steps and seed, and are compared case by case. Finished arms are not repeated.
 """
 
 import argparse
@@ -33,7 +33,7 @@ ARMS = {
 
 
 def write_sets(source, base, target):
-    """Two data-set folders of one: other cases, the first with all structures as one."""
+    """Write two data-set folders of different cases of ``source``, the first with all structures as one."""
     spec = read_dataset(source)
     cases = list(np.random.default_rng(0).permutation(spec.training))
     about_it = {"channel_names": dict(enumerate(spec.channels)), "file_ending": spec.file_ending}

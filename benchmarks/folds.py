@@ -1,10 +1,10 @@
-"""Five folds in one command, side by side and in a row, against five commands of an earlier checkout.
+"""Five folds in one command, at once and one after the other, against five commands of an earlier checkout.
 
     PYTHONPATH=. python benchmarks/folds.py BASE [--data-set DIR] [--cases 10] [--steps 25] [--repeats 2] [--out FILE]
 
 BASE is the root of the earlier checkout. Each arm begins with raw data and an empty workspace, and ends with every fold
-trained, validated and reported; arms take turns. The same call goes on with what FILE lacks. Without DIR the cases are
-phantoms. It takes below eight minutes on two cores, and begins no arm after seven.
+trained, validated and reported; arms take turns. The same call continues with what FILE lacks. Without DIR the cases are
+phantoms. It takes less than eight minutes on two cores, and starts no arm after seven.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from autoseg.workspace import write_json
 
 HERE = Path(__file__).resolve().parents[1]
 FOLDS = 5
-LATEST = 7 * 60  # seconds after which no further arm begins
+LATEST = 7 * 60  # seconds after which no further arm starts
 
 
 def first_cases(raw: Path, count: int, folder: Path) -> Path:
-    """A data-set folder that lists the first cases of ``raw``, whose files stay where they are."""
+    """Write a data-set folder that lists the first cases of ``raw``, whose files stay in place."""
     spec = read_dataset(raw)
     description = json.loads((spec.folder / "dataset.json").read_text())
     files = {
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def summary(arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians, and how many times as long the others take as five folds side by side."""
+    """Median seconds, and those of each arm divided by those of five folds at once."""
     medians = {arm: statistics.median(one["seconds"] for one in found) for arm, found in arms.items() if found}
     side = medians.get("side by side")
     return {"median_seconds": medians, "times_as_long": {arm: round(s / side, 2) for arm, s in medians.items()} if side else {}}

@@ -1,17 +1,17 @@
-"""Twelve minutes on one GPU, spent in the order of what is worth most; each part is stored when it ends.
+"""Twelve minutes on one GPU, the most valuable measurements first; each part is stored when it ends.
 
     python benchmarks/gpu_evening.py --data FOLDER --workspace DIR [--minutes 12] [--nnunet BIN --model RESULTS] [--device cuda]
 
 FOLDER holds the data sets Dataset004_Hippocampus and Dataset027_ACDC. The parts, in order:
 
-``acdc``         five folds of ACDC, two minutes each, three at once, not mirrored: its mean beside the published one
-``step``         seconds of a step at nnU-Net's plan, the share of them that the device is busy, and batches a second
-``nnunet step``  the same network and batch by nnU-Net on this card, with ``--nnunet``; it takes turns with ours
-``large``        a phantom of 600×512×512 voxels with 118 classes, from the shell to its mask: seconds and memory
-``hippocampus``  five folds of Hippocampus with one new arm, half again as many steps, against published cases
+``acdc``         five folds of ACDC, two minutes each, three at once, without mirroring: mean Dice beside the published one
+``step``         seconds of a training step, how much of them the device is busy, and batches per second
+``nnunet step``  the same network and batch in nnU-Net on this GPU, with ``--nnunet``, in turns with ours
+``large``        a phantom of 600×512×512 voxels with 118 classes, the whole command: seconds
+``hippocampus``  five folds of Hippocampus with 1.5 times the steps, against published scores of the same cases
 
-A part that does not end in time is stopped by SIGTERM; most go on at the next call, which takes no finished part again.
-``--quick`` takes seconds and a CPU: it shows that every part runs, and stores nothing.
+A part that does not end in time is stopped by SIGTERM; most of them continue at the next call, which repeats no finished part.
+``--quick`` takes seconds and a CPU: it checks that every part runs, and stores nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Words = list[object]
 
 @dataclass(frozen=True)
 class Evening:
-    """What is asked for; ``end`` is the second of the monotonic clock at which all stops."""
+    """The options; everything stops when the monotonic clock reaches ``end``, in seconds."""
 
     data: Path
     workspace: Path
@@ -53,7 +53,7 @@ class Evening:
     stored: dict[str, object] = field(default_factory=dict)
 
     def run(self, *words: object) -> str:
-        """What a command of Python prints; stopped in order at the end of the evening."""
+        """Run a Python script and return what it prints; OutOfTime: it was stopped by SIGTERM at the end of the time."""
         command = [sys.executable, *map(str, words)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent) as process:
             try:
@@ -68,7 +68,7 @@ class Evening:
 
 
 class OutOfTime(Exception):
-    """The evening is over."""
+    """The time is over."""
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def main() -> None:
         except OutOfTime:
             print(f"{name}: the time is over", flush=True)
             return
-        except RuntimeError as error:  # the others go on
+        except RuntimeError as error:  # the other parts continue
             print(f"{name}: {error}", flush=True)
             continue
         stored[name] = {"machine": about(), "seconds": round(time.monotonic() - begun, 1), "found": found}
@@ -138,7 +138,7 @@ def step(evening: Evening) -> object:
 
 
 def nnunet_step(evening: Evening) -> object:
-    """Seconds of five steps by both, in turns."""
+    """Seconds of five steps in both programs, in turns."""
     if evening.nnunet is None or evening.model is None:
         raise RuntimeError("needs --nnunet and --model")
     imported = evening.workspace / "models" / "imported"
@@ -160,7 +160,7 @@ def nnunet_step(evening: Evening) -> object:
 
 
 def large(evening: Evening) -> object:
-    """A model of a few steps on small phantoms, then the large one; the masks mean nothing, their cost does."""
+    """Train a few steps on small phantoms, then predict the large one: only the cost matters, not the masks."""
     raw, shape = evening.workspace / "raw" / "Dataset902_Many", (64, 96, 96) if evening.quick else LARGE
     if not (raw / "dataset.json").is_file():
         for number in range(4):
@@ -190,7 +190,7 @@ def large(evening: Evening) -> object:
 
 
 def phantom(shape: tuple[int, ...], seed: int, image_to: Path, labels_to: Path | None) -> None:
-    """Balls of all classes in noise."""
+    """Write balls of all classes in noise."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(shape, np.int32)
     radius = max(2, min(shape) // 16)

@@ -1,10 +1,10 @@
-"""What a training step costs on a GPU, and whether the batches come fast enough.
+"""The cost of a training step on a GPU, and whether batches are made fast enough.
 
     python benchmarks/gpu_step.py DATA_SET --workspace DIR [--device cuda]
 
-DATA_SET is prepared if need be. A step of the plan's network, its batch size and patch: forward and backward pass, with kernels
-as they come and channels last, the reading of the loss, the optimisers, the averaged weights; batches made by so many
-threads; and steps a second of a whole training. Medians of seconds; what waits for the device is waited for.
+DATA_SET is prepared if necessary. Measured are the parts of a step with the plan's network, batch size and patch (forward and
+backward pass, with kernels contiguous and channels last, reading of the loss, optimisers, averaged weights), batches per second
+by number of threads, and the steps of a whole training run. Times are medians in seconds, with the device synchronised.
 """
 
 import argparse
@@ -42,7 +42,7 @@ HERE = Path(__file__).parent
 
 
 def seconds(run, device, repeats=11, warm=3):
-    """Median time of ``run()``, the device's work included."""
+    """Median seconds of ``run()``, including the work of the device."""
     taken = []
     for i in range(warm + repeats):
         if device.type == "cuda":
@@ -57,7 +57,7 @@ def seconds(run, device, repeats=11, warm=3):
 
 
 def kernel_seconds(run, device):
-    """Time that the device itself computes in ``run()``, and how many kernels it is given; (None, None) on a CPU."""
+    """(seconds that the device computes in ``run()``, number of kernels launched); (None, None) on a CPU."""
     if device.type != "cuda":
         return None, None
     run()
@@ -69,7 +69,7 @@ def kernel_seconds(run, device):
 
 
 def step_costs(network, batch, recipe, loss, device):
-    """Dictionary of the parts of a step."""
+    """{part of a step: seconds}."""
     optimizers = build_optimizers(network, recipe)
     averaged = {name: t.detach().clone() for name, t in network.state_dict().items()}
     ready, job = batch.to(device), SimpleNamespace(recipe=recipe, device=device, loss=loss)

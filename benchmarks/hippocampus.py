@@ -1,9 +1,9 @@
-"""The road of the README on the hippocampus, as a user goes it: seconds, memory and scores of each command.
+"""The commands of the README on the hippocampus, as a user runs them: seconds, memory and scores.
 
     python benchmarks/hippocampus.py DATA_SET --time 20m --workspace DIR
 
-Commands run one after the other, each in a process of its own; a training that is finished in the workspace is not repeated.
-The validation cases are predicted once more from their files, to be timed alone.
+Commands run one after the other, each in a separate process; a training run that is finished in the workspace is not repeated.
+The validation cases are predicted again from their files, to time prediction separately.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from autoseg.workspace import write_json
 
 
 def measured(*arguments):
-    """Run one command of autoseg: seconds by the clock, and the largest memory it had, in MiB."""
+    """Run one command of autoseg: wall-clock seconds and peak memory in MiB."""
     begun = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "autoseg", *map(str, arguments)])
     _, status, usage = os.wait4(process.pid, 0)

@@ -1,18 +1,19 @@
-"""Five folds of the hippocampus against published nnU-Net scores of the same cases, on the same folds; or of the heart.
+"""Five folds of the hippocampus against published nnU-Net scores of the same cases and folds; or five folds of other data.
 
     python benchmarks/hippocampus_crossval.py DATA_SET --workspace DIR [--time 5m | --iterations 1500] [--at-once 3]
 
-DATA_SET is Task04 of the decathlon as an nnU-Net folder, whole or in part. ``--peer`` has a line per case with the Dice of
-both structures by three networks (VARIANT_dice1, VARIANT_dice2), ``--folds`` an object of fold -> its validation cases; both
-are looked for in ``shared/reference`` of this folder, of the one above, and beside the repository. Cases that are not in
-DATA_SET are left out of both. The raw folder is not written to: the workspace gets a data set of its own that lists the raw
-files and holds the folds.
+DATA_SET is Task04 of the Decathlon as an nnU-Net folder, whole or in part. ``--peer`` is a CSV file with a row per case and the
+Dice of both structures for three networks (VARIANT_dice1, VARIANT_dice2), ``--folds`` a JSON object of fold -> its validation
+cases. By default both are in ``shared/reference`` of the current folder, of its parent, or beside the repository. Cases that
+are not in DATA_SET are left out of both. The raw folder is not written to: a data set in the workspace lists the raw files and
+holds the folds.
 
-Any other data set, such as the frames of ACDC, has the folds that autoseg draws, by patient, and no peers.
+Any other data set, such as the frames of ACDC, gets the folds that autoseg draws, by patient, and no comparison case by case.
 
-The same command goes on where it was stopped. Seconds are by the clock, those of all sessions: planning and preparing with
-the first fold, training, prediction and scores. Of a session that is killed only finished folds count. A small network leaves
-a large GPU time for several folds at once, each in a process of its own; their seconds are then those of all together.
+The same command continues an interrupted run. Times are wall-clock seconds, summed over all calls: planning and preparation
+(counted with the first fold), training, prediction and scores. Of a call that is killed, only finished folds count. A small
+network leaves capacity on a large GPU for several folds at once, each in a separate process; then only their total time is
+given.
 """
 
 import argparse
@@ -40,14 +41,14 @@ HERE = Path(__file__).parent
 PEER, PEER_FOLDS = "hippocampus_peer_percase.csv", "hippocampus_peer_folds.json"
 HIPPOCAMPUS = "Hippocampus"
 PUBLISHED = {  # mean Dice of five folds of the whole data set
-    HIPPOCAMPUS: {"best": 0.8946, "nnU-Net": 0.8904},  # Auto-nnU-Net and the nnU-Net beside it, arXiv 2505.16561
+    HIPPOCAMPUS: {"best": 0.8946, "nnU-Net": 0.8904},  # Auto-nnU-Net, and nnU-Net in the same paper, arXiv 2505.16561
     "ACDC": {"best": 0.927},  # arXiv 2503.01835
 }
-LIMIT_MINUTES = 30  # that five folds may take
+LIMIT_MINUTES = 30  # for five folds
 
 
 def reference(name):
-    """Path of a reference file."""
+    """Path of a reference file; exits with an error if it is not found."""
     places = [place / "shared" / "reference" / name for place in (Path.cwd(), Path.cwd().parent, HERE.parents[1])]
     found = next((path for path in places if path.is_file()), None)
     if found is None:
@@ -56,7 +57,7 @@ def reference(name):
 
 
 def by_the_clock(path, run):
-    """(``run(on_fold)``, fold -> seconds), which are kept in ``path`` from session to session."""
+    """(``run(on_fold)``, {fold: seconds}); the seconds are kept in ``path`` from call to call."""
     clock = read_json(path) if path.is_file() else {"folds": {}, "unfinished": 0.0}
     begin = time.monotonic() - clock["unfinished"]
 
@@ -74,7 +75,7 @@ def by_the_clock(path, run):
 
 
 def data_set_with_folds(raw, folds, workspace):
-    """A data-set folder in the workspace that lists the files of ``raw`` and has the published folds of its cases."""
+    """Write a data-set folder to the workspace that lists the files of ``raw``, with the published folds of its cases."""
     spec = read_dataset(raw)
     there = {case.id for case in spec.training}
     held_back = [sorted(set(cases) & there) for _, cases in sorted(folds.items())]
@@ -110,13 +111,13 @@ def our_dice(folds):
     found = {}
     for fold in folds:
         for row in fold.report.rows:
-            if row["dice"] is not None:  # of a structure that neither mask has
+            if row["dice"] is not None:  # None for a structure in neither mask
                 found.setdefault(row.case, []).append(row["dice"])
     return {case: statistics.fmean(values) for case, values in found.items()}
 
 
 def compared(ours, theirs):
-    """Both means over the cases that both scored, and their paired difference."""
+    """Means over the cases scored by both, and their paired difference."""
     cases = sorted(set(ours) & set(theirs))
     difference = paired_difference([ours[case] for case in cases], [theirs[case] for case in cases])
     return {
@@ -165,11 +166,11 @@ def main():
             command += [part for text in args.set for part in ("--set", text)]
 
             def train_apart(fold):
-                time.sleep(3 * (fold % args.at_once))  # not all write the model in the same second
+                time.sleep(3 * (fold % args.at_once))  # so that not all write the model at the same time
                 return run_command([*command[:2], fold, *command[2:]], on_line=lambda line: print(f"fold {fold}: {line}"))
 
             map_cases(train_apart, range(n_folds), workers=args.at_once)
-        return train(  # of a fold that is finished only the scores are read again
+        return train(  # of a finished fold, it only reads the scores
             folder,
             ",".join(map(str, range(n_folds))),
             workspace,

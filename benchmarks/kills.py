@@ -1,12 +1,12 @@
-"""Kills and stops of verbs at systematic and random moments, each time with the same command given again; counted.
+"""Kill and stop verbs at systematic and random moments, give the same command again each time, and count.
 
-``folds`` are two folds side by side.
+``folds`` are two folds at once.
 
     PYTHONPATH=. python benchmarks/kills.py [--verbs train,predict] [--seed 2] [--stops 2] [--out benchmarks/results/kills.json]
 
-All of them take half an hour; verbs that are not asked for keep what OUT says of them. Every repeated command must end with
-status 0 in the very folder of a run that nobody disturbed: names of files and folders and their bytes, without times. It ends
-with an error where one does not. The tests have a few of these.
+All of them take half an hour; other verbs keep their entries in OUT. Every repeated command must end with status 0 and leave
+the same folder as an undisturbed run: names of files and folders and their contents, without times. The script ends with an
+error if one does not. The tests include a few of these.
 """
 
 import argparse

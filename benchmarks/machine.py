@@ -1,4 +1,4 @@
-"""What a measurement was made on, to be stored with it."""
+"""The machine and versions of a measurement, to store with it."""
 
 import datetime
 import os

@@ -1,12 +1,12 @@
-"""Many classes in a large scan: seconds and memory of `autoseg predict`, from the shell to the mask.
+"""Many classes in a large scan: seconds and memory of the whole command `autoseg predict`.
 
     PYTHONPATH=. python benchmarks/many_classes.py [--classes 30 118] [--shape 600 512 512] [--features 16 32 64] --folder DIR
 
-A scan of noise, of 1.0 x 0.8 x 0.8 mm, and a U-Net that works at 1.5 mm. Its weights are drawn at random: a network costs the
-same whatever it has learned, and its masks are more ragged than organs. Each number of classes is a command of its own, whose
-result is stored at once in ``results/many_classes.json``; what is stored is not measured again. Memory is the peak of what the
-command holds (PSS), looked at every tenth of a second; ``own`` leaves out the pages of files, which the system takes back
-where it needs them: features that are beyond a GiB lie in a file.
+A scan of noise with voxels of 1.0 x 0.8 x 0.8 mm, and a U-Net at 1.5 mm with random weights: a network costs the same whatever
+it has learned, and its masks are more ragged than organs. Each number of classes is a separate command. Its result is stored at
+once in ``results/many_classes.json``, and stored results are not measured again. Memory is the peak PSS of the command, sampled
+every tenth of a second. ``own`` is without the pages of files, which the system can reclaim: features above a GiB are in a
+file.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def scan_of(folder: Path, shape: tuple[int, ...]) -> Path:
-    """A folder with one scan of noise."""
+    """A folder with one scan of noise, written if it does not exist."""
     path = folder / "noise_0000.nii"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def scan_of(folder: Path, shape: tuple[int, ...]) -> Path:
 
 
 def model_of(folder: Path, classes: int, features: tuple[int, ...], patch: int) -> Path:
-    """A U-Net of these features at 1.5 mm, with weights drawn at random."""
+    """A U-Net with these features at 1.5 mm and random weights, written if it does not exist."""
     if folder.is_dir():
         return folder
     small = load_bundle(write_model(folder.with_name(folder.name + "_small"), classes, 1, "small"))
@@ -94,7 +94,7 @@ def model_of(folder: Path, classes: int, features: tuple[int, ...], patch: int) 
 
 
 def watched(words: list[str]) -> dict[str, float]:
-    """Seconds of a command, and the peaks of its memory in MiB."""
+    """Seconds of a command, and its peak memory in MiB, with and without pages of files."""
     begun, peak, own = time.perf_counter(), 0.0, 0.0
     with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(HERE.parent)}, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -107,7 +107,7 @@ def watched(words: list[str]) -> dict[str, float]:
 
 
 def memory_mib(pid: int) -> tuple[float, float]:
-    """What a process holds, and how much of it belongs to no file."""
+    """(memory of a process, the part of it that belongs to no file), as PSS in MiB."""
     try:
         lines = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
     except OSError:

@@ -2,12 +2,12 @@
 
     PYTHONPATH=. python benchmarks/many_labels.py [--others CHECKOUT] [--out benchmarks/results/many_labels.json]
 
-- evaluate: EDGE cubed voxels in LABELS blocks, as of a brain atlas, against themselves moved by a voxel, with the page.
+- evaluate: EDGE cubed voxels in LABELS blocks, as in a brain atlas, against themselves shifted by a voxel, with HTML report.
 - structure set: an RTSTRUCT of a slice of 512 x 512 pixels with HOLES holes, written to a file; seconds without imports.
-- reconstruct: two blocks with the values 614454277 and 12; older builds take 55 bytes for each value up to the largest, which
-  few machines have, so theirs is --others-largest. Memory is the peak above that of the same command on a map of small values.
+- reconstruct: two blocks with the values 614454277 and 12. Older builds need 55 bytes for each value up to the largest, too
+  much for most machines, so they get --others-largest. Memory is the peak above that of the same command with small values.
 
-Each runs in a process of its own. Results are stored after each part, and parts that are stored are not run again.
+Each runs in a separate process. Results are stored after each part, and stored parts are not run again.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from machine import about
 from tests.helpers import dicom
 
 ROOT = Path(__file__).parents[1]
-LARGEST = 614454277  # of the Allen atlas of the mouse
+LARGEST = 614454277  # a label value of the Allen mouse brain atlas
 
 
 def blocks(edge: int, n_labels: int) -> np.ndarray:
-    """(edge, edge, edge) int32 with the values 1 to n_labels in blocks of equal size, 0 where none is."""
+    """(edge, edge, edge) int32 with the values 1 to n_labels in blocks of equal size, 0 elsewhere."""
     along = int(np.ceil(n_labels ** (1 / 3)))
     places = np.indices((edge,) * 3) * along // edge
     number = (places[0] * along + places[1]) * along + places[2] + 1
@@ -55,7 +55,7 @@ def save(path: Path, data: np.ndarray) -> Path:
 
 
 def run(checkout: Path, *arguments: Any) -> tuple[float, float]:
-    """(seconds, peak memory in MiB) of a command of a checkout."""
+    """Run a command of a checkout; returns (seconds, peak memory in MiB)."""
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     call, begun = [sys.executable, "-m", "autoseg", *map(str, arguments), "--quiet"], time.perf_counter()
     process = subprocess.Popen(

@@ -4,13 +4,13 @@
     python benchmarks/nnunet_speed.py --nnunet BIN RESULTS 160x160x110 --workers --work DIR
 
 BIN is the ``bin`` folder of an environment with nnunetv2, RESULTS a results folder ``DATASET/TRAINER__PLANS__CONFIGURATION``,
-which is imported first, IMAGES a folder of scans; sizes make one volume of smooth noise with as many voxels of 1 mm. Both
-commands start as a user starts them, read, predict and write, without mirroring, on the CPU with all cores; nnU-Net in one
-process (``-npp 0 -nps 0``). They take turns, A B A B, after a small scan each that does not count.
+which is imported first, and IMAGES a folder of scans, or the size in voxels of a volume of smooth noise with 1 mm voxels. Both
+commands are run as by a user: they read, predict and write, without mirroring, on the CPU with all cores, nnU-Net in one
+process (``-npp 0 -nps 0``). They take turns, A B A B, after an uncounted run on a small scan each.
 
-Written are the seconds and the peak memory of each turn, the ratio of the medians, and the share of voxels with the same
-label. With ``--workers`` nnU-Net also runs once with a process each to read and to write; told is the peak of its main process
-alone. With ``--work`` each turn is kept in a folder as soon as it is done, and the same command goes on where it was stopped.
+The output has the seconds and the peak memory of each turn, the ratio of the medians, and the fraction of voxels with the same
+label. With ``--workers`` nnU-Net also runs once with one process each for reading and writing; then memory is the peak of its
+main process alone. With ``--work`` each turn is stored in a folder at once, and the same command continues an interrupted run.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def their_command(nnunet, results, fold, images, out, workers=0):
 
 
 def timed(command, environment):
-    """(seconds, peak megabytes) of a command, from its start to its end; of its main process where it has several."""
+    """Run a command; returns (seconds, peak memory of its main process in MiB)."""
     begun, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile() as told:
         words = [str(word) for word in command]
@@ -72,7 +72,7 @@ def timed(command, environment):
 
 
 def noise(shape, folder, bundle):
-    """A folder of one volume of smooth noise, with as many channels as the model takes."""
+    """Write one volume of smooth noise to a folder, with as many channels as the model has."""
     folder.mkdir(exist_ok=True)
     for channel in range(len(bundle.channels)):
         data = ndimage.gaussian_filter(np.random.default_rng(channel).normal(size=shape), 2.0).astype(np.float32)[None]
@@ -112,7 +112,7 @@ def measured(nnunet, results, images, folder, repeats, workers):
 
 
 def line_of(results, bundle, images, found, folder):
-    """The line of the table, from what was measured of each turn."""
+    """The row of the table, from the results of all turns."""
     ending = bundle.file_ending
     masks = sorted((folder / "nnunet_0").glob(f"*{ending}"))
     pairs = [(read_label_volume(path).data, read_label_volume(folder / "autoseg_0" / path.name).data) for path in masks]
@@ -141,7 +141,7 @@ def main():
     parser.add_argument("images", metavar="IMAGES")
     parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--workers", action="store_true", help="nnU-Net with workers too, once")
+    parser.add_argument("--workers", action="store_true", help="also measure nnU-Net with workers, once")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder that keeps turns; of one model and one IMAGES")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "nnunet_speed.json")
     args = parser.parse_args()

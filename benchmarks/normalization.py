@@ -1,10 +1,10 @@
-"""Which intensities a network should see: clipped and scaled to [0, 1], or nnU-Net's z-score.
+"""Which normalisation is better: intensities clipped and scaled to [0, 1], or nnU-Net's z-score.
 
     python benchmarks/normalization.py DATA_SET [DATA_SET ...] --iterations 400 --workspace DIR
 
 Each data set is trained twice on fold 0 with the same seed, hence the same cases, patches and augmentations; only the
-normalisation differs. The validation cases are compared in pairs. ``--spacing`` and ``--patch`` make large data fit
-into the patience of a CPU; both sides get the same.
+normalisation differs. The validation cases are compared in pairs. ``--spacing`` and ``--patch`` make training on large data
+feasible on a CPU; both sides get the same.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from planners import Plan
 
 
 def variants(plan, spacing_mm, patch):
-    """The plan as it is and with the z-score, both with the given spacing and patch."""
+    """The plan unchanged and with the z-score, both with the given spacing and patch."""
     if spacing_mm:
         plan = replace(plan, spacing_mm=tuple(spacing_mm))
     if patch:
@@ -37,7 +37,7 @@ def variants(plan, spacing_mm, patch):
 
 
 def scores(plan, folder, workspace, iterations):
-    """Mean Dice over the structures of each validation case, and the seconds it took."""
+    """Train; mean Dice over the structures of each validation case, and the seconds it took."""
     path = workspace.plan(folder.name.split("_", 1)[1], plan.name)
     write_json(path, plan)
     begun = time.monotonic()

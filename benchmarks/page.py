@@ -1,11 +1,11 @@
-"""The page of many cases: how large it gets, how long it takes to make, and to open in headless Chromium.
+"""The HTML report of many cases: its size, and the seconds to write it and to open it in headless Chromium.
 
     PYTHONPATH=. python benchmarks/page.py [--cases 60] [--distinct 2] [--workers 2]
 
-Scans are noise, which no picture format makes small, with balls for structures, surfaces of them, and scores of predictions
-that are a voxel off; a few distinct ones stand for all cases. One set has the size of a large CT, one that of MR images of the
-hippocampus. Opening is from the order to load the file until the page is loaded and answers a script; the least and the
-median of several times, each in a fresh browser.
+Scans are noise, which no picture format compresses, with balls as structures, their surfaces, and scores of predictions that
+are a voxel off; a few distinct scans are used for all cases. One set has the size of a large CT, one that of MR images of the
+hippocampus. Opening is measured until the report is loaded and responds to a script; given are the minimum and the median of
+several times, each in a new browser.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from tests.helpers.browser import Browser
 
 LABELS = LabelSchema(("outer", "inner"), ((1,), (2,)), False, (1, 2))
 SETS = {"noise": (320, 320, 320), "hippocampus": (35, 50, 36)}
-TIMES = 5  # that a page is opened
+TIMES = 5  # each report is opened so often
 
 
 def made_up(folder, number, shape):
-    """PageCase without a name, and its scores: files of one scan, its reference, a prediction and surfaces."""
+    """(PageCase without a name, its scores), with files of a scan, its reference and a prediction."""
     rng = np.random.default_rng(number)
     grid = Geometry.from_spacing(shape, (1.0, 1.0, 1.0))
     z, y, x = np.ix_(*[np.linspace(-1, 1, n) for n in shape])
@@ -66,7 +66,7 @@ def page_of(folder, shape, n_cases, distinct):
 
 
 def opened(path, folder):
-    """Seconds of each opening."""
+    """Minimum and median of the seconds to open a report."""
     found = []
     for number in range(TIMES):
         browser = Browser(folder / f"profile_{number}")

@@ -1,10 +1,10 @@
-"""What each switch of the recipe is worth: trainings of equal cost that differ in one setting, paired by validation case.
+"""The effect of each setting of the recipe: training runs of equal cost that differ in one setting, paired by validation case.
 
     python benchmarks/recipe.py DATA_SET --arms base,poly,half_width --steps 500 --workspace DIR
 
-The arm ``base`` trains ``--steps`` steps. The others get as many as take the same time, a restoration head not counted: that of
-a step is measured at the start, for all arms in turn, on one core, so that other work on the machine disturbs all alike.
-One core per call: start two calls with other arms side by side.
+The arm ``base`` trains ``--steps`` steps. The others get as many steps as take the same time, without a restoration head. The
+time of a step is measured at the start, for all arms in turn, on one core, so that other work on the machine affects all
+equally. A call uses one core: start several calls with different arms at once.
 """
 
 import argparse
@@ -68,7 +68,7 @@ NETWORK_ARMS = {"unet": "unet"}  # another network, with the settings of base
 
 
 def seconds_of_a_step(plan, recipe):
-    """Mean over the patch stages of the time of forward and backward."""
+    """Seconds of forward and backward pass, averaged over the stages of the patch-size curriculum."""
     settled = settle(plan, replace(recipe, restoration_weight=0.0), Length(seconds=1), "cpu", 0)
     batch, network, total, before = settled.batch_size, build_network(settled.plan.network).train(), 0.0, 0.0
     for until in [*(stage.until for stage in recipe.patch_curriculum), 1.0]:
@@ -104,7 +104,7 @@ def main():
     plan, arms = planned.plan, args.arms.split(",")
     recipes = {name: changed(Recipe(), ARMS.get(name, {})) for name in dict.fromkeys(["base", *arms])}
     cost, measured = {}, {}
-    for name, recipe in recipes.items():  # arms whose steps are alike cost alike, whatever else the machine does
+    for name, recipe in recipes.items():  # arms with the same kind of step get the same cost
         step = (recipe.cpu_width, recipe.patch_curriculum, recipe.cpu_batch_size, recipe.batch_size)
         measured[step] = measured.get(step) or seconds_of_a_step(plan, recipe)
         cost[name] = measured[step]

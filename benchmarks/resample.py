@@ -1,4 +1,4 @@
-"""Time our resampling against the slow, obvious way: scikit-image's resize, one channel or one label at a time.
+"""Our resampling against the simple way: scikit-image's resize, one channel or one label at a time.
 
     python benchmarks/resample.py [--before 200 256 256] [--after 300 205 205] [--labels 8] [--repeat 2]
 
@@ -23,7 +23,7 @@ from autoseg.imaging.resample import axis_matrix, resample_codes, resample_image
 
 
 def phantom(shape, n_labels, rng):
-    """(image (1, Z, Y, X) float32, codes (Z, Y, X) int16): smooth noise in a body, with one ellipsoid for each label."""
+    """(image (1, Z, Y, X) float32, codes (Z, Y, X) int16): smooth noise in a body, and one ellipsoid for each label."""
     image = 200 * ndimage.gaussian_filter(rng.normal(size=shape).astype(np.float32), 2)
     grid = np.ogrid[tuple(slice(-1, 1, n * 1j) for n in shape)]
     image[sum(axis**2 for axis in grid) > 0.9] = -1000
@@ -39,7 +39,7 @@ def resize_image(image, shape):
 
 
 def resize_codes(codes, shape):
-    """One-hot, linear, argmax; the best so far is kept, so that memory does not decide the race."""
+    """One-hot, linear, argmax; only the best label so far is kept, so that memory does not affect the comparison."""
     best, result = np.full(shape, -1.0), np.zeros(shape, np.int16)
     for code in np.unique(codes):
         weight = resize((codes == code).astype(float), shape, order=1, mode="edge", anti_aliasing=False, clip=False)
@@ -49,7 +49,7 @@ def resize_codes(codes, shape):
 
 
 def seconds(function, repeat):
-    """(fastest run in seconds, result of the last run); our matrices are built anew in each run."""
+    """(fastest run in seconds, result of the last run); each run builds our matrices again."""
     times = []
     for _ in range(repeat):
         axis_matrix.cache_clear()

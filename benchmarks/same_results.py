@@ -1,12 +1,12 @@
-"""Whether another checkout of the project makes the same files, and whether this one goes on with what that one left half done.
+"""Whether another checkout of the project makes the same files, and whether this one continues its interrupted commands.
 
     PYTHONPATH=. python benchmarks/same_results.py OLD_CHECKOUT [--data HIPPOCAMPUS] [--folder DIR]
 
-Both go the same roads by the same commands: made-up scans, and twenty hippocampi where that data set is. Trainings are told
-their steps, not their minutes, and their number format, which a trial of speed would choose. A third time the old checkout
-begins each long command, is stopped in the middle, and this one gives it again. Every road is gone in one place, which is then
-renamed, so that paths need no mask. What differs is a difference, unless ``INTENDED`` or ``RENAMED`` says why. Exit status 1
-where anything else differs; a road that lies in ``--folder`` already is not gone again.
+Both run the same sequences of commands, on synthetic scans, and on twenty hippocampi if that data set is available. Training
+runs have fixed steps, not minutes, and a fixed number format, which a speed test would otherwise choose. A third time, the old
+checkout starts each long command and is interrupted halfway, and this one runs it again. Every sequence runs in the same
+folder, which is then renamed, so that paths are equal. Every difference counts, unless ``INTENDED`` or ``RENAMED`` says why.
+The exit status is 1 if any counts. A sequence whose results are in ``--folder`` is not repeated.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from safetensors import safe_open
 
 HERE = Path(__file__).resolve().parent.parent
 HIPPOCAMPUS = HERE.parent / "shared" / "data" / "Dataset004_Hippocampus"
-SECONDS = r"(^|[/:])(seconds|versions|memory_mib)(/|$)"  # keys of what no two runs share
-SPENT = r"<dt>(time|memory)</dt><dd>[^<]*</dd>"  # the same on pages
+SECONDS = r"(^|[/:])(seconds|versions|memory_mib)(/|$)"  # keys that differ between any two runs
+SPENT = r"<dt>(time|memory)</dt><dd>[^<]*</dd>"  # the same in HTML reports
 
-RENAMED = (  # "FILE:KEY" now, as it was, why
+RENAMED = (  # "FILE:KEY" now, its former name, why
     (r"fold_(\w+)/fold\.json:", r"fold_\1/run.json:", "a fold's record no longer has the name of a cohort's"),
     (r"scan\.json:/cases/", "scan.json:/", "scans lie in an object, which can be sealed"),
 )
@@ -49,7 +49,7 @@ def within(share):
         try:
             return abs(float(old) - float(new)) <= share * max(abs(float(old)), 1)
         except (TypeError, ValueError):
-            return False  # a text, or nothing
+            return False  # text, or absent
 
     return may
 
@@ -117,7 +117,7 @@ INTENDED = (  # "FILE:KEY", what may differ, why
     ),
     (r"measurements\.csv:", within(1e-4), "significant digits, which tell small structures too, instead of four decimals"),
 )
-INTERRUPTED = (  # the same for what was interrupted
+INTERRUPTED = (  # the same for interrupted commands
     (r"/\.writing-", on_one_side, "drafts of a killed command, which the old checkout left lying too"),
     (r"run\.json:/cases/[^/]+/status", anyhow, "done before the interruption, and left alone"),
     (r"history\.jsonl:/\d+/train_loss", anyhow, "mean since the check before, of which an interruption forgets a part"),
@@ -143,14 +143,14 @@ from autoseg.workspace import write_json
 write_phantoms("scans", training=10, test=4, in_plane_mm=4.0)
 write_json("names.json", {name: number for number, name in enumerate(STRUCTURES, 1)})
 """
-FREE_TEXT = (slice(4, 32), slice(228, 252), slice(328, 344))  # bytes of a NIfTI-1 header that tell no reader anything
-ABSENT, SAME, MEANT, DIFFERS = "(absent)", 0, 1, 2  # of a value; how two files are
+FREE_TEXT = (slice(4, 32), slice(228, 252), slice(328, 344))  # bytes of a NIfTI-1 header that no reader uses
+ABSENT, SAME, MEANT, DIFFERS = "(absent)", 0, 1, 2  # a missing value; how two files compare
 RUN = "workspace/runs/{}/fullres_3d_self_attention_unet/fold_0"
 
 
 @dataclass(frozen=True)
 class Command:
-    """Words of a call of autoseg, and the folders it makes; ``half`` tells when it is in the middle and ``signal`` stops it."""
+    """Arguments of a command of autoseg, and the folders it makes; ``half``: whether it is halfway; ``signal`` stops it."""
 
     words: str
     makes: str = ""
@@ -167,7 +167,7 @@ def checks(number, history):
 
 
 def road(name, number, scans, labels, steps, more, kinds):
-    """Commands from the plan to the pages."""
+    """Commands from the plan to the HTML reports."""
     run = RUN.format(name)
     training = f"--iterations {steps} --set bf16=false --set checkpoint_minutes=0.1 {more} --device cpu --workers 1"
     return (
@@ -198,7 +198,7 @@ def road(name, number, scans, labels, steps, more, kinds):
 
 
 def phantoms(checkout, folder):
-    """Draws scans; the commands of their road, from files in any folders."""
+    """Draw scans; returns the commands for them, beginning with a conversion from loose files."""
     subprocess.run([sys.executable, "-c", DRAW], cwd=folder, env=os.environ | {"PYTHONPATH": str(checkout)}, check=True)
     convert = (
         f"convert folders {folder}/scans/imagesTr raw/Dataset900_Phantoms --labels {folder}/scans/labelsTr"
@@ -225,7 +225,7 @@ def hippocampi(data):
 
 
 def call(checkout, folder, command, stopped=False):
-    """One command of a checkout, with one thread, to its end or to its middle."""
+    """Run one command of a checkout, with one thread, to its end, or stop it halfway."""
     own = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "AUTOSEG_WORKSPACE": str(folder / "workspace")}
     with (folder.parent / "log.txt").open("a") as log:
         print(f"\n{checkout}: autoseg {command.words}", file=log, flush=True)
@@ -242,10 +242,10 @@ def call(checkout, folder, command, stopped=False):
 
 
 def go(commands, target, checkout, begun_by=None):
-    """Go a road in the one place where all are gone, and move what came of it to ``target``.
+    """Run a sequence of commands in the common folder, and move the results to ``target``.
 
-    With ``begun_by``, the checkout that went it before: everything in its long commands is left half done first, the last one
-    before the others, whose files it needs.
+    With ``begun_by``, the checkout that ran it before, its long commands are first run halfway again, the last one first, as it
+    needs the files of the others.
     """
     if target.exists():
         return
@@ -265,7 +265,7 @@ def go(commands, target, checkout, begun_by=None):
 
 
 def contents(folder):
-    """ "FILE:KEY" -> value of everything in a folder, but for dates and seconds."""
+    """ "FILE:KEY" -> value of everything in a folder, except ``SECONDS``."""
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
         name = path.relative_to(folder).as_posix()
@@ -274,10 +274,10 @@ def contents(folder):
 
 
 def values(path):
-    """(key, value) of each number, text, tensor or line of a file; of other files their digest."""
+    """Yield (key, value) of each number, text, tensor or line of a file; for other files, their digest."""
     if path.suffix == ".json":
         yield from flat(json.loads(path.read_text()))
-    elif path.suffix == ".jsonl":  # lines of a journal are called after their files, those of a history after their steps
+    elif path.suffix == ".jsonl":  # lines of a journal are named by file, those of a history by step
         for line in map(json.loads, path.read_text().splitlines()):
             yield from flat(line, f"/{line.get('file', line.get('step'))}")
     elif path.suffix == ".csv":
@@ -311,7 +311,7 @@ def flat(value, key=""):
 
 
 def called(part, number):
-    """A row of a list, by its number and what it is about."""
+    """Key of an entry of a list: its number and what it is about."""
     about = [part[name] for name in ("case", "structure", "metric") if name in part] if isinstance(part, dict) else []
     return " ".join(map(str, [number, *about]))
 
@@ -321,7 +321,7 @@ def digest(content):
 
 
 def as_before(found):
-    """The contents of a folder, with the names they had before."""
+    """The contents of a folder under their former names."""
     renamed = {}
     for place, value in found.items():
         for now, before, _ in RENAMED:
@@ -331,15 +331,15 @@ def as_before(found):
 
 
 def reason_of(meant, place, old, new):
-    """Why a difference is meant, or None."""
+    """Why a difference is intended, or None."""
     return next((why for pattern, may, why in meant if re.search(pattern, place) and may(old, new)), None)
 
 
 def compare(title, old, new, meant=INTENDED):
-    """Print a table of the files of two roads; the number of those that differ and should not."""
+    """Print a table comparing the files of two runs; returns the number of files that differ without reason."""
     before, now = contents(old), as_before(contents(new))
     states, reasons = {place.split(":")[0]: SAME for place in before | now}, Counter()
-    lines = {}  # the first difference of each file
+    lines = {}  # first difference of each file
     for place in sorted(before.keys() | now.keys()):
         name, was, found = place.split(":")[0], before.get(place, ABSENT), now.get(place, ABSENT)
         if was == found:

@@ -1,10 +1,10 @@
-"""Whole commands of another checkout of the project and of this one, one after the other, several times.
+"""Time whole commands of another checkout of the project and of this one, in turns, several times.
 
     python benchmarks/same_speed.py OLD_CHECKOUT DATASET [--times 3]
 
-Planning and preparing a data set anew, 60 training steps of the fold ``all`` on 40 of its cases, and the prediction of these 40
-cases with a model that both share. Nothing else should run on the machine. Printed are seconds of both and the ratio of their
-medians, and of their least, new to old.
+The commands are planning and preparing 40 cases of a data set, 60 training steps of the fold ``all``, and the prediction of
+these cases with a model that both share. Nothing else should run on the machine. The script prints the seconds of both, and the
+ratios new / old of their medians and of their minima.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def some_cases(source: Path, target: Path) -> Path:
-    """A data set of the first cases of another one, linked."""
+    """Write a data set with links to the first cases of another one."""
     about = json.loads((source / "dataset.json").read_text())
     labels = sorted((source / "labelsTr").iterdir())[:CASES]
     for kind in ("imagesTr", "labelsTr"):
@@ -72,14 +72,14 @@ def some_cases(source: Path, target: Path) -> Path:
 
 
 def shared_model(checkout: Path, dataset: Path, place: Path) -> Path:
-    """A model that both sides predict with."""
+    """Train the model that both sides predict with."""
     run(checkout, ["train", dataset, "all", "--iterations", "5", "--device", "cpu", "--name", "m", "--workspace", place / "m"])
     shutil.copytree(next((place / "m" / "models").iterdir()), place / "model")
     return place / "model"
 
 
 def run(checkout: Path, words: list[object]) -> float:
-    """Seconds of a command."""
+    """Run a command; returns the seconds."""
     begun = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     subprocess.run(  # noqa: S603

@@ -1,4 +1,4 @@
-"""One stage of ``side_by_side.py`` by autoseg: prints the seconds of the work as JSON, after a round that does not count.
+"""One stage of ``side_by_side.py`` in autoseg: prints the seconds of the work as JSON, after an uncounted round.
 
 python benchmarks/side_autoseg.py MODEL resample image|labels
 python benchmarks/side_autoseg.py MODEL augment

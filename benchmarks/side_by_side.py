@@ -1,17 +1,16 @@
-"""The whole comparison with nnU-Net, stage by stage: the same data, patch, batch, network, threads and allocator settings.
+"""Comparison with nnU-Net, stage by stage, with the same data, patch, batch, network, threads and allocator settings.
 
     python benchmarks/side_by_side.py --nnunet BIN --data HIPPOCAMPUS --folder DIR [--model RESULTS] [--stages S ...]
 
-BIN is the ``bin`` folder of an environment with nnunetv2 2.8.1, HIPPOCAMPUS the data set, DIR a folder for what is made. Both
+BIN is the ``bin`` folder of an environment with nnunetv2 2.8.1, HIPPOCAMPUS the data set, DIR a folder for all files. Both
 sides use the network of RESULTS, a results folder of nnU-Net for Hippocampus (``DATASET/TRAINER__PLANS__3d_fullres``). Without
-it autoseg trains the network that nnU-Net plans for a few steps, and exports it for nnU-Net.
-Stages take turns, A B A B. Whole commands are timed as a user starts them; the others run in a process each, by
-``side_autoseg.py`` and ``side_nnunet.py``, and count the work alone, after one round that does not count. Where nnU-Net has a
-second way (its resampling with torch), that is a side of its own.
+it, autoseg trains the network that nnU-Net plans for a few steps, and exports it for nnU-Net. Sides take turns, A B A B. Some
+stages time whole commands as a user runs them. The others run ``side_autoseg.py`` and ``side_nnunet.py`` in a process each, and
+time only the work, after an uncounted round. If nnU-Net has a second way (resampling with torch), that is a separate side.
 
-Each turn is stored at once in ``results/side_by_side.json``; turns that are there already are not taken again, so the same
-command goes on, with more repeats too. Memory is the peak of what a command and its children hold (PSS), looked at every tenth
-of a second. ``--table`` prints the table of what is stored, which ``docs/reference/speed.md`` shows.
+Each turn is stored at once in ``results/side_by_side.json``, and stored turns are not repeated: the same command continues,
+also with more repeats. Memory is the peak PSS of a command and its children, sampled every tenth of a second. ``--table``
+prints the table of stored results, which ``docs/reference/speed.md`` shows.
 """
 
 from __future__ import annotations
@@ -43,15 +42,15 @@ HERE = Path(__file__).parent
 RESULT = HERE / "results" / "side_by_side.json"
 HIPPOCAMPUS, PHANTOMS = "Dataset004_Hippocampus", "Dataset901_CT"
 CT_CASES, CT_SHAPE, CT_SPACING = 6, (150, 512, 512), (1.0, 0.8, 0.8)
-LARGE = (160, 160, 110)  # voxels of the large scan that is predicted
-# memory is kept between steps, as autoseg's trainings keep it by themselves
+LARGE = (160, 160, 110)  # voxels of the large scan
+# freed memory is kept between steps, as autoseg itself does in training runs
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "500000000"}
 Words = list[object]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where everything is: data, environments and models, and the folder for what is made."""
+    """Where everything is: data, nnU-Net's programs and model, and the folder for all files."""
 
     folder: Path
     data: Path
@@ -63,7 +62,7 @@ class Place:
         return self.folder / "models" / "imported"
 
     def environment(self, side: str) -> dict[str, str]:
-        """Of a process of ``side``: all cores, and the same allocator."""
+        """Environment variables for a process of ``side``: all cores, and the same allocator settings."""
         own = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": str(os.cpu_count()), "nnUNet_def_n_proc": str(os.cpu_count())}
         own.pop("PYTHONPATH", None)
         if side == "autoseg":
@@ -74,7 +73,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Stage:
-    """What is timed: ``sides`` are commands by the name of the side, ``prints_seconds`` where they time themselves."""
+    """What is timed: ``sides`` maps the name of a side to its command; ``prints_seconds``: the commands time themselves."""
 
     title: str
     sides: Mapping[str, Callable[[Place], Words]]
@@ -104,7 +103,7 @@ def main() -> None:
 
 
 def make(place: Place) -> None:
-    """The data of all stages, where they are not there yet."""
+    """Make the data of all stages that do not exist yet."""
     raw = place.folder / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     if not (raw / HIPPOCAMPUS).exists():
@@ -129,7 +128,7 @@ def make(place: Place) -> None:
 
 
 def planned_network(place: Place) -> None:
-    """The network of nnU-Net's plan in its full width, after a few steps, as a results folder of nnU-Net."""
+    """Train the network of nnU-Net's plan at full width for a few steps, and export it as a results folder of nnU-Net."""
     plan, out = "fullres_3d_parity", place.results
     out.parent.mkdir(parents=True, exist_ok=True)
     for words in (
@@ -141,7 +140,7 @@ def planned_network(place: Place) -> None:
 
 
 def phantoms(folder: Path) -> None:
-    """CT-sized scans in int16: a body of smooth noise in air, with five ellipsoids that are brighter."""
+    """Write CT-sized scans in int16: a body of smooth noise in air, with five brighter ellipsoids."""
     grid = np.ogrid[tuple(slice(-1, 1, n * 1j) for n in CT_SHAPE)]
     geometry = Geometry.from_spacing(CT_SHAPE, CT_SPACING)
     for part in ("imagesTr", "labelsTr"):
@@ -165,7 +164,7 @@ def phantoms(folder: Path) -> None:
 
 
 def measure(place: Place, name: str, repeats: int) -> None:
-    """Take the turns of a stage that are not stored yet."""
+    """Measure the turns of a stage that are not stored yet."""
     stage = STAGES[name]
     for turn in range(repeats):
         for side, words in stage.sides.items():
@@ -180,7 +179,7 @@ def measure(place: Place, name: str, repeats: int) -> None:
 
 
 def timed(words: Words, environment: dict[str, str], prints_seconds: bool) -> dict[str, float]:
-    """Seconds of a command, and the peak of its memory in MiB, children included."""
+    """Run a command: seconds, and peak memory in MiB including its children."""
     begun, peak = time.perf_counter(), 0.0
     log = Path(environment.get("TMPDIR", "/tmp")) / f"side_by_side_{os.getpid()}.txt"  # noqa: S108
     with log.open("w+") as told:
@@ -200,7 +199,7 @@ def timed(words: Words, environment: dict[str, str], prints_seconds: bool) -> di
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """A process and its descendants."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -209,7 +208,7 @@ def family(pid: int) -> list[int]:
 
 
 def memory_mib(pid: int) -> float:
-    """What a process holds, shared pages in part."""
+    """Memory of a process in MiB, as PSS."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -218,7 +217,7 @@ def memory_mib(pid: int) -> float:
 
 
 def ours(*words: object) -> Callable[[Place], Words]:
-    """A command of autoseg; PLACES in braces are filled in."""
+    """A command of autoseg; {folder} and {model} are filled in."""
     return lambda place: [sys.executable, "-m", "autoseg", *filled(words, place), "--quiet"]
 
 
@@ -227,7 +226,7 @@ def theirs(command: str, *words: object) -> Callable[[Place], Words]:
 
 
 def parts(*words: object) -> dict[str, Callable[[Place], Words]]:
-    """A stage within processes: the same words for both."""
+    """Commands of a stage that times itself, with the same arguments for both sides."""
     return {
         "autoseg": lambda place: [sys.executable, HERE / "side_autoseg.py", place.model, *words],
         "nnunet": lambda place: [place.nnunet / "python", HERE / "side_nnunet.py", place.results, *words],
@@ -235,7 +234,7 @@ def parts(*words: object) -> dict[str, Callable[[Place], Words]]:
 
 
 def with_torch(*words: object) -> dict[str, Callable[[Place], Words]]:
-    """The same, and nnU-Net's other way to resample."""
+    """The same, and nnU-Net's resampling with torch as a third side."""
     return parts(*words) | {
         "nnunet, torch": lambda place: [place.nnunet / "python", HERE / "side_nnunet.py", place.results, *words, "--torch"],
     }
@@ -247,7 +246,7 @@ def filled(words: tuple[object, ...], place: Place) -> Words:
 
 
 def predictions(scans: str) -> dict[str, Callable[[Place], Words]]:
-    """Whole commands without mirroring; nnU-Net in one process."""
+    """Commands for prediction without mirroring; nnU-Net in one process."""
 
     def by_nnunet(place: Place) -> Words:
         fold = next(iter(load_bundle(place.model).folds))
@@ -288,7 +287,7 @@ STAGES = {
 
 
 def table(stored: dict[str, dict[str, dict[str, list[dict[str, float]]]]]) -> str:
-    """Markdown: medians of seconds with their range, ratios of medians, and of the peaks of memory."""
+    """Markdown: median seconds with their range, and ratios of median seconds and of median peak memory."""
     lines = ["| work | autoseg | nnU-Net | times as fast | memory | turns |", "|---|---|---|---|---|---|"]
     for name, stage in STAGES.items():
         found = stored["stages"].get(name, {})

@@ -1,7 +1,7 @@
-"""One stage of ``side_by_side.py`` by nnU-Net 2.8.1: prints the seconds of the work as JSON, after a round that does not count.
+"""One stage of ``side_by_side.py`` in nnU-Net 2.8.1: prints the seconds of the work as JSON, after an uncounted round.
 
-Runs in nnU-Net's environment, with the words of ``side_autoseg.py``; RESULTS is the folder of the model's plans. ``--torch``
-resamples by ``resample_torch_fornnunet``.
+Runs in nnU-Net's environment, with the arguments of ``side_autoseg.py``; RESULTS is the folder of the model's plans.
+``--torch`` resamples with ``resample_torch_fornnunet``.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def step(results: Path, device: torch.device) -> Callable[[], object]:
     with torch.no_grad():
         shapes = [logits.shape[2:] for logits in network(images)]
     weights = np.array([1 / 2**level for level in range(len(shapes))])
-    weights[-1] = 0  # the coarsest counts for nothing in nnU-Net
+    weights[-1] = 0  # nnU-Net ignores the coarsest
     loss = DeepSupervisionWrapper(loss, weights / weights.sum())
     labels = [torch.randint(0, 3, (BATCH, 1, *shape)).float().to(device) for shape in shapes]
-    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")  # as its trainer has it
+    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")  # as in its trainer
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.99, nesterov=True)
 
     def run() -> object:

@@ -1,4 +1,4 @@
-"""What `autoseg slurm` prints, given to a real SLURM: controller, daemon and munge on this machine, for as long as it lasts.
+"""Submit what `autoseg slurm` prints to a real SLURM: controller, daemon and munge on this machine, while the script runs.
 
     sudo env PYTHONPATH=. python benchmarks/slurm_here.py [--out benchmarks/results/slurm.json]
 
@@ -6,11 +6,11 @@ Needs Linux and root. It installs nothing; Debian and Ubuntu have what it needs:
 
     apt-get install slurm-wlm munge
 
-All files of the daemons, their keys, ports and logs lie in a temporary folder, and the daemons end with the script. Two
-configurations of a study of phantoms, with two folds each, are submitted as one array. Of its four jobs one is requeued by the
-queue, one is warned as before its time limit, one is cancelled, and one is left alone. The report must then be withdrawn,
-and the same command must print one job, after which the report is made. The histories must be those of a study without SLURM.
-A prediction in two shards follows.
+All files of the daemons, with keys, ports and logs, are in a temporary folder, and the daemons end with the script. A study of
+phantoms with two configurations and two folds each is submitted as one array. Of its four jobs, one is requeued, one gets the
+signal that precedes a time limit, one is cancelled, and one is undisturbed. The report job must then not run, and the same
+command must print the one job left, after which the report is made. The histories must be those of a study without SLURM. A
+prediction in two shards follows.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ PartitionName=all Nodes={host} Default=YES MaxTime=60 State=UP
 
 @contextmanager
 def slurm(place: Path) -> Iterator[dict[str, str]]:
-    """A SLURM of one node; yields the environment in which its commands know it."""
+    """Run a SLURM of one node; yields the environment variables for its commands."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         raise SystemExit(f"{', '.join(missing)}: not found. Debian and Ubuntu: apt-get install slurm-wlm munge")
@@ -136,7 +136,7 @@ def until(holds: Callable[[], bool], otherwise: str, seconds: float = PATIENCE) 
 
 
 class Queue:
-    """A SLURM, and what happened in it."""
+    """A SLURM, and the transcript of what happened in it."""
 
     def __init__(self, environment: dict[str, str], place: Path) -> None:
         self.environment, self.place, self.begun = environment, place, time.monotonic()
@@ -151,7 +151,7 @@ class Queue:
         return run(self.environment, *words, check=check)
 
     def submit(self, *words: str) -> tuple[str, str, str]:
-        """(the printed script, the number of the array or '', that of the report) of ``autoseg slurm``."""
+        """Run ``autoseg slurm`` and submit its script; returns (script, id of the array or '', id of the report job)."""
         script = self.run(sys.executable, "-m", "autoseg", "slurm", "--logs", str(self.place / "logs"), *words)
         file = self.place / "submission"
         file.write_text(script)
@@ -161,7 +161,7 @@ class Queue:
         return script, numbers[0] if jobs else "", numbers[-1]
 
     def state(self, job: str) -> str:
-        """Such as PENDING, RUNNING, COMPLETED, CANCELLED; '' where the queue knows no such job."""
+        """State of a job, such as PENDING, RUNNING, COMPLETED, CANCELLED; '' if the queue has no such job."""
         found = re.search(r"JobState=(\w+)", self.run("scontrol", "show", "job", job, check=False))
         return found[1] if found else ""
 
@@ -182,7 +182,7 @@ def study_words(dataset: Path, workspace: Path, steps: int) -> list[str]:
 
 
 def histories(workspace: Path) -> dict[str, list[Any]]:
-    """Rows of each fold, without what takes another time each time."""
+    """{run/fold: rows of its history without seconds}."""
     found = {}
     for file in sorted(workspace.glob("runs/*/*/fold_*/history.jsonl")):
         rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -191,7 +191,7 @@ def histories(workspace: Path) -> dict[str, list[Any]]:
 
 
 def differences(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> dict[str, str]:
-    """Of each fold whose rows differ: how many there are, and what stands in the first that differs."""
+    """{fold: number of rows, and the first difference} for each fold whose rows differ."""
     found = {}
     for fold in sorted(set(one) | set(other)):
         rows, others = one.get(fold, []), other.get(fold, [])
@@ -203,7 +203,7 @@ def differences(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> dict[
 
 
 def checkpoint_of(workspace: Path, words: str) -> Path:
-    """The checkpoint of the training whose command line is ``words``, in the printed script."""
+    """The checkpoint of the training run whose command line in the printed script is ``words``."""
     name, fold = re.search(r"--name (\S+)", words), re.search(r"train \S+ (\d)", words)
     if not name or not fold:
         raise SystemExit(f"no training is in: {words}")
@@ -211,14 +211,14 @@ def checkpoint_of(workspace: Path, words: str) -> Path:
 
 
 def begun(workspace: Path, array: str, script: str, index: int) -> str:
-    """The number of a job of the array, once its training has written a checkpoint."""
+    """Wait until a job of the array has written a checkpoint; returns its id."""
     job, line = f"{array}_{index}", next(line for line in script.splitlines() if line.startswith(f"  {index}) "))
     until(lambda: any(workspace.glob("runs/*")) and checkpoint_of(workspace, line).is_file(), f"job {index} has no checkpoint")
     return job
 
 
 def studied(queue: Queue, place: Path, dataset: Path, steps: int) -> Path:
-    """Submit a study, disturb it, complete it; its workspace."""
+    """Submit a study, disturb it and complete it; returns its workspace."""
     workspace = place / "a workspace of it's own"
     words = ("--at-once", "1", "--time", "30m", "--", *study_words(dataset, workspace, steps))
     script, array, report = queue.submit(*words)
@@ -226,7 +226,7 @@ def studied(queue: Queue, place: Path, dataset: Path, steps: int) -> Path:
     queue.run("scontrol", "requeue", job)
     queue.note("the first job is requeued by the queue")
     job = begun(workspace, array, script, 1)
-    # it would repeat the signal for two minutes where the job is back in the queue before it asks again
+    # scancel would repeat the signal for two minutes if the job is back in the queue before it checks again
     queue.run("timeout", "2", "scancel", "--batch", "--signal=USR1", job, check=False)
     until(lambda: queue.restarts(job) > 0 or queue.state(job) == "PENDING", "the warned job was not requeued")
     queue.note("the second job is warned, writes its checkpoint and goes back into the queue by itself")
@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500, help="of each training (default 500)")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the daemons are stopped
     with tempfile.TemporaryDirectory() as name, slurm(Path(name)) as environment:
         place = Path(name)
         version = run(environment, "sinfo", "--version").strip()

@@ -1,13 +1,13 @@
-"""Attention where windows see too little: a self-attention U-Net with open gates and a plain one of as many operations.
+"""Attention for windows with too little context: a self-attention U-Net with open gates, and a plain one of equal operations.
 
     PYTHONPATH=. python benchmarks/small_windows.py DATA_SET --workspace DIR --spacing Z Y X --patch Z Y X --steps N
         [--margin MM] [--pair RIGHT LEFT] [--repeats 3]
 
-The data set is planned anew with this spacing in mm and so small a patch in voxels, which is also the window of prediction.
-``--margin`` cuts the scans to the box of the structures and so many mm around it first, so that a CPU has less to predict.
-Then ``autoseg compare --match-flops`` trains both networks, with the settings below. Its tables go to
-``results/small_windows/NAME``. For a ``--pair`` of structures, ``sides.json`` there tells how much of them was given to the
-other side. The same call continues.
+The data set is planned with this spacing in mm and a small patch in voxels, which is also the window of prediction. With
+``--margin`` the scans are first cropped to the box of the structures and a margin in mm, so that a CPU has less to predict.
+Then ``autoseg compare --match-flops`` trains both networks with the settings below. Its tables go to
+``results/small_windows/NAME``. For a ``--pair`` of structures, ``sides.json`` there says how much of them was labelled as the
+other side. The same call continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from planners.topology import choose_features, choose_topology
 
 PLAN, FOLD = "small_windows", "0"
 NETWORKS = ("self_attention_unet", "unet")
-# whole patches from the first step; most of them on a structure, of which small windows often hold one or none
+# full patches from the first step, most of them on a structure, since small windows often contain none
 SETTINGS = {"attention_rate": 0.005, "patch_curriculum": [], "batch_size": 4, "foreground": 0.8, "bf16": False}
 
 
 def write_cut(spec: DatasetSpec, margin: float, folder: Path) -> None:
-    """The data set with every scan cut to the box of its structures and ``margin`` mm around it."""
+    """Write the data set with every scan cropped to the box of its structures and ``margin`` mm around it."""
     for case in spec.training:
         assert case.label is not None, case.id
         image, label = read_volume(case.image_paths), read_label_volume(case.label)
@@ -65,7 +65,7 @@ def write_cut(spec: DatasetSpec, margin: float, folder: Path) -> None:
 
 
 def shrunk(plan: Plan, spacing_mm: tuple[float, ...], patch: tuple[int, ...]) -> Plan:
-    """The plan on another grid and patch, with the network that the planner's rules give for them."""
+    """The plan on another grid and patch, with the network that the planner's rules give for these."""
     topology = choose_topology(spacing_mm, patch)
     stages, (z, y, x) = len(topology.strides), spacing_mm
     network = replace(
@@ -96,9 +96,10 @@ def shrunk(plan: Plan, spacing_mm: tuple[float, ...], patch: tuple[int, ...]) ->
 
 
 def other_side(found: Path, label: Path, pair: tuple[int, int]) -> dict[str, int]:
-    """Voxels of both structures in the reference; of them, those found as either, and those found as the other one.
+    """Voxel counts for a pair of structures.
 
-    Also all voxels found as either, and those of them that are nearer to the other one of the reference than to their own.
+    Voxels of both in the reference; those of them predicted as either; those of them predicted as the other one. Also all
+    voxels predicted as either, and those of them that are nearer to the other structure of the reference than to their own.
     """
     truth, said = read_label_volume(label), read_label_volume(found).data
     either, predicted = np.isin(truth.data, pair), np.isin(said, pair)
@@ -109,7 +110,7 @@ def other_side(found: Path, label: Path, pair: tuple[int, int]) -> dict[str, int
 
 
 def sides(spec: DatasetSpec, workspace: Workspace, pair: tuple[str, str], steps: int) -> dict[str, Any]:
-    """What ``other_side`` says, by network, training and validation case; the shares of all, and their paired difference."""
+    """``other_side`` by network, training run and validation case; total fractions, and the paired difference of networks."""
     (one,), (two,) = (spec.labels.groups[name] for name in pair)
     labels = {case.id: case.label for case in spec.training if case.label}
     runs: dict[str, dict[str, dict[str, dict[str, int]]]] = {name: {} for name in NETWORKS}

@@ -1,11 +1,11 @@
-"""A study of 40 hippocampi, killed once by SIGKILL and continued, beside one that nobody disturbed.
+"""A study of 40 hippocampi, killed once by SIGKILL and continued, compared with an undisturbed one.
 
     PYTHONPATH=. python benchmarks/study_hippocampus.py DATA_SET --workspace DIR [--parts disturbed,undisturbed] [--out FILE]
 
-Two networks, each in three dimensions and in slices, cross-validated on five folds; then the decision, ensembles,
-post-processing, temperature and the final model: one command, which takes about 25 minutes on two cores. The other part takes
-as long again. Both go on where they were stopped; the minutes are those of all calls. At the end the final models and all
-decisions must be the same, or the exit status is 1.
+Two networks, each in 3D and in 2D, are cross-validated on five folds; then come the decision, ensembles, post-processing,
+temperature and the final model: one command, which takes about 25 minutes on two cores. The other part takes as long again.
+Both continue when interrupted; minutes are summed over all calls. At the end the final models and all decisions must be the
+same, otherwise the exit status is 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PARTS = ("disturbed", "undisturbed")
 
 
 def study(raw: Path, place: Path, options: argparse.Namespace, kill_after: float) -> dict[str, Any]:
-    """Run the command to its end, once killed after so many seconds (0: never); minutes, times killed, and the end."""
+    """Run the command to its end, and kill it once after ``kill_after`` seconds (0: never); minutes, kills, and results."""
     clock = place / "clock.json"
     known = json.loads(clock.read_text()) if clock.is_file() else {"seconds": 0.0, "killed": 0, "ended": False}
     words = ["study", str(raw), "--workspace", str(place), "--plans", "fullres_3d,slices_2d", "--networks", options.networks]
@@ -59,7 +59,7 @@ def study(raw: Path, place: Path, options: argparse.Namespace, kill_after: float
 
 
 def end_of(place: Path) -> dict[str, Any]:
-    """What a study came to: its final model by the digests of its weights, its decisions, and the mean Dice."""
+    """The results of a study: digests of the weights of its final model, decisions, and mean Dice."""
     (record,) = (json.loads(path.read_text()) for path in place.glob("studies/*/study/study.json"))
     (report,) = (json.loads(path.read_text()) for path in place.glob("studies/*/study/metrics.json"))
     model = json.loads((place / "models" / record["model"] / "model.json").read_text())

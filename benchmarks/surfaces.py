@@ -1,14 +1,14 @@
-"""Surfaces: how near they come to balls and ellipsoids, and how long 40 structures of a large scan take.
+"""Surfaces: their accuracy for balls and ellipsoids, and the time for 40 structures of a large scan.
 
     python benchmarks/surfaces.py [--shape 300 512 512] [--spacing 1.5 0.8 0.8] [--structures 40] [--workers 2]
 
-Accuracy: errors of volume and area against the formula, in percent, over 40 positions and turns of the grid: their mean, which
-is what the method does wrong, their spread, which is the luck of the grid, and the worst. Three origins of a surface: scores
-that are the distance to the surface over 1 mm; scores that are the logit of the share of each voxel that the body fills; and
-label maps, which know the sign alone. ``counted`` is the volume of the voxels themselves, which surfaces of label maps keep,
-and ``area_for_volume`` compares their area with that of the same body of just that volume: what the method errs without the
-luck of the count. Speed: structures of the sizes of organs, from a lung down to vessels, in one label map; seconds on the wall
-and of the processor, and the most memory that the process ever held.
+Accuracy: errors of volume and area against the formula, in percent, over 40 positions and rotations of the grid: their mean
+(the bias of the method), their standard deviation (the effect of the grid) and the largest. Surfaces are made from three
+inputs: scores equal to the distance from the surface in mm; scores equal to the logit of the fraction of each voxel inside the
+body; and label maps, which have only signs. ``counted`` is the volume of the voxels, which surfaces of label maps keep.
+``area_for_volume`` compares their area with that of the same body scaled to this volume: the error of the method without that
+of counting. Speed: structures with the sizes of organs, from a lung to vessels, in one label map; wall-clock and CPU seconds,
+and peak memory of the process.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from autoseg.reconstruct.measure import measure_structures
 from autoseg.reconstruct.surface import surfaces_from_labels, surfaces_from_scores
 
 SPACINGS = ((1.0, 1.0, 1.0), (3.0, 0.8, 0.8), (5.0, 0.8, 0.8))
-POSITIONS, FINE_MM = 40, 0.25  # of the grid; the step at which the share of a voxel is counted
+POSITIONS, FINE_MM = 40, 0.25  # of the grid; the step for counting the fraction of a voxel inside
 FORMS = ((20, 20, 20), (6, 6, 6), (20, 14, 10))
 
 
 def distances(half, spacing, rng):
-    """(first-order distance to an ellipsoid's surface, positive inside; share of each voxel inside; grid), placed at random."""
+    """(first-order distance to the surface of an ellipsoid, positive inside; fraction of each voxel inside; random grid)."""
     half = np.array(half, float)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     shape = [int(np.ceil(2 * (half.max() + 1) / s)) + 4 for s in spacing]
@@ -68,7 +68,7 @@ def truth(half):
 
 
 def accuracy(half, spacing):
-    """Mean, spread and worst error, in percent, of the counted voxels, and of volume and area by origin of the surface."""
+    """Mean, standard deviation and maximum of errors in percent: of counting voxels, and of volume and area by input."""
     volume, area = truth(half)
     rows = []
     for seed in range(POSITIONS):

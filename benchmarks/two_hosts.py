@@ -1,12 +1,12 @@
-"""Two hosts train as one: two network namespaces joined by a pair of virtual Ethernet devices, with a process in each.
+"""Two hosts train as one: a process in each of two network namespaces, joined by a pair of virtual Ethernet devices.
 
     sudo env PYTHONPATH=. python benchmarks/two_hosts.py [--out benchmarks/results/two_hosts.json]
 
-Needs Linux, root and `ip` (iproute2). Nothing of the two namespaces can reach anything but the other one; both go when it ends,
-however it ends. A fold of phantoms is trained by one process; then by two on the two hosts, which divide each batch; then once
-more, and the process on the second host is killed in the middle, so that torchrun starts both again. The losses of each check
-must agree to 1e-5, and those of the third training with those of the second to the bit. The transcript says so, and how long a
-step took.
+Needs Linux, root and `ip` (iproute2). The two namespaces can reach only each other; both are removed when the script ends,
+however it ends. A fold of phantoms is trained by one process; then by two on the two hosts, which divide each batch; then
+again, with the process on the second host killed halfway, so that torchrun restarts both. The losses of each validation must
+agree to 1e-5 between the first two, and exactly between the second and the third. The result has the differences, and the
+seconds of each run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def ip(*words: str, check: bool = True) -> None:
 
 @contextmanager
 def two_hosts() -> Iterator[None]:
-    """Two namespaces that see each other and nothing else."""
+    """Make two namespaces that can reach each other and nothing else."""
     (a, device_a, _), (b, device_b, _) = HOSTS
     try:
         for name in (a, b):
@@ -55,7 +55,7 @@ def two_hosts() -> Iterator[None]:
             ip("-n", name, "link", "set", "lo", "up")
         yield
     finally:
-        for name in (a, b):  # the devices go with them
+        for name in (a, b):  # removes the devices as well
             ip("netns", "delete", name, check=False)
 
 
@@ -71,7 +71,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def on_hosts(words: Sequence[str], restarts: int) -> list[subprocess.Popen[str]]:
-    """torchrun on each of the two hosts."""
+    """Start torchrun on each of the two hosts."""
     started = []
     for number, (name, device, address) in enumerate(HOSTS):
         call = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
@@ -84,7 +84,7 @@ def on_hosts(words: Sequence[str], restarts: int) -> list[subprocess.Popen[str]]
 
 
 def ended(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
-    """What the processes said."""
+    """Wait for the processes; returns their output, or exits with it if one failed."""
     said = []
     try:
         said = [process.communicate(timeout=600)[0] for process in processes]
@@ -102,7 +102,7 @@ def rows_of(workspace: Path) -> Rows:
 
 
 def kill_after(workspace: Path, checks: int) -> int:
-    """Kill the process of the second host once so many checks are written; the step that was last written."""
+    """Kill the process of the second host once ``checks`` validations are written; returns ``checks``."""
     end = time.monotonic() + 300
     while time.monotonic() < end:
         time.sleep(0.02)
@@ -125,7 +125,7 @@ def _rank_one(workspace: Path) -> int:
 
 
 def compared(rows: Rows, others: Rows) -> float:
-    """The largest difference of a loss."""
+    """The largest difference of a loss between two histories of equal length."""
     if len(rows) != len(others):
         raise SystemExit(f"{len(rows)} checks and {len(others)}")
     names = ("train_loss", "validation_loss")
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the namespaces are removed
     with tempfile.TemporaryDirectory() as name, two_hosts():
         found = measured(Path(name), options.steps)
     result = {"machine": about(), **found}

@@ -1,9 +1,9 @@
-"""How often a scan that was held out is called unlike the training scans, and how often one that is unlike is.
+"""How often a held-out scan is reported as unlike the training scans, and how often one that really is unlike.
 
     python benchmarks/unlike.py DATA_SET [DATA_SET ...]
 
-False alarms: ten times a part of the cases at random is what a model would have learned from, and each of the others is looked
-at. Found: scans that were changed on purpose, and those of the other data sets, looked at by all cases.
+False alarms: ten times, a random part of the cases is taken as training scans, and each of the others is compared with them.
+Detection: scans that were changed on purpose, and those of the other data sets, are compared with all cases.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from autoseg.plans import make_plans
 from autoseg.preprocess.facts import scan_facts
 from autoseg.workspace import Workspace, write_json
 
-REPEATS, FEW, CHANGED = 10, 10, 12  # times, cases of a small training, scans that are changed
+REPEATS, FEW, CHANGED = 10, 10, 12  # repeats, cases of a small training set, scans that are changed
 
 
 def changes(volume):
-    """(name, Volume) of a scan changed in one way each."""
+    """Yield (name of a change, changed Volume)."""
     data, grid = volume.data, volume.geometry
     order, _ = grid.canonical()
     for axis, name in enumerate("zyx"):
@@ -54,7 +54,7 @@ def is_told(volume, plan, known):
 
 
 def false_alarms(spec, scans, plan, part):
-    """(share of the held-out scans that are called unlike, how often in which quantity); the first ``part`` is learned from."""
+    """Fraction of held-out scans reported as unlike, and how often by which quantity; ``part``: number of training scans."""
     rng, found, looked = np.random.default_rng(0), Counter(), 0
     alarms = 0
     facts = {case.id: scan_facts(read_volume(case.images), plan) for case in spec.training}

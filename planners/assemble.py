@@ -15,7 +15,7 @@ from planners.spacing import Grid
 
 __all__ = ["make_plan"]
 
-PASSES = 100  # through the data's voxels in a training run: README.md, "Length of a training run"
+PASSES = 100  # over the data's voxels in a training run: README.md, "Length of a training run"
 LEAST_ITERATIONS, MOST_ITERATIONS = 10_000, 250_000  # the upper end is nnU-Net's 1000 epochs of 250
 
 

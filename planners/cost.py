@@ -2,8 +2,8 @@
 
 Every network is a list of layers, each with a cost. Elements are counted as nnU-Net 2.8 does: one map for each convolution, one
 for each upsampled map, and the input and output. Training really keeps two maps for each convolution, before and after its
-normalisation, which is twice the elements; any other map that it keeps counts as half. The presets' constants allow for
-that, and for heads of deep supervision, weights, optimiser and workspace. V_s and F_s are the voxels and features of
+normalisation, which is twice the elements counted; any other map that it keeps counts as half. The presets' constants allow
+for that, and for heads of deep supervision, weights, optimiser and workspace. V_s and F_s are the voxels and features of
 stage s, e_s and d_s its encoder and decoder blocks, C_in and C_out the input and output channels::
 
     unet           sum_s e_s F_s V_s                              + sum_{s<last} (d_s + 1) F_s V_s + (C_in + C_out) V_0

@@ -63,7 +63,7 @@ class Fingerprint:
     has_regions: bool = False
     has_ignore: bool = False
     source_digest: str = ""
-    label_values: int = field(default=0, metadata={**OPTIONAL, "since": 2, "counts": False})  # digests of plans stay
+    label_values: int = field(default=0, metadata={**OPTIONAL, "since": 2, "counts": False})  # keeps digests of plans
     annotated_in: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
 
     def __post_init__(self) -> None:

@@ -215,7 +215,7 @@ def _opposite_teeth(teeth: dict[str, int], axis: str) -> dict[str, list[str]]:
         return {}
     if all(map(_is_fdi, named)):
         opposite = {number: 10 * QUADRANTS[axis][number // 10] + number % 10 for number in named}
-    elif all(1 <= number <= 32 for number in named):  # from the upper right to the upper left, and back below
+    elif all(1 <= number <= 32 for number in named):  # upper right to upper left, then lower left to lower right
         opposite = {n: 33 - n if axis == "z" else 17 - n if n <= 16 else 49 - n for n in named}
     else:
         return {}

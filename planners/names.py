@@ -18,11 +18,11 @@ def fault_of_name(name: object) -> str:
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
-        return "no valid text"
+        return "text that is not valid Unicode"
     if not name.strip(" ."):
-        return "dots and blanks alone" if name else "nothing"
+        return "only dots and spaces" if name else "an empty name"
     if odd := re.search(r"[/\\\x00-\x1f\x7f]", name):
-        return "a separator of folders" if odd[0] in "/\\" else "a control character"
+        return "a path separator" if odd[0] in "/\\" else "a control character"
     if re.match(r"[A-Za-z]:", name):
-        return "the letter of a drive"
+        return "a drive letter"
     return f"{length} bytes, more than {LONGEST}" if length > LONGEST else ""

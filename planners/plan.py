@@ -16,7 +16,7 @@ from planners.records import added, schema_number
 __all__ = ["AttentionStage", "Budget", "ChannelNormalization", "CoarseLabels", "Decision", "NetworkSpec", "Plan", "Resampling"]
 
 SCHEMA = 3  # 2: fields for imported nnU-Net models; 3: cascades
-# for each entry: above any network ever trained, below one that no machine can hold
+# (field, least, most) of each entry; the most is beyond any real network, but still fits into memory
 LIMITS = (
     ("features", 1, 65536),
     ("strides", 1, 64),

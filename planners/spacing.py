@@ -17,7 +17,7 @@ __all__ = ["ANISOTROPY", "Grid", "choose_grid", "is_flat", "say"]
 
 ANISOTROPY = 3.0  # an axis this much coarser than the others counts as thick slices; nnU-Net
 THICK_PERCENTILE = 10  # of the spacings along it; nnU-Net
-GAP = 2.0  # neighbouring spacings this factor apart: two kinds of scans; a stage of pooling lies between them
+GAP = 2.0  # a gap of this factor between sorted spacings separates two kinds of scans; one stage of pooling
 GAP_SHARE = 0.2  # least fraction of the cases on the smaller side of the gap; fewer are outliers
 AXES = "zyx"
 
@@ -128,7 +128,7 @@ def _two_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _warn_of_outliers(cases: Sequence[str], spacings: np.ndarray) -> Iterator[Decision]:
-    """A warning that names the scans whose voxel size is far from the median, unless they are a kind of their own."""
+    """A warning that names the scans whose voxel size is far from the median, unless they form a second kind."""
     ratio = spacings / np.median(spacings, axis=0)
     ratio = np.maximum(ratio, 1 / ratio)
     ratio[:, [_two_groups(spacings[:, axis]) is not None for axis in range(3)]] = 1

@@ -198,7 +198,7 @@ def test_what_somebody_has_changed_or_put_there_stays(maps, capsys):
     assert run(maps, "--surfaces", "stl,ply") == 1
     said = capsys.readouterr().out
     assert "1 label map reconstructed" in said
-    assert "label_2.stl: was edited after it had been made" in said
+    assert "label_2.stl: was edited after autoseg wrote it" in said
     assert "label_2.ply: exists and was not made by this program" in said
     assert [path.read_bytes() for path in mine] == [b"mine"] * 2
     assert run(maps, "--surfaces", "stl,ply", "--fresh") == 0

@@ -24,15 +24,16 @@ __all__ = ["LADDER", "MOST_CASES", "calibrate", "can_spare"]
 
 logger = logging.getLogger(__name__)
 
+# in steps of similar cost: below a jump of 8, smaller ones cost far more windows than larger margins do
 LADDER = tuple(
     Doubt(margin, jump, halo)
     for margin, jump, halo in (
         (0.5, 8.0, 0.0),
-        (1.0, 6.0, 0.0),
+        (2.0, 8.0, 0.0),
+        (2.0, 7.0, 0.0),
+        (2.0, 6.0, 0.0),
         (2.0, 4.0, 0.0),
-        (2.0, 4.0, 0.0625),
         (2.0, 4.0, 0.125),
-        (4.0, 3.0, 0.125),
         (4.0, 3.0, 0.25),
         (8.0, 2.0, 0.25),
     )

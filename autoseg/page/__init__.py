@@ -1,8 +1,8 @@
-"""The HTML report: one file that shows a run, predictions or an evaluation, and opens from disk without a network.
+"""The HTML report: one file that shows a training run, a study, predictions or an evaluation, and opens from disk offline.
 
-``write_page`` takes what is to be shown as values (a ``Page``). All of it is readable without JavaScript, apart from the
-panel in three dimensions and the buttons of the review. Nothing of a scan's header gets into it: a case is the name of its
-files, and ``scrubbed`` takes folders out of sentences.
+``write_page`` renders a ``Page``, which holds everything to show as values. The report is readable without JavaScript, except
+for the 3D panel and the review buttons. Nothing of a scan's header gets into it: a case is identified by the name of its files,
+and ``scrubbed`` removes folders from messages.
 """
 
 from autoseg.page.page import MOST_PICTURED, Page, write_page

@@ -1,4 +1,4 @@
-"""The part about cases: each with its pictures and numbers, the worst first, and all of them in a table."""
+"""Cases section of the report: pictures and numbers of each case, worst first, and a table of all cases."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["case_article", "cell", "order_of_cases", "overview"]
 
 IN_CASES = ("dice", "nsd", "hd95_mm", "assd_mm", "reference_ml", "predicted_ml", "volume_error_ml")
 TITLES = {**COLUMNS, "reference_ml": "reference, mL", "predicted_ml": "predicted, mL"}
-FEW_COLUMNS = 6  # structures that get a column each in the list of cases, and beside each other in measurements
-MEASURED = {  # names of measurements that say little without a word more
-    "centroid_lps_mm": "centre, mm to the left, back, head",
-    "box_lower_lps_mm": "box from, mm to the left, back, head",
-    "box_upper_lps_mm": "box to, mm to the left, back, head",
+FEW_COLUMNS = 6  # at most so many structures get a column each in the table of cases, and in a table of measurements
+MEASURED = {  # measurements whose names need an explanation
+    "centroid_lps_mm": "centre in mm: left, posterior, superior",
+    "box_lower_lps_mm": "box from, in mm: left, posterior, superior",
+    "box_upper_lps_mm": "box to, in mm: left, posterior, superior",
     "entropy": "uncertainty inside, 0 to 1",
     "border_entropy": "uncertainty at the border, 0 to 1",
     "fold_agreement": "inter-fold Dice",
@@ -45,11 +45,14 @@ IN_BORDERS = {
     "overlap_mm3": "overlap, mm³",
 }
 NO_MASK = "no mask was found; --reference DIR and --predicted DIR name the folders"
-OPEN_BELOW = 13  # cases: a longer list is folded
+OPEN_BELOW = 13  # cases; a longer table is collapsed
 
 
 def order_of_cases(cases: Iterable[PageCase], report: Report | None) -> tuple[PageCase, ...]:
-    """Cases with the worst first: what failed, then by mean Dice, then what has none and is warned of; else by name."""
+    """Sort cases, worst first: failed cases, then by ascending mean Dice, then cases without Dice.
+
+    Of equal ones, cases with warnings come first, then the order is by name.
+    """
     failed = {failure.case for failure in report.failures} if report else set()
 
     def rank(case: PageCase) -> tuple[int, float, bool, str]:
@@ -70,13 +73,13 @@ def _mean_of(rows: Iterable[CaseMetrics], metric: str) -> float | None:
 
 
 def cell(value: float | None, metric: str) -> str:
-    """A value of a metric: three digits where it has no unit or is a small volume, five where it is small itself, else two."""
+    """Format a metric: five decimals for those in ``FINE``, three without a unit or below 10 mL, otherwise two."""
     fine = unit_of(metric) == "" or (unit_of(metric) == "mL" and abs(value or 0) < 10)
     return number(None if value is None else float(value), 5 if metric in FINE else 3 if fine else 2)
 
 
 def overview(cases: Sequence[PageCase], report: Report | None, addresses: Mapping[str, str]) -> Markup:
-    """All cases as a table, in their order; nothing without scores."""
+    """All cases as a table, in the given order; empty without scores."""
     if report is None or not report.rows:
         return Markup()
     structures = report.labels.structures
@@ -102,7 +105,7 @@ def _heading(case: str, address: str | None) -> Markup:
 
 
 def _scores(rows: Sequence[CaseMetrics], wide: bool) -> list[str]:
-    """Mean Dice, that of each structure or the lowest, mean NSD, and the largest distance."""
+    """Cells of a case: mean Dice, Dice of each structure or only the lowest, mean NSD, largest HD95."""
     mean = _mean_of(rows, "dice")
     share = 0 if mean is None else max(0.0, min(mean, 1.0))
     bar = Markup(f'<span class="share" style="--share:{share:.3f}">{cell(mean, "dice")}</span>')
@@ -131,14 +134,15 @@ def case_article(
     folders: Sequence[str] = (),
     calibration: CalibrationAbout | None = None,
 ) -> Markup:
-    """One case: pictures, numbers, measurements, and the buttons of the review.
+    """One case: pictures, metrics or volumes, measurements, and the review buttons.
 
     Args:
-        scene: Scene, or None where there is nothing to draw.
+        scene: Scene, or None if there is nothing to draw.
         address: '#id' of the article.
-        pictures: HTML of the planes.
-        fault: why there are none.
-        calibration: of the model; None where it is not known.
+        pictures: HTML of the slices.
+        fault: why there are no pictures.
+        folders: removed from messages.
+        calibration: of the model; None if it is unknown.
     """
     rows = _rows_of(report, case.id)
     dice = _mean_of(rows, "dice")
@@ -167,7 +171,7 @@ def _metrics(rows: Sequence[CaseMetrics], labels: LabelSchema) -> Table:
 
 
 def _volumes(scene: Scene, labels: LabelSchema) -> Table:
-    """Volumes by counting voxels: the least that can be said of a mask without a reference."""
+    """Volume of each structure by counting voxels, for a mask without a reference."""
     lines = []
     for i, (structure, count) in enumerate(zip(labels.structures, count_structures(scene.shown, labels), strict=True)):
         lines.append([swatch(i, structure), number(float(volume_ml(count, scene.geometry.spacing_mm)), 2)])
@@ -175,15 +179,17 @@ def _volumes(scene: Scene, labels: LabelSchema) -> Table:
 
 
 def _measurements(record: CaseRecord) -> list[Table]:
-    """Measurements of CASE.json, a row for each that some structure has, a column per structure, not too many beside each
-    other."""
+    """Measurements of CASE.json, one row each, ``FEW_COLUMNS`` structures per table; then the borders of neighbours.
+
+    Measurements that no structure has are left out.
+    """
     found = [entry for entry in record.measurements if "structure" in entry]
     tables = [_measured(found[i : i + FEW_COLUMNS]) for i in range(0, len(found), FEW_COLUMNS)]
     return [table for table in (*tables, *_borders(record)) if table.rows]
 
 
 def _borders(record: CaseRecord) -> list[Table]:
-    """How the surfaces of neighbours fit together, a row for each pair, the widest gap first."""
+    """Gap and overlap of the surfaces of neighbouring structures, one row per pair, the widest gap first."""
     lines = []
     gaps = [gap if isinstance(gap := one.get("gap_max_mm"), float) else 0.0 for one in record.borders]
     for _, one in sorted(zip(gaps, record.borders, strict=True), key=lambda pair: -pair[0]):
@@ -204,7 +210,7 @@ def _measured(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _named(measurement: str) -> str:
-    """In words, with the unit."""
+    """A measurement's name in words, with its unit."""
     if measurement in MEASURED:
         return MEASURED[measurement]
     unit = next((unit for unit in UNITS if measurement.endswith(unit)), "")

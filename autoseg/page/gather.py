@@ -1,4 +1,4 @@
-"""What stands in a folder of results as a Page: of a fold, of predictions or an evaluation, of reconstructions."""
+"""Build the Page of a folder of results: a fold, a study, predictions, an evaluation, or reconstructions."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ from planners.records import RecordError, from_json
 __all__ = ["page_of"]
 
 STUDY = "study.json"
-RECONSTRUCT = "autoseg reconstruct"  # what its records say that they were made by
+RECONSTRUCT = "autoseg reconstruct"  # ``made_by`` in its records
 
 
 def page_of(folder: Path, options: ReportOptions) -> Page:
     """The Page of a folder.
 
     Args:
-        folder: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, one with predictions or metrics or both, or what
-            ``reconstruct`` wrote.
-        options: where the page finds what it shows.
+        folder: ``runs/NAME/RUN/fold_N``, ``studies/NAME/STUDY``, a folder with predictions, metrics or both, or the output
+            of ``reconstruct``.
+        options: folders of scans, references and label maps.
 
     Raises:
-        AutosegError: the folder holds none of these, or what is in it cannot be read.
+        AutosegError: the folder is none of these, a study in it is not finished, or a file cannot be read.
     """
     fold = read_fold(folder)
     study = _if_there(StudyFindings, folder / STUDY)
@@ -96,9 +96,9 @@ def _of_run(folder: Path, fold: FoldRecord) -> Page:
 
 
 def _of_study(folder: Path, found: StudyFindings) -> Page:
-    """The Page of a study that has ended: what was compared and decided, and the cases as its model predicts them."""
+    """The Page of a finished study: its comparison, its decisions, and the cases as predicted by its model."""
     if not (folder / REPORT_FILE).is_file():
-        raise AutosegError(f"{folder}: this study is not finished. Give its command again, which continues it")
+        raise AutosegError(f"{folder}: this study is not finished. Give the same command again to continue it")
     report, dataset = read_report(folder / REPORT_FILE), folder.absolute().parent.name
     workspace = [folder, *folder.absolute().parents][:4][-1]
     about = workspace / "fingerprints" / dataset / "dataset.json"
@@ -122,12 +122,12 @@ def _of_study(folder: Path, found: StudyFindings) -> Page:
 
 
 def _if_there(cls: Any, path: Path) -> Any:
-    """The record in a file; None where there is no such file."""
+    """The record in a file; None if there is no such file."""
     return read_record(cls, path, strict=False) if path.is_file() else None
 
 
 def _cases_of_dataset(folder: str | None, names: Set[str]) -> dict[str, Case]:
-    """{name: Case} of the data set, {} where it has gone."""
+    """{name: Case} of the data set; {} if it can no longer be read."""
     try:
         return {case.id: case for case in read_dataset(Path(folder)).training if case.id in names} if folder else {}
     except AutosegError:
@@ -136,16 +136,16 @@ def _cases_of_dataset(folder: str | None, names: Set[str]) -> dict[str, Case]:
 
 @dataclass(frozen=True)
 class _Sources:
-    """Where the files of the cases are found; each folder is looked through once."""
+    """Finds the files of cases; each folder is listed only once."""
 
     options: ReportOptions
     maps: dict[Path, dict[str, Path]] = field(default_factory=dict)
     scans: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
 
     def map_of(self, case: str, folder: str | PathLike[str] | None, recorded: str = "") -> Path | None:
-        """The label map of a case in a folder, else at the path that an older version recorded; None where neither is a file.
+        """The label map of a case: in ``folder``, or else at the recorded path; None if neither exists.
 
-        A name alone, as is recorded today, says nothing of the folder.
+        Only older versions recorded paths. Current ones record a file name alone, which does not identify the folder.
         """
         if folder is not None and (found := self._maps_in(Path(folder)).get(case)):
             return found
@@ -159,7 +159,7 @@ class _Sources:
         return self.maps[folder]
 
     def images_of(self, case: str, labels: Path | None) -> Sequence[Any]:
-        """The scan's files, one per channel; () where they are not found."""
+        """The scan's files, one per channel; () if they are not found."""
         images = self.options.images
         if isinstance(images, Mapping):
             return tuple(images.get(case, ()))
@@ -174,7 +174,7 @@ class _Sources:
 
     @property
     def places(self) -> list[str | PathLike[str]]:
-        """The folders, those of the scans too, of which one may be a DicomSeries."""
+        """All input folders, including those of the scans; a scan may be a DicomSeries of several files."""
         known = [place for place in (self.options.reference, self.options.predicted) if place is not None]
         images = self.options.images
         if isinstance(images, Mapping):
@@ -183,8 +183,8 @@ class _Sources:
 
 
 def _scans_in(folder: Path) -> dict[str, list[Path]]:
-    """{case: its files} of the scans in a folder: ``CASE_0000.EXT`` and so on, else ``CASE.EXT``."""
-    found: dict[str, dict[tuple[str, bool], list[Path]]] = {}  # by ending, and whether a channel has a file of its own
+    """{case: its files} of the scans in a folder: ``CASE_0000.EXT`` and so on, or else ``CASE.EXT``."""
+    found: dict[str, dict[tuple[str, bool], list[Path]]] = {}  # by (ending, whether each channel has its own file)
     for path in folder.iterdir():
         if path.name.lower().endswith(tuple(FORMATS)):
             ending = ending_of(path)
@@ -195,14 +195,14 @@ def _scans_in(folder: Path) -> dict[str, list[Path]]:
 
 
 def _of_results(folder: Path, sources: _Sources) -> Page:
-    """The Page of a folder with predictions, metrics, or both; else of reconstructions."""
+    """The Page of a folder with predictions, metrics or both; without these, that of reconstructions."""
     scored = read_report(folder / REPORT_FILE) if (folder / REPORT_FILE).is_file() else None
     names = list(scored.files if scored and scored.files else _maps_of_others(folder))
     if not names:
         return _of_reconstructions(folder, sources)
     cases = [_result(name, folder, sources, scored.files.get(name) if scored else None) for name in names]
     record = read_cohort(folder)
-    model = Path(record.model.name).name  # which may be the path that was given
+    model = Path(record.model.name).name  # the record may hold the path that was given
     facts = (
         ("model", model),
         ("scored", str(len(scored.cases)) if scored else ""),
@@ -223,13 +223,13 @@ def _of_results(folder: Path, sources: _Sources) -> Page:
 
 
 def _calibration(folder: Path, record: CohortRecord) -> CalibrationAbout | None:
-    """That of a cross-validation, which measured what no model has, else what the model that predicted says."""
+    """Calibration measured by a cross-validation in ``folder``, or else that of the model that predicted; None if unknown."""
     measured = _if_there(Calibration, folder / CALIBRATION)
     if measured:
         return _about(measured, used=False)
     try:
         study = from_json(ModelAbout, record.model.about, strict=False).info.study
-    except RecordError:  # of an older version, or of none
+    except RecordError:  # of an older version, or without a model
         return None
     return study.calibration if study else None
 
@@ -239,7 +239,7 @@ def _about(found: Calibration, used: bool) -> CalibrationAbout:
 
 
 def _result(name: str, folder: Path, sources: _Sources, files: ScoredFiles | None) -> PageCase:
-    """A case that was scored, or only predicted."""
+    """The PageCase of a case that was scored or predicted."""
     options = sources.options
     truth = sources.map_of(name, options.reference, files.reference if files else "")
     guess = sources.map_of(name, options.predicted or folder, files.predicted if files else "")
@@ -247,19 +247,23 @@ def _result(name: str, folder: Path, sources: _Sources, files: ScoredFiles | Non
 
 
 def _maps_of_others(folder: Path) -> list[str]:
-    """Names of the label maps in a folder that ``reconstruct`` did not derive, as it does cubic ones."""
+    """Names of the label maps in a folder, without those that ``reconstruct`` derived (with cubic voxels)."""
     derived = {name for record in _reconstructions(folder).values() for name in record.outputs}
     return [name for name, path in label_maps(folder).items() if path.name not in derived]
 
 
 def _reconstructions(folder: Path) -> dict[str, CaseRecord]:
-    """{case: record} of what ``reconstruct`` wrote into a folder."""
+    """{case: record} of the finished reconstructions in a folder."""
     found = {path.stem: read_case(path) for path in sorted(folder.glob("[!.]*.json"))}
     return {name: record for name, record in found.items() if record and record.made_by == RECONSTRUCT and record.is_done}
 
 
 def _of_reconstructions(folder: Path, sources: _Sources) -> Page:
-    """The Page of what ``reconstruct`` wrote; the label maps are where they were, or in the folder ``predicted``."""
+    """The Page of the output of ``reconstruct``; its label maps are in ``options.predicted`` or at the recorded path.
+
+    Raises:
+        AutosegError: there are no finished reconstructions in the folder either.
+    """
     records = _reconstructions(folder)
     if not records:
         raise AutosegError(
@@ -282,7 +286,7 @@ def _of_reconstructions(folder: Path, sources: _Sources) -> Page:
 
 
 def _reconstructed(name: str, folder: Path, record: CaseRecord, sources: _Sources) -> PageCase:
-    """A label map and what was made of it, with a note where the map has gone or changed."""
+    """A label map and its reconstruction, with a note if the map is missing or has changed."""
     found = sources.map_of(name, sources.options.predicted, record.source)
     notes = []
     if found is None:
@@ -302,7 +306,7 @@ def _case(
     predicted: Path | None = None,
     home: Path | None = None,
 ) -> PageCase:
-    """A PageCase with what lies in ``home``, else beside its prediction."""
+    """A PageCase with the record and surfaces in ``home``, by default the folder of its prediction."""
     home = home or (predicted.parent if predicted else folder)
     surfaces = home / f"{name}_surfaces"
     return PageCase(
@@ -316,7 +320,7 @@ def _case(
 
 
 def _labels(record: CohortRecord, cases: Iterable[PageCase]) -> LabelSchema:
-    """The structures that the model was made for, else one for every value found."""
+    """The structures of the model; if they are not recorded, one for every label value found."""
     if record.labels:
         return record.labels
     maps = (read_label_volume(case.predicted).data for case in cases if case.predicted)
@@ -324,6 +328,6 @@ def _labels(record: CohortRecord, cases: Iterable[PageCase]) -> LabelSchema:
 
 
 def _folders(known: Iterable[str | PathLike[str]], scored: Report | None) -> tuple[str, ...]:
-    """Folders whose names may stand in messages, with those that they lie in."""
+    """Folders that messages may name, with all their parents."""
     files = scored.files.values() if scored else ()
     return folders_of([*known, *(Path(path).parent for one in files for path in (one.reference, one.predicted))])

@@ -1,4 +1,4 @@
-"""Small pieces of HTML, and numbers and sentences as people read them."""
+"""Fragments of HTML, and numbers formatted for people."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Table:
 
     Attributes:
         heads: titles of the columns.
-        rows: cells, texts or HTML; the first of each row is its heading.
-        numeric_from: the column from which on cells are set as numbers, to the right.
+        rows: cells, plain text or ``Markup``; the first of each row is its heading.
+        css: class of the element.
+        numeric_from: index of the first column that is aligned to the right, as numbers are.
     """
 
     heads: Sequence[str]
@@ -35,7 +36,10 @@ class Table:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number for people: integers whole, others with so many digits; a dash for None; anything else as it is."""
+    """Format a value: floats with ``digits`` decimals, yes or no for booleans, a dash for None, sequences value by value.
+
+    Thousands are separated by commas. Anything else is its ``str``.
+    """
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -48,13 +52,13 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def interval(low: str, high: str) -> Markup:
-    """The ends of an interval, as texts, to stand beside a mean."""
+    """An interval in brackets, to follow a mean; its ends are already formatted."""
     return Markup(f' <span class="interval">[{text(low)}, {text(high)}]</span>')
 
 
 def colour_of(index: int) -> str:
     """The colour of structure number ``index``, as #rrggbb."""
-    return _colours(1 << max(3, index.bit_length()))[index]  # of a few numbers: each choice takes its time
+    return _colours(1 << max(3, index.bit_length()))[index]  # few different sizes: each takes time
 
 
 @cache
@@ -63,5 +67,5 @@ def _colours(count: int) -> tuple[str, ...]:
 
 
 def swatch(index: int, name: str) -> Markup:
-    """The name of a structure with a spot of its colour."""
+    """The name of a structure, preceded by a swatch of its colour."""
     return Markup(f'<i class="swatch" style="background:{colour_of(index)}"></i>{text(name)}')

@@ -1,7 +1,7 @@
-"""The page as a whole: sections in their order, and the data of the panel at the end.
+"""The whole HTML report: its sections in order, then the data of the 3D panel.
 
-A page has a size that it keeps to, whatever the scans are. Pictures may take so much of it, each case an equal part, and get
-coarser where they need more; what they, the tables and the viewer leave is for the panel, which shows as many cases as fit.
+The size of the file is limited, whatever the scans are. Pictures get a fixed part of it, divided equally among the cases, and
+are made coarser if they need more. The 3D panel gets what pictures, tables and viewer leave, and shows as many cases as fit.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ from autoseg.records import CalibrationAbout
 __all__ = ["Page", "write_page"]
 
 MOST_PICTURED = 60  # cases with pictures, the worst ones
-MOST_CHARACTERS = 28_000_000  # of a page
+MOST_CHARACTERS = 28_000_000  # of the file
 PICTURES = 12_000_000  # of these, for pictures
 NOTHING = LabelSchema((), (), False, ())
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a page shows.
+    """What an HTML report shows.
 
     Attributes:
-        title: in a few words, without folders.
+        title: a few words, without folders.
         facts: (name, value) pairs for the top.
-        labels: what the label values mean; needed where there are cases.
+        labels: meaning of the label values; needed if there are cases.
         report: scores, or None.
         cases: in any order.
-        run: RunRecord of a training, or None.
-        study: what a study compared and decided, or None.
-        folders: paths that may occur in messages and must not get onto the page.
-        calibration: of the model that made the predictions; None where it is not known.
-        beside: names of files that lie beside the page, which it leads to.
+        run: of a fold, or None.
+        study: findings and comparison of a study, or None.
+        folders: paths that may occur in messages, and are removed from them.
+        calibration: of the model that made the predictions; None if it is unknown.
+        beside: names of files in the same folder, which the report links to.
     """
 
     title: str
@@ -74,12 +74,12 @@ class Page:
     beside: tuple[str, ...] = ()
 
 
-Addresses = Mapping[str, str]  # of the cases that are on the page: '#id'
+Addresses = Mapping[str, str]  # {case: '#id' of its article}, for cases with pictures
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its heading, the name that links lead to, and ``html(page, addresses)``, '' for what is not there."""
+    """A section: its heading, its id for links, and ``html(page, addresses)``, which is '' if there is nothing to show."""
 
     title: str
     id: str
@@ -88,7 +88,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Shown:
-    """A section as it stands on the page."""
+    """A rendered section."""
 
     title: str
     id: str
@@ -117,7 +117,7 @@ def _study(page: Page, addresses: Addresses) -> Markup:
     return study_section(page.study, page.labels, page.folders) if page.study else Markup()
 
 
-SECTIONS = (  # in their order; the cases come last, since they take the room that these leave
+SECTIONS = (  # in their order; the cases come last, since they get the space that these leave
     Section("Study", "study", _study),
     Section("Training", "training", _of_run(training_section)),
     Section("Plan and its reasons", "plan", _of_run(plan_section)),
@@ -131,13 +131,17 @@ SECTIONS = (  # in their order; the cases come last, since they take the room th
 def write_page(
     page: Page, path: Path, *, workers: int | None = None, on_done: Callable[[Outcome], object] | None = None
 ) -> tuple[str, ...]:
-    """Write a Page as one HTML file; it appears whole or not at all.
+    """Write a Page as one HTML file, completely or not at all.
 
     Args:
-        on_done: called with the Outcome of each pictured case.
+        workers: threads; see ``engines.map_cases``.
+        on_done: called with the Outcome of each case with pictures.
 
     Returns:
-        tuple of sentences about what could not be shown; () when all could.
+        tuple of sentences about what is left out or coarser; () if nothing is.
+
+    Raises:
+        FileError: the file cannot be written.
     """
     html, notes = _render(page, workers, on_done)
     with replacing(path) as draft:
@@ -180,7 +184,7 @@ def _render(page: Page, workers: int | None, on_done: Callable[[Outcome], object
 
 
 def _script_data(page: Page, pictured: Sequence[PageCase], panel: Panel) -> Markup:
-    """What the script of the page reads, as JSON that cannot end its element."""
+    """Data for the script of the report, as JSON that cannot close its ``<script>`` element."""
     colours = [[name, colour_of(number)] for number, name in enumerate(page.labels.structures)]
     data = {"title": page.title, "cases": [case.id for case in pictured], "panel": panel.entries, "structures": colours}
     return Markup(json.dumps(data).replace("<", "\\u003c"))
@@ -193,7 +197,7 @@ def _articles(
     workers: int | None,
     on_done: Callable[[Outcome], object] | None,
 ) -> tuple[Markup, int]:
-    """The articles of the cases, and how many of them have pictures that had to be coarser."""
+    """(articles of the cases, number of cases whose pictures were made coarser to save space)."""
     drawn = map_cases(
         lambda case: _draw(page, case, addresses[case.id], PICTURES / len(pictured)),
         pictured,
@@ -206,7 +210,7 @@ def _articles(
 
 
 def _draw(page: Page, case: PageCase, address: str, most: float) -> tuple[Markup, bool]:
-    """(the article of a case, whether its pictures, of at most ``most`` characters, had to be coarser for that)."""
+    """(article of a case, whether its pictures were made coarser to fit into ``most`` characters)."""
     scene, fault = try_scene(case)
     pictures, coarse = draw_planes(scene, page.labels, case.id, most) if scene else (Markup(), False)
     article = case_article(

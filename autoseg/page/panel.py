@@ -1,4 +1,4 @@
-"""The cases that the panel in three dimensions shows: the first ones, as many as there is room for on the page."""
+"""Cases of the 3D panel: the first ones, as many as fit into the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoseg.page.viewer import pack_case
 
 __all__ = ["Panel", "block", "fill_panel", "value_of"]
 
-FEWEST = 6  # cases that there is room for: one takes at most so small a part of it
+FEWEST = 6  # cases to make space for: each may take a sixth of it
 
 
 @dataclass
@@ -23,10 +23,10 @@ class Panel:
     """What the panel shows.
 
     Attributes:
-        entries: of each case for the script.
-        blocks: the data that these name, as HTML.
-        n_coarse: cases that had to be coarser to fit.
-        n_left_out: cases that no room was left for.
+        entries: one for each case, for the script.
+        blocks: the data that the entries refer to, as HTML.
+        n_coarse: cases that were made coarser to fit.
+        n_left_out: cases that did not fit.
     """
 
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -36,10 +36,10 @@ class Panel:
 
 
 def fill_panel(cases: Sequence[PageCase], labels: LabelSchema, most: float, workers: int | None = None) -> Panel:
-    """The Panel of the first of these PageCases that fit into ``most`` characters; those without a picture are passed over."""
+    """The Panel of the first cases that fit into ``most`` characters; cases that cannot be drawn are left out."""
     panel, share = Panel(), most / min(len(cases), FEWEST)
     numbered = list(enumerate(cases))
-    for start in range(0, len(cases), FEWEST):  # a few at a time, as of large scans no more will fit
+    for start in range(0, len(cases), FEWEST):  # a few at a time: of large scans, no more will fit
         few = numbered[start : start + FEWEST]
         for outcome in map_cases(lambda item: _pack(item[0], item[1], labels, share), few, workers=workers):
             entry, blocks, coarse = value_of(outcome)
@@ -54,7 +54,7 @@ def fill_panel(cases: Sequence[PageCase], labels: LabelSchema, most: float, work
 
 
 def _pack(number: int, case: PageCase, labels: LabelSchema, most: float) -> tuple[dict[str, Any] | None, list[Markup], bool]:
-    """(entry for the script or None without a picture, blocks of data, whether they had to be coarser)."""
+    """(entry for the script, None if the case cannot be drawn; blocks of data; whether they were made coarser)."""
     scene, _ = try_scene(case)
     if scene is None:
         return None, [], False
@@ -70,12 +70,12 @@ def _pack(number: int, case: PageCase, labels: LabelSchema, most: float) -> tupl
 
 
 def block(name: str, data: str) -> Markup:
-    """Data in base64 as an element that the browser does not look into."""
+    """Data in base64 as an element that the browser does not interpret."""
     return Markup(f'<script type="application/octet-stream" id="{name}">{data}</script>')
 
 
 def value_of(outcome: Outcome) -> Any:
-    """The value of an Outcome; its error is raised."""
+    """The value of an Outcome; raises its error if it has one."""
     if outcome.error is not None:
         raise outcome.error
     return outcome.value

@@ -1,8 +1,9 @@
-"""Three planes through a case, as radiologists look at them: the patient's right is on the left of the picture.
+"""Axial, coronal and sagittal slices of a case in radiological convention: the patient's right is on the left.
 
-A plane is an SVG in millimetres: the slice as PNG, contours as lines on top, so that they stay sharp and light. Each plane
-goes where prediction and reference differ most, or, without one of them, where most of the structures lies. Noise is hardly
-made smaller by PNG, and a ragged mask has long contours: where they need more room than they may take, both get coarser.
+A slice is an SVG in millimetres: the scan as PNG, with contours as vector lines on top, which stay sharp and take little space.
+The slice with most differences between prediction and reference is shown or, with one mask alone, the slice with most
+labelled voxels. PNG hardly compresses noise, and ragged masks have long contours. Both are made coarser if they need too much
+space.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ from autoseg.page.scene import Scene
 
 __all__ = ["draw_planes"]
 
-PLANES = (  # name, marks at the left, right, top and bottom; axis 0 to the head, 1 to the front, 2 to the right
+PLANES = (  # name; letters at the left, right, top and bottom. Array axes point to the head, the front and the right
     ("axial", "RLAP"),
     ("coronal", "RLSI"),
     ("sagittal", "APSI"),
 )
-LONGEST = 320  # pixels of a picture; finer scans are made smaller
-SHORTEST = 32  # that the longer side of a picture is ever made
-STEPS = (1, 2, 4, 8, 16)  # contours are of every so many voxels
+LONGEST = 320  # pixels of the longer side of a picture; larger slices are reduced
+SHORTEST = 32  # pixels; no longer side is reduced below this to save space
+STEPS = (1, 2, 4, 8, 16)  # contours are drawn from every n-th voxel, with the first n that fits
 SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 
 
 def draw_planes(scene: Scene, labels: LabelSchema, title: str, most: float = math.inf) -> tuple[Markup, bool]:
-    """The planes of a Scene; planes of one voxel's thickness, as of a 2D image, are left out.
+    """The slices of a Scene; those only one voxel wide or high, as of a 2D image, are left out.
 
     Args:
         labels: LabelSchema; structure number i has colour i, the reference is white.
-        title: what the case is called in descriptions of the pictures.
-        most: characters that the pictures may take together.
+        title: name of the case in descriptions of the pictures.
+        most: characters of all pictures together.
 
     Returns:
-        (HTML, whether something is coarser for the sake of ``most``).
+        (HTML, whether anything was made coarser to fit into ``most``).
     """
     shape = scene.geometry.shape
     shown = [axis for axis in range(3) if min(n for i, n in enumerate(shape) if i != axis) > 1]
@@ -90,7 +91,7 @@ def _kinds(scene: Scene) -> list[str]:
 
 
 def _image(grey: np.ndarray, width: float, height: float, most: float) -> tuple[str, bool]:
-    """The slice (rows, columns) uint8 as an SVG element of so many mm, and whether it was made smaller for ``most``."""
+    """(SVG element of a (rows, columns) uint8 slice, width and height in mm; whether it was reduced to fit into ``most``)."""
     whole, longest = Image.fromarray(np.ascontiguousarray(grey)), LONGEST
     while True:
         image = whole.copy()
@@ -106,7 +107,11 @@ def _image(grey: np.ndarray, width: float, height: float, most: float) -> tuple[
 
 
 def _contours(slices: Sequence[tuple[str, np.ndarray]], labels: LabelSchema, most: float) -> tuple[str, bool]:
-    """Contours of (css class, (rows, columns) label values) as SVG paths in pixels, and whether coarser for ``most``."""
+    """(SVG paths of the contours, in pixels; whether they were made coarser to fit into ``most`` characters).
+
+    Args:
+        slices: (CSS class, (rows, columns) label values) of each mask.
+    """
     for step in STEPS:
         paths = []
         for css, data in slices:

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: they scale, print, take the colours of the page, and say the numbers of each mark in its title."""
+"""Plots as inline SVG: they scale, print, use the colours of the report, and show the value of each mark as a tooltip."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from autoseg.page.markup import number, text
 __all__ = ["Curve", "Spread", "draw_distribution", "draw_lines"]
 
 WIDTH, LEFT, RIGHT = 470, 124, 14
-CURVES, HEIGHT = 390, 230  # of a plot of curves
-SIDE, TOP, BASE = 46, 12, 190  # where its frame begins, and ends at the bottom
+CURVES, HEIGHT = 390, 230  # width and height of a plot of curves
+SIDE, TOP, BASE = 46, 12, 190  # left, top and bottom of its frame
 ROW, AXIS = 46, 36
-MOST_DOTS = 3000  # in a plot; beyond that only boxes
-Scale = Callable[[float], float]  # a value to its place in the picture
-FAR = 6.0  # times the spread of the middle half: farther values stand at the edge, marked as such
+MOST_DOTS = 3000  # in a plot; of more values, only boxes are drawn
+Scale = Callable[[float], float]  # from a value to its coordinate in the picture
+FAR = 6.0  # interquartile ranges from the quartiles; values beyond are drawn at the edge, as triangles
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Spread:
 
     Attributes:
         dots: (case, value, address of the case) of each.
-        mean, low, high: with the ends of its 95 % interval; None where there are too few values.
+        mean, low, high: mean and its 95 % interval; None if there are too few values.
     """
 
     structure: str
@@ -44,7 +44,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over the steps; ``style`` is a class of the style sheet, or a colour as #rrggbb."""
+    """Values over the training steps, None where there is none; ``style`` is a CSS class or a colour as #rrggbb."""
 
     name: str
     style: str
@@ -54,15 +54,17 @@ class Curve:
 def draw_distribution(
     title: str, rows: Sequence[Spread], *, low: float | None = None, high: float | None = None, digits: int = 3
 ) -> Markup:
-    """Every case as a dot, the middle half as a box, the mean with its 95 % interval; one row per structure.
+    """Distribution over cases, one row per structure: a dot per case, a box for the middle half, the mean with its interval.
 
     Args:
         title: of the axis, with the unit.
         rows: one for each structure.
-        low, high: ends of the axis where they are known, such as 0 and 1.
+        low: the axis does not extend below it; None for no limit.
+        high: upper end of the axis; None to choose it from the values.
+        digits: decimals in tooltips.
 
     Returns:
-        SVG; '' without a value.
+        SVG; '' if there are no values.
     """
     n_values = sum(len(row.dots) for row in rows)
     if not n_values:
@@ -91,11 +93,13 @@ def draw_distribution(
 def draw_lines(
     title: str, steps: Sequence[int], curves: Sequence[Curve], *, low: float | None = None, high: float | None = None
 ) -> Markup:
-    """Curves over the steps of a training; '' without a value.
+    """Curves over the steps of a training run; '' if there are no values.
 
     Args:
-        steps: (n,) numbers.
+        title: of the figure.
+        steps: (n,) ascending step numbers.
         curves: each with n values.
+        low, high: ends of the axis; None to choose them from the values.
     """
     found = [value for curve in curves for value in curve.values if value is not None]
     if not found:
@@ -130,7 +134,7 @@ def draw_lines(
 
 
 def _line(places: Sequence[tuple[float, float]], stroke: str, title: str) -> str:
-    """A line through all places; a ring around the only one, of which no line is seen."""
+    """A line through all points; a circle if there is only one."""
     if len(places) == 1:
         ((x, y),) = places
         return f'<circle {stroke} cx="{x:.1f}" cy="{y:.1f}" r="3">{title}</circle>'
@@ -142,7 +146,7 @@ def _stroke(style: str) -> str:
 
 
 def _inked(colour: str) -> str:
-    """A colour of a structure with some ink, so that it stands out on the paper too."""
+    """A structure's colour mixed with the text colour, so that it contrasts with the background."""
     return f"color-mix(in srgb, {colour} 72%, var(--ink))"
 
 
@@ -153,7 +157,7 @@ def _legend(curve: Curve) -> str:
 
 
 def _ends(values: list[float], low: float | None, high: float | None) -> tuple[float, float]:
-    """The range that one structure needs on the axis, its far values aside."""
+    """(lower, upper) end of the axis that one structure needs, without its far values (see ``FAR``)."""
     if len(values) >= 4:
         q1, _, q3 = statistics.quantiles(values, n=4, method="inclusive")
         reach = FAR * max(q3 - q1, 1e-3 * max(abs(q1), abs(q3)))
@@ -163,7 +167,7 @@ def _ends(values: list[float], low: float | None, high: float | None) -> tuple[f
 
 
 def _ticks(first: float, last: float) -> list[float]:
-    """Two to seven round numbers that enclose two numbers."""
+    """Two to seven round numbers, evenly spaced, that enclose ``first`` and ``last``."""
     if last - first < 1e-6:
         first, last = first - 0.1 * abs(first), last + (0.0 if first else 1.0)
     power = 10 ** math.floor(math.log10((last - first) / 4))
@@ -197,7 +201,7 @@ def _box(values: Sequence[float], x: Scale, y: float) -> str:
 
 def _dot(k: int, dot: tuple[str, float, str], x: Scale, y: float, ends: tuple[float, float], digits: int) -> str:
     (case, value, address), (first, last) = dot, ends
-    y += 16 * ((k * 0.618034) % 1 - 0.5)  # the same scatter for the same case, whatever its value
+    y += 16 * ((k * 0.618034) % 1 - 0.5)  # scattered by position in the list, so the same whatever the value
     beyond = value < first or value > last
     if beyond:
         side = 5 if value > last else -5
@@ -225,5 +229,5 @@ def _short(name: str, most: int = 18) -> str:
 
 
 def _svg(height: int, label: str, body: str, css: str = "distribution", width: int = WIDTH) -> Markup:
-    role = "group" if "<a " in body else "img"  # within an image nobody who listens would find the links
+    role = "group" if "<a " in body else "img"  # screen readers find no links in an image
     return Markup(f'<svg class="{css}" viewBox="0 0 {width} {height}" role="{role}" aria-label="{text(label)}">{body}</svg>')

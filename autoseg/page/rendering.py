@@ -1,8 +1,8 @@
-"""The templates of the page, in ``templates/``.
+"""The templates of the HTML report, in ``templates/``.
 
-Whatever is put into a template is escaped unless it is a piece of HTML that was made here, so that no name in a data set can
-become markup. In a template a line break beside a tag or a brace stands for nothing, and one within a sentence for a blank: so
-templates are laid out to be read, and the page stays small. ``WHOLE`` names those whose lines are kept.
+Every value put into a template is escaped unless it is HTML made here (``Markup``), so no name in a data set can become markup.
+In a template, a line break next to a tag or brace is removed, and one within text becomes a space. So templates are readable
+and the report stays small. Templates in ``WHOLE`` keep their line breaks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BESIDE_TAGS, _WITHIN_TEXT = re.compile(r"(?<=[>}])\s*\n\s*|\s*\n\s*(?=[<{])"), 
 
 
 def text(value: Any) -> Markup:
-    """Any value as text of an element or of an attribute in quotation marks; HTML that was made here stays as it is."""
+    """Escape a value for the text of an element or for a quoted attribute; ``Markup`` is returned as it is."""
     return value if isinstance(value, Markup) else Markup(html.escape(str(value), quote=True))
 
 
@@ -45,11 +45,11 @@ def _environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A template with these values."""
+    """Render a template with these values."""
     return Markup(_environment().get_template(template).render(values))
 
 
 @cache
 def static(name: str) -> Markup:
-    """A file of the page that goes into it as it is, such as its style."""
+    """A file that is included as it is, such as ``style.css``."""
     return Markup((files("autoseg.page") / name).read_text("utf-8"))

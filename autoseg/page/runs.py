@@ -1,4 +1,4 @@
-"""The part about a training: curves, the plan with its reasons, the recipe, the data set, and how well it restores images."""
+"""Sections about a training run: curves, the plan with its reasons, the recipe, the data set, and image restoration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from planners.plan import Decision
 __all__ = ["RunRecord", "data_section", "plan_section", "recipe_section", "restoration_section", "training_section"]
 
 AXES = ("towards the head (z)", "towards the front (y)", "towards the right (x)")
-INTENSITIES = {  # of a channel: title of its column
+INTENSITIES = {  # field of a channel's statistics: column title
     "mean": "mean",
     "std": "standard deviation",
     "percentile_00_5": "0.5 %",
@@ -30,9 +30,9 @@ INTENSITIES = {  # of a channel: title of its column
     "minimum": "lowest",
     "maximum": "highest",
 }
-RESTORED = ("ssim", "bar_ssim", "ssim_gain", "mse", "bar_mse", "skill")  # the columns that there is room for
+RESTORED = ("ssim", "bar_ssim", "ssim_gain", "mse", "bar_mse", "skill")  # the columns that fit
 MOST_FINDINGS = 40
-FEW_FINDINGS = 8  # shown at once; more are folded
+FEW_FINDINGS = 8  # a longer list is collapsed
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class RunRecord:
 
     Attributes:
         fold: what was trained, where and with what.
-        history: its checks.
-        fingerprint, findings: of the data set; None and () where they are not found.
-        restoration: None where the network does not restore images.
+        history: its validations.
+        fingerprint, findings: of the data set; None and () if they are not found.
+        restoration: scores of image restoration; None if there are none.
     """
 
     fold: FoldRecord
@@ -54,7 +54,7 @@ class RunRecord:
 
 
 def training_section(record: RunRecord) -> Markup:
-    """What was trained, and its curves."""
+    """Facts and curves of the training run."""
     fold, task, last = record.fold, record.fold.task, record.history[-1] if record.history else None
     facts = (
         ("data set", task.plan.dataset),
@@ -77,7 +77,7 @@ def _duration(seconds: float) -> str:
 
 
 def _curves(history: Sequence[Validation]) -> dict[str, Markup]:
-    """The plots of the training section."""
+    """{name in the template: plot} of the training section."""
     steps = [check.step for check in history]
     losses = [
         Curve("training", "first", [check.train_loss for check in history]),
@@ -94,7 +94,7 @@ def _curves(history: Sequence[Validation]) -> dict[str, Markup]:
 
 
 def plan_section(record: RunRecord) -> Markup:
-    """The plan, and the reason of each of its decisions and of those that settled the training."""
+    """The plan, and the reason for each decision of the planner and of the training run."""
     plan = record.fold.task.plan
     told = {decision.what for decision in plan.decisions}
     settled = [decision for decision in record.fold.decisions if decision.what not in told]
@@ -127,7 +127,7 @@ def _by_axis(values: Iterable[float], digits: str = "g") -> str:
 
 
 def recipe_section(record: RunRecord) -> Markup:
-    """Every setting, in two columns."""
+    """Every setting of the recipe, in two tables."""
     task, names = record.fold.task, setting_names()  # files keep the names of earlier versions
     shown = [[names.get(name, name).replace("_", " "), _value(value)] for name, value in task.recipe.items()]
     shown.append(["requested length", ", ".join(f"{value:g} {name}" for name, value in task.length.items() if value)])
@@ -144,7 +144,7 @@ def _value(value: Any) -> str:
 
 
 def data_section(fingerprint: Fingerprint, findings: Sequence[Finding], folders: Sequence[str]) -> Markup:
-    """The data set in numbers, and what was found when it was checked."""
+    """The data set in numbers, and the findings of its verification."""
     spacings, shapes = zip(*fingerprint.spacings_mm, strict=True), zip(*fingerprint.shapes, strict=True)
     sizes = [[side, _spread(mm), _spread(n)] for side, mm, n in zip(AXES, spacings, shapes, strict=True)]
     channels = [
@@ -182,7 +182,7 @@ def _finding(finding: Finding, folders: Sequence[str]) -> list[str]:
 
 
 def restoration_section(result: RestorationResult, folders: Sequence[str]) -> Markup:
-    """A row for each way to degrade."""
+    """Scores of image restoration, one row per kind of degradation."""
     columns = sorted((c for c in RESTORED_COLUMNS if c.metric in RESTORED), key=lambda column: RESTORED.index(column.metric))
     rows: list[list[str]] = []
     for kind, found in result.summary.items():

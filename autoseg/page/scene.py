@@ -1,4 +1,4 @@
-"""What is looked at of one case: scan and masks in the patient's orientation, cut to the part that matters."""
+"""What is shown of a case: scan and masks in canonical orientation, cropped to the structures and a margin."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from autoseg.records import CaseRecord
 
 __all__ = ["PageCase", "Scene", "read_scene", "try_scene"]
 
-MARGIN_MM = 20.0  # of surroundings, to see where in the body a structure lies
+MARGIN_MM = 20.0  # at least, to show where in the body a structure lies
 
 
 @dataclass(frozen=True)
 class PageCase:
-    """A case of the page and its files, each of which may be missing.
+    """A case of the report and its files, each of which may be missing.
 
     Attributes:
+        id: name of the case.
         images: one file per channel; the first is shown.
-        record: what CASE.json says.
+        record: content of CASE.json.
         surfaces: folder with a mesh per structure.
-        called: what ``predicted`` is, in a word: also the labels of another tool may be shown.
+        called: name for ``predicted``, which may also be a label map of another tool.
     """
 
     id: str
@@ -43,14 +44,14 @@ class PageCase:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Part of a scan, axes to the head, the front and the right.
+    """Part of a scan; the array axes point to the head, the front and the right.
 
     Attributes:
-        scan: (Z, Y, X) uint8, 0 to 255 between two percentiles, or None.
-        reference, predicted: (Z, Y, X) label values, or None; at least one is there.
-        geometry: of this part.
+        scan: (Z, Y, X) uint8, 0 to 255 between the percentiles 0.5 and 99.5, or None.
+        reference, predicted: (Z, Y, X) label values, or None; at least one is given.
+        geometry: grid of this part.
         notes: sentences about what could not be shown.
-        called: what ``predicted`` is, in a word.
+        called: name for ``predicted``.
     """
 
     scan: np.ndarray | None
@@ -62,31 +63,31 @@ class Scene:
 
     @cached_property
     def difference(self) -> np.ndarray:
-        """(Z, Y, X) bool: where the two masks differ; where the only one is, if there is one."""
+        """(Z, Y, X) bool: where the two masks differ or, with one mask alone, where it is not 0."""
         if self.reference is None or self.predicted is None:
             return np.asarray(self.shown != 0)
         return np.asarray(self.reference != self.predicted)
 
     @property
     def shown(self) -> np.ndarray:
-        """The prediction, the reference where there is none."""
+        """The prediction, or the reference if there is none."""
         data = self.reference if self.predicted is None else self.predicted
         assert data is not None, "a scene has a mask"
         return data
 
     @cached_property
     def slices(self) -> tuple[int, ...]:
-        """Index along each axis of the slice with most ``difference``; the middle one of equals."""
+        """(z, y, x) index of the slice with most ``difference`` along each axis; of equal ones, the middle one."""
         counts = [self.difference.sum(axis=tuple(i for i in range(3) if i != axis)) for axis in range(3)]
         fullest = [np.flatnonzero(count == count.max()) for count in counts]
         return tuple(int(best[len(best) // 2]) for best in fullest)
 
 
 def read_scene(case: PageCase) -> Scene | None:
-    """The Scene of a PageCase, or None without a mask. A scan or reference on another grid is left out, with a note.
+    """The Scene of a PageCase, or None if it has no mask. A scan or reference on another grid is left out, with a note.
 
     Raises:
-        AutosegError: a file that cannot be read.
+        AutosegError: a file cannot be read.
     """
     main = case.predicted or case.reference
     if main is None:
@@ -118,7 +119,7 @@ def read_scene(case: PageCase) -> Scene | None:
 
 
 def try_scene(case: PageCase) -> tuple[Scene | None, str]:
-    """(Scene of a PageCase or None, why it could not be read)."""
+    """(Scene, ''), (None, reason) if a file cannot be read, or (None, '') if the case has no mask."""
     try:
         return read_scene(case), ""
     except AutosegError as found:
@@ -126,7 +127,7 @@ def try_scene(case: PageCase) -> tuple[Scene | None, str]:
 
 
 def _box(masks: np.ndarray, geometry: Geometry) -> tuple[Sequence[int], Sequence[int]]:
-    """(lower, upper) of the masks (n, Z, Y, X), with a margin and within the image; the whole of it without a mask."""
+    """(lower, upper) of the masks (n, Z, Y, X) with a margin, within the image; the whole image if no voxel is labelled."""
     lower, upper = nonzero_box(masks)
     box = []
     for a, b, n, spacing in zip(lower, upper, geometry.shape, geometry.spacing_mm, strict=True):
@@ -136,7 +137,7 @@ def _box(masks: np.ndarray, geometry: Geometry) -> tuple[Sequence[int], Sequence
 
 
 def _grey(data: np.ndarray) -> np.ndarray:
-    """(Z, Y, X) as uint8, between the percentiles 0.5 and 99.5 of the finite voxels."""
+    """(Z, Y, X) as uint8, 0 to 255 between the percentiles 0.5 and 99.5; voxels that are not finite count as 0."""
     data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = np.percentile(data[:: max(1, data.shape[0] // 64)], (0.5, 99.5))
     return np.asarray(np.clip((data - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.uint8))

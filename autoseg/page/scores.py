@@ -1,4 +1,4 @@
-"""The part about scores: means, distributions, what is undefined, and what could not be scored."""
+"""Scores section of the report: means, distributions, undefined values, and cases that could not be scored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autoseg.page.rendering import render
 
 __all__ = ["scores_section"]
 
-PLOTTED: dict[str, tuple[float | None, float | None]] = {  # metric: ends of its axis, where they are known
+PLOTTED: dict[str, tuple[float | None, float | None]] = {  # metric: (lower limit, upper end) of its axis, if any
     "dice": (None, 1.0),
     "nsd": (None, 1.0),
     "hd95_mm": (0.0, None),
@@ -25,11 +25,11 @@ PLOTTED: dict[str, tuple[float | None, float | None]] = {  # metric: ends of its
 
 
 def scores_section(report: Report, addresses: Mapping[str, str], folders: Sequence[str]) -> Markup:
-    """Means, distributions, what is undefined and what failed.
+    """Means, distributions, undefined values and failures.
 
     Args:
-        addresses: {case: '#id'} of the cases that are on the page.
-        folders: that must not get onto it.
+        addresses: {case: '#id'} of the cases with pictures.
+        folders: removed from messages.
     """
     masks = mask_columns(report)
     return render(
@@ -56,7 +56,7 @@ def _tolerance(report: Report) -> str:
 
 
 def _means(report: Report, columns: Mapping[str, str]) -> Table:
-    """The mean of each metric ({name: title}) for each structure, with its interval."""
+    """Mean of each metric for each structure, with its interval; ``columns`` is {metric: title}."""
     rows: list[list[str]] = []
     for i, structure in enumerate(report.labels.structures):
         found = [report.summary(structure, metric) for metric in columns]
@@ -67,7 +67,7 @@ def _means(report: Report, columns: Mapping[str, str]) -> Table:
 
 
 def _lesions(report: Report) -> Table | None:
-    """The lesions of structures that have any by their nature."""
+    """Lesion-wise metrics, one row per structure scored lesion by lesion; None without such metrics."""
     if not LESION_COLUMNS.keys() <= report.foreground_mean.keys():
         return None
     numbers = {name: i for i, name in enumerate(report.labels.structures)}
@@ -79,7 +79,7 @@ def _lesions(report: Report) -> Table | None:
 
 
 def _groups(report: Report) -> Table | None:
-    """The means of each group; None where there are no groups."""
+    """The means of each group of cases; None if there are no groups."""
     rows: list[list[str]] = []
     for name, group in report.by_group.items():
         for i, structure in enumerate(report.labels.structures):
@@ -100,7 +100,7 @@ def _mean_cell(summary: Summary) -> Markup:
 
 
 def _plot(report: Report, metric: str, addresses: Mapping[str, str]) -> Markup:
-    """Every value of a metric; '' where it is defined in no case."""
+    """Distribution of a metric; '' if it is undefined in every case."""
     low, high = PLOTTED[metric]
     rows = []
     for structure in report.labels.structures:

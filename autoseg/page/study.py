@@ -1,4 +1,4 @@
-"""The part about a study: what was compared, what was decided and why, and what each decision did to the cross-validation."""
+"""Study section of the report: what was compared, what was decided and why, and the effect of each decision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GFLOP = Scale("GFLOP per patch", 1e-9)
 
 @dataclass(frozen=True)
 class StudyShown:
-    """What a study found, and its comparison; None where that is not there."""
+    """Findings of a study, and its comparison, or None if that is missing."""
 
     found: StudyFindings
     comparison: ComparisonRecord | None
@@ -33,8 +33,8 @@ def study_section(shown: StudyShown, labels: LabelSchema, folders: Sequence[str]
     """The comparison with its paired statistics, the decisions, ensembles, post-processing and calibration.
 
     Args:
-        labels: of the structures, for their colours.
-        folders: that must not get onto the page.
+        labels: structures, in the order of their colours.
+        folders: removed from messages.
     """
     found, comparison = shown.found, shown.comparison
     colours = {name: swatch(i, name) for i, name in enumerate(labels.structures)}
@@ -63,7 +63,7 @@ def study_section(shown: StudyShown, labels: LabelSchema, folders: Sequence[str]
 
 
 def _configurations(comparison: ComparisonRecord, found: StudyFindings) -> Table:
-    """Mean of each metric with its interval, and the operations of a patch."""
+    """One row per configuration: mean of each metric with its interval, and floating-point operations per patch."""
     rows: list[list[str]] = []
     for one in comparison.networks:
         mark = Markup(' <span class="of">in the model</span>') if one.name == found.chosen else Markup()
@@ -80,7 +80,7 @@ def _mean(scale: Scale, found: Interval | None) -> Markup | str:
 
 
 def _differences(comparison: ComparisonRecord) -> Table:
-    """The first minus each other one, with intervals and p values."""
+    """The first configuration minus each other one, with intervals and p values."""
     metrics = [metric for metric in SEGMENTATION if comparison.differences.get(metric)]
     others = [one.name for one in comparison.networks[1:]]
     rows = [[name, *(_difference(SCALES[m], comparison.differences[m].get(name)) for m in metrics)] for name in others]

@@ -1,4 +1,4 @@
-"""The box "How sure is this?" of a case: what speaks against trusting its prediction, and what does not."""
+"""The box "How sure is this?" of a case: what is known for and against trusting its prediction."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["sure_box"]
 
 
 def sure_box(record: CaseRecord, labels: LabelSchema, calibration: CalibrationAbout | None = None) -> Markup:
-    """What is known of how far a prediction can be trusted; '' where nothing is.
+    """Differences from the training scans, inter-fold Dice and calibration of a prediction; '' if nothing is known.
 
     Args:
-        calibration: of the model that made the prediction; None where it is not known.
+        calibration: of the model that made the prediction; None if it is unknown.
     """
     agreement, errors = record.agreement, calibration.errors if calibration else {}
     if record.unlike is None and not agreement and not errors:
@@ -40,7 +40,7 @@ def sure_box(record: CaseRecord, labels: LabelSchema, calibration: CalibrationAb
 
 
 def _points(errors: Iterable[float]) -> str:
-    """Their mean in percentage points, as text."""
+    """The mean of calibration errors, formatted in percentage points."""
     return number(100 * _mean(errors), 1)
 
 

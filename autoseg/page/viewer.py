@@ -1,7 +1,7 @@
-"""The panel in three dimensions: a viewer that is already installed, and volumes and surfaces small enough for a page.
+"""The 3D panel: an installed viewer, and volumes and surfaces small enough for the HTML report.
 
-The viewer is NiiVue as the Python package ``ipyniivue`` brings it, read when a page is made. Without that package there is
-no panel. Everything is compressed and in base64, decoded when somebody opens the panel, so that the page opens at once.
+The viewer is NiiVue, read from the Python package ``ipyniivue`` when the report is written. Without that package there is no
+panel. The data are compressed and in base64, and decoded only when the panel is opened, so the report opens at once.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = ["find_viewer", "pack_case", "pack_scene", "pack_surfaces", "packed"]
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 160  # voxels along an axis; finer scans are thinned out
-MOST_FACES, MOST_OF_CASE = 20_000, 200_000  # of a surface, and of all of a case together; more are decimated
-FINENESS = (1.0, 0.7, 0.5, 0.35, 0.25)  # of these limits, tried in turn where a case must take less room
+LONGEST = 160  # voxels along an axis; larger volumes are subsampled
+MOST_FACES, MOST_OF_CASE = 20_000, 200_000  # triangles of a surface, and of a case's surfaces together; more are decimated
+FINENESS = (1.0, 0.7, 0.5, 0.35, 0.25)  # factors on these limits, tried in turn until a case fits
 
 
 def find_viewer() -> bytes | None:
-    """The viewer's JavaScript module, or None where it is not installed."""
+    """The viewer's JavaScript module, or None if it is not installed."""
     spec = importlib.util.find_spec("ipyniivue")
     path = Path(spec.origin).parent / "static" / "widget.js" if spec and spec.origin else None
     return path.read_bytes() if path and path.is_file() else None
 
 
 def packed(data: bytes, compress: bool = True) -> str:
-    """Bytes as text for a page: base64, of the gzip where asked for."""
+    """Bytes as text: base64, of the gzip unless ``compress`` is False."""
     return base64.b64encode(gzip.compress(data, 9, mtime=0) if compress else data).decode()
 
 
@@ -58,10 +58,10 @@ Surface = tuple[str, str, str]  # structure, colour as '#rrggbb', mesh in base64
 def pack_case(
     scene: Scene, folder: Path | None, labels: LabelSchema, most: float
 ) -> tuple[dict[str, str], list[Surface], bool]:
-    """``pack_scene`` and ``pack_surfaces``, as fine as ``most`` characters allow, a quarter of it at least.
+    """``pack_scene`` and ``pack_surfaces``, as fine as ``most`` characters allow.
 
     Returns:
-        (volumes, surfaces, whether they are coarser for the sake of ``most``).
+        (volumes, surfaces, whether they were made coarser). At the lowest ``FINENESS`` they may exceed ``most``.
     """
     for fineness in FINENESS:
         volumes, surfaces = pack_scene(scene, labels, fineness), pack_surfaces(folder, labels, fineness)
@@ -71,7 +71,10 @@ def pack_case(
 
 
 def pack_scene(scene: Scene, labels: LabelSchema, fineness: float = 1.0) -> dict[str, str]:
-    """{'scan', 'prediction' (as ``scene.called``), 'reference': NIfTI in base64}, what there is; structure i is i + 1."""
+    """{name: NIfTI in base64} of 'scan', ``scene.called`` and 'reference', as far as they exist.
+
+    In masks, structure i has the value i + 1.
+    """
     steps = [-(-n // int(LONGEST * fineness)) for n in scene.geometry.shape]
     affine = scene.geometry.affine
     affine[:3, :3] *= steps
@@ -91,7 +94,7 @@ def pack_scene(scene: Scene, labels: LabelSchema, fineness: float = 1.0) -> dict
 
 
 def _numbered(values: np.ndarray, labels: LabelSchema) -> np.ndarray:
-    """Label values to structure numbers from 1; of regions that overlap the later one, as they are painted."""
+    """Label values to structure numbers from 1, else 0; where regions overlap, the later one, as when they are painted."""
     number_of = {value: number for number, group in enumerate(labels.values, 1) for value in group}
     found, place = np.unique(values, return_inverse=True)
     numbers = np.array([number_of.get(value, 0) for value in found.tolist()], np.uint16)
@@ -99,20 +102,21 @@ def _numbered(values: np.ndarray, labels: LabelSchema) -> np.ndarray:
 
 
 def pack_surfaces(folder: Path | None, labels: LabelSchema, fineness: float = 1.0) -> list[Surface]:
-    """[(structure, '#rrggbb', mesh in base64)] of the meshes in a folder; [] where trimesh is not installed.
+    """[(structure, '#rrggbb', MZ3 mesh in base64, RAS)] of the meshes in a folder.
 
-    ``surfaces.json`` in it names the structures and says in which coordinates the files are, LPS where it does not. Of
-    several files of one structure one is read; ``scene.glb`` where there are no others.
+    Empty without trimesh, or if a file cannot be read (a warning says so). ``surfaces.json`` names the structures and the
+    coordinate system of the files, by default LPS. If a structure has several files, one is read; ``scene.glb`` is read if
+    there are no others.
     """
     if folder is None or importlib.util.find_spec("trimesh") is None:
         return []
     try:
         about, meshes = read_surface_manifest(folder), _meshes(folder)
-    except AutosegError as fault:  # a page with scans and scores is worth more than none
+    except AutosegError as fault:  # a report without surfaces is better than none
         logger.warning("surfaces are not shown: %s", fault)
         return []
     names = {Path(file).stem: entry.structure for entry in about.structures for file in entry.files}
-    turn = np.array([1, 1, 1] if about.coordinates.upper() == "RAS" else [-1, -1, 1], np.float32)  # the winding stays
+    turn = np.array([1, 1, 1] if about.coordinates.upper() == "RAS" else [-1, -1, 1], np.float32)  # a rotation: winding stays
     numbers = {name: number for number, name in enumerate(labels.structures)}
     found = []
     most = int(fineness**2 * min(MOST_FACES, MOST_OF_CASE // max(1, len(meshes))))
@@ -127,7 +131,7 @@ def pack_surfaces(folder: Path | None, labels: LabelSchema, fineness: float = 1.
 
 
 def _meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
-    """{file name without ending: trimesh.Trimesh}, as the files have them."""
+    """{file name without ending: trimesh.Trimesh}, in the coordinates of the files."""
     import trimesh  # slow to import, needed where surfaces exist
 
     endings = [ending for ending in reversed(SURFACE_FORMATS.names()) if ending != "glb"]  # of several files the last is read
@@ -139,7 +143,7 @@ def _meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
                 shapes[stem] = SURFACE_FORMATS[path.suffix[1:]].read(path, "")
         meshes = {stem: trimesh.Trimesh(*shape, process=False) for stem, shape in shapes.items()}
         for mesh in meshes.values():
-            mesh.merge_vertices()  # STL has three for each triangle
+            mesh.merge_vertices()  # STL has three vertices for each triangle
         return meshes
     scene = folder / "scene.glb"
     with blamed_on(scene.name, "surfaces"):
@@ -148,9 +152,10 @@ def _meshes(folder: Path) -> dict[str, trimesh.Trimesh]:
 
 
 def as_mz3(vertices: np.ndarray, faces: np.ndarray) -> bytes:
-    """A mesh in Surf Ice's MZ3: header, (n, 3) int32 corners of faces, (m, 3) float32 positions; little-endian.
+    """A mesh in the MZ3 format of Surf Ice, little-endian.
 
-    The format: magic 0x5A4D, 16 bits of what follows (1 faces, 2 vertices), their numbers and the bytes to skip.
+    Header: magic 0x5A4D, 16 bits for the parts that follow (1 faces, 2 vertices), numbers of faces and vertices, bytes to
+    skip. Then (n, 3) int32 vertex indices of the faces and (m, 3) float32 vertex positions.
     """
     header = struct.pack("<HHIII", 0x5A4D, 3, len(faces), len(vertices), 0)
     return header + faces.astype("<i4").tobytes() + vertices.astype("<f4").tobytes()

@@ -1,9 +1,9 @@
-"""Prepared cases on disk: compressed in blocks, so that a patch is read without the rest.
+"""Prepared cases on disk, compressed in blocks, so that a patch is read without the rest.
 
-One folder per case: ``image.b2nd`` and ``codes.b2nd`` (blosc2), ``sites.npy``, and ``case.json``, which is written last and
-holds the digest of everything the case was made from, the sums of the other files (``checked``), and a digest of its own.
-A folder without it, or made from something else, is made anew; that is all there is to resuming, skipping and noticing a
-changed plan.
+One folder per case: ``image.b2nd`` and ``codes.b2nd`` (blosc2), ``sites.npy``, and ``case.json``, which is written last. It
+holds a digest of everything that the case was made from, the checksums of the other files (``checked``), and a digest of its
+own. A folder without it, or made from something else, is prepared again. Nothing else is needed to resume, to skip finished
+cases and to notice a changed plan.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ __all__ = [
     "store_case",
 ]
 
-VERSION = 1  # of what preparing means: raise it when the same inputs give other arrays
+VERSION = 1  # of the preparation: raise it when the same inputs give other arrays
 OURS = {"image.b2nd", "codes.b2nd", "sites.npy", "case.json"}
-MOST_COMPRESSED = 8  # times smaller than in memory; more only where nearly all of an image is one value
-BLOCK, CHUNK = 32, 128  # voxels; 32^3 float32 is 128 KiB, which fits a core's cache
+MOST_COMPRESSED = 8  # times smaller than in memory; more only if nearly all of an image has one value
+BLOCK, CHUNK = 32, 128  # voxels along an axis; 32^3 float32 is 128 KiB, which fits a core's cache
 
 
 def _kept_open() -> int:
-    """Cases of which both arrays stay open, at most: half of the files that this process may have open."""
+    """How many cases may keep both arrays open: at most 1024, and at most half of the files that this process may open."""
     try:
         from resource import RLIMIT_NOFILE, getrlimit
     except ImportError:  # Windows
@@ -72,15 +72,15 @@ KEPT_OPEN = _kept_open()
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """``case.json``.
+    """Content of ``case.json``.
 
     Attributes:
         case: identifier.
         geometry: grid of the prepared voxels.
-        codes, sites: codes that ``sites.npy`` lists voxels of, and how many of each, one after the other.
+        codes, sites: the codes in ``sites.npy``, and the number of voxels listed for each, in the same order.
         made_from: ``preparation_digest``.
-        files: sums of the other files; empty in cases of a version that wrote none, which are not checked.
-        unlabelled: numbers of the structures that nobody annotated in the case.
+        files: checksums of the other files; empty in cases of an older version, which are not checked.
+        unlabelled: numbers of the structures that were not annotated in the case.
     """
 
     case: str
@@ -97,12 +97,12 @@ class CaseRecord:
 
 @dataclass(frozen=True)
 class StoredCase:
-    """A prepared case whose voxels stay on disk until they are asked for.
+    """A prepared case whose voxels are read from disk on access.
 
     ``image`` (C, z, y, x) and ``codes`` (z, y, x) are ``CheckedArray``: slicing one reads the blocks it touches. ``locations``
-    maps a code to its (N, 3) voxels. Only the ``KEPT_OPEN`` cases used last keep their files open, however many there are.
-    What is damaged raises ``Damage``, an AutosegError, when it is read. ``coarse`` (z, y, x) are the codes of a coarse stage,
-    where there is one (``coarse.with_coarse``).
+    maps a code to (N, 3) indices of its voxels, as from ``find_locations``. Only the ``KEPT_OPEN`` cases used last keep their
+    files open, however many there are. Reading damaged data raises ``Damage``, an AutosegError. ``coarse`` (z, y, x) are the
+    codes of a coarse stage, or None (``coarse.with_coarse``).
     """
 
     case: str
@@ -130,7 +130,7 @@ class StoredCase:
 
 @dataclass(frozen=True, eq=False)
 class LoadedCase:
-    """The same with its voxels in memory: ``image`` and ``codes`` are numpy arrays."""
+    """As ``StoredCase``, with its voxels in memory: ``image`` and ``codes`` are numpy arrays."""
 
     case: str
     geometry: Geometry
@@ -146,7 +146,7 @@ class LoadedCase:
 
 
 def loaded(cases: Sequence[StoredCase], most_bytes: int) -> Sequence[StoredCase] | list[LoadedCase]:
-    """The cases with their voxels in memory, where those need at most ``most_bytes`` together; else as they are."""
+    """The cases with their voxels in memory, if all together need at most ``most_bytes``; otherwise as they are."""
     if sum(array.nbytes for case in cases for array in (case.image, case.codes)) > most_bytes:
         return cases
     return [
@@ -164,7 +164,7 @@ def loaded(cases: Sequence[StoredCase], most_bytes: int) -> Sequence[StoredCase]
 
 
 def preparation_digest(file_digests: Any, labels: Any, plan: Plan, unlabelled: Sequence[int] = ()) -> str:
-    """Sixteen hexadecimal digits of all that a prepared case depends on: files, labels, parts of the plan, VERSION."""
+    """Digest, 16 hexadecimal digits, of all that a prepared case depends on: files, labels, parts of the plan, VERSION."""
     parts: tuple[object, ...] = (plan.axis_order, plan.spacing_mm, plan.normalization, plan.resampling, plan.patch_size[0] == 1)
     if plan.orientation != "canonical":
         parts = (*parts, plan.orientation)
@@ -174,7 +174,7 @@ def preparation_digest(file_digests: Any, labels: Any, plan: Plan, unlabelled: S
 
 
 def entry_of(folder: Path) -> Entry | None:
-    """What the ledger is told of the case in ``folder``; None where there is none, or its record is damaged."""
+    """The ledger's Entry of the case in ``folder``; None if there is none, or its record is damaged."""
     try:
         return Entry("autoseg plan_and_preprocess", _record(Path(folder)).made_from, DONE, {})
     except AutosegError:
@@ -182,7 +182,7 @@ def entry_of(folder: Path) -> Entry | None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every byte of a stored case is what was written; of a case without sums, whether all of it can be read."""
+    """Whether every byte of a stored case is as it was written; without checksums, whether all of it can be read."""
     folder = Path(folder)
     try:
         for sums in _record(folder).files:
@@ -196,10 +196,11 @@ def is_whole(folder: Path) -> bool:
 
 
 def store_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
-    """Write a ``PreparedCase``; a case that was in ``folder`` is replaced, ``case.json`` comes last.
+    """Write a ``PreparedCase``, ``case.json`` last; a case that was in ``folder`` is replaced.
 
     Raises:
-        AutosegError: the folder holds something else, which stays as it is.
+        AutosegError: the folder holds something else, which is kept.
+        FileError: the disk is full.
     """
     folder = Path(folder)
     _make_room(folder)
@@ -207,7 +208,7 @@ def store_case(folder: Path, prepared: PreparedCase, made_from: str) -> None:
         with told_when_full(folder, prepared.image.nbytes // MOST_COMPRESSED):
             _write_case(folder, prepared, made_from)
     except BaseException:
-        remove_folder(folder, owner=folder.parent)  # it would only take room
+        remove_folder(folder, owner=folder.parent)  # an unfinished case only takes space
         raise
 
 
@@ -237,7 +238,7 @@ def open_case(folder: Path) -> StoredCase:
     """Open a stored case.
 
     Raises:
-        AutosegError: ``case.json`` is missing or damaged. A damaged array raises it when it is used; says to prepare again.
+        Damage: an AutosegError; ``case.json`` is missing or damaged. A damaged array raises it when it is read.
     """
     record = _record(Path(folder))
     return StoredCase(case=record.case, folder=Path(folder), geometry=record.geometry, unlabelled=record.unlabelled)
@@ -251,7 +252,7 @@ def _record(folder: Path) -> CaseRecord:
 
 
 def _stamped(path: Path) -> tuple[Path, tuple[int, int, int]]:
-    """The path, and what tells a file from one that took its place."""
+    """The path, and what changes if the file is replaced: (inode, bytes, time of modification in ns)."""
     try:
         about = path.stat()
     except OSError as fault:
@@ -260,7 +261,7 @@ def _stamped(path: Path) -> tuple[Path, tuple[int, int, int]]:
 
 
 def _make_room(folder: Path) -> None:
-    """An empty folder: only files of a prepared case are taken away."""
+    """Make the folder and empty it; AutosegError: it holds anything but files of a prepared case."""
     entries = list(folder.iterdir()) if folder.is_dir() else []
     for entry in entries:
         if entry.name not in OURS and not entry.name.startswith(".writing-"):
@@ -283,12 +284,12 @@ def _open_locations(path: Path, stamp: tuple[int, int, int]) -> dict[int, np.nda
     try:
         pieces = np.split(np.load(io.BytesIO(content), allow_pickle=False), np.cumsum(record.sites)[:-1])
         return dict(zip(record.codes, pieces, strict=True)) if record.codes else {}
-    except (OSError, EOFError, ValueError) as fault:  # of a version that wrote no sums
+    except (OSError, EOFError, ValueError) as fault:  # from a version that wrote no checksums
         raise Damage(path.parent, f"{path.name}: {fault}") from fault
 
 
 def compressed(array: np.ndarray) -> blosc2.NDArray:
-    """An array (..., z, y, x) in blocks that are read one by one."""
+    """Compress an array (..., z, y, x) in blocks that can be read one by one."""
     lead = (1,) * (array.ndim - 3)
     return blosc2.asarray(
         np.ascontiguousarray(array),

@@ -1,10 +1,10 @@
-"""How well the surfaces of neighbouring structures fit together: the gap and the overlap along their common border.
+"""Gap and overlap between the surfaces of neighbouring structures, along their common border.
 
-Two structures *touch* where a voxel of one has a face in common with a voxel of the other. A triangle of a surface lies at
-the border to the structure beyond the nearest face of its voxels. There the middles of the triangles of one surface are
-measured against the plane of the nearest triangle of the other: a distance above zero is a gap, below zero an overlap. That is
-right to second order, as surfaces are smooth and their triangles no larger than faces of voxels. Volumes are the means of
-these distances times the area of the border. Both directions count alike.
+Two structures *touch* if a voxel of one shares a face with a voxel of the other. A triangle of a surface belongs to the border
+with the label on the other side of the nearest outer voxel face. There, the distance from the centroid of a triangle to the
+plane of the nearest triangle of the other surface is measured: positive is a gap, negative an overlap. This is accurate to
+second order, since the surfaces are smooth and their triangles no larger than voxel faces. A volume is the mean of these
+distances times the area of the border. Both directions count equally.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = ["Border", "borders_as_json", "measure_borders"]
 
 T = TypeVar("T")
 
-LOOKS = -0.5  # cosine of the angle between the normals of two surfaces that look at each other, at most
-SAME_MM = 1e-9  # less is rounding
+LOOKS = -0.5  # surfaces face each other if the cosine of the angle between their normals is below this
+SAME_MM = 1e-9  # smaller distances are rounding errors
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Border:
     """The common border of two structures of a case.
 
     Attributes:
-        first, second: their names.
-        faces: faces that voxels of both have in common.
-        gap_mean_mm, gap_p95_mm, gap_max_mm: how far the two surfaces are apart along the border: mean, 95th percentile and
-            maximum over its area. Where they overlap, how deep.
-        gap_mm3: volume between them that belongs to neither.
+        first, second: names of the structures.
+        faces: number of voxel faces that they share.
+        gap_mean_mm, gap_p95_mm, gap_max_mm: distance between the two surfaces along the border: mean and 95th percentile,
+            weighted by area, and maximum. An overlap counts with its depth.
+        gap_mm3: volume between the surfaces.
         overlap_mm3: volume that both enclose.
     """
 
@@ -64,14 +64,14 @@ def measure_borders(
     """The Border of each pair of structures that touch.
 
     Args:
-        labels: LabelVolume that the surfaces are of.
-        groups: {structure: label values that belong to it}. Structures with values in common, as regions have, are no
+        labels: LabelVolume that the surfaces were made from.
+        groups: {structure: label values that belong to it}. Structures that share values, as regions do, are not
             neighbours.
-        meshes: the surface of each, None for one without.
+        meshes: the surface of each structure in the same order, None for one without.
         workers: threads.
 
     Returns:
-        tuple of Border, in the order of ``groups``.
+        tuple of Border, in the order of ``groups``. Distances and volumes are 0 if no triangles face each other.
     """
     names, values = list(groups), [sorted({int(value) for value in those}) for those in groups.values()]
     boxes = label_boxes(labels.data, dict(enumerate(values)))
@@ -111,7 +111,7 @@ def borders_as_json(borders: Iterable[Border]) -> list[dict[str, Any]]:
 
 
 def _touching(data: np.ndarray) -> dict[tuple[int, int], int]:
-    """{(value, larger value): how many faces two values other than 0 have in common}."""
+    """{(value, larger value): number of voxel faces that these two values share}, without 0."""
     found = []
     for axis in range(3):
         lines = np.moveaxis(data, axis, 0)
@@ -143,11 +143,11 @@ class _Outline:
     """The triangles of a surface.
 
     Attributes:
-        points: (F, 3) their middles in mm.
+        points: (F, 3) centroids in mm.
         normals: (F, 3) of length 1, outward.
-        areas: (F,) mm2.
-        beyond: (F,) the label value beyond the nearest face of the voxels.
-        tree: of the points.
+        areas: (F,) mm².
+        beyond: (F,) label value on the other side of the nearest outer voxel face.
+        tree: k-d tree of the points.
     """
 
     points: np.ndarray
@@ -169,7 +169,7 @@ class _Outline:
 
 
 def _faces(labels: LabelVolume, values: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """(middles (N, 3) in mm of the outer faces of voxels with some values, the label value beyond each; 0 beyond the map)."""
+    """Outer faces of the voxels with some values: (centres (N, 3) in mm, label value on the other side, 0 outside the map)."""
     lower = [a - 1 for a in box[0]]
     inner = tuple(slice(max(0, a - 1), b + 1) for a, b in zip(*box, strict=True))
     margins = [(int(a == 0), int(b == n)) for a, b, n in zip(*box, labels.data.shape, strict=True)]
@@ -190,11 +190,15 @@ def _faces(labels: LabelVolume, values: Sequence[int], box: Box) -> tuple[np.nda
 def _apart(
     one: _Outline, other: _Outline, values: Sequence[int], others: Sequence[int], away_mm: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """(mm from triangles of one surface at the border to the other surface, below 0 within it, their areas, all area there).
+    """Distances from the triangles of one surface to another surface, along their border.
 
-    A triangle counts where no other one is nearer to the triangle that is nearest to it, which lies at the border too: what is
-    beyond the end of the border would be measured against that end. Where most triangles are the same in both, the border is
-    these. The area is of all that look at the other surface, be they ``away_mm`` off.
+    A triangle counts if it and a triangle of the other surface are nearest to each other and both are at the border: triangles
+    past the end of the border are not measured against that end. If most of these triangles are the same in both surfaces, only
+    those count. The border's area includes every triangle that faces the other surface and is off its nearest triangle by at
+    most ``away_mm`` sideways.
+
+    Returns:
+        (distances in mm, negative inside the other surface; areas of these triangles; area of the border, both in mm²).
     """
     at = np.flatnonzero(np.isin(one.beyond, others))
     far, nearest = other.tree.query(one.points[at])
@@ -211,7 +215,7 @@ def _apart(
 
 
 def _border(first: str, second: str, faces: int, found: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> Border:
-    """The Border of two surfaces, from what each says of the other."""
+    """The Border of two structures, from ``_apart`` in both directions."""
     apart, weights = (np.concatenate([part[i] for part in found]) for i in (0, 1))
     if not len(apart):
         return Border(first, second, faces, 0.0, 0.0, 0.0, 0.0, 0.0)

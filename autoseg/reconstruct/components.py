@@ -1,7 +1,7 @@
-"""Pieces of a mask that do not belong, and holes in it: rules that a model brings along, applied to its final labels.
+"""Post-processing rules that a model stores: remove spurious pieces of its final labels, and fill holes.
 
-A *piece* is a set of voxels that touch by a face, an edge or a corner; a *hole* is background that no path by faces leads out
-of. A rule is a value: it is stored in the model, and says itself in words.
+A *piece* is a connected component; voxels are connected over faces, edges and corners. A *hole* is background that no path
+over faces leads out of. A rule is a value: it is stored in the model, and ``str`` describes it in words.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from autoseg.imaging.crop import NOWHERE, Box, crop, hull, value_boxes
 
 __all__ = ["DropSmall", "FillHoles", "KeepLargest", "LabelRule", "apply_rules", "pieces_of", "where_rules_act"]
 
-OPTIONAL = {"optional": True}  # metadata of a field that a file leaves out while it has its default
+OPTIONAL = {"optional": True}  # metadata of a field that is left out of files if it has its default
 
 
 @dataclass(frozen=True)
 class KeepLargest:
-    """Of the voxels that have one of these label ``values`` only the largest piece stays; the rest ``becomes`` background.
+    """Keep the largest piece of the voxels with one of these label ``values``; the other pieces get the value ``becomes``.
 
-    Of pieces that are equally large all stay. With regions the rest of one within another becomes the value around it.
+    If several pieces are largest, all of them stay. ``becomes`` is 0, or the value of the surrounding region.
     """
 
     values: tuple[int, ...]
@@ -37,14 +37,14 @@ class KeepLargest:
         return f"only the largest piece of {_labels(self.values)}"
 
     def changes(self, labels: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, int]:
-        """((Z, Y, X) bool, voxels that change; the value that they get)."""
+        """((Z, Y, X) bool, the voxels that change; their new value)."""
         pieces, sizes = pieces_of(np.isin(labels, self.values))
         return _of_pieces(pieces, sizes < sizes.max(initial=0)), self.becomes
 
 
 @dataclass(frozen=True)
 class DropSmall:
-    """Pieces of the voxels that have one of these label ``values`` vanish where they are smaller than ``smallest_ml``."""
+    """Remove pieces below ``smallest_ml`` of the voxels with one of these label ``values``: they get the value ``becomes``."""
 
     values: tuple[int, ...]
     smallest_ml: float
@@ -61,12 +61,12 @@ class DropSmall:
     def changes(self, labels: np.ndarray, voxel_ml: float) -> tuple[np.ndarray, int]:
         """As ``KeepLargest.changes``."""
         pieces, sizes = pieces_of(np.isin(labels, self.values))
-        return _of_pieces(pieces, sizes * voxel_ml < self.smallest_ml * (1 - 1e-9)), self.becomes  # equal ones stay
+        return _of_pieces(pieces, sizes * voxel_ml < self.smallest_ml * (1 - 1e-9)), self.becomes  # equal volumes stay
 
 
 @dataclass(frozen=True)
 class FillHoles:
-    """Background that the voxels with one of the label values ``filled`` enclose gets the first of these values.
+    """Fill holes in the mask of the label values ``filled``: their background gets the first of these values.
 
     In an image of one slice, holes are those of the slice.
     """
@@ -93,18 +93,18 @@ def _labels(values: Sequence[int]) -> str:
     return f"label{'s' * (len(values) > 1)} {', '.join(map(str, values))}"
 
 
-LabelRule: TypeAlias = DropSmall | FillHoles | KeepLargest  # a file tells them apart by the names of their fields
+LabelRule: TypeAlias = DropSmall | FillHoles | KeepLargest  # distinguished in files by the names of their fields
 
 
 def apply_rules(labels: np.ndarray, rules: Sequence[LabelRule], voxel_ml: float) -> np.ndarray:
-    """Labels after all rules, one after the other.
+    """Apply all rules, one after the other.
 
     Args:
-        labels: (Z, Y, X) integers, untouched.
+        labels: (Z, Y, X) integers, not changed.
         voxel_ml: volume of a voxel.
 
     Returns:
-        An array of the same shape and type; ``labels`` itself where no rule changes anything.
+        Array of the same shape and type; ``labels`` itself if no rule changes anything.
     """
     result, boxes = labels, value_boxes(labels) if rules else {}
     for rule in rules:
@@ -124,7 +124,7 @@ def where_rules_act(rules: Sequence[LabelRule], boxes: Mapping[int, Box]) -> Box
         boxes: of the label values, as from ``value_boxes``, or larger ones.
 
     Returns:
-        A box with a voxel to spare around the values that the rules are about, so that it is one slice thick only where the
+        A box around the label values that the rules name, with a margin of one voxel, so that it is one slice thick only if the
         image is; it may end beyond the image. Empty if none of the values occurs.
     """
     values = [value for rule in rules for value in (rule.filled if isinstance(rule, FillHoles) else rule.values)]
@@ -133,13 +133,13 @@ def where_rules_act(rules: Sequence[LabelRule], boxes: Mapping[int, Box]) -> Box
 
 
 def pieces_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pieces of a (Z, Y, X) bool mask: (numbers from 1 on, 0 outside; voxels of each piece)."""
+    """Pieces of a (Z, Y, X) bool mask: (number of each voxel's piece, from 1, and 0 outside; voxels in each piece)."""
     pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
     return pieces, np.bincount(pieces.ravel(), minlength=count + 1)[1:]
 
 
 def _of_pieces(pieces: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Mask of the pieces of which ``which`` is True."""
+    """Mask of the pieces for which ``which`` is True."""
     found: np.ndarray = np.concatenate([[False], which])[pieces]
     return found
 

@@ -1,4 +1,4 @@
-"""How sure a model is of each structure: the entropy of its answer, and how far its folds agree."""
+"""How certain a model is of each structure: the entropy of its probabilities, and the agreement of its folds."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -10,22 +10,24 @@ from autoseg.reconstruct.lazy_logits import Logits, slabs_along_z
 
 __all__ = ["agreement", "entropies", "votes_of"]
 
-_CHUNK = 1 << 22  # probabilities that are in memory at a time
-_NEAR = 2  # voxels around structures where the entropy is looked at
+_CHUNK = 1 << 22  # probabilities in memory at a time
+_NEAR = 2  # voxels around structures in which the entropy is computed
 
 
 def entropies(
     logits: Logits, *, has_regions: bool = False, temperatures: Sequence[float] = ()
 ) -> list[tuple[float | None, float | None]]:
-    """How unsure the network is of each structure.
+    """Mean entropy of the network's probabilities, for each structure.
 
     Args:
         logits: (K, z, y, x), an array or LazyLogits; without regions head 0 is background.
-        temperatures: what logits are divided by first: one, or one for each region.
+        has_regions: heads are regions (sigmoid), not classes (softmax).
+        temperatures: divisors of the logits: one, or one for each region; () for none.
 
     Returns:
-        list with (mean in the structure, mean within a voxel of its border) for each structure, in [0, 1]: the entropy of the
-        probabilities over the largest it can be. (None, None) for a structure that is nowhere.
+        list with (mean inside the structure, mean within a voxel of its border) for each structure, as fractions of the
+        largest possible entropy, in [0, 1]. (None, None) for a structure without voxels; None for the border if it fills
+        the image.
     """
     if has_regions:
         each = temperatures or (1.0,) * len(logits)
@@ -38,13 +40,14 @@ def entropies(
 
 
 def votes_of(logits: Logits, *, has_regions: bool = False) -> np.ndarray:
-    """What one fold says of every voxel, in little memory, for ``agreement``.
+    """The decision of one fold at every voxel, stored compactly, for ``agreement``.
 
     Args:
         logits: (K, z, y, x) of the fold alone; without regions head 0 is background.
 
     Returns:
-        (z, y, x): the winning head; of regions (ceil(K / 8), z, y, x) uint8, a bit for each that the voxel belongs to.
+        (z, y, x) int16: the winning head. With regions (ceil(K / 8), z, y, x) uint8: one bit for each region, set where the
+        voxel belongs to it.
     """
     if not has_regions:
         return _winners(logits)
@@ -55,14 +58,15 @@ def votes_of(logits: Logits, *, has_regions: bool = False) -> np.ndarray:
 
 
 def agreement(votes: Sequence[np.ndarray], n_structures: int, *, has_regions: bool = False) -> list[float | None]:
-    """How far folds agree on each structure: the mean of the Dice of every two of them.
+    """Inter-fold Dice of each structure: the mean Dice over all pairs of folds.
 
     Args:
-        votes: of each fold, two or more, as ``votes_of`` gives them.
+        votes: of two or more folds, as from ``votes_of``.
+        n_structures: regions, or classes without background.
 
     Returns:
-        list with a number in [0, 1] for each structure; 0 where no two folds share a voxel of it, None where no fold has any.
-        Two folds that have none do not count.
+        list with a number in [0, 1] for each structure; 0 if no two folds share a voxel of it, None if no fold has any.
+        Pairs in which neither fold has any do not count.
     """
 
     def counts(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -82,7 +86,7 @@ def agreement(votes: Sequence[np.ndarray], n_structures: int, *, has_regions: bo
 
 
 def _winners(logits: Logits) -> np.ndarray:
-    """(z, y, x) int16: the head with the largest logit, the lowest of equal ones."""
+    """(z, y, x) int16: the head with the largest logit; of equal ones, the lowest."""
     codes = np.zeros(logits.shape[1:], np.int16)
     for part, heads in slabs_along_z(logits):
         best = np.full(heads.shape[1:], -np.inf, np.float32)
@@ -93,7 +97,7 @@ def _winners(logits: Logits) -> np.ndarray:
 
 
 def _entropy(logits: Logits, inside: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """(z, y, x) float32, the entropy near ``inside`` over log K; 0 elsewhere."""
+    """(z, y, x) float32: the entropy divided by log K, within ``_NEAR`` voxels of ``inside``; 0 elsewhere."""
     result = np.zeros(inside.shape, np.float32)
     near = np.flatnonzero(ndimage.binary_dilation(inside, iterations=_NEAR))
     flat = logits.reshape(len(logits), -1)
@@ -116,7 +120,7 @@ def _mean_entropy(mask: np.ndarray, entropy: np.ndarray) -> tuple[float | None, 
     box = _around(found[0])
     mask, entropy = mask[box], entropy[box]
     border = ndimage.binary_dilation(mask) ^ ndimage.binary_erosion(mask, border_value=1)
-    at_border = float(entropy[border].mean()) if border.any() else None  # none where it fills the image
+    at_border = float(entropy[border].mean()) if border.any() else None  # no border if it fills the image
     return float(entropy[mask].mean()), at_border
 
 

@@ -1,7 +1,8 @@
-"""Logits of many structures, in the memory of the few features that they are made of.
+"""Logits of many structures, in the memory of the few features that they are computed from.
 
-A network's last layer is linear, and so is what follows on the way to the scan: blending windows, averaging mirrorings and
-folds, splines. All that can be done with features, and the layer comes last, head by head and slab by slab.
+A network's last layer is linear, and so is everything between it and the scan's grid: blending windows, averaging mirrorings
+and folds, spline interpolation. So all of that is done with the features, and the last layer is applied at the end, head by
+head and slab by slab.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ import numpy as np
 
 __all__ = ["LazyLogits", "Logits", "all_finite", "slabs_along_z"]
 
-_ELEMENTS = 1 << 22  # of logits that are in memory at once
+_ELEMENTS = 1 << 22  # logits in memory at a time
 
 
 class LazyLogits:
-    """An array of logits (K, ...) float32, computed where it is looked at: ``weights @ features + bias``.
+    """An array of logits (K, ...) float32, computed on access as ``weights @ features + bias``.
 
     ``logits[k]`` is an array, and iterating gives one head after the other. ``logits[a:b]`` and ``logits[:, z]`` are again
-    LazyLogits, ``np.asarray`` computes all of them.
+    LazyLogits; ``np.asarray`` computes all logits.
 
     Args:
-        features: (F, ...) float32; a view is kept.
+        features: (F, ...) float32; not copied.
         weights: (K, F) float32.
         bias: (K,) float32.
     """
@@ -59,7 +60,7 @@ class LazyLogits:
         return logits.reshape(self.shape).astype(dtype or np.float32, copy=False)
 
     def reshape(self, n_heads: int, *shape: int) -> LazyLogits:
-        """The same heads on another shape of voxels."""
+        """The same heads with another shape of the voxel axes."""
         return LazyLogits(self.features.reshape(len(self.features), *shape), self.weights, self.bias)
 
 
@@ -67,13 +68,13 @@ Logits = np.ndarray | LazyLogits  # (K, z, y, x)
 
 
 def all_finite(logits: Logits) -> bool:
-    """Whether all of (K, z, y, x) logits are finite; of LazyLogits whether what they are made of is."""
+    """Whether all logits (K, z, y, x) are finite; of LazyLogits, whether features, weights and bias are."""
     parts = (*logits.features, logits.weights, logits.bias) if isinstance(logits, LazyLogits) else logits
     return all(np.isfinite(part).all() for part in parts)
 
 
 def slabs_along_z(logits: Logits) -> Iterator[tuple[slice, Logits]]:
-    """Yield (slice of z, (K, z, y, x) logits there), slab after slab, each so thin that many heads are made in one go."""
+    """Yield (slice of z, (K, z, y, x) logits there), slab by slab, each thin enough to compute many heads at once."""
     thickness = max(1, _ELEMENTS // 32 // math.prod(logits.shape[2:]))
     for start in range(0, logits.shape[1], thickness):
         part = slice(start, start + thickness)

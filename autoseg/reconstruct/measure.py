@@ -1,7 +1,7 @@
-"""How large a structure is, what shape it has, and how sure the network was of it.
+"""Size and shape of each structure, and how certain the network was of it.
 
-Volumes come from voxels, areas from the mesh: counting faces of voxels gives half as much area again, and a smoothed mesh need
-not have the volume of the voxels. Points are LPS millimetres, as in DICOM; names of fields say so.
+Volumes come from voxels, areas from the mesh: voxel faces overestimate the area by about half, and the volume of a smoothed
+mesh may differ from that of the voxels. Points are in LPS millimetres, as in DICOM; field names say so.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,23 +26,23 @@ _LPS = np.array([-1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class Measurement:
-    """One structure of one case; None where a number is undefined, with the reason in ``note``.
+    """One structure of one case; a number that is undefined is None.
 
     Attributes:
         voxels, volume_mm3, volume_ml: from the label map.
-        components: pieces whose voxels touch by a face, an edge or a corner.
-        centroid_lps_mm, box_lower_lps_mm, box_upper_lps_mm: (x, y, z); the box is around the outer faces of the voxels.
-        touches_border: whether a voxel lies at the border of the image, so that the structure may go on beyond. An axis of
-            one voxel has no border. None where it lies at the border of what is stored, and nobody knows where the image ended.
-        surface_area_mm2, mesh_volume_mm3: of the surface, where one was made.
-        mesh_volume_difference_percent: the mesh's volume less that of the voxels, of that of the voxels.
-        longest_diameter_mm: between two points of the surface.
-        sphericity: area of the ball of the mesh's volume over the mesh's area; 1 for a ball, less for all else.
-        watertight, euler_number: of the surface; 2 for each piece without holes or handles.
-        entropy, border_entropy: mean uncertainty of the network's answer in the structure, and within a voxel of its border,
-            on the network's grid; 0 is certain, 1 is a guess.
-        fold_agreement: inter-fold Dice, the mean over pairs of folds, on the network's grid; 1 is unanimous.
-        note: sentences.
+        components: connected components; voxels are connected over faces, edges and corners.
+        centroid_lps_mm, box_lower_lps_mm, box_upper_lps_mm: (x, y, z); the box encloses the outer faces of the voxels.
+        touches_border: whether a voxel lies at the border of the image, so that the structure may continue beyond it. An axis
+            of one voxel has no border. None if the structure touches the border of a file that stores only part of the image.
+        surface_area_mm2, mesh_volume_mm3: of the surface, if one was made.
+        mesh_volume_difference_percent: (mesh volume - voxel volume) / voxel volume.
+        longest_diameter_mm: largest distance between two points of the surface.
+        sphericity: area of a ball of the mesh's volume / area of the mesh; 1 for a ball, otherwise less.
+        watertight, euler_number: of the surface; the Euler number is 2 for each closed piece without handles.
+        entropy, border_entropy: mean entropy of the network's probabilities in the structure, and within a voxel of its
+            border, on the network's grid; 0 is certain, 1 is a guess.
+        fold_agreement: inter-fold Dice, the mean over pairs of folds, on the network's grid; 1 is full agreement.
+        note: remarks, such as why numbers are undefined.
     """
 
     structure: str
@@ -82,10 +82,10 @@ def measure_structures(
     Args:
         labels: LabelVolume.
         groups: {structure: label values that belong to it}.
-        meshes: their surfaces in the same order, None for a structure without one; None where no surfaces were made.
-        entropies: (in the structure, at its border) for each, as ``confidence.entropies`` gives them.
-        agreements: number or None for each, as ``confidence.agreement`` gives them.
-        remark: a sentence for the notes of all.
+        meshes: their surfaces in the same order, None for a structure without one; None if no surfaces were made.
+        entropies: (in the structure, at its border) for each, as from ``confidence.entropies``.
+        agreements: number or None for each, as from ``confidence.agreement``.
+        remark: added to the notes of all.
         workers: threads.
 
     Returns:
@@ -110,7 +110,7 @@ def measure_structures(
             numbers["mesh_volume_difference_percent"] = 100 * (numbers["mesh_volume_mm3"] / numbers["volume_mm3"] - 1)
         notes = ["cut by the border of the image"] if numbers["touches_border"] else []
         if 1 in labels.data.shape:
-            notes.append("one slice: its thickness is that of a voxel")
+            notes.append("one slice: its thickness is taken from the voxel size")
         notes += [mesh.note] if mesh and mesh.note else []
         note = "; ".join([*notes, *remarks])
         return Measurement(structure, **numbers, entropy=inside, border_entropy=border, fold_agreement=agreed, note=note)
@@ -124,7 +124,7 @@ def measure_structures(
 
 
 def csv_rows(cases: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[list[Any]]:
-    """Header and rows of a table from {case: measurements as in JSON}; points take three columns."""
+    """Yield the header and rows of a table from {case: measurements as in JSON}; a point takes three columns."""
     names = [field.name for field in fields(Measurement)]
     columns = [[f"{name[:-7]}_{axis}_lps_mm" for axis in "xyz"] if name.endswith("_lps_mm") else [name] for name in names]
     yield ["case", *chain(*columns)]
@@ -150,7 +150,7 @@ def _of_mask(labels: LabelVolume, values: Sequence[int], box: Box) -> dict[str, 
     along = [np.count_nonzero(mask, axis=tuple(b for b in range(3) if b != axis)) for axis in range(3)]
     middle = [float(counts @ np.arange(len(counts)) / voxels) for counts in along]
     z, y = mask.any(axis=2).nonzero()
-    lines = mask[z, y]  # the ends of the lines along x hold every extreme
+    lines = mask[z, y]  # every extreme point is an end of a line along x
     ends = [lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)]
     points = geometry.to_world(np.concatenate([np.stack([z, y, x], axis=1) for x in ends])) * _LPS
     half = np.abs(geometry.affine[:3, :3]).sum(axis=1) / 2
@@ -181,7 +181,7 @@ def _of_mesh(mesh: SurfaceMesh) -> dict[str, Any]:
 
 
 def _longest_diameter(points: np.ndarray) -> float:
-    """The largest distance between two of the points (N, 3); it lies between corners of their convex hull."""
+    """The largest distance between two of the points (N, 3), which are vertices of their convex hull."""
     corners = points[scipy.spatial.ConvexHull(points).vertices]
     corners = corners - corners.mean(axis=0)
     squares = (corners**2).sum(axis=1)

@@ -1,9 +1,9 @@
-"""From the network's grid back onto the grid of the scan.
+"""Resampling from the network's grid to the grid of the scan.
 
-The network sees the scan turned, cropped and resized. The way back needs the two grids and no record of the steps: the native
-axes are put in the order and direction of the network's, and each axis gets its interpolation map. Slab by slab, one class
-at a time against the best so far: memory is the result and a slab, however many classes. Of ``LazyLogits`` the features are
-interpolated, and the heads made of them there.
+The network gets the scan reoriented, cropped and resampled. The way back needs only the two grids: the native axes are put in
+the order and direction of the network's, and each axis has its interpolation operator. The work is done slab by slab, and each
+class is compared with the best one so far, so memory holds the result and one slab, however many classes there are. Of
+``LazyLogits``, the features are interpolated and the heads computed from them afterwards.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,9 +21,9 @@ from autoseg.reconstruct.lazy_logits import LazyLogits, Logits
 
 __all__ = ["Part", "image_to_native", "logits_to_codes", "maps_to_native", "mean_on_native", "probabilities_to_native"]
 
-_FEATURES = 1 << 23  # numbers on the native grid that are in memory at once
-_CERTAIN = 30.0  # logit of what is background because a network's grid ends before it
-_FACE = 1e-3  # voxels; a point this far outside the outer face of the grid is still inside
+_FEATURES = 1 << 23  # feature values on the native grid in memory at a time
+_CERTAIN = 30.0  # logit of background outside a network's grid
+_FACE = 1e-3  # voxels; a point this far beyond the outer face of the grid is still inside
 
 
 def logits_to_codes(
@@ -37,19 +37,19 @@ def logits_to_codes(
     in_half: bool = False,
     slab_voxels: int = 1 << 22,
 ) -> np.ndarray:
-    """The winning code of every voxel of the scan.
+    """The code of every voxel of the scan.
 
-    Logits are interpolated first and decided afterwards. Voxels outside the faces of the network's grid are background.
+    Logits are interpolated before they are compared. Voxels beyond the outer faces of the network's grid are background.
 
     Args:
         logits: (K, z, y, x) on ``geometry``, float16, float32 or LazyLogits; a tie goes to the lowest head.
-        native: the grid of the scan, any orientation, whose axes are parallel to those of ``geometry``.
+        native: the grid of the scan, in any orientation with axes parallel to those of ``geometry``.
         orders: spline order for each axis of ``geometry``.
-        has_regions: heads are regions: background first, then each region changes the code where its logit is above 0
-            (sigmoid above 0.5). Otherwise the largest head wins and is the code.
-        paint_codes: for regions, (K, codes): what each region makes of each code.
-        in_half: round interpolated logits to half precision before they are compared, as nnU-Net 2.8 does; it makes ties.
-        slab_voxels: how many voxels to work on at a time.
+        has_regions: heads are regions: codes are 0 at first, then each region in turn changes them where its logit is above 0
+            (sigmoid above 0.5). Otherwise the code is the head with the largest logit.
+        paint_codes: for regions, (K, codes): the code that each region changes each code to; see ``LabelSchema.paint_codes``.
+        in_half: round interpolated logits to half precision before they are compared, as nnU-Net 2.8 does; this causes ties.
+        slab_voxels: voxels to process at a time.
 
     Returns:
         (Z, Y, X) int16 on ``native``.
@@ -75,7 +75,7 @@ def logits_to_codes(
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Logits on the grid of a network, and the spline orders of its axes on the way to a scan's."""
+    """Logits (K, z, y, x) on the grid of a network, and the spline order of each axis for resampling them."""
 
     logits: Logits
     geometry: Geometry
@@ -90,14 +90,17 @@ def mean_on_native(
     slab_voxels: int = 1 << 22,
     scratch: PathLike[str] | str | None = None,
 ) -> np.ndarray:
-    """The mean of the logits of several networks in every voxel of the scan, whatever grids they are on.
+    """The mean logits of several networks at every voxel of the scan, whatever grids they are on.
 
     Args:
-        parts: one or more, with the same heads. Where the grid of one ends before the scan it is certain of background.
+        parts: one or more, with the same heads. Outside its grid, a network counts as certain of background.
         native, slab_voxels, scratch, has_regions: as for ``logits_to_codes`` and ``probabilities_to_native``.
 
     Returns:
         (K, Z, Y, X) float32 on ``native``.
+
+    Raises:
+        GeometryError: as for ``logits_to_codes``.
     """
     result = scratch_zeros((len(parts[0].logits), *native.shape), np.float32, scratch)
     for part in parts:
@@ -123,15 +126,14 @@ def probabilities_to_native(
     slab_voxels: int = 1 << 22,
     scratch: PathLike[str] | str | None = None,
 ) -> np.ndarray:
-    """Probability of each head in every voxel of the scan: softmax, or sigmoid for regions.
+    """Probability of each head at every voxel of the scan: softmax, or sigmoid for regions.
 
-    Arguments and errors as ``logits_to_codes``. Outside the network's grid background is certain: 1 for head 0 of a softmax,
-    0 for every region.
+    Other arguments and errors are as for ``logits_to_codes``. Outside the network's grid, background is certain: 1 for head 0
+    of a softmax, 0 for every region.
 
     Args:
-        temperatures: what logits are divided by first: one, or one for each head.
-        in_half: as for ``logits_to_codes``.
-        slab_voxels: how many voxels of all heads together to work on at a time.
+        temperatures: divisors of the logits: one, or one for each head; () for none.
+        slab_voxels: voxels, of all heads together, to process at a time.
         scratch: folder for a result that is too large for memory, see ``scratch_zeros``.
 
     Returns:
@@ -161,14 +163,14 @@ def maps_to_native(
     slab_voxels: int = 1 << 22,
     scratch: PathLike[str] | str | None = None,
 ) -> tuple[np.ndarray, list[float]]:
-    """Maps such as those of attention in every voxel of the scan, each as 255ths of its largest value; linear interpolation.
+    """Maps, such as attention maps, at every voxel of the scan by linear interpolation; 255 is the largest value of each map.
 
     Args:
-        maps: (K, z, y, x) on ``geometry``, not negative.
+        maps: (K, z, y, x) on ``geometry``, not negative, and each positive somewhere.
         native, slab_voxels, scratch: as for ``logits_to_codes`` and ``probabilities_to_native``.
 
     Returns:
-        (K, Z, Y, X) uint8 on ``native``, zero outside the network's grid; and the K largest values.
+        (K, Z, Y, X) uint8 on ``native``, zero outside the network's grid; and the largest value of each map.
     """
     result = scratch_zeros((len(maps), *native.shape), np.uint8, scratch)
     largest = [float(head.max()) for head in maps]
@@ -181,11 +183,11 @@ def maps_to_native(
 def image_to_native(
     image: np.ndarray, geometry: Geometry, around: np.ndarray, native: Geometry, *, slab_voxels: int = 1 << 22
 ) -> np.ndarray:
-    """Intensities in every voxel of another grid, by cubic splines.
+    """Intensities at every voxel of another grid, by cubic splines.
 
     Args:
         image: (C, z, y, x) float32 on ``geometry``.
-        around: (C, Z, Y, X) float32 on ``native``: what stands outside the faces of ``geometry``.
+        around: (C, Z, Y, X) float32 on ``native``: values beyond the outer faces of ``geometry``.
         native, slab_voxels: as for ``logits_to_codes``.
 
     Returns:
@@ -207,11 +209,11 @@ def _slabs(
     slab_voxels: int,
     in_half: bool = False,
 ) -> Iterator[tuple[np.ndarray, Iterable[np.ndarray]]]:
-    """Yield (target, heads) for slab after slab.
+    """Yield (target, heads), slab by slab.
 
-    ``target`` is a view of ``result`` (on the native grid) turned to the axes of ``geometry``, ``heads`` an iterator over the
-    heads' logits there, float32. Where half precision is asked for they are computed in double precision, as nnU-Net does, and
-    rounded once: close to the border of two numbers float32 gives another one now and then.
+    ``target`` is a view of ``result`` (on the native grid) with the axes of ``geometry``; ``heads`` iterates over the logits
+    of each head there, float32. With ``in_half`` they are computed in double precision and rounded to half precision once, as
+    in nnU-Net: from float32, some values between two half-precision numbers would be rounded to the other one.
     """
     if logits.ndim != 4 or logits.shape[1:] != geometry.shape:
         raise GeometryError(f"logits of shape {logits.shape} do not fill a grid of {geometry}")

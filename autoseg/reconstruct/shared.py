@@ -1,17 +1,17 @@
-"""Closed surfaces of neighbours that share their common border: the same vertices, so neither gap nor overlap.
+"""Closed surfaces of structures; neighbours share the vertices of their common border, so there is neither gap nor overlap.
 
-A *surface net* (Gibson 1998; for many labels Frisken 2022) of a label map has a vertex in each cube of eight voxel middles
-that hold different labels, and a quadrilateral across each pair of neighbouring voxels with different labels. A structure's
-surface is made of the quadrilaterals between its voxels and all others; two neighbours have those between them in common.
+A *surface net* (Gibson 1998; for many labels Frisken 2022) of a label map has a vertex in each cube of eight voxel centres
+with different labels, and a quadrilateral between each pair of face neighbours with different labels. The surface of a
+structure consists of the quadrilaterals between its voxels and all others; two neighbours share those between them.
 
-All of the net is worked on at once, so what is common stays so. Thick slices are first brought to near cubic voxels by the
-shapes of the structures. Taubin's filter smooths the net, no vertex leaves its cube, and vertices where three or more
-structures meet move along that line only. Then each border moves along its normals by the difference of two *pressures*, one
-for each label and 0 outside: those that give every structure the volume of its voxels, to first order the solution of a
-linear system of the areas of the borders. Beyond the border of the image there is nothing: what it cuts is closed there.
+The whole net is processed at once, so what is shared stays shared. Thick slices are first resampled to nearly cubic voxels by
+shape-based interpolation. Taubin's filter smooths the net: no vertex leaves its cube, and vertices where three or more
+structures meet move only along that line. Then each border moves along its normals by the difference of two *pressures*, one
+for each label and 0 outside. The pressures are chosen so that every structure gets the volume of its voxels; to first order,
+they solve a linear system in the areas of the borders. A structure that the border of the image cuts is closed there.
 
-Where a structure touches itself along an edge or in a corner, its pieces are apart, as neighbours over a face alone are
-joined: each piece has its own vertices there, at one place. So each edge of a surface belongs to two triangles.
+Only face neighbours are connected. Where a structure touches itself along an edge or at a corner, each part has its own
+vertices, at the same position. So each edge of a surface belongs to exactly two triangles.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from autoseg.reconstruct.surface import COARSE, PASS, STOP, isotropic_labels, la
 
 __all__ = ["SurfaceNet", "shared_surfaces", "surface_net"]
 
-ITERATIONS = 40  # of Taubin's filter, which begins with steps
-STEPS, NEAR = 20, 1e-3  # towards the volumes, at most, and of each volume: how near they come
-WIDE = 0.25  # voxels, that a step towards the volumes moves a vertex at most
-_AROUND = ((-1, -1), (0, -1), (0, 0), (-1, 0))  # the cubes around a link of two voxels, against the clock about its direction
+ITERATIONS = 40  # of Taubin's filter; an unsmoothed net is a staircase
+STEPS, NEAR = 20, 1e-3  # most steps towards the volumes; relative error of each volume at which they end
+WIDE = 0.25  # voxels; the most that such a step moves a vertex
+_AROUND = ((-1, -1), (0, -1), (0, 0), (-1, 0))  # the cubes around a pair of voxels, counterclockwise about its direction
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,10 @@ class SurfaceNet:
     """The borders between all labels of a map.
 
     Attributes:
-        points: (V, 3) float64: in index space (z, y, x), or in mm.
-        quads: (Q, 4) int32 corners; seen from voxel ``above``, they run against the clock in index space.
-        below, above: (Q,) the two voxels of each, as numbers in the map with a border of one voxel.
-        inner, outer: (Q,) int32 the codes of the two voxels.
+        points: (V, 3) float64 in index space (z, y, x).
+        quads: (Q, 4) int32 vertex indices, counterclockwise in index space as seen from voxel ``above``.
+        below, above: (Q,) the two voxels of each, as flat indices in the map padded by one voxel.
+        inner, outer: (Q,) int32 codes of ``below`` and ``above``.
     """
 
     points: np.ndarray
@@ -58,7 +58,7 @@ class SurfaceNet:
 
 @dataclass(frozen=True, eq=False)
 class _Triangles:
-    """The net as triangles, wound outward as seen from the ``inner`` label; attributes as in SurfaceNet, points in mm."""
+    """The net as triangles in mm, wound outward as seen from the ``inner`` label; attributes as in SurfaceNet."""
 
     points: np.ndarray
     faces: np.ndarray
@@ -71,17 +71,17 @@ class _Triangles:
 def shared_surfaces(
     labels: LabelVolume, groups: Mapping[str, Sequence[int]], *, iterations: int = ITERATIONS, workers: int | None = None
 ) -> list[SurfaceMesh | None]:
-    """The surface of every structure of a label map; neighbours have the vertices of their border in common.
+    """The surface of every structure of a label map; neighbours share the vertices of their border.
 
     Args:
         labels: LabelVolume, of any orientation and spacing.
-        groups: {structure: label values that belong to it}; structures may have values in common, as regions do.
+        groups: {structure: label values that belong to it}; structures may share values, as regions do.
         iterations: of Taubin's filter.
         workers: threads.
 
     Returns:
-        list of SurfaceMesh, each closed and wound outward, None for a structure without voxels; with a note where it
-        encloses more or less than its voxels by over 5 %.
+        list of SurfaceMesh in the order of ``groups``, each closed and wound outward, None for a structure without voxels;
+        with a note if the enclosed volume differs from that of the voxels by over 5 %.
     """
     values = sorted({int(value) for those in groups.values() for value in those})
     boxes = [box for box in label_boxes(labels.data, {value: (value,) for value in values}).values() if box is not None]
@@ -118,9 +118,9 @@ _OF_EACH = ("faces", "below", "above", "inner", "outer")
 
 
 def surface_net(codes: np.ndarray) -> SurfaceNet:
-    """The SurfaceNet of codes (Z, Y, X), not smoothed: its vertices are the middles of their cubes, in index space.
+    """The unsmoothed SurfaceNet of codes (Z, Y, X): its vertices are the centres of their cubes, in index space.
 
-    The map goes on with code 0 beyond its border.
+    Beyond the border of the map, the code is 0.
     """
     padded = np.pad(codes, 1)
     strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
@@ -135,13 +135,13 @@ def surface_net(codes: np.ndarray) -> SurfaceNet:
         above.append(voxels + strides[axis])
     all_cubes, lower, upper = (np.concatenate(parts) for parts in (cubes, below, above))
     there, quads = _numbered(all_cubes, padded.size)
-    points = np.stack(np.unravel_index(there, padded.shape), axis=1) - 0.5  # of a cube 0.5, less the border of 1
+    points = np.stack(np.unravel_index(there, padded.shape), axis=1) - 0.5  # 0.5 for the centre of a cube, -1 for the padding
     flat = padded.ravel()
     return SurfaceNet(points, quads, lower, upper, flat[lower], flat[upper])
 
 
 def _numbered(names: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(names that occur, ascending, and their places there in the shape of ``names``); names are below ``size``."""
+    """(numbers that occur in ``names``, ascending; position of each of ``names`` among them), for numbers in [0, size)."""
     occurs = np.zeros(size, bool)
     occurs[names] = True
     place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
@@ -149,7 +149,7 @@ def _numbered(names: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sides(net: SurfaceNet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(edges (E, 2) of the net, how many quadrilaterals each has (E,), the edge of each side of each of these (Q, 4))."""
+    """(edges (E, 2) of the net, number of quadrilaterals at each (E,), edge number of each quadrilateral's sides (Q, 4))."""
     ends = np.sort(np.stack([net.quads, np.roll(net.quads, -1, axis=1)], axis=-1), axis=-1).astype(np.int64)
     names = ends[..., 0] * len(net.points) + ends[..., 1]
     there, number, count = np.unique(names, return_inverse=True, return_counts=True)
@@ -157,7 +157,7 @@ def _sides(net: SurfaceNet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _smoothed(net: SurfaceNet, iterations: int) -> SurfaceNet:
-    """Taubin's filter; a step to the mean of the neighbours is the same in index space and in mm."""
+    """The net after Taubin's filter; a step towards the mean of the neighbours is the same in index space and in mm."""
     edges, count, _ = _sides(net)
     is_line = count > 2  # where three structures meet, or one touches itself
     on_line = np.zeros(len(net.points), bool)
@@ -166,7 +166,7 @@ def _smoothed(net: SurfaceNet, iterations: int) -> SurfaceNet:
     counts = ~on_line[start] | np.tile(is_line, 2)
     joined = scipy.sparse.csr_matrix((np.ones(counts.sum(), np.float32), (start[counts], end[counts])), (len(net.points),) * 2)
     neighbours = np.asarray(joined.sum(axis=1))
-    free = neighbours >= 2  # the end of a line stays
+    free = neighbours >= 2  # the end of a line does not move
     middle = net.points.astype(np.float32)
     points = middle.copy()
     for step in range(iterations):
@@ -177,10 +177,10 @@ def _smoothed(net: SurfaceNet, iterations: int) -> SurfaceNet:
 
 
 def _in_patient(net: SurfaceNet, geometry: Geometry) -> _Triangles:
-    """Triangles, in mm, each quadrilateral cut along its shorter diagonal.
+    """The net as triangles in mm; each quadrilateral is split along its shorter diagonal.
 
-    An edge of four gets a vertex in its middle, so that what is apart there need not have an edge in common; a
-    quadrilateral with such a side has a vertex in its middle too.
+    An edge of four quadrilaterals gets a vertex at its midpoint, so that parts that only touch there need not share an edge.
+    A quadrilateral with such a side also gets a vertex at its centre.
     """
     _, count, side = _sides(net)
     points, quads = geometry.to_world(net.points), net.quads
@@ -215,7 +215,7 @@ def _filled(net: _Triangles, volumes_mm3: np.ndarray, voxel_mm: float) -> _Trian
     """The triangles moved along their normals until each code encloses its volume.
 
     Args:
-        volumes_mm3: (codes,); the first, of what is outside, counts for nothing.
+        volumes_mm3: (codes,); the first, of the background, is ignored.
         voxel_mm: the finest spacing.
     """
     codes, points = len(volumes_mm3), net.points
@@ -253,7 +253,7 @@ def _beside(net: _Triangles, codes: int) -> list[np.ndarray]:
 
 
 def _surface(net: _Triangles, near: np.ndarray, inside: np.ndarray, structure: str) -> SurfaceMesh | None:
-    """The triangles between the codes that are ``inside`` and all others, as a mesh of its own; ``near`` has all of them."""
+    """The triangles between the codes that are ``inside`` and all others, as a separate mesh; ``near`` has all of them."""
     pairs = near[inside[net.inner[near]] != inside[net.outer[near]]]
     if not len(pairs):
         return None
@@ -264,11 +264,14 @@ def _surface(net: _Triangles, near: np.ndarray, inside: np.ndarray, structure: s
 
 
 def _apart(faces: np.ndarray, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Faces whose edges belong to two each, and the vertex that each of their vertices is a copy of.
+    """Copy vertices so that every edge belongs to two faces.
 
     Args:
-        faces: (F, 3), each of whose edges belongs to two or four.
-        voxels: (F,) the voxel behind each; of four, those of one voxel belong together.
+        faces: (F, 3) vertex indices; each edge belongs to two or four faces.
+        voxels: (F,) the voxel inside each; of four faces at an edge, those of the same voxel stay connected.
+
+    Returns:
+        (faces (F, 3) with new vertex indices; the vertex that each new vertex is a copy of).
     """
     start, end = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
     order = np.lexsort((np.repeat(voxels, 3), np.maximum(start, end), np.minimum(start, end)))

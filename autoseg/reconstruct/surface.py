@@ -1,27 +1,27 @@
 """Smooth closed surfaces of structures, from class scores or from label maps.
 
-A surface is where a *field* is zero, positive inside. From scores the field of class k is its logit less the largest other
-logit: where the border runs between voxels is read from the scores, not guessed from rounded labels. A label map only has
-signs: there the field is the occupancy blurred by a voxel or, where slices lie far apart, the signed distance to the border
-(shape-based interpolation, Raya and Udupa 1990), blurred within the slices; no voxel changes sides by it. What is one voxel
-thick along some axis has nothing to interpolate there: it keeps the occupancy, blurred less.
+A surface is the zero level of a *field*, which is positive inside. From scores, the field of class k is its logit minus the
+largest other logit, so the position of the border between voxels comes from the scores, not from rounded labels. A label map
+has only signs. There the field is the occupancy blurred by a voxel or, if slices are far apart, the signed distance to the
+border (shape-based interpolation, Raya and Udupa 1990), blurred within slices. No voxel changes sides. Pieces that are one
+voxel thick along some axis leave nothing to interpolate there: their field is the occupancy, blurred less.
 
-The field is brought to near cubic voxels by cubic splines, small structures to half their size; marching cubes (Lewiner) finds
-the triangles; Taubin's filter, which does not shrink, smooths them; at last the surface moves along its normals, by a fraction
-of a voxel, until it encloses the volume it should: that of the unsmoothed surface for scores, that of the voxels for label
-maps. What the border of the image cuts is closed at the outer faces of its voxels.
+Cubic splines resample the field to nearly cubic voxels, of half the size for small structures. Marching cubes (Lewiner) finds
+the triangles, and Taubin's filter, which does not shrink, smooths them. Then the surface moves along its normals, by a
+fraction of a voxel, until it encloses the right volume: that of the unsmoothed surface for scores, that of the voxels for
+label maps. A structure that the border of the image cuts is closed at the outer faces of its voxels.
 
-How near that comes, over 40 positions and turns of the grid, for slices of 1, 3 and 5 mm (``benchmarks/surfaces.py``), as mean
-errors of volume and area in percent:
+Mean errors of volume and area in percent, over 40 positions and rotations of the grid, for slices of 1, 3 and 5 mm
+(``benchmarks/surfaces.py``):
 
-- Scores that grow with the distance to the surface: -0.1 and -0.1 for a ball of 20 mm, within 0.4 and 0.3 for one of 6 mm.
-  Where they level off within less than a slice's distance, thick slices are terraces: the area is up to 3 too large for 5 mm.
-- Scores that are the share of each voxel that is inside: -0.2 to -0.4 and -0.1 to 1.3 at 20 mm; at 6 mm -1.2, -1.9 and -3.0,
-  and -0.2 to 0.3: a voxel at the surface of what is small and round is less than half inside.
-- Label maps: the volume is that of the voxels, whose count errs by luck and not by method. It is right in the mean, and varies
-  by 0.1, 0.1 and 0.8 at 20 mm, by 0.7, 3.2 and 2.4 at 6 mm, at worst 6. For that volume the area is 0.3 to 0.7 too large at
-  20 mm, 0.7 to 1.4 at 6 mm. Volumes by Simpson's rule through the areas of the slices, with ends rounded by the curvature,
-  cut the luck for ellipsoids to a third, but were no better than counting for real organs with every third or fifth slice kept.
+- Scores that increase with the distance from the surface: -0.1 and -0.1 for a ball of radius 20 mm, within 0.4 and 0.3 for
+  6 mm. If they level off within less than the slice spacing, thick slices form terraces: at 5 mm, areas are up to 3 too large.
+- Scores that are the fraction of each voxel inside: -0.2 to -0.4 and -0.1 to 1.3 at 20 mm. At 6 mm, volumes are off by -1.2,
+  -1.9 and -3.0, areas by -0.2 to 0.3: voxels at the surface of a small round structure are less than half inside.
+- Label maps: the volume is that of the voxels. Counting voxels has random errors but no bias: their standard deviation is 0.1,
+  0.1 and 0.8 at 20 mm, 0.7, 3.2 and 2.4 at 6 mm, and the worst is 6. For that volume, the area is 0.3 to 0.7 too large at
+  20 mm, 0.7 to 1.4 at 6 mm. Simpson's rule over the areas of slices, with ends rounded by the curvature, reduces the random
+  errors to a third for ellipsoids, but was no better than counting for real organs with every third or fifth slice kept.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from autoseg.reconstruct.lazy_logits import Logits, slabs_along_z
 
 __all__ = ["Box", "Smoothing", "isotropic_labels", "label_boxes", "mask_in", "surfaces_from_labels", "surfaces_from_scores"]
 
-COARSE = 1.5  # spacing over the finest spacing, above which an axis is interpolated
-FAR = 2.0  # the same ratio, above which a label map needs distances: its outlines move by more than a blurred edge is wide
-SMALL = 24  # voxels; thinner structures are contoured on half the voxel size, where triangles cut off less of a curve
+COARSE = 1.5  # an axis is interpolated if its spacing / the finest spacing is above this
+FAR = 2.0  # the same ratio, above which label maps need distances: outlines shift more than the width of a blurred edge
+SMALL = 24  # voxels; thinner structures are contoured at half the voxel size, where triangles cut off less of a curve
 MOST_VOXELS = 1 << 27  # of an interpolated field; 512 MiB
 MARGIN = 3  # voxels around a structure, for the splines
-BLUR, BLUR_FAR = 1.0, 1.5  # voxels, of the occupancy and, within slices, of distances
-KEPT, KEPT_THIN = 0.1, 0.5  # of a field's value in each voxel, at least, after it is blurred: so no voxel changes sides
-STEPS, NEAR = 20, 1e-4  # along the normals, at most, and of the volume: how near they come
-SAID = 0.05  # of the volume of its voxels: a surface that encloses more or less than that says so
-PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of his two steps
-NOT_DECIMATED = "the surface would not be closed, or have other holes"
+BLUR, BLUR_FAR = 1.0, 1.5  # voxels: sigma for the occupancy and, within slices, for distances
+KEPT, KEPT_THIN = 0.1, 0.5  # fraction of its value that every voxel keeps when blurred, so no voxel changes sides
+STEPS, NEAR = 20, 1e-4  # most steps along the normals; relative error of the volume at which they end
+SAID = 0.05  # relative difference from the volume of the voxels above which a surface gets a note
+PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of the two steps
+NOT_DECIMATED = "with fewer it would no longer be closed, or its number of holes would change"
 
 Key = TypeVar("Key")
 
@@ -94,7 +94,7 @@ def surfaces_from_scores(
         workers: threads.
 
     Returns:
-        list of SurfaceMesh, None for a structure that is nowhere the largest.
+        list of SurfaceMesh, None for a structure without voxels (nowhere the largest logit; for regions, nowhere above 0).
     """
     smoothing = Smoothing(iterations, decimate)
     first = 0 if has_regions else 1
@@ -120,7 +120,7 @@ def surfaces_from_labels(
     decimate: float = 0.0,
     workers: int | None = None,
 ) -> list[SurfaceMesh | None]:
-    """The surface of every structure of a label map, of any tool.
+    """The surface of every structure of a label map, from any tool.
 
     Args:
         labels: LabelVolume, of any orientation and spacing; one slice gives a slab as thick as the slice.
@@ -148,14 +148,14 @@ def surfaces_from_labels(
 
 
 def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> LabelVolume:
-    """A label map on cubic voxels over the same box, by the fields that surfaces are made from.
+    """Resample a label map to cubic voxels over the same box, with the fields that surfaces are made from.
 
-    Where the field of all labels together is positive the largest of theirs wins, be it negative: labels that touch leave no
-    gap between slices.
+    Where the field of all labels together is positive, the label with the largest field wins, even if that is negative: labels
+    that touch leave no gap between slices.
 
     Args:
         labels: LabelVolume.
-        spacing_mm: edge of the voxels; None for the finest of the input. It is met to the nearest whole number of voxels.
+        spacing_mm: edge of the voxels, rounded so that a whole number of them fits; None for the finest of the input.
 
     Returns:
         LabelVolume.
@@ -167,7 +167,7 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
     values = tuple(int(value) for value in np.unique(labels.data) if value != 0)
 
     def on_grid(group: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The field of some values on the cubic grid, within their box, and where that begins and ends."""
+        """(field of some values on the cubic grid, within their box; first index of that box; its end)."""
         mask, lower = mask_in(labels.data, group, box, MARGIN)
         source = old.cropped(lower, mask.shape)
         ends = np.stack([grid.to_index(source.to_world([corner]))[0] for corner in ((0, 0, 0), [n - 1 for n in mask.shape])])
@@ -177,7 +177,7 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
         return resample_image(field, source, grid.cropped(start, stop - start), _orders(mask.shape))[0], start, stop
 
     for value, box in label_boxes(labels.data, {value: (value,) for value in values}).items():
-        assert box is not None  # values are those that are there
+        assert box is not None  # every value occurs
         field, start, stop = on_grid((value,), box)
         wins = field > crop(best, start, stop)
         np.copyto(crop(result, start, stop), value, where=wins)
@@ -192,13 +192,16 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
 
 
 def label_boxes(data: np.ndarray, groups: Mapping[Key, Sequence[int]]) -> dict[Key, Box | None]:
-    """{structure: (lower, upper) of the voxels that have one of its values, or None}, in one pass over the labels."""
+    """{structure: (lower, upper) of the voxels with one of its values, None if there are none}, in one pass over the labels."""
     found = value_boxes(data)
     return {name: hull([found[value] for value in values if value in found]) for name, values in groups.items()}
 
 
 def mask_in(data: np.ndarray, values: Sequence[int], box: Box, margin: int) -> tuple[np.ndarray, list[int]]:
-    """(mask, lower): where labels have one of the values, in a box widened by ``margin`` voxels, False beyond the image."""
+    """(mask, lower): voxels with one of the values in a box widened by ``margin`` voxels; False beyond the image.
+
+    ``lower`` is the first index of that box, and may be negative.
+    """
     lower, upper = ([a - margin for a in box[0]], [b + margin for b in box[1]])
     mask = np.zeros([b - a for a, b in zip(lower, upper, strict=True)], bool)
     inside = tuple(slice(max(0, a), min(b, n)) for a, b, n in zip(lower, upper, data.shape, strict=True))
@@ -209,7 +212,7 @@ def mask_in(data: np.ndarray, values: Sequence[int], box: Box, margin: int) -> t
 
 
 def field_of_mask(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """A smooth field, float32, positive exactly in the voxels of a mask (Z, Y, X); in voxels of the finest axis, about."""
+    """A smooth float32 field, positive in exactly the voxels of a mask (Z, Y, X); roughly in voxels of the finest axis."""
     thin = _thin_pieces(mask)
     parts = [(part, part is thin) for part in (mask & ~thin, thin) if part.any()]
     return np.maximum.reduce([_field_of_part(part, spacing_mm, is_thin) for part, is_thin in parts])
@@ -231,7 +234,7 @@ def _field_of_part(mask: np.ndarray, spacing_mm: Sequence[float], thin: bool) ->
 
 
 def _thin_pieces(mask: np.ndarray) -> np.ndarray:
-    """The pieces of a mask, connected over faces, edges or corners, that are thin."""
+    """The pieces of a mask, connected over faces, edges and corners, that are thin (see ``_is_thin``)."""
     pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     thin = np.zeros_like(mask)
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
@@ -258,22 +261,22 @@ def surface_of_field(
     """The surface where a field is zero.
 
     Args:
-        field: (Z, Y, X) float32 on ``geometry``, positive somewhere. Its outermost voxels are padding: what they
-            hold counts for splines only, the surface is closed at the outer faces of the voxels within.
-        finer: the grid to contour on; ``geometry`` itself where the structure is lost on it, as a single voxel may be.
+        field: (Z, Y, X) float32 on ``geometry``, positive somewhere. Its outermost voxels are padding: only the splines
+            use them, and the surface is closed at the outer faces of the voxels inside.
+        finer: the grid to contour on; ``geometry`` is used if the structure vanishes there, as a single voxel may.
         structure: name for the mesh.
         smoothing: Smoothing.
-        volume_mm3: what the surface shall enclose; None for what it encloses before it is smoothed.
+        volume_mm3: volume that the surface must enclose; None for that before smoothing.
 
     Returns:
-        SurfaceMesh, closed, wound outward; with a note where it encloses more or less than the voxels by over 5 %.
+        SurfaceMesh, closed, wound outward; with a note if its volume differs from that of the voxels by over 5 %.
     """
-    from skimage.measure import marching_cubes  # half a second
+    from skimage.measure import marching_cubes  # the import takes half a second
 
     grid, values = finer, _refined(field, geometry, finer)
     if not (values > 0).any():
         grid, values = geometry, field
-    values = values - 2e-5 * values.max()  # diagonal neighbours are apart: where it is a tie, cubes may disagree
+    values = values - 2e-5 * values.max()  # separates diagonal neighbours: in a tie, adjacent cubes may disagree
     _close(values, grid, geometry)
     points, faces, _, _ = marching_cubes(values, 0.0, gradient_direction="ascent")
     if np.linalg.det(grid.affine) < 0:
@@ -288,7 +291,7 @@ def surface_of_field(
 
 
 def with_ratio(mesh: SurfaceMesh, voxels_mm3: float) -> SurfaceMesh:
-    """The mesh, with a note where it encloses more or less than the voxels by over ``SAID``."""
+    """The mesh, with a note if its volume differs from that of the voxels by over ``SAID``."""
     if abs(mesh.volume_mm3 / voxels_mm3 - 1) <= SAID:
         return mesh
     said = f"the surface encloses {mesh.volume_mm3 / voxels_mm3:.0%} of the volume of the voxels"
@@ -296,7 +299,7 @@ def with_ratio(mesh: SurfaceMesh, voxels_mm3: float) -> SurfaceMesh:
 
 
 class _Winners:
-    """Fields of classes that compete: the logit less the largest of the others."""
+    """Fields of exclusive classes: the logit minus the largest of the others."""
 
     def __init__(self, logits: Logits) -> None:
         self.logits = logits
@@ -348,19 +351,19 @@ def _all(surface: Callable[[Any], SurfaceMesh | None], items: Iterable[Any], wor
 
 
 def _widened(box: Box, shape: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The box with ``MARGIN`` more voxels on each side, as far as the image goes."""
+    """The box with ``MARGIN`` more voxels on each side, within the image."""
     lower, upper = box
     return [max(0, a - MARGIN) for a in lower], [min(n, b + MARGIN) for b, n in zip(upper, shape, strict=True)]
 
 
 def _close(values: np.ndarray, finer: Geometry, geometry: Geometry) -> None:
-    """Make a field zero, in place, at the outer faces of all but the outermost voxels of ``geometry``, and negative beyond.
+    """Make a field zero, in place, at the outer faces of ``geometry`` without its outermost voxels, and negative beyond.
 
-    Where it is positive at the last sample within, it goes on from there in a straight line through zero at the face.
+    Where the last sample inside is positive, the field continues in a straight line through zero at the face.
     """
     for axis, (n, n_finer) in enumerate(zip(geometry.shape, finer.shape, strict=True)):
         index = (np.arange(n_finer) + 0.5) * n / n_finer - 0.5
-        depth = np.minimum(index - 0.5, n - 1.5 - index)  # voxels of ``geometry`` from the face, positive within
+        depth = np.minimum(index - 0.5, n - 1.5 - index)  # voxels of ``geometry`` from the face, positive inside
         within = np.flatnonzero(depth > 0.1 * n / n_finer)
         planes = np.moveaxis(values, axis, 0)
         for last, beyond in ((within[0], range(within[0])), (within[-1], range(within[-1] + 1, n_finer))):
@@ -370,7 +373,7 @@ def _close(values: np.ndarray, finer: Geometry, geometry: Geometry) -> None:
 
 
 def _refined(field: np.ndarray, geometry: Geometry, finer: Geometry) -> np.ndarray:
-    """A field on another grid, by cubic splines; between voxels of one sign it has that sign, however splines swing."""
+    """A field on another grid, by cubic splines; between voxels of one sign it keeps that sign, even if splines overshoot."""
     if finer.shape == geometry.shape:
         return field
     values = resample_image(field[None], geometry, finer, _orders(field.shape))[0]
@@ -382,7 +385,7 @@ def _refined(field: np.ndarray, geometry: Geometry, finer: Geometry) -> np.ndarr
 
 
 def _finer(geometry: Geometry, small: int = 0) -> Geometry:
-    """The grid to contour on: cubic but for ``COARSE``, of half the edge for structures thinner than ``small`` voxels."""
+    """The grid to contour on: cubic up to ``COARSE``, with half the edge for structures thinner than ``small`` voxels."""
     size = np.array(geometry.shape) * geometry.spacing_mm
     edge = min(geometry.spacing_mm)
     coarse = np.array(geometry.spacing_mm) > COARSE * edge
@@ -395,12 +398,12 @@ def _finer(geometry: Geometry, small: int = 0) -> Geometry:
 
 
 def _orders(shape: Sequence[int]) -> tuple[int, ...]:
-    """Cubic along every axis that has enough voxels for it."""
+    """Spline order for each axis: cubic with more than 3 voxels, otherwise linear."""
     return tuple(3 if n > 3 else 1 for n in shape)
 
 
 def _taubin(mesh: SurfaceMesh, iterations: int) -> np.ndarray:
-    """(V, 3) vertices after Taubin's filter: steps towards the mean of the neighbours and, a little further, back."""
+    """Vertices (V, 3) in mm after Taubin's filter: steps towards the mean of the neighbours alternate with longer ones back."""
     n = len(mesh.vertices_mm)
     start, end = (mesh.faces[:, corners].ravel() for corners in ([0, 1, 2], [1, 2, 0]))
     joined = scipy.sparse.csr_matrix((np.ones(len(start), np.float32), (start, end)), (n, n))
@@ -413,7 +416,7 @@ def _taubin(mesh: SurfaceMesh, iterations: int) -> np.ndarray:
 
 
 def _enclosing(mesh: SurfaceMesh, volume_mm3: float, most_mm: float) -> SurfaceMesh:
-    """The mesh moved along its normals until it encloses a volume; by ``most_mm`` at most in each of ``STEPS`` steps."""
+    """The mesh moved along its normals until it encloses a volume, in at most ``STEPS`` steps of at most ``most_mm``."""
     for _ in range(STEPS):
         missing = volume_mm3 - mesh.volume_mm3
         if abs(missing) <= NEAR * volume_mm3:
@@ -423,8 +426,10 @@ def _enclosing(mesh: SurfaceMesh, volume_mm3: float, most_mm: float) -> SurfaceM
 
 
 def _decimated(mesh: SurfaceMesh, share: float, most_mm: float) -> SurfaceMesh:
-    """Fewer triangles where the surface is flat (quadric error), around the same volume; less of them, and a note, where that
-    would open the surface or change its holes."""
+    """Remove a fraction of the triangles where the surface is flat (quadric error), and keep the volume.
+
+    Fewer are removed, with a note, if the surface would not stay closed or its Euler number would change.
+    """
     if not share or len(mesh.faces) < 100:
         return mesh
     import fast_simplification

@@ -1,1 +1,1 @@
-"""What several test files draw, write or start: ``from tests.helpers.dicom import write_series``. Fixtures stay thin."""
+"""Code that several test files share: ``from tests.helpers.dicom import write_series``. Fixtures stay thin."""

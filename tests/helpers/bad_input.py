@@ -1,6 +1,6 @@
-"""A corpus of bad input, made by code: files that cannot be read, and whole commands that meet something broken.
+"""A corpus of bad input, made by code: files that cannot be read, and whole commands with broken input.
 
-Each has a name, and says what is wrong with it in four parts: where, what was expected, what was found, what to do.
+Each has a name, and four parts of the message that it must cause: where, what was expected, what was found, the remedy.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def gigantic(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + part(b"IDAT", zlib.compress(b"0")) + part(b"IEND", b""))
 
 
-# of an image or a label alike: ending, how the file comes about, what is said to be expected or found, and the remedy
+# of images and labels: ending, how the file is made, what the message says was expected or found, and the remedy
 UNREADABLE = {
     "empty": (".nii.gz", text(""), "found an empty file", "Copy or export"),
     "text": (".nii.gz", text("no image " * 50), "expected a NIfTI header", "Copy or export"),
@@ -147,7 +147,7 @@ UNREADABLE = {
 }
 
 
-# of labels alone, where the file itself is sound
+# of labels alone, in files that can be read
 WRONG_LABELS = {
     "fractions": (".nii", nifti(np.float32(1.5)), "expected whole numbers", "do that again with nearest neighbour"),
     "channels": (".nii", nifti(dim=[4, 8, 7, 3, 2, 1, 1, 1]), "found 2 channels", "Merge them"),
@@ -162,12 +162,12 @@ WRONG_LABELS = {
 
 @dataclass(frozen=True)
 class BadInput:
-    """A command that meets something broken.
+    """A command with broken input.
 
     Attributes:
-        make: makes it in an empty folder; returns the words of the command.
-        where, expected, found, remedy: what the sentence says, in this order.
-        status: how the command ends.
+        make: writes the input to an empty folder; returns the arguments of the command.
+        where, expected, found, remedy: parts of the message, in this order.
+        status: exit status of the command.
     """
 
     make: Callable[[Path], list[str]]
@@ -179,7 +179,7 @@ class BadInput:
 
 
 def verified(spoil: Callable[[Folder], object]) -> Callable[[Path], list[str]]:
-    """``verify`` of three sound cases, of which ``spoil`` breaks something."""
+    """``verify`` of three valid cases, in which ``spoil`` breaks something."""
 
     def make(place: Path) -> list[str]:
         folder = Folder(place / "Dataset001_Tiny")
@@ -193,7 +193,7 @@ def verified(spoil: Callable[[Folder], object]) -> Callable[[Path], list[str]]:
 
 
 def described(**changes: object) -> Callable[[Path], list[str]]:
-    """``verify`` of a data set with another description; None takes a key away."""
+    """``verify`` of a data set with changes to its dataset.json; None removes a key."""
 
     def spoil(folder: Folder) -> None:
         changed = {key: value for key, value in {**folder.json, **changes}.items() if value is not None}
@@ -227,7 +227,7 @@ def image_of(value: float) -> Callable[[Folder], object]:
 
 
 def trained(**changes: object) -> Callable[[Path], list[str]]:
-    """``train`` with a recipe that has these settings."""
+    """``train`` with a recipe of these settings."""
 
     def make(place: Path) -> list[str]:
         (place / "mine.json").write_text(json.dumps(changes))
@@ -245,7 +245,7 @@ def trained(**changes: object) -> Callable[[Path], list[str]]:
 
 
 def networked(**changes: object) -> Callable[[Path], list[str]]:
-    """``train`` with a network that has these numbers."""
+    """``train`` with a network of these parameters."""
 
     def make(place: Path) -> list[str]:
         write_json(place / "net.json", make_plan().network)
@@ -265,7 +265,7 @@ def networked(**changes: object) -> Callable[[Path], list[str]]:
 
 
 def predicted(spoil: Callable[[Path], object]) -> Callable[[Path], list[str]]:
-    """``predict`` with a tiny model, a folder in which ``spoil`` breaks something."""
+    """``predict`` with a tiny model, in whose folder ``spoil`` breaks something."""
 
     def make(place: Path) -> list[str]:
         write_model(place / "model", make_plan())
@@ -331,7 +331,7 @@ def foreign_record(place: Path) -> None:
 
 
 def reconstructed(record: object) -> Callable[[Path], list[str]]:
-    """``reconstruct`` of a label map beside which a record stands."""
+    """``reconstruct`` of two label maps, with a record beside the first one."""
 
     def make(place: Path) -> list[str]:
         (place / "maps").mkdir()
@@ -344,7 +344,7 @@ def reconstructed(record: object) -> Callable[[Path], list[str]]:
 
 
 def evaluated(name: str, record: object) -> Callable[[Path], list[str]]:
-    """``evaluate`` against an earlier prediction whose record is broken."""
+    """``evaluate`` with references from an earlier prediction whose record is broken."""
 
     def make(place: Path) -> list[str]:
         for part in ("reference", "predicted"):
@@ -358,7 +358,7 @@ def evaluated(name: str, record: object) -> Callable[[Path], list[str]]:
 
 
 def known_as(content: object) -> Callable[[Path], list[str]]:
-    """``verify`` of a data set by its number, which the workspace knows wrongly."""
+    """``verify`` of a data set by its number, of which the workspace has a broken record."""
 
     def make(place: Path) -> list[str]:
         folder = place / "w" / "fingerprints" / "Tiny"
@@ -401,7 +401,7 @@ INPUTS: dict[str, BadInput] = {
     ),
     "no ending": BadInput(described(file_ending=None), "dataset.json", "a text such as", "found None", ""),
     "a case that leads out": BadInput(
-        described(dataset=listed("../b")), "case '../b'", "a plain file name", "found a separator of folders", "Rename it"
+        described(dataset=listed("../b")), "case '../b'", "a plain file name", "found a path separator", "Rename it"
     ),
     "test names nobody": BadInput(described(test=["nobody"]), "dataset.json", "", "there is no such case", "Correct the names"),
     "folder called otherwise": BadInput(

@@ -18,7 +18,7 @@ AS_3_AND_4 = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv
 
 
 class Browser:
-    """One tab. ``requests`` are the addresses it asked for, ``errors`` what scripts threw or wrote to the console."""
+    """One tab. ``requests`` are the addresses it requested, ``errors`` what scripts threw or logged as errors."""
 
     def __init__(self, profile, size=(1200, 900), scripts=True):
         read_here, write_there = os.pipe()
@@ -44,7 +44,7 @@ class Browser:
             self.call("Emulation.setScriptExecutionDisabled", value=True)
 
     def call(self, method, **params):
-        """Send a command and return its result; events that come meanwhile are kept."""
+        """Send a command and return its result; events that arrive in the meantime are kept."""
         self.last += 1
         message = {"id": self.last, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
         self.outgoing.write(json.dumps(message).encode() + b"\0")
@@ -78,7 +78,7 @@ class Browser:
             self.errors.append(params["entry"]["text"])
 
     def open(self, path):
-        """Open a file and return the seconds until it was loaded and could answer."""
+        """Open a file and return the seconds until it was loaded and responded."""
         begun = time.monotonic()
         for kept in (self.events, self.requests, self.errors):
             kept.clear()

@@ -1,4 +1,4 @@
-"""Small data sets on disk, to be taken as they are or broken."""
+"""Small data sets on disk, to use as they are or to break."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""DICOM files drawn by the tests: tiny series of any orientation and defect."""
+"""DICOM files made by the tests: tiny series of any orientation and with any defect."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ patient = "Doe^Jane"
 
 
 def image_dataset(sop_class=CTImageStorage, **changes):
-    """An image without pixels and without a place; what a scanner would write, and no more."""
+    """An image without pixels and position, with only the attributes that a scanner would write."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -37,13 +37,13 @@ def slice_datasets(
         values: (Z, Y, X) int16; slice z lies ``z * spacing`` along the normal.
         position: LPS mm of voxel (0, 0, 0).
         rotation: (3, 3), columns are the directions of x, y and z in LPS; right-handed.
-        shear_mm: by which each slice is shifted down its columns against the one before.
+        shear_mm: shift of each slice down its columns, relative to the one before.
     """
     rotation = np.eye(3) if rotation is None else rotation
     along, down, normal = rotation.T
     for z, plane in enumerate(values):
         ds = image_dataset(**changes)
-        ds.InstanceNumber, ds.SliceThickness, ds.SpacingBetweenSlices = z + 1, 99, 77  # neither is to be believed
+        ds.InstanceNumber, ds.SliceThickness, ds.SpacingBetweenSlices = z + 1, 99, 77  # wrong: must not be used
         ds.ImageOrientationPatient = [float(f"{v:.10g}") for v in (*along, *down)]
         place = np.asarray(position) + z * (spacing_mm[0] * normal + shear_mm * down)
         ds.ImagePositionPatient = [float(f"{v:.10g}") for v in place]
@@ -60,7 +60,7 @@ def save(ds, path):
 
 
 def write_series(folder, values, *, order=None, **options):
-    """Slices as files; ``order`` are the numbers in their names. Returns the folder."""
+    """Write slices as files, with the numbers ``order`` in their names. Returns the folder."""
     for z, ds in enumerate(slice_datasets(values, **options)):
         save(ds, Path(folder) / f"{z if order is None else order[z]:03d}.dcm")
     return Path(folder)

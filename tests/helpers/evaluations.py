@@ -1,4 +1,4 @@
-"""A small evaluation on disk: one case well, one with a structure missed, one of a nasty name, one not predicted."""
+"""A small evaluation on disk: one good case, one with a missed structure, one with a hostile name, one not predicted."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ ONE_WORKER = Runtime(workers=1)
 NASTY = "<script>alert(1)<script>&'x"
 ONE = LabelSchema(("thing",), ((1,),), False, (1,))
 STRUCTURE = 'liver <b>"left"'
-DOUBTFUL = {  # what a prediction says of a scan that is unlike others, on which the folds disagree
+DOUBTFUL = {  # record of a prediction: the scan is unlike the training scans, and the folds disagree
     "measurements": [
         {"structure": STRUCTURE, "volume_ml": 1.05, "fold_agreement": 0.95},
         {"structure": "kidney", "volume_ml": 0.0, "fold_agreement": 0.31},
@@ -36,7 +36,7 @@ def ball(shape, centre, radius):
 
 
 def make_evaluation(folder):
-    """Write imagesTr, labelsTr, predicted with surfaces, and evaluation, on a grid that runs to head, left and back."""
+    """Write imagesTr, labelsTr, predicted with surfaces, and evaluation, on a grid whose axes point to head, left and back."""
     rng = np.random.default_rng(0)
     grid = Geometry.from_spacing((20, 24, 28), (2.0, 1.0, 1.0)).transposed((0, 2, 1)).flipped((1, 2))
     liver, kidney = ball(grid.shape, (8, 14, 12), 5), ball(grid.shape, (15, 8, 16), 4)
@@ -67,7 +67,7 @@ def make_evaluation(folder):
 
 
 def write_noisy_page(path, monkeypatch, n_cases=60):
-    """Write a page whose cases all show one scan of noise, read once; returns what ``write_page`` does."""
+    """Write a report whose cases all show the same scan of noise; returns what ``write_page`` returns."""
     rng, shape = np.random.default_rng(0), (240, 250, 260)
     scan, mask = rng.integers(0, 256, shape, np.uint8), np.zeros(shape, np.uint8)
     mask[20:220, 20:230, 20:240] = 1

@@ -1,4 +1,4 @@
-"""Fingerprints of data sets that nobody has."""
+"""Fingerprints of invented data sets."""
 
 from planners import ChannelStats, Fingerprint
 

@@ -1,12 +1,12 @@
-"""A process that runs commands of autoseg in children of its own, and kills or stops them where it is asked to.
+"""A process that runs commands of autoseg in child processes, and kills or stops them on request.
 
-One JSON object a line on standard input: ``arguments`` of the command line, ``root`` (the folder whose changes are counted),
-``said`` (a file for what it says), and, to be killed, ``kill_at`` (before which change to a file or folder, counted from 1, so
-right after the one before) or ``after`` (seconds), and ``signal`` where it is not SIGKILL. One line back: ``status`` (negative:
-the signal), ``changes``, ``seconds`` and ``said``.
+It reads one JSON object per line from standard input: ``arguments`` of the command line, ``root`` (the folder in which changes
+are counted), ``said`` (a file for the output), and, to kill the command, ``kill_at`` (the change to a file or folder, from 1,
+right before which it is killed) or ``after`` (seconds), and ``signal`` if it is not SIGKILL. It answers with one line:
+``status`` (negative: the signal), ``changes``, ``seconds`` and ``said`` (the output).
 
-Everything is imported once and each command runs in a fork, which is what makes many kills affordable. Changes are counted by
-an audit hook of Python: opening a file for writing, renaming, removing, making folders. Nothing in autoseg knows of it.
+Modules are imported once and each command runs in a fork, which makes many kills affordable. Changes are counted by an audit
+hook of Python: opening a file for writing, renaming, removing, making folders. autoseg has no code for this.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.syml
 
 
 def watch(root: str, kill_at: int | None, number_of_signal: int, counter: mmap.mmap) -> None:
-    """Count what changes below ``root`` in this process, and send it the signal before change number ``kill_at``."""
+    """Count the changes below ``root`` by this process, and send it the signal before change number ``kill_at``."""
     lock = threading.Lock()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -44,7 +44,7 @@ def watch(root: str, kill_at: int | None, number_of_signal: int, counter: mmap.m
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Run one job in a fork; what became of it."""
+    """Run one job in a fork; returns the answer."""
     from autoseg.cli import main
 
     counter, said, sent = mmap.mmap(-1, 8), Path(job["said"]), signal.Signals[job.get("signal", "SIGKILL")]

@@ -1,6 +1,6 @@
-"""Commands that are killed or asked to stop at chosen moments, given again, and compared with one that nobody disturbed.
+"""Commands that are killed or asked to stop at chosen moments, given again, and compared with an undisturbed run.
 
-Compared are the names of all files and folders and the bytes in them, without times and the memory that was needed.
+The names of all files and folders and their contents are compared, without times and memory use.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Server:
         return done
 
     def begin(self, state: str) -> None:
-        """Put a kept state of the folder in its place."""
+        """Replace the folder by a kept state of it."""
         shutil.rmtree(self.now, ignore_errors=True)
         shutil.copytree(self.place / state, self.now)
 
@@ -82,7 +82,7 @@ def serving(place: Path) -> Iterator[Server]:
 
 
 def verbs(now: Path) -> dict[str, tuple[str, list[Any]]]:
-    """verb -> (state that it begins with, its arguments)."""
+    """verb -> (state that it starts from, its arguments)."""
     raw, workspace = now / "Dataset001_A", ["--workspace", now / "w"]
     return {
         "plan_and_preprocess": ("raw", ["plan_and_preprocess", raw, *workspace]),
@@ -101,7 +101,7 @@ def verbs(now: Path) -> dict[str, tuple[str, list[Any]]]:
 
 
 def timeless(value: Any) -> Any:
-    """JSON without times; what the last call found done is done."""
+    """JSON without times; the status skipped counts as done."""
     if isinstance(value, dict):
         kept = {key: timeless(part) for key, part in value.items() if not TIMES.search(key) and key != "seal"}
         return kept | ({"status": "done"} if kept.get("status") == "skipped" else {})
@@ -109,13 +109,13 @@ def timeless(value: Any) -> Any:
 
 
 def content(path: Path) -> Any:
-    """What a file says, without times."""
+    """The content of a file, without times."""
     if path.name in ("comparison.csv", "comparison.md", "cost.png"):
-        return ""  # what comparison.json says, with times among the numbers
+        return ""  # the content of comparison.json, with times among the numbers
     if path.suffix == ".json":
         found = timeless(json.loads(path.read_text()))
         if path.name == "run.json" and "runs" in path.parts:
-            found.pop("model", None)  # with the folds that had ended before, in any order where two train at once
+            found.pop("model", None)  # it has the folds that were finished before, in any order if two train at once
         return found
     if path.suffix == ".jsonl":
         return [timeless(json.loads(line)) for line in path.read_text().splitlines()]
@@ -123,7 +123,7 @@ def content(path: Path) -> Any:
         with safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118 - not a dictionary
             return tensors, timeless(json.loads(file.metadata()["state"]))
-    if path.name == "methods.md":  # whose last line is a digest of the rest
+    if path.name == "methods.md":  # its last line is a digest of the rest
         return re.sub(r"took [\d., and]+ s\b|<!--.*-->", "", path.read_text())
     if path.suffix in (".html", ".md", ".csv"):
         return re.sub(r"\d+(\.\d+)?( ?(s|min|ms|MiB|GiB)\b|(?=</td>))", "", path.read_text())
@@ -131,7 +131,7 @@ def content(path: Path) -> Any:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """{path: what it says} of all files, None for folders."""
+    """{path: content} of all files, None for folders."""
     return {path.relative_to(folder).as_posix(): None if path.is_dir() else content(path) for path in folder.rglob("*")}
 
 
@@ -143,13 +143,13 @@ def refuse_difference(found: dict[str, Any], right: dict[str, Any], how: Any) ->
 
 @dataclass(frozen=True)
 class Disturbed:
-    """What was done to a verb, each time followed by the same command, which ended as if undisturbed.
+    """How a verb was disturbed; each time the same command followed, and ended as if undisturbed.
 
     Attributes:
-        changes: to files and folders by an undisturbed run of it.
+        changes: to files and folders, by an undisturbed run.
         killed: times that SIGKILL ended it; ``systematic`` of them right before one of these changes, the others at random.
-        stopped: times that SIGINT, SIGTERM or SIGUSR1 ended it in order, with its sentence and status 130.
-        late: times that it had ended before, or was past all work.
+        stopped: times that SIGINT, SIGTERM or SIGUSR1 ended it in an orderly way, with its message and status 130.
+        late: times that it ended with status 0, because it was already finished or past all work.
     """
 
     changes: int
@@ -160,12 +160,12 @@ class Disturbed:
 
 
 def disturb(server: Server, verb: str, *, kills: int, stops: int = 0, seed: int = 1) -> Disturbed:
-    """Kill a verb so many times and stop it so many times with each signal; repeat it each time and compare the whole folder.
+    """Kill a verb ``kills`` times and stop it ``stops`` times with each signal; repeat it each time and compare the folder.
 
-    Half of the kills are spread evenly over all changes to files, the others are at random times; so are the stops.
+    Half of the kills are spread evenly over all changes to files, the others are at random times; likewise the stops.
 
     Raises:
-        AssertionError: a repeated command failed, or its end differs from that of an undisturbed run.
+        AssertionError: a repeated command failed, or its result differs from that of an undisturbed run.
     """
     begin, arguments = verbs(server.now)[verb]
     server.begin(begin)
@@ -173,7 +173,7 @@ def disturb(server: Server, verb: str, *, kills: int, stops: int = 0, seed: int 
     right, rng = state(server.now), random.Random(seed)
 
     def ended(**way: Any) -> int:
-        """Status of the disturbed command; the one after it is held to the undisturbed state."""
+        """Status of the disturbed command; the one after it must give the undisturbed state."""
         server.begin(begin)
         first = server.run(*arguments, **way)
         again = server.run(*arguments)
@@ -193,7 +193,7 @@ def disturb(server: Server, verb: str, *, kills: int, stops: int = 0, seed: int 
 
     statuses = [ended(**way) for way in moments(kills)]
     systematic = statuses[: (kills + 1) // 2].count(-signal.SIGKILL)
-    while statuses.count(-signal.SIGKILL) < kills and len(statuses) < kills + 20:  # for those that came too late
+    while statuses.count(-signal.SIGKILL) < kills and len(statuses) < kills + 20:  # in place of those that came too late
         statuses.append(ended(after=rng.uniform(0, 0.9) * undisturbed["seconds"]))
     stopped = [ended(**way, signal=name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") for way in moments(stops)]
     late = statuses.count(0) + stopped.count(0)

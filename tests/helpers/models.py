@@ -1,4 +1,4 @@
-"""A plan, a tiny model whose answer is known on paper, and scans for it."""
+"""A plan, a tiny model whose output is known in advance, and scans for it."""
 
 import dataclasses
 
@@ -52,7 +52,7 @@ def make_plan(**changes):
 
 
 class Threshold(torch.nn.Module):
-    """Class 1 where the image exceeds 0.5: logits 0 and ``slope * (x - 0.5)`` for each further output."""
+    """Class 1 where the image exceeds 0.5: logits 0 for background and ``slope * (x - 0.5)`` for each further output."""
 
     def __init__(self, spec, ends=None):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small trainings that several ranks can do together: ``python -m tests.helpers.ranks FILE JOB ...`` is one rank.
+"""Small training runs that several ranks can share: ``python -m tests.helpers.ranks FILE JOB ...`` is one rank.
 
 A job is NETWORK:MODE; the first rank writes {job: rows of history} to the file.
 """
@@ -63,13 +63,13 @@ MODES = {
     "divided": (RECIPE, True, "dice_cross_entropy"),
     "per_sample": (RECIPE, False, "dice_cross_entropy"),
     "whole": (WHOLE, False, "dice_cross_entropy"),
-    # killed before the last step, and gone on with; one row of history, of all steps
+    # killed before the last step, and resumed; one row of history, of all steps
     "resumed": (replace(WHOLE, validations=1, checkpoint_minutes=1e-9), False, "dice_cross_entropy"),
 }
 
 
 def sample(number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(image, codes) with blobs to be found, and voxels to be ignored, each time another number of them."""
+    """(image (1, 8, 16, 16) float32, codes (8, 16, 16)) with blobs of two classes; every number gives another sample."""
     generator = torch.Generator().manual_seed(number)
     noise = torch.randn(1, 1, 8, 16, 16, generator=generator)
     smooth = torch.nn.functional.avg_pool3d(noise, 5, 1, 2)[0]
@@ -79,7 +79,7 @@ def sample(number: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def batch(ranks: Ranks, recipe: Recipe, step: int, fraction: float, left: float = 0) -> Batch:
-    """This rank's samples of a step: of one batch, or of as many as there are ranks."""
+    """This rank's samples of a step: its part of one batch, or of two batches if the batch is not divided."""
     size = int(recipe.batch_size or 1) * (1 if recipe.divide_batch else 2)
     made = ranks.share([sample(100 * step + i) for i in range(size)])
     images, codes = (torch.stack(parts) for parts in zip(*made, strict=True))
@@ -93,11 +93,11 @@ def batch(ranks: Ranks, recipe: Recipe, step: int, fraction: float, left: float 
 
 
 class Killed(Exception):
-    """In place of a signal."""
+    """Stands for a kill by a signal."""
 
 
 def until_killed(ranks: Ranks, recipe: Recipe, step: int, fraction: float, left: float = 0) -> Batch:
-    """As ``batch``, but that the last step is not reached."""
+    """As ``batch``, but raises ``Killed`` in the last step."""
     if step == STEPS - 1:
         raise Killed
     return batch(ranks, recipe, step, fraction, left)
@@ -107,7 +107,7 @@ def train(job: str, folder: Path, ranks: Ranks = ALONE, *, loss: Any = None) -> 
     """The rows of history of a job, in a folder that all ranks share; one device takes the batches of all."""
     name, mode = job.split(":")
     recipe, batch_dice, kind = MODES[mode]
-    # with 0 a rectifier of residual_unet is at its edge: one process itself has two answers, by the order of its samples
+    # with seed 0, an input of a ReLU of residual_unet is near 0: even one process has two results, by the order of its samples
     torch.manual_seed(1)
     spec = replace(SPEC, name=name, restoration=recipe.restoration_weight > 0)
     rows: list[Validation] = []
@@ -136,13 +136,13 @@ def train(job: str, folder: Path, ranks: Ranks = ALONE, *, loss: Any = None) -> 
     if mode == "resumed":
         with suppress(Killed):
             fitted(partial(until_killed, ranks, recipe))
-        ranks.alone(lambda: None)  # the checkpoint lies there
+        ranks.alone(lambda: None)  # wait until the checkpoint is written
     fitted(partial(batch, ranks, recipe))
     return rows
 
 
 def train_together(jobs: Iterable[str], file: Path, *, count: int = 2) -> dict[str, list[dict[str, float]]]:
-    """The same rows of so many ranks, each a process on this machine."""
+    """The rows of ``count`` ranks, each a process on this machine, by job."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The trees of source files, parsed once a process, for tests that look at code."""
+"""Syntax trees of source files, parsed once per process, for tests that inspect code."""
 
 import ast
 from functools import cache
@@ -12,5 +12,5 @@ def tree_of(path: Path) -> ast.Module:
 
 @cache
 def nodes_of(path: Path) -> tuple[ast.AST, ...]:
-    """All of the tree, as ``ast.walk`` finds them."""
+    """All nodes of the tree, in the order of ``ast.walk``."""
     return tuple(ast.walk(tree_of(path)))

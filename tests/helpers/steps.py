@@ -1,4 +1,4 @@
-"""Steps that need nothing, for workers in other processes, which import this file alone."""
+"""Steps without dependencies, for workers in other processes, which import only this file."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from autoseg.errors import AutosegError
 
 @dataclass(frozen=True)
 class Square:
-    """Squares numbers, and leaves a file for each; 2 is broken, 3 is odd."""
+    """Squares numbers, and writes a file for each; 2 raises an error, 3 logs a warning."""
 
     folder: Path
     seconds: float = 0.0
@@ -33,7 +33,7 @@ class Square:
 
 @dataclass(frozen=True)
 class Unready(Square):
-    """Cannot begin."""
+    """Fails in ``setup``."""
 
     def setup(self):
         raise AutosegError("model.zip: there is no such model")
@@ -41,7 +41,7 @@ class Unready(Square):
 
 @dataclass(frozen=True)
 class Deadly(Square):
-    """1 kills whoever tries it."""
+    """1 kills the process that tries it."""
 
     def run(self, number):
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Numbers of a text, and whether each stands in the records that the text names."""
+"""The numbers in a methods text, and whether each occurs in the records that the text names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\d])")
 
 
 def numbers_in(methods: str) -> list[str]:
-    """The numbers of a ``methods.md``, as they are printed, without those of citations, file names and its last lines."""
+    """The numbers of a ``methods.md`` as printed, without those in citations, file names and its last lines."""
     text = methods.partition("\nWritten by autoseg")[0]
     text = re.sub(r"\[@[^\]]*\]|`[^`]*`", "", text)
     return NUMBER.findall(text.replace("\\", ""))
@@ -30,7 +30,7 @@ def records_named(methods: str, folder: Path) -> list[Any]:
 
 
 def known_numbers(value: Any) -> Iterator[float]:
-    """Every number of a JSON value, those within its texts and the lengths of its lists too."""
+    """Every number of a JSON value, including those in its texts and the lengths of its lists and objects."""
     if isinstance(value, bool) or value is None:
         return
     if isinstance(value, int | float):
@@ -48,7 +48,7 @@ def known_numbers(value: Any) -> Iterator[float]:
 
 
 def unknown_numbers(methods: str, folder: Path) -> list[str]:
-    """The numbers of a ``methods.md`` that stand in none of the records that it names."""
+    """The numbers of a ``methods.md`` that occur in none of the records that it names."""
     known = {*CONSTANTS.values(), *known_numbers(records_named(methods, folder))}
     return [text for text in numbers_in(methods) if not any(_rounds_to(value, text) for value in known)]
 

@@ -272,7 +272,7 @@ def test_two_commands_at_one_study_do_not_decide_for_each_other(
     folder = place / "workspace" / "studies" / "Abdomen" / "twice"
     with locks.study_lock(folder):
         assert call(place, *STUDY, "--name", "twice") == 2
-    assert "another command is at this study" in capsys.readouterr().err
+    assert "another command is running this study" in capsys.readouterr().err
     assert not (folder / "study.json").exists()
     assert not (place / "workspace" / "models" / "Abdomen_twice").exists()
 
