@@ -120,6 +120,8 @@ def scrubbed(sentence: str, folders: Iterable[str | Path] = ()) -> str:
         folders: paths known to occur; they may contain spaces, where the general rule would end a path.
     """
     for folder in sorted({str(folder).rstrip("/\\") for folder in folders} - {"", "."}, key=len, reverse=True):
+        if folder not in sentence:  # as most of many cases' folders: a search for a pattern takes a thousand times as long
+            continue
         sentence = re.sub(rf"(?<![\w.-]){re.escape(folder)}[\\/](?:[^\\/\s]+[\\/])*", "", sentence)
         sentence = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", Path(folder).name, sentence)
     return _FOLDERS.sub("", sentence)

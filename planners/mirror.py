@@ -9,6 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from planners.axes import Triple
 from planners.plan import Decision
@@ -98,13 +99,13 @@ def find_pairs(structures: Sequence[str], axis: str = "x") -> tuple[tuple[str, s
         tuple of (name, name), in the order of ``structures``.
     """
     spelled = {tuple(_words(name)): name for name in structures}
-    teeth = _teeth(structures)
-    pairs: list[tuple[str, str]] = []
+    opposite = _opposite_teeth(_teeth(structures), axis)
+    pairs: dict[tuple[str, str], None] = {}
     for key, name in spelled.items():
         others = [spelled[other] for other in _other_sides(key, axis) if other in spelled and other != key]
-        others += [other for other in teeth if name in teeth and teeth[other] == _opposite_tooth(teeth, name, axis)]
+        others += opposite.get(name, ())
         if others and (others[0], name) not in pairs:
-            pairs.append((name, others[0]))
+            pairs[name, others[0]] = None
     return tuple(pairs)
 
 
@@ -156,12 +157,21 @@ def _other_sides(key: tuple[str, ...], axis: str) -> Iterator[tuple[str, ...]]:
 
 def _other_words(word: str, axis: str) -> list[str]:
     """The words for the other side; [] if the word names no side."""
-    for sides in OPPOSITES[axis]:
-        one, two = (_fold(side).split() for side in sides)
-        if word in (*one, *two):
-            return two if word in one else one
+    if others := _opposites(axis).get(word):
+        return others
     pairs = [tuple(map(_fold, sides)) for sides in INSIDE_WORDS[axis]]
     return [one.join(part.replace(one, two) for part in word.split(two)) for one, two in pairs if one in word or two in word]
+
+
+@cache
+def _opposites(axis: str) -> dict[str, list[str]]:
+    """{word for a side: the words for the other}, of the first of ``OPPOSITES`` that has it."""
+    found: dict[str, list[str]] = {}
+    for sides in OPPOSITES[axis]:
+        one, two = (_fold(side).split() for side in sides)
+        for words, others in ((one, two), (two, one)):
+            found.update({word: others for word in words if word not in found})
+    return found
 
 
 def _other_quadrant(word: str, axis: str) -> Iterator[str]:
@@ -196,14 +206,17 @@ def _is_fdi(number: int) -> bool:
     return 1 <= number // 10 <= 8 and 1 <= number % 10 <= 8
 
 
-def _opposite_tooth(teeth: dict[str, int], name: str, axis: str) -> int | None:
-    number = teeth[name]
+def _opposite_teeth(teeth: dict[str, int], axis: str) -> dict[str, list[str]]:
+    """{name: names of the teeth on the other side}, from the numbers of all."""
+    named: dict[int, list[str]] = {}
+    for name, number in teeth.items():
+        named.setdefault(number, []).append(name)
     if axis not in QUADRANTS:
-        return None
-    if all(_is_fdi(other) for other in teeth.values()):
-        return 10 * QUADRANTS[axis][number // 10] + number % 10
-    if all(1 <= other <= 32 for other in teeth.values()):  # upper right to upper left, then lower left to lower right
-        if axis == "z":
-            return 33 - number
-        return 17 - number if number <= 16 else 49 - number
-    return None
+        return {}
+    if all(map(_is_fdi, named)):
+        opposite = {number: 10 * QUADRANTS[axis][number // 10] + number % 10 for number in named}
+    elif all(1 <= number <= 32 for number in named):  # upper right to upper left, then lower left to lower right
+        opposite = {n: 33 - n if axis == "z" else 17 - n if n <= 16 else 49 - n for n in named}
+    else:
+        return {}
+    return {name: named.get(opposite[number], []) for name, number in teeth.items()}

@@ -174,10 +174,10 @@ def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Itera
                 message = f"region {name}: expected one of its values {sorted(group)} in some case, {where}"
                 yield Finding("warning", "", "label-never-present", message, unused("the region"))
         return
+    names = {value: name for name, group in labels.groups.items() for value in group}
     for value in (*labels.declared_values, *(() if labels.ignore is None else (labels.ignore,))):
         if found and value not in found:
-            names = [name for name, group in labels.groups.items() if value in group]
-            name = ", ".join(names) or ("ignore" if value == labels.ignore else "background")
+            name = names.get(value) or ("ignore" if value == labels.ignore else "background")
             remedy = unused("it") if value else "Nothing, if structures fill all images; else check what stands for it."
             yield Finding(
                 "warning", "", "label-never-present", f"label {value} ({name}): expected in some case, {where}", remedy

@@ -403,10 +403,11 @@ def _leave_out(
         raise DatasetError(
             f'{folder / "dataset.json"}: "test" names {", ".join(unknown[:4])}; there is no such case. Correct the names'
         )
-    training = tuple(case for case in cases if case.id not in names)
+    moved = set(names)
+    training = tuple(case for case in cases if case.id not in moved)
     if names and not training:
         raise DatasetError(f'{folder / "dataset.json"}: "test" names every case; expected some to train on. Take some out')
-    test = tuple(case for case in test if case.id not in names) + tuple(case for case in cases if case.id in names)
+    test = tuple(case for case in test if case.id not in moved) + tuple(case for case in cases if case.id in moved)
     return training, tuple(sorted(test, key=lambda case: case.id))
 
 

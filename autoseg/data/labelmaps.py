@@ -96,11 +96,12 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
     files = sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())  # also broken links
     known = [path for path in files if path.name.lower().endswith(tuple(FORMATS))]
     copies = _copies(known)
-    segmentations = [path for path in known if is_slicer_segmentation(path) and path not in copies]
+    segmentations = {path for path in known if is_slicer_segmentation(path) and path not in copies}
     left_out: list[str] = []
 
     def keep(paths: list[Path], others: Iterable[Path], why: str) -> list[Path]:
-        if gone := [path for path in others if path not in paths]:
+        kept = set(paths)
+        if gone := [path for path in others if path not in kept]:
             more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
             left_out.append(f"{gone[0].name}{more}: {why}")
         return paths
@@ -110,7 +111,7 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
         known = keep(volumes, known, "pictures beside volumes are taken to be views of them")
     if segmentations:
         plain = {ending_of(path) for path in segmentations}
-        scans = [path for path in known if ending_of(path) in plain and path not in segmentations]
+        scans = {path for path in known if ending_of(path) in plain and path not in segmentations}
         known = keep([path for path in known if path not in scans], known, "beside segmentations (.seg.nrrd) taken to be scans")
     if known:
         derived = _derived(known)

@@ -95,10 +95,15 @@ class LabelSchema:
         If a value means exactly the structures found so far, its code is used: overlap is kept and the order does not matter.
         Otherwise, and always with ``overwrite``, the code of the structure's own value is used.
         """
-        n_codes, own = len(self.declared_values), [self.declared_values.index(value) for value in self.paint_values]
+        code = {value: i for i, value in enumerate(self.declared_values)}
+        n_codes, own = len(code), [code[value] for value in self.paint_values]
         if self.overwrite:
-            return tuple((code,) * n_codes for code in own)
-        members = [frozenset(r for r, codes in enumerate(self.structure_codes) if c in codes) for c in range(n_codes)]
+            return tuple((c,) * n_codes for c in own)
+        owners: list[set[int]] = [set() for _ in range(n_codes)]
+        for r, codes in enumerate(self.structure_codes):
+            for c in codes:
+                owners[c].add(r)
+        members = [frozenset(group) for group in owners]
         code_of = {group: code for code, group in reversed(list(enumerate(members)))}  # the lowest of equal ones,
         code_of |= {members[code]: code for code in own}  # but a painted one has priority
         return tuple(tuple(code_of.get(group | {r}, own[r]) for group in members) for r in range(len(own)))
@@ -150,9 +155,10 @@ class LabelSchema:
         return np.isin(values, self.values[structure])
 
     def _undeclared(self, values: np.ndarray) -> str:
-        unknown = [value for value in np.unique(values).tolist() if value not in (*self.declared_values, self.ignore)]
-        listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         known = list(self.declared_values)
+        declared = {*known, self.ignore}
+        unknown = [value for value in np.unique(values).tolist() if value not in declared]
+        listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         return f"label values [{listed}] are not declared in dataset.json, which has {known}. Name them there"
 
 
@@ -235,8 +241,9 @@ def _region_order(regions: Mapping[str, tuple[int, ...]], order: object) -> tupl
             f"{', '.join(regions)}; found {shown(order)}"
         )
     order = _integers("regions_class_order", list(order))
+    count = Counter(order)
     for (name, group), value in zip(regions.items(), order, strict=True):
-        if value not in group or order.count(value) > 1:
+        if value not in group or count[value] > 1:
             raise DatasetError(
                 f"regions_class_order: region {name!r} needs one of its own values {list(group)} that no other region "
                 f"takes, found {value} in {list(order)}"

@@ -11,6 +11,7 @@ Other readers of the format ignore the key and would treat an unlabelled structu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,17 @@ def _named(description: Mapping[str, Any]) -> dict[str, Any]:
 
 def _lacking(case: str, names: object, labels: LabelSchema) -> tuple[int, ...]:
     """The numbers of the structures that are not among ``names``."""
-    known = ", ".join(labels.structures)
-    if not isinstance(names, list) or not names or any(name not in labels.structures for name in names):
+    structures = dict.fromkeys(labels.structures)
+    if not isinstance(names, list) or not names or any(not isinstance(name, str) or name not in structures for name in names):
+        known = ", ".join(structures)
         raise DatasetError(f'"{KEY}": case {case!r} needs a list of structures, of {known}; found {shown(names)}')
-    return tuple(number for number, name in enumerate(labels.structures) if name not in names)
+    return _others(names, labels)
+
+
+def _others(names: Iterable[object], labels: LabelSchema) -> tuple[int, ...]:
+    """The numbers of the structures whose names are not among these."""
+    annotated = {name for name in names if isinstance(name, str)}
+    return tuple(number for number, name in enumerate(labels.structures) if name not in annotated)
 
 
 def unlabelled_beside(folders: Iterable[str | Path], labels: LabelSchema) -> dict[str, tuple[int, ...]]:
@@ -71,17 +79,21 @@ def unlabelled_beside(folders: Iterable[str | Path], labels: LabelSchema) -> dic
         description = read_json(path, DatasetError) if path.is_file() else None
         if isinstance(description, dict):
             known = {case: names for case, names in _named(description).items() if isinstance(names, list)}
-            lacking = {
-                case: [n for n, name in enumerate(labels.structures) if name not in names] for case, names in known.items()
-            }
-            return {case: tuple(numbers) for case, numbers in lacking.items() if numbers}
+            return {case: numbers for case, names in known.items() if (numbers := _others(names, labels))}
     return {}
 
 
 def check_unlabelled(case: str, unlabelled: Collection[int], labels: LabelSchema, values: Iterable[int]) -> list[Finding]:
     """An error if the label of a case has values that belong only to unlabelled structures."""
-    owners = {value: [n for n, group in enumerate(labels.values) if value in group] for value in values}
-    odd = [value for value, numbers in owners.items() if numbers and set(numbers) <= set(unlabelled)]
+    if not unlabelled:
+        return []
+    lacking = set(unlabelled)
+    owners: dict[int, list[int]] = {value: [] for value in values}
+    for number, group in enumerate(labels.values):
+        for value in group:
+            if value in owners:
+                owners[value].append(number)
+    odd = [value for value, numbers in owners.items() if numbers and lacking.issuperset(numbers)]
     if not odd:
         return []
     names = ", ".join(dict.fromkeys(labels.structures[n] for value in odd for n in owners[value]))
@@ -95,4 +107,5 @@ def count_annotated(unlabelled: Iterable[Collection[int]], labels: LabelSchema) 
     cases = list(unlabelled)
     if not any(cases):
         return ()
-    return tuple(sum(number not in one for one in cases) for number in range(len(labels.structures)))
+    lacking = Counter(number for one in cases for number in set(one))
+    return tuple(len(cases) - lacking[number] for number in range(len(labels.structures)))

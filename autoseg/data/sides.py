@@ -28,20 +28,19 @@ def opposite_pairs(scans: Sequence[CaseScan], labels: LabelSchema) -> list[tuple
     single = {name: group[0] for name, group in labels.groups.items() if len(group) == 1}
     if (n := len(single)) < 2:
         return []
-    together, kept, sides = (np.zeros((n, n), int) for _ in range(3))
+    right, left = np.nonzero(~np.eye(n, dtype=bool))  # the pairs that no scan so far speaks against
+    together = np.zeros(len(right), int)
     for scan in scans:
         voxels, centres = dict(scan.label_counts), dict(scan.label_centres_mm)
         points = np.array([centres.get(value, (np.nan,) * 3) for value in single.values()])  # (n, 3) x, y, z
         sizes = np.array([voxels.get(value, 0) for value in single.values()], float)
         with np.errstate(invalid="ignore", divide="ignore"):
-            apart = points[:, None] - points  # position of the row's structure relative to the column's
-            ratio = sizes[:, None] / sizes
+            apart = points[right] - points[left]
+            ratio = sizes[right] / sizes[left]
             alike = (ratio <= MOST_RATIO) & (ratio >= 1 / MOST_RATIO)
-            level = (np.abs(apart[..., 1:]) <= MOST_SLOPE * np.abs(apart[..., :1])).all(axis=-1)
-        there = np.isfinite(apart[..., 0])
-        together += there
-        kept += there & alike & level
-        sides += np.sign(np.nan_to_num(apart[..., 0])).astype(int)
-    found = (together >= FEWEST) & (kept == together) & (sides == together)  # the row's structure is right of the column's
+            level = (np.abs(apart[:, 1:]) <= MOST_SLOPE * np.abs(apart[:, :1])).all(axis=1)
+            there, is_right = np.isfinite(apart[:, 0]), apart[:, 0] > 0
+        stays = ~there | (alike & level & is_right)
+        right, left, together = right[stays], left[stays], (together + there)[stays]
     names = list(single)
-    return [(names[left], names[right]) for right, left in np.argwhere(found).tolist()]
+    return [(names[b], names[a]) for a, b in np.stack([right, left], axis=1)[together >= FEWEST].tolist()]

@@ -131,14 +131,16 @@ def _is_fair(parts: list[list[int]], found: list[frozenset[str]]) -> bool:
 def _stratify(order: list[int], sizes: list[int], found: list[frozenset[str]]) -> list[list[int]]:
     """Parts of the given sizes; patients with the rarest structure are assigned first, to the part with the fewest of it."""
     parts: list[list[int]] = [[] for _ in sizes]
-    left = list(order)
+    left = dict.fromkeys(order)
 
     def deal(patients: list[int], structure: str | None = None) -> None:
+        have = [sum(structure in found[i] for i in part) for part in parts]
         for patient in patients:
             free = [k for k, size in enumerate(sizes) if len(parts[k]) < size]
-            have = {k: sum(structure in found[i] for i in parts[k]) for k in free}
-            parts[min(free, key=lambda k: (have[k], len(parts[k]) - sizes[k]))].append(patient)
-            left.remove(patient)
+            chosen = min(free, key=lambda k: (have[k], len(parts[k]) - sizes[k]))
+            parts[chosen].append(patient)
+            have[chosen] += structure in found[patient]
+            del left[patient]
 
     counts = Counter(structure for group in found for structure in group)
     for structure, _ in sorted(counts.items(), key=lambda item: (item[1], item[0])):

@@ -19,6 +19,7 @@ from autoseg.evaluation.metrics import METRICS, MaskPair, PairMetric, default_to
 from autoseg.evaluation.overlap import count_voxels, foreground_share
 from autoseg.evaluation.reconstruction import mask_mse
 from autoseg.evaluation.report import TOGETHER, CaseMetrics
+from autoseg.imaging.crop import numbered
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
 
@@ -68,7 +69,7 @@ def evaluate_case(
     """
     check_tolerance(tolerance_mm)
     _check_grids(reference.geometry, predicted.geometry, case)
-    maps = _Maps(reference.data, predicted.data, labels, reference.geometry, tolerance_mm)
+    maps, unlabelled = _Maps(reference.data, predicted.data, labels, reference.geometry, tolerance_mm), frozenset(unlabelled)
     together = _together(maps, unlabelled)
     rows = (_measure(maps.pair(number), case, name, together) for number, name in enumerate(labels.structures))
     return tuple(row.not_annotated() if number in unlabelled else row for number, row in enumerate(rows))
@@ -158,18 +159,8 @@ def _boxes(data: np.ndarray, labels: LabelSchema) -> dict[int, Box | None]:
     if wanted[0] > 0 and wanted[-1] <= LARGEST_TABLE:
         boxes = ndimage.find_objects(data, max_label=wanted[-1])
         return {value: boxes[value - 1] for value in wanted}
-    boxes = ndimage.find_objects(_renumbered(data, wanted), max_label=len(wanted))
+    boxes = ndimage.find_objects(numbered(data, wanted), max_label=len(wanted))
     return dict(zip(wanted, boxes, strict=True))
-
-
-def _renumbered(data: np.ndarray, wanted: list[int]) -> np.ndarray:
-    """int32 array: 1 for the first of the ``wanted`` values (ascending), and so on; 0 for any other."""
-    values = np.asarray(wanted, np.int64)
-    codes = np.zeros(data.shape, np.int32)
-    for plane, found in zip(data, codes, strict=True):  # one by one: a search needs eight bytes per voxel
-        place = np.searchsorted(values, plane.astype(np.int64)).clip(max=len(values) - 1)
-        found[...] = np.where(values[place] == plane, place + 1, 0)
-    return codes
 
 
 def _together(maps: _Maps, unlabelled: Collection[int]) -> list[Found]:

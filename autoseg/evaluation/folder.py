@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,11 @@ from autoseg.errors import AutosegError, FileError
 from autoseg.evaluation.evaluate import Found, Tolerance, check_tolerance, evaluate_case
 from autoseg.evaluation.lesions import LESION_METRICS, LesionRule, lesion_values
 from autoseg.evaluation.metrics import METRICS
+from autoseg.evaluation.probabilities import read_heads
 from autoseg.evaluation.reconstruction import brier
 from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles, summarise
 from autoseg.evaluation.values import unknown_values
+from autoseg.imaging.crop import NOWHERE, crop, hull, value_boxes
 from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
 from autoseg.names import case_name, counted, folders_of, scrubbed
@@ -72,9 +76,10 @@ def evaluate_folder(
     """
     check_tolerance(tolerance_mm)
     lesions, unlabelled = (annotation.lesions, annotation.unlabelled) if annotation else (None, {})
+    known = dict.fromkeys(labels.structures)
     for name in lesions.structures if lesions else ():
-        if name not in labels.structures:
-            raise AutosegError(f"lesions: no structure called {name!r}. There are: {', '.join(labels.structures)}")
+        if name not in known:
+            raise AutosegError(f"lesions: no structure called {name!r}. There are: {', '.join(known)}")
     list(METRICS.values())  # a metric that cannot be imported is reported before the work
     there = _maps_of(predicted, ending)
     references = _maps_of(reference, ending)
@@ -136,10 +141,11 @@ def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: L
         there[0] |= {row.structure} if row.counts.n_reference else set()
         there[1] |= {row.structure} if row.counts.n_predicted else set()
     for side, kind in enumerate(SIDES):
+        here = there[side] - there[1 - side]
         alone = [
             f"{name} (value{'s' * (len(group) > 1)} {', '.join(map(str, group))})"
             for name, group in zip(labels.structures, labels.values, strict=True)
-            if name in there[side] - there[1 - side]
+            if name in here
         ]
         if alone:
             notes.append(f"in {kind} alone: {_some(alone)}")
@@ -149,8 +155,8 @@ def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: L
 
 def _about_unlabelled(unlabelled: Mapping[str, tuple[int, ...]], labels: LabelSchema) -> list[str]:
     """A sentence about structures that were not annotated in all cases; [] if all were."""
-    counts = {name: sum(n in numbers for numbers in unlabelled.values()) for n, name in enumerate(labels.structures)}
-    lacking = [f"{name} in {counted(count, 'case')}" for name, count in counts.items() if count]
+    counts = Counter(number for numbers in unlabelled.values() for number in set(numbers))
+    lacking = [f"{name} in {counted(counts[n], 'case')}" for n, name in enumerate(labels.structures) if counts[n]]
     return [f"not annotated, so not scored: {_some(lacking)}"] if lacking else []
 
 
@@ -191,7 +197,7 @@ class _Score:
         truth = read_label_volume(pair[0], onto=guess.geometry)
         if truth.geometry.shape != guess.geometry.shape:
             guess = read_label_volume(pair[1], onto=truth.geometry)
-        labels, lacking = self.labels, self.unlabelled.get(case, ())
+        labels, lacking = self.labels, frozenset(self.unlabelled.get(case, ()))
         rows = evaluate_case(
             reference=truth, predicted=guess, labels=labels, case=case, tolerance_mm=self.tolerance_mm, unlabelled=lacking
         )
@@ -199,35 +205,35 @@ class _Score:
             added = _brier(self.chances.get(case), truth.data, self.labels)
             rows = tuple(row.with_more([one]) for row, one in zip(rows, added, strict=True))
         if self.lesions:
-            rows = tuple(row.with_more(self._lesions(number, truth, guess)) for number, row in enumerate(rows))
+            rows = tuple(row.with_more(found) for row, found in zip(rows, self._lesions(truth, guess), strict=True))
         if self.more:
             rows = tuple(row.with_more(values) for row, values in zip(rows, self.more(case, truth), strict=True))
         rows = tuple(row.not_annotated() if number in lacking else row for number, row in enumerate(rows))
         return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)))
 
-    def _lesions(self, number: int, truth: LabelVolume, guess: LabelVolume) -> list[Found]:
-        """The lesion scores of a structure; undefined unless it is scored lesion by lesion."""
+    def _lesions(self, truth: LabelVolume, guess: LabelVolume) -> Iterator[list[Found]]:
+        """The lesion scores of each structure; undefined unless it is scored lesion by lesion."""
         rule, labels = self.lesions, self.labels
-        if rule is None or labels.structures[number] not in rule.structures:
-            return [(name, None, "") for name in LESION_METRICS]
-        counted = True if labels.ignore is None else truth.data != labels.ignore
-        masks = [labels.mask(volume.data, number) & counted for volume in (truth, guess)]
-        return lesion_values(masks[0], masks[1], truth.geometry.spacing_mm, rule)
+        asked = set(rule.structures) if rule else set[str]()
+        boxes = [value_boxes(volume.data) for volume in (truth, guess)]
+        for number, (name, values) in enumerate(zip(labels.structures, labels.values, strict=True)):
+            if rule is None or name not in asked:
+                yield [(metric, None, "") for metric in LESION_METRICS]
+                continue
+            box = hull([of[value] for of in boxes for value in values if value in of]) or NOWHERE
+            parts = [crop(volume.data, *box) for volume in (truth, guess)]
+            counted = True if labels.ignore is None else parts[0] != labels.ignore
+            masks = [labels.mask(part, number) & counted for part in parts]
+            yield lesion_values(masks[0], masks[1], truth.geometry.spacing_mm, rule)
 
 
 def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> list[Found]:
     """The Brier score of each structure's probabilities; undefined if ``path`` is None."""
     if path is None:
         return [("brier", None, "no probabilities")] * len(labels.structures)
-    with np.load(path, allow_pickle=False) as stored:
-        heads = stored["probabilities"]
-    if heads.shape != (labels.n_heads, *reference.shape):
-        raise FileError(f"{path}: expected an array of {(labels.n_heads, *reference.shape)}, found {heads.shape}")
     ignored = None if labels.ignore is None else reference == labels.ignore
-    background = labels.n_heads - len(labels.structures)
-    return [
-        ("brier", brier(heads[background + n], labels.mask(reference, n), ignored), "") for n in range(len(labels.structures))
-    ]
+    heads = islice(read_heads(path, (labels.n_heads, *reference.shape)), labels.n_heads - len(labels.structures), None)
+    return [("brier", brier(head, labels.mask(reference, n), ignored), "") for n, head in enumerate(heads)]
 
 
 def _maps_of(source: Path | str | Mapping[str, Path], ending: str) -> dict[str, Path]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 __all__ = ["LESION_METRICS", "LesionRule", "Lesions", "lesion_values", "match_lesions"]
 
@@ -77,16 +79,36 @@ def match_lesions(reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequ
     """
     fewest = rule.smallest_ml * 1000 / float(np.prod(spacing_mm))
     (truth, n_truth), (guess, n_guess) = _lesions(reference, fewest), _lesions(predicted, fewest)
-    shared = np.zeros((n_truth + 1, n_guess + 1))
-    np.add.at(shared, (truth[reference], guess[reference]), 1)
-    sizes = [np.bincount(pieces.ravel(), minlength=n + 1)[1:] for pieces, n in ((truth, n_truth), (guess, n_guess))]
-    both = shared[1:, 1:]
-    sums = sizes[0][:, None] + sizes[1][None]
-    iou = np.divide(both, sums - both, out=np.zeros_like(both), where=sums > both)
-    iou[iou < rule.overlap - 1e-12] = 0
-    pairs = [(i, j) for i, j in zip(*linear_sum_assignment(iou, maximize=True), strict=True) if iou[i, j] > 0]
-    dice = tuple(float(2 * both[i, j] / sums[i, j]) for i, j in pairs)
+    sizes = [np.bincount(pieces.ravel(), minlength=n + 1) for pieces, n in ((truth, n_truth), (guess, n_guess))]
+    overlaps = (truth > 0) & (guess > 0)
+    names, both = np.unique(truth[overlaps].astype(np.int64) * (n_guess + 1) + guess[overlaps], return_counts=True)
+    first, second = np.divmod(names, n_guess + 1)  # the two lesions that overlap, by the first and then by the second
+    sums = sizes[0][first] + sizes[1][second]
+    iou = both / (sums - both)
+    may = np.flatnonzero(iou >= rule.overlap - 1e-12)
+    pairs = may[_best_pairs(first[may], second[may], iou[may])]
+    dice = tuple((2 * both[pairs] / sums[pairs]).tolist())
     return Lesions(dice, n_truth - len(pairs), n_guess - len(pairs))
+
+
+def _best_pairs(first: np.ndarray, second: np.ndarray, iou: np.ndarray) -> list[int]:
+    """The numbers of the pairs (N,) with the largest sum of IoU in which no lesion occurs twice, ascending.
+
+    Lesions that no chain of pairs connects do not compete, so each such group is solved by itself: there are many lesions, but
+    few that overlap the same one, and a table of all with all would be large.
+    """
+    nodes = int(first.max(initial=0)) + 1, int(second.max(initial=0)) + 1
+    graph = coo_matrix((iou, (first, nodes[0] + second)), (sum(nodes),) * 2)
+    group = connected_components(graph, directed=False)[1][first]
+    order = np.argsort(group, kind="stable")
+    found: list[int] = []
+    for some in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        rows, columns = (np.unique(lesions[some], return_inverse=True)[1] for lesions in (first, second))
+        table = np.full((rows.max(initial=-1) + 1, columns.max(initial=-1) + 1), -1)
+        table[rows, columns] = some
+        chosen = table[linear_sum_assignment(np.where(table < 0, 0.0, iou[table]), maximize=True)]
+        found += chosen[chosen >= 0].tolist()
+    return sorted(found)
 
 
 def _lesions(mask: np.ndarray, fewest: float) -> tuple[np.ndarray, int]:

@@ -174,7 +174,9 @@ class Report:
     def by_group(self) -> Mapping[str, Report]:
         """The report on the cases of each group; {} if there are no groups."""
         names = self.groups.names(self.cases) if self.groups.column else ()
-        of = {name: [row for row in self.rows if self.groups.of.get(row.case, UNSTATED) == name] for name in names}
+        of: dict[str, list[CaseMetrics]] = {name: [] for name in names}
+        for row in self.rows if names else ():
+            of[self.groups.of.get(row.case, UNSTATED)].append(row)
         return {name: summarise(rows, self.labels) for name, rows in of.items()}
 
     @property

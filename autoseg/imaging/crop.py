@@ -12,10 +12,12 @@ from scipy import ndimage
 from autoseg.imaging.geometry import Geometry, Ints
 from autoseg.imaging.volume import orient
 
-__all__ = ["Box", "crop", "laid_on", "nonzero_box", "turned_onto", "value_boxes"]
+__all__ = ["NOWHERE", "Box", "crop", "hull", "laid_on", "nonzero_box", "numbered", "turned_onto", "value_boxes"]
 
 Box = tuple[Sequence[int], Sequence[int]]  # lower, upper
+NOWHERE: Box = (0, 0, 0), (0, 0, 0)
 LARGEST_TABLE = 2**16  # label values up to here are looked up in a table
+BLOCK = 2**18  # voxels that are looked up at a time: a search needs eight bytes per voxel
 OFF_GRID = 0.05  # of a voxel: beyond that, positions differ
 
 
@@ -45,6 +47,25 @@ def crop(array: np.ndarray, lower: Ints, upper: Ints) -> np.ndarray:
     return part
 
 
+def hull(boxes: Sequence[Box]) -> Box | None:
+    """The smallest box around all boxes; None for none."""
+    if not boxes:
+        return None
+    lowers, uppers = zip(*boxes, strict=True)
+    return tuple(map(min, *lowers, lowers[0])), tuple(map(max, *uppers, uppers[0]))
+
+
+def numbered(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """int32 array of the shape of ``labels``: 1 for the first of ``values`` (ascending), and so on; 0 for any other value."""
+    known, flat = np.asarray(values, np.int64), np.ravel(labels)
+    found = np.zeros(flat.shape, np.int32)
+    for start in range(0, flat.size if len(known) else 0, BLOCK):
+        part = flat[start : start + BLOCK].astype(np.int64)
+        places = np.minimum(np.searchsorted(known, part), len(known) - 1)
+        found[start : start + BLOCK] = np.where(known[places] == part, places + 1, 0)
+    return found.reshape(labels.shape)
+
+
 def value_boxes(labels: np.ndarray) -> dict[int, Box]:
     """{value: box} of every value except 0 in an integer array (Z, Y, X), ascending.
 
@@ -52,15 +73,11 @@ def value_boxes(labels: np.ndarray) -> dict[int, Box]:
     """
     lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
     if lowest == 0 and highest <= LARGEST_TABLE:
-        values, numbered = list(range(1, highest + 1)), labels
+        values, codes = list(range(1, highest + 1)), labels
     else:
-        found = sorted(set().union(*(np.unique(part).tolist() for part in labels)) - {0})
-        values, numbered = found, np.zeros(labels.shape, np.int32)
-        ascending = np.array(found, labels.dtype)
-        for part, target in zip(labels, numbered, strict=True):
-            places = np.minimum(np.searchsorted(ascending, part), len(found) - 1)
-            target[...] = np.where(ascending[places] == part, places + 1, 0)
-    boxes = zip(values, ndimage.find_objects(numbered, max_label=len(values)), strict=True) if values else ()
+        values = sorted(set().union(*(np.unique(part).tolist() for part in labels)) - {0})
+        codes = numbered(labels, values)
+    boxes = zip(values, ndimage.find_objects(codes, max_label=len(values)), strict=True) if values else ()
     return {v: (tuple(p.start for p in box), tuple(p.stop for p in box)) for v, box in boxes if box is not None}
 
 

@@ -5,6 +5,7 @@ grid covers only the stored slices: the extent of the scan is unknown. ``crop.la
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,10 +51,10 @@ def segment_names(path: Path) -> dict[str, int]:
         return {}
     with blamed_on(path, "a segmentation object that is whole"):
         segments = _segments(open_dataset(path, stop_before_pixels=True))
-    taken = [segment.name for segment in segments.values()]
+    taken = Counter(segment.name for segment in segments.values())
     found = {}
     for number, segment in sorted(segments.items(), key=lambda item: item[1].value):
-        is_clear = segment.name and taken.count(segment.name) == 1
+        is_clear = segment.name and taken[segment.name] == 1
         found[segment.name if is_clear else f"{segment.name or 'segment'} {number}"] = segment.value
     return found
 
@@ -74,12 +75,14 @@ def read_segments(path: Path) -> tuple[NDArray[Any], Geometry, tuple[str, ...], 
             raise GeometryError(f"{path}: expected frames with a place in the patient, found some without. Export it as NIfTI.")
         slots, filled = _filled(planes, _spacing_mm(ds), path)
         stack = stack_of(DicomSeries(path.stem, str(path), filled))
-        segments, notes, data = _segments(ds), [*stack.notes], None
+        segments, notes, data, known = _segments(ds), [*stack.notes], None, {0, *names}
         for z, values in zip(slots, _frames(path, ds, segments), strict=True):
             if data is None:
                 kind = np.dtype(np.min_scalar_type(max([255, *names])))
                 refuse_beyond_memory(math.prod(stack.geometry.shape) * kind.itemsize, path)
                 data = np.zeros(stack.geometry.shape, kind)
+            if unknown := set(np.unique(values).tolist()) - known:
+                raise FileError(f"{path}: expected segments {sorted(names)}, found voxels of {sorted(unknown)}. {REMEDY}")
             _paint(data[z], values, names, path)
         assert data is not None
     if 0 in segments:
@@ -199,8 +202,6 @@ def _bits(ds: FileDataset) -> Iterator[NDArray[np.uint8]]:
 def _paint(layer: NDArray[Any], values: NDArray[Any], names: dict[int, str], path: Path) -> None:
     """Put the values of a frame on its slice; an error if a voxel already has another value."""
     inside = values != 0
-    if unknown := set(np.unique(values).tolist()) - {0, *names}:
-        raise FileError(f"{path}: expected segments {sorted(names)}, found voxels of {sorted(unknown)}. {REMEDY}")
     twice = inside & (layer != 0) & (layer != values)
     if twice.any():
         pair = names[int(layer[twice][0])], names[int(values[twice][0])]

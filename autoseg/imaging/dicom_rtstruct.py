@@ -20,6 +20,7 @@ from skimage.measure import find_contours
 
 from autoseg.atomic import replacing
 from autoseg.imaging.colours import structure_colours
+from autoseg.imaging.crop import NOWHERE, crop, hull, value_boxes
 from autoseg.imaging.dicom_codes import code_structure
 from autoseg.imaging.dicom_headers import headers_of, plain_text, series_number, unique_identifier
 from autoseg.imaging.dicom_seg import coded
@@ -66,8 +67,11 @@ def write_rtstruct(
         images = [_reference(header_of[plane.path], plane) for plane in series.planes]
         ds.ReferencedFrameOfReferenceSequence = [_referenced_frame(headers[0], images)]
         ds.StructureSetROISequence, ds.ROIContourSequence, ds.RTROIObservationsSequence = [], [], []
+        digits, boxes = _digits(series.planes, labels.data.shape[1:], steps_mm), value_boxes(labels.data)
         for number, (name, colour) in enumerate(zip(structures, structure_colours(structures), strict=True), start=1):
-            contours = _contours(np.isin(labels.data, structures[name]), series.planes, images, steps_mm)
+            lower, upper = hull([boxes[value] for value in structures[name] if value in boxes]) or NOWHERE
+            mask, here = np.isin(crop(labels.data, lower, upper), structures[name]), slice(lower[0], upper[0])
+            contours = _contours(mask, lower[1:], series.planes[here], images[here], steps_mm, digits)
             roi, shape, observation = _structure(number, name, colour, contours, headers[0].FrameOfReferenceUID)
             ds.StructureSetROISequence.append(roi)
             ds.ROIContourSequence.append(shape)
@@ -146,14 +150,18 @@ def _without_needless_points(polygon: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _contours(
-    mask: NDArray[np.bool_], planes: Sequence[Plane], images: Sequence[Dataset], steps_mm: NDArray[np.float64]
+    mask: NDArray[np.bool_],
+    first: Sequence[int],
+    planes: Sequence[Plane],
+    images: Sequence[Dataset],
+    steps_mm: NDArray[np.float64],
+    digits: int,
 ) -> list[Dataset]:
-    """Items of a ContourSequence."""
-    digits = _digits(planes, mask.shape[1:], steps_mm)
+    """Items of a ContourSequence; the mask (planes, rows, columns) begins at row and column ``first`` of the images."""
     contours = []
     for layer, plane, image in zip(mask, planes, images, strict=True):
         for polygon in outlines(layer) if layer.any() else ():
-            points_mm = np.asarray(plane.position) + polygon @ steps_mm
+            points_mm = np.asarray(plane.position) + (polygon + first) @ steps_mm
             contour = Dataset()
             contour.ContourImageSequence = [image]
             contour.ContourGeometricType = "CLOSED_PLANAR"

@@ -18,6 +18,7 @@ from pydicom.sr.coding import Code
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.imaging.colours import structure_colours
+from autoseg.imaging.crop import numbered
 from autoseg.imaging.dicom_codes import code_structure
 from autoseg.imaging.dicom_headers import headers_of, plain_text, series_number, unique_identifier
 from autoseg.imaging.dicom_series import DicomSeries, depths_mm, grid_plane
@@ -126,9 +127,9 @@ def _masks(series: DicomSeries, labels: LabelVolume, groups: Sequence[Sequence[i
     """
     values = sorted({value for group in groups for value in group})
     if len(values) == sum(len(group) for group in groups):
-        masks = np.zeros(labels.data.shape, np.uint16 if len(groups) > 255 else np.uint8)
-        for number, group in enumerate(groups, start=1):
-            masks[np.isin(labels.data, group)] = number
+        segments = {value: number for number, group in enumerate(groups, start=1) for value in group}
+        table = np.array([0, *(segments[value] for value in values)], np.uint16 if len(groups) > 255 else np.uint8)
+        masks: NDArray[Any] = table[numbered(labels.data, values)]
     else:
         masks = np.stack([np.isin(labels.data, group) for group in groups], axis=-1).astype(np.uint8)
     if frames == 1:

@@ -34,6 +34,7 @@ __all__ = [
     "PICTURES",
     "SEGMENTATION",
     "FileContent",
+    "Segmentation",
     "description_of",
     "digest_on_disk",
     "ending_of",
@@ -45,7 +46,7 @@ __all__ = [
     "read_file",
     "read_geometry",
     "read_label_volume",
-    "read_segment",
+    "read_segmentation",
     "read_volume",
     "segment_names",
     "series_in",
@@ -238,12 +239,35 @@ def _turned(content: FileContent, path: Image, onto: Geometry) -> FileContent:
     return replace(content, data=np.ascontiguousarray(data), geometry=onto, notes=(*content.notes, note))
 
 
-def read_segment(path: AnyPath, name: str, onto: Geometry | None = None) -> FileContent:
-    """One structure of a 3D Slicer segmentation as a map of 0 and 1; ``name`` is one of ``segment_names``."""
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A 3D Slicer segmentation, read once for all structures in it.
+
+    Attributes:
+        path: the file.
+        layers: its content, the data (L, Z, Y, X).
+        segments: of each of ``segment_names``.
+    """
+
+    path: AnyPath
+    layers: FileContent
+    segments: dict[str, Any]
+
+    def mask(self, name: str, onto: Geometry | None = None) -> FileContent:
+        """One structure as a map of 0 and 1."""
+        with _blamed_on(self.path):
+            mask = itk.segment_mask(self.layers.data, self.segments[name], self.path).astype(np.uint8)
+        laid = None if onto is None else laid_on(mask, self.layers.geometry, onto)
+        if laid is None or onto is None:
+            return replace(self.layers, data=mask[None])
+        return replace(self.layers, data=laid[None], geometry=onto)
+
+
+def read_segmentation(path: AnyPath) -> Segmentation:
+    """Read a 3D Slicer segmentation."""
     with _blamed_on(path):
-        content = FileContent(*itk.read_segment(path, name))
-    laid = None if onto is None else laid_on(content.data[0], content.geometry, onto)
-    return content if laid is None or onto is None else replace(content, data=laid[None], geometry=onto)
+        content, segments = itk.read_segmentation(path)
+    return Segmentation(path, FileContent(*content), segments)
 
 
 def _is_cropped(path: Image) -> bool:

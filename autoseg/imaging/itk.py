@@ -7,6 +7,7 @@ SimpleITK trusts the header's number of voxels and reads on when compressed voxe
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
+from autoseg.imaging.crop import NOWHERE, crop, value_boxes
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.itk_header import Header, Segment, header_of
 from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, refuse_beyond_memory
@@ -26,7 +28,8 @@ __all__ = [
     "read",
     "read_geometry",
     "read_labels",
-    "read_segment",
+    "read_segmentation",
+    "segment_mask",
     "segment_names",
     "simpleitk",
     "write",
@@ -67,16 +70,20 @@ def read_labels(path: AnyPath) -> Content | tuple[np.ndarray, Geometry, tuple[st
         return data, geometry, notes, digest
     if len(data) == 1:
         return data, geometry, notes, digest, True
-    merged = np.zeros(geometry.shape, np.uint16)
+    merged, whole = np.zeros(geometry.shape, np.uint16), ((0, 0, 0), geometry.shape)
+    boxes = [value_boxes(layer) if layer.dtype.kind in "iu" else None for layer in data]
     for value, segment in enumerate(segments, 1):
-        mask = _mask(data, segment, header)
-        if (others := np.unique(merged[mask])).any():
+        layer = _layer_of(segment, data, path)
+        places = boxes[segment.layer]
+        box = whole if places is None else places.get(segment.value, NOWHERE)
+        mask, there = crop(layer, *box) == segment.value, crop(merged, *box)
+        if (others := np.unique(there[mask])).any():
             other = segments[int(others[-1]) - 1].name
             raise FileError(
                 f"{path}: expected segments that do not overlap, found {other} and {segment.name} in the same voxels. Export "
                 "each as a file of its own, or convert the data with `autoseg convert folders`, which makes regions of them."
             )
-        merged[mask] = value
+        there[mask] = value
     if (unnamed := (merged == 0) & (data != 0).any(axis=0)).any():
         found = ", ".join(str(value) for value in np.unique(data[:, unnamed]).tolist() if value)
         raise FileError(
@@ -91,27 +98,38 @@ def segment_names(path: AnyPath) -> dict[str, int]:
     For segments in several layers the values are their numbers, as in ``read_labels``.
     """
     header, _ = header_of(Path(path), voxels=False)
-    segments = header.segments()
-    taken, layers = [segment.name for segment in segments], layers_of(path)
-    values = [segment.value if layers < 2 else number for number, segment in enumerate(segments, 1)]
-    names = zip(taken, values, strict=True)
-    return {name if taken.count(name) == 1 else f"{name} {value}": value for name, value in names}
+    return {name: value for name, (value, _) in _named(header.segments()).items()}
+
+
+def _named(segments: Sequence[Segment]) -> dict[str, tuple[int, Segment]]:
+    """{name: (label value, segment)}, as ``segment_names``."""
+    taken, layers = Counter(segment.name for segment in segments), _layers(segments)
+    found = {}
+    for number, segment in enumerate(segments, 1):
+        value = segment.value if layers < 2 else number
+        found[segment.name if taken[segment.name] == 1 else f"{segment.name} {value}"] = value, segment
+    return found
 
 
 def layers_of(path: AnyPath) -> int:
     """The number of layers of a 3D Slicer segmentation; 1 for other files."""
-    return len({segment.layer for segment in header_of(Path(path), voxels=False)[0].segments()} | {0})
+    return _layers(header_of(Path(path), voxels=False)[0].segments())
 
 
-def read_segment(path: AnyPath, name: str) -> Content:
-    """One segment of a 3D Slicer segmentation as a map of 0 and 1, even if others overlap it.
+def _layers(segments: Sequence[Segment]) -> int:
+    return len({segment.layer for segment in segments} | {0})
 
-    Args:
-        name: one of ``segment_names``.
-    """
-    (data, geometry, notes, digest), header = _read(Path(path))
-    segment = header.segments()[list(segment_names(path)).index(name)]
-    return _mask(data, segment, header).astype(np.uint8)[None], geometry, notes, digest
+
+def read_segmentation(path: AnyPath) -> tuple[Content, dict[str, Segment]]:
+    """The layers (L, Z, Y, X) of a 3D Slicer segmentation, and {name: segment}, as ``segment_names``; for ``segment_mask``."""
+    content, header = _read(Path(path))
+    return content, {name: segment for name, (_, segment) in _named(header.segments()).items()}
+
+
+def segment_mask(layers: np.ndarray, segment: Segment, path: AnyPath) -> np.ndarray:
+    """(Z, Y, X) bool of a segment, even if others overlap it; ``path`` is for messages."""
+    mask: np.ndarray = _layer_of(segment, layers, path) == segment.value
+    return mask
 
 
 def read_geometry(path: AnyPath) -> Geometry:
@@ -154,14 +172,12 @@ def _decoded(path: Path) -> np.ndarray:
     return array
 
 
-def _mask(data: np.ndarray, segment: Segment, header: Header) -> np.ndarray:
-    """(Z, Y, X) bool of a segment in the layers (L, Z, Y, X)."""
-    if segment.layer >= len(data):
-        raise FileError(
-            f"{header.path}: expected {segment.name} in layer {segment.layer}, found {len(data)} layers. Save it again."
-        )
-    mask: np.ndarray = data[segment.layer] == segment.value
-    return mask
+def _layer_of(segment: Segment, layers: np.ndarray, path: AnyPath) -> np.ndarray:
+    """The layer (Z, Y, X) of a segment."""
+    if segment.layer >= len(layers):
+        raise FileError(f"{path}: expected {segment.name} in layer {segment.layer}, found {len(layers)} layers. Save it again.")
+    layer: np.ndarray = layers[segment.layer]
+    return layer
 
 
 def _grid_of(image: Any, header: Header) -> tuple[Geometry, list[str]]:

@@ -107,11 +107,12 @@ class SurfaceMesh:
 def file_names(structures: Iterable[str]) -> list[str]:
     """A unique file name without ending for each structure: letters, digits, dots, dashes and underscores."""
     names: list[str] = []
+    taken: set[str] = set()  # in lower case: some file systems ignore it
     for number, structure in enumerate(structures, 1):
         name = as_file_name(structure, "structure")
-        taken = {other.lower() for other in names}  # some file systems ignore case
         while name.lower() in taken:
             name = f"{name}_{number}"
+        taken.add(name.lower())
         names.append(name)
     return names
 

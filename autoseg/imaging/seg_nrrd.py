@@ -8,6 +8,7 @@ segmentation file; lengths are LPS millimetres, as in ITK.
 from __future__ import annotations
 
 import gzip
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from autoseg.atomic import replacing
 from autoseg.imaging.colours import Colour, structure_colours
-from autoseg.imaging.crop import Box, crop, value_boxes
+from autoseg.imaging.crop import NOWHERE, crop, hull, value_boxes
 from autoseg.imaging.dicom_codes import code_structure
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
@@ -53,7 +54,7 @@ def write_seg_nrrd(path: Path, labels: LabelVolume, structures: Mapping[str, Seq
     lines = [f"description:={_escaped(description)}"] if description else []
     boxes = value_boxes(labels.data)
     for number, (segment, colour) in enumerate(zip(segments, structure_colours(structures), strict=True)):
-        lower, upper = _hull([boxes[value] for value in segment.values if value in boxes])
+        lower, upper = hull([boxes[value] for value in segment.values if value in boxes]) or NOWHERE
         mask = np.isin(crop(labels.data, lower, upper), sorted(segment.values))
         crop(layers[segment.layer], lower, upper)[mask] = segment.value
         ends = [end for low, high in zip(lower[::-1], upper[::-1], strict=True) for end in (low, high - 1)]
@@ -82,12 +83,14 @@ def _segments(structures: Mapping[str, Sequence[int]]) -> list[_Segment]:
     """
     placed: list[_Segment] = []
     taken: list[set[int]] = []  # values of each layer
+    count = Counter[int]()  # its structures
     for name, values in structures.items():
         group = frozenset(int(value) for value in values)
         layer = next((number for number, there in enumerate(taken) if not group & there), len(taken))
         taken[layer:] = taken[layer:] or [set()]
         taken[layer] |= group
-        placed.append(_Segment(name, group, layer, 1 + sum(one.layer == layer for one in placed)))
+        count[layer] += 1
+        placed.append(_Segment(name, group, layer, count[layer]))
     if len(taken) == 1 and all(len(one.values) == 1 and min(one.values) > 0 for one in placed):
         return [_Segment(one.name, one.values, 0, min(one.values)) for one in placed]
     return placed
@@ -114,14 +117,6 @@ def _header(layers: np.ndarray, geometry: Geometry) -> list[str]:
 
 
 _TYPES = {1: "uint8", 2: "uint16", 4: "uint32"}
-
-
-def _hull(boxes: list[Box]) -> Box:
-    """The smallest box around all boxes; an empty box for none."""
-    if not boxes:
-        return (0, 0, 0), (0, 0, 0)
-    lowers, uppers = zip(*boxes, strict=True)
-    return tuple(map(min, *lowers, lowers[0])), tuple(map(max, *uppers, uppers[0]))
 
 
 def _described(segment: _Segment, colour: Colour, ends: list[int], number: int) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from markupsafe import Markup
@@ -57,8 +58,12 @@ def interval(low: str, high: str) -> Markup:
 
 def colour_of(index: int) -> str:
     """The colour of structure number ``index``, as #rrggbb."""
-    colours = structure_colours(range(1 << max(3, index.bit_length())))  # few different sizes: each takes time
-    return "#{:02x}{:02x}{:02x}".format(*colours[index])
+    return _colours(1 << max(3, index.bit_length()))[index]  # few different sizes: each takes time
+
+
+@cache
+def _colours(count: int) -> tuple[str, ...]:
+    return tuple("#{:02x}{:02x}{:02x}".format(*colour) for colour in structure_colours(range(count)))
 
 
 def swatch(index: int, name: str) -> Markup:

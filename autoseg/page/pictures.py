@@ -20,6 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from autoseg.data.labels import LabelSchema
+from autoseg.imaging.crop import crop, hull, value_boxes
 from autoseg.page.markup import colour_of, text
 from autoseg.page.scene import Scene
 
@@ -115,10 +116,11 @@ def _contours(slices: Sequence[tuple[str, np.ndarray]], labels: LabelSchema, mos
         paths = []
         for css, data in slices:
             thin = data[::step, ::step]
-            here = set(np.unique(thin).tolist())
+            boxes = value_boxes(thin[None])
             for number, values in enumerate(labels.values):
-                if not here.isdisjoint(values):
-                    outline = _outline(labels.mask(thin, number), step)
+                if box := hull([boxes[value] for value in values if value in boxes]):
+                    (_, *lower), (_, *upper) = box
+                    outline = _outline(labels.mask(crop(thin, lower, upper), number), step, lower)
                     colour = f' stroke="{colour_of(number)}"' if css == "predicted" else ""
                     paths.append(f'<path class="{css}"{colour} d="{outline}"/>')
         if sum(map(len, paths)) <= most:
@@ -126,7 +128,12 @@ def _contours(slices: Sequence[tuple[str, np.ndarray]], labels: LabelSchema, mos
     return "".join(paths), step > 1
 
 
-def _outline(mask: np.ndarray, step: int) -> str:
-    """Contours of a (rows, columns) bool mask of every ``step``-th pixel, as an SVG path in pixels."""
+def _outline(mask: np.ndarray, step: int, lower: Sequence[int]) -> str:
+    """Contours of a (rows, columns) bool mask of every ``step``-th pixel, as an SVG path in pixels.
+
+    Args:
+        lower: row and column of the slice where the mask begins.
+    """
     lines: Any = contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(0.5)  # (n, 2) arrays: x and y
-    return "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in step * (line[:-1] - 1) + 0.5) + "z" for line in lines)
+    first = np.subtract(lower[::-1], 1)
+    return "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in step * (line[:-1] + first) + 0.5) + "z" for line in lines)

@@ -52,7 +52,7 @@ def _mean(errors: Iterable[float]) -> float:
 def _of_folds(record: CaseRecord, labels: LabelSchema) -> Table:
     """Inter-fold Dice of each structure; the low ones are marked."""
     colours = {name: number for number, name in enumerate(labels.structures)}
-    low, rows = disagreed(record.agreement), []
+    low, rows = set(disagreed(record.agreement)), []
     for name, dice in record.agreement.items():
         mark = Markup('<span class="warn">look at this</span> ') if name in low else Markup()
         rows.append([swatch(colours[name], name) if name in colours else name, Markup(f"{mark}{number(dice)}")])

@@ -10,9 +10,9 @@ distances times the area of the border. Both directions count equally.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any, TypeVar
 
 import numpy as np
@@ -83,18 +83,16 @@ def measure_borders(
         assert mesh is not None and box is not None  # noqa: PT018 - what has a surface has voxels
         return _Outline.of(mesh, labels, values[i], box)
 
-    touch = [
-        (i, j) for i, j in combinations(there, 2) if not {*values[i]} & {*values[j]} and _meet(pairs, values[i], values[j])
-    ]
+    faces = _faces_between(pairs, {i: values[i] for i in there})
+    touch = sorted(faces)
     needed = sorted({i for pair in touch for i in pair})
     outlines = dict(zip(needed, _all(outline, needed, workers), strict=True))
     away_mm = float(np.linalg.norm(labels.geometry.spacing_mm)) / 2
 
     def measure(pair: tuple[int, int]) -> Border:
         i, j = pair
-        faces = sum(pairs.get((min(a, b), max(a, b)), 0) for a in values[i] for b in values[j])
         found = [_apart(outlines[a], outlines[b], values[a], values[b], away_mm) for a, b in (pair, pair[::-1])]
-        return _border(names[i], names[j], faces, found)
+        return _border(names[i], names[j], faces[pair], found)
 
     return tuple(_all(measure, touch, workers))
 
@@ -127,8 +125,17 @@ def _touching(data: np.ndarray) -> dict[tuple[int, int], int]:
     return dict(zip(ends, counts.tolist(), strict=True))
 
 
-def _meet(pairs: Mapping[tuple[int, int], int], one: Sequence[int], other: Sequence[int]) -> bool:
-    return any((min(a, b), max(a, b)) in pairs for a in one for b in other)
+def _faces_between(pairs: Mapping[tuple[int, int], int], values: Mapping[int, Sequence[int]]) -> dict[tuple[int, int], int]:
+    """{(i, j) of structures that touch, i < j: how many faces they have in common}; none for two with values in common."""
+    owners: dict[int, list[int]] = {}
+    for i, those in values.items():
+        for value in those:
+            owners.setdefault(value, []).append(i)
+    found = Counter[tuple[int, int]]()
+    for (a, b), faces in pairs.items():
+        for i, j in itertools.product(owners.get(a, ()), owners.get(b, ())):
+            found[min(i, j), max(i, j)] += faces
+    return {(i, j): faces for (i, j), faces in found.items() if not {*values[i]} & {*values[j]}}
 
 
 @dataclass(frozen=True, eq=False)

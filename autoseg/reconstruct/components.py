@@ -6,16 +6,17 @@ over faces leads out of. A rule is a value: it is stored in the model, and ``str
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["DropSmall", "FillHoles", "KeepLargest", "LabelRule", "apply_rules", "box_of", "pieces_of"]
+from autoseg.imaging.crop import NOWHERE, Box, crop, hull, value_boxes
 
-Box = tuple[slice, ...]
+__all__ = ["DropSmall", "FillHoles", "KeepLargest", "LabelRule", "apply_rules", "pieces_of", "where_rules_act"]
+
 OPTIONAL = {"optional": True}  # metadata of a field that is left out of files if it has its default
 
 
@@ -105,24 +106,30 @@ def apply_rules(labels: np.ndarray, rules: Sequence[LabelRule], voxel_ml: float)
     Returns:
         Array of the same shape and type; ``labels`` itself if no rule changes anything.
     """
-    result = labels
+    result, boxes = labels, value_boxes(labels) if rules else {}
     for rule in rules:
-        box = box_of(result, [rule])
-        changed, value = rule.changes(result[box], voxel_ml)
+        box = where_rules_act([rule], boxes)
+        changed, value = rule.changes(crop(result, *box), voxel_ml)
         if changed.any():
             result = labels.copy() if result is labels else result
-            result[box][changed] = value
+            crop(result, *box)[changed] = value
+            boxes[value] = hull([box, boxes.get(value, box)]) or box
     return result
 
 
-def box_of(labels: np.ndarray, rules: Sequence[LabelRule]) -> Box:
-    """The box that rules can change: around the label values that they name, with a margin of one voxel within the image.
+def where_rules_act(rules: Sequence[LabelRule], boxes: Mapping[int, Box]) -> Box:
+    """The box where rules can change anything.
 
-    Because of the margin, it is one slice thick only if the image is. Empty if none of the values occurs.
+    Args:
+        boxes: of the label values, as from ``value_boxes``, or larger ones.
+
+    Returns:
+        A box around the label values that the rules name, with a margin of one voxel, so that it is one slice thick only if the
+        image is; it may end beyond the image. Empty if none of the values occurs.
     """
     values = [value for rule in rules for value in (rule.filled if isinstance(rule, FillHoles) else rule.values)]
-    found = ndimage.find_objects(np.isin(labels, values).view(np.uint8))
-    return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in found[0]) if found else (slice(0),) * labels.ndim
+    around = hull([boxes[value] for value in values if value in boxes])
+    return ([max(0, a - 1) for a in around[0]], [b + 1 for b in around[1]]) if around else NOWHERE
 
 
 def pieces_of(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

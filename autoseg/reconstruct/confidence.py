@@ -35,7 +35,8 @@ def entropies(
         return [_mean_entropy(inside, _entropy(both, inside, t)) for inside, both, t in pairs]
     codes = _winners(logits)
     entropy = _entropy(logits, codes > 0, *temperatures)
-    return [_mean_entropy(codes == head, entropy) for head in range(1, len(logits))]
+    boxes = [box and _around(box) for box in ndimage.find_objects(codes, max_label=len(logits) - 1)]
+    return [_mean_entropy(codes[box] == head, entropy[box]) if box else (None, None) for head, box in enumerate(boxes, 1)]
 
 
 def votes_of(logits: Logits, *, has_regions: bool = False) -> np.ndarray:
@@ -116,8 +117,13 @@ def _mean_entropy(mask: np.ndarray, entropy: np.ndarray) -> tuple[float | None, 
     found = ndimage.find_objects(mask.view(np.uint8))
     if not found:
         return None, None
-    box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in found[0])
+    box = _around(found[0])
     mask, entropy = mask[box], entropy[box]
     border = ndimage.binary_dilation(mask) ^ ndimage.binary_erosion(mask, border_value=1)
     at_border = float(entropy[border].mean()) if border.any() else None  # no border if it fills the image
     return float(entropy[mask].mean()), at_border
+
+
+def _around(box: tuple[slice, ...]) -> tuple[slice, ...]:
+    """The box with a voxel more on each side, as far as the image goes."""
+    return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)

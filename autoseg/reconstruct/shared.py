@@ -23,7 +23,7 @@ import numpy as np
 import scipy  # its parts are imported where they are first used
 
 from autoseg.engines import map_cases
-from autoseg.imaging.crop import crop
+from autoseg.imaging.crop import crop, numbered
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
@@ -89,7 +89,7 @@ def shared_surfaces(
         return [None] * len(groups)
     lower, upper = (pick([box[end] for box in boxes], axis=0) for end, pick in ((0, np.min), (1, np.max)))
     part = crop(labels.data, lower, upper)
-    codes = _codes(part, values)
+    codes = numbered(part, values)
     volumes_mm3 = np.bincount(codes.ravel(), minlength=len(values) + 1) * abs(np.linalg.det(labels.geometry.affine))
     known = LabelVolume(codes, labels.geometry.cropped(lower, part.shape))
     if max(known.geometry.spacing_mm) > COARSE * min(known.geometry.spacing_mm):
@@ -98,10 +98,13 @@ def shared_surfaces(
     triangles = _filled(_in_patient(net, known.geometry), volumes_mm3, min(known.geometry.spacing_mm))
     order = np.lexsort((triangles.outer, triangles.inner))
     triangles = _Triangles(triangles.points, *(getattr(triangles, name)[order] for name in _OF_EACH))
+    code_of, beside = {value: code for code, value in enumerate(values, 1)}, _beside(triangles, len(values) + 1)
 
     def surface(structure: str) -> SurfaceMesh | None:
-        inside = np.isin(np.arange(len(values) + 1), [values.index(value) + 1 for value in groups[structure]])
-        mesh = _surface(triangles, inside, structure)
+        codes = sorted({code_of[value] for value in groups[structure]})
+        inside = np.zeros(len(values) + 1, bool)
+        inside[codes] = True
+        mesh = _surface(triangles, np.unique(np.concatenate([beside[code] for code in codes])), inside, structure)
         return mesh and with_ratio(mesh, float(volumes_mm3[inside].sum()))
 
     outcomes = map_cases(surface, groups, workers=workers)
@@ -112,16 +115,6 @@ def shared_surfaces(
 
 
 _OF_EACH = ("faces", "below", "above", "inner", "outer")
-
-
-def _codes(data: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    """(Z, Y, X) int32: the position of each voxel's value in the ascending ``values``, from 1; 0 for other values."""
-    known = np.array(values, np.int64)
-    codes = np.zeros(data.shape, np.int32)
-    for plane, target in zip(data, codes, strict=True):
-        places = np.minimum(np.searchsorted(known, plane), len(known) - 1)
-        target[...] = np.where(known[places] == plane, places + 1, 0)
-    return codes
 
 
 def surface_net(codes: np.ndarray) -> SurfaceNet:
@@ -252,9 +245,16 @@ def _filled(net: _Triangles, volumes_mm3: np.ndarray, voxel_mm: float) -> _Trian
     return replace(net, points=points)
 
 
-def _surface(net: _Triangles, inside: np.ndarray, structure: str) -> SurfaceMesh | None:
-    """The triangles between the codes that are ``inside`` and all others, as a separate mesh; None if there are none."""
-    pairs = np.flatnonzero(inside[net.inner] != inside[net.outer])
+def _beside(net: _Triangles, codes: int) -> list[np.ndarray]:
+    """For each code the triangles that have it on one side, so that no structure looks through the triangles of all others."""
+    sides = np.concatenate([net.inner, net.outer])
+    order = np.argsort(sides, kind="stable")
+    return np.split(order % len(net.inner), np.searchsorted(sides[order], np.arange(1, codes)))
+
+
+def _surface(net: _Triangles, near: np.ndarray, inside: np.ndarray, structure: str) -> SurfaceMesh | None:
+    """The triangles between the codes that are ``inside`` and all others, as a separate mesh; ``near`` has all of them."""
+    pairs = near[inside[net.inner[near]] != inside[net.outer[near]]]
     if not len(pairs):
         return None
     within = inside[net.inner[pairs]]

@@ -36,7 +36,7 @@ from scipy import ndimage
 
 from autoseg.engines import map_cases
 from autoseg.errors import AutosegError
-from autoseg.imaging.crop import crop, nonzero_box, value_boxes
+from autoseg.imaging.crop import Box, crop, hull, nonzero_box, value_boxes
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
@@ -57,7 +57,6 @@ SAID = 0.05  # relative difference from the volume of the voxels above which a s
 PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of the two steps
 NOT_DECIMATED = "with fewer it would no longer be closed, or its number of holes would change"
 
-Box = tuple[Sequence[int], Sequence[int]]  # (lower, upper) voxels, upper excluded
 Key = TypeVar("Key")
 
 
@@ -195,13 +194,7 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
 def label_boxes(data: np.ndarray, groups: Mapping[Key, Sequence[int]]) -> dict[Key, Box | None]:
     """{structure: (lower, upper) of the voxels with one of its values, None if there are none}, in one pass over the labels."""
     found = value_boxes(data)
-    boxes: dict[Key, Box | None] = {}
-    for structure, values in groups.items():
-        parts = [found[value] for value in values if value in found]
-        lower = tuple(min((part[0][axis] for part in parts), default=0) for axis in range(3))
-        upper = tuple(max((part[1][axis] for part in parts), default=0) for axis in range(3))
-        boxes[structure] = (lower, upper) if parts else None
-    return boxes
+    return {name: hull([found[value] for value in values if value in found]) for name, values in groups.items()}
 
 
 def mask_in(data: np.ndarray, values: Sequence[int], box: Box, margin: int) -> tuple[np.ndarray, list[int]]:

@@ -9,7 +9,8 @@ absent in both masks counts as Dice 1 here, so that removing false positives is 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,9 +20,18 @@ from autoseg.engines import Engine
 from autoseg.evaluation.comparison import LEVEL
 from autoseg.evaluation.report import ScoredFiles
 from autoseg.evaluation.statistics import Difference, holm, paired_difference
+from autoseg.imaging.crop import crop, hull, numbered, value_boxes
 from autoseg.imaging.files import read_label_volume
 from autoseg.imaging.geometry import Geometry
-from autoseg.reconstruct.components import DropSmall, FillHoles, KeepLargest, LabelRule, apply_rules, box_of, pieces_of
+from autoseg.reconstruct.components import (
+    DropSmall,
+    FillHoles,
+    KeepLargest,
+    LabelRule,
+    apply_rules,
+    pieces_of,
+    where_rules_act,
+)
 from planners.plan import Decision
 
 __all__ = ["Cleaning", "TryRules", "decide_rules"]
@@ -40,13 +50,19 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class TriedCase:
-    """A case without rules and with each of several: Dice of each structure, None if it is not annotated.
+    """A case without rules and with each of several.
 
-    ``after`` has None if a rule changes nothing.
+    Attributes:
+        before: Dice of each structure, None if it is not annotated.
+        after: for each of the rules, {structure: its Dice} of the annotated structures that it changes.
     """
 
     before: tuple[float | None, ...]
-    after: tuple[tuple[float | None, ...] | None, ...]
+    after: tuple[Mapping[int, float], ...]
+
+    def with_rule(self, number: int, s: int) -> float | None:
+        """Dice of structure ``s`` with a rule."""
+        return self.after[number].get(s, self.before[s])
 
 
 @dataclass(frozen=True)
@@ -68,23 +84,21 @@ class TryRules:
         truth = read_label_volume(item[1].reference, onto=predicted.geometry).data
         counted = np.ones(truth.shape, bool) if self.labels.ignore is None else truth != self.labels.ignore
         guess, voxel_ml = predicted.data, voxel_volume_ml(predicted.geometry)
-        before = np.array([_counts(self.labels, truth[counted], guess[counted], s) for s in _structures(self.labels)])
-        lacking = self.unlabelled.get(item[0], ())
-        after: list[tuple[float | None, ...] | None] = []
+        lacking = frozenset(self.unlabelled.get(item[0], ()))
+        owners = {value: [s for s in of if s not in lacking] for value, of in _owners(self.labels).items()}
+        both, total = _counts(owners, truth[counted], guess[counted])
+        boxes, after = value_boxes(guess), []
         for rules in self.candidates:
-            box = box_of(guess, rules)
-            cleaned = apply_rules(guess[box], rules, voxel_ml)
-            where = (cleaned != guess[box]) & counted[box]
-            if not where.any():
-                after.append(None)
-                continue
-            there, old, new = truth[box][where], guess[box][where], cleaned[where]
-            moved = [
-                np.subtract(_counts(self.labels, there, new, s), _counts(self.labels, there, old, s))
-                for s in _structures(self.labels)
-            ]
-            after.append(_dice(before + moved, lacking))
-        return TriedCase(_dice(before, lacking), tuple(after))
+            box = where_rules_act(rules, boxes)
+            said = crop(guess, *box)
+            cleaned = apply_rules(said, rules, voxel_ml)
+            where = (cleaned != said) & crop(counted, *box)
+            there = crop(truth, *box)[where]
+            (both_old, total_old), (both_new, total_new) = (_counts(owners, there, some[where]) for some in (said, cleaned))
+            changes = ((s, both_new[s] - both_old[s], total_new[s] - total_old[s]) for s in sorted(total_old | total_new))
+            after.append({s: _dice(both[s] + more, total[s] + in_all) for s, more, in_all in changes if more or in_all})
+        known = (None if s in lacking else _dice(both[s], total[s]) for s in _structures(self.labels))
+        return TriedCase(tuple(known), tuple(after))
 
 
 @dataclass(frozen=True)
@@ -99,8 +113,13 @@ class MeasurePieces:
     def run(self, item: tuple[str, ScoredFiles]) -> tuple[tuple[float, ...], ...]:
         truth = read_label_volume(item[1].reference)
         voxel_ml = voxel_volume_ml(truth.geometry)
-        masks = (self.labels.mask(truth.data, s) for s in _structures(self.labels))
-        return tuple(tuple((pieces_of(mask)[1] * voxel_ml).tolist()) for mask in masks)
+        boxes = value_boxes(truth.data)
+        found = []
+        for s, values in enumerate(self.labels.values):
+            box = hull([boxes[value] for value in values if value in boxes])
+            mask = self.labels.mask(crop(truth.data, *box), s) if box else np.zeros((1, 1, 1), bool)
+            found.append(tuple((pieces_of(mask)[1] * voxel_ml).tolist()))
+        return tuple(found)
 
 
 def decide_rules(
@@ -122,8 +141,9 @@ def decide_rules(
     """
     items = list(files.items())
     measured = _values(engine, MeasurePieces(labels), items)
-    candidates = tuple((rule,) for s in _structures(labels) for rule in _candidates(labels, s, [case[s] for case in measured]))
-    owners = [s for s in _structures(labels) for _ in _candidates(labels, s, [case[s] for case in measured])]
+    each = [_candidates(labels, s, [case[s] for case in measured]) for s in _structures(labels)]
+    candidates = tuple((rule,) for rules in each for rule in rules)
+    owners = [s for s, rules in enumerate(each) for _ in rules]
     lacking = unlabelled or {}
     tried: list[TriedCase] = _values(engine, TryRules(labels, candidates, lacking), items)
     found = {number: _difference(tried, number, s) for number, s in enumerate(owners)}
@@ -150,7 +170,7 @@ def _checked_together(
     if len(rules) < 2:
         return Cleaning(rules, decisions)
     tried = _values(engine, step, items)
-    lost = [s for s in _structures(step.labels) if (_difference(tried, 0, s).mean or 0.0) < 0]
+    lost = _losing(tried, 0)
     if not lost:
         return Cleaning(rules, decisions)
     names = ", ".join(step.labels.structures[s] for s in lost)
@@ -177,6 +197,8 @@ def _candidates(labels: LabelSchema, s: int, pieces_ml: Sequence[Sequence[float]
 
 def _around(labels: LabelSchema, s: int) -> int:
     """The label value around a region: a value that only the smallest region containing it has; 0 if there is none."""
+    if not labels.has_regions:
+        return 0
     own = set(labels.values[s])
     larger = sorted((group for group in labels.values if own < set(group)), key=len)
     outer = [value for value in larger[0] if value not in own] if larger else []
@@ -188,7 +210,7 @@ def _judge(tried: Sequence[TriedCase], number: int, s: int, difference: Differen
     """(whether a rule is kept, why)."""
     if difference.mean is None or difference.low is None:
         return False, f"{difference.n} cases are too few to tell"
-    others = [o for o in range(len(tried[0].before)) if o != s and (_difference(tried, number, o).mean or 0.0) < 0]
+    others = [other for other in _losing(tried, number) if other != s]
     gain = f"Dice {100 * difference.mean:+.3f} [{100 * difference.low:.3f}, {100 * (difference.high or 0):.3f}] points"
     gain += f", p = {p_value:.3g} after Holm, {difference.n} cases"
     if p_value >= LEVEL or difference.low <= 0:
@@ -198,21 +220,47 @@ def _judge(tried: Sequence[TriedCase], number: int, s: int, difference: Differen
 
 def _difference(tried: Sequence[TriedCase], number: int, s: int) -> Difference:
     """Dice of a structure with a rule minus without it."""
-    changed = [one.after[number] for one in tried]
-    before = [one.before[s] for one in tried]
-    return paired_difference([b if a is None else a[s] for a, b in zip(changed, before, strict=True)], before)
+    return paired_difference([one.with_rule(number, s) for one in tried], [one.before[s] for one in tried])
 
 
-def _counts(labels: LabelSchema, truth: np.ndarray, guess: np.ndarray, s: int) -> tuple[int, int]:
-    """(voxels in both masks, voxels of the two masks together) of a structure."""
-    one, other = labels.mask(truth, s), labels.mask(guess, s)
-    return int(np.count_nonzero(one & other)), int(np.count_nonzero(one)) + int(np.count_nonzero(other))
+def _losing(tried: Sequence[TriedCase], number: int) -> list[int]:
+    """The structures whose mean Dice is lower with a rule than without it, of those that it changes in some case."""
+    return [s for s in sorted({s for one in tried for s in one.after[number]}) if _mean_change(tried, number, s) < 0]
 
 
-def _dice(counts: np.ndarray, lacking: Collection[int]) -> tuple[float | None, ...]:
-    """Dice of each structure from (structures, 2) counts; 1 if both masks are empty, None for structures in ``lacking``."""
-    found = [2 * both / total if total else 1.0 for both, total in counts.tolist()]
-    return tuple(None if s in lacking else value for s, value in enumerate(found))
+def _mean_change(tried: Sequence[TriedCase], number: int, s: int) -> float:
+    """The mean of ``_difference``, without its interval and test, which take much longer; 0 without cases."""
+    pairs = ((one.with_rule(number, s), one.before[s]) for one in tried)
+    changes = [after - before for after, before in pairs if after is not None and before is not None]
+    return float(np.mean(changes)) if changes else 0.0
+
+
+def _owners(labels: LabelSchema) -> dict[int, list[int]]:
+    """{label value: structures that it belongs to}, ascending."""
+    found: dict[int, list[int]] = {value: [] for value in labels.declared_values[1:]}
+    for s, values in enumerate(labels.values):
+        for value in values:
+            found[value].append(s)
+    return found
+
+
+def _counts(owners: Mapping[int, Sequence[int]], truth: np.ndarray, guess: np.ndarray) -> tuple[Counter[int], Counter[int]]:
+    """({structure: voxels in both masks}, {structure: voxels of its two masks together}), from (N,) values each."""
+    one, other = (numbered(data, list(owners)).astype(np.int64) for data in (truth, guess))
+    found, counts = np.unique(one * (len(owners) + 1) + other, return_counts=True)
+    both, total, of = Counter[int](), Counter[int](), [(), *owners.values()]
+    for pair, count in zip(found.tolist(), counts.tolist(), strict=True):
+        mine, others = (of[code] for code in divmod(pair, len(of)))
+        for s in (*mine, *others):
+            total[s] += count
+        for s in set(mine) & set(others):
+            both[s] += count
+    return both, total
+
+
+def _dice(both: int, total: int) -> float:
+    """Dice from counts; 1 if both masks are empty."""
+    return 2 * both / total if total else 1.0
 
 
 def _structures(labels: LabelSchema) -> range:

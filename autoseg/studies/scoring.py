@@ -63,4 +63,5 @@ def predict_shard(
 
 
 def _cases_of(spec: DatasetSpec, names: Collection[str]) -> list[Case]:
-    return [case for case in spec.training if case.id in names]
+    wanted = set(names)
+    return [case for case in spec.training if case.id in wanted]

@@ -108,6 +108,7 @@ def make_batch(
     )
     preset = PRESETS[recipe.augmentation]
 
+    every = labels.structure_codes
     lacking: list[tuple[int, ...]] = []  # of each segmentation sample
 
     coarse: list[torch.Tensor] = []  # of each segmentation sample, if there is a coarse stage
@@ -121,7 +122,8 @@ def make_batch(
             drawn = draw(rng, preset, setting)
             foreground = forced_foreground(rng, position, size, recipe.foreground)
             disturbance = draw_corruption(rng, plan.coarse.count) if plan.coarse and disturbed else Corruption()
-            groups = [codes for n, codes in enumerate(labels.structure_codes) if n not in case.unlabelled]
+            left_out = set(case.unlabelled)
+            groups = [codes for n, codes in enumerate(every) if n not in left_out]
             centre = draw_centre(rng, case, setting.patch_size, groups, foreground)
             if not share.has(position):
                 continue
@@ -145,7 +147,10 @@ def make_batch(
 
 def _table(lacking: Sequence[Sequence[int]], structures: int, device: torch.device | str) -> torch.Tensor:
     """(samples, structures) bool, from the indices of structures for each sample."""
-    return torch.tensor([[number in numbers for number in range(structures)] for numbers in lacking], device=device)
+    table = np.zeros((len(lacking), structures), bool)
+    for row, numbers in zip(table, lacking, strict=True):
+        row[list(numbers)] = True
+    return torch.from_numpy(table).to(device)
 
 
 def _coarse_channels(case: TrainingCase, centre: np.ndarray, drawn: Drawn, count: int, disturbance: Corruption) -> torch.Tensor:

@@ -40,7 +40,7 @@ from autoseg.imaging.files import (
     read_file,
     read_geometry,
     read_label_volume,
-    read_segment,
+    read_segmentation,
     segment_names,
     series_in,
     write_label_volume,
@@ -242,7 +242,7 @@ def with_sums(content: bytes) -> bytes:
 def read_segments_of(path: Path) -> None:
     for name in segment_names(path):
         with contextlib.suppress(AutosegError):
-            read_segment(path, name)
+            read_segmentation(path).mask(name)
     layers_of(path)
 
 

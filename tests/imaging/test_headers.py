@@ -9,7 +9,7 @@ import SimpleITK
 
 from autoseg.errors import AutosegError, FileError, GeometryError
 from autoseg.imaging import files, itk, raw
-from autoseg.imaging.files import read_file, read_geometry, read_label_volume, read_segment, segment_names
+from autoseg.imaging.files import read_file, read_geometry, read_label_volume, read_segmentation, segment_names
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.itk_header import Header
 from autoseg.reconstruct.measure import measure_structures
@@ -377,7 +377,7 @@ def test_layers_of_slicer_that_do_not_overlap_are_one_map_and_others_are_told_ap
     with pytest.raises(FileError, match="found liver and vein in the same voxels"):
         read_label_volume(path)
     for name, number in (("liver", 0), ("vein", 1)):
-        np.testing.assert_array_equal(read_segment(path, name).data[0], layers[number] == 1)
+        np.testing.assert_array_equal(read_segmentation(path).mask(name).data[0], layers[number] == 1)
 
 
 def test_segments_of_slicer_whose_numbers_have_gaps_are_all_read(tmp_path):

@@ -10,7 +10,7 @@ import SimpleITK
 from scipy.spatial.transform import Rotation
 
 from autoseg.imaging.colours import structure_colours
-from autoseg.imaging.files import read_geometry, read_label_volume, read_segment, segment_names
+from autoseg.imaging.files import read_geometry, read_label_volume, read_segmentation, segment_names
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.seg_nrrd import write_seg_nrrd
 from autoseg.imaging.volume import LabelVolume
@@ -55,7 +55,7 @@ def test_regions_that_overlap_lie_in_as_few_layers_as_they_need(tmp_path: Path, 
     assert (image.GetSize(), image.GetNumberOfComponentsPerPixel()) == ((6, 5, 4), 2)
     assert [image.GetMetaData(f"Segment{i}_Layer") for i in range(3)] == ["0", "1", "1"]
     for name, values in REGIONS.items():
-        np.testing.assert_array_equal(read_segment(path, name).data[0], np.isin(labels.data, values))
+        np.testing.assert_array_equal(read_segmentation(path).mask(name).data[0], np.isin(labels.data, values))
 
 
 def test_values_below_0_are_numbered(tmp_path: Path, labels: LabelVolume) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from autoseg.atomic import replacing
 from autoseg.data.layouts.found import FoundCase, Source
-from autoseg.data.layouts.reading import SeenCase, combine, mask_of, read_image
+from autoseg.data.layouts.reading import SeenCase, combine, mask_reader, read_image
 from autoseg.imaging.files import (
     FORMATS,
     ending_of,
@@ -128,7 +128,8 @@ def _write_renumbered(case: FoundCase, path: Path) -> None:
 def _write_combined(masks: tuple[tuple[str, Path], ...], values: Mapping[Combination, int], image: Path, path: Path) -> None:
     """Write one label map from structures in separate files, on the grid of the image."""
     geometry = read_file(image).geometry
-    codes, combinations = combine(((name, mask_of(file, name, geometry).data[0] != 0) for name, file in masks), geometry.shape)
+    mask_of = mask_reader(geometry)
+    codes, combinations = combine(((name, mask_of(file, name).data[0] != 0) for name, file in masks), geometry.shape)
     table = np.array([values[frozenset(combination)] for combination in combinations])
     write_label_volume(LabelVolume(table[codes], geometry), path, like=image)
 

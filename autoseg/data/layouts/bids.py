@@ -129,9 +129,14 @@ def _case(
 def _names(cases: Sequence[FoundCase], tables: Sequence[Path], findings: list[Finding]) -> dict[int, str]:
     """{value: name} for all maps; a value with two names is added to the findings."""
     known: dict[int, str] = {}
-    read = {path: read_names(path) for path in {_table_of(case.label, tables) for case in cases if case.label} if path}
+    folders: dict[Path, list[Path]] = defaultdict(list)  # there may be a table for each case
+    for path in tables:
+        folders[path.parent].append(path)
+    only = tables[0] if len(tables) == 1 else None
+    table_of = {case.id: _table_of(case.label, folders) or only for case in cases if case.label}
+    read = {path: read_names(path) for path in set(table_of.values()) if path}
     for case in cases:
-        table = _table_of(case.label, tables) if case.label else None
+        table = table_of.get(case.id)
         for value, name in read[table].items() if table else ():
             if known.setdefault(value, name) != name:
                 message = f"{table}: expected {value} to be {known[value]} as for other maps, found {name}"
@@ -139,15 +144,18 @@ def _names(cases: Sequence[FoundCase], tables: Sequence[Path], findings: list[Fi
     return known
 
 
-def _table_of(label: Path, tables: Sequence[Path]) -> Path | None:
+def _table_of(label: Path, folders: Mapping[Path, Sequence[Path]]) -> Path | None:
     """The table of a map by the inheritance principle: in or above its folder, with no name part that the map lacks.
 
-    Of several, the nearest with the most parts; if none matches, the only table in the data set.
+    Of several, the nearest with the most parts; None if none matches.
+
+    Args:
+        folders: {folder: the tables in it}.
     """
     parts = set(label.name.partition(".")[0].split("_"))
-    fitting = [path for path in tables if path.parent in label.parents and set(path.stem.split("_")) <= parts]
-    near = max(fitting, key=lambda path: (len(path.parts), len(path.stem.split("_"))), default=None)
-    return near or (tables[0] if len(tables) == 1 else None)
+    above = (path for folder in label.parents for path in folders.get(folder, ()))
+    fitting = (path for path in above if set(path.stem.split("_")) <= parts)
+    return max(fitting, key=lambda path: (len(path.parts), len(path.stem.split("_"))), default=None)
 
 
 def _participants(path: Path) -> dict[str, Any]:

@@ -11,8 +11,9 @@ A table (CSV or TSV) has one row per case: ``image``, or ``image_T1``, ``image_F
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from autoseg.data.dataset import LABEL_WORD, NUMBER, guess_patients
@@ -223,31 +224,32 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
         _refuse_without_images(images, labels)
     for folder in dict.fromkeys((images, labels)):
         findings += _unread_in(folder)
-    by_stem = {_stem(path): path for path in reversed(scans)}
+    files = _Images({_stem(path): path for path in reversed(scans)})
     names = {LABEL_WORD.sub("", _stem(path)) for path in labels.iterdir() if is_label(path)}
-    numbered = not any(name in by_stem for name in names if NUMBER.fullmatch(name))  # else they are case numbers
+    numbered = not any(name in files.by_stem for name in names if NUMBER.fullmatch(name))  # else they are case numbers
     used: set[Path] = set()
     for path in _without_views(sorted(filter(is_label, labels.iterdir())), findings):
         stem = path.name if path.is_dir() else _stem(path)
-        case = next((name for name in (stem, LABEL_WORD.sub("", stem)) if _channels_of(name, by_stem)), None)
+        case = next((name for name in (stem, LABEL_WORD.sub("", stem)) if files.channels_of(name)), None)
         if case is None:
             remedy = "Give image and label one name, or name the pairs in a table (CSV)."
             findings.append(error(stem, "no-image", f"expected an image {stem} or {stem}_0000 in {images}, found none", remedy))
             continue
-        sources = _channels_of(case, by_stem)
+        sources = files.channels_of(case)
         used |= {source.path for source in sources}
         masks = _masks_in(path, findings) if path.is_dir() else _layers(path)
         if path.is_dir() and not masks:
             findings.append(error(case, "missing-label", f"expected files of structures in {path}, found none", "Add them."))
             continue
         cases.append(FoundCase(case, "", sources, None if masks else path, masks))
-    left = {stem: path for stem, path in by_stem.items() if path not in used}
-    numbered = numbered and any(re.search("_0000$", stem) for stem in left)
-    for case in sorted({re.sub(r"_\d{4}$", "", stem) if numbered else stem for stem in left}):
-        cases.append(FoundCase(case, "", _channels_of(case, left), part="test"))
+    left = _Images({stem: path for stem, path in files.by_stem.items() if path not in used})
+    numbered = numbered and any(re.search("_0000$", stem) for stem in left.by_stem)
+    for case in sorted({re.sub(r"_\d{4}$", "", stem) if numbered else stem for stem in left.by_stem}):
+        cases.append(FoundCase(case, "", left.channels_of(case), part="test"))
         message = "an image without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
-    findings += [fault for case in cases for fault in _named_twice(case, scans)]
+    called = _by_name(scans)
+    findings += [fault for case in cases for fault in _named_twice(case, called)]
     return _with_patients(cases), findings
 
 
@@ -281,7 +283,8 @@ def _without_views(paths: Sequence[Path], findings: list[Finding]) -> list[Path]
         more = f" and {len(views) - 1} more" if len(views) > 1 else ""
         message = f"{views[0].parent.name}/{views[0].name}{more}: left out, as a picture of the volume of the same name"
         findings.append(Finding("warning", "", "picture", message, "Nothing if it is one; else rename it, or move it away."))
-    return [path for path in paths if path not in views]
+    left_out = set(views)
+    return [path for path in paths if path not in left_out]
 
 
 def _is_picture(path: Path) -> bool:
@@ -293,17 +296,22 @@ def _masks_in(folder: Path, findings: list[Finding]) -> tuple[tuple[str, Path], 
     return tuple((_stem(file), file) for file in _without_views(_images_in(folder, _is_map), findings))
 
 
-def _named_twice(case: FoundCase, scans: Sequence[Path]) -> list[Finding]:
-    """An error for each image or structure of a case for which several files have the name."""
-    stems = {_stem(source.path) for source in case.images}
-    files = [path for path in scans if _stem(path) in stems] + [path for _, path in case.masks if not _layers(path)]
-    of: dict[tuple[Path, str], list[str]] = {}
-    for path in files:
-        of.setdefault((path.parent, _stem(path)), []).append(path.name)
+def _by_name(paths: Iterable[Path]) -> dict[str, list[str]]:
+    """{name without its ending: names of the files}."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault(_stem(path), []).append(path.name)
+    return found
+
+
+def _named_twice(case: FoundCase, scans: Mapping[str, list[str]]) -> list[Finding]:
+    """An error for each image or structure of a case for which several files have the name; ``scans`` as ``_by_name`` says."""
+    of = [(_stem(source.path), scans.get(_stem(source.path), [])) for source in case.images]
+    of += _by_name(path for _, path in case.masks if not _layers(path)).items()
     remedy = "Keep the right one, and move the others away."
     return [
         error(case.id, "file-twice", f"expected one file called {stem}, found {' and '.join(names)}", remedy)
-        for (_, stem), names in of.items()
+        for stem, names in of
         if len(names) > 1
     ]
 
@@ -318,12 +326,25 @@ def _with_patients(cases: list[FoundCase]) -> list[FoundCase]:
     return [case if case.patient else replace(case, patient=guessed[case.id]) for case in cases]
 
 
-def _channels_of(case: str, by_stem: dict[str, Path]) -> tuple[Source, ...]:
-    """The images of a case, () if there are none."""
-    if case in by_stem:
-        return (Source(by_stem[case]),)
-    pattern = re.compile(rf"{re.escape(case)}_\d{{4}}")
-    return tuple(Source(by_stem[stem]) for stem in sorted(by_stem) if pattern.fullmatch(stem))
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """Image files by their names without endings."""
+
+    by_stem: dict[str, Path]
+
+    @cached_property
+    def numbered(self) -> dict[str, list[str]]:
+        """{case: the names that are its own with the number of a channel, ascending}."""
+        found: dict[str, list[str]] = {}
+        for stem in sorted(self.by_stem):
+            if match := NUMBER.fullmatch(stem):
+                found.setdefault(match[1], []).append(stem)
+        return found
+
+    def channels_of(self, case: str) -> tuple[Source, ...]:
+        """The images of a case, () if there are none."""
+        names = [case] if case in self.by_stem else self.numbered.get(case, [])
+        return tuple(Source(self.by_stem[name]) for name in names)
 
 
 def _images_in(folder: Path, is_one: Callable[[Path], bool] | None = None) -> list[Path]:

@@ -7,6 +7,7 @@ Missing or unexpected files become findings, so that all are reported at once.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -165,5 +166,5 @@ def _undeclared(counted: Counted, declared: set[int | None]) -> list[Finding]:
 def _unique(values: Iterable[int], names: Mapping[int, str]) -> dict[int, str]:
     """{value: name}, with the value added to names that occur twice or are reserved in dataset.json."""
     named = {value: str(names.get(value, f"label {value}")) for value in values}
-    taken = [*named.values(), "background", "ignore"]
-    return {value: name if taken.count(name) == 1 else f"{name} {value}" for value, name in named.items()}
+    taken = Counter([*named.values(), "background", "ignore"])
+    return {value: name if taken[name] == 1 else f"{name} {value}" for value, name in named.items()}

@@ -57,9 +57,10 @@ def find(source: AnyPath, *, also: Sequence[AnyPath] = (), channels: Sequence[st
     for one in sets:
         renumber = {value: values[meaning] for value, meaning in _meanings(one.labels).items()}
         renumber |= {} if one.labels.ignore is None or ignore is None else {one.labels.ignore: ignore}
-        for case in (*one.training, *one.test):
-            name = case.id if ids[case.id] == 1 else f"{one.name}_{case.id}"
-            cases.append(_found(case, name, one, structures, renumber))
+        for part, some in (("train", one.training), ("test", one.test)):
+            for case in some:
+                name = case.id if ids[case.id] == 1 else f"{one.name}_{case.id}"
+                cases.append(_found(case, name, part, one, structures, renumber))
     lesions = list(dict.fromkeys(name for one in sets for name in one.lesions))
     return FoundDataset(
         channels=names,
@@ -83,19 +84,24 @@ def _one_of(channels: Sequence[tuple[str, ...]], sets: Sequence[DatasetSpec]) ->
 
 def _meanings(labels: LabelSchema) -> dict[int, Combination]:
     """{value: the structures that its voxels belong to}."""
-    return {
-        value: frozenset(name for name, group in labels.groups.items() if value in group) for value in labels.declared_values
-    }
+    found: dict[int, set[str]] = {value: set() for value in labels.declared_values}
+    for name, group in labels.groups.items():
+        for value in group:
+            found[value].add(name)
+    return {value: frozenset(names) for value, names in found.items()}
 
 
-def _found(case: Case, name: str, one: DatasetSpec, structures: Sequence[str], renumber: dict[int, int]) -> FoundCase:
-    annotated = tuple(name for number, name in enumerate(one.labels.structures) if number not in case.unlabelled)
+def _found(
+    case: Case, name: str, part: str, one: DatasetSpec, structures: Sequence[str], renumber: dict[int, int]
+) -> FoundCase:
+    lacking = set(case.unlabelled)
+    annotated = tuple(name for number, name in enumerate(one.labels.structures) if number not in lacking)
     return FoundCase(
         id=name,
         patient=case.patient,
         images=tuple(Source(path) for path in case.image_paths),
         label=case.label,
-        part="train" if case in one.training else "test",
+        part=part,
         renumber=tuple(sorted(renumber.items())),
         annotated=annotated if set(annotated) != set(structures) else None,
     )

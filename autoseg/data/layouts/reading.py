@@ -7,7 +7,7 @@ label map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,18 @@ import numpy as np
 from autoseg.data.file_checks import check_channels, check_grids, check_intensities, count_label, unreadable
 from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import FoundCase, Source, error
-from autoseg.imaging.files import FileContent, ending_of, is_slicer_segmentation, read_file, read_segment, segment_names
+from autoseg.imaging.files import (
+    FileContent,
+    Segmentation,
+    ending_of,
+    is_slicer_segmentation,
+    read_file,
+    read_segmentation,
+    segment_names,
+)
 from autoseg.imaging.geometry import Geometry
 
-__all__ = ["SeenCase", "combine", "label_values", "mask_of", "read_image", "see_cases"]
+__all__ = ["SeenCase", "combine", "label_values", "mask_reader", "read_image", "see_cases"]
 
 
 @dataclass(frozen=True)
@@ -73,10 +81,24 @@ def read_image(
     return replace(content, data=content.data[source.volume : source.volume + 1])
 
 
-def mask_of(path: Path, name: str, onto: Geometry) -> FileContent:
-    """The file of one structure on a grid; nonzero is foreground. From a 3D Slicer segmentation, the segment ``name``."""
-    several = is_slicer_segmentation(path) and name in segment_names(path)
-    return read_segment(path, name, onto) if several else read_file(path, as_label=True, onto=onto)
+def mask_reader(onto: Geometry) -> Callable[[Path, str], FileContent]:
+    """A function that reads the file of one structure on a grid; nonzero is foreground.
+
+    From a 3D Slicer segmentation it takes the segment of that name. The file is kept for the structures that follow.
+    """
+    last: dict[Path, Segmentation] = {}
+
+    def read(path: Path, name: str) -> FileContent:
+        known = last.get(path)
+        several: Container[str] = known.segments if known else segment_names(path) if is_slicer_segmentation(path) else ()
+        if name not in several:
+            return read_file(path, as_label=True, onto=onto)
+        if known is None:
+            last.clear()
+            known = last[path] = read_segmentation(path)
+        return known.mask(name, onto)
+
+    return read
 
 
 def combine(masks: Iterable[tuple[str, np.ndarray]], shape: Sequence[int]) -> tuple[np.ndarray, tuple[tuple[str, ...], ...]]:
@@ -122,7 +144,10 @@ def label_values(
     if not several:
         return {"labels": {"background": 0} | {name: values[frozenset([name])] for name in structures}}, values
     # a structure that is never alone still keeps its value, which is painted where the network predicts it alone
-    regions = {name: [value for group, value in values.items() if name in group] for name in structures}
+    regions: dict[str, list[int]] = {name: [] for name in structures}
+    for group, value in values.items():
+        for name in group & regions.keys():
+            regions[name].append(value)
     order = [values[frozenset([name])] for name in structures]
     return {"labels": {"background": 0} | regions, "regions_class_order": order}, values
 
@@ -146,10 +171,11 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
         return SeenCase(case, tuple(findings), (), (), digests)
     findings += check_channels(case.id, channels, ending_of(case.images[0].path), images)
     findings += check_grids(case.id, images[0], ((path, image, True) for path, image in found))
+    mask_of = mask_reader(images[0].geometry)
 
     def sound(path: Path, name: str = "") -> tuple[np.ndarray, tuple[int, ...]] | None:
         """(data (Z, Y, X), values) of a label file or of one structure; None if it has a fault."""
-        if (label := read(Source(path), partial(mask_of, path, name, images[0].geometry))) is None:
+        if (label := read(Source(path), partial(mask_of, path, name))) is None:
             return None
         digests[path] = label.digest
         counts, wrong = count_label(case.id, path, label.data)

@@ -65,7 +65,7 @@ def corrupt(channels: np.ndarray, corruption: Corruption) -> np.ndarray:
     """Apply the changes to channels (K, z, y, x) bool. A voxel keeps at most one label. The input is not changed."""
     result = channels.copy()
     for move in corruption.moves:
-        result = move_outline(result, move)
+        _move_outline_(result, move)
     for channel, chosen in corruption.removals:
         result[channel] = remove_piece(result[channel], chosen)
     return result
@@ -76,9 +76,16 @@ def move_outline(channels: np.ndarray, move: Move) -> np.ndarray:
 
     Only a box around the label is computed. In a patch of depth 1 the ball is a disk.
     """
+    result = channels.copy()
+    _move_outline_(result, move)
+    return result
+
+
+def _move_outline_(channels: np.ndarray, move: Move) -> None:
+    """``move_outline`` in place: with many labels, each copy of all channels takes its time."""
     mask = channels[move.channel]
     if not mask.any():
-        return channels
+        return
     around = 2 * move.radius + 1
     box = tuple(slice(max(0, int(index.min()) - around), int(index.max()) + around + 1) for index in np.nonzero(mask))
     element = ball(move.radius)
@@ -87,12 +94,10 @@ def move_outline(channels: np.ndarray, move: Move) -> np.ndarray:
     padded = np.pad(mask[box], around, mode="edge")  # a label cut off by the patch continues outside
     inner = tuple(slice(around, -around) for _ in range(3))
     changed = OPERATIONS[move.operation](padded, element)[inner]
-    result = channels.copy()
     won = changed & ~mask[box]
-    inside = result[:, box[0], box[1], box[2]]
-    inside &= ~won
+    inside = channels[:, box[0], box[1], box[2]]
+    inside[:, won] = False
     inside[move.channel] = changed
-    return result
 
 
 def remove_piece(mask: np.ndarray, chosen: float) -> np.ndarray:
