@@ -248,15 +248,20 @@ def filled(words: tuple[object, ...], place: Place) -> Words:
 def predictions(scans: str) -> dict[str, Callable[[Place], Words]]:
     """Commands for prediction without mirroring; nnU-Net in one process."""
 
+    def fold_of(place: Place) -> str:  # of several, both use the first
+        return next(iter(load_bundle(place.model).folds))
+
+    def by_autoseg(place: Place) -> Words:
+        words = ("predict", "-i", "{folder}/" + scans, "-o", "{folder}/out", "-m", "{model}", "--folds", fold_of(place))
+        return ours(*words, "--no-mirror", "--device", "cpu")(place)
+
     def by_nnunet(place: Place) -> Words:
-        fold = next(iter(load_bundle(place.model).folds))
         trainer, plans, configuration = place.results.name.split("__")
-        words = ["-d", place.results.parent.name, "-tr", trainer, "-p", plans, "-c", configuration, "-f", fold]
+        words = ["-d", place.results.parent.name, "-tr", trainer, "-p", plans, "-c", configuration, "-f", fold_of(place)]
         words += ["-i", place.folder / scans, "-o", place.folder / "out", "-npp", 0, "-nps", 0]
         return [place.nnunet / "nnUNetv2_predict", *words, *CPU]  # nnUNetv2_predict_from_modelfolder takes no -nps 0
 
-    how = ("-m", "{model}", "--no-mirror", "--device", "cpu")
-    return {"autoseg": ours("predict", "-i", "{folder}/" + scans, "-o", "{folder}/out", *how), "nnunet": by_nnunet}
+    return {"autoseg": by_autoseg, "nnunet": by_nnunet}
 
 
 def planning(dataset: str) -> dict[str, Callable[[Place], Words]]:
