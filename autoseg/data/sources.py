@@ -111,13 +111,13 @@ def image_files(folder: str | Path) -> list[Path]:
 def _without_maps(paths: list[Path]) -> tuple[list[Path], list[str]]:
     """(the files without label maps, sentences about these): segmentations of 3D Slicer, and files called as labels of scans
     among them, such as ``P1_seg`` beside ``P1`` or ``P1_0000``."""
-    segmentations = [path for path in paths if is_slicer_segmentation(path)]
     stems = {re.sub(r"_\d{4}$", "", stem) for stem in map(_stem, paths)} | set(map(_stem, paths))
-    bare = {path: LABEL_WORD.sub("", _stem(path)) for path in paths if path not in segmentations}
-    labels = [path for path, name in bare.items() if name != _stem(path) and name in stems]
-    told = [(segmentations, "segmentations of 3D Slicer, no scans"), (labels, "called as labels of the scans beside them")]
-    kept = [path for path in bare if path not in labels]
-    return kept, [f"{_listed(found)}: {why}" for found, why in told if found]
+    of_slicer = [path for path in paths if is_slicer_segmentation(path)]
+    called = [path for path in paths if (bare := LABEL_WORD.sub("", _stem(path))) != _stem(path) and bare in stems]
+    labels = sorted({*called} - {*of_slicer})
+    told = [(of_slicer, "segmentations of 3D Slicer, no scans"), (labels, "called as labels of the scans beside them")]
+    maps = {*of_slicer, *labels}
+    return [path for path in paths if path not in maps], [f"{_listed(found)}: {why}" for found, why in told if found]
 
 
 def _stem(path: Path) -> str:

@@ -36,9 +36,9 @@ def read_heads(path: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         found, by_columns, kind = header(file)
         if found != shape:
             raise FileError(f"{path}: expected an array of {shape}, found {found}. Predict the case again")
+        size = math.prod(shape[1:]) * kind.itemsize  # bytes of a head
         if by_columns:  # of another program; then no head lies in one piece
-            yield from np.frombuffer(file.read(), kind).reshape(shape[::-1]).T
+            yield from np.frombuffer(file.read(shape[0] * size), kind).reshape(shape[::-1]).T
             return
         for _ in range(shape[0]):
-            content = file.read(math.prod(shape[1:]) * kind.itemsize)
-            yield np.frombuffer(content, kind).reshape(shape[1:])
+            yield np.frombuffer(file.read(size), kind).reshape(shape[1:])
