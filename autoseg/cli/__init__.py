@@ -40,6 +40,8 @@ VERBS = {
     "demo": "run every step on synthetic scans, on a CPU, in minutes",
 }
 
+OF_VOLUMES = ("convert", "verify", "plan_and_preprocess", "reconstruct", "evaluate")  # many, in threads, without a network
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status. Without ``argv`` it is the program, whose process ends after it."""
@@ -60,6 +62,10 @@ def _run(argv: list[str]) -> int:
     install_log(args.quiet)
     try:
         _refuse_torchrun(args.verb)
+        if args.verb in OF_VOLUMES:
+            from autoseg.room import keep_memory
+
+            keep_memory()
         with _asked_to_stop():
             return args.run(args) or 0
     except AutosegError as fault:

@@ -33,10 +33,10 @@ from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
 from autoseg.inference.predictor import Predictor
 from autoseg.ledger import Claim, Ledger
 from autoseg.names import folders_of, scrubbed
-from autoseg.networks.cpu import keep_memory
 from autoseg.networks.devices import choose_device
 from autoseg.options import InferenceOptions
 from autoseg.records import ModelName
+from autoseg.room import keep_memory
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
