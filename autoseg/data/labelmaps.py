@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autoseg.data.dataset import read_dataset
 from autoseg.data.labels import LabelSchema, groups_of, read_labels
 from autoseg.errors import AutosegError, DatasetError
@@ -33,6 +31,7 @@ from autoseg.imaging.files import (
     segment_names,
     stem_of,
 )
+from autoseg.imaging.values import count_values
 from autoseg.workspace import as_record, read_json
 
 __all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "references_in", "schema_of", "told_maps"]
@@ -289,7 +288,7 @@ def _schema(groups: Mapping[str, tuple[int, ...]]) -> LabelSchema:
 def _values_in(path: Path) -> list[int]:
     """The label values of a map; [] if it cannot be read."""
     try:
-        found: list[int] = np.unique(read_label_volume(path).data).tolist()
+        found = list(count_values(read_label_volume(path).data))
     except AutosegError:
         return []
     return found

@@ -40,6 +40,7 @@ from autoseg.imaging.crop import Box, crop, hull, nonzero_box, value_boxes
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
+from autoseg.imaging.values import count_values
 from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.lazy_logits import Logits, slabs_along_z
 
@@ -164,7 +165,7 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
     grid = old.isotropic(spacing_mm)
     shape = grid.shape
     result, best = np.zeros(shape, labels.data.dtype), np.full(shape, -np.inf, np.float32)
-    values = tuple(int(value) for value in np.unique(labels.data) if value != 0)
+    values = tuple(value for value in count_values(labels.data) if value != 0)
 
     def on_grid(group: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(field of some values on the cubic grid, within their box; first index of that box; its end)."""
