@@ -1,5 +1,6 @@
 """Wrong calls: a clear sentence, status 2, nothing written, no traceback."""
 
+import gc
 import subprocess
 import sys
 import time
@@ -24,6 +25,15 @@ def test_help_is_quick_and_needs_no_torch(arguments):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.DEVNULL)
         best = min(best, time.perf_counter() - start)
     assert best < 0.5
+
+
+def test_the_program_ends_without_a_search_for_garbage(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["autoseg"])
+    try:
+        main()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
 
 
 def test_without_a_verb_the_help_is_shown(capsys):
