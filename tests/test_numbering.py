@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import write_label_volume
+from autoseg.imaging.files import write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.volume import LabelVolume
+from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.options import PredictOptions, Runtime
 from autoseg.pipeline import evaluate, predict, reconstruct
 from autoseg.workspace import write_json
@@ -72,3 +72,29 @@ def test_references_that_are_scored_against_themselves_are_told(tmp_path: Path, 
     (tmp_path / "masks").symlink_to(references)
     assert evaluate(references, tmp_path / "masks", tmp_path / "scores", runtime=ONE_WORKER).mean_of("dice") == 1
     assert "the references are scored against themselves" in caplog.text
+
+
+def test_results_of_another_scan_of_the_same_name_or_of_another_model_are_not_replaced_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    scan = write_scans(tmp_path / "one", 1) / "a_0000.nii.gz"
+    write_volume(
+        Volume(np.full((1, 6, 6, 6), 3, np.float32), Geometry.from_spacing((6, 6, 6), (1, 1, 1))), tmp_path / "two/a.nii.gz"
+    )
+    for model in ("first", "second"):
+        write_model(tmp_path / model, make_plan(mirror_axes=()), seeds=(len(model),))
+
+    def warnings_of(scan: Path, model: str) -> list[str]:
+        caplog.clear()
+        assert not predict(scan, tmp_path / "out", tmp_path / model, runtime=ONE_WORKER).failures
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    assert warnings_of(scan, "first") == []
+    blank = "a: the network sees one value in all voxels of MRI"
+    replaced = "a: results of another file of this name are replaced"
+    assert warnings_of(tmp_path / "two/a.nii.gz", "first") == [replaced, blank]
+    assert warnings_of(tmp_path / "two/a.nii.gz", "first") == [blank]
+    holds = f"{tmp_path / 'out'}: holds results of the model first; those of cases that are predicted again are replaced"
+    assert warnings_of(tmp_path / "two/a.nii.gz", "second") == [holds, blank]

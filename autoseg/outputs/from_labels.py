@@ -129,7 +129,8 @@ def _ending(path: Path) -> str:
 
 def _names_of(path: Path, case: str) -> dict[str | None, tuple[int, ...]]:
     """The names in the record of a prediction, else those in the map itself, else none."""
-    return {**groups_beside(path, case)} or {name: (value,) for name, value in segment_names(path).items()}
+    told = groups_beside(path, case) or {name: (value,) for name, value in segment_names(path).items()}
+    return dict(told.items())
 
 
 def _groups(volume: LabelVolume, names: Names) -> dict[str, tuple[int, ...]]:

@@ -30,6 +30,7 @@ from autoseg.outputs.predicted import Predicted, all_failures
 from autoseg.outputs.tables import refuse_foreign_tables, write_tables
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
+from autoseg.workspace import read_json
 
 if TYPE_CHECKING:
     from autoseg.evaluation import Report
@@ -93,6 +94,7 @@ def predict(
     bids = bids_output(options, target, cases, ending, bundle, runtime.fresh)
     step = asked_step(model, target, options, ending, runtime, device)
     step = step if is_local else step.settled()
+    _tell_other_model(step.run_file, step.model, bundle.digest)
     logger.info("%s, model %s, on %s", counted(len(share), "case"), bundle.name, device)
     done = predict_cohort(step, cases, engine=engine, on_done=runtime.progress("predict", len(share)))
     if share:
@@ -118,6 +120,15 @@ def _refuse_other_references(folder: Path, references: Mapping[str, Path], targe
         told = named_labels(folder, references)
     if told:
         refuse_other_values(labels, references, told.groups)
+
+
+def _tell_other_model(run_file: Path, model: str, digest: str) -> None:
+    """Warn if the last run with this output folder had another model; its results of the same cases are replaced."""
+    found = read_json(run_file) if run_file.is_file() else None
+    earlier = found.get("model") if isinstance(found, dict) else None
+    if isinstance(earlier, dict) and earlier.get("digest") != digest and earlier.get("name") != Path(model).absolute().name:
+        told = "%s: holds results of the model %s; those of cases that are predicted again are replaced"
+        logger.warning(told, run_file.parent, earlier.get("name"))
 
 
 def _score(options: PredictOptions, target: Path, scores: Path, known: Known, runtime: Runtime) -> Report:
