@@ -356,7 +356,8 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False, onto:
     if len(arrays) == 1 and arrays[0].dtype == np.float32 and arrays[0].flags.carray:
         return Volume(arrays[0], first, tuple(notes))
     data = np.empty((sum(len(array) for array in arrays), *first.shape), np.float32)
-    return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first, tuple(notes))
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused where it matters
+        return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first, tuple(notes))
 
 
 def segment_names(path: AnyPath) -> dict[str, int]:

@@ -155,9 +155,13 @@ class Inferred:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why the labels should be checked: the scan is unlike the training scans, or the folds disagree."""
+        """Why the labels should be checked: a channel shows nothing, the scan is unlike the training scans, or the folds
+        disagree."""
         agreed = zip(self.model.labels.structures, self.answer.agreement or (), strict=False)
-        return doubts(self.prepared.unlike or (), dict(agreed))
+        channels = zip(self.model.plan.normalization, self.prepared.data, strict=False)  # a cascade has more after these
+        blank = [how.channel for how, data in channels if data.min() == data.max()]
+        empty = [f"the network sees one value in all voxels of {', '.join(blank)}"] if blank else []
+        return (*empty, *doubts(self.prepared.unlike or (), dict(agreed)))
 
     def probabilities(self) -> np.ndarray:
         """(K, Z, Y, X) float16 on the scan's grid; memory-mapped if too large for memory."""
