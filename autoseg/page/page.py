@@ -14,7 +14,6 @@ from pathlib import Path
 from markupsafe import Markup
 
 from autoseg import __version__
-from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import Outcome, map_cases
 from autoseg.evaluation.report import Report
@@ -36,6 +35,7 @@ from autoseg.page.scores import scores_section
 from autoseg.page.study import StudyShown, study_section
 from autoseg.page.viewer import find_viewer, packed
 from autoseg.records import CalibrationAbout
+from autoseg.workspace import write_text
 
 __all__ = ["Page", "write_page"]
 
@@ -144,8 +144,7 @@ def write_page(
         FileError: the file cannot be written.
     """
     html, notes = _render(page, workers, on_done)
-    with replacing(path) as draft:
-        draft.write_text(html + "\n", encoding="utf-8")
+    write_text(path, html + "\n")
     return notes
 
 
