@@ -15,11 +15,11 @@ from markupsafe import Markup
 
 from autoseg import __version__
 from autoseg.data.labels import LabelSchema
-from autoseg.engines import Outcome, map_cases
+from autoseg.engines import Outcome, map_cases, values_of
 from autoseg.evaluation.report import Report
 from autoseg.page.cases import case_article, order_of_cases, overview
 from autoseg.page.markup import colour_of, swatch
-from autoseg.page.panel import Panel, block, fill_panel, value_of
+from autoseg.page.panel import Panel, block, fill_panel
 from autoseg.page.pictures import draw_planes
 from autoseg.page.rendering import render, static
 from autoseg.page.runs import (
@@ -204,7 +204,7 @@ def _articles(
         name=lambda case: case.id,
         on_done=on_done,
     )
-    found = [value_of(outcome) for outcome in drawn]
+    found = values_of(drawn)
     return Markup("".join(article for article, _ in found)), sum(coarse for _, coarse in found)
 
 
