@@ -73,8 +73,8 @@ class Ready:
         """Shape of a case after preparation; [0] if its image could not be read."""
         if scan.shape is None or scan.spacing_mm is None:
             return [0]
-        shape, spacing_mm = ([values[axis] for axis in self.plan.axis_order] for values in (scan.shape, scan.spacing_mm))
-        return network_shape(shape, spacing_mm, self.plan)
+        order = self.plan.axis_order
+        return network_shape([scan.shape[axis] for axis in order], [scan.spacing_mm[axis] for axis in order], self.plan)
 
 
 def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, runtime: Runtime, *, dry: bool = False) -> Ready:
