@@ -15,7 +15,16 @@ from pathlib import Path
 
 from autoseg.errors import AutosegError, FileError
 
-__all__ = ["as_size", "check_writable", "free_memory", "is_want_of_memory", "keep_memory", "memory_limit", "told_when_full"]
+__all__ = [
+    "as_size",
+    "check_writable",
+    "free_memory",
+    "is_want_of_memory",
+    "keep_memory",
+    "memory_limit",
+    "out_of_memory",
+    "told_when_full",
+]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -74,7 +83,7 @@ def memory_limit() -> int | None:
 
 def free_memory() -> int | None:
     """Bytes of memory that are free for this process now; None if it is unknown."""
-    found = [memory_limit(), _free_addresses()]
+    found = [memory_limit()]
     with suppress(OSError):
         found += [int(line.split()[1]) * 1024 for line in MEMORY.read_text().splitlines() if line.startswith("MemAvailable:")]
     return min((size for size in found if size is not None), default=None)
@@ -86,6 +95,12 @@ def is_want_of_memory(fault: BaseException) -> bool:
     return isinstance(fault, MemoryError) or (
         isinstance(fault, RuntimeError) and ("allocate" in told or "out of memory" in told)
     )
+
+
+def out_of_memory(fault: BaseException) -> str:
+    """A sentence on an exception of ``is_want_of_memory``, with the memory that is free now."""
+    line, free = (str(fault).splitlines() or ["no more memory"])[0], free_memory()
+    return f"out of memory: {line}" + ("" if free is None else f"; {as_size(free)} are free")
 
 
 def _free_addresses() -> int | None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -404,6 +405,22 @@ def test_a_file_that_was_damaged_since_is_made_again_and_an_edited_dataset_json_
     check(tmp_path / "out")
     assert description(tmp_path / "out") == edited
     assert "was edited" in caplog.text
+
+
+def test_an_edited_label_map_stays_even_if_its_case_has_gone(source, tmp_path, caplog):
+    fill_brats(source)
+    convert("brats", source, tmp_path / "out", mode="copy")
+    labels = sorted((tmp_path / "out" / "labelsTr").iterdir())
+    edited = read_label_volume(labels[0])
+    write_label_volume(LabelVolume(np.zeros_like(edited.data), edited.geometry), labels[0])
+    before = labels[0].read_bytes()
+    assert convert("brats", source, tmp_path / "out", mode="copy").made.written == 0
+    assert f"{labels[0]} was edited and stays as it is" in caplog.text
+    case = labels[0].name.removesuffix(".nii.gz")
+    shutil.rmtree(next(source.rglob(case)))
+    convert("brats", source, tmp_path / "out", mode="copy")
+    assert labels[0].read_bytes() == before
+    assert not list((tmp_path / "out" / "imagesTr").glob(f"{case}*"))
 
 
 def test_where_nothing_can_be_linked_files_are_copied_and_that_is_said(source, tmp_path, monkeypatch, caplog):

@@ -82,13 +82,11 @@ def _run(argv: list[str]) -> int:
         print(f"{fault.filename or 'a file'}: {fault.strerror or fault}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as fault:
-        from autoseg.room import as_size, free_memory, is_want_of_memory
+        from autoseg.room import is_want_of_memory, out_of_memory
 
         if args.debug or not is_want_of_memory(fault):
             raise
-        line, free = (str(fault).splitlines() or ["no more memory"])[0], free_memory()
-        there = "" if free is None else f"; {as_size(free)} are free"
-        print(f"out of memory: {line}{there}. Close other programs, or give fewer --workers", file=sys.stderr)
+        print(f"{out_of_memory(fault)}. Close other programs, or give fewer --workers", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

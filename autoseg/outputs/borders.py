@@ -56,7 +56,7 @@ def write_borders(folder: Path, cases: Iterable[str], name: str = BORDERS_TABLE)
         if not is_foreign(folder / name, BORDERS_TABLE):
             (folder / name).unlink(missing_ok=True)  # from an earlier call
         return ""
-    with replacing(folder / name) as draft, draft.open("w", newline="") as file:
+    with replacing(folder / name) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         lines = ([rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
         csv.writer(file).writerows([["case", *names], *lines])
     return borders_line([dict(zip(["case", *names], row, strict=True)) for row in rows])

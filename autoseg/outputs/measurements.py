@@ -54,5 +54,5 @@ class Measurements:
 def write_measurements(folder: Path, cases: Iterable[str], name: str = TABLE) -> None:
     """Write one table of the measurements in the ``CASE.json`` of these cases."""
     records = {case: record.measurements for case in cases if (record := read_case(folder / f"{case}.json"))}
-    with replacing(folder / name) as draft, draft.open("w", newline="") as file:
+    with replacing(folder / name) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(csv_rows(records))

@@ -26,15 +26,15 @@ Mean errors of volume and area in percent, over 40 positions and rotations of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import scipy  # its parts are imported where they are first used
 from scipy import ndimage
 
-from autoseg.engines import map_cases
+from autoseg.engines import map_cases, values_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.crop import Box, crop, hull, nonzero_box, value_boxes
 from autoseg.imaging.geometry import Geometry
@@ -111,7 +111,7 @@ def surfaces_from_scores(
         grid = geometry.cropped([a - 1 for a in lower], field.shape)
         return surface_of_fields([field], grid, _finer(grid, SMALL), structures[number], smoothing)
 
-    return _all(surface, range(len(structures)), workers)
+    return values_of(map_cases(surface, range(len(structures)), workers=workers))
 
 
 def surfaces_from_labels(
@@ -146,7 +146,7 @@ def surfaces_from_labels(
         fields = [field for field, _ in fields_of_mask(mask, grid.spacing_mm)]
         return surface_of_fields(fields, grid, _finer(grid), structure, smoothing, volume_mm3=volume)
 
-    return _all(surface, groups, workers)
+    return values_of(map_cases(surface, groups, workers=workers))
 
 
 def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> LabelVolume:
@@ -362,14 +362,6 @@ class _Regions:
 def _in_box(logits: Logits, head: int, lower: Sequence[int], upper: Sequence[int]) -> np.ndarray:
     where: tuple[int | slice, ...] = (head, *(slice(a, b) for a, b in zip(lower, upper, strict=True)))
     return logits[where]
-
-
-def _all(surface: Callable[[Any], SurfaceMesh | None], items: Iterable[Any], workers: int | None) -> list[SurfaceMesh | None]:
-    outcomes = map_cases(surface, items, workers=workers)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return [outcome.value for outcome in outcomes]
 
 
 def _widened(box: Box, shape: Sequence[int]) -> tuple[list[int], list[int]]:
