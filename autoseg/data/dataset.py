@@ -23,12 +23,13 @@ from autoseg.data.partial import read_unlabelled
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import is_slicer_segmentation, paths_of
-from autoseg.names import case_name, fault_of_path, plain_name
+from autoseg.names import case_name, fault_of_path, plain_name, without_spelling
 from autoseg.workspace import read_json
 
 __all__ = [
     "Case",
     "DatasetSpec",
+    "called_alike",
     "cases_in",
     "guess_patient",
     "guess_patients",
@@ -45,7 +46,9 @@ REPEAT = re.compile(
     r"[_-](frame|phase|time|tp|visit|session|ses|scan|day|week|month|ed|es)[_-]?\d*$|(?<=^BraTS-[A-Z]{3}-\d{5})-\d{3}$",
     re.IGNORECASE,
 )
-LABEL_WORD = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)  # ends the name of a label map
+_WORDS = "seg|segm|segmentation|label|labels|mask|masks|msk|gt|dseg|pred|prediction"
+# at the end or the beginning of the name of a label map, or all of it
+LABEL_WORD = re.compile(rf"[_-]({_WORDS})$|^({_WORDS})(?:[_-]|$)", re.IGNORECASE)
 NUMBER = re.compile(r"(.+)_(\d{4})")  # a name without its ending: the case, and possibly the channel
 
 
@@ -207,6 +210,16 @@ def numbers_are_channels(names: Iterable[str], n_channels: int, where: str = "")
         f"of one case or {len(numbers)} cases. If they are cases, name them {stem}_0000_0000, {stem}_0001_0000 and so "
         "on; if they are channels, move those beyond _0000 away"
     )
+
+
+def called_alike(name: str, others: Iterable[str]) -> str | None:
+    """The only other name that differs from ``name`` by its spelling or by a word for label maps; None for none or several."""
+    found = {other for other in others if other != name and _bare(other) == _bare(name)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _bare(name: str) -> str:
+    return without_spelling(LABEL_WORD.sub("", name))
 
 
 def guess_patient(case_id: str) -> str:

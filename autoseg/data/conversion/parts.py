@@ -32,7 +32,8 @@ from autoseg.ledger import Journal, Line
 
 __all__ = ["Part", "make_part", "parts_of", "usual_ending"]
 
-ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}  # a header with separate voxels is not linked or copied alone
+ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}  # a header with separate voxels is not linked or copied alone,
+ONE_FILE |= {".jpg": ".png", ".jpeg": ".png"}  # and JPEG cannot hold labels
 
 Combination = frozenset[str]
 
