@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, shown
 from planners.names import LONGEST, fault_of_name
 
 __all__ = [
@@ -46,9 +46,8 @@ def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegErro
         AutosegError: the name is empty or too long, or has separators, control characters or a drive letter.
     """
     if fault := fault_of_name(name):
-        shown = repr(name) if len(repr(name)) <= LONGEST else repr(name)[:LONGEST] + "..."
         raise error(
-            f"{where}{': ' if where else ''}{what} {shown}: expected a plain file name, since files are named after it; "
+            f"{where}{': ' if where else ''}{what} {shown(name)}: expected a plain file name, since files are named after it; "
             f"found {fault}. Rename it, without / and \\ and shorter than {LONGEST} bytes"
         )
     return name

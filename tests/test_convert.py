@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -407,6 +408,22 @@ def test_a_file_that_was_damaged_since_is_made_again_and_an_edited_dataset_json_
     assert "was edited" in caplog.text
 
 
+def test_an_edited_label_map_stays_even_if_its_case_has_gone(source, tmp_path, caplog):
+    fill_brats(source)
+    convert("brats", source, tmp_path / "out", mode="copy")
+    labels = sorted((tmp_path / "out" / "labelsTr").iterdir())
+    edited = read_label_volume(labels[0])
+    write_label_volume(LabelVolume(np.zeros_like(edited.data), edited.geometry), labels[0])
+    before = labels[0].read_bytes()
+    assert convert("brats", source, tmp_path / "out", mode="copy").made.written == 0
+    assert f"{labels[0]} was edited and stays as it is" in caplog.text
+    case = labels[0].name.removesuffix(".nii.gz")
+    shutil.rmtree(next(source.rglob(case)))
+    convert("brats", source, tmp_path / "out", mode="copy")
+    assert labels[0].read_bytes() == before
+    assert not list((tmp_path / "out" / "imagesTr").glob(f"{case}*"))
+
+
 def test_where_nothing_can_be_linked_files_are_copied_and_that_is_said(source, tmp_path, monkeypatch, caplog):
     fill_brats(source)
     caplog.set_level("INFO", logger="autoseg")
@@ -804,6 +821,22 @@ def test_photographs_are_copied_as_png_since_jpeg_holds_no_labels(source, tmp_pa
     (case,) = check(tmp_path / "out").training
     np.testing.assert_array_equal(read_volume(case.images).data, read_volume(source / "photos" / "a.jpg").data)
     np.testing.assert_array_equal(read_label_volume(case.label).data, put_mask_of)
+
+
+def test_the_same_number_of_other_channels_is_refused(source, tmp_path):
+    for case, numbers in {"P1": (0, 1), "P2": (0, 1), "P3": (0, 2)}.items():
+        for number in numbers:
+            put_image(source / "scans" / f"{case}_{number:04d}.nii.gz")
+        put_label(source / "labels" / f"{case}.nii.gz")
+    options = {"labels": source / "labels", "channels": ["T1", "T2"]}
+    with pytest.raises(DatasetError, match="P3: expected the channels 0000, 0001 as in most cases, found 0000, 0002"):
+        convert("folders", source / "scans", tmp_path / "out", options=options)
+
+
+def test_a_dataset_json_names_the_values_of_other_maps(source):
+    path = source / "dataset.json"
+    path.write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "ignore": 2}}))
+    assert read_names(path) == {0: "background", 1: "liver", 2: "ignore"}
 
 
 def put_segments(path, numbers):

@@ -40,6 +40,8 @@ VERBS = {
     "demo": "run every step on synthetic scans, on a CPU, in minutes",
 }
 
+OF_VOLUMES = ("convert", "verify", "plan_and_preprocess", "reconstruct", "evaluate")  # many, in threads, without a network
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status. Without ``argv`` it is the program, whose process ends after it."""
@@ -60,6 +62,10 @@ def _run(argv: list[str]) -> int:
     install_log(args.quiet)
     try:
         _refuse_torchrun(args.verb)
+        if args.verb in OF_VOLUMES:
+            from autoseg.room import keep_memory
+
+            keep_memory()
         with _asked_to_stop():
             return args.run(args) or 0
     except AutosegError as fault:
@@ -76,13 +82,11 @@ def _run(argv: list[str]) -> int:
         print(f"{fault.filename or 'a file'}: {fault.strerror or fault}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as fault:
-        from autoseg.room import as_size, free_memory, is_want_of_memory
+        from autoseg.room import is_want_of_memory, out_of_memory
 
         if args.debug or not is_want_of_memory(fault):
             raise
-        line, free = (str(fault).splitlines() or ["no more memory"])[0], free_memory()
-        there = "" if free is None else f"; {as_size(free)} are free"
-        print(f"out of memory: {line}{there}. Close other programs, or give fewer --workers", file=sys.stderr)
+        print(f"{out_of_memory(fault)}. Close other programs, or give fewer --workers", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

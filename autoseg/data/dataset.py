@@ -40,11 +40,13 @@ __all__ = [
 
 ENOUGH_PATIENTS = 5  # one for each fold
 
-# "patient001_frame12", "sub-07_ses-2", "p3-ED": several scans of one patient carry these words before a number;
-# "BraTS-GLI-00005-001": the last number is the visit, by the naming rule of BraTS since 2023
+# "patient001_frame12", "sub-07_ses-2_run-1", "p3-ED", "p4_pre", "p5_20240131", "knee6_left", "p7_t2": several scans of one
+# patient end in such words, with or without a number; "BraTS-GLI-00005-001": the last number is the visit, by its rule
+_TIMES = "frame|phase|time|timepoint|tp|visit|session|ses|scan|day|week|month|ed|es|pre|post|baseline|followup|fu|run|rep|t"
+_SIDES_AND_SEQUENCES = "left|right|l|r|t[12](?:w|c|ce|gd)|flair|dwi|adc|swi|stir|space|ct|cbct|pet|mr|mri"
+_DATE = r"(?:19|20)\d\d-?(?:0\d|1[0-2])-?[0-3]\d"
 REPEAT = re.compile(
-    r"[_-](frame|phase|time|tp|visit|session|ses|scan|day|week|month|ed|es)[_-]?\d*$|(?<=^BraTS-[A-Z]{3}-\d{5})-\d{3}$",
-    re.IGNORECASE,
+    rf"(?:[_-](?:(?:{_TIMES})[_-]?\d*|{_SIDES_AND_SEQUENCES}|{_DATE}))+$|(?<=^BraTS-[A-Z]{{3}}-\d{{5}})-\d{{3}}$", re.IGNORECASE
 )
 _WORDS = "seg|segm|segmentation|label|labels|mask|masks|msk|gt|dseg|pred|prediction"
 # at the end or the beginning of the name of a label map, or all of it
@@ -223,7 +225,7 @@ def _bare(name: str) -> str:
 
 
 def guess_patient(case_id: str) -> str:
-    """The case identifier without a trailing frame, phase or visit: 'patient001_frame12' belongs to 'patient001'.
+    """The case identifier without a trailing frame, visit, date, side or sequence: 'p1_frame12' belongs to 'p1'.
 
     Only if the rest has a number that can distinguish patients: 'brain_scan_12' is unchanged.
     """
@@ -250,6 +252,8 @@ def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise DatasetError(f"{folder}: there is no such data-set folder. Correct the path")
+    if not path.is_file() and (folder.parent / path.name).is_file():
+        raise DatasetError(f"{folder}: no dataset.json in it, but in the folder above. Give that: {folder.parent}")
     if not path.is_file():
         raise DatasetError(
             f"{folder}: no dataset.json in it. `autoseg convert folders SCANS NEW --labels LABELS` makes a folder with one; "

@@ -112,8 +112,8 @@ def _by_counting(channel: np.ndarray, inside: np.ndarray) -> tuple[float, float,
     low, high = (below + (above - below) * (ranks % 1)).tolist()
     counts[-lowest] += channel.size - reached[-1]  # the voxels that are not inside are zero
     clipped = values.clip(low, high)
-    mean = float(counts @ clipped / channel.size)
-    return low, high, mean, float(counts @ (clipped - mean) ** 2 / channel.size)
+    mean = float((counts * clipped).sum() / channel.size)
+    return low, high, mean, float((counts * (clipped - mean) ** 2).sum() / channel.size)
 
 
 def _sketch(ascending: np.ndarray) -> tuple[float, ...]:
@@ -132,6 +132,6 @@ def _moments(values: np.ndarray, low: float = -np.inf, high: float = np.inf) -> 
         np.clip(block, low, high, out=block)
         block -= shift
         total += float(block.sum())
-        squares += float(block @ block)
+        squares += float(np.einsum("i,i", block, block))  # not by BLAS, whose threads wait for each other beside ours
     mean = total / values.size
     return shift + mean, max(0.0, squares / values.size - mean**2)

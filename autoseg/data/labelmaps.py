@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autoseg.data.dataset import read_dataset
 from autoseg.data.labels import LabelSchema, groups_of, read_labels
 from autoseg.errors import AutosegError, DatasetError
@@ -33,16 +31,19 @@ from autoseg.imaging.files import (
     segment_names,
     stem_of,
 )
+from autoseg.imaging.values import count_values
 from autoseg.workspace import as_record, read_json
 
 __all__ = [
     "LabelMaps",
     "completed",
     "find_label_maps",
+    "groups_beside",
     "label_maps",
     "named_labels",
     "names_in",
     "references_in",
+    "refuse_other_values",
     "schema_of",
     "segments_of",
     "told_maps",
@@ -268,19 +269,50 @@ def _record_beside(path: Path, case: str) -> dict[str, Any]:
     return record if isinstance(record, dict) and str(record.get("made_by", "")).startswith(MADE_BY) else {}
 
 
+def refuse_other_values(
+    labels: LabelSchema, maps: Mapping[str, Path], known: Mapping[str, tuple[int, ...]] | None = None
+) -> None:
+    """Raise DatasetError if the records beside the maps, or ``known``, give a structure of ``labels`` none of its values.
+
+    Two models or data sets may number the same structures differently; scores would then compare one with another.
+
+    Args:
+        labels: how the maps are to be read.
+        maps: {case: path}.
+        known: what their values mean; None for the record beside each of them, if it is of a prediction.
+    """
+    for case, path in maps.items():
+        told = groups_beside(path, case) if known is None else known
+        for name, values in labels.groups.items():
+            if not set(told.get(name, values)) & set(values):
+                raise DatasetError(
+                    f"{path}: expected {name} as {_listed(values)}, found that it is {_listed(told[name])} in this map. "
+                    "Renumber the maps, or give a dataset.json that is true of all of them"
+                )
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def groups_beside(path: Path, case: str) -> dict[str, tuple[int, ...]]:
+    """{structure: its values} from the record of a prediction, ``CASE.json`` beside a map; {} if there is none."""
+    labels = _record_beside(path, case).get("labels")
+    return groups_of(labels, path.parent / f"{case}.json") if isinstance(labels, dict) else {}
+
+
 def _of_predictions(maps: Mapping[str, Path]) -> LabelSchema | None:
-    """The labels of the model that predicted the maps, if all records agree."""
+    """The labels of the model that predicted the maps, if all records agree. ``run.json`` is about the last run only."""
+    found = [groups_beside(path, case) for case, path in maps.items()]
     for folder in {path.parent for path in maps.values()}:
         run = _record_beside(folder / "run", "run")
         if isinstance(run.get("labels"), dict) and "structures" in run["labels"]:
             remedy = "Move the file away, or predict the cases again"
-            return as_record(LabelSchema, run["labels"], f"{folder / 'run.json'}: labels", error=DatasetError, remedy=remedy)
-    found = [_record_beside(path, case).get("labels") for case, path in maps.items()]
-    first = found[0] if found else None
-    if not isinstance(first, dict) or any(labels != first for labels in found):
-        return None
-    case, path = next(iter(maps.items()))
-    return _schema(groups_of(first, path.parent / f"{case}.json"))
+            where = f"{folder / 'run.json'}: labels"
+            schema: LabelSchema = as_record(LabelSchema, run["labels"], where, error=DatasetError, remedy=remedy)
+            return schema if all(groups in ({}, schema.groups) for groups in found) else None
+    first = found[0] if found else {}
+    return _schema(first) if first and all(groups == first for groups in found) else None
 
 
 def segments_of(path: Path) -> dict[str, int]:
@@ -325,7 +357,7 @@ def _schema(groups: Mapping[str, tuple[int, ...]]) -> LabelSchema:
 def _values_in(path: Path) -> list[int]:
     """The label values of a map; [] if it cannot be read."""
     try:
-        found: list[int] = np.unique(read_label_volume(path).data).tolist()
+        found = list(count_values(read_label_volume(path).data))
     except AutosegError:
         return []
     return found

@@ -6,7 +6,6 @@ to the end of the stream and reports faults.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from os import PathLike
 from pathlib import Path
@@ -17,13 +16,13 @@ from zlib_ng import zlib_ng
 
 from autoseg.errors import REMEDY, FileError
 from autoseg.imaging.geometry import Geometry
+from autoseg.room import free_memory
 
 __all__ = [
     "REMEDY",
     "AnyPath",
     "Content",
     "digest_of",
-    "free_memory",
     "inflate",
     "is_dicom_start",
     "read_bytes",
@@ -134,19 +133,3 @@ def refuse_beyond_memory(n_bytes: int, path: AnyPath) -> None:
             f"{path}: expected voxels that fit into memory, found {n_bytes / 2**30:.3g} GiB by its header; "
             f"{free / 2**30:.3g} GiB are free. Check whether the header is right, or use a machine with more memory."
         )
-
-
-def free_memory() -> int | None:
-    """Bytes that this process may still allocate; None if the system does not report it."""
-    free = None
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        said = Path("/proc/meminfo").read_text()
-        free = 1024 * int(said.split("MemAvailable:")[1].split()[0])
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource  # not on Windows
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if limit != resource.RLIM_INFINITY:
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            free = max(0, limit - used) if free is None else max(0, min(free, limit - used))
-    return free

@@ -97,6 +97,13 @@ def test_what_a_download_left_in_place_of_a_scan_is_named(tmp_path, name, conten
         read_file(tmp_path / name)
 
 
+def test_a_file_that_was_packed_twice_is_said_to_be_so(tmp_path):
+    path = write(tmp_path, "P1.nii.gz") / "P1.nii.gz"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(FileError, match="P1.nii.gz: expected a file packed once, found one packed twice by gzip"):
+        read_file(path)
+
+
 def test_a_prediction_called_nearly_as_the_reference_is_named(tmp_path):
     write(tmp_path / "truth", "P1_gt.nii.gz", "P2_gt.nii.gz")
     write(tmp_path / "predicted", "P1.nii.gz", "p2_pred.nii.gz")
