@@ -112,7 +112,7 @@ def _without_maps(paths: list[Path]) -> tuple[list[Path], list[str]]:
     """(the files without label maps, sentences about these): segmentations of 3D Slicer, and files called as labels of scans
     among them, such as ``P1_seg`` beside ``P1``, ``P1_0000`` or ``P1_t1``, and ``segmentation-0`` beside ``volume-0``."""
     of_slicer = [path for path in paths if is_slicer_segmentation(path)]
-    bare = {path: LABEL_WORD.sub("", _stem(path)) for path in paths if path not in of_slicer}
+    bare = {path: LABEL_WORD.sub("", _stem(path)) for path in paths if not is_slicer_segmentation(path)}
     scans = {_stem(path) for path, name in bare.items() if name == _stem(path)}
     known = scans and {"", *(part for scan in scans for part in _parts(scan))}
     labels = [path for path, name in bare.items() if name != _stem(path) and name in known]

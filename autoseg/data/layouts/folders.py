@@ -261,7 +261,7 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
         message = "an image without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
     findings += _numbered_otherwise(cases)
-    called = _by_name(scans)
+    called = _by_name((_stem(path), path) for path in scans)
     findings += [fault for case in cases for fault in _named_twice(case, called)]
     return _with_patients(cases), findings
 
@@ -322,18 +322,18 @@ def _masks_in(folder: Path, findings: list[Finding]) -> tuple[tuple[str, Path], 
     return tuple((name, file) for file in files for name in segments_of(file) or (_stem(file),))
 
 
-def _by_name(paths: Iterable[Path]) -> dict[str, list[str]]:
-    """{name without its ending: names of the files}."""
+def _by_name(named: Iterable[tuple[str, Path]]) -> dict[str, list[str]]:
+    """{name: names of the files that have it}."""
     found: dict[str, list[str]] = {}
-    for path in paths:
-        found.setdefault(_stem(path), []).append(path.name)
+    for name, path in named:
+        found.setdefault(name, []).append(path.name)
     return found
 
 
 def _named_twice(case: FoundCase, scans: Mapping[str, list[str]]) -> list[Finding]:
     """An error for each image or structure of a case for which several files have the name; ``scans`` as ``_by_name`` says."""
     of = [(_stem(source.path), scans.get(_stem(source.path), [])) for source in case.images]
-    of += _by_name(dict.fromkeys(path for _, path in case.masks)).items()
+    of += _by_name(case.masks).items()
     remedy = "Keep the right one, and move the others away."
     return [
         error(case.id, "file-twice", f"expected one file called {stem}, found {' and '.join(names)}", remedy)
