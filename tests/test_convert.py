@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from autoseg import pipeline
 from autoseg.cli import main
@@ -780,6 +781,62 @@ def test_overlapping_layers_of_slicer_beside_the_scan_become_regions(source, tmp
     expected[:3, 1:5, 1:7] = layers != 0
     for number in range(2):
         np.testing.assert_array_equal(dataset.labels.mask(labels, number), expected[..., number])
+
+
+def test_a_file_of_a_patient_that_lies_there_twice_is_refused(source, tmp_path):
+    fill_acdc(source)
+    put_image(source / "testing" / "patient001" / "patient001_frame01.nii.gz")
+    with pytest.raises(DatasetError, match="patient001: expected one patient001_frame01.nii.gz, found"):
+        convert("acdc", source, tmp_path / "out")
+
+
+def test_masks_of_bids_whose_names_have_no_label_are_told(source, tmp_path):
+    for subject, name in (("01", "dseg"), ("02", "desc-lesion_mask")):
+        put_image(source / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz")
+        put_label(source / "derivatives" / "reader" / f"sub-{subject}" / "anat" / f"sub-{subject}_{name}.nii.gz", (1,))
+    done = convert("bids", source, tmp_path / "out")
+    (finding,) = (finding for finding in done.findings if finding.severity == "warning")
+    assert finding.case == "sub-02"
+    assert finding.message == "expected a _dseg or a _label-NAME_mask as label, found sub-02_desc-lesion_mask.nii.gz"
+    assert [case.id for case in check(tmp_path / "out").test] == ["sub-02"]
+
+
+def test_contrast_of_gadolinium_is_a_channel_of_brats(source, tmp_path):
+    fill_brats(source)
+    for path in source.rglob("*_t1ce.nii.gz"):
+        path.rename(path.with_name(path.name.replace("_t1ce", "_T1GD")))
+    convert("brats", source, tmp_path / "out")
+    assert check(tmp_path / "out").channels == ("T1", "T1ce", "T2", "FLAIR")
+
+
+@pytest.mark.parametrize("mode", ["link", "copy"])
+def test_photographs_are_copied_as_png_since_jpeg_holds_no_labels(source, tmp_path, mode):
+    colours = np.random.default_rng(0).integers(0, 255, (8, 9, 3)).astype(np.uint8)
+    (source / "photos").mkdir()
+    Image.fromarray(colours).save(source / "photos" / "a.jpg")
+    put_mask_of = np.zeros((1, 8, 9), np.uint8)
+    put_mask_of[0, 2:4, 3:5] = 1
+    write_label_volume(LabelVolume(put_mask_of, Geometry.from_spacing((1, 8, 9), (1, 1, 1))), source / "masks" / "a.png")
+    convert("folders", source / "photos", tmp_path / "out", options={"labels": source / "masks"}, mode=mode)
+    (case,) = check(tmp_path / "out").training
+    np.testing.assert_array_equal(read_volume(case.images).data, read_volume(source / "photos" / "a.jpg").data)
+    np.testing.assert_array_equal(read_label_volume(case.label).data, put_mask_of)
+
+
+def test_the_same_number_of_other_channels_is_refused(source, tmp_path):
+    for case, numbers in {"P1": (0, 1), "P2": (0, 1), "P3": (0, 2)}.items():
+        for number in numbers:
+            put_image(source / "scans" / f"{case}_{number:04d}.nii.gz")
+        put_label(source / "labels" / f"{case}.nii.gz")
+    options = {"labels": source / "labels", "channels": ["T1", "T2"]}
+    with pytest.raises(DatasetError, match="P3: expected the channels 0000, 0001 as in most cases, found 0000, 0002"):
+        convert("folders", source / "scans", tmp_path / "out", options=options)
+
+
+def test_a_dataset_json_names_the_values_of_other_maps(source):
+    path = source / "dataset.json"
+    path.write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "ignore": 2}}))
+    assert read_names(path) == {0: "background", 1: "liver", 2: "ignore"}
 
 
 def put_segments(path, numbers):

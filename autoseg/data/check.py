@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.data.dataset import DatasetSpec, guess_patient, image_name
-from autoseg.data.file_checks import unreadable
+from autoseg.data.file_checks import check_own_labels, unreadable
 from autoseg.data.findings import SEVERITIES, Finding
 from autoseg.data.partial import count_annotated
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.data.sides import opposite_pairs
 from autoseg.data.splits import Split, make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import DatasetError, FileError, shown
-from autoseg.imaging.files import digest_on_disk
+from autoseg.imaging.files import FORMATS, digest_on_disk
 from autoseg.names import case_name, counted
 from planners.mirror import find_pairs
 
@@ -53,6 +53,7 @@ def check_dataset(
     findings = [finding for scan in scans for finding in scan.findings]
     findings += [
         *_check_files(dataset),
+        *check_own_labels((case.id, case.patient, case.label) for case in dataset.training),
         *_check_patients(dataset),
         *_check_labels_used(dataset, scans),
         *_check_annotated(dataset),
@@ -86,13 +87,13 @@ def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
             remedy = "Name it in channel_names, or move it away."
             yield Finding("error", match[1], "channel-count", message, remedy)
         elif not match or int(match[2]) >= len(dataset.channels):
-            yield _stray(path)
+            yield _stray(path, dataset.file_ending)
     for path in _unknown_files(dataset.folder / "labelsTr", known):
         if not path.name.lower().endswith(dataset.file_ending):
-            yield _stray(path)
+            yield _stray(path, dataset.file_ending)
     known = {path for case in dataset.test for path in (*case.image_paths, case.label)}
     for name in ("imagesTs", "labelsTs"):
-        yield from map(_stray, _unknown_files(dataset.folder / name, known))
+        yield from (_stray(path, dataset.file_ending) for path in _unknown_files(dataset.folder / name, known))
 
 
 def _unknown_files(folder: Path, known: Container[Path | None]) -> list[Path]:
@@ -100,9 +101,11 @@ def _unknown_files(folder: Path, known: Container[Path | None]) -> list[Path]:
     return [path for path in files if path not in known and not path.name.startswith(".")]
 
 
-def _stray(path: Path) -> Finding:
-    message = f"{path.parent.name}/{path.name} belongs to no case"
-    return Finding("warning", "", "stray-file", message, "Rename it by the rule, or move it away.")
+def _stray(path: Path, ending: str) -> Finding:
+    message, remedy = f"{path.parent.name}/{path.name} belongs to no case", "Rename it by the rule, or move it away."
+    if not path.name.lower().endswith(ending) and path.name.lower().endswith(tuple(FORMATS)):
+        message, remedy = f"{message}: it does not end in {ending}", f"Convert it to {ending}, or move it away."
+    return Finding("warning", "", "stray-file", message, remedy)
 
 
 def _check_patients(dataset: DatasetSpec) -> Iterator[Finding]:

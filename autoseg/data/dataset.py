@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from autoseg.data.partial import read_unlabelled
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import is_slicer_segmentation, paths_of
-from autoseg.names import case_name, fault_of_path, plain_name
+from autoseg.names import case_name, fault_of_path, plain_name, without_spelling
 from autoseg.workspace import read_json
 
 __all__ = [
     "Case",
     "DatasetSpec",
+    "called_alike",
     "cases_in",
     "guess_patient",
     "guess_patients",
@@ -39,13 +41,17 @@ __all__ = [
 
 ENOUGH_PATIENTS = 5  # one for each fold
 
-# "patient001_frame12", "sub-07_ses-2", "p3-ED": several scans of one patient carry these words before a number;
-# "BraTS-GLI-00005-001": the last number is the visit, by the naming rule of BraTS since 2023
+# "patient001_frame12", "sub-07_ses-2_run-1", "p3-ED", "p4_pre", "p5_20240131", "knee6_left", "p7_t2": several scans of one
+# patient end in such words, with or without a number; "BraTS-GLI-00005-001": the last number is the visit, by its rule
+_TIMES = "frame|phase|time|timepoint|tp|visit|session|ses|scan|day|week|month|ed|es|pre|post|baseline|followup|fu|run|rep|t"
+_SIDES_AND_SEQUENCES = "left|right|l|r|t[12](?:w|c|ce|gd)|flair|dwi|adc|swi|stir|space|ct|cbct|pet|mr|mri"
+_DATE = r"(?:19|20)\d\d-?(?:0\d|1[0-2])-?[0-3]\d"
 REPEAT = re.compile(
-    r"[_-](frame|phase|time|tp|visit|session|ses|scan|day|week|month|ed|es)[_-]?\d*$|(?<=^BraTS-[A-Z]{3}-\d{5})-\d{3}$",
-    re.IGNORECASE,
+    rf"(?:[_-](?:(?:{_TIMES})[_-]?\d*|{_SIDES_AND_SEQUENCES}|{_DATE}))+$|(?<=^BraTS-[A-Z]{{3}}-\d{{5}})-\d{{3}}$", re.IGNORECASE
 )
-LABEL_WORD = re.compile(r"[_-](seg|segmentation|label|labels|mask|gt|dseg)$", re.IGNORECASE)  # ends the name of a label map
+_WORDS = "seg|segm|segmentation|label|labels|mask|masks|msk|gt|dseg|pred|prediction"
+# at the end or the beginning of the name of a label map, or all of it
+LABEL_WORD = re.compile(rf"[_-]({_WORDS})$|^({_WORDS})(?:[_-]|$)", re.IGNORECASE)
 NUMBER = re.compile(r"(.+)_(\d{4})")  # a name without its ending: the case, and possibly the channel
 
 
@@ -209,8 +215,19 @@ def numbers_are_channels(names: Iterable[str], n_channels: int, where: str = "")
     )
 
 
+def called_alike(name: str, others: Iterable[str]) -> str | None:
+    """The only other name that differs from ``name`` by its spelling or by a word for label maps; None for none or several."""
+    found = {other for other in others if other != name and _bare(other) == _bare(name)}
+    return found.pop() if len(found) == 1 else None
+
+
+@lru_cache(1 << 16)
+def _bare(name: str) -> str:
+    return without_spelling(LABEL_WORD.sub("", name))
+
+
 def guess_patient(case_id: str) -> str:
-    """The case identifier without a trailing frame, phase or visit: 'patient001_frame12' belongs to 'patient001'.
+    """The case identifier without a trailing frame, visit, date, side or sequence: 'p1_frame12' belongs to 'p1'.
 
     Only if the rest has a number that can distinguish patients: 'brain_scan_12' is unchanged.
     """
@@ -237,6 +254,8 @@ def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     if not folder.is_dir():
         raise DatasetError(f"{folder}: there is no such data-set folder. Correct the path")
+    if not path.is_file() and (folder.parent / path.name).is_file():
+        raise DatasetError(f"{folder}: no dataset.json in it, but in the folder above. Give that: {folder.parent}")
     if not path.is_file():
         raise DatasetError(
             f"{folder}: no dataset.json in it. `autoseg convert folders SCANS NEW --labels LABELS` makes a folder with one; "

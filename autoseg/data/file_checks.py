@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from autoseg.data.dataset import Case, image_name
+from autoseg.data.dataset import Case, called_alike, image_name
 from autoseg.data.findings import Finding
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
@@ -29,6 +29,7 @@ __all__ = [
     "check_grids",
     "check_intensities",
     "check_label",
+    "check_own_labels",
     "check_presence",
     "count_label",
     "unreadable",
@@ -53,30 +54,50 @@ def unreadable(case: str, path: Path, fault: Exception) -> Finding:
 def check_presence(case: Case, ending: str) -> list[Finding]:
     """Missing files of a case."""
     missing = [path for path in case.image_paths if not path.is_file()]
-    findings = []
+    code, remedy = "missing-channel", "Add the channel, or leave the case out."
     if len(missing) == len(case.image_paths):
-        remedy = _remedy_of_names(case, missing[0], ending)
-        findings.append(_missing(case, "missing-image", missing[0], remedy))
-    else:
-        findings += [_missing(case, "missing-channel", path, "Add the channel, or leave the case out.") for path in missing]
+        code, remedy, missing = "missing-image", "Add the image, or remove the label.", missing[:1]
+    findings = [_missing(case, code, path, _misnamed(case, path, ending) or remedy) for path in missing]
     if case.label is None or not case.label.is_file():
-        findings.append(_missing(case, "missing-label", case.label, "Add the label, or remove the image."))
+        remedy = (_misnamed(case, case.label, ending) if case.label else "") or "Add the label, or remove the image."
+        findings.append(_missing(case, "missing-label", case.label, remedy))
     return findings
 
 
-def _remedy_of_names(case: Case, wanted: Path, ending: str) -> str:
-    """What to do about a case without images. Often the images exist, but their names lack the channel number or the label's
-    name has one. Case names may also end in four digits."""
-    similar, first = (wanted.with_name(name + ending) for name in (case.id, f"{case.id[:-4]}0000"))
+def _misnamed(case: Case, wanted: Path, ending: str) -> str:
+    """What to do about a missing file where another has nearly its name; "" if none has. Often an image lacks the number of the
+    channel or has fewer digits, and a label has one or a word such as ``_seg``. Case names may also end in four digits."""
+    first = wanted.with_name(f"{case.id[:-4]}0000{ending}")
     if case.label and image_name(ending).fullmatch(case.label.name) and first.is_file():
         return f"Labels carry no channel number: rename {case.label.name} to {case.id[:-5]}{ending}."
-    if similar.is_file():
-        return f"Rename {similar.name} to {wanted.name}."
-    return "Add the image, or remove the label."
+    folder, stem = wanted.parent, wanted.name[: -len(ending)]
+    there = {path.name[: -len(ending)] for path in folder.iterdir() if path.name.endswith(ending)} if folder.is_dir() else set()
+    number = image_name(ending).fullmatch(wanted.name) if wanted != case.label else None
+    if number and int(number[2]) == 0 and f"{case.id}_0001" in there:
+        return (
+            f"Channels are numbered from 0: rename {case.id}_0001{ending} to {wanted.name}, and those of higher numbers alike."
+        )
+    scans = [name.removesuffix("_0000") for name in there if name.endswith("_0000")] if number else []
+    if case.label and case.label.is_file() and (owner := called_alike(case.id, scans)):
+        return f"Rename {case.label.name} to {owner}{ending}."
+    shorter = [case.id, *(f"{case.id}_{int(number[2]):0{digits}d}" for digits in (1, 2, 3))] if number else []
+    found = next((name for name in shorter if name in there), None) or called_alike(stem, there)
+    return f"Rename {found}{ending} to {wanted.name}." if found else ""
 
 
 def _missing(case: Case, code: str, path: Path | None, remedy: str) -> Finding:
     return Finding("error", case.id, code, f"expected {path or 'a label file'}, found no such file", remedy)
+
+
+def check_own_labels(cases: Iterable[tuple[str, str, Path | None]]) -> Iterator[Finding]:
+    """Label files of several patients; from (case, patient, label file) of each case."""
+    first: dict[Path, tuple[str, str]] = {}
+    for case, patient, path in cases:
+        other, others = first.setdefault(path, (case, patient)) if path else (case, patient)
+        if path and others != patient:
+            message = f"expected a label of its own, found {path.name}, which is also that of {other}"
+            remedy = "Correct its path, or give both cases the same patient."
+            yield Finding("error", case, "label-twice", message, remedy)
 
 
 def check_intensities(case: str, path: Path, data: np.ndarray) -> list[Finding]:

@@ -180,7 +180,10 @@ def named_labels(
             description = read_json(path)
             if not isinstance(description, dict) or not isinstance(description.get("labels"), dict):
                 raise DatasetError(f"{path}: no labels in it; expected a dataset.json. Give one that names the structures")
-            return read_labels(description["labels"], description.get("regions_class_order"))
+            try:
+                return read_labels(description["labels"], description.get("regions_class_order"))
+            except DatasetError as fault:
+                raise DatasetError(f"{path}: {fault}. Or give another one with --labels") from None
     return _of_predictions(maps)
 
 

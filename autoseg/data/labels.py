@@ -256,7 +256,10 @@ def _region_order(regions: Mapping[str, tuple[int, ...]], order: object) -> tupl
 def _integers(name: object, value: object) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     if str(name).lstrip("-").isdigit() and isinstance(value, str):
-        raise DatasetError(f'labels: dataset.json has the older form {{"{name}": "{value}"}}; swap it: {{"{value}": {name}}}')
+        raise DatasetError(
+            f'labels: dataset.json has the older form {{"{name}": "{value}"}}; swap it: {{"{value}": {name}}}, '
+            "or make a new folder of a Decathlon task with `autoseg convert msd`"
+        )
     if not values or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
         raise DatasetError(f"labels: {name!r} must be an integer or a list of them in dataset.json, found {shown(value)}")
     if min(values) < LOWEST or max(values) > HIGHEST:

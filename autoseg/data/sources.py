@@ -110,14 +110,21 @@ def image_files(folder: str | Path) -> list[Path]:
 
 def _without_maps(paths: list[Path]) -> tuple[list[Path], list[str]]:
     """(the files without label maps, sentences about these): segmentations of 3D Slicer, and files called as labels of scans
-    among them, such as ``P1_seg`` beside ``P1`` or ``P1_0000``."""
-    stems = {re.sub(r"_\d{4}$", "", stem) for stem in map(_stem, paths)} | set(map(_stem, paths))
+    among them, such as ``P1_seg`` beside ``P1``, ``P1_0000`` or ``P1_t1``, and ``segmentation-0`` beside ``volume-0``."""
     of_slicer = [path for path in paths if is_slicer_segmentation(path)]
-    called = [path for path in paths if (bare := LABEL_WORD.sub("", _stem(path))) != _stem(path) and bare in stems]
-    labels = sorted({*called} - {*of_slicer})
+    bare = {path: LABEL_WORD.sub("", _stem(path)) for path in paths if not is_slicer_segmentation(path)}
+    scans = {_stem(path) for path, name in bare.items() if name == _stem(path)}
+    known = scans and {"", *(part for scan in scans for part in _parts(scan))}
+    labels = [path for path, name in bare.items() if name != _stem(path) and name in known]
     told = [(of_slicer, "segmentations of 3D Slicer, no scans"), (labels, "called as labels of the scans beside them")]
     maps = {*of_slicer, *labels}
     return [path for path in paths if path not in maps], [f"{_listed(found)}: {why}" for found, why in told if found]
+
+
+def _parts(name: str) -> set[str]:
+    """A name, and what is before and behind each of its underscores and hyphens."""
+    marks = list(re.finditer("[_-]", name))
+    return {name, *(name[: mark.start()] for mark in marks), *(name[mark.end() :] for mark in marks)}
 
 
 def _stem(path: Path) -> str:

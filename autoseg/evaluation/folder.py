@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from autoseg.data.dataset import called_alike
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import Engine, LocalEngine, Outcome, reason_of
 from autoseg.errors import AutosegError, FileError
@@ -94,7 +95,7 @@ def evaluate_folder(
         case: beside for case, path in guesses.items() if (beside := path.with_name(f"{case}_probabilities.npz")).is_file()
     }
     lacking = {case: numbers for case, numbers in unlabelled.items() if numbers and case in references}
-    step = _Score(references, guesses, labels, tolerance_mm, chances, more, lesions, lacking)
+    step = _Score(references, guesses, extra, labels, tolerance_mm, chances, more, lesions, lacking)
     outcomes = (engine or LocalEngine()).map(step, references, on_done=on_done)
     scored = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     folders = folders_of({path.parent for path in (*references.values(), *guesses.values())})
@@ -178,6 +179,7 @@ class _Score:
 
     references: Mapping[str, Path]
     predicted: Mapping[str, Path]
+    others: Sequence[str]
     labels: LabelSchema
     tolerance_mm: Tolerance
     chances: Mapping[str, Path]
@@ -192,7 +194,10 @@ class _Score:
         pair = self.references[case], self.predicted[case]
         for path, kind in zip(pair, ("reference", "prediction"), strict=True):
             if not path.is_file():
-                raise FileError(f"case {case!r}: no {kind}; expected {path}. Add it, or score with --partial what there is")
+                remedy = "Add it, or score with --partial what there is"
+                if path == pair[1] and (other := called_alike(case, self.others)):
+                    remedy = f"The prediction {other} has no reference: if it is meant, give both the same name"
+                raise FileError(f"case {case!r}: no {kind}; expected {path}. {remedy}")
         guess = read_label_volume(pair[1])
         truth = read_label_volume(pair[0], onto=guess.geometry)
         if truth.geometry.shape != guess.geometry.shape:

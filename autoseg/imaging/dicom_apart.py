@@ -1,14 +1,14 @@
 """Telling apart the volumes among the images of one DICOM series, by their headers.
 
 Images of another size or orientation form groups of their own. Within such a group, several echoes, times or kinds of image
-are volumes of their own if they are at the same positions or between each other's.
+are volumes of their own if they are at the same positions or between each other's; so are stacks (StackID) with a gap between.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -75,8 +75,8 @@ def _is_near(plane: Plane, other: Plane) -> bool:
 
 
 def told_apart(planes: list[Plane]) -> list[tuple[list[Plane], str]]:
-    """[(planes, what they have in common)] of volumes at the same positions or between each other; one entry if nothing
-    distinguishes them."""
+    """[(planes, what they have in common)] of volumes at the same positions, between each other, or of even stacks with a gap
+    between them; one entry if nothing distinguishes them."""
     if not are_placed(planes):
         return [(planes, "")]
     depths = {id(plane): depth for plane, depth in zip(planes, depths_mm(planes), strict=True)}
@@ -91,13 +91,18 @@ def told_apart(planes: list[Plane]) -> list[tuple[list[Plane], str]]:
         inside = [depths_of(group) for group in groups if len(group) > 2]
         if len(inside) < len(groups) or max(one[0] for one in inside) >= min(one[-1] for one in inside):
             return False
-        return all(np.ptp(gaps) <= EVEN * gaps.mean() for gaps in map(np.diff, inside))
+        return all(_is_even(np.diff(depths)) for depths in inside)
 
+    def are_slabs_with_gaps(groups: list[list[Plane]]) -> bool:
+        inside = [np.diff(depths_of(group)) for group in groups]
+        return all(map(_is_even, inside)) and not _is_even(np.diff(depths_of(planes)))
+
+    tries: list[tuple[tuple[str, ...], Callable[[list[list[Plane]]], bool]]]
     if _repeats(planes):
-        several, is_apart = (*itertools.combinations(TRAITS, 1), *itertools.combinations(TRAITS, 2)), are_stacks
+        tries = [(names, are_stacks) for n in (1, 2) for names in itertools.combinations(TRAITS, n)]
     else:
-        several, is_apart = tuple(itertools.combinations(CONTRASTS, 1)), are_between_each_other
-    for names in several:
+        tries = [*(((name,), are_between_each_other) for name in CONTRASTS), (("StackID",), are_slabs_with_gaps)]
+    for names, is_apart in tries:
         groups = _by_traits(planes, names)
         if len(groups) > 1 and is_apart(list(groups.values())):
             return [
@@ -105,6 +110,11 @@ def told_apart(planes: list[Plane]) -> list[tuple[list[Plane], str]]:
                 for values, group in sorted(groups.items(), key=lambda item: [_rank(value) for value in item[0]])
             ]
     return [(planes, "")]
+
+
+def _is_even(gaps: np.ndarray) -> bool:
+    """Whether there are distances of slices, and all are the same."""
+    return bool(gaps.size and np.ptp(gaps) <= EVEN * gaps.mean())
 
 
 def _by_traits(planes: list[Plane], names: tuple[str, ...]) -> dict[tuple[str, ...], list[Plane]]:

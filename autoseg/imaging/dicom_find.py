@@ -60,6 +60,7 @@ _FILE_TAGS = (
     "ImagesInAcquisition",
     "SamplesPerPixel",
     "PhotometricInterpretation",
+    "Units",
     "ModalityLUTSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
@@ -303,7 +304,10 @@ def _no_volume(planes: list[Plane], groups: list[list[Plane]]) -> str | None:
     if not planes:
         return "localisers"
     if not any(plane.position for plane in planes):
-        return "none has a position in the patient (projections, screenshots, reports, or frames without ImagePositionPatient)"
+        return (
+            "none has a position in the patient (projections, ultrasound, screenshots, reports, or frames without "
+            "ImagePositionPatient); save pictures as .png to segment them as such"
+        )
     if len(groups) > 1 and all(len(group) == 1 for group in groups):
         return "no two are parallel and of one size (localisers, projections)"
     return None
@@ -336,6 +340,7 @@ def planes_of(path: Path, header: Header, called: str | None = None) -> Iterator
             samples=_whole(own, "SamplesPerPixel") or 1,
             is_inverted=own.get("PhotometricInterpretation") == "MONOCHROME1",
             problem=_problem(values),
+            unit=str(own.get("Units") or ""),
             traits=tuple((key, str(values[key])) for key in TRAITS if values.get(key) is not None),
         )
 

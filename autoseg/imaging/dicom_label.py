@@ -23,7 +23,7 @@ from autoseg.imaging.dicom_series import DicomSeries, Plane, depths_mm, repeats,
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes, refuse_beyond_memory
 
-__all__ = ["kind_of", "read_segments", "segment_names"]
+__all__ = ["kind_of", "layers_of", "read_segments", "segment_names"]
 
 NEAR_MULTIPLE = 0.1  # of a slice
 MOST_SLICES = 1 << 15  # in a plausible scan
@@ -59,10 +59,19 @@ def segment_names(path: Path) -> dict[str, int]:
     return found
 
 
-def read_segments(path: Path) -> tuple[NDArray[Any], Geometry, tuple[str, ...], str, bool]:
+def layers_of(path: Path) -> int:
+    """The number of segments if the object says that some overlap, else 1."""
+    ds = open_dataset(path, stop_before_pixels=True)
+    return len(_segments(ds)) if ds.get("SegmentsOverlap") == "YES" else 1
+
+
+def read_segments(path: Path, *, apart: bool = False) -> tuple[NDArray[Any], Geometry, tuple[str, ...], str, bool]:
     """See ``files.read_file``; returns (data (1, Z, Y, X), geometry, notes, digest, True: the grid covers only a part).
 
     Fractional values count as inside from one half.
+
+    Args:
+        apart: data is (S, Z, Y, X) instead, each segment in a layer of its own, in the order of ``segment_names``.
 
     Raises:
         FileError: overlapping segments; frames without a segment number; voxels that cannot be decoded.
@@ -79,15 +88,18 @@ def read_segments(path: Path) -> tuple[NDArray[Any], Geometry, tuple[str, ...], 
         for z, values in zip(slots, _frames(path, ds, segments), strict=True):
             if data is None:
                 kind = np.dtype(np.min_scalar_type(max([255, *names])))
-                refuse_beyond_memory(math.prod(stack.geometry.shape) * kind.itemsize, path)
-                data = np.zeros(stack.geometry.shape, kind)
-            if unknown := set(np.unique(values).tolist()) - known:
+                shape = (len(names) if apart else 1, *stack.geometry.shape)
+                refuse_beyond_memory(math.prod(shape) * kind.itemsize, path)
+                data = np.zeros(shape, kind)
+            here = np.unique(values).tolist()
+            if unknown := set(here) - known:
                 raise FileError(f"{path}: expected segments {sorted(names)}, found voxels of {sorted(unknown)}. {REMEDY}")
-            _paint(data[z], values, names, path)
+            for layer in [list(names).index(value) for value in here if value] if apart else [0]:
+                _paint(data[layer, z], values, names, path)
         assert data is not None
     if 0 in segments:
         notes.append(f"Segment 0 ({segments[0].name}) has the value {segments[0].value} here, since 0 is background.")
-    return data[None], stack.geometry, tuple(notes), digest_of(read_bytes(path)), True
+    return data, stack.geometry, tuple(notes), digest_of(read_bytes(path)), True
 
 
 def _segments(ds: FileDataset) -> dict[int, _Segment]:

@@ -14,18 +14,20 @@ from pydicom.pixels.utils import pixel_array
 from autoseg.errors import FileError
 from autoseg.imaging.dicom_file import pixel_source
 from autoseg.imaging.dicom_find import find_series, tell_series
-from autoseg.imaging.dicom_label import kind_of, read_segments, segment_names
+from autoseg.imaging.dicom_label import kind_of, layers_of, read_segments, segment_names
 from autoseg.imaging.dicom_series import DicomSeries, Plane, stack_of
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes, refuse_beyond_memory
 
 __all__ = [
     "digest_of_series",
+    "layers_of",
     "find_series",
     "only_series",
     "read",
     "read_geometry",
     "read_labels",
+    "read_segments",
     "segment_names",
     "tell_series",
 ]

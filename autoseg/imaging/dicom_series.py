@@ -26,6 +26,7 @@ EVEN_SHARE = 0.02  # of the slice distance: no slice is moved by more than a fif
 EVEN_MOST = 0.2  # or a fifth by rounding: a missing slice moves another by at least a quarter
 TILT_MM, TILT_SHARE = 0.06, 0.1  # the latter of a pixel
 OFF_GRID = 0.5  # of a pixel: how far off the common grid a slice position may be
+NO_UPTAKE = {"BQML", "CNTS", "PROPCNTS", "CPS"}  # units of PET: activity and counts
 ROUNDED = 1e-4  # larger differences of directions and relative pixel sizes get a note
 
 
@@ -45,6 +46,7 @@ class Plane:
         slope, intercept: applied to the stored values.
         samples: 1, or 3 for a colour image.
         is_inverted: MONOCHROME1: small values are meant to be displayed bright.
+        unit: of the values of PET, such as BQML (Bq/ml) or GML (SUV); empty if not stated.
         problem: why its values are not intensities, as a phrase; empty if they are.
         traits: name -> text of elements that may distinguish images at one position, such as ``EchoTime``.
     """
@@ -63,6 +65,7 @@ class Plane:
     samples: int
     is_inverted: bool = False
     problem: str = ""
+    unit: str = ""
     traits: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -128,7 +131,7 @@ def stack_of(series: DicomSeries) -> Stack:
     """
     _refuse_unusable(series)
     first = grid_plane(series.planes)
-    notes = [*series.notes, *_unlike_notes(series), *_display_notes(series)]
+    notes = [*series.notes, *_unlike_notes(series), *_display_notes(series), *_unit_notes(series)]
     positions = np.array([plane.position for plane in series.planes])
     if len(positions) == 1:
         step = _normal(first) * (first.thickness_mm or 1.0)
@@ -251,6 +254,13 @@ def _display_notes(series: DicomSeries) -> list[str]:
         "The images are of MONOCHROME1 (small values shown bright), and their stored values are used. SimpleITK, ITK and 3D "
         "Slicer invert them: a model that was trained on their files sees these intensities inverted."
     ]
+
+
+def _unit_notes(series: DicomSeries) -> list[str]:
+    units = sorted({plane.unit for plane in series.planes} & NO_UPTAKE)
+    return (
+        [f"The values are {units[0]}, no standardised uptake (SUV) as most networks for PET are trained on."] if units else []
+    )
 
 
 def _refuse_repeated_places(series: DicomSeries) -> None:

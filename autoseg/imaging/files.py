@@ -267,8 +267,11 @@ class Segmentation:
 def read_segmentation(path: AnyPath) -> Segmentation:
     """Read a segmentation of 3D Slicer or DICOM; see ``segment_names``."""
     if is_dicom(path):
-        numbers = segment_names(path)
-        return Segmentation(path, read_file(path, as_label=True), {name: Segment(name, numbers[name], 0) for name in numbers})
+        with _blamed_on(path):
+            apart = _dicom().layers_of(Path(path)) > 1
+            layers = FileContent(*_dicom().read_segments(Path(path), apart=apart))
+            names = enumerate(segment_names(path).items())
+            return Segmentation(path, layers, {name: Segment(name, value, apart * n) for n, (name, value) in names})
     with _blamed_on(path):
         content, segments = itk.read_segmentation(path)
     return Segmentation(path, FileContent(*content), segments)
@@ -370,8 +373,10 @@ def segment_names(path: AnyPath) -> dict[str, int]:
 
 
 def layers_of(path: AnyPath) -> int:
-    """The number of layers of a 3D Slicer segmentation, which may overlap; 1 for other files."""
+    """The number of layers of a segmentation of 3D Slicer or DICOM, which may overlap; 1 for other files."""
     with _blamed_on(path):
+        if is_dicom(path):
+            return int(_dicom().layers_of(Path(path)))
         return itk.layers_of(path) if is_slicer_segmentation(path) else 1
 
 

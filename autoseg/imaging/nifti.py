@@ -155,6 +155,8 @@ def _read_header(path: AnyPath) -> Any:
 def _header_of(content: bytes | memoryview, path: AnyPath) -> Any:
     """The header as stored, after the basic checks."""
     start = bytes(content[:4])
+    if start.startswith(_GZIP_MAGIC):
+        raise FileError(f"{path}: expected a file packed once, found one packed twice by gzip. Unpack it once.")
     kind = _HEADERS.get(int.from_bytes(start, "little")) or _HEADERS.get(int.from_bytes(start, "big"))
     if kind is None or len(content) < kind.sizeof_hdr:
         raise FileError(f"{path}: expected a NIfTI header, found {len(content)} bytes that begin with {start.hex()}. {REMEDY}")

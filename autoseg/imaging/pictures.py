@@ -80,17 +80,20 @@ def label_ending(ending: str) -> str:
 
 
 def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None = None) -> None:
-    """Write (Y, X) pixels with leading axes of 1: PNG supports 8 and 16 bits, TIFF also int32 and float32.
+    """Write (Y, X) pixels with leading axes of 1: PNG supports 8 and 16 bits, TIFF also int32 and float32; or (3, 1, Y, X)
+    colours of 8 bits.
 
     ``geometry`` and ``like`` are not used, since all pixels are 1 mm.
     """
     kind = _KINDS[Path(path).suffix.lower()]
-    if max(array.shape[:-2]) > 1:
+    is_colour = array.shape[:-2] == (3, 1) and array.dtype == np.uint8
+    if max(array.shape[:-2]) > 1 and not is_colour:
         raise FileError(f"{path}: expected one slice of one channel, found shape {array.shape}. Write .nii.gz or .mha.")
     wanted = np.promote_types(array.dtype, np.int32) if array.dtype == np.int16 else array.dtype
     if wanted not in _WRITTEN[kind]:
         raise FileError(f"{path}: {kind} cannot hold {array.dtype} unchanged. Write .tif, .nii.gz or .mha.")
-    picture = Image.fromarray(np.ascontiguousarray(array.reshape(array.shape[-2:]), wanted))
+    pixels = np.moveaxis(array[:, 0], 0, -1) if is_colour else array.reshape(array.shape[-2:])
+    picture = Image.fromarray(np.ascontiguousarray(pixels, wanted))
     with replacing(path) as target:
         picture.save(target, format=kind, **({"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {}))
 

@@ -35,6 +35,14 @@ _PIECE = 1 << 20
 _AT_ONCE = 1 << 20  # bytes unpacked at a time: few enough to stay in a cache until they are copied
 # first element of a DICOM file without signature: its groups (among the lowest numbers), VRs and longest value
 _FIRST_GROUPS, _FIRST_KINDS, _LONGEST_FIRST, _LAST_FIRST = (0x0002, 0x0008), (b"UL", b"CS", b"UI", b"DA"), 256, 0x0020
+# what is called an image and begins so: what it is, and what to do
+_NO_IMAGES = (
+    (b"<!doctype html", "a web page", "Download the file again, in a browser if the site asks for a login."),
+    (b"<html", "a web page", "Download the file again, in a browser if the site asks for a login."),
+    (b"version https://git-lfs", "a pointer of Git LFS to it", "Fetch the file itself with `git lfs pull`."),
+    (b"/annex/objects/", "a pointer of git-annex to it", "Fetch the file itself with `git annex get`."),
+    (b"pk\3\4", "a zip archive", "Unpack it."),
+)
 _ANY_HEADER = 47  # window bits: zlib detects whether the stream is gzip or zlib
 
 
@@ -52,6 +60,9 @@ def read_bytes(path: AnyPath, most: int | None = None) -> bytes:
         ) from error
     if not raw:
         raise FileError(f"{path}: expected an image, found an empty file. {REMEDY}")
+    for start, what, remedy in _NO_IMAGES:
+        if raw[: len(start)].lower() == start:
+            raise FileError(f"{path}: expected an image, found {what}. {remedy}")
     return raw
 
 

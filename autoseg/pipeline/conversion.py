@@ -19,6 +19,7 @@ from autoseg.data.conversion.description import Description, describe, refused_n
 from autoseg.data.conversion.finding import find_source, read_source
 from autoseg.data.conversion.parts import usual_ending
 from autoseg.data.conversion.writing import Made, write_dataset
+from autoseg.data.file_checks import check_own_labels
 from autoseg.data.findings import Finding, findings_table
 from autoseg.errors import DatasetError
 from autoseg.ledger import Journal
@@ -94,7 +95,14 @@ def convert(
     logger.info("%s found; reading", counted(len(found.cases), "case"))
     seen = read_source(found, runtime)
     labels, values, wrong = describe(found, seen)
-    findings = (*found.findings, *refused_names(found.cases), *wrong, *(finding for case in seen for finding in case.findings))
+    twice = check_own_labels((case.id, case.patient, case.label) for case in found.cases)
+    findings = (
+        *found.findings,
+        *refused_names(found.cases),
+        *twice,
+        *wrong,
+        *(finding for case in seen for finding in case.findings),
+    )
     bad = {finding.case for finding in findings if finding.severity == "error"}
     if "" in bad or (bad and not options.skip_bad):
         errors = sum(finding.severity == "error" for finding in findings)

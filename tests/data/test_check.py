@@ -375,3 +375,26 @@ def test_an_offset_that_single_precision_does_not_hold_beside_the_contrast_is_to
         told = [(f.case, f.message) for f in check_dataset(folder.read()) if f.code == "precision"]
         assert [case for case, _ in told] == (["case_1"] if offset == 1e8 else [])
         assert all("of which it has 1 value" in message for _, message in told)
+
+
+def test_one_label_file_for_two_patients_is_an_error_and_one_patient_may_share_it(make_folder):
+    folder = make_folder(2)
+    listing = {
+        f"case_{n}": {"images": [f"imagesTr/case_{n}_0000.nii.gz"], "label": "labelsTr/case_1.nii.gz", "patient": f"P{n}"}
+        for n in (1, 2)
+    }
+    folder.json["dataset"] = listing
+    (finding,) = (finding for finding in check_dataset(folder.read()) if finding.code == "label-twice")
+    assert (finding.case, finding.severity) == ("case_2", "error")
+    assert "case_1.nii.gz, which is also that of case_1" in finding.message
+    listing["case_2"]["patient"] = "P1"
+    assert "label-twice" not in {finding.code for finding in check_dataset(folder.read())}
+
+
+def test_a_scan_of_another_ending_is_to_be_converted(make_folder):
+    folder = make_folder(1)
+    folder.image_path("case_1").rename(folder.path / "imagesTr" / "case_1_0000.nrrd")
+    folder.add("case_2")
+    (finding,) = (finding for finding in check_dataset(folder.read()) if finding.code == "stray-file")
+    assert finding.message == "imagesTr/case_1_0000.nrrd belongs to no case: it does not end in .nii.gz"
+    assert finding.remedy == "Convert it to .nii.gz, or move it away."

@@ -76,6 +76,18 @@ def test_patients_come_from_dataset_json_first(tmp_path):
         ("sub-07_ses-2", "sub-07"),
         ("p3-ED", "p3"),
         ("BraTS-GLI-00005-001", "BraTS-GLI-00005"),
+        ("p4_pre", "p4"),
+        ("P5-followup2", "P5"),
+        ("p6_20240131", "p6"),
+        ("sub-07_ses-2_run-1", "sub-07"),
+        ("knee8_left", "knee8"),
+        ("knee8-R", "knee8"),
+        ("9_t2_SPACE", "9"),
+        ("p10_CT", "p10"),
+        ("p10_2024-01-31_T1w", "p10"),
+        ("cells_20240131", "cells_20240131"),
+        ("FLARE22_Tr_0001", "FLARE22_Tr_0001"),
+        ("s0011", "s0011"),
         ("hippocampus_003", "hippocampus_003"),
         ("brain_scan_12", "brain_scan_12"),
         ("scan_12", "scan_12"),
@@ -255,6 +267,12 @@ def test_named_patients_are_kept_whatever_the_names_look_like(tmp_path):
     files = [f"imagesTr/{case}_0000.nii.gz" for case in cases] + ["labelsTr/study2_scan_0.nii.gz"]
     dataset = read_dataset(make(tmp_path, files, PLAIN | {"patients": {cases[0]: "x", cases[1]: "x"}}))
     assert [case.patient for case in dataset.training][:2] == ["x", "x"]
+
+
+def test_the_data_set_is_named_where_a_folder_in_it_is_given(tmp_path):
+    make(tmp_path, ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"])
+    with pytest.raises(DatasetError, match=f"imagesTr: no dataset.json in it, but in the folder above. Give that: {tmp_path}"):
+        read_dataset(tmp_path / "imagesTr")
 
 
 def test_structures_may_be_marked_as_lesions(tmp_path):

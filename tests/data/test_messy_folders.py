@@ -82,6 +82,43 @@ def test_archives_beside_scans_are_said(tmp_path, name):
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><title>Sign in</title>", "found a web page. Download the file again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "found a pointer of Git LFS to it. Fetch the file itself"),
+        (b"PK\3\4 and more", "found a zip archive. Unpack it"),
+    ],
+)
+@pytest.mark.parametrize("name", ["P1.nii.gz", "P1.nrrd", "P1.png"])
+def test_what_a_download_left_in_place_of_a_scan_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileError, match=f"{name}: expected an image, {message}"):
+        read_file(tmp_path / name)
+
+
+def test_a_file_that_was_packed_twice_is_said_to_be_so(tmp_path):
+    path = write(tmp_path, "P1.nii.gz") / "P1.nii.gz"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(FileError, match="P1.nii.gz: expected a file packed once, found one packed twice by gzip"):
+        read_file(path)
+
+
+def test_a_prediction_called_nearly_as_the_reference_is_named(tmp_path):
+    write(tmp_path / "truth", "P1_gt.nii.gz", "P2_gt.nii.gz")
+    write(tmp_path / "predicted", "P1.nii.gz", "p2_pred.nii.gz")
+    report = evaluate(tmp_path / "truth", tmp_path / "predicted", tmp_path / "out")
+    for failure, other in zip(report.failures, ("P1", "p2_pred"), strict=True):
+        assert f"The prediction {other} has no reference: if it is meant, give both the same name" in failure.reason
+
+
+def test_a_description_of_the_older_form_beside_label_maps_is_refused_by_its_name(tmp_path):
+    write(tmp_path / "labelsTr", "P1.nii.gz")
+    (tmp_path / "dataset.json").write_text('{"labels": {"0": "background", "1": "liver"}}')
+    with pytest.raises(DatasetError, match=r"dataset\.json: .* older form .*autoseg convert msd.* --labels"):
+        evaluate(tmp_path / "labelsTr", tmp_path / "labelsTr", tmp_path / "out")
+
+
 def test_predictions_are_the_label_maps_of_their_folder_whatever_their_endings(tmp_path):
     reference = write(tmp_path / "reference", *(f"P{number}.nii.gz" for number in range(5)))
     predicted = write(tmp_path / "predicted", "P0.nii.gz", "P1.nii.gz", "P2.nrrd", "P4.nii.gz", "elsewhere.nii.gz")

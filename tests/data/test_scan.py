@@ -72,6 +72,28 @@ def test_the_remedy_for_a_missing_image_knows_the_usual_slips(make_folder):
     assert "rename case_2_0000.nii.gz to case_2.nii.gz" in remedies["case_2_0000"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "found", "remedy"),
+    [
+        ("imagesTr/case_1_0000", "case_1_000", "Rename case_1_000.nii.gz to case_1_0000.nii.gz."),
+        ("imagesTr/case_1_0000", "Case_1_0000", "Rename case_1.nii.gz to Case_1.nii.gz."),
+        ("labelsTr/case_1", "case_1_seg", "Rename case_1_seg.nii.gz to case_1.nii.gz."),
+        ("labelsTr/case_1", "case_1 ", "Rename case_1 .nii.gz to case_1.nii.gz."),
+    ],
+)
+def test_a_file_of_nearly_the_right_name_is_to_be_renamed_and_nothing_removed(make_folder, wanted, found, remedy):
+    folder = make_folder(2)
+    path = folder.path / f"{wanted}.nii.gz"
+    path.rename(path.with_name(f"{found}.nii.gz"))
+    assert {finding.remedy for scan in scan_dataset(folder.read()) for finding in scan.findings} == {remedy}
+
+
+def test_channels_that_are_numbered_from_1_are_said_to_be_so(make_folder):
+    folder = make_folder(1)
+    folder.image_path("case_1").rename(folder.image_path("case_1", 1))
+    assert "Channels are numbered from 0: rename case_1_0001.nii.gz" in scan_one(folder).findings[0].remedy
+
+
 def test_labels_of_cases_that_end_in_digits_are_not_to_be_renamed_to_one_name(make_folder):
     folder = make_folder(2)
     for number in (1, 2):

@@ -50,8 +50,8 @@ def test_pictures_beside_series_are_left_out_and_said(patients):
 
 
 def test_a_stray_volume_beside_series_is_refused_and_both_kinds_are_named(patients):
-    touched(patients, "mask.nii.gz", "MORE.NRRD")
-    with pytest.raises(AutosegError, match=r"found NRRD or MetaImage \(MORE.NRRD\), NIfTI \(mask.nii.gz\) and DICOM series"):
+    touched(patients, "lung.nii.gz", "MORE.NRRD")
+    with pytest.raises(AutosegError, match=r"found NRRD or MetaImage \(MORE.NRRD\), NIfTI \(lung.nii.gz\) and DICOM series"):
         find_inputs(patients, channels=CT)
     with pytest.raises(AutosegError, match=r"found NIfTI \(mask.nii.gz\) and DICOM series. Give the file or folder"):
         find_inputs(touched(patients / "p1", "mask.nii.gz"), channels=CT)
@@ -81,6 +81,21 @@ def test_label_maps_beside_their_scans_are_no_scans_and_that_is_said(tmp_path):
     assert (ids(found), found.left_out) == (["P2"], ("P2-label.nii.gz: called as labels of the scans beside them",))
     with pytest.raises(AutosegError, match="no scans in it.*\n  left out: P1.seg.nrrd: segmentations of 3D Slicer"):
         find_inputs(touched(tmp_path / "only", "P1.seg.nrrd"), channels=CT)
+
+
+@pytest.mark.parametrize(
+    ("scans", "labels"),
+    [
+        (("BraTS_001_t1.nii.gz", "BraTS_001_flair.nii.gz"), ("BraTS_001_seg.nii.gz",)),
+        (("volume-0.nii", "volume-1.nii"), ("segmentation-0.nii", "segmentation-1.nii")),
+        (("imaging.nii.gz",), ("segmentation.nii.gz",)),
+        (("P1.nii.gz", "img_P2.nii.gz"), ("label_P1.nii.gz", "mask-P2.nii.gz", "P1_pred.nii.gz")),
+    ],
+)
+def test_label_maps_are_known_by_their_word_at_either_end(tmp_path, scans, labels):
+    found = find_inputs(touched(tmp_path, *scans, *labels), channels=CT)
+    assert sorted(case.images[0].name for case in found.cases) == sorted(scans)
+    assert found.left_out == (f"{', '.join(sorted(labels))}: called as labels of the scans beside them",)
 
 
 def test_files_of_two_formats_are_refused_unless_they_are_the_same_scans(tmp_path):

@@ -1,8 +1,10 @@
 """Which images of a DICOM series, or of several under one identifier, are one volume."""
 
+import pytest
+
 from autoseg.data.sources import find_inputs
 from autoseg.imaging.files import read_volume
-from tests.helpers.dicom import random_values, save, slice_datasets, write_series
+from tests.helpers.dicom import multiframe_dataset, random_values, save, slice_datasets, write_series
 
 
 def cases_of(folder):
@@ -64,6 +66,19 @@ def test_echoes_between_each_other_are_no_volume_of_thin_slices_but_interleaved_
     assert [data.tolist() for data in found.values()] == [values[0::2].tolist(), values[1::2].tolist()]
     found, _ = cases_of(tmp_path / "AcquisitionNumber")
     assert [data.tolist() for data in found.values()] == [values.tolist()]
+
+
+@pytest.mark.parametrize("gap_mm", [4.25, 7.5, 0.0])
+def test_stacks_of_a_multi_frame_object_with_a_gap_between_them_are_volumes_of_their_own(tmp_path, gap_mm):
+    values = random_values((8, 6, 7))
+    ds = multiframe_dataset(values)
+    for z, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        frame.FrameContentSequence[0].StackID = str(1 + z // 4)
+        frame.PlanePositionSequence[0].ImagePositionPatient = [-10.0, -20.0, 30.0 + 2.5 * z + gap_mm * (z // 4)]
+    save(ds, tmp_path / "knees" / "a.dcm")
+    found, _ = cases_of(tmp_path)
+    parts = [values[:4], values[4:]] if gap_mm else [values]
+    assert [data.tolist() for data in found.values()] == [part.tolist() for part in parts]
 
 
 def test_series_that_have_folder_and_all_identifiers_in_common_have_names_of_their_own(tmp_path):

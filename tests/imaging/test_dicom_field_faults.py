@@ -179,6 +179,14 @@ def test_monochrome1_is_said_and_turned_round_as_simpleitk_does_where_asked(tmp_
     assert digest_on_disk(series) == turned.digest
 
 
+def test_activity_of_pet_is_said_to_be_no_standardised_uptake(tmp_path, draw):
+    draw.write_series(tmp_path / "activity", draw.random_values(), Modality="PT", Units="BQML")
+    draw.write_series(tmp_path / "uptake", draw.random_values(), Modality="PT", Units="GML")
+    (note,) = read_file(tmp_path / "activity").notes
+    assert note.startswith("The values are BQML, no standardised uptake (SUV)")
+    assert read_file(tmp_path / "uptake").notes == ()
+
+
 def test_a_series_of_both_kinds_of_monochrome_is_refused(tmp_path, draw):
     slices = list(draw.slice_datasets(draw.random_values()))
     slices[2].PhotometricInterpretation = "MONOCHROME1"

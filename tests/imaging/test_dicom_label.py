@@ -153,6 +153,40 @@ def test_two_far_slices_are_as_thick_as_the_object_says(tmp_path):
     np.testing.assert_array_equal(found.data, values[1:5])
 
 
+def test_objects_in_the_folder_of_a_case_give_their_segments_and_each_once(tmp_path, capsys):
+    scans, maps, out = tmp_path / "scans", tmp_path / "maps", tmp_path / "out"
+    series, labels = segmented(tmp_path / "in")
+    for case in "ab":
+        write_volume(read_volume(series), scans / f"{case}.nii.gz")
+        (maps / case).mkdir(parents=True)
+    write(maps / "a" / "study.dcm", series, labels, {"whole": (1, 2)})
+    write(maps / "b" / "export 7.dcm", series, labels, {"whole": (1,), "core": (2,)})
+    call = ["convert", "folders", str(scans), str(out), "--labels", str(maps), "--channels", "CT", "--quiet"]
+    assert main(call) == 0
+    assert read_dataset(out).labels.groups == {"core": (1,), "whole": (2,)}
+    shutil.copy(maps / "a" / "study.dcm", maps / "a" / "reader 2.dcm")
+    assert main([*call[:3], str(tmp_path / "other"), *call[4:]]) == 2
+    assert "expected one file called whole, found reader 2.dcm and study.dcm" in capsys.readouterr().err
+
+
+def test_segments_that_overlap_become_regions(tmp_path):
+    scans, maps, out = tmp_path / "scans", tmp_path / "maps", tmp_path / "out"
+    maps.mkdir()
+    series, labels = segmented(tmp_path / "in", rotation=TURNS[3])
+    write_volume(read_volume(series), scans / "a.nii.gz")
+    write_volume(read_volume(series), scans / "b.nii.gz")
+    write(maps / "a.dcm", series, labels, {"whole": (1, 2), "core": (2,)})
+    write(maps / "b.dcm", series, labels, {"core": (1,)})
+    assert main(["convert", "folders", str(scans), str(out), "--labels", str(maps), "--channels", "CT", "--quiet"]) == 0
+    dataset = read_dataset(out)
+    assert dataset.labels.structures == ("core", "whole")
+    truth = {"a": (labels.data == 2, labels.data > 0), "b": (labels.data == 1, np.zeros_like(labels.data, bool))}
+    for case in dataset.training:
+        data = read_label_volume(case.label, onto=labels.geometry).data
+        for number in range(2):
+            np.testing.assert_array_equal(dataset.labels.mask(data, number), truth[case.id][number])
+
+
 def test_segments_that_overlap_contours_and_damage_are_refused_with_a_remedy(tmp_path, capsys):
     series, labels = segmented(tmp_path / "in")
     maps = tmp_path / "maps"

@@ -36,7 +36,8 @@ __all__ = ["Part", "make_part", "parts_of", "usual_ending"]
 
 logger = logging.getLogger(__name__)
 
-ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}  # a header with separate voxels is not linked or copied alone
+ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}  # a header with separate voxels is not linked or copied alone,
+ONE_FILE |= {".jpg": ".png", ".jpeg": ".png"}  # and JPEG cannot hold labels
 
 Combination = frozenset[str]
 

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.data.findings import Finding
-from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, is_test, plain_labels
+from autoseg.data.layouts.found import (
+    AnyPath,
+    FoundCase,
+    FoundDataset,
+    Source,
+    error,
+    files_below,
+    is_test,
+    plain_labels,
+    twice,
+)
 from autoseg.errors import DatasetError
 
 __all__ = ["find"]
@@ -28,16 +38,18 @@ Files = dict[Any, Any]  # the files of a patient, see ``find``
 def find(source: AnyPath, *, cine: bool = False) -> FoundDataset:
     """The ED and ES frames of every patient; with ``cine`` also each frame of the 4D series, as test cases."""
     patients: dict[str, Files] = defaultdict(dict)  # patient -> {"info", "4d", (frame, is label): path}
+    findings: list[Finding] = []
     for path, parts in files_below(source).items():
         if match := NAME.fullmatch(path.name):
-            patients[match[1]][(int(match[2]), bool(match[3])) if match[2] else "4d"] = path
-            patients[match[1]].setdefault("test", is_test(parts[:-1]))
+            files, kind = patients[match[1]], (int(match[2]), bool(match[3])) if match[2] else "4d"
+            if kind in files:
+                findings.append(twice(match[1], path.name, path, files[kind]))
+            files |= {kind: path, "test": is_test(parts[:-1])}
     if not patients:
         raise DatasetError(
             f"{source}: expected files such as patient001_frame01.nii.gz below it, found none. Choose another layout"
         )
     cases: list[FoundCase] = []
-    findings: list[Finding] = []
     about = {}
     for patient, files in sorted(patients.items()):
         info = _read_info(next(path for key, path in files.items() if key != "test").with_name("Info.cfg"))

@@ -120,6 +120,10 @@ def _case(
     if not maps and not masks:
         message = "a session without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
+        if labels:
+            message = f"expected a _dseg or a _label-NAME_mask as label, found {', '.join(path.name for path in labels)}"
+            remedy = "Nothing if it is none; else rename it so, or name the pairs in a table for the layout 'folders'."
+            findings.append(Finding("warning", case, "label-name", message, remedy))
     sources = tuple(Source(files[channel][0]) for channel in channels)
     label, files_of = (maps[0], ()) if maps else (None, tuple(masks))
     part = "train" if label or files_of else "test"

@@ -25,13 +25,26 @@ from autoseg.data.layouts.found import (
     files_below,
     is_test,
     region_labels,
+    twice,
 )
 from autoseg.errors import DatasetError
 
 __all__ = ["find"]
 
 CHANNELS = ("T1", "T1ce", "T2", "FLAIR")
-KINDS = {"t1": 0, "t1n": 0, "t1ce": 1, "t1c": 1, "t2": 2, "t2w": 2, "flair": 3, "t2f": 3, "seg": "label", "segm": "label"}
+KINDS = {
+    "t1": 0,
+    "t1n": 0,
+    "t1ce": 1,
+    "t1c": 1,
+    "t1gd": 1,
+    "t2": 2,
+    "t2w": 2,
+    "flair": 3,
+    "t2f": 3,
+    "seg": "label",
+    "segm": "label",
+}
 NAME = re.compile(rf"(.+)[-_]({'|'.join(sorted(KINDS, key=len, reverse=True))})\.nii(?:\.gz)?", re.IGNORECASE)
 NECROSIS, OEDEMA = 1, 2
 ABOUT = {"name": "BraTS", "reference": "Menze et al., IEEE TMI 2015; Bakas et al., Scientific Data 2017"}
@@ -50,8 +63,7 @@ def find(source: AnyPath) -> FoundDataset:
             continue
         case, kind = match[1], KINDS[match[2].lower()]
         if kind in found[case]:
-            message = f"expected one file, found {found[case][kind]} and {path}"
-            findings.append(error(case, "found-twice", message, "Keep one of the two; a case may be in the source once."))
+            findings.append(twice(case, "file", path, found[case][kind]))
         found[case] |= {kind: path, "test": is_test((*parts[:-1], case))}
         info |= {guess_patient(case): {"grade": grade} for grade in {"HGG", "LGG"} & set(parts)}
     if not found:

@@ -11,6 +11,7 @@ A table (CSV or TSV) has one row per case: ``image``, or ``image_T1``, ``image_F
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -125,7 +126,7 @@ def guess_channels(cases: Sequence[FoundCase]) -> tuple[str, ...]:
 
 
 def read_names(path: AnyPath) -> dict[int, str]:
-    """{value: name} from a JSON object name -> value or value -> name, from a CSV or TSV, or from a colour table.
+    """{value: name} from a JSON object name -> value or value -> name, from a dataset.json, a CSV or TSV, or a colour table.
 
     A colour table is a label description of ITK-SNAP, a lookup table of FreeSurfer (``FreeSurferColorLUT.txt``) or one of 3D
     Slicer (``.ctbl``), in which 0 is background. In a CSV or TSV, the columns titled ``index``, ``value`` or ``label`` and
@@ -138,6 +139,7 @@ def read_names(path: AnyPath) -> dict[int, str]:
     try:
         if path.suffix.lower() == ".json":
             described = read_json(path, DatasetError)
+            described = described.get("labels", described)  # of a dataset.json
             is_turned = all(map(WHOLE.fullmatch, described)) and not all(WHOLE.fullmatch(str(n)) for n in described.values())
             pairs = [(int(key), str(name)) if is_turned else (int(name), str(key)) for key, name in described.items()]
         elif not (pairs := _of_colour_table(path)):
@@ -258,9 +260,22 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
         cases.append(FoundCase(case, "", left.channels_of(case), part="test"))
         message = "an image without a label: it becomes a test case"
         findings.append(Finding("note", case, "no-label", message, "Add its label if it is to be trained on."))
-    called = _by_name(scans)
+    findings += _numbered_otherwise(cases)
+    called = _by_name((_stem(path), path) for path in scans)
     findings += [fault for case in cases for fault in _named_twice(case, called)]
     return _with_patients(cases), findings
+
+
+def _numbered_otherwise(cases: Iterable[FoundCase]) -> list[Finding]:
+    """An error for each case with as many channels as most have, but of other numbers: they would be taken in order."""
+    numbers = {case.id: ", ".join(_stem(source.path)[-4:] for source in case.images) for case in cases if len(case.images) > 1}
+    usual = next((text for text, _ in Counter(numbers.values()).most_common(1)), "")
+    remedy = "Leave the case out, or add what is missing: a number means the same channel in all cases."
+    return [
+        error(case, "channel-numbers", f"expected the channels {usual} as in most cases, found {found}", remedy)
+        for case, found in numbers.items()
+        if found != usual and len(found) == len(usual)
+    ]
 
 
 def _refuse_without_images(folder: Path, labels: Path) -> None:
@@ -307,18 +322,18 @@ def _masks_in(folder: Path, findings: list[Finding]) -> tuple[tuple[str, Path], 
     return tuple((name, file) for file in files for name in segments_of(file) or (_stem(file),))
 
 
-def _by_name(paths: Iterable[Path]) -> dict[str, list[str]]:
-    """{name without its ending: names of the files}."""
+def _by_name(named: Iterable[tuple[str, Path]]) -> dict[str, list[str]]:
+    """{name: names of the files that have it}."""
     found: dict[str, list[str]] = {}
-    for path in paths:
-        found.setdefault(_stem(path), []).append(path.name)
+    for name, path in named:
+        found.setdefault(name, []).append(path.name)
     return found
 
 
 def _named_twice(case: FoundCase, scans: Mapping[str, list[str]]) -> list[Finding]:
     """An error for each image or structure of a case for which several files have the name; ``scans`` as ``_by_name`` says."""
     of = [(_stem(source.path), scans.get(_stem(source.path), [])) for source in case.images]
-    of += _by_name(dict.fromkeys(path for _, path in case.masks)).items()
+    of += _by_name(case.masks).items()
     remedy = "Keep the right one, and move the others away."
     return [
         error(case.id, "file-twice", f"expected one file called {stem}, found {' and '.join(names)}", remedy)

@@ -32,6 +32,7 @@ __all__ = [
     "is_test",
     "plain_labels",
     "region_labels",
+    "twice",
 ]
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,12 @@ def is_test(parts: Iterable[str]) -> bool:
 
 def error(case: str, code: str, message: str, remedy: str) -> Finding:
     return Finding("error", case, code, message, remedy)
+
+
+def twice(case: str, kind: str, path: Path, other: Path) -> Finding:
+    """An error about two files that have the name of one."""
+    message = f"expected one {kind}, found {other} and {path}"
+    return error(case, "found-twice", message, "Keep one of the two; a case may be in the source once.")
 
 
 def plain_labels(names: Mapping[int, str], *, closed: bool = True, ignore: int | None = None) -> Describe:

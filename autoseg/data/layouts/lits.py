@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from autoseg.data.findings import Finding
-from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, region_labels
+from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, region_labels, twice
 from autoseg.errors import DatasetError
 
 __all__ = ["find"]
@@ -30,8 +30,7 @@ def find(source: AnyPath) -> FoundDataset:
             case = f"lits_{'test_' if match[1] else ''}{int(match[3]):03d}"
             kind = match[2].lower()
             if kind in found[case]:
-                message = f"expected one {kind}, found {found[case][kind]} and {path}"
-                findings.append(error(case, "found-twice", message, "Keep one of the two; a case may be in the source once."))
+                findings.append(twice(case, kind, path, found[case][kind]))
             found[case][kind] = path
     if not found:
         raise DatasetError(f"{source}: expected files such as volume-0.nii below it, found none. Choose another layout")
@@ -40,7 +39,9 @@ def find(source: AnyPath) -> FoundDataset:
         is_test = case.startswith("lits_test")
         for kind in ("volume",) if is_test else ("volume", "segmentation"):
             if kind not in files:
-                message = f"expected a {kind} of number {int(case[-3:])}, found {next(iter(files.values())).name} alone"
+                message = (
+                    f"expected a {kind} of number {int(case.rpartition('_')[2])}, found {next(iter(files.values())).name} alone"
+                )
                 findings.append(error(case, "missing-file", message, "Download the case again."))
         if "volume" in files:
             part = "test" if is_test else "train"
