@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # dcmrtstruct2nii 5 draws what lies below the scan at its top, and says nothing.
 #
-# Input: 8 axial slices, 3 mm apart, and a structure of 11 x 11 pixels that is outlined at -6, -3, 0, 3 and 6 mm: two of the outlines
-# lie below the scan, as those of the whole series do when its lower slices were left out.
+# Input: 8 axial slices, 3 mm apart, and a structure of 11 x 11 pixels that is outlined at -6, -3, 0, 3 and 6 mm: two of the
+# outlines lie below the scan, as those of the whole series do when its lower slices were left out.
 # Expected: 121 voxels in the slices 0, 1 and 2; or a refusal.
-# Found: so, and 121 voxels in slices 6 and 7 as well. The slices -2 and -1 of an array are its last ones. An outline above the scan
-# removes the whole structure, with a warning.
+# Found: so, and 121 voxels in slices 6 and 7 as well. The slices -2 and -1 of an array are its last ones. An outline above the
+# scan removes the whole structure, with a warning.
 # Use: leave out the outlines beyond the scan first. With pydicom 3 dcmrtstruct2nii 5 does not run.
 # Fails as soon as nothing is drawn at the top.
 set -euo pipefail

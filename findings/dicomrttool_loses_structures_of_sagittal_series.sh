@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # DicomRTTool 6.2.0 loses structures that were outlined in a sagittal series: the mask is empty, or one slice has all of it.
 #
-# Input: 8 sagittal slices, 3 mm apart, with a square of 11 x 11 pixels outlined in slices 2 to 5, and in 2 to 6; the same in axial
-# slices.
+# Input: 8 sagittal slices, 3 mm apart, with a square of 11 x 11 pixels outlined in slices 2 to 5, and in 2 to 6; the same in
+# axial slices.
 # Expected: 121 voxels in each of these slices.
-# Found: so for axial slices. For sagittal ones the mask is empty with four outlines; with five its first slice has 121 voxels and the
-# others have none. Each outline belongs to the slice whose z is next to its own, z of ImagePositionPatient, which is the same for
-# all sagittal slices; so all are drawn in the first one, where two of them cancel each other out.
+# Found: so for axial slices. For sagittal ones the mask is empty with four outlines; with five its first slice has 121 voxels
+# and the others have none. Each outline belongs to the slice whose z is next to its own, z of ImagePositionPatient, which is
+# the same for all sagittal slices; so all are drawn in the first one, where two of them cancel each other out.
 # Use: another reader for series that are not axial, such as dcmrtstruct2nii 5, and look at the volumes that come out.
 # Fails as soon as the voxels are in their slices.
 set -euo pipefail

@@ -3,8 +3,8 @@
 #
 # Input: discs with a radius of 20, 40, 60 and 100 pixels, each in a picture of 256 x 256; a liver in a CT slice is as large.
 # Expected: one component in each picture, as scipy 1.15.3 finds.
-# Found: 1, 1, 19 and 5699 components. Labels spread by a pixel per iteration, there are 100 of them (num_iterations), and what has
-# not met by then is returned as it is. The count of lesions and the largest component are wrong, the latter for large structures only.
+# Found: 1, 1, 19 and 5699 components. Labels spread by a pixel per iteration, there are 100 of them (num_iterations), and what
+# has not met by then is returned as it is. The largest component is half of the disc.
 # Use: num_iterations as large as the longest way through a structure, or scipy, cc3d, scikit-image.
 # Fails as soon as the largest disc is one component.
 set -euo pipefail

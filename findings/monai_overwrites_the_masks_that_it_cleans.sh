@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # MONAI 1.6.1: KeepLargestConnectedComponent also cleans the mask that it is given: before and after have the same Dice.
 #
-# Input: a structure of 1000 voxels and a false piece of 216 as prediction. Dice is taken of the prediction and of what the transform
-# returns. NormalizeIntensity is given an image.
-# Expected: Dice 0.90 before and 1 after, as with FillHoles, RemoveSmallObjects and LabelFilter, which leave their input as it is.
-# Found: Dice 1 and 1, since the input is changed in place, array or tensor. A study of whether cleaning helps finds no difference.
-# NormalizeIntensity leaves the image as it is, but with nonzero or channel_wise, which differ from the default in what they compute
-# alone, it normalises it in place. The transforms of dictionaries do the same.
+# Input: a structure of 1000 voxels and a false piece of 216 as prediction. Dice is taken of the prediction and of what the
+# transform returns. NormalizeIntensity is given an image.
+# Expected: Dice 0.90 before and 1 after, as with FillHoles and RemoveSmallObjects, which leave their input as it is.
+# Found: Dice 1 and 1, since the input is changed in place, array or tensor. A study of whether cleaning helps finds no
+# difference. NormalizeIntensity leaves the image as it is, but with nonzero or channel_wise, which differ from the default in
+# what they compute alone, it normalises it in place. The transforms of dictionaries do the same.
 # Use: give a copy.
 # Fails as soon as the prediction stays.
 set -euo pipefail

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# scikit-image 0.26.0: the triangles of a segmentation's surface face inward, its normals outward: the volume of the mesh is negative.
+# scikit-image 0.26.0: the triangles of a segmentation's surface face inward, its normals outward: the volume of the mesh is
+# negative.
 #
 # Input: a box of 6 x 6 x 6 voxels in a mask. marching_cubes(mask, 0.5), and a mesh of what it returns in trimesh 5.2.0, as both
 # describe it.
 # Expected: triangles that are counter-clockwise seen from outside, as in STL, glTF and for trimesh, and a volume of about 208.
-# Found: the volume is -208, and the normals that come with the vertices point against those of the triangles. The triangles follow the
-# left-hand rule, which the description of gradient_direction names. A printer or a boolean operation takes the mesh for a cavity, and
-# one with real cavities is not told from one without by its sign.
-# Use: gradient_direction="ascent", which winds the triangles the other way and alters nothing else; and the other one again if the
-# axes are turned to (x, y, z) on the way. autoseg does so.
+# Found: the volume is -208, and the normals that come with the vertices point against those of the triangles. The triangles
+# follow the left-hand rule, which the description of gradient_direction names. Programs that go by the triangles take the body
+# for a cavity.
+# Use: gradient_direction="ascent", which winds the triangles the other way and alters nothing else; and the other one again if
+# the axes are turned to (x, y, z) on the way. autoseg does so.
 # Fails as soon as the volume is positive.
 set -euo pipefail
 folder=$(mktemp -d)

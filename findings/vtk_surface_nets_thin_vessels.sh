@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# VTK 9.7.2 and PyVista 0.49.1: surfaces of vtkSurfaceNets3D lose two thirds of a thin vessel's volume, and a third of one that is five voxels wide.
+# VTK 9.7.2 and PyVista 0.49.1: surfaces of vtkSurfaceNets3D lose two thirds of a thin vessel's volume, and a third of one that
+# is five voxels wide.
 #
-# Input: straight vessels of 3, 5, 7 and 11 voxels in diameter and 52 voxels in length, and a lesion of 3 x 3 x 3 voxels, as labels.
-# Expected: about the volume of the voxels, since the filter is made for labels and its smoothing is constrained; a loss of some percent.
-# Found: 31, 65, 79 and 90 % of it. vtkDiscreteFlyingEdges3D followed by a windowed sinc filter keeps 82, 96, 99 and 100 %. Of the 27
-# voxels of the lesion contour_labels of PyVista, which calls the filter, leaves a surface around 1.9. Smoothing is on from the start, with a constraint scale of 2. Diameters, volumes and stenoses measured on the surface are wrong, most where the
-# vessel is thinnest.
-# Use: SetSmoothing(False) and another smoothing, or a smaller SetConstraintScale; measure voxels. autoseg scales what it smooths back to
-# the volume of the voxels.
+# Input: straight vessels of 3, 5, 7 and 11 voxels in diameter and 52 voxels in length, and a lesion of 3 x 3 x 3 voxels, as
+# labels.
+# Expected: about the volume of the voxels, since the filter is made for labels and its smoothing is constrained; a loss of some
+# percent.
+# Found: 31, 65, 79 and 90 % of it. vtkDiscreteFlyingEdges3D followed by a windowed sinc filter keeps 82, 96, 99 and 100 %. Of
+# the 27 voxels of the lesion contour_labels of PyVista, which calls the filter, leaves a surface around 1.9. Smoothing is on
+# from the start, with a constraint scale of 2. Diameters, volumes and stenoses measured on the surface are wrong, most where
+# the vessel is thinnest.
+# Use: SetSmoothing(False) and another smoothing, or a smaller SetConstraintScale; measure voxels. autoseg scales what it
+# smooths back to the volume of the voxels.
 # Fails as soon as the thinnest vessel has 60 % of its volume.
 set -euo pipefail
 folder=$(mktemp -d)
