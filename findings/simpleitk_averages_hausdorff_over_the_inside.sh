@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SimpleITK 2.5.7: the average Hausdorff distance of two balls is less the larger they are: 2 mm all around are 0.15 mm.
 #
-# Input: balls of radius 5, 25 and 50 mm as references, and as predictions balls that are 2 mm larger all around. Voxels of 1 mm.
+# Input: balls of radius 5, 25 and 50 mm as references, and as predictions balls that are 2 mm larger. Voxels of 1 mm.
 # Expected: the same for each, as the average distance of their surfaces, for which surface-distance 0.1 gives 1.5 to 1.6 mm.
-# Found: GetAverageHausdorffDistance gives 0.48, 0.15 and 0.08 mm. It averages over all voxels of the masks, not over those of their
-# surfaces, and what lies in both masks counts as 0 mm. GetHausdorffDistance is right.
+# Found: GetAverageHausdorffDistance gives 0.48, 0.15 and 0.08 mm. It averages over all voxels of the masks, not over those of
+# their surfaces, and what lies in both masks counts as 0 mm. GetHausdorffDistance is right.
 # Use: surface-distance, or distance maps of LabelContour. autoseg averages over surfaces.
-# Fails as soon as the average does not fall as the balls grow.
+# Fails as soon as the largest balls are more than 0.1 mm apart.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SimpleITK 2.5.7: the median of a label depends on voxels outside it: 60 HU become 90 HU by one filter and 29 HU by another.
 #
-# Input: a CT with a liver of 60 HU (standard deviation 10) in air of -1000 HU; the same with 9 voxels of metal (30000) elsewhere.
+# Input: a CT with a liver of 60 HU (standard deviation 10) in air of -1000 HU; the same with 9 voxels of metal (30000).
 # Expected: 60 HU in both, as numpy.median has it.
-# Found: with the metal LabelIntensityStatistics gives 90 HU and LabelStatistics 29 HU; without it 63 and 61 HU. Both read the median off
-# a histogram with few bins over the range of the whole image, here bins of more than 100 HU. The means are right. Under 40 HU a liver
-# is called fatty.
+# Found: with the metal LabelIntensityStatistics gives 90 HU and LabelStatistics 29 HU; without it 63 and 61 HU. Both read the
+# median off a histogram with few bins over the range of the whole image, here bins of more than 100 HU. The means are right.
+# Under 40 HU a liver is called fatty.
 # Use: numpy.median of the voxels of the label.
 # Fails as soon as one of the medians is closer to 60 HU.
 set -euo pipefail

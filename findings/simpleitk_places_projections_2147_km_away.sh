@@ -3,9 +3,9 @@
 #
 # Input: 6 x 5 x 4 voxels of 1 x 2 x 3 mm at (5, 6, 7) mm.
 # Expected: a projection along x is one voxel wide, as long as the image (6 mm), and has its centre: x = 7.5 mm.
-# Found: it has the centre x = 2147483652.5 mm, and so have MeanProjection, SumProjection and the others, which take x if no axis is
-# named. Along y and z the centre is wrong too: 6 instead of 10 mm, 8.5 instead of 11.5 mm. Values, sizes and spacings are right, so
-# that a picture looks as it should; resampled to the scan nothing is left of it. Reported as SimpleITK #2625.
+# Found: it has the centre x = 2147483652.5 mm, and so have MeanProjection, SumProjection and the others, which take x if no
+# axis is named. Along y and z the centre is wrong too: 6 instead of 10 mm, 8.5 instead of 11.5 mm. Values, sizes and spacings
+# are right, so that a picture looks as it should; resampled to the scan nothing is left of it. Reported as SimpleITK #2625.
 # Use: name the axis, and set the origin to the centre of the image along it.
 # Fails as soon as one of the centres is right.
 set -euo pipefail

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# SimpleITK 2.5.7: Shrink moves an image by half a voxel, where the size is even and a multiple of the factor.
+# SimpleITK 2.5.7: Shrink by 2 or 4 moves an image with an even number of voxels by half a voxel.
 #
 # Input: 16 voxels of 5 mm whose values are their own places in mm, and a ball of label 1. Shrunk by 2 and by 4.
 # Expected: a value lies at its place, as with BinShrink and Resample; the centre of the ball stays.
-# Found: each value lies 2.5 mm beside its place and the ball with it. The new grid is centred on the old one, so that its first voxel
-# lies between two old ones; the value is that of the later of the two. With 15 or 17 voxels nothing moves. Masks that were made on a
-# shrunken scan, and transforms that were registered there, are off by as much.
+# Found: each value lies 2.5 mm beside its place and the ball with it. The new grid is centred on the old one, so that its first
+# voxel lies between two old ones; the value is that of the later of the two. With 15 or 17 voxels nothing moves. Masks that
+# were made on a shrunken scan, and transforms that were registered there, are off by as much.
 # Use: BinShrink for scans, Resample for labels.
 # Fails as soon as the values lie at their places.
 set -euo pipefail

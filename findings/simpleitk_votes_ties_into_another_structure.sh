@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SimpleITK 2.5.7 gives voxels on which raters disagree the label of another structure.
 #
-# Input: two raters outline a liver (1); the second one's is 2 voxels longer. The dataset has tumours as well (2), this case none.
+# Input: two raters outline a liver (1); the second one's is 2 voxels longer. The dataset has tumours (2), this case none.
 # Expected: voxels without a majority are liver or background, or have a label that no structure can have.
-# Found: LabelVoting and MultiLabelSTAPLE make them 2, a tumour of 200 voxels: the label for undecided voxels is the largest one in the
-# case, plus 1; in a case with a tumour it is 3. So it differs from case to case. Dice of the two raters is 0.95.
+# Found: LabelVoting and MultiLabelSTAPLE make them 2, a tumour of 200 voxels: the label for undecided voxels is the largest one
+# in the case, plus 1; in a case with a tumour it is 3. So it differs from case to case. Dice of the two raters is 0.95.
 # Use: LabelVoting(images, 255), or another label that no structure has, and look for it.
 # Fails as soon as there is no tumour.
 set -euo pipefail

@@ -76,6 +76,16 @@ def test_labels_without_the_structure_or_rules_stay_as_they_are() -> None:
     assert apply_rules(labels, [], 1.0) is labels
 
 
+@pytest.mark.parametrize("rule", [KeepLargest((1,)), DropSmall((1,), 1.5), FillHoles((1,))])
+def test_cleaning_leaves_the_labels_that_it_is_given(rule: LabelRule) -> None:
+    """MONAI 1.6.1 overwrites them: see findings."""
+    labels = np.pad(np.ones((3, 3, 3), np.uint8), 2)
+    labels[3, 3, 3], labels[0, 0, 0] = 0, 1
+    given = labels.copy()
+    assert not np.array_equal(apply_rules(labels, [rule], 1.0), given)
+    np.testing.assert_array_equal(labels, given)
+
+
 @pytest.mark.parametrize("values", [(), (0, 1)])
 def test_a_rule_is_about_structures(values: tuple[int, ...]) -> None:
     for make in (KeepLargest, FillHoles, lambda given: DropSmall(given, 1.0)):
