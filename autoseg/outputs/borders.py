@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
-from autoseg.digits import as_text, rounded
+from autoseg.digits import as_csv, as_text, rounded
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.options import SurfaceOptions
@@ -56,9 +55,9 @@ def write_borders(folder: Path, cases: Iterable[str], name: str = BORDERS_TABLE)
         if not is_foreign(folder / name, BORDERS_TABLE):
             (folder / name).unlink(missing_ok=True)  # from an earlier call
         return ""
-    with replacing(folder / name) as draft, draft.open("w", newline="") as file:
-        lines = ([rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
-        csv.writer(file).writerows([["case", *names], *lines])
+    lines = ([rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
+    with replacing(folder / name) as draft:
+        draft.write_text(as_csv([["case", *names], *lines]), encoding="utf-8", newline="")
     return borders_line([dict(zip(["case", *names], row, strict=True)) for row in rows])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
+from autoseg.digits import as_csv
 from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.options import SurfaceOptions
@@ -54,5 +54,5 @@ class Measurements:
 def write_measurements(folder: Path, cases: Iterable[str], name: str = TABLE) -> None:
     """Write one table of the measurements in the ``CASE.json`` of these cases."""
     records = {case: record.measurements for case in cases if (record := read_case(folder / f"{case}.json"))}
-    with replacing(folder / name) as draft, draft.open("w", newline="") as file:
-        csv.writer(file).writerows(csv_rows(records))
+    with replacing(folder / name) as draft:
+        draft.write_text(as_csv(csv_rows(records)), encoding="utf-8", newline="")
