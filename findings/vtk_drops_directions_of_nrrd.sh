@@ -2,11 +2,13 @@
 # VTK 9.7.2 shows an oblique NRRD straight: vtkNrrdReader keeps origin and voxel size, and drops the directions.
 #
 # Input: 12 x 3 x 2 voxels of 2 x 3 x 4 mm at (10, 20, 30) mm, turned by 30 degrees about z, written by SimpleITK 2.5.7, which reads
-# its own file back so. (A second surprise: a first axis of 9 voxels or fewer is taken for the components of one voxel.)
+# its own file back so. (A second surprise: a first axis of 9 voxels or fewer is taken for the components of one voxel. A third: of
+# a file with several components in each voxel, as of segments in layers, only one slice is read.)
 #
 # Seen:
 #   voxel (1, 0, 0) at (12, 20, 30) mm in VTK, at (11.732, 21, 30) mm in SimpleITK
 #   9 x 3 x 2 voxels: VTK has 3 x 2 x 1 voxels of 9 components
+#   12 x 3 x 2 voxels of two components: VTK has 12 x 3 x 1 voxels
 # What to use: SimpleITK, or surfaces, which VTK places right.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -38,4 +40,12 @@ for columns in (12, 9):
     assert np.allclose(right, (10 + 2 * np.cos(turn), 20 + 2 * np.sin(turn), 30))
 assert seen[12] == ((12, 3, 2), 1, [12, 20, 30]), "the behaviour has changed"
 assert seen[9][:2] == ((3, 2, 1), 9), "the behaviour has changed"
+SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((2, 3, 12, 2), np.int16), isVector=True), "b.nrrd")
+assert SimpleITK.ReadImage("b.nrrd").GetSize() == (12, 3, 2)
+reader = vtk.vtkNrrdReader()
+reader.SetFileName("b.nrrd")
+reader.Update()
+layered = reader.GetOutput().GetDimensions()
+print(f"two components: VTK has {layered} voxels")
+assert layered == (12, 3, 1), "the behaviour has changed"
 PYTHON

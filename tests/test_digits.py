@@ -1,8 +1,10 @@
+import csv
+import io
 import math
 
 import pytest
 
-from autoseg.digits import as_text, rounded
+from autoseg.digits import as_csv, as_text, rounded
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,8 @@ def test_a_table_never_shows_zero_for_what_is_small(value, decimals, text):
     assert as_text(value, decimals) == text
     assert as_text(1.5, 1, sign="+") == "+1.5"
     assert as_text(1234.5, 1, grouped=",") == "1,234.5"
+
+
+def test_a_table_is_written_whatever_a_structure_is_called():
+    rows = [["case", "structure"], ["001", 'so "called", ü\n']]
+    assert list(csv.reader(io.StringIO(as_csv([*rows, ["2", "a\0b"]])))) == [*rows, ["2", "a\ufffdb"]]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autoseg.atomic import replacing
+from autoseg.digits import as_csv
 from autoseg.evaluation.comparison import (
     RECONSTRUCTION,
     SCALES,
@@ -268,7 +267,7 @@ def _methods_csv(comparison: Comparison) -> str:
             line += [other.mean, other.low, other.high, other.p_value] if other else [None] * 4
         lines.append([*line, ""])
     lines += [[name, *[None] * (len(header) - 1), reason] for name, reason in comparison.failed.items()]
-    return _csv([*header, "error"], lines)
+    return as_csv([[*header, "error"], *lines])
 
 
 def _cases_csv(comparison: Comparison) -> str:
@@ -277,17 +276,9 @@ def _cases_csv(comparison: Comparison) -> str:
     trainings: list[tuple[str, int | None, Method]] = []
     for c in comparison.methods:
         trainings += [(c.name, seed, one) for seed, one in c.trainings.items()] or [(c.name, None, c)]
-    return _csv(
-        ["network", "seed", "case", "structure", *metrics],
-        [[name, seed, *key, *map(values.get, metrics)] for name, seed, one in trainings for key, values in one.scores.items()],
-    )
-
-
-def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerows([header, *lines])
-    return text.getvalue()
+    header = ["network", "seed", "case", "structure", *metrics]
+    scores = ((name, seed, key, values) for name, seed, one in trainings for key, values in one.scores.items())
+    return as_csv([header, *([name, seed, *key, *map(values.get, metrics)] for name, seed, key, values in scores)])
 
 
 def as_record(comparison: Comparison, about: About) -> ComparisonRecord:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -11,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from autoseg.digits import as_csv
 from autoseg.errors import FileError
 from autoseg.evaluation.report import REPORT_FILE, CaseMetrics, Report
 from autoseg.ledger import FOREIGN
@@ -67,18 +66,16 @@ def refuse_foreign_report(folder: Path | str) -> None:
 
 def _as_csv(report: Report) -> str:
     """One line per case and structure; undefined values are empty and explained in ``note``."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["case", "structure", *report.metrics, "nsd_tolerance_mm", "tp", "fp", "fn", "tn", "note"])
+    lines: list[list[Any]] = [["case", "structure", *report.metrics, "nsd_tolerance_mm", "tp", "fp", "fn", "tn", "note"]]
     for row in report.rows:
         note = "; ".join(f"{name}: {reason}" for name, reason in row.reasons.items())
         counts = row.counts
         values = [row[metric] for metric in report.metrics]
-        table.writerow([row.case, row.structure, *values, row.tolerance_mm, counts.tp, counts.fp, counts.fn, counts.tn, note])
+        lines.append([row.case, row.structure, *values, row.tolerance_mm, counts.tp, counts.fp, counts.fn, counts.tn, note])
     for failure in report.failures:
         note = "not scored: " + " ".join(failure.reason.split())
-        table.writerow([failure.case, *[""] * (len(report.metrics) + 6), note])
-    return text.getvalue()
+        lines.append([failure.case, *[""] * (len(report.metrics) + 6), note])
+    return as_csv(lines)
 
 
 def _as_nnunet(report: Report) -> dict[str, Any]:

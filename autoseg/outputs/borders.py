@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
-from autoseg.digits import as_text, rounded
+from autoseg.digits import as_csv, as_text, rounded
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.inference.output import Written
 from autoseg.options import SurfaceOptions
 from autoseg.places import is_foreign
 from autoseg.reconstruct.borders import Border, borders_as_json, measure_borders
 from autoseg.records import read_case
+from autoseg.workspace import write_text
 
 __all__ = ["BORDERS_TABLE", "Borders", "borders_line", "write_borders"]
 
@@ -56,9 +55,8 @@ def write_borders(folder: Path, cases: Iterable[str], name: str = BORDERS_TABLE)
         if not is_foreign(folder / name, BORDERS_TABLE):
             (folder / name).unlink(missing_ok=True)  # from an earlier call
         return ""
-    with replacing(folder / name) as draft, draft.open("w", encoding="utf-8", newline="") as file:
-        lines = ([rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
-        csv.writer(file).writerows([["case", *names], *lines])
+    lines = ([rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
+    write_text(folder / name, as_csv([["case", *names], *lines]))
     return borders_line([dict(zip(["case", *names], row, strict=True)) for row in rows])
 
 

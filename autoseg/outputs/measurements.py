@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
+from autoseg.digits import as_csv
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.inference.output import Written
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.confidence import entropies
 from autoseg.reconstruct.measure import as_json, csv_rows, measure_structures
 from autoseg.records import read_case
+from autoseg.workspace import write_text
 
 __all__ = ["TABLE", "Measurements", "write_measurements"]
 
@@ -54,5 +54,4 @@ class Measurements:
 def write_measurements(folder: Path, cases: Iterable[str], name: str = TABLE) -> None:
     """Write one table of the measurements in the ``CASE.json`` of these cases."""
     records = {case: record.measurements for case in cases if (record := read_case(folder / f"{case}.json"))}
-    with replacing(folder / name) as draft, draft.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(csv_rows(records))
+    write_text(folder / name, as_csv(csv_rows(records)))

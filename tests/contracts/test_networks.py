@@ -1,5 +1,6 @@
 """What every network in NETWORKS promises."""
 
+import inspect
 import re
 from dataclasses import replace
 
@@ -163,6 +164,10 @@ def test_autocast_gives_finite_logits(both):
         assert network(torch.randn(1, 2, *patch)).isfinite().all()
 
 
+@pytest.mark.skipif(
+    "dynamo" not in inspect.signature(torch.onnx.export).parameters,
+    reason="torch.export of this version cannot follow an instance norm; the extra onnx asks for torch 2.6",
+)
 def test_an_exported_graph_gives_the_same_logits_from_its_file(both, tmp_path):
     spec, patch = both
     short = replace(spec, encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1))  # exporting takes time for every operation

@@ -97,7 +97,7 @@ def test_small_surfaces_need_few_points(monkeypatch):
     few = scores_of(reference, predicted)
     monkeypatch.setattr(meshes, "FEWEST_POINTS", 100_000)
     monkeypatch.setattr(meshes, "MOST_POINTS", 100_000)
-    assert few == pytest.approx(scores_of(reference, predicted), rel=0.005)
+    assert few == pytest.approx(scores_of(reference, predicted), rel=0.02)
 
 
 def test_each_triangle_is_measured_once_for_a_point(monkeypatch):

@@ -53,6 +53,11 @@ def test_a_paired_difference_leaves_out_what_is_undefined_and_counts_it():
     assert found.p_value == pytest.approx(0.125)  # four of four higher: 2 / 2^4
 
 
+def test_few_cases_of_which_one_is_equal_have_the_exact_p_value():
+    found = paired_difference([0.1, 0.2, 0.0, 0.3, -0.05, 0.02], [0.0] * 6)
+    assert found.p_value == 2 * 3 / 2**5  # ranks below zero add up to 2 or less for {}, {1} and {2} of the five
+
+
 def test_equal_methods_do_not_differ():
     found = paired_difference([0.9, 0.8], [0.9, 0.8])
     assert (found.mean, found.low, found.high, found.p_value) == (0, 0, 0, 1)
