@@ -98,3 +98,21 @@ def test_results_of_another_scan_of_the_same_name_or_of_another_model_are_not_re
     assert warnings_of(tmp_path / "two/a.nii.gz", "first") == [blank]
     holds = f"{tmp_path / 'out'}: holds results of the model first; those of cases that are predicted again are replaced"
     assert warnings_of(tmp_path / "two/a.nii.gz", "second") == [holds, blank]
+
+
+def test_probabilities_are_those_of_the_structure_that_the_record_names(tmp_path: Path) -> None:
+    references, predicted = write_maps(tmp_path / "data/labelsTr", 1, 2), write_maps(tmp_path / "masks", 1, 2)
+    write_json(
+        tmp_path / "data/dataset.json",
+        {"labels": {"background": 0, "whole": [1, 2], "core": [2], "more": [3]}, "regions_class_order": [1, 2, 3]},
+    )
+    chances = np.zeros((2, 4, 8, 8), np.float16)
+    chances[0, 1:3, 2:6, 4:7], chances[1, 1:3, 2:6] = 1, 0.5  # core, whole
+    for case in "ab":
+        write_json(predicted / f"{case}.json", {"made_by": "autoseg predict", "labels": {"core": [2], "whole": [1, 2]}})
+        np.savez_compressed(predicted / f"{case}_probabilities.npz", probabilities=chances)
+    report = evaluate(references, predicted, tmp_path / "scores", runtime=ONE_WORKER)
+    assert not report.failures
+    rows = {row.structure: row for row in report.by_case["a"]}
+    assert (rows["core"]["brier"], rows["whole"]["brier"]) == (0, 0.25 * 64 / 256)
+    assert rows["more"].reason("brier") == "no probabilities"
