@@ -142,9 +142,9 @@ def known_folder(path: Path) -> Path:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write a text file; errors as in ``replacing``."""
+    """Write a text file in UTF-8, whatever the locale; line ends stay as they are, errors are as in ``replacing``."""
     with replacing(path) as draft:
-        draft.write_text(text)
+        draft.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path | str, value: Any, *, seal: bool = False, dense: bool = False) -> None:

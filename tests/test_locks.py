@@ -59,6 +59,21 @@ def test_the_command_line_refuses_the_second_training_in_a_sentence(tmp_path, mo
     assert not fold.exists()
 
 
+def test_folds_that_begin_anew_at_the_same_time_are_not_taken_from_a_running_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("autoseg.locks.RUN_SECONDS", 0.1)
+    raw = write_phantoms(tmp_path / "Dataset001_A", training=5, test=0, in_plane_mm=10)
+    fold = tmp_path / "w" / "runs" / "A" / "one" / "fold_1"
+    fold.mkdir(parents=True)
+    train = ["train", str(raw), "0-1", "--workspace", str(tmp_path / "w"), "--name", "one", "--at-once", "2", "--fresh"]
+    with holder(fold) as process:
+        try:
+            assert main([*train, "--iterations", "1", "--device", "cpu", "--set", "cpu_width=0.1"]) == 2
+        finally:
+            process.kill()
+    assert "another command is training this fold" in capsys.readouterr().err
+    assert fold.is_dir()
+
+
 def test_a_second_preparation_waits_for_the_first(tmp_path):
     raw = write_phantoms(tmp_path / "Dataset001_A", training=2, test=0, in_plane_mm=10)
     second = threading.Thread(

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +31,23 @@ def test_a_file_that_was_not_finished_leaves_the_old_one(tmp_path):
         fail()
     assert read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_text_is_written_in_utf_8_whatever_the_locale(tmp_path):
+    write = r"""
+        import sys
+        from pathlib import Path
+        from autoseg.outputs.borders import write_borders
+        from autoseg.workspace import write_json, write_text
+        folder = Path(sys.argv[1])
+        write_text(folder / "x.txt", "M\u00fcller\n")
+        write_json(folder / "x.json", {"borders": [{"first": "M\u00fcller", "second": "b"}]})
+        write_borders(folder, ["x"])
+    """
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(write), tmp_path], env=plain, cwd=ROOT, check=True)
+    assert (tmp_path / "x.txt").read_bytes() == "Müller\n".encode()
+    assert "Müller" in (tmp_path / "borders.csv").read_text("utf-8")
 
 
 def test_nan_is_refused_in_json(tmp_path):

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     share_cores(before, args.device)  # for predictions with closed gates; each training run checks for itself
     compared = compare(args.dataset, args.fold, workspace_of(args), options_from(args, CompareOptions()), runtime_of(args))
-    everything = (compared.folder / "comparison.json").read_text()
+    everything = (compared.folder / "comparison.json").read_text("utf-8")
     if args.json and args.json != "-":
         write_text(args.json, everything)
     print(everything if args.json == "-" else compared.summary())

@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
 
     options = options_from(args, EvaluateOptions())
     report = evaluate(Path(args.reference), Path(args.predicted), Path(args.output), options, runtime_of(args))
-    print((Path(args.output) / "metrics.json").read_text() if args.json else report.table())
+    print((Path(args.output) / "metrics.json").read_text("utf-8") if args.json else report.table())
     return 1 if report.failures else 0

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from autoseg.data.dataset import DatasetSpec, guess_patient, image_name
+from autoseg.data.file_checks import unreadable
 from autoseg.data.findings import SEVERITIES, Finding
 from autoseg.data.partial import count_annotated
 from autoseg.data.scan import CaseScan, scan_dataset
 from autoseg.data.sides import opposite_pairs
 from autoseg.data.splits import Split, make_splits, own_splits, read_splits, structures_present
-from autoseg.errors import DatasetError, shown
-from autoseg.imaging.raw import digest_of
+from autoseg.errors import DatasetError, FileError, shown
+from autoseg.imaging.files import digest_on_disk
 from autoseg.names import case_name, counted
 from planners.mirror import find_pairs
 
@@ -280,7 +282,7 @@ def _check_duplicates(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterat
 
 
 def _check_test_cases(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:
-    """Missing files of test cases; their images, patients or names also among the training cases."""
+    """Missing and unreadable files of test cases; their images, patients or names also among the training cases."""
     learnt_from = {case.patient: case.id for case in dataset.training}
     trained_on = {case.id for case in dataset.training}
     for case in dataset.test:
@@ -297,8 +299,12 @@ def _check_test_cases(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterat
     training = {scan.digests[0]: scan.case for scan in scans if scan.digests}
     for case in dataset.test:
         path = case.image_paths[0]
-        digest = digest_of(path.read_bytes()) if path.is_file() else ""
-        if digest and digest in training:
+        try:
+            digest = digest_on_disk(path) if path.is_file() else ""
+        except FileError as fault:
+            yield replace(unreadable(case.id, path, fault), severity="warning")
+            continue
+        if digest in training:
             message = f"the test image {path.name} is also that of training case {training[digest]}"
             yield Finding("warning", case.id, "test-in-training", message, "Remove it from one of the two.")
 

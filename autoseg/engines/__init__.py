@@ -5,7 +5,7 @@ from autoseg.engines.cores import CoreUse, core_use, free_cores, kept_busy, usab
 from autoseg.engines.local import LocalEngine, default_workers, map_cases
 from autoseg.engines.processes import STOP_SIGNALS, on_stop_signals, run_command, run_commands
 from autoseg.engines.saying import said_of, saying
-from autoseg.engines.steps import Engine, Outcome, Pipelined, Runner, Step, reason_of
+from autoseg.engines.steps import Engine, Outcome, Pipelined, Runner, Step, reason_of, values_of
 
 __all__ = [
     "ENGINES",
@@ -30,4 +30,5 @@ __all__ = [
     "said_of",
     "saying",
     "usable_cores",
+    "values_of",
 ]

@@ -7,13 +7,13 @@ step over items; a step does not know its engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from autoseg.errors import AutosegError
 
-__all__ = ["Engine", "OnDone", "Outcome", "Pipelined", "Runner", "Step", "reason_of"]
+__all__ = ["Engine", "OnDone", "Outcome", "Pipelined", "Runner", "Step", "reason_of", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,14 @@ class Engine(Protocol):
         name: Callable[[Any], str] = str,
         on_done: OnDone | None = None,
     ) -> list[Outcome]: ...
+
+
+def values_of(outcomes: Sequence[Outcome]) -> list[Any]:
+    """The values of outcomes, in their order; raises the first error, if there is one."""
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return [outcome.value for outcome in outcomes]
 
 
 def reason_of(error: BaseException) -> str:

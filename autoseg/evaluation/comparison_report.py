@@ -27,7 +27,7 @@ from autoseg.evaluation.comparison import (
 from autoseg.evaluation.markdown import markdown_table
 from autoseg.evaluation.restored import RESTORED_HEADINGS, RestoredRow, restored_cells, summarise_restored
 from autoseg.evaluation.statistics import Difference
-from autoseg.workspace import REST, as_text
+from autoseg.workspace import REST, as_text, write_text
 
 __all__ = ["About", "ComparisonRecord", "as_markdown", "as_record", "write_comparison"]
 
@@ -132,8 +132,7 @@ def write_comparison(comparison: Comparison, about: About, folder: Path | str) -
         as_text(as_record(comparison, about)),
     )
     for name, text in zip(FILES, texts, strict=True):
-        with replacing(folder / name) as draft:
-            draft.write_text(text, encoding="utf-8", newline="")
+        write_text(folder / name, text)
     with replacing(folder / "cost.png") as draft:
         _plot(comparison, draft)
     return tuple(folder / name for name in (*FILES, "cost.png"))

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.evaluation.report import REPORT_FILE, CaseMetrics, Report
 from autoseg.ledger import FOREIGN
 from autoseg.places import refuse_foreign
-from autoseg.workspace import as_text
+from autoseg.workspace import as_text, write_text
 
 __all__ = ["FILES", "refuse_foreign_report", "write_report"]
 
@@ -49,8 +48,7 @@ def write_report(report: Report, folder: Path | str, *, fresh: bool = False) -> 
         lambda report: json.dumps(_as_nnunet(report), indent=4, sort_keys=True) + "\n",
     )
     for name, text_of in zip(FILES, texts, strict=True):
-        with replacing(folder / name) as draft:
-            draft.write_text(text_of(report), encoding="utf-8", newline="")
+        write_text(folder / name, text_of(report))
     return tuple(folder / name for name in FILES)
 
 

@@ -251,7 +251,7 @@ def _read_glb(path: Path, name: str) -> tuple[Any, Any]:
 
 
 def _read_vtp(path: Path, name: str) -> tuple[Any, Any]:
-    arrays = dict(re.findall(r'<DataArray [^>]*Name="(\w+)"[^>]*>([^<]*)<', path.read_text()))
+    arrays = dict(re.findall(r'<DataArray [^>]*Name="(\w+)"[^>]*>([^<]*)<', path.read_text("utf-8")))
     points, faces = (base64.b64decode(arrays[array])[8:] for array in ("Points", "connectivity"))
     return np.frombuffer(points, "<f4").reshape(-1, 3), np.frombuffer(faces, "<i8").reshape(-1, 3)
 

@@ -14,9 +14,9 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -29,24 +29,22 @@ from autoseg.imaging.files import digest_on_disk, is_slicer_segmentation, paths_
 from autoseg.inference.about import about_model
 from autoseg.inference.bundle import Bundle, load_bundle
 from autoseg.inference.choice import doubt_of
-from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
+from autoseg.inference.inferred import Inferred, Prepared
+from autoseg.inference.output import Output
 from autoseg.inference.predictor import Predictor
 from autoseg.ledger import Claim, Ledger
 from autoseg.names import folders_of, scrubbed
-from autoseg.networks.cpu import keep_memory
 from autoseg.networks.devices import choose_device
 from autoseg.options import InferenceOptions
-from autoseg.records import ModelName
+from autoseg.records import CaseOutcome, CohortRecord, ModelName
+from autoseg.room import keep_memory
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
 __all__ = [
-    "CaseOutcome",
     "CohortResult",
-    "Output",
     "Predict",
     "PredictRunner",
-    "Written",
     "depends_on",
     "outcome_of",
     "predict_cohort",
@@ -59,60 +57,6 @@ MADE_BY = "autoseg predict"
 KEPT = re.compile(r"run(_\d+_of_\d+)?|metrics|summary", re.IGNORECASE)  # these JSON files are about the whole folder
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What an output wrote for a case: the ``files``, and a ``record`` added to ``CASE.json``."""
-
-    files: tuple[Path, ...]
-    record: dict[str, Any] = field(default_factory=dict)
-
-
-class Output(Protocol):
-    """One kind of result; a frozen value, so that it is pickled with the step.
-
-    Attributes:
-        name: key in the registry ``OUTPUTS``.
-        suffixes: its files, or folders of files, are named CASE + suffix in the output folder.
-        identity: JSON that its files depend on, merged with that of the other outputs; if it changes, the case is repeated.
-            Empty if the files depend only on the model and the inference options.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def suffixes(self) -> tuple[str, ...]: ...
-
-    @property
-    def identity(self) -> dict[str, Any]: ...
-
-    def check(self, model: ModelFacts) -> None:
-        """Raise AutosegError, before the first case, if the model cannot give such a result."""
-
-    def write(self, case: Case, found: Inferred, folder: Path) -> Written:
-        """Write the files of a case, in a thread. An exception becomes the failure of the case."""
-
-
-@dataclass(frozen=True)
-class CaseOutcome:
-    """The outcome of a case: ``status`` is done, skipped (already done) or failed, with the reason in ``message``.
-
-    ``outputs`` are digests by file name; ``seconds`` are those of the prediction's steps, made on ``device`` in ``precision``;
-    ``warnings`` say why it should be checked; ``windows`` are (computed, of): tiles computed, out of all, also for skipped
-    cases.
-    """
-
-    case: str
-    status: str
-    message: str = ""
-    outputs: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    device: str = ""
-    precision: str = ""
-    warnings: tuple[str, ...] = ()
-    windows: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -294,7 +238,7 @@ def predict_cohort(
 
     Args:
         step: Predict.
-        cases: from ``autoseg.data.dataset.cases_in``, of all shards; labels are ignored.
+        cases: of all shards; labels are ignored.
         engine: what runs the cases; None for threads of this process.
         on_done: called in this thread with the Outcome of each case as it arrives.
 
@@ -421,7 +365,7 @@ def _folders_of(case: Case) -> tuple[str, ...]:
     return folders_of({path.parent for image in case.images for path in paths_of(image)})
 
 
-def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iterable[Case]) -> dict[str, Any]:
+def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iterable[Case]) -> CohortRecord:
     """``run.json``; it is passed on with the results, so files and models are named without their folders."""
     computed, every = (sum(outcome.windows[i] for outcome in result.outcomes) for i in (0, 1))
     machines = [outcome for outcome in result.outcomes if outcome.device]
@@ -432,17 +376,17 @@ def _run_record(step: Predict, bundle: Bundle, result: CohortResult, cases: Iter
         return replace(outcome, message=scrubbed(said, (*own, *_folders_of(of[outcome.case])))) if said else outcome
 
     outcomes = [named(outcome) for outcome in result.outcomes]
-    return {
-        "made_by": MADE_BY,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
-        "model": to_json(ModelName(Path(step.model).absolute().name, bundle.digest, to_json(about_model(bundle)))),
-        "labels": asdict(bundle.labels),
-        "options": depends_on(bundle, step.inference, step.outputs),
-        "shard": list(step.shard),
-        "device": machines[-1].device if machines else step.device,
-        "precision": machines[-1].precision if machines else step.inference.precision,
-        "windows": {"computed": computed, "of": every},
-        "seconds": result.seconds,
-        "failures": {outcome.case: outcome.message for outcome in outcomes if outcome.status == "failed"},
-        "cases": [asdict(outcome) for outcome in outcomes],
-    }
+    return CohortRecord(
+        made_by=MADE_BY,
+        versions={"python": platform.python_version(), "torch": torch.__version__, "autoseg": __version__},
+        model=ModelName(Path(step.model).absolute().name, bundle.digest, to_json(about_model(bundle))),
+        labels=bundle.labels,
+        options=depends_on(bundle, step.inference, step.outputs),
+        shard=step.shard,
+        device=machines[-1].device if machines else step.device,
+        precision=machines[-1].precision if machines else step.inference.precision,
+        windows={"computed": computed, "of": every},
+        seconds=result.seconds,
+        failures={outcome.case: outcome.message for outcome in outcomes if outcome.status == "failed"},
+        cases=tuple(outcomes),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,13 +14,15 @@ from autoseg.data.unlike import Unlike
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
-from autoseg.inference.slot_maps import StageMaps
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.native import probabilities_to_native
 from autoseg.reconstruct.shared import shared_surfaces
 from autoseg.reconstruct.surface import surfaces_from_labels, surfaces_from_scores
 from autoseg.records import doubts
 from planners.plan import Plan
+
+if TYPE_CHECKING:  # the verbs that make surfaces of label maps do not wait for torch
+    from autoseg.inference.slot_maps import StageMaps
 
 __all__ = ["Answer", "Inferred", "ModelFacts", "Prediction", "Prepared"]
 

@@ -10,10 +10,10 @@ import logging
 import re
 from pathlib import Path
 
-from autoseg.atomic import replacing
 from autoseg.errors import AutosegError
 from autoseg.methods.folder import Methods, methods_of
 from autoseg.records import ModelAbout
+from autoseg.workspace import write_text
 
 __all__ = ["BIBLIOGRAPHY", "METHODS", "try_methods", "write_methods"]
 
@@ -49,8 +49,7 @@ def write_methods(folder: Path, methods: Methods) -> tuple[Path, ...]:
             )
             continue
         if there != text:
-            with replacing(path) as draft:
-                draft.write_text(text, encoding="utf-8", newline="\n")
+            write_text(path, text)
         written.append(path)
     return tuple(written)
 

@@ -11,8 +11,8 @@ from typing import Any
 from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
 from autoseg.digits import as_text, rounded
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 from autoseg.options import SurfaceOptions
 from autoseg.places import is_foreign
 from autoseg.reconstruct.borders import Border, borders_as_json, measure_borders
@@ -56,7 +56,7 @@ def write_borders(folder: Path, cases: Iterable[str], name: str = BORDERS_TABLE)
         if not is_foreign(folder / name, BORDERS_TABLE):
             (folder / name).unlink(missing_ok=True)  # from an earlier call
         return ""
-    with replacing(folder / name) as draft, draft.open("w", newline="") as file:
+    with replacing(folder / name) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         lines = ([rounded(cell) if isinstance(cell, float) else cell for cell in row] for row in rows)
         csv.writer(file).writerows([["case", *names], *lines])
     return borders_line([dict(zip(["case", *names], row, strict=True)) for row in rows])

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autoseg.data.labelmaps import groups_beside
 from autoseg.imaging.files import digest_on_disk, ending_of, is_dicom, read_label_volume, segment_names, write_label_volume
+from autoseg.imaging.values import count_values
 from autoseg.imaging.volume import LabelVolume
 from autoseg.ledger import Ledger
 from autoseg.options import ReconstructOptions
@@ -136,5 +135,5 @@ def _names_of(path: Path, case: str) -> dict[str | None, tuple[int, ...]]:
 def _groups(volume: LabelVolume, names: Names) -> dict[str, tuple[int, ...]]:
     """The named structures, and one structure for each value of the map without a name."""
     known = {value for values in names.values() for value in values}
-    rest = [int(value) for value in np.unique(volume.data) if value != 0 and value not in known]
+    rest = [value for value in count_values(volume.data) if value != 0 and value not in known]
     return {name: values for name, values in names.items() if name is not None} | {f"label {v}": (v,) for v in rest}

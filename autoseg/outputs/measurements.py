@@ -10,8 +10,8 @@ from typing import Any
 
 from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.confidence import entropies
 from autoseg.reconstruct.measure import as_json, csv_rows, measure_structures
@@ -54,5 +54,5 @@ class Measurements:
 def write_measurements(folder: Path, cases: Iterable[str], name: str = TABLE) -> None:
     """Write one table of the measurements in the ``CASE.json`` of these cases."""
     records = {case: record.measurements for case in cases if (record := read_case(folder / f"{case}.json"))}
-    with replacing(folder / name) as draft, draft.open("w", newline="") as file:
+    with replacing(folder / name) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(csv_rows(records))

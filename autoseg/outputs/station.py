@@ -12,10 +12,11 @@ from autoseg.data.dataset import Case
 from autoseg.engines import LocalEngine, Outcome
 from autoseg.imaging.files import paths_of
 from autoseg.imaging.pictures import label_ending
-from autoseg.inference.cohort import CaseOutcome, CohortResult, Predict, PredictRunner, outcome_of, write_run
+from autoseg.inference.cohort import CohortResult, Predict, PredictRunner, outcome_of, write_run
 from autoseg.options import PredictOptions, Runtime
-from autoseg.outputs import asked_outputs
+from autoseg.outputs.asked import asked_outputs
 from autoseg.outputs.tables import write_tables
+from autoseg.records import CaseOutcome
 from autoseg.workspace import write_json
 
 __all__ = ["MADE_BY", "STATION_FILE", "Station", "StationRecord"]

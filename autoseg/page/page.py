@@ -14,13 +14,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from autoseg import __version__
-from autoseg.atomic import replacing
 from autoseg.data.labels import LabelSchema
-from autoseg.engines import Outcome, map_cases
+from autoseg.engines import Outcome, map_cases, values_of
 from autoseg.evaluation.report import Report
 from autoseg.page.cases import case_article, order_of_cases, overview
 from autoseg.page.markup import colour_of, swatch
-from autoseg.page.panel import Panel, block, fill_panel, value_of
+from autoseg.page.panel import Panel, block, fill_panel
 from autoseg.page.pictures import draw_planes
 from autoseg.page.rendering import render, static
 from autoseg.page.runs import (
@@ -36,6 +35,7 @@ from autoseg.page.scores import scores_section
 from autoseg.page.study import StudyShown, study_section
 from autoseg.page.viewer import find_viewer, packed
 from autoseg.records import CalibrationAbout
+from autoseg.workspace import write_text
 
 __all__ = ["Page", "write_page"]
 
@@ -144,8 +144,7 @@ def write_page(
         FileError: the file cannot be written.
     """
     html, notes = _render(page, workers, on_done)
-    with replacing(path) as draft:
-        draft.write_text(html + "\n", encoding="utf-8")
+    write_text(path, html + "\n")
     return notes
 
 
@@ -205,7 +204,7 @@ def _articles(
         name=lambda case: case.id,
         on_done=on_done,
     )
-    found = [value_of(outcome) for outcome in drawn]
+    found = values_of(drawn)
     return Markup("".join(article for article, _ in found)), sum(coarse for _, coarse in found)
 
 

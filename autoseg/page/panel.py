@@ -9,11 +9,11 @@ from typing import Any
 from markupsafe import Markup
 
 from autoseg.data.labels import LabelSchema
-from autoseg.engines import Outcome, map_cases
+from autoseg.engines import map_cases, values_of
 from autoseg.page.scene import PageCase, try_scene
 from autoseg.page.viewer import pack_case
 
-__all__ = ["Panel", "block", "fill_panel", "value_of"]
+__all__ = ["Panel", "block", "fill_panel"]
 
 FEWEST = 6  # cases to make space for: each may take a sixth of it
 
@@ -41,8 +41,8 @@ def fill_panel(cases: Sequence[PageCase], labels: LabelSchema, most: float, work
     numbered = list(enumerate(cases))
     for start in range(0, len(cases), FEWEST):  # a few at a time: of large scans, no more will fit
         few = numbered[start : start + FEWEST]
-        for outcome in map_cases(lambda item: _pack(item[0], item[1], labels, share), few, workers=workers):
-            entry, blocks, coarse = value_of(outcome)
+        packed = map_cases(lambda item: _pack(item[0], item[1], labels, share), few, workers=workers)
+        for entry, blocks, coarse in values_of(packed):
             most -= sum(map(len, blocks))
             if most < 0:
                 panel.n_left_out = len(cases) - len(panel.entries)
@@ -72,10 +72,3 @@ def _pack(number: int, case: PageCase, labels: LabelSchema, most: float) -> tupl
 def block(name: str, data: str) -> Markup:
     """Data in base64 as an element that the browser does not interpret."""
     return Markup(f'<script type="application/octet-stream" id="{name}">{data}</script>')
-
-
-def value_of(outcome: Outcome) -> Any:
-    """The value of an Outcome; raises its error if it has one."""
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value

@@ -23,7 +23,7 @@ from autoseg.methods import try_methods
 from autoseg.names import counted
 from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import PredictOptions, Runtime
-from autoseg.outputs import asked_step
+from autoseg.outputs.asked import asked_step
 from autoseg.outputs.bids import bids_output
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.predicted import Predicted, all_failures

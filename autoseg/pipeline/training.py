@@ -76,6 +76,8 @@ def train(
     ranks.alone(lambda: _check_places(run))
     if run.coarse:
         coarse_labels(run, run.coarse)  # before the lanes start, which all need them
+    if runtime.fresh:
+        begin_anew(run)
     lanes = choose_lanes(run, options.at_once, devices) if ranks.count == 1 else None
     if lanes is not None:
         results = train_side_by_side(run, lanes, workspace, options, runtime)
@@ -101,8 +103,6 @@ def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object], ranks: Ra
     """Train all folds of a run in this process and its ranks. A resumed fold uses the number of threads that it began with, so
     that it ends like an uninterrupted one, unless ``threads`` gives another number."""
     results, runtime = [], Runtime(workers=run.runtime.workers, fresh=run.runtime.fresh)
-    if run.runtime.fresh:
-        begin_anew(run)
     for name in run.tasks:
         called = saying(f"fold {name}" if len(run.tasks) > 1 else "")
         with called, ranks.held(run_lock(fold_folder(run.folder, name))), told_when_short_of_memory():

@@ -6,6 +6,7 @@ so the way back needs only the two geometries.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "PreparedCase",
     "coarse_codes",
     "network_grid",
+    "network_shape",
     "one_hot",
     "prepare_case",
     "prepare_volume",
@@ -167,11 +169,14 @@ def prepare_case(case: Case, labels: LabelSchema, plan: Plan) -> PreparedCase:
 
 
 def network_grid(geometry: Geometry, plan: Plan) -> Geometry:
-    """The grid at the plan's spacing that covers the same box; its shape is rounded as in nnU-Net."""
-    target = [max(1, round(s / t * n)) for n, s, t in zip(geometry.shape, geometry.spacing_mm, plan.spacing_mm, strict=True)]
-    if plan.patch_size[0] == 1:  # 2D: slices keep their distance
-        target[0] = geometry.shape[0]
-    return geometry.resized(target)
+    """The grid at the plan's spacing that covers the same box."""
+    return geometry.resized(network_shape(geometry.shape, geometry.spacing_mm, plan))
+
+
+def network_shape(shape: Sequence[int], spacing_mm: Sequence[float], plan: Plan) -> list[int]:
+    """The shape of ``network_grid`` for a grid of this shape and spacing, rounded as in nnU-Net."""
+    target = [max(1, round(s / t * n)) for n, s, t in zip(shape, spacing_mm, plan.spacing_mm, strict=True)]
+    return [shape[0], *target[1:]] if plan.patch_size[0] == 1 else target  # 2D: slices keep their distance
 
 
 def find_locations(codes: np.ndarray, seed: int) -> dict[int, np.ndarray]:

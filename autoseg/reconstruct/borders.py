@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import scipy  # its parts are imported where they are first used
 
-from autoseg.engines import map_cases
+from autoseg.engines import map_cases, values_of
+from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.surface import Box, label_boxes
 
 __all__ = ["Border", "borders_as_json", "measure_borders"]
-
-T = TypeVar("T")
 
 LOOKS = -0.5  # surfaces face each other if the cosine of the angle between their normals is below this
 SAME_MM = 1e-9  # smaller distances are rounding errors
@@ -86,7 +85,7 @@ def measure_borders(
     faces = _faces_between(pairs, {i: values[i] for i in there})
     touch = sorted(faces)
     needed = sorted({i for pair in touch for i in pair})
-    outlines = dict(zip(needed, _all(outline, needed, workers), strict=True))
+    outlines = dict(zip(needed, values_of(map_cases(outline, needed, workers=workers)), strict=True))
     away_mm = float(np.linalg.norm(labels.geometry.spacing_mm)) / 2
 
     def measure(pair: tuple[int, int]) -> Border:
@@ -94,15 +93,7 @@ def measure_borders(
         found = [_apart(outlines[a], outlines[b], values[a], values[b], away_mm) for a, b in (pair, pair[::-1])]
         return _border(names[i], names[j], faces[pair], found)
 
-    return tuple(_all(measure, touch, workers))
-
-
-def _all(function: Callable[[Any], T], items: Iterable[Any], workers: int | None) -> list[T]:
-    outcomes = map_cases(function, items, workers=workers)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return [outcome.value for outcome in outcomes]
+    return tuple(values_of(map_cases(measure, touch, workers=workers)))
 
 
 def borders_as_json(borders: Iterable[Border]) -> list[dict[str, Any]]:
@@ -113,9 +104,10 @@ def borders_as_json(borders: Iterable[Border]) -> list[dict[str, Any]]:
 def _touching(data: np.ndarray) -> dict[tuple[int, int], int]:
     """{(value, larger value): number of voxel faces that these two values share}, without 0."""
     found = []
-    for axis in range(3):
-        lines = np.moveaxis(data, axis, 0)
-        for before, after in itertools.pairwise(lines):
+    data = crop(data, *nonzero_box(data[None]))
+    for at, plane in enumerate(data):  # its neighbours within the plane, and those in the next one
+        beside = [(plane[:-1], plane[1:]), (plane[:, :-1], plane[:, 1:]), *((plane, below) for below in data[at + 1 : at + 2])]
+        for before, after in beside:
             where = (before != after) & (before != 0) & (after != 0)
             found.append(np.sort(np.stack([before[where], after[where]]).astype(np.int64), axis=0))
     low, high = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)

@@ -14,10 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from autoseg.imaging.crop import NOWHERE, Box, crop, hull, value_boxes
+from autoseg.workspace import OPTIONAL
 
 __all__ = ["DropSmall", "FillHoles", "KeepLargest", "LabelRule", "apply_rules", "pieces_of", "where_rules_act"]
-
-OPTIONAL = {"optional": True}  # metadata of a field that is left out of files if it has its default
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import scipy  # its parts are imported where they are first used
 from scipy import ndimage
 
 from autoseg.digits import rounded
-from autoseg.engines import map_cases
+from autoseg.engines import map_cases, values_of
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.surface import Box, label_boxes, mask_in
@@ -116,11 +116,7 @@ def measure_structures(
         return Measurement(structure, **numbers, entropy=inside, border_entropy=border, fold_agreement=agreed, note=note)
 
     jobs = zip(groups.items(), meshes, entropies, agreements, strict=True)
-    outcomes = map_cases(measure, jobs, workers=workers)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return tuple(outcome.value for outcome in outcomes)
+    return tuple(values_of(map_cases(measure, jobs, workers=workers)))
 
 
 def csv_rows(cases: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[list[Any]]:

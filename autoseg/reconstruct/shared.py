@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy  # its parts are imported where they are first used
 
-from autoseg.engines import map_cases
+from autoseg.engines import map_cases, values_of
 from autoseg.imaging.crop import crop, numbered
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
@@ -107,11 +107,7 @@ def shared_surfaces(
         mesh = _surface(triangles, np.unique(np.concatenate([beside[code] for code in codes])), inside, structure)
         return mesh and with_ratio(mesh, float(volumes_mm3[inside].sum()))
 
-    outcomes = map_cases(surface, groups, workers=workers)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return [outcome.value for outcome in outcomes]
+    return values_of(map_cases(surface, groups, workers=workers))
 
 
 _OF_EACH = ("faces", "below", "above", "inner", "outer")

@@ -26,20 +26,21 @@ Mean errors of volume and area in percent, over 40 positions and rotations of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import scipy  # its parts are imported where they are first used
 from scipy import ndimage
 
-from autoseg.engines import map_cases
+from autoseg.engines import map_cases, values_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.crop import Box, crop, hull, nonzero_box, value_boxes
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
+from autoseg.imaging.values import count_values
 from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.lazy_logits import Logits, slabs_along_z
 
@@ -110,7 +111,7 @@ def surfaces_from_scores(
         grid = geometry.cropped([a - 1 for a in lower], field.shape)
         return surface_of_fields([field], grid, _finer(grid, SMALL), structures[number], smoothing)
 
-    return _all(surface, range(len(structures)), workers)
+    return values_of(map_cases(surface, range(len(structures)), workers=workers))
 
 
 def surfaces_from_labels(
@@ -145,7 +146,7 @@ def surfaces_from_labels(
         fields = [field for field, _ in fields_of_mask(mask, grid.spacing_mm)]
         return surface_of_fields(fields, grid, _finer(grid), structure, smoothing, volume_mm3=volume)
 
-    return _all(surface, groups, workers)
+    return values_of(map_cases(surface, groups, workers=workers))
 
 
 def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> LabelVolume:
@@ -166,7 +167,7 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
     grid = old.isotropic(spacing_mm)
     shape = grid.shape
     result, best = np.zeros(shape, labels.data.dtype), np.full(shape, -np.inf, np.float32)
-    values = tuple(int(value) for value in np.unique(labels.data) if value != 0)
+    values = tuple(value for value in count_values(labels.data) if value != 0)
 
     def on_grid(group: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(largest field of some values on the cubic grid, within their box; first index of that box; its end)."""
@@ -361,14 +362,6 @@ class _Regions:
 def _in_box(logits: Logits, head: int, lower: Sequence[int], upper: Sequence[int]) -> np.ndarray:
     where: tuple[int | slice, ...] = (head, *(slice(a, b) for a, b in zip(lower, upper, strict=True)))
     return logits[where]
-
-
-def _all(surface: Callable[[Any], SurfaceMesh | None], items: Iterable[Any], workers: int | None) -> list[SurfaceMesh | None]:
-    outcomes = map_cases(surface, items, workers=workers)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return [outcome.value for outcome in outcomes]
 
 
 def _widened(box: Box, shape: Sequence[int]) -> tuple[list[int], list[int]]:

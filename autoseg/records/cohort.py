@@ -19,8 +19,8 @@ class CaseOutcome:
     """The outcome of a case: ``status`` is done, skipped (already done) or failed, with the reason as ``message``.
 
     ``outputs`` are digests by file name; ``seconds`` is the time by step of the prediction; ``warnings`` say why it should be
-    reviewed; ``windows`` is (computed, of): windows computed by the networks, and all windows; zeros if not counted.
-    ``device`` and ``precision`` are those of the networks.
+    reviewed; ``windows`` is (computed, of): windows computed by the networks, and all windows, also of a skipped case; zeros if
+    not counted. ``device`` and ``precision`` are those of the networks.
     """
 
     case: str

@@ -130,7 +130,11 @@ def threads_begun_with(run: Run, fold: str) -> int:
 
 
 def begin_anew(run: Run) -> None:
-    """Remove all folds of a run before the first one is trained, so that a resumed run finds no old folds."""
+    """Remove all folds of a run before the first one is trained, so that a resumed run finds no old folds.
+
+    Raises:
+        TrainingError: another command is training one of them.
+    """
     for folder in (fold_folder(run.folder, fold) for fold in run.tasks):
         with run.ranks.held(run_lock(folder)):
             run.ranks.alone(partial(remove_folder, folder, owner=run.folder))

@@ -47,8 +47,7 @@ def trainings_left(
     step, items = trainings_of(spec, workspace, options, runtime)
     found = []
     for item in items:
-        training = TrainOptions(network=item.network, training=replace(step.training, plan=item.plan), name=item.run)
-        left = folds_left(spec.folder, ",".join(step.folds), workspace, training, runtime)
+        left = folds_left(spec.folder, ",".join(step.folds), workspace, step.options(item), runtime)
         found += [tuple(replace(step, folds=(fold,)).words(item, runtime.device)) for fold in left]
     return tuple(found)
 

@@ -15,6 +15,7 @@ from autoseg.errors import DatasetError, PlanError, TrainingError
 from autoseg.networks import NETWORKS
 from autoseg.options import PlanOptions, Runtime, TrainingOptions
 from autoseg.plans import default_plan
+from autoseg.preprocess.case import network_shape
 from autoseg.preprocess.cases import voxels_of
 from autoseg.preprocess.planned import plan_and_prepare
 from autoseg.preprocess.prepare import prepare
@@ -69,12 +70,11 @@ class Ready:
         return voxels_of(open_case(self.prepared / case.id).shape for case in self.spec.training)
 
     def _grid(self, scan: CaseScan) -> list[int]:
-        """Voxels of a case after preparation, by the rule of ``preprocess.case.network_grid``."""
+        """Shape of a case after preparation; [0] if its image could not be read."""
         if scan.shape is None or scan.spacing_mm is None:
             return [0]
-        found = [scan.shape[axis] * scan.spacing_mm[axis] for axis in self.plan.axis_order]
-        edges = [max(1, round(mm / spacing)) for mm, spacing in zip(found, self.plan.spacing_mm, strict=True)]
-        return [scan.shape[self.plan.axis_order[0]], *edges[1:]] if self.plan.patch_size[0] == 1 else edges
+        order = self.plan.axis_order
+        return network_shape([scan.shape[axis] for axis in order], [scan.spacing_mm[axis] for axis in order], self.plan)
 
 
 def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, runtime: Runtime, *, dry: bool = False) -> Ready:

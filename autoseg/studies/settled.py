@@ -118,12 +118,10 @@ def _settle_run(
     workspace: Workspace,
     options: TrainOptions,
     runtime: Runtime,
-    ranks: Ranks = ALONE,
-    coarse: Run | None = None,
+    ranks: Ranks,
+    coarse: Run | None,
 ) -> Run:
     """Everything that is decided before the first step. ``coarse`` is the run of the coarse stage, if the plan has one."""
-    if ready.plan.coarse and coarse is None:
-        raise TrainingError(f"plan {ready.plan.name!r} is a cascade, which autoseg train trains; choose another plan here")
     spec, splits = asked.spec, _splits_of(asked.folds, ready, workspace)
     if any(case.unlabelled for case in spec.training):
         refuse_deaf_loss(asked.recipe.loss)

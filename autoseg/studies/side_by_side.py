@@ -17,7 +17,6 @@ from autoseg.engines import default_workers, run_commands
 from autoseg.errors import TrainingError
 from autoseg.evaluation.report import REPORT_FILE, read_report
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
-from autoseg.names import remove_folder
 from autoseg.options import Runtime, TrainOptions
 from autoseg.outputs.predicted import failures_of
 from autoseg.room import free_memory
@@ -61,12 +60,12 @@ def train_side_by_side(
 ) -> list[FoldResult]:
     """Train lanes at the same time; returns all folds of the run in order, including those trained before.
 
+    Folds that begin again have been removed before, by ``begin_anew``.
+
     Raises:
         TrainingError: lanes failed; raised when all have ended, with the last lines of each. Other lanes are complete.
         KeyboardInterrupt: this process was stopped; all lanes have ended cleanly.
     """
-    for fold in run.tasks if runtime.fresh else ():
-        remove_folder(fold_folder(run.folder, fold), owner=run.folder)
     network = options.network
     if isinstance(network, NetworkSpec):
         network = run.folder / "network.json"

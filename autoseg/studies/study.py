@@ -22,7 +22,6 @@ from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.evaluation.study_findings import MADE_BY
 from autoseg.inference.bundle import load_bundle
 from autoseg.locks import study_lock
-from autoseg.names import remove_folder
 from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import Runtime, StudyOptions
 from autoseg.room import check_writable
@@ -36,12 +35,13 @@ from autoseg.studies.configuration import (
     refuse_changed,
 )
 from autoseg.studies.deciding import STUDY_FILE, Study, decide, model_name
-from autoseg.studies.fold import Run, fold_folder
+from autoseg.studies.fold import Run, begin_anew
 from autoseg.studies.folds import count_folds, fold_names
 from autoseg.studies.lanes import device_names
 from autoseg.studies.ready import choose_recipe, known_network
 from autoseg.studies.studied import Studied, StudyRecord
 from autoseg.workspace import Workspace, read_record, write_json
+from planners import NetworkSpec
 from planners.records import digest, to_json
 
 __all__ = ["STUDY_FILE", "Studied", "StudyRecord", "run_study", "trainings_of"]
@@ -94,13 +94,14 @@ def _settle(
         raise AutosegError(f"--folds {options.folds}: a study needs two folds or more of the {count} that there are")
     plans: Sequence[str | None] = options.plans or (training.plan,)
     networks: Sequence[str | None] = [_absolute(network) for network in options.networks] or (None,)
+    known = [known_network(network) for network in networks]
     asked = {
         "dataset": spec.name,
         "cases": digest([[case.id, case.patient] for case in spec.training]),
         "labels": digest([to_json(spec.labels), list(spec.channels)]),
         "plans": list(options.plans or filter(None, [training.plan])),
         "networks": list(options.networks),
-        "network files": [to_json(known_network(network)) for network in networks if str(network).endswith(".json")],
+        "network files": [to_json(network) for network in known if isinstance(network, NetworkSpec)],
         "folds": list(folds),
         "recipe": to_json(recipe),
         "length": {"seconds": training.seconds, "iterations": training.iterations},
@@ -108,8 +109,6 @@ def _settle(
         "margin": options.margin,
         "device": device.type,
     }
-    for network in networks:
-        known_network(network)
     several = ("plans", "networks", "network files", "margin")  # part of the run names, or not relevant for training
     identity = digest({key: value for key, value in asked.items() if key not in several})
     items = configurations(plans, networks, identity[:8])
@@ -175,8 +174,7 @@ def _train_on_workers(step: TrainConfiguration, ready: Sequence[tuple[Configurat
     runtime, given = step.runtime, device_names(step.runtime.device)
     devices = given if len(given) > 1 else devices_for(given[0])
     for _, run in ready if runtime.fresh else ():
-        for fold in run.tasks:
-            remove_folder(fold_folder(run.folder, fold), owner=run.folder)
+        begin_anew(run)
     items = [(item, fold) for item, run in ready for fold in run.tasks]
     engine = engine_of(runtime.engine, step.at_once if step.at_once > 1 else None, devices)
     worker = replace(step, runtime=replace(runtime, engine="local"))

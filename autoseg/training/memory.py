@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from autoseg.errors import TrainingError
-from autoseg.room import as_size, free_memory, is_want_of_memory, memory_limit
+from autoseg.room import is_want_of_memory, memory_limit, out_of_memory
 from planners.cost import count_elements
 from planners.plan import NetworkSpec
 
@@ -59,6 +59,4 @@ def told_when_short_of_memory() -> Iterator[None]:
     except (MemoryError, RuntimeError) as fault:
         if not is_want_of_memory(fault):
             raise
-        line, free = (str(fault).splitlines() or ["no more memory"])[0], free_memory()
-        there = "" if free is None else f"; the machine has {as_size(free)} free"
-        raise TrainingError(f"out of memory: {line}{there}\n{REMEDY}") from fault
+        raise TrainingError(f"{out_of_memory(fault)}\n{REMEDY}") from fault

@@ -13,6 +13,7 @@ from autoseg.errors import AutosegError
 from autoseg.records import Validation, read_validations
 from autoseg.registry import Registry
 from autoseg.room import told_when_full
+from autoseg.workspace import write_text
 from planners.records import to_json
 
 __all__ = ["LISTENERS", "Listener", "append_history", "tell_listeners", "plot_history", "trim_history"]
@@ -46,15 +47,14 @@ def append_history(path: Path | str, row: Validation) -> None:
     """Append one validation to ``history.jsonl``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with told_when_full(path.parent), path.open("a") as file:
+    with told_when_full(path.parent), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(to_json(row), allow_nan=False) + "\n")
 
 
 def trim_history(path: Path, step: int) -> None:
     """Remove the rows after ``step``, which a resumed run will write again."""
     rows = [row for row in read_validations(path) if row.step <= step]
-    with replacing(path) as draft:
-        draft.write_text("".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(to_json(row), allow_nan=False) + "\n" for row in rows))
 
 
 def plot_history(rows: Sequence[Validation], path: Path) -> None:

@@ -322,6 +322,25 @@ def test_files_for_tests_that_belong_to_no_case_and_channels_that_they_lack_are_
     ]
 
 
+def test_a_test_image_that_cannot_be_read_ends_no_check(make_folder):
+    folder = make_folder(2)
+    (folder.path / "imagesTs").mkdir()
+    (folder.path / "imagesTs" / "new_0000.nii.gz").symlink_to("/proc/self/mem")  # a file whose reading fails
+    (told,) = (finding for finding in check_dataset(folder.read()) if finding.case == "new")
+    assert (told.severity, told.code) == ("warning", "unreadable-file")
+    assert "new_0000.nii.gz" in told.message
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mhd"])
+def test_a_test_image_that_is_trained_on_is_told_for_every_type_of_file(make_folder, ending):
+    folder = make_folder(2, ending=ending)
+    (folder.path / "imagesTs").mkdir()
+    image = folder.image_path("case_1")
+    write_volume(read_volume(image), folder.path / "imagesTs" / f"case_1_0000{ending}")
+    write_volume(read_volume(image), image)
+    assert "test-in-training" in {finding.code for finding in check_dataset(folder.read()) if finding.case == "case_1"}
+
+
 def test_a_test_case_called_as_a_training_case_is_not_taken_for_its_patient(make_folder):
     folder = make_folder(2)
     volume = read_volume(folder.image_path("case_1"))

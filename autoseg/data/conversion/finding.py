@@ -12,7 +12,7 @@ from typing import Any
 from autoseg.data.layouts import LAYOUTS
 from autoseg.data.layouts.found import PATHS, FoundDataset
 from autoseg.data.layouts.reading import SeenCase, see_cases
-from autoseg.engines import map_cases
+from autoseg.engines import map_cases, values_of
 from autoseg.errors import AutosegError
 from autoseg.options import ConvertOptions, Runtime
 
@@ -47,7 +47,4 @@ def read_source(found: FoundDataset, runtime: Runtime) -> list[SeenCase]:
         name=lambda group: group[0].id,
         on_done=runtime.progress("read", len(groups)),
     )
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return [case for outcome in outcomes for case in outcome.value]
+    return [case for cases in values_of(outcomes) for case in cases]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections import Counter
@@ -17,6 +18,7 @@ import numpy as np
 from autoseg.atomic import replacing
 from autoseg.data.layouts.found import FoundCase, Source
 from autoseg.data.layouts.reading import SeenCase, combine, mask_reader, read_image
+from autoseg.errors import AutosegError
 from autoseg.imaging.files import (
     FORMATS,
     ending_of,
@@ -31,6 +33,8 @@ from autoseg.imaging.volume import LabelVolume
 from autoseg.ledger import Journal, Line
 
 __all__ = ["Part", "make_part", "parts_of", "usual_ending"]
+
+logger = logging.getLogger(__name__)
 
 ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}  # a header with separate voxels is not linked or copied alone
 
@@ -90,11 +94,14 @@ def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mod
 
 
 def make_part(part: Part, journal: Journal, mode: str) -> tuple[Line, bool]:
-    """Write, link or copy a file unless it exists; returns its journal entry, and whether it is new."""
+    """Write, link or copy a file unless it exists, or was edited; returns its journal entry, and whether it is new."""
     assert part.target is not None
-    if journal.claim(part.target, part.key):
-        return journal.entries[part.target], False
-    path = journal.path.parent / part.target
+    path, known = journal.path.parent / part.target, journal.entries.get(part.target)
+    if known and journal.claim(part.target, part.key):
+        return known, False
+    if known and journal.is_edited(part.target) and _is_work(path, part.sources):
+        logger.warning("%s was edited and stays as it is", path)
+        return known, False
     path.parent.mkdir(parents=True, exist_ok=True)
     how = "written"
     if part.make:
@@ -102,6 +109,15 @@ def make_part(part: Part, journal: Journal, mode: str) -> tuple[Line, bool]:
     else:
         how = _place(part.sources[0], path, mode)
     return journal.entry(part.target, part.key, how=how), True
+
+
+def _is_work(path: Path, sources: Iterable[Path]) -> bool:
+    """Whether a file that is not as it was made is somebody's work: it can be read, and is no link to a source that changed."""
+    try:
+        read_file(path)
+    except AutosegError:
+        return False
+    return not any(path.samefile(source) for source in sources)
 
 
 def _write_volume(source: Source, path: Path) -> None:

@@ -13,7 +13,7 @@ from autoseg.data.conversion.parts import Combination, Part, make_part, parts_of
 from autoseg.data.layouts.reading import SeenCase
 from autoseg.engines import LocalEngine, Outcome, reason_of
 from autoseg.errors import DatasetError
-from autoseg.ledger import Journal, Line
+from autoseg.ledger import Journal, Line, remove_outputs
 from autoseg.options import Runtime
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
@@ -78,7 +78,8 @@ def write_dataset(
     if not any(case.part != "test" for case in whole):
         raise DatasetError(f"{about.folder}: no case could be written\n  " + "\n  ".join(failures))
     entries = [entry for outcome in outcomes for entry in outcome.value or ()]
-    _remove_stale(journal, {entry.file for entry, _ in entries})
+    stays = {"dataset.json", "splits.json", *(entry.file for entry, _ in entries)}
+    remove_outputs(about.folder, {file: entry.digest for file, entry in journal.entries.items() if file not in stays})
     if copied := sum(entry.how == "copied" for entry, _ in entries) * (about.mode == "link"):
         logger.info("%d files were copied, because they cannot be linked from where they are", copied)
     _write_json(journal, "dataset.json", about.of(whole, parts))
@@ -88,12 +89,6 @@ def write_dataset(
     training = sum(case.part != "test" for case in whole)
     new = [is_new for _, is_new in entries]
     return Made(training, len(whole) - training, sum(new), new.count(False), failures)
-
-
-def _remove_stale(journal: Journal, wanted: set[str]) -> None:
-    """Remove files of an earlier run whose cases no longer belong to the data."""
-    for file in set(journal.entries) - wanted - {"dataset.json", "splits.json"}:
-        (journal.path.parent / file).unlink(missing_ok=True)
 
 
 def _write_json(journal: Journal, name: str, value: Any) -> None:

@@ -60,7 +60,7 @@ def find(source: AnyPath, *, cine: bool = False) -> FoundDataset:
 
 def _read_info(path: Path) -> dict[str, str]:
     """The lines ``Key: value`` of an Info.cfg; {} if there is none."""
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
     return {key.strip(): value.strip() for key, found, value in (line.partition(":") for line in lines) if found}
 
 
