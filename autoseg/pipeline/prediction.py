@@ -124,7 +124,9 @@ def _refuse_other_references(folder: Path, references: Mapping[str, Path], targe
 
 def _tell_other_model(run_file: Path, model: str, digest: str) -> None:
     """Warn if the last run with this output folder had another model; its results of the same cases are replaced."""
-    found = read_json(run_file) if run_file.is_file() else None
+    found = None
+    with contextlib.suppress(AutosegError):  # a damaged record says nothing
+        found = read_json(run_file) if run_file.is_file() else None
     earlier = found.get("model") if isinstance(found, dict) else None
     if isinstance(earlier, dict) and earlier.get("digest") != digest and earlier.get("name") != Path(model).absolute().name:
         told = "%s: holds results of the model %s; those of cases that are predicted again are replaced"
