@@ -1,13 +1,18 @@
 """Wrong calls: a clear sentence, status 2, nothing written, no traceback."""
 
 import gc
+import io
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from autoseg.cli import VERBS, main
+from autoseg.imaging.files import write_label_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
 from autoseg.options.parsing import duration
 from autoseg.phantoms import write_phantoms
 
@@ -142,3 +147,12 @@ def test_cubic_voxels_have_an_edge(verb, edge, tmp_path, monkeypatch, capsys):
     assert end.value.code == 2
     assert "expected the edge of a voxel in mm" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_printed_where_the_encoding_lacks_a_character(tmp_path, monkeypatch):
+    volume = LabelVolume(np.ones((2, 3, 4), np.uint8), Geometry.from_spacing((2, 3, 4), (1, 1, 1)))
+    write_label_volume(volume, tmp_path / "maps" / "a.nii.gz")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["reconstruct", "-i", str(tmp_path / "maps"), "-o", str(tmp_path / "é"), "--surfaces", "none", "--quiet"]) == 0
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue().endswith(b"\\xe9\n")

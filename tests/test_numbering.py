@@ -11,7 +11,7 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.files import write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume, Volume
-from autoseg.options import PredictOptions, Runtime
+from autoseg.options import PredictOptions, ReconstructOptions, Runtime, SurfaceOptions
 from autoseg.pipeline import evaluate, predict, reconstruct
 from autoseg.workspace import write_json
 from tests.helpers.models import make_plan, write_model, write_scans
@@ -98,3 +98,29 @@ def test_results_of_another_scan_of_the_same_name_or_of_another_model_are_not_re
     assert warnings_of(tmp_path / "two/a.nii.gz", "first") == [blank]
     holds = f"{tmp_path / 'out'}: holds results of the model first; those of cases that are predicted again are replaced"
     assert warnings_of(tmp_path / "two/a.nii.gz", "second") == [holds, blank]
+
+
+def test_the_table_of_a_folder_keeps_the_cases_of_earlier_calls(tmp_path: Path) -> None:
+    maps = write_maps(tmp_path / "maps", 1)
+    for case in "ab":
+        reconstruct(maps / f"{case}.nii.gz", tmp_path / "out", ReconstructOptions(SurfaceOptions()), ONE_WORKER)
+    rows = (tmp_path / "out/measurements.csv").read_text().splitlines()[1:]
+    assert sorted(row.split(",")[0] for row in rows) == ["a", "b"]
+
+
+def test_probabilities_are_those_of_the_structure_that_the_record_names(tmp_path: Path) -> None:
+    references, predicted = write_maps(tmp_path / "data/labelsTr", 1, 2), write_maps(tmp_path / "masks", 1, 2)
+    write_json(
+        tmp_path / "data/dataset.json",
+        {"labels": {"background": 0, "whole": [1, 2], "core": [2], "more": [3]}, "regions_class_order": [1, 2, 3]},
+    )
+    chances = np.zeros((2, 4, 8, 8), np.float16)
+    chances[0, 1:3, 2:6, 4:7], chances[1, 1:3, 2:6] = 1, 0.5  # core, whole
+    for case in "ab":
+        write_json(predicted / f"{case}.json", {"made_by": "autoseg predict", "labels": {"core": [2], "whole": [1, 2]}})
+        np.savez_compressed(predicted / f"{case}_probabilities.npz", probabilities=chances)
+    report = evaluate(references, predicted, tmp_path / "scores", runtime=ONE_WORKER)
+    assert not report.failures
+    rows = {row.structure: row for row in report.by_case["a"]}
+    assert (rows["core"]["brier"], rows["whole"]["brier"]) == (0, 0.25 * 64 / 256)
+    assert rows["more"].reason("brier") == "no probabilities"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import io
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # results are printed even if the encoding lacks a character
     parser = _parser(argv)
     args = parser.parse_args(argv)
     if args.verb is None:

@@ -9,6 +9,7 @@ them or by their header, never by name.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -43,6 +44,7 @@ __all__ = [
     "named_labels",
     "names_in",
     "references_in",
+    "refuse_other_references",
     "refuse_other_values",
     "schema_of",
     "segments_of",
@@ -289,6 +291,17 @@ def refuse_other_values(
                     f"{path}: expected {name} as {_listed(values)}, found that it is {_listed(told[name])} in this map. "
                     "Renumber the maps, or give a dataset.json that is true of all of them"
                 )
+
+
+def refuse_other_references(folder: Path, references: Mapping[str, Path], target: Path, labels: LabelSchema) -> None:
+    """Raise AutosegError if the references lie in the output folder, or number structures differently from a model's labels."""
+    if target.exists() and target.samefile(folder):
+        raise AutosegError(f"{target}: holds the references. Results need a folder of their own")
+    told = None
+    with contextlib.suppress(DatasetError):  # of another form, such as the Decathlon's
+        told = named_labels(folder, references)
+    if told:
+        refuse_other_values(labels, references, told.groups)
 
 
 def _listed(values: Iterable[int]) -> str:

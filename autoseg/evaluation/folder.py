@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.data.dataset import called_alike
+from autoseg.data.labelmaps import groups_beside
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import Engine, LocalEngine, Outcome, reason_of
 from autoseg.errors import AutosegError, FileError
@@ -207,7 +208,8 @@ class _Score:
             reference=truth, predicted=guess, labels=labels, case=case, tolerance_mm=self.tolerance_mm, unlabelled=lacking
         )
         if self.chances:
-            added = _brier(self.chances.get(case), truth.data, self.labels)
+            heads = groups_beside(pair[1], case) or self.labels.groups
+            added = _brier(self.chances.get(case), heads, truth.data, self.labels)
             rows = tuple(row.with_more([one]) for row, one in zip(rows, added, strict=True))
         if self.lesions:
             rows = tuple(row.with_more(found) for row, found in zip(rows, self._lesions(truth, guess), strict=True))
@@ -232,13 +234,24 @@ class _Score:
             yield lesion_values(masks[0], masks[1], truth.geometry.spacing_mm, rule)
 
 
-def _brier(path: Path | None, reference: np.ndarray, labels: LabelSchema) -> list[Found]:
-    """The Brier score of each structure's probabilities; undefined if ``path`` is None."""
-    if path is None:
-        return [("brier", None, "no probabilities")] * len(labels.structures)
-    ignored = None if labels.ignore is None else reference == labels.ignore
-    heads = islice(read_heads(path, (labels.n_heads, *reference.shape)), labels.n_heads - len(labels.structures), None)
-    return [("brier", brier(head, labels.mask(reference, n), ignored), "") for n, head in enumerate(heads)]
+def _brier(
+    path: Path | None, structures: Mapping[str, Sequence[int]], reference: np.ndarray, labels: LabelSchema
+) -> list[Found]:
+    """The Brier score of each structure's probabilities; undefined for those that have none, and if ``path`` is None.
+
+    Args:
+        path: of the probabilities.
+        structures: {structure: its values} of the model that made them, in the order of its heads.
+    """
+    found: dict[str, float | None] = {}
+    if path is not None:
+        ignored = None if labels.ignore is None else reference == labels.ignore
+        background = 0 if any(len(values) > 1 for values in structures.values()) else 1
+        heads = read_heads(path, (background + len(structures), *reference.shape))
+        for name, head in zip(structures, islice(heads, background, None), strict=True):
+            if name in labels.structures:
+                found[name] = brier(head, labels.mask(reference, labels.structures.index(name)), ignored)
+    return [("brier", found.get(name), "" if name in found else "no probabilities") for name in labels.structures]
 
 
 def _maps_of(source: Path | str | Mapping[str, Path], ending: str) -> dict[str, Path]:

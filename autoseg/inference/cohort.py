@@ -38,7 +38,7 @@ from autoseg.networks.devices import choose_device
 from autoseg.options import InferenceOptions
 from autoseg.records import CaseOutcome, CohortRecord, ModelName
 from autoseg.room import keep_memory
-from autoseg.workspace import read_json, write_json
+from autoseg.workspace import read_json, read_record, write_json
 from planners.records import to_json
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "outcome_of",
     "predict_cohort",
     "refuse_foreign_run",
+    "tell_other_model",
     "write_run",
 ]
 
@@ -352,6 +353,18 @@ def refuse_foreign_run(step: Predict) -> None:
     found = read_json(path) if path.exists() else {"made_by": MADE_BY}
     if not isinstance(found, dict) or found.get("made_by") != MADE_BY:
         raise AutosegError(f"{path}: exists and was not made by this program. Choose another folder, or ask for a fresh start")
+
+
+def tell_other_model(step: Predict, bundle: Bundle) -> None:
+    """Warn if the last run with this output folder had another model; its results of the same cases are replaced."""
+    try:
+        earlier = read_record(CohortRecord, step.run_file, strict=False).model if step.run_file.is_file() else None
+    except AutosegError:  # a damaged record says nothing
+        return
+    name = Path(earlier.name).name if earlier else ""  # older versions recorded the path
+    if earlier and name not in ("", Path(step.model).absolute().name) and earlier.digest != bundle.digest:
+        told = "%s: holds results of the model %s; those of cases that are predicted again are replaced"
+        logger.warning(told, step.folder, name)
 
 
 def _refuse_input_folder(cases: Iterable[Case], out_folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from autoseg.outputs.borders import BORDERS_TABLE, write_borders
 from autoseg.outputs.measurements import TABLE, write_measurements
 from autoseg.places import refuse_foreign
+from autoseg.records import read_case
 
 __all__ = ["refuse_foreign_tables", "write_tables"]
 
@@ -23,14 +24,21 @@ def write_tables(folder: Path, cases: Collection[str], part: str = "") -> str:
 
     Args:
         folder: with a ``CASE.json`` for each case.
-        cases: cases in the tables.
-        part: suffix of the names, such as ``_0_of_4`` for a shard.
+        cases: cases that were just done or skipped. Those that lie in the folder from earlier calls follow.
+        part: suffix of the names, such as ``_0_of_4`` for a shard, whose tables have its own cases only.
 
     Returns:
         A sentence on how the surfaces of neighbours fit together; '' where none touch.
     """
-    write_measurements(folder, cases, _of_part(TABLE, part))
-    return write_borders(folder, cases, _of_part(BORDERS_TABLE, part))
+    every = [*cases] if part else [*cases, *_made_before(folder, cases)]
+    write_measurements(folder, every, _of_part(TABLE, part))
+    return write_borders(folder, every, _of_part(BORDERS_TABLE, part))
+
+
+def _made_before(folder: Path, cases: Collection[str]) -> list[str]:
+    """Further cases with a finished record in the folder, sorted."""
+    found = {path.stem: read_case(path) for path in sorted(folder.glob("[!.]*.json")) if path.stem not in cases}
+    return [name for name, record in found.items() if record and record.is_done and record.made_by]
 
 
 def _of_part(name: str, part: str) -> str:

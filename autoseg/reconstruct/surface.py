@@ -178,9 +178,11 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
         stop = np.minimum(shape, np.ceil(ends[1]) + 1).astype(int)
         box_grid = grid.cropped(start, stop - start)
         largest = np.full(box_grid.shape, -np.inf, np.float32)
-        for field, distance in fields_of_mask(mask, source.spacing_mm):
+        for field, thin in fields_of_mask(mask, source.spacing_mm):
             found = resample_image(field[None], source, box_grid, _orders(mask.shape))[0]
-            if distance is not None:
+            if thin is not None and len(group) == 1:  # it competes with other labels
+                ratios = np.array(source.spacing_mm) / min(source.spacing_mm)
+                distance = ndimage.distance_transform_edt(~thin, sampling=ratios).astype(np.float32)
                 away = resample_image(distance[None], source, box_grid, (1, 1, 1))[0]
                 found = np.where(found > 0, found + THIN_FIRST, -away)
             np.maximum(largest, found, out=largest)
@@ -227,8 +229,7 @@ def fields_of_mask(mask: np.ndarray, spacing_mm: Sequence[float]) -> list[tuple[
     They have different scales, so the larger one counts only after interpolation.
 
     Returns:
-        (field, None) if there are thick pieces, and (field, distance to them) if there are thin ones; distances in voxels of
-        the finest axis.
+        (field, None) if there are thick pieces, and (field, mask of these pieces) if there are thin ones.
     """
     ratios = np.array(spacing_mm) / min(spacing_mm)
     thin = _thin_pieces(mask)
@@ -236,8 +237,7 @@ def fields_of_mask(mask: np.ndarray, spacing_mm: Sequence[float]) -> list[tuple[
     if (thick := mask & ~thin).any():
         found.append((_field_of_pieces(thick, ratios, is_thin=False), None))
     if thin.any():
-        distance = ndimage.distance_transform_edt(~thin, sampling=ratios).astype(np.float32)
-        found.append((_field_of_pieces(thin, ratios, is_thin=True), distance))
+        found.append((_field_of_pieces(thin, ratios, is_thin=True), thin))
     return found
 
 
