@@ -90,19 +90,20 @@ bench: .venv/ready .venv-nnunet/ready
 	.venv-nnunet/bin/python -m pip install --quiet nnunetv2==2.8.1 batchgeneratorsv2==0.3.6
 	touch $@
 
-# the lower bounds of setup.cfg, in an environment of their own; takes long, and is no part of continuous integration
+# the lowest versions that setup.cfg allows, in an environment of their own; takes long, and is no part of continuous integration
 oldest: .venv-oldest/ready
-	.venv-oldest/bin/python -m pip list
+	.venv-oldest/bin/uv pip list --python .venv-oldest/bin/python
 	.venv-oldest/bin/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
-# ipyniivue, of which only files are read, asks for a newer numpy than the rest: it comes without what it depends on. The extra
-# onnx asks for a newer torch than the rest, so its tests skip here
+# uv takes the lower bound of each package that setup.cfg names, and the newest of the others that goes with it. ipyniivue, of which
+# only files are read, asks for a newer numpy than the rest: it comes without what it depends on. The extra onnx asks for a newer
+# torch than the rest, so its tests skip here
 OLDEST := cluster,dicom,test,dev
-.venv-oldest/ready: setup.cfg tests/helpers/lower_bounds.py
+.venv-oldest/ready: setup.cfg
 	$(PYTHON) -m venv .venv-oldest
-	$(PYTHON) tests/helpers/lower_bounds.py setup.cfg $(OLDEST) > .venv-oldest/bounds.txt
-	.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/bounds.txt --editable ".[$(OLDEST)]"
-	.venv-oldest/bin/python -m pip install --quiet --no-deps ipyniivue==2.4.0
+	.venv-oldest/bin/python -m pip install --quiet uv==0.13.9
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable ".[$(OLDEST)]"
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --no-deps ipyniivue==2.4.0
 	touch $@
 
 .venv/ready: setup.cfg constraints.txt pyproject.toml

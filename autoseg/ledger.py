@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,10 @@ from planners.records import OPTIONAL, RecordError, from_json, to_json
 
 __all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", "file_digest", "judge", "remove_outputs"]
 
+logger = logging.getLogger(__name__)
+
 DONE, WRITING = "done", "writing"
+INPUTS = ("input", "inputs")  # keys of an identity: the files of the user that work is made from
 FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"
 EDITED = "was edited after autoseg wrote it. Move it away, or ask for a fresh start (--fresh)"
 
@@ -123,6 +127,8 @@ class Ledger:
         for path, digest in entry.outputs.items():
             if found.get(path, digest) != digest and self.is_work(self.folder / path):
                 raise AutosegError(f"{self.folder / path}: {EDITED}")
+        if _inputs_of(entry.identity) != _inputs_of(to_json(identity)):
+            logger.warning("%s: results of another file of this name are replaced", name)
         return judge(entry, identity, lambda: found == entry.outputs)
 
     def refuse_foreign(self, places: Iterable[Path]) -> None:
@@ -247,6 +253,11 @@ class Journal:
         with told_when_full(self.path.parent), self.path.open("a", encoding="utf-8") as lines:
             lines.write(_as_lines(entries))
         self.entries.update({entry.file: entry for entry in entries})
+
+
+def _inputs_of(identity: Any) -> list[Any]:
+    """What an identity says about the files that work is made from."""
+    return [identity.get(key) for key in INPUTS] if isinstance(identity, dict) else []
 
 
 def _line(path: Path, found: Any) -> Line:

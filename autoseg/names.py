@@ -27,6 +27,7 @@ __all__ = [
     "plain_name",
     "remove_folder",
     "scrubbed",
+    "without_spelling",
 ]
 
 LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes; on any file system, looking up a longer name or path is an error
@@ -99,6 +100,12 @@ def as_file_name(text: str, otherwise: str) -> str:
     """A plain file name that resembles a text, of letters, digits, dots, dashes and underscores; or ``otherwise`` if empty."""
     name = re.sub(r"[^\w.-]+", "_", text).encode(errors="ignore")[:LONGEST].decode(errors="ignore")
     return name.strip("._") or otherwise
+
+
+def without_spelling(text: str) -> str:
+    """A name without what people write differently from file to file: letter case, spaces, underscores, and hyphens between
+    letters or digits; signs such as the last one of ``CD4+`` and ``CD4-`` stay."""
+    return re.sub(r"[\s_]+|(?<=[^\W_])-(?=[^\W_])", "", text.casefold())
 
 
 def counted(number: int, what: str) -> str:

@@ -27,7 +27,7 @@ from batchgenerators.transforms.resample_transforms import SimulateLowResolution
 from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
 from machine import about
 
-from autoseg.networks.cpu import keep_memory
+from autoseg.room import keep_memory
 from autoseg.training.augment import PRESETS, Setting, apply, draw, initial_patch_size, rotation_limit
 
 PATCHES = ((40, 56, 40), (128, 128, 128))

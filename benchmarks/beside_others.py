@@ -128,7 +128,8 @@ def work() -> None:
     import torch
 
     from autoseg.networks import build_network
-    from autoseg.networks.cpu import keep_memory, put_channels_last
+    from autoseg.networks.cpu import put_channels_last
+    from autoseg.room import keep_memory
     from planners import NetworkSpec
 
     keep_memory()

@@ -17,7 +17,8 @@ from machine import about
 
 from autoseg.networks import build_network
 from autoseg.networks.blocks import InstanceNorm
-from autoseg.networks.cpu import keep_memory, put_channels_last
+from autoseg.networks.cpu import put_channels_last
+from autoseg.room import keep_memory
 from autoseg.workspace import write_json
 from planners import NetworkSpec
 

@@ -23,9 +23,9 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.resample import axis_matrix, resample_codes, resample_image
 from autoseg.inference.bundle import load_bundle
 from autoseg.networks import build_network
-from autoseg.networks.cpu import keep_memory
 from autoseg.networks.devices import prepare_for
 from autoseg.reconstruct.native import logits_to_codes
+from autoseg.room import keep_memory
 from autoseg.training.augment import PRESETS, Setting, apply, draw
 from autoseg.training.losses import LOSSES, deep_supervision_loss
 

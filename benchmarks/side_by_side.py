@@ -28,12 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import SimpleITK
 from machine import about
 from scipy import ndimage
 
-from autoseg.imaging.files import write_label_volume, write_volume
+from autoseg.imaging.files import write_volume
 from autoseg.imaging.geometry import Geometry
-from autoseg.imaging.volume import LabelVolume, Volume
+from autoseg.imaging.volume import Volume
 from autoseg.inference.bundle import load_bundle
 from autoseg.pipeline import import_model
 from autoseg.workspace import Workspace, read_json, write_json
@@ -142,7 +143,6 @@ def planned_network(place: Place) -> None:
 def phantoms(folder: Path) -> None:
     """Write CT-sized scans in int16: a body of smooth noise in air, with five brighter ellipsoids."""
     grid = np.ogrid[tuple(slice(-1, 1, n * 1j) for n in CT_SHAPE)]
-    geometry = Geometry.from_spacing(CT_SHAPE, CT_SPACING)
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for number in range(CT_CASES):
@@ -155,9 +155,10 @@ def phantoms(folder: Path) -> None:
             labels[inside] = value
             image[inside] += 40 * value
         image[sum(axis**2 for axis in grid) > 0.9] = -1000
-        scan = Volume(image.round().astype(np.int16)[None], geometry)
-        write_volume(scan, folder / "imagesTr" / f"ct_{number}_0000.nii.gz")
-        write_label_volume(LabelVolume(labels, geometry), folder / "labelsTr" / f"ct_{number}.nii.gz")
+        for array, name in ((image.round(), f"imagesTr/ct_{number}_0000.nii.gz"), (labels, f"labelsTr/ct_{number}.nii.gz")):
+            scan = SimpleITK.GetImageFromArray(array.astype(np.int16))
+            scan.SetSpacing(CT_SPACING[::-1])
+            SimpleITK.WriteImage(scan, folder / name, useCompression=True)
     values = {"background": 0, **{f"organ{value}": value for value in range(1, 6)}}
     text = {"channel_names": {"0": "CT"}, "labels": values, "numTraining": CT_CASES, "file_ending": ".nii.gz"}
     write_json(folder / "dataset.json", text)

@@ -1,5 +1,6 @@
 """Wrong calls: a clear sentence, status 2, nothing written, no traceback."""
 
+import gc
 import subprocess
 import sys
 import time
@@ -24,6 +25,33 @@ def test_help_is_quick_and_needs_no_torch(arguments):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.DEVNULL)
         best = min(best, time.perf_counter() - start)
     assert best < 0.5
+
+
+def test_the_program_ends_without_a_search_for_garbage(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["autoseg"])
+    try:
+        main()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+
+
+@pytest.mark.thorough
+def test_verbs_without_a_network_do_not_wait_for_torch(tmp_path):
+    folder = write_phantoms(tmp_path / "Dataset001_P", training=3, test=0, in_plane_mm=8)
+    labels = folder / "labelsTr"
+    calls = [
+        ["verify", folder],
+        ["plan_and_preprocess", folder],
+        ["evaluate", "--reference", labels, "--predicted", labels, "-o", tmp_path / "scores"],
+        ["reconstruct", "-i", labels, "-o", tmp_path / "surfaces"],
+        ["convert", "folders", folder / "imagesTr", tmp_path / "Dataset002_Q", "--labels", labels],
+    ]
+    workspace = ["--workspace", tmp_path / "w"]
+    words = [[str(word) for word in (call if call[0] == "convert" else call + workspace)] for call in calls]
+    code = "import sys\nfrom autoseg.cli import main\n" + "".join(f"assert main({call}) == 0\n" for call in words)
+    code += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_without_a_verb_the_help_is_shown(capsys):

@@ -782,6 +782,55 @@ def test_overlapping_layers_of_slicer_beside_the_scan_become_regions(source, tmp
         np.testing.assert_array_equal(dataset.labels.mask(labels, number), expected[..., number])
 
 
+def put_segments(path, numbers):
+    """A segmentation of 3D Slicer in one layer: {name: value} in the order of ``put_label``."""
+    put_label(path.with_name("plain.nrrd"), tuple(numbers.values()))
+    lines = [
+        f"Segment{i}_{key}:={text}"
+        for i, (name, value) in enumerate(numbers.items())
+        for key, text in {"ID": f"s{i}", "Name": name, "LabelValue": value}.items()
+    ]
+    content = path.with_name("plain.nrrd").read_bytes()
+    path.with_name("plain.nrrd").unlink()
+    path.write_bytes(content.replace(b"\n\n", ("\n" + "\n".join([*lines, "", ""])).encode(), 1))
+
+
+def test_one_segment_with_two_numbers_is_one_structure_and_so_it_is_beside_layers(source, tmp_path):
+    for case, numbers in {"P1": {"liver": 1}, "P2": {"liver": 2}}.items():
+        put_image(source / f"{case}.nrrd")
+        put_segments(source / f"{case}.seg.nrrd", numbers)
+    options = {"labels": source, "channels": ["CT"]}
+    convert("folders", source, tmp_path / "one", options=options)
+    assert check(tmp_path / "one").labels.groups == {"liver": (1,)}
+    layers = np.zeros((4, 6, 8, 2), np.uint8)
+    layers[1:3, 1:4, 1, 0], layers[1:2, 1:4, 1, 1] = 1, 1
+    put_image(source / "P3.nrrd")
+    lines = [line.replace("6 4 3", "8 6 4").replace("(-1.5,-1,0)", "(0,0,0)") for line in SLICER]
+    lines = [line.replace("(1.5,0,0) (0,1,0)", "(-1.5,0,0) (0,-1,0)") for line in lines]
+    (source / "P3.seg.nrrd").write_bytes("\n".join([*lines, "", ""]).encode() + layers.tobytes())
+    convert("folders", source, tmp_path / "three", options=options)
+    dataset = check(tmp_path / "three")
+    assert dataset.labels.structures == ("liver", "tumour")
+    for case in dataset.training:
+        data = read_label_volume(case.label).data
+        assert np.count_nonzero(dataset.labels.mask(data, 0)) == 6
+        assert np.count_nonzero(dataset.labels.mask(data, 1)) == 3 * (case.id == "P3")
+
+
+def test_a_structure_that_is_spelled_otherwise_in_some_cases_is_refused_there(source, tmp_path):
+    of = {"P1": ["Liver", "CD4+"], "P2": ["Liver", "CD4-"], "P3": ["liver_"], "P4": ["Liver", "vein", "Vein"]}
+    for case, names in of.items():
+        put_image(source / "scans" / f"{case}.nii.gz")
+        for name in names:
+            put_label(source / "labels" / case / f"{name}.nii.gz", (1,))
+    options = {"labels": source / "labels", "channels": ["CT"]}
+    with pytest.raises(DatasetError, match="P3: expected the structure 'Liver', as in 3 of 4 cases, found 'liver_'") as error:
+        convert("folders", source / "scans", tmp_path / "out", options=options)
+    assert "has 1 error" in str(error.value)
+    convert("folders", source / "scans", tmp_path / "out", options=options, skip_bad=True)
+    assert check(tmp_path / "out").labels.structures == ("CD4+", "CD4-", "Liver", "Vein", "vein")
+
+
 @pytest.mark.parametrize("mode", ["reference", "copy"])
 def test_a_cropped_segmentation_of_slicer_gives_its_names_and_lies_on_the_scan(source, tmp_path, mode):
     put_image(source / "scans" / "P1.nrrd")

@@ -1,7 +1,5 @@
 """What SECURITY.md promises: no file can run code, and nothing talks to the network."""
 
-import configparser
-import importlib.util
 import os
 import subprocess
 import sys
@@ -81,14 +79,3 @@ def test_the_watch_sees_what_it_is_there_for(code, event):
     done = run(WATCHED.partition("import importlib")[0] + code)
     assert done.returncode != 0
     assert f"SystemError: {event}" in done.stderr
-
-
-def test_every_requirement_has_a_lower_bound_to_be_tested_with():
-    spec = importlib.util.spec_from_file_location("lower_bounds", ROOT / "tests" / "helpers" / "lower_bounds.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    found = module.lower_bounds(ROOT / "setup.cfg", list(config["options.extras_require"]))
-    assert "filelock==3.13" in found
-    assert len(found) > 25

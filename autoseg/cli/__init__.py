@@ -8,6 +8,7 @@ to standard output. Exit status: 0 all done; 1 some cases failed and the others 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import signal
 import sys
@@ -39,10 +40,20 @@ VERBS = {
     "demo": "run every step on synthetic scans, on a CPU, in minutes",
 }
 
+OF_VOLUMES = ("convert", "verify", "plan_and_preprocess", "reconstruct", "evaluate")  # many, in threads, without a network
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    """Run one verb; returns the exit status. Without ``argv`` it is the program, whose process ends after it."""
+    if argv is not None:
+        return _run(list(argv))
+    try:
+        return _run(sys.argv[1:])
+    finally:
+        gc.freeze()  # else Python looks for garbage in all that was imported before it ends: a fifth of a short command
+
+
+def _run(argv: list[str]) -> int:
     parser = _parser(argv)
     args = parser.parse_args(argv)
     if args.verb is None:
@@ -51,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     install_log(args.quiet)
     try:
         _refuse_torchrun(args.verb)
+        if args.verb in OF_VOLUMES:
+            from autoseg.room import keep_memory
+
+            keep_memory()
         with _asked_to_stop():
             return args.run(args) or 0
     except AutosegError as fault:

@@ -20,6 +20,7 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.files import FileContent
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY
+from autoseg.imaging.values import count_values
 from autoseg.names import counted
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
 SAME_GRID, SHIFTED_GRID = 0.01, 0.5  # voxels between corresponding corners
 LAST_SENTENCE = re.compile(r"(.*)\. ([A-Z].*)", re.DOTALL)
 FEW_STEPS = 256  # of single precision, over the range of an image
-LARGEST_RANGE = 2**20  # range of label values that is counted with a table
 Counts = tuple[tuple[int, int], ...]  # (value, voxels), ascending
 
 
@@ -159,7 +159,7 @@ def count_label(case: str, path: Path, data: np.ndarray) -> tuple[Counts, list[F
     if (odd := _first_fraction(data[0])) is not None:
         message = f"{path.name}: expected integers, found other numbers such as {odd:.6g}"
         return (), [Finding("error", case, "label-not-integer", message, "Resample labels with nearest neighbour.")]
-    return _count(data[0]), []
+    return tuple(count_values(data[0]).items()), []
 
 
 def check_label(case: str, path: Path, labels: LabelSchema, data: np.ndarray) -> tuple[Counts, list[Finding]]:
@@ -190,15 +190,3 @@ def _first_fraction(label: np.ndarray) -> float | None:
         if odd.size:
             return float(odd[0])
     return None
-
-
-def _count(label: np.ndarray) -> Counts:
-    """((value, voxels), ...) of an array (Z, Y, X) of whole numbers, ascending."""
-    lowest, highest = int(label.min()), int(label.max())
-    if highest - lowest > LARGEST_RANGE:
-        values, counts = np.unique(label, return_counts=True)
-        return tuple((int(value), int(n)) for value, n in zip(values, counts, strict=True))
-    counts = np.zeros(highest - lowest + 1, np.int64)
-    for part in label:
-        counts += np.bincount((part.astype(np.int64) - lowest).ravel(), minlength=counts.size)
-    return tuple((int(i) + lowest, int(counts[i])) for i in np.flatnonzero(counts))

@@ -16,6 +16,7 @@ __all__ = ["LEVELS", "PERCENTILES", "ChannelScan", "measure_channel", "percentil
 
 PERCENTILES = (0.0, 0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5, 100.0)
 MOST_SAMPLED = 2**20  # voxels from which percentiles of a scan are taken
+EXTREMES = (0.5, 99.5)  # percentiles between which intensities are scaled to [0, 1]
 LEVELS = np.sin(np.linspace(0, np.pi / 2, 401)) ** 2  # 0 ... 1
 BLOCK = 2**20  # voxels held in float64 at a time
 
@@ -68,10 +69,9 @@ def measure_channel(channel: np.ndarray, inside: np.ndarray, foreground: np.ndar
         inside: (Z, Y, X) bool, where some channel is not zero; not empty.
         foreground: (Z, Y, X) bool, where there is a label.
     """
-    copied = channel.flatten if inside.all() else lambda: channel[inside]
-    low, high = np.percentile(copied(), [0.5, 99.5], overwrite_input=True).tolist()
+    are_few = channel.dtype.kind in "iu" and channel.dtype.itemsize <= 2
+    low, high, mean, variance = (_by_counting if are_few else _by_sorting)(channel, inside)
     percentiles = percentiles_of(channel, inside)
-    mean, variance = _moments(channel, low, high)
     span = high - low
     unit_mean, unit_std = ((mean - low) / span, variance**0.5 / span) if span > 0 else (0.0, 0.0)
     values = np.sort(channel[foreground])
@@ -93,6 +93,29 @@ def measure_channel(channel: np.ndarray, inside: np.ndarray, foreground: np.ndar
     )
 
 
+def _by_sorting(channel: np.ndarray, inside: np.ndarray) -> tuple[float, float, float, float]:
+    """(low, high, mean, variance): percentiles ``EXTREMES`` inside; mean and variance of all voxels clipped to them."""
+    copied = channel.flatten() if inside.all() else channel[inside]
+    low, high = np.percentile(copied, EXTREMES, overwrite_input=True).tolist()
+    return low, high, *_moments(channel, low, high)
+
+
+def _by_counting(channel: np.ndarray, inside: np.ndarray) -> tuple[float, float, float, float]:
+    """As ``_by_sorting``, for integers of 16 bits at most, from how often each occurs; in less time and memory."""
+    lowest, highest = int(np.iinfo(channel.dtype).min), int(np.iinfo(channel.dtype).max)
+    counts = np.zeros(highest - lowest + 1, np.int64)
+    for part, within in zip(channel, inside, strict=True):
+        counts += np.bincount(part[within].astype(np.int64) - lowest, minlength=counts.size)
+    values, reached = np.arange(lowest, highest + 1, dtype=np.float64), counts.cumsum()
+    ranks = np.array(EXTREMES) / 100 * (reached[-1] - 1)  # of the sorted voxels; between two of them linear, as in numpy
+    below, above = (values[np.searchsorted(reached, rank, side="right")] for rank in (np.floor(ranks), np.ceil(ranks)))
+    low, high = (below + (above - below) * (ranks % 1)).tolist()
+    counts[-lowest] += channel.size - reached[-1]  # the voxels that are not inside are zero
+    clipped = values.clip(low, high)
+    mean = float((counts * clipped).sum() / channel.size)
+    return low, high, mean, float((counts * (clipped - mean) ** 2).sum() / channel.size)
+
+
 def _sketch(ascending: np.ndarray) -> tuple[float, ...]:
     """Quantiles of sorted values at ``LEVELS``; each is a value that occurs, to seven digits."""
     at = np.minimum((LEVELS * len(ascending)).astype(np.int64), len(ascending) - 1)
@@ -109,6 +132,6 @@ def _moments(values: np.ndarray, low: float = -np.inf, high: float = np.inf) -> 
         np.clip(block, low, high, out=block)
         block -= shift
         total += float(block.sum())
-        squares += float(block @ block)
+        squares += float(np.einsum("i,i", block, block))  # not by BLAS, whose threads wait for each other beside ours
     mean = total / values.size
     return shift + mean, max(0.0, squares / values.size - mean**2)

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from autoseg.data.dataset import read_dataset
 from autoseg.data.labels import LabelSchema, groups_of, read_labels
 from autoseg.errors import AutosegError, DatasetError
@@ -33,9 +31,23 @@ from autoseg.imaging.files import (
     segment_names,
     stem_of,
 )
+from autoseg.imaging.values import count_values
 from autoseg.workspace import as_record, read_json
 
-__all__ = ["LabelMaps", "completed", "find_label_maps", "label_maps", "named_labels", "references_in", "schema_of", "told_maps"]
+__all__ = [
+    "LabelMaps",
+    "completed",
+    "find_label_maps",
+    "groups_beside",
+    "label_maps",
+    "named_labels",
+    "names_in",
+    "references_in",
+    "refuse_other_values",
+    "schema_of",
+    "segments_of",
+    "told_maps",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -192,8 +204,9 @@ def schema_of(
     """
     if told := named_labels(folders, maps, labels=labels):
         return told
-    values = {value for path in (*maps.values(), *also) for value in _values_in(path)}
-    schema = completed(_of_segments(maps), values)
+    others = tuple(also)
+    values = {value for path in (*maps.values(), *others) for value in _values_in(path)}
+    schema = completed(_of_segments(maps.values(), others), values)
     if not schema.structures:
         found = "nothing but background (0) in them" if values else "none that can be read"
         raise DatasetError(f"expected label maps with structures, found {found}. Look at the files, or give --labels")
@@ -253,31 +266,83 @@ def _record_beside(path: Path, case: str) -> dict[str, Any]:
     return record if isinstance(record, dict) and str(record.get("made_by", "")).startswith(MADE_BY) else {}
 
 
+def refuse_other_values(
+    labels: LabelSchema, maps: Mapping[str, Path], known: Mapping[str, tuple[int, ...]] | None = None
+) -> None:
+    """Raise DatasetError if the records beside the maps, or ``known``, give a structure of ``labels`` none of its values.
+
+    Two models or data sets may number the same structures differently; scores would then compare one with another.
+
+    Args:
+        labels: how the maps are to be read.
+        maps: {case: path}.
+        known: what their values mean; None for the record beside each of them, if it is of a prediction.
+    """
+    for case, path in maps.items():
+        told = groups_beside(path, case) if known is None else known
+        for name, values in labels.groups.items():
+            if not set(told.get(name, values)) & set(values):
+                raise DatasetError(
+                    f"{path}: expected {name} as {_listed(values)}, found that it is {_listed(told[name])} in this map. "
+                    "Renumber the maps, or give a dataset.json that is true of all of them"
+                )
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def groups_beside(path: Path, case: str) -> dict[str, tuple[int, ...]]:
+    """{structure: its values} from the record of a prediction, ``CASE.json`` beside a map; {} if there is none."""
+    labels = _record_beside(path, case).get("labels")
+    return groups_of(labels, path.parent / f"{case}.json") if isinstance(labels, dict) else {}
+
+
 def _of_predictions(maps: Mapping[str, Path]) -> LabelSchema | None:
-    """The labels of the model that predicted the maps, if all records agree."""
+    """The labels of the model that predicted the maps, if all records agree. ``run.json`` is about the last run only."""
+    found = [groups_beside(path, case) for case, path in maps.items()]
     for folder in {path.parent for path in maps.values()}:
         run = _record_beside(folder / "run", "run")
         if isinstance(run.get("labels"), dict) and "structures" in run["labels"]:
             remedy = "Move the file away, or predict the cases again"
-            return as_record(LabelSchema, run["labels"], f"{folder / 'run.json'}: labels", error=DatasetError, remedy=remedy)
-    found = [_record_beside(path, case).get("labels") for case, path in maps.items()]
-    first = found[0] if found else None
-    if not isinstance(first, dict) or any(labels != first for labels in found):
-        return None
-    case, path = next(iter(maps.items()))
-    return _schema(groups_of(first, path.parent / f"{case}.json"))
+            where = f"{folder / 'run.json'}: labels"
+            schema: LabelSchema = as_record(LabelSchema, run["labels"], where, error=DatasetError, remedy=remedy)
+            return schema if all(groups in ({}, schema.groups) for groups in found) else None
+    first = found[0] if found else {}
+    return _schema(first) if first and all(groups == first for groups in found) else None
 
 
-def _of_segments(maps: Mapping[str, Path]) -> LabelSchema | None:
-    """The names stored in the maps."""
+def segments_of(path: Path) -> dict[str, int]:
+    """{name: value} stored in a map; {} if it cannot be read, which is reported where its voxels are."""
+    try:
+        return segment_names(path)
+    except AutosegError:
+        return {}
+
+
+def names_in(maps: Iterable[Path], also: Iterable[Path] = ()) -> tuple[dict[int, str], str]:
+    """({value: name} stored in the maps, the first contradiction between these in words, or "").
+
+    Args:
+        also: maps that may call a value otherwise, but may not give a name of the others another value.
+    """
     known: dict[int, str] = {}
-    for path in maps.values():
-        for name, value in segment_names(path).items():
-            if known.setdefault(value, name) != name:
-                raise DatasetError(
-                    f"{path}: expected segment {value} to be {known[value]} as in other maps, found {name}. Number the "
-                    "segments alike in all of them, or name the structures in a dataset.json"
-                )
+    numbers: dict[str, int] = {}
+    clash = ""
+    for path, is_other in (*((path, False) for path in maps), *((path, True) for path in also)):
+        for name, value in segments_of(path).items():
+            if not is_other and known.setdefault(value, name) != name:
+                clash = clash or f"{path}: expected segment {value} to be {known[value]} as in other maps, found {name}"
+            if numbers.setdefault(name, value) != value:
+                clash = clash or f"{path}: expected segment {name} to be number {numbers[name]} as in other maps, found {value}"
+    return known, clash
+
+
+def _of_segments(maps: Iterable[Path], also: Iterable[Path]) -> LabelSchema | None:
+    """The names stored in the maps; see ``names_in``."""
+    known, clash = names_in(maps, also)
+    if clash:
+        raise DatasetError(f"{clash}. Number the segments alike in all of them, or name the structures in a dataset.json")
     return _schema({name: (value,) for value, name in sorted(known.items())}) if known else None
 
 
@@ -289,7 +354,7 @@ def _schema(groups: Mapping[str, tuple[int, ...]]) -> LabelSchema:
 def _values_in(path: Path) -> list[int]:
     """The label values of a map; [] if it cannot be read."""
     try:
-        found: list[int] = np.unique(read_label_volume(path).data).tolist()
+        found = list(count_values(read_label_volume(path).data))
     except AutosegError:
         return []
     return found

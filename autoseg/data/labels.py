@@ -131,6 +131,8 @@ class LabelSchema:
         table = np.full(highest - lowest + 1, UNDECLARED, np.int16)  # negative values index from the end
         for value, code in known.items():
             table[value] = code
+        if (table == np.arange(table.size)).all():  # the usual 0, 1, 2, ...
+            return values.astype(np.int16)
         codes = _looked_up(table, values)
         if (codes == UNDECLARED).any():
             raise DatasetError(self._undeclared(values))

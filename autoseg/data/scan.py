@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.data.dataset import Case, DatasetSpec
-from autoseg.data.digests import content_digest, key_of, key_on_disk
+from autoseg.data.digests import content_digest, is_as_before, key_of, key_on_disk
 from autoseg.data.file_checks import (
     Counts,
     check_channels,
@@ -99,17 +99,18 @@ def scan_dataset(
         tuple of CaseScan in the order of ``dataset.training``; a case that fails is a scan with an error.
     """
     earlier = {scan.case: scan for scan in known if scan.usable}
+    as_before = is_as_before(content for scan in earlier.values() for content in scan.contents)
 
     def scan(case: Case) -> CaseScan:
         old = earlier.get(case.id)
-        return old if old and old.key == key_on_disk(case, dataset) else scan_case(case, dataset)
+        return old if old and old.key == key_on_disk(case, dataset) else scan_case(case, dataset, as_before=as_before)
 
     outcomes = map_cases(scan, dataset.training, workers=workers, name=attrgetter("id"), on_done=on_done)
     return tuple(outcome.value or _failed(outcome) for outcome in outcomes)
 
 
-def scan_case(case: Case, dataset: DatasetSpec) -> CaseScan:
-    """Read every file of a case once; always returns a CaseScan, even for damaged files."""
+def scan_case(case: Case, dataset: DatasetSpec, *, as_before: bool = False) -> CaseScan:
+    """Read every file of a case once; always returns a CaseScan, even for damaged files. ``as_before`` is for digests."""
     files, findings = _read(case, dataset)
     images, label = [file for file in files[:-1] if file], files[-1]
     for path, image in zip(case.image_paths, files, strict=False):
@@ -130,7 +131,7 @@ def scan_case(case: Case, dataset: DatasetSpec) -> CaseScan:
         case=case.id,
         key=key_of(dataset, case, digests),
         digests=digests,
-        contents=tuple(content_digest(file.data) if file else "" for file in files),
+        contents=tuple(content_digest(file.data, as_before=as_before) if file else "" for file in files),
         orientation=next((file.geometry.orientation for file in files if file), ""),
         label_counts=counts,
         findings=tuple(findings),

@@ -3,7 +3,8 @@
 Points are sampled uniformly over each surface. Each is measured against the *triangles* of the other surface, not against its
 points, so no fine meshing is needed. The nearest triangle is searched among the ``CANDIDATES`` with the nearest centroids or
 points (scipy's KD-tree); missing it overestimates a distance, by less than a fiftieth of a millimetre on surfaces made here.
-With ``POINTS`` points on each surface, percentiles and fractions are known to about half a percent of the area.
+With ``MOST_POINTS`` points on each surface, percentiles and fractions are known to about half a percent of the area. Surfaces
+of few triangles get fewer points, so that a thousand small structures take no longer than they must.
 
 These differ from ``hd95_mm`` and so on, which are measured on voxels; hence their prefix.
 """
@@ -21,7 +22,7 @@ from autoseg.imaging.mesh import SurfaceMesh
 
 __all__ = ["SURFACE_SCORES", "TOLERANCE_MM", "score_surfaces", "surface_distances"]
 
-POINTS, CANDIDATES = 10_000, 12
+FEWEST_POINTS, POINTS_PER_TRIANGLE, MOST_POINTS, CANDIDATES = 2_000, 4, 10_000, 12
 TOLERANCE_MM = 1.0  # of the normalised surface distance
 
 
@@ -61,8 +62,10 @@ def score_surfaces(
 def surface_distances(reference: SurfaceMesh, predicted: SurfaceMesh, *, case: str = "") -> SurfaceDistances:
     """SurfaceDistances of two SurfaceMeshes, from each point of one to the other."""
     rng = np.random.default_rng([zlib.crc32(name.encode()) for name in (case, reference.structure)])
-    points, trees = zip(*(_spread(mesh, rng) for mesh in (reference, predicted)), strict=True)
-    areas = [np.full(POINTS, mesh.area_mm2 / POINTS) for mesh in (reference, predicted)]
+    triangles = max(len(reference.faces), len(predicted.faces))
+    count = int(np.clip(POINTS_PER_TRIANGLE * triangles, FEWEST_POINTS, MOST_POINTS))
+    points, trees = zip(*(_spread(mesh, count, rng) for mesh in (reference, predicted)), strict=True)
+    areas = [np.full(count, mesh.area_mm2 / count) for mesh in (reference, predicted)]
     return SurfaceDistances(
         from_reference_mm=_distances(points[0], predicted, *trees[1]),
         reference_areas=areas[0],
@@ -71,13 +74,13 @@ def surface_distances(reference: SurfaceMesh, predicted: SurfaceMesh, *, case: s
     )
 
 
-def _spread(mesh: SurfaceMesh, rng: np.random.Generator) -> tuple[np.ndarray, tuple[cKDTree, np.ndarray]]:
-    """(points (POINTS, 3), (tree of these and the triangles' centroids, the triangle of each))."""
+def _spread(mesh: SurfaceMesh, count: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[cKDTree, np.ndarray]]:
+    """(points (count, 3), (tree of these and the triangles' centroids, the triangle of each))."""
     corners = mesh.vertices_mm[mesh.faces]
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     reached = np.cumsum(areas) / areas.sum()
-    face = np.searchsorted(reached, (np.arange(POINTS) + rng.random(POINTS)) / POINTS).clip(max=len(areas) - 1)
-    root, along = np.sqrt(rng.random((POINTS, 1))), rng.random((POINTS, 1))  # uniform within a triangle
+    face = np.searchsorted(reached, (np.arange(count) + rng.random(count)) / count).clip(max=len(areas) - 1)
+    root, along = np.sqrt(rng.random((count, 1))), rng.random((count, 1))  # uniform within a triangle
     points = (1 - root) * corners[face, 0] + root * (1 - along) * corners[face, 1] + root * along * corners[face, 2]
     tree = cKDTree(np.concatenate([points, corners.mean(axis=1)]))
     return points, (tree, np.concatenate([face, np.arange(len(areas))]))
@@ -88,7 +91,8 @@ def _distances(points: np.ndarray, mesh: SurfaceMesh, tree: cKDTree, owner: np.n
     from trimesh.triangles import closest_point  # takes half a second
 
     _, near = tree.query(points, CANDIDATES)
-    triangles = mesh.vertices_mm[mesh.faces[owner[near.ravel()]]]
-    points = np.repeat(points, CANDIDATES, axis=0)
-    away = np.linalg.norm(closest_point(triangles, points) - points, axis=1)
-    return np.asarray(away.reshape(-1, CANDIDATES).min(axis=1))
+    candidates = np.sort(owner[near], axis=1)
+    which, place = np.nonzero(np.diff(candidates, axis=1, prepend=-1))  # a triangle once, however many points of it are near
+    beside = points[which]
+    away = np.linalg.norm(closest_point(mesh.vertices_mm[mesh.faces[candidates[which, place]]], beside) - beside, axis=1)
+    return np.asarray(np.minimum.reduceat(away, np.flatnonzero(place == 0)))

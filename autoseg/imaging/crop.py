@@ -30,14 +30,19 @@ def nonzero_box(data: np.ndarray) -> Box:
     Returns:
         (lower, upper): tuples of int. The whole array if nothing is non-zero.
     """
-    found = np.zeros(data.shape[1:], bool)
-    for channel in data:
-        found |= channel != 0
-    plane = np.logical_or.reduce(found, axis=0)  # one pass over all voxels for two axes
-    lines = [np.flatnonzero(line) for line in (found.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))]
-    if not len(lines[0]):
-        return (0,) * found.ndim, found.shape
-    return tuple(int(line[0]) for line in lines), tuple(int(line[-1]) + 1 for line in lines)
+    slowest = int(np.argmax(np.abs(data.strides[1:])))  # plane by plane, as they lie in memory
+    planes = np.moveaxis(data, 1 + slowest, 0)  # (n, C, ...)
+    filled, plane = np.zeros(len(planes), bool), np.zeros(planes.shape[2:], bool)
+    for at, channels in enumerate(planes):
+        found = (channels != 0).any(axis=0)
+        filled[at] = found.any()
+        plane |= found
+    lines = [plane.any(axis=1), plane.any(axis=0)]
+    lines.insert(slowest, filled)
+    where = [np.flatnonzero(line) for line in lines]
+    if not len(where[0]):
+        return (0, 0, 0), data.shape[1:]
+    return tuple(int(line[0]) for line in where), tuple(int(line[-1]) + 1 for line in where)
 
 
 def crop(array: np.ndarray, lower: Ints, upper: Ints) -> np.ndarray:
@@ -71,6 +76,8 @@ def value_boxes(labels: np.ndarray) -> dict[int, Box]:
 
     Time and memory depend on the number of values, not on their size.
     """
+    corner, end = nonzero_box(labels[None])
+    labels = crop(labels, corner, end)
     lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
     if lowest == 0 and highest <= LARGEST_TABLE:
         values, codes = list(range(1, highest + 1)), labels
@@ -78,7 +85,14 @@ def value_boxes(labels: np.ndarray) -> dict[int, Box]:
         values = sorted(set().union(*(np.unique(part).tolist() for part in labels)) - {0})
         codes = numbered(labels, values)
     boxes = zip(values, ndimage.find_objects(codes, max_label=len(values)), strict=True) if values else ()
-    return {v: (tuple(p.start for p in box), tuple(p.stop for p in box)) for v, box in boxes if box is not None}
+    return {
+        value: (
+            tuple(at + part.start for at, part in zip(corner, box, strict=True)),
+            tuple(at + part.stop for at, part in zip(corner, box, strict=True)),
+        )
+        for value, box in boxes
+        if box is not None
+    }
 
 
 def laid_on(labels: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarray | None:

@@ -23,6 +23,7 @@ from autoseg.imaging import itk, nifti, pictures
 from autoseg.imaging.crop import laid_on, turned_onto
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.itk_header import Segment
 from autoseg.imaging.raw import REMEDY, digest_of, is_dicom_start, read_bytes
 from autoseg.imaging.resample import resample_anywhere
 from autoseg.imaging.volume import LabelVolume, Volume
@@ -241,7 +242,7 @@ def _turned(content: FileContent, path: Image, onto: Geometry) -> FileContent:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """A 3D Slicer segmentation, read once for all structures in it.
+    """A segmentation of 3D Slicer or DICOM, read once for all structures in it.
 
     Attributes:
         path: the file.
@@ -264,7 +265,10 @@ class Segmentation:
 
 
 def read_segmentation(path: AnyPath) -> Segmentation:
-    """Read a 3D Slicer segmentation."""
+    """Read a segmentation of 3D Slicer or DICOM; see ``segment_names``."""
+    if is_dicom(path):
+        numbers = segment_names(path)
+        return Segmentation(path, read_file(path, as_label=True), {name: Segment(name, numbers[name], 0) for name in numbers})
     with _blamed_on(path):
         content, segments = itk.read_segmentation(path)
     return Segmentation(path, FileContent(*content), segments)
@@ -352,7 +356,8 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False, onto:
     if len(arrays) == 1 and arrays[0].dtype == np.float32 and arrays[0].flags.carray:
         return Volume(arrays[0], first, tuple(notes))
     data = np.empty((sum(len(array) for array in arrays), *first.shape), np.float32)
-    return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first, tuple(notes))
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused where it matters
+        return Volume(np.concatenate(arrays, out=data, casting="unsafe"), first, tuple(notes))
 
 
 def segment_names(path: AnyPath) -> dict[str, int]:
@@ -365,9 +370,9 @@ def segment_names(path: AnyPath) -> dict[str, int]:
 
 
 def layers_of(path: AnyPath) -> int:
-    """The number of layers of a 3D Slicer segmentation; layers may overlap."""
+    """The number of layers of a 3D Slicer segmentation, which may overlap; 1 for other files."""
     with _blamed_on(path):
-        return itk.layers_of(path)
+        return itk.layers_of(path) if is_slicer_segmentation(path) else 1
 
 
 def read_label_volume(path: Image, onto: Geometry | None = None) -> LabelVolume:

@@ -202,7 +202,7 @@ def _grid_of(image: Any, header: Header) -> tuple[Geometry, list[str]]:
     return _geometry_of(image, spacing, origin), notes
 
 
-def _checked(header: Header) -> bytearray | None:
+def _checked(header: Header) -> memoryview | None:
     """The unpacked voxels of a compressed file.
 
     Raises:

@@ -7,11 +7,9 @@ other; ``grid_of`` states the rule, and each deviation from the plain case becom
 from __future__ import annotations
 
 import contextlib
-import gzip
 import itertools
 import logging
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +17,7 @@ from typing import IO, Any
 import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
+from zlib_ng import gzip_ng, zlib_ng
 
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
@@ -49,7 +48,7 @@ def read(path: AnyPath) -> Content:
     start = header.get_data_offset()
     expected = start + _n_bytes(header)
     if problem or len(content) != expected:
-        kind = "decompressed bytes" if isinstance(content, bytearray) else "bytes"
+        kind = "decompressed bytes" if isinstance(content, memoryview) else "bytes"
         raise FileError(
             f"{path}: expected {expected} {kind}, found {len(content)}; {problem or _odd_size(content, expected)}. {REMEDY}"
         )
@@ -112,21 +111,19 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
     values = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     with replacing(path) as target, open(target, "wb") as plain:
         if target.name.lower().endswith(".gz"):
-            with gzip.GzipFile("", "wb", compresslevel=4, fileobj=plain, mtime=0) as packed:
+            with gzip_ng.GzipNGFile("", "wb", compresslevel=4, fileobj=plain, mtime=0) as packed:
                 _write_parts(packed, header, values)
         else:
             _write_parts(plain, header, values)
 
 
-def _unpacked(raw: bytes, path: AnyPath) -> tuple[bytearray, str | None]:
-    """As ``inflate``, up to the number of voxels in the header."""
-    most = None
-    # a damaged start is reported where the whole file is read
-    with contextlib.suppress(FileError, HeaderDataError, KeyError, zlib.error):
-        header = _header_of(zlib.decompressobj(31).decompress(raw, max(_HEADERS)), path)
+def _unpacked(raw: bytes, path: AnyPath) -> tuple[memoryview, str | None]:
+    """As ``inflate``, up to the number of voxels in the header; of a damaged header the first bytes, by which it is refused."""
+    most = max(_HEADERS)
+    with contextlib.suppress(FileError, HeaderDataError, KeyError, zlib_ng.error):
+        header = _header_of(zlib_ng.decompressobj(31).decompress(raw[: 1 << 16], max(_HEADERS)), path)
         most = int(header.get_data_offset()) + _n_bytes(header)
-    if most is not None:
-        refuse_beyond_memory(most, path)
+    refuse_beyond_memory(most, path)
     return inflate(raw, most)
 
 
@@ -135,7 +132,7 @@ def _n_bytes(header: Any) -> int:
     return int(header.get_data_dtype().itemsize) * math.prod(_size(header))
 
 
-def _write_parts(stream: IO[bytes] | gzip.GzipFile, header: Any, values: np.ndarray) -> None:
+def _write_parts(stream: IO[bytes] | gzip_ng.GzipNGFile, header: Any, values: np.ndarray) -> None:
     stream.write(header.binaryblock)
     stream.write(bytes(4))  # no extensions
     content: Any = values.reshape(-1).view(np.uint8)
@@ -147,15 +144,15 @@ def _read_header(path: AnyPath) -> Any:
     try:
         with open(path, "rb") as plain:
             is_packed = plain.read(2) == _GZIP_MAGIC
-        with gzip.open(path) if is_packed else open(path, "rb") as stream:
+        with gzip_ng.open(path) if is_packed else open(path, "rb") as stream:
             header = _header_of(stream.read(max(_HEADERS)), path)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib_ng.error) as error:
         raise FileError(f"{path}: expected a NIfTI header, found: {error}. {REMEDY}") from error
     _repaired(header, path)
     return header
 
 
-def _header_of(content: bytes | bytearray, path: AnyPath) -> Any:
+def _header_of(content: bytes | memoryview, path: AnyPath) -> Any:
     """The header as stored, after the basic checks."""
     start = bytes(content[:4])
     kind = _HEADERS.get(int.from_bytes(start, "little")) or _HEADERS.get(int.from_bytes(start, "big"))
@@ -266,11 +263,11 @@ def _voxels_apart(forms: Sequence[np.ndarray], directions: Sequence[np.ndarray],
     return float(np.abs(placed[0] - placed[1]).max() / steps.min())
 
 
-def _odd_size(content: bytes | bytearray, expected: int) -> str:
+def _odd_size(content: bytes | memoryview, expected: int) -> str:
     return "the file is cut short" if len(content) < expected else "the header and the voxels do not belong together"
 
 
-def _voxels(content: bytes | bytearray, start: int, header: Any, path: AnyPath) -> np.ndarray:
+def _voxels(content: bytes | memoryview, start: int, header: Any, path: AnyPath) -> np.ndarray:
     """(C, Z, Y, X) in native byte order, slope and intercept applied."""
     dtype, size = header.get_data_dtype(), _size(header)
     array: np.ndarray = np.frombuffer(content, dtype, offset=start).reshape(size[::-1])

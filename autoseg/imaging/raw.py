@@ -7,12 +7,12 @@ to the end of the stream and reports faults.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from zlib_ng import zlib_ng
 
 from autoseg.errors import REMEDY, FileError
 from autoseg.imaging.geometry import Geometry
@@ -75,7 +75,7 @@ def digest_of(*parts: bytes | bytearray | memoryview | np.ndarray) -> str:
     return state.hexdigest()
 
 
-def inflate(raw: bytes | memoryview, most: int | None = None) -> tuple[bytearray, str | None]:
+def inflate(raw: bytes | memoryview, most: int) -> tuple[memoryview, str | None]:
     """Decompress to the end and check the CRC and length of gzip, or the checksum of zlib.
 
     Args:
@@ -83,30 +83,36 @@ def inflate(raw: bytes | memoryview, most: int | None = None) -> tuple[bytearray
         most: expected bytes; decompression stops soon after them, so that a small file cannot fill the memory.
 
     Returns:
-        (bytearray, problem): the decompressed bytes, and a fault as a phrase, or None.
+        (memoryview, problem): the decompressed bytes, and a fault as a phrase, or None.
     """
-    out, stream, rest = bytearray(), zlib.decompressobj(_ANY_HEADER), memoryview(raw)
-    whole = 0  # bytes of the complete streams
+    out: Any = np.empty(most + 2 * _AT_ONCE, np.uint8)  # the system gives memory to those parts alone that are written
+    stream, rest = zlib_ng.decompressobj(_ANY_HEADER), memoryview(raw)
+    done, whole = 0, 0  # bytes so far, and those of the complete streams
+    problem = None
     try:
         while True:
             piece = rest[:_PIECE]
-            out += stream.decompress(piece, _AT_ONCE)
-            if most is not None and len(out) > most + _AT_ONCE:
-                return out, "more follow, so header and voxels do not belong together"
+            found = stream.decompress(piece, _AT_ONCE)
+            out[done : done + len(found)] = np.frombuffer(found, np.uint8)
+            done += len(found)
+            if done > most + _AT_ONCE:
+                problem = "more follow, so header and voxels do not belong together"
+                break
             if not stream.eof:
                 rest = rest[len(piece) - len(stream.unconsumed_tail) :]
                 if not len(piece):
+                    problem = "the compressed stream ends too early"
                     break
                 continue
-            rest, whole = rest[len(piece) - len(stream.unused_data) :], len(out)
+            rest, whole = rest[len(piece) - len(stream.unused_data) :], done
             if not any(rest[:_PIECE]):
                 break
-            stream = zlib.decompressobj(_ANY_HEADER)
-    except zlib.error as error:
-        if whole and len(out) == whole:
-            return out, f"{len(rest)} bytes follow that are not compressed"
-        return out, f"the compressed bytes are damaged ({error})"
-    return out, None if stream.eof else "the compressed stream ends too early"
+            stream = zlib_ng.decompressobj(_ANY_HEADER)
+    except zlib_ng.error as error:
+        problem = f"the compressed bytes are damaged ({error})"
+        if whole and done == whole:
+            problem = f"{len(rest)} bytes follow that are not compressed"
+    return memoryview(out)[:done], problem
 
 
 def refuse_beyond_memory(n_bytes: int, path: AnyPath) -> None:

@@ -7,13 +7,13 @@ segmentation file; lengths are LPS millimetres, as in ITK.
 
 from __future__ import annotations
 
-import gzip
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from zlib_ng import gzip_ng
 
 from autoseg.atomic import replacing
 from autoseg.imaging.colours import Colour, structure_colours
@@ -63,7 +63,7 @@ def write_seg_nrrd(path: Path, labels: LabelVolume, structures: Mapping[str, Seq
     voxels = np.moveaxis(layers, 0, -1).astype(kind.newbyteorder("<"))
     with replacing(path) as draft, open(draft, "wb") as plain:
         plain.write("\n".join(header).encode())
-        with gzip.GzipFile("", "wb", compresslevel=4, fileobj=plain, mtime=0) as packed:
+        with gzip_ng.GzipNGFile("", "wb", compresslevel=4, fileobj=plain, mtime=0) as packed:
             packed.write(voxels.tobytes())
 
 

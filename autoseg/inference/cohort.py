@@ -14,9 +14,9 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -29,23 +29,22 @@ from autoseg.imaging.files import digest_on_disk, is_slicer_segmentation, paths_
 from autoseg.inference.about import about_model
 from autoseg.inference.bundle import Bundle, load_bundle
 from autoseg.inference.choice import doubt_of
-from autoseg.inference.inferred import Inferred, ModelFacts, Prepared
+from autoseg.inference.inferred import Inferred, Prepared
+from autoseg.inference.output import Output
 from autoseg.inference.predictor import Predictor
 from autoseg.ledger import Claim, Ledger
 from autoseg.names import folders_of, scrubbed
-from autoseg.networks.cpu import keep_memory
 from autoseg.networks.devices import choose_device
 from autoseg.options import InferenceOptions
 from autoseg.records import CaseOutcome, CohortRecord, ModelName
+from autoseg.room import keep_memory
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
 
 __all__ = [
     "CohortResult",
-    "Output",
     "Predict",
     "PredictRunner",
-    "Written",
     "depends_on",
     "outcome_of",
     "predict_cohort",
@@ -58,40 +57,6 @@ MADE_BY = "autoseg predict"
 KEPT = re.compile(r"run(_\d+_of_\d+)?|metrics|summary", re.IGNORECASE)  # these JSON files are about the whole folder
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What an output wrote for a case: the ``files``, and a ``record`` added to ``CASE.json``."""
-
-    files: tuple[Path, ...]
-    record: dict[str, Any] = field(default_factory=dict)
-
-
-class Output(Protocol):
-    """One kind of result; a frozen value, so that it is pickled with the step.
-
-    Attributes:
-        name: key in the registry ``OUTPUTS``.
-        suffixes: its files, or folders of files, are named CASE + suffix in the output folder.
-        identity: JSON that its files depend on, merged with that of the other outputs; if it changes, the case is repeated.
-            Empty if the files depend only on the model and the inference options.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def suffixes(self) -> tuple[str, ...]: ...
-
-    @property
-    def identity(self) -> dict[str, Any]: ...
-
-    def check(self, model: ModelFacts) -> None:
-        """Raise AutosegError, before the first case, if the model cannot give such a result."""
-
-    def write(self, case: Case, found: Inferred, folder: Path) -> Written:
-        """Write the files of a case, in a thread. An exception becomes the failure of the case."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,13 +14,15 @@ from autoseg.data.unlike import Unlike
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
-from autoseg.inference.slot_maps import StageMaps
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.native import probabilities_to_native
 from autoseg.reconstruct.shared import shared_surfaces
 from autoseg.reconstruct.surface import surfaces_from_labels, surfaces_from_scores
 from autoseg.records import doubts
 from planners.plan import Plan
+
+if TYPE_CHECKING:  # the verbs that make surfaces of label maps do not wait for torch
+    from autoseg.inference.slot_maps import StageMaps
 
 __all__ = ["Answer", "Inferred", "ModelFacts", "Prediction", "Prepared"]
 
@@ -153,9 +155,13 @@ class Inferred:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why the labels should be checked: the scan is unlike the training scans, or the folds disagree."""
+        """Why the labels should be checked: a channel shows nothing, the scan is unlike the training scans, or the folds
+        disagree."""
         agreed = zip(self.model.labels.structures, self.answer.agreement or (), strict=False)
-        return doubts(self.prepared.unlike or (), dict(agreed))
+        channels = zip(self.model.plan.normalization, self.prepared.data, strict=False)  # a cascade has more after these
+        blank = [how.channel for how, data in channels if data.min() == data.max()]
+        empty = [f"the network sees one value in all voxels of {', '.join(blank)}"] if blank else []
+        return (*empty, *doubts(self.prepared.unlike or (), dict(agreed)))
 
     def probabilities(self) -> np.ndarray:
         """(K, Z, Y, X) float16 on the scan's grid; memory-mapped if too large for memory."""

@@ -1,17 +1,13 @@
-"""Speed on a CPU: oneDNN convolutions, channels-last kernels, and memory that is not returned to the system.
+"""Speed on a CPU: oneDNN convolutions and channels-last kernels.
 
 Each function changes a network or the process in place and returns what it did. ``devices.prepare_for`` decides which to use.
 Results change only by rounding.
 """
 
-import ctypes
-import platform
-import sys
-
 import torch
 from torch import nn
 
-__all__ = ["keep_memory", "put_channels_last", "use_at_most", "use_onednn", "use_threads"]
+__all__ = ["put_channels_last", "use_at_most", "use_onednn", "use_threads"]
 
 LAST = torch.channels_last_3d
 SMALL = 20480  # torch 2.13 uses oneDNN for a single sample if channels x slices x rows are more (ConvParams::use_mkldnn)
@@ -61,20 +57,6 @@ def put_channels_last(network: nn.Module) -> int:
 
 def _turn_around(layer: nn.Module, inputs: tuple[torch.Tensor], y: torch.Tensor) -> torch.Tensor:
     return y.contiguous(memory_format=LAST)
-
-
-def keep_memory() -> bool:
-    """Make glibc keep the memory of large tensors instead of returning it after every step; True on success.
-
-    Returning and refaulting it costs a training run on a CPU a twentieth to half of its time, depending on the machine
-    (docs/experiments/step-memory.md).
-    """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # constants of malloc.h
-    told = [libc.mallopt(mmap_max, 0), libc.mallopt(trim_threshold, 2**31 - 1), libc.mallopt(top_pad, 256 * 2**20)]
-    return all(told)
 
 
 def use_threads(count: int) -> None:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from autoseg.errors import AutosegError
-from autoseg.networks.cpu import keep_memory, put_channels_last, use_onednn
+from autoseg.networks.cpu import put_channels_last, use_onednn
 from autoseg.networks.precision import choose_precision
+from autoseg.room import keep_memory
 from planners.plan import NetworkSpec
 
 __all__ = ["Applied", "choose_device", "devices_for", "peak_memory_mib", "prepare_for"]

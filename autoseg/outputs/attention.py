@@ -10,8 +10,8 @@ from typing import Any
 from autoseg.data.dataset import Case
 from autoseg.errors import ModelError
 from autoseg.imaging import nifti
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 from autoseg.reconstruct.native import maps_to_native
 
 __all__ = ["AttentionMaps"]

@@ -11,8 +11,8 @@ from typing import Any
 from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
 from autoseg.digits import as_text, rounded
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 from autoseg.options import SurfaceOptions
 from autoseg.places import is_foreign
 from autoseg.reconstruct.borders import Border, borders_as_json, measure_borders

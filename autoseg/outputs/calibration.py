@@ -19,8 +19,8 @@ from autoseg.data.labels import LabelSchema
 from autoseg.errors import FileError
 from autoseg.evaluation.calibration import Samples
 from autoseg.imaging.files import read_label_volume
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 from autoseg.preprocess.store import open_case
 from autoseg.reconstruct.confidence import votes_of
 

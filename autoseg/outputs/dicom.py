@@ -14,8 +14,8 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.mesh import file_names
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 
 __all__ = ["DicomResult", "refuse_other_scans"]
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from autoseg.data.labels import groups_of
+from autoseg.data.labelmaps import groups_beside
 from autoseg.imaging.files import digest_on_disk, ending_of, is_dicom, read_label_volume, segment_names, write_label_volume
+from autoseg.imaging.values import count_values
 from autoseg.imaging.volume import LabelVolume
 from autoseg.ledger import Ledger
 from autoseg.options import ReconstructOptions
@@ -19,7 +18,6 @@ from autoseg.reconstruct.borders import borders_as_json, measure_borders
 from autoseg.reconstruct.measure import as_json, measure_structures
 from autoseg.reconstruct.shared import shared_surfaces
 from autoseg.reconstruct.surface import isotropic_labels, surfaces_from_labels
-from autoseg.workspace import read_json
 
 __all__ = ["MADE_BY", "Reconstruct", "ReconstructedMap"]
 
@@ -129,17 +127,13 @@ def _ending(path: Path) -> str:
 
 
 def _names_of(path: Path, case: str) -> dict[str | None, tuple[int, ...]]:
-    """The names in the record of a prediction, else those of a DICOM segmentation, else none."""
-    sidecar = path.parent / f"{case}.json"
-    record = read_json(sidecar) if sidecar.is_file() else {}
-    named = record.get("labels") if isinstance(record, dict) else None
-    if isinstance(named, dict):
-        return dict(groups_of(named, sidecar).items())
-    return {name: (value,) for name, value in segment_names(path).items()}
+    """The names in the record of a prediction, else those in the map itself, else none."""
+    told = groups_beside(path, case) or {name: (value,) for name, value in segment_names(path).items()}
+    return dict(told.items())
 
 
 def _groups(volume: LabelVolume, names: Names) -> dict[str, tuple[int, ...]]:
     """The named structures, and one structure for each value of the map without a name."""
     known = {value for values in names.values() for value in values}
-    rest = [int(value) for value in np.unique(volume.data) if value != 0 and value not in known]
+    rest = [value for value in count_values(volume.data) if value != 0 and value not in known]
     return {name: values for name, values in names.items() if name is not None} | {f"label {v}": (v,) for v in rest}

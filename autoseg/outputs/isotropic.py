@@ -13,8 +13,8 @@ from autoseg.data.dataset import Case
 from autoseg.imaging import nifti
 from autoseg.imaging.files import read_volume
 from autoseg.imaging.resample import resample_image
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 from autoseg.preprocess.case import scanner_units, spacing_of
 from autoseg.reconstruct.native import image_to_native
 

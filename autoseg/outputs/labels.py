@@ -8,8 +8,8 @@ from typing import Any
 
 from autoseg.data.dataset import Case
 from autoseg.imaging.files import write_label_volume
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 
 __all__ = ["Labels"]
 

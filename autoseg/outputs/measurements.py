@@ -10,8 +10,8 @@ from typing import Any
 
 from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.confidence import entropies
 from autoseg.reconstruct.measure import as_json, csv_rows, measure_structures

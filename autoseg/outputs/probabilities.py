@@ -10,8 +10,8 @@ import numpy as np
 
 from autoseg.atomic import replacing
 from autoseg.data.dataset import Case
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 
 __all__ = ["Probabilities"]
 

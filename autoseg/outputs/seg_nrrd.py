@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.data.dataset import Case
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 
 __all__ = ["SlicerSegmentation"]
 

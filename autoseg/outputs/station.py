@@ -14,7 +14,7 @@ from autoseg.imaging.files import paths_of
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.cohort import CohortResult, Predict, PredictRunner, outcome_of, write_run
 from autoseg.options import PredictOptions, Runtime
-from autoseg.outputs import asked_outputs
+from autoseg.outputs.asked import asked_outputs
 from autoseg.outputs.tables import write_tables
 from autoseg.records import CaseOutcome
 from autoseg.workspace import write_json

@@ -12,8 +12,8 @@ from autoseg.data.dataset import Case
 from autoseg.errors import AutosegError
 from autoseg.imaging.colours import structure_colours
 from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, SurfaceMesh, file_names, write_mesh, write_scene
-from autoseg.inference.cohort import Written
 from autoseg.inference.inferred import Inferred, ModelFacts
+from autoseg.inference.output import Written
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.shared import ITERATIONS
 from autoseg.records.surfaces import MANIFEST, SCENE, SurfaceEntry, SurfaceManifest

@@ -19,8 +19,8 @@ from autoseg.evaluation.comparison_report import ComparisonRecord
 from autoseg.evaluation.report import REPORT_FILE, Report, ScoredFiles, read_report
 from autoseg.evaluation.restored import RESTORED_FILE, RestorationResult
 from autoseg.evaluation.study_findings import MADE_BY, StudyFindings
-from autoseg.evaluation.values import count_values
 from autoseg.imaging.files import FORMATS, digest_on_disk, ending_of, paths_of, read_label_volume
+from autoseg.imaging.values import count_values
 from autoseg.names import case_name, fault_of_path, folders_of, inside
 from autoseg.options import ReportOptions
 from autoseg.page.page import Page

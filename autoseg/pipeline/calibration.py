@@ -13,9 +13,8 @@ from autoseg.inference.calibration import MOST_CASES, calibrate
 from autoseg.inference.find import find_model
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.windows import AdaptiveWindows
-from autoseg.networks.cpu import keep_memory
 from autoseg.options import InferenceOptions, Runtime
-from autoseg.room import check_writable
+from autoseg.room import check_writable, keep_memory
 from autoseg.workspace import Workspace
 
 __all__ = ["calibrate_model"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from autoseg.data.labelmaps import Known, label_maps, references_in, schema_of, told_maps
+from autoseg.data.labelmaps import Known, label_maps, references_in, refuse_other_values, schema_of, told_maps
 from autoseg.data.partial import unlabelled_beside
 from autoseg.engines import engine_of
 from autoseg.errors import AutosegError
@@ -23,6 +24,8 @@ from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
 
 __all__ = ["evaluate"]
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -62,6 +65,8 @@ def evaluate(
     references = label_maps(reference) if known else references_in(reference)  # it has already warned of files left out
     if not predicted.is_dir():
         raise AutosegError(f"{predicted}: there is no such folder. Correct the path")
+    if predicted.samefile(reference):
+        logger.warning("%s: the references are scored against themselves; expected --predicted in another folder", predicted)
     ending = known.ending if known else ending_of_most(predicted, references)
     there = {} if known else told_maps(predicted)
     guesses = {case: there.get(case, predicted / f"{case}{ending}") for case in references if not known or case in known.cases}
@@ -75,6 +80,7 @@ def evaluate(
     groups = groups.among(references)
     also = [path for path in guesses.values() if path.is_file()]  # values not named in a dataset.json are also structures
     schema = known.labels if known else schema_of((predicted, reference), references, labels=options.labels, also=also)
+    refuse_other_values(schema, guesses)
     if not runtime.fresh:
         refuse_foreign_report(target)
         refuse_foreign(target / PAGE)

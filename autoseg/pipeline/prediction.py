@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.data.labelmaps import Known, references_in
+from autoseg.data.labelmaps import Known, named_labels, references_in, refuse_other_values
+from autoseg.data.labels import LabelSchema
 from autoseg.data.sources import find_inputs, tell
 from autoseg.engines import LocalEngine, engine_of
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
@@ -20,13 +23,14 @@ from autoseg.methods import try_methods
 from autoseg.names import counted
 from autoseg.networks.devices import choose_device, devices_for
 from autoseg.options import PredictOptions, Runtime
-from autoseg.outputs import asked_step
+from autoseg.outputs.asked import asked_step
 from autoseg.outputs.bids import bids_output
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.predicted import Predicted, all_failures
 from autoseg.outputs.tables import refuse_foreign_tables, write_tables
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
+from autoseg.workspace import read_json
 
 if TYPE_CHECKING:
     from autoseg.evaluation import Report
@@ -78,6 +82,8 @@ def predict(
     engine, bundle = engine_of(runtime.engine, runtime.workers, devices_for(runtime.device)), load_bundle(Path(model))
     is_local = isinstance(engine, LocalEngine)  # otherwise each worker chooses one of its own devices
     device = str(choose_device(runtime.device)) if is_local else runtime.device
+    if options.reference:
+        _refuse_other_references(Path(options.reference), references, target, bundle.labels)
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=options.invert_monochrome1)
     tell(inputs)
     cases, ending = inputs.cases, label_ending(inputs.ending)
@@ -88,6 +94,7 @@ def predict(
     bids = bids_output(options, target, cases, ending, bundle, runtime.fresh)
     step = asked_step(model, target, options, ending, runtime, device)
     step = step if is_local else step.settled()
+    _tell_other_model(step.run_file, step.model, bundle.digest)
     logger.info("%s, model %s, on %s", counted(len(share), "case"), bundle.name, device)
     done = predict_cohort(step, cases, engine=engine, on_done=runtime.progress("predict", len(share)))
     if share:
@@ -102,6 +109,26 @@ def predict(
     failed = (*all_failures(done, report), *not_laid_out)
     counts = len(done.cases("done")), len(done.cases("skipped"))
     return Predicted(target, *counts, failed, time.monotonic() - begun, report, borders)
+
+
+def _refuse_other_references(folder: Path, references: Mapping[str, Path], target: Path, labels: LabelSchema) -> None:
+    """Raise AutosegError if the references are in the output folder, or number the structures differently from the model."""
+    if target.exists() and target.samefile(folder):
+        raise AutosegError(f"{target}: holds the references. Results need a folder of their own")
+    told = None
+    with contextlib.suppress(DatasetError):  # of another form, such as the Decathlon's
+        told = named_labels(folder, references)
+    if told:
+        refuse_other_values(labels, references, told.groups)
+
+
+def _tell_other_model(run_file: Path, model: str, digest: str) -> None:
+    """Warn if the last run with this output folder had another model; its results of the same cases are replaced."""
+    found = read_json(run_file) if run_file.is_file() else None
+    earlier = found.get("model") if isinstance(found, dict) else None
+    if isinstance(earlier, dict) and earlier.get("digest") != digest and earlier.get("name") != Path(model).absolute().name:
+        told = "%s: holds results of the model %s; those of cases that are predicted again are replaced"
+        logger.warning(told, run_file.parent, earlier.get("name"))
 
 
 def _score(options: PredictOptions, target: Path, scores: Path, known: Known, runtime: Runtime) -> Report:

@@ -13,7 +13,7 @@ from autoseg.inference.cohort import refuse_foreign_run
 from autoseg.locks import station_lock
 from autoseg.networks.devices import choose_device
 from autoseg.options import PredictOptions, Runtime
-from autoseg.outputs import asked_step
+from autoseg.outputs.asked import asked_step
 from autoseg.outputs.station import MADE_BY, STATION_FILE, Station, StationRecord
 from autoseg.outputs.tables import refuse_foreign_tables
 from autoseg.room import check_writable

@@ -19,6 +19,7 @@ import numpy as np
 import scipy  # its parts are imported where they are first used
 
 from autoseg.engines import map_cases, values_of
+from autoseg.imaging.crop import crop, nonzero_box
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.surface import Box, label_boxes
@@ -103,9 +104,10 @@ def borders_as_json(borders: Iterable[Border]) -> list[dict[str, Any]]:
 def _touching(data: np.ndarray) -> dict[tuple[int, int], int]:
     """{(value, larger value): number of voxel faces that these two values share}, without 0."""
     found = []
-    for axis in range(3):
-        lines = np.moveaxis(data, axis, 0)
-        for before, after in itertools.pairwise(lines):
+    data = crop(data, *nonzero_box(data[None]))
+    for at, plane in enumerate(data):  # its neighbours within the plane, and those in the next one
+        beside = [(plane[:-1], plane[1:]), (plane[:, :-1], plane[:, 1:]), *((plane, below) for below in data[at + 1 : at + 2])]
+        for before, after in beside:
             where = (before != after) & (before != 0) & (after != 0)
             found.append(np.sort(np.stack([before[where], after[where]]).astype(np.int64), axis=0))
     low, high = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)

@@ -40,6 +40,7 @@ from autoseg.imaging.crop import Box, crop, hull, nonzero_box, value_boxes
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.mesh import SurfaceMesh
 from autoseg.imaging.resample import resample_image
+from autoseg.imaging.values import count_values
 from autoseg.imaging.volume import LabelVolume
 from autoseg.reconstruct.lazy_logits import Logits, slabs_along_z
 
@@ -52,6 +53,7 @@ MOST_VOXELS = 1 << 27  # of an interpolated field; 512 MiB
 MARGIN = 3  # voxels around a structure, for the splines
 BLUR, BLUR_FAR = 1.0, 1.5  # voxels: sigma for the occupancy and, within slices, for distances
 KEPT, KEPT_THIN = 0.1, 0.5  # fraction of its value that every voxel keeps when blurred, so no voxel changes sides
+THIN_FIRST = 1e4  # voxels; more than any distance
 STEPS, NEAR = 20, 1e-4  # most steps along the normals; relative error of the volume at which they end
 SAID = 0.05  # relative difference from the volume of the voxels above which a surface gets a note
 PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of the two steps
@@ -107,7 +109,7 @@ def surfaces_from_scores(
         lower, upper = _widened(box, logits.shape[1:])
         field = np.pad(fields.margin(number + first, lower, upper).astype(np.float32, copy=False), 1, mode="edge")
         grid = geometry.cropped([a - 1 for a in lower], field.shape)
-        return surface_of_field(field, grid, _finer(grid, SMALL), structures[number], smoothing)
+        return surface_of_fields([field], grid, _finer(grid, SMALL), structures[number], smoothing)
 
     return values_of(map_cases(surface, range(len(structures)), workers=workers))
 
@@ -141,8 +143,8 @@ def surfaces_from_labels(
         mask, lower = mask_in(labels.data, groups[structure], box, MARGIN)
         grid = labels.geometry.cropped(lower, mask.shape)
         volume = np.count_nonzero(mask) * abs(np.linalg.det(grid.affine))
-        field = field_of_mask(mask, grid.spacing_mm)
-        return surface_of_field(field, grid, _finer(grid), structure, smoothing, volume_mm3=volume)
+        fields = [field for field, _ in fields_of_mask(mask, grid.spacing_mm)]
+        return surface_of_fields(fields, grid, _finer(grid), structure, smoothing, volume_mm3=volume)
 
     return values_of(map_cases(surface, groups, workers=workers))
 
@@ -151,7 +153,8 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
     """Resample a label map to cubic voxels over the same box, with the fields that surfaces are made from.
 
     Where the field of all labels together is positive, the label with the largest field wins, even if that is negative: labels
-    that touch leave no gap between slices.
+    that touch leave no gap between slices. Thin pieces win wherever their own field is positive, or thick neighbours would
+    fill them; elsewhere it is minus the distance to them, in the unit of the fields of thick pieces.
 
     Args:
         labels: LabelVolume.
@@ -164,17 +167,24 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
     grid = old.isotropic(spacing_mm)
     shape = grid.shape
     result, best = np.zeros(shape, labels.data.dtype), np.full(shape, -np.inf, np.float32)
-    values = tuple(int(value) for value in np.unique(labels.data) if value != 0)
+    values = tuple(value for value in count_values(labels.data) if value != 0)
 
     def on_grid(group: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(field of some values on the cubic grid, within their box; first index of that box; its end)."""
+        """(largest field of some values on the cubic grid, within their box; first index of that box; its end)."""
         mask, lower = mask_in(labels.data, group, box, MARGIN)
         source = old.cropped(lower, mask.shape)
         ends = np.stack([grid.to_index(source.to_world([corner]))[0] for corner in ((0, 0, 0), [n - 1 for n in mask.shape])])
         start = np.maximum(0, np.floor(ends[0])).astype(int)
         stop = np.minimum(shape, np.ceil(ends[1]) + 1).astype(int)
-        field = field_of_mask(mask, source.spacing_mm)[None]
-        return resample_image(field, source, grid.cropped(start, stop - start), _orders(mask.shape))[0], start, stop
+        box_grid = grid.cropped(start, stop - start)
+        largest = np.full(box_grid.shape, -np.inf, np.float32)
+        for field, distance in fields_of_mask(mask, source.spacing_mm):
+            found = resample_image(field[None], source, box_grid, _orders(mask.shape))[0]
+            if distance is not None:
+                away = resample_image(distance[None], source, box_grid, (1, 1, 1))[0]
+                found = np.where(found > 0, found + THIN_FIRST, -away)
+            np.maximum(largest, found, out=largest)
+        return largest, start, stop
 
     for value, box in label_boxes(labels.data, {value: (value,) for value in values}).items():
         assert box is not None  # every value occurs
@@ -182,11 +192,11 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
         wins = field > crop(best, start, stop)
         np.copyto(crop(result, start, stop), value, where=wins)
         np.copyto(crop(best, start, stop), field, where=wins)
-    inside = np.zeros(shape, bool)
+    inside = best >= THIN_FIRST
     whole = label_boxes(labels.data, {0: values})[0] if values else None
     if whole is not None:
         field, start, stop = on_grid(values, whole)
-        crop(inside, start, stop)[:] = field > 0
+        crop(inside, start, stop)[:] |= field > 0
     result[~inside] = 0
     return LabelVolume(result, grid)
 
@@ -211,25 +221,36 @@ def mask_in(data: np.ndarray, values: Sequence[int], box: Box, margin: int) -> t
     return mask, lower
 
 
-def field_of_mask(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """A smooth float32 field, positive in exactly the voxels of a mask (Z, Y, X); roughly in voxels of the finest axis."""
+def fields_of_mask(mask: np.ndarray, spacing_mm: Sequence[float]) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Smooth float32 fields of the thick and of the thin pieces of a mask (Z, Y, X), each positive in exactly its voxels.
+
+    They have different scales, so the larger one counts only after interpolation.
+
+    Returns:
+        (field, None) if there are thick pieces, and (field, distance to them) if there are thin ones; distances in voxels of
+        the finest axis.
+    """
+    ratios = np.array(spacing_mm) / min(spacing_mm)
     thin = _thin_pieces(mask)
-    parts = [(part, part is thin) for part in (mask & ~thin, thin) if part.any()]
-    return np.maximum.reduce([_field_of_part(part, spacing_mm, is_thin) for part, is_thin in parts])
+    found: list[tuple[np.ndarray, np.ndarray | None]] = []
+    if (thick := mask & ~thin).any():
+        found.append((_field_of_pieces(thick, ratios, is_thin=False), None))
+    if thin.any():
+        distance = ndimage.distance_transform_edt(~thin, sampling=ratios).astype(np.float32)
+        found.append((_field_of_pieces(thin, ratios, is_thin=True), distance))
+    return found
 
 
-def _field_of_part(mask: np.ndarray, spacing_mm: Sequence[float], thin: bool) -> np.ndarray:
-    finest = min(spacing_mm)
-    ratios = np.array(spacing_mm) / finest
+def _field_of_pieces(mask: np.ndarray, ratios: np.ndarray, *, is_thin: bool) -> np.ndarray:
     sigma = BLUR
-    if ratios.max() > FAR and not thin:
+    if ratios.max() > FAR and not is_thin:
         sigma = BLUR_FAR
         field = ndimage.distance_transform_edt(mask, sampling=ratios).astype(np.float32)
         field -= ndimage.distance_transform_edt(~mask, sampling=ratios)
     else:
         field = mask.astype(np.float32) - 0.5
     blurred = ndimage.gaussian_filter(field, [sigma if ratio <= FAR else 0.0 for ratio in ratios], truncate=2.5, mode="nearest")
-    field *= KEPT_THIN if thin else KEPT
+    field *= KEPT_THIN if is_thin else KEPT
     return np.where(mask, np.maximum(field, blurred), np.minimum(field, blurred))
 
 
@@ -249,8 +270,8 @@ def _is_thin(mask: np.ndarray) -> bool:
     return not all((line[1:] & line[:-1]).any() for line in lines)
 
 
-def surface_of_field(
-    field: np.ndarray,
+def surface_of_fields(
+    fields: Sequence[np.ndarray],
     geometry: Geometry,
     finer: Geometry,
     structure: str,
@@ -258,10 +279,10 @@ def surface_of_field(
     *,
     volume_mm3: float | None = None,
 ) -> SurfaceMesh:
-    """The surface where a field is zero.
+    """The surface where the largest of some fields is zero.
 
     Args:
-        field: (Z, Y, X) float32 on ``geometry``, positive somewhere. Its outermost voxels are padding: only the splines
+        fields: (Z, Y, X) float32 on ``geometry``, positive somewhere. Their outermost voxels are padding: only the splines
             use them, and the surface is closed at the outer faces of the voxels inside.
         finer: the grid to contour on; ``geometry`` is used if the structure vanishes there, as a single voxel may.
         structure: name for the mesh.
@@ -273,7 +294,8 @@ def surface_of_field(
     """
     from skimage.measure import marching_cubes  # the import takes half a second
 
-    grid, values = finer, _refined(field, geometry, finer)
+    field = np.maximum.reduce(fields)
+    grid, values = finer, np.maximum.reduce([_refined(one, geometry, finer) for one in fields])
     if not (values > 0).any():
         grid, values = geometry, field
     values = values - 2e-5 * values.max()  # separates diagonal neighbours: in a tie, adjacent cubes may disagree

@@ -11,7 +11,8 @@ from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.lesions import LesionRule
 from autoseg.imaging.pictures import label_ending
-from autoseg.inference.cohort import Output, Predict, predict_cohort
+from autoseg.inference.cohort import Predict, predict_cohort
+from autoseg.inference.output import Output
 from autoseg.options import InferenceOptions, Runtime
 from autoseg.outputs.labels import Labels
 from autoseg.outputs.predicted import all_failures

@@ -161,7 +161,7 @@ class GuestOutput:
         assert model.labels.structures
 
     def write(self, case, found, folder):
-        from autoseg.inference.cohort import Written
+        from autoseg.inference.output import Written
         used("output")
         path = folder / f"{case.id}_guest.txt"
         path.write_text(str(int((found.labels.data > 0).sum())))

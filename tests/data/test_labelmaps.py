@@ -164,9 +164,12 @@ def test_predictions_are_named_by_their_records(tmp_path):
         record = {"made_by": "autoseg predict", "labels": {"tumour": 2, "organ": [1, 2]}}
         (tmp_path / f"{case}.json").write_text(json.dumps(record))
     assert schema_of(tmp_path, maps).groups == {"tumour": (2,), "organ": (1, 2)}
-    schema = LabelSchema(("organ",), ((1, 2),), True, (1,))
+    schema = LabelSchema(("tumour", "organ"), ((2,), (1, 2)), True, (2, 1))
     (tmp_path / "run.json").write_text(json.dumps({"made_by": "autoseg predict", "labels": asdict(schema)}))
     assert schema_of(tmp_path, maps) == schema
+    other = {"made_by": "autoseg predict", "labels": asdict(LabelSchema(("organ",), ((1,),), False, (1,)))}
+    (tmp_path / "run.json").write_text(json.dumps(other))  # of a later run with another model
+    assert named_labels(tmp_path, maps) is None
     (tmp_path / "run.json").unlink()
     (tmp_path / "b.json").write_text("{")  # damaged: then nothing is sure
     assert schema_of(tmp_path, maps).structures == ("label 1",)

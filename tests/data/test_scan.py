@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -337,3 +338,14 @@ def test_a_fault_of_our_own_is_a_finding_about_the_case(make_folder, monkeypatch
     (scan,) = scan_dataset(make_folder(1).read())
     assert codes(scan) == ["scan-failed"]
     assert "out of order" in scan.findings[0].message
+
+
+def test_a_new_copy_of_a_case_that_was_scanned_by_an_early_version_is_recognised(make_folder):
+    folder = make_folder(2)
+    early = tuple(scan_case(case, folder.read(), as_before=True) for case in folder.read().training)
+    for path_of in (folder.image_path, folder.label_path):
+        shutil.copy(path_of("case_1"), path_of("case_3"))
+    scans = scan_dataset(folder.read(), known=early)
+    assert scans[:2] == early
+    assert scans[2].contents == early[0].contents
+    assert scans[2].contents != scan_case(folder.read().training[2], folder.read()).contents

@@ -2,20 +2,19 @@
 
 import numpy as np
 import pytest
+import trimesh
 
+from autoseg.evaluation import meshes
 from autoseg.evaluation.meshes import score_surfaces, surface_distances
 from autoseg.imaging.mesh import SurfaceMesh
 
 
 def ball(radius, middle=(0, 0, 0), subdivisions=5):
-    trimesh = pytest.importorskip("trimesh")
     shape = trimesh.creation.icosphere(subdivisions, radius)
     return SurfaceMesh(shape.vertices + np.array(middle), np.asarray(shape.faces, np.int32), "ball")
 
 
 def box(extents):
-    import trimesh
-
     shape = trimesh.creation.box(extents)
     return SurfaceMesh(np.asarray(shape.vertices), np.asarray(shape.faces, np.int32), "box")
 
@@ -71,8 +70,6 @@ def test_distances_are_those_of_vtk():
 
     def directed(mesh, other):
         """(distances, areas) at the middles of triangles cut into four."""
-        import trimesh
-
         vertices, faces = trimesh.remesh.subdivide(mesh.vertices_mm, mesh.faces)
         shape, distance = trimesh.Trimesh(vertices, faces, process=False), implicit(other)
         middles = shape.triangles_center
@@ -91,6 +88,27 @@ def test_distances_are_those_of_vtk():
     assert scores == pytest.approx(expected, rel=0.01)
     assert scores == scores_of(reference, predicted, case="one")
     assert scores["surface_nsd"] != scores_of(reference, predicted, case="two")["surface_nsd"]
+
+
+def test_small_surfaces_need_few_points(monkeypatch):
+    reference, predicted = ball(4, subdivisions=2), box((6.0, 7.0, 5.0))
+    assert len(surface_distances(reference, predicted).from_reference_mm) == 2_000
+    assert len(surface_distances(ball(20), predicted).from_predicted_mm) == 10_000
+    few = scores_of(reference, predicted)
+    monkeypatch.setattr(meshes, "FEWEST_POINTS", 100_000)
+    monkeypatch.setattr(meshes, "MOST_POINTS", 100_000)
+    assert few == pytest.approx(scores_of(reference, predicted), rel=0.005)
+
+
+def test_each_triangle_is_measured_once_for_a_point(monkeypatch):
+    def counting(triangles, points):
+        measured.append(len(points))
+        return closest(triangles, points)
+
+    measured, closest = [], trimesh.triangles.closest_point
+    monkeypatch.setattr(trimesh.triangles, "closest_point", counting)
+    score_surfaces(ball(4, subdivisions=2), box((6.0, 7.0, 5.0)))
+    assert sum(measured) < 2 * 2_000 * 7
 
 
 def test_a_surface_that_is_missing_is_undefined_and_said():

@@ -12,9 +12,10 @@ from autoseg.errors import AutosegError
 from autoseg.evaluation import evaluate_case, evaluate_folder, summarise
 from autoseg.evaluation.overlap import Counts
 from autoseg.evaluation.report import CaseMetrics
-from autoseg.evaluation.values import count_structures, count_values, unknown_values
+from autoseg.evaluation.values import count_structures, unknown_values
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.values import count_values
 from autoseg.imaging.volume import LabelVolume
 from autoseg.options import Runtime
 from autoseg.page.scores import scores_section

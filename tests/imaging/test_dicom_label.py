@@ -14,6 +14,7 @@ from pydicom.sr.codedict import codes
 from scipy.spatial.transform import Rotation
 
 from autoseg.cli import main
+from autoseg.data.dataset import read_dataset
 from autoseg.errors import FileError
 from autoseg.imaging.crop import laid_on
 from autoseg.imaging.dicom_find import find_series
@@ -212,18 +213,38 @@ def test_segmentations_are_references_and_labels_of_a_data_set(tmp_path, capsys)
     assert {(row["structure"], row["dice"]) for row in rows} >= {("Left Kidney", "1.0"), ("tumour", "1.0")}
 
 
-def test_a_number_that_means_two_things_is_refused(tmp_path, capsys):
-    scans, maps = tmp_path / "scans", tmp_path / "maps"
-    for folder in (scans, maps):
-        folder.mkdir()
+def test_segments_that_are_numbered_otherwise_from_case_to_case_are_known_by_their_names(tmp_path, capsys):
+    scans, maps, out = tmp_path / "scans", tmp_path / "maps", tmp_path / "out"
+    maps.mkdir()
+    truth = {}
     for case, names in (("a", ("liver", "spleen")), ("b", ("spleen", "liver"))):
         series, labels = segmented(tmp_path / case, SeriesInstanceUID=f"1.2.{ord(case)}")
         write_volume(read_volume(series), scans / f"{case}.nii.gz")
         write(maps / f"{case}.dcm", series, labels, {names[0]: (1,), names[1]: (2,)})
-    assert main(["convert", "folders", str(scans), str(tmp_path / "out"), "--labels", str(maps), "--quiet"]) == 2
-    assert "b.dcm: expected segment 1 to be liver as in other cases, found spleen" in capsys.readouterr().err
+        truth[case] = {name: labels.data == number for number, name in enumerate(names, 1)}
+    call = ["convert", "folders", str(scans), str(out), "--labels", str(maps), "--quiet"]
+    (tmp_path / "names.csv").write_text("1,liver\n2,spleen\n")
+    assert main([*call, "--names", str(tmp_path / "names.csv")]) == 2
+    assert "expected segment 1 to be liver as in other maps, found spleen" in capsys.readouterr().err
+    assert main(call) == 0
+    dataset = read_dataset(out)
+    for case in dataset.training:
+        for number, name in enumerate(dataset.labels.structures):
+            mask = dataset.labels.mask(read_label_volume(case.label, onto=read_geometry(case.images[0])).data, number)
+            np.testing.assert_array_equal(mask, truth[case.id][name])
     assert main(["evaluate", "--reference", str(maps), "--predicted", str(maps), "-o", str(tmp_path / "x"), "--quiet"]) == 2
     assert "Number the segments alike" in capsys.readouterr().err
+
+
+def test_a_name_that_has_another_number_in_another_map_is_refused_where_maps_are_compared(tmp_path, capsys):
+    folders = [tmp_path / "truth", tmp_path / "predicted"]
+    series, labels = segmented(tmp_path / "a")
+    for folder, names in zip(folders, (("liver", "spleen"), ("spleen", "liver")), strict=True):
+        folder.mkdir()
+        write(folder / "a.dcm", series, labels, {names[0]: (1,), names[1]: (2,)})
+    score = ["evaluate", "--reference", str(folders[0]), "--predicted", str(folders[1]), "-o", str(tmp_path / "x"), "--quiet"]
+    assert main(score) == 2
+    assert "expected segment spleen to be number 2 as in other maps, found 1" in capsys.readouterr().err
 
 
 def test_labels_are_laid_on_a_grid_of_the_same_voxels_only():

@@ -269,6 +269,14 @@ def test_labels_beyond_32_bits_are_refused(tmp_path):
         write_label_volume(LabelVolume(np.full((2, 2, 2), 1 << 40), oblique(shape=(2, 2, 2))), tmp_path / "label.nii")
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_nan_and_infinity_of_a_file_stay(tmp_path, ending):
+    """SimpleITK 2.5.7 writes them in all formats, and reads those of NIfTI as 0: see findings."""
+    values = np.array([[[np.nan, np.inf, -np.inf, 1, 2, 3]]], np.float32)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values), str(tmp_path / f"a{ending}"))
+    np.testing.assert_array_equal(files.read_file(tmp_path / f"a{ending}").data[0], values)
+
+
 def test_a_file_is_read_from_disk_once(tmp_path, monkeypatch):
     write_volume(image(oblique()), tmp_path / "image.nii.gz")
     raw = (tmp_path / "image.nii.gz").read_bytes()

@@ -110,9 +110,9 @@ def test_a_small_gzip_that_unpacks_to_much_more_than_its_header_says_stays_small
 def test_unpacking_piece_by_piece_gives_all_bytes(member, size):
     content = np.random.default_rng(0).integers(0, 3, size).astype(np.uint8).tobytes()
     packed = b"".join(gzip.compress(content, 1) for _ in range(member)) + bytes(7)
-    out, problem = raw.inflate(packed)
+    out, problem = raw.inflate(packed, size * member)
     assert (bytes(out) == content * member, problem) == (True, None)
-    assert raw.inflate(packed[:-12])[1]
+    assert raw.inflate(packed[:-12], size * member)[1]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import read_file, read_label_volume, write_label_volume
 from autoseg.imaging.volume import LabelVolume
-from autoseg.inference.cohort import Predict, PredictRunner, Written, predict_cohort
+from autoseg.inference.cohort import Predict, PredictRunner, predict_cohort
+from autoseg.inference.output import Written
 from autoseg.inference.predictor import Predictor
 from autoseg.options import InferenceOptions
 from autoseg.outputs.labels import Labels

@@ -18,7 +18,7 @@ from autoseg.inference.bundle import copy_bundle, load_bundle, save_bundle
 from autoseg.inference.cohort import Predict, depends_on, predict_cohort
 from autoseg.inference.predictor import Predictor
 from autoseg.options import InferenceOptions, PredictOptions, SurfaceOptions
-from autoseg.outputs import asked_outputs
+from autoseg.outputs.asked import asked_outputs
 from autoseg.reconstruct.components import DropSmall, KeepLargest
 
 SHAPE, LARGE, SMALL = (20, 24, 48), (10, 12, 12), (10, 12, 38)

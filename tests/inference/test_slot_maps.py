@@ -17,7 +17,7 @@ from autoseg.networks import NETWORKS
 from autoseg.networks.attention import SlotAttention
 from autoseg.networks.unet import UNet
 from autoseg.options import InferenceOptions, PredictOptions
-from autoseg.outputs import asked_outputs
+from autoseg.outputs.asked import asked_outputs
 from planners.plan import AttentionStage
 from tests.helpers.models import make_plan, write_model
 

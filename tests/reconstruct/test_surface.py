@@ -363,3 +363,20 @@ def test_neighbours_in_thick_slices_leave_no_islands_in_each_other(spacing):
     data[:, :, data.shape[2] // 2 :] *= 2
     cubic = isotropic_labels(LabelVolume(data, geometry))
     assert [ndimage.label(cubic.data == value)[1] for value in (1, 2)] == [1, 1]
+
+
+def test_single_voxels_between_thick_slices_keep_their_volume_and_leave_the_others_theirs():
+    distance, geometry, _ = ellipsoid((16, 16, 16), (6.0, 0.8, 0.8), shift=(0.3, 0.1, 0.2))
+    alone = (distance > 0).astype(np.uint8)
+    data = np.pad(alone, ((1, 1), (2, 2), (2, 2)))
+    z, y = (n // 2 for n in data.shape[:2])
+    lesions = {2: (1, 1, 1), 3: (z, y, data.shape[2] // 2), 4: (z, y, int(np.flatnonzero(data[z, y])[-1]) + 1)}
+    grid = geometry.cropped((-1, -2, -2), data.shape)
+    single = isotropic_labels(LabelVolume(data, grid)).data
+    for value, place in lesions.items():  # far away, within the other structure, and beside it
+        data[place] = value
+    cubic = isotropic_labels(LabelVolume(data, grid)).data
+    size = len(cubic) / len(data)  # cubic voxels of one thick voxel
+    for value in lesions:
+        assert np.count_nonzero(cubic == value) == pytest.approx(size, abs=2), value
+    assert np.count_nonzero((cubic == 1) != (single == 1)) <= 4 * size  # where they touch, of about 7000

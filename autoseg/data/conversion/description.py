@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from autoseg.data.layouts.found import FoundCase, FoundDataset, error
 from autoseg.data.layouts.reading import SeenCase, label_values
 from autoseg.data.partial import KEY
 from autoseg.errors import DatasetError
+from autoseg.names import without_spelling
 from planners.names import fault_of_name
 
 __all__ = ["Description", "describe", "refused_names"]
@@ -28,14 +30,16 @@ def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, A
         labelled = {case.case.id: case.values for case in usable if case.case.label}
         description, told = found.describe(labelled)
         return description, {}, [*told, *(_refused_labels(description) if labelled and description else ())]
+    findings = _spelled_otherwise([case.case for case in masks])
+    left_out = {finding.case for finding in findings}
+    masks = [case for case in masks if case.case.id not in left_out]
     combinations = {combination for case in masks for combination in case.combinations}
     structures = {name for case in masks for name, _ in case.case.masks}
     description, values = label_values(combinations, structures)
-    findings = []
     for case in masks:
         if lacking := sorted(structures - {name for name, _ in case.case.masks}):
-            message = f"no file of {', '.join(lacking)}: taken as absent"
-            findings.append(Finding("note", case.case.id, "absent-structure", message, "Add the file if it is not absent."))
+            message = f"no file or segment of {', '.join(lacking)}: taken as absent"
+            findings.append(Finding("note", case.case.id, "absent-structure", message, "Add it if it is not absent."))
     remedy = "Give all cases a label map, or all of them a file for each structure."
     findings += [
         Finding("error", case.case.id, "label-kind", "expected a file for each structure, found a label map", remedy)
@@ -43,6 +47,30 @@ def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, A
         if case.case.label
     ]
     return description, values, [*findings, *_refused_labels(description)]
+
+
+def _spelled_otherwise(cases: Sequence[FoundCase]) -> list[Finding]:
+    """An error for each structure whose name differs from that in more cases only by its spelling; but if one case has both
+    names, they are two structures."""
+    named = {case.id: dict.fromkeys(name for name, _ in case.masks) for case in cases}
+    count = Counter(name for names in named.values() for name in names)
+    forms: dict[str, list[str]] = {}
+    for name in sorted(count, key=lambda name: (-count[name], name)):
+        forms.setdefault(without_spelling(name), []).append(name)
+    apart = {form for names in named.values() for form, n in Counter(map(without_spelling, names)).items() if n > 1}
+    usual = {name: several[0] for form, several in forms.items() if form not in apart for name in several[1:]}
+    remedy = "Give a structure the same name in all cases, or names that differ by more than their spelling."
+    return [
+        error(
+            case,
+            "structure-name",
+            f"expected the structure {usual[name]!r}, as in {count[usual[name]]} of {len(named)} cases, found {name!r}",
+            remedy,
+        )
+        for case, names in named.items()
+        for name in names
+        if name in usual
+    ]
 
 
 def _refused_labels(description: Mapping[str, Any]) -> list[Finding]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from autoseg.data.dataset import LABEL_WORD, NUMBER, guess_patients
 from autoseg.data.findings import Finding
+from autoseg.data.labelmaps import names_in, segments_of
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, plain_labels
 from autoseg.data.tables import table_rows, table_text
 from autoseg.errors import AutosegError, DatasetError, FileError
@@ -30,7 +31,6 @@ from autoseg.imaging.files import (
     layers_of,
     left_unread,
     read_file,
-    segment_names,
     stem_of,
 )
 from autoseg.names import counted, fault_of_path
@@ -80,6 +80,7 @@ def find(
         raise DatasetError(
             f"{source}: expected images that end in one of {', '.join(sorted(FORMATS))}, or rows; found none. Give their folder"
         )
+    known, cases = _with_segments(cases, findings, is_named=bool(names))
     channels = tuple(channels or named or guess_channels(cases))
     if channels == ("image",):
         message = 'the channel is called "image", so that each scan is scaled by itself'
@@ -87,20 +88,29 @@ def find(
     return FoundDataset(
         channels=channels,
         cases=tuple(cases),
-        describe=plain_labels(read_names(names) if names else _names_of_segments(cases, findings), closed=False, ignore=ignore),
+        describe=plain_labels(read_names(names) if names else known, closed=False, ignore=ignore),
         findings=tuple(findings),
     )
 
 
-def _names_of_segments(cases: Sequence[FoundCase], findings: list[Finding]) -> dict[int, str]:
-    """{value: name} from DICOM segmentations; a value with two names is added to the findings."""
-    known: dict[int, str] = {}
-    for case in cases:
-        for name, value in segment_names(case.label).items() if case.label else ():
-            if known.setdefault(value, name) != name:
-                message = f"{case.label}: expected segment {value} to be {known[value]} as in other cases, found {name}"
-                findings.append(error(case.id, "segment-name", message, "Number the segments alike in all cases."))
-    return known
+def _with_segments(
+    cases: Sequence[FoundCase], findings: list[Finding], *, is_named: bool
+) -> tuple[dict[int, str], list[FoundCase]]:
+    """({value: name} stored in the label maps, the cases).
+
+    If a value or a name does not mean the same in all maps, or the segments of some may overlap, each segment becomes a
+    structure of its own, known by its name; where names were given for the values (``is_named``), this is an error.
+    """
+    maps = {case.id: case.label for case in cases if case.label}
+    known, clash = names_in(maps.values())
+    if clash and is_named:
+        findings.append(error("", "segment-name", clash, "Leave --names out: segments are then known by their names."))
+    elif clash:
+        findings.append(Finding("note", "", "segment-name", clash, "Nothing: segments are known by their names."))
+    elif not any(case.masks for case in cases) and not any(segments_of(path) and layers_of(path) > 1 for path in maps.values()):
+        return known, list(cases)
+    masks = {case: tuple((name, path) for name in segments_of(path)) for case, path in maps.items()}
+    return known, [replace(c, label=None, masks=masks[c.id]) if masks.get(c.id) else c for c in cases]
 
 
 def guess_channels(cases: Sequence[FoundCase]) -> tuple[str, ...]:
@@ -237,7 +247,7 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
             continue
         sources = files.channels_of(case)
         used |= {source.path for source in sources}
-        masks = _masks_in(path, findings) if path.is_dir() else _layers(path)
+        masks = _masks_in(path, findings) if path.is_dir() else ()
         if path.is_dir() and not masks:
             findings.append(error(case, "missing-label", f"expected files of structures in {path}, found none", "Add them."))
             continue
@@ -292,8 +302,9 @@ def _is_picture(path: Path) -> bool:
 
 
 def _masks_in(folder: Path, findings: list[Finding]) -> tuple[tuple[str, Path], ...]:
-    """(structure, path) of the files in the folder of a case."""
-    return tuple((_stem(file), file) for file in _without_views(_images_in(folder, _is_map), findings))
+    """(structure, path) of the files in the folder of a case; the structures of segmentations are their segments."""
+    files = _without_views(_images_in(folder, _is_map), findings)
+    return tuple((name, file) for file in files for name in segments_of(file) or (_stem(file),))
 
 
 def _by_name(paths: Iterable[Path]) -> dict[str, list[str]]:
@@ -307,18 +318,13 @@ def _by_name(paths: Iterable[Path]) -> dict[str, list[str]]:
 def _named_twice(case: FoundCase, scans: Mapping[str, list[str]]) -> list[Finding]:
     """An error for each image or structure of a case for which several files have the name; ``scans`` as ``_by_name`` says."""
     of = [(_stem(source.path), scans.get(_stem(source.path), [])) for source in case.images]
-    of += _by_name(path for _, path in case.masks if not _layers(path)).items()
+    of += _by_name(dict.fromkeys(path for _, path in case.masks)).items()
     remedy = "Keep the right one, and move the others away."
     return [
         error(case.id, "file-twice", f"expected one file called {stem}, found {' and '.join(names)}", remedy)
         for stem, names in of
         if len(names) > 1
     ]
-
-
-def _layers(path: Path) -> tuple[tuple[str, Path], ...]:
-    """The segments of a 3D Slicer segmentation with several layers (overlapping segments); () for other files."""
-    return tuple((name, path) for name in segment_names(path)) if is_slicer_segmentation(path) and layers_of(path) > 1 else ()
 
 
 def _with_patients(cases: list[FoundCase]) -> list[FoundCase]:

@@ -17,7 +17,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.data.layouts.found import AnyPath, Counted, Description, FoundCase, FoundDataset, Source, error
 from autoseg.data.layouts.reading import label_values
 from autoseg.errors import DatasetError
-from autoseg.names import counted
+from autoseg.names import counted, without_spelling
 
 __all__ = ["find"]
 
@@ -123,7 +123,7 @@ def _alike(structures: Sequence[str]) -> list[Finding]:
     seen: dict[str, str] = {}
     found = []
     for name in structures:
-        other = seen.setdefault("".join(filter(str.isalnum, name.lower())), name)
+        other = seen.setdefault(without_spelling(name), name)
         if other != name:
             message = f"{other!r} and {name!r} are two structures here"
             remedy = "If they are the same, give them the same name in the data sets."

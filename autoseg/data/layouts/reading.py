@@ -22,7 +22,6 @@ from autoseg.imaging.files import (
     FileContent,
     Segmentation,
     ending_of,
-    is_slicer_segmentation,
     read_file,
     read_segmentation,
     segment_names,
@@ -84,13 +83,14 @@ def read_image(
 def mask_reader(onto: Geometry) -> Callable[[Path, str], FileContent]:
     """A function that reads the file of one structure on a grid; nonzero is foreground.
 
-    From a 3D Slicer segmentation it takes the segment of that name. The file is kept for the structures that follow.
+    From a segmentation of 3D Slicer or DICOM it takes the segment of that name. The file is kept for the next
+    structures.
     """
     last: dict[Path, Segmentation] = {}
 
     def read(path: Path, name: str) -> FileContent:
         known = last.get(path)
-        several: Container[str] = known.segments if known else segment_names(path) if is_slicer_segmentation(path) else ()
+        several: Container[str] = known.segments if known else segment_names(path)
         if name not in several:
             return read_file(path, as_label=True, onto=onto)
         if known is None:
