@@ -20,6 +20,7 @@ __all__ = [
     "Progress",
     "add_common",
     "asked_threads",
+    "check_findings_file",
     "install_log",
     "place_among_ranks",
     "print_findings",
@@ -113,9 +114,19 @@ class _Sentences(logging.Formatter):
         return f"warning: {told}" if record.levelno >= logging.WARNING else told
 
 
-def print_findings(findings: Any, file: str | None, summary: Callable[[], str], fresh: bool = False) -> None:
-    """Print a summary, and write findings as JSON to ``file`` if it is given; ``-`` prints the JSON instead."""
+def check_findings_file(file: str | None, *, fresh: bool = False) -> None:
+    """Check, before the work, that ``print_findings`` will be able to write ``file``; AutosegError if not."""
     from autoseg.places import FINDINGS, refuse_foreign
+    from autoseg.room import check_writable
+
+    if file and file != "-":
+        if not fresh:
+            refuse_foreign(Path(file), FINDINGS)
+        check_writable(Path(file).absolute().parent)
+
+
+def print_findings(findings: Any, file: str | None, summary: str) -> None:
+    """Print a summary, and write findings as JSON to ``file`` if it is given; ``-`` prints the JSON instead."""
     from autoseg.workspace import write_json
     from planners.records import to_json
 
@@ -123,10 +134,8 @@ def print_findings(findings: Any, file: str | None, summary: Callable[[], str], 
         print(json.dumps(to_json(findings), indent=1))
         return
     if file:
-        if not fresh:
-            refuse_foreign(Path(file), FINDINGS)
         write_json(file, findings)
-    print(summary())
+    print(summary)
 
 
 class Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from autoseg.cli.common import print_findings, runtime_of
+from autoseg.cli.common import check_findings_file, print_findings, runtime_of
 from autoseg.cli.flags import add_flags, options_from
 from autoseg.data.layouts import LAYOUTS
 from autoseg.options import ConvertOptions, Runtime
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import convert
 
+    check_findings_file(args.json)
     done = convert(args.layout, args.source, args.target, options_from(args, ConvertOptions()), runtime_of(args))
-    print_findings(done.findings, args.json, done.summary)
+    print_findings(done.findings, args.json, done.summary())
     return 1 if done.left_out or done.failures else 0

@@ -101,9 +101,7 @@ def _blocks(n: int, resamples: int) -> list[slice]:
     return [slice(start, min(start + step, resamples)) for start in range(0, resamples, step)]
 
 
-def paired_difference(
-    first: Values, second: Values, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
-) -> Difference:
+def paired_difference(first: Values, second: Values) -> Difference:
     """Compare two methods on the same cases.
 
     Args:
@@ -116,7 +114,7 @@ def paired_difference(
 
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     differences = np.array([a - b for a, b in pairs])
-    low, high = mean_interval(differences, level=level, resamples=resamples, seed=seed)
+    low, high = mean_interval(differences)
     p_value = None if not pairs else float(wilcoxon(differences).pvalue) if differences.any() else 1.0
     return Difference(
         n=len(pairs),
@@ -128,7 +126,7 @@ def paired_difference(
     )
 
 
-def paired_trainings(first: Values, second: Values, *, level: float = 0.95) -> Difference:
+def paired_trainings(first: Values, second: Values) -> Difference:
     """Compare two methods over several training runs of each, with an interval from Student's t.
 
     Args:
@@ -147,7 +145,7 @@ def paired_trainings(first: Values, second: Values, *, level: float = 0.95) -> D
         low, high, p_value = mean, mean, float(abs(mean) < 1e-12)
     elif len(pairs) > 1:
         test = ttest_1samp(differences, 0.0)
-        low, high = map(float, test.confidence_interval(level))
+        low, high = map(float, test.confidence_interval(0.95))
         p_value = float(test.pvalue)
     return Difference(len(pairs), len(first) - len(pairs), mean, low, high, p_value)
 
