@@ -43,6 +43,7 @@ __all__ = [
     "named_labels",
     "names_in",
     "references_in",
+    "refuse_other_references",
     "refuse_other_values",
     "schema_of",
     "segments_of",
@@ -286,6 +287,16 @@ def refuse_other_values(
                     f"{path}: expected {name} as {_listed(values)}, found that it is {_listed(told[name])} in this map. "
                     "Renumber the maps, or give a dataset.json that is true of all of them"
                 )
+
+
+def refuse_other_references(folder: Path, references: Mapping[str, Path], labels: LabelSchema) -> None:
+    """As ``refuse_other_values``, for references whose values are named by files in or beside their folder, if by any."""
+    try:
+        told = named_labels(folder, references)
+    except DatasetError:  # a dataset.json of another form, such as the Decathlon's
+        return
+    if told:
+        refuse_other_values(labels, references, told.groups)
 
 
 def _listed(values: Iterable[int]) -> str:

@@ -257,6 +257,7 @@ def predict_cohort(
     if not step.fresh:
         refuse_foreign_run(step)
     bundle = load_bundle(step.model)
+    _tell_other_model(step, bundle)
     start, outcomes = time.perf_counter(), dict[str, CaseOutcome]()
 
     def done(outcome: Outcome) -> None:
@@ -352,6 +353,15 @@ def refuse_foreign_run(step: Predict) -> None:
     found = read_json(path) if path.exists() else {"made_by": MADE_BY}
     if not isinstance(found, dict) or found.get("made_by") != MADE_BY:
         raise AutosegError(f"{path}: exists and was not made by this program. Choose another folder, or ask for a fresh start")
+
+
+def _tell_other_model(step: Predict, bundle: Bundle) -> None:
+    """Warn if the last run with this output folder had another model; its results of the same cases are replaced."""
+    found, own = read_json(step.run_file) if step.run_file.is_file() else None, Path(step.model).absolute().name
+    earlier = found.get("model") if isinstance(found, dict) else None
+    if isinstance(earlier, dict) and earlier.get("digest") != bundle.digest and earlier.get("name") != own:
+        told = "%s: holds results of the model %s; those of cases that are predicted again are replaced"
+        logger.warning(told, step.folder, earlier.get("name"))
 
 
 def _refuse_input_folder(cases: Iterable[Case], out_folder: Path) -> None:

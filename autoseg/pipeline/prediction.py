@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.data.labelmaps import Known, named_labels, references_in, refuse_other_values
-from autoseg.data.labels import LabelSchema
+from autoseg.data.labelmaps import Known, references_in, refuse_other_references
 from autoseg.data.sources import find_inputs, tell
 from autoseg.engines import LocalEngine, engine_of
-from autoseg.errors import AutosegError, DatasetError
+from autoseg.errors import AutosegError
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
@@ -30,7 +27,6 @@ from autoseg.outputs.predicted import Predicted, all_failures
 from autoseg.outputs.tables import refuse_foreign_tables, write_tables
 from autoseg.places import PAGE, refuse_foreign
 from autoseg.room import check_writable
-from autoseg.workspace import read_json
 
 if TYPE_CHECKING:
     from autoseg.evaluation import Report
@@ -74,27 +70,27 @@ def predict(
     references = references_in(options.reference) if options.reference else {}
     if not runtime.fresh:
         refuse_foreign_tables(target, part)
-    if options.reference and not runtime.fresh:
-        from autoseg.evaluation.report_files import refuse_foreign_report  # importing it takes a fifth of a second
+        if options.reference:
+            from autoseg.evaluation.report_files import refuse_foreign_report  # importing it takes a fifth of a second
 
-        refuse_foreign_report(scores)
-        refuse_foreign(scores / PAGE)
+            refuse_foreign_report(scores)
+            refuse_foreign(scores / PAGE)
     engine, bundle = engine_of(runtime.engine, runtime.workers, devices_for(runtime.device)), load_bundle(Path(model))
     is_local = isinstance(engine, LocalEngine)  # otherwise each worker chooses one of its own devices
     device = str(choose_device(runtime.device)) if is_local else runtime.device
     if options.reference:
-        _refuse_other_references(Path(options.reference), references, target, bundle.labels)
+        if target.exists() and target.samefile(options.reference):
+            raise AutosegError(f"{target}: holds the references. Results need a folder of their own")
+        refuse_other_references(Path(options.reference), references, bundle.labels)
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=options.invert_monochrome1)
     tell(inputs)
-    cases, ending = inputs.cases, label_ending(inputs.ending)
-    share = cases[index::count]
+    cases, share, ending = inputs.cases, inputs.cases[index::count], label_ending(inputs.ending)
     if options.reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{options.reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     refuse_other_scans(options.write, cases)
     bids = bids_output(options, target, cases, ending, bundle, runtime.fresh)
     step = asked_step(model, target, options, ending, runtime, device)
     step = step if is_local else step.settled()
-    _tell_other_model(step.run_file, step.model, bundle.digest)
     logger.info("%s, model %s, on %s", counted(len(share), "case"), bundle.name, device)
     done = predict_cohort(step, cases, engine=engine, on_done=runtime.progress("predict", len(share)))
     if share:
@@ -109,26 +105,6 @@ def predict(
     failed = (*all_failures(done, report), *not_laid_out)
     counts = len(done.cases("done")), len(done.cases("skipped"))
     return Predicted(target, *counts, failed, time.monotonic() - begun, report, borders)
-
-
-def _refuse_other_references(folder: Path, references: Mapping[str, Path], target: Path, labels: LabelSchema) -> None:
-    """Raise AutosegError if the references are in the output folder, or number the structures differently from the model."""
-    if target.exists() and target.samefile(folder):
-        raise AutosegError(f"{target}: holds the references. Results need a folder of their own")
-    told = None
-    with contextlib.suppress(DatasetError):  # of another form, such as the Decathlon's
-        told = named_labels(folder, references)
-    if told:
-        refuse_other_values(labels, references, told.groups)
-
-
-def _tell_other_model(run_file: Path, model: str, digest: str) -> None:
-    """Warn if the last run with this output folder had another model; its results of the same cases are replaced."""
-    found = read_json(run_file) if run_file.is_file() else None
-    earlier = found.get("model") if isinstance(found, dict) else None
-    if isinstance(earlier, dict) and earlier.get("digest") != digest and earlier.get("name") != Path(model).absolute().name:
-        told = "%s: holds results of the model %s; those of cases that are predicted again are replaced"
-        logger.warning(told, run_file.parent, earlier.get("name"))
 
 
 def _score(options: PredictOptions, target: Path, scores: Path, known: Known, runtime: Runtime) -> Report:
