@@ -21,6 +21,7 @@ from scipy.special import ndtr, ndtri
 
 __all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_difference", "paired_trainings", "wilcoxon_holm"]
 
+LEVEL = 0.95  # of every interval
 RESAMPLES = 10_000
 SEED = 20_240_101
 MOST_DRAWN = 255  # times that a case is in a resample; even 20 times is very rare
@@ -47,7 +48,7 @@ class Difference:
 
 
 def mean_interval(
-    values: Sequence[float] | np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
+    values: Sequence[float] | np.ndarray, *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> tuple[float, float] | tuple[None, None]:
     """BCa bootstrap interval of the mean (Efron 1987).
 
@@ -69,7 +70,7 @@ def mean_interval(
     below = (np.count_nonzero(means < -1e-6) + np.count_nonzero(np.abs(means) <= 1e-6) / 2) / resamples
     bias = ndtri(below)
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
-    tails = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
+    tails = bias + ndtri([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = values.mean() + scale * np.quantile(means, ndtr(bias + tails / (1 - acceleration * tails)))
     none = 1e-6 * scale  # zero, up to float32 rounding
     return float(low) if abs(low) > none else 0.0, float(high) if abs(high) > none else 0.0
@@ -145,7 +146,7 @@ def paired_trainings(first: Values, second: Values) -> Difference:
         low, high, p_value = mean, mean, float(abs(mean) < 1e-12)
     elif len(pairs) > 1:
         test = ttest_1samp(differences, 0.0)
-        low, high = map(float, test.confidence_interval(0.95))
+        low, high = map(float, test.confidence_interval(LEVEL))
         p_value = float(test.pvalue)
     return Difference(len(pairs), len(first) - len(pairs), mean, low, high, p_value)
 
