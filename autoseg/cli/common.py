@@ -20,7 +20,7 @@ __all__ = [
     "Progress",
     "add_common",
     "asked_threads",
-    "check_findings_file",
+    "check_json_file",
     "install_log",
     "place_among_ranks",
     "print_findings",
@@ -114,14 +114,18 @@ class _Sentences(logging.Formatter):
         return f"warning: {told}" if record.levelno >= logging.WARNING else told
 
 
-def check_findings_file(file: str | None, *, fresh: bool = False) -> None:
-    """Check, before the work, that ``print_findings`` will be able to write ``file``; AutosegError if not."""
-    from autoseg.places import FINDINGS, refuse_foreign
+def check_json_file(file: str | None, kind: str, *, fresh: bool = False) -> None:
+    """Check, before the work, that the FILE of ``--json`` can be written; AutosegError if not.
+
+    Args:
+        kind: of the file, as in ``places``; a file of another kind is kept, unless ``fresh``.
+    """
+    from autoseg.places import refuse_foreign
     from autoseg.room import check_writable
 
     if file and file != "-":
         if not fresh:
-            refuse_foreign(Path(file), FINDINGS)
+            refuse_foreign(Path(file), kind)
         check_writable(Path(file).absolute().parent)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from autoseg.cli.common import check_findings_file, print_findings, runtime_of, workspace_of
+from autoseg.cli.common import check_json_file, print_findings, runtime_of, workspace_of
 from autoseg.cli.flags import add_flags
 from autoseg.options import Runtime
 
@@ -19,8 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.data.findings import findings_table
     from autoseg.pipeline import verify
+    from autoseg.places import FINDINGS
 
-    check_findings_file(args.json, fresh=args.fresh)
+    check_json_file(args.json, FINDINGS, fresh=args.fresh)
     findings = verify(args.dataset, workspace_of(args), runtime_of(args)).findings
     print_findings(findings, args.json, findings_table(findings))
     return 1 if any(finding.severity == "error" for finding in findings) else 0
