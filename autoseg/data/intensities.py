@@ -102,7 +102,7 @@ def _by_sorting(channel: np.ndarray, inside: np.ndarray) -> tuple[float, float, 
 
 def _by_counting(channel: np.ndarray, inside: np.ndarray) -> tuple[float, float, float, float]:
     """As ``_by_sorting``, for integers of 16 bits at most, from how often each occurs; in less time and memory."""
-    lowest, highest = int(np.iinfo(channel.dtype).min), int(np.iinfo(channel.dtype).max)
+    lowest, highest = min(0, int(channel.min())), max(0, int(channel.max()))
     counts = np.zeros(highest - lowest + 1, np.int64)
     for part, within in zip(channel, inside, strict=True):
         counts += np.bincount(part[within].astype(np.int64) - lowest, minlength=counts.size)

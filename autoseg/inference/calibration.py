@@ -24,10 +24,15 @@ __all__ = ["LADDER", "MOST_CASES", "calibrate", "can_spare"]
 
 logger = logging.getLogger(__name__)
 
-# in steps of similar cost: below a jump of 8, smaller ones cost far more windows than larger margins do
+# in steps of similar cost: below a jump of 8, smaller ones cost far more windows than larger margins do. Larger ones are for
+# networks that trained for long, whose logits are larger
 LADDER = tuple(
     Doubt(margin, jump, halo)
     for margin, jump, halo in (
+        (0.5, 32.0, 0.0),
+        (0.5, 16.0, 0.0),
+        (0.5, 12.0, 0.0),
+        (0.5, 10.0, 0.0),
         (0.5, 8.0, 0.0),
         (2.0, 8.0, 0.0),
         (2.0, 7.0, 0.0),
