@@ -11,10 +11,11 @@ from pathlib import Path
 from autoseg.errors import FileError
 from autoseg.ledger import FOREIGN
 
-__all__ = ["FINDINGS", "MODEL", "OURS", "PAGE", "is_foreign", "refuse_foreign"]
+__all__ = ["COMPARISON", "FINDINGS", "MODEL", "OURS", "PAGE", "is_foreign", "refuse_foreign"]
 
 HEAD = 1 << 16  # bytes that are read
-PAGE, FINDINGS, MODEL = "report.html", "findings", "model"  # the last two have names that the user chooses
+PAGE, COMPARISON = "report.html", "comparison.json"
+FINDINGS, MODEL = "findings", "model"  # these have names that the user chooses
 
 OURS: dict[str, Callable[[bytes], bool]] = {  # kind of file -> whether a file that begins with these bytes is ours
     "metrics.csv": lambda head: head.startswith(b"case,structure,dice,"),
@@ -23,6 +24,7 @@ OURS: dict[str, Callable[[bytes], bool]] = {  # kind of file -> whether a file t
     "measurements.csv": lambda head: head.startswith(b"case,structure,voxels,"),
     "borders.csv": lambda head: head.startswith(b"case,first,second,faces,"),
     PAGE: lambda head: b'<p class="kind">autoseg report</p>' in head,
+    COMPARISON: lambda head: head.startswith(b'{\n "title": ') and b'\n "conditions": [' in head,
     FINDINGS: lambda head: head.startswith((b"[]", b'[\n {\n  "severity": ')),
     MODEL: lambda head: head.startswith(b"PK\3\4") and head[30:40] == b"model.json",  # the first file of the archive
 }

@@ -25,7 +25,7 @@ from types import SimpleNamespace
 import numpy as np
 from machine import about
 
-from autoseg.data.dataset import cases_in
+from autoseg.data.sources import find_inputs
 from autoseg.imaging.files import read_label_volume
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.inference.bundle import load_bundle
@@ -114,7 +114,7 @@ def stages(cases, predictor, out, previous, ending):
 def lines(python, results, images, folder, float32, half_sums):
     """Yield a row for each way of predicting with one model."""
     bundle = replace(load_bundle(import_model(results, Workspace(folder), name="model")), postprocessing=())
-    cases = cases_in(images, bundle.file_ending, len(bundle.channels))
+    cases = find_inputs(images, channels=bundle.channels, file_ending=bundle.file_ending).cases
     top = results.parent if results.name.startswith("fold_") else results
     for mirror in (True, False):
         out, previous = folder / f"nnunet_{mirror}", None

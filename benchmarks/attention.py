@@ -43,7 +43,7 @@ def slot_by_torch(block, q, k, v, grid):
     q, k, v = rows(q, k, v)
     slots = block.slots.expand(len(q), -1, -1, -1).to(q.dtype)
     keys, values = block.describe(functional.scaled_dot_product_attention(slots, k, v)).chunk(2, 3)
-    keys = rms_normalise(keys, 3) * block.scale
+    keys = rms_normalise(keys) * block.scale
     return functional.scaled_dot_product_attention(q, keys.to(q.dtype), values).transpose(2, 3)
 
 
@@ -51,7 +51,7 @@ def slot_read_by_torch(block, q, k, v, grid):
     """The same with plain products for the step from voxels to slots, and torch's kernel from slots to voxels."""
     keys, values = block.describe(block.weights(k) @ v.transpose(2, 3)).chunk(2, 3)
     (q,) = rows(q)
-    keys = rms_normalise(keys, 3) * block.scale
+    keys = rms_normalise(keys) * block.scale
     return functional.scaled_dot_product_attention(q, keys.to(q.dtype), values).transpose(2, 3)
 
 

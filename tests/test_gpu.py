@@ -15,7 +15,8 @@ from autoseg.training.batch import Batch
 from autoseg.training.losses import dice_cross_entropy
 from autoseg.training.muon import orthogonalised
 from autoseg.training.passes import WARM, Passes
-from planners import AttentionStage, NetworkSpec
+from planners import AttentionStage
+from tests.helpers.networks import small_unet
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -55,18 +56,7 @@ def _batch(edge=16, seed=0):
 @pytest.mark.parametrize("regions", [(), ((1, 2), (2,))])
 def test_recorded_passes_compute_what_others_do(name, regions, caplog):
     attention = (AttentionStage(1, "slot", 1, 6), AttentionStage(2, "full", 1, 0)) if name == "self_attention_unet" else ()
-    spec = NetworkSpec(
-        name=name,
-        in_channels=1,
-        out_channels=2,
-        features=(8, 16, 16),
-        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-        kernels=((3, 3, 3),) * 3,
-        encoder_blocks=(1, 1, 1),
-        decoder_blocks=(1, 1),
-        deep_supervision=False,
-        attention=attention,
-    )
+    spec = small_unet(8, 16, 16, name=name, deep_supervision=False, attention=attention)
     torch.manual_seed(0)
     network = build_network(spec).cuda().train()
     passes = _passes(network, regions)

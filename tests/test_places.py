@@ -72,6 +72,23 @@ def test_verify_keeps_a_file_that_it_did_not_write(tmp_path, capsys):
     assert main(command) == 0
 
 
+def test_convert_refuses_a_file_that_it_did_not_write_before_it_converts(tmp_path, capsys):
+    data = write_phantoms(tmp_path / "data", training=3, test=0, in_plane_mm=8)
+    (tmp_path / "f.json").write_text('{"mine": 1}')
+    folders = [str(data / "imagesTr"), str(tmp_path / "new"), "--labels", str(data / "labelsTr")]
+    assert main(["convert", "folders", *folders, "--json", str(tmp_path / "f.json"), "--quiet"]) == 2
+    assert "f.json: exists and was not made by this program" in capsys.readouterr().err
+    assert (tmp_path / "f.json").read_text() == '{"mine": 1}'
+    assert not (tmp_path / "new").exists()
+
+
+def test_compare_refuses_a_file_that_it_did_not_write_before_it_trains(tmp_path, capsys):
+    (tmp_path / "f.json").write_text('{"mine": 1}')
+    assert main(["compare", str(tmp_path), "0", "--json", str(tmp_path / "f.json"), "--quiet", "--iterations", "1"]) == 2
+    assert "f.json: exists and was not made by this program" in capsys.readouterr().err
+    assert (tmp_path / "f.json").read_text() == '{"mine": 1}'
+
+
 def test_an_exported_model_is_written_over_models_alone(tmp_path, monkeypatch):
     def write(folder, path):
         with zipfile.ZipFile(path, "w") as archive:

@@ -16,13 +16,12 @@ from autoseg.records import (
     read_cohort,
     read_fold,
     read_surface_manifest,
-    read_surface_scores,
     read_validations,
     write_fold,
     write_surface_scores,
 )
 from autoseg.training.monitor import trim_history
-from autoseg.workspace import write_json
+from autoseg.workspace import read_json, write_json
 from planners import Budget, get_planner
 from planners.fingerprint import ChannelStats, Fingerprint
 from planners.records import from_json, to_json
@@ -161,18 +160,13 @@ def test_a_manifest_of_surfaces_comes_back_as_it_was(tmp_path):
     assert read_surface_manifest(tmp_path / "none") == SurfaceManifest()
 
 
-def test_scores_of_surfaces_have_a_file_of_their_own_and_count_for_the_surfaces_they_were_made_of(tmp_path):
+def test_scores_of_surfaces_have_a_file_of_their_own_that_names_the_surfaces_they_were_made_of(tmp_path):
     write_json(tmp_path / "a.json", PREDICTED)
     before = (tmp_path / "a.json").read_bytes()
     write_surface_scores(tmp_path, "a", ({"structure": "liver", "surface_nsd": 0.5},))
     assert (tmp_path / "a.json").read_bytes() == before
-    assert read_surface_scores(tmp_path, "a") == ({"structure": "liver", "surface_nsd": 0.5},)
-    write_json(tmp_path / "a.json", {**PREDICTED, "outputs": {"a.nii.gz": "1", "a_surfaces/liver.stl": "3"}})
-    assert read_surface_scores(tmp_path, "a") == ()
-
-
-def test_scores_of_surfaces_that_an_older_version_put_into_the_record_of_the_case_are_read(tmp_path):
-    write_json(tmp_path / "a.json", {**PREDICTED, "surface_scores": [{"structure": "liver", "surface_nsd": 0.5}]})
-    assert read_surface_scores(tmp_path, "a") == ({"structure": "liver", "surface_nsd": 0.5},)
-    write_json(tmp_path / "b.json", PREDICTED)
-    assert read_surface_scores(tmp_path, "b") == ()
+    made_of = {name: digest for name, digest in PREDICTED["outputs"].items() if name.startswith("a_surfaces/")}
+    assert read_json(tmp_path / "a_surfaces" / "scores.json") == {
+        "made_of": made_of,
+        "scores": [{"structure": "liver", "surface_nsd": 0.5}],
+    }

@@ -17,7 +17,7 @@ from autoseg.imaging.volume import LabelVolume, Volume, orient
 from autoseg.options import InferenceOptions
 from autoseg.page.viewer import find_viewer
 from autoseg.phantoms import write_phantoms
-from autoseg.records import read_fold, read_surface_scores
+from autoseg.records import read_fold
 from tests.helpers.told_numbers import unknown_numbers
 
 
@@ -222,11 +222,13 @@ def test_written_surfaces_are_scored_against_the_reference(place, tmp_path, caps
     assert 0 < scores["surface_nsd"] < 1
     assert "surface_masd_mm" in (out / "metrics.csv").read_text().splitlines()[0]
     assert "The written surfaces against those" in (out / "metrics.md").read_text()
-    kept = {one["structure"]: one for one in read_surface_scores(out, "phantom_010")}
+    kept, others = (
+        {one["structure"]: one for one in json.loads((out / f"{case}_surfaces" / "scores.json").read_text())["scores"]}
+        for case in ("phantom_010", "phantom_011")
+    )
     assert kept["liver"] == {"structure": "liver", **scores}
-    others = [one for one in read_surface_scores(out, "phantom_011") if one["structure"] != "liver"]
-    assert {one["surface_nsd"] for one in others} == {None}
-    assert read_surface_scores(out, "phantom_012") == ()
+    assert {one["surface_nsd"] for name, one in others.items() if name != "liver"} == {None}
+    assert not (out / "phantom_012_surfaces" / "scores.json").exists()
     assert {name: (out / f"{name}.json").read_bytes() for name in records} == records  # what is done is never rewritten
     assert call(place, *arguments) == 0
     assert "3 were done already" in capsys.readouterr().out

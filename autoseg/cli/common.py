@@ -20,6 +20,7 @@ __all__ = [
     "Progress",
     "add_common",
     "asked_threads",
+    "check_json_file",
     "install_log",
     "place_among_ranks",
     "print_findings",
@@ -113,9 +114,23 @@ class _Sentences(logging.Formatter):
         return f"warning: {told}" if record.levelno >= logging.WARNING else told
 
 
-def print_findings(findings: Any, file: str | None, summary: Callable[[], str], fresh: bool = False) -> None:
+def check_json_file(file: str | None, kind: str, *, fresh: bool = False) -> None:
+    """Check, before the work, that the FILE of ``--json`` can be written; AutosegError if not.
+
+    Args:
+        kind: of the file, as in ``places``; a file of another kind is kept, unless ``fresh``.
+    """
+    from autoseg.places import refuse_foreign
+    from autoseg.room import check_writable
+
+    if file and file != "-":
+        if not fresh:
+            refuse_foreign(Path(file), kind)
+        check_writable(Path(file).absolute().parent)
+
+
+def print_findings(findings: Any, file: str | None, summary: str) -> None:
     """Print a summary, and write findings as JSON to ``file`` if it is given; ``-`` prints the JSON instead."""
-    from autoseg.places import FINDINGS, refuse_foreign
     from autoseg.workspace import write_json
     from planners.records import to_json
 
@@ -123,10 +138,8 @@ def print_findings(findings: Any, file: str | None, summary: Callable[[], str], 
         print(json.dumps(to_json(findings), indent=1))
         return
     if file:
-        if not fresh:
-            refuse_foreign(Path(file), FINDINGS)
         write_json(file, findings)
-    print(summary())
+    print(summary)
 
 
 class Progress:

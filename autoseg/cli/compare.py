@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from autoseg.cli.common import runtime_of, share_cores, workspace_of
+from autoseg.cli.common import check_json_file, runtime_of, share_cores, workspace_of
 from autoseg.cli.flags import add_flags, options_from
 from autoseg.engines import core_use
 from autoseg.options import CompareOptions, Runtime
@@ -22,11 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     before = core_use()
     from autoseg.pipeline import compare
+    from autoseg.places import COMPARISON
     from autoseg.workspace import write_text
 
+    check_json_file(args.json, COMPARISON, fresh=args.fresh)
     share_cores(before, args.device)  # for predictions with closed gates; each training run checks for itself
     compared = compare(args.dataset, args.fold, workspace_of(args), options_from(args, CompareOptions()), runtime_of(args))
-    everything = (compared.folder / "comparison.json").read_text("utf-8")
+    everything = (compared.folder / COMPARISON).read_text("utf-8")
     if args.json and args.json != "-":
         write_text(args.json, everything)
     print(everything if args.json == "-" else compared.summary())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from autoseg.cli.common import print_findings, runtime_of
+from autoseg.cli.common import check_json_file, print_findings, runtime_of
 from autoseg.cli.flags import add_flags, options_from
 from autoseg.data.layouts import LAYOUTS
 from autoseg.options import ConvertOptions, Runtime
@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from autoseg.pipeline import convert
+    from autoseg.places import FINDINGS
 
+    check_json_file(args.json, FINDINGS)
     done = convert(args.layout, args.source, args.target, options_from(args, ConvertOptions()), runtime_of(args))
-    print_findings(done.findings, args.json, done.summary)
+    print_findings(done.findings, args.json, done.summary())
     return 1 if done.left_out or done.failures else 0

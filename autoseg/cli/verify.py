@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
-from autoseg.cli.common import runtime_of, workspace_of
+from autoseg.cli.common import check_json_file, print_findings, runtime_of, workspace_of
 from autoseg.cli.flags import add_flags
 from autoseg.options import Runtime
 
@@ -21,20 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from autoseg.data.findings import findings_table
     from autoseg.pipeline import verify
-    from autoseg.places import FINDINGS, refuse_foreign
-    from autoseg.room import check_writable
-    from autoseg.workspace import write_json
-    from planners.records import to_json
+    from autoseg.places import FINDINGS
 
-    if args.json and args.json != "-":
-        if not args.fresh:
-            refuse_foreign(Path(args.json), FINDINGS)
-        check_writable(Path(args.json).absolute().parent)
+    check_json_file(args.json, FINDINGS, fresh=args.fresh)
     findings = verify(args.dataset, workspace_of(args), runtime_of(args)).findings
-    if args.json == "-":
-        print(json.dumps(to_json(findings), indent=1))
-    else:
-        if args.json:
-            write_json(args.json, findings)
-        print(findings_table(findings))
+    print_findings(findings, args.json, findings_table(findings))
     return 1 if any(finding.severity == "error" for finding in findings) else 0

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoseg.data.dataset import Case
-from autoseg.data.sources import NUMBER
+from autoseg.data.dataset import NUMBER, Case
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import FORMATS, PICTURES, ending_of, series_in, tell_series
 from autoseg.imaging.tree import files_under, is_closed, told_closed

@@ -158,8 +158,8 @@ def _check_own_folds(folds: Sequence[Split], dataset: DatasetSpec, name: str) ->
         yield Finding("warning", "", "case-in-several-folds", message, remedy)
 
 
-def _few(names: Sequence[str], limit: int = 4) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def _check_labels_used(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.data.partial import read_unlabelled
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.dicom_series import DicomSeries
-from autoseg.imaging.files import is_slicer_segmentation, paths_of
+from autoseg.imaging.files import paths_of
 from autoseg.names import case_name, fault_of_path, plain_name, without_spelling
 from autoseg.workspace import read_json
 
@@ -31,11 +31,9 @@ __all__ = [
     "Case",
     "DatasetSpec",
     "called_alike",
-    "cases_in",
     "guess_patient",
     "guess_patients",
     "image_name",
-    "numbers_are_channels",
     "read_dataset",
 ]
 
@@ -160,58 +158,6 @@ def read_dataset(folder: str | Path) -> DatasetSpec:
         num_training=declared if type(declared) is int else None,
         listed=bool(listing),
         lesions=lesions,
-    )
-
-
-def cases_in(folder: str | Path, ending: str, n_channels: int) -> tuple[Case, ...]:
-    """The cases in a folder of images, ``CASE_0000.EXT`` and so on; for prediction. Empty if there are none.
-
-    Plain ``CASE.EXT`` files are also read, each with all channels; so is ``scan_1001.EXT`` if one channel is needed.
-    Segmentations of 3D Slicer (``CASE.seg.nrrd``) are not images.
-
-    Raises:
-        DatasetError: one channel is needed, and the numbers may be those of channels or of cases.
-    """
-    folder = Path(folder)
-    names = {
-        case_name(path.name[: -len(ending)]): path for path in _ending_in(folder, ending) if not is_slicer_segmentation(path)
-    }
-    if numbers_are_channels(names, n_channels, where=str(folder)):
-        return _found_cases(folder, None, ending, n_channels, {}, labelled=False)
-    return tuple(Case(name, name, (path,), None) for name, path in sorted(names.items()))
-
-
-def numbers_are_channels(names: Iterable[str], n_channels: int, where: str = "") -> bool:
-    """Whether ``_0000``, ``_0001`` ... at the end of names are channel numbers rather than case numbers.
-
-    They are channel numbers if some start at 0. If one channel is wanted and there are further numbers, several cases must
-    also have the same numbers; the first channel is then used.
-
-    Args:
-        names: of files without their endings.
-        where: the folder, for the message.
-
-    Raises:
-        DatasetError: one channel is wanted, and the numbers may be either.
-    """
-    stems: dict[str, set[int]] = {}
-    for name in names:
-        if match := NUMBER.fullmatch(name):
-            stems.setdefault(match[1], set()).add(int(match[2]))
-    if not any(0 in numbers for numbers in stems.values()):
-        return False
-    further = {stem: numbers for stem, numbers in stems.items() if max(numbers) > 0}
-    if n_channels > 1 or not further:
-        return True
-    if any(numbers != set(range(len(numbers))) for numbers in stems.values()):
-        return False  # with gaps: case numbers
-    if len(stems) > 1 and len({len(numbers) for numbers in stems.values()}) == 1:
-        return True
-    stem, numbers = next(iter(further.items()))
-    raise DatasetError(
-        f"{where}: expected one channel, found {stem}_0000 to {stem}_{max(numbers):04d}: these may be {len(numbers)} channels "
-        f"of one case or {len(numbers)} cases. If they are cases, name them {stem}_0000_0000, {stem}_0001_0000 and so "
-        "on; if they are channels, move those beyond _0000 away"
     )
 
 
@@ -345,7 +291,7 @@ def _require_names(folder: Path, ending: str) -> None:
 
 
 def _found_cases(
-    images: Path, labels: Path | None, ending: str, n_channels: int, patients: dict[str, str], labelled: bool = True
+    images: Path, labels: Path, ending: str, n_channels: int, patients: dict[str, str], labelled: bool = True
 ) -> tuple[Case, ...]:
     """Every case that has an image or a label, complete or not.
 
@@ -356,7 +302,7 @@ def _found_cases(
     there = {(case_name(match[1]), int(match[2])): path for path in _files(images) if (match := pattern.fullmatch(path.name))}
     there = {key: path for key, path in there.items() if key[1] < n_channels}
     in_one_file = bool(there) and all(number == 0 for _, number in there)
-    maps = {case_name(path.name[: -len(ending)]): path for path in _ending_in(labels, ending)} if labels else {}
+    maps = {case_name(path.name[: -len(ending)]): path for path in _ending_in(labels, ending)}
     found = {case for case, _ in there} | (set(maps) if labelled else set())
     patients = guess_patients(found - set(patients)) | patients
     return tuple(
@@ -366,7 +312,7 @@ def _found_cases(
             images=tuple(
                 there.get((case, n), images / f"{case}_{n:04d}{ending}") for n in range(1 if in_one_file else n_channels)
             ),
-            label=maps.get(case, labels / f"{case}{ending}" if labels and labelled else None),
+            label=maps.get(case, labels / f"{case}{ending}" if labelled else None),
         )
         for case in sorted(found)
     )

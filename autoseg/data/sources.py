@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.data.dataset import LABEL_WORD, Case, read_dataset
+from autoseg.data.dataset import LABEL_WORD, NUMBER, Case, read_dataset
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_dicom, is_slicer_segmentation, left_unread, series_in
 from autoseg.imaging.tree import files_under
@@ -23,7 +23,6 @@ __all__ = ["Inputs", "find_inputs", "image_files", "tell"]
 
 logger = logging.getLogger(__name__)
 
-NUMBER = re.compile(r"(.+)_(\d{4})")  # name of a case and number of a channel
 DATA_SET, SERIES, PICTURE = "a data set", "DICOM series", "pictures"
 LISTED = 4  # names in a sentence
 

@@ -117,9 +117,9 @@ def calibration_error(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(truth))
 
 
-def errors_of(samples: Samples, temperatures: Sequence[float] = ()) -> tuple[float, ...]:
-    """``calibration_error`` of each structure."""
-    chances, truth = samples.of_structures(probabilities_of(samples, temperatures)), samples.of_structures(samples.truth)
+def errors_of(samples: Samples) -> tuple[float, ...]:
+    """``calibration_error`` of each structure, without temperatures."""
+    chances, truth = samples.of_structures(probabilities_of(samples)), samples.of_structures(samples.truth)
     return tuple(calibration_error(one, there) for one, there in zip(chances.T, truth.T, strict=True))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from autoseg.atomic import replacing
 from autoseg.digits import as_csv
+from autoseg.errors import FileError
 from autoseg.evaluation.comparison import (
     RECONSTRUCTION,
     SCALES,
@@ -26,9 +27,11 @@ from autoseg.evaluation.comparison import (
 from autoseg.evaluation.markdown import markdown_table
 from autoseg.evaluation.restored import RESTORED_HEADINGS, RestoredRow, restored_cells, summarise_restored
 from autoseg.evaluation.statistics import Difference
+from autoseg.ledger import FOREIGN
+from autoseg.places import COMPARISON, refuse_foreign
 from autoseg.workspace import REST, as_text, write_text
 
-__all__ = ["About", "ComparisonRecord", "as_markdown", "as_record", "write_comparison"]
+__all__ = ["About", "ComparisonRecord", "as_markdown", "as_record", "refuse_foreign_comparison", "write_comparison"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ COST = {
     "seconds": Scale("minutes", 1 / 60, 1),
     "predict_seconds": Scale("s per scan", digits=2),
 }
-FILES = ("comparison.md", "comparison.csv", "cases.csv", "comparison.json")
+FILES = ("comparison.md", "comparison.csv", "cases.csv", COMPARISON)
 
 
 def write_comparison(comparison: Comparison, about: About, folder: Path | str) -> tuple[Path, ...]:
@@ -130,11 +133,19 @@ def write_comparison(comparison: Comparison, about: About, folder: Path | str) -
         _cases_csv(comparison),
         as_text(as_record(comparison, about)),
     )
-    for name, text in zip(FILES, texts, strict=True):
+    for name, text in reversed(tuple(zip(FILES, texts, strict=True))):  # the one that tells whose they are comes first
         write_text(folder / name, text)
     with replacing(folder / "cost.png") as draft:
         _plot(comparison, draft)
     return tuple(folder / name for name in (*FILES, "cost.png"))
+
+
+def refuse_foreign_comparison(folder: Path) -> None:
+    """Raise FileError if a folder has files of these names that ``write_comparison`` did not write."""
+    refuse_foreign(folder / COMPARISON)
+    for path in (folder / name for name in (*FILES, "cost.png")):
+        if path.exists() and not (folder / COMPARISON).exists():
+            raise FileError(f"{path}: {FOREIGN}")
 
 
 def as_markdown(comparison: Comparison, about: About) -> str:

@@ -21,6 +21,7 @@ from scipy.special import ndtr, ndtri
 
 __all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_difference", "paired_trainings", "wilcoxon_holm"]
 
+LEVEL = 0.95  # of every interval
 RESAMPLES = 10_000
 SEED = 20_240_101
 MOST_DRAWN = 255  # times that a case is in a resample; even 20 times is very rare
@@ -47,7 +48,7 @@ class Difference:
 
 
 def mean_interval(
-    values: Sequence[float] | np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
+    values: Sequence[float] | np.ndarray, *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> tuple[float, float] | tuple[None, None]:
     """BCa bootstrap interval of the mean (Efron 1987).
 
@@ -69,7 +70,7 @@ def mean_interval(
     below = (np.count_nonzero(means < -1e-6) + np.count_nonzero(np.abs(means) <= 1e-6) / 2) / resamples
     bias = ndtri(below)
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
-    tails = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
+    tails = bias + ndtri([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = values.mean() + scale * np.quantile(means, ndtr(bias + tails / (1 - acceleration * tails)))
     none = 1e-6 * scale  # zero, up to float32 rounding
     return float(low) if abs(low) > none else 0.0, float(high) if abs(high) > none else 0.0
@@ -101,9 +102,7 @@ def _blocks(n: int, resamples: int) -> list[slice]:
     return [slice(start, min(start + step, resamples)) for start in range(0, resamples, step)]
 
 
-def paired_difference(
-    first: Values, second: Values, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
-) -> Difference:
+def paired_difference(first: Values, second: Values) -> Difference:
     """Compare two methods on the same cases.
 
     Args:
@@ -116,7 +115,7 @@ def paired_difference(
 
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     differences = np.array([a - b for a, b in pairs])
-    low, high = mean_interval(differences, level=level, resamples=resamples, seed=seed)
+    low, high = mean_interval(differences)
     p_value = None if not pairs else float(wilcoxon(differences).pvalue) if differences.any() else 1.0
     return Difference(
         n=len(pairs),
@@ -128,7 +127,7 @@ def paired_difference(
     )
 
 
-def paired_trainings(first: Values, second: Values, *, level: float = 0.95) -> Difference:
+def paired_trainings(first: Values, second: Values) -> Difference:
     """Compare two methods over several training runs of each, with an interval from Student's t.
 
     Args:
@@ -147,7 +146,7 @@ def paired_trainings(first: Values, second: Values, *, level: float = 0.95) -> D
         low, high, p_value = mean, mean, float(abs(mean) < 1e-12)
     elif len(pairs) > 1:
         test = ttest_1samp(differences, 0.0)
-        low, high = map(float, test.confidence_interval(level))
+        low, high = map(float, test.confidence_interval(LEVEL))
         p_value = float(test.pvalue)
     return Difference(len(pairs), len(first) - len(pairs), mean, low, high, p_value)
 

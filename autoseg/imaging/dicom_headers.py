@@ -137,6 +137,6 @@ def series_number(header: Dataset, base: int) -> int:
     return base + number if 0 <= number <= _LARGEST_NUMBER - base else base
 
 
-def plain_text(text: str, most: int = 64) -> str:
-    """A valid short DICOM text: no backslash, which separates values, and no control characters."""
-    return "".join("/" if sign == "\\" else sign if sign.isprintable() else " " for sign in text)[:most].strip() or "unnamed"
+def plain_text(text: str) -> str:
+    """A valid DICOM text of up to 64 characters: no backslash, which separates values, and no control characters."""
+    return "".join("/" if sign == "\\" else sign if sign.isprintable() else " " for sign in text)[:64].strip() or "unnamed"

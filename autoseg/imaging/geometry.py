@@ -87,6 +87,11 @@ class Geometry:
         return z, y, x
 
     @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel, in mL."""
+        return math.prod(self.spacing_mm) / 1000
+
+    @property
     def directions(self) -> np.ndarray:
         """(3, 3) float64; column a is the unit vector of array axis a in RAS+."""
         return self.affine[:3, :3] / self.spacing_mm

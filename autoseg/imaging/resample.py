@@ -151,14 +151,13 @@ def resample_image(
     return result
 
 
-def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry, order: int = 3) -> np.ndarray:
-    """Resample intensities to any other grid, even a rotated one; slower than ``resample_image``.
+def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarray:
+    """Resample intensities to any other grid, even a rotated one, with cubic splines; slower than ``resample_image``.
 
     Outside the source grid, the smallest value of the channel is used. There is no smoothing before downsampling.
 
     Args:
         data: (C, Z, Y, X) on ``geometry``.
-        order: spline order.
 
     Returns:
         (C, z, y, x) float32 on ``onto``.
@@ -166,7 +165,7 @@ def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry, orde
     matrix = np.linalg.solve(geometry.affine, onto.affine)  # index in onto -> index in geometry
     result = np.empty((len(data), *onto.shape), np.float32)
     for channel, target in zip(data, result, strict=True):
-        how = {"order": order, "mode": "constant", "cval": float(channel.min())}
+        how = {"order": 3, "mode": "constant", "cval": float(channel.min())}
         ndimage.affine_transform(channel.astype(np.float32), matrix, output_shape=onto.shape, output=target, **how)
     return result
 

@@ -10,7 +10,7 @@ import numpy as np
 from autoseg.errors import GeometryError
 from autoseg.imaging.geometry import Geometry
 
-__all__ = ["LabelVolume", "Volume", "orient", "orient_back"]
+__all__ = ["LabelVolume", "Volume", "orient"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,3 @@ def orient(array: np.ndarray, order: Sequence[int], flips: Sequence[int]) -> np.
     lead = array.ndim - 3
     axes = (*range(lead), *(lead + axis for axis in order))
     return np.flip(array.transpose(axes), tuple(lead + axis for axis in flips))
-
-
-def orient_back(array: np.ndarray, order: Sequence[int], flips: Sequence[int]) -> np.ndarray:
-    """Undo ``orient``; a view."""
-    lead = array.ndim - 3
-    flipped = np.flip(array, tuple(lead + axis for axis in flips))
-    axes = (*range(lead), *(lead + axis for axis in np.argsort(order).tolist()))
-    turned_back: np.ndarray = flipped.transpose(axes)
-    return turned_back

@@ -429,7 +429,7 @@ class Predictor:
         )
         said = labels.decode(codes)
         rules = self.bundle.postprocessing if self.options.postprocess else ()
-        values = apply_rules(said, rules, float(np.prod(prepared.native.spacing_mm)) / 1000)
+        values = apply_rules(said, rules, prepared.native.voxel_ml)
         return Inferred(
             labels=LabelVolume(values, prepared.native),
             prepared=prepared,

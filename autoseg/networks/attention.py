@@ -43,9 +43,9 @@ __all__ = ["FullAttention", "GatedAttention", "SlotAttention", "attention_blocks
 BASE = 100  # longest wavelength of the rotations, in units of 2 pi voxels; the shortest is 1
 
 
-def rms_normalise(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """``x`` divided by its root mean square along ``dim``."""
-    return x * torch.rsqrt(x.square().mean(dim, keepdim=True) + 1e-6).to(x.dtype)
+def rms_normalise(x: torch.Tensor) -> torch.Tensor:
+    """``x`` divided by its root mean square along axis 3."""
+    return x * torch.rsqrt(x.square().mean(3, keepdim=True) + 1e-6).to(x.dtype)
 
 
 def softmax(scores: torch.Tensor, dim: int) -> torch.Tensor:
@@ -87,7 +87,7 @@ class GatedAttention(nn.Module):
 
     def heads_of(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Queries, keys and values, (B, heads, d, N) each, normalised."""
-        return rms_normalise(project(self.project.weight, x.flatten(2)).unflatten(1, (3, self.heads, self.d)), 3).unbind(1)
+        return rms_normalise(project(self.project.weight, x.flatten(2)).unflatten(1, (3, self.heads, self.d))).unbind(1)
 
 
 class SlotAttention(GatedAttention):
@@ -104,7 +104,7 @@ class SlotAttention(GatedAttention):
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
         keys, values = self.describe(self.weights(k) @ v.transpose(2, 3)).chunk(2, 3)
-        keys = rms_normalise(keys, 3) * (self.scale * self.d**-0.5)
+        keys = rms_normalise(keys) * (self.scale * self.d**-0.5)
         return values.transpose(2, 3) @ softmax(keys @ q, 2)
 
     def maps(self, x: torch.Tensor) -> torch.Tensor:

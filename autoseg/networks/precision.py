@@ -54,9 +54,7 @@ def choose_precision(
     return Precision("bf16", "because it is the faster one") if fast else Precision("fp32", "because bfloat16 is not faster")
 
 
-def faster_in_bf16(
-    network: nn.Module, patch: Sequence[int], device: torch.device, *, training: bool = False, repeats: int = 2
-) -> bool:
+def faster_in_bf16(network: nn.Module, patch: Sequence[int], device: torch.device, *, training: bool = False) -> bool:
     """Whether bfloat16 autocast is faster than float32 by a tenth or more, measured on ``patch`` (C, Z, Y, X) zeros.
 
     On CUDA the answer depends on the hardware, without a measurement. It is False for MPS, and for processors that only emulate
@@ -71,7 +69,7 @@ def faster_in_bf16(
 
     def seconds(enabled: bool) -> float:
         best = float("inf")
-        for _ in range(repeats + 1):  # the first one also warms up
+        for _ in range(3):  # the first one also warms up
             start = time.perf_counter()
             with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 y = network(x)

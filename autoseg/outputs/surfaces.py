@@ -16,6 +16,7 @@ from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.inference.output import Written
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.shared import ITERATIONS
+from autoseg.reconstruct.surface import IN_LABELS, IN_SCORES
 from autoseg.records.surfaces import MANIFEST, SCENE, SurfaceEntry, SurfaceManifest
 from autoseg.workspace import write_json
 
@@ -23,8 +24,8 @@ __all__ = ["FROM_LABELS", "FROM_SCORES", "SHARED", "Surfaces", "check_surfaces",
 
 logger = logging.getLogger(__name__)
 
-FROM_SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": 10}
-FROM_LABELS = {"from": "label map, shape-based interpolation, around the volume of the voxels", "iterations": 20}
+FROM_SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": IN_SCORES}
+FROM_LABELS = {"from": "label map, shape-based interpolation, around the volume of the voxels", "iterations": IN_LABELS}
 SHARED = {"from": "label map, a surface net that neighbours share, around the volume of the voxels", "iterations": ITERATIONS}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from autoseg.data.dataset import read_dataset
 from autoseg.errors import AutosegError
 from autoseg.evaluation.comparison import Comparison, average_trainings, compare_scores
-from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
+from autoseg.evaluation.comparison_report import About, as_markdown, refuse_foreign_comparison, write_comparison
 from autoseg.methods import try_methods
 from autoseg.networks import NETWORKS
 from autoseg.networks.devices import choose_device
@@ -70,6 +70,8 @@ def compare(
     target = options.target
     folder = Path(target) if target else workspace.comparison(comparison_name(setup, seeds, names, options.match_flops))
     check_writable(folder)
+    if not runtime.fresh:
+        refuse_foreign_comparison(folder)
     found = train_all(setup, names, seeds, match=options.match_flops)
     merge = average_trainings if options.repeats > 1 else lambda trainings: trainings[setup.seed]
     methods = [merge(found.trained[name]) for name in names if name in found.trained]

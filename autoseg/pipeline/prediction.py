@@ -70,11 +70,11 @@ def predict(
     references = references_in(options.reference) if options.reference else {}
     if not runtime.fresh:
         refuse_foreign_tables(target, part)
-    if options.reference and not runtime.fresh:
-        from autoseg.evaluation.report_files import refuse_foreign_report  # importing it takes a fifth of a second
+        if options.reference:
+            from autoseg.evaluation.report_files import refuse_foreign_report  # importing it takes a fifth of a second
 
-        refuse_foreign_report(scores)
-        refuse_foreign(scores / PAGE)
+            refuse_foreign_report(scores)
+            refuse_foreign(scores / PAGE)
     engine, bundle = engine_of(runtime.engine, runtime.workers, devices_for(runtime.device)), load_bundle(Path(model))
     is_local = isinstance(engine, LocalEngine)  # otherwise each worker chooses one of its own devices
     device = str(choose_device(runtime.device)) if is_local else runtime.device
@@ -82,8 +82,7 @@ def predict(
         refuse_other_references(Path(options.reference), references, target, bundle.labels)
     inputs = find_inputs(source, channels=bundle.channels, file_ending=bundle.file_ending, inverts=options.invert_monochrome1)
     tell(inputs)
-    cases, ending = inputs.cases, label_ending(inputs.ending)
-    share = cases[index::count]
+    cases, share, ending = inputs.cases, inputs.cases[index::count], label_ending(inputs.ending)
     if options.reference and not any(case.id in references for case in cases):
         raise AutosegError(f"{options.reference}: no label file in it has the name of a case, such as {cases[0].id}{ending}")
     refuse_other_scans(options.write, cases)

@@ -32,7 +32,7 @@ def study(
             TrainingError: no configuration could be trained.
     """
     runtime = runtime or Runtime()
-    studied = run_study(dataset, workspace, options, runtime)
+    studied = run_study(dataset, workspace, options or StudyOptions(), runtime)
     try_report(studied.folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
     tell_methods(studied.model)
     return studied

@@ -21,6 +21,7 @@ from autoseg.reconstruct.lazy_logits import LazyLogits, Logits
 
 __all__ = ["Part", "image_to_native", "logits_to_codes", "maps_to_native", "mean_on_native", "probabilities_to_native"]
 
+SLAB = 1 << 22  # voxels to process at a time
 _FEATURES = 1 << 23  # feature values on the native grid in memory at a time
 _CERTAIN = 30.0  # logit of background outside a network's grid
 _FACE = 1e-3  # voxels; a point this far beyond the outer face of the grid is still inside
@@ -35,7 +36,7 @@ def logits_to_codes(
     has_regions: bool = False,
     paint_codes: Sequence[Sequence[int]] | None = None,
     in_half: bool = False,
-    slab_voxels: int = 1 << 22,
+    slab_voxels: int = SLAB,
 ) -> np.ndarray:
     """The code of every voxel of the scan.
 
@@ -87,14 +88,13 @@ def mean_on_native(
     native: Geometry,
     *,
     has_regions: bool = False,
-    slab_voxels: int = 1 << 22,
     scratch: PathLike[str] | str | None = None,
 ) -> np.ndarray:
     """The mean logits of several networks at every voxel of the scan, whatever grids they are on.
 
     Args:
         parts: one or more, with the same heads. Outside its grid, a network counts as certain of background.
-        native, slab_voxels, scratch, has_regions: as for ``logits_to_codes`` and ``probabilities_to_native``.
+        native, scratch, has_regions: as for ``logits_to_codes`` and ``probabilities_to_native``.
 
     Returns:
         (K, Z, Y, X) float32 on ``native``.
@@ -106,7 +106,7 @@ def mean_on_native(
     for part in parts:
         own = scratch_zeros(result.shape, np.float32, scratch)
         own[slice(None) if has_regions else slice(0, 1)] = -_CERTAIN if has_regions else _CERTAIN
-        for target, heads in _slabs(own, part.logits, part.geometry, native, part.orders, slab_voxels):
+        for target, heads in _slabs(own, part.logits, part.geometry, native, part.orders):
             for place, head in zip(target, heads, strict=True):
                 place[...] = head
         for total, head in zip(result, own, strict=True):
@@ -123,7 +123,7 @@ def probabilities_to_native(
     has_regions: bool = False,
     temperatures: Sequence[float] = (),
     in_half: bool = False,
-    slab_voxels: int = 1 << 22,
+    slab_voxels: int = SLAB,
     scratch: PathLike[str] | str | None = None,
 ) -> np.ndarray:
     """Probability of each head at every voxel of the scan: softmax, or sigmoid for regions.
@@ -160,7 +160,7 @@ def maps_to_native(
     geometry: Geometry,
     native: Geometry,
     *,
-    slab_voxels: int = 1 << 22,
+    slab_voxels: int = SLAB,
     scratch: PathLike[str] | str | None = None,
 ) -> tuple[np.ndarray, list[float]]:
     """Maps, such as attention maps, at every voxel of the scan by linear interpolation; 255 is the largest value of each map.
@@ -180,21 +180,19 @@ def maps_to_native(
     return result, largest
 
 
-def image_to_native(
-    image: np.ndarray, geometry: Geometry, around: np.ndarray, native: Geometry, *, slab_voxels: int = 1 << 22
-) -> np.ndarray:
+def image_to_native(image: np.ndarray, geometry: Geometry, around: np.ndarray, native: Geometry) -> np.ndarray:
     """Intensities at every voxel of another grid, by cubic splines.
 
     Args:
         image: (C, z, y, x) float32 on ``geometry``.
         around: (C, Z, Y, X) float32 on ``native``: values beyond the outer faces of ``geometry``.
-        native, slab_voxels: as for ``logits_to_codes``.
+        native: as for ``logits_to_codes``.
 
     Returns:
         (C, Z, Y, X) float32 on ``native``.
     """
     result = around.copy()
-    for target, channels in _slabs(result, image, geometry, native, (3, 3, 3), slab_voxels):
+    for target, channels in _slabs(result, image, geometry, native, (3, 3, 3)):
         for part, channel in zip(target, channels, strict=True):
             part[...] = channel
     return result
@@ -206,7 +204,7 @@ def _slabs(
     geometry: Geometry,
     native: Geometry,
     orders: Sequence[int],
-    slab_voxels: int,
+    slab_voxels: int = SLAB,
     in_half: bool = False,
 ) -> Iterator[tuple[np.ndarray, Iterable[np.ndarray]]]:
     """Yield (target, heads), slab by slab.

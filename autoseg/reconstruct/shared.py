@@ -69,14 +69,13 @@ class _Triangles:
 
 
 def shared_surfaces(
-    labels: LabelVolume, groups: Mapping[str, Sequence[int]], *, iterations: int = ITERATIONS, workers: int | None = None
+    labels: LabelVolume, groups: Mapping[str, Sequence[int]], *, workers: int | None = None
 ) -> list[SurfaceMesh | None]:
     """The surface of every structure of a label map; neighbours share the vertices of their border.
 
     Args:
         labels: LabelVolume, of any orientation and spacing.
         groups: {structure: label values that belong to it}; structures may share values, as regions do.
-        iterations: of Taubin's filter.
         workers: threads.
 
     Returns:
@@ -94,7 +93,7 @@ def shared_surfaces(
     known = LabelVolume(codes, labels.geometry.cropped(lower, part.shape))
     if max(known.geometry.spacing_mm) > COARSE * min(known.geometry.spacing_mm):
         known = isotropic_labels(known)
-    net = _smoothed(surface_net(known.data), iterations)
+    net = _smoothed(surface_net(known.data))
     triangles = _filled(_in_patient(net, known.geometry), volumes_mm3, min(known.geometry.spacing_mm))
     order = np.lexsort((triangles.outer, triangles.inner))
     triangles = _Triangles(triangles.points, *(getattr(triangles, name)[order] for name in _OF_EACH))
@@ -152,7 +151,7 @@ def _sides(net: SurfaceNet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.stack(np.divmod(there, len(net.points)), axis=1), count, number.reshape(net.quads.shape)
 
 
-def _smoothed(net: SurfaceNet, iterations: int) -> SurfaceNet:
+def _smoothed(net: SurfaceNet) -> SurfaceNet:
     """The net after Taubin's filter; a step towards the mean of the neighbours is the same in index space and in mm."""
     edges, count, _ = _sides(net)
     is_line = count > 2  # where three structures meet, or one touches itself
@@ -165,7 +164,7 @@ def _smoothed(net: SurfaceNet, iterations: int) -> SurfaceNet:
     free = neighbours >= 2  # the end of a line does not move
     middle = net.points.astype(np.float32)
     points = middle.copy()
-    for step in range(iterations):
+    for step in range(ITERATIONS):
         towards = joined @ points / np.maximum(neighbours, 1) - points
         points += np.where(free, (PASS if step % 2 == 0 else STOP) * towards, 0)
         np.clip(points, middle - 0.5, middle + 0.5, out=points)

@@ -56,6 +56,7 @@ KEPT, KEPT_THIN = 0.1, 0.5  # fraction of its value that every voxel keeps when 
 THIN_FIRST = 1e4  # voxels; more than any distance
 STEPS, NEAR = 20, 1e-4  # most steps along the normals; relative error of the volume at which they end
 SAID = 0.05  # relative difference from the volume of the voxels above which a surface gets a note
+IN_SCORES, IN_LABELS = 10, 20  # iterations of Taubin's filter on surfaces from them
 PASS, STOP = 0.5, -0.53  # Taubin 1995: weights of the two steps
 NOT_DECIMATED = "with fewer it would no longer be closed, or its number of holes would change"
 
@@ -82,7 +83,6 @@ def surfaces_from_scores(
     structures: Sequence[str],
     *,
     has_regions: bool = False,
-    iterations: int = 10,
     decimate: float = 0.0,
     workers: int | None = None,
 ) -> list[SurfaceMesh | None]:
@@ -92,13 +92,13 @@ def surfaces_from_scores(
         logits: (K, z, y, x) float on ``geometry``, an array or LazyLogits; without regions head 0 is background.
         structures: their names, in the order of the heads.
         has_regions: each head is a region of its own, inside where its logit is above 0.
-        iterations, decimate: see Smoothing.
+        decimate: see Smoothing.
         workers: threads.
 
     Returns:
         list of SurfaceMesh, None for a structure without voxels (nowhere the largest logit; for regions, nowhere above 0).
     """
-    smoothing = Smoothing(iterations, decimate)
+    smoothing = Smoothing(IN_SCORES, decimate)
     first = 0 if has_regions else 1
     fields = _Regions(logits) if has_regions else _Winners(logits)
 
@@ -118,7 +118,6 @@ def surfaces_from_labels(
     labels: LabelVolume,
     groups: Mapping[str, Sequence[int]],
     *,
-    iterations: int = 20,
     decimate: float = 0.0,
     workers: int | None = None,
 ) -> list[SurfaceMesh | None]:
@@ -127,13 +126,13 @@ def surfaces_from_labels(
     Args:
         labels: LabelVolume, of any orientation and spacing; one slice gives a slab as thick as the slice.
         groups: {structure: label values that belong to it}.
-        iterations, decimate: see Smoothing.
+        decimate: see Smoothing.
         workers: threads.
 
     Returns:
         list of SurfaceMesh, None for a structure without voxels.
     """
-    smoothing = Smoothing(iterations, decimate)
+    smoothing = Smoothing(IN_LABELS, decimate)
     parts = label_boxes(labels.data, groups)
 
     def surface(structure: str) -> SurfaceMesh | None:

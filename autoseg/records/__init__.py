@@ -17,7 +17,6 @@ from autoseg.records.surfaces import (
     SurfaceManifest,
     SurfaceScores,
     read_surface_manifest,
-    read_surface_scores,
     write_surface_scores,
 )
 
@@ -48,7 +47,6 @@ __all__ = [
     "read_fold",
     "read_shards",
     "read_surface_manifest",
-    "read_surface_scores",
     "write_fold",
     "write_surface_scores",
 ]

@@ -19,7 +19,6 @@ __all__ = [
     "SurfaceManifest",
     "SurfaceScores",
     "read_surface_manifest",
-    "read_surface_scores",
     "write_surface_scores",
 ]
 
@@ -91,30 +90,7 @@ def read_surface_manifest(folder: Path) -> SurfaceManifest:
 
 def write_surface_scores(folder: Path, case: str, scores: tuple[dict[str, Any], ...]) -> None:
     """Write the scores of the surfaces of a case in a folder of predictions."""
-    write_json(_surfaces(folder, case) / SCORES, SurfaceScores(_files(folder, case), scores))
-
-
-def read_surface_scores(folder: Path, case: str) -> tuple[dict[str, Any], ...]:
-    """Scores of a case in a folder of predictions, also from ``CASE.json``, where older versions wrote them.
-
-    Returns:
-        a dictionary for each structure; () if there are none, or the surfaces have changed since.
-    """
-    path = _surfaces(folder, case) / SCORES
-    if path.is_file():
-        found = read_record(SurfaceScores, path, strict=False)
-        return found.scores if found.made_of == _files(folder, case) else ()
-    record = read_case(folder / f"{case}.json")
-    older = record.more.get("surface_scores", ()) if record else ()
-    return tuple(older) if isinstance(older, list) else ()
-
-
-def _surfaces(folder: Path, case: str) -> Path:
-    return folder / f"{case}_surfaces"
-
-
-def _files(folder: Path, case: str) -> dict[str, str | None]:
-    """Digests of the surfaces of a case, as its record has them."""
-    record = read_case(folder / f"{case}.json")
+    record, name = read_case(folder / f"{case}.json"), f"{case}_surfaces"
     outputs = record.outputs if record else {}
-    return {name: digest for name, digest in outputs.items() if name.startswith(f"{case}_surfaces/")}
+    made_of = {path: digest for path, digest in outputs.items() if path.startswith(f"{name}/")}
+    write_json(folder / name / SCORES, SurfaceScores(made_of, scores))

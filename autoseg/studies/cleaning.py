@@ -8,7 +8,6 @@ absent in both masks counts as Dice 1 here, so that removing false positives is 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from autoseg.evaluation.report import ScoredFiles
 from autoseg.evaluation.statistics import Difference, holm, paired_difference
 from autoseg.imaging.crop import crop, hull, numbered, value_boxes
 from autoseg.imaging.files import read_label_volume
-from autoseg.imaging.geometry import Geometry
 from autoseg.reconstruct.components import (
     DropSmall,
     FillHoles,
@@ -83,7 +81,7 @@ class TryRules:
         predicted = read_label_volume(item[1].predicted)
         truth = read_label_volume(item[1].reference, onto=predicted.geometry).data
         counted = np.ones(truth.shape, bool) if self.labels.ignore is None else truth != self.labels.ignore
-        guess, voxel_ml = predicted.data, voxel_volume_ml(predicted.geometry)
+        guess, voxel_ml = predicted.data, predicted.geometry.voxel_ml
         lacking = frozenset(self.unlabelled.get(item[0], ()))
         owners = {value: [s for s in of if s not in lacking] for value, of in _owners(self.labels).items()}
         both, total = _counts(owners, truth[counted], guess[counted])
@@ -112,7 +110,7 @@ class MeasurePieces:
 
     def run(self, item: tuple[str, ScoredFiles]) -> tuple[tuple[float, ...], ...]:
         truth = read_label_volume(item[1].reference)
-        voxel_ml = voxel_volume_ml(truth.geometry)
+        voxel_ml = truth.geometry.voxel_ml
         boxes = value_boxes(truth.data)
         found = []
         for s, values in enumerate(self.labels.values):
@@ -269,8 +267,3 @@ def _structures(labels: LabelSchema) -> range:
 
 def _is_filling(rule: LabelRule) -> bool:
     return isinstance(rule, FillHoles)
-
-
-def voxel_volume_ml(geometry: Geometry) -> float:
-    """Volume of a voxel of a grid, in mL."""
-    return math.prod(geometry.spacing_mm) / 1000

@@ -26,7 +26,7 @@ from autoseg.options import Runtime, StudyOptions
 from autoseg.reconstruct.components import LabelRule, apply_rules
 from autoseg.records import CalibrationAbout
 from autoseg.studies.choice import choose, improvements
-from autoseg.studies.cleaning import decide_rules, voxel_volume_ml
+from autoseg.studies.cleaning import decide_rules
 from autoseg.studies.configuration import CrossValidated
 from autoseg.studies.ensemble import SECOND, cross_validate_ensemble
 from autoseg.studies.lanes import device_names
@@ -209,7 +209,7 @@ def _final_report(about: Study, chosen: CrossValidated, rules: Sequence[LabelRul
     cleaned = {case: folder / f"{case}{ending}" for case, path in maps.items() if path.is_file()}
     for case, path in cleaned.items():
         volume = read_label_volume(maps[case])
-        said = apply_rules(volume.data, rules, voxel_volume_ml(volume.geometry))
+        said = apply_rules(volume.data, rules, volume.geometry.voxel_ml)
         write_label_volume(LabelVolume(said, volume.geometry), path, like=maps[case])
     references = {case: Path(files.reference) for case, files in chosen.files.items()}
     lesions = LesionRule(about.spec.lesions) if about.spec.lesions else None

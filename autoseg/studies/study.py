@@ -52,11 +52,10 @@ logger = logging.getLogger(__name__)
 def run_study(
     dataset: str | PathLike[str],
     workspace: Workspace,
-    options: StudyOptions | None = None,
-    runtime: Runtime | None = None,
+    options: StudyOptions,
+    runtime: Runtime,
 ) -> Studied:
     """Like ``autoseg.pipeline.study``, without the HTML report and the methods text."""
-    options, runtime = options or StudyOptions(), runtime or Runtime()
     groups = read_groups(options.groups) if options.groups else Groups()
     spec = read_dataset(workspace.dataset_folder(str(dataset)))
     groups = groups.among(case.id for case in spec.training)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from autoseg.data.check import check_dataset
-from autoseg.data.dataset import cases_in, guess_patient, guess_patients, read_dataset
+from autoseg.data.dataset import guess_patient, guess_patients, read_dataset
 from autoseg.data.splits import read_splits
 from autoseg.errors import DatasetError
 from tests.helpers.datasets import Folder
@@ -159,53 +159,11 @@ def test_a_byte_order_mark_does_no_harm(tmp_path):
     assert len(read_dataset(tmp_path).training) == 1
 
 
-def test_cases_in_takes_plain_names_as_files_with_all_channels(tmp_path):
-    for name in ("b.nii.gz", "a.nii.gz", "notes.txt"):
-        (tmp_path / name).touch()
-    assert [case.id for case in cases_in(tmp_path, ".nii.gz", 1)] == ["a", "b"]
-    assert cases_in(tmp_path, ".nii.gz", 2) == cases_in(tmp_path, ".nii.gz", 1)
-    assert cases_in(tmp_path / "nowhere", ".nii.gz", 1) == ()
-
-
-def test_a_number_is_a_channel_only_where_there_are_so_many(tmp_path):
-    for name in ("scan_1001.nii.gz", "scan_1002.nii.gz"):
-        (tmp_path / name).touch()
-    assert [case.id for case in cases_in(tmp_path, ".nii.gz", 1)] == ["scan_1001", "scan_1002"]
-    (tmp_path / "scan_0000.nii.gz").touch()
-    assert [case.id for case in cases_in(tmp_path, ".nii.gz", 1)] == ["scan_0000", "scan_1001", "scan_1002"]
-
-
-def test_what_may_be_channels_or_cases_is_refused_and_nothing_is_left_out(tmp_path):
-    for number in range(5):
-        (tmp_path / f"img_{number:04d}.nii.gz").touch()
-    with pytest.raises(DatasetError, match="img_0000 to img_0004: these may be 5 channels of one case or 5 cases"):
-        cases_in(tmp_path, ".nii.gz", 1)
-    (case,) = cases_in(tmp_path, ".nii.gz", 5)
-    assert (case.id, len(case.images)) == ("img", 5)
-    for number in range(5):
-        (tmp_path / f"other_{number:04d}.nii.gz").touch()
-    found = cases_in(tmp_path, ".nii.gz", 1)  # several with the same numbers: the first channel of each
-    assert [case.images[0].name for case in found] == ["img_0000.nii.gz", "other_0000.nii.gz"]
-
-
 def test_endings_in_capital_letters_are_endings(tmp_path):
-    for name in ("P0_0000.NII.GZ", "P1_0000.Nii.gz", "P2_0000.nii.gz"):
-        (tmp_path / name).touch()
-    found = cases_in(tmp_path, ".nii.gz", 1)
-    assert [(case.id, case.images[0].is_file()) for case in found] == [("P0", True), ("P1", True), ("P2", True)]
-    (tmp_path / "plain").mkdir()
-    (tmp_path / "plain" / "Q.NRRD").touch()
-    assert [case.id for case in cases_in(tmp_path / "plain", ".nrrd", 1)] == ["Q"]
     files = ["imagesTr/a_0000.NII.GZ", "labelsTr/a.Nii.gz"]
-    (case,) = read_dataset(make(tmp_path / "set", files)).training
+    (case,) = read_dataset(make(tmp_path, files)).training
     assert case.images[0].is_file()
     assert case.label.is_file()
-
-
-def test_segmentations_of_slicer_are_no_scans(tmp_path):
-    for name in ("P1.nrrd", "P1.seg.nrrd"):
-        (tmp_path / name).touch()
-    assert [case.id for case in cases_in(tmp_path, ".nrrd", 1)] == ["P1"]
 
 
 DAMAGED = {

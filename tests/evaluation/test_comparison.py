@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autoseg.errors import FileError
 from autoseg.evaluation import Difference
 from autoseg.evaluation.comparison import Cost, Method, average_trainings, compare_scores, verdict
-from autoseg.evaluation.comparison_report import About, as_markdown, as_record, write_comparison
+from autoseg.evaluation.comparison_report import About, as_markdown, as_record, refuse_foreign_comparison, write_comparison
 from autoseg.evaluation.restored import RestoredRow
 from planners.records import to_json
 
@@ -159,6 +160,18 @@ def test_the_effect_of_closed_gates_is_a_paired_difference(three):
     )
     assert "relies on its attention" in found.sentences()[-1]
     assert "With attention switched off" in as_markdown(found, ABOUT)
+
+
+def test_a_comparison_is_written_over_comparisons_alone(three, tmp_path):
+    refuse_foreign_comparison(tmp_path)
+    (tmp_path / "cases.csv").write_text("mine")
+    with pytest.raises(FileError, match=r"cases\.csv: exists and was not made by this program"):
+        refuse_foreign_comparison(tmp_path)
+    write_comparison(compare_scores(three, margin=0.005), ABOUT, tmp_path / "ours")
+    refuse_foreign_comparison(tmp_path / "ours")
+    (tmp_path / "ours" / "comparison.json").write_text('{"mine": 1}')
+    with pytest.raises(FileError, match=r"comparison\.json: exists"):
+        refuse_foreign_comparison(tmp_path / "ours")
 
 
 @pytest.mark.thorough

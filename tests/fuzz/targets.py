@@ -63,7 +63,6 @@ from autoseg.records import (
     read_cohort,
     read_fold,
     read_surface_manifest,
-    read_surface_scores,
     read_validations,
 )
 from autoseg.studies.folds import draw_splits
@@ -395,7 +394,6 @@ SURFACES = {
     "coordinates": "RAS",
     "structures": [{"structure": "liver", "files": ["liver.stl"], "colour": [1, 2, 3], "vertices": 4, "faces": 4, "note": ""}],
 }
-SURFACE_SCORES = {"made_of": {"a_surfaces/liver.stl": "2"}, "scores": [{"structure": "liver", "surface_nsd": 0.5}]}
 HISTORY = b'{"step": 1, "seconds": 2.5, "patch_dice": {"ball": null}}\n{"step": 2, "seconds": 4, "validation_loss": 0.5}\n'
 JOURNAL = (
     b'{"made_by": "x"}\n{"file": "a.nii.gz", "key": "k", "digest": "d"}\n{"file": "b.nii.gz", "key": "k", "digest": "d"}\n'
@@ -695,11 +693,6 @@ TARGETS: dict[str, Target] = {
     "case": Target("a.json", lambda: [text_of(CASE)], (read_case, ledger_of, names_in, labels_beside), map_around),
     "run": Target("run.json", lambda: [text_of(COHORT)], (of_path(read_cohort), of_path(read_fold), labels_beside), map_around),
     "surfaces": Target("surfaces.json", lambda: [text_of(SURFACES)], (of_path(read_surface_manifest),)),
-    "scores": Target(
-        "a_surfaces/scores.json",
-        lambda: [text_of(SURFACE_SCORES)],
-        (lambda path: read_surface_scores(path.parents[1], "a"),),
-    ),
     "metrics": Target("metrics.json", report_seeds, (read_report,)),
     "journal": Target("journal.jsonl", lambda: [JOURNAL], (lambda path: Journal.open(path, {"made_by": "x"}),)),
     "prepared": Target("prepared/case.json", lambda: [(prepared_folder() / "case.json").read_bytes()], (of_path(open_case),)),

@@ -97,3 +97,43 @@ def multiframe_dataset(values, slope=1.0, **options):
 
 def random_values(shape=(5, 6, 7), seed=0):
     return np.random.default_rng(seed).integers(-1000, 1000, shape).astype(np.int16)
+
+
+def write_segmentation(path, series, pixels, kind, names, **options):
+    """A segmentation object through highdicom, of any kind; returns its path.
+
+    Args:
+        pixels: (planes, rows, columns[, segments]).
+        kind: ``BINARY``, ``FRACTIONAL`` or ``LABELMAP``.
+        names: of the segments 1, 2 ...
+    """
+    import highdicom  # slow to import
+    import pydicom
+    from pydicom.sr.codedict import codes
+
+    described = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=codes.SCT.Organ,
+            segmented_property_type=codes.SCT.Kidney,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
+        )
+        for number, name in enumerate(names, start=1)
+    ]
+    highdicom.seg.Segmentation(
+        source_images=[pydicom.dcmread(path) for path in series.paths],
+        pixel_array=pixels,
+        segmentation_type=highdicom.seg.SegmentationTypeValues[kind],
+        segment_descriptions=described,
+        series_instance_uid="1.2.9",
+        series_number=9,
+        sop_instance_uid="1.2.9.1",
+        instance_number=1,
+        manufacturer="x",
+        manufacturer_model_name="x",
+        software_versions="x",
+        device_serial_number="x",
+        **options,
+    ).save_as(path)
+    return path

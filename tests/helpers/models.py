@@ -11,25 +11,14 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import Volume
 from autoseg.inference.bundle import save_bundle
 from autoseg.networks import build_network
-from planners.plan import ChannelNormalization, NetworkSpec, Plan, Resampling
+from planners.plan import ChannelNormalization, Plan, Resampling
+from tests.helpers.networks import small_unet
 
 LABELS = LabelSchema(("ball",), ((7,),), False, (7,))
 
 
 def make_plan(**changes):
     """1 mm grid, windows of 16 voxels, a two-stage U-Net of one channel and two classes."""
-    network = NetworkSpec(
-        "unet",
-        1,
-        2,
-        (4, 8),
-        ((1, 1, 1), (2, 2, 2)),
-        ((3, 3, 3),) * 2,
-        (1, 1),
-        (1,),
-        input_mean=(0.5,),
-        input_std=(0.25,),
-    )
     plan = Plan(
         name="tiny",
         dataset="phantom",
@@ -45,7 +34,7 @@ def make_plan(**changes):
         resampling=Resampling(),
         mirror_axes=(0, 1, 2),
         iterations=10,
-        network=network,
+        network=small_unet(4, 8, input_mean=(0.5,), input_std=(0.25,)),
         memory_elements=1,
     )
     return dataclasses.replace(plan, **changes)

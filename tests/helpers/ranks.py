@@ -27,19 +27,17 @@ from autoseg.training.loop import Job, Length, MakeBatch, fit
 from autoseg.training.losses import LOSSES
 from autoseg.training.ranks import ALONE, Ranks, join
 from autoseg.training.recipe import Recipe
-from planners.plan import AttentionStage, NetworkSpec
+from planners.plan import AttentionStage
+from tests.helpers.networks import small_unet
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-SPEC = NetworkSpec(
+SPEC = small_unet(
+    4,
+    8,
+    8,
     name="",
-    in_channels=1,
     out_channels=3,
-    features=(4, 8, 8),
-    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 3,
-    encoder_blocks=(1, 1, 1),
-    decoder_blocks=(1, 1),
     input_mean=(0.5,),
     input_std=(0.25,),
     attention=(AttentionStage(1, "slot", 2, 4), AttentionStage(2, "full", 2)),

@@ -10,7 +10,6 @@ import sys
 import warnings
 import zlib
 
-import highdicom
 import numpy as np
 import pydicom
 import pytest
@@ -18,7 +17,6 @@ import SimpleITK
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from matplotlib.path import Path
-from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from autoseg.errors import AutosegError, FileError, GeometryError
@@ -34,7 +32,6 @@ from tests.helpers.examples import examples
 
 ROOT = pathlib.Path(__file__).parents[2]
 WAYS = {"model": "kidneys 0123", "version": "1.2"}
-KINDS = highdicom.seg.SegmentationTypeValues
 
 
 def by_simpleitk(folder):
@@ -423,32 +420,9 @@ def written_segmentation(draw, folder, *, values=None, kind="BINARY", **options)
         values = np.zeros((5, 6, 7), np.uint8)
         values[1:4, 1:5, 1:3], values[2:4, 2:4, 4:6] = 1, 2
     (series,) = find_series(draw.write_series(folder / "in", draw.random_values(values.shape))).series
-    described = [
-        highdicom.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=name,
-            segmented_property_category=codes.SCT.Organ,
-            segmented_property_type=codes.SCT.Liver,
-            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
-        )
-        for number, name in enumerate(["liver", "spleen"][: max(1, values.max())], start=1)
-    ]
-    highdicom.seg.Segmentation(
-        source_images=[pydicom.dcmread(path) for path in series.paths],
-        pixel_array=values,
-        segmentation_type=KINDS[kind],
-        segment_descriptions=described,
-        series_instance_uid="1.2.9",
-        series_number=9,
-        sop_instance_uid="1.2.9.1",
-        instance_number=1,
-        manufacturer="x",
-        manufacturer_model_name="x",
-        software_versions="x",
-        device_serial_number="x",
-        **options,
-    ).save_as(folder / "a.dcm")
-    return folder / "a.dcm", LabelVolume(values, read_geometry(series))
+    names = ["liver", "spleen"][: max(1, values.max())]
+    path = draw.write_segmentation(folder / "a.dcm", series, values, kind, names, **options)
+    return path, LabelVolume(values, read_geometry(series))
 
 
 @pytest.mark.parametrize("columns", range(9, 17))

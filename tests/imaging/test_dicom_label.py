@@ -6,11 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-import highdicom
 import numpy as np
 import pydicom
 import pytest
-from pydicom.sr.codedict import codes
 from scipy.spatial.transform import Rotation
 
 from autoseg.cli import main
@@ -37,7 +35,6 @@ WAYS = {"model": "kidneys 0123", "version": "1.2"}
 TURNS = [np.array(s) * np.eye(3)[:, o] for o in itertools.permutations(range(3)) for s in itertools.product((1, -1), repeat=3)]
 TURNS = [turn for turn in TURNS if np.linalg.det(turn) > 0][::3]
 TURNS += [Rotation.from_euler("xyz", angles, degrees=True).as_matrix() for angles in ((15, -40, 110), (-170, 20, 65))]
-KINDS = highdicom.seg.SegmentationTypeValues
 
 
 def shapes():
@@ -58,36 +55,6 @@ def segmented(folder, values=None, **options):
 
 def write(path, series, labels, structures=None):
     write_seg(path, series, labels, structures or {name: (value,) for name, value in NAMES.items()}, **WAYS)
-    return path
-
-
-def write_as(path, series, pixels, kind, **options):
-    """A segmentation of another kind than ours, through highdicom; pixels (planes, rows, columns[, segments])."""
-    described = [
-        highdicom.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=name,
-            segmented_property_category=codes.SCT.Organ,
-            segmented_property_type=codes.SCT.Kidney,
-            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
-        )
-        for name, number in NAMES.items()
-    ]
-    highdicom.seg.Segmentation(
-        source_images=[pydicom.dcmread(path) for path in series.paths],
-        pixel_array=pixels,
-        segmentation_type=kind,
-        segment_descriptions=described,
-        series_instance_uid="1.2.9",
-        series_number=9,
-        sop_instance_uid="1.2.9.1",
-        instance_number=1,
-        manufacturer="x",
-        manufacturer_model_name="x",
-        software_versions="x",
-        device_serial_number="x",
-        **options,
-    ).save_as(path)
     return path
 
 
@@ -116,7 +83,7 @@ def test_every_kind_of_segmentation_is_read(tmp_path, kind):
         chances = np.stack([np.where(labels.data == value, 0.5, 0.49) for value in NAMES.values()], axis=-1)
         pixels = chances.astype(np.float32)
         options |= {"max_fractional_value": 200}
-    found = read_label_volume(write_as(tmp_path / "a", series, pixels, KINDS[kind], **options))
+    found = read_label_volume(draw.write_segmentation(tmp_path / "a", series, pixels, kind, NAMES, **options))
     assert found.geometry.matches(labels.geometry, 1e-3)
     np.testing.assert_array_equal(found.data, labels.data)
 
@@ -125,7 +92,7 @@ def test_fractions_that_do_not_say_what_is_whole_are_of_their_bits(tmp_path):
     series, labels = segmented(tmp_path / "in")
     chances = np.stack([np.where(labels.data == value, 0.6, 0.4) for value in NAMES.values()], axis=-1).astype(np.float32)
     options = {"omit_empty_frames": False, "max_fractional_value": 255}
-    path = write_as(tmp_path / "a", series, chances, KINDS["FRACTIONAL"], **options)
+    path = draw.write_segmentation(tmp_path / "a", series, chances, "FRACTIONAL", NAMES, **options)
     ds = pydicom.dcmread(path)
     del ds.MaximumFractionalValue
     ds.save_as(path)

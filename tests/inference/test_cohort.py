@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoseg.data.dataset import cases_in
+from autoseg.data.sources import find_inputs
 from autoseg.engines import LocalEngine
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import read_file, read_label_volume, write_label_volume
@@ -72,7 +72,7 @@ def run(predictor, scans, *, cases=None, outputs=(), workers=2, on_done=None, **
         predictor=predictor,
         **options,
     )
-    cases = cases_in(scans, ".nii.gz", 1) if cases is None else cases
+    cases = find_inputs(scans, channels=("CT",)).cases if cases is None else cases
     return predict_cohort(step, cases, engine=LocalEngine(workers), on_done=on_done)
 
 
@@ -211,7 +211,9 @@ def test_foreign_and_edited_files_are_kept_unless_asked_for_a_fresh_start(predic
 
 def test_results_need_a_folder_of_their_own(predictor, scans):
     with pytest.raises(AutosegError, match="holds the scans"):
-        predict_cohort(Predict(predictor.bundle.name, scans / "../in", (Labels(".nii.gz"),)), cases_in(scans, ".nii.gz", 1))
+        predict_cohort(
+            Predict(predictor.bundle.name, scans / "../in", (Labels(".nii.gz"),)), find_inputs(scans, channels=("CT",)).cases
+        )
 
 
 def test_shards_share_the_work_without_overlap(predictor, scans):

@@ -8,18 +8,11 @@ import torch
 
 from autoseg.networks import attention_blocks, attention_maps, build_network, close_gates, slot_blocks
 from autoseg.networks.attention import FullAttention, SlotAttention, rotary_angles
-from planners.plan import AttentionStage, NetworkSpec
+from planners.plan import AttentionStage
+from tests.helpers.networks import small_unet
 
-SPEC = NetworkSpec(
-    name="self_attention_unet",
-    in_channels=1,
-    out_channels=2,
-    features=(4, 8, 16),
-    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 3,
-    encoder_blocks=(1, 1, 1),
-    decoder_blocks=(1, 1),
-    attention=(AttentionStage(1, "slot", 2, 5), AttentionStage(2, "full", 2)),
+SPEC = small_unet(
+    4, 8, 16, name="self_attention_unet", attention=(AttentionStage(1, "slot", 2, 5), AttentionStage(2, "full", 2))
 )
 FLAT = replace(SPEC, strides=((1, 1, 1), (1, 2, 2), (1, 2, 2)), kernels=((1, 3, 3),) * 3)
 GRID = (3, 4, 5)

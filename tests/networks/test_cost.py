@@ -6,18 +6,11 @@ import pytest
 
 from autoseg.networks import NETWORKS
 from autoseg.networks.cost import match_operations, measure_cost
-from planners import AttentionStage, NetworkSpec
+from planners import AttentionStage
+from tests.helpers.networks import small_unet
 
-SPEC = NetworkSpec(
-    name="unet",
-    in_channels=1,
-    out_channels=3,
-    features=(32, 64, 128),
-    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 3,
-    encoder_blocks=(2, 2, 2),
-    decoder_blocks=(2, 2),
-    attention=(AttentionStage(1, "slot", 2, 32), AttentionStage(2, "full", 2)),
+SPEC = small_unet(
+    32, 64, 128, blocks=2, out_channels=3, attention=(AttentionStage(1, "slot", 2, 32), AttentionStage(2, "full", 2))
 )
 PATCH = (40, 56, 40)
 

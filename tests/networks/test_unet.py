@@ -11,18 +11,10 @@ from autoseg.errors import AutosegError, ModelError, PlanError
 from autoseg.networks import build_network, check_patch
 from autoseg.networks.blocks import InstanceNorm, ResidualBlock, initialise
 from planners.plan import NetworkSpec
+from tests.helpers.networks import small_unet
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "reference" / "planner_golden.json"
-SPEC = NetworkSpec(
-    name="unet",
-    in_channels=1,
-    out_channels=2,
-    features=(4, 8),
-    strides=((1, 1, 1), (2, 2, 2)),
-    kernels=((3, 3, 3), (3, 3, 3)),
-    encoder_blocks=(2, 2),
-    decoder_blocks=(2,),
-)
+SPEC = small_unet(4, 8, blocks=2)
 
 
 def golden_specs():

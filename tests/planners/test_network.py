@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from planners import PRESETS, Budget, NetworkSpec, count_elements, count_parameters, get_planner
+from planners import PRESETS, Budget, count_elements, count_parameters, get_planner
 from planners.topology import choose_features, choose_topology
+from tests.helpers.networks import small_unet
 
 
 def test_a_cube_is_halved_down_to_four_voxels():
@@ -45,7 +46,7 @@ def test_features_double_up_to_their_limit():
     assert choose_features(7, slices=True) == (32, 64, 128, 256, 512, 512, 512)
 
 
-SPEC = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3), (3, 3, 3)), (2, 2), (2,))
+SPEC = small_unet(4, 8, blocks=2)
 
 
 def test_elements_of_a_plain_network_counted_by_hand():

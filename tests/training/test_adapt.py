@@ -16,21 +16,12 @@ from autoseg.training.loop import Job, fit
 from autoseg.training.losses import dice_cross_entropy
 from autoseg.training.recipe import Recipe, changed
 from autoseg.training.transfer import Transfer, frozen_parameters, load_matching, meaning_of
-from planners import NetworkSpec
 from planners.plan import CoarseLabels
 from planners.records import digest, from_json, identity, to_json
 from tests.helpers.models import make_plan
+from tests.helpers.networks import small_unet
 
-SPEC = NetworkSpec(
-    name="unet",
-    in_channels=1,
-    out_channels=3,
-    features=(8, 16),
-    strides=((1, 1, 1), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 2,
-    encoder_blocks=(2, 2),
-    decoder_blocks=(2,),
-)
+SPEC = small_unet(8, 16, blocks=2, out_channels=3)
 SOURCE = Transfer("model", "digest", "0", "there are no validation cases")
 OLD = Meaning(("CT",), ("background", "liver", "spleen"))
 

@@ -15,20 +15,10 @@ from autoseg.training.checkpoint import LoopState, read_state
 from autoseg.training.loop import Job, Length, NotFinite, _steps_expected, fit
 from autoseg.training.losses import dice_cross_entropy
 from autoseg.training.recipe import Recipe
-from planners import AttentionStage, NetworkSpec
+from planners import AttentionStage
+from tests.helpers.networks import small_unet
 
-SPEC = NetworkSpec(
-    name="unet",
-    in_channels=1,
-    out_channels=2,
-    features=(4, 8, 8),
-    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 3,
-    encoder_blocks=(1, 1, 1),
-    decoder_blocks=(1, 1),
-    input_mean=(0.5,),
-    input_std=(0.25,),
-)
+SPEC = small_unet(4, 8, 8, input_mean=(0.5,), input_std=(0.25,))
 RECIPE = Recipe(batch_size=2, patch_curriculum=(), bf16=False, validations=6, patience=None, checkpoint_minutes=1000)
 
 

@@ -12,11 +12,11 @@ import torch
 from autoseg.cli import main
 from autoseg.errors import TrainingError
 from autoseg.training.memory import refuse_too_large, told_when_short_of_memory
-from planners import NetworkSpec
+from tests.helpers.networks import small_unet
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-SPEC = NetworkSpec("unet", 1, 2, (32, 64), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (2, 2), (2,))
+SPEC = small_unet(32, 64, blocks=2)
 
 
 def test_a_training_that_cannot_fit_is_refused_before_it_begins():

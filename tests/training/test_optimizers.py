@@ -9,9 +9,10 @@ from autoseg.networks import NETWORKS, attention_blocks, build_network
 from autoseg.training.muon import Muon, orthogonalised
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
 from autoseg.training.recipe import RECIPES, Recipe
-from planners import AttentionStage, NetworkSpec
+from planners import AttentionStage
+from tests.helpers.networks import small_unet
 
-SPEC = NetworkSpec("unet", 1, 2, (4, 8), ((1, 1, 1), (2, 2, 2)), ((3, 3, 3),) * 2, (1, 1), (1,), restoration=True)
+SPEC = small_unet(4, 8, restoration=True)
 
 
 def _moved(optimizers):

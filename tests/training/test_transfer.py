@@ -8,21 +8,10 @@ import torch
 from autoseg.errors import TrainingError
 from autoseg.networks import build_network
 from autoseg.training.transfer import OLD_INTENSITIES, Transfer, choose_fold, load_matching
-from planners import NetworkSpec
 from planners.records import from_json, to_json
+from tests.helpers.networks import small_unet
 
-SPEC = NetworkSpec(
-    name="unet",
-    in_channels=1,
-    out_channels=2,
-    features=(4, 8),
-    strides=((1, 1, 1), (2, 2, 2)),
-    kernels=((3, 3, 3),) * 2,
-    encoder_blocks=(1, 1),
-    decoder_blocks=(1,),
-    input_mean=(0.5,),
-    input_std=(0.25,),
-)
+SPEC = small_unet(4, 8, input_mean=(0.5,), input_std=(0.25,))
 SOURCE = Transfer("model", "digest", "0", "there are no validation cases")
 FOLDS = {"0": ("b", "c", "d"), "1": ("a", "c", "d"), "2": ("a", "b", "d")}  # of cases a, b, c, d
 

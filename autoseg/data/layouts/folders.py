@@ -201,9 +201,9 @@ def _from_table(path: Path) -> tuple[list[str] | None, list[FoundCase], list[Fin
     cases: list[FoundCase] = []
     findings: list[Finding] = []
     ids: set[str] = set()
-    for row in rows:
+    for number, row in enumerate(rows, 2):
         files = {name: path.parent / row[name] for name in (*images, *labels) if row.get(name)}
-        case = row.get("case") or (_stem(files[images[0]]) if images[0] in files else f"row {rows.index(row) + 2}")
+        case = row.get("case") or (_stem(files[images[0]]) if images[0] in files else f"row {number}")
         part = PARTS.get(row.get("split", "").lower())
         wrong = [f"a file, found no {file}" for file in files.values() if fault_of_path(file) or not file.is_file()]
         wrong += [f"a path under {name}, found none" for name in images if name not in files]

@@ -61,9 +61,7 @@ def see_cases(cases: Iterable[FoundCase], channels: Sequence[str]) -> list[SeenC
     return [_see(case, channels, shared) for case in cases]
 
 
-def read_image(
-    source: Source, contents: dict[Path, FileContent] | None = None, *, as_label: bool = False, onto: Geometry | None = None
-) -> FileContent:
+def read_image(source: Source, contents: dict[Path, FileContent] | None = None) -> FileContent:
     """The FileContent of a Source; one volume of a 4D file is data (1, Z, Y, X).
 
     Args:
@@ -181,7 +179,7 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
         counts, wrong = count_label(case.id, path, label.data)
         wrong += check_grids(case.id, images[0], [(path, label, False)])
         values = tuple(value for value, _ in counts)
-        wrong += _check_mask(case, path, values) if case.masks else []
+        wrong += _check_mask(case, path, values)
         findings.extend(wrong)
         return None if any(finding.severity == "error" for finding in wrong) else (label.data[0], values)
 
