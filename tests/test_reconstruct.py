@@ -119,7 +119,7 @@ def test_cubic_volumes_beside_label_maps_are_no_label_maps(maps):
 
 
 def test_names_come_from_a_file_or_from_the_prediction_beside(maps, tmp_path):
-    (maps / "a.json").write_text(json.dumps({"labels": {"spleen": 2, "both": [2, 5]}}))
+    (maps / "a.json").write_text(json.dumps({"made_by": "autoseg predict", "labels": {"spleen": 2, "both": [2, 5]}}))
     assert run(maps) == 0
     assert [one["structure"] for one in record_of(maps, "a")["measurements"]] == ["spleen", "both"]
     assert [one["structure"] for one in record_of(maps, "c")["measurements"]] == ["label 2", "label 5"]
