@@ -103,7 +103,7 @@ OLDEST := cluster,dicom,test,dev
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet uv==0.13.9
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable ".[$(OLDEST)]"
-	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --no-deps ipyniivue==2.4.0
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --no-deps ipyniivue==2.4.4
 	touch $@
 
 .venv/ready: setup.cfg constraints.txt pyproject.toml

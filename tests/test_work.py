@@ -131,13 +131,13 @@ def test_predicting_a_scan_imports_nothing_that_it_does_not_use(tmp_path: Path) 
     (tmp_path / "in").mkdir()
     write_scans(tmp_path / "in", 1)
     write_model(tmp_path / "model", make_plan())
-    code = "import sys, torch\ntheirs = set(sys.modules)\nfrom autoseg.cli import main\nassert main(sys.argv[1:]) == 0\n"
-    code += "print('torch', *set(sys.modules) - theirs)"  # older ones import sympy
+    code = "import sys\nfrom autoseg.cli import main\nassert main(sys.argv[1:]) == 0\nprint(*sys.modules)"
     words = ["predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-m", tmp_path / "model", "--device", "cpu"]
     done = subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, capture_output=True, text=True)
     imported = set(done.stdout.splitlines()[-1].split())
     assert "torch" in imported
-    assert imported & NOT_FOR_A_MASK == set()
+    is_old = sys.version_info < (3, 11)  # torch 2.2 and scipy 1.15 import these themselves
+    assert imported & NOT_FOR_A_MASK <= ({"sympy", "scipy.sparse"} if is_old else set())
 
 
 def test_the_processes_of_the_tests_share_the_cores() -> None:
