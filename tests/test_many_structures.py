@@ -138,6 +138,7 @@ def test_lesions_are_looked_for_in_the_boxes_of_their_structures(tmp_path: Path,
     step = scoring._Score(
         {"case": tmp_path / "reference" / "case.nii"},
         {"case": tmp_path / "predicted" / "case.nii"},
+        (),
         labels,
         None,
         {},

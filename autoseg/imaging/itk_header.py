@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import FileError
-from autoseg.imaging.raw import REMEDY, read_bytes
+from autoseg.imaging.raw import REMEDY, read_bytes, read_image_bytes
 from autoseg.names import fault_of_path
 
 __all__ = ["Header", "Segment", "header_of"]
@@ -289,7 +289,7 @@ def header_of(path: Path, *, voxels: bool = True) -> tuple[Header, bytes]:
     Raises:
         FileError: unreadable; voxels in several files, or in a missing one.
     """
-    raw = read_bytes(path, None if voxels else _LONGEST)
+    raw = read_image_bytes(path, None if voxels else _LONGEST)
     is_meta = path.name.lower().endswith((".mha", ".mhd"))
     end = (_META_END if is_meta else _NRRD_END).search(raw)
     stop = end.end() if end else len(raw)

@@ -22,7 +22,7 @@ from zlib_ng import gzip_ng, zlib_ng
 from autoseg.atomic import replacing
 from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry, spans_space
-from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_bytes, refuse_beyond_memory
+from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_image_bytes, refuse_beyond_memory
 
 __all__ = ["bits_of_a_number", "description", "grid_of", "read", "read_geometry", "write"]
 
@@ -37,7 +37,7 @@ _SILENT.propagate = False
 
 def read(path: AnyPath) -> Content:
     """See ``files.read_file``; returns (data, geometry, notes, digest). The data may be read-only."""
-    raw = read_bytes(path)
+    raw = read_image_bytes(path)
     digest = digest_of(raw)
     content, problem = _unpacked(raw, path) if raw.startswith(_GZIP_MAGIC) else (raw, None)
     del raw

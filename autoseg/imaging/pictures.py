@@ -21,7 +21,7 @@ from autoseg.atomic import replacing
 from autoseg.errors import FileError, blamed_on
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.itk import simpleitk
-from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, read_bytes, refuse_beyond_memory
+from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, read_bytes, read_image_bytes, refuse_beyond_memory
 
 __all__ = ["label_ending", "read", "read_geometry", "read_labels", "write"]
 
@@ -100,7 +100,7 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: Path | None =
 
 def _open(path: AnyPath) -> tuple[bytes, Any]:
     """(bytes, picture with known size and mode), after the checks that need no pixels."""
-    raw, kind = read_bytes(path), _KINDS[Path(path).suffix.lower()]
+    raw, kind = read_image_bytes(path), _KINDS[Path(path).suffix.lower()]
     with _blamed_on(path, f"a {kind} picture"):
         if kind == "PNG":
             Image.open(io.BytesIO(raw), formats=[kind]).verify()  # compares the checksums of all parts

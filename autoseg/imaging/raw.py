@@ -26,6 +26,7 @@ __all__ = [
     "inflate",
     "is_dicom_start",
     "read_bytes",
+    "read_image_bytes",
     "refuse_beyond_memory",
 ]
 
@@ -60,6 +61,12 @@ def read_bytes(path: AnyPath, most: int | None = None) -> bytes:
         ) from error
     if not raw:
         raise FileError(f"{path}: expected an image, found an empty file. {REMEDY}")
+    return raw
+
+
+def read_image_bytes(path: AnyPath, most: int | None = None) -> bytes:
+    """As ``read_bytes``, for formats that begin otherwise than web pages, archives and pointers to files: these are named."""
+    raw = read_bytes(path, most)
     for start, what, remedy in _NO_IMAGES:
         if raw[: len(start)].lower() == start:
             raise FileError(f"{path}: expected an image, found {what}. {remedy}")

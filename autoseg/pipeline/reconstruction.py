@@ -11,7 +11,7 @@ from pathlib import Path
 from autoseg.atomic import remove_leftovers
 from autoseg.data.labelmaps import named_labels, references_in
 from autoseg.engines import LocalEngine, engine_of, reason_of
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import stem_of
 from autoseg.names import counted
 from autoseg.options import ReconstructOptions, Runtime
@@ -102,7 +102,13 @@ def _label_maps(source: Path) -> dict[str, Path]:
 
 def _names(source: Path, maps: dict[str, Path], labels: str | None) -> tuple[tuple[str | None, tuple[int, ...]], ...] | None:
     """((structure, values), ...) if a file names them for all maps, else None."""
-    schema = named_labels(source if source.is_dir() else source.parent, maps, labels=labels)
+    folder = source if source.is_dir() else source.parent
+    try:
+        schema = named_labels(folder, maps, labels=labels)
+    except DatasetError:
+        if labels is not None or any((place / "dataset.json").is_file() for place in (folder, folder.parent)):
+            raise
+        return None  # what is beside a single map, or in it, is told as a failure of that map
     if schema is None:
         return None
     ignored = () if schema.ignore is None else ((None, (schema.ignore,)),)

@@ -330,14 +330,14 @@ def foreign_record(place: Path) -> None:
     (place / "out" / "run.json").write_text('{"made_by": "somebody"}')
 
 
-def reconstructed(record: object) -> Callable[[Path], list[str]]:
-    """``reconstruct`` of two label maps, with a record beside the first one."""
+def reconstructed(record: dict[str, object]) -> Callable[[Path], list[str]]:
+    """``reconstruct`` of two label maps, with a record of a prediction beside the first one."""
 
     def make(place: Path) -> list[str]:
         (place / "maps").mkdir()
         for case in "ab":
             sound_label(place / "maps" / f"{case}.nii.gz")
-        (place / "maps" / "a.json").write_text(json.dumps(record))
+        (place / "maps" / "a.json").write_text(json.dumps({"made_by": "autoseg predict", **record}))
         return ["reconstruct", "-i", str(place / "maps"), "-o", str(place / "out"), "--surfaces", "none"]
 
     return make

@@ -32,6 +32,7 @@ from autoseg.preprocess.store import store_case
 from autoseg.studies.fold import calibrate_fold
 from autoseg.workspace import Workspace
 from planners.plan import Plan
+from planners.records import to_json
 from tests.helpers.models import ball_volume, make_plan, write_model
 
 FOUND = AdaptiveWindows(Doubt(1.0, 6.0, 0.0), 0.5, 2, 100, 400, {"ball": 0.0001})
@@ -167,7 +168,7 @@ def test_predict_uses_the_windows_of_a_calibrated_model_and_counts_them(
     assert counts["default"][0] < total / 4
     assert counts["default"][1] == total
     assert told["default"]["cases"][0]["windows"] == list(counts["default"])
-    assert told["default"]["options"]["windows"] == {"margin": 0.5, "jump": 8.0, "halo": 0.0}
+    assert told["default"]["options"]["windows"] == to_json(LADDER[0])
     assert told["all"]["options"] == told["before"]["options"]
     masks = [read_label_volume(tmp_path / name / "a.nii.gz").data for name in told]
     assert (masks[0] == 7).sum() > 500
