@@ -219,8 +219,9 @@ def _checked(header: Header) -> memoryview | None:
         if problem:
             raise FileError(f"{path}: expected a complete compressed image, found {len(out)} good bytes; {problem}. {REMEDY}")
         if len(out) != skipped + expected:
+            found = max(0, len(out) - skipped)
             raise FileError(
-                f"{path}: expected {expected} bytes of voxels as the header says, found {len(out) - skipped} in the compressed "
+                f"{path}: expected {expected} bytes of voxels as the header says, found {found} in the compressed "
                 f"data. {REMEDY}"
             )
         return out[skipped:] if skipped else out

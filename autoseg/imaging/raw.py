@@ -44,6 +44,7 @@ _NO_IMAGES = (
     (b"/annex/objects/", "a pointer of git-annex to it", "Fetch the file itself with `git annex get`."),
     (b"pk\3\4", "a zip archive", "Unpack it."),
 )
+_MOST_PACKED = 1032  # bytes that deflate packs into one at most (zlib's technical details)
 _ANY_HEADER = 47  # window bits: zlib detects whether the stream is gzip or zlib
 
 
@@ -103,7 +104,8 @@ def inflate(raw: bytes | memoryview, most: int) -> tuple[memoryview, str | None]
     Returns:
         (memoryview, problem): the decompressed bytes, and a fault as a phrase, or None.
     """
-    out: Any = np.empty(most + 2 * _AT_ONCE, np.uint8)  # the system gives memory to those parts alone that are written
+    room = min(max(most, 0), _MOST_PACKED * len(raw))  # a damaged header may ask for anything
+    out: Any = np.empty(room + 2 * _AT_ONCE, np.uint8)  # the system gives memory to those parts alone that are written
     stream, rest = zlib_ng.decompressobj(_ANY_HEADER), memoryview(raw)
     done, whole = 0, 0  # bytes so far, and those of the complete streams
     problem = None

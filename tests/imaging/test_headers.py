@@ -105,6 +105,12 @@ def test_a_small_gzip_that_unpacks_to_much_more_than_its_header_says_stays_small
         read_file(path)
 
 
+@pytest.mark.parametrize("most", [-(10**12), 10**15])
+def test_a_header_that_asks_for_any_size_costs_no_more_memory_than_its_stream_can_fill(most):
+    out, problem = raw.inflate(gzip.compress(bytes(9)), most)
+    assert (bytes(out), problem) == (bytes(9), None if most > 0 else "more follow, so header and voxels do not belong together")
+
+
 @pytest.mark.parametrize("member", [1, 3])
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
 def test_unpacking_piece_by_piece_gives_all_bytes(member, size):
