@@ -1,6 +1,6 @@
 """How much training slows down beside other work on the same cores, by the number of threads and how they wait.
 
-    python benchmarks/beside_others.py [--repeats 3] [--seconds 4] [--arms ...] [--situations ...]
+    python benchmarks/beside_others.py [--repeats 3] [--seconds 4] [--arms ...] [--situations ...] [--follow]
 
 The steps are those of a small U-Net on noise. An arm is an environment in which torch was loaded, and a number of threads. Two
 processes of each environment are started once. In each turn, one of them or both take steps for some seconds: one alone, beside
@@ -11,7 +11,8 @@ cores, as autoseg starts it while another run is at work. Arms are interleaved. 
 *Rate* is steps per second, of both processes together if two train. Compared with one after the other, two training runs at
 once lose 1 - rate of both / rate of one alone. Beside busy loops, a fair scheduler would give a run cores / (cores + loops) of
 its rate alone. The CPU time per step shows the cause: threads that spin while others have the core waste CPU time, and threads
-that wait for one without a core use none.
+that wait for one without a core use none. With ``--follow`` there is one more arm: it begins with all cores, and changes its
+number of threads with the free ones, as ``autoseg train`` does. That takes it ten seconds, so turns must be longer.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--arms", nargs="+", default=list(ENVIRONMENTS), choices=list(ENVIRONMENTS))
     parser.add_argument("--situations", nargs="+", default=list(SITUATIONS), choices=list(SITUATIONS))
+    parser.add_argument("--follow", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--work", action="store_true", help="take steps as the standard input says")
     args = parser.parse_args()
@@ -55,18 +57,21 @@ def main() -> None:
         work()
         return
     stored: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {"turns": {}}
+    arms = [(arm, threads, False) for threads in sorted({1, CORES}) for arm in args.arms]
+    arms += [(args.arms[0], CORES, True)] if args.follow else []
     with ExitStack() as stack:
         workers: dict[str, list[subprocess.Popen[str]]] = {}
         for repeat in range(args.repeats):
             for situation in args.situations:
-                for arm, threads in ((arm, threads) for threads in sorted({1, CORES}) for arm in args.arms):
-                    turns = stored["turns"].setdefault(situation, {}).setdefault(f"{arm}, {threads} threads", [])
+                for arm, threads, follow in arms:
+                    name = f"{arm}, {threads} threads{', following' if follow else ''}"
+                    turns = stored["turns"].setdefault(situation, {}).setdefault(name, [])
                     if len(turns) > repeat:
                         continue
                     if arm not in workers:
                         workers[arm] = [stack.enter_context(started(ENVIRONMENTS[arm])) for _ in range(2)]
-                    turns.append(turn(workers[arm], situation, threads, args.seconds))
-                    print(situation, arm, threads, turns[-1], flush=True)
+                    turns.append(turn(workers[arm], situation, threads, args.seconds, follow))
+                    print(situation, name, turns[-1], flush=True)
                     write(args.out, stored)
     print(table(stored["turns"]))
 
@@ -93,9 +98,9 @@ def started(environment: dict[str, str]) -> Any:
             process.terminate()
 
 
-def ask(process: subprocess.Popen[str], threads: int, seconds: float) -> None:
+def ask(process: subprocess.Popen[str], threads: int, seconds: float, follow: bool = False) -> None:
     assert process.stdin
-    process.stdin.write(f"{threads} {seconds}\n")
+    process.stdin.write(f"{threads} {seconds} {follow:d}\n")
     process.stdin.flush()
 
 
@@ -105,14 +110,16 @@ def answer(process: subprocess.Popen[str]) -> dict[str, float]:
     return found
 
 
-def turn(workers: list[subprocess.Popen[str]], situation: str, threads: int, seconds: float) -> dict[str, float]:
+def turn(
+    workers: list[subprocess.Popen[str]], situation: str, threads: int, seconds: float, follow: bool = False
+) -> dict[str, float]:
     """Steps per second, and CPU seconds per step, in a situation."""
     trainings, loops = SITUATIONS[situation]
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
     try:
         time.sleep(0.2 * bool(busy))
         for number, process in enumerate(workers[:trainings]):
-            ask(process, max(1, CORES // 2) if number and situation == LATER else threads, seconds)
+            ask(process, max(1, CORES // 2) if number and situation == LATER else threads, seconds, follow)
         found = [answer(process) for process in workers[:trainings]]
     finally:
         for loop in busy:
@@ -124,12 +131,13 @@ def turn(workers: list[subprocess.Popen[str]], situation: str, threads: int, sec
 
 
 def work() -> None:
-    """Read lines ``THREADS SECONDS``; take steps for so long, and print their number and what they took."""
+    """Read lines ``THREADS SECONDS FOLLOW``; take steps for so long, and print their number and what they took."""
     import torch
 
     from autoseg.networks import build_network
     from autoseg.networks.cpu import put_channels_last
     from autoseg.room import keep_memory
+    from autoseg.training.follow import FollowCores
     from planners import NetworkSpec
 
     keep_memory()
@@ -139,13 +147,15 @@ def work() -> None:
     put_channels_last(network)
     optimizer, x = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9), torch.rand(2, 1, 32, 40, 32)
     for line in sys.stdin:
-        threads, seconds = line.split()
+        threads, seconds, follow = line.split()
+        after_step = FollowCores() if int(follow) else lambda: None
         torch.set_num_threads(int(threads))
         begun, cpu, steps = time.perf_counter(), time.process_time(), 0
         while not steps or time.perf_counter() - begun < float(seconds):
             optimizer.zero_grad(set_to_none=True)
             network(x).square().mean().backward()
             optimizer.step()
+            after_step()
             steps += 1
         found = {"steps": steps, "seconds": time.perf_counter() - begun, "cpu": time.process_time() - cpu}
         print(json.dumps(found), flush=True)

@@ -12,10 +12,11 @@ import torch
 
 from autoseg.cli import main
 from autoseg.cli.common import share_cores
-from autoseg.engines import CoreUse, core_use, cores, free_cores, kept_busy, usable_cores
+from autoseg.engines import CoreUse, core_use, cores, followed_cores, free_cores, kept_busy, usable_cores
 from autoseg.errors import AutosegError
 from autoseg.options import Runtime
 from autoseg.studies.fold import Run, threads_begun_with
+from autoseg.training import follow
 from autoseg.training.checkpoint import LoopState, save_checkpoint
 
 
@@ -141,3 +142,60 @@ def test_a_fold_goes_on_with_the_threads_it_began_with(tmp_path: Path, state: in
         save_checkpoint(tmp_path / "fold_1" / "checkpoint.safetensors", begun, torch.nn.Linear(2, 2), {}, [])
     run = SimpleNamespace(folder=tmp_path, device=torch.device("cpu"), runtime=Runtime(fresh=fresh))
     assert threads_begun_with(cast(Run, run), "1") == threads
+
+
+@pytest.mark.parametrize(
+    ("threads", "usable", "busy", "then"),
+    [
+        (2, 2, 0.0, 2),
+        (2, 2, 0.5, 2),
+        (2, 2, 0.67, 1),
+        (1, 2, 1.0, 1),
+        (1, 2, 0.5, 1),
+        (1, 2, 0.1, 2),
+        (16, 16, 5.3, 11),
+        (8, 16, 0.0, 16),
+    ],
+)
+def test_a_run_goes_on_with_the_threads_that_clearly_find_a_core(threads: int, usable: int, busy: float, then: int) -> None:
+    assert followed_cores(threads, usable, busy) == then
+
+
+def test_a_training_run_makes_room_and_takes_back_what_becomes_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Looks at 0, 10 and 20 s: first another program works on both cores beside this one, then none does."""
+    clock, used = [0.0], {0.0: CoreUse(0.0, 0.0, 0.0), 10.0: CoreUse(10.0, 20.0, 13.0), 20.0: CoreUse(20.0, 30.0, 23.0)}
+    monkeypatch.setattr(follow.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(follow, "core_use", lambda: used[clock[0]])
+    monkeypatch.setattr(follow, "usable_cores", lambda: 2)
+    usual = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        after_step, seen = follow.FollowCores(), []
+        with caplog.at_level(logging.INFO, "autoseg"):
+            for clock[0] in (3.0, 9.9, 10.0, 14.0, 20.0):
+                after_step()
+                seen.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(usual)
+    assert seen == [2, 2, 1, 1, 2]
+    assert caplog.messages == [
+        "other programs keep 0.7 of 2 cores busy now: 1 thread instead of 2 (--threads sets a fixed number)",
+        "other programs keep 0.0 of 2 cores busy now: 2 threads instead of 1 (--threads sets a fixed number)",
+    ]
+
+
+@pytest.mark.parametrize(("words", "follows"), [([], True), (["--threads", "1"], False)])
+def test_threads_follow_the_free_cores_unless_their_number_is_asked_for(
+    words: list[str], follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Runtime] = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("autoseg.pipeline.train", lambda *words, **named: asked.append(words[4]) or [])
+    usual = torch.get_num_threads()
+    try:
+        assert main(["train", "A", "0", "--device", "cpu", *words]) == 0
+    finally:
+        torch.set_num_threads(usual)
+    assert asked[0].follow == follows

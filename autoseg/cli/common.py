@@ -72,24 +72,28 @@ def asked_threads() -> int | None:
     return int(words) if words.isdecimal() and int(words) else None
 
 
-def share_cores(before: CoreUse | None, device: str, remedy: str = "OMP_NUM_THREADS") -> None:
+def share_cores(before: CoreUse | None, device: str, remedy: str = "OMP_NUM_THREADS") -> bool:
     """Compute with the cores that other programs have left free since ``before``; log it if these are not all cores.
 
     Args:
         before: core use before torch was imported; the import takes long enough to see the load of other programs.
         device: device to compute on. Nothing is changed unless it is a CPU, or if the environment sets the threads.
         remedy: what sets another number, for the message.
+
+    Returns:
+        whether the number of threads is ours to choose.
     """
     from autoseg.engines import core_use, free_cores, kept_busy, usable_cores
     from autoseg.networks.cpu import use_at_most
     from autoseg.networks.devices import choose_device
 
     if "OMP_NUM_THREADS" in os.environ or "," in device or choose_device(device).type != "cpu":
-        return
+        return False
     usable, busy = usable_cores(), kept_busy(before, core_use())
     if use_at_most(threads := free_cores(usable, busy)) and threads < usable:
         told = "other programs keep %.1f of %d cores busy: networks use %d of them (%s sets another number)"
         logger.info(told, busy, usable, threads, remedy)
+    return True
 
 
 def install_log(quiet: bool = False, silent: bool = False) -> None:

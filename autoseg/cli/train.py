@@ -36,14 +36,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         with join(index, count, args.device, local=local, here=here) as (ranks, device):
             options = replace(options, threads=options.threads or asked_threads())
-            if options.threads is None and count == 1:
-                share_cores(before, device, "--threads")
+            follow = options.threads is None and count == 1 and share_cores(before, device, "--threads")
             folds = train(
                 args.dataset,
                 args.fold,
                 workspace_of(args),
                 options,
-                replace(runtime_of(args), device=device, fresh=args.fresh and not _is_restart()),
+                replace(runtime_of(args), device=device, fresh=args.fresh and not _is_restart(), follow=follow),
                 on_training=lambda training: _show(training.explain(decisions=options.explain), options),
                 on_fold=lambda fold: print(fold.summary(), flush=True),
                 on_report=lambda found: print(found.summary(), flush=True),

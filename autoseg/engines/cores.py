@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CoreUse", "core_use", "free_cores", "kept_busy", "usable_cores"]
+__all__ = ["CoreUse", "core_use", "followed_cores", "free_cores", "kept_busy", "usable_cores"]
 
 STAT = Path("/proc/stat")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 OLD_QUOTA = tuple(Path("/sys/fs/cgroup/cpu") / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+CLEARLY = 0.6  # of a core; half a core more or less would change the number of threads to and fro
 SHORTEST = 0.5  # seconds; the system's clock ticks are too coarse for less
 WORKING = (1, 2, 3, 6, 7, 8)  # columns of /proc/stat: user, nice, system, both kinds of interrupts, stolen time
 
@@ -66,7 +67,19 @@ def free_cores(usable: int, busy: float) -> int:
         busy: cores of these kept busy by others. However busy they are, at least half of the cores are used: a fair
             scheduler gives this process as much beside one other job.
     """
-    return max(1, round(max(usable - busy, usable / 2)))
+    return max(1, round(_free(usable, busy)))
+
+
+def followed_cores(threads: int, usable: int, busy: float) -> int:
+    """The number of threads to go on with, after so many of them: as ``free_cores``, where that is clearly another number.
+
+    Threads that share a core measure less than what the others would take, so the number follows in several steps.
+    """
+    return threads if abs(_free(usable, busy) - threads) < CLEARLY else free_cores(usable, busy)
+
+
+def _free(usable: int, busy: float) -> float:
+    return max(usable - busy, usable / 2)
 
 
 def _affinity() -> set[int]:

@@ -64,6 +64,7 @@ class Runtime:
         fresh: do everything again and replace what is there
         progress: ``progress(title, total)`` returns a function to call with the Outcome of each case
         elsewhere: nothing is computed here; the device belongs to another machine
+        follow: a training run on a CPU changes its number of threads with the cores that other programs leave free
     """
 
     device: str = option("auto", text, "DEVICE")
@@ -72,6 +73,7 @@ class Runtime:
     fresh: bool = option(False)
     progress: Callable[[str, int], OnDone] = field(default=silent, compare=False)
     elsewhere: bool = field(default=False)
+    follow: bool = field(default=False)
 
 
 @dataclass(frozen=True)

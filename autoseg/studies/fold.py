@@ -35,6 +35,7 @@ from autoseg.studies.scoring import predict_and_score, predict_shard
 from autoseg.studies.starting import learned_from
 from autoseg.training.checkpoint import read_state
 from autoseg.training.fold import CHECKPOINT, Cases, FoldTask, TrainedFold, train_fold
+from autoseg.training.follow import FollowCores
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe
 from autoseg.training.settle import RATES, Training
@@ -146,7 +147,17 @@ def train_one(run: Run, fold: str) -> FoldResult:
     coarse = coarse_labels(run, run.coarse) if run.coarse else None
     cases = f"{counted(len(task.training), 'training case')}, {counted(len(task.validation), 'validation case')}"
     logger.info("%s, fold %s: %s, on %s", run.folder.name, fold, cases, run.device)
-    trained = train_fold(task, prepared=run.prepared, folder=folder, device=run.device, start=start, coarse=coarse, ranks=ranks)
+    after = FollowCores() if run.runtime.follow else lambda: None
+    trained = train_fold(
+        task,
+        prepared=run.prepared,
+        folder=folder,
+        device=run.device,
+        start=start,
+        coarse=coarse,
+        ranks=ranks,
+        after_step=after,
+    )
     bundle = ranks.alone(lambda: _save(run, fold, trained, about_training(folder, _write_record(run, task, folder, trained))))
     report, restoration = None, None
     failures: tuple[str, ...] = ()

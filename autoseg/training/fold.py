@@ -129,6 +129,7 @@ def train_fold(
     start: Start | None = None,
     coarse: Path | None = None,
     ranks: Ranks = ALONE,
+    after_step: Callable[[], object] = lambda: None,
 ) -> TrainedFold:
     """Train a fold, or resume it from its working files in ``folder``.
 
@@ -140,6 +141,7 @@ def train_fold(
         start: initial weights.
         coarse: folder of the labels of a coarse stage, if the plan has coarse labels.
         ranks: the processes that train together; only the first one writes.
+        after_step: called after each step.
 
     Raises:
         TrainingError: see ``loop.fit``; AutosegError for a damaged prepared case.
@@ -162,6 +164,7 @@ def train_fold(
         prepare=partial(_prepare, task, device),
         frozen=frozen_parameters(network, task.recipe.freeze, transfer),
         ranks=ranks,
+        after_step=after_step,
     )
     ranks.alone(lambda: trim_history(folder / HISTORY, _step_reached(folder)))
     cases = Cases(prepared, coarse)

@@ -89,6 +89,7 @@ class Job:
         prepare: (network, precision) -> Applied: ``prepare_for`` with its other arguments fixed.
         frozen: parameters that are not trained before ``Recipe.freeze_until``.
         ranks: the processes that train together; batches and validation batches are those of this process.
+        after_step: called after each step.
     """
 
     recipe: Recipe
@@ -101,6 +102,7 @@ class Job:
     prepare: Callable[[torch.nn.Module, str], Applied]
     frozen: tuple[torch.nn.Parameter, ...] = ()
     ranks: Ranks = ALONE
+    after_step: Callable[[], object] = lambda: None
 
     @property
     def divided(self) -> bool:
@@ -184,6 +186,7 @@ def fit(
                 _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
                 _save_finite(job, _with_losses(state, losses, ranks), network, averaged, optimizers)
                 saved = time.monotonic()
+            job.after_step()
     _refuse_unless_finite(losses[-1:], state.step - 1, recipe)
     _save_finite(job, _with_losses(state, losses, ranks), network, averaged, optimizers)
     if stop:
