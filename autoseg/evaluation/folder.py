@@ -169,7 +169,7 @@ def _about_unlabelled(unlabelled: Mapping[str, tuple[int, ...]], labels: LabelSc
 
 REMEDY = (
     "if another tool numbers the structures differently, renumber its maps, or write its numbers into a dataset.json and "
-    "give that with --labels"
+    "give that to autoseg evaluate with --labels"
 )
 
 
@@ -200,7 +200,7 @@ class _Score:
         pair = self.references[case], self.predicted[case]
         for path, kind in zip(pair, ("reference", "prediction"), strict=True):
             if not path.is_file():
-                remedy = "Add it, or score with --partial what there is"
+                remedy = "Add it, or score what there is with autoseg evaluate --partial"
                 if path == pair[1] and (other := called_alike(case, self.others)):
                     remedy = f"The prediction {other} has no reference: if it is meant, give both the same name"
                 raise FileError(f"case {case!r}: no {kind}; expected {path}. {remedy}")
