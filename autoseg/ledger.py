@@ -23,13 +23,26 @@ from autoseg.room import told_when_full
 from autoseg.workspace import parse_json, read_json, write_json, write_text
 from planners.records import OPTIONAL, RecordError, from_json, to_json
 
-__all__ = ["DONE", "FOREIGN", "WRITING", "Claim", "Entry", "Journal", "Ledger", "file_digest", "judge", "remove_outputs"]
+__all__ = [
+    "DONE",
+    "FOREIGN",
+    "NOT_OURS",
+    "WRITING",
+    "Claim",
+    "Entry",
+    "Journal",
+    "Ledger",
+    "file_digest",
+    "judge",
+    "remove_outputs",
+]
 
 logger = logging.getLogger(__name__)
 
 DONE, WRITING = "done", "writing"
 INPUTS = ("input", "inputs")  # keys of an identity: the files of the user that work is made from
-FOREIGN = "exists and was not made by this program. Move it away, choose another folder, or ask for a fresh start (--fresh)"
+NOT_OURS = "exists and was not made by this program. Move it away, or choose another place"  # for verbs without --fresh
+FOREIGN = f"{NOT_OURS}, or ask for a fresh start (--fresh)"
 EDITED = "was edited after autoseg wrote it. Move it away, or ask for a fresh start (--fresh)"
 
 

@@ -32,7 +32,7 @@ def run_lock(folder: Path) -> AbstractContextManager[None]:
         TrainingError: another command is still training it.
         FileError: the lock cannot be written.
     """
-    remedy = "Wait until it has ended, or give this run another --name"
+    remedy = "Wait until it has ended, or train under another name (autoseg train --name)"
     return _locked(folder, "another command is training this fold", remedy, TrainingError, RUN_SECONDS)
 
 

@@ -42,7 +42,7 @@ def is_foreign(path: Path, kind: str = "") -> bool:
         return not OURS[kind or path.name](file.read(HEAD))
 
 
-def refuse_foreign(path: Path, kind: str = "") -> None:
+def refuse_foreign(path: Path, kind: str = "", *, why: str = FOREIGN) -> None:
     """Raise FileError if something exists at ``path`` that we did not write; ``kind`` as in ``is_foreign``."""
     if is_foreign(path, kind):
-        raise FileError(f"{path}: {FOREIGN}")
+        raise FileError(f"{path}: {why}")

@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,8 +27,11 @@ __all__ = [
 ]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MEMORY = Path("/proc/meminfo")
+# files with the limit, the use, and the page cache in it, which the system gives back when it is needed
+NEW_GROUP = ("memory.max", "memory.current", ("inactive_file", "active_file"))
+OLD_GROUP = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
 ALMOST_NOTHING = 64 * 2**20  # bytes; with less than this free, a library's error while writing is blamed on a full disk
 
 
@@ -74,7 +77,7 @@ def memory_limit() -> int | None:
 
     None if it is unknown (Windows).
     """
-    limits = [_number(Path(path)) for path in CONTAINER_LIMITS]
+    limits: list[int | None] = [limit for limit, _ in _containers()]
     with suppress(AttributeError, ValueError, OSError):
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     limits.append(_free_addresses())
@@ -82,8 +85,8 @@ def memory_limit() -> int | None:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that are free for this process now; None if it is unknown."""
-    found = [memory_limit()]
+    """Bytes of memory that are free for this process now, on the machine and in its container; None if it is unknown."""
+    found = [memory_limit(), *(max(0, limit - used) for limit, used in _containers())]
     with suppress(OSError):
         found += [int(line.split()[1]) * 1024 for line in MEMORY.read_text().splitlines() if line.startswith("MemAvailable:")]
     return min((size for size in found if size is not None), default=None)
@@ -101,6 +104,34 @@ def out_of_memory(fault: BaseException) -> str:
     """A sentence on an exception of ``is_want_of_memory``, with the memory that is free now."""
     line, free = (str(fault).splitlines() or ["no more memory"])[0], free_memory()
     return f"out of memory: {line}" + ("" if free is None else f"; {as_size(free)} are free")
+
+
+def _containers() -> Iterator[tuple[int, int]]:
+    """(bytes allowed, bytes used without the page cache) of each limited control group, v1 or v2, that this process is in.
+
+    Jobs of SLURM have a limit some groups below the root; a container usually sees its own group as the root.
+    """
+    own = ["0::/", "0:memory:/"]
+    with suppress(OSError):
+        own += OWN_GROUPS.read_text().splitlines()
+    folders = dict[Path, tuple[str, str, tuple[str, str]]]()
+    for _, controllers, path in (line.split(":", 2) for line in own if line.count(":") >= 2):
+        if controllers == "" or "memory" in controllers.split(","):
+            root, names = (GROUPS / "memory", OLD_GROUP) if controllers else (GROUPS, NEW_GROUP)
+            inner = Path(path.lstrip("/"))
+            folders |= {root / group: names for group in (inner, *inner.parents)}
+    for folder, (limit_file, use_file, cached) in folders.items():
+        limit, used = _number(folder / limit_file), _number(folder / use_file)
+        if limit is not None:
+            yield limit, max(0, (used or 0) - _sum_of(folder / "memory.stat", cached))
+
+
+def _sum_of(path: Path, names: Iterable[str]) -> int:
+    """The sum of some numbers in a file of lines ``name number``; 0 without such a file."""
+    with suppress(OSError, ValueError):
+        numbers = dict(line.split(" ", 1) for line in path.read_text().splitlines() if " " in line)
+        return sum(int(numbers.get(name, 0)) for name in names)
+    return 0
 
 
 def _free_addresses() -> int | None:

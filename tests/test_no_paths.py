@@ -95,7 +95,7 @@ def test_an_evaluation_and_its_page_name_no_folder(home: Path) -> None:
     for more in ([], where):  # nobody knows any more where the masks are; they are named
         assert call(home, "report", out, *more) == 0
         page = (out / "report.html").read_text()
-        assert ("no mask was found; --reference DIR and --predicted DIR name the folders" in page) == (not more)
+        assert ("no mask was found; autoseg report --reference DIR and --predicted DIR name the folders" in page) == (not more)
         assert leaks(out) == []
 
 
@@ -106,7 +106,7 @@ def test_reconstructions_and_their_page_name_no_folder(home: Path) -> None:
     for more in ([], ["--predicted", home / "truth"]):
         assert call(home, "report", out, *more) == 0
         page = (out / "report.html").read_text()
-        assert ("a.nii.gz: the label map is not shown; --predicted DIR names its folder" in page) == (not more)
+        assert ("a.nii.gz: the label map is not shown; autoseg report --predicted DIR names its folder" in page) == (not more)
         assert leaks(out) == []
 
 

@@ -77,7 +77,9 @@ def test_convert_refuses_a_file_that_it_did_not_write_before_it_converts(tmp_pat
     (tmp_path / "f.json").write_text('{"mine": 1}')
     folders = [str(data / "imagesTr"), str(tmp_path / "new"), "--labels", str(data / "labelsTr")]
     assert main(["convert", "folders", *folders, "--json", str(tmp_path / "f.json"), "--quiet"]) == 2
-    assert "f.json: exists and was not made by this program" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(
+        "f.json: exists and was not made by this program. Move it away, or choose another place\n"
+    )
     assert (tmp_path / "f.json").read_text() == '{"mine": 1}'
     assert not (tmp_path / "new").exists()
 

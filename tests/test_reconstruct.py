@@ -217,7 +217,20 @@ def test_triangles_that_could_not_be_taken_away_are_said(maps, monkeypatch, capl
     note = about["structures"][0]["note"]
     assert note.startswith("0% of the triangles removed, not 50%")
     assert note in json.loads((out / "a.json").read_text())["measurements"][0]["note"]
-    assert f"a_surfaces, label 2: {note}" in caplog.text
+    assert f"surface of a, label 2: {note}" in caplog.text
+
+
+def test_notes_on_many_surfaces_are_one_warning(maps, monkeypatch, caplog):
+    simplify = fast_simplification.simplify
+    monkeypatch.setattr("fast_simplification.simplify", lambda *a, **k: (lambda p, f: (p, f[1:]))(*simplify(*a, **k)))
+    assert run(maps, "--decimate", "0.5") == 0
+    (told,) = [message for message in caplog.messages if "triangles removed" in message]
+    assert told.startswith("surface of a, label 2: 0% of the triangles removed, not 50%")
+    named = "a, label 5; b, label 2; b, label 5 and 2 more; measurements.csv has all"
+    assert told.endswith(f". The same, with its own numbers, of {named}")
+    caplog.clear()
+    assert run(maps, "--decimate", "0.5") == 0
+    assert not caplog.messages, "nothing was made again"
 
 
 def test_a_single_file_will_do_and_surfaces_can_be_left_out(maps):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoseg import room
 from autoseg.atomic import replacing
 from autoseg.cli import main
 from autoseg.errors import FileError
@@ -19,7 +20,7 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.phantoms import write_phantoms
 from autoseg.preprocess.case import PreparedCase
 from autoseg.preprocess.store import is_whole, store_case
-from autoseg.room import as_size, check_writable
+from autoseg.room import as_size, check_writable, free_memory, memory_limit
 from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,47 @@ def test_too_little_room_is_told_with_numbers(tmp_path, with_free):
     with pytest.raises(FileError, match=r"out: no room left on its disk: at least 4\.5 GiB needed, 3\.0 GiB free"):
         check_writable(tmp_path / "out", 9 * 2**29)
     assert [as_size(n) for n in (5, 2048, 3 * 2**20)] == ["5 bytes", "2.0 KiB", "3.0 MiB"]
+
+
+MIB = 2**20
+NEW = {"memory.max": 100, "memory.current": 90}, "anon {}\nactive_file {}\ninactive_file {}\n"
+OLD = (
+    {"memory.limit_in_bytes": 100, "memory.usage_in_bytes": 90},
+    "cache 7\nrss {}\ntotal_active_file {}\ntotal_inactive_file {}\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("own", "inner", "form"),
+    [
+        ("0::/", "", NEW),  # a container, which sees its own group as the root
+        ("0::/slurm/job_7/step_0", "slurm/job_7", NEW),  # the limit is that of a group above
+        ("3:cpu:/x\n4:memory:/job\n0::/", "memory/job", OLD),
+        ("4:hugetlb,memory:/somewhere/else", "memory", OLD),
+        (None, "", NEW),
+    ],
+)
+def test_free_memory_is_what_the_limit_of_a_container_leaves_without_the_page_cache(tmp_path, monkeypatch, own, inner, form):
+    numbers, stat = form
+    (tmp_path / "groups" / inner).mkdir(parents=True)
+    for name, size in numbers.items():
+        (tmp_path / "groups" / inner / name).write_text(f"{size * MIB}\n")
+    if own is not None:
+        (tmp_path / "own").write_text(own + "\n")
+    monkeypatch.setattr(room, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(room, "OWN_GROUPS", tmp_path / "own")
+    assert (memory_limit(), free_memory()) == (100 * MIB, 10 * MIB)
+    (tmp_path / "groups" / inner / "memory.stat").write_text(stat.format(50 * MIB, 10 * MIB, 30 * MIB))
+    assert (memory_limit(), free_memory()) == (100 * MIB, 50 * MIB)
+
+
+def test_groups_without_a_limit_leave_the_memory_of_the_machine(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("5\n")
+    monkeypatch.setattr(room, "GROUPS", tmp_path)
+    monkeypatch.setattr(room, "MEMORY", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 3 kB\n")
+    assert free_memory() == 3 * 1024
 
 
 def test_preparing_more_than_there_is_room_for_is_refused_before_the_first_case(tmp_path, with_free, capsys):

@@ -89,7 +89,8 @@ def _run(argv: list[str]) -> int:
 
         if args.debug or not is_want_of_memory(fault):
             raise
-        print(f"{out_of_memory(fault)}. Close other programs, or give fewer --workers", file=sys.stderr)
+        fewer = ", or give fewer --workers" if hasattr(args, "workers") else ""
+        print(f"{out_of_memory(fault)}. Close other programs{fewer}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

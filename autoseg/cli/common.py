@@ -118,18 +118,20 @@ class _Sentences(logging.Formatter):
         return f"warning: {told}" if record.levelno >= logging.WARNING else told
 
 
-def check_json_file(file: str | None, kind: str, *, fresh: bool = False) -> None:
+def check_json_file(file: str | None, kind: str, *, fresh: bool | None = None) -> None:
     """Check, before the work, that the FILE of ``--json`` can be written; AutosegError if not.
 
     Args:
         kind: of the file, as in ``places``; a file of another kind is kept, unless ``fresh``.
+        fresh: whether ``--fresh`` was given; None if the verb has no such option.
     """
+    from autoseg.ledger import FOREIGN, NOT_OURS
     from autoseg.places import refuse_foreign
     from autoseg.room import check_writable
 
     if file and file != "-":
         if not fresh:
-            refuse_foreign(Path(file), kind)
+            refuse_foreign(Path(file), kind, why=NOT_OURS if fresh is None else FOREIGN)
         check_writable(Path(file).absolute().parent)
 
 

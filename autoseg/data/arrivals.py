@@ -2,7 +2,8 @@
 
 Nothing signals the end of a copy. A scan counts as complete once none of its files has changed for ``rest_seconds``. If files
 are missing from a DICOM series whose headers state the number of images, or from a scan of several channels, the wait is
-longer. The sizes and times of a scan's files are its *stamp*: a new stamp is a new scan under the same name.
+longer. So it is for what may be a label map: once scans are there, it is left out. The sizes and times of a scan's files are
+its *stamp*: a new stamp is a new scan under the same name.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoseg.data.dataset import NUMBER, Case
+from autoseg.data.dataset import LABEL_WORD, NUMBER, Case
+from autoseg.data.sources import called_as_labels, holds_labels
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import FORMATS, PICTURES, ending_of, series_in, tell_series
+from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_slicer_segmentation, series_in, tell_series
 from autoseg.imaging.tree import files_under, is_closed, told_closed
 from autoseg.names import case_name
 
@@ -74,6 +76,8 @@ class Inbox:
     _since: dict[Path, tuple[Stamp, float]] = field(default_factory=dict)
     _series: dict[Path, tuple[Stamp, tuple[str, int] | None]] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
+    _masks: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _has_scans: bool = False
 
     def arrived(self, now: float) -> Iterator[Arrival]:
         """The scans that are complete at ``now`` (seconds of a monotonic clock) and not in ``handled``."""
@@ -83,7 +87,9 @@ class Inbox:
             for path, stamp in stamps.items()
         }
         self._series = {path: told for path, told in self._series.items() if path in stamps}
-        for group in self._groups(stamps):
+        groups = list(self._groups(stamps))
+        called = called_as_labels({*(group.key for group in groups if not group.is_dicom), *self.handled})
+        for group in groups:
             stamp = _digest(self.folder, group.paths, stamps)
             rest = now - max(self._since[path][1] for path in group.paths)
             if self.handled.get(group.key) == stamp or rest < self.rest_seconds:
@@ -91,7 +97,21 @@ class Inbox:
             if len(group.paths) < group.wanted and rest < PATIENCE * self.rest_seconds:
                 self._tell(f"{group.key}: {len(group.paths)} of {group.wanted} files are there; waiting for the others")
                 continue
+            is_map = group.key in called or self._is_mask(group, stamp)
+            if group.key in called or (is_map and self._has_scans):
+                self._tell(f"left out: {group.key}: a label map, as its {'name' if group.key in called else 'content'} says")
+                continue
+            if (is_map or LABEL_WORD.search(group.key)) and rest < PATIENCE * self.rest_seconds:
+                self._tell(f"{group.key}: may be a label map; waiting for its scan")
+                continue
+            self._has_scans = self._has_scans or not is_map
             yield self._arrival(group, stamp)
+
+    def _is_mask(self, group: _Group, stamp: str) -> bool:
+        """Whether a scan holds labels alone, each state of its files read once."""
+        if (group.key, stamp) not in self._masks:
+            self._masks[group.key, stamp] = not group.is_dicom and all(map(holds_labels, group.paths))
+        return self._masks[group.key, stamp]
 
     def _groups(self, stamps: Mapping[Path, Stamp]) -> Iterator[_Group]:
         """The scans in the folder, complete or not."""
@@ -109,6 +129,8 @@ class Inbox:
                     self._tell(f"left out: {path.name}: not a readable DICOM image")
             elif path.parent != self.folder:
                 self._tell(f"left out: {path.name}: in a subfolder, where only DICOM series are looked for")
+            elif is_slicer_segmentation(path):
+                self._tell(f"left out: {path.name}: a segmentation of 3D Slicer, no scan")
             elif (ending_of(path) in PICTURES) != is_picture:
                 self._tell(
                     f"left out: {path.name}: {'not a picture' if is_picture else 'a picture'}, which the model does not take"

@@ -1,12 +1,11 @@
 """Checks of the files of one case. Each function returns findings; none raises because of a file.
 
-Grids are compared by their corners, in voxels: up to ``SAME_GRID`` is rounding in a header, up to ``SHIFTED_GRID`` gives a
-warning, and beyond that voxels do not correspond.
+Grids are compared by their corners, in voxels: ``is_same_grid`` allows for rounding in a header, voxels that only
+``corresponds`` finds give a warning.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from autoseg.data.findings import Finding
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import FileContent
-from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY
 from autoseg.imaging.values import count_values
 from autoseg.names import counted
@@ -35,7 +33,6 @@ __all__ = [
     "unreadable",
 ]
 
-SAME_GRID, SHIFTED_GRID = 0.01, 0.5  # voxels between corresponding corners
 LAST_SENTENCE = re.compile(r"(.*)\. ([A-Z].*)", re.DOTALL)
 FEW_STEPS = 256  # of single precision, over the range of an image
 Counts = tuple[tuple[int, int], ...]  # (value, voxels), ascending
@@ -149,27 +146,19 @@ def check_grids(case: str, first: FileContent | None, others: Iterable[tuple[Pat
     for path, file, is_channel in others:
         if file is None or first is None:
             continue
-        voxels = _distance_voxels(first.geometry, file.geometry)
-        if voxels > SHIFTED_GRID or (is_channel and not file.geometry.is_same_grid(first.geometry)):
+        if first.geometry.is_same_grid(file.geometry):
+            continue
+        voxels = first.geometry.distance_voxels(file.geometry)
+        if is_channel or not first.geometry.corresponds(file.geometry):
             severity, code = "error", "grid-mismatch"
             remedy = "If the voxels correspond, copy the header of the image; otherwise resample one to the grid of the other."
-        elif voxels > SAME_GRID:
+        else:
             severity, code = "warning", "grid-shift"
             remedy = "Nothing if the voxels correspond: the grid of the image counts."
-        else:
-            continue
         apart = "" if voxels == np.inf else f"; corners up to {voxels:.2g} voxels apart"
         message = f"{path.name}: expected the grid of the image, {first.geometry}; found {file.geometry}{apart}"
         findings.append(Finding(severity, case, code, message, remedy))
     return findings
-
-
-def _distance_voxels(geometry: Geometry, other: Geometry) -> float:
-    """The largest distance between corresponding corners along an axis, in voxels; infinite if shapes differ."""
-    if geometry.shape != other.shape:
-        return np.inf
-    corners = np.array(list(itertools.product(*[(0, n - 1) for n in geometry.shape])))
-    return float(np.abs(geometry.to_index(other.to_world(corners)) - corners).max())
 
 
 def count_label(case: str, path: Path, data: np.ndarray) -> tuple[Counts, list[Finding]]:

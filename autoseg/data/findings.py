@@ -8,7 +8,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-__all__ = ["SEVERITIES", "Finding", "findings_table"]
+__all__ = ["SEVERITIES", "Finding", "findings_table", "pattern_of"]
 
 SEVERITIES = ("error", "warning", "note")
 NAMED = 5  # cases named in a line; the JSON file has all
@@ -44,7 +44,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
     cases = {finding.case for finding in findings}
 
     def kind(finding: Finding) -> tuple[int, str, str, str]:
-        return (SEVERITIES.index(finding.severity), finding.code, finding.remedy, _pattern(finding.message, cases))
+        return (SEVERITIES.index(finding.severity), finding.code, finding.remedy, pattern_of(finding.message, cases))
 
     lines = []
     for (severity, code, remedy, _), group in groupby(sorted(findings, key=kind), key=kind):
@@ -59,7 +59,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
     return "\n".join([*lines, ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in counts.items())])
 
 
-def _pattern(message: str, cases: Container[str]) -> str:
+def pattern_of(message: str, cases: Container[str]) -> str:
     """A message without the parts that differ between cases: numbers, and names of cases and files."""
 
     def common(word: re.Match[str]) -> str:

@@ -185,7 +185,9 @@ def named_labels(
             try:
                 return read_labels(description["labels"], description.get("regions_class_order"))
             except DatasetError as fault:
-                raise DatasetError(f"{path}: {fault}. Or give another one with --labels") from None
+                raise DatasetError(
+                    f"{path}: {fault}. Or give another one to autoseg evaluate or autoseg reconstruct with --labels"
+                ) from None
     return _of_predictions(maps)
 
 

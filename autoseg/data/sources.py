@@ -1,12 +1,14 @@
 """Which files of a folder are the input scans, and which are left out and why.
 
 A folder may hold scans of one *kind*: NIfTI, NRRD and MetaImage, pictures, DICOM series, or the cases of a data set. Two kinds
-side by side are refused as ambiguous. Pictures beside scans are taken as views of them and left out. Everything left out is
-reported.
+side by side are refused as ambiguous. Pictures beside scans are taken as views of them and left out. So are label maps,
+recognised by their names or by their content. Everything left out is reported.
 """
 
 import logging
+import math
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,16 +17,28 @@ from typing import Any
 
 from autoseg.data.dataset import LABEL_WORD, NUMBER, Case, read_dataset
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_dicom, is_slicer_segmentation, left_unread, series_in
+from autoseg.imaging.files import (
+    FORMATS,
+    PICTURES,
+    ending_of,
+    is_dicom,
+    is_slicer_segmentation,
+    left_unread,
+    read_file,
+    read_geometry,
+    series_in,
+)
 from autoseg.imaging.tree import files_under
+from autoseg.imaging.values import looks_like_labels
 from autoseg.names import case_name
 
-__all__ = ["Inputs", "find_inputs", "image_files", "tell"]
+__all__ = ["Inputs", "called_as_labels", "find_inputs", "holds_labels", "image_files", "tell"]
 
 logger = logging.getLogger(__name__)
 
 DATA_SET, SERIES, PICTURE = "a data set", "DICOM series", "pictures"
 LISTED = 4  # names in a sentence
+SAMPLE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -86,8 +100,9 @@ def find_inputs(source: str | Path, *, channels: Sequence[str], file_ending: str
     if not files:
         return _of_series(source, found, channels, file_ending, left_out)
     cases, unused = _cases(source, files, len(channels), file_ending)
+    cases, masks = _without_masks(cases)
     others = found.left_out if found else ()
-    return Inputs(cases, _ending(files, file_ending), (*left_out, *unused, *others))
+    return Inputs(cases, _ending(files, file_ending), (*left_out, *unused, *masks, *others))
 
 
 def tell(inputs: Inputs) -> None:
@@ -109,15 +124,45 @@ def image_files(folder: str | Path) -> list[Path]:
 
 def _without_maps(paths: list[Path]) -> tuple[list[Path], list[str]]:
     """(the files without label maps, sentences about these): segmentations of 3D Slicer, and files called as labels of scans
-    among them, such as ``P1_seg`` beside ``P1``, ``P1_0000`` or ``P1_t1``, and ``segmentation-0`` beside ``volume-0``."""
+    among them."""
     of_slicer = [path for path in paths if is_slicer_segmentation(path)]
-    bare = {path: LABEL_WORD.sub("", _stem(path)) for path in paths if not is_slicer_segmentation(path)}
-    scans = {_stem(path) for path, name in bare.items() if name == _stem(path)}
-    known = scans and {"", *(part for scan in scans for part in _parts(scan))}
-    labels = [path for path, name in bare.items() if name != _stem(path) and name in known]
+    named = called_as_labels(_stem(path) for path in paths if path not in of_slicer)
+    labels = [path for path in paths if path not in of_slicer and _stem(path) in named]
     told = [(of_slicer, "segmentations of 3D Slicer, no scans"), (labels, "called as labels of the scans beside them")]
     maps = {*of_slicer, *labels}
     return [path for path in paths if path not in maps], [f"{_listed(found)}: {why}" for found, why in told if found]
+
+
+def called_as_labels(stems: Iterable[str]) -> set[str]:
+    """The names, without ending, that label maps of the others have: ``P1_seg`` beside ``P1``, ``P1_0000`` or ``P1_t1``, and
+    ``segmentation-0`` beside ``volume-0``."""
+    bare = {stem: LABEL_WORD.sub("", stem) for stem in stems}
+    scans = {stem for stem, name in bare.items() if name == stem}
+    known = scans and {"", *(part for scan in scans for part in _parts(scan))}
+    return {stem for stem, name in bare.items() if name != stem and name in known}
+
+
+def holds_labels(path: Path) -> bool:
+    """Whether a file that is called as a scan ``looks_like_labels``. Only files whose voxels pack into less than a bit each are
+    read whole: label maps do, scans hardly ever."""
+    try:
+        voxels, size = math.prod(read_geometry(path).shape), path.stat().st_size
+        with path.open("rb") as file:
+            sample = b"".join(file.read(SAMPLE) for quarter in (1, 2, 3) if file.seek(size * quarter // 4) >= 0)
+        packed = size * len(zlib.compress(sample, 1)) / max(1, len(sample))
+        return 8 * packed < voxels and looks_like_labels(read_file(path).data)
+    except (AutosegError, OSError):  # it fails as a case
+        return False
+
+
+def _without_masks(cases: tuple[Case, ...]) -> tuple[tuple[Case, ...], list[str]]:
+    """(the cases, sentences), without the cases of label maps alone, such as ``GTV`` beside ``CT``; all if all are of these."""
+    masks = [case for case in cases if len(cases) > 1 and all(map(holds_labels, case.image_paths))]
+    if len(masks) in (0, len(cases)):
+        return cases, []
+    why = "label maps by their content, beside scans; if one is a scan, give it alone"
+    listed = _listed(path for case in masks for path in case.image_paths)
+    return tuple(case for case in cases if case not in masks), [f"{listed}: {why}"]
 
 
 def _parts(name: str) -> set[str]:

@@ -25,8 +25,6 @@ from autoseg.imaging.volume import LabelVolume
 
 __all__ = ["Tolerance", "check_tolerance", "evaluate_case"]
 
-AFFINE_TOLERANCE = 1e-3  # mm per voxel, and mm for the position: float32 headers of two tools differ by less
-AFFINE_SHARE = 0.01  # fraction of the smallest voxel edge, if that is less
 LARGEST_TABLE = 2**16  # label values up to here need no renumbering: a table of their boxes is small
 Tolerance = float | Mapping[str, float] | None
 Box = tuple[slice, ...]
@@ -133,10 +131,9 @@ class _Maps:
 
 
 def _check_grids(reference: Geometry, predicted: Geometry, case: str) -> None:
-    same = reference.shape == predicted.shape
-    tolerance = min(AFFINE_TOLERANCE, AFFINE_SHARE * min(reference.spacing_mm))
-    if not (same and np.allclose(reference.affine, predicted.affine, rtol=0, atol=tolerance)):
-        shifted = same and np.allclose(reference.spacing_mm, predicted.spacing_mm, rtol=0, atol=tolerance)
+    if not reference.corresponds(predicted):
+        same = reference.shape == predicted.shape
+        shifted = same and np.allclose(reference.spacing_mm, predicted.spacing_mm, rtol=1e-3, atol=0)
         detail = ", the same voxels at another place or direction" if shifted else ""
         raise GeometryError(
             f"case {case!r}: reference and prediction lie on different grids{detail}\n"

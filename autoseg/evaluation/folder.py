@@ -112,10 +112,12 @@ def evaluate_folder(
 
 @dataclass(frozen=True)
 class _Scored:
-    """The rows of a case, and the values in its two label maps that are not structures."""
+    """The rows of a case, the values in its two label maps that are not structures, and the distance of their grids beyond what
+    rounding in headers explains."""
 
     rows: tuple[CaseMetrics, ...]
     others: tuple[frozenset[int], frozenset[int]]
+    apart_voxels: float = 0.0
 
 
 def _notes(scored: Mapping[str, _Scored], labels: LabelSchema) -> list[str]:
@@ -130,6 +132,9 @@ def _notes(scored: Mapping[str, _Scored], labels: LabelSchema) -> list[str]:
         if values := sorted(set().union(*cases.values())):
             some = f"{len(cases)} of {len(scored)} {kind} hold {_some(values)}"
             notes.append(f"{some}, which no structure has and which count as background")
+    if apart := {case: one.apart_voxels for case, one in scored.items() if one.apart_voxels}:
+        far = f"up to {max(apart.values()):.2g} voxels"
+        notes.append(f"references and predictions {far} apart by their headers, compared voxel by voxel: {_some(apart)}")
     return completed_notes(notes, (row for one in scored.values() for row in one.rows), labels)
 
 
@@ -164,7 +169,7 @@ def _about_unlabelled(unlabelled: Mapping[str, tuple[int, ...]], labels: LabelSc
 
 REMEDY = (
     "if another tool numbers the structures differently, renumber its maps, or write its numbers into a dataset.json and "
-    "give that with --labels"
+    "give that to autoseg evaluate with --labels"
 )
 
 
@@ -195,7 +200,7 @@ class _Score:
         pair = self.references[case], self.predicted[case]
         for path, kind in zip(pair, ("reference", "prediction"), strict=True):
             if not path.is_file():
-                remedy = "Add it, or score with --partial what there is"
+                remedy = "Add it, or score what there is with autoseg evaluate --partial"
                 if path == pair[1] and (other := called_alike(case, self.others)):
                     remedy = f"The prediction {other} has no reference: if it is meant, give both the same name"
                 raise FileError(f"case {case!r}: no {kind}; expected {path}. {remedy}")
@@ -216,7 +221,8 @@ class _Score:
         if self.more:
             rows = tuple(row.with_more(values) for row, values in zip(rows, self.more(case, truth), strict=True))
         rows = tuple(row.not_annotated() if number in lacking else row for number, row in enumerate(rows))
-        return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)))
+        apart = 0.0 if truth.geometry.is_same_grid(guess.geometry) else truth.geometry.distance_voxels(guess.geometry)
+        return _Scored(rows, (unknown_values(truth.data, self.labels), unknown_values(guess.data, self.labels)), apart)
 
     def _lesions(self, truth: LabelVolume, guess: LabelVolume) -> Iterator[list[Found]]:
         """The lesion scores of each structure; undefined unless it is scored lesion by lesion."""

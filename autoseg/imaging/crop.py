@@ -18,7 +18,6 @@ Box = tuple[Sequence[int], Sequence[int]]  # lower, upper
 NOWHERE: Box = (0, 0, 0), (0, 0, 0)
 LARGEST_TABLE = 2**16  # label values up to here are looked up in a table
 BLOCK = 2**18  # voxels that are looked up at a time: a search needs eight bytes per voxel
-OFF_GRID = 0.05  # of a voxel: beyond that, positions differ
 
 
 def nonzero_box(data: np.ndarray) -> Box:
@@ -110,7 +109,7 @@ def laid_on(labels: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarra
         return None
     labels, geometry = orient(labels, *turn), geometry.oriented(*turn)
     lower = np.rint(onto.to_index(geometry.to_world([[0, 0, 0]]))[0]).astype(int)
-    if not geometry.matches(onto.cropped(lower, geometry.shape), OFF_GRID * min(onto.spacing_mm)):
+    if not geometry.is_same_grid(onto.cropped(lower, geometry.shape)):
         return None
     laid = np.zeros(onto.shape, labels.dtype)
     start, stop = np.clip([lower, lower + geometry.shape], 0, onto.shape)
@@ -118,16 +117,16 @@ def laid_on(labels: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarra
     return laid if np.count_nonzero(laid) == np.count_nonzero(labels) else None
 
 
-def turned_onto(data: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarray | None:
-    """An array (C, Z, Y, X) on another grid of exactly the same voxels, whose axes have another order or direction.
+def turned_onto(data: np.ndarray, geometry: Geometry, onto: Geometry) -> tuple[np.ndarray, Geometry] | None:
+    """An array (C, Z, Y, X) and its grid with the axes of another grid, whose voxels correspond.
 
     Returns:
-        A view; None if the grids are already equal, or do not have the same voxels.
+        A view; None if the axes are the same already, or the voxels do not correspond.
     """
-    turn = None if geometry.is_same_grid(onto) else _turn(geometry, onto)
-    if turn is None or not geometry.oriented(*turn).is_same_grid(onto):
+    turn = None if geometry.corresponds(onto) else _turn(geometry, onto)
+    if turn is None or not (turned := geometry.oriented(*turn)).corresponds(onto):
         return None
-    return orient(data, *turn)
+    return orient(data, *turn), onto if turned.is_same_grid(onto) else turned
 
 
 def _turn(geometry: Geometry, onto: Geometry) -> tuple[list[int], list[int]] | None:

@@ -232,12 +232,13 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
 
 def _turned(content: FileContent, path: Image, onto: Geometry) -> FileContent:
     """The content reoriented to a grid of the same voxels with other axes; any other content unchanged."""
-    data = turned_onto(content.data, content.geometry, onto)
-    if data is None:
+    turned = turned_onto(content.data, content.geometry, onto)
+    if turned is None:
         return content
+    data, grid = turned
     note = f"{_as_image(path).name}: the axes run {content.geometry.orientation}, those of the scan {onto.orientation}. "
     note += "The voxels are the same, and were reoriented to the scan."
-    return replace(content, data=np.ascontiguousarray(data), geometry=onto, notes=(*content.notes, note))
+    return replace(content, data=np.ascontiguousarray(data), geometry=grid, notes=(*content.notes, note))
 
 
 @dataclass(frozen=True, eq=False)

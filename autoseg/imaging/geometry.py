@@ -23,7 +23,8 @@ __all__ = ["Geometry", "Ints", "Triple", "spans_space"]
 
 Triple = tuple[float, float, float]
 FLAT = 1e-9  # of a cube's volume: three directions that span less are coplanar
-SAME_GRID_MM, SAME_GRID_VOXELS = 1e-2, 0.05  # headers store single precision, some only a few digits
+SAME_GRID = 0.05  # voxels between corresponding corners: headers store single precision, some only a few digits
+SHIFTED_GRID = 0.5  # beyond, voxels of equal index are not the nearest to each other
 PLAUSIBLE_MM = 1e-6, 1e4  # voxel edges
 FARTHEST_MM = 1e7  # from the origin
 MOST_VOXELS = 1 << 36  # in a volume: 64 GiB at one byte each
@@ -184,8 +185,13 @@ class Geometry:
         return self.resized(shape)
 
     def is_same_grid(self, other: Geometry) -> bool:
-        """Whether equal indices mean equal voxels, up to rounding in headers: 0.01 mm, less for small voxels."""
-        return self.matches(other, min(SAME_GRID_MM, SAME_GRID_VOXELS * min(self.spacing_mm)))
+        """Whether equal indices mean equal voxels, up to rounding in headers: 0.05 voxels at the corners."""
+        return self.distance_voxels(other) <= SAME_GRID
+
+    def corresponds(self, other: Geometry) -> bool:
+        """Whether voxels of equal index are nearest to each other: corners up to half a voxel apart. The tolerance for masks of
+        a scan, and of other masks; channels must be on the same grid."""
+        return self.distance_voxels(other) <= SHIFTED_GRID
 
     def refuse_implausible(self) -> None:
         """``GeometryError`` for implausible voxels, whose processing would take too long or be meaningless."""
@@ -209,8 +215,17 @@ class Geometry:
 
         Measured at the corners of this grid, where the difference of two affines is largest.
         """
-        corners = np.array(list(itertools.product(*[(0, n - 1) for n in self.shape])))
+        corners = self._corners()
         return float(np.abs(self.to_world(corners) - other.to_world(corners)).max())
+
+    def distance_voxels(self, other: Geometry) -> float:
+        """The largest distance between corresponding corners along an axis, in voxels; infinite if shapes differ."""
+        corners = self._corners()
+        return math.inf if self.shape != other.shape else float(np.abs(self.to_index(other.to_world(corners)) - corners).max())
+
+    def _corners(self) -> np.ndarray:
+        """(8, 3) indices (z, y, x)."""
+        return np.array(list(itertools.product(*[(0, n - 1) for n in self.shape])))
 
     def __str__(self) -> str:
         size = "x".join(str(n) for n in self.shape)

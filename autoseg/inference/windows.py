@@ -73,7 +73,7 @@ class AdaptiveWindows:
         rows = [f"  {name}: {value:.5f}" for name, value in self.difference.items()]
         unseen = [name for name in structures if name not in self.difference]
         told = [f"in none of these scans, so nothing is known about them: {', '.join(unseen)}"] if unseen else []
-        default = "by default" if self.is_trusted(structures) else "only with --windows adaptive"
+        default = "by default" if self.is_trusted(structures) else "only with autoseg predict --windows adaptive"
         return "\n".join([str(self), *rows, *told, f"used {default}"])
 
     def is_trusted(self, structures: Iterable[str]) -> bool:

@@ -146,7 +146,7 @@ def _scheme(how: ChannelNormalization) -> tuple[str, dict[str, float]]:
     if how.scheme not in named or not trivial:
         raise ModelError(
             f"channel {how.channel!r}: nnU-Net has no normalisation like {how.scheme!r} followed by (x - {how.input_mean:g}) / "
-            f"{how.input_std:g}. Plans made with --parity have its own"
+            f"{how.input_std:g}. Plans made by autoseg plan_and_preprocess --parity have its own"
         )
     if how.use_mask and not how.fill_holes:
         raise ModelError(

@@ -54,8 +54,8 @@ class AttentionMaps:
         if max(model.gates.values()) < SHUT:
             logger.warning(
                 f"{model.name}: the gates of its attention are almost closed (at most {max(model.gates.values()):.3f}), so its "
-                "slots have learned little and look about as they did at random. Train with --set attention_rate=0.005 to "
-                "open them"
+                "slots have learned little and look about as they did at random. Give autoseg train "
+                "--set attention_rate=0.005 to open them"
             )
 
     def write(self, case: Case, found: Inferred, folder: Path) -> Written:

@@ -15,6 +15,7 @@ from autoseg.imaging.pictures import label_ending
 from autoseg.inference.cohort import CohortResult, Predict, PredictRunner, outcome_of, write_run
 from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs.asked import asked_outputs
+from autoseg.outputs.surfaces import tell_notes
 from autoseg.outputs.tables import write_tables
 from autoseg.records import CaseOutcome
 from autoseg.workspace import write_json
@@ -108,6 +109,7 @@ class Station:
 
             step, engine = _Kept(runner), LocalEngine(self.runtime.workers)
             engine.map(step, [case for _, case in of.values()], name=lambda case: case.id, on_done=done)
+            tell_notes(self.step.folder, [case for case in of if self.outcomes[case].status == "done"])
         for arrival in arrivals:
             self.inbox.handled[arrival.key] = arrival.stamp
             if arrival.fault:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.dataset import Case
+from autoseg.data.findings import pattern_of
 from autoseg.errors import AutosegError
 from autoseg.imaging.colours import structure_colours
 from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, SurfaceMesh, file_names, write_mesh, write_scene
@@ -17,12 +19,23 @@ from autoseg.inference.output import Written
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.shared import ITERATIONS
 from autoseg.reconstruct.surface import IN_LABELS, IN_SCORES
-from autoseg.records.surfaces import MANIFEST, SCENE, SurfaceEntry, SurfaceManifest
+from autoseg.records.surfaces import MANIFEST, SCENE, SurfaceEntry, SurfaceManifest, read_surface_manifest
 from autoseg.workspace import write_json
 
-__all__ = ["FROM_LABELS", "FROM_SCORES", "SHARED", "Surfaces", "check_surfaces", "surface_files", "write_surfaces"]
+__all__ = [
+    "FROM_LABELS",
+    "FROM_SCORES",
+    "SHARED",
+    "Surfaces",
+    "check_surfaces",
+    "surface_files",
+    "tell_notes",
+    "write_surfaces",
+]
 
 logger = logging.getLogger(__name__)
+
+NAMED = 3  # surfaces in a warning about many
 
 FROM_SCORES = {"from": "scores, zero of the logit less the largest other", "iterations": IN_SCORES}
 FROM_LABELS = {"from": "label map, shape-based interpolation, around the volume of the voxels", "iterations": IN_LABELS}
@@ -91,8 +104,6 @@ def write_surfaces(
                 write_mesh(mesh, path, coordinates=coordinates, colour=colour)
         vertices, faces = (len(mesh.vertices_mm), len(mesh.faces)) if mesh else (None, None)
         note = mesh.note if mesh else "no voxels"
-        if mesh and note:
-            logger.warning("%s, %s: %s", folder.name, structure, note)
         about.append(SurfaceEntry(structure, tuple(path.name for path in paths), colour, vertices, faces, note))
         files += paths
     if "glb" in formats and any(meshes):
@@ -101,6 +112,21 @@ def write_surfaces(
     manifest = SurfaceManifest(tuple(formats), options.decimate, coordinates.upper(), "mm", method, tuple(about))
     write_json(folder / MANIFEST, manifest)
     return [*files, folder / MANIFEST]
+
+
+def tell_notes(folder: Path, cases: Iterable[str]) -> None:
+    """Warn of the notes on the surfaces of these cases: one warning for all notes that differ only in numbers."""
+    kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for case in cases:
+        for one in read_surface_manifest(folder / f"{case}_surfaces").structures:
+            if one.note and one.vertices is not None:
+                kinds[pattern_of(one.note, ())].append((f"{case}, {one.structure}", one.note))
+    for (first, note), *others in kinds.values():
+        names = "; ".join(name for name, _ in others[:NAMED]) + (
+            f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        )
+        also = f". The same, with its own numbers, of {names}; measurements.csv has all" if others else ""
+        logger.warning("surface of %s: %s%s", first, note, also)
 
 
 def surface_files(folder: Path, structures: Sequence[str], formats: Sequence[str]) -> list[Path]:

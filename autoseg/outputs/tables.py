@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autoseg.outputs.borders import BORDERS_TABLE, write_borders
 from autoseg.outputs.measurements import TABLE, write_measurements
+from autoseg.outputs.surfaces import tell_notes
 from autoseg.places import refuse_foreign
 from autoseg.records import read_case
 
@@ -19,17 +20,19 @@ def refuse_foreign_tables(folder: Path, part: str = "") -> None:
         refuse_foreign(folder / _of_part(name, part), name)
 
 
-def write_tables(folder: Path, cases: Collection[str], part: str = "") -> str:
+def write_tables(folder: Path, cases: Collection[str], part: str = "", *, made: Collection[str] = ()) -> str:
     """Write ``measurements.csv``, and ``borders.csv`` if surfaces of neighbours are measured.
 
     Args:
         folder: with a ``CASE.json`` for each case.
         cases: cases that were just done or skipped. Those that lie in the folder from earlier calls follow.
         part: suffix of the names, such as ``_0_of_4`` for a shard, whose tables have its own cases only.
+        made: cases that were just done; notes on their surfaces are logged as warnings.
 
     Returns:
         A sentence on how the surfaces of neighbours fit together; '' where none touch.
     """
+    tell_notes(folder, made)
     every = [*cases] if part else [*cases, *_made_before(folder, cases)]
     write_measurements(folder, every, _of_part(TABLE, part))
     return write_borders(folder, every, _of_part(BORDERS_TABLE, part))

@@ -44,7 +44,7 @@ IN_BORDERS = {
     "gap_mm3": "gap, mm³",
     "overlap_mm3": "overlap, mm³",
 }
-NO_MASK = "no mask was found; --reference DIR and --predicted DIR name the folders"
+NO_MASK = "no mask was found; autoseg report --reference DIR and --predicted DIR name the folders"
 OPEN_BELOW = 13  # cases; a longer table is collapsed
 
 

@@ -290,7 +290,7 @@ def _reconstructed(name: str, folder: Path, record: CaseRecord, sources: _Source
     found = sources.map_of(name, sources.options.predicted, record.source)
     notes = []
     if found is None:
-        notes.append(f"{Path(record.source).name}: the label map is not shown; --predicted DIR names its folder")
+        notes.append(f"{Path(record.source).name}: the label map is not shown; autoseg report --predicted DIR names its folder")
     elif digest_on_disk(found) not in record.inputs.values():
         notes.append(f"{found.name}: is not the label map that surfaces and measurements were made from")
     truth = sources.map_of(name, sources.options.reference)

@@ -99,9 +99,9 @@ def read_scene(case: PageCase) -> Scene | None:
     if not case.images:
         notes.append("the scan was not found")
     for name, volume in (("reference", reference), ("scan", scan)):
-        if volume is not None and not volume.geometry.is_same_grid(grid):
+        if volume is not None and not volume.geometry.corresponds(grid):
             notes.append(f"the {name} lies on another grid and is not shown")
-    fits = [volume if volume is None or volume.geometry.is_same_grid(grid) else None for volume in (reference, scan)]
+    fits = [volume if volume is None or volume.geometry.corresponds(grid) else None for volume in (reference, scan)]
     order, flips = grid.canonical()
     geometry = grid.oriented(order, flips)
     masks = [mask.data] + ([fits[0].data] if fits[0] is not None else [])

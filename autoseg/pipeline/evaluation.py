@@ -66,7 +66,9 @@ def evaluate(
     if not predicted.is_dir():
         raise AutosegError(f"{predicted}: there is no such folder. Correct the path")
     if predicted.samefile(reference):
-        logger.warning("%s: the references are scored against themselves; expected --predicted in another folder", predicted)
+        logger.warning(
+            "%s: the references are scored against themselves; expected the predictions in another folder", predicted
+        )
     ending = known.ending if known else ending_of_most(predicted, references)
     there = {} if known else told_maps(predicted)
     guesses = {case: there.get(case, predicted / f"{case}{ending}") for case in references if not known or case in known.cases}

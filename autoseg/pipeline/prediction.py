@@ -95,7 +95,7 @@ def predict(
     if share:
         write_label_tables(target, bundle.labels.painted)
     finished = dict.fromkeys(done.cases("done", "skipped"))
-    borders = write_tables(target, finished, part)
+    borders = write_tables(target, finished, part, made=done.cases("done"))
     not_laid_out = bids.write(case for case in share if case.id in finished) if bids else ()
     scored = {case.id for case in share if case.id in references}
     known = Known(bundle.labels, ending, scored, {case.id: case.images for case in share})

@@ -89,7 +89,8 @@ def reconstruct(
     remove_leftovers(target)
     found = {outcome.name: outcome.value for outcome in outcomes if outcome.error is None}
     failures = tuple(f"{outcome.name}: {reason_of(outcome.error)}" for outcome in outcomes if outcome.error is not None)
-    borders = write_tables(target, found) if found else ""
+    made = [name for name, one in found.items() if not one.was_done]
+    borders = write_tables(target, found, made=made) if found else ""
     skipped = sum(one.was_done for one in found.values())
     structures = sum(one.structures for one in found.values())
     return Reconstructed(target, len(found) - skipped, skipped, structures, failures, time.monotonic() - begun, borders)

@@ -217,7 +217,9 @@ def check_model(run: Run) -> None:
         refuse_other_model(run.model, plan=plan, labels=labels, channels=channels, file_ending=run.spec.file_ending)
     except ModelError as fault:
         if not run.runtime.fresh:
-            raise ModelError(f"{fault}\nGive the run another --name, or start it again with --fresh") from fault
+            raise ModelError(
+                f"{fault}\nTrain under another name (autoseg train --name), or start it again with --fresh"
+            ) from fault
         aside = next(p for n in itertools.count(1) if not (p := run.model.with_name(f".{run.model.name}.old{n}")).exists())
         run.model.rename(aside)
         logger.warning("the model of the earlier run has another plan and was moved to %s", aside)

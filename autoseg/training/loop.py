@@ -208,8 +208,8 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
     state, averaged = load_checkpoint(job.checkpoint, network, optimizers.values())
     if state.identity != job.identity:
         raise TrainingError(
-            f"{job.checkpoint} was made with other settings, data or plan. Continue with the old settings, give the run "
-            "another --name, or start it again with --fresh"
+            f"{job.checkpoint} was made with other settings, data or plan. Continue with the old settings, train under "
+            "another name (autoseg train --name), or start it again with --fresh"
         )
     job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", f"step {state.step}, {state.seconds:.3f} s")
     logger.info("resuming at step %d after %.1f min", state.step, state.seconds / 60)

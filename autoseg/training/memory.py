@@ -15,7 +15,7 @@ from planners.plan import NetworkSpec
 __all__ = ["refuse_too_large", "told_when_short_of_memory"]
 
 REMEDY = (
-    "Train with --set batch_size=1, or on a CPU with a smaller --set cpu_width, take another --network, or plan smaller "
+    "Train with --set batch_size=1, or on a CPU with a smaller --set cpu_width, take another network, or plan smaller "
     "patches (autoseg plan_and_preprocess --memory-gb X, or patch_size in the plan file)"
 )
 

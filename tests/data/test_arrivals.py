@@ -1,8 +1,12 @@
 """What has arrived whole in a folder, by a clock that the test turns."""
 
+import numpy as np
 import pytest
 
 from autoseg.data.arrivals import Inbox
+from autoseg.imaging.files import write_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import Volume
 from tests.helpers.dicom import random_values, write_series
 
 
@@ -61,6 +65,42 @@ def test_what_is_no_scan_is_told_once(inbox, tmp_path, caplog):
         "left out: slice.dcm: not a readable DICOM image",
         "left out: view.png: a picture, which the model does not take",
     ]
+
+
+def test_label_maps_of_scans_are_told_once_and_never_taken_for_scans(tmp_path, caplog):
+    inbox = Inbox(tmp_path, rest_seconds=10)
+    for name in ("P1_seg.nii.gz", "P1.nii.gz", "P2.seg.nrrd"):
+        put(tmp_path, name)
+    assert [keys(inbox, now) for now in (0, 10)] == [[], ["P1"]]
+    inbox.handled["P1"] = next(inbox.arrived(10)).stamp
+    (tmp_path / "P1.nii.gz").unlink()  # a scan that was done and moved away
+    assert [keys(inbox, now) for now in (20, 300)] == [[], []]
+    assert caplog.messages == [
+        "left out: P2.seg.nrrd: a segmentation of 3D Slicer, no scan",
+        "left out: P1_seg: a label map, as its name says",
+    ]
+
+
+def test_what_may_be_a_label_map_waits_for_a_scan_but_not_for_ever(tmp_path, caplog):
+    def draw(name, values):
+        write_volume(Volume(values[None], Geometry.from_spacing(values.shape, (3.0, 1.0, 1.0))), tmp_path / name)
+
+    gtv, inbox = np.zeros((6, 20, 20), np.uint8), Inbox(tmp_path, rest_seconds=10)
+    gtv[2:4, 5:12, 5:12] = 1
+    draw("A.nii.gz", gtv)
+    put(tmp_path, "alone_mask.nii.gz")
+    assert [keys(inbox, now) for now in (0, 10, 99, 100)] == [[], [], [], ["A", "alone_mask"]]
+    assert caplog.messages == [f"{name}: may be a label map; waiting for its scan" for name in ("A", "alone_mask")]
+    caplog.clear()
+    draw("CT.nii.gz", np.random.default_rng(0).integers(0, 1200, gtv.shape).astype(np.int16))
+    draw("GTV.nii.gz", gtv)
+    assert [[key for key in keys(inbox, now) if key not in ("A", "alone_mask")] for now in (101, 111, 121, 300)] == [
+        [],
+        ["CT"],
+        ["CT"],
+        ["CT"],
+    ]
+    assert "left out: GTV: a label map, as its content says" in caplog.messages
 
 
 def test_a_series_is_whole_when_all_its_images_are_there(tmp_path, caplog):

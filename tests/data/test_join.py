@@ -10,7 +10,9 @@ from autoseg.cli import main
 from autoseg.data.check import check_dataset
 from autoseg.data.dataset import read_dataset
 from autoseg.errors import DatasetError
-from autoseg.imaging.files import read_label_volume
+from autoseg.imaging.files import read_geometry, read_label_volume, write_label_volume
+from autoseg.imaging.geometry import Geometry
+from autoseg.imaging.volume import LabelVolume
 from autoseg.options import ConvertOptions, Runtime
 from tests.helpers.datasets import Folder
 
@@ -42,6 +44,17 @@ def organs(tmp_path):
     livers = make(tmp_path, "Dataset001_Livers", {"liver": 1}, {"p1": label((1, 1, 3)), "p2": label((1, 1, 4))})
     others = make(tmp_path, "Dataset002_Others", {"spleen": 1, "liver": 5}, {"p1": label((1, 1, 3), (5, 3, 5))})
     return livers, others
+
+
+def test_a_renumbered_map_whose_header_is_off_a_little_lies_on_the_grid_of_the_image(organs, tmp_path):
+    path = organs[1] / "labelsTr" / "p1.nii.gz"
+    volume = read_label_volume(path)
+    affine = volume.geometry.affine * 1.001
+    affine[0, 3] += 0.3
+    write_label_volume(LabelVolume(volume.data, Geometry.from_affine(volume.geometry.shape, affine)), path)
+    assert join(tmp_path / "Dataset010_Joined", *organs).failures == ()
+    (case,) = [case for case in read_dataset(tmp_path / "Dataset010_Joined").training if case.id == "Others_p1"]
+    assert read_geometry(case.label).is_same_grid(read_geometry(case.images[0]))
 
 
 def test_sets_are_joined_with_one_table_and_each_case_knows_what_was_annotated(organs, tmp_path):

@@ -98,6 +98,52 @@ def test_label_maps_are_known_by_their_word_at_either_end(tmp_path, scans, label
     assert found.left_out == (f"{', '.join(sorted(labels))}: called as labels of the scans beside them",)
 
 
+def a_scan(shape=(6, 20, 20)):
+    return np.random.default_rng(0).integers(0, 1200, (1, *shape)).astype(np.int16)
+
+
+def a_map(shape=(6, 20, 20)):
+    values = np.zeros((1, *shape), np.uint8)
+    values[:, 2:4, 5:12, 5:12], values[:, 2:4, 12:14, 5:12] = 1, 2
+    return values
+
+
+def written(folder, **images):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in images.items():
+        stem, _, ending = name.partition("__")
+        file = folder / f"{stem}.{ending.replace('_', '.') or 'nii.gz'}"
+        write_volume(Volume(data, Geometry.from_spacing(data.shape[1:], (3.0, 1.0, 1.0))), file)
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["nii_gz", "nii", "mha", "nrrd"])
+def test_label_maps_are_known_by_their_content_where_no_name_tells(tmp_path, ending):
+    folder = written(tmp_path, **{f"CT__{ending}": a_scan(), f"GTV__{ending}": a_map().astype(np.float32)})
+    found = find_inputs(folder, channels=CT)
+    name = f"GTV.{ending.replace('_', '.')}"
+    why = f"{name}: label maps by their content, beside scans; if one is a scan, give it alone"
+    assert (ids(found), found.left_out) == (["CT"], (why,))
+    assert ids(find_inputs(folder / name, channels=CT)) == ["GTV"]
+
+
+def test_what_is_like_a_label_map_is_a_scan_where_all_are_or_beside_another_channel(tmp_path):
+    masks = written(tmp_path / "masks", P1=a_map(), P2=a_map())
+    assert (ids(find_inputs(masks, channels=CT)), find_inputs(masks, channels=CT).left_out) == (["P1", "P2"], ())
+    case = {"P1_0000": a_scan(), "P1_0001": a_map(), "P2_0000": a_scan(), "P2_0001": a_map()}
+    found = find_inputs(written(tmp_path / "channels", **case), channels=("CT", "prostate"))
+    assert (ids(found), found.left_out) == (["P1", "P2"], ())
+
+
+def test_dim_noisy_and_empty_scans_are_no_label_maps(tmp_path):
+    rng = np.random.default_rng(0)
+    dim = rng.poisson(0.4, (1, 6, 20, 20)).astype(np.uint8)
+    bone = np.where(a_map() > 0, 300 + 50 * rng.standard_normal(a_map().shape), 0).astype(np.int16)
+    folder = written(tmp_path, CT=a_scan(), dim=dim, empty=np.zeros((1, 6, 20, 20), np.uint8), bone=bone)
+    found = find_inputs(folder, channels=CT)
+    assert (ids(found), found.left_out) == (["CT", "bone", "dim", "empty"], ())
+
+
 def test_files_of_two_formats_are_refused_unless_they_are_the_same_scans(tmp_path):
     with pytest.raises(AutosegError, match=r"found NIfTI \(P1.nii.gz, P2.nii.gz\) and NRRD or MetaImage \(P3.mha\)"):
         find_inputs(touched(tmp_path / "two", "P1.nii.gz", "P2.nii.gz", "P3.mha"), channels=CT)

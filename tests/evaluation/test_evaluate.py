@@ -267,6 +267,24 @@ def test_a_map_whose_axes_run_otherwise_is_scored_as_if_they_did_not(folders, si
     assert evaluate_folder(*folders, ORGANS).table() == straight.table()
 
 
+@pytest.mark.parametrize("turn", [None, ((2, 0, 1), (0, 1))])
+def test_a_voxel_size_that_is_off_by_a_thousandth_is_scored_and_said(folders, turn):
+    straight = evaluate_folder(*folders, ORGANS)
+    for case in ("a", "c"):
+        path = folders[1] / f"{case}.nii.gz"
+        labels = read_label_volume(path)
+        affine = labels.geometry.affine * 1.001
+        affine[0, 3] += 0.2
+        grid = Geometry.from_affine(SHAPE, affine)
+        off = LabelVolume(orient(labels.data, *turn), grid.oriented(*turn)) if turn else LabelVolume(labels.data, grid)
+        write_label_volume(off, path)
+    report = evaluate_folder(*folders, ORGANS)
+    assert [row["dice"] for row in report.rows] == [row["dice"] for row in straight.rows]
+    assert report.notes == (
+        "references and predictions up to 0.22 voxels apart by their headers, compared voxel by voxel: a, c",
+    )
+
+
 def test_only_the_cases_asked_for_are_scored(folders):
     reference, predicted = folders
     report = evaluate_folder({case: reference / f"{case}.nii.gz" for case in ("c", "z")}, predicted, ORGANS)

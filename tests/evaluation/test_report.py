@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_the_old_report(report, tmp_path, monkeypatch):
 
 def test_the_summary_of_another_program_is_kept(report, tmp_path):
     (tmp_path / "summary.json").write_text("theirs")
-    with pytest.raises(FileError, match=r"summary\.json: exists and was not made by this program.*choose another folder"):
+    with pytest.raises(FileError, match=r"summary\.json: exists and was not made by this program.*choose another place"):
         write_report(report, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
     write_report(report, tmp_path / "ours")

@@ -199,7 +199,7 @@ def test_label_maps_that_have_moved_or_changed_since_are_said(place, tmp_path):
     (maps / "case_a.nii.gz").rename(tmp_path / "case_a.nii.gz")
     shutil.copy(tmp_path / "case_a.nii.gz", maps / "case_b.nii.gz")
     page = Outline(report(tmp_path / "out", ReportOptions(predicted=str(maps)), ONE_WORKER).path.read_text(encoding="utf-8"))
-    assert "case_a.nii.gz: the label map is not shown; --predicted DIR names its folder" in page.texts
+    assert "case_a.nii.gz: the label map is not shown; autoseg report --predicted DIR names its folder" in page.texts
     assert "case_b.nii.gz: is not the label map that surfaces and measurements were made from" in page.texts
     assert len(page.all("article")) == 3
 

@@ -136,10 +136,11 @@ def _write_label(image: Path, source: Source, path: Path) -> None:
 def _write_renumbered(case: FoundCase, path: Path) -> None:
     """Write the label map of a case with new values."""
     assert case.label is not None
-    volume, table = read_label_volume(case.label, onto=read_geometry(case.images[0].path)), dict(case.renumber)
+    grid, table = read_geometry(case.images[0].path), dict(case.renumber)
+    volume = read_label_volume(case.label, onto=grid)
     found, codes = np.unique(volume.data, return_inverse=True)
     values = np.array([table[value] for value in found.tolist()])
-    write_label_volume(LabelVolume(values[codes.reshape(volume.data.shape)], volume.geometry), path, like=case.images[0].path)
+    write_label_volume(LabelVolume(values[codes.reshape(volume.data.shape)], grid), path, like=case.images[0].path)
 
 
 def _write_combined(masks: tuple[tuple[str, Path], ...], values: Mapping[Combination, int], image: Path, path: Path) -> None:
