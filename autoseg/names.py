@@ -18,12 +18,14 @@ from autoseg.errors import AutosegError, shown
 from planners.names import LONGEST, fault_of_name
 
 __all__ = [
+    "LEFT_BY_SYSTEMS",
     "as_file_name",
     "case_name",
     "counted",
     "fault_of_path",
     "folders_of",
     "inside",
+    "is_hidden",
     "plain_name",
     "remove_folder",
     "scrubbed",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 LONGEST_PART, LONGEST_PATH = 255, 4096  # bytes; on any file system, looking up a longer name or path is an error
+LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini")  # by unpacking on other systems, and by Windows
 _FOLDERS = re.compile(r"""(?<![\w<.])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/]|~[\\/])(?:[^\\/\s'",;:()]+[\\/])*(?=[^\\/\s])""")
 
 
@@ -51,6 +54,11 @@ def plain_name(name: str, *, what: str, where: str = "", error: type[AutosegErro
             f"found {fault}. Rename it, without / and \\ and shorter than {LONGEST} bytes"
         )
     return name
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's: hidden, or left by a system (``__MACOSX``, ``Thumbs.db``)."""
+    return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
 
 
 def fault_of_path(path: str | Path) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -191,11 +192,11 @@ def parse_json(data: bytes | str, where: object, error: type[AutosegError] = Aut
 
     Raises:
         AutosegError, or the ``error`` given: no JSON; nested more deeply than ``DEEPEST``; invalid text; an integer of
-            thousands of digits.
+            thousands of digits; a key twice in one object.
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_each_once)
         if "\\ud" in text.lower():  # an unpaired surrogate is not valid text and cannot be written
             json.dumps(content, ensure_ascii=False).encode()
         if _is_deep(content):
@@ -205,6 +206,15 @@ def parse_json(data: bytes | str, where: object, error: type[AutosegError] = Aut
     except ValueError as fault:  # invalid JSON or UTF-8, or an integer with too many digits
         raise error(f"{where}: not readable as JSON: {fault}. Correct it there") from fault
     return content
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values; Python would keep the last of equal keys without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice[:80]!r} occurs twice in one object")
+    return found
 
 
 def _is_deep(content: Any) -> bool:

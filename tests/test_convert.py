@@ -241,6 +241,34 @@ def test_msd_channels_are_split_and_the_files_of_macos_do_not_count(source, tmp_
     assert linked, "the label is the source's own file in both modes"
 
 
+def test_scans_that_a_decathlon_task_does_not_list_are_said(source, tmp_path):
+    listed = [{"image": f"./imagesTr/a_{n}.nii.gz", "label": f"./labelsTr/a_{n}.nii.gz"} for n in range(2)]
+    task = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "a"}, "training": listed, "test": []}
+    (source / "dataset.json").write_text(json.dumps(task))
+    for n in range(4):
+        put_image(source / f"imagesTr/a_{n}.nii.gz")
+        put_label(source / f"labelsTr/a_{n}.nii.gz", (1,))
+    report = convert("msd", source, tmp_path / "out")
+    (finding,) = report.findings
+    assert (finding.severity, finding.code) == ("warning", "unlisted-scan")
+    assert "imagesTr: a_2.nii.gz and 1 more: not listed in dataset.json" in finding.message
+
+
+def test_what_other_systems_leave_behind_belongs_to_no_case(source, tmp_path):
+    for n in range(2):
+        put_image(source / "scans" / f"p{n}.nii.gz")
+        put_label(source / "masks" / f"p{n}" / "liver.nii.gz", (1,))
+    for name in ("scans/Thumbs.db", "scans/desktop.ini", "masks/__MACOSX/p0/._liver.nii.gz", "masks/p1/__MACOSX/liver.nii.gz"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b"no image")
+    freeze(source)
+    report = convert(
+        "folders", source / "scans", tmp_path / "out", options={"labels": str(source / "masks"), "channels": ("CT",)}
+    )
+    assert report.findings == ()
+    assert [case.id for case in check(tmp_path / "out").training] == ["p0", "p1"]
+
+
 def test_two_folders_are_matched_by_name_and_values_get_the_names_of_a_table(source, tmp_path):
     for number in range(3):
         for channel in range(2):

@@ -20,7 +20,7 @@ from autoseg.data.sources import called_as_labels, holds_labels
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import FORMATS, PICTURES, ending_of, is_slicer_segmentation, series_in, tell_series
 from autoseg.imaging.tree import files_under, is_closed, told_closed
-from autoseg.names import case_name
+from autoseg.names import case_name, is_hidden
 
 __all__ = ["Arrival", "Inbox"]
 
@@ -189,7 +189,7 @@ def _stamps(folder: Path, refused: Callable[[OSError], object]) -> dict[Path, St
     """
     found: dict[Path, Stamp] = {}
     for path in files_under(folder, refused):
-        if path.name[0] == ".":
+        if is_hidden(path.name):
             continue
         try:
             about = path.stat()

@@ -23,7 +23,7 @@ from autoseg.data.sides import opposite_pairs
 from autoseg.data.splits import Split, make_splits, own_splits, read_splits, structures_present
 from autoseg.errors import DatasetError, FileError, shown
 from autoseg.imaging.files import FORMATS, digest_on_disk
-from autoseg.names import case_name, counted
+from autoseg.names import case_name, counted, is_hidden
 from planners.mirror import find_pairs
 
 __all__ = ["Finding", "check_dataset"]
@@ -60,6 +60,7 @@ def check_dataset(
     ]
     findings += [
         *_check_sides(dataset, scans),
+        *_check_palettes(scans),
         *_check_orientation(scans),
         *_check_spacing(measured),
         *_check_duplicates(dataset, scans),
@@ -98,7 +99,7 @@ def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
 
 def _unknown_files(folder: Path, known: Container[Path | None]) -> list[Path]:
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in files if path not in known and not path.name.startswith(".")]
+    return [path for path in files if path not in known and not is_hidden(path.name)]
 
 
 def _stray(path: Path, ending: str) -> Finding:
@@ -207,6 +208,21 @@ def _check_sides(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Fi
         message = f"of similar size and on opposite sides in all cases: {shown}; their names do not say so"
         remedy = "Name them left and right if their side distinguishes them: then they are not mirrored into each other."
         yield Finding("warning", "", "sides-unnamed", message, remedy)
+
+
+def _check_palettes(scans: Sequence[CaseScan]) -> Iterator[Finding]:
+    """Labels whose palette shows a value in another colour than those of most cases: numbers or colours are mixed up."""
+    seen: dict[int, Counter[tuple[int, ...]]] = {}
+    for value, colour in (pair for scan in scans for pair in scan.label_colours):
+        seen.setdefault(value, Counter())[colour] += 1
+    for scan in scans:
+        for value, colour in scan.label_colours:
+            usual = seen[value].most_common(1)[0][0]
+            if colour != usual:
+                message = f"label {value}: expected the colour {usual} in its palette as in most cases, found {colour}"
+                remedy = "Save all labels as grey pictures of the values, or with one palette."
+                yield Finding("error", scan.case, "palette-differs", message, remedy)
+                break
 
 
 def _check_orientation(scans: Sequence[CaseScan]) -> Iterator[Finding]:

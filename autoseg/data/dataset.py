@@ -24,7 +24,7 @@ from autoseg.data.partial import read_unlabelled
 from autoseg.errors import DatasetError, shown
 from autoseg.imaging.dicom_series import DicomSeries
 from autoseg.imaging.files import paths_of
-from autoseg.names import case_name, fault_of_path, plain_name, without_spelling
+from autoseg.names import case_name, fault_of_path, is_hidden, plain_name, without_spelling
 from autoseg.workspace import read_json
 
 __all__ = [
@@ -377,4 +377,4 @@ def _leave_out(
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    return [path for path in folder.iterdir() if not is_hidden(path.name)] if folder.is_dir() else []

@@ -33,6 +33,7 @@ from autoseg.imaging.files import (
     stem_of,
 )
 from autoseg.imaging.values import count_values
+from autoseg.names import is_hidden
 from autoseg.workspace import as_record, read_json
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "label_maps",
     "named_labels",
     "names_in",
+    "no_folder",
     "references_in",
     "refuse_other_references",
     "refuse_other_values",
@@ -96,6 +98,11 @@ def told_maps(folder: str | Path) -> dict[str, Path]:
     return found.maps
 
 
+def no_folder(path: Path) -> str:
+    """What a path that is no folder is, in words."""
+    return "expected a folder of label maps, found a file" if path.exists() else "there is no such folder"
+
+
 def find_label_maps(folder: str | Path) -> LabelMaps:
     """The label maps in a folder, each case once; in a data-set folder, the labels of its training and test cases.
 
@@ -106,8 +113,8 @@ def find_label_maps(folder: str | Path) -> LabelMaps:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise AutosegError(f"{folder}: there is no such folder. Correct the path")
-    files = sorted(path for path in folder.iterdir() if path.name[0] != "." and not path.is_dir())  # also broken links
+        raise AutosegError(f"{folder}: {no_folder(folder)}. Correct the path")
+    files = sorted(path for path in folder.iterdir() if not is_hidden(path.name) and not path.is_dir())  # also broken links
     known = [path for path in files if path.name.lower().endswith(tuple(FORMATS))]
     copies = _copies(known)
     segmentations = {path for path in known if is_slicer_segmentation(path) and path not in copies}

@@ -56,6 +56,7 @@ class CaseScan:
         channels: one entry per channel.
         label_centres_mm: (value, (x, y, z) in RAS+): centre of the bounding box of each label value but 0.
         unlabelled: numbers of the structures that were not annotated in it.
+        label_colours: (value, (red, green, blue)) of the label's palette, for the values that occur; () without a palette.
     """
 
     case: str
@@ -72,6 +73,7 @@ class CaseScan:
     channels: tuple[ChannelScan, ...] = ()
     label_centres_mm: tuple[tuple[int, tuple[float, float, float]], ...] = ()
     unlabelled: tuple[int, ...] = field(default=(), metadata=OPTIONAL)
+    label_colours: tuple[tuple[int, tuple[int, ...]], ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def usable(self) -> bool:
@@ -136,6 +138,7 @@ def scan_case(case: Case, dataset: DatasetSpec, *, as_before: bool = False) -> C
         label_counts=counts,
         findings=tuple(findings),
         unlabelled=case.unlabelled,
+        label_colours=label.colours if label else (),
         **(_measure(images, label) if usable and label else {}),
     )
 

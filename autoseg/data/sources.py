@@ -30,7 +30,7 @@ from autoseg.imaging.files import (
 )
 from autoseg.imaging.tree import files_under
 from autoseg.imaging.values import looks_like_labels
-from autoseg.names import case_name
+from autoseg.names import case_name, is_hidden
 
 __all__ = ["Inputs", "called_as_labels", "find_inputs", "holds_labels", "image_files", "tell"]
 
@@ -118,7 +118,7 @@ def image_files(folder: str | Path) -> list[Path]:
 
     Broken links are included, so that they fail as cases and are not lost.
     """
-    found = sorted(path for path in Path(folder).iterdir() if path.name[0] != "." and not path.is_dir())
+    found = sorted(path for path in Path(folder).iterdir() if not is_hidden(path.name) and not path.is_dir())
     return [path for path in found if path.name.lower().endswith(tuple(FORMATS))]
 
 
@@ -211,7 +211,9 @@ def _listed(paths: Iterable[Path]) -> str:
 
 def _in_subfolders(source: Path) -> list[str]:
     inner = [
-        p for p in files_under(source) if p.parent != source and p.name[0] != "." and p.name.lower().endswith(tuple(FORMATS))
+        p
+        for p in files_under(source)
+        if p.parent != source and not is_hidden(p.name) and p.name.lower().endswith(tuple(FORMATS))
     ]
     inner = [path for path in inner if ending_of(path) not in PICTURES]
     return [f"{_listed(inner)}: in subfolders, where only DICOM series are looked for"] if inner else []

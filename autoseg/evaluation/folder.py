@@ -25,7 +25,7 @@ from autoseg.evaluation.values import unknown_values
 from autoseg.imaging.crop import NOWHERE, crop, hull, value_boxes
 from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
 from autoseg.imaging.volume import LabelVolume
-from autoseg.names import case_name, counted, folders_of, scrubbed
+from autoseg.names import case_name, counted, folders_of, is_hidden, scrubbed
 
 __all__ = ["Annotation", "More", "completed_notes", "ending_of_most", "evaluate_folder"]
 
@@ -267,7 +267,7 @@ def _maps_of(source: Path | str | Mapping[str, Path], ending: str) -> dict[str, 
     folder = Path(source)
     if not folder.is_dir():
         raise FileError(f"{folder}: expected a folder of label maps, found none")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not is_hidden(path.name))
     return {case_name(path.name[: -len(ending)]): path for path in paths if path.name.endswith(ending)}
 
 

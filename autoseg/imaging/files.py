@@ -27,7 +27,7 @@ from autoseg.imaging.itk_header import Segment
 from autoseg.imaging.raw import REMEDY, digest_of, is_dicom_start, read_bytes
 from autoseg.imaging.resample import resample_anywhere
 from autoseg.imaging.volume import LabelVolume, Volume
-from autoseg.names import case_name
+from autoseg.names import case_name, is_hidden
 from autoseg.registry import Registry
 
 __all__ = [
@@ -100,6 +100,7 @@ class FileContent:
         notes: sentences about choices made in reading, such as which of two voxel sizes was used.
         digest: 16 hexadecimal digits, BLAKE2b of the bytes on disk.
         is_part: for labels: the file leaves out empty voxels at the borders, so the extent of the scan is unknown.
+        colours: for labels: (value, (red, green, blue)) of the palette, for the values that occur; () without a palette.
     """
 
     data: np.ndarray
@@ -107,6 +108,7 @@ class FileContent:
     notes: tuple[str, ...]
     digest: str
     is_part: bool = False
+    colours: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 def ending_of(path: AnyPath) -> str:
@@ -131,7 +133,7 @@ def stem_of(path: AnyPath) -> str:
 def left_unread(paths: Iterable[Path]) -> list[str]:
     """A sentence each about files of unreadable types, archives, and files with more behind the ending of a scan, so that the
     other files are not taken for everything."""
-    names = sorted(path.name for path in paths if path.name[0] != ".")
+    names = sorted(path.name for path in paths if not is_hidden(path.name))
     unread, packed = ([name for name in names if name.lower().endswith(endings)] for endings in (_UNREAD, _ARCHIVES))
     known = (*FORMATS, SEGMENTATION, *_TEXTS)
     behind = [name for name in names if _BEHIND.search(name) and not name.lower().endswith(known)]

@@ -25,6 +25,7 @@ from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, read_bytes,
 
 __all__ = ["label_ending", "read", "read_geometry", "read_labels", "write"]
 
+Colours = tuple[tuple[int, tuple[int, ...]], ...]
 _KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _GREYS = {"1": np.uint8, "L": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
 _WRITTEN = {"PNG": (np.uint8, np.uint16), "TIFF": (np.uint8, np.uint16, np.int32, np.float32), "JPEG": ()}
@@ -36,6 +37,8 @@ _COPIES = 4  # copies of the pixels in memory while they are decoded and checked
 # most pixel bytes per file byte, by compression; numbers may be wider in memory, and JPEG and fax runs have no such
 # limit
 _DENSEST = {"PNG": 1100, "tiff_adobe_deflate": 1100, "tiff_deflate": 1100, "packbits": 512, "raw": 8}
+_LOSSY = ("jpeg", "tiff_jpeg", "webp")  # compressions of TIFF
+_GREY_AND_ALPHA = 4  # colour type of PNG
 _WHITE_IS_ZERO, _APART, _SIGNED = 0, 2, 2  # values of three of these tags
 
 
@@ -46,14 +49,24 @@ def read(path: AnyPath) -> Content:
     return _channels(pixels), _geometry(picture), notes, digest_of(raw)
 
 
-def read_labels(path: AnyPath) -> Content:
-    """As ``read``, but one channel of label values; ``FileError`` if the picture does not define them."""
+def read_labels(path: AnyPath) -> tuple[np.ndarray, Geometry, tuple[str, ...], str, bool, Colours]:
+    """As ``read``, but one channel of label values, and False and the colours of ``files.FileContent``; ``FileError`` if the
+    picture does not define values."""
     raw, picture = _open(path)
-    if picture.format == "JPEG":
+    if picture.format == "JPEG" or picture.info.get("compression") in _LOSSY:
         raise FileError(f"{path}: expected exact labels, found JPEG, which alters them. Draw them again and save them as PNG.")
+    colours: Colours = ()
     if picture.mode == "P":
         pixels = _decoded(path, picture)
         notes: tuple[str, ...] = ("The label has a palette: its numbers count, not its colours.",)
+        colours = _colours(pixels, picture)
+        greys = [colour[0] for _, colour in colours if len(set(colour)) == 1]
+        if len(greys) == len(colours) and greys != sorted(greys):
+            said = ", ".join(f"{value} is {grey}" for (value, _), grey in zip(colours[:8], greys, strict=False))
+            raise FileError(
+                f"{path}: expected numbers in the order of the greys of its palette, found: {said}. Save it as a grey picture "
+                "of the label values."
+            )
     else:
         pixels, notes = _opaque_pixels(path, raw, picture)
     if picture.mode == "L" and getattr(picture, "tag_v2", {}).get(_MEANING) == _WHITE_IS_ZERO:
@@ -66,7 +79,7 @@ def read_labels(path: AnyPath) -> Content:
                 f"{path}: expected one number per pixel, found colours such as {colour}. Save it as a grey picture."
             )
         pixels, notes = pixels[..., 0], (*notes, "The label is a colour picture of greys, which are taken as its values.")
-    return _channels(pixels), _geometry(picture), notes, digest_of(raw)
+    return _channels(pixels), _geometry(picture), notes, digest_of(raw), False, colours
 
 
 def read_geometry(path: AnyPath) -> Geometry:
@@ -129,12 +142,17 @@ def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray,
     """((Y, X) or (Y, X, 3) pixels, notes), with a palette converted to colours."""
     mode, has_alpha = picture.mode, picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info
     if _is_deep_colour(raw, picture):
-        pixels = _deep_colours(path)
+        pixels = _deep_colours(path, raw)
     elif _is_beyond_pillow(picture):
         with _blamed_on(path, "a complete TIFF picture"):
             pixels = _by_simpleitk(path)
+    elif has_alpha and mode in _GREYS:  # Pillow would turn them into colours of 8 bits
+        grey = _decoded(path, picture).astype(_GREYS[mode], copy=False)
+        clear = picture.info["transparency"]  # of one bit a pixel, Pillow says 255 for 1
+        seen = grey != (clear > 0 if mode == "1" else clear)
+        pixels = np.stack([grey, seen * np.iinfo(grey.dtype).max], axis=-1, dtype=grey.dtype, casting="unsafe")
     elif has_alpha:
-        pixels = _decoded(path, picture, "LA" if mode in ("L", "LA") else "RGBA")
+        pixels = _decoded(path, picture, "LA" if mode == "LA" else "RGBA")
     elif mode == "P":
         pixels = _decoded(path, picture, "RGB")
         pixels = pixels[..., 0] if (pixels == pixels[..., :1]).all() else pixels
@@ -150,6 +168,14 @@ def _opaque_pixels(path: AnyPath, raw: bytes, picture: Any) -> tuple[np.ndarray,
     colours = pixels[..., :-1]
     notes = (*notes, "The picture is opaque; its alpha channel is left out.")
     return (colours[..., 0] if colours.shape[2] == 1 else colours), notes
+
+
+def _colours(pixels: np.ndarray, picture: Any) -> Colours:
+    """What a palette shows for each value that occurs, as (value, (red, green, blue)), ascending."""
+    palette = np.zeros((256, 3), int)
+    told = np.reshape(picture.getpalette(), (-1, 3))
+    palette[: len(told)] = told
+    return tuple((value, tuple(palette[value].tolist())) for value in np.unique(pixels).tolist())
 
 
 def _is_beyond_pillow(picture: Any) -> bool:
@@ -204,8 +230,10 @@ def _by_simpleitk(path: AnyPath) -> np.ndarray:
     return pixels
 
 
-def _deep_colours(path: AnyPath) -> np.ndarray:
+def _deep_colours(path: AnyPath, raw: bytes) -> np.ndarray:
     """(Y, X, 3 or 4) uint16."""
+    if raw[25] == _GREY_AND_ALPHA and raw.startswith(b"\x89PNG"):
+        raise FileError(f"{path}: expected 16 bits of grey or RGB, found grey with transparency. Save it without transparency.")
     with _blamed_on(path, "colours of 16 bits"):
         pixels = _by_simpleitk(path)
     if pixels.dtype != np.uint16 or pixels.shape[2:] not in ((3,), (4,)):

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from autoseg.names import LEFT_BY_SYSTEMS, is_hidden
+
 __all__ = ["files_under", "is_closed", "told_closed"]
 
 
@@ -26,7 +28,7 @@ def files_under(folder: Path, refused: Callable[[OSError], object] | None = None
                 continue
             for base, folders, names in os.walk(start, onerror=refused):
                 seen.add(os.path.realpath(base))
-                folders.sort()
+                folders[:] = sorted(name for name in folders if name.lower() not in LEFT_BY_SYSTEMS)
                 links += [Path(base, name) for name in folders if os.path.islink(Path(base, name))]
                 folders[:] = [name for name in folders if os.path.realpath(Path(base, name)) not in seen]
                 found += [Path(base, name) for name in names]
@@ -36,7 +38,7 @@ def files_under(folder: Path, refused: Callable[[OSError], object] | None = None
 
 def is_closed(path: Path) -> bool:
     """Whether a file that is not hidden cannot be opened, so that it is unknown whether it belongs to a scan."""
-    return not path.name.startswith(".") and not os.access(path, os.R_OK)
+    return not is_hidden(path.name) and not os.access(path, os.R_OK)
 
 
 def told_closed(fault: OSError) -> str:

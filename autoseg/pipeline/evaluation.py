@@ -7,7 +7,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from autoseg.data.labelmaps import Known, label_maps, references_in, refuse_other_values, schema_of, told_maps
+from autoseg.data.labelmaps import Known, label_maps, no_folder, references_in, refuse_other_values, schema_of, told_maps
 from autoseg.data.partial import unlabelled_beside
 from autoseg.engines import engine_of
 from autoseg.errors import AutosegError
@@ -64,7 +64,7 @@ def evaluate(
     lesions = LesionRule(options.lesions, options.lesion_overlap, options.lesion_ml) if options.lesions else None
     references = label_maps(reference) if known else references_in(reference)  # it has already warned of files left out
     if not predicted.is_dir():
-        raise AutosegError(f"{predicted}: there is no such folder. Correct the path")
+        raise AutosegError(f"{predicted}: {no_folder(predicted)}. Correct the path")
     if predicted.samefile(reference):
         logger.warning(
             "%s: the references are scored against themselves; expected the predictions in another folder", predicted

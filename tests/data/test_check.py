@@ -5,6 +5,7 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from autoseg.data.check import check_dataset
 from autoseg.data.findings import Finding, findings_table
@@ -48,6 +49,18 @@ def test_two_kinds_of_spacing_are_not_reported_case_by_case(make_folder):
     for i in range(4):
         folder.add(f"thin_{i}", spacing_mm=(1, 1, 1)).add(f"thick_{i}", spacing_mm=(6, 1, 1))
     assert found(folder) == []
+
+
+def test_palettes_that_show_a_value_in_another_colour_are_errors(make_folder):
+    folder, mask = make_folder(ending=".png"), np.repeat(np.arange(3, dtype=np.uint8), 8).reshape(4, 6)
+    for number in range(4):
+        Image.fromarray(mask * 9 + np.uint8(number)).save(folder.image_path(f"case_{number}"))
+        label = Image.fromarray(mask)
+        label.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 9, 9, number] if number else [0, 0, 0, 0, 255, 0, 255, 0, 0])
+        label.save(folder.label_path(f"case_{number}"))
+    (finding,) = (one for one in check_dataset(folder.read()) if one.severity == "error")
+    assert (finding.case, finding.code) == ("case_0", "palette-differs")
+    assert "label 1: expected the colour (255, 0, 0) in its palette as in most cases, found (0, 255, 0)" in finding.message
 
 
 def test_another_scale_and_another_offset_of_intensities_stand_out(make_folder):

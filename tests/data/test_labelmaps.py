@@ -121,6 +121,9 @@ def test_a_missing_folder_is_refused_and_an_empty_one_is_empty(tmp_path):
     assert label_maps(tmp_path) == {}
     with pytest.raises(AutosegError, match="there is no such folder"):
         label_maps(tmp_path / "nowhere")
+    (tmp_path / "P1.nii.gz").touch()
+    with pytest.raises(AutosegError, match=r"P1\.nii\.gz: expected a folder of label maps, found a file"):
+        label_maps(tmp_path / "P1.nii.gz")
 
 
 def test_without_names_each_value_of_all_maps_is_a_structure(tmp_path):

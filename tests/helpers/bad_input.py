@@ -392,6 +392,13 @@ INPUTS: dict[str, BadInput] = {
     "labels turned round": BadInput(
         described(labels={"0": "background", "1": "first"}), "dataset.json", "", "the older form", "swap it"
     ),
+    "a key twice": BadInput(
+        described_by('{"dataset": {"b": {}, "c": {}, "b": {}}}'),
+        "dataset.json",
+        "JSON",
+        "'b' occurs twice in one",
+        "Correct it",
+    ),
     "no labels": BadInput(described(labels={"background": 0}), "dataset.json", "", "no structure besides background", ""),
     "a value twice": BadInput(
         described(labels={"background": 0, "first": 1, "second": 1}), "dataset.json", "its own value", "found [1, 1]", ""

@@ -44,6 +44,16 @@ def palette_picture(path, indices, colours):
     return path
 
 
+def png(path, width, bits, colours, row):
+    """A picture of one row of bytes, of a depth and a kind of colours that Pillow does not write."""
+
+    def part(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = part(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colours, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + part(b"IDAT", zlib.compress(b"\0" + row)) + part(b"IEND", b""))
+
+
 @pytest.mark.parametrize("ending", LOSSLESS)
 @pytest.mark.parametrize(("highest", "kind"), [(255, np.uint8), (65535, np.uint16)])
 def test_greys_of_8_and_16_bits_are_one_channel(tmp_path, ending, highest, kind):
@@ -97,6 +107,9 @@ def test_jpeg_is_an_image_but_no_label(tmp_path, ending):
     assert np.abs(read_volume(path).data - 90).max() <= 2
     with pytest.raises(FileError, match=rf"a\{ending}.*Draw them again and save them as PNG"):
         read_label_volume(path)
+    Image.fromarray(np.full((16, 16), 90, np.uint8)).save(tmp_path / "a.tif", compression="jpeg")
+    with pytest.raises(FileError, match=r"a\.tif: expected exact labels, found JPEG.*Draw them again"):
+        read_label_volume(tmp_path / "a.tif")
     assert label_ending(ending) == ".png"
     with pytest.raises(FileError, match="JPEG cannot hold"):
         write_label_volume(LabelVolume(np.zeros((1, 3, 3), np.uint8), read_geometry(path).cropped((0, 0, 0), (1, 3, 3))), path)
@@ -122,6 +135,13 @@ def test_a_palette_is_colours_in_an_image_and_numbers_in_a_label(tmp_path):
     assert np.array_equal(read_file(greys).data[0, 0], np.array([0, 90, 200])[indices])
 
 
+def test_a_palette_whose_greys_contradict_its_numbers_is_no_label(tmp_path):
+    path = palette_picture(tmp_path / "a.png", numbers(5, 7, highest=1), [[255] * 3, [0] * 3])
+    with pytest.raises(FileError, match=r"a\.png: expected numbers in the order of the greys.*0 is 255, 1 is 0\. Save it as a"):
+        read_label_volume(path)
+    assert set(np.unique(read_volume(path).data)) == {0, 255}
+
+
 def test_colours_are_a_label_only_where_they_are_greys(tmp_path):
     mask = numbers(5, 7, highest=2)
     path = save(tmp_path / "a.png", np.stack([mask] * 3, axis=-1))
@@ -142,6 +162,26 @@ def test_alpha_is_left_out_where_it_says_nothing_and_refused_elsewhere(tmp_path,
     for read in (read_file, read_label_volume):
         with pytest.raises(FileError, match=r"a\.png: expected an opaque picture.*Save it without"):
             read(save(tmp_path / "a.png", pixels))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "unused"), [(numbers(5, 7, highest=40000, kind=np.uint16), 50000), (np.ones((5, 7), bool), 0)]
+)
+def test_greys_of_any_depth_are_the_same_with_a_transparent_grey_that_no_pixel_has(tmp_path, pixels, unused):
+    Image.fromarray(pixels).save(tmp_path / "a.png", transparency=unused)
+    for read in (read_file, read_label_volume):
+        assert np.array_equal(read(tmp_path / "a.png").data.squeeze(), pixels)
+    Image.fromarray(pixels).save(tmp_path / "a.png", transparency=int(pixels[2, 3]))
+    with pytest.raises(FileError, match=r"a\.png: expected an opaque picture.*Save it without"):
+        read_file(tmp_path / "a.png")
+
+
+def test_16_bits_of_grey_with_transparency_are_refused_in_these_words(tmp_path):
+    png(tmp_path / "a.png", 2, 16, 4, numbers(2, 2, highest=65535, kind=np.uint16).astype(">u2").tobytes())
+    with pytest.raises(
+        FileError, match=r"a\.png: expected 16 bits of grey or RGB, found grey with transparency\. Save it without"
+    ):
+        read_file(tmp_path / "a.png")
 
 
 def test_what_is_no_single_upright_picture_is_refused(tmp_path):
@@ -249,12 +289,7 @@ def test_where_white_is_zero_an_image_is_turned_round_and_a_label_is_not(tmp_pat
 
 @pytest.mark.parametrize(("bits", "packed", "expected"), [(1, 0b01, [0, 1]), (2, 0b01, [0, 85]), (4, 0x01, [0, 17])])
 def test_greys_of_less_than_8_bits_are_said_to_be_so(tmp_path, bits, packed, expected):
-    def part(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    head = struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0)
-    row = zlib.compress(bytes([0, packed << (8 - 2 * bits)]))
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", row) + part(b"IEND", b""))
+    png(tmp_path / "a.png", 2, bits, 0, bytes([packed << (8 - 2 * bits)]))
     tags = {256: 2, 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1}  # the pixels stand behind the head
     parts = b"".join(struct.pack("<HHIHH", tag, 3, 1, number, 0) for tag, number in tags.items())
     body = struct.pack("<HIBx", 42, 10, packed << (8 - 2 * bits)) + struct.pack("<H", len(tags)) + parts + bytes(4)

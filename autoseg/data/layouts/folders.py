@@ -34,7 +34,7 @@ from autoseg.imaging.files import (
     read_file,
     stem_of,
 )
-from autoseg.names import counted, fault_of_path
+from autoseg.names import counted, fault_of_path, is_hidden
 from autoseg.workspace import read_json
 
 __all__ = ["find", "guess_channels", "read_names", "read_table"]
@@ -224,8 +224,8 @@ def _from_folders(images: Path, labels: Path) -> tuple[list[FoundCase], list[Fin
     together = images.resolve() == labels.resolve()  # then labels are recognised by name
 
     def is_label(path: Path) -> bool:
-        if path.is_dir() or path.name.startswith("."):
-            return path.is_dir() and not path.name.startswith(".")
+        if path.is_dir() or is_hidden(path.name):
+            return path.is_dir() and not is_hidden(path.name)
         return _is_map(path) and (not together or is_slicer_segmentation(path) or bool(LABEL_WORD.search(_stem(path))))
 
     cases: list[FoundCase] = []
@@ -370,7 +370,7 @@ class _Images:
 
 def _images_in(folder: Path, is_one: Callable[[Path], bool] | None = None) -> list[Path]:
     is_one = is_one or _is_image
-    return [path for path in sorted(folder.iterdir()) if not path.is_dir() and not path.name.startswith(".") and is_one(path)]
+    return [path for path in sorted(folder.iterdir()) if not path.is_dir() and not is_hidden(path.name) and is_one(path)]
 
 
 def _is_map(path: Path) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from autoseg.data.findings import Finding
 from autoseg.errors import DatasetError
 from autoseg.imaging.tree import files_under, told_closed
+from autoseg.names import is_hidden
 
 __all__ = [
     "PATHS",
@@ -108,7 +109,7 @@ def files_below(source: AnyPath) -> dict[Path, tuple[str, ...]]:
     if not source.is_dir():
         raise DatasetError(f"{source}: there is no such folder. Correct the path")
     files = files_under(source, lambda fault: logger.warning("%s", told_closed(fault)))
-    return {path: path.relative_to(source).parts for path in files if not path.name.startswith(".")}
+    return {path: path.relative_to(source).parts for path in files if not is_hidden(path.name)}
 
 
 def is_test(parts: Iterable[str]) -> bool:

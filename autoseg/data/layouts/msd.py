@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, plain_labels
 from autoseg.errors import DatasetError
-from autoseg.names import fault_of_path
+from autoseg.names import fault_of_path, is_hidden
 from autoseg.workspace import read_json
 
 __all__ = ["find"]
@@ -43,6 +45,7 @@ def find(source: AnyPath) -> FoundDataset:
         if not missing:
             volumes = range(len(channels)) if len(channels) > 1 else (None,)
             cases.append(FoundCase(case, case, tuple(Source(image, volume) for volume in volumes), label, part=part))
+    findings += _unlisted(source, {image for image, _ in listed} | {source / test for test in tests})
     return FoundDataset(
         channels=channels,
         cases=tuple(cases),
@@ -50,6 +53,16 @@ def find(source: AnyPath) -> FoundDataset:
         findings=tuple(findings),
         about={key: task[key] for key in KEPT if key in task},
     )
+
+
+def _unlisted(source: Path, listed: set[Path]) -> Iterator[Finding]:
+    """Scans beside those of the task that its dataset.json does not list."""
+    for folder in sorted({path.parent for path in listed if path.parent.is_dir()}):
+        others = {path for path in folder.iterdir() if path.name.lower().endswith((".nii", ".nii.gz"))} - listed
+        if found := sorted(path.name for path in others if not is_hidden(path.name)):
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            message = f"{folder.name}: {found[0]}{more}: not listed in dataset.json, so left out"
+            yield Finding("warning", "", "unlisted-scan", message, "List them there if they belong to the task.")
 
 
 def _read(path: Path) -> dict[str, Any]:
