@@ -23,7 +23,7 @@ from autoseg.evaluation.reconstruction import brier
 from autoseg.evaluation.report import CaseMetrics, Failure, Report, ScoredFiles, summarise
 from autoseg.evaluation.values import unknown_values
 from autoseg.imaging.crop import NOWHERE, crop, hull, value_boxes
-from autoseg.imaging.files import FORMATS, SEGMENTATION, read_label_volume
+from autoseg.imaging.files import FORMATS, SEGMENTATION, has_grid, read_geometry, read_label_volume
 from autoseg.imaging.volume import LabelVolume
 from autoseg.names import case_name, counted, folders_of, is_hidden, scrubbed
 
@@ -204,7 +204,7 @@ class _Score:
                 if path == pair[1] and (other := called_alike(case, self.others)):
                     remedy = f"The prediction {other} has no reference: if it is meant, give both the same name"
                 raise FileError(f"case {case!r}: no {kind}; expected {path}. {remedy}")
-        guess = read_label_volume(pair[1])
+        guess = read_label_volume(pair[1], onto=None if has_grid(pair[1]) else read_geometry(pair[0]))
         truth = read_label_volume(pair[0], onto=guess.geometry)
         if truth.geometry.shape != guess.geometry.shape:
             guess = read_label_volume(pair[1], onto=truth.geometry)

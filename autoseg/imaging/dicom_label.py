@@ -6,7 +6,7 @@ grid covers only the stored slices: the extent of the scan is unknown. ``crop.la
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.multival import MultiValue
 from pydicom.pixels.utils import get_expected_length, iter_pixels
 
 from autoseg.errors import FileError, GeometryError, blamed_on
@@ -23,7 +24,7 @@ from autoseg.imaging.dicom_series import DicomSeries, Plane, depths_mm, repeats,
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes, refuse_beyond_memory
 
-__all__ = ["kind_of", "layers_of", "read_segments", "segment_names"]
+__all__ = ["distinct_names", "kind_of", "layers_of", "read_segments", "segment_names", "text_of"]
 
 NEAR_MULTIPLE = 0.1  # of a slice
 MOST_SLICES = 1 << 15  # in a plausible scan
@@ -51,12 +52,26 @@ def segment_names(path: Path) -> dict[str, int]:
         return {}
     with blamed_on(path, "a segmentation object that is whole"):
         segments = _segments(open_dataset(path, stop_before_pixels=True))
-    taken = Counter(segment.name for segment in segments.values())
-    found = {}
-    for number, segment in sorted(segments.items(), key=lambda item: item[1].value):
-        is_clear = segment.name and taken[segment.name] == 1
-        found[segment.name if is_clear else f"{segment.name or 'segment'} {number}"] = segment.value
-    return found
+    names = distinct_names({number: segment.name for number, segment in segments.items()})
+    return {names[number]: one.value for number, one in sorted(segments.items(), key=lambda item: item[1].value)}
+
+
+def distinct_names(called: Mapping[int, str]) -> dict[int, str]:
+    """{number: name}; the number is appended to a name that is missing, or that several have."""
+    taken, names = Counter(called.values()), dict(called)
+    for number, name in called.items():
+        if not name or taken[name] > 1:
+            names[number] = f"{name or 'segment'} {number}"
+            while names[number] in taken:
+                names[number] += f" {number}"
+    return names
+
+
+def text_of(item: Dataset | None, keyword: str) -> str:
+    """The text of an element, "" if missing; a backslash, which separates values in DICOM, belongs to it."""
+    value = item.get(keyword) if item else None
+    several = value if isinstance(value, MultiValue) else [value or ""]
+    return "\\".join(map(str, several)).strip()
 
 
 def layers_of(path: Path) -> int:
@@ -112,7 +127,7 @@ def _segments(ds: FileDataset) -> dict[int, _Segment]:
 
     padding, background = ds.get("PixelPaddingValue"), codes.DCM.Background
     names = {
-        int(item.SegmentNumber): str(item.get("SegmentLabel") or "").strip()
+        int(item.SegmentNumber): text_of(item, "SegmentLabel")
         for item in ds.get("SegmentSequence") or ()
         if item.SegmentNumber != padding
         and not any(code.get("CodeValue") == background.value for code in item.get("SegmentedPropertyTypeCodeSequence") or ())

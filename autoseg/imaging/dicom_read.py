@@ -12,22 +12,27 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
 from autoseg.errors import FileError
+from autoseg.imaging import dicom_label
+from autoseg.imaging.dicom_contours import read_contours, read_structures, structure_names
 from autoseg.imaging.dicom_file import pixel_source
 from autoseg.imaging.dicom_find import find_series, tell_series
-from autoseg.imaging.dicom_label import kind_of, layers_of, read_segments, segment_names
+from autoseg.imaging.dicom_label import kind_of, layers_of, read_segments
 from autoseg.imaging.dicom_series import DicomSeries, Plane, stack_of
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.raw import REMEDY, digest_of, read_bytes, refuse_beyond_memory
 
 __all__ = [
     "digest_of_series",
-    "layers_of",
     "find_series",
+    "has_grid",
+    "layers_of",
     "only_series",
     "read",
+    "read_contours",
     "read_geometry",
     "read_labels",
     "read_segments",
+    "read_structures",
     "segment_names",
     "tell_series",
 ]
@@ -84,10 +89,22 @@ def read_labels(source: DicomSeries | Path) -> Content | tuple[NDArray[Any], Geo
     """As ``read``; from a segmentation object, the numbers of its segments, and that its grid covers only a part."""
     if isinstance(source, DicomSeries):
         return read(source)
-    kind = kind_of(source) if source.is_file() else ""
-    if kind == "RTSTRUCT":
-        raise FileError(f"{source}: expected labels of voxels, found contours (RTSTRUCT). Export them as SEG or NIfTI.")
-    return read_segments(source) if kind == "SEG" else read(source)
+    if not has_grid(source):
+        raise FileError(
+            f"{source}: expected labels of voxels, found contours (RTSTRUCT), which need the grid of their scan. Give both to "
+            "`autoseg convert folders`, or export the labels as SEG or NIfTI."
+        )
+    return read_segments(source) if source.is_file() and kind_of(source) == "SEG" else read(source)
+
+
+def has_grid(source: Path) -> bool:
+    """False for a structure set, whose contours are drawn on the grid of a scan (``read_contours``)."""
+    return not (source.is_file() and kind_of(source) == "RTSTRUCT")
+
+
+def segment_names(path: Path) -> dict[str, int]:
+    """{name: value in the label map} of a segmentation object or a structure set; {} for any other file."""
+    return dicom_label.segment_names(path) if has_grid(path) else structure_names(path)
 
 
 def read_geometry(source: DicomSeries | Path) -> Geometry:

@@ -35,10 +35,12 @@ __all__ = [
     "PICTURES",
     "SEGMENTATION",
     "FileContent",
+    "Drawing",
     "Segmentation",
     "description_of",
     "digest_on_disk",
     "ending_of",
+    "has_grid",
     "is_dicom",
     "is_slicer_segmentation",
     "left_unread",
@@ -178,6 +180,14 @@ def is_dicom(image: Image) -> bool:
         return is_dicom_start(file.read(132))
 
 
+def has_grid(image: Image) -> bool:
+    """False for a DICOM structure set, whose contours can only be drawn on the grid of a scan."""
+    if isinstance(image, DicomSeries) or not is_dicom(image):
+        return True
+    with _blamed_on(image):
+        return bool(_dicom().has_grid(Path(image)))
+
+
 def paths_of(image: Image) -> tuple[Path, ...]:
     """The files of an image: one, or those of a DICOM series."""
     return image.paths if isinstance(image, DicomSeries) else (Path(image),)
@@ -212,13 +222,16 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
             DICOM segmentation.
         onto: grid of the scan that the file belongs to. A file with the same voxels but another order or direction of axes
             is reoriented to it, with a note. Labels of DICOM or 3D Slicer, which leave out empty voxels, are placed on it if
-            their voxels are voxels of the scan. Other files are unchanged.
+            their voxels are voxels of the scan. Contours of DICOM are drawn on it. Other files are unchanged.
 
     Raises:
         FileError: missing, unknown ending, truncated, damaged as shown by checksums or sizes, not an image.
     """
     file_format = _format_of(path)
     read = getattr(file_format, "read_labels", file_format.read) if as_label else file_format.read
+    if as_label and onto is not None and not has_grid(path):
+        with _blamed_on(path):
+            return FileContent(*_dicom().read_contours(_as_image(path), onto))
     with _blamed_on(path):
         content = FileContent(*read(_as_image(path)))
         content.geometry.refuse_implausible()
@@ -267,8 +280,29 @@ class Segmentation:
         return replace(self.layers, data=laid[None], geometry=onto)
 
 
-def read_segmentation(path: AnyPath) -> Segmentation:
-    """Read a segmentation of 3D Slicer or DICOM; see ``segment_names``."""
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A DICOM structure set, as ``Segmentation``: each structure is drawn where it is asked for."""
+
+    path: AnyPath
+    structures: Any
+    segments: dict[str, int]
+
+    def mask(self, name: str, onto: Geometry | None = None) -> FileContent:
+        """One structure as a map of 0 and 1 on a grid, which it needs."""
+        if onto is None:
+            return read_file(self.path, as_label=True)  # an error that says so
+        with _blamed_on(self.path):
+            mask, notes = self.structures.mask(name, onto)
+        return FileContent(mask[None], onto, notes, self.structures.digest)
+
+
+def read_segmentation(path: AnyPath) -> Segmentation | Drawing:
+    """Read a segmentation of 3D Slicer, or of DICOM, or a structure set; see ``segment_names``."""
+    if not has_grid(path):
+        with _blamed_on(path):
+            structures = _dicom().read_structures(Path(path))
+            return Drawing(path, structures, structures.values)
     if is_dicom(path):
         with _blamed_on(path):
             apart = _dicom().layers_of(Path(path)) > 1
@@ -367,7 +401,7 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False, onto:
 
 
 def segment_names(path: AnyPath) -> dict[str, int]:
-    """{name: label value} stored in a DICOM or 3D Slicer segmentation; {} for other files."""
+    """{name: label value} stored in a segmentation of DICOM or 3D Slicer, or a structure set; {} for other files."""
     with _blamed_on(path):
         if not is_dicom(path):
             return itk.segment_names(path) if Path(path).name.lower().endswith((".nrrd", ".nhdr")) else {}

@@ -15,6 +15,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -272,17 +273,55 @@ def dicom_seeds() -> list[bytes]:
     return [*seeds, seeds[0][132:]]  # the last without the signature
 
 
-@cache
-def segmentation_seeds() -> list[bytes]:
-    from autoseg.imaging.dicom_seg import write_seg
-
+def labelled_seed(write: Callable[..., Any]) -> bytes:
+    """What one of our writers of DICOM results makes of two structures."""
     with temporary() as folder:
         labels = np.zeros((3, 4, 5), np.uint8)
         labels[1, 1:3, 1:3], labels[2, 2, 2] = 1, 2
         (series,) = series_in(dicom.write_series(folder / "in", dicom.random_values(labels.shape))).series
         volume = LabelVolume(labels, read_geometry(series))
-        write_seg(folder / "a.dcm", series, volume, {"liver": (1,), "vein": (2,)}, model="m", version="1")
-        return [(folder / "a.dcm").read_bytes()]
+        write(folder / "a.dcm", series, volume, {"liver": (1,), "vein": (2,)}, model="m", version="1")
+        return (folder / "a.dcm").read_bytes()
+
+
+@cache
+def segmentation_seeds() -> list[bytes]:
+    from autoseg.imaging.dicom_seg import write_seg
+
+    return [labelled_seed(write_seg)]
+
+
+@cache
+def structure_seeds() -> list[bytes]:
+    """Ours, in implicit VR; and the same in explicit VR, with a hole, a point and nothing."""
+    from pydicom import dcmread
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    from autoseg.imaging.dicom_rtstruct import write_rtstruct
+
+    ours = labelled_seed(write_rtstruct)
+    other = dcmread(io.BytesIO(ours))
+    other.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    (contour,) = other.ROIContourSequence[0].ContourSequence
+    inner, point = deepcopy(contour), deepcopy(contour)
+    corner = np.reshape(contour.ContourData, (-1, 3)).astype(float)
+    inner.ContourData = [f"{value:.4f}" for value in ((corner + corner.mean(axis=0)) / 2).ravel()]
+    point.ContourGeometricType, point.NumberOfContourPoints, point.ContourData = "POINT", 1, contour.ContourData[:3]
+    other.ROIContourSequence[0].ContourSequence += [inner, point]
+    del other.ROIContourSequence[1].ContourSequence
+    return [ours, as_bytes(other)]
+
+
+DRAWN_ON = Geometry.from_affine((3, 4, 5), [[0, 0, -0.7, 10], [0, -0.8, 0, 20], [2.5, 0, 0, 30]])  # of ``labelled_seed``
+
+
+def map_drawn(path: Path) -> None:
+    read_label_volume(path, onto=DRAWN_ON)
+
+
+def structures_of(path: Path) -> None:
+    for name in segment_names(path):
+        read_segmentation(path).mask(name, DRAWN_ON)
 
 
 def scans_of(path: Path) -> None:
@@ -658,6 +697,7 @@ TARGETS: dict[str, Target] = {
     "jpeg": Target("a.jpg", jpeg_seeds, IMAGE),
     "dicom": Target("a.dcm", dicom_seeds, (scans_of, read_file, read_label_volume)),
     "dicom-segmentation": Target("a.dcm", segmentation_seeds, (segment_names, read_label_volume), is_quick=False),
+    "dicom-structures": Target("a.dcm", structure_seeds, (structures_of, map_drawn), is_quick=False),
     "dataset": Target("dataset.json", dataset_seeds, (of_path(read_dataset), labels_beside), dataset_around),
     "decathlon": Target("dataset.json", lambda: [text_of(DECATHLON)], (of_path(lambda f: LAYOUTS["msd"](f)),), dataset_around),
     "names": Target("names.json", lambda: [b'{"liver": 1, "vein": 2}'], (read_names,)),

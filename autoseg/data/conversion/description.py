@@ -34,7 +34,10 @@ def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, A
     left_out = {finding.case for finding in findings}
     masks = [case for case in masks if case.case.id not in left_out]
     combinations = {combination for case in masks for combination in case.combinations}
-    structures = {name for case in masks for name, _ in case.case.masks}
+    structures = {name for combination in combinations for name in combination}
+    if empty := sorted({name for case in masks for name, _ in case.case.masks} - structures):
+        message = f"no voxel of {', '.join(empty)} in any case: no label"
+        findings.append(Finding("note", "", "empty-structure", message, "Nothing, or draw it in some case."))
     description, values = label_values(combinations, structures)
     for case in masks:
         if lacking := sorted(structures - {name for name, _ in case.case.masks}):

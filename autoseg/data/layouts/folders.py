@@ -27,6 +27,7 @@ from autoseg.imaging.files import (
     FORMATS,
     PICTURES,
     ending_of,
+    has_grid,
     is_dicom,
     is_slicer_segmentation,
     layers_of,
@@ -108,10 +109,15 @@ def _with_segments(
         findings.append(error("", "segment-name", clash, "Leave --names out: segments are then known by their names."))
     elif clash:
         findings.append(Finding("note", "", "segment-name", clash, "Nothing: segments are known by their names."))
-    elif not any(case.masks for case in cases) and not any(segments_of(path) and layers_of(path) > 1 for path in maps.values()):
+    elif not any(case.masks for case in cases) and not any(segments_of(path) and _may_overlap(path) for path in maps.values()):
         return known, list(cases)
     masks = {case: tuple((name, path) for name in segments_of(path)) for case, path in maps.items()}
     return known, [replace(c, label=None, masks=masks[c.id]) if masks.get(c.id) else c for c in cases]
+
+
+def _may_overlap(path: Path) -> bool:
+    """Whether the segments of a file may overlap, as layers and contours may."""
+    return not has_grid(path) or layers_of(path) > 1
 
 
 def guess_channels(cases: Sequence[FoundCase]) -> tuple[str, ...]:

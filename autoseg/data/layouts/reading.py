@@ -19,6 +19,7 @@ from autoseg.data.file_checks import check_channels, check_grids, check_intensit
 from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import FoundCase, Source, error
 from autoseg.imaging.files import (
+    Drawing,
     FileContent,
     Segmentation,
     ending_of,
@@ -81,10 +82,10 @@ def read_image(source: Source, contents: dict[Path, FileContent] | None = None) 
 def mask_reader(onto: Geometry) -> Callable[[Path, str], FileContent]:
     """A function that reads the file of one structure on a grid; nonzero is foreground.
 
-    From a segmentation of 3D Slicer or DICOM it takes the segment of that name. The file is kept for the next
-    structures.
+    From a segmentation of 3D Slicer or DICOM, or a structure set, it takes the segment of that name. The file is kept for the
+    next structures.
     """
-    last: dict[Path, Segmentation] = {}
+    last: dict[Path, Segmentation | Drawing] = {}
 
     def read(path: Path, name: str) -> FileContent:
         known = last.get(path)
@@ -163,6 +164,7 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
     found = [(source.path, read(source, partial(read_image, source, contents))) for source in case.images]
     images = [image for _, image in found if image]
     digests = {path: image.digest for path, image in found if image}
+    notes: dict[str, None] = {}  # of separate files: once combined, no later reading has them
     for path, image in found:
         findings += check_intensities(case.id, path, image.data) if image else []
     if len(images) < len(found):
@@ -176,6 +178,7 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
         if (label := read(Source(path), partial(mask_of, path, name))) is None:
             return None
         digests[path] = label.digest
+        notes.update(dict.fromkeys(label.notes if case.masks else ()))
         counts, wrong = count_label(case.id, path, label.data)
         wrong += check_grids(case.id, images[0], [(path, label, False)])
         values = tuple(value for value, _ in counts)
@@ -186,6 +189,8 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
     label = sound(case.label) if case.label else None
     masks = ((name, part[0] != 0) for name, path in case.masks if (part := sound(path, name)))
     combinations = combine(masks, images[0].geometry.shape)[1] if case.masks else ()
+    remedy = "Correct the file if this is not meant."
+    findings += [Finding("note", case.id, "reader-note", note, remedy) for note in notes]
     return SeenCase(case, tuple(findings), label[1] if label else (), combinations, digests)
 
 
