@@ -6,6 +6,7 @@ import os
 import re
 import zipfile
 import zlib
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -70,14 +71,15 @@ def _kind(source: str | os.PathLike[str] | IO[bytes]) -> str | None:
     return next((kind for sign, kind in KINDS if re.search(sign, head)), None)
 
 
-def read_member(source: str | os.PathLike[str] | IO[bytes], member: str, name: str | Path) -> bytes:
-    """The bytes of a member, at most the size it declares, with its checksum verified.
+def read_member(source: str | os.PathLike[str] | IO[bytes] | zipfile.ZipFile, member: str, name: str | Path) -> bytes:
+    """The bytes of a member, at most the size it declares, with its checksum verified. Many members are read faster from an
+    open ``ZipFile``, whose list is not read again for each.
 
     Raises:
         ModelError: the archive or the member is damaged, or there is no such member.
     """
     try:
-        with zipfile.ZipFile(source) as archive:
+        with nullcontext(source) if isinstance(source, zipfile.ZipFile) else zipfile.ZipFile(source) as archive:
             return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError, OSError, EOFError) as fault:
         found = f"{PurePosixPath(member).name} cannot be read from the archive: {reason_of(fault)}"

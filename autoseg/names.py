@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 
 from autoseg.errors import AutosegError, shown
-from planners.names import LONGEST, fault_of_name
+from planners.names import LONGEST, counted, fault_of_name
 
 __all__ = [
     "LEFT_BY_SYSTEMS",
@@ -114,11 +114,6 @@ def without_spelling(text: str) -> str:
     """A name without what people write differently from file to file: letter case, spaces, underscores, and hyphens between
     letters or digits; signs such as the last one of ``CD4+`` and ``CD4-`` stay."""
     return re.sub(r"[\s_]+|(?<=[^\W_])-(?=[^\W_])", "", text.casefold())
-
-
-def counted(number: int, what: str) -> str:
-    """``1 case``, ``2 cases``, ``0 cases``: a number with its noun, whose plural ends in s."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def folders_of(paths: Iterable[str | PathLike[str]]) -> tuple[str, ...]:

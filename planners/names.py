@@ -1,8 +1,8 @@
-"""Checks that a name is a valid file or folder name on every system. Applies to all names that become paths."""
+"""Checks that a name is a valid file or folder name on every system, for all names that become paths; and numbers of things."""
 
 import re
 
-__all__ = ["LONGEST", "fault_of_name"]
+__all__ = ["LONGEST", "counted", "fault_of_name"]
 
 LONGEST = 200  # bytes; file systems take 255, and endings such as _probabilities.npz are added
 
@@ -26,3 +26,8 @@ def fault_of_name(name: object) -> str:
     if re.match(r"[A-Za-z]:", name):
         return "a drive letter"
     return f"{length} bytes, more than {LONGEST}" if length > LONGEST else ""
+
+
+def counted(number: int, what: str) -> str:
+    """``1 case``, ``2 cases``, ``0 cases``: a number with its noun, whose plural ends in s."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -11,6 +11,7 @@ import numpy as np
 
 from planners.axes import Triple, triple
 from planners.fingerprint import Fingerprint
+from planners.names import counted
 from planners.plan import Decision
 
 __all__ = ["ANISOTROPY", "Grid", "choose_grid", "is_flat", "say"]
@@ -79,7 +80,7 @@ def _target_spacing(spacings: np.ndarray, median_shape: np.ndarray) -> tuple[np.
     others = [axis for axis in range(3) if axis != coarse]
     next_coarse = max(target[others])
     much_coarser = target[coarse] > ANISOTROPY * next_coarse
-    numbers = f"{len(spacings)} cases, median {say(target)} mm, {say(median_shape)} voxels before resampling"
+    numbers = f"{counted(len(spacings), 'case')}, median {say(target)} mm, {say(median_shape)} voxels before resampling"
     if not (much_coarser and median_shape[coarse] * ANISOTROPY < min(median_shape[others])):
         rule = "the median voxel size of the data set"
         return target, Decision("spacing", f"{say(target)} mm (z y x)", rule, numbers)
@@ -110,7 +111,8 @@ def _warn_of_two_kinds(spacings: np.ndarray) -> Iterator[Decision]:
                 "one network for both",
                 f"spacings a factor {GAP:g} or more apart, with {GAP_SHARE:.0%} of the cases or more on either side; "
                 "no target fits both: consider two data sets, and look at the results of each kind",
-                f"{len(fine)} cases around {np.median(fine):.4g} mm, {len(coarse)} around {np.median(coarse):.4g} mm",
+                f"{counted(len(fine), 'case')} around {np.median(fine):.4g} mm, {len(coarse)} "
+                f"around {np.median(coarse):.4g} mm",
                 warning=True,
             )
 

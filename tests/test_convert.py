@@ -462,7 +462,7 @@ def test_where_nothing_can_be_linked_files_are_copied_and_that_is_said(source, t
     monkeypatch.setattr(os, "link", refuse)
     convert("brats", source, tmp_path / "out", mode="link")
     check(tmp_path / "out")
-    assert "10 files were copied, because they cannot be linked from where they are" in caplog.text
+    assert "10 files copied, because they cannot be linked from where they are" in caplog.text
 
 
 def test_a_target_in_the_source_or_of_something_else_is_refused(source, tmp_path):

@@ -1,8 +1,13 @@
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.names import as_file_name, counted, inside, plain_name, remove_folder
 from autoseg.workspace import Workspace
+from tests.helpers.sources import nodes_of
 
 REFUSED = [
     "",
@@ -76,3 +81,18 @@ def test_a_folder_is_removed_only_where_it_lies_directly_in_its_owner(tmp_path):
 @pytest.mark.parametrize(("number", "told"), [(0, "0 cases"), (1, "1 case"), (2, "2 cases")])
 def test_one_case_is_no_plural(number, told):
     assert counted(number, "case") == told
+
+
+def test_a_number_before_a_noun_is_counted():
+    """Where it is 1, the noun has no s: ``counted`` knows. Of several, as in "3 of 12 cases", any number reads well."""
+    nouns, found = re.compile(r" (cases|patients|files|jobs|steps|folds|structures|scans|predictions|borders|localisers)\b"), []
+    root = Path(__file__).parents[1]
+    for path in [*root.glob("autoseg/**/*.py"), *root.glob("planners/**/*.py")]:
+        for parts in (node.values for node in nodes_of(path) if isinstance(node, ast.JoinedStr)):
+            for before, number, after in zip(["", *parts], parts, parts[1:], strict=False):
+                is_of = isinstance(before, ast.Constant) and str(before.value).endswith(("of ", "of the "))
+                plain = isinstance(number, ast.FormattedValue) and isinstance(after, ast.Constant)
+                is_word = plain and ast.unparse(number.value) in ("format", "sizes")
+                if plain and not is_of and not is_word and nouns.match(str(after.value)):
+                    found.append(f"{path.relative_to(root)}:{number.lineno}: {ast.unparse(number.value)}{after.value[:20]}")
+    assert found == []

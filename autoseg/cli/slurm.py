@@ -10,6 +10,7 @@ from pathlib import Path
 from autoseg.cli.common import workspace_of
 from autoseg.cli.flags import add_flags, options_from
 from autoseg.errors import AutosegError
+from autoseg.names import counted
 from autoseg.options import PredictOptions, Runtime, SlurmOptions, StudyOptions, TrainOptions
 from autoseg.studies.slurm import JobArray, submission
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         asked = parse(words)
     array = KINDS[words[0]](asked, words, options)
     print(submission(array, options, Path.cwd()), end="")
-    print(f"{len(array.commands)} jobs are left, and one that follows them", file=sys.stderr)
+    print(f"{counted(len(array.commands), 'job')} left, and one that follows", file=sys.stderr)
     return 0
 
 

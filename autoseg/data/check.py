@@ -75,7 +75,7 @@ def _check_files(dataset: DatasetSpec) -> Iterator[Finding]:
     """The number of cases, and files that belong to no case, also among those for tests."""
     found = len(dataset.training)
     if dataset.num_training not in (None, found):
-        message = f"numTraining: expected {shown(dataset.num_training)} cases, found {found}"
+        message = f"numTraining: expected {shown(dataset.num_training)}, found {counted(found, 'case')}"
         yield Finding("warning", "", "case-count", message, "Add what is missing, or correct numTraining.")
     if dataset.listed:
         return
@@ -114,7 +114,7 @@ def _check_patients(dataset: DatasetSpec) -> Iterator[Finding]:
     patients = {case.patient for case in dataset.training}
     if guessed and len(patients) < len(dataset.training):
         message = (
-            f"by their names, {len(dataset.training)} cases belong to {len(patients)} patients, such as "
+            f"by their names, {counted(len(dataset.training), 'case')} belong to {counted(len(patients), 'patient')}, such as "
             f"{guessed[0].id} to {guessed[0].patient}; cases of one patient stay in one fold"
         )
         yield Finding("note", "", "patients-guessed", message, 'If this is wrong, list them under "patients" in dataset.json.')

@@ -164,7 +164,7 @@ def check_grids(case: str, first: FileContent | None, others: Iterable[tuple[Pat
 def count_label(case: str, path: Path, data: np.ndarray) -> tuple[Counts, list[Finding]]:
     """How often each value occurs in a label (C, Z, Y, X), as ((value, voxels), ...) ascending, and the findings."""
     if len(data) != 1:
-        message = f"{path.name}: expected one value per voxel, found {len(data)} channels"
+        message = f"{path.name}: expected one value per voxel, found {counted(len(data), 'channel')}"
         return (), [Finding("error", case, "label-channels", message, "Merge the channels into one label map.")]
     if (odd := _first_fraction(data[0])) is not None:
         message = f"{path.name}: expected integers, found other numbers such as {odd:.6g}"
@@ -181,7 +181,7 @@ def check_label(case: str, path: Path, labels: LabelSchema, data: np.ndarray) ->
     if unknown := [value for value, _ in counts if value not in declared]:
         listed = ", ".join(str(value) for value in unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         voxels = sum(n for value, n in counts if value not in declared)
-        message = f"{path.name}: expected values among {sorted(declared)}, found {listed} in {voxels} voxels"
+        message = f"{path.name}: expected values among {sorted(declared)}, found {listed} in {counted(voxels, 'voxel')}"
         findings.append(
             Finding("error", case, "undeclared-label", message, "Name the values under labels, or correct the file.")
         )

@@ -52,8 +52,8 @@ class LabelSchema:
             raise ValueError("expected label values for every structure, found one without any")
         if not len(self.structures) == len(self.values) == len(self.paint_values):
             raise ValueError(
-                f"expected as many groups of values and painted values as structures, found {len(self.structures)} structures, "
-                f"{len(self.values)} groups and {len(self.paint_values)} painted values"
+                f"expected as many groups of values and painted values as structures, which are {len(self.structures)}; found "
+                f"{len(self.values)} and {len(self.paint_values)}"
             )
         if twice := [name for name, count in Counter(self.structures).items() if count > 1]:
             raise ValueError(f"expected structures of different names, found {twice[0]!r} twice")

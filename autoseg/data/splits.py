@@ -21,6 +21,7 @@ from autoseg.data.dataset import Case
 from autoseg.data.labels import LabelSchema
 from autoseg.data.scan import CaseScan
 from autoseg.errors import DatasetError, shown
+from autoseg.names import counted
 from autoseg.workspace import read_json
 
 __all__ = ["FOLDS", "Split", "checked_splits", "make_splits", "own_splits", "read_splits", "structures_present"]
@@ -59,8 +60,9 @@ def make_splits(
         by_patient[case.patient].append(case.id)
     if len(by_patient) < 2 or n_folds < 2:
         raise DatasetError(
-            f"expected at least two patients and two folds, found {len(cases)} cases of {len(by_patient)} patients and "
-            f"{n_folds} folds. Train on all cases with the fold 'all', or name the patient of each case under "
+            f"expected at least two patients and two folds, found {counted(len(cases), 'case')} of "
+            f"{counted(len(by_patient), 'patient')} and {counted(n_folds, 'fold')}. Train on all cases with the fold "
+            "'all', or name the patient of each case under "
             '"patients" in dataset.json'
         )
     single = len(by_patient) == len(cases)

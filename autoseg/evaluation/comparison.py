@@ -24,6 +24,7 @@ from autoseg.evaluation.statistics import (
     paired_trainings,
     wilcoxon_holm,
 )
+from autoseg.names import counted
 
 __all__ = [
     "RECONSTRUCTION",
@@ -280,9 +281,9 @@ def verdict(difference: Difference, metric: str, margin: float, trainings: Diffe
 def _evidence(metric: str, difference: Difference, trainings: Difference | None = None) -> str:
     scale = SCALES[metric]
     if difference.low is None:
-        return f"{difference.n} cases"
+        return counted(difference.n, "case")
     evidence = f"{scale.text(difference.mean, '+')} {interval_text(scale, difference)}, {p_text(difference.p_value)}"
-    evidence += f", {difference.n} cases"
+    evidence += f", {counted(difference.n, 'case')}"
     if trainings is None:
         return evidence
     if trainings.low is None:

@@ -28,6 +28,7 @@ from autoseg.evaluation.markdown import markdown_table
 from autoseg.evaluation.restored import RESTORED_HEADINGS, RestoredRow, restored_cells, summarise_restored
 from autoseg.evaluation.statistics import Difference
 from autoseg.ledger import FOREIGN
+from autoseg.names import counted
 from autoseg.places import COMPARISON, refuse_foreign
 from autoseg.workspace import REST, as_text, write_text
 
@@ -217,7 +218,7 @@ def _trainings(comparison: Comparison) -> str:
 
 def _cell(scale: Scale, interval: Interval, n: int) -> str:
     cell = f"{scale.text(interval.mean)} {interval_text(scale, interval)}".strip()
-    return cell if interval.n in (0, n) else f"{cell}, {interval.n} cases"
+    return cell if interval.n in (0, n) else f"{cell}, {counted(interval.n, 'case')}"
 
 
 def _cost(comparison: Comparison) -> str:

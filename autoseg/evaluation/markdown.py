@@ -218,7 +218,7 @@ def _failures(report: Report) -> str:
     text = ["Not scored, and in no mean:", "", *lines] if lines else []
     if report.not_scored:
         text += [""] if text else []
-        text.append(f"Without a reference: {len(report.not_scored)} predictions ({_some(report.not_scored)}).")
+        text.append(f"Without a reference: {counted(len(report.not_scored), 'prediction')} ({_some(report.not_scored)}).")
     return "\n".join(text)
 
 

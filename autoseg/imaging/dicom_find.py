@@ -274,9 +274,9 @@ def _volumes(members: list[Member], source: Path, notes: Iterable[str] = ()) -> 
         notes.append("It is named after its study, since its folder, file or number identifies the patient.")
     origin = (source if source.is_file() else folder) if is_alias else None
     if len(planes) < len(unique):
-        notes.append(f"{len(unique) - len(planes)} localisers were left out.")
+        notes.append(f"{counted(len(unique) - len(planes), 'localiser')} left out.")
     if stray := sum(len(group) == 1 for group in groups) if len(groups) > 1 else 0:
-        notes.append(f"{stray} single images of another size or orientation were left out.")
+        notes.append(f"{counted(stray, 'single image')} of another size or orientation left out.")
         groups = [group for group in groups if len(group) > 1]
     volumes = [volume for group in groups for volume in told_apart(group)]
     if len(volumes) == 1:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from autoseg.names import counted
+
 __all__ = ["LARGEST_DIFFERENCE", "AdaptiveWindows", "Doubt", "Votes", "WindowGrid", "decide", "strictest"]
 
 LARGEST_DIFFERENCE = 0.0005  # of Dice; below it, a model proposes adaptive windows by itself
@@ -66,7 +68,7 @@ class AdaptiveWindows:
     def __str__(self) -> str:
         largest = max(self.difference.values(), default=None)
         told = "no structure found" if largest is None else f"largest difference of a structure {largest:.5f} of Dice"
-        return f"{self.computed} of {self.of} tiles on {self.cases} cases, {told}"
+        return f"{self.computed} of {self.of} tiles on {counted(self.cases, 'case')}, {told}"
 
     def summary(self, structures: Sequence[str]) -> str:
         """A readable summary with the difference of each structure."""

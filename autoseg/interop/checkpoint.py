@@ -15,6 +15,7 @@ import io
 import math
 import pickletools
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,14 +104,14 @@ def read_checkpoint(source: bytes | Path, name: str | Path) -> Any:
     roots = [member[: -len("data.pkl")] for member in members if member.split("/", 1)[-1] == "data.pkl" and "/" in member]
     if len(roots) != 1:
         raise ModelError(f"{name}: not a checkpoint of torch: expected one data.pkl in it, found {len(roots)}")
-    root = roots[0]
+    root, archive = roots[0], zipfile.ZipFile(opened)
     if members[f"{root}data.pkl"] > MAX_PICKLE_BYTES:
         raise ModelError(f"{name}: data.pkl has {members[f'{root}data.pkl']} bytes, more than the {MAX_PICKLE_BYTES} allowed")
-    if f"{root}byteorder" in members and read_member(opened, f"{root}byteorder", name) != b"little":
+    if f"{root}byteorder" in members and read_member(archive, f"{root}byteorder", name) != b"little":
         raise ModelError(f"{name}: written on a big-endian machine, which is not supported. Save it again on another")
 
     def read(key: str) -> bytes:
-        return read_member(opened, f"{root}data/{key}", name)
+        return read_member(archive, f"{root}data/{key}", name)
 
     def storage(reference: Any) -> tuple[str, torch.dtype, int]:
         kind, form, key, _, numel = reference
@@ -133,7 +134,7 @@ def read_checkpoint(source: bytes | Path, name: str | Path) -> Any:
 
     table = {**PLAIN, "torch._utils._rebuild_tensor_v2": tensor, "torch._utils._rebuild_parameter": lambda data, *_: data}
     table |= {f"torch.{form}": None for form in DTYPES}
-    return read_pickle(read_member(opened, f"{root}data.pkl", name), name, table, storage)
+    return read_pickle(read_member(archive, f"{root}data.pkl", name), name, table, storage)
 
 
 def read_pickle(

@@ -14,6 +14,7 @@ from typing import Any
 
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import DatasetError, ModelError, shown
+from autoseg.names import counted
 from planners.cost import count_elements
 from planners.plan import ChannelNormalization, CoarseLabels, Decision, NetworkSpec, Plan, Resampling
 
@@ -270,7 +271,7 @@ def _normalization(plans: Json, found: Json, channels: Sequence[str], where: str
     measured = plans.get(MEASURED, plans.get("foreground_intensity_properties_by_modality"))
     if len(schemes) != len(channels) or len(masked) != len(channels):
         raise ModelError(
-            f"{where}: {len(channels)} channels, but {len(schemes)} normalization_schemes and {len(masked)} entries of "
+            f"{where}: {counted(len(channels), 'channel')}, but as normalization_schemes {len(schemes)} and {len(masked)} of "
             "use_mask_for_norm. Use the dataset.json and the plans.json of the same training run"
         )
     entries = []

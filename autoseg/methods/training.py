@@ -50,7 +50,8 @@ def _length(runs: Sequence[TrainedAbout]) -> Statement:
     took = f" and took {seconds} s{where}" if all(run.seconds for run in runs) else where
     seeds = joined(dict.fromkeys(str(run.seed) for run in runs))
     what = "training run" if len(runs) == 1 else "training runs"
-    return Statement(f"The {what} had {steps} steps{took}, with the random seed {seeds}.")
+    some = "step" if steps == "1" else "steps"
+    return Statement(f"The {what} had {steps} {some}{took}, with the random seed {seeds}.")
 
 
 def _optimiser(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
@@ -79,8 +80,8 @@ def _schedule(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
 
 def _stopping(recipe: Recipe, run: TrainedAbout, plan: Plan) -> Statement:
     told = (
-        f"The loss was validated {recipe.validations} times over the planned length, on patches of up to "
-        f"{recipe.validation_patches} held-out cases"
+        f"The loss was validated {_count(recipe.validations or 0, 'time', 'times')} over the planned length, on patches of "
+        f"up to {_count(recipe.validation_patches, 'held-out case', 'held-out cases')}"
     )
     if recipe.patience is None or not run.validation:
         return Statement(f"{told}; there was no early stopping.") if run.validation else NOTHING

@@ -17,6 +17,7 @@ from autoseg import __version__
 from autoseg.data.labels import LabelSchema
 from autoseg.engines import Outcome, map_cases, values_of
 from autoseg.evaluation.report import Report
+from autoseg.names import counted
 from autoseg.page.cases import case_article, order_of_cases, overview
 from autoseg.page.markup import colour_of, swatch
 from autoseg.page.panel import Panel, block, fill_panel
@@ -231,14 +232,13 @@ def _notes(n_cases: int, scored: bool, has_viewer: bool, panel: Panel, n_coarse:
     if n_cases > MOST_PICTURED:
         notes.append(f"Pictures show the {MOST_PICTURED} {chosen} of {n_cases} cases.")
     if n_coarse:
-        notes.append(
-            f"The pictures of {n_coarse} case{'s' * (n_coarse != 1)} are coarser than they could be, to keep the file small."
-        )
+        notes.append(f"The pictures of {counted(n_coarse, 'case')} are coarser than they could be, to keep the file small.")
     if n_cases and not has_viewer:
         notes.append("There is no 3D panel: the Python package ipyniivue, which provides the viewer, is not installed.")
     if panel.n_left_out or panel.n_coarse:
         n = len(panel.entries)
-        shown = "all cases" if not panel.n_left_out else f"the {n} {chosen} cases" if n else "no cases"
+        all_drawn = "all cases" if n == n_cases else f"all {counted(n, 'case')} that can be drawn"
+        shown = all_drawn if not panel.n_left_out else f"the {counted(n, f'{chosen} case')}" if n else "no cases"
         coarse = f", {panel.n_coarse} of them coarser than they could be" if panel.n_coarse else ""
         notes.append(f"The 3D panel shows {shown}{coarse}, to keep the file small.")
     return tuple(notes)

@@ -42,10 +42,10 @@ def fill_panel(cases: Sequence[PageCase], labels: LabelSchema, most: float, work
     for start in range(0, len(cases), FEWEST):  # a few at a time: of large scans, no more will fit
         few = numbered[start : start + FEWEST]
         packed = map_cases(lambda item: _pack(item[0], item[1], labels, share), few, workers=workers)
-        for entry, blocks, coarse in values_of(packed):
+        for number, (entry, blocks, coarse) in enumerate(values_of(packed), start):
             most -= sum(map(len, blocks))
             if most < 0:
-                panel.n_left_out = len(cases) - len(panel.entries)
+                panel.n_left_out = len(cases) - number
                 return panel
             panel.entries += [entry] if entry else []
             panel.blocks += blocks

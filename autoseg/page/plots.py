@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from autoseg.names import counted
 from autoseg.page.markup import number, text
 
 __all__ = ["Curve", "Spread", "draw_distribution", "draw_lines"]
@@ -86,7 +87,7 @@ def draw_distribution(
             if n_values <= MOST_DOTS:
                 parts += [_dot(k, dot, x, y, (first, last), digits) for k, dot in enumerate(row.dots)]
             parts.append(_mean(row, x, y, digits))
-    label = f"{title}: distribution over cases for {len(rows)} structures"
+    label = f"{title}: distribution over cases for {counted(len(rows), 'structure')}"
     return _svg(height, label, "".join(parts))
 
 

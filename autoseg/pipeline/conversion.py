@@ -54,7 +54,8 @@ class Converted:
         lines = [findings_table(self.findings)] if self.findings else []
         lines += [f"failed: {failure}" for failure in made.failures]
         lines += [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
-        counts = f"{made.training} training and {made.test} test cases, {made.written} files written, {made.kept} were there"
+        cases = f"{made.training} training and {counted(made.test, 'test case')}"
+        counts = f"{cases}, {counted(made.written, 'file')} written, {made.kept} were there"
         return "\n".join([*lines, f"{counts}: {self.folder}"])
 
 

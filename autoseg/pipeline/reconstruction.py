@@ -43,7 +43,7 @@ class Reconstructed:
             f"{counted(self.done, 'label map')} reconstructed, {self.skipped} were done already, {len(self.failures)} failed"
         )
         failed = (f"failed: {failure}" for failure in self.failures)
-        lines = [f"{counts}; {self.structures} structures, {self.seconds:.1f} s", *failed]
+        lines = [f"{counts}; {counted(self.structures, 'structure')}, {self.seconds:.1f} s", *failed]
         return "\n".join([*lines, *filter(None, [self.borders]), f"results: {self.folder}"])
 
 

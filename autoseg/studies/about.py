@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoseg.evaluation.comparison_report import About
+from autoseg.names import counted
 from autoseg.options import CompareOptions
 from autoseg.studies.compared_run import ComparedRun, ComparisonSetup
 from autoseg.training.settle import width_fraction
@@ -31,8 +32,9 @@ def describe(setup: ComparisonSetup, seeds: Sequence[int], runs: Sequence[Compar
     drawn = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     conditions = [
         f"Each network: plan {plan.name} (patch {patch}), recipe {recipe}, {features}, "
-        f"{setup.length} of training, {drawn}, {len(setup.split.training)} training cases and "
-        f"{len(setup.split.validation)} validation cases, on {here['device']} ({here['cores']} cores), {here['date']}.",
+        f"{setup.length} of training, {drawn}, {counted(len(setup.split.training), 'training case')} and "
+        f"{counted(len(setup.split.validation), 'validation case')}, on {here['device']} "
+        f"({counted(here['cores'], 'core')}), {here['date']}.",
         _about_trainings(len(seeds)),
     ]
     if options.match_flops and runs:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from autoseg.evaluation.comparison import SCALES, Method, interval_text, p_text, verdict
 from autoseg.evaluation.statistics import Difference, wilcoxon_holm
+from autoseg.names import counted
 from planners.plan import Decision
 
 __all__ = ["choose", "improvements"]
@@ -80,4 +81,4 @@ def _differences(one: Method, others: Sequence[Method]) -> dict[str, Difference]
 def _evidence(difference: Difference) -> str:
     scale = SCALES[METRIC]
     interval = interval_text(scale, difference)
-    return f"{scale.text(difference.mean, '+')} {interval}, {p_text(difference.p_value)}, {difference.n} cases"
+    return f"{scale.text(difference.mean, '+')} {interval}, {p_text(difference.p_value)}, {counted(difference.n, 'case')}"

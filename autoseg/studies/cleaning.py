@@ -21,6 +21,7 @@ from autoseg.evaluation.report import ScoredFiles
 from autoseg.evaluation.statistics import Difference, holm, paired_difference
 from autoseg.imaging.crop import crop, hull, numbered, value_boxes
 from autoseg.imaging.files import read_label_volume
+from autoseg.names import counted
 from autoseg.reconstruct.components import (
     DropSmall,
     FillHoles,
@@ -207,10 +208,10 @@ def _around(labels: LabelSchema, s: int) -> int:
 def _judge(tried: Sequence[TriedCase], number: int, s: int, difference: Difference, p_value: float) -> tuple[bool, str]:
     """(whether a rule is kept, why)."""
     if difference.mean is None or difference.low is None:
-        return False, f"{difference.n} cases are too few to tell"
+        return False, f"too few to tell: {counted(difference.n, 'case')}"
     others = [other for other in _losing(tried, number) if other != s]
     gain = f"Dice {100 * difference.mean:+.3f} [{100 * difference.low:.3f}, {100 * (difference.high or 0):.3f}] points"
-    gain += f", p = {p_value:.3g} after Holm, {difference.n} cases"
+    gain += f", p = {p_value:.3g} after Holm, {counted(difference.n, 'case')}"
     if p_value >= LEVEL or difference.low <= 0:
         return False, f"{gain}: the data do not support it"
     return not others, gain + (": but another structure loses" if others else "")

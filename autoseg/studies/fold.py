@@ -75,7 +75,7 @@ class FoldResult:
     restoration: Any = None
 
     def summary(self) -> str:
-        lines = [f"fold {self.fold}: {self.steps} steps in {self.seconds / 60:.1f} min, model {self.model}"]
+        lines = [f"fold {self.fold}: {counted(self.steps, 'step')} in {self.seconds / 60:.1f} min, model {self.model}"]
         lines += [f"failed: {failure}" for failure in self.failures]
         if self.report is not None:
             lines += ["", self.report.table(), ""]
@@ -281,7 +281,7 @@ def calibrate_fold(run: Run, task: FoldTask, fold: str) -> None:
     if not larger or fold in bundle.windows:
         return
     largest = sorted(larger, key=lambda case: math.prod(case.shape))[-MOST_CASES:]
-    logger.info("finding which windows can be skipped, on %d validation cases", len(largest))
+    logger.info("finding which windows can be skipped, on %s", counted(len(largest), "validation case"))
     predictor = Predictor(bundle, inference, device=str(run.device), scratch=run.folder)
     try:
         found = calibrate(predictor, (_input_of(case, task.plan) for case in largest))

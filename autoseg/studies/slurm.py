@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import AutosegError
+from autoseg.names import counted
 from autoseg.options import SlurmOptions
 
 __all__ = ["JobArray", "submission"]
@@ -72,7 +73,7 @@ def submission(array: JobArray, options: SlurmOptions, folder: Path) -> str:
     shared = _settings(array.name, options, folder, logs)
     lines = [
         "#!/bin/bash",
-        f"# {len(array.commands)} jobs of autoseg and one that follows. Submit them with: bash THIS_FILE",
+        f"# {counted(len(array.commands), 'job')} of autoseg and one that follows. Submit them with: bash THIS_FILE",
         "set -euo pipefail",
         f"mkdir -p {shlex.quote(str(logs))}",
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from autoseg.names import counted
+
 __all__ = ["Length"]
 
 
@@ -33,4 +35,4 @@ class Length:
         return state.seconds / self.seconds
 
     def __str__(self) -> str:
-        return f"{self.seconds / 60:.3g} min" if self.seconds else f"{self.steps} steps"
+        return f"{self.seconds / 60:.3g} min" if self.seconds else counted(self.steps or 0, "step")

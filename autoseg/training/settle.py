@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 from autoseg.errors import TrainingError
+from autoseg.names import counted
 from autoseg.preprocess.normalize import UNIT_SCHEMES
 from autoseg.training.length import Length
 from autoseg.training.recipe import PatchStage, Recipe, patch_stage, steps_of_an_epoch
@@ -315,7 +316,7 @@ def _settle_patches(recipe: Recipe, plan: Plan, length: Length, device: str) -> 
         count = _affordable_validations(recipe, plan, length)
         recipe = replace(recipe, validations=count)
         rule = "as many as cost little time (--set validations=N for another number)"
-        decisions.append(Decision(VALIDATIONS, f"the loss is validated {count} times", rule))
+        decisions.append(Decision(VALIDATIONS, f"the loss is validated {counted(count, 'time')}", rule))
     return recipe, tuple(decisions)
 
 

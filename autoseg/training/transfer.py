@@ -19,6 +19,7 @@ import torch
 
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import TrainingError
+from autoseg.names import counted
 from autoseg.networks.blocks import InputScaling
 from autoseg.training.adapt import Adapted, Meaning, adapt, image_convolution
 from planners.plan import Plan
@@ -117,11 +118,11 @@ def choose_fold(
         if learned_from[name] and not set(held_back.values()) & set(learned_from[name]):
             return (
                 name,
-                f"it learned from {len(learned_from[name])} cases, none of the {len(held_back)} validation cases is among them",
+                f"it learned from {counted(len(learned_from[name]), 'case')}, and from no validation case",
             )
     silent = [name for name in names if not learned_from[name]]
     if unseen and silent:
-        return silent[0], f"by --unseen, it learned from none of the {len(held_back)} validation cases; the model does not say"
+        return silent[0], "by --unseen, it learned from no validation case; the model does not say"
     raise TrainingError(f"fold {fold} cannot start from {model}: {_refusal(learned_from, fold, held_back)}")
 
 
@@ -131,9 +132,9 @@ def _refusal(learned_from: Mapping[str, Collection[str]], fold: str, held_back: 
     if silent:
         return (
             f"the model does not say which cases its fold {silent[0]} learned from, as those of older versions do not, so the "
-            f"scores of the {len(held_back)} validation cases might mean nothing. Repeat the command that trained the model, "
-            "which trains nothing again but records the cases; or train the fold all, which has no validation cases; or, if it "
-            "comes from elsewhere and you know that it saw none of them, add --unseen"
+            f"scores of {counted(len(held_back), 'validation case')} might mean nothing. Repeat the command that trained the "
+            "model, which trains nothing again but records the cases; or train the fold all, which validates nothing; or, if "
+            "it comes from elsewhere and you know that it saw none of them, add --unseen"
         )
     seen = sorted(case for case, digest in held_back.items() if any(digest in found for found in learned_from.values()))
     return (

@@ -128,7 +128,7 @@ def test_predictions_are_the_label_maps_of_their_folder_whatever_their_endings(t
     assert sorted(report.cases) == ["P0", "P1", "P2", "P4"]
     assert [failure.case for failure in report.failures] == ["P3"]
     assert report.not_scored == ("elsewhere",)
-    assert "Without a reference: 1 predictions (elsewhere)" in (tmp_path / "scores" / "metrics.md").read_text()
+    assert "Without a reference: 1 prediction (elsewhere)" in (tmp_path / "scores" / "metrics.md").read_text()
 
 
 def test_what_is_passed_over_beside_predictions_and_references_is_a_warning(tmp_path, caplog):

@@ -273,7 +273,7 @@ def test_notes_of_series_and_aliases_are_told(tmp_path):
     draw.save(stray, folder / "stray.dcm")
     found = find_inputs(tmp_path / "in", channels=CT)
     (case,) = ids(found)
-    assert f"{case}: 1 single images of another size or orientation were left out." in found.notes
+    assert f"{case}: 1 single image of another size or orientation left out." in found.notes
     assert found.told == (f"{folder}: identifies the patient; its case is called {case}",)
     assert found.ending == ".nii.gz"
     assert not any(str(tmp_path) in sentence for sentence in (*found.notes, *found.left_out))

@@ -67,7 +67,7 @@ def test_patients_with_several_cases_are_shuffled_as_if_they_were_cases():
 
 
 def test_one_patient_cannot_be_divided_and_the_way_out_is_named():
-    with pytest.raises(DatasetError, match="2 cases of 1 patients.*'all'.*patients"):
+    with pytest.raises(DatasetError, match="2 cases of 1 patient and 5 folds.*'all'.*patients"):
         make_splits(cases_of({"p1_1": "p1", "p1_2": "p1"}))
     with pytest.raises(DatasetError, match="0 cases"):
         make_splits([])

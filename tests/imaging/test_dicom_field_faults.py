@@ -671,7 +671,7 @@ def test_a_slice_without_directions_is_no_stray_image_and_one_without_any_place_
     del slices[5].ImageOrientationPatient, slices[5].ImagePositionPatient
     content = read_file(saved(draw, tmp_path / "report", slices))
     assert content.geometry.shape == (5, 6, 7)
-    assert content.notes == ("1 single images of another size or orientation were left out.",)
+    assert content.notes == ("1 single image of another size or orientation left out.",)
 
 
 def test_a_large_intercept_stays_what_it_is(tmp_path, draw):

@@ -283,8 +283,8 @@ def test_localisers_and_stray_images_in_a_series_are_left_out_and_said(tmp_path)
     content = read_file(folder)
     assert content.geometry.shape == (5, 6, 7)
     assert content.notes == (
-        "1 localisers were left out.",
-        "1 single images of another size or orientation were left out.",
+        "1 localiser left out.",
+        "1 single image of another size or orientation left out.",
     )
 
 

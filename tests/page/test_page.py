@@ -440,6 +440,8 @@ def test_the_panel_is_filled_with_what_there_is_room_for(place):
     some = fill_panel(cases, labels, 7.5 * sum(map(len, everything.blocks)) / 9, workers=1)
     assert [entry["case"] for entry in some.entries] == [f"c{n}" for n in range(7)]
     assert some.n_left_out == 2
+    undrawn = fill_panel([PageCase("no mask"), *cases], labels, 7.5 * sum(map(len, everything.blocks)) / 9, workers=1)
+    assert ([entry["case"] for entry in undrawn.entries], undrawn.n_left_out) == ([f"c{n}" for n in range(7)], 2)
     names = {f'id="{name}"' for entry in some.entries for name in entry["volumes"].values()}
     assert all(any(name in block for block in some.blocks) for name in names)
 

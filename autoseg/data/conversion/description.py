@@ -16,7 +16,7 @@ from autoseg.data.layouts.found import FoundCase, FoundDataset, error
 from autoseg.data.layouts.reading import SeenCase, label_values
 from autoseg.data.partial import KEY
 from autoseg.errors import DatasetError
-from autoseg.names import without_spelling
+from autoseg.names import counted, without_spelling
 from planners.names import fault_of_name
 
 __all__ = ["Description", "describe", "refused_names"]
@@ -104,7 +104,7 @@ TWICE = "Keep one label map and one scan for each case, or rename them."
 
 def _files_of(cases: Iterable[FoundCase]) -> str:
     """The files that tell cases of the same name apart, for a message."""
-    labels = [case.label.name if case.label else f"{len(case.masks)} files of structures" for case in cases]
+    labels = [case.label.name if case.label else f"{counted(len(case.masks), 'file')} of structures" for case in cases]
     images = [case.images[0].path.name for case in cases]
     return " and ".join(images if len(set(images)) > 1 else labels)
 

@@ -14,6 +14,7 @@ from autoseg.data.layouts.reading import SeenCase
 from autoseg.engines import LocalEngine, Outcome, reason_of
 from autoseg.errors import DatasetError
 from autoseg.ledger import Journal, Line, remove_outputs
+from autoseg.names import counted
 from autoseg.options import Runtime
 from autoseg.workspace import read_json, write_json
 from planners.records import to_json
@@ -81,7 +82,7 @@ def write_dataset(
     stays = {"dataset.json", "splits.json", *(entry.file for entry, _ in entries)}
     remove_outputs(about.folder, {file: entry.digest for file, entry in journal.entries.items() if file not in stays})
     if copied := sum(entry.how == "copied" for entry, _ in entries) * (about.mode == "link"):
-        logger.info("%d files were copied, because they cannot be linked from where they are", copied)
+        logger.info("%s copied, because they cannot be linked from where they are", counted(copied, "file"))
     _write_json(journal, "dataset.json", about.of(whole, parts))
     if any(case.part == "val" for case in whole):
         _write_json(journal, "splits.json", [{p: sorted(c.id for c in whole if c.part == p) for p in ("train", "val")}])

@@ -121,6 +121,7 @@ def describe_labels(counted: Counted) -> Description:
     usual = max(enhancing, key=lambda value: kinds[value])
     description, findings = region_labels(regions, (OEDEMA, NECROSIS, usual))(counted)
     if len(enhancing) == 2:
-        message = f"enhancing tumour is 4 in {kinds[4]} cases and 3 in {kinds[3]}: two releases; both values count as it"
+        some = f"{kinds[4]} case{'s' * (kinds[4] > 1)}"
+        message = f"enhancing tumour is 4 in {some} and 3 in {kinds[3]}: two releases; both values count as it"
         findings.append(Finding("note", "", "label-convention", message, f"Nothing. Predictions are written with {usual}."))
     return description, findings
