@@ -280,7 +280,7 @@ def test_gaps_between_neighbours_are_said_and_shared_surfaces_have_none(tmp_path
     (border,) = json.loads((tmp_path / "out" / "a.json").read_text())["borders"]
     assert (border["first"], border["second"]) == ("label 2", "label 3")
     assert 0 < border["gap_mean_mm"] <= border["gap_p95_mm"] <= border["gap_max_mm"] < 3
-    widest = f"1 borders of neighbours: surfaces at most {border['gap_max_mm']:.2f} mm apart (label 2 and label 3, a)"
+    widest = f"1 border of neighbours: surfaces at most {border['gap_max_mm']:.2f} mm apart (label 2 and label 3, a)"
     assert widest in capsys.readouterr().out
     assert main(["report", str(tmp_path / "out"), "--quiet"]) == 0
     assert "label 2 – label 3" in (tmp_path / "out" / "report.html").read_text()

@@ -11,6 +11,7 @@ from autoseg.data.dataset import Case
 from autoseg.digits import as_csv, as_text, rounded
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.inference.output import Written
+from autoseg.names import counted
 from autoseg.options import SurfaceOptions
 from autoseg.places import is_foreign
 from autoseg.reconstruct.borders import Border, borders_as_json, measure_borders
@@ -67,7 +68,7 @@ def borders_line(borders: Sequence[Mapping[str, Any]]) -> str:
     where = f" ({widest['first']} and {widest['second']}, {widest['case']})" if most else ""
     gap, overlap = (sum(_size(one, name) for one in borders) for name in ("gap_mm3", "overlap_mm3"))
     return (
-        f"{len(borders)} borders of neighbours: surfaces at most {as_text(most, 2)} mm apart{where}; "
+        f"{counted(len(borders), 'border')} of neighbours: surfaces at most {as_text(most, 2)} mm apart{where}; "
         f"gaps of {as_text(gap, 1)} mm3, overlaps of {as_text(overlap, 1)} mm3"
     )
 

@@ -54,8 +54,8 @@ class Converted:
         lines = [findings_table(self.findings)] if self.findings else []
         lines += [f"failed: {failure}" for failure in made.failures]
         lines += [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
-        counts = f"{made.training} training and {made.test} test cases, {made.written} files written, {made.kept} were there"
-        return "\n".join([*lines, f"{counts}: {self.folder}"])
+        files = f"{made.written} files written, {made.kept} were there" if made.written or made.kept else "files stay in place"
+        return "\n".join([*lines, f"{made.training} training and {made.test} test cases, {files}: {self.folder}"])
 
 
 def convert(
