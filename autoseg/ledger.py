@@ -35,6 +35,7 @@ __all__ = [
     "file_digest",
     "judge",
     "remove_outputs",
+    "tell_other_options",
 ]
 
 logger = logging.getLogger(__name__)
@@ -301,9 +302,19 @@ def file_digest(path: Path) -> str:
     return state.hexdigest()
 
 
+def tell_other_options(folder: Path, earlier: Any, options: Any) -> None:
+    """Warn if earlier results in a folder were made with other options, given as JSON; None or {} for no earlier results."""
+    if earlier and earlier != to_json(options):
+        told = "%s: holds results of other options; those of cases that are done again are replaced, %s"
+        logger.warning(told, folder, "and files that are no longer asked for are removed")
+
+
 def remove_outputs(folder: Path, outputs: Mapping[str, str | None]) -> None:
-    """Remove files of an earlier result, except those that were edited since."""
+    """Remove files of an earlier result, except those that were edited since, and folders that this leaves empty."""
     for name, digest in outputs.items():
         path = inside(folder, name)
         if path.is_file() and file_digest(path) == digest:
             path.unlink()
+        if path.parent != folder:
+            with contextlib.suppress(OSError):  # something else is in it
+                path.parent.rmdir()

@@ -70,6 +70,12 @@ def test_commands_are_known_to_the_parser(document):
         assert args.verb == arguments[0], command
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_code_in_the_documents_is_code(document):
+    for kind, code in re.findall(r"^```(python|json)\n(.*?)^```", document.read_text(), flags=re.DOTALL | re.MULTILINE):
+        {"python": ast.parse, "json": json.loads}[kind](code)
+
+
 def test_commands_are_found_where_there_are_some():
     assert sum(len(commands_in(path.read_text())) for path in DOCUMENTS) >= 50
     assert commands_in("```\nautoseg verify DATASET     # all\nautoseg train A \\\n  0\nmake test\n```\nautoseg is\n") == [

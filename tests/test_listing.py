@@ -97,11 +97,12 @@ def test_with_a_data_set_no_value_is_left_to_guess(tmp_path, capsys):
     assert "0.95" in text
 
 
-@pytest.mark.parametrize("arguments", [["recipe"], ["networks"]])
-def test_a_listing_is_asked_for_by_its_name(arguments, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
+@pytest.mark.parametrize(("verb", "flag"), [("recipe", "--show"), ("networks", "--list")])
+def test_a_listing_needs_no_flag(verb, flag, capsys):
+    assert main([verb]) == 0
+    listed = capsys.readouterr().out
+    assert main([verb, flag]) == 0
+    assert capsys.readouterr().out == listed
 
 
 def test_a_shell_completes_verbs_options_and_choices(capsys):
@@ -124,9 +125,10 @@ def test_without_the_package_completion_says_what_to_install(monkeypatch, capsys
     assert "pip install shtab" in capsys.readouterr().err
 
 
-def test_what_a_model_is_stays_readable_though_it_tells_its_recipe():
-    from autoseg.cli.model import _short
+def test_what_a_model_is_is_told_in_lines_without_its_recipe():
+    from autoseg.cli.model import _lines
 
-    about = {"folds": {"0": {"steps": 300, "recipe": {"loss": "dice"}}}, "dataset": "A"}
-    assert _short(about) == {"folds": {"0": {"steps": 300, "recipe": "..."}}, "dataset": "A"}
-    assert _short(["liver"]) == ["liver"]
+    fold = {"steps": 300, "length": {"steps": 300, "seconds": None}, "recipe": {"loss": "dice"}}
+    about = {"structures": ["liver", "a\x1b[2J"], "windows": {}, "info": {"folds": {"0": fold}, "run": ""}}
+    told = ["structures: liver, 'a\\x1b[2J'", "info:", "  folds:", "    0: steps 300, length steps 300"]
+    assert list(_lines(about)) == told

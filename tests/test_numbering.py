@@ -100,6 +100,27 @@ def test_results_of_another_scan_of_the_same_name_or_of_another_model_are_not_re
     assert warnings_of(tmp_path / "two/a.nii.gz", "second") == [holds, blank]
 
 
+def test_results_of_other_options_are_not_removed_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_model(tmp_path / "model", make_plan(mirror_axes=()))
+    scans, maps = write_scans(tmp_path / "scans", 1), write_maps(tmp_path / "maps", 1)
+    kinds = {"predict": ("stl", "stl", None), "reconstruct": ("stl", "stl", "ply")}
+    for verb, formats in kinds.items():
+        folder, told = tmp_path / verb, []
+        for kind in formats:
+            caplog.clear()
+            surfaces = SurfaceOptions((kind,) if kind else ())
+            if verb == "predict":
+                predict(scans, folder, tmp_path / "model", PredictOptions(surfaces=surfaces), ONE_WORKER)
+            else:
+                reconstruct(maps, folder, ReconstructOptions(surfaces), ONE_WORKER)
+            told.append(
+                f"{folder}: holds results of other options; those of cases that are done again are replaced" in caplog.text
+            )
+        assert told == [False, False, True]
+    assert not (tmp_path / "predict/a_surfaces").exists()  # which held nothing but surfaces
+    assert [path.suffix for path in (tmp_path / "reconstruct/a_surfaces").iterdir() if path.suffix != ".json"] == [".ply"]
+
+
 def test_the_table_of_a_folder_keeps_the_cases_of_earlier_calls(tmp_path: Path) -> None:
     maps = write_maps(tmp_path / "maps", 1)
     for case in "ab":

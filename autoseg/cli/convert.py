@@ -12,7 +12,8 @@ from autoseg.options import ConvertOptions, Runtime
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("layout", metavar="LAYOUT", help=", ".join(LAYOUTS))
-    parser.add_argument("source", metavar="SRC", help="the downloaded folder, or a table; never written to")
+    sources = "the downloaded folder; folders: of the scans, or a table of the cases; join: a data-set folder. Never written to"
+    parser.add_argument("source", metavar="SRC", help=sources)
     parser.add_argument("target", metavar="DST", help="the data-set folder to make")
     add_flags(parser, ConvertOptions)
     add_flags(parser, Runtime, only=("workers",))

@@ -7,7 +7,7 @@ import json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--list", action="store_true", required=True, help="name, size and one line about each")
+    parser.add_argument("--list", action="store_true", help="name, size and one line about each (default)")
     parser.add_argument("--json", action="store_true", help="print them as JSON")
 
 

@@ -13,7 +13,7 @@ from autoseg.options import Runtime, TrainOptions
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     about = "folder, name or number of a data set; also shows what is decided for it"
     parser.add_argument("dataset", metavar="DATASET", nargs="?", help=about)
-    parser.add_argument("--show", action="store_true", required=True, help="every setting, its value, meaning and source")
+    parser.add_argument("--show", action="store_true", help="every setting, its value, meaning and source (default)")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     add_flags(parser, TrainOptions, only=("network",))
     add_flags(parser, Runtime, only=("device",))

@@ -23,6 +23,8 @@ def table_text(path: str | Path, *, error: type[AutosegError] = AutosegError) ->
     try:
         raw = Path(path).read_bytes()
         return raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except FileNotFoundError as fault:
+        raise error(f"{path}: there is no such file. Correct the path") from fault
     except (OSError, ValueError) as fault:
         raise error(f"{path}: expected a table as text, not readable: {fault}. Save it as CSV in UTF-8") from fault
 

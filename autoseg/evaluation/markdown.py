@@ -90,10 +90,11 @@ def mask_legend(report: Report) -> str:
     if report.mean_of("mse_mask_fg") is not None:
         error, fraction = (_number(report.mean_of(metric), "mse_mask") for metric in ("mse_mask_fg", "foreground_share_fg"))
         together = f" All structures as one mask: MSE {error} at a fraction of {fraction}."
+    brier = " Brier score: MSE of the probabilities; 0 is best." if "brier" in report.foreground_mean else ""
     return (
         "MSE: mean squared error. Of equal-sized masks it is twice their fraction of the image times (1 - Dice), so compare "
         f"it at equal fractions only.{together} SSIM: structural similarity, 1 is equal; over the whole image, and within 5 "
-        "voxels around the structure's box."
+        f"voxels around the structure's box.{brier}"
     )
 
 

@@ -32,7 +32,7 @@ from autoseg.inference.choice import doubt_of
 from autoseg.inference.inferred import Inferred, Prepared
 from autoseg.inference.output import Output
 from autoseg.inference.predictor import Predictor
-from autoseg.ledger import Claim, Ledger
+from autoseg.ledger import Claim, Ledger, tell_other_options
 from autoseg.names import folders_of, scrubbed
 from autoseg.networks.devices import choose_device
 from autoseg.options import InferenceOptions
@@ -49,7 +49,7 @@ __all__ = [
     "outcome_of",
     "predict_cohort",
     "refuse_foreign_run",
-    "tell_other_model",
+    "tell_replaced",
     "write_run",
 ]
 
@@ -355,16 +355,18 @@ def refuse_foreign_run(step: Predict) -> None:
         raise AutosegError(f"{path}: exists and was not made by this program. Choose another folder, or ask for a fresh start")
 
 
-def tell_other_model(step: Predict, bundle: Bundle) -> None:
-    """Warn if the last run with this output folder had another model; its results of the same cases are replaced."""
+def tell_replaced(step: Predict, bundle: Bundle) -> None:
+    """Warn if the last run with this output folder had another model or other options; its results are replaced."""
     try:
-        earlier = read_record(CohortRecord, step.run_file, strict=False).model if step.run_file.is_file() else None
+        earlier = read_record(CohortRecord, step.run_file, strict=False) if step.run_file.is_file() else CohortRecord()
     except AutosegError:  # a damaged record says nothing
         return
-    name = Path(earlier.name).name if earlier else ""  # older versions recorded the path
-    if earlier and name not in ("", Path(step.model).absolute().name) and earlier.digest != bundle.digest:
+    name = Path(earlier.model.name).name  # older versions recorded the path
+    if name not in ("", Path(step.model).absolute().name) and earlier.model.digest != bundle.digest:
         told = "%s: holds results of the model %s; those of cases that are predicted again are replaced"
         logger.warning(told, step.folder, name)
+    else:
+        tell_other_options(step.folder, earlier.options, depends_on(bundle, step.inference, step.outputs))
 
 
 def _refuse_input_folder(cases: Iterable[Case], out_folder: Path) -> None:

@@ -21,7 +21,7 @@ BACKBONES = {"plain": build_unet, "residual": build_residual_unet}
 
 
 def build_self_attention_unet(spec: NetworkSpec, ends: Ends) -> nn.Module:
-    """A plain or residual U-Net with gated self-attention in the encoder stages that ``spec.attention`` names."""
+    """A plain or residual U-Net with gated self-attention in the encoder stages that the plan names."""
     return BACKBONES[spec.backbone](spec, ends, _blocks(spec))
 
 

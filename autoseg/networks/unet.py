@@ -72,12 +72,12 @@ class UNet(nn.Module):
 
 
 def build_unet(spec: NetworkSpec, ends: Ends, attention: Iterable[tuple[int, nn.Module]] = ()) -> UNet:
-    """The plain U-Net: ``encoder_blocks`` convolutions per stage, the first one strided."""
+    """The plain U-Net: convolutions in each stage, the first one strided."""
     return UNet(spec, ends, Encoder(spec, conv_stack), attention=attention)
 
 
 def build_residual_unet(spec: NetworkSpec, ends: Ends, attention: Iterable[tuple[int, nn.Module]] = ()) -> UNet:
-    """The residual U-Net ("ResEnc"): a stem convolution, then ``encoder_blocks`` residual blocks per stage.
+    """The residual U-Net ("ResEnc"): a stem convolution, then residual blocks in each stage.
 
     Residual learning is of He et al., CVPR 2016 (arXiv 1512.03385), this encoder of nnU-Net (Isensee et al., MICCAI 2024,
     arXiv 2404.09556); the decoder is that of ``build_unet``. Blocks: ``blocks.ResidualBlock``.

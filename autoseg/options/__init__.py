@@ -59,8 +59,8 @@ class Runtime:
     Attributes:
         device: auto (default), cpu, cuda, cuda:1, mps
         workers: threads that read, prepare, write and score; default: one per core, eight at most
-        engine: what computes the cases, or the folds of a study: local (default), dask (processes of this machine), or
-            dask:ADDRESS (a cluster)
+        engine: what computes the cases, or the folds of a study: local (default), dask (as many processes of this machine as
+            --workers says), or dask:ADDRESS (a cluster)
         fresh: do everything again and replace what is there
         progress: ``progress(title, total)`` returns a function to call with the Outcome of each case
         elsewhere: nothing is computed here; the device belongs to another machine
@@ -81,7 +81,8 @@ class PlanOptions:
     """How a data set is planned.
 
     Attributes:
-        planner: the plan to prepare the cases for; default: fullres_3d, or slices_2d for 2D images
+        planner: the plan to prepare the cases for: fullres_3d (default), slices_2d (default for 2D images), lowres_3d,
+            cascade_3d, or one of an installed package
         preset: classic (default), or residual encoders m, l, xl
         memory_gb: GPU memory to plan for, in GB; default: the preset's own, 8 for classic
         parity: make exactly the decisions of nnU-Net
@@ -102,11 +103,11 @@ class TrainingOptions:
     """What one training run and a comparison of several have in common.
 
     Attributes:
-        plan: default: fullres_3d, or slices_2d for 2D images
+        plan: name of a plan of the data set; default: fullres_3d, or slices_2d for 2D images
         seconds: train each fold for this long by the clock, such as 90s, 30m, 1.5h or 2d
         iterations: train each fold for N steps; default: the plan's
         recipe: autoseg (default), parity (nnU-Net's), or a JSON file
-        settings: change one setting of the recipe; may be given several times
+        settings: change one setting of the recipe, which autoseg recipe lists; may be given several times
         seed: seed of all random numbers (default 0)
     """
 
@@ -123,10 +124,11 @@ class TrainOptions:
     """How folds are trained.
 
     Attributes:
-        network: name of a network, or a JSON file like a plan's network entry; default: the plan's
+        network: name of a network, which autoseg networks lists, or a JSON file like a plan's network entry; default: the
+            plan's
         training: length, recipe and seed
         name: name of the run; default: plan and network
-        start: start from the weights of this model
+        start: start from the weights of this model: a name, folder or zip
         unseen: declare that the model of --from, which does not record its training cases, saw none of the validation cases
         dry_run: show what would be trained; start and write nothing
         explain: print each decision with its rule and numbers
@@ -177,7 +179,7 @@ class StudyOptions:
     """What a study trains, compares and decides.
 
     Attributes:
-        plans: default: fullres_3d, or slices_2d for 2D images
+        plans: names of plans of the data set; default: fullres_3d, or slices_2d for 2D images
         networks: networks to train under each plan; default: the plan's own
         folds: folds to cross-validate, such as 0-2; default: all
         training: length, recipe and seed, of each fold

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
+from autoseg.errors import AutosegError
 from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.inference.cohort import Predict
 from autoseg.inference.output import Output
@@ -64,13 +65,18 @@ def asked_outputs(options: PredictOptions, ending: str) -> tuple[Output, ...]:
     """The requested outputs, in the order of writing.
 
     Raises:
-        AutosegError: an unknown output in ``write``, or an unknown surface format.
+        AutosegError: ``write`` has an unknown output, or one that another option asks for; an unknown surface format.
     """
     of_others = [name for name in options.write if name not in OUTPUTS and name in DICOM_RESULTS]
     for name in set(options.write) - set(of_others):
         OUTPUTS[name]  # an unknown name raises an error that lists the known ones
-    made = (OUTPUTS[name](options, ending) for name in OUTPUTS)
-    return (*(output for output in made if output is not None), *(DicomResult(name) for name in of_others))
+    made = {name: OUTPUTS[name](options, ending) for name in OUTPUTS}
+    if unmade := [name for name in options.write if made.get(name, name) is None]:
+        raise AutosegError(
+            f"--write: expected results without an option of their own, found {', '.join(unmade)}. Give that option: "
+            "--surfaces, --isotropic or --attention-maps"
+        )
+    return (*(output for output in made.values() if output is not None), *(DicomResult(name) for name in of_others))
 
 
 def asked_step(

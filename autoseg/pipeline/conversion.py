@@ -55,8 +55,9 @@ class Converted:
         lines += [f"failed: {failure}" for failure in made.failures]
         lines += [f"left out: {', '.join(self.left_out)}"] if self.left_out else []
         cases = f"{made.training} training and {counted(made.test, 'test case')}"
-        counts = f"{cases}, {counted(made.written, 'file')} written, {made.kept} were there"
-        return "\n".join([*lines, f"{counts}: {self.folder}"])
+        there = made.written or made.kept
+        files = f"{counted(made.written, 'file')} written, {made.kept} were there" if there else "files stay in place"
+        return "\n".join([*lines, f"{cases}, {files}: {self.folder}"])
 
 
 def convert(

@@ -15,7 +15,7 @@ from autoseg.errors import AutosegError
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.pictures import label_ending
 from autoseg.inference.bundle import load_bundle
-from autoseg.inference.cohort import predict_cohort, tell_other_model
+from autoseg.inference.cohort import predict_cohort, tell_replaced
 from autoseg.methods import try_methods
 from autoseg.names import counted
 from autoseg.networks.devices import choose_device, devices_for
@@ -89,8 +89,8 @@ def predict(
     bids = bids_output(options, target, cases, ending, bundle, runtime.fresh)
     step = asked_step(model, target, options, ending, runtime, device)
     step = step if is_local else step.settled()
-    tell_other_model(step, bundle)
-    logger.info("%s, model %s, on %s", counted(len(share), "case"), bundle.name, device)
+    tell_replaced(step, bundle)
+    logger.info("%s, model %s, on %s", counted(len(share), "case"), bundle.name, device if is_local else runtime.engine)
     done = predict_cohort(step, cases, engine=engine, on_done=runtime.progress("predict", len(share)))
     if share:
         write_label_tables(target, bundle.labels.painted)

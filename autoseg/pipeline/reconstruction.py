@@ -13,9 +13,10 @@ from autoseg.data.labelmaps import named_labels, references_in
 from autoseg.engines import LocalEngine, engine_of, reason_of
 from autoseg.errors import AutosegError, DatasetError
 from autoseg.imaging.files import stem_of
+from autoseg.ledger import Ledger, tell_other_options
 from autoseg.names import counted
 from autoseg.options import ReconstructOptions, Runtime
-from autoseg.outputs.from_labels import Reconstruct
+from autoseg.outputs.from_labels import MADE_BY, Reconstruct
 from autoseg.outputs.surfaces import check_surfaces
 from autoseg.outputs.tables import refuse_foreign_tables, write_tables
 from autoseg.room import check_writable
@@ -83,6 +84,9 @@ def reconstruct(
     engine, threads = engine_of(runtime.engine, runtime.workers), runtime.workers
     engine, threads = (LocalEngine(1), threads) if isinstance(engine, LocalEngine) else (engine, 1)
     step = Reconstruct(target, options, _names(source, cases, options.labels), threads, runtime.fresh)
+    entry = next(filter(None, map(Ledger(target, MADE_BY).find, cases)), None)
+    identity = entry.identity if entry and isinstance(entry.identity, dict) else {}
+    tell_other_options(target, identity.get("options"), step.settings)
     logger.info("%s", counted(len(cases), "label map"))
     on_done = runtime.progress("reconstruct", len(cases))
     outcomes = engine.map(step, cases.items(), name=lambda item: item[0], on_done=on_done)

@@ -29,7 +29,7 @@ from autoseg.workspace import Workspace, read_json, read_record
 from planners import NetworkSpec, Plan, planner_names
 from planners.records import digest
 
-__all__ = ["Ready", "choose_recipe", "known_network", "length_of", "ready_to_train"]
+__all__ = ["Ready", "choose_recipe", "known_network", "known_plans", "length_of", "ready_to_train"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,14 @@ class Ready:
         return network_shape([scan.shape[axis] for axis in order], [scan.spacing_mm[axis] for axis in order], self.plan)
 
 
+def known_plans(spec: DatasetSpec, workspace: Workspace, plan: str | None) -> set[str]:
+    """The names of the stored plans of a data set; PlanError if ``plan`` is neither one of them nor a planner."""
+    known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
+    if plan and plan not in known | set(planner_names()):
+        raise PlanError(f"no plan called {plan!r} for {spec.name}. There are: {', '.join(sorted(known)) or 'none yet'}")
+    return known
+
+
 def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, runtime: Runtime, *, dry: bool = False) -> Ready:
     """Plan and prepare a data set if necessary.
 
@@ -87,9 +95,7 @@ def ready_to_train(spec: DatasetSpec, workspace: Workspace, plan: str | None, ru
     Raises:
         PlanError: no such plan. DatasetError: the data set has errors, or a case could not be prepared.
     """
-    known = {path.stem for path in workspace.plan(spec.name, "any").parent.glob("*.json")}
-    if plan and plan not in known | set(planner_names()):
-        raise PlanError(f"no plan called {plan!r} for {spec.name}. There are: {', '.join(sorted(known)) or 'none yet'}")
+    known = known_plans(spec, workspace, plan)
     runtime = Runtime(workers=runtime.workers, progress=runtime.progress)  # a fresh run can use existing cases
     if not known or (plan and plan not in known):
         logger.info("%s has no such plan yet: planning", spec.name)

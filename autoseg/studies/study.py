@@ -38,7 +38,7 @@ from autoseg.studies.deciding import STUDY_FILE, Study, decide, model_name
 from autoseg.studies.fold import Run, begin_anew
 from autoseg.studies.folds import count_folds, fold_names
 from autoseg.studies.lanes import device_names
-from autoseg.studies.ready import choose_recipe, known_network
+from autoseg.studies.ready import choose_recipe, known_network, known_plans
 from autoseg.studies.studied import Studied, StudyRecord
 from autoseg.workspace import Workspace, read_record, write_json
 from planners import NetworkSpec
@@ -93,6 +93,8 @@ def _settle(
         raise AutosegError(f"--folds {options.folds}: a study needs two folds or more of the {count} that there are")
     plans: Sequence[str | None] = options.plans or (training.plan,)
     networks: Sequence[str | None] = [_absolute(network) for network in options.networks] or (None,)
+    for plan in plans:  # a wrong name is an error before anything is written, not a configuration that fails
+        known_plans(spec, workspace, plan)
     known = [known_network(network) for network in networks]
     asked = {
         "dataset": spec.name,

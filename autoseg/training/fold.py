@@ -275,7 +275,7 @@ class _Monitor:
             self.drawn = time.monotonic()
         dice = " ".join(f"{name} {value:.3f}" for name, value in row.patch_dice.items() if value is not None)
         logger.info(
-            f"{row.fraction:4.0%} step {row.step} {row.seconds / 60:.1f} min "
+            f"{min(row.fraction, 1):4.0%} step {row.step} {row.seconds / 60:.1f} min "
             f"loss {row.train_loss:.3f} validation {row.validation_loss:.3f} Dice {dice}"
         )
 

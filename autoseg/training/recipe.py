@@ -59,31 +59,31 @@ def _renamed(old: str, default: T) -> T:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """How a network is trained; null in JSON is None.
 
     Attributes:
         name: a name for the reader; nothing depends on it.
         learning_rate, weight_decay, clip_norm: of SGD with Nesterov momentum.
-        muon_learning_rate: of Muon, which trains the kernels of the convolutions (``optimizers``); 0 trains them with SGD.
+        muon_learning_rate: of Muon, which trains the kernels of the convolutions; 0 trains them with SGD.
         attention_rate: of Adam, which trains the slots, scales and gates of self-attention, while its matrices are trained
             with the kernels; 0 trains all with SGD, which hardly opens the gates in short runs. 0 is the default, because open
             gates gained nothing in the experiment (docs/experiments/attention-open-gates.md); 0.005 opens them.
-        momentum: of SGD and Muon; None chooses it by the number of steps.
+        momentum: of SGD and Muon; null chooses it by the number of steps.
         warmup: fraction of the run over which the learning rate rises.
         constant_until: fraction of the run up to which it is then constant.
         power: exponent of its fall to zero at the end.
-        batch_size: patches in a batch; None means the plan's.
-        cpu_batch_size: largest batch on a CPU, where many small steps are better; None for no limit.
+        batch_size: patches in a batch; null means the plan's.
+        cpu_batch_size: largest batch on a CPU, where many small steps are better; null for no limit.
         cpu_width: fraction of the plan's features that the network has on a CPU, for the same reason.
-        mirror: along the plan's axes, in training and in prediction; None mirrors in runs that are long enough
-            (``is_mirrored``).
-        patch_curriculum: patch sizes over the run. None for smaller patches until the rate falls, at two thirds of the cost;
-            on a CPU they grow in more steps (``settle``).
-        loss: a key of ``LOSSES``.
+        mirror: along the plan's axes, in training and in prediction; null mirrors in runs of at least 50 passes
+            through the voxels of all cases, and if only their time is known, everywhere but on a CPU.
+        patch_curriculum: patch sizes over the run. null for smaller patches until the rate falls, at two thirds of the cost;
+            on a CPU they grow in more steps.
+        loss: dice_cross_entropy, cross_entropy, dice, or one of an installed package.
         deep_supervision: losses at every scale of the decoder.
         foreground: fraction of patches centred on a labelled voxel, rounded to whole samples of a batch: in a batch of two,
             one for any fraction between 0.25 and 0.75. In a batch of one it is the probability.
-        augmentation: name of an augmentation preset.
+        augmentation: nnunet, light, none, or one of an installed package.
         augmentation_free_epochs: length of the final phase without augmentation except mirroring, in passes through the voxels
             of all cases; 0 for none. It begins when the rate falls, at the earliest. A longer phase would overfit.
         restoration_weight: weight of the loss of the restoration head, relative to the segmentation's; 0 for no such head,
@@ -94,11 +94,11 @@ class Recipe:
         restoration_detach: no gradient of the head reaches the features of the segmentation.
         restoration_warmup: fraction of the run over which its weight rises from 0.
         ema: validate and save weights averaged over the steps; the decay depends on the number of steps.
-        validations: number of times that the validation loss is measured; None for 25, on a CPU for as many as cost little.
+        validations: number of times that the validation loss is measured; null for 25, on a CPU for as many as cost little.
         validation_patches: largest number of validation cases for it, one patch each.
-        patience: number of validations without progress after which the learning rate falls; None for never.
+        patience: number of validations without progress after which the learning rate falls; null for never.
         checkpoint_minutes: minutes between two checkpoints.
-        bf16: True, False, or None for a short probe of what is faster.
+        bf16: whether to compute in bfloat16: true, false, or null for a short probe of what is faster.
         freeze: parts of the network that are not trained at first, given by the beginning of the names of their weights, such
             as ``encoder`` or ``encoder.stages.0``; ``taken`` for all weights taken unchanged from the model of ``--from``.
         freeze_until: fraction of the run for which they stay frozen; 1 for all of it.

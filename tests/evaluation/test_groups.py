@@ -66,7 +66,7 @@ def test_what_is_wrong_with_a_table_is_told(tmp_path: Path) -> None:
         (f"{path}:site", "'a' is in two groups"),
         (f"{path}:sex", "no column 'sex' in it. There are: case, site"),
         (str(path), "expected FILE:COLUMN"),
-        (f"{tmp_path / 'none.csv'}:site", "not readable"),
+        (f"{tmp_path / 'none.csv'}:site", "there is no such file"),
     ):
         with pytest.raises(AutosegError, match=told):
             read_groups(text)

@@ -187,7 +187,7 @@ def test_probabilities_in_the_folder_add_a_brier_score(tmp_path):
     assert rows["a", "tail"]["brier"] == 0
     assert rows["b", "tail"]["brier"] is None
     assert rows["b", "tail"].reason("brier") == "no probabilities"
-    assert "Brier score" in report.table()
+    assert "Brier score: MSE of the probabilities" in report.table()
     np.savez_compressed(tmp_path / "predicted" / "b_probabilities.npz", probabilities=chances[:2])
     report = evaluate_folder(tmp_path / "reference", tmp_path / "predicted", LABELS)
     assert [failure.case for failure in report.failures] == ["b"]

@@ -165,6 +165,14 @@ def test_the_same_study_trains_nothing_again_and_another_is_refused(
     assert "is a model that this study did not make" in capsys.readouterr().err
 
 
+def test_a_plan_that_does_not_exist_is_an_error_before_anything_is_written(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(place, "study", "Abdomen", "--plans", "fullres_3d,nope", "--name", "typo", *SHORT) == 2
+    assert "no plan called 'nope' for Abdomen" in capsys.readouterr().err
+    assert not (place / "workspace" / "studies" / "Abdomen" / "typo").exists()
+
+
 def test_a_configuration_that_was_killed_before_its_last_page_is_trained_to_its_end(
     place: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
