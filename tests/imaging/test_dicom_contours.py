@@ -308,6 +308,7 @@ def test_contours_need_a_grid_and_one_structure_per_voxel_where_a_map_is_wanted(
 # -- on the command line -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_structure_sets_are_labels_of_a_data_set_by_their_names(tmp_path, capsys):
     """Case a has a lesion within the liver, numbered otherwise than in b; c has none, and a marker."""
     lesion = [(6, 6), (6, 8), (8, 8), (8, 6)]
@@ -341,6 +342,7 @@ def test_structure_sets_are_labels_of_a_data_set_by_their_names(tmp_path, capsys
     assert main(["verify", str(out), "--workspace", str(tmp_path / "w"), "--quiet"]) == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_reference", [True, False])
 def test_structure_sets_are_scored_beside_label_maps(tmp_path, is_reference):
     structure_set(tmp_path / "rt" / "a.dcm", {"a": [contour(SQUARE, 1)], "b": [contour(SQUARE, 3)]})
