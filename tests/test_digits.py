@@ -49,3 +49,9 @@ def test_a_table_never_shows_zero_for_what_is_small(value, decimals, text):
 def test_a_table_is_written_whatever_a_structure_is_called():
     rows = [["case", "structure"], ["001", 'so "called", ü\n']]
     assert list(csv.reader(io.StringIO(as_csv([*rows, ["2", "a\0b"]])))) == [*rows, ["2", "a\ufffdb"]]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+P1", "-P1", "@P1"])
+def test_names_stay_as_they_are_so_that_tables_can_be_joined(name):
+    """What spreadsheets compute of such names is told in docs/reference/outputs.md."""
+    assert as_csv([[name, 1]]) == f"{name},1\n"

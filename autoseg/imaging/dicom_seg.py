@@ -126,17 +126,18 @@ def _masks(series: DicomSeries, labels: LabelVolume, groups: Sequence[Sequence[i
     are empty.
     """
     values = sorted({value for group in groups for value in group})
+    order = range(len(labels.data)) if frames == 1 else [plane.frame for plane in series.planes]
+    shape = (max(frames, len(labels.data)), *labels.data.shape[1:])
     if len(values) == sum(len(group) for group in groups):
         segments = {value: number for number, group in enumerate(groups, start=1) for value in group}
         table = np.array([0, *(segments[value] for value in values)], np.uint16 if len(groups) > 255 else np.uint8)
-        masks: NDArray[Any] = table[numbered(labels.data, values)]
-    else:
-        masks = np.stack([np.isin(labels.data, group) for group in groups], axis=-1).astype(np.uint8)
-    if frames == 1:
+        masks: NDArray[Any] = np.zeros(shape, table.dtype)
+        masks[order] = table[numbered(labels.data, values)]
         return masks
-    ordered = np.zeros((frames, *masks.shape[1:]), masks.dtype)
-    ordered[[plane.frame for plane in series.planes]] = masks
-    return ordered
+    masks = np.zeros((*shape, len(groups)), np.uint8)  # filled in place: these may take most of the memory
+    for number, group in enumerate(groups):
+        masks[order, ..., number] = np.isin(labels.data, group)
+    return masks
 
 
 def _descriptions(

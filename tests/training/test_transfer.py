@@ -20,7 +20,7 @@ def test_a_fold_starts_from_the_same_fold_which_saw_none_of_its_validation_cases
     for fold, held_back in (("0", "a"), ("1", "b"), ("2", "c")):
         chosen, why = choose_fold("model", FOLDS, fold, {"case": held_back})
         assert chosen == fold
-        assert "none of the 1 validation cases" in why
+        assert "from no validation case" in why
 
 
 def test_a_fold_starts_from_another_one_where_that_saw_less():
