@@ -53,7 +53,7 @@ def read(path: AnyPath) -> Content:
             f"{path}: expected {expected} {kind}, found {len(content)}; {problem or _odd_size(content, expected)}. {REMEDY}"
         )
     geometry, notes = _grid_of(header, mended, path)
-    return _voxels(content, start, header, path), geometry, notes, digest
+    return _voxels(content, start, header, path), geometry, (*notes, *_unscaled(header)), digest
 
 
 def read_geometry(path: AnyPath) -> Geometry:
@@ -285,6 +285,14 @@ def _voxels(content: bytes | memoryview, start: int, header: Any, path: AnyPath)
             scaled: np.ndarray = array.astype(wide) * wide(slope) + wide(intercept)
             return scaled
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _unscaled(header: Any) -> tuple[str, ...]:
+    """A note about an intercept that does not count."""
+    intercept = float(header["scl_inter"])
+    if header["scl_slope"] != 0 or intercept == 0 or not np.isfinite(intercept):
+        return ()
+    return (f"The slope is 0, so the stored numbers count, as NIfTI says; SimpleITK would add the intercept of {intercept:g}.",)
 
 
 def _new_header(array: np.ndarray, geometry: Geometry) -> Any:

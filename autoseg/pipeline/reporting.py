@@ -19,6 +19,7 @@ from autoseg.room import check_writable
 __all__ = ["Reported", "report", "try_report"]
 
 logger = logging.getLogger(__name__)
+_RAW = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
     options, runtime = options or ReportOptions(), runtime or Runtime()
     if not folder.is_dir():
         raise AutosegError(f"{folder}: there is no such folder. Correct the path")
+    _refuse_raw(folder)
     if not runtime.fresh:
         refuse_foreign(folder / PAGE)
     check_writable(folder)
@@ -70,6 +72,16 @@ def report(path: str | PathLike[str], options: ReportOptions | None = None, runt
     page = replace(page, beside=tuple(name for name in (METHODS, BIBLIOGRAPHY) if (folder / name).is_file()))
     notes = write_page(page, folder / PAGE, workers=runtime.workers, on_done=on_done)
     return Reported(folder / PAGE, notes, time.monotonic() - begun)
+
+
+def _refuse_raw(folder: Path) -> None:
+    """``AutosegError`` for a data set or one of its folders, in which nothing is written."""
+    home = folder.absolute().parent if folder.name in _RAW else folder
+    if (home / "dataset.json").is_file() and any((home / name).is_dir() for name in _RAW):
+        raise AutosegError(
+            f"{folder}: expected results, found a data set, in which nothing is written. Give the folder of a fold, of "
+            "predictions or of an evaluation; `autoseg verify` looks at a data set"
+        )
 
 
 def try_report(path: str | PathLike[str], options: ReportOptions | None = None, runtime: Runtime | None = None) -> Path | None:

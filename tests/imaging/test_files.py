@@ -394,6 +394,15 @@ def test_slope_and_intercept_are_applied(tmp_path):
     assert np.array_equal(found[0].T, array * 0.5 - 7)
 
 
+def test_an_intercept_without_a_slope_is_said_not_to_count(tmp_path):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    path = write_nifti(tmp_path / "a.nii", array, np.eye(4), scl_slope=0, scl_inter=-1024)
+    (note,) = read_file(path).notes
+    assert "The slope is 0, so the stored numbers count" in note
+    assert SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))).min() == -1024, "the note says so"
+    assert read_file(write_nifti(path, array, np.eye(4), scl_slope=0, scl_inter=0)).notes == ()
+
+
 def test_a_slope_of_one_keeps_the_type(tmp_path):
     path = write_nifti(tmp_path / "a.nii", np.ones((2, 3, 4), np.uint8), np.eye(4), scl_slope=1, scl_inter=0)
     assert read_file(path).data.dtype == np.uint8

@@ -256,6 +256,16 @@ def test_the_command_names_the_page_and_refuses_other_folders(place, tmp_path, c
     assert list((tmp_path / "empty").iterdir()) == []
 
 
+@pytest.mark.parametrize("inside", ["", "labelsTr"])
+def test_a_data_set_is_no_folder_of_results_and_nothing_is_written_into_it(place, tmp_path, capsys, inside):
+    shutil.copytree(place / "labelsTr", tmp_path / "labelsTr")
+    (tmp_path / "dataset.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["report", str(tmp_path / inside)]) == 2
+    assert "expected results, found a data set" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_stored_report_comes_back_as_it_was(place, tmp_path):
     scored = evaluate(place / "labelsTr", place / "predicted", tmp_path, runtime=ONE_WORKER)
     assert read_report(tmp_path / "metrics.json") == scored
