@@ -123,6 +123,11 @@ class Ledger:
         except AutosegError:
             return None
 
+    def options_of(self, names: Iterable[str]) -> Any:
+        """The options, as JSON, of the first of these names with an entry; None if there is none, or it has no options."""
+        entry = next(filter(None, map(self.find, names)), None)
+        return entry.identity.get("options") if entry and isinstance(entry.identity, dict) else None
+
     def claim(self, name: str, identity: Any, places: Iterable[Path] = ()) -> Claim:
         """What to do for a piece of work that depends on ``identity`` and may write to ``places``.
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from autoseg.control_groups import control_groups
 from autoseg.errors import AutosegError, FileError
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
 ]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MEMORY = Path("/proc/meminfo")
 # files with the limit, the use, and the page cache in it, which the system gives back when it is needed
 NEW_GROUP = ("memory.max", "memory.current", ("inactive_file", "active_file"))
@@ -107,20 +107,9 @@ def out_of_memory(fault: BaseException) -> str:
 
 
 def _containers() -> Iterator[tuple[int, int]]:
-    """(bytes allowed, bytes used without the page cache) of each limited control group, v1 or v2, that this process is in.
-
-    Jobs of SLURM have a limit some groups below the root; a container usually sees its own group as the root.
-    """
-    own = ["0::/", "0:memory:/"]
-    with suppress(OSError):
-        own += OWN_GROUPS.read_text().splitlines()
-    folders = dict[Path, tuple[str, str, tuple[str, str]]]()
-    for _, controllers, path in (line.split(":", 2) for line in own if line.count(":") >= 2):
-        if controllers == "" or "memory" in controllers.split(","):
-            root, names = (GROUPS / "memory", OLD_GROUP) if controllers else (GROUPS, NEW_GROUP)
-            inner = Path(path.lstrip("/"))
-            folders |= {root / group: names for group in (inner, *inner.parents)}
-    for folder, (limit_file, use_file, cached) in folders.items():
+    """(bytes allowed, bytes used without the page cache) of each limited control group that this process is in."""
+    for folder, is_new in control_groups("memory").items():
+        limit_file, use_file, cached = NEW_GROUP if is_new else OLD_GROUP
         limit, used = _number(folder / limit_file), _number(folder / use_file)
         if limit is not None:
             yield limit, max(0, (used or 0) - _sum_of(folder / "memory.stat", cached))

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 import torch
 
+from autoseg import control_groups
 from autoseg.cli import main
 from autoseg.cli.common import share_cores
 from autoseg.engines import CoreUse, core_use, cores, followed_cores, free_cores, kept_busy, usable_cores
@@ -32,9 +33,9 @@ def test_there_are_as_many_threads_as_free_cores_and_half_at_least(usable: int, 
 def two_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two of four cores without a quota; the file that says what the cores did."""
     monkeypatch.setattr(cores, "_affinity", lambda: {1, 2})
-    for name in ("QUOTA", "STAT"):
-        monkeypatch.setattr(cores, name, tmp_path / name)
-    monkeypatch.setattr(cores, "OLD_QUOTA", (tmp_path / "quota", tmp_path / "period"))
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path)
+    monkeypatch.setattr(control_groups, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(cores, "STAT", tmp_path / "STAT")
     return tmp_path
 
 
@@ -66,23 +67,26 @@ def test_others_are_what_this_process_is_not(two_cores: Path) -> None:
     ("files", "usable"),
     [
         ({}, 2),
-        ({"QUOTA": "max 100000"}, 2),
-        ({"QUOTA": "150000 100000"}, 1),
-        ({"QUOTA": "50000 100000"}, 1),
-        ({"QUOTA": "800000 100000"}, 2),
-        ({"QUOTA": "damaged"}, 2),
-        ({"quota": "-1", "period": "100000"}, 2),
-        ({"quota": "100000", "period": "100000"}, 1),
+        ({"cpu.max": "max 100000"}, 2),
+        ({"cpu.max": "150000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "800000 100000"}, 2),
+        ({"cpu.max": "damaged"}, 2),
+        ({"own": "0::/job/step", "job/cpu.max": "100000 100000", "job/step/cpu.max": "max 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"own": "3:cpu,cpuacct:/job", "cpu/job/cpu.cfs_quota_us": "90000", "cpu/job/cpu.cfs_period_us": "90000"}, 1),
     ],
 )
 def test_the_quota_of_a_container_limits_the_cores(two_cores: Path, files: dict[str, str], usable: int) -> None:
     for name, text in files.items():
+        (two_cores / name).parent.mkdir(parents=True, exist_ok=True)
         (two_cores / name).write_text(text)
     assert usable_cores() == usable
 
 
 def test_others_use_first_what_the_quota_leaves_out(two_cores: Path) -> None:
-    cores.QUOTA.write_text("100000 100000")
+    (two_cores / "cpu.max").write_text("100000 100000")
     assert kept_busy(CoreUse(0.0, 0.0, 0.0), CoreUse(2.0, 2.0, 0.0)) == 0, "one core of two is busy, and one is ours"
     assert kept_busy(CoreUse(0.0, 0.0, 0.0), CoreUse(2.0, 3.0, 0.0)) == pytest.approx(0.5)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg import room
+from autoseg import control_groups, room
 from autoseg.atomic import replacing
 from autoseg.cli import main
 from autoseg.errors import FileError
@@ -97,8 +97,8 @@ def test_free_memory_is_what_the_limit_of_a_container_leaves_without_the_page_ca
         (tmp_path / "groups" / inner / name).write_text(f"{size * MIB}\n")
     if own is not None:
         (tmp_path / "own").write_text(own + "\n")
-    monkeypatch.setattr(room, "GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(room, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "OWN_GROUPS", tmp_path / "own")
     assert (memory_limit(), free_memory()) == (100 * MIB, 10 * MIB)
     (tmp_path / "groups" / inner / "memory.stat").write_text(stat.format(50 * MIB, 10 * MIB, 30 * MIB))
     assert (memory_limit(), free_memory()) == (100 * MIB, 50 * MIB)
@@ -107,7 +107,7 @@ def test_free_memory_is_what_the_limit_of_a_container_leaves_without_the_page_ca
 def test_groups_without_a_limit_leave_the_memory_of_the_machine(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("5\n")
-    monkeypatch.setattr(room, "GROUPS", tmp_path)
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path)
     monkeypatch.setattr(room, "MEMORY", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 3 kB\n")
     assert free_memory() == 3 * 1024

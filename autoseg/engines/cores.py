@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.control_groups import control_groups
+
 __all__ = ["CoreUse", "core_use", "followed_cores", "free_cores", "kept_busy", "usable_cores"]
 
 STAT = Path("/proc/stat")
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-OLD_QUOTA = tuple(Path("/sys/fs/cgroup/cpu") / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+QUOTA, OLD_QUOTA = "cpu.max", ("cpu.cfs_quota_us", "cpu.cfs_period_us")  # files of a control group
 CLEARLY = 0.6  # of a core; half a core more or less would change the number of threads to and fro
 SHORTEST = 0.5  # seconds; the system's clock ticks are too coarse for less
 WORKING = (1, 2, 3, 6, 7, 8)  # columns of /proc/stat: user, nice, system, both kinds of interrupts, stolen time
@@ -87,11 +88,11 @@ def _affinity() -> set[int]:
 
 
 def _quota() -> float | None:
-    """Cores that the container may use at a time, from cgroups v1 or v2; None without a limit."""
-    with suppress(OSError, ValueError):
-        quota, period = QUOTA.read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    with suppress(OSError, ValueError):
-        quota_us, period_us = (int(path.read_text()) for path in OLD_QUOTA)
-        return quota_us / period_us if quota_us > 0 else None
-    return None
+    """Cores that the control groups of this process may use at a time, the smallest number; None without a limit."""
+    quotas = list[float]()
+    for folder, is_new in control_groups("cpu").items():
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            numbers = (folder / QUOTA).read_text().split() if is_new else [(folder / name).read_text() for name in OLD_QUOTA]
+            quota, period = map(int, numbers)  # without a limit, the quota is "max" or -1
+            quotas += [quota / period] if quota > 0 else []
+    return min(quotas, default=None)

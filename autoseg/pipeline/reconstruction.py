@@ -84,9 +84,7 @@ def reconstruct(
     engine, threads = engine_of(runtime.engine, runtime.workers), runtime.workers
     engine, threads = (LocalEngine(1), threads) if isinstance(engine, LocalEngine) else (engine, 1)
     step = Reconstruct(target, options, _names(source, cases, options.labels), threads, runtime.fresh)
-    entry = next(filter(None, map(Ledger(target, MADE_BY).find, cases)), None)
-    identity = entry.identity if entry and isinstance(entry.identity, dict) else {}
-    tell_other_options(target, identity.get("options"), step.settings)
+    tell_other_options(target, Ledger(target, MADE_BY).options_of(cases), step.settings)
     logger.info("%s", counted(len(cases), "label map"))
     on_done = runtime.progress("reconstruct", len(cases))
     outcomes = engine.map(step, cases.items(), name=lambda item: item[0], on_done=on_done)
