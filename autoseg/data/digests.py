@@ -16,7 +16,7 @@ from autoseg.imaging.raw import digest_of, read_bytes
 
 __all__ = ["content_digest", "is_as_before", "key_of", "key_on_disk"]
 
-VERSION = 2  # of the measurements; scans of other versions are not reused
+VERSION = 1  # of the measurements; scans of other versions are not reused
 
 
 def key_of(dataset: DatasetSpec, case: Case, digests: Sequence[str]) -> str:
