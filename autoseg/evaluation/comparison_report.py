@@ -26,7 +26,7 @@ from autoseg.evaluation.comparison import (
 )
 from autoseg.evaluation.markdown import markdown_table
 from autoseg.evaluation.restored import RESTORED_HEADINGS, RestoredRow, restored_cells, summarise_restored
-from autoseg.evaluation.statistics import Difference
+from autoseg.evaluation.statistics import Difference, few_cases
 from autoseg.ledger import FOREIGN
 from autoseg.names import counted
 from autoseg.places import COMPARISON, refuse_foreign
@@ -154,7 +154,8 @@ def as_markdown(comparison: Comparison, about: About) -> str:
     parts = [f"# {about.title}", " ".join(about.conditions), "\n".join(f"- {line}" for line in comparison.sentences())]
     if comparison.methods:
         parts += ["## Segmentation", _means(comparison, SEGMENTATION)]
-        parts += ["Means over cases of the mean over structures, with 95 % bootstrap intervals."]
+        few = few_cases(mean.n for means in comparison.means.values() for mean in means.values())
+        parts += [f"Means over cases of the mean over structures, with 95 % bootstrap intervals. {few}".rstrip()]
         parts += ["## Reconstruction", _means(comparison, SHARE | RECONSTRUCTION)]
         parts += [
             "Of masks: label maps as volumes; their errors depend on the fraction of the image that a structure fills. Of "
