@@ -32,7 +32,15 @@ from autoseg.names import counted
 from autoseg.places import COMPARISON, refuse_foreign
 from autoseg.workspace import REST, as_text, write_text
 
-__all__ = ["About", "ComparisonRecord", "as_markdown", "as_record", "refuse_foreign_comparison", "write_comparison"]
+__all__ = [
+    "About",
+    "ComparisonRecord",
+    "as_markdown",
+    "as_record",
+    "comparison_text",
+    "refuse_foreign_comparison",
+    "write_comparison",
+]
 
 
 @dataclass(frozen=True)
@@ -150,8 +158,13 @@ def refuse_foreign_comparison(folder: Path) -> None:
 
 
 def as_markdown(comparison: Comparison, about: About) -> str:
+    """``comparison_text`` under its title."""
+    return f"# {about.title}\n\n{comparison_text(comparison, about)}"
+
+
+def comparison_text(comparison: Comparison, about: About) -> str:
     """Conditions, what the data support, both tables, cost, paired differences, failures; ends with a newline."""
-    parts = [f"# {about.title}", " ".join(about.conditions), "\n".join(f"- {line}" for line in comparison.sentences())]
+    parts = [" ".join(about.conditions), "\n".join(f"- {line}" for line in comparison.sentences())]
     if comparison.methods:
         parts += ["## Segmentation", _means(comparison, SEGMENTATION)]
         few = few_cases(mean.n for means in comparison.means.values() for mean in means.values())
