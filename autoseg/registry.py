@@ -7,7 +7,7 @@ the version of the interface that such a part must have.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -17,7 +17,7 @@ from autoseg.errors import AutosegError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Later", "Registry"]
+__all__ = ["Later", "Registry", "unknown"]
 
 T = TypeVar("T")
 
@@ -94,9 +94,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         """The entry that an installed package adds under this name; AutosegError: none, several, or one that fails to load."""
         entries = _brought(self.group).get(name, ())
         if not entries:
-            close = difflib.get_close_matches(str(name), self, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise AutosegError(f"no {self.kind} called {name!r}.{hint} Known: {', '.join(sorted(self))}")
+            raise AutosegError(unknown(self.kind, name, self))
         whose = [f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value for entry in entries]
         if len(entries) > 1:
             raise AutosegError(f"the {self.kind} {name!r} is brought by {' and by '.join(whose)}. Uninstall one of them")
@@ -107,6 +105,14 @@ class Registry(MutableMapping[str, T], Generic[T]):
                 f"the {self.kind} {name!r} of the installed package {whose[0]} cannot be loaded: {type(fault).__name__}: "
                 f"{fault}. Repair, update or uninstall that package"
             ) from fault
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """A sentence about a name that is not among the known ones, with the nearest of them."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"no {kind} called {name!r}.{hint} Known: {', '.join(known)}"
 
 
 @cache

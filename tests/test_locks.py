@@ -56,6 +56,7 @@ def test_the_command_line_refuses_the_second_training_in_a_sentence(tmp_path, mo
             process.kill()
     assert "TrainingError: " in (told := capsys.readouterr().err)
     assert "another command is training this fold" in told
+    assert "batches of" not in told, "what was decided is not read by anybody if nothing is trained"
     assert not fold.exists()
 
 

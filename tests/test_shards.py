@@ -1,10 +1,12 @@
 """What is predicted in shards is put together as one command would have written it."""
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
 
+from autoseg.cli import main
 from autoseg.errors import AutosegError
 from autoseg.imaging.files import write_label_volume
 from autoseg.imaging.volume import LabelVolume
@@ -58,6 +60,19 @@ def test_shards_give_the_tables_record_and_page_of_one_command(folder, caplog):
     assert record(parts) == record(whole)
     assert json.loads((parts / "run.json").read_text())["shards"] == 3
     assert (parts / "report.html").read_bytes() == (whole / "report.html").read_bytes()
+
+
+def test_each_shard_ends_with_the_command_that_combines_them(folder, capsys):
+    words = ["predict", "-i", str(folder / "in"), "-o", str(folder / "some parts"), "-m", str(folder / "model"), "--quiet"]
+    for shard in ("0/2", "1/2"):
+        assert main([*words, "--device", "cpu", "--shard", shard]) in (0, 1)
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("once all 2 shards are done, combine them: autoseg report ")
+    assert main([*shlex.split(last.partition("autoseg ")[2]), "--quiet"]) == 0
+    assert [case["case"] for case in record(folder / "some parts")["cases"]] == list("abcde")
+    capsys.readouterr()
+    assert main([*words, "--device", "cpu"]) in (0, 1)
+    assert "combine" not in capsys.readouterr().out
 
 
 def test_a_missing_shard_is_told_and_taken_in_when_it_comes(folder, caplog):

@@ -38,6 +38,7 @@ __all__ = [
     "Scale",
     "average_trainings",
     "compare_scores",
+    "evidence",
     "verdict",
 ]
 
@@ -52,6 +53,12 @@ class Scale:
     factor: float = 1.0
     digits: int = 2
     more_is_better: bool = True
+
+    @property
+    def unit(self) -> str:
+        """The unit of a difference, after a space; '' for a number without one."""
+        _, comma, unit = self.heading.partition(", ")
+        return comma and f" {'percentage points' if unit == '%' else unit}"
 
     def text(self, value: float | None, sign: str = "") -> str:
         return "–" if value is None else f"{round(self.factor * value, self.digits) + 0.0:{sign}.{self.digits}f}"
@@ -219,7 +226,7 @@ class Comparison:
         else:
             lines = [self._sentence(metric) for metric in ("dice", "mse_mask") if self._is_known(metric)]
         return lines + [
-            f"{name} with open minus with closed gates: Dice {_evidence('dice', difference)}. "
+            f"{name} with open minus with closed gates: Dice {evidence('dice', difference)}. "
             + GATES[verdict(difference, "dice", self.margin)].format(margin=100 * self.margin)
             for name, (_, difference) in self.gates_closed.items()
         ]
@@ -232,7 +239,7 @@ class Comparison:
         for name, difference in self.differences[metric].items():
             trainings = self.over_trainings.get(metric, {}).get(name)
             kind = verdict(difference, metric, self.margin if metric == "dice" else 0.0, trainings)
-            groups.setdefault(kind, []).append(f"{name} ({_evidence(metric, difference, trainings)})")
+            groups.setdefault(kind, []).append(f"{name} ({evidence(metric, difference, trainings)})")
         parts = [
             PHRASES[kind].format(margin=100 * self.margin) + " " + ", ".join(groups[kind]) for kind in PHRASES if kind in groups
         ]
@@ -242,16 +249,16 @@ class Comparison:
 PHRASES = {
     "better": "is better than",
     "worse": "is worse than",
-    "equivalent": "is equivalent, within {margin:g} points, to",
-    "no_worse": "is not worse, by {margin:g} points or more, than",
+    "equivalent": "is equivalent, within {margin:g} percentage points, to",
+    "no_worse": "is not worse, by {margin:g} percentage points or more, than",
     "open": "was not shown to differ from",
     "unknown": "cannot be compared with",
 }
 GATES = {
     "better": "What it has learned relies on its attention.",
     "worse": "Its attention does harm.",
-    "equivalent": "Its attention makes no difference above {margin:g} points.",
-    "no_worse": "Its attention does no harm of {margin:g} points or more; that it does good was not shown.",
+    "equivalent": "Its attention makes no difference above {margin:g} percentage points.",
+    "no_worse": "Its attention does no harm of {margin:g} percentage points or more; that it does good was not shown.",
     "open": "No effect of its attention was shown.",
     "unknown": "Nothing can be said.",
 }
@@ -278,17 +285,18 @@ def verdict(difference: Difference, metric: str, margin: float, trainings: Diffe
     return "no_worse" if no_worse else "open"
 
 
-def _evidence(metric: str, difference: Difference, trainings: Difference | None = None) -> str:
-    scale = SCALES[metric]
+def evidence(metric: str, difference: Difference, trainings: Difference | None = None) -> str:
+    """A difference with unit, interval, p value and number of cases; and its interval over training runs, if there are any."""
+    scale, cases = SCALES[metric], counted(difference.n, "case")
     if difference.low is None:
-        return counted(difference.n, "case")
-    evidence = f"{scale.text(difference.mean, '+')} {interval_text(scale, difference)}, {p_text(difference.p_value)}"
-    evidence += f", {counted(difference.n, 'case')}"
+        return cases
+    mean = f"{scale.text(difference.mean, '+')}{scale.unit}"
+    found = f"{mean} {interval_text(scale, difference)}, {p_text(difference.p_value)}, {cases}"
     if trainings is None:
-        return evidence
+        return found
     if trainings.low is None:
-        return f"{evidence}; fewer than two pairs of training runs"
-    return f"{evidence}; over {trainings.n} training runs {interval_text(scale, trainings)}"
+        return f"{found}; fewer than two pairs of training runs"
+    return f"{found}; over {trainings.n} training runs {interval_text(scale, trainings)}"
 
 
 def interval_text(scale: Scale, found: Interval | Difference) -> str:

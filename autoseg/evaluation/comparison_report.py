@@ -26,13 +26,21 @@ from autoseg.evaluation.comparison import (
 )
 from autoseg.evaluation.markdown import markdown_table
 from autoseg.evaluation.restored import RESTORED_HEADINGS, RestoredRow, restored_cells, summarise_restored
-from autoseg.evaluation.statistics import Difference
+from autoseg.evaluation.statistics import Difference, few_cases
 from autoseg.ledger import FOREIGN
 from autoseg.names import counted
 from autoseg.places import COMPARISON, refuse_foreign
 from autoseg.workspace import REST, as_text, write_text
 
-__all__ = ["About", "ComparisonRecord", "as_markdown", "as_record", "refuse_foreign_comparison", "write_comparison"]
+__all__ = [
+    "About",
+    "ComparisonRecord",
+    "as_markdown",
+    "as_record",
+    "comparison_text",
+    "refuse_foreign_comparison",
+    "write_comparison",
+]
 
 
 @dataclass(frozen=True)
@@ -150,11 +158,17 @@ def refuse_foreign_comparison(folder: Path) -> None:
 
 
 def as_markdown(comparison: Comparison, about: About) -> str:
+    """``comparison_text`` under its title."""
+    return f"# {about.title}\n\n{comparison_text(comparison, about)}"
+
+
+def comparison_text(comparison: Comparison, about: About) -> str:
     """Conditions, what the data support, both tables, cost, paired differences, failures; ends with a newline."""
-    parts = [f"# {about.title}", " ".join(about.conditions), "\n".join(f"- {line}" for line in comparison.sentences())]
+    parts = [" ".join(about.conditions), "\n".join(f"- {line}" for line in comparison.sentences())]
     if comparison.methods:
         parts += ["## Segmentation", _means(comparison, SEGMENTATION)]
-        parts += ["Means over cases of the mean over structures, with 95 % bootstrap intervals."]
+        few = few_cases(mean.n for means in comparison.means.values() for mean in means.values())
+        parts += [f"Means over cases of the mean over structures, with 95 % bootstrap intervals. {few}".rstrip()]
         parts += ["## Reconstruction", _means(comparison, SHARE | RECONSTRUCTION)]
         parts += [
             "Of masks: label maps as volumes; their errors depend on the fraction of the image that a structure fills. Of "

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from autoseg.digits import as_text
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.report import Mean, Report, Summary
+from autoseg.evaluation.statistics import few_cases
 from autoseg.names import counted
 
-__all__ = ["as_markdown", "markdown_table", "mask_columns", "mask_legend", "undefined_values"]
+__all__ = ["as_markdown", "groups_legend", "markdown_table", "mask_columns", "mask_legend", "undefined_values"]
 
 COLUMNS = {
     "dice": "Dice",
@@ -133,7 +134,13 @@ def _groups(report: Report) -> str:
             lines.append([name, structure, str(found[0].n_cases), *map(_mean_cell, found)])
     if len(lines) == 1:
         return ""
-    return f"{markdown_table(lines)}\n\nGroups are compared only by their intervals; they may also differ in other ways."
+    return f"{markdown_table(lines)}\n\n{groups_legend(report)}"
+
+
+def groups_legend(report: Report) -> str:
+    """What the table of the groups does not say."""
+    few = few_cases(summary.n for group in report.by_group.values() for summary in group.summaries)
+    return f"Groups are compared only by their intervals; they may also differ in other ways. {few}".rstrip()
 
 
 def _mean_cell(summary: Summary) -> str:
@@ -159,8 +166,9 @@ def _legend(report: Report) -> str:
         tolerance = ", ".join(f"{structure} {_range(found)}" for structure, found in tolerances.items())
     return (
         "Means over cases with 95 % bootstrap intervals. "
-        f"NSD: fraction of the surfaces within {tolerance} of each other. Volume error: predicted minus reference."
-    )
+        f"NSD: fraction of the surfaces within {tolerance} of each other. Volume error: predicted minus reference. "
+        f"{few_cases(summary.n for summary in report.summaries)}"
+    ).rstrip()
 
 
 def _range(tolerances: Sequence[float]) -> str:

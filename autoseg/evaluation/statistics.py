@@ -12,18 +12,28 @@ not need it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-__all__ = ["Difference", "holm", "is_equivalent", "mean_interval", "paired_difference", "paired_trainings", "wilcoxon_holm"]
+__all__ = [
+    "Difference",
+    "few_cases",
+    "holm",
+    "is_equivalent",
+    "mean_interval",
+    "paired_difference",
+    "paired_trainings",
+    "wilcoxon_holm",
+]
 
 LEVEL = 0.95  # of every interval
 RESAMPLES = 10_000
 SEED = 20_240_101
+FEWEST = 6  # cases; see few_cases
 MOST_DRAWN = 255  # times that a case is in a resample; even 20 times is very rare
 Values = Sequence[float | None]  # one metric, case by case; None where undefined
 
@@ -74,6 +84,26 @@ def mean_interval(
     low, high = values.mean() + scale * np.quantile(means, ndtr(bias + tails / (1 - acceleration * tails)))
     none = 1e-6 * scale  # zero, up to float32 rounding
     return float(low) if abs(low) > none else 0.0, float(high) if abs(high) > none else 0.0
+
+
+def few_cases(counts: Iterable[int]) -> str:
+    """What a reader must know of intervals from ``mean_interval`` over few cases, as a sentence; '' if no interval needs it.
+
+    A bootstrap interval of a mean lies between the smallest and the largest value. All n values of a symmetric distribution
+    are on one side of its mean with probability 2^(1-n) (Thompson 1936, Annals of Mathematical Statistics 7, 122-128), and
+    then the interval misses it. Below six cases this alone is more than the one in 20 that a 95 % interval may miss. BCa
+    intervals are too short for more cases, too (Owen 2025, arXiv:2508.10083).
+
+    Args:
+        counts: cases behind each mean; a mean over fewer than two has no interval.
+    """
+    fewest = min((n for n in counts if n > 1), default=FEWEST)
+    if fewest >= FEWEST:
+        return ""
+    return (
+        f"Intervals over fewer than {FEWEST} cases say little about other cases: of those over {fewest}, about one in "
+        f"{2 ** (fewest - 1)} or more misses the true mean, not one in 20."
+    )
 
 
 def _means_of_draws(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:

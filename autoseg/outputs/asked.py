@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from autoseg.outputs.measurements import Measurements
 from autoseg.outputs.probabilities import Probabilities
 from autoseg.outputs.seg_nrrd import SlicerSegmentation
 from autoseg.outputs.surfaces import Surfaces, check_surfaces
-from autoseg.registry import Registry
+from autoseg.registry import Registry, unknown
 
 __all__ = ["OUTPUTS", "asked_outputs", "asked_step"]
 
@@ -67,9 +68,10 @@ def asked_outputs(options: PredictOptions, ending: str) -> tuple[Output, ...]:
     Raises:
         AutosegError: ``write`` has an unknown output, or one that another option asks for; an unknown surface format.
     """
-    of_others = [name for name in options.write if name not in OUTPUTS and name in DICOM_RESULTS]
-    for name in set(options.write) - set(of_others):
-        OUTPUTS[name]  # an unknown name raises an error that lists the known ones
+    for name in options.write:
+        if name not in OUTPUTS and name not in DICOM_RESULTS:
+            raise AutosegError(f"--write: {unknown('output', name, [*_made_by_name(ending), *DICOM_RESULTS])}")
+    of_others = [name for name in options.write if name not in OUTPUTS]
     made = {name: OUTPUTS[name](options, ending) for name in OUTPUTS}
     if unmade := [name for name in options.write if made.get(name, name) is None]:
         raise AutosegError(
@@ -77,6 +79,12 @@ def asked_outputs(options: PredictOptions, ending: str) -> tuple[Output, ...]:
             "--surfaces, --isotropic or --attention-maps"
         )
     return (*(output for output in made.values() if output is not None), *(DicomResult(name) for name in of_others))
+
+
+def _made_by_name(ending: str) -> list[str]:
+    """The outputs that ``write`` alone asks for: those that are neither always made nor the result of another option."""
+    plain = PredictOptions()
+    return [name for name, make in OUTPUTS.items() if not make(plain, ending) and make(replace(plain, write=(name,)), ending)]
 
 
 def asked_step(

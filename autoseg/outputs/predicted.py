@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ class Predicted:
     """The result of a prediction: outcomes of all cases, and the report if there was a reference.
 
     ``failures`` are sentences about cases that could not be predicted or scored; ``borders`` is a sentence about how surfaces
-    of neighbours fit together, '' without surfaces that touch.
+    of neighbours fit together, '' without surfaces that touch. If ``shards`` is above 1, these are the results of one of them.
     """
 
     folder: Path
@@ -28,6 +29,7 @@ class Predicted:
     seconds: float
     report: Report | None = None
     borders: str = ""
+    shards: int = 1
 
     def summary(self) -> str:
         lines = [f"{self.done} predicted, {self.skipped} were done already, {len(self.failures)} failed, {self.seconds:.1f} s"]
@@ -35,7 +37,10 @@ class Predicted:
         lines += [self.borders] if self.borders else []
         if self.report is not None:
             lines += ["", self.report.table()]
-        return "\n".join([*lines, f"results: {self.folder}"])
+        lines += [f"results: {self.folder}"]
+        if self.shards > 1:
+            lines += [f"once all {self.shards} shards are done, combine them: autoseg report {shlex.quote(str(self.folder))}"]
+        return "\n".join(lines)
 
 
 def all_failures(done: CohortResult, report: Report | None) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from autoseg.data.findings import Finding
 from autoseg.evaluation.restored import RESTORED_COLUMNS, RestorationResult, RestoredColumn, RestoredMean
+from autoseg.evaluation.statistics import few_cases
 from autoseg.page.markup import Table, colour_of, interval, number, scrubbed, text
 from autoseg.page.plots import Curve, draw_lines
 from autoseg.page.rendering import render
@@ -191,6 +192,7 @@ def restoration_section(result: RestorationResult, folders: Sequence[str]) -> Ma
     return render(
         "restoration.html",
         restored=Table(["degraded by", "cases", *(column.title for column in columns)], rows),
+        few=few_cases(mean.n for means in result.summary.values() for mean in means.values()),
         failures=[(case, scrubbed(why, folders)) for case, why in result.failures.items()],
     )
 

@@ -6,9 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from autoseg.evaluation.markdown import COLUMNS, LESION_COLUMNS, lesion_structures, mask_columns, mask_legend, undefined_values
+from autoseg.evaluation.markdown import (
+    COLUMNS,
+    LESION_COLUMNS,
+    groups_legend,
+    lesion_structures,
+    mask_columns,
+    mask_legend,
+    undefined_values,
+)
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.report import Report, Summary
+from autoseg.evaluation.statistics import few_cases
 from autoseg.page.cases import cell
 from autoseg.page.markup import Table, interval, number, scrubbed, swatch, text
 from autoseg.page.plots import Spread, draw_distribution
@@ -36,12 +45,14 @@ def scores_section(report: Report, addresses: Mapping[str, str], folders: Sequen
         "scores.html",
         means=_means(report, COLUMNS),
         tolerance=_tolerance(report),
+        few=few_cases(summary.n for summary in report.summaries),
         plots=list(filter(None, (_plot(report, metric, addresses) for metric in PLOTTED))),
         masks=_means(report, masks) if masks and report.rows else None,
         mask_legend=mask_legend(report),
         lesions=_lesions(report),
         grouped_by=report.groups.column,
         groups=_groups(report),
+        groups_legend=groups_legend(report),
         undefined=undefined_values(report),
         n_cases=len(report.cases),
         failures=[(failure.case, scrubbed(failure.reason, folders)) for failure in report.failures],

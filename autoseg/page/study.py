@@ -10,7 +10,7 @@ from markupsafe import Markup
 from autoseg.data.labels import LabelSchema
 from autoseg.evaluation.comparison import SCALES, SEGMENTATION, Interval, Scale, interval_text, p_text
 from autoseg.evaluation.comparison_report import ComparisonRecord
-from autoseg.evaluation.statistics import Difference
+from autoseg.evaluation.statistics import Difference, few_cases
 from autoseg.evaluation.study_findings import Change, StudyFindings
 from autoseg.page.markup import Table, interval, number, scrubbed, swatch, text
 from autoseg.page.rendering import render
@@ -44,6 +44,7 @@ def study_section(shown: StudyShown, labels: LabelSchema, folders: Sequence[str]
         chosen=found.chosen,
         support=comparison.support if comparison else (),
         configurations=_configurations(comparison, found) if comparison else None,
+        few=few_cases(mean.n for one in comparison.networks for mean in one.means.values()) if comparison else "",
         about=found.about,
         first=first,
         differences=_differences(comparison) if comparison and comparison.differences else None,

@@ -103,7 +103,7 @@ def predict(
     try_methods(target)
     failed = (*all_failures(done, report), *not_laid_out)
     counts = len(done.cases("done")), len(done.cases("skipped"))
-    return Predicted(target, *counts, failed, time.monotonic() - begun, report, borders)
+    return Predicted(target, *counts, failed, time.monotonic() - begun, report, borders, count)
 
 
 def _score(options: PredictOptions, target: Path, scores: Path, known: Known, runtime: Runtime) -> Report:

@@ -14,12 +14,12 @@ from autoseg.methods.model import tell_methods
 from autoseg.networks.cpu import use_threads
 from autoseg.options import Runtime, TrainOptions
 from autoseg.pipeline.reporting import try_report
-from autoseg.room import check_writable
 from autoseg.studies.crossval import CrossValidation, cross_validate
 from autoseg.studies.fold import FoldResult, Run, begin_anew, coarse_labels, fold_folder, threads_begun_with, train_one
 from autoseg.studies.lanes import device_names
-from autoseg.studies.settled import check_model, settled_run
+from autoseg.studies.settled import settled_run, tell_decisions
 from autoseg.studies.side_by_side import choose_lanes, train_side_by_side
+from autoseg.studies.trainable import refuse_untrainable
 from autoseg.training.memory import told_when_short_of_memory
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.settle import Training
@@ -69,11 +69,13 @@ def train(
     run = ranks.in_order(lambda: settled_run(dataset, str(fold), workspace, options, runtime, ranks))
     groups = groups.among(case.id for case in run.spec.training)
     ranks.refuse_unless_same("what is to be trained", " ".join(digest(task) for task in run.tasks.values()))
+    if not options.dry_run:
+        ranks.alone(lambda: refuse_untrainable(run))
+    tell_decisions(run)
     if ranks.is_first:
         on_training(run.training)
     if options.dry_run:
         return []
-    ranks.alone(lambda: _check_places(run))
     if run.coarse:
         coarse_labels(run, run.coarse)  # before the lanes start, which all need them
     if runtime.fresh:
@@ -90,13 +92,6 @@ def train(
         try_report(together.folder, runtime=Runtime(workers=runtime.workers, fresh=runtime.fresh))
         on_report(together)
     return results
-
-
-def _check_places(run: Run) -> None:
-    """Check before training whether run and model can be written."""
-    check_writable(run.folder)
-    check_writable(run.model)
-    check_model(run)
 
 
 def _train_in_a_row(run: Run, on_fold: Callable[[FoldResult], object], ranks: Ranks, threads: int | None) -> list[FoldResult]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from autoseg.evaluation.comparison import SCALES, Method, interval_text, p_text, verdict
+from autoseg.evaluation.comparison import SCALES, Method, evidence, verdict
 from autoseg.evaluation.statistics import Difference, wilcoxon_holm
-from autoseg.names import counted
 from planners.plan import Decision
 
 __all__ = ["choose", "improvements"]
@@ -39,7 +38,7 @@ def choose(methods: Sequence[Method], costs: Mapping[str, float], margin: float)
         return best.name, Decision("configuration", best.name, "it has the highest Dice and costs least", f"Dice, %: {numbers}")
     found = _differences(best, cheaper)
     open_ones = [one for one in cheaper if verdict(found[one.name], METRIC, margin) != "better"]
-    told = "; ".join(f"{best.name} minus {name}: {_evidence(difference)}" for name, difference in found.items())
+    told = "; ".join(f"{best.name} minus {name}: {evidence(METRIC, difference)}" for name, difference in found.items())
     if not open_ones:
         rule = "it is better than each that costs less, and the data support it"
         return best.name, Decision("configuration", best.name, rule, f"Dice, %: {numbers}; {told}")
@@ -66,7 +65,7 @@ def improvements(one: Method, others: Sequence[Method], margin: float) -> dict[s
         mean, low, high = (None if value is None else -value for value in (less.mean, less.high, less.low))
         more = replace(less, mean=mean, low=low, high=high)
         better = verdict(more, METRIC, margin) == "better" and name not in unable
-        found[name] = better, _evidence(more) + (", failed in some cases" if name in unable else "")
+        found[name] = better, evidence(METRIC, more) + (", failed in some cases" if name in unable else "")
     return found
 
 
@@ -76,9 +75,3 @@ def _differences(one: Method, others: Sequence[Method]) -> dict[str, Difference]
     cases = sorted(set().union(*values.values()))
     columns = {name: [found.get(case) for case in cases] for name, found in values.items()}
     return wilcoxon_holm(columns.pop(one.name), columns)
-
-
-def _evidence(difference: Difference) -> str:
-    scale = SCALES[METRIC]
-    interval = interval_text(scale, difference)
-    return f"{scale.text(difference.mean, '+')} {interval}, {p_text(difference.p_value)}, {counted(difference.n, 'case')}"

@@ -210,7 +210,8 @@ def _judge(tried: Sequence[TriedCase], number: int, s: int, difference: Differen
     if difference.mean is None or difference.low is None:
         return False, f"too few to tell: {counted(difference.n, 'case')}"
     others = [other for other in _losing(tried, number) if other != s]
-    gain = f"Dice {100 * difference.mean:+.3f} [{100 * difference.low:.3f}, {100 * (difference.high or 0):.3f}] points"
+    ends = f"[{100 * difference.low:.3f}, {100 * (difference.high or 0):.3f}]"
+    gain = f"Dice {100 * difference.mean:+.3f} percentage points {ends}"
     gain += f", p = {p_value:.3g} after Holm, {counted(difference.n, 'case')}"
     if p_value >= LEVEL or difference.low <= 0:
         return False, f"{gain}: the data do not support it"

@@ -12,7 +12,7 @@ from autoseg.engines import LocalEngine
 from autoseg.evaluation import Report, evaluate_folder, write_report
 from autoseg.evaluation.calibration import Calibration
 from autoseg.evaluation.comparison import compare_scores
-from autoseg.evaluation.comparison_report import About, as_markdown, write_comparison
+from autoseg.evaluation.comparison_report import About, comparison_text, write_comparison
 from autoseg.evaluation.folder import Annotation
 from autoseg.evaluation.groups import Groups
 from autoseg.evaluation.lesions import LesionRule
@@ -153,7 +153,8 @@ def _about_temperature(found: Calibration | None) -> tuple[Decision, ...]:
     if found is None:
         return (Decision("temperature", "none", "the predictions left no voxels to calibrate by"),)
     before, after = found.mean_errors
-    numbers = f"negative log likelihood {found.loss_before:.4f} before, {found.loss_after:.4f} after, "
+    numbers = "negative log likelihood per voxel (mean of -ln p of the true label, 0 is best) "
+    numbers += f"{found.loss_before:.4f} before, {found.loss_after:.4f} after, "
     numbers += f"calibration error {before:.4f} before, {after:.4f} after, on folds held out"
     chosen = ", ".join(f"{value:.3f}" for value in found.temperatures) or "none"
     why = "held-out voxels are likelier with it, and their calibration error is smaller"
@@ -197,7 +198,7 @@ def _write_comparison(about: Study, found: Considered, failed: dict[str, str]) -
     others = [one.method for one in found.tried if one.name != found.chosen.name]
     comparison = compare_scores([first, *others], margin=about.options.margin, failed=failed)
     write_comparison(comparison, told, about.folder)
-    return as_markdown(comparison, told)
+    return comparison_text(comparison, told)
 
 
 def _final_report(about: Study, chosen: CrossValidated, rules: Sequence[LabelRule]) -> tuple[Report, dict[str, Path]]:

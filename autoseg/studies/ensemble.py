@@ -97,7 +97,7 @@ def cross_validate_ensemble(
         samples = [read_samples(target, case, spec.labels) for case in report.cases]
         if sum(len(found.logits) for found in samples):
             drawn[fold] = together(samples)
-    whole, name = merge_reports(list(reports.values())), f"{one.name} and {other.name}"
+    whole, name = merge_reports(list(reports.values())), f"ensemble {one.name} + {other.name}"
     return CrossValidated(
         name=name,
         model=Path(bundle.name),

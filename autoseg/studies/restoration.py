@@ -28,6 +28,7 @@ from autoseg.evaluation.restored import (
     restored_cells,
     summarise_restored,
 )
+from autoseg.evaluation.statistics import few_cases
 from autoseg.inference.predictor import Predictor
 from autoseg.names import folders_of, scrubbed
 from autoseg.preprocess.store import StoredCase, open_case
@@ -75,6 +76,7 @@ def _rows(predictor: Predictor, case: StoredCase) -> list[RestoredRow]:
 
 def restoration_table(result: RestorationResult) -> str:
     """The summary as Markdown."""
-    lines = [markdown_table([RESTORED_HEADINGS, *restored_cells(result.summary)])]
+    few = few_cases(mean.n for means in result.summary.values() for mean in means.values())
+    lines = [markdown_table([RESTORED_HEADINGS, *restored_cells(result.summary)]), *(["", few] if few else [])]
     lines += [f"not restored: {case}: {reason}" for case, reason in result.failures.items()]
     return "\n".join(["Restored validation images, against the best without a network:", "", *lines])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,10 +12,9 @@ import torch
 
 from autoseg.data.dataset import DatasetSpec, read_dataset
 from autoseg.data.splits import Split
-from autoseg.errors import ModelError, TrainingError
-from autoseg.inference.bundle import Bundle, refuse_other_model
+from autoseg.errors import TrainingError
+from autoseg.inference.bundle import Bundle
 from autoseg.names import plain_name
-from autoseg.networks import build_network
 from autoseg.networks.devices import choose_device
 from autoseg.options import Runtime, TrainOptions
 from autoseg.studies.fold import Run, fold_folder
@@ -29,13 +27,12 @@ from autoseg.training.losses import refuse_deaf_loss
 from autoseg.training.ranks import ALONE, Ranks
 from autoseg.training.recipe import Recipe
 from autoseg.training.settle import Training, as_before, batches_at_once, settle
-from autoseg.training.transfer import frozen_parameters, load_matching, meaning_of
 from autoseg.workspace import Workspace
 from planners import NetworkSpec, Plan
 from planners.plan import Decision
 from planners.records import digest, identity
 
-__all__ = ["check_model", "settled_run", "tell"]
+__all__ = ["settled_run", "tell", "tell_decisions"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +42,13 @@ def tell(decisions: tuple[Decision, ...]) -> None:
     for one in decisions:
         numbers = f" ({one.numbers})" if one.numbers else ""
         logger.log(logging.WARNING if one.warning else logging.INFO, "%s: %s%s", one.chosen, one.rule, numbers)
+
+
+def tell_decisions(run: Run) -> None:
+    """Log what was decided for a run, and before that for its coarse stage."""
+    if run.coarse:
+        tell_decisions(run.coarse)
+    tell(run.training.decisions)
 
 
 def settled_run(
@@ -150,7 +154,6 @@ def _settle_run(
     (training, tasks), before = settled(asked.recipe), settled(as_before(asked.recipe))
     if not runtime.fresh and before[1] != tasks and _is_begun(folder, before[1]):
         training, tasks = before
-    tell(training.decisions)
     return Run(
         spec=spec,
         training=training,
@@ -198,28 +201,3 @@ def _splits_of(folds: tuple[str, ...], ready: Ready, workspace: Workspace) -> di
         return {ALL: Split(tuple(case.id for case in ready.spec.training), ())}
     splits = draw_splits(ready.spec, ready.scans, workspace, keep=not ready.dry)
     return {fold: splits[int(fold)] for fold in folds}
-
-
-def check_model(run: Run) -> None:
-    """Check before training that the network can be built and initialised, and its model added to the run's other folds.
-
-    With ``fresh`` a model with another plan or other labels is moved aside.
-    """
-    plan, labels, channels = run.training.plan, run.spec.labels, run.spec.channels
-    if run.coarse:
-        check_model(run.coarse)
-    network = build_network(plan.network)
-    transfer = None
-    for start in run.starts.values():
-        transfer = load_matching(network, start.load(), start.source, start.meaning, meaning_of(plan, labels))
-    frozen_parameters(network, run.training.recipe.freeze, transfer)  # raises an error for unknown names
-    try:
-        refuse_other_model(run.model, plan=plan, labels=labels, channels=channels, file_ending=run.spec.file_ending)
-    except ModelError as fault:
-        if not run.runtime.fresh:
-            raise ModelError(
-                f"{fault}\nTrain under another name (autoseg train --name), or start it again with --fresh"
-            ) from fault
-        aside = next(p for n in itertools.count(1) if not (p := run.model.with_name(f".{run.model.name}.old{n}")).exists())
-        run.model.rename(aside)
-        logger.warning("the model of the earlier run has another plan and was moved to %s", aside)

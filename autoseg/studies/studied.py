@@ -43,12 +43,12 @@ class Studied:
 
     def text(self) -> str:
         """The text of ``study.md``, without paths of this machine, because it is shared."""
-        lines = [self.comparison, "Decided:", ""]
+        lines = [self.comparison, "## Decided", ""]
         lines += [f"- {one.what}: {one.chosen}. {one.rule}. {one.numbers}".rstrip(". ") for one in self.record.decisions]
         checks = [f"- {said}{'' if holds else '. This should not happen'}" for said, holds in self.record.checks]
-        lines += ["", "Held to:", "", *checks] if checks else []
-        lines += ["", f"Cross-validated, as the model {self.model.name} predicts:", "", self.report.table()]
-        lines += [self.record.calibration.table(), ""] if self.record.calibration else []
+        lines += ["", "## Held to", "", *checks] if checks else []
+        lines += ["", f"## Cross-validated, as the model {self.model.name} predicts", "", self.report.table()]
+        lines += ["## Calibration", "", self.record.calibration.table(), ""] if self.record.calibration else []
         return "\n".join(lines)
 
     def summary(self) -> str:

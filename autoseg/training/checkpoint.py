@@ -24,7 +24,7 @@ from autoseg.errors import TrainingError, blamed_on
 from autoseg.workspace import parse_json
 from planners.records import from_json, to_json
 
-__all__ = ["LoopState", "load_checkpoint", "save_checkpoint"]
+__all__ = ["LoopState", "load_checkpoint", "read_state", "refuse_other", "save_checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,15 @@ def read_state(path: Path) -> LoopState | None:
         return None
     with _blamed_on(path), safe_open(path, framework="np") as file:
         return _state(file.metadata() or {}, path)
+
+
+def refuse_other(path: Path, state: LoopState, identity: str) -> None:
+    """Raise TrainingError if a checkpoint is of another training run than the one with this identity."""
+    if state.identity != identity:
+        raise TrainingError(
+            f"{path} was made with other settings, data or plan. Continue with the old settings, train under "
+            "another name (autoseg train --name), or start it again with --fresh"
+        )
 
 
 def _blamed_on(path: Path) -> AbstractContextManager[None]:

@@ -42,7 +42,7 @@ from planners.cost import prefers_lazy_logits
 from planners.plan import Plan
 from planners.records import added, digest
 
-__all__ = ["Cases", "FoldTask", "TrainedFold", "task_of", "train_fold"]
+__all__ = ["Cases", "FoldTask", "TrainedFold", "refuse_task", "task_of", "train_fold"]
 
 logger = logging.getLogger(__name__)
 
@@ -146,11 +146,7 @@ def train_fold(
     Raises:
         TrainingError: see ``loop.fit``; AutosegError for a damaged prepared case.
     """
-    batch_size = task.recipe.batch_size
-    if batch_size is None or task.recipe.patch_curriculum is None or task.recipe.validations is None:
-        raise TrainingError("expected a recipe with its batch, patches and validations settled. Settle the training first")
-    bf16 = task.recipe.bf16 is not False
-    refuse_too_large(task.plan.network, task.plan.patch_size, batch_size, device, bf16=bf16)
+    refuse_task(task, device, ranks)
     network, transfer = _network(task, start)
     network.to(device).train()
     job = Job(
@@ -175,6 +171,16 @@ def train_fold(
     if ranks.is_first:
         plot_history(read_validations(folder / HISTORY), folder / CURVES)
     return TrainedFold(done.weights, done.state, done.applied, transfer)
+
+
+def refuse_task(task: FoldTask, device: torch.device, ranks: Ranks = ALONE) -> None:
+    """Raise TrainingError for a task that needs too much memory, whose loss cannot be divided, or that is not settled."""
+    batch_size = task.recipe.batch_size
+    if batch_size is None or task.recipe.patch_curriculum is None or task.recipe.validations is None:
+        raise TrainingError("expected a recipe with its batch, patches and validations settled. Settle the training first")
+    _loss(task, ranks)
+    bf16 = task.recipe.bf16 is not False
+    refuse_too_large(task.plan.network, task.plan.patch_size, batch_size, device, bf16=bf16)
 
 
 def _loss(task: FoldTask, ranks: Ranks) -> Loss:

@@ -32,7 +32,7 @@ from autoseg.errors import TrainingError
 from autoseg.networks.devices import Applied
 from autoseg.records import Validation
 from autoseg.training.batch import Batch
-from autoseg.training.checkpoint import LoopState, load_checkpoint, save_checkpoint
+from autoseg.training.checkpoint import LoopState, load_checkpoint, refuse_other, save_checkpoint
 from autoseg.training.length import Length
 from autoseg.training.losses import deep_supervision_loss, restoration_loss
 from autoseg.training.optimizers import build_optimizers, descend, set_pace
@@ -206,11 +206,7 @@ def _begin(network: torch.nn.Module, job: Job, optimizers: Mapping[str, torch.op
         averaged = {name: t.detach().clone() for name, t in network.state_dict().items()} if job.recipe.ema else {}
         return state, averaged, wanted
     state, averaged = load_checkpoint(job.checkpoint, network, optimizers.values())
-    if state.identity != job.identity:
-        raise TrainingError(
-            f"{job.checkpoint} was made with other settings, data or plan. Continue with the old settings, train under "
-            "another name (autoseg train --name), or start it again with --fresh"
-        )
+    refuse_other(job.checkpoint, state, job.identity)
     job.ranks.refuse_unless_same(f"the checkpoint {job.checkpoint.name}", f"step {state.step}, {state.seconds:.3f} s")
     logger.info("resuming at step %d after %.1f min", state.step, state.seconds / 60)
     precision = "bf16" if state.bf16 and wanted != "fp32" else "fp32"  # the checkpoint may come from another machine

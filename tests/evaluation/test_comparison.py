@@ -147,9 +147,9 @@ def test_the_sentence_names_who_is_beaten_by_how_much_and_who_is_not(three):
     better, equivalent = sentence.split("; it ")
     assert better.startswith("Dice: first is better than low (+")
     assert "p < 0.001, 30 cases" in better
-    assert equivalent.startswith("is equivalent, within 0.5 points, to same (")
+    assert equivalent.startswith("is equivalent, within 0.5 percentage points, to same (")
     difference = found.differences["dice"]["low"]
-    assert f"+{100 * difference.mean:.2f} [{100 * difference.low:.2f}, {100 * difference.high:.2f}]" in better
+    assert f"+{100 * difference.mean:.2f} percentage points [{100 * difference.low:.2f}, {100 * difference.high:.2f}]" in better
 
 
 def test_the_effect_of_closed_gates_is_a_paired_difference(three):

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from autoseg.data.labels import LabelSchema, read_labels
 from autoseg.errors import FileError
 from autoseg.evaluation import Failure, evaluate_case, summarise, write_report
+from autoseg.evaluation.groups import Groups
 from autoseg.evaluation.metrics import METRICS
 from autoseg.evaluation.overlap import Counts
 from autoseg.evaluation.report import CaseMetrics, ScoredFiles
@@ -94,6 +96,15 @@ def test_one_case_has_no_interval(tmp_path):
     assert report.summary("head", "dice").low is None
     assert "[" not in report.table()
     write_report(report, tmp_path)
+
+
+def test_few_cases_are_named_below_the_means_and_below_the_groups(report):
+    said = "Intervals over fewer than 6 cases say little about other cases: of those over"
+    assert f"{said} 3, about one in 4 or more misses the true mean, not one in 20." in report.table()
+    many = summarise([row for case in "abcdef" for row in scored_case(case)], LABELS)
+    assert said not in many.table()
+    grouped = replace(many, groups=Groups("site", {"a": "north", "b": "north"}))
+    assert f"other ways. {said} 2, about one in 2" in grouped.table()
 
 
 def refuse_constant(token):

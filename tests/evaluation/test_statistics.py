@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from autoseg.evaluation import Difference, holm, is_equivalent, mean_interval, paired_difference, wilcoxon_holm
-from autoseg.evaluation.statistics import _means_of_draws, paired_trainings
+from autoseg.evaluation.statistics import _means_of_draws, few_cases, paired_trainings
 
 
 def test_the_interval_is_the_one_scipy_finds():
@@ -24,6 +24,19 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
         low, high = mean_interval(rng.beta(8, 2, 40), resamples=1000)
         covered += low <= 0.8 <= high
     assert 0.91 < covered / 300 < 0.98
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_intervals_over_few_cases_miss_the_mean_as_often_as_the_reader_is_told(n):
+    values = np.random.default_rng(n).normal(size=(400, n))
+    ends = [mean_interval(row, resamples=1000) for row in values]
+    missed = sum(not low <= 0 <= high for low, high in ends) / len(ends)
+    assert missed > 0.8 / 2 ** (n - 1)  # 400 draws: within a fifth
+    assert f"over {n}, about one in {2 ** (n - 1)} or more misses the true mean, not one in 20" in few_cases([40, n, 1, 0])
+
+
+def test_nothing_is_said_of_intervals_over_six_cases_or_of_means_without_one():
+    assert few_cases([6, 40, 1, 0]) == few_cases([]) == ""
 
 
 def test_the_same_values_give_the_same_interval():

@@ -130,7 +130,8 @@ def test_dicom_results_need_dicom_and_a_known_name(place, tools, draw, capsys):
     assert "a did not come as DICOM. Give the folder of its series" in capsys.readouterr().err
     folder = draw.write_series(place / "in", ball(tools)[0], **SCALED)
     assert predict(place, folder, "--write", "sge") == 2
-    assert "no output called 'sge'. Did you mean 'seg'?" in capsys.readouterr().err
+    known = "Did you mean 'seg'? Known: probabilities, rtstruct, seg, seg_each, seg_nrrd\n"
+    assert f"--write: no output called 'sge'. {known}" in capsys.readouterr().err
     assert predict(place, folder, "--write", "seg,surfaces") == 2
     assert "--write: expected results without an option of their own, found surfaces" in capsys.readouterr().err
     assert not (place / "out").exists()

@@ -88,6 +88,7 @@ def test_an_evaluation_ends_with_a_page_that_has_the_scores_and_the_cases_worst_
     assert any("case_c" in text for text in page.texts)
     assert "1.543" in page.texts  # measured volume
     assert sum(attributes.get("class") == "distribution" for attributes in page.all("svg")) == 4
+    assert "Intervals over fewer than 6 cases say little" in " ".join(page.texts)
 
 
 def test_a_second_table_has_the_errors_of_masks_as_volumes_with_intervals(place, source):

@@ -109,7 +109,7 @@ def test_a_study_leaves_one_model_with_its_decisions(place: Path, tmp_path: Path
     }
     bundle = load_bundle(place / "workspace" / "models" / record["model"])
     assert [fold for fold in bundle.folds if not fold.endswith("b")] == ["0", "1"]
-    assert (list(bundle.folds) == ["0", "0b", "1", "1b"]) == (" and " in record["chosen"])
+    assert (list(bundle.folds) == ["0", "0b", "1", "1b"]) == record["chosen"].startswith("ensemble ")
     assert list(bundle.temperatures) == record["calibration"]["temperatures"]
     assert len(bundle.postprocessing) == len(record["rules"])
     assert all(bundle.learned_from[fold] for fold in bundle.folds)
@@ -121,7 +121,14 @@ def test_a_study_leaves_one_model_with_its_decisions(place: Path, tmp_path: Path
         assert section in text, where
         assert unknown_numbers(text, where) == []
     told = (folder / "study.md").read_text()
-    assert "Decided:" in told
+    titles = [line for line in told.splitlines() if line.startswith("#")]
+    assert [line for line in titles if line.startswith("# ")] == ["# Abdomen: study"] == titles[:1]
+    assert {"## Segmentation", "## Decided"} < set(titles)
+    assert "- Dice: " in told
+    assert "negative log likelihood per voxel (mean of -ln p of the true label, 0 is best)" in told
+    assert "ensemble unet + fcn" in told or "ensemble fcn + unet" in told
+    assert "unet and fcn" not in told
+    assert "fcn and unet" not in told
     assert str(place) not in told
     assert "| site | structure |" in (folder / "metrics.md").read_text()
     page = (folder / "report.html").read_text()
