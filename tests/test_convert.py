@@ -1121,6 +1121,10 @@ def test_a_chosen_name_of_no_case_is_refused_with_the_names_there_are(source, tm
     ):
         choose(source, tmp_path / "out", ["hart", "Lung", "liver"], options)
     assert not (tmp_path / "out").exists()
+    for case in ("P1", "P2"):
+        (source / "scans" / f"{case}.nii.gz").rename(source / "scans" / f"other {case}.nii.gz")
+    with pytest.raises(DatasetError, match="no-image  P1: expected an image P1"):
+        choose(source, tmp_path / "out", ["heart"], options)
 
 
 def test_a_chosen_structure_that_some_cases_lack_is_taken_as_absent_there_and_cases_of_none_are_refused(source, tmp_path):

@@ -34,6 +34,8 @@ def choose(found: FoundDataset, asked: Sequence[str], values: Mapping[int, str],
     Raises:
         DatasetError: the labels have no names, or no case has one of the structures; the message lists the names found.
     """
+    if not any(case.label or case.masks for case in found.cases):
+        return found  # its findings say why
     asked = tuple(dict.fromkeys(asked))
     named = {value: name for value, name in unique_names(values, values).items() if value not in (0, ignore)}
     names_of = [_names_in(case, named) for case in found.cases]
