@@ -26,6 +26,7 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.volume import LabelVolume, Volume
 from autoseg.options import ConvertOptions, Runtime
+from autoseg.options.parsing import quoted
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SHAPE, SPACING_MM = (4, 6, 8), (3.0, 1.0, 1.5)
@@ -1052,3 +1053,148 @@ def test_labels_without_their_images_are_not_told_as_labels_without_structures(s
     put_label(source / "truth" / "a_liver.nii.gz")
     with pytest.raises(DatasetError, match="has 1 error; nothing was written\n *error *no-image *a_liver: expected an image"):
         convert("folders", source / "scans", tmp_path / "out", options={"labels": source / "truth"})
+
+
+def put_cases(source, cases):
+    """A scan, and a folder with a file for each structure, of {case: names}; returns the call's options."""
+    for case, names in cases.items():
+        put_image(source / "scans" / f"{case}.nii.gz")
+        for number, name in enumerate(names):
+            put_mask(source / "labels" / case / f"{name}.nii.gz", np.s_[1:3, 1:3, number : number + 1])
+    return {"labels": source / "labels", "channels": ["CT"]}
+
+
+def choose(source, target, names, options, **more):
+    return convert("folders", source / "scans", target, options={**options, "structures": names}, **more)
+
+
+def test_chosen_structures_alone_become_labels_in_the_order_of_the_user(source, tmp_path):
+    options = put_cases(source, {"P1": ["BODY", "heart", "Lung_L", "Lung_R"], "P2": ["BODY", "heart", "Lung_L"]})
+    put_mask(source / "labels" / "P2" / "BODY.nii.gz", np.s_[0:4, 0:6, 0:8])
+    (source / "labels" / "P1" / "Lung_R.nii.gz").write_bytes(b"damaged")  # never opened
+    made = choose(source, tmp_path / "out", ["Lung_L", "heart"], options)
+    assert check(tmp_path / "out").labels.groups == {"Lung_L": (1,), "heart": (2,)}
+    assert [f.message for f in made.findings if f.code == "left-out"] == ["2 structures not chosen: 'BODY', 'Lung_R'"]
+    for case in check(tmp_path / "out").training:
+        data = read_label_volume(case.label).data
+        assert (data[1:3, 1:3, 1] == 2).all()
+        assert (data[1:3, 1:3, 2] == 1).all()
+        assert np.count_nonzero(data) == 8
+
+
+def test_regions_of_chosen_structures_are_in_the_order_of_the_user(source, tmp_path):
+    options = put_cases(source, {"P1": ["a", "b", "c"]})
+    put_mask(source / "labels" / "P1" / "c.nii.gz", np.s_[1:3, 1:3, 0:2])
+    choose(source, tmp_path / "out", ["c", "a"], options)
+    labels = check(tmp_path / "out").labels
+    assert labels.structures == ("c", "a")
+    assert description(tmp_path / "out")["regions_class_order"] == [1, 2]
+    assert description(tmp_path / "out")["labels"] == {"background": 0, "c": [1, 3], "a": [2, 3]}
+
+
+def test_a_chosen_name_is_found_under_another_spelling_and_that_is_said_once(source, tmp_path):
+    options = put_cases(source, {"P1": ["Lung_L"], "P2": ["x", "lung l"], "P3": ["x", "y", "LUNG-L"]})
+    made = choose(source, tmp_path / "out", ["Lung_L"], options, mode="copy")
+    assert [f.message for f in made.findings if f.code == "structure-name"] == [
+        "'Lung_L' is written 'lung l' in 1 case, 'LUNG-L' in 1 case"
+    ]
+    for number, case in enumerate(check(tmp_path / "out").training):
+        assert (read_label_volume(case.label).data[1:3, 1:3, number] == 1).all()
+
+
+def test_a_name_that_may_mean_two_structures_is_taken_exactly_or_refused(source, tmp_path):
+    options = put_cases(source, {"P1": ["Lung_L", "lung l"], "P2": ["lung l"], "P3": ["Lung_L", "x"]})
+    with pytest.raises(DatasetError, match="P2: expected the structure 'Lung_L', found 'lung l'; such names mean several"):
+        choose(source, tmp_path / "out", ["Lung_L"], options)
+    choose(source, tmp_path / "out", ["Lung_L"], options, skip_bad=True)
+    assert [case.id for case in check(tmp_path / "out").training] == ["P1", "P3"]
+    with pytest.raises(DatasetError, match="P1: expected the structure 'LUNG-L', found 'Lung_L', 'lung l'; such names"):
+        choose(source, tmp_path / "two", ["LUNG-L"], options)
+    choose(source, tmp_path / "both", ["lung l", "Lung_L"], options)
+    assert check(tmp_path / "both").labels.structures == ("lung l", "Lung_L")
+
+
+def test_a_chosen_name_of_no_case_is_refused_with_the_names_there_are(source, tmp_path):
+    options = put_cases(source, {"P1": ["aorta", "heart", "liver"], "P2": ["heart", "liver"]})
+    with pytest.raises(
+        DatasetError, match=r"no case with 'hart', 'Lung'\. There are: 'heart' \(2 cases\), .*'aorta' \(1 case\)"
+    ):
+        choose(source, tmp_path / "out", ["hart", "Lung", "liver"], options)
+    assert not (tmp_path / "out").exists()
+    for case in ("P1", "P2"):
+        (source / "scans" / f"{case}.nii.gz").rename(source / "scans" / f"other {case}.nii.gz")
+    with pytest.raises(DatasetError, match="no-image  P1: expected an image P1"):
+        choose(source, tmp_path / "out", ["heart"], options)
+
+
+def test_a_chosen_structure_that_some_cases_lack_is_taken_as_absent_there_and_cases_of_none_are_refused(source, tmp_path):
+    options = put_cases(source, {"P1": ["heart", "liver"], "P2": ["heart"], "P3": ["x"]})
+    with pytest.raises(DatasetError, match="P3: expected one of the chosen structures, found only 'x'"):
+        choose(source, tmp_path / "out", ["liver", "heart"], options)
+    made = choose(source, tmp_path / "out", ["liver", "heart"], options, skip_bad=True)
+    assert ("P2", "absent-structure") in {(f.case, f.code) for f in made.findings}
+    assert [case.id for case in check(tmp_path / "out").training] == ["P1", "P2"]
+
+
+def test_structures_of_label_maps_are_chosen_by_the_names_of_values_or_refused(source, tmp_path):
+    for case, values in {"P1": (1, 2, 3), "P2": (3, 9)}.items():
+        put_image(source / "scans" / f"{case}.nii.gz")
+        put_label(source / "labels" / f"{case}.nii.gz", values)
+    options = {"labels": source / "labels", "channels": ["CT"]}
+    with pytest.raises(DatasetError, match="found label maps without names. Name their values with --names FILE"):
+        choose(source, tmp_path / "out", ["heart"], options)
+    (source / "names.csv").write_text("1,liver\n2,vein\n3,heart\n4,lung\n")
+    options |= {"names": source / "names.csv"}
+    with pytest.raises(DatasetError, match="found none of lung in any label map"):
+        choose(source, tmp_path / "out", ["heart", "lung"], options)
+    choose(source, tmp_path / "out", ["Heart", "liver"], {**options, "ignore": 9})
+    dataset = check(tmp_path / "out")
+    assert description(tmp_path / "out")["labels"] == {"background": 0, "Heart": 1, "liver": 2, "ignore": 3}
+    for case, blocks in zip(dataset.training, [[2, 0, 1], [1, 3, 0]], strict=True):
+        data = read_label_volume(case.label).data
+        assert data[1, 1, 1:4].tolist() == blocks
+    (source / "names.csv").write_text("1,liver\n")  # its value stays, and the others go
+    choose(source, tmp_path / "one", ["liver"], options)
+    cases = read_dataset(tmp_path / "one").training
+    assert [np.unique(read_label_volume(case.label).data).tolist() for case in cases] == [[0, 1], [0]]
+
+
+def test_segments_of_slicer_are_chosen(source, tmp_path):
+    for case in ("P1", "P2"):
+        put_image(source / f"{case}.nrrd")
+        put_segments(source / f"{case}.seg.nrrd", {"liver": 1, "vein, portal": 2})
+    call = ["convert", "folders", str(source), str(tmp_path / "out"), "--labels", str(source), "--channels", "CT"]
+    assert main([*call, "--structures", '"Vein, portal"']) == 0
+    assert check(tmp_path / "out").labels.structures == ("Vein, portal",)
+    assert np.count_nonzero(read_label_volume(check(tmp_path / "out").training[0].label).data) == 6
+
+
+def test_bids_masks_are_chosen(source, tmp_path):
+    put_image(source / "sub-1" / "anat" / "sub-1_T1w.nii.gz")
+    for name in ("wm", "gm"):
+        put_label(source / "derivatives" / "a" / "sub-1" / "anat" / f"sub-1_label-{name}_mask.nii.gz", (1,))
+    convert("bids", source, tmp_path / "out", options={"structures": ["gm"]})
+    assert check(tmp_path / "out").labels.groups == {"gm": (1,)}
+
+
+def test_an_outline_that_makes_regions_of_all_is_said_with_the_remedy(source, tmp_path):
+    options = put_cases(source, {"P1": ["a", "b", "c", "BODY"]})
+    put_mask(source / "labels" / "P1" / "BODY.nii.gz", np.s_[0:4, 0:6, 0:8])
+    made = convert("folders", source / "scans", tmp_path / "all", options=options)
+    (said,) = [f for f in made.findings if f.code == "outline"]
+    assert said.message == "BODY: overlaps all other structures, so that all 4 become regions"
+    assert "--structures" in said.remedy
+    made = choose(source, tmp_path / "some", ["c", "b", "a"], options)
+    assert not [f for f in made.findings if f.code == "outline"]
+    assert not check(tmp_path / "some").labels.has_regions
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [('b, a,"c, left",b', ("b", "a", "c, left")), ('"a', None), (" ,", None), ("", None)]
+)
+def test_names_of_structures_with_commas_stand_in_quotes(text, names):
+    if names:
+        assert quoted(text) == names
+    else:
+        with pytest.raises(ValueError, match="expected names"):
+            quoted(text)

@@ -10,6 +10,7 @@ Contours may lie on slices in any direction, but on slices of the grid. Nothing 
 
 import itertools
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,7 @@ class StructureSet:
         path: the file.
         values: {name: value in the label map}.
         contours: {name: contours}; an empty list for a structure that is not drawn.
+        elsewhere: (N, 3) RAS+ mm, one point of each contour of structures that were not asked for.
         notes: what was left out.
         digest: of the bytes on disk.
     """
@@ -62,6 +64,7 @@ class StructureSet:
     path: Path
     values: dict[str, int]
     contours: dict[str, list[Contour]]
+    elsewhere: Contour
     notes: tuple[str, ...]
     digest: str
 
@@ -116,8 +119,8 @@ class StructureSet:
 
     @cached_property
     def _centres(self) -> NDArray[np.float64]:
-        """Of every contour of the file, (N, 3) RAS+ mm."""
-        return np.array([contour.mean(axis=0) for contours in self.contours.values() for contour in contours])
+        """Of every contour of the file, (N, 3) RAS+ mm; a point of it where it was not asked for."""
+        return np.array([*(points.mean(axis=0) for contours in self.contours.values() for points in contours), *self.elsewhere])
 
     def _refuse_another_scan(self, onto: Geometry, axis: int) -> None:
         """GeometryError if all contours of the file are beyond the grid, or if all lie on every n-th slice only."""
@@ -145,14 +148,18 @@ def structure_names(path: Path) -> dict[str, int]:
         return {name: one.value for name, one in _structures(path).items() if one.contours or not one.others}
 
 
-def read_structures(path: Path) -> StructureSet:
+def read_structures(path: Path, only: Collection[str] | None = None) -> StructureSet:
     """Every closed contour of a file.
+
+    Args:
+        only: names of the structures to read; None for all.
 
     Raises:
         FileError: no structure; contours that are damaged, that belong to no structure, or to several frames of reference.
     """
     with blamed_on(path, "a structure set that is whole"):
-        structures, contours, notes = _structures(path), dict[str, list[Contour]](), []
+        every, contours, notes = _structures(path), dict[str, list[Contour]](), []
+        structures = {name: one for name, one in every.items() if only is None or name in only}
         lines = {name: one for name, one in structures.items() if one.others and not one.contours}
         structures = {name: one for name, one in structures.items() if name not in lines}
         if lines:
@@ -179,7 +186,9 @@ def read_structures(path: Path) -> StructureSet:
             )
             contours[name] = list(unique.values())
         values = {name: one.value for name, one in structures.items()}
-        return StructureSet(path, values, contours, tuple(notes), digest_of(read_bytes(path)))
+        others = [one for name, one in every.items() if name not in structures and {one.frame} <= {"", *frames}]
+        elsewhere = [point for one in others for item in one.contours if (point := _first_point(item))]
+        return StructureSet(path, values, contours, np.array(elsewhere), tuple(notes), digest_of(read_bytes(path)))
 
 
 def read_contours(path: Path, onto: Geometry) -> tuple[NDArray[Any], Geometry, tuple[str, ...], str, bool]:
@@ -251,8 +260,7 @@ def _points(item: Dataset, where: str) -> Contour:
 
     Its bytes are taken as they are: pydicom is ten times as slow, and leaves values above 64 kB in explicit VR as bytes.
     """
-    element = item.get_item("ContourData")
-    raw = ((element.value if element else None) or b"").strip(b" \0")
+    raw = _coordinates(item)
     numbers = np.array([float(number) for number in raw.split(b"\\")] if raw else [])
     stated = item.get("NumberOfContourPoints")
     if len(numbers) % 3 or stated not in (None, len(numbers) // 3):
@@ -263,6 +271,20 @@ def _points(item: Dataset, where: str) -> Contour:
     if not (np.abs(numbers) <= FARTHEST_MM).all():
         raise FileError(f"{where}: expected coordinates within {FARTHEST_MM:g} mm, found others. {REMEDY}")
     return numbers.reshape(-1, 3) * (-1, -1, 1)
+
+
+def _first_point(item: Dataset) -> tuple[float, ...]:
+    """x, y, z of the first point of a contour, RAS+ mm; () if it has none."""
+    try:
+        x, y, z = (float(number) for number in _coordinates(item).split(b"\\", 3)[:3])
+    except ValueError:
+        return ()
+    return (-x, -y, z) if all(abs(number) <= FARTHEST_MM for number in (x, y, z)) else ()
+
+
+def _coordinates(item: Dataset) -> bytes:
+    element = item.get_item("ContourData")
+    return ((element.value if element else None) or b"").strip(b" \0")
 
 
 def _fill(inside: NDArray[np.bool_], layer: NDArray[np.intp], edges: NDArray[np.float64]) -> None:

@@ -6,7 +6,7 @@ grid covers only the stored slices: the extent of the scan is unknown. ``crop.la
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,16 @@ def layers_of(path: Path) -> int:
     return len(_segments(ds)) if ds.get("SegmentsOverlap") == "YES" else 1
 
 
-def read_segments(path: Path, *, apart: bool = False) -> tuple[NDArray[Any], Geometry, tuple[str, ...], str, bool]:
+def read_segments(
+    path: Path, *, apart: bool = False, only: Collection[str] | None = None
+) -> tuple[NDArray[Any], Geometry, tuple[str, ...], str, bool]:
     """See ``files.read_file``; returns (data (1, Z, Y, X), geometry, notes, digest, True: the grid covers only a part).
 
     Fractional values count as inside from one half.
 
     Args:
         apart: data is (S, Z, Y, X) instead, each segment in a layer of its own, in the order of ``segment_names``.
+        only: names of the segments that get a layer; None for all.
 
     Raises:
         FileError: overlapping segments; frames without a segment number; voxels that cannot be decoded.
@@ -100,16 +103,17 @@ def read_segments(path: Path, *, apart: bool = False) -> tuple[NDArray[Any], Geo
         slots, filled = _filled(planes, _spacing_mm(ds), path)
         stack = stack_of(DicomSeries(path.stem, str(path), filled))
         segments, notes, data, known = _segments(ds), [*stack.notes], None, {0, *names}
+        layers = [value for value, name in names.items() if only is None or name in only]
         for z, values in zip(slots, _frames(path, ds, segments), strict=True):
             if data is None:
                 kind = np.dtype(np.min_scalar_type(max([255, *names])))
-                shape = (len(names) if apart else 1, *stack.geometry.shape)
+                shape = (len(layers) if apart else 1, *stack.geometry.shape)
                 refuse_beyond_memory(math.prod(shape) * kind.itemsize, path)
                 data = np.zeros(shape, kind)
             here = np.unique(values).tolist()
             if unknown := set(here) - known:
                 raise FileError(f"{path}: expected segments {sorted(names)}, found voxels of {sorted(unknown)}. {REMEDY}")
-            for layer in [list(names).index(value) for value in here if value] if apart else [0]:
+            for layer in [layers.index(value) for value in here if value in layers] if apart else [0]:
                 _paint(data[layer, z], values, names, path)
         assert data is not None
     if 0 in segments:

@@ -9,7 +9,7 @@ Arrays are returned as (C, Z, Y, X) and geometry in RAS+ millimetres for every f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -297,18 +297,22 @@ class Drawing:
         return FileContent(mask[None], onto, notes, self.structures.digest)
 
 
-def read_segmentation(path: AnyPath) -> Segmentation | Drawing:
-    """Read a segmentation of 3D Slicer, or of DICOM, or a structure set; see ``segment_names``."""
+def read_segmentation(path: AnyPath, only: Collection[str] | None = None) -> Segmentation | Drawing:
+    """Read a segmentation of 3D Slicer, or of DICOM, or a structure set; see ``segment_names``.
+
+    Args:
+        only: names of the structures that will be asked for; None for all.
+    """
     if not has_grid(path):
         with _blamed_on(path):
-            structures = _dicom().read_structures(Path(path))
+            structures = _dicom().read_structures(Path(path), only)
             return Drawing(path, structures, structures.values)
     if is_dicom(path):
         with _blamed_on(path):
             apart = _dicom().layers_of(Path(path)) > 1
-            layers = FileContent(*_dicom().read_segments(Path(path), apart=apart))
-            names = enumerate(segment_names(path).items())
-            return Segmentation(path, layers, {name: Segment(name, value, apart * n) for n, (name, value) in names})
+            layers = FileContent(*_dicom().read_segments(Path(path), apart=apart, only=only))
+            names = [(name, value) for name, value in segment_names(path).items() if only is None or name in only]
+            return Segmentation(path, layers, {name: Segment(name, value, apart * n) for n, (name, value) in enumerate(names)})
     with _blamed_on(path):
         content, segments = itk.read_segmentation(path)
     return Segmentation(path, FileContent(*content), segments)

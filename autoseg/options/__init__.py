@@ -21,6 +21,7 @@ from autoseg.options.parsing import (
     names,
     path,
     positive,
+    quoted,
     setting,
     shard,
     text,
@@ -389,6 +390,8 @@ class ConvertOptions:
         names: folders, bids: names of label values: JSON, a table, a colour table of ITK-SNAP, FreeSurfer or 3D Slicer
         ignore: folders, bids: label value of voxels without annotation
         derivative: bids: folder below derivatives to take the labels from
+        structures: folders, bids: names of the structures to take, in their order; default: all. A name with a comma stands in
+            double quotes
     """
 
     link: bool = option(False, group="mode")
@@ -401,3 +404,4 @@ class ConvertOptions:
     names: str | None = option(None, path, "FILE")
     ignore: int | None = option(None, int, "VALUE")
     derivative: str | None = option(None, text, "NAME")
+    structures: tuple[str, ...] | None = option(None, quoted, "A,B")

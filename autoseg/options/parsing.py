@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -16,6 +17,7 @@ __all__ = [
     "names",
     "path",
     "positive",
+    "quoted",
     "setting",
     "shard",
     "text",
@@ -37,6 +39,17 @@ def names(value: str) -> tuple[str, ...]:
     """'a,b' as ("a", "b"), in order, without repeats; 'none' and '' as ()."""
     found = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
     return () if found == ("none",) else found
+
+
+def quoted(value: str) -> tuple[str, ...]:
+    """'a,"b, c"' as ("a", "b, c"), in order, without repeats."""
+    try:
+        (row,) = csv.reader([value], skipinitialspace=True, strict=True)
+    except csv.Error as fault:
+        raise ValueError(f'expected names such as A,B or A,"B, left", found {value!r}') from fault
+    if not (found := tuple(dict.fromkeys(name.strip() for name in row if name.strip()))):
+        raise ValueError("expected names, found none")
+    return found
 
 
 def duration(value: str) -> float:

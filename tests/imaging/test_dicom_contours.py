@@ -342,6 +342,37 @@ def test_structure_sets_are_labels_of_a_data_set_by_their_names(tmp_path, capsys
     assert main(["verify", str(out), "--workspace", str(tmp_path / "w"), "--quiet"]) == 0
 
 
+def test_chosen_structures_alone_are_read_and_the_others_still_tell_another_scan(tmp_path):
+    damaged = contour(SQUARE, 1, NumberOfContourPoints=7)
+    every_other = [contour(SQUARE, z) for z in (0, 2, 4)]
+    of = {"BODY": [contour(SQUARE, 1), damaged], "a": every_other, "b": [contour(SQUARE, 1)]}
+    path = structure_set(tmp_path / "a.dcm", of)
+    with pytest.raises(FileError):
+        read_segmentation(path)
+    chosen = read_segmentation(path, ["a"])
+    assert list(chosen.segments) == ["a"]
+    np.testing.assert_array_equal(chosen.mask("a", GRID).data[0], sum(box(z, (5, 13), (5, 13)) for z in (0, 2, 4)))
+    alone = structure_set(tmp_path / "b.dcm", {"BODY": [], "a": every_other})
+    with pytest.raises(GeometryError, match="found them on one in 2 only"):
+        read_segmentation(alone, ["a"]).mask("a", GRID)
+
+
+def test_structures_of_a_structure_set_are_chosen_in_any_spelling(tmp_path, capsys):
+    for case, name in {"a": "Lung_L", "b": "lung l"}.items():
+        scan(tmp_path / "scans" / f"{case}.nii.gz", GRID, ord(case))
+        structure_set(tmp_path / "maps" / f"{case}.dcm", {"BODY": [contour(SQUARE, 1)], name: [contour(SQUARE, 1)], "x": []})
+    out = tmp_path / "Dataset001_RT"
+    call = ["convert", "folders", str(tmp_path / "scans"), str(out), "--labels", str(tmp_path / "maps"), "--channels", "CT"]
+    assert main([*call, "--structures", "Lung_L", "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert "2 structures not chosen: 'BODY', 'x'" in said
+    assert "'Lung_L' is written 'lung l' in 1 case" in said
+    dataset = read_dataset(out)
+    assert dataset.labels.groups == {"Lung_L": (1,)}
+    for case in dataset.training:
+        np.testing.assert_array_equal(read_label_volume(case.label, onto=GRID).data, box(1, (5, 13), (5, 13)))
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("is_reference", [True, False])
 def test_structure_sets_are_scored_beside_label_maps(tmp_path, is_reference):

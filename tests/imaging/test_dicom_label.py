@@ -20,6 +20,7 @@ from autoseg.imaging.dicom_seg import write_seg
 from autoseg.imaging.files import (
     read_geometry,
     read_label_volume,
+    read_segmentation,
     read_volume,
     segment_names,
     write_label_volume,
@@ -152,6 +153,23 @@ def test_segments_that_overlap_become_regions(tmp_path):
         data = read_label_volume(case.label, onto=labels.geometry).data
         for number in range(2):
             np.testing.assert_array_equal(dataset.labels.mask(data, number), truth[case.id][number])
+
+
+def test_of_segments_that_overlap_the_chosen_ones_alone_are_held_and_become_labels(tmp_path):
+    series, labels = segmented(tmp_path / "in")
+    path = tmp_path / "maps" / "a.dcm"
+    path.parent.mkdir()
+    write(path, series, labels, {"whole": (1, 2), "core": (2,), "rim": (1,)})
+    chosen = read_segmentation(path, ["rim", "core"])
+    assert len(chosen.layers.data) == 2
+    for name, value in {"rim": 1, "core": 2}.items():
+        np.testing.assert_array_equal(chosen.mask(name, labels.geometry).data[0] == 1, labels.data == value)
+    write_volume(read_volume(series), tmp_path / "scans" / "a.nii.gz")
+    call = ["convert", "folders", str(tmp_path / "scans"), str(tmp_path / "out"), "--labels", str(path.parent), "--quiet"]
+    assert main([*call, "--channels", "CT", "--structures", "rim,core"]) == 0
+    (case,) = read_dataset(tmp_path / "out").training
+    assert read_dataset(tmp_path / "out").labels.groups == {"rim": (1,), "core": (2,)}
+    np.testing.assert_array_equal(read_label_volume(case.label, onto=labels.geometry).data, labels.data)
 
 
 def test_segments_that_overlap_and_damage_are_refused_with_a_remedy(tmp_path, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from planners.names import fault_of_name
 __all__ = ["Description", "describe", "refused_names"]
 
 
+FEWEST_WITH_OUTLINE = 4  # structures; of two or three, such as liver and tumour, one often holds the others
+
+
 def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, Any], dict[Combination, int], Sequence[Finding]]:
     """(label keys of dataset.json, {combination: value} of separate files, findings)."""
     usable = [case for case in seen if case.usable]
@@ -34,13 +37,15 @@ def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, A
     left_out = {finding.case for finding in findings}
     masks = [case for case in masks if case.case.id not in left_out]
     combinations = {combination for case in masks for combination in case.combinations}
-    structures = {name for combination in combinations for name in combination}
-    if empty := sorted({name for case in masks for name, _ in case.case.masks} - structures):
+    there = {name for combination in combinations for name in combination}
+    structures = [name for name in found.structures or sorted(there) if name in there]
+    if empty := sorted({name for case in masks for name, _ in case.case.masks} - there):
         message = f"no voxel of {', '.join(empty)} in any case: no label"
         findings.append(Finding("note", "", "empty-structure", message, "Nothing, or draw it in some case."))
+    findings += [] if found.structures else _outlines(combinations, there)
     description, values = label_values(combinations, structures)
     for case in masks:
-        if lacking := sorted(structures - {name for name, _ in case.case.masks}):
+        if lacking := sorted(there - {name for name, _ in case.case.masks}):
             message = f"no file or segment of {', '.join(lacking)}: taken as absent"
             findings.append(Finding("note", case.case.id, "absent-structure", message, "Add it if it is not absent."))
     remedy = "Give all cases a label map, or all of them a file for each structure."
@@ -50,6 +55,20 @@ def describe(found: FoundDataset, seen: Iterable[SeenCase]) -> tuple[dict[str, A
         if case.case.label
     ]
     return description, values, [*findings, *_refused_labels(description)]
+
+
+def _outlines(combinations: Iterable[Iterable[str]], structures: Collection[str]) -> list[Finding]:
+    """A note about structures that overlap all others, as the outline of the body does."""
+    beside: dict[str, set[str]] = {name: set() for name in structures}
+    for combination in map(set, combinations):
+        for name in combination:
+            beside[name] |= combination
+    over = sorted(name for name, others in beside.items() if len(others) == len(beside) >= FEWEST_WITH_OUTLINE)
+    if not over:
+        return []
+    message = f"{', '.join(over)}: overlaps all other structures, so that all {len(beside)} become regions"
+    remedy = "If it is an outline such as BODY or EXTERNAL, choose the others with --structures A,B."
+    return [Finding("note", "", "outline", message, remedy)]
 
 
 def _spelled_otherwise(cases: Sequence[FoundCase]) -> list[Finding]:

@@ -18,7 +18,7 @@ from autoseg.options import ConvertOptions, Runtime
 
 __all__ = ["find_source", "read_source"]
 
-LAYOUT_OPTIONS = ("cine", "labels", "channels", "names", "ignore", "derivative", "also")
+LAYOUT_OPTIONS = ("cine", "labels", "channels", "names", "ignore", "derivative", "also", "structures")
 
 
 def find_source(layout: str, source: Path, options: ConvertOptions) -> tuple[FoundDataset, dict[str, Any]]:

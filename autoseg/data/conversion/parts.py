@@ -81,7 +81,8 @@ def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mod
 
     parts = [part(source, f"images{where}/{case.id}_{i:04d}{ending}") for i, source in enumerate(case.images)]
     target = f"labels{where}/{case.id}{ending}"
-    if case.label and any(old != new for old, new in case.renumber):
+    values_of = dict(case.renumber)
+    if case.label and values_of and any(values_of.get(value, 0) != value for value in (*values_of, *seen.values)):
         key = digest_of(json.dumps([seen.digests[case.label], case.renumber, target]).encode())
         parts.append(Part((case.label,), target, key, partial(_write_renumbered, case)))
     elif case.label:
@@ -89,7 +90,7 @@ def parts_of(seen: SeenCase, ending: str, values: Mapping[Combination, int], mod
     elif case.masks:
         numbers = sorted((sorted(group), value) for group, value in values.items())
         key = digest_of(json.dumps([[seen.digests[path] for _, path in case.masks], numbers, target]).encode())
-        make = partial(_write_combined, case.masks, values, case.images[0].path)
+        make = partial(_write_combined, case, values)
         parts.append(Part(tuple(path for _, path in case.masks), target, key, make))
     return parts
 
@@ -139,15 +140,16 @@ def _write_renumbered(case: FoundCase, path: Path) -> None:
     grid, table = read_geometry(case.images[0].path), dict(case.renumber)
     volume = read_label_volume(case.label, onto=grid)
     found, codes = np.unique(volume.data, return_inverse=True)
-    values = np.array([table[value] for value in found.tolist()])
+    values = np.array([table.get(value, 0) for value in found.tolist()])
     write_label_volume(LabelVolume(values[codes.reshape(volume.data.shape)], grid), path, like=case.images[0].path)
 
 
-def _write_combined(masks: tuple[tuple[str, Path], ...], values: Mapping[Combination, int], image: Path, path: Path) -> None:
+def _write_combined(case: FoundCase, values: Mapping[Combination, int], path: Path) -> None:
     """Write one label map from structures in separate files, on the grid of the image."""
+    image = case.images[0].path
     geometry = read_file(image).geometry
-    mask_of = mask_reader(geometry)
-    codes, combinations = combine(((name, mask_of(file, name).data[0] != 0) for name, file in masks), geometry.shape)
+    mask_of = mask_reader(case, geometry)
+    codes, combinations = combine(((name, mask_of(file, name).data[0] != 0) for name, file in case.masks), geometry.shape)
     table = np.array([values[frozenset(combination)] for combination in combinations])
     write_label_volume(LabelVolume(table[codes], geometry), path, like=image)
 

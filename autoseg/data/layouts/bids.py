@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.data.findings import Finding
+from autoseg.data.layouts.chosen import choose
 from autoseg.data.layouts.folders import read_names, read_table
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, plain_labels
 from autoseg.errors import DatasetError
@@ -33,6 +34,7 @@ def find(
     derivative: str | None = None,
     names: AnyPath | None = None,
     ignore: int | None = None,
+    structures: Sequence[str] | None = None,
 ) -> FoundDataset:
     """Every session of every subject.
 
@@ -40,7 +42,7 @@ def find(
         source: the root of the data set.
         channels: suffixes of the images, such as ``T1w,FLAIR``; None for those that every labelled session has.
         derivative: the folder below ``derivatives`` to take labels from, if there are several.
-        names, ignore: as in the layout ``folders``; None for names from a ``dseg.tsv``.
+        names, ignore, structures: as in the layout ``folders``; None for names from a ``dseg.tsv``.
     """
     source = Path(source)
     images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -76,13 +78,14 @@ def find(
         message = f"expected an image of the session, found {labels[case][0].name} alone"
         findings.append(error(case, "no-image", message, "Add the image, or remove the label."))
     values = read_names(names) if names else _names(cases, tables, findings)
-    return FoundDataset(
+    dataset = FoundDataset(
         channels=channels,
         cases=tuple(cases),
         describe=plain_labels(values, closed=False, ignore=ignore),
         findings=tuple(findings),
         about=_participants(source / "participants.tsv"),
     )
+    return choose(dataset, structures, values, ignore) if structures else dataset
 
 
 def suffixes(source: AnyPath) -> list[str]:

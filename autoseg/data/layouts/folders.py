@@ -20,6 +20,7 @@ from pathlib import Path
 from autoseg.data.dataset import LABEL_WORD, NUMBER, guess_patients
 from autoseg.data.findings import Finding
 from autoseg.data.labelmaps import names_in, segments_of
+from autoseg.data.layouts.chosen import choose
 from autoseg.data.layouts.found import AnyPath, FoundCase, FoundDataset, Source, error, files_below, plain_labels
 from autoseg.data.tables import table_rows, table_text
 from autoseg.errors import AutosegError, DatasetError, FileError
@@ -55,6 +56,7 @@ def find(
     channels: Sequence[str] | None = None,
     names: AnyPath | None = None,
     ignore: int | None = None,
+    structures: Sequence[str] | None = None,
 ) -> FoundDataset:
     """The cases of two folders or of a table.
 
@@ -65,6 +67,7 @@ def find(
         names: JSON object name -> value, a table of value and name, or a colour table as ``read_names`` takes it; None for
             "label 1" and so on.
         ignore: label value of voxels without annotation.
+        structures: names of those to take, in order; None for all.
     """
     source = Path(source)
     if source.is_file():
@@ -82,26 +85,29 @@ def find(
         raise DatasetError(
             f"{source}: expected images that end in one of {', '.join(sorted(FORMATS))}, or rows; found none. Give their folder"
         )
-    known, cases = _with_segments(cases, findings, is_named=bool(names))
+    known, cases = _with_segments(cases, findings, is_named=bool(names), chosen=bool(structures and not names))
     channels = tuple(channels or named or guess_channels(cases))
     if channels == ("image",):
         message = 'the channel is called "image", so that each scan is scaled by itself'
         findings.append(Finding("note", "", "channel-name", message, "Give --channels CT for CT in Hounsfield units."))
-    return FoundDataset(
+    values = read_names(names) if names else known
+    found = FoundDataset(
         channels=channels,
         cases=tuple(cases),
-        describe=plain_labels(read_names(names) if names else known, closed=False, ignore=ignore),
+        describe=plain_labels(values, closed=False, ignore=ignore),
         findings=tuple(findings),
     )
+    return choose(found, structures, values, ignore) if structures else found
 
 
 def _with_segments(
-    cases: Sequence[FoundCase], findings: list[Finding], *, is_named: bool
+    cases: Sequence[FoundCase], findings: list[Finding], *, is_named: bool, chosen: bool
 ) -> tuple[dict[int, str], list[FoundCase]]:
     """({value: name} stored in the label maps, the cases).
 
-    If a value or a name does not mean the same in all maps, or the segments of some may overlap, each segment becomes a
-    structure of its own, known by its name; where names were given for the values (``is_named``), this is an error.
+    If a value or a name does not mean the same in all maps, or the segments of some may overlap, or some are to be ``chosen``,
+    each segment becomes a structure of its own, known by its name. Where names were given for the values (``is_named``), a
+    value or a name of several meanings is an error.
     """
     maps = {case.id: case.label for case in cases if case.label}
     known, clash = names_in(maps.values())
@@ -109,7 +115,7 @@ def _with_segments(
         findings.append(error("", "segment-name", clash, "Leave --names out: segments are then known by their names."))
     elif clash:
         findings.append(Finding("note", "", "segment-name", clash, "Nothing: segments are known by their names."))
-    elif not any(case.masks for case in cases) and not any(segments_of(path) and _may_overlap(path) for path in maps.values()):
+    elif not (chosen or any(case.masks for case in cases) or any(segments_of(p) and _may_overlap(p) for p in maps.values())):
         return known, list(cases)
     masks = {case: tuple((name, path) for name in segments_of(path)) for case, path in maps.items()}
     return known, [replace(c, label=None, masks=masks[c.id]) if masks.get(c.id) else c for c in cases]

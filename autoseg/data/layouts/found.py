@@ -34,6 +34,7 @@ __all__ = [
     "plain_labels",
     "region_labels",
     "twice",
+    "unique_names",
 ]
 
 logger = logging.getLogger(__name__)
@@ -63,8 +64,9 @@ class FoundCase:
         label: a label map, or None.
         masks: (structure, path) of separate files, one per structure, which may overlap; instead of ``label``.
         part: ``train``, ``val`` (validation cases of the source's own fold) or ``test``.
-        renumber: (value, new value) pairs if the label map is to be renumbered; else ().
+        renumber: (value, new value) pairs if the label map is to be renumbered, and other values become 0; else ().
         annotated: the annotated structures, if these are not all of the data set; else None.
+        called: (structure, its name in the file) of masks that have another name there.
     """
 
     id: str
@@ -75,6 +77,7 @@ class FoundCase:
     part: str = "train"
     renumber: tuple[tuple[int, int], ...] = ()
     annotated: tuple[str, ...] | None = None
+    called: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class FoundDataset:
             dataset.json, findings). Not called if labels are separate files.
         findings: about names and text files.
         about: further keys of dataset.json.
+        structures: those chosen of the source, in order; () for all.
     """
 
     channels: tuple[str, ...]
@@ -95,6 +99,7 @@ class FoundDataset:
     describe: Describe
     findings: tuple[Finding, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
+    structures: tuple[str, ...] = ()
 
 
 def files_below(source: AnyPath) -> dict[Path, tuple[str, ...]]:
@@ -146,7 +151,7 @@ def plain_labels(names: Mapping[int, str], *, closed: bool = True, ignore: int |
 def _plain(counted: Counted, *, names: Mapping[int, str], closed: bool, ignore: int | None) -> Description:
     found = {value for values in counted.values() for value in values}
     values = sorted((set(names) if closed else found) - {0, ignore})
-    labels = {"background": 0} | {name: value for value, name in _unique(values, names).items()}
+    labels = {"background": 0} | {name: value for value, name in unique_names(values, names).items()}
     if ignore is not None:
         labels["ignore"] = ignore
     return {"labels": labels}, (_undeclared(counted, {0, *names, ignore}) if closed else [])
@@ -171,7 +176,7 @@ def _undeclared(counted: Counted, declared: set[int | None]) -> list[Finding]:
     ]
 
 
-def _unique(values: Iterable[int], names: Mapping[int, str]) -> dict[int, str]:
+def unique_names(values: Iterable[int], names: Mapping[int, str]) -> dict[int, str]:
     """{value: name}, with the value added to names that occur twice or are reserved in dataset.json."""
     named = {value: str(names.get(value, f"label {value}")) for value in values}
     taken = Counter([*named.values(), "background", "ignore"])

@@ -7,7 +7,7 @@ label map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -79,22 +79,24 @@ def read_image(source: Source, contents: dict[Path, FileContent] | None = None) 
     return replace(content, data=content.data[source.volume : source.volume + 1])
 
 
-def mask_reader(onto: Geometry) -> Callable[[Path, str], FileContent]:
-    """A function that reads the file of one structure on a grid; nonzero is foreground.
+def mask_reader(case: FoundCase, onto: Geometry) -> Callable[[Path, str], FileContent]:
+    """A function that reads the file of one structure of a case on a grid; nonzero is foreground.
 
     From a segmentation of 3D Slicer or DICOM, or a structure set, it takes the segment of that name. The file is kept for the
     next structures.
     """
     last: dict[Path, Segmentation | Drawing] = {}
+    own = dict(case.called)
 
     def read(path: Path, name: str) -> FileContent:
-        known = last.get(path)
-        several: Container[str] = known.segments if known else segment_names(path)
+        known, name = last.get(path), own.get(name, name)
+        several: Collection[str] = known.segments if known else segment_names(path)
         if name not in several:
             return read_file(path, as_label=True, onto=onto)
         if known is None:
             last.clear()
-            known = last[path] = read_segmentation(path)
+            chosen = {own.get(one, one) for one, file in case.masks if file == path}
+            known = last[path] = read_segmentation(path, chosen if len(chosen) < len(several) else None)
         return known.mask(name, onto)
 
     return read
@@ -128,14 +130,14 @@ def label_values(
 
     Args:
         combinations: all that occur, each a collection of structures.
-        structures: the names of all files.
+        structures: the names of all files, in order.
 
     Returns:
         (description, values): the keys ``labels`` and, where structures overlap, ``regions_class_order`` of a dataset.json, and
-        {frozenset of structures: label value}. A single structure has its position in alphabetical order, so that its value
+        {frozenset of structures: label value}. A single structure has its position in ``structures``, so that its value
         is the same whether others overlap or not.
     """
-    found, structures = {frozenset(combination) for combination in combinations}, sorted(structures)
+    found, structures = {frozenset(combination) for combination in combinations}, list(structures)
     values: dict[frozenset[str], int] = {frozenset(): 0}
     values |= {frozenset([name]): number for number, name in enumerate(structures, 1)}
     several = sorted(sorted(group) for group in found if len(group) > 1)
@@ -171,7 +173,7 @@ def _see(case: FoundCase, channels: Sequence[str], contents: dict[Path, FileCont
         return SeenCase(case, tuple(findings), (), (), digests)
     findings += check_channels(case.id, channels, ending_of(case.images[0].path), images)
     findings += check_grids(case.id, images[0], ((path, image, True) for path, image in found))
-    mask_of = mask_reader(images[0].geometry)
+    mask_of = mask_reader(case, images[0].geometry)
 
     def sound(path: Path, name: str = "") -> tuple[np.ndarray, tuple[int, ...]] | None:
         """(data (Z, Y, X), values) of a label file or of one structure; None if it has a fault."""
