@@ -18,7 +18,10 @@ FILES = [*ROOT.glob("autoseg/**/*.py"), *ROOT.glob("planners/**/*.py")]
 
 # from the ground up; a room is a package or a file of autoseg, or the package planners
 FLOORS = [
-    ({"planners", "errors", "digits", "control_groups"}, "stands on numpy and the standard library, so that anybody can use it"),
+    (
+        {"planners", "errors", "digits", "control_groups"},
+        "stands on numpy and the standard library, so that anybody can use it",
+    ),
     ({"archive", "locks", "names", "options", "registry", "room"}, "knows nothing of images, files or plans"),
     ({"atomic"}, "writes files, whatever is in them"),
     ({"engines"}, "shares work, whatever it is"),
