@@ -18,8 +18,10 @@ TRAINING = ("train", "compare", "study")
 MAPPING = ("plan_and_preprocess", "predict", "reconstruct", "evaluate", "study")  # cases to the workers of an engine
 SHOWN_BY = {
     "data/labelmaps.py": ("reconstruct", "evaluate"),
+    "data/conversion/description.py": ("convert",),
     "data/layouts/acdc.py": ("convert",),
     "data/layouts/bids.py": ("convert",),
+    "data/layouts/chosen.py": ("convert",),
     "data/layouts/folders.py": ("convert",),
     "data/layouts/found.py": ("convert",),
     "data/layouts/join.py": ("convert",),

@@ -322,7 +322,7 @@ def joined(count: int) -> None:
     labels = schema(count)
     assert len(join._meanings(labels)) == count + 1
     reading.label_values([labels.structures[n : n + 2] for n in range(count)], labels.structures)
-    found._unique(range(1, count), {n: f"part {n // 2}" for n in range(count)})
+    found.unique_names(range(1, count), {n: f"part {n // 2}" for n in range(count)})
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def choose(found: FoundDataset, asked: Sequence[str], values: Mapping[int, str],
     left_out = sorted(set(cases_of) - {name for matches in matched for some in matches.values() for name in some})
     findings += [*_spelled(spelt), *_left_out(left_out)]
     of_maps = next((matches for case, matches in zip(cases, matched, strict=True) if case.label and matches), {})
-    numbers = {value: asked.index(name) + 1 for name, some in of_maps.items() for value in named if named[value] in some}
+    number_of = {own: asked.index(name) + 1 for name, some in of_maps.items() for own in some}
+    numbers = {value: number_of[name] for value, name in named.items() if name in number_of}
     if ignore is not None:
         numbers[ignore] = len(asked) + 1
     return replace(
@@ -85,16 +86,18 @@ def _names_in(case: FoundCase, named: Mapping[int, str]) -> tuple[str, ...]:
 def _match(asked: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
     """{structure: names in a case that may mean it}: the exact one alone, or all that differ from it only by spelling."""
     forms: dict[str, list[str]] = {}
+    own, known = set(names), set(asked)
     for name in names:
-        if name not in asked:
+        if name not in known:
             forms.setdefault(without_spelling(name), []).append(name)
-    found = {name: [name] if name in names else forms.get(without_spelling(name), []) for name in asked}
+    found = {name: [name] if name in own else forms.get(without_spelling(name), []) for name in asked}
     return {name: some for name, some in found.items() if some}
 
 
 def _masks_of(case: FoundCase, called: Mapping[str, str]) -> FoundCase:
     """The case with these structures only; ``called`` is {structure: its name in the case}."""
-    masks = tuple((name, path) for name, own in called.items() for other, path in case.masks if other == own)
+    meant = {own: name for name, own in called.items()}
+    masks = tuple((meant[own], path) for own, path in case.masks if own in meant)
     return replace(case, masks=masks, called=tuple((name, own) for name, own in called.items() if name != own))
 
 

@@ -48,7 +48,7 @@ def find(source: AnyPath, *, also: Sequence[AnyPath] = (), channels: Sequence[st
             )
     structures = list(dict.fromkeys(name for one in sets for name in one.labels.structures))
     combinations = {combination for one in sets for combination in _meanings(one.labels).values()}
-    labels, values = label_values(combinations, structures)
+    labels, values = label_values(combinations, sorted(structures))
     ignore = max(values.values()) + 1 if any(one.labels.ignore is not None for one in sets) else None
     if ignore is not None:
         labels["labels"]["ignore"] = ignore
