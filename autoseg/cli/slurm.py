@@ -10,7 +10,6 @@ from pathlib import Path
 from autoseg.cli.common import workspace_of
 from autoseg.cli.flags import add_flags, options_from
 from autoseg.errors import AutosegError
-from autoseg.names import counted
 from autoseg.options import PredictOptions, Runtime, SlurmOptions, StudyOptions, TrainOptions
 from autoseg.studies.slurm import JobArray, submission
 
@@ -29,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from autoseg.cli import parse
+    from autoseg.names import counted  # imports numpy, which --help does not need
 
     options = options_from(args, SlurmOptions())
     words = tuple(args.command[1:] if args.command[:1] == ["--"] else args.command)

@@ -19,6 +19,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from autoseg.names import counted
+
 __all__ = [
     "Difference",
     "few_cases",
@@ -101,8 +103,8 @@ def few_cases(counts: Iterable[int]) -> str:
     if fewest >= FEWEST:
         return ""
     return (
-        f"Intervals over fewer than {FEWEST} cases say little about other cases: of those over {fewest}, about one in "
-        f"{2 ** (fewest - 1)} or more misses the true mean, not one in 20."
+        f"Intervals over fewer than {counted(FEWEST, 'case')} say little about other cases: of those over {fewest}, about "
+        f"one in {2 ** (fewest - 1)} or more misses the true mean, not one in 20."
     )
 
 

@@ -271,8 +271,8 @@ def _normalization(plans: Json, found: Json, channels: Sequence[str], where: str
     measured = plans.get(MEASURED, plans.get("foreground_intensity_properties_by_modality"))
     if len(schemes) != len(channels) or len(masked) != len(channels):
         raise ModelError(
-            f"{where}: {counted(len(channels), 'channel')}, but as normalization_schemes {len(schemes)} and {len(masked)} of "
-            "use_mask_for_norm. Use the dataset.json and the plans.json of the same training run"
+            f"{where}: {counted(len(channels), 'channel')}, but normalization_schemes of {len(schemes)} and "
+            f"use_mask_for_norm of {len(masked)}. Use the dataset.json and the plans.json of the same training run"
         )
     entries = []
     for index, (channel, scheme, mask) in enumerate(zip(channels, schemes, masked, strict=True)):

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import AutosegError
-from autoseg.names import counted
 from autoseg.options import SlurmOptions
 
 __all__ = ["JobArray", "submission"]
@@ -68,6 +67,8 @@ def submission(array: JobArray, options: SlurmOptions, folder: Path) -> str:
     Raises:
         AutosegError: an argument contains a control character, such as a line break.
     """
+    from autoseg.names import counted  # imports numpy, which --help does not need
+
     logs = (folder / options.logs).absolute()
     _refuse_control_characters([*(word for words in (*array.commands, array.report) for word in words), str(folder), str(logs)])
     shared = _settings(array.name, options, folder, logs)

@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no channel names": (lambda folder: described(folder, channel_names=None), "expected channel_names such as {'0': 'CT'}"),
     "a channel more": (
         lambda folder: described(folder, channel_names={"0": "T1", "1": "T2"}),
-        "2 channels, but 1 normalization_schemes and 1 entries of use_mask_for_norm. Use the dataset.json and the plans.json",
+        "2 channels, but normalization_schemes of 1 and use_mask_for_norm of 1. Use the dataset.json and the plans.json",
     ),
     "a label less": (
         lambda folder: described(folder, labels={"background": 0, "left": 1}),

@@ -215,7 +215,7 @@ def test_a_zip_of_two_configurations_names_them(tmp_path, results):
     [
         ({"preprocessor_name": "MyPreprocessor"}, "preprocessor_name is 'MyPreprocessor'"),
         ({"normalization_schemes": ["MyNormalization"]}, "MyNormalization is not known"),
-        ({"normalization_schemes": []}, "1 channels, but 0 normalization_schemes"),
+        ({"normalization_schemes": []}, "1 channel, but normalization_schemes of 0"),
         ({"resampling_fn_data": "no_resampling_data_or_seg_to_shape"}, "resampling_fn_data is no_resampling"),
         ({"resampling_fn_data_kwargs": {"order": 3, "force_separate_z": True}}, "with {'order': 3, 'force_separate_z': True}"),
         ({"resampling_fn_probabilities_kwargs": {"order": 9}}, "spline orders from 0 to 5"),
