@@ -23,6 +23,7 @@ __all__ = [
     "case_name",
     "counted",
     "fault_of_path",
+    "first_of",
     "folders_of",
     "inside",
     "is_hidden",
@@ -114,6 +115,19 @@ def without_spelling(text: str) -> str:
     """A name without what people write differently from file to file: letter case, spaces, underscores, and hyphens between
     letters or digits; signs such as the last one of ``CD4+`` and ``CD4-`` stay."""
     return re.sub(r"[\s_]+|(?<=[^\W_])-(?=[^\W_])", "", text.casefold())
+
+
+def first_of(texts: Iterable[object], most: int, *, between: str = ", ", of: int | None = None) -> str:
+    """The first of some texts in a line, and the number of the others: ``a, b and 3 more``.
+
+    Args:
+        most: texts that are written.
+        between: what stands between them.
+        of: how many there are, if ``texts`` are not all.
+    """
+    every = [str(text) for text in texts]
+    others = (len(every) if of is None else of) - len(every[:most])
+    return between.join(every[:most]) + (f" and {others} more" if others > 0 else "")
 
 
 def folders_of(paths: Iterable[str | PathLike[str]]) -> tuple[str, ...]:

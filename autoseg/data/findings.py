@@ -8,6 +8,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from autoseg.names import first_of
+
 __all__ = ["SEVERITIES", "Finding", "findings_table", "pattern_of"]
 
 SEVERITIES = ("error", "warning", "note")
@@ -72,8 +74,7 @@ def pattern_of(message: str, cases: Container[str]) -> str:
 def _listed(findings: Sequence[Finding]) -> str:
     """The first files or cases of some findings, and the number of others."""
     names = Counter(_file_or_case(finding) for finding in findings)
-    listed = ", ".join(f"{name} ({n} times)" if n > 1 else name for name, n in list(names.items())[:NAMED])
-    return listed + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return first_of((f"{name} ({n} times)" if n > 1 else name for name, n in names.items()), NAMED)
 
 
 def _without_case(finding: Finding) -> str:

@@ -30,7 +30,7 @@ from autoseg.imaging.files import (
 )
 from autoseg.imaging.tree import files_under
 from autoseg.imaging.values import looks_like_labels
-from autoseg.names import case_name, is_hidden
+from autoseg.names import case_name, first_of, is_hidden
 
 __all__ = ["Inputs", "called_as_labels", "find_inputs", "holds_labels", "image_files", "tell"]
 
@@ -205,8 +205,7 @@ def _chosen(source: Path, kinds: dict[str, list[Path]], beside: list[str], file_
 
 
 def _listed(paths: Iterable[Path]) -> str:
-    names = [path.name for path in paths]
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return first_of((path.name for path in paths), LISTED)
 
 
 def _in_subfolders(source: Path) -> list[str]:

@@ -25,7 +25,7 @@ from autoseg.evaluation.values import unknown_values
 from autoseg.imaging.crop import NOWHERE, crop, hull, value_boxes
 from autoseg.imaging.files import FORMATS, SEGMENTATION, has_grid, read_geometry, read_label_volume
 from autoseg.imaging.volume import LabelVolume
-from autoseg.names import case_name, counted, folders_of, is_hidden, scrubbed
+from autoseg.names import case_name, counted, first_of, folders_of, is_hidden, scrubbed
 
 __all__ = ["Annotation", "More", "completed_notes", "ending_of_most", "evaluate_folder"]
 
@@ -130,11 +130,11 @@ def _notes(scored: Mapping[str, _Scored], labels: LabelSchema) -> list[str]:
     for side, kind in enumerate(SIDES):
         cases = {case: one.others[side] for case, one in scored.items() if one.others[side]}
         if values := sorted(set().union(*cases.values())):
-            some = f"{len(cases)} of {len(scored)} {kind} hold {_some(values)}"
+            some = f"{len(cases)} of {len(scored)} {kind} hold {first_of(values, 10)}"
             notes.append(f"{some}, which no structure has and which count as background")
     if apart := {case: one.apart_voxels for case, one in scored.items() if one.apart_voxels}:
         far = f"up to {max(apart.values()):.2g} voxels"
-        notes.append(f"references and predictions {far} apart by their headers, compared voxel by voxel: {_some(apart)}")
+        notes.append(f"references and predictions {far} apart by their headers, compared voxel by voxel: {first_of(apart, 10)}")
     return completed_notes(notes, (row for one in scored.values() for row in one.rows), labels)
 
 
@@ -155,7 +155,7 @@ def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: L
             if name in here
         ]
         if alone:
-            notes.append(f"in {kind} alone: {_some(alone)}")
+            notes.append(f"in {kind} alone: {first_of(alone, 10)}")
     both_sides = any(note.startswith("in ref") for note in notes) and any("predictions" in note for note in notes)
     return [*notes, REMEDY] if both_sides else notes
 
@@ -164,19 +164,13 @@ def _about_unlabelled(unlabelled: Mapping[str, tuple[int, ...]], labels: LabelSc
     """A sentence about structures that were not annotated in all cases; [] if all were."""
     counts = Counter(number for numbers in unlabelled.values() for number in set(numbers))
     lacking = [f"{name} in {counted(counts[n], 'case')}" for n, name in enumerate(labels.structures) if counts[n]]
-    return [f"not annotated, so not scored: {_some(lacking)}"] if lacking else []
+    return [f"not annotated, so not scored: {first_of(lacking, 10)}"] if lacking else []
 
 
 REMEDY = (
     "if another tool numbers the structures differently, renumber its maps, or write its numbers into a dataset.json and "
     "give that to autoseg evaluate with --labels"
 )
-
-
-def _some(names: Iterable[object], limit: int = 10) -> str:
-    """The first names and the number of others."""
-    listed = [str(name) for name in names]
-    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
 
 @dataclass(frozen=True)

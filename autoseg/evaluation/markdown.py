@@ -13,7 +13,7 @@ from autoseg.digits import as_text
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.report import Mean, Report, Summary
 from autoseg.evaluation.statistics import few_cases
-from autoseg.names import counted
+from autoseg.names import counted, first_of
 
 __all__ = ["as_markdown", "groups_legend", "markdown_table", "mask_columns", "mask_legend", "undefined_values"]
 
@@ -201,7 +201,7 @@ def undefined_values(report: Report) -> list[Undefined]:
 def _undefined(report: Report) -> str:
     lines = [
         f"- {one.structure}, {one.reason}: {one.kind} {', '.join(one.metrics)} in {len(one.cases)} of "
-        f"{counted(len(report.cases), 'case')} ({_some(one.cases)})"
+        f"{counted(len(report.cases), 'case')} ({first_of(one.cases, 5)})"
         for one in undefined_values(report)
     ]
     return "\n".join(["Undefined values and stand-ins:", "", *lines]) if lines else ""
@@ -227,14 +227,8 @@ def _failures(report: Report) -> str:
     text = ["Not scored, and in no mean:", "", *lines] if lines else []
     if report.not_scored:
         text += [""] if text else []
-        text.append(f"Without a reference: {counted(len(report.not_scored), 'prediction')} ({_some(report.not_scored)}).")
+        text.append(f"Without a reference: {counted(len(report.not_scored), 'prediction')} ({first_of(report.not_scored, 5)}).")
     return "\n".join(text)
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    """The first names and the number of others."""
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _number(value: float | None, metric: str) -> str:

@@ -33,6 +33,7 @@ __all__ = ["StructureSet", "read_contours", "read_structures", "structure_names"
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 OFF_SLICE = 0.15  # of a slice: positions of contours are often rounded to a tenth of a mm
 SNAP = 6  # decimals of an index: equal points in the patient are equal on the grid, however they were computed
+OTHER_SCAN = "Give the scan that they were drawn on, or draw them on this one and export them as SEG or NIfTI."
 CROSSINGS = 1 << 20  # of edges and rows, computed at a time
 
 Contour = NDArray[np.float64]  # (N, 3) RAS+ mm, closed
@@ -134,9 +135,6 @@ class StructureSet:
                 f"{self.path}: expected contours on neighbouring slices of the scan, {onto}; found them on one in {step} only. "
                 f"{OTHER_SCAN}"
             )
-
-
-OTHER_SCAN = "Give the scan that they were drawn on, or draw them on this one and export them as SEG or NIfTI."
 
 
 def structure_names(path: Path) -> dict[str, int]:

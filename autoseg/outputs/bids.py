@@ -33,6 +33,7 @@ from autoseg.imaging.files import ending_of, read_label_volume, write_label_volu
 from autoseg.imaging.volume import Volume
 from autoseg.inference.bundle import Bundle
 from autoseg.ledger import FOREIGN, file_digest
+from autoseg.names import first_of
 from autoseg.options import PredictOptions
 from autoseg.outputs.probabilities import SUFFIX
 from autoseg.workspace import read_record, write_json, write_text
@@ -85,8 +86,7 @@ def bids_names(cases: Iterable[Case]) -> dict[str, BidsName]:
                 "names with entities, such as sub-01_ses-1_T1w"
             )
     if changed:
-        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-        logger.warning("names without BIDS entities: written are %s%s", ", ".join(changed[:SHOWN]), more)
+        logger.warning("names without BIDS entities: written are %s", first_of(changed, SHOWN))
     return names
 
 

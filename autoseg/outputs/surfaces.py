@@ -16,6 +16,7 @@ from autoseg.imaging.colours import structure_colours
 from autoseg.imaging.mesh import COORDINATES, SURFACE_FORMATS, SurfaceMesh, file_names, write_mesh, write_scene
 from autoseg.inference.inferred import Inferred, ModelFacts
 from autoseg.inference.output import Written
+from autoseg.names import first_of
 from autoseg.options import SurfaceOptions
 from autoseg.reconstruct.shared import ITERATIONS
 from autoseg.reconstruct.surface import IN_LABELS, IN_SCORES
@@ -122,9 +123,7 @@ def tell_notes(folder: Path, cases: Iterable[str]) -> None:
             if one.note and one.vertices is not None:
                 kinds[pattern_of(one.note, ())].append((f"{case}, {one.structure}", one.note))
     for (first, note), *others in kinds.values():
-        names = "; ".join(name for name, _ in others[:NAMED]) + (
-            f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        )
+        names = first_of((name for name, _ in others), NAMED, between="; ")
         also = f". The same, with its own numbers, of {names}; measurements.csv has all" if others else ""
         logger.warning("surface of %s: %s%s", first, note, also)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from autoseg.data.dataset import DatasetSpec
 from autoseg.data.measure import measure_fingerprint
 from autoseg.data.scan import CaseScan
 from autoseg.data.verified import look_through, store_scans
-from autoseg.names import counted
+from autoseg.names import counted, first_of
 from autoseg.options import PlanOptions, Runtime
 from autoseg.plans import make_plans, write_plan
 from autoseg.preprocess.prepare import PreparedCases, prepare
@@ -45,7 +44,7 @@ class Planned:
         patch = " x ".join(str(n) for n in self.plan.patch_size)
         lines = [
             f"{self.dataset.name}: {counted(len(self.fingerprint.cases), 'case')}, "
-            f"channels {', '.join(self.dataset.channels)}, structures {_some(self.dataset.labels.structures)}",
+            f"channels {', '.join(self.dataset.channels)}, structures {first_of(self.dataset.labels.structures, 12)}",
             f"plan {self.plan.name}: spacing {spacing} mm, patch {patch}, batch {self.plan.batch_size}, network "
             f"{self.plan.network.name} with {len(self.plan.network.features)} stages",
             "plans: " + ", ".join(p.name + (" (kept as edited)" if p.name in self.kept else "") for p in self.plans),
@@ -77,8 +76,3 @@ def plan_and_prepare(spec: DatasetSpec, workspace: Workspace, options: PlanOptio
         cases = prepare(spec, verified.scans, plan, workspace, runtime, look=True)
     folder, seconds = workspace.prepared(spec.name, plan.name), time.monotonic() - begun
     return Planned(spec, verified.scans, fingerprint, plan, plans, kept, cases, folder, seconds)
-
-
-def _some(names: Sequence[str], most: int = 12) -> str:
-    """Names for a line of text; only the first ones if there are many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -19,7 +19,7 @@ import torch
 
 from autoseg.data.labels import LabelSchema
 from autoseg.errors import TrainingError
-from autoseg.names import counted
+from autoseg.names import counted, first_of
 from autoseg.networks.blocks import InputScaling
 from autoseg.training.adapt import Adapted, Meaning, adapt, image_convolution
 from planners.plan import Plan
@@ -60,8 +60,8 @@ class Transfer:
     def __str__(self) -> str:
         whole = len(self.taken) + len(self.adapted) + len(self.new)
         lines = [f"starting from fold {self.fold} of {self.model}: {len(self.taken)} of {whole} tensors; {self.why}"]
-        lines += [f"  adapted: {_some(names)}: {how}" for how, names in _by_reason(self.adapted).items()]
-        lines += [f"  left: {_some(names)}: {why}" for why, names in _by_reason(self.left).items()]
+        lines += [f"  adapted: {first_of(names, 3)}: {how}" for how, names in _by_reason(self.adapted).items()]
+        lines += [f"  left: {first_of(names, 3)}: {why}" for why, names in _by_reason(self.left).items()]
         return "\n".join(lines)
 
 
@@ -230,7 +230,3 @@ def frozen_parameters(
     if named and len(chosen) == len(named):
         raise TrainingError("freeze: no part of the network is left to train. Freeze fewer parts")
     return tuple(named[name] for name in sorted(chosen))
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

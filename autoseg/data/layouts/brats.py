@@ -28,6 +28,7 @@ from autoseg.data.layouts.found import (
     twice,
 )
 from autoseg.errors import DatasetError
+from autoseg.names import counted
 
 __all__ = ["find"]
 
@@ -103,15 +104,15 @@ def _join_misnamed_labels(found: dict[str, Files]) -> None:
             del found[alone[0]]
 
 
-def describe_labels(counted: Counted) -> Description:
+def describe_labels(counts: Counted) -> Description:
     """Whole tumour, tumour core and enhancing tumour, from the values in the files; see ``FoundDataset``."""
-    if both := sorted(case for case, values in counted.items() if {3, 4} <= set(values)):
+    if both := sorted(case for case, values in counts.items() if {3, 4} <= set(values)):
         message = (
             f"expected 4 or 3 for enhancing tumour, found both in {', '.join(both[:5])}: this is a release that means others"
         )
         remedy = "Convert it with the layout 'folders', and write what its values mean into dataset.json."
         return {}, [error("", "label-convention", message, remedy)]
-    kinds = Counter(value for values in counted.values() for value in values if value in (3, 4))
+    kinds = Counter(value for values in counts.values() for value in values if value in (3, 4))
     enhancing = sorted(kinds) or [4]
     regions = {
         "whole tumour": [NECROSIS, OEDEMA, *enhancing],
@@ -119,9 +120,10 @@ def describe_labels(counted: Counted) -> Description:
         "enhancing tumour": enhancing,
     }
     usual = max(enhancing, key=lambda value: kinds[value])
-    description, findings = region_labels(regions, (OEDEMA, NECROSIS, usual))(counted)
+    description, findings = region_labels(regions, (OEDEMA, NECROSIS, usual))(counts)
     if len(enhancing) == 2:
-        some = f"{kinds[4]} case{'s' * (kinds[4] > 1)}"
-        message = f"enhancing tumour is 4 in {some} and 3 in {kinds[3]}: two releases; both values count as it"
+        message = (
+            f"enhancing tumour is 4 in {counted(kinds[4], 'case')} and 3 in {kinds[3]}: two releases; both values count as it"
+        )
         findings.append(Finding("note", "", "label-convention", message, f"Nothing. Predictions are written with {usual}."))
     return description, findings

@@ -15,7 +15,7 @@ from functools import partial
 from autoseg.data.findings import Finding
 from autoseg.data.layouts.found import Counted, Description, FoundCase, FoundDataset, error, unique_names
 from autoseg.errors import DatasetError, shown
-from autoseg.names import counted, without_spelling
+from autoseg.names import counted, first_of, without_spelling
 
 __all__ = ["choose"]
 
@@ -123,7 +123,7 @@ def _spelled(spelt: Mapping[tuple[str, str], int]) -> list[Finding]:
         own.setdefault(name, []).append(f"{shown(other)} in {counted(count, 'case')}")
     remedy = "Nothing if they are the same structure."
     return [
-        Finding("note", "", "structure-name", f"{shown(name)} is written {_few(others)}", remedy)
+        Finding("note", "", "structure-name", f"{shown(name)} is written {first_of(others, FEW)}", remedy)
         for name, others in own.items()
     ]
 
@@ -143,14 +143,8 @@ def _nearest(cases_of: Mapping[str, int], lacking: Iterable[str]) -> str:
 
     names = sorted(Counter(cases_of).most_common(), key=lambda item: (-item[1], item[0]))[: 10 * MOST]
     names.sort(key=lambda item: distance(item[0]))
-    return _few([f"{shown(name)} ({counted(count, 'case')})" for name, count in names], MOST, len(cases_of))
+    return first_of((f"{shown(name)} ({counted(count, 'case')})" for name, count in names), MOST, of=len(cases_of))
 
 
 def _listed(names: Iterable[str]) -> str:
-    return _few([shown(name) for name in names])
-
-
-def _few(texts: Sequence[str], most: int = FEW, of: int | None = None) -> str:
-    """The first of some texts, and how many more there are."""
-    more = (len(texts) if of is None else of) - len(texts[:most])
-    return ", ".join(texts[:most]) + (f" and {more} more" if more else "")
+    return first_of(map(shown, names), FEW)
