@@ -77,19 +77,15 @@ def memory_limit() -> int | None:
 
     None if it is unknown (Windows).
     """
-    limits: list[int | None] = [limit for limit, _ in _containers()]
-    with suppress(AttributeError, ValueError, OSError):
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    limits.append(_free_addresses())
-    return min((limit for limit in limits if limit is not None), default=None)
+    return min((*_outside_containers(), *(limit for limit, _ in _containers())), default=None)
 
 
 def free_memory() -> int | None:
     """Bytes of memory that are free for this process now, on the machine and in its container; None if it is unknown."""
-    found = [memory_limit(), *(max(0, limit - used) for limit, used in _containers())]
+    found = [*_outside_containers(), *(max(0, limit - used) for limit, used in _containers())]
     with suppress(OSError):
         found += [int(line.split()[1]) * 1024 for line in MEMORY.read_text().splitlines() if line.startswith("MemAvailable:")]
-    return min((size for size in found if size is not None), default=None)
+    return min(found, default=None)
 
 
 def is_want_of_memory(fault: BaseException) -> bool:
@@ -104,6 +100,14 @@ def out_of_memory(fault: BaseException) -> str:
     """A sentence on an exception of ``is_want_of_memory``, with the memory that is free now."""
     line, free = (str(fault).splitlines() or ["no more memory"])[0], free_memory()
     return f"out of memory: {line}" + ("" if free is None else f"; {as_size(free)} are free")
+
+
+def _outside_containers() -> list[int]:
+    """Bytes of the machine, and of the addresses that this process may still use, where they are known."""
+    limits = [addresses] if (addresses := _free_addresses()) is not None else []
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return limits
 
 
 def _containers() -> Iterator[tuple[int, int]]:
