@@ -231,7 +231,7 @@ class _Score:
             parts = [crop(volume.data, *box) for volume in (truth, guess)]
             counted = True if labels.ignore is None else parts[0] != labels.ignore
             masks = [labels.mask(part, number) & counted for part in parts]
-            yield lesion_values(masks[0], masks[1], truth.geometry.spacing_mm, rule)
+            yield lesion_values(masks[0], masks[1], truth.geometry.voxel_ml, rule)
 
 
 def _brier(
