@@ -830,6 +830,16 @@ def test_masks_of_bids_whose_names_have_no_label_are_told(source, tmp_path):
     assert [case.id for case in check(tmp_path / "out").test] == ["sub-02"]
 
 
+def test_masks_of_bids_beside_a_map_are_left_out_and_told(source, tmp_path):
+    for subject in ("01", "02"):
+        put_image(source / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz")
+        for name in ("dseg", "label-lesion_mask"):
+            put_label(source / "derivatives" / "reader" / f"sub-{subject}" / "anat" / f"sub-{subject}_{name}.nii.gz", (1,))
+    done = convert("bids", source, tmp_path / "out")
+    told = [finding.message for finding in done.findings if finding.severity == "warning" and finding.case == "sub-02"]
+    assert told == ["its label is sub-02_dseg.nii.gz; left out beside it: sub-02_label-lesion_mask.nii.gz"]
+
+
 def test_contrast_of_gadolinium_is_a_channel_of_brats(source, tmp_path):
     fill_brats(source)
     for path in source.rglob("*_t1ce.nii.gz"):
