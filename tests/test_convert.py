@@ -83,7 +83,8 @@ def check(folder):
     """The DatasetSpec of a converted folder; its only findings are notes and warnings about labels that tests left out."""
     dataset = read_dataset(folder)
     findings = check_dataset(dataset)
-    of_tests = {"label-never-present", "test-patient-in-training", "sides-unnamed"}  # what is drawn here lies side by side
+    of_tests = {"label-never-present", "test-patient-in-training", "structure-of-one-patient"}
+    of_tests |= {"sides-unnamed"}  # what is drawn here lies side by side
     assert {f.code for f in findings if f.severity != "note"} <= of_tests, findings
     assert dataset.num_training == len(dataset.training)
     return dataset
@@ -828,6 +829,16 @@ def test_masks_of_bids_whose_names_have_no_label_are_told(source, tmp_path):
     assert finding.case == "sub-02"
     assert finding.message == "expected a _dseg or a _label-NAME_mask as label, found sub-02_desc-lesion_mask.nii.gz"
     assert [case.id for case in check(tmp_path / "out").test] == ["sub-02"]
+
+
+def test_masks_of_bids_beside_a_map_are_left_out_and_told(source, tmp_path):
+    for subject in ("01", "02"):
+        put_image(source / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz")
+        for name in ("dseg", "label-lesion_mask"):
+            put_label(source / "derivatives" / "reader" / f"sub-{subject}" / "anat" / f"sub-{subject}_{name}.nii.gz", (1,))
+    done = convert("bids", source, tmp_path / "out")
+    told = [finding.message for finding in done.findings if finding.severity == "warning" and finding.case == "sub-02"]
+    assert told == ["its label is sub-02_dseg.nii.gz; left out beside it: sub-02_label-lesion_mask.nii.gz"]
 
 
 def test_contrast_of_gadolinium_is_a_channel_of_brats(source, tmp_path):

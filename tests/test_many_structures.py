@@ -157,7 +157,7 @@ def test_a_thousand_lesions_need_no_table_of_all_pairs() -> None:
     predicted = reference.copy()
     predicted[:, :, 18] = False
     tracemalloc.start()
-    found = match_lesions(reference, predicted, (1.0, 1.0, 1.0), LesionRule(("lesion",)))
+    found = match_lesions(reference, predicted, 0.001, LesionRule(("lesion",)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (len(found.found), found.missed, found.false) == (900, 100, 0)

@@ -136,11 +136,15 @@ def _check_folds(dataset: DatasetSpec, scans: Sequence[CaseScan]) -> Iterator[Fi
             yield Finding("error", "", "own-folds", str(fault), f"Correct {path.name}, or remove it.")
         return
     present = structures_present(dataset.training, scans, dataset.labels)
-    if (
-        len({case.patient for case in dataset.training}) > 1
-        and present
-        and make_splits(dataset.training) != make_splits(dataset.training, present=present)
-    ):
+    if not present or len({case.patient for case in dataset.training}) < 2:
+        return
+    patients = {(name, case.patient) for case in dataset.training for name in present[case.id]}
+    count = Counter(name for name, _ in patients)
+    if lone := [name for name in dataset.labels.structures if count[name] == 1]:
+        message = f"in the labels of one patient alone: {_few(lone)}; the fold that validates this patient cannot learn it"
+        remedy = "Add other patients who have it. Until then its scores are low, whatever a model of all cases can do."
+        yield Finding("warning", "", "structure-of-one-patient", message, remedy)
+    if make_splits(dataset.training) != make_splits(dataset.training, present=present):
         message = "by chance a fold would lack a structure that few patients have; the folds are drawn so that none does"
         remedy = "Nothing; they differ from nnU-Net's. A splits.json in the folder gives any others."
         yield Finding("note", "", "stratified-folds", message, remedy)

@@ -120,7 +120,7 @@ class _Maps:
         return MaskPair(
             reference=masks[0],
             predicted=masks[1],
-            spacing_mm=spacing,
+            steps_mm=self.geometry.steps_mm,
             diagonal_mm=image_diagonal_mm(shape, spacing),
             tolerance_mm=default_tolerance_mm(shape, spacing) if of_structure is None else float(of_structure),
             n_voxels=self.n_voxels,

@@ -27,7 +27,7 @@ from autoseg.imaging.files import FORMATS, SEGMENTATION, has_grid, read_geometry
 from autoseg.imaging.volume import LabelVolume
 from autoseg.names import case_name, counted, first_of, folders_of, is_hidden, scrubbed
 
-__all__ = ["Annotation", "More", "completed_notes", "ending_of_most", "evaluate_folder"]
+__all__ = ["Annotation", "More", "completed_notes", "ending_of_most", "evaluate_folder", "lasting_notes"]
 
 More = Callable[[str, LabelVolume], list[tuple[Found, ...]]]
 
@@ -139,6 +139,12 @@ def _notes(scored: Mapping[str, _Scored], labels: LabelSchema) -> list[str]:
 
 
 SIDES = ("references", "predictions")
+ALONE = ("in references alone: ", "in predictions alone: ")
+
+
+def lasting_notes(notes: Iterable[str]) -> list[str]:
+    """The notes of a report that stay true among more cases: all but those that ``completed_notes`` adds."""
+    return [note for note in notes if note != REMEDY and not note.startswith(ALONE)]
 
 
 def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: LabelSchema) -> list[str]:
@@ -147,7 +153,7 @@ def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: L
     for row in rows:
         there[0] |= {row.structure} if row.counts.n_reference else set()
         there[1] |= {row.structure} if row.counts.n_predicted else set()
-    for side, kind in enumerate(SIDES):
+    for side, start in enumerate(ALONE):
         here = there[side] - there[1 - side]
         alone = [
             f"{name} (value{'s' * (len(group) > 1)} {', '.join(map(str, group))})"
@@ -155,7 +161,7 @@ def completed_notes(notes: Iterable[str], rows: Iterable[CaseMetrics], labels: L
             if name in here
         ]
         if alone:
-            notes.append(f"in {kind} alone: {first_of(alone, 10)}")
+            notes.append(f"{start}{first_of(alone, 10)}")
     both_sides = any(note.startswith("in ref") for note in notes) and any("predictions" in note for note in notes)
     return [*notes, REMEDY] if both_sides else notes
 
@@ -231,7 +237,7 @@ class _Score:
             parts = [crop(volume.data, *box) for volume in (truth, guess)]
             counted = True if labels.ignore is None else parts[0] != labels.ignore
             masks = [labels.mask(part, number) & counted for part in parts]
-            yield lesion_values(masks[0], masks[1], truth.geometry.spacing_mm, rule)
+            yield lesion_values(masks[0], masks[1], truth.geometry.voxel_ml, rule)
 
 
 def _brier(

@@ -8,7 +8,6 @@ are missed (reference) or false positive (prediction).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,15 +68,15 @@ class Lesions:
         return sum(self.found) / total if total else None
 
 
-def match_lesions(reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequence[float], rule: LesionRule) -> Lesions:
+def match_lesions(reference: np.ndarray, predicted: np.ndarray, voxel_ml: float, rule: LesionRule) -> Lesions:
     """Pair the lesions of two masks.
 
     Args:
         reference, predicted: (Z, Y, X) bool.
-        spacing_mm: voxel size along (z, y, x).
+        voxel_ml: volume of a voxel.
         rule: which components count, and which may be paired.
     """
-    fewest = rule.smallest_ml * 1000 / float(np.prod(spacing_mm))
+    fewest = rule.smallest_ml / voxel_ml
     (truth, n_truth), (guess, n_guess) = _lesions(reference, fewest), _lesions(predicted, fewest)
     sizes = [np.bincount(pieces.ravel(), minlength=n + 1) for pieces, n in ((truth, n_truth), (guess, n_guess))]
     overlaps = (truth > 0) & (guess > 0)
@@ -120,9 +119,9 @@ def _lesions(mask: np.ndarray, fewest: float) -> tuple[np.ndarray, int]:
     return numbers[pieces], int(keeps.sum())
 
 
-def lesion_values(reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequence[float], rule: LesionRule) -> list[Found]:
+def lesion_values(reference: np.ndarray, predicted: np.ndarray, voxel_ml: float, rule: LesionRule) -> list[Found]:
     """(name, value, reason) of each of ``LESION_METRICS``; false positives are counted per scan."""
-    lesions = match_lesions(reference, predicted, spacing_mm, rule)
+    lesions = match_lesions(reference, predicted, voxel_ml, rule)
     reason = "" if lesions.f1 is not None else "no lesion on either side"
     values = (lesions.f1, lesions.dice, len(lesions.found), lesions.missed, lesions.false)
     return [(name, value, reason if value is None else "") for name, value in zip(LESION_METRICS, values, strict=True)]

@@ -30,7 +30,7 @@ from functools import cached_property
 import numpy as np
 
 from autoseg.errors import GeometryError
-from autoseg.evaluation import overlap, reconstruction, surfaces, volumes
+from autoseg.evaluation import overlap, reconstruction, surfaces
 from autoseg.registry import Registry
 
 __all__ = ["METRICS", "MaskPair", "PairMetric", "default_tolerance_mm", "explain", "image_diagonal_mm", "unit_of"]
@@ -56,7 +56,7 @@ class MaskPair:
 
     Attributes:
         reference, predicted: (Z, Y, X) bool, False where ``ignored``; a part of the image that contains both.
-        spacing_mm: voxel size along (z, y, x).
+        steps_mm: (3, 3), see ``Geometry.steps_mm``.
         diagonal_mm: diagonal of the whole image, used as the distance to a structure that was missed.
         tolerance_mm: how far apart surfaces may be and still agree.
         n_voxels: voxels of the whole image that are not ignored; all of this part if None.
@@ -67,7 +67,7 @@ class MaskPair:
 
     reference: np.ndarray
     predicted: np.ndarray
-    spacing_mm: Sequence[float]
+    steps_mm: np.ndarray
     diagonal_mm: float
     tolerance_mm: float
     n_voxels: int | None = None
@@ -87,10 +87,20 @@ class MaskPair:
         return cls(
             reference=reference,
             predicted=predicted,
-            spacing_mm=spacing_mm,
+            steps_mm=np.diag(spacing_mm),
             diagonal_mm=image_diagonal_mm(reference.shape, spacing_mm),
             tolerance_mm=default_tolerance_mm(reference.shape, spacing_mm),
         )
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size along (z, y, x)."""
+        return tuple(np.linalg.norm(self.steps_mm, axis=0).tolist())
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel, in mL."""
+        return abs(float(np.linalg.det(self.steps_mm))) / 1000
 
     @cached_property
     def counts(self) -> overlap.Counts:
@@ -100,7 +110,7 @@ class MaskPair:
     @cached_property
     def surfaces(self) -> surfaces.SurfaceDistances | None:
         """SurfaceDistances, or None when a mask has no surface."""
-        return surfaces.measure_surfaces(self.reference, self.predicted, self.spacing_mm, ignored=self.ignored)
+        return surfaces.measure_surfaces(self.reference, self.predicted, self.steps_mm, ignored=self.ignored)
 
     @cached_property
     def similarity(self) -> tuple[float | None, float | None]:
@@ -151,10 +161,10 @@ METRICS = Registry(
         "hd95_mm": _distance(lambda found: surfaces.hausdorff(found, 95.0)),
         "hd_mm": _distance(lambda found: surfaces.hausdorff(found, 100.0)),
         "assd_mm": _distance(surfaces.mean_surface_distance),
-        "reference_ml": PairMetric(lambda pair: volumes.volume_ml(pair.counts.n_reference, pair.spacing_mm)),
-        "predicted_ml": PairMetric(lambda pair: volumes.volume_ml(pair.counts.n_predicted, pair.spacing_mm)),
-        "volume_error_ml": PairMetric(lambda pair: volumes.volume_error_ml(pair.counts, pair.spacing_mm)),
-        "relative_volume_error": PairMetric(lambda pair: volumes.relative_volume_error(pair.counts)),
+        "reference_ml": PairMetric(lambda pair: pair.counts.n_reference * pair.voxel_ml),
+        "predicted_ml": PairMetric(lambda pair: pair.counts.n_predicted * pair.voxel_ml),
+        "volume_error_ml": PairMetric(lambda pair: (pair.counts.n_predicted - pair.counts.n_reference) * pair.voxel_ml),
+        "relative_volume_error": PairMetric(lambda pair: overlap.relative_volume_error(pair.counts)),
         "foreground_share": PairMetric(lambda pair: overlap.foreground_share(pair.counts)),
         "mse_mask": PairMetric(lambda pair: reconstruction.mask_mse(pair.counts)),
         "ssim_mask": PairMetric(lambda pair: pair.similarity[0]),

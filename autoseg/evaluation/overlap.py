@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Counts", "count_voxels", "dice", "foreground_share", "iou", "precision", "recall"]
+__all__ = ["Counts", "count_voxels", "dice", "foreground_share", "iou", "precision", "recall", "relative_volume_error"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ def recall(counts: Counts) -> float | None:
 def foreground_share(counts: Counts) -> float | None:
     """The fraction of all counted voxels in the reference, in [0, 1]; ``None`` when there are none."""
     return _ratio(counts.n_reference, counts.n_reference + counts.fp + counts.tn)
+
+
+def relative_volume_error(counts: Counts) -> float | None:
+    """Predicted minus reference volume over the reference's, at least -1; ``None`` when the reference is empty."""
+    return _ratio(counts.n_predicted - counts.n_reference, counts.n_reference)
 
 
 def _ratio(part: int, whole: int) -> float | None:

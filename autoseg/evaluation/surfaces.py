@@ -46,13 +46,13 @@ class SurfaceDistances:
 
 
 def measure_surfaces(
-    reference: np.ndarray, predicted: np.ndarray, spacing_mm: Sequence[float], *, ignored: np.ndarray | None = None
+    reference: np.ndarray, predicted: np.ndarray, steps_mm: Sequence[float] | np.ndarray, *, ignored: np.ndarray | None = None
 ) -> SurfaceDistances | None:
     """All surface distances of two masks, in both directions.
 
     Args:
         reference, predicted: (Z, Y, X) bool.
-        spacing_mm: voxel size along (z, y, x).
+        steps_mm: voxel size along (z, y, x), or (3, 3) as ``Geometry.steps_mm``.
         ignored: (Z, Y, X) bool or None; cells that touch one of these voxels hold no surfel, since it is unknown
             whether there is a surface.
 
@@ -62,15 +62,15 @@ def measure_surfaces(
     flat = [axis for axis, n in enumerate(reference.shape) if n == 1][:1]
     masks = [mask.squeeze(tuple(flat)) for mask in (reference, predicted)]
     unknown = None if ignored is None else ignored.squeeze(tuple(flat))
-    spacing = np.delete(np.array(spacing_mm, float), flat)
-    table = surfel_areas(tuple(spacing))
+    steps = np.delete(_as_columns(steps_mm), flat, axis=1)
+    table = surfel_areas(steps)
     (reference_cells, reference_areas), (predicted_cells, predicted_areas) = (_surfels(mask, unknown, table) for mask in masks)
     if not (len(reference_cells) and len(predicted_cells)):
         return None
     return SurfaceDistances(
-        from_reference_mm=_nearest(reference_cells, predicted_cells, spacing),
+        from_reference_mm=_nearest(reference_cells, predicted_cells, steps),
         reference_areas=reference_areas,
-        from_predicted_mm=_nearest(predicted_cells, reference_cells, spacing),
+        from_predicted_mm=_nearest(predicted_cells, reference_cells, steps),
         predicted_areas=predicted_areas,
     )
 
@@ -108,10 +108,10 @@ def _percentile(values: np.ndarray, weights: np.ndarray, percent: float) -> floa
     return float(values[order[min(position, len(values) - 1)]])
 
 
-def _nearest(cells: np.ndarray, others: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def _nearest(cells: np.ndarray, others: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """(N,) distance in mm from each cell to the nearest of the others; both (N, ndim) integer grid positions."""
-    tree = KDTree(others * spacing)
-    distances, _ = tree.query(cells * spacing)
+    tree = KDTree(others @ steps.T)
+    distances, _ = tree.query(cells @ steps.T)
     return np.asarray(distances)
 
 
@@ -146,17 +146,24 @@ def _cell_codes(mask: np.ndarray) -> np.ndarray:
     return codes
 
 
-def surfel_areas(spacing_mm: Sequence[float]) -> np.ndarray:
+def surfel_areas(steps_mm: Sequence[float] | np.ndarray) -> np.ndarray:
     """Area of the surface within a cell, for each code.
 
     Args:
-        spacing_mm: two or three voxel sizes.
+        steps_mm: two or three voxel sizes, or as many columns, each from a voxel to the next along an axis.
 
     Returns:
-        (256,) mm2 for three sizes, (16,) lengths in mm for two; 0 only where all corners are on one side.
+        (256,) mm2 for three axes, (16,) lengths in mm for two; 0 only where all corners are on one side.
     """
-    codes, simplices = _pieces(len(spacing_mm))
-    return np.bincount(codes, _sizes(simplices * np.array(spacing_mm)), minlength=2 ** len(_corners(len(spacing_mm))))
+    steps = _as_columns(steps_mm)
+    codes, simplices = _pieces(steps.shape[1])
+    return np.bincount(codes, _sizes(simplices @ steps.T), minlength=2 ** len(_corners(steps.shape[1])))
+
+
+def _as_columns(steps_mm: Sequence[float] | np.ndarray) -> np.ndarray:
+    """A matrix of steps as it is; of voxel sizes, the steps at right angles."""
+    steps = np.asarray(steps_mm, float)
+    return np.diag(steps) if steps.ndim == 1 else steps
 
 
 def _sizes(simplices: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ SAME_GRID = 0.05  # voxels between corresponding corners: headers store single p
 SHIFTED_GRID = 0.5  # beyond, voxels of equal index are not the nearest to each other
 PLAUSIBLE_MM = 1e-6, 1e4  # voxel edges
 FARTHEST_MM = 1e7  # from the origin
+SHEARED = 1e-4  # cosine of the angle between two axes; smaller ones are rounding in headers
 MOST_VOXELS = 1 << 36  # in a volume: 64 GiB at one byte each
 Ints = Sequence[int] | np.ndarray  # one for each axis
 
@@ -89,8 +90,25 @@ class Geometry:
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of a voxel, in mL."""
-        return math.prod(self.spacing_mm) / 1000
+        """Volume of a voxel, in mL; less than the product of its edges if the grid is sheared."""
+        return abs(float(np.linalg.det(self.steps_mm))) / 1000
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the axes are not at right angles, as with a tilted gantry."""
+        return bool(np.abs(self.directions.T @ self.directions - np.eye(3)).max() >= SHEARED)
+
+    @property
+    def steps_mm(self) -> np.ndarray:
+        """(3, 3) float64: column a leads from a voxel to the next along array axis a, rotated so that the matrix is triangular.
+
+        For distances and volumes. Unless the grid is sheared, it is diagonal: ``spacing_mm``.
+        """
+        if not self.is_sheared:
+            return np.diag(self.spacing_mm)
+        steps = self.affine[:3, :3]
+        triangular: np.ndarray = np.linalg.cholesky(steps.T @ steps).T
+        return triangular
 
     @property
     def directions(self) -> np.ndarray:

@@ -302,7 +302,7 @@ def _new_header(array: np.ndarray, geometry: Geometry) -> Any:
     _set_size(header, array.shape, 3)
     header["pixdim"][1:4] = geometry.spacing_mm[::-1]
     header.set_sform(affine, 1)
-    if np.abs(geometry.directions.T @ geometry.directions - np.eye(3)).max() < 1e-4:  # a qform cannot shear
+    if not geometry.is_sheared:  # a qform cannot shear
         header.set_qform(affine, 1)
     header.set_xyzt_units("mm")
     return header

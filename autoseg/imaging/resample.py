@@ -154,7 +154,8 @@ def resample_image(
 def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry) -> np.ndarray:
     """Resample intensities to any other grid, even a rotated one, with cubic splines; slower than ``resample_image``.
 
-    Outside the source grid, the smallest value of the channel is used. There is no smoothing before downsampling.
+    Up to the outer faces of the source's voxels its edge is repeated; beyond them, the smallest value of the channel is used.
+    There is no smoothing before downsampling.
 
     Args:
         data: (C, Z, Y, X) on ``geometry``.
@@ -163,10 +164,15 @@ def resample_anywhere(data: np.ndarray, geometry: Geometry, onto: Geometry) -> n
         (C, z, y, x) float32 on ``onto``.
     """
     matrix = np.linalg.solve(geometry.affine, onto.affine)  # index in onto -> index in geometry
+    beyond = np.zeros(onto.shape, bool)
+    for (*steps, first), n in zip(matrix[:3], geometry.shape, strict=True):
+        z, y, x = (step * np.arange(count) for step, count in zip(steps, onto.shape, strict=True))
+        for plane, at in zip(beyond, z + first - (n - 1) / 2, strict=True):
+            plane |= np.abs(at + y[:, None] + x) > n / 2 + _ON_VOXEL
     result = np.empty((len(data), *onto.shape), np.float32)
     for channel, target in zip(data, result, strict=True):
-        how = {"order": 3, "mode": "constant", "cval": float(channel.min())}
-        ndimage.affine_transform(channel.astype(np.float32), matrix, output_shape=onto.shape, output=target, **how)
+        ndimage.affine_transform(channel.astype(np.float32), matrix, output_shape=onto.shape, output=target, mode="nearest")
+        target[beyond] = channel.min()
     return result
 
 

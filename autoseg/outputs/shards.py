@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autoseg.errors import AutosegError
 from autoseg.evaluation import Report, write_report
-from autoseg.evaluation.folder import completed_notes
+from autoseg.evaluation.folder import completed_notes, lasting_notes
 from autoseg.evaluation.report import REPORT_FILE, read_report, summarise
 from autoseg.inference.cohort import MADE_BY
 from autoseg.names import counted
@@ -101,8 +101,9 @@ def _together(reports: dict[str, Report]) -> Report:
     """The report on the cases of all shards."""
     labels = next(iter(reports.values())).labels
     rows = sorted((row for report in reports.values() for row in report.rows), key=lambda row: row.case)
-    every = [(name, note) for name, report in reports.items() for note in report.notes]
-    values = [f"shard {name}: {note}" for name, note in every if "which no structure has" in note]
+    of_all = set.intersection(*(set(report.notes) for report in reports.values()))
+    every = ((name, note) for name, report in reports.items() for note in lasting_notes(report.notes))
+    notes = dict.fromkeys(note if note in of_all else f"shard {name}: {note}" for name, note in every)
     files = {case: named for report in reports.values() for case, named in report.files.items()}
     failures = (failure for report in reports.values() for failure in report.failures)
     return summarise(
@@ -110,5 +111,5 @@ def _together(reports: dict[str, Report]) -> Report:
         labels,
         failures=sorted(failures, key=lambda failure: failure.case),
         files=dict(sorted(files.items())),
-        notes=completed_notes(values, rows, labels),
+        notes=completed_notes(notes, rows, labels),
     )

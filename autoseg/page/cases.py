@@ -13,7 +13,6 @@ from autoseg.evaluation.markdown import COLUMNS, FINE
 from autoseg.evaluation.metrics import unit_of
 from autoseg.evaluation.report import CaseMetrics, Report
 from autoseg.evaluation.values import count_structures
-from autoseg.evaluation.volumes import volume_ml
 from autoseg.page.markup import Table, number, scrubbed, swatch, text
 from autoseg.page.rendering import render
 from autoseg.page.scene import PageCase, Scene
@@ -174,7 +173,7 @@ def _volumes(scene: Scene, labels: LabelSchema) -> Table:
     """Volume of each structure by counting voxels, for a mask without a reference."""
     lines = []
     for i, (structure, count) in enumerate(zip(labels.structures, count_structures(scene.shown, labels), strict=True)):
-        lines.append([swatch(i, structure), number(float(volume_ml(count, scene.geometry.spacing_mm)), 2)])
+        lines.append([swatch(i, structure), number(count * scene.geometry.voxel_ml, 2)])
     return Table(["structure", "volume, mL"], lines)
 
 

@@ -11,6 +11,7 @@ from autoseg.data.labels import LabelSchema
 from autoseg.errors import FileError
 from autoseg.evaluation import Report, summarise, write_report
 from autoseg.evaluation.calibration import CALIBRATION, Calibration, calibrate, together
+from autoseg.evaluation.folder import completed_notes, lasting_notes
 from autoseg.evaluation.groups import Groups
 from autoseg.outputs.calibration import read_samples
 from autoseg.studies.fold import FoldResult, Run
@@ -79,10 +80,12 @@ def merge_reports(reports: Sequence[Report]) -> Report:
     for number, report in enumerate(reports):
         for case in (*report.cases, *(failure.case for failure in report.failures)):
             seen.setdefault(case, number)
+    rows = [row for number, report in enumerate(reports) for row in report.rows if seen[row.case] == number]
+    notes = dict.fromkeys(note for report in reports for note in lasting_notes(report.notes))
     return summarise(
-        [row for number, report in enumerate(reports) for row in report.rows if seen[row.case] == number],
+        rows,
         reports[0].labels,
         failures=[f for number, report in enumerate(reports) for f in report.failures if seen[f.case] == number],
         files={case: files for report in reversed(reports) for case, files in report.files.items()},
-        notes=dict.fromkeys(note for report in reports for note in report.notes),
+        notes=completed_notes(notes, rows, reports[0].labels),
     )

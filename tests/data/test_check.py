@@ -209,6 +209,18 @@ def test_folds_are_stratified_where_chance_leaves_out_a_structure_and_that_is_to
     assert codes == ["stratified-folds"]
 
 
+def test_a_structure_that_one_patient_alone_has_is_told(make_folder):
+    folder = make_folder(10)
+    for number in range(2, 11):
+        folder.add(f"case_{number}", label=np.pad(np.ones((2, 2, 2), np.uint8), ((1, 3), (2, 4), (2, 6))))
+    (finding,) = (finding for finding in check_dataset(folder.read()) if finding.code == "structure-of-one-patient")
+    assert finding.severity == "warning"
+    lone = folder.read().labels.structures[-1]
+    assert finding.message == (
+        f"in the labels of one patient alone: {lone}; the fold that validates this patient cannot learn it"
+    )
+
+
 def test_each_message_of_one_kind_is_told_once():
     about = ("note", "reader-note", "Correct the header if this is not meant.")
     metres = "Lengths in the header are in metres; they are converted to mm."

@@ -51,6 +51,24 @@ def test_every_structure_has_every_metric():
     assert rows["liver"].counts.tn == np.prod(SHAPE) - 6 * 6 * 10
 
 
+def test_volumes_and_distances_of_a_sheared_grid_are_those_in_the_patient():
+    affine = Geometry.from_spacing((9, 9, 9), (2.0, 1.0, 0.5)).affine
+    affine[:3, 0] += [0.3, 1.5, 0]  # a tilted gantry shifts each slice
+    turned, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    affine[:3] = turned @ affine[:3]
+    grid = Geometry.from_affine((9, 9, 9), affine)
+    places = np.array([[[2, 4, 4]], [[6, 3, 5]]])  # a voxel in each mask
+    masks = np.zeros((2, 9, 9, 9), np.uint8)
+    for mask, (place,) in zip(masks, places, strict=True):
+        mask[tuple(place)] = 1
+    row = score(*(LabelVolume(mask, grid) for mask in masks))["liver"]
+    assert row["reference_ml"] == pytest.approx(0.001)
+    corners = np.stack(np.meshgrid(*[[-0.5, 0.5]] * 3), axis=-1).reshape(-1, 3)  # of a voxel: its surface is there
+    first, second = (grid.to_world(place + corners) for place in places)
+    distances = np.linalg.norm(first[:, None] - second, axis=2)
+    assert row["hd_mm"] == pytest.approx(max(distances.min(axis=0).max(), distances.min(axis=1).max()))
+
+
 def test_cutting_to_a_box_changes_no_metric():
     reference, predicted = organs(), organs(shift=2)
     for number, row in enumerate(score(reference, predicted).values()):

@@ -78,6 +78,14 @@ def test_folds_are_put_together_and_a_case_counts_once() -> None:
     assert whole.summary("organ", "dice").mean == pytest.approx(0.7)
 
 
+def test_what_is_said_of_folds_together_is_true_of_all_their_cases() -> None:
+    first = report_of({"a": 0.5})
+    one = replace(first, rows=(replace(first.rows[0], counts=Counts(0, 1, 0, 1)),))
+    said = ("in predictions alone: organ (value 1)", "lesions: pieces")
+    assert merge_reports([replace(one, notes=said), replace(report_of({"b": 0.5}), notes=said[1:])]).notes == said[1:]
+    assert merge_reports([replace(one, notes=said)]).notes == said[::-1]
+
+
 def test_a_table_may_name_files_and_one_of_other_cases_alone_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cases.csv"
     path.write_text("file,site\na.nii.gz,A\nb.seg.nrrd,B\nu\u0308.nii.gz,C\nd,D\nelse,E\n")

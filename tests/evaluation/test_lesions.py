@@ -19,7 +19,6 @@ from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.volume import LabelVolume
 from autoseg.page.scores import scores_section
 
-SPACING_MM = (2.0, 1.0, 1.5)
 VOXEL_ML = 0.003
 
 
@@ -64,7 +63,7 @@ def test_pairs_are_those_of_a_search_over_all_ways(overlap: float, fewest: int) 
             mask.setflags(write=False)
         if max(len(flood(reference)), len(flood(predicted))) > 4:
             continue
-        found = match_lesions(reference, predicted, SPACING_MM, LesionRule(("x",), overlap, fewest * VOXEL_ML))
+        found = match_lesions(reference, predicted, VOXEL_ML, LesionRule(("x",), overlap, fewest * VOXEL_ML))
         dice, missed, false = slow(reference, predicted, overlap, fewest)
         assert sum(found.found) == pytest.approx(sum(dice))
         assert (len(found.found), found.missed, found.false) == (len(dice), missed, false)
@@ -76,14 +75,14 @@ def test_scores_of_lesions_on_paper() -> None:
     reference[1, 6:8, 1:5] = predicted[1, 6:8, 3:7] = True  # half of it: Dice 0.5, IoU 1/3
     reference[1, 10, 10] = True  # missed
     predicted[1, 1, 10] = predicted[1, 4, 10] = True  # false
-    found = match_lesions(reference, predicted, (1, 1, 1), LesionRule(("x",), 0.3))
+    found = match_lesions(reference, predicted, 0.001, LesionRule(("x",), 0.3))
     assert sorted(found.found) == [0.5, 1.0]
     assert (found.missed, found.false) == (1, 2)
     assert found.f1 == pytest.approx(4 / 7)
     assert found.dice == pytest.approx(1.5 / 5)
-    strict = match_lesions(reference, predicted, (1, 1, 1), LesionRule(("x",), 0.5, 0.002))
+    strict = match_lesions(reference, predicted, 0.001, LesionRule(("x",), 0.5, 0.002))
     assert (strict.found, strict.missed, strict.false) == ((1.0,), 1, 1)
-    none = match_lesions(np.zeros_like(reference), np.zeros_like(reference), (1, 1, 1), LesionRule(("x",)))
+    none = match_lesions(np.zeros_like(reference), np.zeros_like(reference), 0.001, LesionRule(("x",)))
     assert none.f1 is none.dice is None
 
 

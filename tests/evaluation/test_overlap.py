@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from autoseg.evaluation import volumes
-from autoseg.evaluation.overlap import Counts, count_voxels, dice, iou, precision, recall
+from autoseg.evaluation.overlap import Counts, count_voxels, dice, iou, precision, recall, relative_volume_error
 
 
 def test_counts_add_up_to_the_image():
@@ -27,9 +26,7 @@ def test_no_voxels_no_score():
     assert dice(nothing) is iou(nothing) is precision(nothing) is recall(nothing) is None
 
 
-def test_volumes_in_millilitres():
+def test_relative_errors_of_volumes():
     counts = Counts(tp=900, fp=50, fn=100, tn=0)
-    assert volumes.volume_ml(1000, (1, 1, 1)) == 1
-    assert volumes.volume_error_ml(counts, (2, 1, 1)) == pytest.approx(-0.1)
-    assert volumes.relative_volume_error(counts) == pytest.approx(-0.05)
-    assert volumes.relative_volume_error(Counts(tp=0, fp=5, fn=0, tn=0)) is None
+    assert relative_volume_error(counts) == pytest.approx(-0.05)
+    assert relative_volume_error(Counts(tp=0, fp=5, fn=0, tn=0)) is None

@@ -56,6 +56,17 @@ def test_outside_its_own_grid_stands_the_smallest_value():
     assert (found[1] == 7).all()
 
 
+def test_the_edge_is_repeated_up_to_the_outer_faces_of_the_voxels():
+    thick = Geometry.from_spacing((4, 5, 5), (5, 1, 1))
+    data = np.arange(100, dtype=np.int16).reshape(1, 4, 5, 5) + 50
+    found = resample_anywhere(data, thick, thick.resized((20, 5, 5)))  # the same box
+    np.testing.assert_allclose(found[0, [0, -1]], data[0, [0, -1]], atol=3)
+    one, other = Geometry.from_spacing((1, 5, 5), (5, 1, 1)), Geometry.from_spacing((4, 5, 5), (1, 1, 1))
+    of_slice = resample_anywhere(data[:, :1], one, other)  # 0 to 3 mm from its middle
+    np.testing.assert_allclose(of_slice[0, :3], np.repeat(data[0, :1], 3, axis=0), atol=1e-4)
+    assert (of_slice[0, 3] == 50).all()
+
+
 def test_channels_are_resampled_onto_the_first_only_where_asked(tmp_path):
     centre = np.zeros(3)
     grids = [turned((0, 0, 0), (2, 1, 1), (20, 40, 40), centre), turned((0, 4, 0), (1, 1, 1), (40, 40, 40), centre)]

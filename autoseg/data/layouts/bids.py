@@ -127,6 +127,10 @@ def _case(
             message = f"expected a _dseg or a _label-NAME_mask as label, found {', '.join(path.name for path in labels)}"
             remedy = "Nothing if it is none; else rename it so, or name the pairs in a table for the layout 'folders'."
             findings.append(Finding("warning", case, "label-name", message, remedy))
+    if maps and masks:
+        message = f"its label is {maps[0].name}; left out beside it: {', '.join(path.name for _, path in masks)}"
+        remedy = "Nothing if the map has their voxels; else name the pairs in a table for the layout 'folders'."
+        findings.append(Finding("warning", case, "label-name", message, remedy))
     sources = tuple(Source(files[channel][0]) for channel in channels)
     label, files_of = (maps[0], ()) if maps else (None, tuple(masks))
     part = "train" if label or files_of else "test"
