@@ -9,14 +9,17 @@ from autoseg.evaluation.comparison import LEVEL
 from autoseg.evaluation.comparison_report import ComparisonRecord
 from autoseg.evaluation.markdown import COLUMNS, markdown_table
 from autoseg.evaluation.report import Report
-from autoseg.evaluation.statistics import RESAMPLES, Difference
+from autoseg.evaluation.statistics import FEWEST, RESAMPLES, Difference, few_cases
 from autoseg.methods.statement import NOTHING, Statement, joined, named, number
 
 __all__ = ["CONSTANTS", "compared", "differences_table", "evaluated", "scores_table"]
 
 CONFIDENCE = 95  # percent, of all intervals
 # numbers in no record, because they are the same for all results
-CONSTANTS: Mapping[str, float] = {"confidence": CONFIDENCE, "resamples": RESAMPLES, "level": LEVEL, "perfect": 1, "missed": 0}
+CONSTANTS: Mapping[str, float] = {
+    **{"confidence": CONFIDENCE, "resamples": RESAMPLES, "level": LEVEL, "perfect": 1, "missed": 0},
+    **{"few": FEWEST, "one in": 20, **{f"misses over {n}": 2 ** (n - 1) for n in range(2, FEWEST)}},  # of few_cases
+}
 
 METRICS: Mapping[str, Statement] = {  # metric -> its name and source
     "dice": Statement("Dice coefficient", ("dice1945",)),
@@ -53,6 +56,7 @@ def evaluated(report: Report) -> tuple[Statement, ...]:
             "neither reference nor prediction is left out of the means."
         ),
         means,
+        Statement(few_cases(summary.n for summary in report.summaries)),
         Statement(f"The mean Dice over structures was {as_text(dice, 3)}.") if dice is not None else NOTHING,
     )
 
@@ -95,6 +99,7 @@ def compared(record: ComparisonRecord) -> tuple[Statement, ...]:
             f"{number(LEVEL)}, and a mean Dice within {number(record.margin)} counts as equivalent.{over}",
             ("efron1987bca", "wilcoxon1945", "holm1979"),
         ),
+        Statement(few_cases(one.n for others in record.differences.values() for one in others.values())),
     )
 
 
