@@ -14,6 +14,7 @@ from autoseg.methods import try_methods
 from autoseg.networks import NETWORKS
 from autoseg.networks.devices import choose_device
 from autoseg.options import CompareOptions, Runtime
+from autoseg.places import check_folder
 from autoseg.room import check_writable
 from autoseg.studies.about import comparison_name, describe
 from autoseg.studies.compared_run import ComparisonSetup
@@ -65,10 +66,12 @@ def compare(
     names = tuple(dict.fromkeys(options.networks or NETWORKS))
     for name in names:
         NETWORKS[name]  # an unknown name is an error that lists the known ones
+    if options.target:
+        check_folder(Path(options.target))  # before planning
     setup = _setup(dataset, str(fold), workspace, options, runtime)
     seeds = range(setup.seed, setup.seed + options.repeats)
-    target = options.target
-    folder = Path(target) if target else workspace.comparison(comparison_name(setup, seeds, names, options.match_flops))
+    named = comparison_name(setup, seeds, names, options.match_flops)
+    folder = Path(options.target) if options.target else workspace.comparison(named)
     check_writable(folder)
     if not runtime.fresh:
         refuse_foreign_comparison(folder)

@@ -20,8 +20,7 @@ from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.options import EvaluateOptions, ReportOptions, Runtime
 from autoseg.outputs.surface_scores import surface_scorer
 from autoseg.pipeline.reporting import try_report
-from autoseg.places import PAGE, refuse_foreign
-from autoseg.room import check_writable
+from autoseg.places import PAGE, check_folder, refuse_foreign
 
 __all__ = ["evaluate"]
 
@@ -86,7 +85,7 @@ def evaluate(
     if not runtime.fresh:
         refuse_foreign_report(target)
         refuse_foreign(target / PAGE)
-    check_writable(target)
+    check_folder(target)
     unlabelled = unlabelled_beside([Path(options.labels).parent] if options.labels else [predicted, reference], schema)
     report = evaluate_folder(
         references,
