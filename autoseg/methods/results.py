@@ -47,8 +47,10 @@ def evaluated(report: Report) -> tuple[Statement, ...]:
         sentence = f"Values are means over cases with {CONFIDENCE} % intervals of the bias-corrected and accelerated bootstrap"
         means = Statement(f"{sentence} with {RESAMPLES} resamples.", ("efron1987bca",))
     dice = report.mean_of("dice")
+    seen = len(report.trained_on)
     return (
         Statement(f"{count} {'case was' if count == 1 else 'cases were'} compared with reference labels{lost}."),
+        Statement(f"The model was trained on {seen} of them.") if seen else NOTHING,
         Statement(f"The metrics were {joined(one.text for one in told)}.", cites) if told else NOTHING,
         _tolerance(report),
         Statement(
