@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 from autoseg.data.dataset import read_dataset
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, every
 from autoseg.evaluation.comparison import Comparison, average_trainings, compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, refuse_foreign_comparison, write_comparison
 from autoseg.methods import try_methods
@@ -64,8 +65,7 @@ def compare(
     """
     options, runtime = options or CompareOptions(), runtime or Runtime()
     names = tuple(dict.fromkeys(options.networks or NETWORKS))
-    for name in names:
-        NETWORKS[name]  # an unknown name is an error that lists the known ones
+    every(partial(NETWORKS.__getitem__, name) for name in names)  # an unknown name is an error that lists the known ones
     if options.target:
         check_folder(Path(options.target))  # before planning
     setup = _setup(dataset, str(fold), workspace, options, runtime)
